@@ -1,0 +1,78 @@
+"""Names: of adapters, of aliases, and the `model` field of a request.
+
+Owns the grammar and nothing else: no disk, no lookup. Invariant: a parsed name is safe as one path
+component.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from registry.errors import InvalidName
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+
+STABLE = "stable"
+CANARY = "canary"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A parsed model name: `NAME` (both None), `NAME@N` (version) or `NAME@ALIAS` (alias)."""
+
+    adapter: str
+    version: int | None = None
+    alias: str | None = None
+
+    def __str__(self) -> str:
+        suffix = self.version if self.version is not None else self.alias
+        return self.adapter if suffix is None else f"{self.adapter}@{suffix}"
+
+
+def check_adapter_name(name: str) -> str:
+    """Return `name` if an adapter may be called so.
+
+    Raises: InvalidName.
+    """
+    if _NAME.fullmatch(name) is None:
+        fact = "is not a name: 1 to 63 of a-z 0-9 . _ - are allowed, beginning with a letter or digit"
+        raise InvalidName(repr(name), fact, "choose another name", param="name")
+    return name
+
+
+def check_alias_name(alias: str) -> str:
+    """Return `alias` if an alias may be called so (the same grammar, and not all digits).
+
+    Raises: InvalidName.
+    """
+    if _NAME.fullmatch(alias) is None or alias.isdigit():
+        fact = "is not an alias: 1 to 63 of a-z 0-9 . _ - are allowed, and not only digits"
+        raise InvalidName(repr(alias), fact, "choose another alias", param="alias")
+    return alias
+
+
+def parse_model(text: str) -> ModelRef:
+    """Parse `NAME`, `NAME@N` or `NAME@ALIAS`.
+
+    Raises: InvalidName: for anything else, `NAME@0` and `NAME@` included.
+    """
+    adapter, at, suffix = text.partition("@")
+    check_adapter_name(adapter)
+    if not at:
+        return ModelRef(adapter)
+    if _NUMBER.fullmatch(suffix):
+        return ModelRef(adapter, version=int(suffix))
+    return ModelRef(adapter, alias=check_alias_name(suffix))
+
+
+def parse_version(text: str) -> tuple[str, int]:
+    """Parse `NAME@N` into the adapter's name and the version's number.
+
+    Raises: InvalidName: when the number is missing or is an alias.
+    """
+    ref = parse_model(text)
+    if ref.version is None:
+        raise InvalidName(repr(text), "names no version number", "write NAME@N, for instance support@3")
+    return ref.adapter, ref.version

@@ -1,0 +1,116 @@
+"""The values that the store hands out: frozen, typed, and free of I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """The one base model of a root, as `wardrobe init` recorded it.
+
+    `path` is where it lay at `init` (a hint, not identity); `fingerprint` is `sha256:…` over its config
+    and tokenizer files; `modules` maps a module's full name without its `.weight` suffix
+    (`model.layers.0.self_attn.q_proj`) to (out_features, in_features); it is empty when the shapes could
+    not be read (packed quantised bases).
+    """
+
+    name: str
+    path: Path
+    fingerprint: str
+    chat_template_sha256: str | None
+    modules: dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What registry and server share: sizes in bytes; ranks as vLLM allows them (8, 16, 32, 64, …)."""
+
+    max_lora_rank: int = 32
+    max_adapter_bytes: int = 2 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of a version: its name, size in bytes and `sha256` (hex)."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One immutable version: what its manifest says, and where it lies.
+
+    `digest` is `sha256:…` (design: identity); `created` is UNIX seconds; `rank` is the largest LoRA
+    rank; `target_modules` are sorted; `lineage` holds where it came from (free of identity).
+    """
+
+    adapter: str
+    number: int
+    digest: str
+    created: float
+    note: str
+    who: str
+    rank: int
+    target_modules: tuple[str, ...]
+    size_bytes: int
+    files: tuple[FileEntry, ...]
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The engine's name, `NAME@N`."""
+        return f"{self.adapter}@{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class AliasMove:
+    """One entry of an alias log: the alias points to `version` from `at` (UNIX seconds) on.
+
+    `version` is None where the alias was removed. `why` says what moved it (`register`, `promote`,
+    `rollback`, `alias set`, `rollout …`).
+    """
+
+    adapter: str
+    alias: str
+    seq: int
+    version: int | None
+    digest: str | None
+    who: str
+    why: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What `publish` did: `created` is False when the same content existed and its number was returned.
+
+    `left_out` names the files that were not taken; `warnings` are sentences for a person;
+    `alias_moves` are the aliases that were set by the call.
+    """
+
+    version: Version
+    created: bool
+    left_out: tuple[str, ...]
+    warnings: tuple[str, ...]
+    alias_moves: tuple[AliasMove, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """What a replica says of itself every two seconds.
+
+    `resident` are engine names (`support@3`); `capacity` is the number of versions it can hold.
+    """
+
+    replica: str
+    url: str
+    base_fingerprint: str
+    resident: tuple[str, ...]
+    capacity: int
+    state: str  # starting | ready | draining
+    started: float
+    pid: int

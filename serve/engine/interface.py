@@ -1,0 +1,66 @@
+"""The seam between the router and an engine: what the router may ask, and nothing of vLLM.
+
+`serve.engine.vllm_engine` implements it on the real vLLM, `tests.fakes` on a few lines of Python; both
+pass the same contract suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+
+class Engine(Protocol):
+    """An engine that holds one base model and up to `capacity` adapters.
+
+    Every method is safe to call from one event loop; `load` and `unload` of the same name are never
+    called at the same time (the residency sees to that).
+    """
+
+    @property
+    def base_name(self) -> str:
+        """Return the served name of the base model."""
+        ...
+
+    @property
+    def capacity(self) -> int:
+        """Return how many adapters can be held at once (vLLM: `max_cpu_loras`)."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """Return how many adapters one batch can mix (vLLM: `max_loras`)."""
+        ...
+
+    def alive(self) -> bool:
+        """Return False once the engine has died; it never comes back in this process."""
+        ...
+
+    def resident(self) -> frozenset[str]:
+        """Return the names that are loaded now."""
+        ...
+
+    async def load(self, name: str, path: Path) -> None:
+        """Load the adapter folder `path` under `name`; a name that is loaded already is left alone.
+
+        Raises: NotServable: when the engine refuses it (the fact holds the engine's words); nothing
+        stays loaded then.
+        """
+        ...
+
+    async def unload(self, name: str) -> None:
+        """Free `name` in the engine and in its front end; a name that is not loaded is no error."""
+        ...
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the base tokenizer's ids of `text`, without special tokens added."""
+        ...
+
+    async def score(self, name: str | None, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Return teacher-forced natural log-probabilities, one list per prompt, each len(prompt) - 1.
+
+        `name` is a loaded adapter, or None for the base model. The prompts are scored one after the
+        other, each in a batch of its own as far as other traffic allows.
+        """
+        ...

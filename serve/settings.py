@@ -1,0 +1,144 @@
+"""The settings of one server process: typed, frozen, read once.
+
+Order of precedence: defaults < file (`--config FILE`, else `<root>/serve.toml` if there is one) <
+environment (`WARDROBE_…`, nested with `__`) < flags. An unknown key is an error that names the key and
+the file. The launcher hands the result to the server process as JSON in `WARDROBE_SERVE_SETTINGS`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from registry.errors import UsageError
+
+HANDOVER_VARIABLE = "WARDROBE_SERVE_SETTINGS"
+
+
+class RequestLimits(BaseModel):
+    """Limits on one request; None means no limit of ours."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_body_bytes: int = Field(default=32 * 1024**2, gt=0)
+    max_upload_bytes: int = Field(default=2 * 1024**3, gt=0)
+    max_tokens: int | None = Field(default=None, gt=0)
+    total_seconds: float | None = Field(default=None, gt=0)
+    max_concurrency: int | None = Field(default=None, gt=0)
+
+
+class ResidencySettings(BaseModel):
+    """When versions are loaded, proved and unloaded."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    preload_stable: bool = True
+    load_timeout_seconds: float = Field(default=60.0, gt=0)
+    require_proof: bool = True
+    poll_seconds: float = Field(default=0.25, gt=0)
+
+
+class EngineSettings(BaseModel):
+    """How vLLM is started; everything that vLLM itself names goes into `vllm` instead."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cpu_lora: Literal["grouped", "stock"] = "grouped"
+    compile: Literal["auto", "on", "off"] = "auto"
+    preload_libraries: bool = True
+    start_timeout_seconds: float = Field(default=600.0, gt=0)
+
+
+class ServeSettings(BaseSettings):
+    """Everything that `wardrobe serve` can be told.
+
+    `vllm` holds options under vLLM's own names, with underscores or dashes (`max_model_len`,
+    `max-loras`); options that the launcher owns are refused by name.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="WARDROBE_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    root: Path = Path("wardrobe-data")
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    model: Path | None = None
+    replica: str = ""
+    insecure_no_auth: bool = False
+    drain_seconds: float = Field(default=30.0, ge=0)
+    log_format: Literal["text", "json"] = "text"
+    limits: RequestLimits = RequestLimits()
+    residency: ResidencySettings = ResidencySettings()
+    engine: EngineSettings = EngineSettings()
+    vllm: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take explicit values and the environment only; files are merged by `load_settings`."""
+        return (init_settings, env_settings)
+
+    @property
+    def replica_name(self) -> str:
+        """Return the replica's id: as set, else `HOSTNAME-PORT`."""
+        return self.replica or f"{socket.gethostname()}-{self.port}"
+
+
+def load_settings(flags: dict[str, Any], config: Path | None = None) -> ServeSettings:
+    """Merge defaults, file, environment and `flags` (only those that were given) into one object.
+
+    Raises: UsageError: for a missing file, broken TOML, an unknown key or a value out of range.
+    """
+    root = Path(flags.get("root") or os.environ.get("WARDROBE_ROOT") or "wardrobe-data")
+    path = config or root / "serve.toml"
+    from_file = _read_toml(path) if config or path.is_file() else {}
+    try:
+        if from_file:
+            # An unknown key is blamed on the file, so the file is validated by itself first.
+            ServeSettings.model_validate(from_file)
+    except ValidationError as error:
+        raise _usage_error(str(path), error) from error
+    try:
+        from_environment = ServeSettings().model_dump(exclude_unset=True)
+        merged = _merge(_merge(from_file, from_environment), {**flags, "root": root})
+        return ServeSettings.model_validate(merged)
+    except ValidationError as error:
+        raise _usage_error("settings", error) from error
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(str(path), f"cannot be read ({reason})", "check --config") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(str(path), f"is not TOML: {error}", "correct the file") from error
+
+
+def _merge(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(lower)
+    for key, value in upper.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _usage_error(subject: str, error: ValidationError) -> UsageError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    return UsageError(subject, f"{key}: {first['msg']}", "see `wardrobe serve --help`", param=key)
