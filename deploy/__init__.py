@@ -1,1 +1,1 @@
-"""."""
+"""Set-up, deployment files and the demo."""

@@ -1,0 +1,56 @@
+# Every target sets up .venv on need, from a clean checkout. `make help` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+ROOT ?= wardrobe-data
+export HF_HUB_OFFLINE ?= 1
+export VLLM_NO_USAGE_STATS ?= 1
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test test-fast check format bench bench-registry bench-router bench-serve drills constraints clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+setup: ## make .venv: vLLM, training, tools (idempotent)
+	@$(PYTHON) -m deploy.setup_env
+
+demo: setup ## the whole product on a real model: train, register, serve, swap, roll back
+	@$(BIN)/python -m deploy.demo
+
+serve: setup ## serve ROOT (default ./wardrobe-data; made with the packaged base if absent)
+	@test -f $(ROOT)/layout.json || $(BIN)/wardrobe --root $(ROOT) init --base "$$($(BIN)/wardrobe --root $(ROOT) base demo)"
+	@exec $(BIN)/wardrobe --root $(ROOT) serve
+
+test: setup ## all tests, the real vLLM, model and training included
+	@$(BIN)/python -m pytest
+
+test-fast: setup ## only the tests that need no engine and no training
+	@$(BIN)/python -m pytest -m "not engine and not training"
+
+check: setup ## lint, format, types, layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup ## rewrite the code in the project's format
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+bench: bench-registry bench-router bench-serve ## all measurements; results in bench-results/
+
+bench-registry: setup ## 1,000 adapters with 10 versions each
+	@$(BIN)/python -m loadtests.bench.registry
+
+bench-router: setup ## the router over a mock, driven by wrk
+	@$(BIN)/python -m loadtests.bench.router
+
+bench-serve: setup ## real vLLM with and without the router, swap latency
+	@$(BIN)/python -m loadtests.bench.serving
+
+constraints: ## write the installed versions to constraints.txt
+	@$(BIN)/python -m deploy.constraints
+
+clean: ## remove .venv and caches (never the data)
+	@rm -rf .venv .mypy_cache .ruff_cache .import_linter_cache build *.egg-info
