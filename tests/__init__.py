@@ -1,1 +1,1 @@
-"""."""
+"""Tests; they mirror the packages."""

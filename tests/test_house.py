@@ -1,0 +1,101 @@
+"""The rules of the house, held by the code itself: sizes, docstrings, public names, what a file may name."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGES = ("registry", "serve", "train", "deploy", "loadtests")
+MODULES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))
+# Packages whose `__init__` is a door: it lists its public names and nothing else.
+DOORS = ("registry", "serve", "train")
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def tracked_files() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    return [REPOSITORY / name for name in listed.stdout.split("\0") if name and (REPOSITORY / name).is_file()]
+
+
+def test_the_walk_finds_the_modules() -> None:
+    assert len(MODULES) > 50
+
+
+def test_no_module_is_longer_than_400_lines() -> None:
+    long = {
+        str(path.relative_to(REPOSITORY)): n
+        for path in MODULES
+        if (n := len(path.read_text().splitlines())) > 400
+    }
+    assert long == {}
+
+
+def test_at_most_one_function_in_a_hundred_is_longer_than_50_lines() -> None:
+    sizes = [
+        ((node.end_lineno or node.lineno) - node.lineno + 1, f"{path.name}:{node.name}")
+        for path in MODULES
+        for node in functions(path)
+    ]
+    long = [size for size in sizes if size[0] > 50]
+    assert len(long) <= len(sizes) / 100, long
+
+
+def test_every_public_module_class_and_function_has_a_docstring() -> None:
+    bare = []
+    for path in MODULES:
+        tree = ast.parse(path.read_text())
+        if ast.get_docstring(tree) is None:
+            bare.append(str(path.relative_to(REPOSITORY)))
+        for node in tree.body:
+            public = (
+                isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+                and node.name[0] != "_"
+            )
+            if public and ast.get_docstring(node) is None:
+                bare.append(f"{path.relative_to(REPOSITORY)}:{node.name}")
+    assert bare == []
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_the_door_of_a_package_exports_what_it_says(name: str) -> None:
+    package = importlib.import_module(name)
+    names = list(package.__all__)
+    assert names == sorted(names, key=lambda text: (text[0].islower(), text))
+    assert all(hasattr(package, exported) for exported in names)
+
+
+def test_no_tracked_file_is_larger_than_a_megabyte() -> None:
+    files = tracked_files()
+    assert len(files) > 50
+    assert [path.name for path in files if path.stat().st_size > 1_000_000] == []
+
+
+def test_no_tracked_file_names_a_package_registry_host_or_a_path_of_a_machine() -> None:
+    hosts = (
+        "py" + "pi.org",
+        "python" + "hosted.org",
+        "npm" + "js.org",
+        "npm" + "js.com",
+        "deb." + "debian.org",
+    )
+    machine = re.compile("/" + "work/|/" + "root/|/home/" + r"[a-z]+/|/tmp/" + "w/")
+    found = []
+    for path in tracked_files():
+        text = path.read_text(errors="replace")
+        if any(host in text for host in hosts) or machine.search(text):
+            found.append(str(path.relative_to(REPOSITORY)))
+    assert found == []

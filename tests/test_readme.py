@@ -1,0 +1,76 @@
+"""What the README shows is run: every `bash` block, in order, in one root."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.fakes.adapters import make_adapter
+from tests.fakes.base import make_base
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def blocks(language: str) -> list[str]:
+    text = (REPOSITORY / "README.md").read_text()
+    return [body for found, body in BLOCK.findall(text) if found == language]
+
+
+def test_the_registry_block_runs_as_it_stands(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base")
+    first = make_adapter(tmp_path / "first", seed=1)
+    second = make_adapter(tmp_path / "second", seed=2)
+    scripts = blocks("bash")
+    assert len(scripts) == 1
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "BASE": str(base),
+        "ADAPTER": str(first),
+        "OTHER_ADAPTER": str(second),
+        "WARDROBE_ROOT": str(tmp_path / "root"),
+    }
+    done = subprocess.run(
+        ["bash", "-euxc", scripts[0]],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "support@1" in done.stdout
+    assert "support@2" in done.stdout
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    named = set(re.findall(r"make ([a-z-]+)", (REPOSITORY / "README.md").read_text()))
+    assert {"demo", "setup", "test"} <= named
+    assert [target for target in sorted(named) if f"\n{target}:" not in makefile] == []
+
+
+def test_every_link_of_the_readmes_leads_somewhere() -> None:
+    readmes = [path for path in REPOSITORY.rglob("*.md") if not {".venv", "node_modules"} & set(path.parts)]
+    assert len(readmes) >= 6
+    broken = []
+    for readme in readmes:
+        for target in re.findall(r"\]\(([^)#]+)\)", readme.read_text()):
+            if "://" not in target and not (readme.parent / target).exists():
+                broken.append(f"{readme.relative_to(REPOSITORY)} → {target}")
+    assert broken == []
+
+
+def test_every_verb_of_the_table_is_a_command() -> None:
+    table = re.findall(r"^\| (`.+?) \|", (REPOSITORY / "README.md").read_text(), re.MULTILINE)
+    verbs = {verb.split()[0] for row in table for verb in re.findall(r"`([^`]+)`", row)}
+    assert len(verbs) >= 15
+    done = subprocess.run(
+        [Path(sys.executable).parent / "wardrobe", "--help"], capture_output=True, text=True, check=True
+    )
+    listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
+    assert verbs - listed == set()
