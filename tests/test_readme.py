@@ -57,11 +57,12 @@ def test_every_make_target_of_the_readme_exists() -> None:
 def test_every_link_of_the_readmes_leads_somewhere() -> None:
     readmes = [path for path in REPOSITORY.rglob("*.md") if not {".venv", "node_modules"} & set(path.parts)]
     assert len(readmes) >= 6
-    broken = []
-    for readme in readmes:
-        for target in re.findall(r"\]\(([^)#]+)\)", readme.read_text()):
-            if "://" not in target and not (readme.parent / target).exists():
-                broken.append(f"{readme.relative_to(REPOSITORY)} → {target}")
+    broken = [
+        f"{readme.relative_to(REPOSITORY)} → {target}"
+        for readme in readmes
+        for target in re.findall(r"\]\(([^)#]+)\)", readme.read_text())
+        if "://" not in target and not (readme.parent / target).exists()
+    ]
     assert broken == []
 
 
