@@ -1,0 +1,239 @@
+"""The command line that vLLM is started with: our defaults, the user's options, and what nobody may set.
+
+It owns the sizing defaults and the list of refused options. It does not import vLLM: whether an option
+exists and what it may hold is for vLLM's own parser to say, in the child. Order on the command line
+(the last one wins in vLLM): defaults < `[vllm]` of the settings < options after `--` < what we own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from registry.errors import UsageError
+from registry.records import BaseModel, Limits
+from serve.settings import ServeSettings
+
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The values that vLLM 0.32 takes for `max_lora_rank`."""
+
+SLOTS = 8
+"""Adapters in one batch; vLLM's own default of 1 makes every second adapter wait (serving-lessons 9)."""
+
+RESIDENTS = 32
+"""Adapters kept in memory; vLLM's own default is as many as there are slots."""
+
+_TOUCHES_SOCKET = "the launcher owns the listening socket"
+_ONE_SERVER = "the router needs exactly one API server process per replica; start more replicas instead"
+_NO_TLS = "the launcher answers plain HTTP while the engine starts; put a TLS proxy in front"
+_ONE_BASE = "the root is bound to one base model; use `wardrobe serve --model` or another root"
+
+OWNED: Mapping[str, str] = {
+    "host": f"{_TOUCHES_SOCKET}; use `wardrobe serve --host`",
+    "port": f"{_TOUCHES_SOCKET}; use `wardrobe serve --port`",
+    "uds": _TOUCHES_SOCKET,
+    "grpc": "the router speaks HTTP only",
+    "grpc_port": "the router speaks HTTP only",
+    "headless": _ONE_SERVER,
+    "api_server_count": _ONE_SERVER,
+    "data_parallel_multi_port_external_lb": _ONE_SERVER,
+    "data_parallel_supervisor_port": _ONE_SERVER,
+    "middleware": "the router is the middleware; a second one could answer before it",
+    "root_path": "it changes the paths that the router allows",
+    "config": "it could set any of the options that are refused here; use `[vllm]` in serve.toml",
+    "api_key": "vLLM guards only some paths with it; use `wardrobe keys create`",
+    "model": _ONE_BASE,
+    "model_tag": _ONE_BASE,
+    "served_model_name": "the base's served name is recorded by `wardrobe init --name`",
+    "tokenizer": _ONE_BASE,
+    "revision": _ONE_BASE,
+    "enable_lora": "an adapter platform without adapters is a plain vLLM",
+    "lora_modules": "adapters come from the registry; use `wardrobe register`",
+    "max_lora_rank": "registry and server share it; set max_lora_rank under [limits] in wardrobe.toml",
+    "default_mm_loras": "adapters come from the registry; use `wardrobe register`",
+    "shutdown_timeout": "the launcher drains; set drain_seconds",
+    **dict.fromkeys(
+        (
+            "ssl_keyfile",
+            "ssl_certfile",
+            "ssl_ca_certs",
+            "ssl_cert_reqs",
+            "ssl_ciphers",
+            "enable_ssl_refresh",
+        ),
+        _NO_TLS,
+    ),
+}
+"""Options that `[vllm]` and the command line may not name, with the reason and the way out."""
+
+SHORT_FORMS: Mapping[str, str] = {"asc": "api_server_count"}
+"""Short spellings of owned options in vLLM's own parser."""
+
+_NOT_AN_OPTION = re.compile(r"^-\d")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineArguments:
+    """vLLM's arguments, and the values that must come out of its parser unchanged.
+
+    `owned` maps vLLM's attribute names to what we set: the child compares them after parsing, so no
+    abbreviation or alias that vLLM's parser may know can override one.
+    """
+
+    argv: tuple[str, ...]
+    owned: Mapping[str, JsonValue]
+
+
+def engine_arguments(
+    settings: ServeSettings,
+    base: BaseModel,
+    limits: Limits,
+    *,
+    extra: Sequence[str] = (),
+    middleware: Sequence[str] = (),
+) -> EngineArguments:
+    """Build vLLM's command line for one replica.
+
+    `extra` is what the user wrote after `--`; `middleware` are the import paths of our ASGI classes, the
+    innermost first.
+
+    Raises: UsageError: for an option that we own, naming the reason.
+    """
+    chosen = {_plain(name): value for name, value in settings.vllm.items()}
+    named = set(chosen) | set(option_names(extra))
+    for name in sorted(named):
+        refuse_owned(name)
+    owned = _owned(settings, base, limits, middleware)
+    defaults = {name: value for name, value in _defaults(settings).items() if name not in named}
+    argv = (*_spelled(defaults), *_spelled(chosen), *extra, *_spelled(owned))
+    return EngineArguments(argv=argv, owned=owned)
+
+
+def refuse_owned(name: str) -> None:
+    """Raise a UsageError when `name` (any spelling) is an option that users may not set."""
+    plain = _plain(name)
+    plain = SHORT_FORMS.get(plain, plain)
+    for candidate in (plain, plain.removeprefix("no_")):
+        if candidate in OWNED:
+            raise UsageError(
+                f"vllm option {candidate}", "cannot be set here", OWNED[candidate], param=candidate
+            )
+
+
+def option_names(argv: Sequence[str]) -> Iterator[str]:
+    """Yield the plain names of the options in `argv`; `--no-x` gives `x`, `--a.b 1` gives `a`.
+
+    Raises: UsageError: for an argument before the first option (vLLM would take it for the model).
+    """
+    if argv and not _is_option(argv[0]):
+        raise UsageError(f"vllm argument {argv[0]!r}", "is not an option", OWNED["model"])
+    for argument in argv:
+        if _is_option(argument):
+            name = re.split(r"[=.]", argument, maxsplit=1)[0]
+            yield _plain(name).removeprefix("no_")
+
+
+def servable_rank(limit: int) -> int:
+    """Return the smallest rank that vLLM can be started with and that covers `limit`."""
+    for rank in VLLM_RANKS:
+        if rank >= limit:
+            return rank
+    raise UsageError(
+        "wardrobe.toml", f"max_lora_rank {limit} exceeds {VLLM_RANKS[-1]}", "lower it in [limits]"
+    )
+
+
+def _owned(
+    settings: ServeSettings, base: BaseModel, limits: Limits, middleware: Sequence[str]
+) -> dict[str, JsonValue]:
+    return {
+        "model": str((settings.model or base.path).absolute()),
+        "served_model_name": [base.name],
+        "host": settings.host,
+        "port": settings.port,
+        "enable_lora": True,
+        "max_lora_rank": servable_rank(limits.max_lora_rank),
+        "middleware": list(middleware),
+    }
+
+
+def _defaults(settings: ServeSettings) -> dict[str, JsonValue]:
+    residents = _positive(settings.vllm, "max_loras", SLOTS)
+    defaults: dict[str, JsonValue] = {
+        "max_loras": SLOTS,
+        "max_cpu_loras": max(RESIDENTS, residents),
+        # The router counts every request; a log line for each costs more than the router itself.
+        "disable_uvicorn_access_log": True,
+    }
+    if settings.engine.compile == "on":
+        raise UsageError(
+            "engine.compile",
+            "on: vLLM 0.32 turns compilation off on the CPU where LoRA is on",
+            "use auto",
+            param="engine.compile",
+        )
+    if settings.engine.compile == "off":
+        defaults["enforce_eager"] = True
+    if not _sizes_memory(settings.vllm) and not accelerator_present():
+        defaults["kv_cache_memory_bytes"] = _cpu_cache_bytes()
+    return defaults
+
+
+def accelerator_present() -> bool:
+    """Return whether a GPU's device file exists: without one, vLLM runs on the CPU."""
+    return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/kfd", "/dev/dri/renderD128"))
+
+
+def _sizes_memory(vllm: Mapping[str, JsonValue]) -> bool:
+    names = {_plain(name) for name in vllm}
+    return bool(os.environ.get("VLLM_CPU_KVCACHE_SPACE")) or "gpu_memory_utilization" in names
+
+
+def _cpu_cache_bytes() -> int:
+    """Return an eighth of the machine's memory, 1 to 16 GiB.
+
+    NOTE: vLLM's own default on the CPU takes nine tenths of the machine, and fails when less is free.
+    """
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(max(total // 8, 1024**3), 16 * 1024**3)
+
+
+def _positive(vllm: Mapping[str, JsonValue], name: str, default: int) -> int:
+    value = next((value for key, value in vllm.items() if _plain(key) == name), default)
+    return value if isinstance(value, int) else default
+
+
+def _spelled(options: Mapping[str, JsonValue]) -> Iterator[str]:
+    for name, value in options.items():
+        yield from _spell(f"--{name.replace('_', '-')}", name, value)
+
+
+def _spell(flag: str, name: str, value: JsonValue) -> Iterator[str]:
+    if value is None:
+        return
+    if isinstance(value, bool):
+        yield flag if value else f"--no-{flag[2:]}"
+    elif isinstance(value, dict):
+        yield from (flag, json.dumps(value))
+    elif isinstance(value, list) and name == "middleware":
+        for item in value:
+            yield from (flag, str(item))
+    elif isinstance(value, list):
+        yield flag
+        yield from (str(item) for item in value)
+    else:
+        yield from (flag, str(value))
+
+
+def _plain(name: str) -> str:
+    return name.lstrip("-").replace("-", "_")
+
+
+def _is_option(argument: str) -> bool:
+    return argument.startswith("-") and argument != "-" and not _NOT_AN_OPTION.match(argument)

@@ -1,0 +1,114 @@
+"""The engine's process: vLLM's own API server on a socket that somebody else listens on.
+
+`python -m serve.engine.child --fd N --line M -- VLLM-OPTIONS` is started by `serve.launcher`. The socket
+`N` is bound and listening already and stays open in the parent, so a client is never refused, whatever
+happens here. This file holds everything that we take from vLLM's private start-up:
+
+- `make_arg_parser` and `validate_parsed_serve_args` parse and check what vLLM's own command would;
+- `run_server_worker` is all that vLLM's start-up does after binding;
+- `validate_api_server_args`, `set_ulimit` and the SIGTERM handler are what it does before.
+
+NOTE: the `vllm` command and `vllm.entrypoints.openai.api_server` are not used: both bind by themselves,
+the second is deprecated, and the first is broken in the CPU wheel. Remove when vLLM takes a socket.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from registry.errors import UsageError, WardrobeError
+from serve.engine.handover import Line, open_line
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+BAD_ARGUMENTS = 2
+"""Exit code for a configuration that no restart can cure; argparse uses the same."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the engine's process to its end and return its exit code."""
+    own = _own_arguments(argv)
+    line = open_line(own.line)
+    try:
+        args = _vllm_arguments(own.options, json.loads(own.owned))
+    except (WardrobeError, ValueError, TypeError, KeyError) as error:
+        line.say(f"failed {error}")
+        sys.stderr.write(f"error: {error}\n")
+        return BAD_ARGUMENTS
+    return _serve(socket.socket(fileno=own.fd), args, line)
+
+
+def _own_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m serve.engine.child", allow_abbrev=False)
+    parser.add_argument("--fd", type=int, required=True, help="the listening socket")
+    parser.add_argument("--line", type=int, required=True, help="the socket pair to the supervisor")
+    parser.add_argument("--owned", default="{}", help="JSON of options that must come out unchanged")
+    parser.add_argument("options", nargs="*", help="vLLM's options, after `--`")
+    return parser.parse_args(argv)
+
+
+def _vllm_arguments(options: Sequence[str], owned: Mapping[str, JsonValue]) -> argparse.Namespace:
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.entrypoints.launchers.launcher import validate_api_server_args
+    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+    from vllm.logger import configure_logging_from_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    cli_env_setup()
+    parser = make_arg_parser(FlexibleArgumentParser(prog="vllm option"))
+    args: argparse.Namespace = parser.parse_args(list(options))
+    configure_logging_from_args(args)
+    validate_parsed_serve_args(args)
+    validate_api_server_args(args)
+    _confirm(args, owned)
+    return args
+
+
+def _confirm(args: argparse.Namespace, owned: Mapping[str, JsonValue]) -> None:
+    untouched: dict[str, JsonValue] = {
+        "uds": None,
+        "api_key": None,
+        "ssl_keyfile": None,
+        "lora_modules": None,
+    }
+    for name, value in {**untouched, **owned}.items():
+        if getattr(args, name) != value:
+            found = getattr(args, name)
+            raise UsageError(f"vllm option {name}", f"came out as {found!r}, not {value!r}", "remove it")
+
+
+def _serve(listener: socket.socket, args: argparse.Namespace, line: Line) -> int:
+    import uvloop
+    from vllm.entrypoints.launchers.api_server.entry import run_server_worker
+    from vllm.utils.system_utils import decorate_logs, set_ulimit
+
+    decorate_logs("APIServer", skip_if_decorated=True)
+    set_ulimit()
+    signal.signal(signal.SIGTERM, _interrupt)
+    address = f"http://{args.host}:{args.port}"
+    try:
+        uvloop.run(run_server_worker(address, listener, args))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGTERM
+    except Exception as error:
+        line.say(f"failed {type(error).__name__}: {error}")
+        raise
+    return 0
+
+
+def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+    # Until uvicorn runs and has handlers of its own, this is what ends vLLM's long start-up.
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

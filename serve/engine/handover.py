@@ -1,0 +1,109 @@
+"""The line between the engine's process and its supervisor: one socket pair, one word per line.
+
+Child to parent: `started`, once the application's lifespan has started and the server is about to
+accept; `failed REASON`, when it could not. Parent to child: `drain SECONDS`. The end of the line means
+that the other side is gone: the child then ends itself and everything in its process group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
+
+
+class Line:
+    """The child's end. It is opened once per process, before vLLM is imported."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._server: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def watch(self) -> None:
+        """Listen for the parent in a thread of its own: imports hold the main thread for seconds."""
+        threading.Thread(target=self._listen, name="wardrobe-line", daemon=True).start()
+
+    def attach(self, server: Any, loop: asyncio.AbstractEventLoop) -> None:
+        """Name the uvicorn server that `drain` stops, and the loop it runs on."""
+        self._server, self._loop = server, loop
+
+    def say(self, word: str) -> None:
+        """Send one line to the parent; a parent that is gone is noticed by the listener."""
+        text = " ".join(word.split())
+        try:
+            self._connection.sendall(f"{text}\n".encode())
+        except OSError:
+            return
+
+    def _listen(self) -> None:
+        with self._connection.makefile("r") as lines:
+            for line in lines:
+                verb, _, argument = line.strip().partition(" ")
+                if verb == "drain":
+                    self._drain(float(argument))
+        _end_everything()
+
+    def _drain(self, seconds: float) -> None:
+        if self._server is None or self._loop is None:
+            os.kill(os.getpid(), signal.SIGTERM)  # still starting: nothing is in flight
+        else:
+            self._loop.call_soon_threadsafe(_stop_accepting, self._server, seconds)
+
+
+def _end_everything() -> None:
+    """End this process group at once: the supervisor is gone, nobody would restart, drain or end us."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)  # started by hand, in somebody else's group
+
+
+def _stop_accepting(server: Any, seconds: float) -> None:
+    """Let uvicorn end by itself: it closes its listener, finishes what is in flight, then its lifespan."""
+    server.config.timeout_graceful_shutdown = max(seconds, 0.001)
+    server.should_exit = True
+
+
+_line: Line | None = None
+
+
+def open_line(descriptor: int) -> Line:
+    """Open the process's line on the inherited `descriptor` and watch it."""
+    global _line  # noqa: PLW0603 - vLLM builds the middleware by import path, so it finds its line here
+    _line = Line(socket.socket(fileno=descriptor))
+    _line.watch()
+    return _line
+
+
+class Handover:
+    """The outermost ASGI layer: it reports the end of start-up, and is not in a request's way."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    def __call__(self, scope: Message, receive: Receive, send: Send) -> Awaitable[None]:
+        """Return the inner application's awaitable; only the lifespan is looked at."""
+        if scope["type"] != "lifespan" or _line is None:
+            return self._app(scope, receive, send)
+        return self._app(scope, receive, _reporting(_line, scope, send))
+
+
+def _reporting(line: Line, scope: Message, send: Send) -> Send:
+    async def report(message: Message) -> None:
+        await send(message)
+        if message["type"] == "lifespan.startup.complete":
+            line.attach(scope["app"].state.server, asyncio.get_running_loop())
+            line.say("started")
+        elif message["type"] == "lifespan.startup.failed":
+            line.say(f"failed {message.get('message', '')}")
+
+    return report

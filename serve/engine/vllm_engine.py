@@ -1,0 +1,137 @@
+"""The engine seam on the real vLLM: the objects that its API server keeps in `app.state`.
+
+It owns no state but a lock; what is loaded is what vLLM's front end lists. It needs neither the public
+load endpoint nor `VLLM_ALLOW_RUNTIME_LORA_UPDATING`. Invariant: after `unload`, and after a `load` that
+failed, neither the front end nor the engine holds anything of that name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from registry.errors import NotServable
+
+_WORDS = 400
+"""Characters of the engine's own message that an error repeats."""
+
+
+class VllmEngine:
+    """`serve.engine.interface.Engine` over vLLM's `openai_serving_models` and `engine_client`."""
+
+    def __init__(self, models: Any, client: Any) -> None:
+        self._models = models
+        self._client = client
+        self._lora = client.vllm_config.lora_config
+        # One load at a time: the engine loads one by one anyway, and what a failed load left behind
+        # can then be told from what another one is just bringing in.
+        self._loading = asyncio.Lock()
+
+    @classmethod
+    def from_state(cls, state: Any) -> VllmEngine:
+        """Build it from the `app.state` of vLLM's API server (there in every ASGI scope)."""
+        return cls(state.openai_serving_models, state.engine_client)
+
+    @property
+    def base_name(self) -> str:
+        """Return the served name of the base model."""
+        name: str = self._models.base_model_paths[0].name
+        return name
+
+    @property
+    def capacity(self) -> int:
+        """Return vLLM's `max_cpu_loras`."""
+        capacity: int = self._lora.max_cpu_loras
+        return capacity
+
+    @property
+    def slots(self) -> int:
+        """Return vLLM's `max_loras`."""
+        slots: int = self._lora.max_loras
+        return slots
+
+    def alive(self) -> bool:
+        """Return False once EngineCore has died or its output loop has ended."""
+        return bool(self._client.is_running) and not self._client.errored
+
+    def resident(self) -> frozenset[str]:
+        """Return the names that vLLM's front end lists."""
+        return frozenset(self._models.lora_requests)
+
+    async def load(self, name: str, path: Path) -> None:
+        """Load the folder `path` as `name`, into the engine's memory and a slot."""
+        from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+        from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest
+
+        async with self._loading:
+            if name in self._models.lora_requests:
+                return
+            self._check_alive(name)
+            before = await self._client.list_loras()
+            # NOTE: never `load_inplace`: it sticks to the request, and every step re-reads the disk
+            # (vllm#33791). A version is immutable, so there is nothing to reload.
+            request = LoadLoRAAdapterRequest(lora_name=name, lora_path=str(path))
+            answer = await self._models.load_lora_adapter(request)
+            if isinstance(answer, ErrorResponse):
+                await self._forget_since(before)
+                raise NotServable(name, _refusal(answer.error.message), "see the engine's log")
+
+    async def unload(self, name: str) -> None:
+        """Free `name` in the front end first, so that no new request finds it, then in the engine.
+
+        NOTE: vLLM's own unload leaves the engine's copy for ever (vllm#54839). Remove `remove_lora`
+        here when it no longer does.
+        """
+        request = self._models.lora_requests.pop(name, None)
+        # A resolver's lock per name would otherwise stay for every version ever served.
+        self._models.lora_resolver_lock.pop(name, None)
+        if request is not None and self.alive():
+            await self._client.remove_lora(request.lora_int_id)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the base tokenizer's ids of `text`, without special tokens added."""
+        ids: list[int] = self._client.get_tokenizer().encode(text, add_special_tokens=False)
+        return ids
+
+    async def score(self, name: str | None, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Return teacher-forced log-probabilities; vLLM skips its prefix cache for such requests."""
+        request = None
+        if name is not None:
+            request = self._models.lora_requests.get(name)
+            if request is None:
+                raise NotServable(name, "is not loaded in the engine")
+        self._check_alive(name or self.base_name)
+        return [await self._score(prompt, request) for prompt in prompts]
+
+    async def _score(self, prompt: Sequence[int], lora_request: Any) -> list[float]:
+        from vllm import SamplingParams
+
+        outputs = self._client.generate(
+            {"prompt_token_ids": list(prompt)},
+            SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False),
+            f"wardrobe-score-{uuid.uuid4().hex}",
+            lora_request=lora_request,
+        )
+        logprobs: Any = None
+        async for output in outputs:
+            logprobs = output.prompt_logprobs or logprobs
+        return [float(entry[token].logprob) for token, entry in zip(prompt[1:], logprobs[1:], strict=True)]
+
+    async def _forget_since(self, before: set[int]) -> None:
+        """Remove what a failed load left in the engine: vLLM registers before it fills the slot."""
+        if self.alive():
+            for identity in await self._client.list_loras() - before:
+                await self._client.remove_lora(identity)
+
+    def _check_alive(self, subject: str) -> None:
+        if not self.alive():
+            raise NotServable(subject, "the engine has died", "the launcher is restarting it")
+
+
+def _refusal(message: str) -> str:
+    """Return the engine's own words without the remote traceback that vLLM appends."""
+    first = message.strip().split("\nTraceback", maxsplit=1)[0].strip() or "no reason given"
+    return f"refused by the engine: {' '.join(first.split())[:_WORDS]}"
