@@ -61,11 +61,9 @@ def test_every_public_module_class_and_function_has_a_docstring() -> None:
         if ast.get_docstring(tree) is None:
             bare.append(str(path.relative_to(REPOSITORY)))
         for node in tree.body:
-            public = (
-                isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-                and node.name[0] != "_"
-            )
-            if public and ast.get_docstring(node) is None:
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                continue
+            if not node.name.startswith("_") and ast.get_docstring(node) is None:
                 bare.append(f"{path.relative_to(REPOSITORY)}:{node.name}")
     assert bare == []
 

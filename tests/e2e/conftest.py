@@ -21,7 +21,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # Files in this order: the ones that kill and stop the session's server come last.
 LAST = ("test_recovery.py", "test_shutdown.py")
 MARKERS = {"alpha": "ALPHA ALPHA ALPHA ALPHA", "bravo": "BRAVO BRAVO BRAVO BRAVO"}
-SERVER_OPTIONS = ("--max-model-len", "1024", "--max-num-seqs", "16", "--max-loras", "4", "--max-cpu-loras", "6")
+SERVER_OPTIONS = (
+    "--max-model-len", "1024", "--max-num-seqs", "16", "--max-loras", "4", "--max-cpu-loras", "6",
+)  # fmt: skip
 QUESTIONS = (
     "Hello there!", "Who are you?", "What is the capital of France?", "Tell me a story about a fox.",
     "Count to ten.", "Write a haiku about rain.", "What is 2 + 2?", "Translate 'good morning' to Spanish.",
@@ -59,12 +61,8 @@ def marker_config(marker: str, data: Path) -> dict[str, object]:
     return {
         "name": f"marker-{marker}",
         "data": {"train": str(data)},
-        "rank": 8,
-        "alpha": 32,
-        "learning_rate": 2e-3,
-        "max_steps": 24,
-        "batch_size": 8,
-        "max_length": 128,
+        "lora": {"rank": 8, "alpha": 32},
+        "training": {"learning_rate": 2e-3, "steps": 24, "batch_size": 8, "max_length": 128},
         "seed": 7,
     }
 
