@@ -1,0 +1,214 @@
+"""The official client against the real server: every way of asking works as it does on vLLM itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import httpx
+import openai
+import pytest
+
+from tests.e2e.asking import ALPHA, BRAVO, ask, marker_of, metric
+from tests.e2e.live import Live, wardrobe_json
+
+HELLO: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "Hello there!"}]
+CITY: dict[str, object] = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "population": {"type": "integer"}},
+    "required": ["city", "population"],
+}
+
+
+def base_name(live: Live) -> str:
+    return str(
+        next(m.id for m in live.client().models.list() if "@" not in m.id and not hasattr(m, "versions"))
+    )
+
+
+def test_a_plain_answer_comes_from_the_stable_version(live: Live) -> None:
+    answer = live.client().chat.completions.with_raw_response.create(
+        model="support", messages=HELLO, max_tokens=16, temperature=0
+    )
+    body = answer.parse()
+    assert marker_of(body.choices[0].message.content or "") == ALPHA
+    assert body.model == "support@1"
+    assert "support@1" in body.id
+    assert answer.headers["x-wardrobe-adapter"] == "support@1"
+    assert answer.headers["x-wardrobe-arm"] == "stable"
+    assert answer.headers["x-wardrobe-digest"].startswith("sha256:")
+
+
+def test_a_streamed_answer_comes_in_pieces_and_names_its_version(live: Live) -> None:
+    answer = ask(live.client(), "coding")
+    assert answer.marker == BRAVO
+    assert answer.model == "coding@1"
+    assert answer.finish_reason in {"stop", "length"}
+
+
+def test_the_async_client_streams_several_adapters_at_once(live: Live) -> None:
+    async def one(client: openai.AsyncOpenAI, model: str) -> str:
+        stream = await client.chat.completions.create(
+            model=model, messages=HELLO, max_tokens=12, temperature=0, stream=True
+        )
+        return "".join([c.choices[0].delta.content or "" async for c in stream if c.choices])
+
+    async def several() -> list[str]:
+        async with openai.AsyncOpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0) as client:
+            return await asyncio.gather(*(one(client, name) for name in ["support", "coding"] * 4))
+
+    markers = [marker_of(text) for text in asyncio.run(several())]
+    assert markers == [ALPHA, BRAVO] * 4
+
+
+def test_an_explicit_version_and_the_base_answer_as_named(live: Live) -> None:
+    client = live.client()
+    assert ask(client, "support@2").marker == BRAVO
+    assert ask(client, "support@2").headers["x-wardrobe-arm"] == "direct"
+    base = ask(client, base_name(live))
+    assert base.marker == "none"
+    assert base.headers["x-wardrobe-arm"] == "base"
+
+
+def test_base_and_adapters_in_one_batch_do_not_mix(live: Live) -> None:
+    async def several() -> list[str]:
+        names = ["support", base_name(live), "coding"] * 4
+        async with openai.AsyncOpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0) as client:
+            answers = await asyncio.gather(
+                *(
+                    client.chat.completions.create(model=name, messages=HELLO, max_tokens=12, temperature=0)
+                    for name in names
+                )
+            )
+        return [marker_of(answer.choices[0].message.content or "") for answer in answers]
+
+    assert asyncio.run(several()) == [ALPHA, "none", BRAVO] * 4
+
+
+def test_completions_and_responses_work_unchanged(live: Live) -> None:
+    client = live.client()
+    completion = client.completions.create(model="support", prompt="Once upon a time", max_tokens=4)
+    assert completion.model == "support@1"
+    assert completion.usage is not None
+    assert completion.usage.completion_tokens == 4
+    response = client.responses.create(
+        model="support", input="Hello there!", max_output_tokens=16, temperature=0
+    )
+    assert marker_of(response.output_text) == ALPHA
+    assert "support@1" in response.id
+
+
+def test_structured_output_is_valid_json_of_the_schema(live: Live) -> None:
+    answer = live.client().chat.completions.create(
+        model=base_name(live),
+        messages=[{"role": "user", "content": "Paris has two million people. Answer in JSON."}],
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "city", "schema": CITY, "strict": True},
+        },
+        max_tokens=64,
+        temperature=0,
+    )
+    parsed = json.loads(answer.choices[0].message.content or "")
+    assert set(parsed) == {"city", "population"}
+
+
+def test_a_forced_tool_call_works_and_automatic_choice_is_refused_as_vllm_does(live: Live) -> None:
+    tool: openai.types.chat.ChatCompletionToolParam = {
+        "type": "function",
+        "function": {"name": "record_city", "description": "Record a city", "parameters": CITY},
+    }
+    forced = live.client().chat.completions.create(
+        model=base_name(live),
+        messages=[{"role": "user", "content": "Record Paris with 2 million people."}],
+        tools=[tool],
+        tool_choice={"type": "function", "function": {"name": "record_city"}},
+        max_tokens=64,
+        temperature=0,
+    )
+    calls = forced.choices[0].message.tool_calls
+    assert calls is not None
+    assert calls[0].type == "function"
+    assert set(json.loads(calls[0].function.arguments)) == {"city", "population"}
+    with pytest.raises(openai.BadRequestError, match="tool"):
+        live.client().chat.completions.create(
+            model="support", messages=HELLO, tools=[tool], tool_choice="auto"
+        )
+
+
+def test_an_unknown_model_is_a_404_that_lists_what_exists(live: Live) -> None:
+    client = live.client()
+    for name in ("suport", "support@9", "support@nope", "support@canary", "../etc", "support@"):
+        with pytest.raises(openai.NotFoundError) as caught:
+            client.chat.completions.create(model=name, messages=HELLO)
+        assert caught.value.code == "model_not_found"
+    with pytest.raises(openai.NotFoundError, match="coding"):
+        client.chat.completions.create(model="suport", messages=HELLO)
+
+
+def test_the_models_list_names_base_and_adapters_with_their_versions(live: Live) -> None:
+    models = {model.id: model for model in live.client().models.list()}
+    base = base_name(live)
+    assert {base, "support", "coding"} <= set(models)
+    assert models["support"].to_dict()["parent"] == base
+    assert live.client().models.retrieve("support").id == "support"
+
+
+def test_malformed_bodies_are_refused_in_openais_shape(live: Live) -> None:
+    address = f"{live.url}/v1/chat/completions"
+    for body in (b"{", b"[]", b'{"model": 3}', b"{}", b"\xff\xfe"):
+        answer = httpx.post(address, content=body, headers={"content-type": "application/json"})
+        assert answer.status_code == 400, body
+        assert set(answer.json()["error"]) >= {"message", "type", "param", "code"}
+    path = {"model": "support", "messages": HELLO, "lora_path": "/etc"}
+    refused = httpx.post(address, json=path)
+    assert refused.status_code == 400
+    assert "lora_path" in refused.json()["error"]["message"]
+
+
+def test_vllms_own_admin_routes_are_closed(live: Live) -> None:
+    for path in (
+        "/v1/load_lora_adapter",
+        "/adapters",
+        "/invocations",
+        "/docs",
+        "/openapi.json",
+        "//v1/models",
+    ):
+        assert httpx.post(f"{live.url}{path}", json={}).status_code == 404, path
+    assert httpx.get(f"{live.url}/version").status_code == 404
+
+
+def test_a_client_that_leaves_ends_the_generation(live: Live) -> None:
+    cancelled = {"adapter": "support", "outcome": "cancelled"}
+    before = metric(live.url, "wardrobe_inference_requests_total", **cancelled)
+    body = {"model": "support", "messages": HELLO, "max_tokens": 900, "stream": True, "ignore_eos": True}
+    with httpx.stream("POST", f"{live.url}/v1/chat/completions", json=body, timeout=60) as response:
+        next(response.iter_bytes())
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if metric(live.url, "wardrobe_inference_requests_total", **cancelled) > before:
+            break
+        time.sleep(0.1)
+    assert metric(live.url, "wardrobe_inference_requests_total", **cancelled) == before + 1
+    time.sleep(0.5)
+    assert metric(live.url, "vllm:num_requests_running") == 0
+
+
+def test_the_first_load_stored_a_proof(live: Live) -> None:
+    shown = wardrobe_json(live.root, "show", "support@1")
+    proofs = [entry for entry in shown["attestations"] if entry["kind"] == "proof"]
+    assert len(proofs) == 1
+    assert proofs[0]["body"]["passed"] is True
+
+
+def test_the_metrics_name_every_version_that_answered(live: Live) -> None:
+    ask(live.client(), "support")
+    done = {"adapter": "support", "version": "1", "arm": "stable"}
+    assert metric(live.url, "wardrobe_inference_requests_total", outcome="ok", **done) >= 1
+    assert metric(live.url, "wardrobe_inference_ttft_seconds_count", **done) >= 1
+    assert metric(live.url, "wardrobe_inference_duration_seconds_count", **done) >= 1
+    assert metric(live.url, "wardrobe_inference_tokens_total", type="output", **done) >= 1
+    assert metric(live.url, "wardrobe_adapter_loads_total", outcome="ok") >= 2
+    assert metric(live.url, "vllm:generation_tokens_total") > 0
