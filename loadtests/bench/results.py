@@ -1,0 +1,97 @@
+"""Results of a benchmark: ratios of interleaved pairs with intervals, a JSON file and a Markdown table.
+
+Machines are shared and noisy, so two things are compared by running them in turn, A B A B …, and taking
+the ratio pair by pair: a drift of the machine hits both sides of a pair alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+FOLDER = Path("bench-results")
+RESAMPLES = 10_000
+SEED = 20_261_122
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A median with its 95 % bootstrap interval over `n` samples."""
+
+    median: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.median:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured figure: its value, the bar it is held against, and whether it was reached."""
+
+    name: str
+    value: Interval
+    unit: str
+    bar: str
+    reached: bool
+
+
+def median_interval(samples: Sequence[float]) -> Interval:
+    """Return the median of `samples` and the 2.5 and 97.5 % quantiles of resampled medians."""
+    values = np.asarray(samples, dtype=float)
+    draws = np.random.default_rng(SEED).choice(values, size=(RESAMPLES, values.size))
+    low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
+    return Interval(float(np.median(values)), float(low), float(high), int(values.size))
+
+
+def pair_ratio(measured: Sequence[float], reference: Sequence[float]) -> Interval:
+    """Return the interval of measured / reference, pair by pair (both in the order they were run)."""
+    pairs = zip(measured, reference, strict=True)
+    return median_interval([own / other for own, other in pairs])
+
+
+def at_most(name: str, value: Interval, bar: float, unit: str) -> Figure:
+    """Return a figure that reaches its bar when the median is at most `bar`."""
+    return Figure(name, value, unit, f"≤ {bar:g}", value.median <= bar)
+
+
+def at_least(name: str, value: Interval, bar: float, unit: str = "ratio") -> Figure:
+    """Return a figure that reaches its bar when the median is at least `bar`."""
+    return Figure(name, value, unit, f"≥ {bar:g}", value.median >= bar)
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """Return the figures as a Markdown table."""
+    head = "| what | median [95 % interval] | unit | n | bar | reached |\n|---|---|---|---|---|---|\n"
+    rows = [
+        f"| {f.name} | {f.value} | {f.unit} | {f.value.n} | {f.bar} | {'yes' if f.reached else 'NO'} |\n"
+        for f in figures
+    ]
+    return head + "".join(rows)
+
+
+def publish(benchmark: str, figures: Sequence[Figure], *, notes: Sequence[str] = ()) -> bool:
+    """Write `bench-results/BENCHMARK.json` and `.md`, print the table, and return whether all bars held."""
+    FOLDER.mkdir(exist_ok=True)
+    machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "machine": platform.machine()}
+    document = {
+        "benchmark": benchmark,
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": machine,
+        "notes": list(notes),
+        "figures": [asdict(figure) for figure in figures],
+    }
+    (FOLDER / f"{benchmark}.json").write_text(json.dumps(document, indent=2) + "\n")
+    text = f"# {benchmark}\n\n{table(figures)}" + "".join(f"\n- {note}" for note in notes) + "\n"
+    (FOLDER / f"{benchmark}.md").write_text(text)
+    print(text, flush=True)
+    return all(figure.reached for figure in figures)
