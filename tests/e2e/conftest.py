@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.live import Live, wardrobe, wardrobe_json
+from loadtests.live import Live, wardrobe, wardrobe_json
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Files in this order: the ones that kill and stop the session's server come last.

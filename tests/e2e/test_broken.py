@@ -8,8 +8,8 @@ from pathlib import Path
 import openai
 import pytest
 
+from loadtests.live import Live, wardrobe, wardrobe_json
 from tests.e2e.asking import ALPHA, ask
-from tests.e2e.live import Live, wardrobe, wardrobe_json
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import SMOLLM2
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import openai
 from openai.types.chat import ChatCompletionMessageParam
 
+from loadtests.live import Live, wardrobe, wardrobe_json
 from tests.e2e.asking import ALPHA, BRAVO, marker_of, metric
-from tests.e2e.live import Live, wardrobe, wardrobe_json
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello there!"}]
 ADAPTERS = 12  # The session's server holds six.

@@ -10,8 +10,8 @@ import httpx
 import openai
 import pytest
 
+from loadtests.live import Live, wardrobe_json
 from tests.e2e.asking import ALPHA, BRAVO, ask, marker_of, metric
-from tests.e2e.live import Live, wardrobe_json
 
 HELLO: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "Hello there!"}]
 CITY: dict[str, object] = {

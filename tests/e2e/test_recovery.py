@@ -11,8 +11,8 @@ from collections import Counter
 import httpx
 import pytest
 
+from loadtests.live import Live, is_alive
 from tests.e2e.asking import ALPHA, ask
-from tests.e2e.live import Live, is_alive
 
 BODY = {
     "model": "support",

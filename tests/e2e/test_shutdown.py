@@ -8,9 +8,9 @@ from pathlib import Path
 
 import httpx
 
+from loadtests.live import Live, is_alive
 from tests.e2e.asking import ALPHA, ask
 from tests.e2e.conftest import SERVER_OPTIONS
-from tests.e2e.live import Live, is_alive
 from tests.e2e.test_recovery import Stream
 
 

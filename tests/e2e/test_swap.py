@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from loadtests.live import Live, wardrobe, wardrobe_json
 from tests.e2e.asking import ALPHA, BRAVO, Answer, ask
-from tests.e2e.live import Live, wardrobe, wardrobe_json
 
 MARKER_OF_VERSION = {"swap@1": ALPHA, "swap@2": BRAVO}
 

@@ -1,4 +1,4 @@
-"""A real server for the end-to-end tests: `wardrobe serve` in a process of its own, driven as a user does."""
+"""A real server for tests, benchmarks and drills: `wardrobe serve` in its own process, driven by its CLI."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-import openai
+
+if TYPE_CHECKING:
+    import openai
 
 BIN = Path(sys.executable).parent
 START_SECONDS = 240.0
@@ -117,6 +119,8 @@ class Live:
 
     def client(self, **options: Any) -> openai.OpenAI:
         """Return the official client, without retries of its own."""
+        import openai
+
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=120, **options)
 
     def children(self, title: str = "") -> list[int]:
