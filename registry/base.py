@@ -1,0 +1,170 @@
+"""The base model's record: its fingerprint, its chat template's hash and its modules' shapes.
+
+Owns what of a model folder is identity (config.json and the tokenizer, without the fields that a save or a
+move changes) and which modules can carry a LoRA. Reads headers only, never weights, so it takes
+milliseconds for any size. Invariant: moving or re-saving a base does not change its fingerprint; another
+tokenizer, config or chat template does. Not seen: two fine-tunes that differ in their weights alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.architectures import INPUT_EMBEDDING, OUTPUT_EMBEDDING, embeddings_with_lora
+from registry.canonical import canonical_json, parse_json, sha256_hex
+from registry.chat_template import TEMPLATE_NAME, TOKENIZER_CONFIG_NAME, embedded_template
+from registry.errors import InvalidAdapter, NotFound, UsageError
+from registry.records import BaseModel
+from registry.tensors import TensorInfo, open_regular, read_header
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt",
+    "tekken.json", "added_tokens.json", "special_tokens_map.json",
+)  # fmt: skip
+_VOLATILE = frozenset({
+    "_name_or_path", "name_or_path", "transformers_version", "_commit_hash", "torch_dtype", "dtype",
+    "use_cache", "_attn_implementation", "tokenizer_file", "is_local", "local_files_only", "padding_side",
+    "truncation_side", "chat_template", "backend", "unsloth_version", "unsloth_fixed",
+})  # fmt: skip
+_FOLDER = "give a model folder as transformers saves it: config.json, the tokenizer, *.safetensors"
+# Weights whose dtype hides the true shape: several values in one element.
+_PACKED_DTYPES = frozenset({"U8", "I32", "U32", "F4"})
+_PACKED_SUFFIXES = (".qweight", ".weight_packed")
+
+
+def read_base(model_dir: Path, name: str) -> BaseModel:
+    """Read the record of the model in `model_dir`, to be served as `name`.
+
+    Raises: NotFound: no such folder. UsageError: it holds no model, or one whose files contradict
+    themselves.
+    """
+    if not model_dir.is_dir():
+        raise NotFound(str(model_dir), "is not a folder", _FOLDER, param="base")
+    config = _read_object(model_dir / "config.json", required=True)
+    tokenizer_config = _read_object(model_dir / TOKENIZER_CONFIG_NAME)
+    template = _read_template(model_dir, tokenizer_config)
+    return BaseModel(
+        name=name,
+        path=model_dir.resolve(),
+        fingerprint=_fingerprint(model_dir, config, tokenizer_config, template),
+        chat_template_sha256=template,
+        modules=_modules(model_dir, config),
+    )
+
+
+def _fingerprint(
+    folder: Path,
+    config: Mapping[str, JsonValue],
+    tokenizer_config: Mapping[str, JsonValue],
+    template: str | None,
+) -> str:
+    paths = [folder / name for name in _TOKENIZER_FILES]
+    files: dict[str, JsonValue] = {
+        path.name: sha256_hex(path.read_bytes()) for path in paths if path.is_file()
+    }
+    identity: dict[str, JsonValue] = {
+        "config": _lasting(dict(config)),
+        "tokenizer_config": _lasting(dict(tokenizer_config)),
+        "tokenizer": files,
+        "chat_template": template,
+    }
+    return f"sha256:{sha256_hex(canonical_json(identity))}"
+
+
+def _lasting(value: JsonValue) -> JsonValue:
+    if isinstance(value, dict):
+        return {key: _lasting(item) for key, item in value.items() if key not in _VOLATILE}
+    return value
+
+
+def _read_template(folder: Path, tokenizer_config: Mapping[str, JsonValue]) -> str | None:
+    path = folder / TEMPLATE_NAME
+    if path.is_file():
+        return sha256_hex(path.read_bytes())
+    embedded = embedded_template(dict(tokenizer_config))
+    return None if embedded is None else sha256_hex(embedded.encode())
+
+
+def _modules(folder: Path, config: Mapping[str, JsonValue]) -> dict[str, tuple[int, int]]:
+    tensors = [tensor for path in _weight_files(folder) for tensor in _tensors(path)]
+    if any(_is_packed(tensor) for tensor in tensors):
+        return {}
+    shapes = {
+        tensor.name.removesuffix(".weight"): (tensor.shape[0], tensor.shape[1])
+        for tensor in tensors
+        if tensor.name.endswith(".weight") and len(tensor.shape) == 2
+    }
+    return _with_embeddings(shapes, config)
+
+
+def _with_embeddings(
+    shapes: dict[str, tuple[int, int]], config: Mapping[str, JsonValue]
+) -> dict[str, tuple[int, int]]:
+    """Add the head of a tied model, which has no tensor; drop the embeddings that take no LoRA in vLLM."""
+    inputs = [name for name in shapes if _leaf(name) == INPUT_EMBEDDING]
+    heads = [name for name in shapes if _leaf(name) == OUTPUT_EMBEDDING]
+    if inputs and not heads and _is_tied(config):
+        shapes = {**shapes, OUTPUT_EMBEDDING: shapes[inputs[0]]}
+    architectures = config.get("architectures")
+    first = architectures[0] if isinstance(architectures, list) and architectures else ""
+    dropped = {INPUT_EMBEDDING, OUTPUT_EMBEDDING} - embeddings_with_lora(str(first))
+    return {name: dims for name, dims in sorted(shapes.items()) if _leaf(name) not in dropped}
+
+
+def _is_tied(config: Mapping[str, JsonValue]) -> bool:
+    text = config.get("text_config")
+    nested = text.get("tie_word_embeddings") if isinstance(text, dict) else None
+    return bool(config.get("tie_word_embeddings", nested))
+
+
+def _is_packed(tensor: TensorInfo) -> bool:
+    hidden = tensor.name.endswith(".weight") and len(tensor.shape) == 2 and tensor.dtype in _PACKED_DTYPES
+    return hidden or tensor.name.endswith(_PACKED_SUFFIXES)
+
+
+def _weight_files(folder: Path) -> Iterable[Path]:
+    index_path = folder / "model.safetensors.index.json"
+    if not index_path.is_file():
+        single = folder / "model.safetensors"
+        return [single] if single.is_file() else []
+    weight_map = _read_object(index_path).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise UsageError(str(index_path), "has no weight_map", _FOLDER)
+    names = sorted({str(name) for name in weight_map.values()})
+    strange = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+    if strange:
+        raise UsageError(str(index_path), f"names {strange[0][:80]!r}, which is not in the folder", _FOLDER)
+    return [folder / name for name in names]
+
+
+def _tensors(path: Path) -> tuple[TensorInfo, ...]:
+    try:
+        # A hub cache holds links into its blobs; a base, unlike an adapter, may be such a folder.
+        file, size = open_regular(path.resolve(), path.name)
+        with file:
+            return read_header(file, size, path.name).tensors
+    except InvalidAdapter as error:
+        raise UsageError(str(path), error.fact, "download or save the model again") from error
+
+
+def _read_object(path: Path, *, required: bool = False) -> dict[str, JsonValue]:
+    if not path.is_file():
+        if required:
+            raise UsageError(str(path.parent), f"has no {path.name}", _FOLDER)
+        return {}
+    try:
+        value = parse_json(path.read_bytes())
+    except ValueError as error:
+        raise UsageError(str(path), f"is not valid JSON: {error}", _FOLDER) from error
+    if not isinstance(value, dict):
+        raise UsageError(str(path), "is not a JSON object", _FOLDER)
+    return value
+
+
+def _leaf(module: str) -> str:
+    return module.rpartition(".")[2]

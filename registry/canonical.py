@@ -1,0 +1,58 @@
+"""Strict JSON in, canonical JSON out.
+
+Owns the one spelling of a JSON value that is hashed. Not the shapes of documents. Invariant: equal values
+have equal bytes, and what two parsers could read differently (a key given twice, `NaN`) is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+
+def parse_json(data: bytes) -> JsonValue:
+    """Parse UTF-8 JSON.
+
+    Raises: ValueError: also for a key given twice, `NaN` or `Infinity`, nesting too deep, no UTF-8.
+    """
+    try:
+        value: JsonValue = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
+        )
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
+    return value
+
+
+def canonical_json(value: JsonValue) -> bytes:
+    """Return the compact form with sorted keys that digests are made of."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def readable_json(value: JsonValue) -> bytes:
+    """Return the canonical form of files that people also read: sorted keys, two spaces, a final newline."""
+    return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def sha256_hex(data: bytes) -> str:
+    """Return the SHA-256 of `data` in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _unique(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"gives the key {twice!r} twice")
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"holds {name}, which is not JSON")
