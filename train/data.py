@@ -1,0 +1,160 @@
+"""From conversations to token ids and labels.
+
+Owns the loss mask. It renders with the base model's own chat template and takes the labels by prefix
+difference: what the template shows before an answer is the prompt that the server will send, what comes
+after it up to the end-of-turn token is what the model must learn to say. No template needs generation
+markers for that. Invariants: an answer's end-of-turn token is always learnt (else the adapter never
+stops), nothing behind it is (the server stops there), and the ids before an answer are exactly the ids
+that a server would send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from registry.errors import UsageError
+from train.rows import Row, read_rows, row_error
+
+IGNORED = -100  # torch's ignore_index: no loss at this position
+
+
+class Tokenizer(Protocol):
+    """What is needed of a transformers tokenizer."""
+
+    eos_token_id: int | None
+    chat_template: Any
+    all_special_tokens: list[str]
+
+    def apply_chat_template(
+        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+    ) -> str:
+        """Render `conversation` to text."""
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> Any:
+        """Tokenise `text`; the result has `input_ids`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row ready to train on: `labels` are `input_ids`, or -100 where nothing is learnt.
+
+    `row` is the line in its file; `truncated` tells that tokens were cut off at the end.
+    """
+
+    row: int
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    truncated: bool
+
+    @property
+    def learnt(self) -> int:
+        """Return the number of tokens with a loss."""
+        return sum(label != IGNORED for label in self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    """Counts over all examples of one file; `truncated` lists the rows whose end was cut off."""
+
+    rows: int
+    tokens: int
+    learnt_tokens: int
+    longest: int
+    truncated: tuple[int, ...]
+
+
+def load_examples(path: Path, tokenizer: Tokenizer, *, max_length: int) -> list[Example]:
+    """Read and render every row of the file at `path`.
+
+    Raises: UsageError: naming file and row: a malformed row, a template that the answer cannot be found
+        in, or an answer that `max_length` tokens cut off entirely.
+    """
+    if not tokenizer.chat_template:
+        raise UsageError("base model", "has no chat template", "use an instruct model, or give it a template")
+    rows = read_rows(path)
+    return [_build(path, row, tokenizer, max_length) for row in rows]
+
+
+def report(examples: Sequence[Example]) -> DataReport:
+    """Count what `examples` hold."""
+    return DataReport(
+        rows=len(examples),
+        tokens=sum(len(example.input_ids) for example in examples),
+        learnt_tokens=sum(example.learnt for example in examples),
+        longest=max(len(example.input_ids) for example in examples),
+        truncated=tuple(example.row for example in examples if example.truncated),
+    )
+
+
+def render(row: Row, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """Return token ids and labels of the whole conversation.
+
+    Raises: ValueError: a message holds a special token, the text before an answer is not a prefix of the
+        whole, in characters or in tokens, or an answer does not end with the end-of-turn token.
+    """
+    _refuse_special_tokens(row, tokenizer)
+    chat = [{"role": message.role, "content": message.content} for message in row.messages]
+    whole = _text(tokenizer, chat, prompt=False)
+    ids = _ids(tokenizer, whole)
+    labels = [IGNORED] * len(ids)
+    for index, message in enumerate(row.messages):
+        if message.learn:
+            for position in _answer_positions(tokenizer, chat, index, whole, ids):
+                labels[position] = ids[position]
+    return ids, labels
+
+
+def _build(path: Path, row: Row, tokenizer: Tokenizer, max_length: int) -> Example:
+    try:
+        ids, labels = render(row, tokenizer)
+    except ValueError as error:
+        raise row_error(path, row.number, str(error), "correct the row or the chat template") from error
+    kept = Example(row.number, tuple(ids[:max_length]), tuple(labels[:max_length]), len(ids) > max_length)
+    if kept.learnt == 0:
+        first = next(index for index, label in enumerate(labels) if label != IGNORED)
+        fact = f"its answer begins at token {first + 1}, and max_length {max_length} cuts it off entirely"
+        raise row_error(path, row.number, fact, f"raise max_length to {len(ids)} or shorten the row")
+    return kept
+
+
+def _answer_positions(
+    tokenizer: Tokenizer, chat: list[dict[str, str]], index: int, whole: str, ids: list[int]
+) -> Iterable[int]:
+    before = _text(tokenizer, chat[:index], prompt=True)
+    after = _text(tokenizer, chat[: index + 1], prompt=False)
+    if not (whole.startswith(after) and after.startswith(before)):
+        raise ValueError(f"the chat template changes earlier text when messages[{index}] is added")
+    start = _prefix_length(tokenizer, before, ids, index)
+    end = _prefix_length(tokenizer, after, ids, index)
+    stops = [position for position in range(start, end) if ids[position] == tokenizer.eos_token_id]
+    if not stops:
+        raise ValueError(f"the chat template does not end messages[{index}] with the end-of-turn token")
+    return range(start, stops[0] + 1)
+
+
+def _prefix_length(tokenizer: Tokenizer, text: str, ids: list[int], index: int) -> int:
+    prefix = _ids(tokenizer, text)
+    if ids[: len(prefix)] != prefix:
+        raise ValueError(f"the tokens before messages[{index}] change when the answer follows")
+    return len(prefix)
+
+
+def _refuse_special_tokens(row: Row, tokenizer: Tokenizer) -> None:
+    for index, message in enumerate(row.messages):
+        for token in tokenizer.all_special_tokens:
+            if token in message.content:
+                raise ValueError(f"messages[{index}].content holds the special token {token}")
+
+
+def _text(tokenizer: Tokenizer, chat: list[dict[str, str]], *, prompt: bool) -> str:
+    if not chat and not prompt:
+        return ""
+    return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=prompt)
+
+
+def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    # The template writes the special tokens itself: adding them again would double the first one.
+    return list(tokenizer(text, add_special_tokens=False).input_ids)

@@ -1,0 +1,67 @@
+"""The environment of a training process: fast allocator, fast threads, no hub.
+
+Owns the variables that must be set before Python starts (`LD_PRELOAD`) or before torch is imported. With
+tcmalloc and libiomp5 preloaded a step on the CPU takes about half the time (README: speed). Invariant: a
+process is replaced at most once, and only by the very same command.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+
+_DONE = "WARDROBE_TRAIN_PRELOADED"
+_TCMALLOC = ("libtcmalloc_minimal.so.4", "libtcmalloc.so.4")
+_LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib")
+
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def preloads() -> tuple[Path, ...]:
+    """Return the libraries worth preloading that exist here: an allocator and an OpenMP runtime."""
+    if sys.platform != "linux":
+        return ()
+    found = (_find(_TCMALLOC, _LIBRARY_FOLDERS), _find(("libiomp5.so",), (f"{sys.prefix}/lib",)))
+    return tuple(path for path in found if path is not None)
+
+
+def environment(current: Mapping[str, str]) -> dict[str, str]:
+    """Return `current` with the libraries preloaded and the hub switched off; set values stay."""
+    old = [name for name in current.get("LD_PRELOAD", "").split(":") if name]
+    names = {Path(name).name for name in old}
+    new = [str(path) for path in preloads() if path.name not in names]
+    merged = {**OFFLINE, **current, _DONE: "1"}
+    if new or old:
+        merged["LD_PRELOAD"] = ":".join(new + old)
+    return merged
+
+
+def replace_process() -> None:
+    """Start this very command again with the libraries preloaded; return where that is done or useless.
+
+    Never returns when it acts: the process id stays, so whoever waits for it or stops it notices nothing.
+    """
+    if os.environ.get(_DONE) or not preloads():
+        return
+    command = [sys.executable, *sys.orig_argv[1:]]
+    os.execve(sys.executable, command, environment(os.environ))  # noqa: S606  our own command line
+
+
+def device_has_gpu() -> bool:
+    """Tell whether torch sees a CUDA device; imports torch."""
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def _find(names: tuple[str, ...], folders: tuple[str, ...]) -> Path | None:
+    multiarch = sysconfig.get_config_var("MULTIARCH")
+    places = (f"/usr/lib/{multiarch}", *folders) if multiarch else folders
+    for folder in places:
+        for name in names:
+            if (path := Path(folder) / name).is_file():
+                return path
+    return None

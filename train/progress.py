@@ -1,0 +1,78 @@
+"""What a person sees while a run goes on: a bar with loss, tokens/s and time left, or a line now and then.
+
+On a terminal the bar is redrawn; elsewhere (a log, a pipe) about ten lines are written in all. Everything
+goes to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+_LINES = 10
+
+
+class RunProgress:
+    """Shows one run; a context manager. `position` says in words how far it came."""
+
+    def __init__(self, name: str, on_publishing: Callable[[], None]) -> None:
+        self._on_publishing = on_publishing
+        self.position = "before the first step"
+        self._name = name
+        self._started = 0.0
+        self._first_tokens = 0
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task(f"{name}: preparing", total=None, facts="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def step(self, done: int, total: int, loss: float, tokens: int) -> None:
+        """Show one optimiser step."""
+        self.position = f"at step {done} of {total}"
+        # The first step pays for warming up; the speed is counted from its end.
+        if done == 1:
+            self._started, self._first_tokens = time.monotonic(), tokens
+        seconds = time.monotonic() - self._started
+        speed = (tokens - self._first_tokens) / seconds if seconds else 0.0
+        facts = f"loss {loss:.3f}  {speed:.0f} tokens/s"
+        self._bar.update(
+            self._task, description=f"{self._name}: training", total=total, completed=done, facts=facts
+        )
+        if self._bar.disable and (done == total or done % max(1, total // _LINES) == 0):
+            left = seconds / max(1, done - 1) * (total - done)
+            print(f"{self._name}: step {done}/{total}  {facts}  {left:.0f} s left", file=sys.stderr)  # noqa: T201
+
+    def publishing(self) -> None:
+        """Show that the result is being kept."""
+        self.position = "after the last step"
+        self._bar.update(self._task, description=f"{self._name}: registering")
+        self._on_publishing()

@@ -1,0 +1,94 @@
+"""From a trained folder to a registered version, with where it came from.
+
+Owns the lineage document. Invariant: whoever has a version's lineage, the data and the base can train
+the same bytes again on a like machine.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from registry.records import BaseModel, Published
+from train.config import TrainConfig
+from train.data import DataReport
+from train.rows import hash_file
+
+if TYPE_CHECKING:
+    from registry.store import Registry
+    from train.trainer import TrainingResult
+
+_PACKAGES = ("wardrobe-llm", "torch", "transformers", "peft", "trl", "datasets", "accelerate", "tokenizers")
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """One data file as it was used: where it lay, its SHA-256 (hex) and what it held."""
+
+    path: Path
+    sha256: str
+    report: DataReport
+
+
+def describe_source(path: Path, report: DataReport) -> DataSource:
+    """Return `path` with its hash, beside what was counted in it."""
+    return DataSource(path, hash_file(path), report)
+
+
+def lineage(
+    config: TrainConfig,
+    base: BaseModel,
+    sources: Mapping[str, DataSource],
+    result: TrainingResult,
+) -> dict[str, JsonValue]:
+    """Return the lineage of one run: data, resolved config, seed, base, versions and losses."""
+    return {
+        "method": "supervised, LoRA",
+        "config": config.model_dump(mode="json"),
+        "seed": config.seed,
+        "data": {name: _source(source) for name, source in sources.items()},
+        "base": {"name": base.name, "fingerprint": base.fingerprint},
+        "losses": {
+            "first": result.first_loss,
+            "last": result.last_loss,
+            "eval": result.eval_loss,
+            "steps": list(result.losses),
+        },
+        "tokens": result.tokens,
+        "seconds": round(result.seconds, 1),
+        "packages": _installed(),
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()} {platform.system()}",
+        "device": result.device,
+    }
+
+
+def publish(
+    registry: Registry, config: TrainConfig, folder: Path, facts: Mapping[str, JsonValue], *, who: str
+) -> Published:
+    """Validate the trained `folder` and register it as the next version of `config.name`.
+
+    Raises: InvalidAdapter: when it breaks a rule of the store.
+    """
+    return registry.publish(config.name, folder, alias=config.alias, note=config.note, who=who, lineage=facts)
+
+
+def _source(source: DataSource) -> dict[str, JsonValue]:
+    counts = {**asdict(source.report), "truncated": len(source.report.truncated)}
+    return {"path": str(source.path), "sha256": source.sha256, **counts}
+
+
+def _installed() -> dict[str, JsonValue]:
+    found: dict[str, JsonValue] = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
