@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.canonical import canonical_json, parse_json, sha256_hex
+from registry.canonical import canonical_json, parse_document, sha256_hex
 from registry.chat_template import TEMPLATE_NAME, TOKENIZER_CONFIG_NAME, embedded_template
 from registry.errors import InvalidAdapter
 from registry.fit import check_base_named, check_fit
@@ -130,6 +131,18 @@ def digest(files: Iterable[FileEntry], base_fingerprint: str, template_sha256: s
     return f"sha256:{hashlib.sha256(canonical_json(identity)).hexdigest()}"
 
 
+def uploadable(folder: Path, subject: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names to send of a PEFT LoRA folder, and the names to leave out, both sorted.
+
+    A folder that `inspect` would refuse for what is in it, or not in it, is refused here too.
+    Raises: InvalidAdapter.
+    """
+    names = _list(folder, subject)
+    _check_weights_present(folder, names, subject)
+    sent = names & {*ALLOWED, TOKENIZER_CONFIG_NAME}
+    return tuple(sorted(sent)), tuple(sorted(names - sent))
+
+
 def check_file_name(file_name: str, subject: str) -> str:
     """Return the name of an uploaded file if it may be written into a folder for `inspect`.
 
@@ -216,7 +229,7 @@ def _embedded(folder: Path, names: frozenset[str], subject: str) -> str | None:
         return None
     data = _read_small(folder / TOKENIZER_CONFIG_NAME, subject, cap_bytes=_TOKENIZER_CAP_BYTES)
     try:
-        return embedded_template(parse_json(data))
+        return embedded_template(parse_document(data))
     except ValueError as error:
         fact = f"{TOKENIZER_CONFIG_NAME} is not JSON that can be trusted: {error}"
         raise InvalidAdapter(
@@ -227,7 +240,7 @@ def _embedded(folder: Path, names: frozenset[str], subject: str) -> str | None:
 def _read_small(path: Path, subject: str, *, cap_bytes: int = _TEXT_CAP_BYTES) -> bytes:
     file, _ = open_regular(path, subject)
     with file:
-        data = file.read(cap_bytes + 1) or b""
+        data = BufferedReader(file).read(cap_bytes + 1)
     if len(data) > cap_bytes:
         fact = f"{path.name} is larger than {cap_bytes} bytes"
         raise InvalidAdapter(subject, fact, "shorten it, or delete it if it is not needed", reason="size")

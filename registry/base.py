@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.architectures import INPUT_EMBEDDING, OUTPUT_EMBEDDING, embeddings_with_lora
-from registry.canonical import canonical_json, parse_json, sha256_hex
+from registry.canonical import canonical_json, parse_document, sha256_hex
 from registry.chat_template import TEMPLATE_NAME, TOKENIZER_CONFIG_NAME, embedded_template
 from registry.errors import InvalidAdapter, NotFound, UsageError
 from registry.records import BaseModel
@@ -108,18 +108,12 @@ def _with_embeddings(
     """Add the head of a tied model, which has no tensor; drop the embeddings that take no LoRA in vLLM."""
     inputs = [name for name in shapes if _leaf(name) == INPUT_EMBEDDING]
     heads = [name for name in shapes if _leaf(name) == OUTPUT_EMBEDDING]
-    if inputs and not heads and _is_tied(config):
+    if inputs and not heads:
         shapes = {**shapes, OUTPUT_EMBEDDING: shapes[inputs[0]]}
     architectures = config.get("architectures")
     first = architectures[0] if isinstance(architectures, list) and architectures else ""
     dropped = {INPUT_EMBEDDING, OUTPUT_EMBEDDING} - embeddings_with_lora(str(first))
     return {name: dims for name, dims in sorted(shapes.items()) if _leaf(name) not in dropped}
-
-
-def _is_tied(config: Mapping[str, JsonValue]) -> bool:
-    text = config.get("text_config")
-    nested = text.get("tie_word_embeddings") if isinstance(text, dict) else None
-    return bool(config.get("tie_word_embeddings", nested))
 
 
 def _is_packed(tensor: TensorInfo) -> bool:
@@ -158,7 +152,7 @@ def _read_object(path: Path, *, required: bool = False) -> dict[str, JsonValue]:
             raise UsageError(str(path.parent), f"has no {path.name}", _FOLDER)
         return {}
     try:
-        value = parse_json(path.read_bytes())
+        value = parse_document(path.read_bytes())
     except ValueError as error:
         raise UsageError(str(path), f"is not valid JSON: {error}", _FOLDER) from error
     if not isinstance(value, dict):

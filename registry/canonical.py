@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
+# Far beyond any config; far below where the interpreter's own recursion limit would decide.
+_MAX_DEPTH = 64
+
 
 def parse_json(data: bytes) -> JsonValue:
     """Parse UTF-8 JSON.
@@ -25,6 +28,18 @@ def parse_json(data: bytes) -> JsonValue:
         )
     except RecursionError as error:
         raise ValueError("is nested too deeply") from error
+    return value
+
+
+def parse_document(data: bytes) -> JsonValue:
+    """Parse JSON as `parse_json` does, if it can also be written again (depth, lone surrogates).
+
+    Raises: ValueError.
+    """
+    value = parse_json(data)
+    if not _is_shallow(value, _MAX_DEPTH):
+        raise ValueError(f"is nested deeper than {_MAX_DEPTH} levels")
+    canonical_json(value)
     return value
 
 
@@ -43,6 +58,11 @@ def readable_json(value: JsonValue) -> bytes:
 def sha256_hex(data: bytes) -> str:
     """Return the SHA-256 of `data` in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def _is_shallow(value: JsonValue, levels: int) -> bool:
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_is_shallow(child, levels - 1) for child in children)
 
 
 def _unique(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:

@@ -51,7 +51,7 @@ def check_fit(lora: Lora, config: LoraConfig, base: BaseModel, limits: Limits, s
     _check_order(lora, config, subject)
     ranks = PatternTable(config.rank_pattern)
     for pair in lora.pairs:
-        _check_rank(pair, ranks.find(pair.module, config.rank), limits, subject)
+        _check_rank(pair, ranks.find(pair.pattern_name, config.rank), limits, subject)
         _check_layout(pair, subject)
     if not base.modules:
         return ["the base's shapes are unknown (packed weights), so the dimensions were not checked"]
@@ -103,7 +103,7 @@ def _ends(module: str) -> Iterator[str]:
 
 
 def _check_order(lora: Lora, config: LoraConfig, subject: str) -> None:
-    modules = [pair.module for pair in lora.pairs]
+    modules = [pair.pattern_name for pair in lora.pairs]
     for field, patterns in (("rank_pattern", config.rank_pattern), ("alpha_pattern", config.alpha_pattern)):
         module = depends_on_order(patterns, modules)
         if module is not None:
@@ -220,5 +220,5 @@ def _leaves(modules: dict[str, tuple[int, int]]) -> list[str]:
 
 
 def _some(names: Sequence[str], count: int = 3) -> str:
-    shown = ", ".join(name[:100] for name in names[:count])
+    shown = ", ".join(name[:100] if name.isprintable() else repr(name[:100]) for name in names[:count])
     return shown if len(names) <= count else f"{shown} and {len(names) - count} more"

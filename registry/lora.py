@@ -56,6 +56,13 @@ class LoraPair:
         """Whether it stands for all experts of a layer in one pair."""
         return self.module.endswith(_EXPERTS)
 
+    @property
+    def pattern_name(self) -> str:
+        """The name that `rank_pattern` and `alpha_pattern` are matched with: fused experts' parameter."""
+        if self.module.endswith(".experts.base_layer"):
+            return self.module.removesuffix("base_layer") + "gate_up_proj"
+        return f"{self.module}.down_proj" if self.module.endswith(".experts") else self.module
+
 
 @dataclass(frozen=True, slots=True)
 class Lora:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry.canonical import parse_json, readable_json
+from registry.canonical import parse_document, readable_json
 from registry.errors import InvalidAdapter
 from registry.patterns import PatternTable, Value
 from registry.records import Limits
@@ -76,7 +76,7 @@ def parse_config(data: bytes, subject: str) -> LoraConfig:
     Raises: InvalidAdapter: reason `bad_config`.
     """
     try:
-        fields = parse_json(data)
+        fields = parse_document(data)
     except ValueError as error:
         remedy = "save the adapter again with PEFT's save_pretrained"
         raise _bad(subject, f"{CONFIG_NAME} is not JSON that can be trusted: {error}", remedy) from error
