@@ -1,0 +1,57 @@
+"""`wardrobe alias set, promote, rollback`: which version an alias points to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from registry.cli import output
+from registry.cli.session import Session, common_options, pass_session
+from registry.names import parse_version
+
+if TYPE_CHECKING:
+    from registry.documents import MoveDocument
+
+
+@click.group()
+@common_options
+def alias() -> None:
+    """Point names to versions."""
+
+
+@alias.command("set")
+@click.argument("name")
+@click.argument("alias_name", metavar="ALIAS")
+@click.argument("number", type=click.IntRange(min=1), metavar="N")
+@common_options
+@pass_session
+def set_(session: Session, name: str, alias_name: str, number: int) -> None:
+    """Point ALIAS of adapter NAME to version N, at once."""
+    _print(session, session.desk().set_alias(name, alias_name, number))
+
+
+@click.command()
+@click.argument("name", metavar="NAME@N")
+@common_options
+@pass_session
+def promote(session: Session, name: str) -> None:
+    """Make NAME@N the stable version, at once."""
+    adapter, number = parse_version(name)
+    _print(session, session.desk().promote(adapter, number))
+
+
+@click.command()
+@click.argument("name")
+@common_options
+@pass_session
+def rollback(session: Session, name: str) -> None:
+    """Undo the last forward move of NAME's stable, at once; twice goes two back."""
+    _print(session, session.desk().rollback(name))
+
+
+def _print(session: Session, move: MoveDocument) -> None:
+    if session.as_json:
+        output.print_json(move)
+        return
+    output.print_line(f"{move.adapter}@{move.alias} -> {move.adapter}@{move.version}  {move.digest}")

@@ -1,0 +1,125 @@
+"""`wardrobe keys create, list, revoke`: the API keys of a root."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from registry.cli import output
+from registry.cli.session import Session, common_options, pass_session, user_name
+from registry.errors import UsageError
+
+if TYPE_CHECKING:
+    from registry.documents import KeyDocument
+    from registry.keys import KeyInfo, KeyStore
+
+_LIFETIME = re.compile(r"([1-9][0-9]{0,5})([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+@click.group()
+@common_options
+def keys() -> None:
+    """Make, list and revoke API keys.
+
+    Without any key the server asks for none, and binds to this machine only. Once a key was made, every
+    request needs one, also after the last one was revoked.
+    """
+
+
+@keys.command()
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    default=("infer",),
+    show_default=True,
+    type=click.Choice(("infer", "admin")),
+    help="What the key may do; admin includes infer.",
+)
+@click.option("--expires", metavar="AGE", help="Lifetime such as 12h, 90d or 52w (default: none).")
+@click.option("--note", default="", metavar="TEXT", help="Kept with the key, for instance who has it.")
+@common_options
+@pass_session
+def create(session: Session, scopes: tuple[str, ...], expires: str | None, note: str) -> None:
+    """Make a key and print its token, once: only its hash is kept."""
+    from registry.documents import NewKeyDocument
+    from registry.keys import Scope
+
+    lifetime = None if expires is None else _seconds(expires)
+    info, token = _store(session).create(
+        [Scope(name) for name in scopes], who=user_name(), note=note, lifetime_seconds=lifetime
+    )
+    if session.as_json:
+        output.print_json(NewKeyDocument(**_describe(info).model_dump(), token=token))
+        return
+    output.print_line(token)
+    output.print_notice(f"key {info.id}: this is the only time its token is shown")
+
+
+@keys.command("list")
+@common_options
+@pass_session
+def list_(session: Session) -> None:
+    """List every key that was ever made; secrets are not kept."""
+    found = [_describe(info) for info in _store(session).list()]
+    if session.as_json:
+        output.print_json(found)
+        return
+    rows = [
+        (
+            key.id,
+            " ".join(key.scopes),
+            key.state,
+            output.moment(key.created_at),
+            output.moment(key.expires_at),
+            key.who,
+            key.note,
+        )
+        for key in found
+    ]
+    output.print_table(("id", "scopes", "state", "created", "expires", "who", "note"), rows)
+
+
+@keys.command()
+@click.argument("key_id", metavar="ID")
+@common_options
+@pass_session
+def revoke(session: Session, key_id: str) -> None:
+    """Take a key out of use for good; servers refuse it within a second. ID may be the whole token."""
+    document = _describe(_store(session).revoke(key_id))
+    output.print_json(document) if session.as_json else output.print_line(f"{document.id} revoked")
+
+
+def _store(session: Session) -> KeyStore:
+    from registry.keys import KeyStore
+    from registry.store import Registry
+
+    # Opening the root first: keys in a folder that is no root would protect nothing.
+    return KeyStore(Registry.open(session.require_local("keys")).root)
+
+
+def _describe(info: KeyInfo) -> KeyDocument:
+    from registry.documents import KeyDocument
+
+    return KeyDocument(
+        id=info.id,
+        scopes=sorted(info.scopes),
+        note=info.note,
+        who=info.who,
+        state=info.state(time.time()),
+        created_at=info.created,
+        expires_at=info.expires,
+        revoked_at=info.revoked,
+    )
+
+
+def _seconds(text: str) -> float:
+    match = _LIFETIME.fullmatch(text)
+    if match is None:
+        fact = f"{text!r} is not a lifetime: a number and one of s m h d w"
+        raise UsageError("--expires", fact, "write for instance 90d", param="expires")
+    return float(int(match[1]) * _SECONDS[match[2]])

@@ -1,0 +1,104 @@
+"""What every command of one call shares: the root or the URL, the key, and the form of the output.
+
+The four options may stand before or after the sub-command; the one after wins. Invariant: nothing is
+opened and nothing heavy is imported until a command asks for its desk.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from registry.errors import UsageError
+
+if TYPE_CHECKING:
+    from registry.desk import Desk
+
+ROOT_VARIABLE = "WARDROBE_ROOT"
+KEY_VARIABLE = "WARDROBE_KEY"
+DEFAULT_ROOT = Path("wardrobe-data")
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+@dataclass
+class Session:
+    """The shared options of one call, as given; None where an option was not given."""
+
+    root: Path | None = None
+    url: str | None = None
+    key: str | None = None
+    as_json: bool = False
+
+    @property
+    def root_path(self) -> Path:
+        """Return the root: `--root`, else `WARDROBE_ROOT`, else `./wardrobe-data`."""
+        return self.root or Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT)
+
+    def desk(self) -> Desk:
+        """Open the root directly or, with `--url`, the server's admin API.
+
+        Raises: UsageError: when both are given; NotFound: when the root is none.
+        """
+        if self.url is None:
+            from registry.local import LocalDesk
+            from registry.store import Registry
+
+            return LocalDesk(Registry.open(self.root_path), who=user_name())
+        if self.root is not None:
+            raise UsageError("--root and --url", "exclude each other", "give one of them")
+        from registry.client import Client
+
+        return Client(self.url, key=self.key or os.environ.get(KEY_VARIABLE))
+
+    def require_local(self, command: str) -> Path:
+        """Return the root for a command that exists only beside the files.
+
+        Raises: UsageError: with `--url`.
+        """
+        if self.url is not None:
+            raise UsageError(
+                f"{command} --url", "works on a root, not over HTTP", "run it where the root is, with --root"
+            )
+        return self.root_path
+
+
+def user_name() -> str:
+    """Return who is at the keyboard, for the logs of the store."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without an entry in passwd (3.13: OSError)
+        return f"uid-{os.getuid()}"
+
+
+def common_options(command: _Command) -> _Command:
+    """Give a command or group the options `--root`, `--url`, `--key` and `--json`.
+
+    They are kept in the call's `Session`, which a command receives with `pass_session`.
+    """
+    root_help = f"Root of all state (or {ROOT_VARIABLE}; default ./{DEFAULT_ROOT})."
+    key_help = f"API key for --url (or {KEY_VARIABLE})."
+    command = _option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+    command = _option("--key", metavar="KEY", help=key_help)(command)
+    command = _option("--url", metavar="URL", help="Work over HTTP on a running server.")(command)
+    folder = click.Path(path_type=Path)
+    return _option("--root", type=folder, metavar="DIR", help=root_help)(command)
+
+
+def _option(*names: str, **settings: Any) -> Callable[[_Command], _Command]:
+    return click.option(*names, expose_value=False, callback=_keep, **settings)
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    if value is not None and value is not False:
+        assert parameter.name is not None
+        setattr(context.ensure_object(Session), parameter.name, value)
+
+
+pass_session = click.make_pass_decorator(Session, ensure=True)

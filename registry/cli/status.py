@@ -1,0 +1,55 @@
+"""`wardrobe status`: the whole at a glance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from registry.cli import output
+from registry.cli.session import Session, common_options, pass_session
+
+if TYPE_CHECKING:
+    from registry.documents import StatusDocument
+
+
+@click.command()
+@common_options
+@pass_session
+def status(session: Session) -> None:
+    """Show the base model, the number of adapters, what needs attention, and the servers."""
+    document = session.desk().status()
+    if session.as_json:
+        output.print_json(document)
+    else:
+        _print(document)
+
+
+def _print(status: StatusDocument) -> None:
+    output.print_facts(
+        [
+            ("base", f"{status.base.name}  {status.base.fingerprint}"),
+            ("max LoRA rank", str(status.max_lora_rank)),
+            ("API keys", "required" if status.auth else "not required (none was ever made)"),
+            ("adapters", f"{status.adapters} with {status.versions} versions"),
+            ("without stable", " ".join(status.without_stable) or "none"),
+            ("quarantined", str(len(status.quarantined)) if status.quarantined else "none"),
+        ]
+    )
+    if status.quarantined:
+        output.print_table(("quarantined", "because"), sorted(status.quarantined.items()))
+    if not status.replicas:
+        output.print_line("no server has served this root: start one with `wardrobe serve`")
+        return
+    rows = [
+        (
+            one.replica,
+            one.state if one.live else "gone",
+            one.url,
+            f"{len(one.resident)}/{one.capacity}",
+            output.moment(one.started_at),
+            " ".join(one.resident),
+        )
+        for one in status.replicas
+    ]
+    output.print_table(("replica", "state", "url", "resident#", "started", "versions"), rows)

@@ -1,0 +1,289 @@
+"""`wardrobe init, register, list, show, history, verify, delete, gc, export`: what is in the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from registry.cli import output
+from registry.cli.session import Session, common_options, pass_session
+from registry.errors import UsageError, WardrobeError
+from registry.names import parse_model, parse_version
+
+if TYPE_CHECKING:
+    from registry import documents as doc
+    from registry.desk import Desk
+
+_FOLDER = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--base", required=True, type=_FOLDER, metavar="PATH", help="Folder of the base model.")
+@click.option("--name", help="The base's served name (default: the folder's name).")
+@click.option("--max-lora-rank", type=click.IntRange(min=1), help="Largest rank accepted (default 32).")
+@common_options
+@pass_session
+def init(session: Session, base: Path, name: str | None, max_lora_rank: int | None) -> None:
+    """Make the root for ONE base model.
+
+    Its served name, fingerprint and shapes are recorded; running it again with the same base changes
+    nothing, with another base it is refused.
+    """
+    from registry import documents as doc
+    from registry.records import Limits
+    from registry.store import Registry
+
+    root = session.require_local("init")
+    limits = Limits() if max_lora_rank is None else Limits(max_lora_rank=max_lora_rank)
+    registry = Registry.init(root, base, name=name, limits=limits)
+    document = doc.InitDocument(
+        root=str(root),
+        base=doc.BaseDocument(name=registry.base.name, fingerprint=registry.base.fingerprint),
+        max_lora_rank=registry.limits.max_lora_rank,
+    )
+    if session.as_json:
+        output.print_json(document)
+    else:
+        output.print_line(f"{document.root} is ready for {document.base.name}  {document.base.fingerprint}")
+
+
+@click.command()
+@click.argument("name")
+@click.argument("folder", type=_FOLDER, metavar="DIR")
+@click.option("--alias", metavar="ALIAS", help="Point this alias to the version, for instance stable.")
+@click.option("--no-stable", is_flag=True, help="Do not make an adapter's first version its stable.")
+@click.option("--note", default="", metavar="TEXT", help="Kept with the version.")
+@click.option("--golden", type=_FOLDER, metavar="FILE", help="Golden prompts of the adapter (JSONL).")
+@click.option("--allow-duplicate", is_flag=True, help="Take a new number even for known content.")
+@common_options
+@pass_session
+def register(
+    session: Session,
+    name: str,
+    folder: Path,
+    alias: str | None,
+    no_stable: bool,
+    note: str,
+    golden: Path | None,
+    allow_duplicate: bool,
+) -> None:
+    """Publish DIR, a PEFT LoRA folder, as the next version of NAME.
+
+    Prints NAME@N and the digest. The folder is checked first and nothing is left behind when it is
+    refused; content that is there already keeps its number.
+    """
+    from registry.desk import Registration
+
+    if alias is not None and no_stable:
+        raise UsageError("--alias and --no-stable", "exclude each other", "give one of them")
+    wanted = Registration(name, folder, alias, no_stable, note, golden, allow_duplicate)
+    with output.progress(f"register {name}", None, unit_bytes=True) as advance:
+        document = session.desk().register(wanted, advance)
+    for left in document.left_out:
+        output.print_warning(f"{left}: left out, not part of an adapter")
+    for warning in document.warnings:
+        output.print_warning(warning)
+    if session.as_json:
+        output.print_json(document)
+        return
+    output.print_line(f"{document.adapter}@{document.version}  {document.digest}")
+
+
+@click.command("list")
+@common_options
+@pass_session
+def list_(session: Session) -> None:
+    """List the adapters with their versions and aliases."""
+    adapters = session.desk().list().adapters
+    if session.as_json:
+        output.print_json(adapters)
+        return
+    rows = [
+        (
+            one.adapter,
+            _reference(one.stable),
+            _reference(one.latest),
+            str(one.versions),
+            _others(one.aliases),
+        )
+        for one in adapters
+    ]
+    output.print_table(("adapter", "stable#", "latest#", "versions#", "other aliases"), rows)
+
+
+@click.command()
+@click.argument("name", metavar="NAME[@N]")
+@common_options
+@pass_session
+def show(session: Session, name: str) -> None:
+    """Show an adapter, or one version of it (NAME@N or NAME@ALIAS)."""
+    reference = parse_model(name)
+    desk = session.desk()
+    if str(reference) == reference.adapter:
+        adapter = desk.show(reference.adapter)
+        output.print_json(adapter) if session.as_json else _print_adapter(adapter)
+        return
+    number = reference.version or _number_of(desk, reference.adapter, str(reference.alias))
+    version = desk.show_version(reference.adapter, number)
+    output.print_json(version) if session.as_json else _print_version(version)
+
+
+@click.command()
+@click.argument("name")
+@common_options
+@pass_session
+def history(session: Session, name: str) -> None:
+    """Show every move of NAME's aliases: what was live when, by whom and why."""
+    moves = session.desk().history(name).moves
+    if session.as_json:
+        output.print_json(moves)
+        return
+    rows = [
+        (output.moment(move.at), move.alias, _reference(move.version), move.who, move.why) for move in moves
+    ]
+    output.print_table(("when", "alias", "version#", "who", "why"), rows)
+
+
+@click.command()
+@click.argument("name", required=False, metavar="[NAME[@N]]")
+@common_options
+@pass_session
+def verify(session: Session, name: str | None) -> None:
+    """Hash every version again (or NAME's, or NAME@N); exit 1 when one is not as published.
+
+    A version that fails is quarantined: no server loads it any more.
+    """
+    desk = session.desk()
+    targets = _versions_of(desk, name)
+    results = []
+    with output.progress("verify", len(targets)) as advance:
+        for adapter, number in targets:
+            results += desk.verify(adapter, number).results
+            advance(1)
+    if session.as_json:
+        output.print_json(results)
+    else:
+        rows = [(result.name, "ok" if result.ok else "BAD", result.problem or "") for result in results]
+        output.print_table(("version", "verdict", "problem"), rows)
+    bad = [result.name for result in results if not result.ok]
+    if bad:
+        fact = f"{len(bad)} of {len(results)} versions are not as published"
+        raise WardrobeError(", ".join(bad), fact, "publish them again; `wardrobe show` has the reason")
+
+
+@click.command()
+@click.argument("name", metavar="NAME@N")
+@common_options
+@pass_session
+def delete(session: Session, name: str) -> None:
+    """Delete a version: its number is never used again, its files go at the next gc.
+
+    Refused while an alias or an open rollout uses it.
+    """
+    adapter, number = parse_version(name)
+    document = session.desk().delete(adapter, number)
+    output.print_json(document) if session.as_json else output.print_line(f"{name} deleted")
+
+
+@click.command()
+@click.option("--apply", is_flag=True, help="Do it; without this, only say what would be done.")
+@common_options
+@pass_session
+def gc(session: Session, apply: bool) -> None:
+    """Move what nothing uses to the trash, and empty the trash of yesterday."""
+    document = session.desk().gc(apply=apply)
+    if session.as_json:
+        output.print_json(document)
+        return
+    rows = [("trash", name, "") for name in document.trashed]
+    rows += [("empty", name, "") for name in document.emptied]
+    rows += [("keep", name, why) for name, why in document.kept_because.items()]
+    output.print_table(("action", "what", "because"), rows)
+    if not apply:
+        output.print_line("nothing was changed: add --apply to do it")
+
+
+@click.command()
+@click.argument("name", metavar="NAME@N")
+@click.argument("folder", type=_FOLDER, metavar="DIR")
+@common_options
+@pass_session
+def export(session: Session, name: str, folder: Path) -> None:
+    """Write a version's files into the new folder DIR, as a plain PEFT adapter."""
+    adapter, number = parse_version(name)
+    document = session.desk().export(adapter, number, folder)
+    output.print_json(document) if session.as_json else output.print_line(f"{name} written to {folder}")
+
+
+def _versions_of(desk: Desk, name: str | None) -> list[tuple[str, int]]:
+    # One version at a time, so that there is progress to show and no answer takes minutes.
+    if name is None:
+        adapters = [one.adapter for one in desk.list().adapters]
+    else:
+        reference = parse_model(name)
+        if reference.version is not None:
+            return [(reference.adapter, reference.version)]
+        if reference.alias is not None:
+            return [(reference.adapter, _number_of(desk, reference.adapter, reference.alias))]
+        adapters = [reference.adapter]
+    return [(name, one.version) for name in adapters for one in desk.show(name).versions]
+
+
+def _number_of(desk: Desk, adapter: str, alias: str) -> int:
+    from registry.errors import NotFound
+
+    aliases = desk.show(adapter).aliases
+    if alias not in aliases:
+        known = ", ".join(sorted(aliases)) or "none"
+        raise NotFound(f"{adapter}@{alias}", "is no alias", f"its aliases: {known}", param="alias")
+    return aliases[alias]
+
+
+def _print_adapter(adapter: doc.AdapterDocument) -> None:
+    output.print_facts([("adapter", adapter.adapter), ("stable", _reference(adapter.stable))])
+    rows = [
+        (
+            str(one.version),
+            output.short(one.digest),
+            output.moment(one.created_at),
+            str(one.rank),
+            output.amount(one.size_bytes),
+            " ".join(one.aliases),
+            one.quarantined or "",
+            one.note,
+        )
+        for one in adapter.versions
+    ]
+    columns = ("version#", "digest", "created", "rank#", "size#", "aliases", "quarantined", "note")
+    output.print_table(columns, rows)
+
+
+def _print_version(version: doc.VersionDetail) -> None:
+    output.print_facts(
+        [
+            ("version", f"{version.adapter}@{version.version}"),
+            ("digest", version.digest),
+            ("created", f"{output.moment(version.created_at)} by {version.who}"),
+            ("rank", str(version.rank)),
+            ("modules", " ".join(version.target_modules)),
+            ("size", output.amount(version.size_bytes)),
+            ("aliases", " ".join(version.aliases) or "-"),
+            ("quarantined", version.quarantined or "no"),
+            ("note", version.note or "-"),
+        ]
+    )
+    rows = [(file.path, output.amount(file.size), output.short(file.sha256)) for file in version.files]
+    output.print_table(("file", "size#", "sha256"), rows)
+    if version.attestations:
+        found = [(one.kind, output.moment(one.at), one.who) for one in version.attestations]
+        output.print_table(("attestation", "when", "who"), found)
+
+
+def _reference(number: int | None) -> str:
+    return "-" if number is None else str(number)
+
+
+def _others(aliases: dict[str, int]) -> str:
+    return " ".join(f"{name}={number}" for name, number in sorted(aliases.items()) if name != "stable")

@@ -1,0 +1,93 @@
+"""The desk: what the command line and the admin API ask of a wardrobe, answered in documents.
+
+`registry.local.LocalDesk` answers from the root itself, `registry.client.Client` over HTTP from a server
+that holds a `LocalDesk`; so both give the same answers by construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from registry import documents as doc
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A folder to be published as the next version of `adapter`."""
+
+    adapter: str
+    folder: Path
+    alias: str | None = None
+    no_stable: bool = False
+    note: str = ""
+    golden: Path | None = None
+    allow_duplicate: bool = False
+
+
+class Desk(Protocol):
+    """Everything that may be asked; every refusal is a `WardrobeError`."""
+
+    def list(self) -> doc.AdapterList:
+        """Return every adapter in brief."""
+        ...
+
+    def show(self, adapter: str) -> doc.AdapterDocument:
+        """Return one adapter with its live versions."""
+        ...
+
+    def show_version(self, adapter: str, number: int) -> doc.VersionDetail:
+        """Return one version with its files and attestations."""
+        ...
+
+    def history(self, adapter: str) -> doc.HistoryDocument:
+        """Return every alias move of one adapter."""
+        ...
+
+    def audit(self, since: float | None = None) -> doc.AuditList:
+        """Return every change from `since` (UNIX seconds) on."""
+        ...
+
+    def register(self, registration: Registration, advance: Progress) -> doc.PublishedDocument:
+        """Publish a folder; `advance` is told of bytes as they are sent, if they are sent."""
+        ...
+
+    def verify(self, adapter: str | None = None, number: int | None = None) -> doc.VerifyReport:
+        """Hash versions again; one that is not as published is quarantined."""
+        ...
+
+    def set_alias(self, adapter: str, alias: str, number: int) -> doc.MoveDocument:
+        """Point an alias to a version."""
+        ...
+
+    def promote(self, adapter: str, number: int) -> doc.MoveDocument:
+        """Point `stable` to a version."""
+        ...
+
+    def rollback(self, adapter: str) -> doc.MoveDocument:
+        """Undo the last forward move of `stable`."""
+        ...
+
+    def delete(self, adapter: str, number: int) -> doc.DeletedDocument:
+        """Put a tombstone on a version."""
+        ...
+
+    def gc(self, *, apply: bool) -> doc.GcDocument:
+        """Collect what nothing uses, or say what would be collected."""
+        ...
+
+    def export(self, adapter: str, number: int, target: Path) -> doc.ExportDocument:
+        """Write a version's files into the new folder `target`."""
+        ...
+
+    def replicas(self) -> doc.ReplicaList:
+        """Return every replica by its last heartbeat."""
+        ...
+
+    def status(self) -> doc.StatusDocument:
+        """Return the whole at a glance."""
+        ...

@@ -1,0 +1,379 @@
+"""The JSON documents of Wardrobe: what `--json` prints, and what the admin API takes and gives.
+
+Owns their shapes and how they are made from records; no disk, no network. Invariant: a field is never
+renamed or removed within one major version; readers ignore fields that they do not know, so a newer
+server can answer an older client. Times are UNIX seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from registry.names import STABLE
+from registry.records import AliasMove, Heartbeat, Published, Version
+
+
+class Document(BaseModel):
+    """An answer."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Request(BaseModel):
+    """A question; an unknown field is refused, so that a misspelt one is not silently dropped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AdapterSummary(Document):
+    """One line of `list`."""
+
+    adapter: str
+    stable: int | None
+    latest: int | None
+    versions: int
+    aliases: dict[str, int]
+
+
+class AdapterList(Document):
+    """Every adapter, by name."""
+
+    adapters: list[AdapterSummary]
+
+
+class FileDocument(Document):
+    """One file of a version; `sha256` is hexadecimal."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class VersionDocument(Document):
+    """One immutable version, and what points to it now."""
+
+    adapter: str
+    version: int
+    digest: str
+    created_at: float
+    note: str
+    who: str
+    rank: int
+    target_modules: list[str]
+    size_bytes: int
+    aliases: list[str]
+    quarantined: str | None
+
+
+class AttestationDocument(Document):
+    """Something that was found out about a version after it was published."""
+
+    kind: str
+    seq: int
+    who: str
+    at: float
+    body: dict[str, JsonValue]
+
+
+class VersionDetail(VersionDocument):
+    """One version with its files and attestations."""
+
+    files: list[FileDocument]
+    attestations: list[AttestationDocument]
+
+
+class AdapterDocument(Document):
+    """One adapter with its live versions, ascending."""
+
+    adapter: str
+    stable: int | None
+    aliases: dict[str, int]
+    versions: list[VersionDocument]
+
+
+class PublishedDocument(Document):
+    """What a publish did; `created` is False where the same content existed already.
+
+    `aliases` are those that this call set.
+    """
+
+    adapter: str
+    version: int
+    digest: str
+    created: bool
+    warnings: list[str]
+    left_out: list[str]
+    aliases: list[str]
+
+
+class DeletedDocument(Document):
+    """A version that was deleted."""
+
+    adapter: str
+    version: int
+    deleted: bool = True
+
+
+class MoveDocument(Document):
+    """One move of an alias; `version` is null where the alias was removed."""
+
+    adapter: str
+    alias: str
+    seq: int
+    version: int | None
+    digest: str | None
+    who: str
+    why: str
+    at: float
+
+
+class HistoryDocument(Document):
+    """Every alias move of one adapter, oldest first."""
+
+    adapter: str
+    moves: list[MoveDocument]
+
+
+class VerifyDocument(Document):
+    """Whether one version's files are what was published; `problem` says what is not."""
+
+    name: str
+    ok: bool
+    problem: str | None
+
+
+class VerifyReport(Document):
+    """The verdict on every version that was looked at."""
+
+    ok: bool
+    results: list[VerifyDocument]
+
+
+class GcDocument(Document):
+    """What garbage collection moved to the trash, emptied from it, and kept; `applied` False = dry run."""
+
+    applied: bool
+    trashed: list[str]
+    emptied: list[str]
+    kept_because: dict[str, str]
+
+
+class ExportDocument(Document):
+    """A version that was written to `path`."""
+
+    adapter: str
+    version: int
+    digest: str
+    path: str
+
+
+class BaseDocument(Document):
+    """The one base model of a root."""
+
+    name: str
+    fingerprint: str
+
+
+class InitDocument(Document):
+    """A root that is ready."""
+
+    root: str
+    base: BaseDocument
+    max_lora_rank: int
+
+
+class ReplicaDocument(Document):
+    """One server process, by its last heartbeat; `live` means that it beat within 10 seconds."""
+
+    replica: str
+    url: str
+    state: str
+    live: bool
+    resident: list[str]
+    capacity: int
+    base_fingerprint: str
+    started_at: float
+    pid: int
+
+
+class ReplicaList(Document):
+    """Every replica that has beaten and was not removed."""
+
+    replicas: list[ReplicaDocument]
+
+
+class StatusDocument(Document):
+    """The whole root at a glance; `auth` is True once any key was made."""
+
+    base: BaseDocument
+    max_lora_rank: int
+    auth: bool
+    adapters: int
+    versions: int
+    without_stable: list[str]
+    quarantined: dict[str, str]
+    replicas: list[ReplicaDocument]
+
+
+class DrainDocument(Document):
+    """Whether the answering replica is draining."""
+
+    replica: str
+    draining: bool
+
+
+class AuditDocument(Document):
+    """One change: who did what to which subject."""
+
+    at: float
+    who: str
+    action: str
+    subject: str
+    detail: str
+
+
+class AuditList(Document):
+    """Changes, oldest first."""
+
+    entries: list[AuditDocument]
+
+
+class KeyDocument(Document):
+    """An API key without its secret; `state` is active, expired or revoked."""
+
+    id: str
+    scopes: list[str]
+    note: str
+    who: str
+    state: str
+    created_at: float
+    expires_at: float | None
+    revoked_at: float | None
+
+
+class NewKeyDocument(KeyDocument):
+    """A key that was just made, with the only copy of its token."""
+
+    token: str
+
+
+class ErrorBody(Document):
+    """The inside of an OpenAI-shaped error."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorDocument(Document):
+    """An OpenAI-shaped error."""
+
+    error: ErrorBody
+
+
+class VersionRequest(Request):
+    """Which version an alias shall point to."""
+
+    version: int = Field(ge=1, le=999_999_999)
+
+
+class VerifyRequest(Request):
+    """What to verify: everything, one adapter, or one version of it."""
+
+    adapter: str | None = None
+    version: int | None = Field(default=None, ge=1, le=999_999_999)
+
+
+class GcRequest(Request):
+    """Whether to collect (`apply`) or only to say what would be."""
+
+    apply: bool = False
+
+
+class DrainRequest(Request):
+    """Whether the answering replica shall drain."""
+
+    draining: bool = True
+
+
+def summarise(adapter: str, numbers: Collection[int], aliases: Mapping[str, int]) -> AdapterSummary:
+    """Return one line of `list` about an adapter with the live versions `numbers`."""
+    return AdapterSummary(
+        adapter=adapter,
+        stable=aliases.get(STABLE),
+        latest=max(numbers, default=None),
+        versions=len(numbers),
+        aliases=dict(sorted(aliases.items())),
+    )
+
+
+def describe_version(
+    version: Version, aliases: Mapping[str, int], quarantined: str | None
+) -> VersionDocument:
+    """Return the document of `version`; `aliases` are all of its adapter's."""
+    return VersionDocument(
+        adapter=version.adapter,
+        version=version.number,
+        digest=version.digest,
+        created_at=version.created,
+        note=version.note,
+        who=version.who,
+        rank=version.rank,
+        target_modules=list(version.target_modules),
+        size_bytes=version.size_bytes,
+        aliases=sorted(alias for alias, number in aliases.items() if number == version.number),
+        quarantined=quarantined,
+    )
+
+
+def detail_version(
+    document: VersionDocument, version: Version, attestations: Sequence[AttestationDocument]
+) -> VersionDetail:
+    """Return `document` with the files of `version` and its attestations."""
+    files = [FileDocument(path=file.path, size=file.size, sha256=file.sha256) for file in version.files]
+    return VersionDetail(**document.model_dump(), files=files, attestations=list(attestations))
+
+
+def describe_publish(published: Published) -> PublishedDocument:
+    """Return the document of a publish."""
+    return PublishedDocument(
+        adapter=published.version.adapter,
+        version=published.version.number,
+        digest=published.version.digest,
+        created=published.created,
+        warnings=list(published.warnings),
+        left_out=list(published.left_out),
+        aliases=[move.alias for move in published.alias_moves],
+    )
+
+
+def describe_move(move: AliasMove) -> MoveDocument:
+    """Return the document of an alias move."""
+    return MoveDocument(
+        adapter=move.adapter,
+        alias=move.alias,
+        seq=move.seq,
+        version=move.version,
+        digest=move.digest,
+        who=move.who,
+        why=move.why,
+        at=move.at,
+    )
+
+
+def describe_replica(beat: Heartbeat, *, live: bool) -> ReplicaDocument:
+    """Return the document of a replica."""
+    return ReplicaDocument(
+        replica=beat.replica,
+        url=beat.url,
+        state=beat.state,
+        live=live,
+        resident=list(beat.resident),
+        capacity=beat.capacity,
+        base_fingerprint=beat.base_fingerprint,
+        started_at=beat.started,
+        pid=beat.pid,
+    )

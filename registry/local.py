@@ -1,0 +1,170 @@
+"""The desk on a root: every question is one call of the store, every answer a document.
+
+Owns no rule: what is allowed is the store's decision.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry import documents as doc
+from registry.keys import KeyStore
+from registry.names import STABLE, check_adapter_name
+
+if TYPE_CHECKING:
+    from registry.desk import Progress, Registration
+    from registry.store import Registry
+
+
+class LocalDesk:
+    """A desk on the root itself; `who` signs every change."""
+
+    def __init__(self, registry: Registry, *, who: str) -> None:
+        self._registry = registry
+        self._who = who
+
+    def list(self) -> doc.AdapterList:
+        """Return every adapter in brief."""
+        return doc.AdapterList(adapters=[self._summary(name) for name in self._registry.adapters()])
+
+    def show(self, adapter: str) -> doc.AdapterDocument:
+        """Return one adapter with its live versions."""
+        versions = self._registry.versions(check_adapter_name(adapter))
+        aliases = self._registry.aliases(adapter)
+        return doc.AdapterDocument(
+            adapter=adapter,
+            stable=aliases.get(STABLE),
+            aliases=dict(sorted(aliases.items())),
+            versions=[
+                doc.describe_version(version, aliases, self._registry.quarantined(adapter, version.number))
+                for version in versions
+            ],
+        )
+
+    def show_version(self, adapter: str, number: int) -> doc.VersionDetail:
+        """Return one version with its files and attestations."""
+        version = self._registry.version(check_adapter_name(adapter), number)
+        found = doc.describe_version(
+            version, self._registry.aliases(adapter), self._registry.quarantined(adapter, number)
+        )
+        attestations = [
+            doc.AttestationDocument(
+                kind=entry.kind, seq=entry.seq, who=entry.who, at=entry.at, body=dict(entry.body)
+            )
+            for entry in self._registry.attestations(adapter, number)
+        ]
+        return doc.detail_version(found, version, attestations)
+
+    def history(self, adapter: str) -> doc.HistoryDocument:
+        """Return every alias move of one adapter."""
+        moves = self._registry.history(check_adapter_name(adapter))
+        return doc.HistoryDocument(adapter=adapter, moves=[doc.describe_move(move) for move in moves])
+
+    def audit(self, since: float | None = None) -> doc.AuditList:
+        """Return every change from `since` (UNIX seconds) on."""
+        entries = [
+            doc.AuditDocument(
+                at=entry.at,
+                who=entry.who,
+                action=entry.action,
+                subject=entry.subject,
+                detail=entry.detail,
+            )
+            for entry in self._registry.audit(since)
+        ]
+        return doc.AuditList(entries=entries)
+
+    def register(
+        self,
+        registration: Registration,
+        advance: Progress,  # noqa: ARG002  the desk's signature
+    ) -> doc.PublishedDocument:
+        """Publish a folder; nothing is sent, so `advance` is not called."""
+        published = self._registry.publish(
+            check_adapter_name(registration.adapter),
+            registration.folder,
+            alias=registration.alias,
+            no_stable=registration.no_stable,
+            note=registration.note,
+            who=self._who,
+            golden=registration.golden,
+            allow_duplicate=registration.allow_duplicate,
+        )
+        return doc.describe_publish(published)
+
+    def verify(self, adapter: str | None = None, number: int | None = None) -> doc.VerifyReport:
+        """Hash versions again; one that is not as published is quarantined."""
+        results = [
+            doc.VerifyDocument(name=result.name, ok=result.ok, problem=result.problem)
+            for result in self._registry.verify(adapter, number)
+        ]
+        return doc.VerifyReport(ok=all(result.ok for result in results), results=results)
+
+    def set_alias(self, adapter: str, alias: str, number: int) -> doc.MoveDocument:
+        """Point an alias to a version."""
+        check_adapter_name(adapter)
+        return doc.describe_move(self._registry.set_alias(adapter, alias, number, who=self._who))
+
+    def promote(self, adapter: str, number: int) -> doc.MoveDocument:
+        """Point `stable` to a version."""
+        check_adapter_name(adapter)
+        return doc.describe_move(self._registry.promote(adapter, number, who=self._who))
+
+    def rollback(self, adapter: str) -> doc.MoveDocument:
+        """Undo the last forward move of `stable`."""
+        return doc.describe_move(self._registry.rollback(check_adapter_name(adapter), who=self._who))
+
+    def delete(self, adapter: str, number: int) -> doc.DeletedDocument:
+        """Put a tombstone on a version."""
+        self._registry.delete(check_adapter_name(adapter), number, who=self._who)
+        return doc.DeletedDocument(adapter=adapter, version=number)
+
+    def gc(self, *, apply: bool) -> doc.GcDocument:
+        """Collect what nothing uses, or say what would be collected."""
+        report = self._registry.gc(apply=apply)
+        return doc.GcDocument(
+            applied=apply,
+            trashed=list(report.trashed),
+            emptied=list(report.emptied),
+            kept_because=dict(report.kept_because),
+        )
+
+    def export(self, adapter: str, number: int, target: Path) -> doc.ExportDocument:
+        """Write a version's files into the new folder `target`."""
+        version = self._registry.version(check_adapter_name(adapter), number)
+        self._registry.export(adapter, number, target)
+        return doc.ExportDocument(adapter=adapter, version=number, digest=version.digest, path=str(target))
+
+    def replicas(self) -> doc.ReplicaList:
+        """Return every replica by its last heartbeat."""
+        found = [doc.describe_replica(beat, live=live) for beat, live in self._registry.replicas()]
+        return doc.ReplicaList(replicas=found)
+
+    def status(self) -> doc.StatusDocument:
+        """Return the whole at a glance."""
+        base = self._registry.base
+        summaries = self.list().adapters
+        return doc.StatusDocument(
+            base=doc.BaseDocument(name=base.name, fingerprint=base.fingerprint),
+            max_lora_rank=self._registry.limits.max_lora_rank,
+            auth=KeyStore(self._registry.root).in_use(),
+            adapters=len(summaries),
+            versions=sum(summary.versions for summary in summaries),
+            without_stable=[summary.adapter for summary in summaries if summary.stable is None],
+            quarantined=self._quarantined(),
+            replicas=self.replicas().replicas,
+        )
+
+    def _summary(self, adapter: str) -> doc.AdapterSummary:
+        numbers = [version.number for version in self._registry.versions(adapter)]
+        return doc.summarise(adapter, numbers, self._registry.aliases(adapter))
+
+    def _quarantined(self) -> dict[str, str]:
+        found = {}
+        for adapter in self._registry.adapters():
+            for version in self._registry.versions(adapter):
+                reason = self._registry.quarantined(adapter, version.number)
+                if reason is not None:
+                    found[version.name] = reason
+        return found
