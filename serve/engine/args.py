@@ -96,12 +96,8 @@ def engine_arguments(
     limits: Limits,
     *,
     extra: Sequence[str] = (),
-    middleware: Sequence[str] = (),
 ) -> EngineArguments:
-    """Build vLLM's command line for one replica.
-
-    `extra` is what the user wrote after `--`; `middleware` are the import paths of our ASGI classes, the
-    innermost first.
+    """Build vLLM's command line for one replica; `extra` is what the user wrote after `--`.
 
     Raises: UsageError: for an option that we own, naming the reason.
     """
@@ -109,7 +105,7 @@ def engine_arguments(
     named = set(chosen) | set(option_names(extra))
     for name in sorted(named):
         refuse_owned(name)
-    owned = _owned(settings, base, limits, middleware)
+    owned = _owned(settings, base, limits)
     defaults = {name: value for name, value in _defaults(settings).items() if name not in named}
     argv = (*_spelled(defaults), *_spelled(chosen), *extra, *_spelled(owned))
     return EngineArguments(argv=argv, owned=owned)
@@ -149,9 +145,7 @@ def servable_rank(limit: int) -> int:
     )
 
 
-def _owned(
-    settings: ServeSettings, base: BaseModel, limits: Limits, middleware: Sequence[str]
-) -> dict[str, JsonValue]:
+def _owned(settings: ServeSettings, base: BaseModel, limits: Limits) -> dict[str, JsonValue]:
     return {
         "model": str((settings.model or base.path).absolute()),
         "served_model_name": [base.name],
@@ -159,7 +153,6 @@ def _owned(
         "port": settings.port,
         "enable_lora": True,
         "max_lora_rank": servable_rank(limits.max_lora_rank),
-        "middleware": list(middleware),
     }
 
 
@@ -211,19 +204,16 @@ def _positive(vllm: Mapping[str, JsonValue], name: str, default: int) -> int:
 
 def _spelled(options: Mapping[str, JsonValue]) -> Iterator[str]:
     for name, value in options.items():
-        yield from _spell(f"--{name.replace('_', '-')}", name, value)
+        yield from _spell(f"--{name.replace('_', '-')}", value)
 
 
-def _spell(flag: str, name: str, value: JsonValue) -> Iterator[str]:
+def _spell(flag: str, value: JsonValue) -> Iterator[str]:
     if value is None:
         return
     if isinstance(value, bool):
         yield flag if value else f"--no-{flag[2:]}"
     elif isinstance(value, dict):
         yield from (flag, json.dumps(value))
-    elif isinstance(value, list) and name == "middleware":
-        for item in value:
-            yield from (flag, str(item))
     elif isinstance(value, list):
         yield flag
         yield from (str(item) for item in value)

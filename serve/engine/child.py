@@ -34,12 +34,18 @@ BAD_ARGUMENTS = 2
 """Exit code for a configuration that no restart can cure; argparse uses the same."""
 
 
+ROUTER = "serve.router.app.Router"
+HANDOVER = "serve.engine.handover.Handover"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the engine's process to its end and return its exit code."""
     own = _own_arguments(argv)
     line = open_line(own.line)
     try:
         args = _vllm_arguments(own.options, json.loads(own.owned))
+        # Outermost last: the handover sees the lifespan of everything, and no request.
+        args.middleware = [own.middleware, HANDOVER]
     except (WardrobeError, ValueError, TypeError, KeyError) as error:
         line.say(f"failed {error}")
         sys.stderr.write(f"error: {error}\n")
@@ -51,6 +57,7 @@ def _own_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m serve.engine.child", allow_abbrev=False)
     parser.add_argument("--fd", type=int, required=True, help="the listening socket")
     parser.add_argument("--line", type=int, required=True, help="the socket pair to the supervisor")
+    parser.add_argument("--middleware", default=ROUTER, help="import path of the ASGI class inside vLLM")
     parser.add_argument("--owned", default="{}", help="JSON of options that must come out unchanged")
     parser.add_argument("options", nargs="*", help="vLLM's options, after `--`")
     return parser.parse_args(argv)

@@ -8,6 +8,7 @@ failed, neither the front end nor the engine holds anything of that name.
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,11 @@ from registry.errors import NotServable
 
 _WORDS = 400
 """Characters of the engine's own message that an error repeats."""
+
+
+_WRAPPED = re.compile(
+    r"Worker failed with error (?P<quote>['\"])(?P<words>.*?)(?P=quote), please check", re.DOTALL
+)
 
 
 class VllmEngine:
@@ -70,7 +76,7 @@ class VllmEngine:
             if name in self._models.lora_requests:
                 return
             self._check_alive(name)
-            before = await self._client.list_loras()
+            before = await self._identities()
             # NOTE: never `load_inplace`: it sticks to the request, and every step re-reads the disk
             # (vllm#33791). A version is immutable, so there is nothing to reload.
             request = LoadLoRAAdapterRequest(lora_name=name, lora_path=str(path))
@@ -123,8 +129,12 @@ class VllmEngine:
     async def _forget_since(self, before: set[int]) -> None:
         """Remove what a failed load left in the engine: vLLM registers before it fills the slot."""
         if self.alive():
-            for identity in await self._client.list_loras() - before:
+            for identity in await self._identities() - before:
                 await self._client.remove_lora(identity)
+
+    async def _identities(self) -> set[int]:
+        # NOTE: typed as a set upstream; it arrives as a list over the engine's socket.
+        return set(await self._client.list_loras())
 
     def _check_alive(self, subject: str) -> None:
         if not self.alive():
@@ -132,6 +142,7 @@ class VllmEngine:
 
 
 def _refusal(message: str) -> str:
-    """Return the engine's own words without the remote traceback that vLLM appends."""
-    first = message.strip().split("\nTraceback", maxsplit=1)[0].strip() or "no reason given"
-    return f"refused by the engine: {' '.join(first.split())[:_WORDS]}"
+    """Return the engine's own words, without the layers that they were passed through."""
+    wrapped = _WRAPPED.search(message)
+    words = " ".join((wrapped["words"] if wrapped else message).split()) or "no reason given"
+    return f"refused by the engine: {words[:_WORDS]}"

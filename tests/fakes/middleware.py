@@ -1,9 +1,15 @@
-"""ASGI classes for the child in place of the real router; chosen by their import path."""
+"""ASGI classes for the engine's process in place of the real router; chosen by their import path."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
+
+from registry.errors import WardrobeError
+from serve.engine.vllm_engine import VllmEngine
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -11,12 +17,71 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
-class Transparent:
-    """A middleware that changes nothing."""
+class EngineDoor:
+    """Lets a test call `VllmEngine` from another process: POST /engine/VERB with a JSON body.
+
+    It also answers what no part of the product may show: vLLM's own list of loaded ids, and its config.
+    """
 
     def __init__(self, app: Application) -> None:
         self.app = app
+        self.engine: VllmEngine | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Call the inner application."""
-        await self.app(scope, receive, send)
+        """Answer /engine/…, pass on the rest."""
+        if scope["type"] != "http" or not scope["path"].startswith("/engine/"):
+            await self.app(scope, receive, send)
+            return
+        self.engine = self.engine or VllmEngine.from_state(scope["app"].state)
+        arguments = json.loads(await _body(receive) or b"{}")
+        verb = scope["path"].removeprefix("/engine/")
+        try:
+            answer = await self._call(self.engine, scope["app"].state, verb, arguments)
+            await _respond(send, 200, {"answer": answer})
+        except WardrobeError as error:
+            await _respond(send, error.http_status, {"subject": error.subject, "fact": error.fact})
+
+    async def _call(self, engine: VllmEngine, state: Any, verb: str, arguments: dict[str, Any]) -> Any:
+        if verb == "load":
+            return await engine.load(arguments["name"], Path(arguments["path"]))
+        if verb == "unload":
+            return await engine.unload(arguments["name"])
+        if verb == "score":
+            return await engine.score(arguments["name"], arguments["prompts"])
+        if verb == "tokenize":
+            return engine.tokenize(arguments["text"])
+        if verb == "ids":
+            return sorted(await state.engine_client.list_loras())
+        return {
+            "base_name": engine.base_name,
+            "capacity": engine.capacity,
+            "slots": engine.slots,
+            "alive": engine.alive(),
+            "resident": sorted(engine.resident()),
+            "max_lora_rank": state.engine_client.vllm_config.lora_config.max_lora_rank,
+            "compilation": str(state.engine_client.vllm_config.compilation_config.mode),
+            "paths": sorted({route.path for route in scope_routes(state)}),
+            "tasks": len(asyncio.all_tasks()),
+        }
+
+
+def scope_routes(state: Any) -> list[Any]:
+    """Return the routes of vLLM's application."""
+    routes: list[Any] = state.server.config.app.routes
+    return routes
+
+
+async def _body(receive: Receive) -> bytes:
+    body = b""
+    more = True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return body
+
+
+async def _respond(send: Send, status: int, answer: object) -> None:
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
