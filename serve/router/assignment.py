@@ -1,0 +1,120 @@
+"""Which arm answers: a pure function of salt, adapter and unit, the same on every replica.
+
+Owns the hash, the unit of a request, and the choice of an arm. No clock, no disk, no state.
+Invariants: raising a weight never moves a unit from canary back to stable; weight 0 sends nobody and
+weight 10000 sends everybody to the canary. Vectors: tests/serve/assignment_vectors.json.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from hashlib import blake2b
+
+import msgspec
+
+FULL_WEIGHT = 10_000
+"""All traffic, in basis points."""
+
+_SPACE = 1 << 64
+_DIGEST = re.compile(r"[0-9a-f]{16}")
+
+
+class Arm(Enum):
+    """Who a request was for: a rollout's two arms, an explicit reference, the base, or a copy."""
+
+    STABLE = "stable"
+    CANARY = "canary"
+    SHADOW = "shadow"
+    DIRECT = "direct"
+    BASE = "base"
+
+    @property
+    def letter(self) -> str:
+        """Return the arm's letter in a response id."""
+        return _LETTERS[self]
+
+
+_LETTERS = {Arm.STABLE: "s", Arm.CANARY: "c", Arm.SHADOW: "h", Arm.DIRECT: "x", Arm.BASE: "b"}
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """An open rollout as assignment sees it: `salt` is the rollout's id, `weight` in basis points."""
+
+    salt: str
+    weight: int
+
+
+def place(salt: str, adapter: str, unit: str) -> int:
+    """Return the unit's place in 0 … 2^64 - 1: the first 8 bytes of blake2b, big-endian."""
+    text = f"{salt}|{adapter}|{unit}".encode()
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
+
+
+def is_canary(salt: str, adapter: str, unit: str, weight: int) -> bool:
+    """Return True when the unit's place lies below `weight` of the whole (basis points, exact)."""
+    return place(salt, adapter, unit) * FULL_WEIGHT < weight * _SPACE
+
+
+def choose_arm(split: Split | None, adapter: str, unit: str) -> Arm:
+    """Return the arm of a request for the bare adapter; without an open rollout it is stable."""
+    if split is not None and is_canary(split.salt, adapter, unit, split.weight):
+        return Arm.CANARY
+    return Arm.STABLE
+
+
+def unit_digest(unit: str) -> str:
+    """Return the 16 hex digits by which evidence and response ids know a unit.
+
+    A unit that is such a digest already (a conversation's) is its own.
+    """
+    if _DIGEST.fullmatch(unit):
+        return unit
+    return blake2b(unit.encode(), digest_size=8).hexdigest()
+
+
+class _Turn(msgspec.Struct):
+    role: str = ""
+    content: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_TURNS = msgspec.json.Decoder(list[_Turn])
+_ENCODER = msgspec.json.Encoder(order="sorted")
+
+
+def conversation_unit(fields: Mapping[str, msgspec.Raw]) -> str | None:
+    """Return the unit that a request's body names by its beginning, or None: the request itself.
+
+    Chat: the digest of all messages up to and including the first user message, each as
+    `[role, content]` in canonical JSON (UTF-8, keys sorted, no spaces). Completions: of the prompt.
+    Responses: of the input likewise.
+    """
+    for name in ("messages", "prompt", "input"):
+        if (raw := fields.get(name)) is not None:
+            break
+    else:
+        return None
+    try:
+        canonical = _first_turns(raw) if name == "messages" else _prompt(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None  # the server will refuse it, in its own words
+    return blake2b(canonical, digest_size=8).hexdigest()
+
+
+def _first_turns(raw: msgspec.Raw) -> bytes:
+    turns: list[list[object]] = []
+    for turn in _TURNS.decode(raw):
+        turns.append([turn.role, msgspec.json.decode(turn.content)])
+        if turn.role == "user":
+            break
+    return _ENCODER.encode(turns)
+
+
+def _prompt(raw: msgspec.Raw) -> bytes:
+    value = msgspec.json.decode(raw)
+    if isinstance(value, list) and value and isinstance(value[0], dict) and "role" in value[0]:
+        return _first_turns(raw)
+    return _ENCODER.encode(value)

@@ -1,0 +1,42 @@
+"""Who asks, and may they: the key of a request against the key ring. No disk, no state of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from registry.errors import Denied
+from registry.keys import KeyInfo, KeyRing, Scope
+from serve.errors import ScopeMissing
+
+ANONYMOUS = "anonymous"
+"""Who asks where no key was ever made."""
+
+_REMEDY = "send `Authorization: Bearer KEY`; `wardrobe keys create` makes one"
+
+
+def authorize(ring: KeyRing, headers: Mapping[bytes, bytes], scope: Scope | None) -> str:
+    """Return the id of the request's key, or `anonymous` where keys are not in use; None = any scope.
+
+    Anthropic's clients send `x-api-key` instead of a bearer token.
+
+    Raises: Denied: no key, or not one of ours (401). ScopeMissing: 403.
+    """
+    if not ring.enabled:
+        return ANONYMOUS
+    key = _find_key(ring, headers)
+    if scope is not None and not key.allows(scope):
+        raise ScopeMissing(f"key {key.id}", f"lacks the scope `{scope}`", "use a key that has it")
+    return key.id
+
+
+def _find_key(ring: KeyRing, headers: Mapping[bytes, bytes]) -> KeyInfo:
+    value = headers.get(b"authorization", b"").decode("latin-1")
+    kind, _, token = value.partition(" ")
+    if kind.lower() != "bearer":
+        token = headers.get(b"x-api-key", b"").decode("latin-1")
+    if not token:
+        raise Denied("key", "none was sent", _REMEDY)
+    key = ring.check(token.strip())
+    if key is None:
+        raise Denied("key", "is unknown, expired or revoked", _REMEDY)
+    return key

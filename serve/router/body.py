@@ -1,0 +1,140 @@
+"""The request's body: read within its limit, looked into, and rewritten.
+
+The body is taken apart at its top level only; the bytes of every value stay the client's own. What goes
+on is put together from what was parsed here, so the server behind cannot read another `model` out of it
+than the one that was routed (duplicate keys, escaped keys).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Raw
+from starlette.types import Message, Receive
+
+from registry.errors import LimitExceeded
+from serve.errors import BadBody
+
+Fields = dict[str, Raw]
+
+SERVER_PATH_FIELDS = frozenset(
+    {
+        "adapter_path", "load_inplace", "lora_int_id", "lora_local_path", "lora_modules", "lora_name",
+        "lora_path", "lora_request", "model_path", "tokenizer_path",
+    }
+)  # fmt: skip
+"""Fields that would name files of the server; which version answers is said by `model` alone."""
+
+TRANSFER_FIELDS = frozenset({"ec_transfer_params", "kv_transfer_params"})
+"""Fields that name other hosts; allowed only where the server was configured for such transfers."""
+
+_TOKEN_FIELDS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+
+_decode = msgspec.json.Decoder(Fields).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class ClientLeft(Exception):
+    """Raised when the client went away before its body was complete."""
+
+
+async def read_body(receive: Receive, declared: bytes | None, limit: int) -> bytes:
+    """Return the whole body, at most `limit` bytes, whether declared by Content-Length or chunked.
+
+    Raises: LimitExceeded: 413. ClientLeft: there is nobody to answer.
+    """
+    if declared is not None and declared.isdigit() and int(declared) > limit:
+        raise _too_large(int(declared), limit)
+    message = await receive()
+    body = _chunk(message)
+    if len(body) > limit:
+        raise _too_large(len(body), limit)
+    if not message.get("more_body", False):
+        return body
+    return await _read_rest(receive, body, limit)
+
+
+async def _read_rest(receive: Receive, first: bytes, limit: int) -> bytes:
+    chunks, size, more = [first], len(first), True
+    while more:
+        message = await receive()
+        chunks.append(_chunk(message))
+        size += len(chunks[-1])
+        if size > limit:
+            raise _too_large(size, limit)
+        more = message.get("more_body", False)
+    return b"".join(chunks)
+
+
+def _chunk(message: Message) -> bytes:
+    if message["type"] != "http.request":
+        raise ClientLeft
+    chunk: bytes = message.get("body", b"")
+    return chunk
+
+
+def _too_large(size: int, limit: int) -> LimitExceeded:
+    return LimitExceeded(
+        "body",
+        f"{size} bytes and more exceed this server's {limit}",
+        "send less, or raise limits.max_body_bytes",
+    )
+
+
+def parse_fields(body: bytes, refused: frozenset[str]) -> Fields:
+    """Return the body's top-level fields, their values as the client wrote them.
+
+    Raises: BadBody: no JSON object, or one with a field of `refused`.
+    """
+    try:
+        fields = _decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadBody("body", f"is not a JSON object: {error}", "send one with content-type JSON") from error
+    if not refused.isdisjoint(fields):
+        name = min(refused.intersection(fields))
+        fact = "names files or hosts of the server, which a request may not"
+        raise BadBody(name, fact, "leave it out; `model` says which version answers", param=name)
+    return fields
+
+
+def join_fields(fields: Fields) -> bytes:
+    """Return the JSON object of `fields`."""
+    return _encode(fields)
+
+
+def read_string(raw: Raw, name: str) -> str:
+    """Return the string that a field holds.
+
+    Raises: BadBody: when it is another type.
+    """
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadBody(name, f"is {bytes(raw)[:40]!r}, not a string", "name a model", param=name) from error
+
+
+def cap_tokens(fields: Fields, field: str, limit: int) -> None:
+    """Hold an answer's tokens to `limit`: a higher wish is refused, a missing one becomes the limit.
+
+    Raises: BadBody: over the limit.
+    """
+    asked = {name: _integer(fields[name]) for name in _TOKEN_FIELDS if name in fields}
+    for name, value in asked.items():
+        if value is not None and value > limit:
+            raise BadBody(name, f"{value} exceeds this server's {limit}", "ask for fewer tokens", param=name)
+    if all(value is None for value in asked.values()):
+        fields[field] = Raw(str(limit).encode())
+
+
+def _integer(raw: Raw) -> int | None:
+    try:
+        return msgspec.json.decode(raw, type=int)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None  # null, or a type that the server refuses itself
+
+
+def is_true(fields: Mapping[str, Raw], name: str) -> bool:
+    """Return True when the field is the literal `true`."""
+    raw = fields.get(name)
+    return raw is not None and bytes(raw) == b"true"

