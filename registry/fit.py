@@ -48,16 +48,13 @@ def check_fit(lora: Lora, config: LoraConfig, base: BaseModel, limits: Limits, s
 
     Raises: InvalidAdapter: reason `bad_config`, `rank`, `shape`, `modules` or `base_mismatch`.
     """
-    _check_order(lora, config, subject)
-    ranks = PatternTable(config.rank_pattern)
-    for pair in lora.pairs:
-        _check_rank(pair, ranks.find(pair.pattern_name, config.rank), limits, subject)
-        _check_layout(pair, subject)
     if not base.modules:
+        _check_ranks(lora, config, limits, subject)
         return ["the base's shapes are unknown (packed weights), so the dimensions were not checked"]
     names = _Names(base)
     _check_targets(config, lora, base, subject)
     _check_known(lora, names, base, subject)
+    _check_ranks(lora, config, limits, subject)
     for pair in lora.pairs:
         _check_dimensions(pair, names, config, base, subject)
     _check_copies(lora, names, subject)
@@ -100,6 +97,14 @@ class _Names:
 def _ends(module: str) -> Iterator[str]:
     parts = module.split(".")
     return (".".join(parts[start:]) for start in range(1, len(parts)))
+
+
+def _check_ranks(lora: Lora, config: LoraConfig, limits: Limits, subject: str) -> None:
+    _check_order(lora, config, subject)
+    ranks = PatternTable(config.rank_pattern)
+    for pair in lora.pairs:
+        _check_rank(pair, ranks.find(pair.pattern_name, config.rank), limits, subject)
+        _check_layout(pair, subject)
 
 
 def _check_order(lora: Lora, config: LoraConfig, subject: str) -> None:

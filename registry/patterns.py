@@ -15,11 +15,13 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value", int, float)
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.]+")
-# Backtracking is polynomial in the number of repeats and exponential when a group repeats.
+# Backtracking is polynomial in the number of repeats and of groups, exponential when a group repeats.
 _MAX_REPEATS = 2
+_MAX_GROUPS = 2
 _MAX_EXPRESSIONS = 64
 _MAX_CHARS = 256
-_REPEAT = re.compile(r"(?<!\\)[*+{]")
+_REPEAT = re.compile(r"(?<![\\(])[*+?{]")
+_GROUP = re.compile(r"(?<!\\)\(")
 _REPEATED_GROUP = re.compile(r"(?<!\\)\)[*+{?]")
 _BACK_REFERENCE = re.compile(r"\\[1-9]|\(\?(?!:)")
 
@@ -64,7 +66,7 @@ def depends_on_order(patterns: Mapping[str, float], modules: Sequence[str]) -> s
 
 
 def _compile(key: str) -> re.Pattern[str]:
-    too_many = len(_REPEAT.findall(key)) > _MAX_REPEATS
+    too_many = len(_REPEAT.findall(key)) > _MAX_REPEATS or len(_GROUP.findall(key)) > _MAX_GROUPS
     if len(key) > _MAX_CHARS or too_many or _REPEATED_GROUP.search(key) or _BACK_REFERENCE.search(key):
         raise ValueError(f"holds an expression that is too costly to evaluate: {key[:80]!r}")
     try:
