@@ -1,1 +1,6 @@
-"""."""
+"""The store of Wardrobe: adapters, versions, aliases and what is known about them, in plain files."""
+
+from registry.store import Registry
+from registry.view import AdapterView, View, Watcher
+
+__all__ = ["AdapterView", "Registry", "View", "Watcher"]

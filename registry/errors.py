@@ -11,6 +11,7 @@
     ├── Denied                no key, a wrong key, or a missing scope           401/403, exit 1
     ├── LimitExceeded         a size or a rate over a limit                     413/429, exit 1
     ├── CorruptStore          files under the root that break its rules         500, exit 1
+    ├── StorageFailed         the file system refused: full, read-only, denied  507, exit 1
     └── UnsafeRoot            a root that cannot hold a store safely            500, exit 1
 
 A new class is added only where a caller must tell it apart, or where its HTTP status differs. Every
@@ -126,6 +127,13 @@ class CorruptStore(WardrobeError):
     """Files under the root that break the rules of the store."""
 
     code = "corrupt_store"
+
+
+class StorageFailed(WardrobeError):
+    """A read or write that the file system refused; nothing half-written stays visible."""
+
+    http_status = 507
+    code = "storage_failed"
 
 
 class UnsafeRoot(WardrobeError):

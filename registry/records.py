@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ class Version:
     """One immutable version: what its manifest says, and where it lies.
 
     `digest` is `sha256:…` (design: identity); `created` is UNIX seconds; `rank` is the largest LoRA
-    rank; `target_modules` are sorted; `lineage` holds where it came from (free of identity).
+    rank; `target_modules` are sorted. Where it came from is an attestation, `lineage`.
     """
 
     adapter: str
@@ -71,7 +76,8 @@ class AliasMove:
     """One entry of an alias log: the alias points to `version` from `at` (UNIX seconds) on.
 
     `version` is None where the alias was removed. `why` says what moved it (`register`, `promote`,
-    `rollback`, `alias set`, `rollout …`).
+    `rollback`, `alias set`, `rollout …`); `restores` is the seq of the earlier entry whose state a
+    rollback brought back, None for a forward move.
     """
 
     adapter: str
@@ -82,6 +88,7 @@ class AliasMove:
     who: str
     why: str
     at: float
+    restores: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +121,60 @@ class Heartbeat:
     state: str  # starting | ready | draining
     started: float
     pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSummary:
+    """One adapter at a glance; `latest` is its highest live number, `versions` how many are live."""
+
+    adapter: str
+    stable: int | None
+    latest: int
+    versions: int
+    aliases: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """Something found out about a version after it was published; `seq` counts within its `kind`."""
+
+    kind: str
+    seq: int
+    who: str
+    at: float
+    body: Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult:
+    """Whether the files of `name` (`support@3`) are what was published; `problem` says what is not."""
+
+    name: str
+    ok: bool
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One change: who did what to which subject; `at` is UNIX seconds.
+
+    `action` is `publish`, `alias`, `rollback`, `delete`, `quarantine` or `attest`.
+    """
+
+    at: float
+    who: str
+    action: str
+    subject: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class GcReport:
+    """What a collection moved to the trash and emptied from it, or would have in a dry run.
+
+    `kept_because` names deleted versions that are still needed, each with its reason.
+    """
+
+    trashed: tuple[str, ...]
+    emptied: tuple[str, ...]
+    kept_because: Mapping[str, str]

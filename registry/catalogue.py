@@ -1,0 +1,150 @@
+"""The catalogue: what exists now, put together from the parts of the store.
+
+Owns the question which versions are live (a folder, and no tombstone that counts), and the marks under
+`changes/` that tell watchers which adapter to read again. It changes nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from registry import files
+from registry.aliases import Aliases
+from registry.attestations import Attestations
+from registry.errors import CorruptStore, InvalidName, StorageFailed
+from registry.names import STABLE, check_adapter_name
+from registry.quarantine import Quarantine
+from registry.records import AdapterSummary, Version
+from registry.replicas import Replicas
+from registry.root import Root
+from registry.tombstones import Tombstones
+from registry.versions import Versions
+from registry.view import AdapterView, no_adapter
+
+
+class Catalogue:
+    """The parts of one root, and what only all of them together can tell."""
+
+    def __init__(self, root: Root) -> None:
+        self.root = root
+        self.versions = Versions(root)
+        self.aliases = Aliases(root)
+        self.tombstones = Tombstones(root)
+        self.quarantine = Quarantine(root)
+        self.attestations = Attestations(root)
+        self.replicas = Replicas(root)
+
+    def known(self) -> list[str]:
+        """Return every adapter that has a folder, sorted; it may never have had a version."""
+        found = []
+        for name in files.names(self.root.adapters):
+            with contextlib.suppress(InvalidName):
+                found.append(check_adapter_name(name))
+        return found
+
+    def names(self) -> list[str]:
+        """Return every adapter with a live version, sorted."""
+        return [name for name in self.known() if self.live(name)]
+
+    def live(self, adapter: str) -> list[int]:
+        """Return the live numbers of an adapter, ascending, without reading a manifest."""
+        numbers = self.versions.numbers(adapter)
+        buried = self.tombstones.numbers(adapter)
+        if not buried:
+            return numbers
+        deleted = set(buried) - set(self.aliases.pointers(adapter).values())
+        return [number for number in numbers if number not in deleted]
+
+    def existed(self, adapter: str) -> bool:
+        """Return whether the adapter has, or once had, a version."""
+        return bool(self.versions.numbers(adapter) or self.tombstones.numbers(adapter))
+
+    def require(self, adapter: str) -> str:
+        """Return `adapter` if it has, or once had, a version.
+
+        Raises: InvalidName; NotFound: lists what exists.
+        """
+        if not self.existed(adapter):
+            raise no_adapter(adapter, self.names())
+        return adapter
+
+    def require_version(self, adapter: str, number: int) -> Version:
+        """Return a live version.
+
+        Raises: InvalidName; NotFound: lists what exists; CorruptStore: its manifest cannot be read.
+        """
+        self.require(adapter)
+        if number in self.live(adapter):
+            return self.versions.read(adapter, number)
+        view = self.view(adapter)
+        raise view.no_version(number) if view else no_adapter(adapter, self.names())
+
+    def pointers(self, adapter: str) -> dict[str, int]:
+        """Return the present aliases of an adapter whose version has a folder."""
+        numbers = set(self.versions.numbers(adapter))
+        return {alias: n for alias, n in self.aliases.pointers(adapter).items() if n in numbers}
+
+    def summary(self, adapter: str) -> AdapterSummary | None:
+        """Return an adapter at a glance, None when no version of it is live."""
+        numbers = self.live(adapter)
+        if not numbers:
+            return None
+        aliases = {alias: n for alias, n in self.aliases.pointers(adapter).items() if n in numbers}
+        return AdapterSummary(
+            adapter, aliases.get(STABLE), numbers[-1], len(numbers), MappingProxyType(aliases)
+        )
+
+    def view(self, adapter: str, before: AdapterView | None = None) -> AdapterView | None:
+        """Read an adapter; None when no version of it is live.
+
+        `before` is an earlier view of it: versions and proofs never change, so they are taken from there.
+
+        Raises: CorruptStore: in its aliases, tombstones or quarantine; StorageFailed.
+        """
+        # Aliases first: what they point to was there before them, and a tombstone that comes later is void.
+        pointers = self.aliases.pointers(adapter)
+        numbers = self.versions.numbers(adapter)
+        deleted = self.tombstones.effective(adapter, pointers.values())
+        quarantined = self.quarantine.reasons(adapter)
+        live = [number for number in numbers if number not in deleted]
+        if not live:
+            return None
+        versions: dict[int, Version] = {}
+        for number in live:
+            try:
+                versions[number] = self._version(adapter, number, before)
+            except CorruptStore as error:
+                quarantined.setdefault(number, str(error))
+        return AdapterView(
+            name=adapter,
+            versions=MappingProxyType(versions),
+            aliases=MappingProxyType({alias: n for alias, n in pointers.items() if n in live}),
+            quarantined=MappingProxyType({n: reason for n, reason in quarantined.items() if n in live}),
+            proved=self._proved(adapter, versions, before),
+        )
+
+    def mark(self, adapter: str) -> None:
+        """Tell watchers that an adapter changed.
+
+        The change itself is on disk already, and watchers find it by their slow sweep as well; so a disk
+        that is too full for the mark does not make the change a failure.
+        """
+        with contextlib.suppress(StorageFailed, FileNotFoundError):
+            files.touch(self.root.path / "changes" / adapter)
+
+    def _version(self, adapter: str, number: int, before: AdapterView | None) -> Version:
+        known = before.versions.get(number) if before else None
+        return known or self.versions.read(adapter, number)
+
+    def _proved(
+        self, adapter: str, versions: Mapping[int, Version], before: AdapterView | None
+    ) -> frozenset[int]:
+        attested = set(self.attestations.numbers(adapter))
+        known = before.proved if before else frozenset()
+        return frozenset(
+            number
+            for number in versions
+            if number in attested and (number in known or self.attestations.proved(adapter, number))
+        )

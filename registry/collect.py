@@ -1,0 +1,170 @@
+"""Garbage collection: deleted versions and abandoned work go to the trash, the trash is emptied a day later.
+
+Owns `trash/<date>/`. Invariants: what anything still uses is never moved; everything is read before
+anything is moved, so a root that cannot be read stops the whole collection; after each move the reasons
+to keep it are read again, and it is put back if there is one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from registry import files
+from registry.catalogue import Catalogue
+from registry.records import GcReport
+
+DAY_SECONDS = 86_400.0
+_TRASHED_VERSION = re.compile(r"([0-9]+)\.([a-z0-9][a-z0-9._-]{0,62})@([1-9][0-9]{0,8})\.[0-9a-f]{8}")
+_TRASHED = re.compile(r"([0-9]+)\..+")
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a collection will do, decided before it does anything."""
+
+    versions: list[tuple[str, int]] = field(default_factory=list)
+    abandoned: list[Path] = field(default_factory=list)
+    expired: list[Path] = field(default_factory=list)
+    rescued: list[tuple[Path, str, int]] = field(default_factory=list)
+    kept: dict[str, str] = field(default_factory=dict)
+
+
+def collect(catalogue: Catalogue, *, apply: bool, now: float | None = None) -> GcReport:
+    """Move what nothing uses to the trash and empty what lay there for a day; a dry run unless `apply`.
+
+    `now` is UNIX seconds, default the clock.
+
+    Raises: CorruptStore, StorageFailed: a reason to keep something could not be read; nothing was moved.
+    """
+    at = time.time() if now is None else now
+    plan = _plan(catalogue, at)
+    trashed, emptied = [], []
+    for item, adapter, number in plan.rescued:
+        _put_back(catalogue, item, adapter, number, apply=apply)
+    for adapter, number in plan.versions:
+        if not apply or _trash_version(catalogue, adapter, number, at):
+            trashed.append(f"{adapter}@{number}")
+    root = catalogue.root.path
+    for path in plan.abandoned:
+        trashed.append(str(path.relative_to(root)))
+        if apply:
+            _trash(root, path, path.name.strip("."), at)
+    for path in plan.expired:
+        emptied.append(str(path.relative_to(root)))
+        if apply:
+            files.remove_tree(path)
+            files.remove_empty(path.parent)
+    return GcReport(tuple(trashed), tuple(emptied), dict(sorted(plan.kept.items())))
+
+
+def reason_to_keep(catalogue: Catalogue, adapter: str, number: int) -> str | None:
+    """Say what still uses a deleted version, None when nothing does.
+
+    Raises: CorruptStore, StorageFailed: when that cannot be told.
+    """
+    for alias, pointed in sorted(catalogue.aliases.pointers(adapter).items()):
+        if pointed == number:
+            return f"alias {alias} points to it"
+    # Every heartbeat counts, live or not: a replica that hangs may come back with what it holds.
+    for beat, _ in catalogue.replicas.read():
+        if f"{adapter}@{number}" in beat.resident:
+            return f"resident in replica {beat.replica}"
+    if files.names(catalogue.root.path / "rollouts" / adapter):
+        return "its adapter has a rollout log"
+    return None
+
+
+def _plan(catalogue: Catalogue, now: float) -> _Plan:
+    plan = _Plan()
+    for adapter in catalogue.known():
+        folders = set(catalogue.versions.numbers(adapter))
+        for number in catalogue.tombstones.numbers(adapter):
+            if number in folders:
+                reason = reason_to_keep(catalogue, adapter, number)
+                if reason is None:
+                    plan.versions.append((adapter, number))
+                else:
+                    plan.kept[f"{adapter}@{number}"] = reason
+    plan.abandoned.extend(_abandoned(catalogue.root.path, now))
+    _plan_trash(catalogue, plan, now)
+    return plan
+
+
+def _plan_trash(catalogue: Catalogue, plan: _Plan, now: float) -> None:
+    for item in _trash_items(catalogue.root.path):
+        version = _TRASHED_VERSION.fullmatch(item.name)
+        if version is not None:
+            adapter, number = version[2], int(version[3])
+            if number in catalogue.aliases.pointers(adapter).values():
+                plan.rescued.append((item, adapter, number))
+                plan.kept[f"{adapter}@{number}"] = "an alias points to it; put back from the trash"
+                continue
+        dated = _TRASHED.fullmatch(item.name)
+        if dated is not None and now - int(dated[1]) >= DAY_SECONDS:
+            plan.expired.append(item)
+
+
+def _trash_items(root: Path) -> Iterator[Path]:
+    for date in files.names(root / "trash"):
+        for name in files.names(root / "trash" / date):
+            yield root / "trash" / date / name
+
+
+def _trash_version(catalogue: Catalogue, adapter: str, number: int, now: float) -> bool:
+    try:
+        item = _trash(
+            catalogue.root.path, catalogue.root.version(adapter, number), f"{adapter}@{number}", now
+        )
+    except FileNotFoundError:
+        return False  # another collector was faster
+    if reason_to_keep(catalogue, adapter, number) is not None:
+        _put_back(catalogue, item, adapter, number, apply=True)
+        return False
+    catalogue.mark(adapter)
+    return True
+
+
+def _trash(root: Path, path: Path, name: str, now: float) -> Path:
+    date = time.strftime("%Y-%m-%d", time.gmtime(now))
+    item = root / "trash" / date / f"{int(now)}.{name}.{uuid.uuid4().hex[:8]}"
+    files.make_directory(item.parent)
+    files.move(path, item)
+    return item
+
+
+def _put_back(catalogue: Catalogue, item: Path, adapter: str, number: int, *, apply: bool) -> None:
+    if apply:
+        with contextlib.suppress(FileExistsError, FileNotFoundError):
+            files.publish_directory(item, catalogue.root.version(adapter, number))
+        catalogue.mark(adapter)
+
+
+def _abandoned(root: Path, now: float) -> Iterator[Path]:
+    """Find work that was begun more than a day ago and never finished."""
+    yield from _older(root / "staging", (path.name for path in (root / "staging").iterdir()), now)
+    for folder, inner, names in os.walk(root):
+        here = Path(folder)
+        if here == root:
+            inner[:] = [name for name in inner if name not in {"staging", "trash"}]
+        elif here.name == "versions":
+            inner.clear()
+        yield from _older(here, (name for name in (*names, *inner) if _is_temporary(name)), now)
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def _older(folder: Path, names: Iterable[str], now: float) -> Iterator[Path]:
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            path = folder / name
+            if now - path.lstat().st_mtime >= DAY_SECONDS:
+                yield path

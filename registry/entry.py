@@ -1,0 +1,117 @@
+"""One JSON document of the store, read with its types checked.
+
+Owns the way from bytes to typed fields; the nouns (versions, aliases, …) own which fields there are.
+Invariant: a document that is not what its reader needs is a `CorruptStore` that names the file and the
+field. Unknown fields are ignored, so that a newer minor version can add some.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Never
+
+from registry import files
+from registry.errors import CorruptStore
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+
+class Entry:
+    """The fields of one document; `path` is where it lies, for messages."""
+
+    __slots__ = ("_fields", "path")
+
+    def __init__(self, path: Path, fields: Mapping[str, JsonValue]) -> None:
+        self.path = path
+        self._fields = fields
+
+    @classmethod
+    def parse(cls, path: Path, raw: bytes) -> Entry:
+        """Parse `raw`, the content of `path`.
+
+        Raises: CorruptStore.
+        """
+        try:
+            fields = json.loads(raw)
+        except ValueError as error:
+            raise CorruptStore(str(path), f"is not JSON ({error})", _REMEDY) from error
+        if not isinstance(fields, dict):
+            raise CorruptStore(str(path), "is not a JSON object", _REMEDY)
+        return cls(path, fields)
+
+    @classmethod
+    def read(cls, path: Path) -> Entry:
+        """Read the document at `path`.
+
+        Raises: FileNotFoundError; CorruptStore; StorageFailed.
+        """
+        return cls.parse(path, files.read(path))
+
+    def text(self, key: str) -> str:
+        """Return a string."""
+        value = self._fields.get(key)
+        return value if isinstance(value, str) else self._refuse(key, "a string")
+
+    def optional_text(self, key: str) -> str | None:
+        """Return a string, or None where the field is null or absent."""
+        return None if self._fields.get(key) is None else self.text(key)
+
+    def integer(self, key: str) -> int:
+        """Return an integer."""
+        value = self._fields.get(key)
+        if isinstance(value, bool) or not isinstance(value, int):
+            return self._refuse(key, "an integer")
+        return value
+
+    def optional_integer(self, key: str) -> int | None:
+        """Return an integer, or None where the field is null or absent."""
+        return None if self._fields.get(key) is None else self.integer(key)
+
+    def number(self, key: str) -> float:
+        """Return an integer or a float as a float."""
+        value = self._fields.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return self._refuse(key, "a number")
+        return float(value)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Return a list of strings."""
+        value = self._fields.get(key)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            return self._refuse(key, "a list of strings")
+        return tuple(str(item) for item in value)
+
+    def entries(self, key: str) -> list[Entry]:
+        """Return a list of objects."""
+        value = self._fields.get(key)
+        if not isinstance(value, list):
+            return self._refuse(key, "a list of objects")
+        return [Entry(self.path, self._object(key, item)) for item in value]
+
+    def mapping(self, key: str) -> dict[str, JsonValue]:
+        """Return an object."""
+        return self._object(key, self._fields.get(key))
+
+    def _object(self, key: str, value: JsonValue) -> dict[str, JsonValue]:
+        return value if isinstance(value, dict) else self._refuse(key, "an object")
+
+    def _refuse(self, key: str, wanted: str) -> Never:
+        found = json.dumps(self._fields.get(key))[:80]
+        raise CorruptStore(str(self.path), f"field {key} is {found}, not {wanted}", _REMEDY)
+
+
+def encode(fields: Mapping[str, JsonValue]) -> bytes:
+    """Return `fields` as the bytes of a document, keys sorted."""
+    return json.dumps(fields, sort_keys=True, ensure_ascii=False, indent=1).encode() + b"\n"
+
+
+def encode_claim(fields: Mapping[str, JsonValue]) -> bytes:
+    """Return `fields` as the bytes of a log entry: with a token that no other writer has."""
+    return encode({**fields, "token": uuid.uuid4().hex})
+
+
+_REMEDY = "restore the file from a backup"

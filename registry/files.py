@@ -1,0 +1,401 @@
+"""The only module that writes the store's files: every change is one atomic step of the file system.
+
+Owns temporary names, fsync, rename, link and trash; knows nothing of adapters. Invariant: a reader sees
+the old state or the new one, whatever step the writer died at; a name that begins with a dot is
+unfinished work and no reader looks at it. Errors of the file system leave here as `StorageFailed`.
+
+`watch_steps` is the seam of the crash tests: the callback runs before every mutating step, and may kill
+the process there or raise an `OSError` in place of the step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import stat
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from pathlib import Path
+
+from registry.errors import StorageFailed
+
+ENTRY_FILE = "entry.json"
+PUBLIC_MODE = 0o444
+SECRET_MODE = 0o600
+_CHUNK_BYTES = 1024 * 1024
+# What a file system answers that has no hard links.
+NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR})
+_REMEDIES = {
+    errno.ENOSPC: "free space on the disk (`wardrobe gc --apply` helps) and try again",
+    errno.EDQUOT: "raise the quota or free space and try again",
+    errno.EACCES: "run as the owner of the root, or give this user write permission",
+    errno.EROFS: "mount the root for writing",
+}
+
+_on_step: ContextVar[Callable[[str], None] | None] = ContextVar("on_step", default=None)
+
+
+@contextlib.contextmanager
+def watch_steps(callback: Callable[[str], None]) -> Iterator[None]:
+    """Call `callback(label)` before every mutating step of this thread, until the block ends."""
+    token = _on_step.set(callback)
+    try:
+        yield
+    finally:
+        _on_step.reset(token)
+
+
+def step(label: str) -> None:
+    """Announce the mutating step that comes next."""
+    callback = _on_step.get()
+    if callback is not None:
+        callback(label)
+
+
+def make_directory(path: Path, *, mode: int = 0o777) -> None:
+    """Make `path` and what is missing above it, durably.
+
+    Raises: StorageFailed.
+    """
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    with _explained(path):
+        step(f"mkdir {path.name}")
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=mode)
+        sync_directory(path.parent)
+
+
+def stage(path: Path, data: bytes) -> None:
+    """Write and fsync a new file in a folder that no reader looks at yet.
+
+    Raises: FileExistsError; StorageFailed.
+    """
+    with _explained(path):
+        step(f"write {path.name}")
+        _write(path, data, 0o644)
+
+
+def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Put `data` at `path`, where nothing may be yet, in one step.
+
+    Raises: FileExistsError; StorageFailed.
+    """
+    temporary = _temporary(path)
+    with _explained(path), _removed_at_end(temporary):
+        step(f"write temporary of {path.name}")
+        _write(temporary, data, mode)
+        step(f"link {path.name}")
+        try:
+            os.link(temporary, path)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            _write(path, data, mode)
+        sync_directory(path.parent)
+
+
+def copy_new(source: Path, target: Path, *, mode: int = 0o644) -> tuple[int, str]:
+    """Copy `source` (no symlink) to a new file, fsync it, and return its size and hex sha256.
+
+    Raises: FileExistsError; StorageFailed.
+    """
+    digest = hashlib.sha256()
+    size = 0
+    with _explained(target), _open_plain(source) as reader:
+        step(f"copy {target.name}")
+        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as writer:
+            while chunk := reader.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                writer.write(chunk)
+                size += len(chunk)
+            writer.flush()
+            os.fsync(writer.fileno())
+    return size, digest.hexdigest()
+
+
+def replace(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
+    """Put `data` at `path`, whatever was there, in one step; `durable=False` leaves out the fsyncs.
+
+    Raises: StorageFailed: the old content is then still there.
+    """
+    temporary = _temporary(path)
+    with _explained(path), _removed_at_end(temporary):
+        step(f"write temporary of {path.name}")
+        _write(temporary, data, mode, durable=durable)
+        step(f"rename to {path.name}")
+        temporary.rename(path)
+        if durable:
+            sync_directory(path.parent)
+
+
+def touch(path: Path) -> None:
+    """Put a new empty file at `path` whose time and inode no earlier one had; not fsynced.
+
+    Raises: StorageFailed.
+    """
+    temporary = _temporary(path)
+    with _explained(path), _removed_at_end(temporary):
+        step(f"write temporary of {path.name}")
+        _write(temporary, b"", 0o644, durable=False)
+        # The kernel stamps by its tick (4 ms), within which two changes would look like one.
+        now = time.time_ns()
+        os.utime(temporary, ns=(now, now))
+        step(f"rename to {path.name}")
+        temporary.rename(path)
+
+
+def claim(path: Path, data: bytes, *, mode: int = PUBLIC_MODE) -> bool:
+    """Put `data` at `path` unless something is there; return whether this call did it.
+
+    `data` must hold a token that no other writer has: NFS may report that a link exists when it is our
+    own. Where hard links are missing the entry is a directory of the same name with one file in it, so
+    that writers of both kinds still exclude each other.
+
+    Raises: StorageFailed.
+    """
+    temporary = _temporary(path)
+    with _explained(path), _removed_at_end(temporary):
+        step(f"write temporary of {path.name}")
+        _write(temporary, data, mode)
+        try:
+            step(f"link {path.name}")
+            os.link(temporary, path)
+        except OSError as error:
+            if error.errno in NO_LINKS:
+                return _claim_by_directory(path, data, mode)
+            if error.errno not in TAKEN:
+                raise
+            return _holds(path, data)
+        sync_directory(path.parent)
+        return True
+
+
+def append_entry(
+    directory: Path, build: Callable[[int], bytes], *, prefix: str = "", mode: int = PUBLIC_MODE
+) -> int:
+    """Append the next entry to a numbered log and return its number: compare-and-swap without a lock.
+
+    `build(seq)` reads the present state and returns the entry, or raises to give up; it is called again
+    when somebody else wins the number. See `claim` for the token that the entry must hold.
+
+    Raises: StorageFailed; whatever `build` raises.
+    """
+    while True:
+        numbers = entry_numbers(directory, prefix=prefix)
+        seq = numbers[-1] + 1 if numbers else 1
+        data = build(seq)
+        make_directory(directory)
+        if claim(directory / f"{prefix}{seq}.json", data, mode=mode):
+            return seq
+
+
+def entry_numbers(directory: Path, *, prefix: str = "") -> list[int]:
+    """Return the numbers of the entries `<prefix><number>.json`, ascending; none where nothing is.
+
+    Raises: StorageFailed.
+    """
+    found = []
+    for name in names(directory):
+        if name.startswith(prefix) and name.endswith(".json"):
+            number = name[len(prefix) : -len(".json")]
+            if number.isdigit() and not number.startswith("0"):
+                found.append(int(number))
+    return sorted(found)
+
+
+def names(directory: Path) -> list[str]:
+    """Return the finished names in `directory`, sorted; none where it does not exist.
+
+    Raises: StorageFailed.
+    """
+    try:
+        with _explained(directory), os.scandir(directory) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith("."))
+    except FileNotFoundError:
+        return []
+
+
+def read(path: Path) -> bytes:
+    """Return the content of a file or of an entry; a symlink is refused.
+
+    Raises: FileNotFoundError; StorageFailed.
+    """
+    with _explained(path):
+        try:
+            with _open_plain(path) as file:
+                return file.read()
+        except IsADirectoryError:
+            with _open_plain(path / ENTRY_FILE) as file:
+                return file.read()
+
+
+def hash_file(path: Path) -> tuple[int, str]:
+    """Return the size and hex sha256 of a plain file; a symlink is refused.
+
+    Raises: FileNotFoundError; StorageFailed.
+    """
+    with _explained(path), _open_plain(path) as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return file.tell(), digest.hexdigest()
+
+
+def publish_directory(staged: Path, target: Path) -> None:
+    """Rename the finished folder `staged` to `target`, then make it read-only.
+
+    Raises: FileExistsError: when `target` exists; StorageFailed.
+    """
+    with _explained(target):
+        sync_directory(staged)
+        move(staged, target)
+        # Only now: a folder without write permission cannot be renamed by its owner.
+        for path in target.iterdir():
+            step(f"chmod {path.name}")
+            path.chmod(PUBLIC_MODE)
+        step(f"chmod {target.name}")
+        target.chmod(0o555)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename `source` to a name that is free.
+
+    Raises: FileExistsError: when `target` exists; FileNotFoundError; StorageFailed.
+    """
+    with _explained(target):
+        if os.path.lexists(target):
+            # A rename onto an EMPTY directory would silently succeed.
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        if source.is_dir() and not source.is_symlink():
+            step(f"chmod {source.name}")
+            source.chmod(0o755)
+        step(f"rename to {target.name}")
+        source.rename(target)
+        sync_directory(target.parent)
+        sync_directory(source.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or an entry; one that is gone is no error.
+
+    Raises: StorageFailed.
+    """
+    with _explained(path), contextlib.suppress(FileNotFoundError):
+        step(f"unlink {path.name}")
+        try:
+            path.unlink()
+        except (IsADirectoryError, PermissionError):
+            if not path.is_dir():
+                raise
+            remove_tree(path)
+        sync_directory(path.parent)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file or a whole folder, read-only ones too; what is gone is no error.
+
+    Raises: StorageFailed.
+    """
+    with _explained(path), contextlib.suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o755)
+            for inner in path.iterdir():
+                remove_tree(inner)
+            step(f"rmdir {path.name}")
+            path.rmdir()
+        else:
+            step(f"unlink {path.name}")
+            path.unlink()
+
+
+def remove_empty(directory: Path) -> None:
+    """Remove `directory` if it exists and is empty."""
+    with contextlib.suppress(OSError):
+        step(f"rmdir {directory.name}")
+        directory.rmdir()
+
+
+def sync_directory(directory: Path) -> None:
+    """Fsync a directory, so that the names in it survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _claim_by_directory(path: Path, data: bytes, mode: int) -> bool:
+    # The folder is filled before it is renamed: claiming first and filling later would leave an empty
+    # entry after a crash, and renaming onto an empty folder would succeed.
+    temporary = _temporary(path)
+    try:
+        step(f"mkdir temporary of {path.name}")
+        temporary.mkdir()
+        step(f"write temporary of {path.name}")
+        _write(temporary / ENTRY_FILE, data, mode)
+        sync_directory(temporary)
+        step(f"rename to {path.name}")
+        temporary.rename(path)
+    except OSError as error:
+        if error.errno not in TAKEN:
+            raise
+        return _holds(path, data)
+    finally:
+        remove_tree(temporary)
+    sync_directory(path.parent)
+    return True
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    return path.exists() and read(path) == data
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
+def _write(path: Path, data: bytes, mode: int, *, durable: bool = True) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(data)
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _open_plain(path: Path) -> Iterator[io.BufferedReader]:
+    # O_NONBLOCK: opening a pipe that somebody left here must not wait for its other end.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _removed_at_end(path: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            step(f"unlink {path.name.rpartition('.')[0]}")
+            path.unlink()
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FileNotFoundError | FileExistsError):
+            raise
+        reason = error.strerror or str(error)
+        remedy = _REMEDIES.get(error.errno or 0, "check the disk and the mount")
+        raise StorageFailed(str(path), f"the file system refused ({reason})", remedy) from error

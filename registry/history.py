@@ -1,0 +1,79 @@
+"""History and audit: who changed what, read from the logs that are the state itself.
+
+Owns the merging of logs by time; there is no log of its own that could disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from registry.catalogue import Catalogue
+from registry.errors import CorruptStore
+from registry.records import AliasMove, AuditEntry
+
+
+def history(catalogue: Catalogue, adapter: str) -> list[AliasMove]:
+    """Return every move of every alias of an adapter, oldest first.
+
+    Raises: InvalidName; NotFound; CorruptStore.
+    """
+    catalogue.require(adapter)
+    return _moves(catalogue, adapter)
+
+
+def audit(catalogue: Catalogue, since: float | None = None) -> list[AuditEntry]:
+    """Return every change of every adapter from `since` (UNIX seconds) on, oldest first.
+
+    Raises: CorruptStore; StorageFailed.
+    """
+    found = [entry for adapter in catalogue.known() for entry in _audit_adapter(catalogue, adapter)]
+    return sorted(
+        (entry for entry in found if since is None or entry.at >= since),
+        key=lambda entry: (entry.at, entry.subject),
+    )
+
+
+def _moves(catalogue: Catalogue, adapter: str) -> list[AliasMove]:
+    moves = [
+        move for alias in catalogue.aliases.names(adapter) for move in catalogue.aliases.log(adapter, alias)
+    ]
+    return sorted(moves, key=lambda move: (move.at, move.alias, move.seq))
+
+
+def _audit_adapter(catalogue: Catalogue, adapter: str) -> Iterator[AuditEntry]:
+    yield from _audit_versions(catalogue, adapter)
+    for move in _moves(catalogue, adapter):
+        action = "alias" if move.restores is None else "rollback"
+        target = "removed" if move.version is None else f"{adapter}@{move.version}"
+        yield AuditEntry(move.at, move.who, action, f"{adapter}@{move.alias}", f"{target} ({move.why})")
+    for order in catalogue.quarantine.orders(adapter):
+        yield AuditEntry(order.at, order.who, "quarantine", f"{adapter}@{order.number}", order.reason)
+    folders = set(catalogue.versions.numbers(adapter))
+    for number in catalogue.tombstones.numbers(adapter):
+        tombstone = catalogue.tombstones.read(adapter, number)
+        if tombstone is not None:
+            yield AuditEntry(tombstone.at, tombstone.who, "delete", f"{adapter}@{number}", tombstone.digest)
+            if number not in folders:
+                yield _publication(
+                    f"{adapter}@{number}",
+                    tombstone.published_at,
+                    tombstone.published_by,
+                    tombstone.digest,
+                    tombstone.note,
+                )
+    for number in catalogue.attestations.numbers(adapter):
+        for found in catalogue.attestations.read(adapter, number):
+            yield AuditEntry(found.at, found.who, "attest", f"{adapter}@{number}", found.kind)
+
+
+def _audit_versions(catalogue: Catalogue, adapter: str) -> Iterator[AuditEntry]:
+    for number in catalogue.versions.numbers(adapter):
+        try:
+            version = catalogue.versions.read(adapter, number)
+        except CorruptStore:
+            continue  # `verify` names it; one damaged manifest must not hide everybody's history
+        yield _publication(version.name, version.created, version.who, version.digest, version.note)
+
+
+def _publication(subject: str, at: float, who: str, digest: str, note: str) -> AuditEntry:
+    return AuditEntry(at, who, "publish", subject, f"{digest} {note}".strip())

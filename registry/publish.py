@@ -1,0 +1,202 @@
+"""Publishing: from a folder that somebody trained to an immutable version.
+
+Owns the order of the steps. Invariants: before the one rename nothing is visible, after it everything is;
+what may be missing after a crash (golden prompts, lineage, the first `stable`) is completed by publishing
+the same content again; a failure leaves nothing in `staging/`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from registry import files
+from registry.attestations import LINEAGE
+from registry.catalogue import Catalogue
+from registry.errors import InvalidAdapter, Quarantined, StorageFailed, UsageError
+from registry.moves import check_settable, point
+from registry.names import STABLE
+from registry.records import AliasMove, BaseModel, Limits, Published, Version
+from registry.versions import MANIFEST, Manifest
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from registry.adapter import InspectedAdapter, TakenFile
+
+
+class Inspector(Protocol):
+    """What checks a folder before it becomes a version: `registry.adapter.inspect`."""
+
+    def __call__(self, folder: Path, *, base: BaseModel, limits: Limits, name: str) -> InspectedAdapter:
+        """Return what to take from `folder`, or raise InvalidAdapter."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be published, and what is to be done with it."""
+
+    adapter: str
+    folder: Path
+    who: str
+    alias: str | None = None
+    no_stable: bool = False
+    note: str = ""
+    golden: Path | None = None
+    allow_duplicate: bool = False
+    lineage: Mapping[str, JsonValue] | None = None
+
+
+def inspect(folder: Path, *, base: BaseModel, limits: Limits, name: str) -> InspectedAdapter:
+    """Check `folder` by `registry.adapter`, which is imported here because it needs numpy."""
+    from registry.adapter import inspect as check
+
+    return check(folder, base=base, limits=limits, name=name)
+
+
+def publish(catalogue: Catalogue, order: Order, inspector: Inspector = inspect) -> Published:
+    """Publish a folder as the next version, or find the version that has the same content.
+
+    Raises: InvalidName; InvalidAdapter; UsageError: golden prompts that are none; Quarantined: the same
+    content is in quarantine; StorageFailed.
+    """
+    root = catalogue.root
+    root.adapter(order.adapter)
+    if order.alias is not None:
+        check_settable(order.alias)
+    golden = None if order.golden is None else read_golden(order.golden)
+    inspected = inspector(order.folder, base=root.base, limits=root.limits, name=order.adapter)
+    existing = None if order.allow_duplicate else _find(catalogue, order.adapter, inspected.digest)
+    version = existing or _create(catalogue, order, inspected)
+    try:
+        moves = _complete(catalogue, order, version, golden)
+    except StorageFailed as error:
+        fact = f"is registered, but what belongs to it could not be written: {error}"
+        raise StorageFailed(version.name, fact, "register it again to complete it") from error
+    finally:
+        catalogue.mark(order.adapter)
+    return Published(version, existing is None, inspected.left_out, inspected.warnings, moves)
+
+
+def read_golden(path: Path) -> bytes:
+    """Return the content of a file of golden prompts: one JSON object per line.
+
+    Raises: UsageError: names the first line that is none.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        fact = f"cannot be read ({error.strerror})"
+        raise UsageError(str(path), fact, "check --golden", param="golden") from error
+    for number, line in enumerate(raw.splitlines(), 1):
+        try:
+            found = json.loads(line) if line.strip() else {}
+        except ValueError as error:
+            raise UsageError(f"{path}:{number}", f"is not JSON ({error})", param="golden") from error
+        if not isinstance(found, dict):
+            raise UsageError(f"{path}:{number}", "is not a JSON object", param="golden")
+    return raw
+
+
+def _find(catalogue: Catalogue, adapter: str, digest: str) -> Version | None:
+    view = catalogue.view(adapter)
+    if view is None:
+        return None
+    same = [version for _, version in sorted(view.versions.items()) if version.digest == digest]
+    free = [version for version in same if version.number not in view.quarantined]
+    if free:
+        return free[0]
+    for version in same:
+        # Quarantined for its behaviour: the content is refused. For damaged files: it may come anew.
+        if catalogue.versions.problem(version) is None:
+            fact = f"the same content is {version.name}, which is quarantined"
+            reason = view.quarantined[version.number]
+            raise Quarantined(adapter, f"{fact} ({reason})", "use --allow-duplicate to register it anyway")
+    return None
+
+
+def _create(catalogue: Catalogue, order: Order, inspected: InspectedAdapter) -> Version:
+    staged = catalogue.root.staging / uuid.uuid4().hex
+    try:
+        files.make_directory(staged)
+        for taken in inspected.files:
+            _stage(staged, taken, order.adapter)
+        manifest = _manifest(catalogue, order, inspected)
+        files.stage(staged / MANIFEST, manifest.encode())
+        number = _publish_unused(catalogue, order.adapter, staged, manifest.created)
+    finally:
+        files.remove_tree(staged)
+    return manifest.version(number, catalogue.root.version(order.adapter, number))
+
+
+def _stage(staged: Path, taken: TakenFile, subject: str) -> None:
+    target = staged / taken.name
+    if taken.name in {MANIFEST, "", ".", ".."} or "/" in taken.name:
+        raise InvalidAdapter(subject, f"{taken.name!r} is no name for its file", reason="path")
+    if isinstance(taken.source, bytes):
+        files.stage(target, taken.source)
+        return
+    size, sha256 = files.copy_new(taken.source, target)
+    if (size, sha256) != (taken.size, taken.sha256):
+        fact = f"{taken.name} changed while it was registered"
+        raise InvalidAdapter(subject, fact, "wait until it is written and register it again", reason="digest")
+
+
+def _manifest(catalogue: Catalogue, order: Order, inspected: InspectedAdapter) -> Manifest:
+    return Manifest(
+        adapter=order.adapter,
+        digest=inspected.digest,
+        base_fingerprint=catalogue.root.base.fingerprint,
+        template_sha256=inspected.template_sha256,
+        created=time.time(),
+        note=order.note,
+        who=order.who,
+        rank=inspected.rank,
+        target_modules=inspected.target_modules,
+        files=tuple(taken.entry for taken in inspected.files),
+    )
+
+
+def _publish_unused(catalogue: Catalogue, adapter: str, staged: Path, created: float) -> int:
+    while True:
+        number = catalogue.versions.publish(adapter, staged, catalogue.tombstones.numbers(adapter))
+        tombstone = catalogue.tombstones.read(adapter, number)
+        if tombstone is None or tombstone.at >= created:
+            return number
+        # The number was published, deleted and collected between our listing and our rename.
+        files.move(catalogue.root.version(adapter, number), staged)
+
+
+def _complete(
+    catalogue: Catalogue, order: Order, version: Version, golden: bytes | None
+) -> tuple[AliasMove, ...]:
+    adapter, number = version.adapter, version.number
+    if golden is not None:
+        files.replace(catalogue.root.adapter(adapter) / "golden.jsonl", golden)
+    if order.lineage is not None and not _has_lineage(catalogue, version, order.lineage):
+        catalogue.attestations.add(adapter, number, LINEAGE, order.lineage, order.who)
+    moves = []
+    for alias in _wanted_aliases(catalogue, order, version):
+        move = point(catalogue, adapter, alias, number, who=order.who, why="register")
+        moves.append(move)
+    return tuple(moves)
+
+
+def _has_lineage(catalogue: Catalogue, version: Version, lineage: Mapping[str, JsonValue]) -> bool:
+    known = catalogue.attestations.read(version.adapter, version.number, LINEAGE)
+    return any(dict(attestation.body) == dict(lineage) for attestation in known)
+
+
+def _wanted_aliases(catalogue: Catalogue, order: Order, version: Version) -> list[str]:
+    wanted = [] if order.alias is None else [order.alias]
+    first = version.number == min(catalogue.live(version.adapter), default=version.number)
+    unset = catalogue.aliases.last(version.adapter, STABLE) is None
+    if first and unset and not order.no_stable and STABLE not in wanted:
+        wanted.append(STABLE)
+    return wanted

@@ -1,0 +1,96 @@
+"""Replicas: the heartbeats of the servers that share a root.
+
+Owns `replicas/<replica>.json` and the judgement whether a replica is alive. Invariant: the judgement needs
+no clock but the reader's own, apart from a first look.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from registry import files
+from registry.entry import Entry, encode
+from registry.errors import InvalidName
+from registry.records import Heartbeat
+from registry.root import Root
+
+LIVE_SECONDS = 10.0
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sighting:
+    mark: tuple[int, int]
+    changed_at: float
+
+
+class Replicas:
+    """The heartbeats in a root; remembers what it saw, so that a dead replica is told from a slow clock."""
+
+    def __init__(self, root: Root) -> None:
+        self._folder = root.path / "replicas"
+        self._seen: dict[str, _Sighting] = {}
+
+    def beat(self, heartbeat: Heartbeat) -> None:
+        """Replace a replica's heartbeat; it is not fsynced, as it means nothing after a power cut.
+
+        Raises: InvalidName; StorageFailed.
+        """
+        fields = asdict(heartbeat)
+        data = encode({**fields, "resident": list(heartbeat.resident)})
+        files.replace(self._path(heartbeat.replica), data, durable=False)
+
+    def read(self, now: float | None = None) -> list[tuple[Heartbeat, bool]]:
+        """Return every replica's last heartbeat and whether it is alive: changed within 10 seconds.
+
+        At the first look the file's time is compared with `now` (UNIX seconds, default the clock), later
+        ones go by when this reader saw the file change.
+
+        Raises: CorruptStore; StorageFailed.
+        """
+        at = time.time() if now is None else now
+        found = []
+        for name in files.names(self._folder):
+            if name.endswith(".json"):
+                try:
+                    found.append(self._read_one(self._folder / name, at))
+                except FileNotFoundError:
+                    continue  # removed between the listing and the reading
+        return found
+
+    def remove(self, replica: str) -> None:
+        """Forget a replica; one that is not there is no error."""
+        files.remove(self._path(replica))
+
+    def _read_one(self, path: Path, now: float) -> tuple[Heartbeat, bool]:
+        status = path.stat()
+        entry = Entry.read(path)
+        mark = (status.st_mtime_ns, status.st_ino)
+        seen = self._seen.get(path.name)
+        if seen is None:
+            seen = _Sighting(mark, min(now, status.st_mtime))
+        elif seen.mark != mark:
+            seen = _Sighting(mark, now)
+        self._seen[path.name] = seen
+        return _parse(entry), now - seen.changed_at <= LIVE_SECONDS
+
+    def _path(self, replica: str) -> Path:
+        if _NAME.fullmatch(replica) is None:
+            raise InvalidName(repr(replica), "is not a replica's name", "use letters, digits, . _ -")
+        return self._folder / f"{replica}.json"
+
+
+def _parse(entry: Entry) -> Heartbeat:
+    return Heartbeat(
+        replica=entry.text("replica"),
+        url=entry.text("url"),
+        base_fingerprint=entry.text("base_fingerprint"),
+        resident=entry.texts("resident"),
+        capacity=entry.integer("capacity"),
+        state=entry.text("state"),
+        started=entry.number("started"),
+        pid=entry.integer("pid"),
+    )

@@ -1,0 +1,205 @@
+"""The root: where everything lies, which base model it is for, and what registry and server share.
+
+Owns `layout.json` (the format), `base.json` (the base's fingerprint and shapes) and `wardrobe.toml` (the
+part that people edit: the base's served name and path, the limits). Invariants: `layout.json` is written
+last, so a folder with it is a whole root; every path handed out lies inside the root.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry import files
+from registry.entry import Entry, encode, encode_claim
+from registry.errors import Conflict, CorruptStore, NotFound, UsageError
+from registry.mount import self_test
+from registry.names import check_adapter_name, check_alias_name
+from registry.records import BaseModel, Limits
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+FORMAT = "wardrobe"
+MAJOR, MINOR = 1, 0
+LAYOUT, BASE, SETTINGS = "layout.json", "base.json", "wardrobe.toml"
+FOLDERS = ("adapters", "changes", "replicas", "keys", "staging", "trash")
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """An opened root; `path` is absolute and free of symlinks."""
+
+    path: Path
+    base: BaseModel
+    limits: Limits
+
+    @classmethod
+    def open(cls, path: Path) -> Root:
+        """Open the root at `path` after a trial of its mount.
+
+        Raises: NotFound; CorruptStore; UnsafeRoot; UsageError: for an unknown key in wardrobe.toml.
+        """
+        path = path.resolve()
+        if not (path / LAYOUT).exists():
+            raise NotFound(
+                str(path), "is not a Wardrobe root", "run `wardrobe init --base PATH`", param="root"
+            )
+        _check_layout(path / LAYOUT)
+        self_test(path / "staging")
+        return _read_root(path)
+
+    @classmethod
+    def init(cls, path: Path, base: BaseModel, limits: Limits) -> Root:
+        """Make the root for `base`, or open the one that is there for the same base.
+
+        On a root that exists, a new path or name of the base and changed limits are recorded; `limits`
+        equal to the defaults count as not given.
+
+        Raises: Conflict: when the root is another base's; StorageFailed; UnsafeRoot.
+        """
+        path = path.resolve()
+        if (path / LAYOUT).exists():
+            return _reopen(cls.open(path), base, limits)
+        for folder in FOLDERS:
+            files.make_directory(path / folder, mode=0o700 if folder == "keys" else 0o777)
+        self_test(path / "staging")
+        files.replace(path / BASE, _encode_base(base))
+        files.replace(path / SETTINGS, _encode_settings(base, limits))
+        files.claim(path / LAYOUT, encode_claim({"format": FORMAT, "major": MAJOR, "minor": MINOR}))
+        return _reopen(cls.open(path), base, limits)
+
+    @property
+    def adapters(self) -> Path:
+        """The folder of all adapters."""
+        return self.path / "adapters"
+
+    def adapter(self, name: str) -> Path:
+        """Return the folder of an adapter.
+
+        Raises: InvalidName.
+        """
+        return self.adapters / check_adapter_name(name)
+
+    def versions(self, adapter: str) -> Path:
+        """Return the folder of an adapter's versions."""
+        return self.adapter(adapter) / "versions"
+
+    def version(self, adapter: str, number: int) -> Path:
+        """Return the folder of one version."""
+        return self.versions(adapter) / str(int(number))
+
+    def alias(self, adapter: str, alias: str) -> Path:
+        """Return the folder of an alias's log.
+
+        Raises: InvalidName.
+        """
+        return self.adapter(adapter) / "aliases" / check_alias_name(alias)
+
+    @property
+    def staging(self) -> Path:
+        """The folder of unfinished work."""
+        return self.path / "staging"
+
+    def contain(self, path: Path) -> Path:
+        """Return `path` if no symlink leads it out of the root.
+
+        Raises: CorruptStore.
+        """
+        if path.resolve() != path:
+            raise CorruptStore(str(path), "leads through a symbolic link", "replace the link by the files")
+        return path
+
+
+def _check_layout(path: Path) -> None:
+    layout = Entry.read(path)
+    if layout.text("format") != FORMAT:
+        raise CorruptStore(str(path), f"names the format {layout.text('format')!r}, not {FORMAT!r}")
+    if layout.integer("major") != MAJOR:
+        fact = f"the root has layout {layout.integer('major')}, this program knows {MAJOR}"
+        raise CorruptStore(str(path), fact, "use the program that made the root, or a newer one")
+
+
+def _read_root(path: Path) -> Root:
+    settings = _read_settings(path / SETTINGS)
+    base, limits = settings.mapping("base"), settings.mapping("limits")
+    _check_keys(path / SETTINGS, base, {"name", "path"})
+    _check_keys(path / SETTINGS, limits, {field.name for field in fields(Limits)})
+    named = Entry(path / SETTINGS, base)
+    shared = Entry(path / SETTINGS, {**asdict(Limits()), **limits})
+    return Root(
+        path,
+        _read_base(path / BASE, named.text("name"), Path(named.text("path"))),
+        Limits(**{field.name: shared.integer(field.name) for field in fields(Limits)}),
+    )
+
+
+def _read_settings(path: Path) -> Entry:
+    try:
+        parsed = tomllib.loads(files.read(path).decode())
+    except FileNotFoundError as error:
+        raise CorruptStore(str(path), "is missing", "restore it from a backup") from error
+    except ValueError as error:
+        raise UsageError(str(path), f"is not TOML ({error})", "correct the file") from error
+    _check_keys(path, parsed, {"base", "limits"})
+    return Entry(path, {"limits": {}, **parsed})
+
+
+def _check_keys(path: Path, table: dict[str, object] | dict[str, JsonValue], known: set[str]) -> None:
+    unknown = sorted(set(table) - known)
+    if unknown:
+        allowed = ", ".join(sorted(known))
+        raise UsageError(str(path), f"unknown key {unknown[0]}; known here: {allowed}", param=unknown[0])
+
+
+def _read_base(path: Path, name: str, folder: Path) -> BaseModel:
+    try:
+        entry = Entry.read(path)
+    except FileNotFoundError as error:
+        raise CorruptStore(str(path), "is missing", "restore it from a backup") from error
+    modules = {}
+    for module, shape in entry.mapping("modules").items():
+        match shape:
+            case [int(rows), int(columns)]:
+                modules[module] = (rows, columns)
+            case _:
+                raise CorruptStore(str(path), f"shape of {module} is {shape}", "restore it from a backup")
+    template = entry.optional_text("chat_template_sha256")
+    return BaseModel(name, folder, entry.text("fingerprint"), template, modules)
+
+
+def _reopen(root: Root, base: BaseModel, limits: Limits) -> Root:
+    if root.base.fingerprint != base.fingerprint:
+        raise Conflict(
+            str(root.path),
+            f"is the root of base {root.base.name} ({root.base.fingerprint}), not of {base.name}"
+            f" ({base.fingerprint})",
+            "choose another root; a root has one base model",
+        )
+    wanted = limits if limits != Limits() else root.limits
+    if (base.name, base.path, wanted) != (root.base.name, root.base.path, root.limits):
+        files.replace(root.path / SETTINGS, _encode_settings(base, wanted))
+    return _read_root(root.path)
+
+
+def _encode_base(base: BaseModel) -> bytes:
+    return encode(
+        {
+            "fingerprint": base.fingerprint,
+            "chat_template_sha256": base.chat_template_sha256,
+            "modules": {name: list(shape) for name, shape in base.modules.items()},
+        }
+    )
+
+
+def _encode_settings(base: BaseModel, limits: Limits) -> bytes:
+    import tomli_w
+
+    return tomli_w.dumps(
+        {
+            "base": {"name": base.name, "path": str(base.path)},
+            "limits": asdict(limits),
+        }
+    ).encode()

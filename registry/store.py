@@ -1,0 +1,316 @@
+"""The registry: one object for everything that may be asked of a root or done to it.
+
+A facade: each method is one call into the part that owns the rule. Safe to use from several threads, and
+from any number of processes at once. `who` names the person or program that signs a change.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry import collect, files, history, moves, publish
+from registry.catalogue import Catalogue
+from registry.errors import Conflict, CorruptStore, InvalidAdapter, Quarantined
+from registry.names import STABLE, ModelRef
+from registry.records import (
+    AdapterSummary,
+    AliasMove,
+    Attestation,
+    AuditEntry,
+    BaseModel,
+    GcReport,
+    Heartbeat,
+    Limits,
+    Published,
+    VerifyResult,
+    Version,
+)
+from registry.root import Root
+from registry.view import AdapterView, no_adapter
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+
+class Registry:
+    """An opened root."""
+
+    def __init__(self, root: Root, *, inspector: publish.Inspector = publish.inspect) -> None:
+        self.catalogue = Catalogue(root)
+        self.root: Path = root.path
+        self.base: BaseModel = root.base
+        self.limits: Limits = root.limits
+        self._inspector = inspector
+
+    @classmethod
+    def open(cls, root: Path) -> Registry:
+        """Open the root at `root`.
+
+        Raises: NotFound; UnsafeRoot; CorruptStore; UsageError: for an unknown key in wardrobe.toml.
+        """
+        return cls(Root.open(root))
+
+    @classmethod
+    def init(
+        cls, root: Path, base_dir: Path, *, name: str | None = None, limits: Limits | None = None
+    ) -> Registry:
+        """Make the root for the base model in `base_dir`, or open the one that is there for the same base.
+
+        `name` is the base's served name, default the folder's name.
+
+        Raises: Conflict: when the root is another base's; whatever `read_base` raises.
+        """
+        from registry.base import read_base
+
+        base = read_base(base_dir, name or base_dir.resolve().name)
+        return cls(Root.init(root, base, limits or Limits()))
+
+    def publish(
+        self,
+        adapter: str,
+        folder: Path,
+        *,
+        who: str,
+        alias: str | None = None,
+        no_stable: bool = False,
+        note: str = "",
+        golden: Path | None = None,
+        allow_duplicate: bool = False,
+        lineage: Mapping[str, JsonValue] | None = None,
+    ) -> Published:
+        """Check a PEFT LoRA folder and publish it as the adapter's next version.
+
+        The same content again returns the version that exists, unless `allow_duplicate`. The first
+        version becomes `stable` unless `no_stable`; `alias` is pointed to the version as well; `lineage`
+        becomes an attestation.
+
+        Raises: InvalidName; InvalidAdapter; UsageError; Quarantined; StorageFailed.
+        """
+        order = publish.Order(adapter, folder, who, alias, no_stable, note, golden, allow_duplicate, lineage)
+        return publish.publish(self.catalogue, order, self._inspector)
+
+    def adapters(self) -> list[str]:
+        """Return every adapter that has a live version, sorted."""
+        return self.catalogue.names()
+
+    def summaries(self) -> list[AdapterSummary]:
+        """Return every adapter at a glance, without reading a manifest."""
+        found = (self.catalogue.summary(name) for name in self.catalogue.known())
+        return [summary for summary in found if summary is not None]
+
+    def versions(self, adapter: str) -> list[Version]:
+        """Return the live versions of an adapter, ascending; one with a broken manifest is left out.
+
+        Raises: NotFound: the adapter never existed.
+        """
+        view = self.catalogue.view(self.catalogue.require(adapter))
+        return [] if view is None else [version for _, version in sorted(view.versions.items())]
+
+    def version(self, adapter: str, number: int) -> Version:
+        """Return a live version.
+
+        Raises: NotFound: names what exists; CorruptStore: its manifest cannot be read.
+        """
+        return self.catalogue.require_version(adapter, number)
+
+    def aliases(self, adapter: str) -> dict[str, int]:
+        """Return the present aliases of an adapter.
+
+        Raises: NotFound: the adapter never existed.
+        """
+        return self.catalogue.pointers(self.catalogue.require(adapter))
+
+    def adapter_view(self, adapter: str) -> AdapterView:
+        """Return everything about an adapter that the hot path needs, read now.
+
+        Raises: NotFound: no version of it is live.
+        """
+        view = self.catalogue.view(adapter)
+        if view is None:
+            raise no_adapter(adapter, self.adapters())
+        return view
+
+    def resolve(self, ref: ModelRef) -> Version:
+        """Return the version that a model name means now; a bare name is its `stable`.
+
+        Raises: NotFound: lists what exists; Quarantined.
+        """
+        view = self.catalogue.view(ref.adapter)
+        if view is None:
+            raise no_adapter(ref, self.adapters())
+        return view.resolve(ref)
+
+    def set_alias(
+        self, adapter: str, alias: str, number: int, *, who: str, why: str = "alias set"
+    ) -> AliasMove:
+        """Point an alias to a live version.
+
+        Raises: InvalidName: also for `canary`; NotFound; Quarantined; Conflict.
+        """
+        return moves.point(self.catalogue, adapter, alias, number, who=who, why=why)
+
+    def remove_alias(self, adapter: str, alias: str, *, who: str) -> AliasMove:
+        """Remove an alias; its history stays.
+
+        Raises: InvalidName; NotFound.
+        """
+        return moves.unset(self.catalogue, adapter, alias, who=who)
+
+    def promote(self, adapter: str, number: int, *, who: str) -> AliasMove:
+        """Point `stable` to a live version, at once.
+
+        Raises: NotFound; Quarantined; Conflict.
+        """
+        return moves.point(self.catalogue, adapter, STABLE, number, who=who, why="promote")
+
+    def rollback(self, adapter: str, *, who: str) -> AliasMove:
+        """Undo the last forward move of `stable`, at once; twice goes two back.
+
+        Raises: NotFound; Conflict: there is nothing to go back to.
+        """
+        return moves.roll_back(self.catalogue, adapter, who=who)
+
+    def delete(self, adapter: str, number: int, *, who: str) -> None:
+        """Put a tombstone on a version; its files stay until `gc`, its number is never used again.
+
+        Raises: NotFound; Conflict: an alias points to it.
+        """
+        moves.delete(self.catalogue, adapter, number, who=who)
+
+    def quarantine(self, adapter: str, number: int, reason: str, *, who: str) -> None:
+        """Forbid that a version is served; the first reason stays.
+
+        Raises: NotFound.
+        """
+        self.catalogue.require(adapter)
+        if number not in self.catalogue.live(adapter):
+            self.catalogue.require_version(adapter, number)
+        self.catalogue.quarantine.put(adapter, number, reason, who)
+        self.catalogue.mark(adapter)
+
+    def quarantined(self, adapter: str, number: int) -> str | None:
+        """Return why a version may not be served, None when it may."""
+        order = self.catalogue.quarantine.read(adapter, number)
+        return order.reason if order else None
+
+    def attest(
+        self, adapter: str, number: int, kind: str, body: Mapping[str, JsonValue], *, who: str
+    ) -> None:
+        """Append what was found out about a live version.
+
+        Raises: NotFound; InvalidName: for a kind that is not `[a-z][a-z0-9_]{0,31}`.
+        """
+        self.catalogue.require_version(adapter, number)
+        self.catalogue.attestations.add(adapter, number, kind, body, who)
+        self.catalogue.mark(adapter)
+
+    def attestations(self, adapter: str, number: int, kind: str | None = None) -> list[Attestation]:
+        """Return what was found out about a version, in order of time; of one kind, or all."""
+        return self.catalogue.attestations.read(adapter, number, kind)
+
+    def verify(self, adapter: str | None = None, number: int | None = None) -> list[VerifyResult]:
+        """Hash live versions again and quarantine those that are not as published.
+
+        Raises: NotFound.
+        """
+        names = self.adapters() if adapter is None else [self.catalogue.require(adapter)]
+        found: list[VerifyResult] = []
+        for name in names:
+            if number is not None and number not in self.catalogue.live(name):
+                self.catalogue.require_version(name, number)
+            numbers = self.catalogue.live(name) if number is None else [number]
+            found.extend(self._verify(name, each) for each in numbers)
+        return found
+
+    def verify_version(self, version: Version) -> None:
+        """Hash a version again before it is loaded.
+
+        Raises: Quarantined: it was quarantined before; InvalidAdapter: its files are not as published
+        (reason `digest`), and it is in quarantine now.
+        """
+        reason = self.quarantined(version.adapter, version.number)
+        if reason is not None:
+            raise Quarantined(version.name, f"is quarantined ({reason})", "choose another version")
+        problem = self.catalogue.versions.problem(version)
+        if problem is not None:
+            self.quarantine(version.adapter, version.number, problem, who="verify")
+            remedy = "register the adapter again from where it was trained"
+            raise InvalidAdapter(version.name, problem, remedy, reason="digest")
+
+    def history(self, adapter: str) -> list[AliasMove]:
+        """Return every move of every alias of an adapter, oldest first.
+
+        Raises: NotFound.
+        """
+        return history.history(self.catalogue, adapter)
+
+    def audit(self, since: float | None = None) -> Iterator[AuditEntry]:
+        """Yield every change from `since` (UNIX seconds) on, oldest first."""
+        yield from history.audit(self.catalogue, since)
+
+    def gc(self, *, apply: bool = False, now: float | None = None) -> GcReport:
+        """Trash what nothing uses and empty the trash of a day ago; a dry run unless `apply`.
+
+        Raises: CorruptStore, StorageFailed: something could not be read; nothing was moved then.
+        """
+        return collect.collect(self.catalogue, apply=apply, now=now)
+
+    def export(self, adapter: str, number: int, target: Path) -> None:
+        """Copy a version's files into the new folder `target`, verified first.
+
+        Raises: NotFound; InvalidAdapter: they are not as published; Conflict: `target` exists.
+        """
+        version = self.version(adapter, number)
+        problem = self.catalogue.versions.problem(version)
+        if problem is not None:
+            raise InvalidAdapter(version.name, problem, "choose another version", reason="digest")
+        try:
+            self.catalogue.versions.export(version, target.absolute())
+        except FileExistsError as error:
+            raise Conflict(str(target), "exists already", "choose a folder that does not exist") from error
+
+    def golden(self, adapter: str) -> bytes | None:
+        """Return the adapter's golden prompts (one JSON object per line), None when it has none."""
+        try:
+            return files.read(self.catalogue.root.adapter(adapter) / "golden.jsonl")
+        except FileNotFoundError:
+            return None
+
+    def beat(self, heartbeat: Heartbeat) -> None:
+        """Say that a replica lives and what it holds."""
+        self.catalogue.replicas.beat(heartbeat)
+
+    def replicas(self, now: float | None = None) -> list[tuple[Heartbeat, bool]]:
+        """Return every replica's last heartbeat and whether it lives (it beat within 10 seconds)."""
+        return self.catalogue.replicas.read(now)
+
+    def remove_replica(self, name: str) -> None:
+        """Forget a replica that ended."""
+        self.catalogue.replicas.remove(name)
+
+    def secret(self, name: str) -> bytes:
+        """Return the 32 random bytes called `name`, made by whoever asks first.
+
+        Raises: InvalidName; CorruptStore: the file has another size.
+        """
+        path = self.root / "keys" / self.catalogue.root.adapter(name).name
+        files.make_directory(path.parent, mode=0o700)
+        if not path.exists():
+            files.claim(path, secrets.token_bytes(32), mode=files.SECRET_MODE)
+        found = files.read(path)
+        if len(found) != 32:
+            raise CorruptStore(str(path), f"holds {len(found)} bytes, not 32", "remove it to make a new one")
+        return found
+
+    def _verify(self, adapter: str, number: int) -> VerifyResult:
+        try:
+            version = self.catalogue.versions.read(adapter, number)
+            problem = self.catalogue.versions.problem(version)
+        except CorruptStore as error:
+            problem = str(error)
+        if problem is not None:
+            self.quarantine(adapter, number, problem, who="verify")
+        return VerifyResult(f"{adapter}@{number}", problem is None, problem)

@@ -1,0 +1,205 @@
+"""Versions: immutable folders with a number, each described by its manifest.
+
+Owns `versions/<N>/` and `manifest.json`. Invariants: a version appears whole, by one rename; no number is
+given twice; a folder that is not exactly what its manifest lists is not a valid version.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry import files
+from registry.entry import Entry, encode
+from registry.errors import CorruptStore, StorageFailed
+from registry.records import FileEntry, Version
+from registry.root import Root
+
+MANIFEST = "manifest.json"
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a version's manifest says; it knows neither the version's number nor its place."""
+
+    adapter: str
+    digest: str
+    base_fingerprint: str
+    template_sha256: str | None
+    created: float
+    note: str
+    who: str
+    rank: int
+    target_modules: tuple[str, ...]
+    files: tuple[FileEntry, ...]
+
+    def encode(self) -> bytes:
+        """Return the bytes of `manifest.json`."""
+        return encode(
+            {
+                "format": 1,
+                "adapter": self.adapter,
+                "digest": self.digest,
+                "base_fingerprint": self.base_fingerprint,
+                "chat_template_sha256": self.template_sha256,
+                "created": self.created,
+                "note": self.note,
+                "who": self.who,
+                "rank": self.rank,
+                "target_modules": list(self.target_modules),
+                "files": [
+                    {"path": file.path, "size": file.size, "sha256": file.sha256} for file in self.files
+                ],
+            }
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read the manifest of the version in `folder`.
+
+        Raises: CorruptStore: also when it is missing; StorageFailed.
+        """
+        try:
+            entry = Entry.read(folder / MANIFEST)
+        except FileNotFoundError as error:
+            raise CorruptStore(str(folder / MANIFEST), "is missing", "restore it from a backup") from error
+        return cls(
+            adapter=entry.text("adapter"),
+            digest=entry.text("digest"),
+            base_fingerprint=entry.text("base_fingerprint"),
+            template_sha256=entry.optional_text("chat_template_sha256"),
+            created=entry.number("created"),
+            note=entry.text("note"),
+            who=entry.text("who"),
+            rank=entry.integer("rank"),
+            target_modules=entry.texts("target_modules"),
+            files=tuple(
+                FileEntry(file.text("path"), file.integer("size"), file.text("sha256"))
+                for file in entry.entries("files")
+            ),
+        )
+
+    def version(self, number: int, folder: Path) -> Version:
+        """Return the record of this version as `number` in `folder`."""
+        return Version(
+            adapter=self.adapter,
+            number=number,
+            digest=self.digest,
+            created=self.created,
+            note=self.note,
+            who=self.who,
+            rank=self.rank,
+            target_modules=self.target_modules,
+            size_bytes=sum(file.size for file in self.files),
+            files=self.files,
+            path=folder,
+        )
+
+
+class Versions:
+    """The version folders of every adapter of a root, deleted ones included until they are collected."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+
+    def numbers(self, adapter: str) -> list[int]:
+        """Return the numbers that have a folder, ascending."""
+        found = files.names(self._root.versions(adapter))
+        return sorted(int(name) for name in found if _NUMBER.fullmatch(name))
+
+    def read(self, adapter: str, number: int) -> Version:
+        """Return the record of a version that has a folder.
+
+        Raises: CorruptStore; StorageFailed.
+        """
+        folder = self._root.version(adapter, number)
+        manifest = Manifest.read(folder)
+        if manifest.adapter != adapter:
+            raise CorruptStore(str(folder), f"is a version of {manifest.adapter}, not of {adapter}")
+        return manifest.version(number, folder)
+
+    def publish(self, adapter: str, staged: Path, taken: Iterable[int]) -> int:
+        """Rename `staged` to the next free number, which is above all of `taken`, and return it.
+
+        Raises: StorageFailed: `staged` is then still there, and no empty folder.
+        """
+        folder = self._root.versions(adapter)
+        number = max([0, *taken, *self.numbers(adapter)]) + 1
+        try:
+            while True:
+                files.make_directory(folder)
+                try:
+                    files.publish_directory(staged, folder / str(number))
+                except FileExistsError:
+                    number += 1
+                except FileNotFoundError:
+                    # Another publisher failed and removed the folder that was still empty.
+                    if not staged.is_dir():
+                        raise
+                else:
+                    return number
+        except StorageFailed:
+            files.remove_empty(folder)
+            files.remove_empty(folder.parent)
+            raise
+
+    def problem(self, version: Version) -> str | None:
+        """Hash a version's files again and say what is not as published, None when all is.
+
+        Raises: StorageFailed: when the files could not be read at all, which proves nothing.
+        """
+        try:
+            self._root.contain(version.path)
+            manifest = Manifest.read(version.path)
+        except CorruptStore as error:
+            return error.fact
+        if manifest.digest != version.digest or _digest(manifest) != version.digest:
+            return f"the manifest no longer describes {version.digest}"
+        listed = {file.path for file in manifest.files}
+        with os.scandir(version.path) as entries:
+            extra = sorted({entry.name for entry in entries} - listed - {MANIFEST})
+        if extra:
+            return f"{extra[0]} is not in the manifest"
+        problems = (_file_problem(version.path, file) for file in manifest.files)
+        return next((problem for problem in problems if problem is not None), None)
+
+    def export(self, version: Version, target: Path) -> None:
+        """Copy a version's files (not the manifest) into the new folder `target`.
+
+        Raises: FileExistsError; StorageFailed: nothing is left behind then.
+        """
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            files.make_directory(temporary)
+            for file in version.files:
+                files.copy_new(version.path / file.path, temporary / file.path)
+            with contextlib.suppress(OSError):
+                target.rmdir()  # an empty folder is as good as none
+            files.move(temporary, target)
+        finally:
+            files.remove_tree(temporary)
+
+
+def _digest(manifest: Manifest) -> str:
+    from registry.adapter import digest
+
+    return digest(manifest.files, manifest.base_fingerprint, manifest.template_sha256)
+
+
+def _file_problem(folder: Path, file: FileEntry) -> str | None:
+    path = folder / file.path
+    if "/" in file.path or path.is_symlink():
+        return f"{file.path} is not a plain file of the version"
+    try:
+        size, sha256 = files.hash_file(path)
+    except FileNotFoundError:
+        return f"{file.path} is missing"
+    if (size, sha256) != (file.size, file.sha256):
+        published = f"published were {file.size} with {file.sha256}"
+        return f"{file.path} has {size} bytes with sha256 {sha256}, {published}"
+    return None

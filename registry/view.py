@@ -1,0 +1,263 @@
+"""The view: the whole registry in memory, for the hot path, and the watcher that keeps it up to date.
+
+Owns the snapshot, how a model name is resolved in it, and when the disk is read again. Invariants: a
+`View` never changes, a newer one takes its place; reading one touches no disk and no lock; a change by
+any process is seen within the polling interval, or within the sweep's period where its writer died
+before it could leave a mark.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from registry.errors import NotFound, Quarantined, WardrobeError
+from registry.names import CANARY, STABLE, ModelRef
+from registry.records import Version
+
+if TYPE_CHECKING:
+    from registry.store import Registry
+
+_logger = logging.getLogger(__name__)
+
+_LISTED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterView:
+    """One adapter: its live versions, present aliases, quarantine reasons, and which versions are proved.
+
+    A live version whose manifest cannot be read is in `quarantined` and not in `versions`.
+    """
+
+    name: str
+    versions: Mapping[int, Version]
+    aliases: Mapping[str, int]
+    quarantined: Mapping[int, str]
+    proved: frozenset[int]
+
+    def resolve(self, ref: ModelRef) -> Version:
+        """Return the version that `ref`, a name of this adapter, means now.
+
+        Raises: NotFound: lists what exists; Quarantined.
+        """
+        number = ref.version
+        if number is None:
+            alias = ref.alias or STABLE
+            number = self.aliases.get(alias)
+            if number is None:
+                raise self._no_alias(ref, alias)
+        reason = self.quarantined.get(number)
+        if reason is not None:
+            fact = f"{self.name}@{number} is quarantined ({reason})"
+            raise Quarantined(str(ref), fact, f"choose another version: {self._numbers()}", param="model")
+        version = self.versions.get(number)
+        if version is None:
+            raise self.no_version(number, str(ref))
+        return version
+
+    def no_version(self, number: int, subject: str = "") -> NotFound:
+        """Return the error that version `number` does not exist."""
+        name = f"{self.name}@{number}"
+        return NotFound(subject or name, f"there is no {name}", f"versions: {self._numbers()}", param="model")
+
+    def _no_alias(self, ref: ModelRef, alias: str) -> NotFound:
+        if alias == CANARY:
+            fact, remedy = "no rollout is open", f"ask for {self.name} or one of its versions"
+        elif ref.alias is None:
+            fact = f"has no {STABLE} version"
+            remedy = f"promote one (`wardrobe promote {self.name}@N`) or ask for {self.name}@N"
+        else:
+            fact, remedy = f"there is no alias {alias}", f"aliases: {_join(sorted(self.aliases))}"
+        return NotFound(str(ref), fact, f"{remedy}; versions: {self._numbers()}", param="model")
+
+    def _numbers(self) -> str:
+        return _join(str(number) for number in sorted(self.versions))
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A snapshot of every adapter; `generation` grows with every change."""
+
+    generation: int
+    adapters: Mapping[str, AdapterView]
+
+    def resolve(self, ref: ModelRef) -> Version:
+        """Return the version that `ref` means in this snapshot.
+
+        Raises: NotFound: lists what exists; Quarantined.
+        """
+        adapter = self.adapters.get(ref.adapter)
+        if adapter is None:
+            raise no_adapter(ref, self.adapters)
+        return adapter.resolve(ref)
+
+
+EMPTY = View(0, MappingProxyType({}))
+
+
+def no_adapter(ref: ModelRef | str, known: Iterable[str]) -> NotFound:
+    """Return the error that an adapter does not exist; `known` are those that do."""
+    fact = "there is no such adapter"
+    return NotFound(str(ref), fact, f"adapters: {_join(sorted(known))}", param="model")
+
+
+class Watcher:
+    """Keeps `view` up to date from a thread of its own.
+
+    Every `interval_seconds` it looks at one directory for marks of changes; and it reads all adapters
+    anew within `sweep_seconds`, a few at each look, for writers that died before their mark. An adapter
+    that cannot be read keeps its last view and is named in `problems`. `last_success` is the
+    `time.monotonic()` of the last look that could read the root.
+    """
+
+    def __init__(
+        self, registry: Registry, interval_seconds: float = 0.25, *, sweep_seconds: float = 30.0
+    ) -> None:
+        self.view: View = EMPTY
+        self.problems: Mapping[str, str] = MappingProxyType({})
+        self.last_success = -math.inf
+        self._catalogue = registry.catalogue
+        self._changes = registry.root / "changes"
+        self._interval_seconds = interval_seconds
+        self._looks_per_sweep = max(1.0, sweep_seconds / interval_seconds)
+        self._subscribers: list[Callable[[View], None]] = []
+        self._marks: dict[str, _Mark] = {}
+        self._folder_mark: _Mark | None = None
+        self._announced = EMPTY.generation
+        self._sweep: Iterator[str] = iter(())
+        self._sweep_size = 0
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def subscribe(self, callback: Callable[[View], None]) -> None:
+        """Have `callback(view)` called after each change, from the thread that found it."""
+        self._subscribers.append(callback)
+
+    def start(self) -> None:
+        """Read everything, then watch from a thread.
+
+        Raises: StorageFailed: the root cannot be read.
+        """
+        self.refresh()
+        self._thread = threading.Thread(target=self._run, name="wardrobe-watcher", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; `view` stays as it is."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def refresh(self) -> None:
+        """Read now what changed, and everything the first time; blocks for the disk.
+
+        Raises: StorageFailed: the root cannot be read.
+        """
+        with self._lock:
+            first = self._folder_mark is None
+            marked = self._look(always=True)
+            view = self._reread(self._catalogue.known() if first else marked)
+        self._announce(view)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval_seconds):
+            try:
+                with self._lock:
+                    view = self._reread([*self._look(always=False), *self._next_of_sweep()])
+            except (WardrobeError, OSError) as error:
+                # The root may be back at the next look; until then `last_success` tells how old `view` is.
+                self.problems = MappingProxyType({"": str(error)})
+            else:
+                self._announce(view)
+
+    def _look(self, *, always: bool) -> list[str]:
+        """Return the adapters with a new mark."""
+        mark = _mark(self._changes.stat())
+        if mark == self._folder_mark and not always:
+            return []
+        # A second change within one tick of the file system's clock leaves the folder's time as it is, so
+        # the look after a change lists the folder again.
+        self._folder_mark = mark if self._folder_mark == mark else _UNSETTLED
+        found = {}
+        with os.scandir(self._changes) as entries:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    with contextlib.suppress(FileNotFoundError):
+                        found[entry.name] = _mark(entry.stat(follow_symlinks=False))
+        marked = [name for name, mark in found.items() if self._marks.get(name) != mark]
+        self._marks = found
+        return marked
+
+    def _next_of_sweep(self) -> list[str]:
+        count = math.ceil(self._sweep_size / self._looks_per_sweep) or 1
+        names = list(itertools.islice(self._sweep, count))
+        if not names:
+            known = sorted({*self._catalogue.known(), *self.view.adapters})
+            self._sweep, self._sweep_size = iter(known), len(known)
+        return names
+
+    def _reread(self, names: Iterable[str]) -> View:
+        adapters = dict(self.view.adapters)
+        problems = {name: problem for name, problem in self.problems.items() if name}
+        changed = False
+        for name in dict.fromkeys(names):
+            before = adapters.get(name)
+            try:
+                after = self._catalogue.view(name, before)
+            except WardrobeError as error:
+                problems[name] = str(error)
+                continue
+            problems.pop(name, None)
+            if after != before:
+                changed = True
+                _put(adapters, name, after)
+            time.sleep(0)  # give way to the event loop between two adapters
+        self.problems = MappingProxyType(problems)
+        self.last_success = time.monotonic()
+        if changed:
+            self.view = View(self.view.generation + 1, MappingProxyType(adapters))
+        return self.view
+
+    def _announce(self, view: View) -> None:
+        if view.generation == self._announced:
+            return
+        self._announced = view.generation
+        for callback in self._subscribers:
+            try:
+                callback(view)
+            except Exception:
+                # One subscriber's fault must not blind the others, nor end the thread.
+                _logger.exception("a subscriber of the registry's watcher failed")
+
+
+_Mark = tuple[int, int]
+_UNSETTLED: _Mark = (-1, -1)
+
+
+def _mark(status: os.stat_result) -> _Mark:
+    return status.st_mtime_ns, status.st_ino
+
+
+def _put(adapters: dict[str, AdapterView], name: str, view: AdapterView | None) -> None:
+    if view is None:
+        adapters.pop(name, None)
+    else:
+        adapters[name] = view
+
+
+def _join(names: Iterable[str]) -> str:
+    found = list(names)
+    if len(found) > _LISTED:
+        return f"{', '.join(found[:_LISTED])} and {len(found) - _LISTED} more"
+    return ", ".join(found) or "none"
