@@ -238,9 +238,8 @@ def _embedded(folder: Path, names: frozenset[str], subject: str) -> str | None:
 
 
 def _read_small(path: Path, subject: str, *, cap_bytes: int = _TEXT_CAP_BYTES) -> bytes:
-    file, _ = open_regular(path, subject)
-    with file:
-        data = BufferedReader(file).read(cap_bytes + 1)
+    with BufferedReader(open_regular(path, subject)[0]) as file:
+        data = file.read(cap_bytes + 1)
     if len(data) > cap_bytes:
         fact = f"{path.name} is larger than {cap_bytes} bytes"
         raise InvalidAdapter(subject, fact, "shorten it, or delete it if it is not needed", reason="size")
