@@ -19,8 +19,8 @@ from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 
-from registry import files
-from registry.errors import CorruptStore, NotFound, UsageError
+from registry import disk, files
+from registry.errors import CorruptStore, NotFound, StorageFailed, UsageError
 
 PREFIX = "wardrobe"
 SECRET_BYTES = 32
@@ -93,8 +93,8 @@ class KeyStore:
         expires = None if lifetime_seconds is None else now + lifetime_seconds
         info = KeyInfo(secrets.token_hex(_ID_BYTES), granted, note, who, now, expires)
         token = f"{PREFIX}_{info.id}_{secrets.token_urlsafe(SECRET_BYTES)}"
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files.write_new(self._path(info.id), _encode(_Entry(info, _hash(token))), mode=0o600)
+        files.make_directory(self._folder, mode=0o700)
+        self._write(_Entry(info, _hash(token)))
         return info, token
 
     def list(self) -> list[KeyInfo]:
@@ -118,7 +118,7 @@ class KeyStore:
         if entry.info.revoked is not None:
             return entry.info
         revoked = replace(entry.info, revoked=self._clock())
-        files.replace(path, _encode(_Entry(revoked, entry.token_sha256)), mode=0o600)
+        self._write(_Entry(revoked, entry.token_sha256))
         return revoked
 
     def in_use(self) -> bool:
@@ -127,6 +127,9 @@ class KeyStore:
 
     def _path(self, key_id: str) -> Path:
         return self._folder / f"{key_id}.json"
+
+    def _write(self, entry: _Entry) -> None:
+        files.replace(self._path(entry.info.id), _encode(entry), mode=files.SECRET_MODE)
 
 
 class KeyRing:
@@ -162,12 +165,15 @@ class KeyRing:
     def refresh(self) -> bool:
         """Read the keys again if their folder has changed (else one `stat`); return whether it was read.
 
-        Raises: OSError: when the folder cannot be read; the keys known so far stay in force.
+        Raises: StorageFailed: the folder cannot be read; the keys known so far stay in force.
         """
         try:
             found = self._folder.stat()
         except FileNotFoundError:
             return False
+        except OSError as error:
+            fact = f"the keys cannot be read ({error.strerror})"
+            raise StorageFailed(str(self._folder), fact, "check the mount and its rights") from error
         stamp = (found.st_ino, found.st_mtime_ns)
         if stamp == self._stamp and self._settled:
             return False
@@ -186,7 +192,7 @@ def keys_folder(root: Path) -> Path:
 
 
 def _key_files(folder: Path) -> list[Path]:
-    names = files.names(folder)
+    names = disk.names(folder)
     return [folder / name for name in names if name.endswith(".json") and _ID.fullmatch(name[:-5])]
 
 
@@ -211,7 +217,7 @@ def _encode(entry: _Entry) -> bytes:
 
 def _read(path: Path) -> _Entry:
     try:
-        fields = json.loads(path.read_bytes())
+        fields = json.loads(disk.read(path))
         info = KeyInfo(
             id=path.stem,
             scopes=frozenset(Scope(name) for name in fields["scopes"]),
@@ -230,7 +236,7 @@ def _read(path: Path) -> _Entry:
 def _read_or_none(path: Path) -> _Entry | None:
     try:
         return _read(path)
-    except CorruptStore:
+    except (CorruptStore, FileNotFoundError):
         # It lets nobody in; `wardrobe keys list` names it.
         return None
 
