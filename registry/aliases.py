@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry import files
+from registry import disk, files
 from registry.entry import Entry, encode_claim
 from registry.errors import CorruptStore, InvalidName
 from registry.names import check_alias_name
@@ -33,13 +33,14 @@ class Target:
 class Aliases:
     """The alias logs of every adapter of a root."""
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, clock: Callable[[], float] = time.time) -> None:
         self._root = root
+        self._clock = clock
 
     def names(self, adapter: str) -> list[str]:
         """Return the aliases that have a log, sorted."""
         found = []
-        for name in files.names(self._root.adapter(adapter) / "aliases"):
+        for name in disk.names(self._root.adapter(adapter) / "aliases"):
             try:
                 found.append(check_alias_name(name))
             except InvalidName:
@@ -52,7 +53,7 @@ class Aliases:
         Raises: CorruptStore; StorageFailed.
         """
         folder = self._root.alias(adapter, alias)
-        return [_read(folder, adapter, alias, seq) for seq in files.entry_numbers(folder)]
+        return [_read(folder, adapter, alias, seq) for seq in disk.entry_numbers(folder)]
 
     def last(self, adapter: str, alias: str) -> AliasMove | None:
         """Return the present move of an alias, None where it was never set.
@@ -60,7 +61,7 @@ class Aliases:
         Raises: CorruptStore; StorageFailed.
         """
         folder = self._root.alias(adapter, alias)
-        numbers = files.entry_numbers(folder)
+        numbers = disk.entry_numbers(folder)
         return _read(folder, adapter, alias, numbers[-1]) if numbers else None
 
     def pointers(self, adapter: str) -> dict[str, int]:
@@ -100,7 +101,7 @@ class Aliases:
                 digest=target.digest,
                 who=who,
                 why=target.why,
-                at=time.time(),
+                at=self._clock(),
                 restores=target.restores,
             )
             return _encode(made)
@@ -120,9 +121,9 @@ def undo_target(log: Sequence[AliasMove], usable: Collection[int]) -> AliasMove 
     """
     stack: list[AliasMove] = []
     for move in log:
-        if move.restores is not None:
-            while stack and stack[-1].seq != move.restores:
-                stack.pop()
+        depth = next((n for n, earlier in enumerate(stack, 1) if earlier.seq == move.restores), None)
+        if depth is not None:
+            del stack[depth:]
         elif not stack or stack[-1].version != move.version:
             stack.append(move)
     current = log[-1].version if log else None

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry import files
+from registry import disk, files
 from registry.entry import Entry, encode_claim
 from registry.errors import InvalidName
 from registry.records import Attestation
@@ -30,8 +30,9 @@ _FILE = re.compile(r"([a-z][a-z0-9_]{0,31})-([1-9][0-9]*)\.json")
 class Attestations:
     """The attestations of every version of a root."""
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, clock: Callable[[], float] = time.time) -> None:
         self._root = root
+        self._clock = clock
 
     def add(self, adapter: str, number: int, kind: str, body: Mapping[str, JsonValue], who: str) -> int:
         """Append an attestation and return its seq within its kind.
@@ -40,7 +41,7 @@ class Attestations:
         """
         if _KIND.fullmatch(kind) is None:
             raise InvalidName(repr(kind), "is not a kind of attestation", "use a-z, 0-9 and _")
-        at = time.time()
+        at = self._clock()
 
         def build(seq: int) -> bytes:
             return encode_claim({"kind": kind, "seq": seq, "who": who, "at": at, "body": dict(body)})
@@ -54,7 +55,7 @@ class Attestations:
         """
         folder = self._folder(adapter, number)
         found = []
-        for name in files.names(folder):
+        for name in disk.names(folder):
             match = _FILE.fullmatch(name)
             if match is not None and kind in {None, match[1]}:
                 entry = Entry.read(folder / name)
@@ -68,7 +69,7 @@ class Attestations:
     def numbers(self, adapter: str) -> list[int]:
         """Return the versions that have attestations, ascending."""
         folder = self._root.adapter(adapter) / "attestations"
-        return sorted(int(name) for name in files.names(folder) if name.isdigit())
+        return sorted(int(name) for name in disk.names(folder) if name.isdigit())
 
     def proved(self, adapter: str, number: int) -> bool:
         """Return whether a replica has proved the version (a `proof` whose body says `passed: true`)."""

@@ -7,10 +7,11 @@ Owns the question which versions are live (a folder, and no tombstone that count
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from registry import files
+from registry import disk, files
 from registry.aliases import Aliases
 from registry.attestations import Attestations
 from registry.errors import CorruptStore, InvalidName, StorageFailed
@@ -27,19 +28,20 @@ from registry.view import AdapterView, no_adapter
 class Catalogue:
     """The parts of one root, and what only all of them together can tell."""
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, clock: Callable[[], float] = time.time) -> None:
         self.root = root
+        self.clock = clock
         self.versions = Versions(root)
-        self.aliases = Aliases(root)
-        self.tombstones = Tombstones(root)
-        self.quarantine = Quarantine(root)
-        self.attestations = Attestations(root)
-        self.replicas = Replicas(root)
+        self.aliases = Aliases(root, clock)
+        self.tombstones = Tombstones(root, clock)
+        self.quarantine = Quarantine(root, clock)
+        self.attestations = Attestations(root, clock)
+        self.replicas = Replicas(root, clock)
 
     def known(self) -> list[str]:
         """Return every adapter that has a folder, sorted; it may never have had a version."""
         found = []
-        for name in files.names(self.root.adapters):
+        for name in disk.names(self.root.adapters):
             with contextlib.suppress(InvalidName):
                 found.append(check_adapter_name(name))
         return found

@@ -16,11 +16,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from registry import files
+from registry import disk, files
 from registry.catalogue import Catalogue
 from registry.records import GcReport
 
 DAY_SECONDS = 86_400.0
+# A replica that hangs may come back with what it holds; after a day it has to load anew.
+HANGING_SECONDS = DAY_SECONDS
+# A delete that is at work looks for aliases within milliseconds of its tombstone.
+INTERRUPTED_SECONDS = 3_600.0
 _TRASHED_VERSION = re.compile(r"([0-9]+)\.([a-z0-9][a-z0-9._-]{0,62})@([1-9][0-9]{0,8})\.[0-9a-f]{8}")
 _TRASHED = re.compile(r"([0-9]+)\..+")
 
@@ -33,6 +37,7 @@ class _Plan:
     abandoned: list[Path] = field(default_factory=list)
     expired: list[Path] = field(default_factory=list)
     rescued: list[tuple[Path, str, int]] = field(default_factory=list)
+    interrupted: list[tuple[str, int]] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
 
 
@@ -43,11 +48,14 @@ def collect(catalogue: Catalogue, *, apply: bool, now: float | None = None) -> G
 
     Raises: CorruptStore, StorageFailed: a reason to keep something could not be read; nothing was moved.
     """
-    at = time.time() if now is None else now
+    at = catalogue.clock() if now is None else now
     plan = _plan(catalogue, at)
     trashed, emptied = [], []
     for item, adapter, number in plan.rescued:
         _put_back(catalogue, item, adapter, number, apply=apply)
+    for adapter, number in plan.interrupted if apply else ():
+        catalogue.tombstones.take_back(adapter, number)
+        catalogue.mark(adapter)
     for adapter, number in plan.versions:
         if not apply or _trash_version(catalogue, adapter, number, at):
             trashed.append(f"{adapter}@{number}")
@@ -64,7 +72,7 @@ def collect(catalogue: Catalogue, *, apply: bool, now: float | None = None) -> G
     return GcReport(tuple(trashed), tuple(emptied), dict(sorted(plan.kept.items())))
 
 
-def reason_to_keep(catalogue: Catalogue, adapter: str, number: int) -> str | None:
+def reason_to_keep(catalogue: Catalogue, adapter: str, number: int, now: float) -> str | None:
     """Say what still uses a deleted version, None when nothing does.
 
     Raises: CorruptStore, StorageFailed: when that cannot be told.
@@ -72,11 +80,10 @@ def reason_to_keep(catalogue: Catalogue, adapter: str, number: int) -> str | Non
     for alias, pointed in sorted(catalogue.aliases.pointers(adapter).items()):
         if pointed == number:
             return f"alias {alias} points to it"
-    # Every heartbeat counts, live or not: a replica that hangs may come back with what it holds.
-    for beat, _ in catalogue.replicas.read():
+    for beat in catalogue.replicas.within(HANGING_SECONDS, now):
         if f"{adapter}@{number}" in beat.resident:
             return f"resident in replica {beat.replica}"
-    if files.names(catalogue.root.path / "rollouts" / adapter):
+    if disk.names(catalogue.root.path / "rollouts" / adapter):
         return "its adapter has a rollout log"
     return None
 
@@ -87,14 +94,23 @@ def _plan(catalogue: Catalogue, now: float) -> _Plan:
         folders = set(catalogue.versions.numbers(adapter))
         for number in catalogue.tombstones.numbers(adapter):
             if number in folders:
-                reason = reason_to_keep(catalogue, adapter, number)
+                reason = reason_to_keep(catalogue, adapter, number, now)
                 if reason is None:
                     plan.versions.append((adapter, number))
-                else:
-                    plan.kept[f"{adapter}@{number}"] = reason
+                    continue
+                plan.kept[f"{adapter}@{number}"] = reason
+                if _is_interrupted(catalogue, adapter, number, now):
+                    plan.interrupted.append((adapter, number))
     plan.abandoned.extend(_abandoned(catalogue.root.path, now))
     _plan_trash(catalogue, plan, now)
     return plan
+
+
+def _is_interrupted(catalogue: Catalogue, adapter: str, number: int, now: float) -> bool:
+    """Tell a delete that was killed before it could take its tombstone back."""
+    tombstone = catalogue.tombstones.read(adapter, number)
+    aliased = number in catalogue.aliases.pointers(adapter).values()
+    return tombstone is not None and aliased and now - tombstone.at >= INTERRUPTED_SECONDS
 
 
 def _plan_trash(catalogue: Catalogue, plan: _Plan, now: float) -> None:
@@ -112,8 +128,8 @@ def _plan_trash(catalogue: Catalogue, plan: _Plan, now: float) -> None:
 
 
 def _trash_items(root: Path) -> Iterator[Path]:
-    for date in files.names(root / "trash"):
-        for name in files.names(root / "trash" / date):
+    for date in disk.names(root / "trash"):
+        for name in disk.names(root / "trash" / date):
             yield root / "trash" / date / name
 
 
@@ -124,7 +140,7 @@ def _trash_version(catalogue: Catalogue, adapter: str, number: int, now: float) 
         )
     except FileNotFoundError:
         return False  # another collector was faster
-    if reason_to_keep(catalogue, adapter, number) is not None:
+    if reason_to_keep(catalogue, adapter, number, now) is not None:
         _put_back(catalogue, item, adapter, number, apply=True)
         return False
     catalogue.mark(adapter)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Never
 
-from registry import files
+from registry import disk
 from registry.errors import CorruptStore
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Entry:
 
         Raises: FileNotFoundError; CorruptStore; StorageFailed.
         """
-        return cls.parse(path, files.read(path))
+        return cls.parse(path, disk.read(path))
 
     def text(self, key: str) -> str:
         """Return a string."""

@@ -2,7 +2,7 @@
 
 Owns temporary names, fsync, rename, link and trash; knows nothing of adapters. Invariant: a reader sees
 the old state or the new one, whatever step the writer died at; a name that begins with a dot is
-unfinished work and no reader looks at it. Errors of the file system leave here as `StorageFailed`.
+unfinished work and no reader looks at it. `registry.disk` reads what this module writes.
 
 `watch_steps` is the seam of the crash tests: the callback runs before every mutating step, and may kill
 the process there or raise an `OSError` in place of the step.
@@ -13,31 +13,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import io
 import os
-import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
-from registry.errors import StorageFailed
+from registry.disk import ENTRY_FILE, entry_numbers, explained, open_plain, read
+from registry.disk import names as names  # noqa: PLC0414 - until keys.py reads by disk
 
-ENTRY_FILE = "entry.json"
 PUBLIC_MODE = 0o444
 SECRET_MODE = 0o600
 _CHUNK_BYTES = 1024 * 1024
 # What a file system answers that has no hard links.
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR})
-_REMEDIES = {
-    errno.ENOSPC: "free space on the disk (`wardrobe gc --apply` helps) and try again",
-    errno.EDQUOT: "raise the quota or free space and try again",
-    errno.EACCES: "run as the owner of the root, or give this user write permission",
-    errno.EROFS: "mount the root for writing",
-}
-
 _on_step: ContextVar[Callable[[str], None] | None] = ContextVar("on_step", default=None)
 
 
@@ -66,7 +57,7 @@ def make_directory(path: Path, *, mode: int = 0o777) -> None:
     if path.is_dir():
         return
     make_directory(path.parent)
-    with _explained(path):
+    with explained(path):
         step(f"mkdir {path.name}")
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=mode)
@@ -78,7 +69,7 @@ def stage(path: Path, data: bytes) -> None:
 
     Raises: FileExistsError; StorageFailed.
     """
-    with _explained(path):
+    with explained(path):
         step(f"write {path.name}")
         _write(path, data, 0o644)
 
@@ -89,7 +80,7 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     Raises: FileExistsError; StorageFailed.
     """
     temporary = _temporary(path)
-    with _explained(path), _removed_at_end(temporary):
+    with explained(path), _removed_at_end(temporary):
         step(f"write temporary of {path.name}")
         _write(temporary, data, mode)
         step(f"link {path.name}")
@@ -109,7 +100,7 @@ def copy_new(source: Path, target: Path, *, mode: int = 0o644) -> tuple[int, str
     """
     digest = hashlib.sha256()
     size = 0
-    with _explained(target), _open_plain(source) as reader:
+    with explained(target), open_plain(source) as reader:
         step(f"copy {target.name}")
         with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as writer:
             while chunk := reader.read(_CHUNK_BYTES):
@@ -127,7 +118,7 @@ def replace(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True)
     Raises: StorageFailed: the old content is then still there.
     """
     temporary = _temporary(path)
-    with _explained(path), _removed_at_end(temporary):
+    with explained(path), _removed_at_end(temporary):
         step(f"write temporary of {path.name}")
         _write(temporary, data, mode, durable=durable)
         step(f"rename to {path.name}")
@@ -142,7 +133,7 @@ def touch(path: Path) -> None:
     Raises: StorageFailed.
     """
     temporary = _temporary(path)
-    with _explained(path), _removed_at_end(temporary):
+    with explained(path), _removed_at_end(temporary):
         step(f"write temporary of {path.name}")
         _write(temporary, b"", 0o644, durable=False)
         # The kernel stamps by its tick (4 ms), within which two changes would look like one.
@@ -162,7 +153,7 @@ def claim(path: Path, data: bytes, *, mode: int = PUBLIC_MODE) -> bool:
     Raises: StorageFailed.
     """
     temporary = _temporary(path)
-    with _explained(path), _removed_at_end(temporary):
+    with explained(path), _removed_at_end(temporary):
         step(f"write temporary of {path.name}")
         _write(temporary, data, mode)
         try:
@@ -197,62 +188,12 @@ def append_entry(
             return seq
 
 
-def entry_numbers(directory: Path, *, prefix: str = "") -> list[int]:
-    """Return the numbers of the entries `<prefix><number>.json`, ascending; none where nothing is.
-
-    Raises: StorageFailed.
-    """
-    found = []
-    for name in names(directory):
-        if name.startswith(prefix) and name.endswith(".json"):
-            number = name[len(prefix) : -len(".json")]
-            if number.isdigit() and not number.startswith("0"):
-                found.append(int(number))
-    return sorted(found)
-
-
-def names(directory: Path) -> list[str]:
-    """Return the finished names in `directory`, sorted; none where it does not exist.
-
-    Raises: StorageFailed.
-    """
-    try:
-        with _explained(directory), os.scandir(directory) as entries:
-            return sorted(entry.name for entry in entries if not entry.name.startswith("."))
-    except FileNotFoundError:
-        return []
-
-
-def read(path: Path) -> bytes:
-    """Return the content of a file or of an entry; a symlink is refused.
-
-    Raises: FileNotFoundError; StorageFailed.
-    """
-    with _explained(path):
-        try:
-            with _open_plain(path) as file:
-                return file.read()
-        except IsADirectoryError:
-            with _open_plain(path / ENTRY_FILE) as file:
-                return file.read()
-
-
-def hash_file(path: Path) -> tuple[int, str]:
-    """Return the size and hex sha256 of a plain file; a symlink is refused.
-
-    Raises: FileNotFoundError; StorageFailed.
-    """
-    with _explained(path), _open_plain(path) as file:
-        digest = hashlib.file_digest(file, "sha256")
-        return file.tell(), digest.hexdigest()
-
-
 def publish_directory(staged: Path, target: Path) -> None:
     """Rename the finished folder `staged` to `target`, then make it read-only.
 
     Raises: FileExistsError: when `target` exists; StorageFailed.
     """
-    with _explained(target):
+    with explained(target):
         sync_directory(staged)
         move(staged, target)
         # Only now: a folder without write permission cannot be renamed by its owner.
@@ -268,7 +209,7 @@ def move(source: Path, target: Path) -> None:
 
     Raises: FileExistsError: when `target` exists; FileNotFoundError; StorageFailed.
     """
-    with _explained(target):
+    with explained(target):
         if os.path.lexists(target):
             # A rename onto an EMPTY directory would silently succeed.
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
@@ -286,7 +227,7 @@ def remove(path: Path) -> None:
 
     Raises: StorageFailed.
     """
-    with _explained(path), contextlib.suppress(FileNotFoundError):
+    with explained(path), contextlib.suppress(FileNotFoundError):
         step(f"unlink {path.name}")
         try:
             path.unlink()
@@ -302,7 +243,7 @@ def remove_tree(path: Path) -> None:
 
     Raises: StorageFailed.
     """
-    with _explained(path), contextlib.suppress(FileNotFoundError):
+    with explained(path), contextlib.suppress(FileNotFoundError):
         if path.is_dir() and not path.is_symlink():
             path.chmod(0o755)
             for inner in path.iterdir():
@@ -369,17 +310,6 @@ def _write(path: Path, data: bytes, mode: int, *, durable: bool = True) -> None:
 
 
 @contextlib.contextmanager
-def _open_plain(path: Path) -> Iterator[io.BufferedReader]:
-    # O_NONBLOCK: opening a pipe that somebody left here must not wait for its other end.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    with os.fdopen(descriptor, "rb") as file:
-        yield file
-
-
-@contextlib.contextmanager
 def _removed_at_end(path: Path) -> Iterator[None]:
     try:
         yield
@@ -387,15 +317,3 @@ def _removed_at_end(path: Path) -> Iterator[None]:
         with contextlib.suppress(FileNotFoundError):
             step(f"unlink {path.name.rpartition('.')[0]}")
             path.unlink()
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, FileNotFoundError | FileExistsError):
-            raise
-        reason = error.strerror or str(error)
-        remedy = _REMEDIES.get(error.errno or 0, "check the disk and the mount")
-        raise StorageFailed(str(path), f"the file system refused ({reason})", remedy) from error

@@ -34,10 +34,14 @@ def audit(catalogue: Catalogue, since: float | None = None) -> list[AuditEntry]:
 
 
 def _moves(catalogue: Catalogue, adapter: str) -> list[AliasMove]:
-    moves = [
-        move for alias in catalogue.aliases.names(adapter) for move in catalogue.aliases.log(adapter, alias)
-    ]
-    return sorted(moves, key=lambda move: (move.at, move.alias, move.seq))
+    found: list[tuple[float, str, int, AliasMove]] = []
+    for alias in catalogue.aliases.names(adapter):
+        latest = 0.0
+        for move in catalogue.aliases.log(adapter, alias):
+            # The log's own order stands, also where the writers' clocks disagree.
+            latest = max(latest, move.at)
+            found.append((latest, alias, move.seq, move))
+    return [move for *_, move in sorted(found, key=lambda item: item[:3])]
 
 
 def _audit_adapter(catalogue: Catalogue, adapter: str) -> Iterator[AuditEntry]:

@@ -41,8 +41,10 @@ def point(catalogue: Catalogue, adapter: str, alias: str, number: int, *, who: s
         present = log[-1] if log and log[-1].version == number else None
         return None if present else Target(number, version.digest, why)
 
-    move = catalogue.aliases.append(adapter, alias, decide, who) or present
-    assert move is not None
+    move = catalogue.aliases.append(adapter, alias, decide, who)
+    if move is None:
+        assert present is not None
+        return present
     _step_back_if_deleted(catalogue, move, who)
     catalogue.mark(adapter)
     return move
@@ -73,8 +75,8 @@ def roll_back(catalogue: Catalogue, adapter: str, *, who: str) -> AliasMove:
     catalogue.require(adapter)
 
     def decide(log: Sequence[AliasMove]) -> Target:
-        usable = set(catalogue.live(adapter)) - set(catalogue.quarantine.reasons(adapter))
-        target = undo_target(log, usable)
+        barred = {*catalogue.tombstones.numbers(adapter), *catalogue.quarantine.reasons(adapter)}
+        target = undo_target(log, set(catalogue.versions.numbers(adapter)) - barred)
         if target is None:
             raise Conflict(
                 f"{adapter}@{STABLE}",
@@ -113,8 +115,9 @@ def delete(catalogue: Catalogue, adapter: str, number: int, *, who: str) -> None
 def _require_servable(catalogue: Catalogue, adapter: str, number: int) -> Version:
     version = catalogue.require_version(adapter, number)
     if catalogue.tombstones.exists(adapter, number):
-        # Void, or about to be: another alias points to it. One that is to be deleted gets no more.
-        raise Conflict(version.name, "is being deleted", "try again")
+        # Void, because another alias points to it: a delete is at work, or was killed at work.
+        remedy = "try again; `wardrobe gc --apply` forgets a delete that was interrupted an hour ago"
+        raise Conflict(version.name, "is being deleted", remedy)
     order = catalogue.quarantine.read(adapter, number)
     if order is not None:
         raise Quarantined(version.name, f"is quarantined ({order.reason})", "choose another version")

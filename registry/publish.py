@@ -8,7 +8,6 @@ the same content again; a failure leaves nothing in `staging/`.
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -154,7 +153,7 @@ def _manifest(catalogue: Catalogue, order: Order, inspected: InspectedAdapter) -
         digest=inspected.digest,
         base_fingerprint=catalogue.root.base.fingerprint,
         template_sha256=inspected.template_sha256,
-        created=time.time(),
+        created=catalogue.clock(),
         note=order.note,
         who=order.who,
         rank=inspected.rank,

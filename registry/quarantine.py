@@ -7,11 +7,12 @@ content may be published again under a new number).
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry import files
+from registry import disk, files
 from registry.entry import Entry, encode_claim
 from registry.root import Root
 
@@ -32,15 +33,16 @@ class Order:
 class Quarantine:
     """The quarantined versions of every adapter of a root."""
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, clock: Callable[[], float] = time.time) -> None:
         self._root = root
+        self._clock = clock
 
     def orders(self, adapter: str) -> list[Order]:
         """Return every order of an adapter by number.
 
         Raises: CorruptStore; StorageFailed.
         """
-        found = [self.read(adapter, number) for number in files.entry_numbers(self._folder(adapter))]
+        found = [self.read(adapter, number) for number in disk.entry_numbers(self._folder(adapter))]
         return [order for order in found if order is not None]
 
     def reasons(self, adapter: str) -> dict[int, str]:
@@ -60,7 +62,7 @@ class Quarantine:
 
     def put(self, adapter: str, number: int, reason: str, who: str) -> bool:
         """Write the order; False when there is one already, whose reason then stays."""
-        fields: dict[str, JsonValue] = {"version": number, "reason": reason, "who": who, "at": time.time()}
+        fields: dict[str, JsonValue] = {"version": number, "reason": reason, "who": who, "at": self._clock()}
         files.make_directory(self._folder(adapter))
         return files.claim(self._path(adapter, number), encode_claim(fields))
 

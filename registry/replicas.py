@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from registry import files
+from registry import disk, files
 from registry.entry import Entry, encode
 from registry.errors import InvalidName
 from registry.records import Heartbeat
@@ -30,7 +31,8 @@ class _Sighting:
 class Replicas:
     """The heartbeats in a root; remembers what it saw, so that a dead replica is told from a slow clock."""
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._folder = root.path / "replicas"
         self._seen: dict[str, _Sighting] = {}
 
@@ -51,21 +53,31 @@ class Replicas:
 
         Raises: CorruptStore; StorageFailed.
         """
-        at = time.time() if now is None else now
-        found = []
-        for name in files.names(self._folder):
-            if name.endswith(".json"):
-                try:
-                    found.append(self._read_one(self._folder / name, at))
-                except FileNotFoundError:
-                    continue  # removed between the listing and the reading
-        return found
+        at = self._clock() if now is None else now
+        return [(beat, age <= LIVE_SECONDS) for beat, age in self._aged(at)]
+
+    def within(self, seconds: float, now: float) -> list[Heartbeat]:
+        """Return the heartbeats that changed within `seconds` before `now`.
+
+        Raises: CorruptStore; StorageFailed.
+        """
+        return [beat for beat, age in self._aged(now) if age <= seconds]
 
     def remove(self, replica: str) -> None:
         """Forget a replica; one that is not there is no error."""
         files.remove(self._path(replica))
 
-    def _read_one(self, path: Path, now: float) -> tuple[Heartbeat, bool]:
+    def _aged(self, now: float) -> list[tuple[Heartbeat, float]]:
+        found = []
+        for name in disk.names(self._folder):
+            if name.endswith(".json"):
+                try:
+                    found.append(self._read_one(self._folder / name, now))
+                except FileNotFoundError:
+                    continue  # removed between the listing and the reading
+        return found
+
+    def _read_one(self, path: Path, now: float) -> tuple[Heartbeat, float]:
         status = path.stat()
         entry = Entry.read(path)
         mark = (status.st_mtime_ns, status.st_ino)
@@ -75,7 +87,7 @@ class Replicas:
         elif seen.mark != mark:
             seen = _Sighting(mark, now)
         self._seen[path.name] = seen
-        return _parse(entry), now - seen.changed_at <= LIVE_SECONDS
+        return _parse(entry), now - seen.changed_at
 
     def _path(self, replica: str) -> Path:
         if _NAME.fullmatch(replica) is None:

@@ -7,14 +7,15 @@ last, so a folder with it is a whole root; every path handed out lies inside the
 
 from __future__ import annotations
 
+import contextlib
 import tomllib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry import files
+from registry import disk, files
 from registry.entry import Entry, encode, encode_claim
-from registry.errors import Conflict, CorruptStore, NotFound, UsageError
+from registry.errors import Conflict, CorruptStore, NotFound, StorageFailed, UsageError
 from registry.mount import self_test
 from registry.names import check_adapter_name, check_alias_name
 from registry.records import BaseModel, Limits
@@ -48,6 +49,9 @@ class Root:
                 str(path), "is not a Wardrobe root", "run `wardrobe init --base PATH`", param="root"
             )
         _check_layout(path / LAYOUT)
+        # Backups leave out empty folders; a root that may only be read does without them.
+        with contextlib.suppress(StorageFailed):
+            _make_folders(path)
         self_test(path / "staging")
         return _read_root(path)
 
@@ -63,8 +67,7 @@ class Root:
         path = path.resolve()
         if (path / LAYOUT).exists():
             return _reopen(cls.open(path), base, limits)
-        for folder in FOLDERS:
-            files.make_directory(path / folder, mode=0o700 if folder == "keys" else 0o777)
+        _make_folders(path)
         self_test(path / "staging")
         files.replace(path / BASE, _encode_base(base))
         files.replace(path / SETTINGS, _encode_settings(base, limits))
@@ -113,6 +116,11 @@ class Root:
         return path
 
 
+def _make_folders(path: Path) -> None:
+    for folder in FOLDERS:
+        files.make_directory(path / folder, mode=0o700 if folder == "keys" else 0o777)
+
+
 def _check_layout(path: Path) -> None:
     layout = Entry.read(path)
     if layout.text("format") != FORMAT:
@@ -138,7 +146,7 @@ def _read_root(path: Path) -> Root:
 
 def _read_settings(path: Path) -> Entry:
     try:
-        parsed = tomllib.loads(files.read(path).decode())
+        parsed = tomllib.loads(disk.read(path).decode())
     except FileNotFoundError as error:
         raise CorruptStore(str(path), "is missing", "restore it from a backup") from error
     except ValueError as error:

@@ -7,11 +7,12 @@ from any number of processes at once. `who` names the person or program that sig
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry import collect, files, history, moves, publish
+from registry import collect, disk, files, history, moves, publish
 from registry.catalogue import Catalogue
 from registry.errors import Conflict, CorruptStore, InvalidAdapter, Quarantined
 from registry.names import STABLE, ModelRef
@@ -38,8 +39,14 @@ if TYPE_CHECKING:
 class Registry:
     """An opened root."""
 
-    def __init__(self, root: Root, *, inspector: publish.Inspector = publish.inspect) -> None:
-        self.catalogue = Catalogue(root)
+    def __init__(
+        self,
+        root: Root,
+        *,
+        inspector: publish.Inspector = publish.inspect,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.catalogue = Catalogue(root, clock)
         self.root: Path = root.path
         self.base: BaseModel = root.base
         self.limits: Limits = root.limits
@@ -275,7 +282,7 @@ class Registry:
     def golden(self, adapter: str) -> bytes | None:
         """Return the adapter's golden prompts (one JSON object per line), None when it has none."""
         try:
-            return files.read(self.catalogue.root.adapter(adapter) / "golden.jsonl")
+            return disk.read(self.catalogue.root.adapter(adapter) / "golden.jsonl")
         except FileNotFoundError:
             return None
 
@@ -300,7 +307,7 @@ class Registry:
         files.make_directory(path.parent, mode=0o700)
         if not path.exists():
             files.claim(path, secrets.token_bytes(32), mode=files.SECRET_MODE)
-        found = files.read(path)
+        found = disk.read(path)
         if len(found) != 32:
             raise CorruptStore(str(path), f"holds {len(found)} bytes, not 32", "remove it to make a new one")
         return found

@@ -8,12 +8,12 @@ alias after its write takes the tombstone back; only a crash in between leaves o
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry import files
+from registry import disk, files
 from registry.entry import Entry, encode_claim
 from registry.records import Version
 from registry.root import Root
@@ -41,12 +41,13 @@ class Tombstone:
 class Tombstones:
     """The tombstones of every adapter of a root."""
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, clock: Callable[[], float] = time.time) -> None:
         self._root = root
+        self._clock = clock
 
     def numbers(self, adapter: str) -> list[int]:
         """Return every number with a tombstone, void ones included, ascending."""
-        return files.entry_numbers(self._folder(adapter))
+        return disk.entry_numbers(self._folder(adapter))
 
     def effective(self, adapter: str, aliased: Iterable[int]) -> set[int]:
         """Return the numbers that are deleted, given those that an alias points to."""
@@ -81,7 +82,7 @@ class Tombstones:
             "version": number,
             "digest": version.digest if version else "",
             "who": who,
-            "at": time.time(),
+            "at": self._clock(),
             "published_by": version.who if version else "",
             "published_at": version.created if version else 0.0,
             "note": version.note if version else "",

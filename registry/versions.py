@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry import files
+from registry import disk, files
 from registry.entry import Entry, encode
 from registry.errors import CorruptStore, StorageFailed
 from registry.records import FileEntry, Version
@@ -109,7 +109,7 @@ class Versions:
 
     def numbers(self, adapter: str) -> list[int]:
         """Return the numbers that have a folder, ascending."""
-        found = files.names(self._root.versions(adapter))
+        found = disk.names(self._root.versions(adapter))
         return sorted(int(name) for name in found if _NUMBER.fullmatch(name))
 
     def read(self, adapter: str, number: int) -> Version:
@@ -196,7 +196,7 @@ def _file_problem(folder: Path, file: FileEntry) -> str | None:
     if "/" in file.path or path.is_symlink():
         return f"{file.path} is not a plain file of the version"
     try:
-        size, sha256 = files.hash_file(path)
+        size, sha256 = disk.hash_file(path)
     except FileNotFoundError:
         return f"{file.path} is missing"
     if (size, sha256) != (file.size, file.sha256):
