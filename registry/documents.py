@@ -7,11 +7,11 @@ server can answer an older client. Times are UNIX seconds, sizes bytes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from registry.names import STABLE
+from registry import records
 from registry.records import AliasMove, Heartbeat, Published, Version
 
 
@@ -32,7 +32,7 @@ class AdapterSummary(Document):
 
     adapter: str
     stable: int | None
-    latest: int | None
+    latest: int
     versions: int
     aliases: dict[str, int]
 
@@ -85,12 +85,13 @@ class VersionDetail(VersionDocument):
 
 
 class AdapterDocument(Document):
-    """One adapter with its live versions, ascending."""
+    """One adapter with its live versions, ascending; `unreadable` are those whose manifest is broken."""
 
     adapter: str
     stable: int | None
     aliases: dict[str, int]
     versions: list[VersionDocument]
+    unreadable: dict[int, str]
 
 
 class PublishedDocument(Document):
@@ -299,14 +300,14 @@ class DrainRequest(Request):
     draining: bool = True
 
 
-def summarise(adapter: str, numbers: Collection[int], aliases: Mapping[str, int]) -> AdapterSummary:
-    """Return one line of `list` about an adapter with the live versions `numbers`."""
+def summarise(summary: records.AdapterSummary) -> AdapterSummary:
+    """Return one line of `list`."""
     return AdapterSummary(
-        adapter=adapter,
-        stable=aliases.get(STABLE),
-        latest=max(numbers, default=None),
-        versions=len(numbers),
-        aliases=dict(sorted(aliases.items())),
+        adapter=summary.adapter,
+        stable=summary.stable,
+        latest=summary.latest,
+        versions=summary.versions,
+        aliases=dict(sorted(summary.aliases.items())),
     )
 
 

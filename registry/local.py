@@ -26,20 +26,25 @@ class LocalDesk:
 
     def list(self) -> doc.AdapterList:
         """Return every adapter in brief."""
-        return doc.AdapterList(adapters=[self._summary(name) for name in self._registry.adapters()])
+        found = [doc.summarise(summary) for summary in self._registry.summaries()]
+        return doc.AdapterList(adapters=found)
 
     def show(self, adapter: str) -> doc.AdapterDocument:
         """Return one adapter with its live versions."""
-        versions = self._registry.versions(check_adapter_name(adapter))
-        aliases = self._registry.aliases(adapter)
+        view = self._registry.adapter_view(check_adapter_name(adapter))
         return doc.AdapterDocument(
             adapter=adapter,
-            stable=aliases.get(STABLE),
-            aliases=dict(sorted(aliases.items())),
+            stable=view.aliases.get(STABLE),
+            aliases=dict(sorted(view.aliases.items())),
             versions=[
-                doc.describe_version(version, aliases, self._registry.quarantined(adapter, version.number))
-                for version in versions
+                doc.describe_version(version, view.aliases, view.quarantined.get(number))
+                for number, version in sorted(view.versions.items())
             ],
+            unreadable={
+                number: reason
+                for number, reason in sorted(view.quarantined.items())
+                if number not in view.versions
+            },
         )
 
     def show_version(self, adapter: str, number: int) -> doc.VersionDetail:
@@ -156,15 +161,11 @@ class LocalDesk:
             replicas=self.replicas().replicas,
         )
 
-    def _summary(self, adapter: str) -> doc.AdapterSummary:
-        numbers = [version.number for version in self._registry.versions(adapter)]
-        return doc.summarise(adapter, numbers, self._registry.aliases(adapter))
-
     def _quarantined(self) -> dict[str, str]:
+        catalogue = self._registry.catalogue
         found = {}
         for adapter in self._registry.adapters():
-            for version in self._registry.versions(adapter):
-                reason = self._registry.quarantined(adapter, version.number)
-                if reason is not None:
-                    found[version.name] = reason
+            reasons = catalogue.quarantine.reasons(adapter)
+            live = set(catalogue.live(adapter)) if reasons else set()
+            found |= {f"{adapter}@{n}": reason for n, reason in sorted(reasons.items()) if n in live}
         return found

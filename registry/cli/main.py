@@ -119,6 +119,9 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         return INTERRUPTED
+    except UnicodeEncodeError as error:
+        print_error(_from_text(error), as_json=as_json)
+        return UsageError.exit_code
     except OSError as error:
         if error.errno == errno.EPIPE:
             _silence_stdout()
@@ -153,6 +156,12 @@ def _from_click(error: click.ClickException) -> WardrobeError:
 
 def _from_os(error: OSError) -> WardrobeError:
     return WardrobeError(str(error.filename), error.strerror or str(error), "check the path and its rights")
+
+
+def _from_text(error: UnicodeEncodeError) -> WardrobeError:
+    # A shell hands on any bytes; in names of files they are fine, in what is stored they are not.
+    found = error.object[max(error.start - 20, 0) : error.end + 20]
+    return UsageError(repr(found), "holds bytes that are no UTF-8", "write it in UTF-8")
 
 
 def _load(point: EntryPoint) -> click.Command:

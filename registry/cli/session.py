@@ -42,7 +42,7 @@ class Session:
         return self.root or Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT)
 
     def desk(self) -> Desk:
-        """Open the root directly or, with `--url`, the server's admin API.
+        """Open the root directly or, with `--url`, the server's admin API, until the command ends.
 
         Raises: UsageError: when both are given; NotFound: when the root is none.
         """
@@ -55,7 +55,9 @@ class Session:
             raise UsageError("--root and --url", "exclude each other", "give one of them")
         from registry.client import Client
 
-        return Client(self.url, key=self.key or os.environ.get(KEY_VARIABLE))
+        client = Client(self.url, key=self.key or os.environ.get(KEY_VARIABLE))
+        click.get_current_context().call_on_close(client.close)
+        return client
 
     def require_local(self, command: str) -> Path:
         """Return the root for a command that exists only beside the files.

@@ -228,7 +228,11 @@ def _versions_of(desk: Desk, name: str | None) -> list[tuple[str, int]]:
         if reference.alias is not None:
             return [(reference.adapter, _number_of(desk, reference.adapter, reference.alias))]
         adapters = [reference.adapter]
-    return [(name, one.version) for name in adapters for one in desk.show(name).versions]
+    return [(name, number) for name in adapters for number in _numbers(desk.show(name))]
+
+
+def _numbers(adapter: doc.AdapterDocument) -> list[int]:
+    return sorted([*(one.version for one in adapter.versions), *adapter.unreadable])
 
 
 def _number_of(desk: Desk, adapter: str, alias: str) -> int:
@@ -256,6 +260,7 @@ def _print_adapter(adapter: doc.AdapterDocument) -> None:
         )
         for one in adapter.versions
     ]
+    rows += [(str(number), *"-----", reason, "") for number, reason in adapter.unreadable.items()]
     columns = ("version#", "digest", "created", "rank#", "size#", "aliases", "quarantined", "note")
     output.print_table(columns, rows)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request, Response
-from registry.view import AdapterView
 from starlette.responses import FileResponse
 
 from registry import documents as doc
 from registry.desk import Registration
 from registry.errors import NotFound
-from registry.names import check_adapter_name
+from registry.names import STABLE, check_adapter_name
+from registry.view import AdapterView
 from serve.control.caller import CallerOf, ControlOf, caller_of
 from serve.control.errors import REFUSALS
 from serve.control.upload import Form, received
@@ -142,4 +142,11 @@ def _registration(name: str, form: Form) -> Registration:
 
 
 def _summary(one: AdapterView) -> doc.AdapterSummary:
-    return doc.summarise(one.name, one.versions, one.aliases)
+    numbers = one.versions.keys() | one.quarantined.keys()
+    return doc.AdapterSummary(
+        adapter=one.name,
+        stable=one.aliases.get(STABLE),
+        latest=max(numbers),
+        versions=len(numbers),
+        aliases=dict(sorted(one.aliases.items())),
+    )

@@ -1,0 +1,71 @@
+"""The admin API without a router around it: a state that holds two facts, and a door that checks keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from registry.view import Watcher
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from registry.errors import Denied
+from registry.keys import KeyRing
+from registry.keys import Scope as KeyScope
+from registry.store import Registry
+from serve.control.app import build_control
+from serve.control.guard import error_response
+from serve.router.auth import authorize
+from serve.settings import RequestLimits
+from tests.fakes.http_server import served
+
+
+class FakeState:
+    """A `ControlState` of a replica that holds nothing."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.replica = "fake-1"
+        self.draining = False
+        self.capacity = 4
+        self.watcher = Watcher(registry)
+        self.watcher.refresh()
+
+    def drain(self, on: bool) -> None:
+        """Begin or end draining."""
+        self.draining = on
+
+    def resident(self) -> tuple[str, ...]:
+        """Return nothing: no engine."""
+        return ()
+
+    def ready(self) -> bool:
+        """Return whether it takes work."""
+        return not self.draining
+
+
+class Door:
+    """Does for the admin API what the router does: asks for a key and says who comes."""
+
+    def __init__(self, app: ASGIApp, ring: KeyRing) -> None:
+        self._app = app
+        self._ring = ring
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request in, or answer it."""
+        self._ring.refresh()
+        try:
+            who = authorize(self._ring, dict(scope["headers"]), KeyScope.ADMIN)
+        except Denied as error:
+            await error_response(error)(scope, receive, send)
+            return
+        scope.setdefault("state", {})["who"] = who
+        await self._app(scope, receive, send)
+
+
+@contextmanager
+def admin_server(root: Path, limits: RequestLimits | None = None) -> Iterator[str]:
+    """Serve the admin API of `root` over a real socket and give its URL."""
+    registry = Registry.open(root)
+    app = build_control(registry, FakeState(registry), limits=limits)
+    with served(Door(app, KeyRing(root))) as url:
+        yield url
