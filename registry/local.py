@@ -163,7 +163,7 @@ class LocalDesk:
 
     def _quarantined(self) -> dict[str, str]:
         catalogue = self._registry.catalogue
-        found = {}
+        found: dict[str, str] = {}
         for adapter in self._registry.adapters():
             reasons = catalogue.quarantine.reasons(adapter)
             live = set(catalogue.live(adapter)) if reasons else set()

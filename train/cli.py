@@ -17,10 +17,7 @@ from registry.cli import output
 from registry.cli.session import Session, common_options, pass_session, user_name
 from train import environment
 from train.base_demo import NAME, make_demo_base
-from train.config import load_config
-from train.documents import BaseFolder, CheckReport, RunReport
 from train.interruption import Interruption
-from train.progress import RunProgress
 
 if TYPE_CHECKING:
     from train.run import Finished, Prepared
@@ -43,12 +40,15 @@ def run(session: Session, config: Path, out: Path | None) -> None:
 
     CONFIG is YAML, TOML or JSON. Stopping with Ctrl-C or SIGTERM leaves nothing registered.
     """
+    from train.config import load_config
+
     root = session.require_local("train run")
     started = time.monotonic()
     settings = load_config(config)
     if _is_this_command():
         environment.replace_process()
     from registry.store import Registry
+    from train.progress import RunProgress
     from train.run import prepare, train_and_publish, train_to_folder
 
     registry = Registry.open(root)
@@ -76,6 +76,8 @@ def check(session: Session, config: Path) -> None:
     Renders every row with the base's chat template, so an answer that would be cut off is found here.
     """
     from registry.store import Registry
+    from train.config import load_config
+    from train.documents import CheckReport
     from train.run import prepare
 
     registry = Registry.open(session.require_local("train check"))
@@ -108,6 +110,8 @@ def demo(session: Session, folder: Path | None) -> None:
 
     DIR defaults to ROOT/base/smollm2-135m-instruct. A folder that is there already is left as it is.
     """
+    from train.documents import BaseFolder
+
     target = (folder or session.require_local("base demo") / "base" / NAME).resolve()
     with output.progress(f"making {target.name}", None):
         made = make_demo_base(target)
@@ -134,6 +138,8 @@ def _warn_truncated(prepared: Prepared) -> None:
 
 
 def _print_run(session: Session, finished: Finished, out: Path | None, seconds: float) -> None:
+    from train.documents import RunReport
+
     document = RunReport.of(finished, out, seconds)
     for warning in document.warnings:
         output.print_warning(warning)
