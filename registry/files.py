@@ -212,12 +212,17 @@ def move(source: Path, target: Path) -> None:
     with explained(target):
         if os.path.lexists(target):
             # A rename onto an EMPTY directory would silently succeed.
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+            raise _exists(target)
         if source.is_dir() and not source.is_symlink():
             step(f"chmod {source.name}")
             source.chmod(0o755)
         step(f"rename to {target.name}")
-        source.rename(target)
+        try:
+            source.rename(target)
+        except OSError as error:
+            if error.errno in TAKEN:
+                raise _exists(target) from error
+            raise
         sync_directory(target.parent)
         sync_directory(source.parent)
 
@@ -295,6 +300,10 @@ def _claim_by_directory(path: Path, data: bytes, mode: int) -> bool:
 
 def _holds(path: Path, data: bytes) -> bool:
     return path.exists() and read(path) == data
+
+
+def _exists(path: Path) -> FileExistsError:
+    return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
 def _temporary(path: Path) -> Path:
