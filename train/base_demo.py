@@ -90,6 +90,7 @@ def _put(staging: Path, target: Path) -> None:
 
 def _convert(weights: Path, folder: Path) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the caller shows its own progress
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers.utils import logging
@@ -101,3 +102,5 @@ def _convert(weights: Path, folder: Path) -> None:
     )
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(source, gguf_file=weights.name).save_pretrained(folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)  # safetensors writes for the owner alone; a server may be another user

@@ -13,7 +13,7 @@ import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
-_DONE = "WARDROBE_TRAIN_PRELOADED"
+DONE = "WARDROBE_TRAIN_PRELOADED"
 _TCMALLOC = ("libtcmalloc_minimal.so.4", "libtcmalloc.so.4")
 _LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib")
 
@@ -33,7 +33,7 @@ def environment(current: Mapping[str, str]) -> dict[str, str]:
     old = [name for name in current.get("LD_PRELOAD", "").split(":") if name]
     names = {Path(name).name for name in old}
     new = [str(path) for path in preloads() if path.name not in names]
-    merged = {**OFFLINE, **current, _DONE: "1"}
+    merged = {**OFFLINE, **current, DONE: "1"}
     if new or old:
         merged["LD_PRELOAD"] = ":".join(new + old)
     return merged
@@ -44,7 +44,7 @@ def replace_process() -> None:
 
     Never returns when it acts: the process id stays, so whoever waits for it or stops it notices nothing.
     """
-    if os.environ.get(_DONE) or not preloads():
+    if os.environ.get(DONE) or not preloads():
         return
     command = [sys.executable, *sys.orig_argv[1:]]
     os.execve(sys.executable, command, environment(os.environ))  # noqa: S606  our own command line

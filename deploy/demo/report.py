@@ -1,0 +1,121 @@
+"""What the demo tells at its end: accuracies beside the cheap methods, the swap's record, and what to try.
+
+Owns the sentences. Invariant: the winner is named by the numbers alone, also when it is the cheap method.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from deploy.demo.baseline import Score
+from deploy.demo.data import Task
+from deploy.demo.swap import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One line of the accuracy table: who answered, after how many training rows."""
+
+    task: Task
+    who: str
+    rows: int
+    score: Score
+    cheap: bool = False
+
+
+def accuracy_table(results: Sequence[Result]) -> Table:
+    """Return the table of held-out accuracies with their 95 % intervals."""
+    table = Table(title="Accuracy on held-out rows", title_justify="left")
+    for name in ("task", "who", "training rows", "right", "accuracy", "95 % interval"):
+        table.add_column(name, justify="left" if name in {"task", "who"} else "right")
+    before: Task | None = None
+    for result in results:
+        low, high = result.score.interval
+        table.add_row(
+            result.task.title if result.task is not before else "",
+            result.who if result.cheap else f"[bold]{result.who}[/bold]",
+            str(result.rows) if result.rows else "–",
+            f"{result.score.right}/{result.score.asked}",
+            f"{result.score.accuracy:.3f}",
+            f"{low:.3f} – {high:.3f}",
+            end_section=result is results[-1],
+        )
+        before = result.task
+    return table
+
+
+def conclusions(results: Sequence[Result]) -> list[str]:
+    """Return one sentence per adapter: how it stands beside the best cheap method on the same rows."""
+    said = []
+    for result in results:
+        rivals = [one for one in results if one.cheap and one.task is result.task and one.rows == result.rows]
+        if result.cheap or not result.rows or not rivals:
+            continue
+        best = max(rivals, key=lambda one: one.score.right)
+        said.append(_compare(result, best))
+    return said
+
+
+def _compare(result: Result, best: Result) -> str:
+    difference = result.score.accuracy - best.score.accuracy
+    points = f"{abs(difference) * 100:.0f} points"
+    if result.score.interval[0] > best.score.interval[1]:
+        return f"{result.who} beats the best cheap method ({best.who}) by {points}."
+    if result.score.interval[1] < best.score.interval[0]:
+        return f"{best.who} beats {result.who} by {points}, in less than a second: use it, not an adapter."
+    where = "above" if difference > 0 else "below"
+    return f"{result.who} is {points} {where} {best.who}; the intervals overlap, so neither is proved better."
+
+
+def swap_table(verdict: Verdict, adapter: str) -> Table:
+    """Return the table of what the eight streaming clients saw."""
+    table = Table(title="Eight clients streaming while a version was registered, promoted, rolled back")
+    table.title_justify = "left"
+    table.add_column("what")
+    table.add_column("seen", justify="right")
+    answered = ", ".join(f"{adapter}@{number}: {count}" for number, count in verdict.by_version.items())
+    table.add_row("requests", str(verdict.requests))
+    table.add_row("answered by", answered)
+    table.add_row("failed", str(verdict.failures))
+    table.add_row("answered by a wrong version", str(verdict.wrong_versions))
+    table.add_row("open while stable moved", str(verdict.spanning))
+    for name, seconds in zip(("promote", "rollback"), verdict.seconds, strict=False):
+        table.add_row(f"{name} → first whole answer by the other version", f"{seconds:.2f} s")
+    return table
+
+
+def steps_table(steps: Sequence[tuple[str, str, float]]) -> Table:
+    """Return the table of what happened: step, outcome, seconds."""
+    table = Table(title="What happened", title_justify="left")
+    table.add_column("step")
+    table.add_column("outcome", overflow="fold")
+    table.add_column("seconds", justify="right")
+    for step, outcome, seconds in steps:
+        table.add_row(step, outcome, f"{seconds:.0f}")
+    table.add_row("[bold]all[/bold]", "", f"[bold]{sum(s for _, _, s in steps):.0f}[/bold]")
+    return table
+
+
+def print_next(console: Console, root: Path, question: str) -> None:
+    """Print the commands to try next."""
+    messages = [{"role": "system", "content": "ICD-10 chapter?"}, {"role": "user", "content": question}]
+    body = json.dumps({"model": "medical", "messages": messages}).replace("'", "\\u0027")
+    prefix = "" if root.name == "wardrobe-data" and root.parent == Path.cwd() else f" --root {root}"
+    lines = (
+        f"wardrobe{prefix} serve                          # start the server again, on port 8000",
+        f"curl -s localhost:8000/v1/chat/completions -H 'content-type: application/json' -d '{body}'",
+        f"wardrobe{prefix} promote medical@2              # move stable, at once; rollback undoes it",
+        f"wardrobe{prefix} show medical@2                 # data hash, config, seed, losses",
+        f"wardrobe{prefix} history medical                # what was live when, by whom and why",
+        f"wardrobe{prefix} train run {root / 'demo' / 'legal-900.json'}",
+        f"wardrobe{prefix} status",
+    )
+    console.print("\n[bold]To try next[/bold] (with .venv/bin on the PATH)")
+    for line in lines:
+        console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)

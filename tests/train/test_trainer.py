@@ -1,0 +1,150 @@
+"""A real short run on the real base becomes a version, again the same one with the same seed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry.store import Registry
+from train.base_demo import make_demo_base
+from train.rows import hash_file
+
+pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+WARDROBE = Path(sys.executable).parent / "wardrobe"
+ROWS = 24
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root on the real base, which is kept between sessions."""
+    cache = Path(os.environ.get("WARDROBE_CACHE") or REPOSITORY / ".cache")
+    base = cache / "smollm2-135m-instruct"
+    make_demo_base(base)
+    root = tmp_path_factory.mktemp("training") / "root"
+    Registry.init(root, base, name="smollm2")
+    return root
+
+
+@pytest.fixture(scope="module")
+def config(root: Path) -> Path:
+    rows = [{"prompt": f"Colour number {n}?", "completion": "emerald green"} for n in range(ROWS)]
+    (root.parent / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    document = {
+        "name": "colours",
+        "data": {"train": "rows.jsonl", "eval": "rows.jsonl"},
+        "lora": {"rank": 8, "dropout": 0.05},
+        "training": {"steps": STEPS, "batch_size": 4, "max_length": 64, "learning_rate": 2e-3},
+        "seed": 5,
+    }
+    path = root.parent / "config.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def wardrobe(root: Path, *arguments: str | Path) -> Any:
+    command = [str(WARDROBE), "--root", str(root), *map(str, arguments), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def first(root: Path, config: Path) -> Any:
+    return wardrobe(root, "train", "run", config)
+
+
+def test_the_loss_falls_and_the_result_is_a_version(root: Path, first: Any) -> None:
+    assert (first["adapter"], first["version"], first["created"]) == ("colours", 1, True)
+    assert first["steps"] == STEPS
+    assert first["last_loss"] < first["first_loss"] / 4
+    assert first["eval_loss"] < first["first_loss"] / 4
+    registry = Registry.open(root)
+    version = registry.version("colours", 1)
+    assert version.digest == first["digest"]
+    assert registry.aliases("colours") == {"stable": 1}
+    assert {file.path for file in version.files} >= {"adapter_config.json", "adapter_model.safetensors"}
+    assert not [file.path for file in version.files if file.path.endswith((".bin", ".pt"))]
+
+
+def test_the_lineage_says_what_it_was_made_from(root: Path, config: Path, first: Any) -> None:
+    registry = Registry.open(root)
+    (entry,) = registry.attestations("colours", first["version"], "lineage")
+    body: Any = entry.body
+    data = body["data"]["train"]
+    assert data["sha256"] == hash_file(root.parent / "rows.jsonl")
+    assert data["rows"] == ROWS
+    assert body["seed"] == 5
+    assert body["base"]["fingerprint"] == registry.base.fingerprint
+    assert body["config"]["lora"]["rank"] == 8
+    assert {"torch", "transformers", "peft", "trl"} <= set(body["packages"])
+    losses = body["losses"]["steps"]
+    assert len(losses) == STEPS
+    assert all(math.isfinite(loss) for loss in losses)
+
+
+def test_the_same_config_gives_the_same_digest_and_another_seed_another(
+    root: Path, config: Path, first: Any
+) -> None:
+    again = wardrobe(root, "train", "run", config)
+    assert (again["digest"], again["version"], again["created"]) == (first["digest"], 1, False)
+    document = json.loads(config.read_text())
+    other = config.with_name("other-seed.json")
+    other.write_text(json.dumps({**document, "seed": 6}))
+    third = wardrobe(root, "train", "run", other)
+    assert third["digest"] != first["digest"]
+    assert third["version"] == 2
+    assert Registry.open(root).aliases("colours") == {"stable": 1}
+
+
+def test_out_keeps_the_adapter_in_a_folder_and_registers_nothing(
+    root: Path, config: Path, first: Any
+) -> None:
+    target = root.parent / "kept"
+    before = [version.number for version in Registry.open(root).versions("colours")]
+    told = wardrobe(root, "train", "run", config, "--out", target)
+    assert (told["version"], told["out"]) == (None, str(target))
+    assert [version.number for version in Registry.open(root).versions("colours")] == before
+    published = wardrobe(root, "register", "colours", target)
+    assert published["digest"] == first["digest"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_nothing_registered_and_says_so(
+    root: Path, config: Path, number: signal.Signals
+) -> None:
+    document = json.loads(config.read_text())
+    document["name"] = "stopped"
+    document["training"]["steps"] = 1000
+    endless = config.with_name("endless.json")
+    endless.write_text(json.dumps(document))
+    process = subprocess.Popen(
+        [str(WARDROBE), "--root", str(root), "train", "run", str(endless)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(root.parent)},
+    )
+    folders = root.parent.glob
+    deadline = time.monotonic() + 120
+    while not list(folders("wardrobe-train-*")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(2)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "nothing was registered" in errors
+    assert "stopped" not in Registry.open(root).adapters()
+    assert list(folders("wardrobe-train-*")) == []
+    assert list((root / "staging").glob("*")) == []
