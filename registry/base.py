@@ -16,8 +16,9 @@ from registry.architectures import INPUT_EMBEDDING, OUTPUT_EMBEDDING, embeddings
 from registry.canonical import canonical_json, parse_document, sha256_hex
 from registry.chat_template import TEMPLATE_NAME, TOKENIZER_CONFIG_NAME, embedded_template
 from registry.errors import InvalidAdapter, NotFound, UsageError
+from registry.folder import open_regular
 from registry.records import BaseModel
-from registry.tensors import TensorInfo, open_regular, read_header
+from registry.tensors import TensorInfo, read_header
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

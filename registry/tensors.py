@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import stat
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import FileIO
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -90,24 +87,6 @@ class Scan:
     sha256: str
     not_finite: tuple[str, ...]
     all_zero: frozenset[str]
-
-
-def open_regular(path: Path, subject: str) -> tuple[FileIO, int]:
-    """Open a regular file unbuffered, following no link; return it with its size. The caller closes it.
-
-    Raises: InvalidAdapter: reason `path` for a link, a folder or any other kind of file.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        fact = f"{path.name} is a symbolic link" if path.is_symlink() else f"{path.name}: {error.strerror}"
-        raise InvalidAdapter(subject, fact, "give a regular file, copied (`cp -L`)", reason="path") from error
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(descriptor)
-        fact = f"{path.name} is not a regular file"
-        raise InvalidAdapter(subject, fact, "give a file, not a folder or a device", reason="path")
-    return FileIO(descriptor), status.st_size
 
 
 def read_header(file: FileIO, size: int, subject: str) -> Header:
