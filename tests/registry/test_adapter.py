@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.adapter import ALLOWED, check_file_name, digest, inspect
+from registry.adapter import ALLOWED, check_file_name, digest, inspect, uploadable
 from registry.base import read_base
 from registry.canonical import sha256_hex
 from registry.errors import InvalidAdapter
@@ -348,3 +348,18 @@ def test_a_file_of_fifty_thousand_tensors_is_refused_in_seconds(tmp_path: Path, 
     begin = time.perf_counter()
     assert refusal(folder, base).reason == "modules"
     assert time.perf_counter() - begin < 5
+
+
+def test_an_upload_sends_what_inspect_reads_and_refuses_what_it_would(tmp_path: Path) -> None:
+    folder = make_adapter(tmp_path / "a")
+    for name in ("tokenizer_config.json", "optimizer.pt", "trainer_state.json"):
+        (folder / name).write_text("{}")
+    (folder / "checkpoint-1").mkdir()
+    sent, left_out = uploadable(folder, "support")
+    assert sent == ("README.md", "adapter_config.json", WEIGHTS, "tokenizer_config.json")
+    assert left_out == ("checkpoint-1/", "optimizer.pt", "trainer_state.json")
+    assert [check_file_name(name, "support") for name in sent] == list(sent)
+    (folder / WEIGHTS).rename(folder / "adapter_model.bin")
+    with pytest.raises(InvalidAdapter) as caught:
+        uploadable(folder, "support")
+    assert caught.value.reason == "pickle"
