@@ -19,6 +19,7 @@ import json
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 BAD_ARGUMENTS = 2
 """Exit code for a configuration that no restart can cure; argparse uses the same."""
 
+
+CRASHED = 1
+STARTUP_FAILED = 3
 
 ROUTER = "serve.router.app.Router"
 HANDOVER = "serve.engine.handover.Handover"
@@ -106,10 +110,13 @@ def _serve(listener: socket.socket, args: argparse.Namespace, line: Line) -> int
         uvloop.run(run_server_worker(address, listener, args))
     except KeyboardInterrupt:
         return 128 + signal.SIGTERM
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the supervisor is told
         line.say(f"failed {type(error).__name__}: {error}")
-        raise
-    return 0
+        traceback.print_exc()
+        # What vLLM refuses before it starts any process is a ValueError, and no restart mends it.
+        return BAD_ARGUMENTS if isinstance(error, ValueError) else CRASHED
+    # NOTE: uvicorn returns as if all were well when the lifespan could not start.
+    return STARTUP_FAILED if line.failed else 0
 
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:

@@ -21,13 +21,19 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
+_HEARTBEAT_SECONDS = 0.25
+_MOURNING_SECONDS = 2.0
+
+
 class Line:
     """The child's end. It is opened once per process, before vLLM is imported."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        self.failed = False
         self._server: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._mourning: asyncio.Task[None] | None = None
 
     def watch(self) -> None:
         """Listen for the parent in a thread of its own: imports hold the main thread for seconds."""
@@ -36,6 +42,10 @@ class Line:
     def attach(self, server: Any, loop: asyncio.AbstractEventLoop) -> None:
         """Name the uvicorn server that `drain` stops, and the loop it runs on."""
         self._server, self._loop = server, loop
+
+    def mourn(self, task: asyncio.Task[None]) -> None:
+        """Keep the task that ends the server after its engine (the loop holds tasks weakly)."""
+        self._mourning = task
 
     def say(self, word: str) -> None:
         """Send one line to the parent; a parent that is gone is noticed by the listener."""
@@ -73,6 +83,16 @@ def _stop_accepting(server: Any, seconds: float) -> None:
     server.should_exit = True
 
 
+async def _end_with(client: Any, server: Any) -> None:
+    """End the server soon after its engine has died.
+
+    NOTE: vLLM looks every 5 s, and then waits without limit for streams that nobody feeds any more.
+    """
+    while not client.errored:  # noqa: ASYNC110 - vLLM has a flag, and no event to wait for
+        await asyncio.sleep(_HEARTBEAT_SECONDS)
+    _stop_accepting(server, _MOURNING_SECONDS)
+
+
 _line: Line | None = None
 
 
@@ -101,9 +121,14 @@ def _reporting(line: Line, scope: Message, send: Send) -> Send:
     async def report(message: Message) -> None:
         await send(message)
         if message["type"] == "lifespan.startup.complete":
-            line.attach(scope["app"].state.server, asyncio.get_running_loop())
+            state = scope["app"].state
+            line.attach(state.server, asyncio.get_running_loop())
+            client = getattr(state, "engine_client", None)
+            if client is not None:
+                line.mourn(asyncio.create_task(_end_with(client, state.server)))
             line.say("started")
         elif message["type"] == "lifespan.startup.failed":
+            line.failed = True
             line.say(f"failed {message.get('message', '')}")
 
     return report

@@ -41,7 +41,6 @@ class Module:
         self._b = [_matrices(tensor) for tensor in b_stacked]
         self._tensors = (*a_stacked, *b_stacked)
         self._versions: tuple[int, ...] = ()
-        self._ranks: list[list[int]] = []
         self._slots: tuple[int, ...] | None = None
         self._pack: Pack | None = None
 
@@ -49,38 +48,32 @@ class Module:
         """Return the operands for `slots`, or None when no slice of the module is adapted in them."""
         # Writing a slot counts up the tensor's version, in place, wherever it is done.
         versions = tuple(tensor._version for tensor in self._tensors)  # noqa: SLF001 - torch's only door to it
-        if versions != self._versions:
-            self._versions, self._slots = versions, None
-            self._ranks = [used_ranks(tensor) for tensor in self._b]
-        if slots != self._slots:
-            self._slots, self._pack = slots, self._build(slots)
+        if versions != self._versions or slots != self._slots:
+            self._versions, self._slots, self._pack = versions, slots, self._build(list(slots))
         return self._pack
 
-    def _build(self, slots: tuple[int, ...]) -> Pack | None:
-        ranks = [max(of_slice[slot] for slot in slots) for of_slice in self._ranks]
+    def _build(self, slots: list[int]) -> Pack | None:
+        wide = [tensor[slots].float() for tensor in self._b]
+        ranks = [used_rank(tensor) for tensor in wide]
         if not any(ranks):
             return None
-        chosen = list(slots)
-        a = torch.cat([tensor[chosen, :rank] for tensor, rank in zip(self._a, ranks, strict=True)], dim=1).to(
-            torch.float32
-        )
-        b = torch.zeros(len(slots), sum(ranks), sum(tensor.shape[1] for tensor in self._b))
+        a = torch.cat([tensor[slots, :rank] for tensor, rank in zip(self._a, ranks, strict=True)], dim=1)
+        b = torch.zeros(len(slots), sum(ranks), sum(tensor.shape[1] for tensor in wide))
         blocks, inner, outer = [], 0, 0
-        for tensor, rank in zip(self._b, ranks, strict=True):
+        for tensor, rank in zip(wide, ranks, strict=True):
             block = Block(slice(inner, inner + rank), slice(outer, outer + tensor.shape[1]))
             if rank:
-                b[:, block.inner, block.outer] = tensor[chosen, :, :rank].transpose(1, 2).float()
+                b[:, block.inner, block.outer] = tensor[:, :, :rank].transpose(1, 2)
                 blocks.append(block)
             inner, outer = block.inner.stop, block.outer.stop
-        return Pack(a.transpose(1, 2).contiguous(), b, tuple(blocks))
+        return Pack(a.float().transpose(1, 2).contiguous(), b, tuple(blocks))
 
 
-def used_ranks(b: torch.Tensor) -> list[int]:
-    """Return per slot the rank that `b` (slots, out, rank) really uses: its last column not all zero."""
-    columns = b.ne(0).any(dim=1)
-    numbers = torch.arange(1, columns.shape[1] + 1) * columns
-    ranks: list[int] = numbers.amax(dim=1).tolist()
-    return ranks
+def used_rank(b: torch.Tensor) -> int:
+    """Return the rank that `b` (slots, out, rank) float32 really uses: its last column not all zero."""
+    # The largest magnitude per column is ten times faster than comparing, and lets NaN through.
+    used = b.abs().amax(dim=(0, 1)).ne(0).nonzero()
+    return int(used[-1]) + 1 if len(used) else 0
 
 
 def _matrices(tensor: torch.Tensor) -> torch.Tensor:
