@@ -103,17 +103,6 @@ def join_fields(fields: Fields) -> bytes:
     return _encode(fields)
 
 
-def read_string(raw: Raw, name: str) -> str:
-    """Return the string that a field holds.
-
-    Raises: BadBody: when it is another type.
-    """
-    try:
-        return msgspec.json.decode(raw, type=str)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise BadBody(name, f"is {bytes(raw)[:40]!r}, not a string", "name a model", param=name) from error
-
-
 def cap_tokens(fields: Fields, field: str, limit: int) -> None:
     """Hold an answer's tokens to `limit`: a higher wish is refused, a missing one becomes the limit.
 

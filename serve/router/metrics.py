@@ -122,9 +122,12 @@ class BuildInfo:
     base_digest: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Metrics:
-    """All counters of one router; `residency` and `draining` are asked at each scrape."""
+    """All counters of one router; `residency` and `draining` are asked at each scrape.
+
+    A scrape may come from another thread: it takes a copy of every table in one step.
+    """
 
     replica: str
     build: BuildInfo = BuildInfo()
@@ -202,7 +205,9 @@ class Metrics:
         """Yield every family, for a scrape."""
         every = list(self._series.values())
         yield from _requests(every)
-        levels = [((adapter, arm.value), level.value) for (adapter, arm), level in self._inflight.items()]
+        levels = [
+            ((adapter, arm.value), level.value) for (adapter, arm), level in list(self._inflight.items())
+        ]
         yield gauge("wardrobe_inference_inflight", "Requests in flight.", ("adapter", "arm"), levels)
         yield from self._loads()
         rejected = [((reason,), n) for reason, n in sorted(self.rejections.items())]
@@ -225,7 +230,7 @@ class Metrics:
         labels: tuple[str, ...] = ("replica", "outcome", "reason")
         yield counter("wardrobe_adapter_loads", "Attempts to load a version.", labels, loads)
         text = "Seconds to have a version verified, loaded and proved."
-        seconds = self.load_seconds.items()
+        seconds = list(self.load_seconds.items())
         yield histogram("wardrobe_adapter_load_seconds", text, ("tier", "outcome"), seconds)
         evicted = [((me,), self.evictions)]
         yield counter("wardrobe_adapter_evictions", "Versions unloaded to make room.", ("replica",), evicted)
@@ -256,7 +261,7 @@ def _requests(every: list[Series]) -> Iterator[Metric]:
     rows = [
         ((*one.labels, operation, outcome.value), n)
         for one in every
-        for (operation, outcome), n in one.outcomes.items()
+        for (operation, outcome), n in list(one.outcomes.items())
     ]
     labels = (*_LABELS, "operation", "outcome")
     yield counter("wardrobe_inference_requests", "Requests by how they ended.", labels, rows)

@@ -10,11 +10,10 @@ from collections.abc import Collection
 
 import msgspec
 
-from registry.errors import InvalidName
-from registry.names import STABLE, parse_model
+from registry.names import STABLE
 from registry.records import Version
 from registry.view import AdapterView, View
-from serve.router.targets import resolve, unknown_model
+from serve.router.targets import resolve
 
 OWNER = "wardrobe"
 
@@ -69,18 +68,14 @@ def render_models(view: View, base: ModelCard, resident: Collection[str]) -> byt
 def render_model(view: View, base: ModelCard, resident: Collection[str], name: str) -> bytes:
     """Return one model: the base, an adapter, `NAME@N` or `NAME@ALIAS`.
 
-    Raises: ModelNotFound, Quarantined, NotServable: as a request for it.
+    Raises: ModelNotFound, Quarantined: as a request for it.
     """
     if name == base.id:
         return msgspec.json.encode(base)
-    try:
-        ref = parse_model(name)
-    except InvalidName:
-        raise unknown_model(name, view, base.id) from None
-    adapter = view.adapters.get(ref.adapter)
-    if adapter is not None and ref.version is None and ref.alias is None:
+    adapter = view.adapters.get(name)
+    if adapter is not None:
         return msgspec.json.encode(_adapter_card(adapter, base.id, resident))
-    one = resolve(view, ref, base.id)
+    ref, one = resolve(view, name, base.id)
     versions = [_version_card(view.adapters[ref.adapter], one, resident)]
     return msgspec.json.encode(
         ModelCard(str(ref), int(one.created), one.name, base.id, one.digest, {}, versions)

@@ -160,32 +160,33 @@ class Residency:
             await self._unload(slot)
 
     async def _make_room(self, slot: Slot) -> None:
-        deadline = self.clock() + self.timeout_seconds
-        while len(self._held) >= self.engine.capacity:
-            victim = self._victim()
-            if victim is not None:
-                victim.evicted = True  # for room: asking brings it back, being stable does not
-                await self._unload(victim)
-                self.metrics.evictions += 1
-            else:
-                await self._wait_for_idle(slot, deadline)
-        self._held.add(slot.name)
-
-    def _victim(self) -> Slot | None:
-        idle = [slot for slot in self._slots.values() if slot.ready and not slot.in_use]
-        return min(idle, key=lambda slot: (slot.pinned, slot.last_used), default=None)
-
-    async def _wait_for_idle(self, slot: Slot, deadline: float) -> None:
-        self._freed.clear()
-        self._waiting += 1
         try:
-            await asyncio.wait_for(self._freed.wait(), max(deadline - self.clock(), 0))
+            async with asyncio.timeout(self.timeout_seconds):
+                while len(self._held) >= self.engine.capacity:
+                    await self._evict_or_wait()
         except TimeoutError:
             fact = f"all {self.engine.capacity} loaded versions are in use"
             remedy = "try again, or raise max_cpu_loras"
             raise Busy(slot.name, fact, remedy, rejection="queue_timeout") from None
+        self._held.add(slot.name)
+
+    async def _evict_or_wait(self) -> None:
+        victim = self._victim()
+        if victim is not None:
+            victim.evicted = True  # for room: asking brings it back, being stable does not
+            await self._unload(victim)
+            self.metrics.evictions += 1
+            return
+        self._freed.clear()
+        self._waiting += 1
+        try:
+            await self._freed.wait()
         finally:
             self._waiting -= 1
+
+    def _victim(self) -> Slot | None:
+        idle = [slot for slot in self._slots.values() if slot.ready and not slot.in_use]
+        return min(idle, key=lambda slot: (slot.pinned, slot.last_used), default=None)
 
     async def _unload(self, slot: Slot) -> None:
         slot.ready = False  # at once, so that no request takes it while the engine lets it go

@@ -17,12 +17,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import REGISTRY, CollectorRegistry
 from pydantic import JsonValue
-from registry.store import Registry
+from registry.watcher import Watcher
 
 from registry.errors import WardrobeError
 from registry.keys import KeyRing
 from registry.records import Heartbeat, Version
-from registry.view import View, Watcher
+from registry.store import Registry
+from registry.view import View
 from serve.engine.interface import Engine
 from serve.errors import Busy, EngineDead
 from serve.router import metrics as counters

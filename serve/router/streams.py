@@ -1,7 +1,7 @@
 """How an answer ended, read from its bytes and nothing else.
 
 Pure functions of the last chunks of an answer. No chunk is parsed on its way: JSON escapes every quote
-and line break inside a string, so none of the byte patterns below can occur in generated text.
+and line break inside a string, so no whole line and no quoted key below can occur in generated text.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ class Outcome(Enum):
     REJECTED = "rejected"
 
 
+# Whole lines' beginnings: a tail is looked at with a line break before it.
 _CLOSINGS = {
-    Dialect.OPENAI: (b"data: [DONE]",),
-    Dialect.MESSAGES: (b"event: message_stop",),
-    Dialect.RESPONSES: (b"event: response.completed", b"event: response.incomplete"),
+    Dialect.OPENAI: (b"\ndata: [DONE]\n",),
+    Dialect.MESSAGES: (b"\nevent: message_stop\n",),
+    Dialect.RESPONSES: (b"\nevent: response.completed\n", b"\nevent: response.incomplete\n"),
 }
-_FAILURES = (b'data: {"error"', b"event: error", b"event: response.failed")
+_FAILURES = (b'\ndata: {"error"', b"\nevent: error\n", b"\nevent: response.failed\n")
 
 # The first text, reasoning or tool call that is not empty, in any of the protocols.
 _DELTA = re.compile(
@@ -81,7 +82,8 @@ def judge_stream(tail: bytes, dialect: Dialect) -> Outcome:
 
     An error event, or an end without the protocol's closing event, is the engine's failure.
     """
-    if any(mark in tail for mark in _FAILURES):
+    lines = b"\n" + tail
+    if any(mark in lines for mark in _FAILURES):
         return Outcome.ENGINE_ERROR
-    closed = any(mark in tail for mark in _CLOSINGS[dialect])
+    closed = any(mark in lines for mark in _CLOSINGS[dialect])
     return Outcome.OK if closed else Outcome.ENGINE_ERROR

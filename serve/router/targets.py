@@ -6,25 +6,21 @@ look-up by the bytes that the client wrote. A new view empties the cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 
 import msgspec
 from msgspec import Raw
 
-from registry.errors import InvalidName, NotServable, Quarantined
-from registry.names import CANARY, STABLE, ModelRef, parse_model
+from registry.errors import InvalidName, NotFound, NotServable, Quarantined
+from registry.names import ModelRef, parse_model
 from registry.records import Version
-from registry.view import AdapterView, View
-from serve.errors import ModelNotFound
+from registry.view import View, no_adapter
+from serve.errors import BadBody, ModelNotFound
 from serve.router.assignment import Arm, Split
 from serve.router.metrics import Metrics, Series
 from serve.router.residency import Slot
 from serve.router.response_id import BASE_SUBJECT
-
-SHOWN_NAMES = 20
-"""How many existing names an error lists; the rest is counted."""
 
 _CACHED_SPELLINGS = 10_000
 
@@ -56,62 +52,30 @@ class Plan:
     fixed: Target | None = None
 
 
-def resolve(view: View, ref: ModelRef, base_name: str) -> Version:
-    """Return the version that `ref` names and that may be served.
+def resolve(view: View, text: str, base_name: str) -> tuple[ModelRef, Version]:
+    """Return what `text` names, and the version that answers it.
 
-    Raises: ModelNotFound: listing what exists. Quarantined, NotServable: with the reason.
+    Raises: ModelNotFound: listing what exists. Quarantined: asked for by number or alias. NotServable: a
+    bare name whose stable is quarantined.
     """
-    adapter = view.adapters.get(ref.adapter)
-    if adapter is None:
-        raise unknown_model(str(ref), view, base_name)
-    number = ref.version if ref.version is not None else _follow(adapter, ref)
-    version = adapter.versions.get(number)
-    if version is None:
-        raise _missing(ref, "has no such version", (f"{ref.adapter}@{n}" for n in sorted(adapter.versions)))
-    reason = adapter.quarantined.get(number)
-    if reason is not None and ref.version is None:
-        fact = f"its version {version.name} is quarantined: {reason}"
-        raise NotServable(str(ref), fact, f"promote another version of {ref.adapter}", param="model")
-    if reason is not None:
-        raise Quarantined(version.name, f"is quarantined: {reason}", "ask for another version", param="model")
-    return version
+    try:
+        ref = parse_model(text)
+        if ref.adapter not in view.adapters:
+            raise no_adapter(ref, view.adapters)
+        version = view.resolve(ref)
+    except InvalidName as error:
+        raise _unknown(no_adapter(repr(text[:100]), view.adapters), base_name) from error
+    except NotFound as error:
+        raise _unknown(error, base_name) from error
+    except Quarantined as error:
+        if "@" in text:
+            raise
+        raise NotServable(error.subject, error.fact, error.remedy, param="model") from error
+    return ref, version
 
 
-def unknown_model(text: str, view: View, base_name: str) -> ModelNotFound:
-    """Return the error for a name that nobody has, listing the names that exist."""
-    return ModelNotFound(
-        f"model {text[:100]!r}",
-        "does not exist here",
-        _one_of([base_name, *sorted(view.adapters)]),
-        param="model",
-    )
-
-
-def _follow(adapter: AdapterView, ref: ModelRef) -> int:
-    alias = ref.alias or STABLE
-    number = adapter.aliases.get(alias)
-    if number is not None:
-        return number
-    if alias == CANARY:
-        raise _missing(ref, "has no open rollout", [ref.adapter])
-    if alias == STABLE:
-        fact = "has no stable version"
-        remedy = f"set one with `wardrobe promote {ref.adapter}@N`, or name a version"
-        raise ModelNotFound(str(ref), fact, remedy, param="model")
-    raise _missing(ref, "has no such alias", (f"{ref.adapter}@{name}" for name in sorted(adapter.aliases)))
-
-
-def _missing(ref: ModelRef, fact: str, names: Iterable[str]) -> ModelNotFound:
-    return ModelNotFound(f"model {str(ref)!r}", fact, _one_of(list(names)), param="model")
-
-
-def _one_of(names: list[str]) -> str:
-    if not names:
-        return "there is none"
-    more = len(names) - SHOWN_NAMES
-    return f"ask for one of: {', '.join(islice(names, SHOWN_NAMES))}" + (
-        f" and {more} more" if more > 0 else ""
-    )
+def _unknown(error: NotFound, base_name: str) -> ModelNotFound:
+    return ModelNotFound(error.subject, error.fact, f"{error.remedy}; base: {base_name}", param="model")
 
 
 @dataclass(slots=True)
@@ -144,25 +108,15 @@ class Targets:
         return plan
 
     def _make(self, view: View, spelling: bytes) -> Plan:
-        text = self._text(view, spelling)
+        text = _text(spelling)
         if text is None or text == self.base_name or text in self.also_base:
             self._base = self._base or self._base_plan()
             return self._base
-        try:
-            ref = parse_model(text)
-        except InvalidName:
-            raise unknown_model(text, view, self.base_name) from None
-        version = resolve(view, ref, self.base_name)
+        ref, version = resolve(view, text, self.base_name)
         if ref.version is None and ref.alias is None:
             return Plan(ref.adapter, {Arm.STABLE: self._target(version, Arm.STABLE)})
         direct = self._target(version, Arm.DIRECT)
         return Plan(ref.adapter, {Arm.DIRECT: direct}, fixed=direct)
-
-    def _text(self, view: View, spelling: bytes) -> str | None:
-        try:
-            return msgspec.json.decode(spelling, type=str | None)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise unknown_model(spelling[:100].decode("utf-8", "replace"), view, self.base_name) from None
 
     def _target(self, version: Version, arm: Arm) -> Target:
         series = self.metrics.bind(version.adapter, str(version.number), arm)
@@ -177,6 +131,14 @@ class Targets:
         model = Raw(msgspec.json.encode(self.base_name))
         base = Target(self.base_name, Arm.BASE, model, BASE_SUBJECT, headers, series)
         return Plan(self.base_name, {Arm.BASE: base}, fixed=base)
+
+
+def _text(spelling: bytes) -> str | None:
+    try:
+        return msgspec.json.decode(spelling, type=str | None)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        found = spelling[:40].decode("utf-8", "replace")
+        raise BadBody("model", f"is {found}, not a string", "name a model", param="model") from error
 
 
 def _headers(name: str, arm: Arm, digest: str) -> tuple[tuple[bytes, bytes], ...]:

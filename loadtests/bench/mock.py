@@ -1,0 +1,134 @@
+"""A mock of an API server, bare and behind the router, in one process on one loop.
+
+Two processes would differ by more than the router; here both arms share everything, and only the port
+that a request came in by says which one answers it. Prints both ports as one line of JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+import uvicorn
+from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from registry.store import Registry
+from serve.router.app import Router
+from serve.settings import ServeSettings
+from tests.fakes.adapters import make_adapter
+from tests.fakes.base import make_base
+from tests.fakes.engine import FakeEngine
+
+CHUNKS = 64
+BASE, ADAPTER = "tiny", "support"
+
+
+def _padded(text: bytes, size: int, end: bytes) -> bytes:
+    return text + b"x" * (size - len(text) - len(end)) + end
+
+
+_USAGE = b'"usage":{"prompt_tokens":250,"total_tokens":266,"completion_tokens":16}}'
+ANSWER = _padded(
+    b'{"id":"chatcmpl-1","object":"chat.completion","choices":[{"message":{"content":"',
+    300,
+    b'"}}],' + _USAGE,
+)
+CHUNK = _padded(
+    b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[{"delta":{"content":"',
+    150,
+    b'"}}]}\n\n',
+)
+LAST = b"data: [DONE]\n\n"
+
+_JSON: Message = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(ANSWER)).encode())],
+}
+_STREAM: Message = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [(b"content-type", b"text/event-stream; charset=utf-8")],
+}
+
+
+async def mock(scope: Scope, receive: Receive, send: Send) -> None:
+    """Read a request and answer it: 300 bytes of JSON, or 64 chunks of 150 bytes without a pause."""
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    body = b""
+    more = True
+    while more:
+        message = await receive()
+        body += message["body"]
+        more = message["more_body"]
+    if b'"stream":true' not in body:
+        await send(_JSON)
+        await send({"type": "http.response.body", "body": ANSWER, "more_body": False})
+        return
+    await send(_STREAM)
+    for _ in range(CHUNKS):
+        await send({"type": "http.response.body", "body": CHUNK, "more_body": True})
+    await send({"type": "http.response.body", "body": LAST, "more_body": False})
+
+
+def switch(bare_port: int, router: ASGIApp) -> ASGIApp:
+    """Return an application that is the mock on `bare_port` and the router elsewhere."""
+
+    async def choose(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["server"][1] == bare_port:
+            await mock(scope, receive, send)
+        else:
+            await router(scope, receive, send)
+
+    return choose
+
+
+def make_router(folder: Path) -> Router:
+    """Return a router around the mock, on a root with one adapter."""
+    registry = Registry.init(folder / "root", make_base(folder / "base"), name=BASE)
+    registry.publish(ADAPTER, make_adapter(folder / ADAPTER), who="bench")
+    settings = ServeSettings(root=registry.root, replica="bench")
+    engine = FakeEngine(base_name=BASE)
+    return Router(mock, settings=settings, engine_factory=lambda _: engine, collectors=CollectorRegistry())
+
+
+def main() -> None:
+    """Serve until the process is ended."""
+    logging.disable(logging.INFO)
+    sockets = [socket.create_server(("127.0.0.1", 0), backlog=512) for _ in range(2)]
+    bare, routed = (one.getsockname()[1] for one in sockets)
+    with tempfile.TemporaryDirectory() as folder:
+        router = make_router(Path(folder))
+        config = uvicorn.Config(
+            switch(bare, router),
+            loop="uvloop",
+            http="httptools",
+            access_log=False,
+            lifespan="on",
+            log_level="error",
+        )
+        sys.stdout.write(json.dumps({"bare": bare, "routed": routed}) + "\n")
+        sys.stdout.flush()
+        _run(uvicorn.Server(config), sockets)
+
+
+def _run(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(server.serve(sockets=sockets))
+
+
+if __name__ == "__main__":
+    main()

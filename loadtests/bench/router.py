@@ -1,0 +1,186 @@
+"""What the router costs: a mock bare and behind the router, in turn, driven by `wrk`.
+
+    python -m loadtests.bench.router [--pairs 9] [--seconds 2]
+
+Writes bench-results/router.json and .md, and ends with 1 when a bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtests.bench.results import Figure, Interval, at_least, at_most, median_interval, pair_ratio, publish
+
+ADDED_P50_MICROSECONDS = 100.0
+THROUGHPUT_RATIO = 0.75
+REQUEST_BYTES = 1000
+
+_SCRIPT = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+wrk.body = [==[{body}]==]
+done = function(summary, latency, requests)
+  local wrong = summary.errors.status + summary.errors.connect + summary.errors.read
+  wrong = wrong + summary.errors.write + summary.errors.timeout
+  io.write(string.format('{{"p50":%.1f,"p99":%.1f,"rate":%.1f,"wrong":%d}}\\n', latency:percentile(50),
+    latency:percentile(99), summary.requests / summary.duration * 1e6, wrong))
+end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of wrk: latencies in microseconds, requests per second."""
+
+    p50: float
+    p99: float
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The same load on the bare mock and behind the router, in the order they were run."""
+
+    bare: list[Run]
+    routed: list[Run]
+
+    def added_p50(self) -> Interval:
+        """Return the added median latency in microseconds, pair by pair."""
+        return median_interval(
+            [own.p50 - other.p50 for own, other in zip(self.routed, self.bare, strict=True)]
+        )
+
+    def rate_ratio(self) -> Interval:
+        """Return routed / bare requests per second, pair by pair."""
+        return pair_ratio([run.rate for run in self.routed], [run.rate for run in self.bare])
+
+    def note(self, what: str) -> str:
+        """Return the absolute figures as a sentence."""
+        rates = [str(median_interval([run.rate for run in runs])) for runs in (self.bare, self.routed)]
+        p50 = [str(median_interval([run.p50 for run in runs])) for runs in (self.bare, self.routed)]
+        return f"{what}: {' → '.join(rates)} requests/s, p50 {' → '.join(p50)} µs"
+
+
+def main() -> int:
+    """Measure, write, and return 0 when every bar was reached."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--seconds", type=int, default=2)
+    options = parser.parse_args()
+    if shutil.which("wrk") is None:
+        sys.stderr.write("error: wrk: is not installed; `apt-get install wrk`\n")
+        return 1
+    with mock_server() as ports:
+        loads = {
+            (kind, connections): measure(ports, kind, connections, options.pairs, options.seconds)
+            for kind in ("json", "stream")
+            for connections in (1, 16)
+        }
+    notes = [
+        pairs.note(f"{kind}, {connections} connection(s)") for (kind, connections), pairs in loads.items()
+    ]
+    return 0 if publish("router", figures(loads), notes=[*notes, SETUP]) else 1
+
+
+SETUP = "uvicorn (uvloop, httptools) on one core, wrk (one thread) on another; a pair = bare, then routed"
+
+
+def figures(loads: dict[tuple[str, int], Pairs]) -> list[Figure]:
+    """Return the figures with their bars."""
+    found = []
+    for (kind, connections), pairs in loads.items():
+        load = f"{kind}, {connections} connection{'s' if connections > 1 else ''}"
+        if connections == 1:
+            found.append(at_most(f"added p50 ({load})", pairs.added_p50(), ADDED_P50_MICROSECONDS, "µs"))
+        else:
+            found.append(
+                at_least(f"requests/s of the bare mock ({load})", pairs.rate_ratio(), THROUGHPUT_RATIO)
+            )
+    return found
+
+
+def measure(ports: dict[str, int], kind: str, connections: int, pairs: int, seconds: int) -> Pairs:
+    """Run `pairs` interleaved pairs after one that warms up."""
+    found = Pairs([], [])
+    for turn in range(pairs + 1):
+        bare = wrk(ports["bare"], kind, connections, seconds)
+        routed = wrk(ports["routed"], kind, connections, seconds)
+        if turn:
+            found.bare.append(bare)
+            found.routed.append(routed)
+    return found
+
+
+def wrk(port: int, kind: str, connections: int, seconds: int) -> Run:
+    """Run wrk once.
+
+    Raises: RuntimeError: when any answer was not a 200.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(_SCRIPT.format(body=request_body(stream=kind == "stream").decode()))
+        script.flush()
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        command = [*_on_core(1), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script.name, url]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    result = json.loads(output.strip().splitlines()[-1])
+    if result.pop("wrong"):
+        raise RuntimeError(f"wrong answers:\n{output}")
+    return Run(**result)
+
+
+def request_body(*, stream: bool) -> bytes:
+    """Return a chat request of a thousand bytes."""
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": ""}]
+    body = {"model": "support", "stream": stream, "max_tokens": 16, "temperature": 0.5, "messages": messages}
+    missing = REQUEST_BYTES - len(json.dumps(body, separators=(",", ":")))
+    messages[1]["content"] = "w" * missing
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+@contextmanager
+def mock_server() -> Iterator[dict[str, int]]:
+    """Run `loadtests.bench.mock` on a core of its own and give its ports."""
+    command = [*_on_core(0), sys.executable, "-m", "loadtests.bench.mock"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
+    try:
+        assert process.stdout is not None
+        ports: dict[str, int] = json.loads(process.stdout.readline())
+        _wait_until_open(ports["routed"])
+        yield ports
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _wait_until_open(port: int) -> None:
+    import httpx
+
+    for _ in range(200):
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    raise RuntimeError("the mock server did not become ready")
+
+
+def _on_core(number: int) -> list[str]:
+    """Return what pins a command to one core, where there are two to choose from."""
+    cores = sorted(os.sched_getaffinity(0))
+    return ["taskset", "-c", str(cores[number])] if len(cores) > 1 and shutil.which("taskset") else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

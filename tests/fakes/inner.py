@@ -1,0 +1,150 @@
+"""An application behind the router: it speaks OpenAI's streams in a few lines, and misbehaves on demand.
+
+The body's field `play` chooses what happens; everything that arrives is kept in `seen`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.types import Message, Receive, Scope, Send
+
+USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One request as it arrived behind the router."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+
+@dataclass(slots=True)
+class InnerApp:
+    """An ASGI application; streams that `play` slowly wait after each word until `open` is set."""
+
+    seen: list[Seen] = field(default_factory=list)
+    left: int = 0
+    running: int = 0
+    open: bool = False
+    fail_startup: bool = False
+    lifespan: list[str] = field(default_factory=list)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or live through the lifespan."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        body = await _read(receive)
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        seen = Seen(scope["method"], scope["path"], headers, json.loads(body) if body else {})
+        self.seen.append(seen)
+        self.running += 1
+        try:
+            await self._play(seen, receive, send)
+        finally:
+            self.running -= 1
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        self.lifespan.append("startup")
+        if self.fail_startup:
+            await send({"type": "lifespan.startup.failed", "message": "no model"})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self.lifespan.append("shutdown")
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _play(self, seen: Seen, receive: Receive, send: Send) -> None:
+        play = seen.body.get("play", "stream" if seen.body.get("stream") else "answer")
+        if play == "raise":
+            raise RuntimeError("the inner application broke")
+        if play == "hang":
+            await self._wait_for_leaving(receive)
+        elif play.isdigit():
+            await _send_json(send, int(play), {"error": {"message": "as told"}})
+        elif play == "answer":
+            await _send_json(send, 200, _answer(seen))
+        else:
+            await self._stream(play, seen, receive, send)
+
+    async def _wait_for_leaving(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.left += 1
+
+    async def _stream(self, play: str, seen: Seen, receive: Receive, send: Send) -> None:
+        """Stream; as Starlette does, watch for the client's leaving at the same time."""
+        watch = asyncio.create_task(self._wait_for_leaving(receive))
+        work = asyncio.create_task(self._send_events(play, seen, send))
+        _, pending = await asyncio.wait({watch, work}, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        if work.done() and not work.cancelled():
+            work.result()
+
+    async def _send_events(self, play: str, seen: Seen, send: Send) -> None:
+        await send(_start(200, b"text/event-stream; charset=utf-8"))
+        await send(_event(_delta(seen, {"role": "assistant", "content": ""})))
+        for word in ("one", " two", " three"):
+            await send(_event(_delta(seen, {"content": word})))
+            while play == "slow" and not self.open:  # noqa: ASYNC110 - a test's thread opens it
+                await asyncio.sleep(0.002)
+        if play == "error":
+            await send(_event({"error": {"message": "EngineCore died", "code": 500}}))
+        if play == "cut":
+            return
+        if play == "raise_late":
+            raise RuntimeError("the inner application broke")
+        if play != "unclosed":
+            await send(_event({"choices": [], "usage": USAGE}))
+            await send(_body(b"data: [DONE]\n\n"))
+        await send(_body(b"", more=False))
+
+
+async def _read(receive: Receive) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            return body
+
+
+def _answer(seen: Seen) -> dict[str, Any]:
+    request_id = seen.body.get("request_id") or f"chatcmpl-{seen.headers.get('x-request-id')}"
+    return {"id": request_id, "model": seen.body.get("model"), "path": seen.path, "usage": USAGE}
+
+
+def _delta(seen: Seen, delta: dict[str, str]) -> dict[str, Any]:
+    return {
+        "id": f"chatcmpl-{seen.headers['x-request-id']}",
+        "model": seen.body["model"],
+        "choices": [{"delta": delta}],
+    }
+
+
+def _event(value: object) -> Message:
+    return _body(b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n")
+
+
+def _body(body: bytes, *, more: bool = True) -> Message:
+    return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+def _start(status: int, kind: bytes, *more: tuple[bytes, bytes]) -> Message:
+    return {"type": "http.response.start", "status": status, "headers": [(b"content-type", kind), *more]}
+
+
+async def _send_json(send: Send, status: int, value: object) -> None:
+    body = json.dumps(value, separators=(",", ":")).encode()
+    await send(_start(status, b"application/json", (b"content-length", str(len(body)).encode())))
+    await send(_body(body, more=False))

@@ -1,0 +1,136 @@
+"""A router on a real uvicorn and a real root, with a fake engine and a fake application behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import uvicorn
+from prometheus_client import CollectorRegistry, generate_latest
+
+from registry.records import Version
+from registry.store import Registry
+from serve.router.app import Router
+from serve.router.runtime import Runtime
+from serve.settings import RequestLimits, ResidencySettings, ServeSettings
+from tests.fakes.adapters import make_adapter
+from tests.fakes.base import make_base
+from tests.fakes.engine import FakeEngine
+from tests.fakes.inner import InnerApp
+
+BASE = "tiny"
+
+
+@dataclass(slots=True)
+class Served:
+    """One running server; `client` speaks to it over a real socket."""
+
+    registry: Registry
+    folder: Path
+    engine: FakeEngine
+    inner: InnerApp
+    router: Router
+    collectors: CollectorRegistry
+    server: uvicorn.Server
+    client: httpx.Client
+
+    @property
+    def runtime(self) -> Runtime:
+        """Return the router's runtime."""
+        assert self.router.runtime is not None
+        return self.router.runtime
+
+    def publish(self, adapter: str, seed: int, **options: bool) -> Version:
+        """Publish a version with weights of its own and have it seen."""
+        version = publish(self.registry, self.folder, adapter, seed, **options)
+        self.runtime.watcher.refresh()
+        return version
+
+    def chat(self, model: str | None = "support", /, **fields: object) -> httpx.Response:
+        """Ask for a chat completion."""
+        messages = [{"role": "user", "content": "Hello"}]
+        body = {"messages": messages, **({} if model is None else {"model": model}), **fields}
+        return self.client.post("/v1/chat/completions", json=body)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return a sample of the present exposition, 0 when it is not there."""
+        return self.collectors.get_sample_value(name, labels) or 0.0
+
+    def outcomes(self, **labels: str) -> dict[str, float]:
+        """Return how many requests ended how, over all labels that are not given."""
+        found: dict[str, float] = {}
+        for family in self.collectors.collect():
+            for one in family.samples:
+                if one.name == "wardrobe_inference_requests_total" and labels.items() <= one.labels.items():
+                    found[one.labels["outcome"]] = found.get(one.labels["outcome"], 0) + one.value
+        return found
+
+    def exposition(self) -> str:
+        """Return what Prometheus would scrape."""
+        return generate_latest(self.collectors).decode()
+
+
+def publish(registry: Registry, folder: Path, adapter: str, seed: int, **options: bool) -> Version:
+    """Publish a right adapter whose weights `seed` decides."""
+    source = make_adapter(folder / f"{adapter}-{seed}-{time.monotonic_ns()}", seed=seed)
+    return registry.publish(adapter, source, who="tester", **options).version
+
+
+def make_root(folder: Path) -> Registry:
+    """Make a root for the tiny base."""
+    return Registry.init(folder / "root", make_base(folder / "base"), name=BASE)
+
+
+@contextlib.contextmanager
+def serve(
+    registry: Registry,
+    folder: Path,
+    *,
+    engine: FakeEngine | None = None,
+    inner: InnerApp | None = None,
+    limits: RequestLimits | None = None,
+    residency: ResidencySettings | None = None,
+) -> Iterator[Served]:
+    """Run a server until the block ends; its lifespan has started when the block begins."""
+    engine = engine or FakeEngine(base_name=BASE)
+    inner = inner or InnerApp()
+    settings = ServeSettings(
+        root=registry.root,
+        replica="r1",
+        limits=limits or RequestLimits(),
+        residency=residency or ResidencySettings(),
+    )
+    collectors = CollectorRegistry()
+    router = Router(inner, settings=settings, engine_factory=lambda _: engine, collectors=collectors)
+    config = uvicorn.Config(router, port=0, log_level="critical", lifespan="on", timeout_graceful_shutdown=1)
+    with running(uvicorn.Server(config)) as (server, url), httpx.Client(base_url=url, timeout=20) as client:
+        yield Served(registry, folder, engine, inner, router, collectors, server, client)
+
+
+@contextlib.contextmanager
+def running(server: uvicorn.Server) -> Iterator[tuple[uvicorn.Server, str]]:
+    """Run a server in a thread and give its URL."""
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        wait_until(lambda: server.started or not thread.is_alive(), "the server starts")
+        assert server.started, "the server did not start"
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield server, f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive(), "the server did not end"
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 10.0) -> None:
+    """Wait until `condition()` is true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.005)

@@ -1,0 +1,147 @@
+"""The body: what is read, what is refused, and that the rest stays the client's own bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+from starlette.types import Message
+
+from registry.errors import LimitExceeded
+from serve.errors import BadBody
+from serve.router.body import (
+    SERVER_PATH_FIELDS,
+    ClientLeft,
+    cap_tokens,
+    is_true,
+    join_fields,
+    parse_fields,
+    read_body,
+)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def read(chunks: Sequence[bytes | None], *, declared: bytes | None = None, limit: int = 10) -> bytes:
+    """Read a body that arrives in `chunks`; None is the client's leaving."""
+    left = list(chunks)
+
+    async def receive() -> Message:
+        chunk = left.pop(0)
+        if chunk is None:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": chunk, "more_body": bool(left)}
+
+    return asyncio.run(read_body(receive, declared, limit))
+
+
+def test_a_body_at_the_limit_is_read_in_one_piece_or_in_many() -> None:
+    assert read([b"0123456789"]) == b"0123456789"
+    assert read([b"01234", b"", b"56789"]) == b"0123456789"
+
+
+@pytest.mark.parametrize("chunks", [[b"0123456789x"], [b"01234", b"56789", b"x"], [b"x" * 6] * 100])
+def test_a_body_over_the_limit_is_refused_as_soon_as_it_is(chunks: list[bytes | None]) -> None:
+    with pytest.raises(LimitExceeded, match="exceed this server's 10"):
+        read(chunks)
+
+
+def test_a_declared_length_over_the_limit_is_refused_before_reading() -> None:
+    with pytest.raises(LimitExceeded):
+        read([], declared=b"11")
+
+
+def test_a_client_that_leaves_while_sending_is_no_body() -> None:
+    with pytest.raises(ClientLeft):
+        read([b"01", None])
+
+
+@given(body=st.dictionaries(st.text(), JSON, max_size=5), spaced=st.booleans(), escaped=st.booleans())
+def test_rewriting_changes_the_model_and_nothing_else(
+    body: dict[str, object], spaced: bool, escaped: bool
+) -> None:
+    body = {**body, "model": "support"}
+    text = json.dumps(body, ensure_ascii=escaped, indent=1 if spaced else None).encode(
+        "utf-8", "surrogatepass"
+    )
+    fields = parse_fields(text, frozenset())
+    fields["model"] = Raw(b'"support@3"')
+    assert json.loads(join_fields(fields)) == {**body, "model": "support@3"}
+
+
+def test_the_bytes_of_every_other_value_stay_as_the_client_wrote_them() -> None:
+    values = (
+        b"1e400",
+        b"123456789012345678901234567890",
+        b"0.10",
+        b'"\\u00e9\\/"',
+        b'{"b": 1,\n "a":2, "a":3}',
+    )
+    for value in values:
+        fields = parse_fields(b'{"model":"a", "x": ' + value + b"}", frozenset())
+        fields["model"] = Raw(b'"a@1"')
+        assert join_fields(fields) == b'{"model":"a@1","x":' + value + b"}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"model":"evil","model":"support"}',
+        b'{"model":"evil","mod\\u0065l":"support"}',
+        b'{"x":{"model":"support"},"model":"evil"}',
+        b'{"x":"\\"model\\":\\"support\\"","model":"evil"}',
+    ],
+)
+def test_what_goes_on_has_one_model_however_it_was_spelled(text: bytes) -> None:
+    fields = parse_fields(text, frozenset())
+    fields["model"] = Raw(b'"support@3"')
+    pairs = json.loads(join_fields(fields), object_pairs_hook=list)
+    assert [value for key, value in pairs if key == "model"] == ["support@3"]
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"[1]", b'"x"', b"{", b'{"model":"x"} {}', b'{"a":NaN}', b"\xff\xfe{\x00}\x00"]
+)
+def test_what_is_no_json_object_is_refused(text: bytes) -> None:
+    with pytest.raises(BadBody, match="is not a JSON object"):
+        parse_fields(text, frozenset())
+
+
+@pytest.mark.parametrize("name", sorted(SERVER_PATH_FIELDS))
+def test_a_field_that_names_a_path_of_the_server_is_refused_by_name(name: str) -> None:
+    with pytest.raises(BadBody, match=name) as caught:
+        parse_fields(json.dumps({"model": "support", name: None}).encode(), SERVER_PATH_FIELDS)
+    assert caught.value.param == name
+
+
+def test_an_escaped_spelling_of_such_a_field_is_refused_too() -> None:
+    with pytest.raises(BadBody):
+        parse_fields(b'{"lora\\u005fpath":"/etc"}', SERVER_PATH_FIELDS)
+
+
+def test_a_missing_limit_of_tokens_becomes_the_servers() -> None:
+    fields = parse_fields(b'{"model":"a"}', frozenset())
+    cap_tokens(fields, "max_tokens", 50)
+    assert join_fields(fields) == b'{"model":"a","max_tokens":50}'
+
+
+def test_a_higher_limit_of_tokens_is_refused_and_a_lower_one_kept() -> None:
+    with pytest.raises(BadBody, match="51 exceeds this server's 50"):
+        cap_tokens(parse_fields(b'{"max_completion_tokens":51}', frozenset()), "max_tokens", 50)
+    fields = parse_fields(b'{"max_tokens":50}', frozenset())
+    cap_tokens(fields, "max_completion_tokens", 50)
+    assert join_fields(fields) == b'{"max_tokens":50}'
+
+
+def test_only_the_literal_true_is_true() -> None:
+    fields = parse_fields(b'{"a":true,"b":"true","c":1}', frozenset())
+    assert [is_true(fields, name) for name in "abcd"] == [True, False, False, False]

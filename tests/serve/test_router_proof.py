@@ -1,0 +1,110 @@
+"""The proof that a loaded version does something."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from pydantic import JsonValue
+
+from registry.records import Version
+from serve.errors import LoadFailed
+from serve.router.proof import NOISE_FACTOR, Prover, difference
+from tests.fakes.adapters import make_adapter
+from tests.fakes.engine import FakeEngine
+
+
+class NoisyEngine(FakeEngine):
+    """An engine whose scores tremble by `noise` and move by `effect` where an adapter is asked."""
+
+    def __init__(self, *, noise: float, effect: float) -> None:
+        super().__init__()
+        self.noise, self.effect = noise, effect
+        self.asked: list[str | None] = []
+        self._random = random.Random(7)
+
+    async def score(self, name: str | None, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
+        self.asked.append(name)
+        shift = self.effect if name else 0.0
+        return [[-1 + shift + self._random.gauss(0, self.noise) for _ in prompt[1:]] for prompt in prompts]
+
+
+def version(path: Path, number: int = 1) -> Version:
+    return Version("a", number, "sha256:0", 0.0, "", "me", 8, ("q_proj",), 1, (), path)
+
+
+def prove(
+    engine: FakeEngine, folder: Path, *, proved: bool = False, required: bool = True
+) -> list[Mapping[str, JsonValue]]:
+    """Load and prove a@1; return what was attested."""
+    attested: list[Mapping[str, JsonValue]] = []
+    prover = Prover(engine, lambda _: proved, lambda _, body: attested.append(body), required)
+    one = version(make_adapter(folder / "1", seed=1))
+
+    async def run() -> None:
+        await engine.load(one.name, one.path)
+        await prover.prove(one)
+
+    try:
+        asyncio.run(run())
+    except LoadFailed:
+        assert attested[0]["passed"] is False
+        raise
+    return attested
+
+
+def test_a_version_that_changes_the_answers_is_proved_and_attested(tmp_path: Path) -> None:
+    (body,) = prove(FakeEngine(), tmp_path)
+    assert body["passed"] is True
+    assert body["noise_factor"] == NOISE_FACTOR
+
+
+def test_a_version_without_effect_is_refused_with_both_figures(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    engine.without_effect.add("a@1")
+    with pytest.raises(LoadFailed, match=r"differ from the base's by 0 nats .* 3 times the base's own noise"):
+        prove(engine, tmp_path)
+
+
+def test_a_version_that_answers_with_nan_is_refused(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    engine.infinite.add("a@1")
+    with pytest.raises(LoadFailed, match="not all finite"):
+        prove(engine, tmp_path)
+
+
+def test_noise_alone_proves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(LoadFailed, match="not more than 3 times"):
+        prove(NoisyEngine(noise=0.05, effect=0.0), tmp_path)
+
+
+def test_an_effect_beyond_the_noise_is_proved(tmp_path: Path) -> None:
+    (body,) = prove(NoisyEngine(noise=0.05, effect=0.5), tmp_path)
+    assert body["passed"] is True
+
+
+def test_what_another_replica_proved_is_not_measured_again(tmp_path: Path) -> None:
+    engine = NoisyEngine(noise=0.0, effect=0.0)
+    assert prove(engine, tmp_path, proved=True) == []
+    assert prove(engine, tmp_path / "again", required=False) == []
+    assert engine.asked == []
+
+
+def test_the_base_is_asked_twice_the_first_time_and_once_after_that(tmp_path: Path) -> None:
+    engine = NoisyEngine(noise=0.01, effect=1.0)
+    prover = Prover(engine, lambda _: False, lambda _, __: None)
+
+    async def run() -> None:
+        await prover.prove(version(tmp_path, 1))
+        await prover.prove(version(tmp_path, 2))
+
+    asyncio.run(run())
+    assert engine.asked == [None, "a@1", None, "a@2", None]
+
+
+def test_the_difference_is_the_mean_over_all_tokens() -> None:
+    assert difference([[1.0, 2.0], [3.0]], [[1.0, 1.0], [5.0]]) == pytest.approx(1.0)
+    assert difference([[]], [[]]) == 0.0
