@@ -133,6 +133,7 @@ class Client:
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         try:
             for file in version.files:
+                _check_plain(file.path)
                 self._download(_path(adapter, "versions", number, "files", file.path), file, scratch)
             scratch.chmod(0o755)
             scratch.rename(target)
@@ -173,8 +174,7 @@ class Client:
             if not response.is_success:
                 response.read()
                 raise self._refusal(response)
-            # The server's word for a name is not trusted with a path of this machine.
-            with (folder / Path(file.path).name).open("xb") as writer:
+            with (folder / file.path).open("xb") as writer:
                 for chunk in response.iter_bytes():
                     digest.update(chunk)
                     writer.write(chunk)
@@ -235,9 +235,20 @@ def _path(adapter: str, *parts: str | int) -> str:
     )
 
 
+def _check_plain(name: str) -> None:
+    # A server's word is not trusted with a path of this machine.
+    if name in {"", ".", ".."} or "/" in name or "\\" in name or "\0" in name:
+        fact = "is no plain file name"
+        raise InvalidAdapter(repr(name), fact, "do not trust this server", reason="path")
+
+
 def _checked_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # an IPv6 address without its bracket, a port that is no number
+        valid = False
+    if not valid:
         fact = f"{url!r} is not http://host:port or https://host:port"
         raise UsageError("--url", fact, "write for instance http://127.0.0.1:8000", param="url")
     return url.rstrip("/")

@@ -79,7 +79,9 @@ def register(
     if alias is not None and no_stable:
         raise UsageError("--alias and --no-stable", "exclude each other", "give one of them")
     wanted = Registration(name, folder, alias, no_stable, note, golden, allow_duplicate)
-    with output.progress(f"register {name}", None, unit_bytes=True) as advance:
+    # Only what is sent can be counted; publishing beside the files shows that it goes on.
+    total = None if session.url is None else _size_bytes(folder)
+    with output.progress(f"register {name}", total, unit_bytes=total is not None) as advance:
         document = session.desk().register(wanted, advance)
     for left in document.left_out:
         output.print_warning(f"{left}: left out, not part of an adapter")
@@ -215,6 +217,12 @@ def export(session: Session, name: str, folder: Path) -> None:
     adapter, number = parse_version(name)
     document = session.desk().export(adapter, number, folder)
     output.print_json(document) if session.as_json else output.print_line(f"{name} written to {folder}")
+
+
+def _size_bytes(folder: Path) -> int:
+    from registry.adapter import ALLOWED
+
+    return sum(path.stat().st_size for name in ALLOWED if (path := folder / name).is_file())
 
 
 def _versions_of(desk: Desk, name: str | None) -> list[tuple[str, int]]:

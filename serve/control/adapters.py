@@ -79,7 +79,7 @@ async def upload_version(
 ) -> doc.PublishedDocument:
     """Publish the uploaded files of a PEFT LoRA folder as the adapter's next version."""
     staging = control.registry.root / "staging"
-    async with received(request, name, staging, control.limits.max_upload_bytes, control.run) as form:
+    async with received(request, name, staging, control.state.limits.max_upload_bytes, control.run) as form:
         wanted = _registration(name, form)
         published = await caller.write(lambda desk: desk.register(wanted, lambda _: None))
     if not published.created:

@@ -5,19 +5,18 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from registry.store import Registry
 
+from registry.store import Registry
 from serve.control.adapters import adapters
 from serve.control.caller import Control
 from serve.control.guard import Guard, add_handlers
 from serve.control.operations import operations
 from serve.control.state import ControlState
-from serve.settings import RequestLimits
 
 PREFIX = "/admin/v1"
 
 
-def build_control(registry: Registry, state: ControlState, *, limits: RequestLimits | None = None) -> FastAPI:
+def build_control(registry: Registry, state: ControlState) -> FastAPI:
     """Return the admin API of one server process, to be called by its router after authentication.
 
     The router puts who asks (a key's id, or `anonymous`) into `scope["state"]["who"]`; without it every
@@ -32,7 +31,7 @@ def build_control(registry: Registry, state: ControlState, *, limits: RequestLim
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.control = Control(registry, state, limits or RequestLimits())
+    app.state.control = Control(registry, state)
     add_handlers(app)
     app.include_router(adapters, prefix=PREFIX)
     app.include_router(operations, prefix=PREFIX)

@@ -12,12 +12,11 @@ from typing import Annotated, TypeVar
 import anyio
 import anyio.to_thread
 from fastapi import Depends, Request
-from registry.store import Registry
 
 from registry.errors import Denied
 from registry.local import LocalDesk
+from registry.store import Registry
 from serve.control.state import ControlState
-from serve.settings import RequestLimits
 
 _Answer = TypeVar("_Answer")
 
@@ -29,10 +28,9 @@ _THREADS = 8
 class Control:
     """What all admin requests of one process share."""
 
-    def __init__(self, registry: Registry, state: ControlState, limits: RequestLimits) -> None:
+    def __init__(self, registry: Registry, state: ControlState) -> None:
         self.registry = registry
         self.state = state
-        self.limits = limits
         self._threads: anyio.CapacityLimiter | None = None
 
     async def run(self, call: Callable[[], _Answer]) -> _Answer:

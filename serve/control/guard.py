@@ -66,6 +66,9 @@ def error_response(error: WardrobeError, headers: Mapping[str, str] | None = Non
     every = dict(headers or {})
     if error.http_status == 401:
         every["www-authenticate"] = "Bearer"
+    if error.http_status == 413:
+        # Else the server would go on reading, and throwing away, all that the client still sends.
+        every["connection"] = "close"
     if error.http_status in {429, 503}:
         every["retry-after"] = str(getattr(error, "retry_after_seconds", 1))
     body = ErrorBody(message=str(error), type=error.type, param=error.param, code=error.code)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from registry.view import View
+from serve.settings import RequestLimits
 
 
 class Refreshable(Protocol):
@@ -39,6 +40,11 @@ class ControlState(Protocol):
     @property
     def capacity(self) -> int:
         """Return how many versions the engine can hold."""
+        ...
+
+    @property
+    def limits(self) -> RequestLimits:
+        """Return the limits on one request; of an upload, its size."""
         ...
 
     @property

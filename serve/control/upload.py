@@ -31,6 +31,7 @@ MAX_FIELD_BYTES = 64 * 1024
 IDLE_SECONDS = 60.0
 # Bytes are gathered so that a big upload costs one thread switch per MiB, not one per packet.
 _BATCH_BYTES = 1024 * 1024
+_MAX_BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
 _TEXT_FIELDS = frozenset({"alias", "no_stable", "note", "allow_duplicate"})
 _FLAGS = {"true": True, "1": True, "false": False, "0": False, "": False}
 
@@ -233,7 +234,7 @@ class _Receiver:
 def _boundary(content_type: str) -> bytes:
     kind, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
-    if kind != b"multipart/form-data" or not boundary:
+    if kind != b"multipart/form-data" or not 0 < len(boundary) <= _MAX_BOUNDARY_BYTES:
         fact = f"content-type {content_type[:100]!r} is not multipart/form-data with a boundary"
         raise BadBody("body", fact, "send a form", param="content-type")
     return boundary

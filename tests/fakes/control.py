@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from registry.view import Watcher
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from registry.errors import Denied
 from registry.keys import KeyRing
 from registry.keys import Scope as KeyScope
 from registry.store import Registry
+from registry.view import Watcher
 from serve.control.app import build_control
 from serve.control.guard import error_response
 from serve.router.auth import authorize
@@ -23,7 +23,8 @@ from tests.fakes.http_server import served
 class FakeState:
     """A `ControlState` of a replica that holds nothing."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, limits: RequestLimits | None = None) -> None:
+        self.limits = limits or RequestLimits()
         self.replica = "fake-1"
         self.draining = False
         self.capacity = 4
@@ -66,6 +67,6 @@ class Door:
 def admin_server(root: Path, limits: RequestLimits | None = None) -> Iterator[str]:
     """Serve the admin API of `root` over a real socket and give its URL."""
     registry = Registry.open(root)
-    app = build_control(registry, FakeState(registry), limits=limits)
+    app = build_control(registry, FakeState(registry, limits))
     with served(Door(app, KeyRing(root))) as url:
         yield url

@@ -33,7 +33,7 @@ def test_stdout_is_the_token_alone_and_it_opens_the_door(wardrobe: Terminal, roo
     token = done.out.strip()
     info = KeyRing(root).check(token)
     assert info is not None
-    assert (info.scopes, info.note) == ({Scope.ADMIN}, "laptop")
+    assert (info.scopes, info.note) == (frozenset({Scope.ADMIN}), "laptop")
     assert info.expires is not None
     assert info.expires - info.created == 90 * 86_400
     assert "only time" in done.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -156,7 +157,7 @@ def friend(session: Session) -> None:
 class Plugged(Commands):
     """A group with plug-ins of its own."""
 
-    points = {  # type: ignore[assignment]  # noqa: RUF012
+    points = {  # noqa: RUF012
         "friend": _entry("friend", f"{__name__}:friend"),
         "stranger": _entry("stranger", f"{__name__}:stranger"),
         "missing": _entry("missing", "no.such.module:command"),
@@ -262,3 +263,16 @@ def test_a_file_that_cannot_be_read_is_an_error_not_a_traceback(root: Path, tmp_
     done = wardrobe("--root", str(root), "register", "support", tmp_path / "nothing")
     assert done.code == 1
     assert "nothing" in done.err
+
+
+def test_on_a_terminal_verify_shows_a_bar_and_stdout_stays_clean(root: Path, tmp_path: Path) -> None:
+    Terminal(("--root", str(root))).ok("register", "support", make_adapter(tmp_path / "a"))
+    ours, theirs = pty.openpty()
+    command = [str(BIN), "--root", str(root), "verify", "--json"]
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, env=environment, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 100_000)
+    os.close(ours)
+    assert b"verify" in shown
+    assert json.loads(done.stdout) == [{"name": "support@1", "ok": True, "problem": None}]

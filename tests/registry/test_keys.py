@@ -110,9 +110,9 @@ def test_revoking_the_last_key_does_not_open_the_server_again(store: KeyStore, t
 
 def test_the_first_key_switches_a_running_ring_on(store: KeyStore, tmp_path: Path) -> None:
     ring = KeyRing(tmp_path)
-    assert not ring.enabled
+    before = ring.enabled
     _, token = make(store)
-    assert ring.check(token) is None
+    assert (before, ring.check(token)) == (False, None)
     assert ring.refresh()
     assert ring.enabled
     assert ring.check(token) is not None

@@ -1,0 +1,299 @@
+"""The admin API over a real server: what it answers, who may ask, and the shape of every refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import httpx
+import pytest
+
+from registry.keys import KeyRing, KeyStore, Scope
+from registry.store import Registry
+from registry.view import View
+from serve.control.app import build_control
+from serve.control.guard import MAX_JSON_BYTES
+from tests.fakes.adapters import make_adapter
+from tests.fakes.base import make_base
+from tests.fakes.control import Door, FakeState, admin_server
+from tests.fakes.http_server import served
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    registry = Registry.init(tmp_path / "root", make_base(tmp_path / "tiny"))
+    for seed in (1, 2):
+        registry.publish("support", make_adapter(tmp_path / f"a{seed}", seed=seed), who="test")
+    return registry
+
+
+@pytest.fixture
+def http(registry: Registry) -> Iterator[httpx.Client]:
+    with admin_server(registry.root) as url, httpx.Client(base_url=f"{url}/admin/v1") as client:
+        yield client
+
+
+def refusal(answer: httpx.Response) -> dict[str, Any]:
+    """Return the inside of an OpenAI-shaped error, after checking its shape."""
+    body = answer.json()
+    assert list(body) == ["error"], body
+    assert list(body["error"]) == ["message", "type", "param", "code"]
+    assert isinstance(body["error"]["message"], str)
+    error: dict[str, Any] = body["error"]
+    return error
+
+
+def test_a_write_is_seen_by_the_next_read(http: httpx.Client) -> None:
+    before = http.get("/adapters").json()["adapters"]
+    assert [(one["adapter"], one["stable"], one["latest"]) for one in before] == [("support", 1, 2)]
+    moved = http.post("/adapters/support/promote", json={"version": 2}).json()
+    assert (moved["alias"], moved["version"], moved["who"], moved["why"]) == (
+        "stable", 2, "anonymous", "promote",
+    )  # fmt: skip
+    assert http.get("/adapters").json()["adapters"][0]["stable"] == 2
+    assert http.post("/adapters/support/rollback").json()["version"] == 1
+    assert http.get("/adapters").json()["adapters"][0]["stable"] == 1
+    assert http.put("/adapters/support/aliases/night", json={"version": 2}).json()["alias"] == "night"
+    assert http.get("/adapters/support").json()["aliases"] == {"night": 2, "stable": 1}
+    assert http.delete("/adapters/support/versions/2").status_code == 409
+    http.put("/adapters/support/aliases/night", json={"version": 1})
+    assert http.delete("/adapters/support/versions/2").json()["deleted"] is True
+    assert http.get("/adapters").json()["adapters"][0]["versions"] == 1
+
+
+def test_one_version_its_files_and_the_history(http: httpx.Client, registry: Registry) -> None:
+    version = http.get("/adapters/support/versions/1").json()
+    assert version["digest"] == registry.version("support", 1).digest
+    for file in version["files"]:
+        answer = http.get(f"/adapters/support/versions/1/files/{file['path']}")
+        assert len(answer.content) == file["size"]
+    assert http.get("/adapters/support/versions/1/files/manifest.json").status_code == 404
+    moves = http.get("/adapters/support/history").json()["moves"]
+    assert [(move["alias"], move["version"]) for move in moves] == [("stable", 1)]
+    listed = http.get("/adapters/support/versions").json()
+    assert [one["version"] for one in listed["versions"]] == [1, 2]
+
+
+def test_drain_is_switched_on_and_off(http: httpx.Client) -> None:
+    assert http.get("/drain").json() == {"replica": "fake-1", "draining": False}
+    assert http.post("/drain").json()["draining"] is True
+    assert http.get("/drain").json()["draining"] is True
+    assert http.post("/drain", json={"draining": False}).json()["draining"] is False
+
+
+def test_replicas_status_audit_verify_and_gc(http: httpx.Client) -> None:
+    assert http.get("/replicas").json() == {"replicas": []}
+    status = http.get("/status").json()
+    assert (status["adapters"], status["versions"], status["base"]["name"]) == (1, 2, "tiny")
+    entries = http.get("/audit").json()["entries"]
+    assert {entry["action"] for entry in entries} >= {"publish", "alias"}
+    assert http.get("/audit", params={"since": time.time() + 60}).json() == {"entries": []}
+    assert http.post("/verify").json()["ok"] is True
+    one = http.post("/verify", json={"adapter": "support", "version": 2}).json()
+    assert [result["name"] for result in one["results"]] == ["support@2"]
+    assert http.post("/gc").json()["applied"] is False
+
+
+def test_with_keys_only_an_admin_key_enters(http: httpx.Client, registry: Registry) -> None:
+    store = KeyStore(registry.root)
+    admin, admin_token = store.create([Scope.ADMIN], who="test")
+    _, infer_token = store.create([Scope.INFER], who="test")
+    answer = http.get("/adapters")
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert refusal(answer)["type"] == "authentication_error"
+    wrong = http.get("/adapters", headers={"authorization": f"Bearer {admin_token}x"})
+    assert wrong.status_code == 401
+    narrow = http.get("/adapters", headers={"authorization": f"Bearer {infer_token}"})
+    assert narrow.status_code == 403
+    assert "admin" in refusal(narrow)["message"]
+    right = {"authorization": f"Bearer {admin_token}"}
+    assert http.get("/adapters", headers=right).status_code == 200
+    moved = http.post("/adapters/support/promote", json={"version": 2}, headers=right).json()
+    assert moved["who"] == admin.id
+    store.revoke(admin.id)
+    assert http.get("/adapters", headers=right).status_code == 401
+
+
+def test_without_a_router_nobody_is_answered(registry: Registry) -> None:
+    with served(build_control(registry, FakeState(registry))) as url:
+        for method, path in (("GET", "adapters"), ("POST", "gc"), ("POST", "drain"), ("GET", "status")):
+            answer = httpx.request(method, f"{url}/admin/v1/{path}")
+            assert answer.status_code == 401
+            assert "router" in refusal(answer)["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "param", "code"),
+    [
+        ("GET", "/adapters/nothing", None, 404, "model", "not_found"),
+        ("GET", "/adapters/support/versions/9", None, 404, "model", "not_found"),
+        ("GET", "/adapters/support/versions/zero", None, 400, "number", "invalid_request"),
+        ("GET", "/adapters/support/versions/0", None, 400, "number", "invalid_request"),
+        ("GET", "/adapters/support/versions/9999999999", None, 400, "number", "invalid_request"),
+        ("GET", "/adapters/Support", None, 400, "name", "invalid_name"),
+        ("GET", "/adapters/a%00b", None, 400, "name", "invalid_name"),
+        ("GET", "/adapters/%ff%fe", None, 400, "name", "invalid_name"),
+        ("GET", "/adapters/..%2f..%2fetc", None, 404, None, "unknown_url"),
+        ("GET", "/adapters/" + "x" * 5000, None, 400, "name", "invalid_name"),
+        ("GET", "/nothing", None, 404, None, "unknown_url"),
+        ("GET", "/adapters/", None, 404, None, "unknown_url"),
+        ("PATCH", "/adapters", None, 405, None, "method_not_allowed"),
+        ("POST", "/adapters/support/promote", {}, 400, "version", "invalid_request"),
+        ("POST", "/adapters/support/promote", {"version": "two"}, 400, "version", "invalid_request"),
+        ("POST", "/adapters/support/promote", {"version": 2, "force": 1}, 400, "force", "invalid_request"),
+        ("POST", "/adapters/support/promote", {"version": 9}, 404, "model", "not_found"),
+        ("POST", "/adapters/support/promote", [], 400, "body", "invalid_request"),
+        ("POST", "/adapters/support/rollback", None, 409, None, "conflict"),
+        ("PUT", "/adapters/support/aliases/canary", {"version": 1}, 400, "alias", "invalid_name"),
+        ("PUT", "/adapters/support/aliases/12", {"version": 1}, 400, "alias", "invalid_name"),
+        ("PUT", "/adapters/support/aliases/%00", {"version": 1}, 400, "alias", "invalid_name"),
+        ("DELETE", "/adapters/support/versions/1", None, 409, None, "conflict"),
+        ("POST", "/verify", {"adapter": "../x"}, 400, "name", "invalid_name"),
+        ("POST", "/drain", {"draining": "maybe"}, 400, "draining", "invalid_request"),
+        ("GET", "/audit?since=yesterday", None, 400, "since", "invalid_request"),
+    ],
+)
+def test_every_refusal_is_openai_shaped_and_names_what_is_wrong(
+    http: httpx.Client, method: str, path: str, body: Any, status: int, param: str | None, code: str
+) -> None:
+    answer = http.request(method, path, json=body) if body is not None else http.request(method, path)
+    assert answer.status_code == status
+    error = refusal(answer)
+    assert (error["code"], error["type"]) == (code, "invalid_request_error")
+    assert param is None or error["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type"),
+    [
+        (b"{", "application/json"),
+        (b"\xff\xfe{}", "application/json"),
+        (b'{"version": 2}', "text/plain"),
+        (b'{"version": 2}', "application/x-www-form-urlencoded"),
+        (b"[" * 100_000, "application/json"),
+        (b'{"version": 2}', "multipart/form-data"),
+        (b"", "application/json"),
+    ],
+)
+def test_a_body_that_is_no_json_changes_nothing(
+    http: httpx.Client, content: bytes, content_type: str
+) -> None:
+    headers = {"content-type": content_type}
+    answer = http.post("/adapters/support/promote", content=content, headers=headers)
+    assert answer.status_code == 400
+    assert refusal(answer)["code"] == "invalid_request"
+    assert http.get("/adapters").json()["adapters"][0]["stable"] == 1
+
+
+def test_a_huge_json_body_is_refused_while_it_arrives(http: httpx.Client) -> None:
+    answer = http.post("/adapters/support/promote", content=b" " * (MAX_JSON_BYTES + 1))
+    assert answer.status_code == 413
+    assert refusal(answer)["code"] == "limit_exceeded"
+
+
+def test_a_foreign_web_page_cannot_make_a_browser_write(http: httpx.Client) -> None:
+    for origin in ("https://evil.example", "null", "http://127.0.0.1:1"):
+        answer = http.post("/adapters/support/rollback", headers={"origin": origin})
+        assert answer.status_code == 403
+        assert refusal(answer)["code"] == "foreign_origin"
+    own = f"http://{http.base_url.netloc.decode()}"
+    assert http.post("/drain", headers={"origin": own}).status_code == 200
+
+
+class Failing:
+    """A registry whose every method fails as no method should."""
+
+    def __init__(self, registry: Registry, error: Exception) -> None:
+        self.root = registry.root
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        def fail(*_: Any, **__: Any) -> None:
+            raise self._error
+
+        return fail
+
+
+@pytest.mark.parametrize("error", [ValueError("secret /etc/path"), KeyError("secret"), MemoryError("secret")])
+def test_what_fails_unexpectedly_is_a_500_without_insides(registry: Registry, error: Exception) -> None:
+    failing: Any = Failing(registry, error)
+    with served(Door(build_control(failing, FakeState(registry)), KeyRing(registry.root))) as url:
+        answer = httpx.get(f"{url}/admin/v1/adapters/support")
+        assert answer.status_code == 500
+        assert "secret" not in answer.text
+        assert refusal(answer)["type"] == "server_error"
+        assert httpx.get(f"{url}/admin/v1/adapters").status_code == 200
+
+
+def test_the_openapi_document_types_every_answer_and_every_refusal(registry: Registry) -> None:
+    with admin_server(registry.root) as url:
+        document = httpx.get(f"{url}/admin/openapi.json").json()
+    operations = {
+        (method, path): operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert len(operations) == 18
+    names = [operation["operationId"] for operation in operations.values()]
+    assert len(set(names)) == len(names)
+    for (method, path), operation in operations.items():
+        assert path.startswith("/admin/v1/")
+        assert operation["description"] or operation["summary"]
+        for status in ("400", "401", "404", "409", "422", "500"):
+            schema = operation["responses"][status]["content"]["application/json"]["schema"]
+            assert schema == {"$ref": "#/components/schemas/ErrorDocument"}, (method, path, status)
+        if not path.endswith("/files/{file}"):
+            done = operation["responses"].get("200") or operation["responses"]["201"]
+            assert "$ref" in done["content"]["application/json"]["schema"], (method, path)
+    upload = operations["post", "/admin/v1/adapters/{name}/versions"]["requestBody"]
+    assert list(upload["content"]) == ["multipart/form-data"]
+    assert "HTTPValidationError" not in json.dumps(document)
+
+
+def test_listing_a_thousand_adapters_is_fast_and_keeps_the_loop_free(registry: Registry) -> None:
+    state = FakeState(registry)
+    one = state.watcher.view.adapters["support"]
+    many = {f"adapter-{n:04}": replace(one, name=f"adapter-{n:04}") for n in range(1000)}
+
+    class Crowded(FakeState):
+        """A state whose view holds a thousand adapters."""
+
+        def __init__(self) -> None:
+            super().__init__(registry)
+            self.watcher = _Still(View(1, MappingProxyType(many)))  # type: ignore[assignment]
+
+    app = build_control(registry, Crowded())
+    scope_state = {"who": "test"}
+
+    async def ask() -> tuple[int, float]:
+        async def stated(scope: Any, receive: Any, send: Any) -> None:
+            await app({**scope, "state": scope_state}, receive, send)
+
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=stated), base_url="http://t"
+        ) as client:
+            await client.get("/admin/v1/adapters")
+            started = time.perf_counter()
+            answer = await client.get("/admin/v1/adapters")
+            return len(answer.json()["adapters"]), time.perf_counter() - started
+
+    count, seconds = asyncio.run(ask())
+    assert count == 1000
+    assert seconds < 0.5
+
+
+class _Still:
+    """A watcher that holds one view."""
+
+    def __init__(self, view: Any) -> None:
+        self.view = view
+
+    def refresh(self) -> None:
+        """Change nothing."""
