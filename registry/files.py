@@ -21,7 +21,6 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from registry.disk import ENTRY_FILE, entry_numbers, explained, open_plain, read
-from registry.disk import names as names  # noqa: PLC0414 - until keys.py reads by disk
 
 PUBLIC_MODE = 0o444
 SECRET_MODE = 0o600
@@ -72,25 +71,6 @@ def stage(path: Path, data: bytes) -> None:
     with explained(path):
         step(f"write {path.name}")
         _write(path, data, 0o644)
-
-
-def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Put `data` at `path`, where nothing may be yet, in one step.
-
-    Raises: FileExistsError; StorageFailed.
-    """
-    temporary = _temporary(path)
-    with explained(path), _removed_at_end(temporary):
-        step(f"write temporary of {path.name}")
-        _write(temporary, data, mode)
-        step(f"link {path.name}")
-        try:
-            os.link(temporary, path)
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise
-            _write(path, data, mode)
-        sync_directory(path.parent)
 
 
 def copy_new(source: Path, target: Path, *, mode: int = 0o644) -> tuple[int, str]:

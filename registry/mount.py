@@ -14,57 +14,69 @@ from pathlib import Path
 from registry.errors import UnsafeRoot
 from registry.files import NO_LINKS, TAKEN, remove_tree
 
-_UNSAFE_REMEDY = "put the root on a local disk or on NFS 4"
+_REMEDY = "put the root on a local disk or on NFS 4"
 
 
-def self_test(directory: Path) -> None:
+class Steps:
+    """The two steps on trial, as this machine does them; tests put those of a bad mount here."""
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename `source` to `target`."""
+        source.rename(target)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give `source` the second name `target`."""
+        os.link(source, target)
+
+
+def self_test(directory: Path, steps: Steps | None = None) -> None:
     """Try in `directory` the steps that the store relies on; a read-only mount is left untested.
 
     Raises: UnsafeRoot: when a rename would overwrite a folder, or a link a file.
     """
-    trial = directory / f".selftest-{uuid.uuid4().hex}"
+    trial = directory / f".selftest-{uuid.uuid4().hex}.tmp"
     try:
         trial.mkdir()
     except OSError:
         return
     try:
-        _try_renames(trial)
-        _try_links(trial)
+        _try_renames(trial, steps or Steps())
+        _try_links(trial, steps or Steps())
     except OSError as error:
-        raise UnsafeRoot(
-            str(directory), f"renaming files fails here ({error.strerror})", _UNSAFE_REMEDY
-        ) from error
+        fact = f"renaming files fails here ({error.strerror})"
+        raise UnsafeRoot(str(directory), fact, _REMEDY) from error
     finally:
         remove_tree(trial)
 
 
-def _try_renames(trial: Path) -> None:
-    for name in ("first", "second"):
-        (trial / name).mkdir()
-        (trial / name / "file").write_bytes(name.encode())
+def _try_renames(trial: Path, steps: Steps) -> None:
+    first, second = trial / "first", trial / "second"
+    for folder in (first, second):
+        folder.mkdir()
+        (folder / "file").write_bytes(folder.name.encode())
     try:
-        (trial / "first").rename(trial / "second")
+        steps.rename(first, second)
     except OSError as error:
         if error.errno not in TAKEN:
             raise
     else:
-        raise UnsafeRoot(str(trial.parent), "a rename replaces a folder that is not empty", _UNSAFE_REMEDY)
-    (trial / "first" / "file").replace(trial / "second" / "file")
-    if (trial / "second" / "file").read_bytes() != b"first":
-        raise UnsafeRoot(str(trial.parent), "a rename does not replace a file", _UNSAFE_REMEDY)
+        raise UnsafeRoot(str(trial.parent), "a rename replaces a folder that is not empty", _REMEDY)
+    steps.rename(first / "file", second / "file")
+    if (second / "file").read_bytes() != b"first":
+        raise UnsafeRoot(str(trial.parent), "a rename does not replace a file", _REMEDY)
 
 
-def _try_links(trial: Path) -> None:
+def _try_links(trial: Path, steps: Steps) -> None:
     source, target = trial / "source", trial / "target"
     source.write_bytes(b"source")
     try:
-        os.link(source, target)
+        steps.link(source, target)
     except OSError as error:
         if error.errno in NO_LINKS:
             return
         raise
     try:
-        os.link(source, target)
+        steps.link(source, target)
     except FileExistsError:
         return
-    raise UnsafeRoot(str(trial.parent), "a link replaces a file that exists", _UNSAFE_REMEDY)
+    raise UnsafeRoot(str(trial.parent), "a link replaces a file that exists", _REMEDY)

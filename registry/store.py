@@ -315,9 +315,16 @@ class Registry:
     def _verify(self, adapter: str, number: int) -> VerifyResult:
         try:
             version = self.catalogue.versions.read(adapter, number)
-            problem = self.catalogue.versions.problem(version)
+            problem = self.catalogue.versions.problem(version) or self._contradiction(version)
         except CorruptStore as error:
             problem = str(error)
         if problem is not None:
             self.quarantine(adapter, number, problem, who="verify")
         return VerifyResult(f"{adapter}@{number}", problem is None, problem)
+
+    def _contradiction(self, version: Version) -> str | None:
+        """Tell a version whose folder was replaced as a whole: the alias logs remember its digest."""
+        for move in history.history(self.catalogue, version.adapter):
+            if move.version == version.number and move.digest not in {None, version.digest}:
+                return f"{move.alias} was pointed to {move.digest}, the folder holds {version.digest}"
+        return None

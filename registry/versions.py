@@ -16,6 +16,7 @@ from pathlib import Path
 from registry import disk, files
 from registry.entry import Entry, encode
 from registry.errors import CorruptStore, StorageFailed
+from registry.identity import digest
 from registry.records import FileEntry, Version
 from registry.root import Root
 
@@ -186,8 +187,6 @@ class Versions:
 
 
 def _digest(manifest: Manifest) -> str:
-    from registry.adapter import digest
-
     return digest(manifest.files, manifest.base_fingerprint, manifest.template_sha256)
 
 

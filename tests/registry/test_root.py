@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from registry.errors import Conflict, CorruptStore, NotFound, UsageError
+from registry.records import Limits
+from registry.store import Registry
+from tests.fakes.base import BaseShape, make_base
+from tests.fakes.store import put
+
+
+def test_a_folder_that_is_no_root_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="is not a Wardrobe root; run `wardrobe init --base PATH`"):
+        Registry.open(tmp_path)
+
+
+def test_what_init_recorded_is_what_open_reads(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base")
+    made = Registry.init(tmp_path / "root", base, name="tiny", limits=Limits(max_lora_rank=64))
+    opened = Registry.open(tmp_path / "root")
+    assert opened.base == made.base
+    assert (opened.base.name, opened.base.path) == ("tiny", base)
+    assert opened.base.modules["model.layers.0.self_attn.q_proj"] == (64, 64)
+    assert opened.limits == Limits(max_lora_rank=64)
+
+
+def test_init_again_for_the_same_base_opens_and_records_where_it_lies_now(tmp_path: Path) -> None:
+    Registry.init(tmp_path / "root", make_base(tmp_path / "base"), limits=Limits(max_lora_rank=64))
+    put(Registry.open(tmp_path / "root"))
+    (tmp_path / "base").rename(tmp_path / "moved")
+    again = Registry.init(tmp_path / "root", tmp_path / "moved", name="renamed")
+    assert (again.base.name, again.base.path) == ("renamed", tmp_path / "moved")
+    assert again.limits.max_lora_rank == 64
+    assert again.adapters() == ["support"]
+
+
+def test_init_for_another_base_is_refused(tmp_path: Path) -> None:
+    Registry.init(tmp_path / "root", make_base(tmp_path / "base"))
+    other = make_base(tmp_path / "other", BaseShape(hidden=128))
+    with pytest.raises(Conflict, match=r"is the root of base base .*, not of other"):
+        Registry.init(tmp_path / "root", other)
+
+
+def test_an_unknown_major_version_of_the_layout_is_refused(registry: Registry) -> None:
+    layout = registry.root / "layout.json"
+    fields = json.loads(layout.read_text())
+    layout.chmod(0o644)
+    layout.write_text(json.dumps({**fields, "major": 2}))
+    with pytest.raises(CorruptStore, match="has layout 2, this program knows 1"):
+        Registry.open(registry.root)
+    layout.write_text(json.dumps({**fields, "minor": 7, "new": True}))
+    assert Registry.open(registry.root).base == registry.base
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[base]\nname = 'a'\npath = 'b'\n[limits]\nmax_rank = 1\n", "unknown key max_rank"),
+        ("[base]\nname = 'a'\npath = 'b'\n[limit]\n", "unknown key limit"),
+        ("[base\n", "is not TOML"),
+    ],
+)
+def test_a_wrong_setting_names_the_key_and_the_file(text: str, words: str, registry: Registry) -> None:
+    (registry.root / "wardrobe.toml").write_text(text)
+    with pytest.raises(UsageError, match=words) as caught:
+        Registry.open(registry.root)
+    assert str(registry.root / "wardrobe.toml") in str(caught.value)
+
+
+def test_a_limit_that_is_left_out_has_its_default(registry: Registry) -> None:
+    (registry.root / "wardrobe.toml").write_text("[base]\nname = 'a'\npath = 'b'\n")
+    assert Registry.open(registry.root).limits == Limits()
+
+
+@pytest.mark.parametrize("name", ["base.json", "wardrobe.toml"])
+def test_a_root_that_lost_a_file_says_which(name: str, registry: Registry) -> None:
+    (registry.root / name).unlink()
+    with pytest.raises(CorruptStore, match=name):
+        Registry.open(registry.root)
+
+
+def test_a_root_from_a_backup_without_its_empty_folders_works(registry: Registry) -> None:
+    for name in ("staging", "trash", "changes", "replicas"):
+        for path in (registry.root / name).iterdir():
+            path.unlink()
+        (registry.root / name).rmdir()
+    assert put(Registry.open(registry.root)).number == 1
+
+
+def test_a_version_behind_a_symbolic_link_is_refused(registry: Registry) -> None:
+    version = put(registry)
+    versions = registry.root / "adapters/support/versions"
+    versions.rename(registry.root / "elsewhere")
+    versions.symlink_to(registry.root / "elsewhere")
+    assert registry.catalogue.versions.problem(version) == "leads through a symbolic link"
+
+
+def test_a_root_that_is_reached_by_a_symbolic_link_is_a_root(registry: Registry, tmp_path: Path) -> None:
+    put(registry)
+    (tmp_path / "link").symlink_to(registry.root)
+    through = Registry.open(tmp_path / "link")
+    assert through.root == registry.root
+    assert all(result.ok for result in through.verify())
