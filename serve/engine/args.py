@@ -102,11 +102,11 @@ def engine_arguments(
     Raises: UsageError: for an option that we own, naming the reason.
     """
     chosen = {_plain(name): value for name, value in settings.vllm.items()}
-    named = set(chosen) | set(option_names(extra))
-    for name in sorted(named):
+    given = chosen | dict(options(extra))
+    for name in sorted(given):
         refuse_owned(name)
     owned = _owned(settings, base, limits)
-    defaults = {name: value for name, value in _defaults(settings).items() if name not in named}
+    defaults = {name: value for name, value in _defaults(settings, given).items() if name not in given}
     argv = (*_spelled(defaults), *_spelled(chosen), *extra, *_spelled(owned))
     return EngineArguments(argv=argv, owned=owned)
 
@@ -122,17 +122,18 @@ def refuse_owned(name: str) -> None:
             )
 
 
-def option_names(argv: Sequence[str]) -> Iterator[str]:
-    """Yield the plain names of the options in `argv`; `--no-x` gives `x`, `--a.b 1` gives `a`.
+def options(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the plain name and first value of each option in `argv`; `--no-x` gives `x`, `--a.b` `a`.
 
     Raises: UsageError: for an argument before the first option (vLLM would take it for the model).
     """
     if argv and not _is_option(argv[0]):
         raise UsageError(f"vllm argument {argv[0]!r}", "is not an option", OWNED["model"])
-    for argument in argv:
+    for argument, following in zip(argv, [*argv[1:], "--"][: len(argv)], strict=True):
         if _is_option(argument):
-            name = re.split(r"[=.]", argument, maxsplit=1)[0]
-            yield _plain(name).removeprefix("no_")
+            name, has_value, value = argument.partition("=")
+            name = _plain(name.partition(".")[0]).removeprefix("no_")
+            yield name, value if has_value or _is_option(following) else following
 
 
 def servable_rank(limit: int) -> int:
@@ -156,11 +157,11 @@ def _owned(settings: ServeSettings, base: BaseModel, limits: Limits) -> dict[str
     }
 
 
-def _defaults(settings: ServeSettings) -> dict[str, JsonValue]:
-    residents = _positive(settings.vllm, "max_loras", SLOTS)
+def _defaults(settings: ServeSettings, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    slots = str(given.get("max_loras", SLOTS))
     defaults: dict[str, JsonValue] = {
         "max_loras": SLOTS,
-        "max_cpu_loras": max(RESIDENTS, residents),
+        "max_cpu_loras": max(RESIDENTS, int(slots) if slots.isdigit() else 0),
         # The router counts every request; a log line for each costs more than the router itself.
         "disable_uvicorn_access_log": True,
     }
@@ -173,7 +174,8 @@ def _defaults(settings: ServeSettings) -> dict[str, JsonValue]:
         )
     if settings.engine.compile == "off":
         defaults["enforce_eager"] = True
-    if not _sizes_memory(settings.vllm) and not accelerator_present():
+    sized = "gpu_memory_utilization" in given or bool(os.environ.get("VLLM_CPU_KVCACHE_SPACE"))
+    if not sized and not accelerator_present():
         defaults["kv_cache_memory_bytes"] = _cpu_cache_bytes()
     return defaults
 
@@ -183,11 +185,6 @@ def accelerator_present() -> bool:
     return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/kfd", "/dev/dri/renderD128"))
 
 
-def _sizes_memory(vllm: Mapping[str, JsonValue]) -> bool:
-    names = {_plain(name) for name in vllm}
-    return bool(os.environ.get("VLLM_CPU_KVCACHE_SPACE")) or "gpu_memory_utilization" in names
-
-
 def _cpu_cache_bytes() -> int:
     """Return an eighth of the machine's memory, 1 to 16 GiB.
 
@@ -195,11 +192,6 @@ def _cpu_cache_bytes() -> int:
     """
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min(max(total // 8, 1024**3), 16 * 1024**3)
-
-
-def _positive(vllm: Mapping[str, JsonValue], name: str, default: int) -> int:
-    value = next((value for key, value in vllm.items() if _plain(key) == name), default)
-    return value if isinstance(value, int) else default
 
 
 def _spelled(options: Mapping[str, JsonValue]) -> Iterator[str]:

@@ -1,0 +1,141 @@
+"""`wardrobe serve`: check, bind, and supervise the engine until told to stop.
+
+It imports neither vLLM nor torch: those live in the child. The exit code is 0 after a drain, 1 after a
+crash loop or a refusal, 2 for a wrong configuration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from registry.cli import output
+from registry.cli.session import Session, common_options, pass_session
+
+if TYPE_CHECKING:
+    from registry.store import Registry
+    from serve.launcher.supervisor import Plan
+    from serve.preflight import Preparation
+    from serve.settings import ServeSettings
+
+CHILD = "serve.engine.child"
+
+
+@click.command(short_help="Serve the base model and its adapters (real vLLM, supervised).")
+@click.option("--model", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the base model.")
+@click.option("--host", metavar="H", help="Address to listen on (default 127.0.0.1).")
+@click.option("--port", type=int, metavar="P", help="Port to listen on (default 8000; 0 = any).")
+@click.option(
+    "--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings (default ROOT/serve.toml)."
+)
+@click.option("--replica", metavar="NAME", help="This server's name among those that share the root.")
+@click.option("--insecure-no-auth", is_flag=True, help="Listen beyond this machine although no key exists.")
+@click.option("--check", "only_check", is_flag=True, help="Say what is missing, and start nothing.")
+@click.argument("vllm_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- VLLM-OPTIONS]")
+@common_options
+@pass_session
+def serve(
+    session: Session,
+    /,
+    vllm_options: tuple[str, ...],
+    config: Path | None,
+    only_check: bool,
+    **given: object,
+) -> int:
+    """Serve the base model and every adapter of the root on one OpenAI-compatible port.
+
+    Options after `--` go to vLLM under vLLM's own names; those that the launcher owns are refused by
+    name. Clients that come before the engine is ready, or while it restarts, are answered with 503 and
+    Retry-After. SIGTERM and SIGINT drain: what is in flight is finished, for up to `drain_seconds`.
+    """
+    from serve.settings import load_settings
+
+    flags = {name: value for name, value in given.items() if value is not None and value is not False}
+    flags["root"] = session.require_local("serve").absolute()
+    settings = load_settings(flags, config)
+    if only_check:
+        return _check(settings, vllm_options, as_json=session.as_json)
+    return _serve(settings, vllm_options, _speaker(as_json=session.as_json or settings.log_format == "json"))
+
+
+def _check(settings: ServeSettings, vllm_options: tuple[str, ...], *, as_json: bool) -> int:
+    from serve.preflight import survey
+
+    findings = survey(settings, vllm_options)
+    if as_json:
+        rows = [{"subject": one.subject, "ok": one.ok, "detail": one.detail} for one in findings]
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        output.print_table(
+            ("", "check", "found"), [("ok" if one.ok else "!!", one.subject, one.detail) for one in findings]
+        )
+    return 0 if all(one.ok for one in findings) else 1
+
+
+def _serve(settings: ServeSettings, vllm_options: tuple[str, ...], say: Callable[[str], None]) -> int:
+    from serve.engine.args import engine_arguments
+    from serve.launcher.listener import listen
+    from serve.launcher.supervisor import Supervisor
+    from serve.preflight import Preparation, prepare
+
+    preparation = prepare(settings, vllm_options)
+    registry = preparation.registry
+    with listen(settings.host, settings.port) as listener:
+        # Port 0 is known only now; replica name, heartbeat and vLLM's arguments all hold it.
+        bound = settings.model_copy(update={"port": listener.getsockname()[1]})
+        arguments = engine_arguments(bound, registry.base, registry.limits, extra=vllm_options)
+        plan = _plan(bound, Preparation(registry, arguments), say)
+        say(f"listening on {_url(bound)}  root {bound.root}  logs {plan.logs}")
+        return asyncio.run(Supervisor(listener, plan).run())
+
+
+def _plan(settings: ServeSettings, preparation: Preparation, say: Callable[[str], None]) -> Plan:
+    from serve.engine.environment import engine_environment
+    from serve.launcher.supervisor import Plan
+
+    arguments = preparation.arguments
+
+    def command(listener: int, line: int) -> list[str]:
+        own = ["--fd", str(listener), "--line", str(line), "--owned", json.dumps(dict(arguments.owned))]
+        return [sys.executable, "-m", CHILD, *own, "--", *arguments.argv]
+
+    return Plan(
+        command=command,
+        environment=engine_environment(settings, os.environ),
+        logs=settings.root / "logs" / settings.replica_name,
+        start_timeout_seconds=settings.engine.start_timeout_seconds,
+        drain_seconds=settings.drain_seconds,
+        say=say,
+        describe_ready=lambda: _ready_line(settings, preparation.registry),
+    )
+
+
+def _ready_line(settings: ServeSettings, registry: Registry) -> str:
+    beats = [beat for beat, _ in registry.replicas() if beat.replica == settings.replica_name]
+    resident = len(beats[0].resident) if beats else 0
+    adapters = "1 adapter" if resident == 1 else f"{resident} adapters"
+    return f"ready on {_url(settings)}  base {registry.base.name}  {adapters} resident"
+
+
+def _url(settings: ServeSettings) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"
+
+
+def _speaker(*, as_json: bool) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        if as_json:
+            click.echo(json.dumps({"at": round(time.time(), 3), "message": text}))
+        else:
+            click.echo(f"{time.strftime('%H:%M:%S')}  {output.shown(text)}")
+        sys.stdout.flush()
+
+    return say

@@ -1,0 +1,26 @@
+"""Ties the life of vLLM's helper processes to that of their parent, under our launcher only.
+
+Normally the launcher ends the engine's group, or the API server does when the launcher is gone. This is
+for the rest: both killed at once. vLLM calls `install` in each of its processes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import signal
+
+from serve.engine.environment import SUPERVISED_VARIABLE
+
+_PR_SET_PDEATHSIG = 1
+
+
+def install() -> None:
+    """Have the kernel kill this process when its parent dies (Linux, started by the launcher)."""
+    if os.environ.get(SUPERVISED_VARIABLE) != "1" or platform.system() != "Linux":
+        return
+    if os.getpgrp() == os.getpid():
+        # The API server itself: it must outlive the launcher long enough to end its whole group.
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
