@@ -126,7 +126,7 @@ def _inspect_weights(
             raise _too_large(size, limits, subject)
         header = read_header(file, size, subject)
         lora = pair_tensors(header.tensors, subject)
-        warnings = check_fit(lora, config, base, limits, subject)
+        warnings = check_fit(lora, config, base, subject)
         result = scan(file, header, subject)
     if result.not_finite:
         fact = f"{len(result.not_finite)} tensors hold NaN or infinity, {result.not_finite[0]} the first"

@@ -13,7 +13,7 @@ from registry.errors import InvalidAdapter
 from registry.lora import Lora, LoraPair, module_name
 from registry.patterns import PatternTable, depends_on_order
 from registry.peft import LoraConfig
-from registry.records import BaseModel, Limits
+from registry.records import BaseModel
 
 # Checkpoints and transformers' classes of multimodal models nest the language model differently;
 # vLLM maps the names. Where a base has such a part, names are compared without them.
@@ -43,18 +43,20 @@ def check_base_named(config: LoraConfig, base: BaseModel, subject: str) -> list[
     return [f"its config names the base {named!r}; this root serves {base.name} (the dimensions agree)"]
 
 
-def check_fit(lora: Lora, config: LoraConfig, base: BaseModel, limits: Limits, subject: str) -> list[str]:
-    """Hold every pair against config, base and limits; return the warnings.
+def check_fit(lora: Lora, config: LoraConfig, base: BaseModel, subject: str) -> list[str]:
+    """Hold every pair against its config and the base; return the warnings.
 
-    Raises: InvalidAdapter: reason `bad_config`, `rank`, `shape`, `modules` or `base_mismatch`.
+    The config's ranks are within the limits already, so a tensor that agrees with it is, too.
+
+    Raises: InvalidAdapter: reason `bad_config`, `rank`, `modules` or `base_mismatch`.
     """
     if not base.modules:
-        _check_ranks(lora, config, limits, subject)
+        _check_ranks(lora, config, subject)
         return ["the base's shapes are unknown (packed weights), so the dimensions were not checked"]
     names = _Names(base)
     _check_targets(config, lora, base, subject)
     _check_known(lora, names, base, subject)
-    _check_ranks(lora, config, limits, subject)
+    _check_ranks(lora, config, subject)
     for pair in lora.pairs:
         _check_dimensions(pair, names, config, base, subject)
     _check_copies(lora, names, subject)
@@ -99,11 +101,11 @@ def _ends(module: str) -> Iterator[str]:
     return (".".join(parts[start:]) for start in range(1, len(parts)))
 
 
-def _check_ranks(lora: Lora, config: LoraConfig, limits: Limits, subject: str) -> None:
+def _check_ranks(lora: Lora, config: LoraConfig, subject: str) -> None:
     _check_order(lora, config, subject)
     ranks = PatternTable(config.rank_pattern)
     for pair in lora.pairs:
-        _check_rank(pair, ranks.find(pair.pattern_name, config.rank), limits, subject)
+        _check_rank(pair, ranks.find(pair.pattern_name, config.rank), subject)
         _check_layout(pair, subject)
 
 
@@ -116,16 +118,12 @@ def _check_order(lora: Lora, config: LoraConfig, subject: str) -> None:
             raise InvalidAdapter(subject, fact, "let only one pattern match a module", reason="bad_config")
 
 
-def _check_rank(pair: LoraPair, wanted: int, limits: Limits, subject: str) -> None:
+def _check_rank(pair: LoraPair, wanted: int, subject: str) -> None:
     if pair.is_fused_experts:
         if pair.rank % wanted:
             fact = f"{pair.module} has {pair.rank} rows in A, no multiple of the config's rank {wanted}"
             raise InvalidAdapter(subject, fact, "save config and weights together", reason="rank")
         return
-    if pair.rank > limits.max_lora_rank:
-        fact = f"rank {pair.rank} of {pair.module} exceeds this server's max_lora_rank {limits.max_lora_rank}"
-        remedy = f"retrain with r <= {limits.max_lora_rank} or raise it"
-        raise InvalidAdapter(subject, fact, remedy, reason="rank", param="r")
     if pair.rank != wanted:
         fact = f"{pair.module} has rank {pair.rank}; the config says {wanted}"
         raise InvalidAdapter(subject, fact, "save config and weights together", reason="rank")

@@ -266,6 +266,9 @@ def test_all_files_together_count(tmp_path: Path, base: BaseModel) -> None:
     folder = make_adapter(tmp_path / "a", readme="x" * 5000)
     size = (folder / WEIGHTS).stat().st_size
     assert refusal(folder, base, Limits(max_adapter_bytes=size + 5000)).reason == "size"
+    total = sum(file.size for file in check(folder, base).files)
+    assert refusal(folder, base, Limits(max_adapter_bytes=total - 1)).reason == "size"
+    assert check(folder, base, Limits(max_adapter_bytes=total)).files
 
 
 @pytest.mark.parametrize("cut", [4, 8, 200, -100, -1])
