@@ -44,7 +44,7 @@ def test_a_right_folder_gives_its_files_with_the_hashes_of_their_bytes(
 
 
 def test_the_config_that_is_stored_names_the_base_by_fingerprint(tmp_path: Path, base: BaseModel) -> None:
-    folder = make_adapter(tmp_path / "a", config={"base_model_name_or_path": "/home/someone/tiny"})
+    folder = make_adapter(tmp_path / "a", config={"base_model_name_or_path": "/data/someone/tiny"})
     config = taken(check(folder, base), "adapter_config.json").source
     assert isinstance(config, bytes)
     assert json.loads(config)["base_model_name_or_path"] == base.fingerprint
