@@ -31,7 +31,7 @@ def set_(session: Session, name: str, alias_name: str, number: int) -> None:
     _print(session, session.desk().set_alias(name, alias_name, number))
 
 
-@click.command()
+@click.command(short_help="Make a version the stable one, at once.")
 @click.argument("name", metavar="NAME@N")
 @common_options
 @pass_session
@@ -41,7 +41,7 @@ def promote(session: Session, name: str) -> None:
     _print(session, session.desk().promote(adapter, number))
 
 
-@click.command()
+@click.command(short_help="Undo the last forward move of stable, at once.")
 @click.argument("name")
 @common_options
 @pass_session

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from registry.documents import StatusDocument
 
 
-@click.command()
+@click.command(short_help="Show the base, what needs attention, the servers.")
 @common_options
 @pass_session
 def status(session: Session) -> None:

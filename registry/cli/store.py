@@ -49,7 +49,7 @@ def init(session: Session, base: Path, name: str | None, max_lora_rank: int | No
         output.print_line(f"{document.root} is ready for {document.base.name}  {document.base.fingerprint}")
 
 
-@click.command()
+@click.command(short_help="Publish a PEFT LoRA folder as the next version.")
 @click.argument("name")
 @click.argument("folder", type=_FOLDER, metavar="DIR")
 @click.option("--alias", metavar="ALIAS", help="Point this alias to the version, for instance stable.")
@@ -115,7 +115,7 @@ def list_(session: Session) -> None:
     output.print_table(("adapter", "stable#", "latest#", "versions#", "other aliases"), rows)
 
 
-@click.command()
+@click.command(short_help="Show an adapter, or one version of it.")
 @click.argument("name", metavar="NAME[@N]")
 @common_options
 @pass_session
@@ -132,7 +132,7 @@ def show(session: Session, name: str) -> None:
     output.print_json(version) if session.as_json else _print_version(version)
 
 
-@click.command()
+@click.command(short_help="Show every move of an adapter's aliases.")
 @click.argument("name")
 @common_options
 @pass_session
@@ -148,7 +148,7 @@ def history(session: Session, name: str) -> None:
     output.print_table(("when", "alias", "version#", "who", "why"), rows)
 
 
-@click.command()
+@click.command(short_help="Hash versions again; exit 1 when one has changed.")
 @click.argument("name", required=False, metavar="[NAME[@N]]")
 @common_options
 @pass_session
@@ -175,7 +175,7 @@ def verify(session: Session, name: str | None) -> None:
         raise WardrobeError(", ".join(bad), fact, "publish them again; `wardrobe show` has the reason")
 
 
-@click.command()
+@click.command(short_help="Delete a version; its number is never used again.")
 @click.argument("name", metavar="NAME@N")
 @common_options
 @pass_session
@@ -189,7 +189,7 @@ def delete(session: Session, name: str) -> None:
     output.print_json(document) if session.as_json else output.print_line(f"{name} deleted")
 
 
-@click.command()
+@click.command(short_help="Move what nothing uses to the trash (a dry run).")
 @click.option("--apply", is_flag=True, help="Do it; without this, only say what would be done.")
 @common_options
 @pass_session
@@ -207,7 +207,7 @@ def gc(session: Session, apply: bool) -> None:
         output.print_line("nothing was changed: add --apply to do it")
 
 
-@click.command()
+@click.command(short_help="Write a version as a plain PEFT folder.")
 @click.argument("name", metavar="NAME@N")
 @click.argument("folder", type=_FOLDER, metavar="DIR")
 @common_options

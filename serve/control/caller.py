@@ -6,6 +6,7 @@ leaves. Invariant: a request that nobody has authenticated reaches no desk.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 
@@ -13,10 +14,12 @@ import anyio
 import anyio.to_thread
 from fastapi import Depends, Request
 
-from registry.errors import Denied
+from registry.errors import Denied, WardrobeError
 from registry.local import LocalDesk
 from registry.store import Registry
 from serve.control.state import ControlState
+
+_log = logging.getLogger("wardrobe.control")
 
 _Answer = TypeVar("_Answer")
 
@@ -57,7 +60,11 @@ class Caller:
 
         def change_and_refresh() -> _Answer:
             answer = change(self._desk)
-            self.control.state.watcher.refresh()
+            try:
+                self.control.state.watcher.refresh()
+            except WardrobeError as error:
+                # The change is made; calling it failed would be wrong. The watcher's own loop tries again.
+                _log.warning("the view could not be refreshed after a change: %s", error)
             return answer
 
         return await self.control.run(change_and_refresh)

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from registry.errors import StorageFailed
 from registry.keys import KeyRing, KeyStore, Scope
 from registry.store import Registry
 from registry.view import View
@@ -297,3 +298,25 @@ class _Still:
 
     def refresh(self) -> None:
         """Change nothing."""
+
+
+def test_a_change_that_is_made_is_not_called_failed_because_the_view_lags(registry: Registry) -> None:
+    class Lagging(FakeState):
+        """A state whose watcher cannot read the disk now."""
+
+        def __init__(self) -> None:
+            super().__init__(registry)
+            self.watcher = _Blind(self.watcher.view)  # type: ignore[assignment]
+
+    with served(Door(build_control(registry, Lagging()), KeyRing(registry.root))) as url:
+        answer = httpx.post(f"{url}/admin/v1/adapters/support/promote", json={"version": 2})
+    assert (answer.status_code, answer.json()["version"]) == (200, 2)
+    assert registry.aliases("support") == {"stable": 2}
+
+
+class _Blind(_Still):
+    """A watcher that cannot read the disk."""
+
+    def refresh(self) -> None:
+        """Fail as the real one does."""
+        raise StorageFailed("root", "the file system refused (stale)", "check the mount")
