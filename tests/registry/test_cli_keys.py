@@ -9,6 +9,7 @@ import pytest
 from registry.keys import KeyRing, Scope
 from registry.store import Registry
 from tests.fakes.base import make_base
+from tests.fakes.control import admin_server
 from tests.fakes.terminal import Terminal
 
 
@@ -89,3 +90,20 @@ def test_init_refuses_a_folder_that_is_no_model(tmp_path: Path) -> None:
         assert done.code in {1, 2}
         assert str(tmp_path / path) in done.err
     assert not (tmp_path / "new").exists()
+
+
+def test_over_http_the_key_comes_from_the_option_or_the_environment(
+    wardrobe: Terminal, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = wardrobe.ok("keys", "create", "--scope", "admin").out.strip()
+    narrow = wardrobe.ok("keys", "create").out.strip()
+    with admin_server(root) as url:
+        remote = Terminal(("--url", url, "--json"))
+        refused = remote("list")
+        assert refused.code == 1
+        assert "--key or WARDROBE_KEY" in refused.err
+        assert remote("list", "--key", narrow).code == 1
+        assert remote.ok("list", "--key", admin).json == []
+        monkeypatch.setenv("WARDROBE_KEY", admin)
+        assert remote.ok("status").json["auth"] is True
+        assert remote("list", "--key", narrow).code == 1
