@@ -17,13 +17,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import REGISTRY, CollectorRegistry
 from pydantic import JsonValue
-from registry.watcher import Watcher
 
 from registry.errors import WardrobeError
 from registry.keys import KeyRing
 from registry.records import Heartbeat, Version
 from registry.store import Registry
-from registry.view import View
+from registry.view import View, Watcher
 from serve.engine.interface import Engine
 from serve.errors import Busy, EngineDead
 from serve.router import metrics as counters
