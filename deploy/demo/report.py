@@ -64,7 +64,8 @@ def conclusions(results: Sequence[Result]) -> list[str]:
 
 def _compare(result: Result, best: Result) -> str:
     difference = result.score.accuracy - best.score.accuracy
-    points = f"{abs(difference) * 100:.0f} points"
+    count = f"{abs(difference) * 100:.0f}"
+    points = f"{count} point{'' if count == '1' else 's'}"
     if result.score.interval[0] > best.score.interval[1]:
         return f"{result.who} beats the best cheap method ({best.who}) by {points}."
     if result.score.interval[1] < best.score.interval[0]:
