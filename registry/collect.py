@@ -169,7 +169,7 @@ def _abandoned(root: Path, now: float) -> Iterator[Path]:
         here = Path(folder)
         if here == root:
             inner[:] = [name for name in inner if name not in {"staging", "trash"}]
-        elif here.name == "versions":
+        elif here.name == "versions" and here.parent.parent == root / "adapters":
             inner.clear()
         yield from _older(here, (name for name in (*names, *inner) if _is_temporary(name)), now)
 

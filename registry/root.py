@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry import disk, files
-from registry.entry import Entry, encode, encode_claim
+from registry.entry import Entry, encode
 from registry.errors import Conflict, CorruptStore, NotFound, StorageFailed, UsageError
 from registry.mount import self_test
 from registry.names import check_adapter_name, check_alias_name
@@ -71,7 +71,7 @@ class Root:
         self_test(path / "staging")
         files.replace(path / BASE, _encode_base(base))
         files.replace(path / SETTINGS, _encode_settings(base, limits))
-        files.claim(path / LAYOUT, encode_claim({"format": FORMAT, "major": MAJOR, "minor": MINOR}))
+        files.replace(path / LAYOUT, encode({"format": FORMAT, "major": MAJOR, "minor": MINOR}))
         return _reopen(cls.open(path), base, limits)
 
     @property

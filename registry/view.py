@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from registry.errors import NotFound, Quarantined, WardrobeError
+from registry import disk
+from registry.errors import NotFound, Quarantined, StorageFailed, WardrobeError
 from registry.names import CANARY, STABLE, ModelRef
 from registry.records import Version
 
@@ -175,14 +176,24 @@ class Watcher:
             try:
                 with self._lock:
                     view = self._reread([*self._look(always=False), *self._next_of_sweep()])
-            except (WardrobeError, OSError) as error:
+            except WardrobeError as error:
                 # The root may be back at the next look; until then `last_success` tells how old `view` is.
                 self.problems = MappingProxyType({"": str(error)})
             else:
                 self._announce(view)
 
     def _look(self, *, always: bool) -> list[str]:
-        """Return the adapters with a new mark."""
+        """Return the adapters with a new mark.
+
+        Raises: StorageFailed.
+        """
+        try:
+            with disk.explained(self._changes):
+                return self._list_marks(always=always)
+        except FileNotFoundError as error:
+            raise StorageFailed(str(self._changes), "is missing", "check that the root is mounted") from error
+
+    def _list_marks(self, *, always: bool) -> list[str]:
         mark = _mark(self._changes.stat())
         if mark == self._folder_mark and not always:
             return []

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import pytest
 
-from registry.errors import NotFound, Quarantined
+from registry.errors import NotFound, Quarantined, StorageFailed
 from registry.names import parse_model
 from registry.store import Registry
 from registry.view import View, Watcher
@@ -171,6 +171,8 @@ def test_a_root_that_is_away_for_a_while_stops_nothing(watcher: Watcher, registr
     registry.root.rename(away)
     wait_until(lambda: "" in watcher.problems)
     stale = watcher.last_success
+    with pytest.raises(StorageFailed, match="check that the root is mounted"):
+        watcher.refresh()
     assert watcher.view.resolve(parse_model("support")).number == 1
     away.rename(registry.root)
     wait_until(lambda: watcher.last_success > stale)
