@@ -37,6 +37,7 @@ BAD_ARGUMENTS = 2
 
 CRASHED = 1
 STARTUP_FAILED = 3
+ENGINE_DIED = 4
 
 ROUTER = "serve.router.app.Router"
 HANDOVER = "serve.engine.handover.Handover"
@@ -116,7 +117,9 @@ def _serve(listener: socket.socket, args: argparse.Namespace, line: Line) -> int
         # What vLLM refuses before it starts any process is a ValueError, and no restart mends it.
         return BAD_ARGUMENTS if isinstance(error, ValueError) else CRASHED
     # NOTE: uvicorn returns as if all were well when the lifespan could not start.
-    return STARTUP_FAILED if line.failed else 0
+    if line.failed:
+        return STARTUP_FAILED
+    return ENGINE_DIED if line.engine_died else 0
 
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:

@@ -15,6 +15,8 @@ import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from serve.process_group import kill_members, remove_marks
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -31,6 +33,7 @@ class Line:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self.failed = False
+        self.engine_died = False
         self._server: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._mourning: asyncio.Task[None] | None = None
@@ -72,9 +75,9 @@ class Line:
 
 def _end_everything() -> None:
     """End this process group at once: the supervisor is gone, nobody would restart, drain or end us."""
-    if os.getpgrp() == os.getpid():
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-    os.kill(os.getpid(), signal.SIGKILL)  # started by hand, in somebody else's group
+    if os.getpgrp() == os.getpid():  # else started by hand, in somebody else's group
+        remove_marks([os.getpid(), *kill_members(os.getpgrp(), spare=os.getpid(), trackers=False)])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _stop_accepting(server: Any, seconds: float) -> None:
@@ -83,13 +86,15 @@ def _stop_accepting(server: Any, seconds: float) -> None:
     server.should_exit = True
 
 
-async def _end_with(client: Any, server: Any) -> None:
+async def _end_with(client: Any, server: Any, line: Line) -> None:
     """End the server soon after its engine has died.
 
     NOTE: vLLM looks every 5 s, and then waits without limit for streams that nobody feeds any more.
     """
     while not client.errored:  # noqa: ASYNC110 - vLLM has a flag, and no event to wait for
         await asyncio.sleep(_HEARTBEAT_SECONDS)
+    line.engine_died = True
+    line.say("failed EngineCore has died")
     _stop_accepting(server, _MOURNING_SECONDS)
 
 
@@ -125,7 +130,7 @@ def _reporting(line: Line, scope: Message, send: Send) -> Send:
             line.attach(state.server, asyncio.get_running_loop())
             client = getattr(state, "engine_client", None)
             if client is not None:
-                line.mourn(asyncio.create_task(_end_with(client, state.server)))
+                line.mourn(asyncio.create_task(_end_with(client, state.server, line)))
             line.say("started")
         elif message["type"] == "lifespan.startup.failed":
             line.failed = True

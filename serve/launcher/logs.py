@@ -16,6 +16,7 @@ _FINAL = re.compile(r"^(?:[\w.]*(?:Error|Exception)\b|(?:[\w ]+: )?error):? ?.*\
 _WRAPPER = re.compile(
     r"Engine core initialization failed|WorkerProc initialization failed|See root cause above"
 )
+_NOISE = ("- leaked", "nanobind:", "warnings.warn(")
 _TAIL_BYTES = 256 * 1024
 
 
@@ -38,7 +39,7 @@ def reason(path: Path) -> str:
     causes = [line for line in finals if not _WRAPPER.search(line)] or finals
     if causes:
         return causes[0]
-    words = [line for line in lines if line and not line.startswith(("- leaked", "nanobind:"))]
+    words = [line for line in lines if line and not line.startswith(_NOISE)]
     return words[-1] if words else "it said nothing"
 
 

@@ -12,18 +12,18 @@ import contextlib
 import ctypes
 import os
 import platform
-import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from serve.process_group import group_members, kill_members, remove_marks
+
 Command = Callable[[int, int], Sequence[str]]
 """Builds the child's command line from the descriptors of the listening socket and of the line."""
 
 _PR_SET_CHILD_SUBREAPER = 36
-_TRACKER = b"resource_tracker"
 _TRACKER_SECONDS = 2.0
 _END_SECONDS = 10.0
 _POLL_SECONDS = 0.02
@@ -87,24 +87,12 @@ async def spawn(
 
 
 async def end_group(group: int) -> None:
-    """Kill every process of `group` and wait until none runs.
-
-    Python's resource tracker goes last: it removes shared memory once everybody else is gone.
-    """
-    for process in group_members(group):
-        if _TRACKER not in _command_line(process):
-            _kill(process)
+    """Kill every process of `group` and wait until none runs; the trackers of shared memory go last."""
+    killed = kill_members(group, trackers=False)
     await _wait_empty(group, _TRACKER_SECONDS)
-    for process in group_members(group):
-        _kill(process)
+    kill_members(group, trackers=True)
     await _wait_empty(group, _END_SECONDS)
-
-
-def group_members(group: int) -> list[int]:
-    """Return the processes of `group` that run (zombies are not among them)."""
-    if platform.system() != "Linux":
-        return [group] if _exists(group) else []
-    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _runs_in(entry, group)]
+    remove_marks([group, *killed])
 
 
 def reap_group(group: int) -> None:
@@ -118,32 +106,3 @@ async def _wait_empty(group: int, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while group_members(group) and time.monotonic() < deadline:  # noqa: ASYNC110 - /proc has no events
         await asyncio.sleep(_POLL_SECONDS)
-
-
-def _runs_in(entry: Path, group: int) -> bool:
-    try:
-        # pid (name) state parent group …; the name may hold spaces and brackets.
-        state, _, member_of = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:3]
-    except (OSError, ValueError):
-        return False
-    return int(member_of) == group and state not in {b"Z", b"X"}
-
-
-def _command_line(process: int) -> bytes:
-    try:
-        return Path(f"/proc/{process}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def _exists(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except OSError:
-        return False
-    return True
-
-
-def _kill(process: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process, signal.SIGKILL)

@@ -161,7 +161,8 @@ class Supervisor:
 
     async def _again(self, child: Child, code: int, *, ready: bool) -> bool:
         """Book how the child ended; wait and return True, or say why not and return False."""
-        why = self._told or reason(child.log)
+        await self._hear_last_words(child)
+        why = self._told or (reason(child.log) if code >= 0 else "from outside; was memory short?")
         self._endings.append(Ending(time.monotonic(), ready, incurable=code == BAD_ARGUMENTS))
         delay = self._plan.policy.delay(self._endings)
         self._plan.say(f"the engine ended ({_describe_exit(code)}): {why}")
@@ -172,6 +173,12 @@ class Supervisor:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), delay or _AT_ONCE_SECONDS)
         return True
+
+    async def _hear_last_words(self, child: Child) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                while (word := await child.heard()) is not None:
+                    self._told = word.partition(" ")[2] or self._told
 
 
 def _hopeless(code: int, starts: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
@@ -52,23 +51,34 @@ class EngineDoor:
             return engine.tokenize(arguments["text"])
         if verb == "ids":
             return sorted(await state.engine_client.list_loras())
-        return {
-            "base_name": engine.base_name,
-            "capacity": engine.capacity,
-            "slots": engine.slots,
-            "alive": engine.alive(),
-            "resident": sorted(engine.resident()),
-            "max_lora_rank": state.engine_client.vllm_config.lora_config.max_lora_rank,
-            "compilation": str(state.engine_client.vllm_config.compilation_config.mode),
-            "paths": sorted({route.path for route in scope_routes(state)}),
-            "tasks": len(asyncio.all_tasks()),
-        }
+        if verb == "remove":
+            return await state.engine_client.remove_lora(arguments["id"])
+        if verb == "vllm_unload":
+            return await _unload_as_vllm_does(state.openai_serving_models, arguments["name"])
+        return _facts(engine, state)
 
 
-def scope_routes(state: Any) -> list[Any]:
-    """Return the routes of vLLM's application."""
-    routes: list[Any] = state.server.config.app.routes
-    return routes
+async def _unload_as_vllm_does(models: Any, name: str) -> int:
+    """Unload by vLLM's own code and return the id that `name` had."""
+    from vllm.entrypoints.serve.lora.protocol import UnloadLoRAAdapterRequest
+
+    identity: int = models.lora_requests[name].lora_int_id
+    await models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name=name))
+    return identity
+
+
+def _facts(engine: VllmEngine, state: Any) -> dict[str, Any]:
+    config = state.engine_client.vllm_config
+    return {
+        "base_name": engine.base_name,
+        "capacity": engine.capacity,
+        "slots": engine.slots,
+        "alive": engine.alive(),
+        "resident": sorted(engine.resident()),
+        "max_lora_rank": config.lora_config.max_lora_rank,
+        "compilation": str(config.compilation_config.mode),
+        "paths": sorted({route.path for route in state.server.config.app.routes if hasattr(route, "path")}),
+    }
 
 
 async def _body(receive: Receive) -> bytes:

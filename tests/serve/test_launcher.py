@@ -23,8 +23,8 @@ from registry.errors import Conflict, UsageError
 from serve.launcher.holding import Situation, response
 from serve.launcher.listener import is_loopback, listen
 from serve.launcher.logs import KEEP, next_log, reason
-from serve.launcher.processes import group_members
 from serve.launcher.restarts import Ending, RestartPolicy
+from serve.process_group import group_members
 
 PATIENCE = 20.0
 

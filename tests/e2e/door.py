@@ -1,0 +1,122 @@
+"""The real engine's process with `EngineDoor` in place of the router, and an `Engine` that speaks to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from registry.errors import NotServable
+from registry.records import BaseModel, Limits
+from serve.engine.args import engine_arguments
+from serve.engine.environment import engine_environment
+from serve.launcher.listener import listen
+from serve.settings import EngineSettings, ServeSettings
+
+DOOR = "tests.fakes.middleware.EngineDoor"
+START_SECONDS = 240.0
+
+
+class RemoteEngine:
+    """`serve.engine.interface.Engine`, each call passed on to the `VllmEngine` in the other process."""
+
+    def __init__(self, url: str) -> None:
+        self.http = httpx.Client(base_url=url, timeout=120)
+
+    def call(self, verb: str, **arguments: object) -> Any:
+        """Call one verb of the door and return its answer."""
+        answer = self.http.post(f"/engine/{verb}", json=arguments)
+        body = answer.json()
+        if answer.status_code != 200:
+            raise NotServable(body["subject"], body["fact"])
+        return body["answer"]
+
+    @property
+    def base_name(self) -> str:
+        return str(self.call("info")["base_name"])
+
+    @property
+    def capacity(self) -> int:
+        return int(self.call("info")["capacity"])
+
+    @property
+    def slots(self) -> int:
+        return int(self.call("info")["slots"])
+
+    def alive(self) -> bool:
+        return bool(self.call("info")["alive"])
+
+    def resident(self) -> frozenset[str]:
+        return frozenset(self.call("info")["resident"])
+
+    def ids(self) -> list[int]:
+        """Return the ids that the engine's process holds."""
+        found: list[int] = self.call("ids")
+        return found
+
+    async def load(self, name: str, path: Path) -> None:
+        self.call("load", name=name, path=str(path))
+
+    async def unload(self, name: str) -> None:
+        self.call("unload", name=name)
+
+    def tokenize(self, text: str) -> list[int]:
+        tokens: list[int] = self.call("tokenize", text=text)
+        return tokens
+
+    async def score(self, name: str | None, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
+        scores: list[list[float]] = self.call("score", name=name, prompts=[list(one) for one in prompts])
+        return scores
+
+
+@contextmanager
+def opened(base: Path, log: Path, *, cpu_lora: str = "grouped", **vllm: Any) -> Iterator[RemoteEngine]:
+    """Start the engine's process as the launcher does, and end it with everything it started."""
+    with listen("127.0.0.1", 0) as listener:
+        settings = ServeSettings(
+            port=listener.getsockname()[1],
+            engine=EngineSettings.model_validate({"cpu_lora": cpu_lora}),
+            vllm={"max_model_len": 1024, "max_num_seqs": 16, **vllm},
+        )
+        arguments = engine_arguments(settings, BaseModel("base", base, "", None, {}), Limits())
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "serve.engine.child", "--fd", str(listener.fileno())]
+        command += ["--line", str(theirs.fileno()), "--middleware", DOOR]
+        command += ["--owned", json.dumps(dict(arguments.owned)), "--", *arguments.argv]
+        with log.open("wb") as output, ours, theirs:
+            process = subprocess.Popen(
+                command,
+                env=engine_environment(settings, os.environ),
+                pass_fds=(listener.fileno(), theirs.fileno()),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            theirs.close()
+            try:
+                ours.settimeout(START_SECONDS)
+                assert ours.recv(64).startswith(b"started"), log.read_text()[-3000:]
+                engine = RemoteEngine(f"http://127.0.0.1:{settings.port}")
+                with engine.http:
+                    yield engine
+            finally:
+                ours.sendall(b"drain 1\n")
+                _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(20)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -1,0 +1,148 @@
+"""What we build on in vLLM 0.32, held by the real thing: when one of these fails, upstream has changed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import pytest
+
+from registry.errors import NotServable
+from serve.engine.args import VLLM_RANKS
+from tests.contracts.engine import NOISE, TEXT, EngineContract, difference, run
+from tests.contracts.engine import folders as folders  # noqa: PLC0414 - a fixture, used by name
+from tests.e2e.door import RemoteEngine, opened
+from tests.fakes.adapters import Adapter
+from tests.fakes.base import SMOLLM2
+
+
+@pytest.fixture(scope="module")
+def engine(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteEngine]:
+    with opened(base_folder, tmp_path_factory.mktemp("door") / "engine.log") as found:
+        yield found
+
+
+class TestVllmEngine(EngineContract):
+    """The real engine keeps the contract."""
+
+
+def generate(engine: RemoteEngine, model: str, tokens: int = 48, **more: object) -> httpx.Response:
+    body = {
+        "model": model,
+        "prompt": "Once upon a time",
+        "max_tokens": tokens,
+        "temperature": 0,
+        "ignore_eos": True,
+    }
+    return httpx.post(f"{engine.http.base_url}/v1/completions", json={**body, **more}, timeout=120)
+
+
+def test_unloading_frees_the_engine_and_vllms_own_unload_does_not(
+    engine: RemoteEngine, folders: dict[str, Path]
+) -> None:
+    before = engine.ids()
+    run(engine.load("one", folders["one"]))
+    assert len(engine.ids()) == len(before) + 1
+    run(engine.unload("one"))
+    assert engine.ids() == before
+    run(engine.load("one", folders["one"]))
+    left = engine.call("vllm_unload", name="one")
+    assert "one" not in engine.resident()
+    assert engine.ids() == sorted({*before, left}), "vllm#54839 is mended: VllmEngine.unload can be simpler"
+    engine.call("remove", id=left)
+    assert engine.ids() == before
+
+
+def test_loading_works_without_the_runtime_flag_and_opens_no_route(engine: RemoteEngine) -> None:
+    paths = engine.call("info")["paths"]
+    assert "/v1/chat/completions" in paths
+    assert not [path for path in paths if "lora" in path or path.startswith("/adapters")]
+
+
+def test_a_rank_over_the_limit_is_refused_in_the_engines_words(engine: RemoteEngine, tmp_path: Path) -> None:
+    folder = Adapter(shape=SMOLLM2, rank=64).write(tmp_path / "wide")
+    with pytest.raises(NotServable) as refused:
+        run(engine.load("wide", folder))
+    assert refused.value.fact == "refused by the engine: LoRA rank 64 is greater than max_lora_rank 32."
+    assert engine.resident() == frozenset()
+
+
+def test_lora_turns_compilation_off_on_the_cpu(engine: RemoteEngine) -> None:
+    assert engine.call("info")["compilation"] in {"0", "CompilationMode.NONE"}
+
+
+def test_base_scores_stay_while_adapters_share_every_step(
+    engine: RemoteEngine, folders: dict[str, Path]
+) -> None:
+    """Prompt scores of one request in a step with others also stop vLLM's own wrapper for good."""
+    prompts = [engine.tokenize(TEXT)]
+    alone = run(engine.score(None, prompts))[0]
+    for name in ("one", "two"):
+        run(engine.load(name, folders[name]))
+    adapted = {name: run(engine.score(name, prompts))[0] for name in ("one", "two")}
+    streams = [threading.Thread(target=generate, args=(engine, name, 120)) for name in ("one", "two", "base")]
+    for stream in streams:
+        stream.start()
+    time.sleep(0.5)
+    for _ in range(3):
+        assert difference(run(engine.score(None, prompts))[0], alone) < 3 * NOISE
+        for name in ("one", "two"):
+            assert difference(run(engine.score(name, prompts))[0], adapted[name]) < 3 * NOISE
+    assert any(stream.is_alive() for stream in streams), "nothing shared a step with the scores"
+    for stream in streams:
+        stream.join()
+    for name in ("one", "two"):
+        run(engine.unload(name))
+
+
+def test_served_scores_equal_those_of_peft(
+    engine: RemoteEngine, base_folder: Path, folders: dict[str, Path]
+) -> None:
+    tokens = engine.tokenize(TEXT)
+    run(engine.load("one", folders["one"]))
+    served = [run(engine.score(name, [tokens]))[0] for name in (None, "one")]
+    run(engine.unload("one"))
+    reference = peft_scores(base_folder, folders["one"], tokens)
+    # Mean over the tokens: single ones differ more in bfloat16, the base's as much as the adapter's.
+    noise = sum(abs(a - b) for a, b in zip(served[0], reference[0], strict=True)) / len(served[0])
+    error = sum(abs(a - b) for a, b in zip(served[1], reference[1], strict=True)) / len(served[1])
+    effect = sum(abs(a - b) for a, b in zip(*reference, strict=True)) / len(served[0])
+    assert effect > 10 * error
+    assert error < max(0.1, 3 * noise)
+
+
+def peft_scores(base: Path, adapter: Path, tokens: list[int]) -> list[list[float]]:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    ids = torch.tensor([tokens])
+    found = []
+    for _ in range(2):
+        with torch.no_grad():
+            logprobs = model(ids).logits[0, :-1].log_softmax(-1)
+        found.append(logprobs.gather(1, ids[0, 1:, None])[:, 0].tolist())
+        model = PeftModel.from_pretrained(model, adapter) if len(found) == 1 else model
+    return found
+
+
+def test_the_prefix_cache_tells_versions_apart_by_name_and_path() -> None:
+    from vllm.v1.core.kv_cache_utils import _gen_lora_extra_hash_keys
+
+    request = SimpleNamespace(lora_request=SimpleNamespace(lora_name="support@3", lora_path="/versions/3"))
+    assert _gen_lora_extra_hash_keys(request) == [("lora", "support@3", "/versions/3")]
+
+
+def test_vllms_defaults_are_the_ones_that_bite() -> None:
+    from typing import get_args
+
+    from vllm.config.lora import LoRAConfig, MaxLoRARanks
+
+    config = LoRAConfig()
+    assert (config.max_loras, config.max_cpu_loras, config.max_lora_rank) == (1, 1, 16)
+    assert get_args(MaxLoRARanks) == VLLM_RANKS
