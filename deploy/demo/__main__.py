@@ -54,8 +54,9 @@ def _tell(story: Story, verdict: Verdict) -> None:
     results = sorted(story.results, key=lambda one: (_place(story, one.task), one.rows, one.cheap))
     console.print()
     console.print(report.accuracy_table(results))
+    console.print("base, helped: labels listed in its prompt, and nothing else allowed as an answer")
     for sentence in report.conclusions(results):
-        console.print(f"  {sentence}")
+        console.print(f"· {sentence}")
     console.print()
     console.print(report.swap_table(verdict, story.medical.name))
     if verdict.first_error:
@@ -63,7 +64,8 @@ def _tell(story: Story, verdict: Verdict) -> None:
     console.print()
     console.print(report.steps_table(story.steps))
     console.print("The server is stopped; the root, the data and the trained adapters are kept.")
-    report.print_next(console, story.root, story.medical.held_out[0].text)
+    config = story.folder / f"legal-{len(story.legal.train)}.json"
+    report.print_next(console, story.root, story.medical.held_out[0].text, config)
 
 
 def _place(story: Story, task: Task) -> int:

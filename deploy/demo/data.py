@@ -108,7 +108,7 @@ def medical_task(*, per_label: int = 100, held_out_per_label: int = 20) -> Task:
     )
 
 
-def legal_task(*, per_label: int = 300, held_out_per_label: int = 70) -> Task:
+def legal_task(*, per_label: int = 200, held_out_per_label: int = 70) -> Task:
     """Return the licence text → category task (`licensedcode-data`; nexB, CC-BY-4.0)."""
     train, held_out = split(read_licences(_packaged(LICENCE_PACKAGE, ".LICENSE")), share=0.25)
     return Task(

@@ -30,23 +30,25 @@ class Result:
 
 
 def accuracy_table(results: Sequence[Result]) -> Table:
-    """Return the table of held-out accuracies with their 95 % intervals."""
+    """Return the table of held-out accuracies with their 95 % intervals, a section per task."""
     table = Table(title="Accuracy on held-out rows", title_justify="left")
-    for name in ("task", "who", "training rows", "right", "accuracy", "95 % interval"):
-        table.add_column(name, justify="left" if name in {"task", "who"} else "right")
+    table.add_column("who")
+    for name in ("trained on", "right", "accuracy", "95 % interval"):
+        table.add_column(name, justify="right", no_wrap=True)
     before: Task | None = None
     for result in results:
+        if result.task is not before:
+            table.add_section()
+            table.add_row(f"[italic]{result.task.title}, {len(result.task.labels)} labels[/italic]")
+            before = result.task
         low, high = result.score.interval
         table.add_row(
-            result.task.title if result.task is not before else "",
-            result.who if result.cheap else f"[bold]{result.who}[/bold]",
-            str(result.rows) if result.rows else "–",
+            f"  {result.who}" if result.cheap else f"  [bold]{result.who}[/bold]",
+            f"{result.rows} rows" if result.rows else "–",
             f"{result.score.right}/{result.score.asked}",
             f"{result.score.accuracy:.3f}",
             f"{low:.3f} – {high:.3f}",
-            end_section=result is results[-1],
         )
-        before = result.task
     return table
 
 
@@ -76,8 +78,8 @@ def _compare(result: Result, best: Result) -> str:
 
 def swap_table(verdict: Verdict, adapter: str) -> Table:
     """Return the table of what the eight streaming clients saw."""
-    table = Table(title="Eight clients streaming while a version was registered, promoted, rolled back")
-    table.title_justify = "left"
+    title = "Eight clients streaming: register, promote, roll back"
+    table = Table(title=title, title_justify="left")
     table.add_column("what")
     table.add_column("seen", justify="right")
     answered = ", ".join(f"{adapter}@{number}: {count}" for number, count in verdict.by_version.items())
@@ -87,7 +89,7 @@ def swap_table(verdict: Verdict, adapter: str) -> Table:
     table.add_row("answered by a wrong version", str(verdict.wrong_versions))
     table.add_row("open while stable moved", str(verdict.spanning))
     for name, seconds in zip(("promote", "rollback"), verdict.seconds, strict=False):
-        table.add_row(f"{name} → first whole answer by the other version", f"{seconds:.2f} s")
+        table.add_row(f"wardrobe {name} → first token", f"{seconds:.2f} s")
     return table
 
 
@@ -103,7 +105,7 @@ def steps_table(steps: Sequence[tuple[str, str, float]]) -> Table:
     return table
 
 
-def print_next(console: Console, root: Path, question: str) -> None:
+def print_next(console: Console, root: Path, question: str, config: Path) -> None:
     """Print the commands to try next."""
     messages = [{"role": "system", "content": "ICD-10 chapter?"}, {"role": "user", "content": question}]
     body = json.dumps({"model": "medical", "messages": messages}).replace("'", "\\u0027")
@@ -114,7 +116,7 @@ def print_next(console: Console, root: Path, question: str) -> None:
         f"wardrobe{prefix} promote medical@2              # move stable, at once; rollback undoes it",
         f"wardrobe{prefix} show medical@2                 # data hash, config, seed, losses",
         f"wardrobe{prefix} history medical                # what was live when, by whom and why",
-        f"wardrobe{prefix} train run {root / 'demo' / 'legal-900.json'}",
+        f"wardrobe{prefix} train run {config}",
         f"wardrobe{prefix} status",
     )
     console.print("\n[bold]To try next[/bold] (with .venv/bin on the PATH)")

@@ -119,14 +119,16 @@ class Story:
         return self.medical, self.legal
 
     def _score_cheap_methods(self) -> None:
+        for task in self.tasks:
+            score = baseline.score_majority(task.train, task.held_out)
+            self.results.append(Result(task, "most frequent label", 0, score, cheap=True))
         for recipe in self.recipes:
             train, held_out, rows = recipe.train, recipe.task.held_out, len(recipe.train)
-            for who, score in (
-                ("most frequent label", baseline.score_majority),
+            for who, score_of in (
                 ("naive Bayes", baseline.score_naive_bayes),
                 ("logistic regression", baseline.score_logistic_regression),
             ):
-                self.results.append(Result(recipe.task, who, rows, score(train, held_out), cheap=True))
+                self.results.append(Result(recipe.task, who, rows, score_of(train, held_out), cheap=True))
 
     def _train_version(self, recipe: Recipe) -> str:
         known = self.product.versions(recipe.task.name).get(recipe.note)
@@ -148,7 +150,7 @@ class Story:
     async def _score_base(self, client: AsyncOpenAI, task: Task) -> None:
         with self._bar(f"base model, {task.title}", len(task.held_out)) as tick:
             score = await asking.score_base(client, self.base_name, task, tick)
-        self.results.append(Result(task, "base, labels listed, forced choice", 0, score))
+        self.results.append(Result(task, "base, helped", 0, score))
 
     async def _score_adapter(self, client: AsyncOpenAI, model: str, recipe: Recipe) -> None:
         with self._bar(f"{model}, {recipe.task.title}", len(recipe.task.held_out)) as tick:

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+import httpx
+
 from deploy.demo.data import Task
 
 if TYPE_CHECKING:
@@ -31,9 +33,10 @@ _VERSION = re.compile(r"[a-z0-9][a-z0-9._-]*@([1-9][0-9]*)")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request: when it was open, the versions that its answer names, or what went wrong."""
+    """One request: when it was open, when its first chunk came, the versions that it names, or its error."""
 
     began: float
+    first: float
     ended: float
     versions: tuple[int, ...]
     error: str | None = None
@@ -52,7 +55,7 @@ class Move:
 class Verdict:
     """What the record shows; `spanning` answers were open while a move happened.
 
-    `seconds` is the time from each move's command to the end of the first answer by the new version.
+    `seconds` is the time from each move's command (its start included) to the first chunk by the new version.
     """
 
     requests: int
@@ -83,7 +86,7 @@ def judge(asked: Sequence[Asked], moves: Sequence[Move]) -> Verdict:
         wrong_versions=sum(not _is_possible(one, moves) for one in right),
         by_version=dict(sorted(by_version.items())),
         spanning=sum(any(one.began < move.began < one.ended for move in moves) for one in right),
-        seconds=tuple(_first_answer(right, move) for move in moves[1:]),
+        seconds=tuple(_first_chunk(right, move) for move in moves[1:]),
         first_error=errors[0] if errors else None,
     )
 
@@ -126,20 +129,23 @@ class Crowd:
 
         began = time.monotonic()
         try:
-            versions = await self._stream(messages)
-        except openai.OpenAIError as error:
+            first, versions = await self._stream(messages)
+        except (openai.OpenAIError, httpx.HTTPError) as error:
             await asyncio.sleep(
                 0.5
             )  # a server that is gone answers at once: do not count that a thousand times
-            return Asked(began, time.monotonic(), (), f"{type(error).__name__}: {error}")
+            return Asked(began, began, time.monotonic(), (), f"{type(error).__name__}: {error}")
         if versions is None:
-            return Asked(began, time.monotonic(), (), "the stream ended without a finish reason")
-        return Asked(began, time.monotonic(), versions)
+            return Asked(began, began, time.monotonic(), (), "the stream ended without a finish reason")
+        return Asked(began, first, time.monotonic(), versions)
 
-    async def _stream(self, messages: list[ChatCompletionMessageParam]) -> tuple[int, ...] | None:
+    async def _stream(
+        self, messages: list[ChatCompletionMessageParam]
+    ) -> tuple[float, tuple[int, ...] | None]:
         from openai import AsyncStream
 
         names: set[str] = set()
+        times: list[float] = []
         finished = False
         async with self.client.chat.completions.with_streaming_response.create(
             model=self.task.name,
@@ -154,9 +160,10 @@ class Crowd:
             stream = await response.parse()
             assert isinstance(stream, AsyncStream)
             async for chunk in stream:
+                times.append(time.monotonic())
                 names |= {chunk.model, chunk.id}
                 finished = finished or any(choice.finish_reason for choice in chunk.choices)
-        return versions_named(header, *names) if finished else None
+        return min(times, default=0.0), versions_named(header, *names) if finished else None
 
 
 def versions_named(*names: str) -> tuple[int, ...]:
@@ -176,6 +183,6 @@ def _is_possible(one: Asked, moves: Sequence[Move]) -> bool:
     return False
 
 
-def _first_answer(right: Sequence[Asked], move: Move) -> float:
-    ends = [one.ended for one in right if one.began >= move.began and one.versions == (move.version,)]
-    return min(ends, default=float("nan")) - move.began
+def _first_chunk(right: Sequence[Asked], move: Move) -> float:
+    times = [one.first for one in right if one.first >= move.began and one.versions == (move.version,)]
+    return min(times, default=float("nan")) - move.began

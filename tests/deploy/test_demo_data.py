@@ -23,7 +23,7 @@ def task(request: pytest.FixtureRequest) -> Task:
 def test_the_tasks_have_the_rows_that_the_demo_speaks_of() -> None:
     medical, legal = medical_task(), legal_task()
     assert (len(medical.labels), len(medical.train), len(medical.held_out)) == (14, 1400, 280)
-    assert (len(legal.labels), len(legal.train)) == (3, 900)
+    assert (len(legal.labels), len(legal.train)) == (3, 600)
     assert len(legal.held_out) >= 200
 
 

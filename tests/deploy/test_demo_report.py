@@ -64,7 +64,8 @@ def test_the_table_shows_counts_accuracy_and_interval() -> None:
 def test_the_swaps_table_shows_failures_and_wrong_versions() -> None:
     moves = [Move(1, 0, 0), Move(2, 10, 10.2), Move(1, 20, 20.2)]
     verdict = judge(
-        [Asked(1, 2, (1,)), Asked(12, 13, (2,)), Asked(30, 31, (2,)), Asked(30, 31, (), "x")], moves
+        [Asked(1, 1, 2, (1,)), Asked(12, 12, 13, (2,)), Asked(30, 30, 31, (2,)), Asked(30, 30, 31, (), "x")],
+        moves,
     )
     shown = text_of(swap_table(verdict, "medical"))
     assert "medical@1: 1, medical@2: 2" in shown
@@ -76,7 +77,7 @@ def test_the_swaps_table_shows_failures_and_wrong_versions() -> None:
 
 def test_the_commands_to_try_name_the_root_and_quote_the_question(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=100)
-    print_next(console, tmp_path, "Ménière's disease")
+    print_next(console, tmp_path, "Ménière's disease", tmp_path / "config.json")
     found = console.file
     assert isinstance(found, io.StringIO)
     shown = found.getvalue()

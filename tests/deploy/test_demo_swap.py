@@ -27,18 +27,18 @@ MOVES = [Move(1, 0, 0), Move(2, 10, 10.4), Move(1, 20, 20.4)]
 def test_a_version_is_wrong_when_it_could_not_have_been_stable(
     began: float, ended: float, version: int, wrong: int
 ) -> None:
-    verdict = judge([Asked(began, ended, (version,))], MOVES)
+    verdict = judge([Asked(began, began, ended, (version,))], MOVES)
     assert verdict.wrong_versions == wrong
     assert verdict.clean is (wrong == 0)
 
 
 def test_names_that_disagree_are_a_wrong_answer() -> None:
-    assert judge([Asked(12, 13, (1, 2))], MOVES).wrong_versions == 1
-    assert judge([Asked(12, 13, (0, 2))], MOVES).wrong_versions == 1
+    assert judge([Asked(12, 12, 13, (1, 2))], MOVES).wrong_versions == 1
+    assert judge([Asked(12, 12, 13, (0, 2))], MOVES).wrong_versions == 1
 
 
 def test_a_failure_is_counted_once_and_shown() -> None:
-    verdict = judge([Asked(12, 13, (), "boom"), Asked(12, 13, (2,))], MOVES)
+    verdict = judge([Asked(12, 12, 13, (), "boom"), Asked(12, 12, 13, (2,))], MOVES)
     assert (verdict.requests, verdict.failures, verdict.wrong_versions) == (2, 1, 0)
     assert verdict.first_error == "boom"
     assert not verdict.clean
@@ -49,20 +49,20 @@ def test_no_requests_are_no_proof() -> None:
 
 
 def test_streams_that_were_open_during_a_move_are_counted() -> None:
-    asked = [Asked(9, 11, (1,)), Asked(12, 13, (2,)), Asked(19.9, 20.1, (2,))]
+    asked = [Asked(9, 9, 11, (1,)), Asked(12, 12, 13, (2,)), Asked(19.9, 19.9, 20.1, (2,))]
     assert judge(asked, MOVES).spanning == 2
 
 
-def test_the_first_whole_answer_by_the_new_version_is_timed() -> None:
+def test_the_first_chunk_by_the_new_version_is_timed() -> None:
     asked = [
-        Asked(10.1, 12.0, (2,)),
-        Asked(10.2, 11.0, (2,)),
-        Asked(9.0, 10.9, (2,)),
-        Asked(20.5, 21.0, (1,)),
+        Asked(10.1, 11.5, 12.0, (2,)),
+        Asked(10.2, 11.0, 13.0, (2,)),
+        Asked(9.0, 9.5, 10.9, (1,)),
+        Asked(20.5, 21.5, 22.0, (1,)),
     ]
     promote, rollback = judge(asked, MOVES).seconds
     assert promote == pytest.approx(1.0)
-    assert rollback == pytest.approx(1.0)
+    assert rollback == pytest.approx(1.5)
 
 
 def test_every_name_of_an_answer_must_hold_a_version() -> None:
