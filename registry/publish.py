@@ -166,9 +166,10 @@ def _publish_unused(catalogue: Catalogue, adapter: str, staged: Path, created: f
     while True:
         number = catalogue.versions.publish(adapter, staged, catalogue.tombstones.numbers(adapter))
         tombstone = catalogue.tombstones.read(adapter, number)
-        if tombstone is None or tombstone.at >= created:
+        if tombstone is None or tombstone.published_at == created:
             return number
-        # The number was published, deleted and collected between our listing and our rename.
+        # The number was published, deleted and collected between our listing and our rename; while its
+        # tombstone lies there, nobody sees what we put in its place.
         files.move(catalogue.root.version(adapter, number), staged)
 
 
