@@ -18,6 +18,7 @@ from registry.records import BaseModel
 from registry.store import Registry
 from serve.engine.args import EngineArguments, engine_arguments
 from serve.engine.environment import Finding, check
+from serve.engine.machine import this_machine
 from serve.launcher.listener import is_loopback, listen
 from serve.settings import ServeSettings
 
@@ -93,7 +94,7 @@ def _survey(settings: ServeSettings, extra: Sequence[str]) -> Iterator[Finding]:
         )
         yield _tried("access", f"on {settings.host}", lambda: require_guard(settings))
     yield _tried("port", f"{settings.port} is free", lambda: listen(settings.host, settings.port).close())
-    yield from check(settings)
+    yield from check(settings, this_machine())
 
 
 def _tried(subject: str, fine: str, attempt: Callable[[], object]) -> Finding:

@@ -8,16 +8,15 @@ exists and what it may hold is for vLLM's own parser to say, in the child. Order
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import JsonValue
 
 from registry.errors import UsageError
 from registry.records import BaseModel, Limits
+from serve.engine.machine import Machine, this_machine
 from serve.settings import ServeSettings
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -94,10 +93,13 @@ def engine_arguments(
     settings: ServeSettings,
     base: BaseModel,
     limits: Limits,
+    machine: Machine | None = None,
     *,
     extra: Sequence[str] = (),
 ) -> EngineArguments:
     """Build vLLM's command line for one replica; `extra` is what the user wrote after `--`.
+
+    `machine` is this one unless given.
 
     Raises: UsageError: for an option that we own, naming the reason.
     """
@@ -106,7 +108,11 @@ def engine_arguments(
     for name in sorted(given):
         refuse_owned(name)
     owned = _owned(settings, base, limits)
-    defaults = {name: value for name, value in _defaults(settings, given).items() if name not in given}
+    defaults = {
+        name: value
+        for name, value in _defaults(settings, given, machine or this_machine()).items()
+        if name not in given
+    }
     argv = (*_spelled(defaults), *_spelled(chosen), *extra, *_spelled(owned))
     return EngineArguments(argv=argv, owned=owned)
 
@@ -157,7 +163,9 @@ def _owned(settings: ServeSettings, base: BaseModel, limits: Limits) -> dict[str
     }
 
 
-def _defaults(settings: ServeSettings, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def _defaults(
+    settings: ServeSettings, given: Mapping[str, JsonValue], machine: Machine
+) -> dict[str, JsonValue]:
     slots = str(given.get("max_loras", SLOTS))
     defaults: dict[str, JsonValue] = {
         "max_loras": SLOTS,
@@ -174,24 +182,17 @@ def _defaults(settings: ServeSettings, given: Mapping[str, JsonValue]) -> dict[s
         )
     if settings.engine.compile == "off":
         defaults["enforce_eager"] = True
-    sized = "gpu_memory_utilization" in given or bool(os.environ.get("VLLM_CPU_KVCACHE_SPACE"))
-    if not sized and not accelerator_present():
-        defaults["kv_cache_memory_bytes"] = _cpu_cache_bytes()
+    if not machine.accelerator and not machine.cache_sized and "gpu_memory_utilization" not in given:
+        defaults["kv_cache_memory_bytes"] = _cpu_cache_bytes(machine)
     return defaults
 
 
-def accelerator_present() -> bool:
-    """Return whether a GPU's device file exists: without one, vLLM runs on the CPU."""
-    return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/kfd", "/dev/dri/renderD128"))
-
-
-def _cpu_cache_bytes() -> int:
+def _cpu_cache_bytes(machine: Machine) -> int:
     """Return an eighth of the machine's memory, 1 to 16 GiB.
 
     NOTE: vLLM's own default on the CPU takes nine tenths of the machine, and fails when less is free.
     """
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(max(total // 8, 1024**3), 16 * 1024**3)
+    return min(max(machine.memory_bytes // 8, 1024**3), 16 * 1024**3)
 
 
 def _spelled(options: Mapping[str, JsonValue]) -> Iterator[str]:

@@ -1,0 +1,78 @@
+"""What this machine offers to the engine: an accelerator or cores, memory, and libraries to preload."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dri/renderD128")
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A shared library that vLLM on the CPU is faster with, unless one of its `rivals` is preloaded."""
+
+    name: str
+    paths: tuple[str, ...]
+    remedy: str
+    rivals: tuple[str, ...]
+
+    def find(self) -> Path | None:
+        """Return the first of `paths` that exists, or None."""
+        return next((Path(path) for path in self.paths if Path(path).exists()), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The facts that defaults depend on; `libraries` in the order of LD_PRELOAD, none with a GPU.
+
+    `cache_sized` says that vLLM's own variable already sizes the KV cache on the CPU.
+    """
+
+    accelerator: bool
+    cores: tuple[int, ...]
+    memory_bytes: int
+    libraries: tuple[Library, ...]
+    cache_sized: bool = False
+
+
+def this_machine() -> Machine:
+    """Look at the machine that this process runs on."""
+    # vLLM runs on the CPU where no accelerator's device file exists.
+    accelerator = any(Path(path).exists() for path in _ACCELERATORS)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    sized = bool(os.environ.get("VLLM_CPU_KVCACHE_SPACE"))
+    return Machine(accelerator, _cores(), memory, () if accelerator else _libraries(), sized)
+
+
+def _cores() -> tuple[int, ...]:
+    if platform.system() == "Linux":
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def _libraries() -> tuple[Library, ...]:
+    if platform.system() != "Linux":
+        return ()
+    machine = platform.machine()
+    tcmalloc = Library(
+        "libtcmalloc_minimal",
+        (
+            f"/usr/lib/{machine}-linux-gnu/libtcmalloc_minimal.so.4",
+            "/usr/lib64/libtcmalloc_minimal.so.4",
+            "/usr/lib/libtcmalloc_minimal.so.4",
+        ),
+        "install libtcmalloc-minimal4 (Debian, Ubuntu) or gperftools-libs (Fedora)",
+        rivals=("libtcmalloc", "libjemalloc", "libmimalloc"),
+    )
+    iomp = Library(
+        "libiomp5",
+        (f"{sys.prefix}/lib/libiomp5.so",),
+        "pip install intel-openmp",
+        # vLLM stops with an assertion when two OpenMP run-times are preloaded.
+        rivals=("libiomp", "libomp", "libgomp"),
+    )
+    return (tcmalloc, iomp) if machine == "x86_64" else (tcmalloc,)

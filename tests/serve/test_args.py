@@ -1,0 +1,161 @@
+"""vLLM's command line: our defaults, the user's options, and what nobody may set."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry.errors import UsageError
+from registry.records import BaseModel, Limits
+from serve.engine.args import (
+    OWNED,
+    RESIDENTS,
+    SLOTS,
+    EngineArguments,
+    engine_arguments,
+    options,
+    servable_rank,
+)
+from serve.engine.machine import Machine
+from serve.settings import EngineSettings, ServeSettings
+
+BASE = BaseModel("smol", Path("/models/smol"), "sha256:0", None, {})
+
+
+GPU = Machine(accelerator=True, cores=tuple(range(32)), memory_bytes=2**38, libraries=())
+CPU = Machine(accelerator=False, cores=(0, 1), memory_bytes=2**35, libraries=())
+
+
+def build(*extra: str, limits: Limits | None = None, machine: Machine = GPU, **given: Any) -> EngineArguments:
+    return engine_arguments(ServeSettings(**given), BASE, limits or Limits(), machine, extra=extra)
+
+
+def value(arguments: EngineArguments, flag: str) -> str | None:
+    """Return what vLLM's parser would take for `flag`: the value after its last appearance."""
+    places = [place for place, argument in enumerate(arguments.argv) if argument == flag]
+    return arguments.argv[places[-1] + 1] if places else None
+
+
+def test_the_defaults_size_lora_for_more_than_one_adapter() -> None:
+    arguments = build(host="127.0.0.1", port=8001)
+    assert value(arguments, "--max-loras") == str(SLOTS)
+    assert value(arguments, "--max-cpu-loras") == str(RESIDENTS)
+    assert value(arguments, "--max-lora-rank") == "32"
+    assert value(arguments, "--model") == "/models/smol"
+    assert value(arguments, "--served-model-name") == "smol"
+    assert (value(arguments, "--host"), value(arguments, "--port")) == ("127.0.0.1", "8001")
+    assert "--enable-lora" in arguments.argv
+
+
+def test_settings_and_command_line_replace_the_defaults_under_vllms_names() -> None:
+    arguments = build("--max-loras", "3", vllm={"max_model_len": 512, "max-cpu-loras": 5})
+    assert value(arguments, "--max-loras") == "3"
+    assert value(arguments, "--max-cpu-loras") == "5"
+    assert value(arguments, "--max-model-len") == "512"
+    assert arguments.argv.count("--max-loras") == 1
+
+
+@pytest.mark.parametrize("given", [("--max-loras", "64"), ("--max-loras=64",)])
+def test_residents_are_never_fewer_than_slots(given: tuple[str, ...]) -> None:
+    assert value(build(*given), "--max-cpu-loras") == "64"
+    assert value(build(vllm={"max_loras": 64}), "--max-cpu-loras") == "64"
+
+
+def test_the_command_line_comes_after_the_settings() -> None:
+    arguments = build("--max-model-len", "64", vllm={"max_model_len": 512})
+    assert value(arguments, "--max-model-len") == "64"
+
+
+def test_values_of_every_kind_are_spelled_as_vllm_reads_them() -> None:
+    given = {
+        "enforce_eager": True,
+        "enable_prefix_caching": False,
+        "compilation_config": {"mode": 0},
+        "lora_target_modules": ["q_proj", "v_proj"],
+        "seed": None,
+    }
+    text = " ".join(build(vllm=given).argv)
+    assert "--enforce-eager --no-enable-prefix-caching" in text
+    assert '--compilation-config {"mode": 0}' in text
+    assert "--lora-target-modules q_proj v_proj" in text
+    assert "--seed" not in text
+
+
+@pytest.mark.parametrize("name", sorted(OWNED))
+@pytest.mark.parametrize("how", ["settings", "flag", "equals", "negated", "underscores"])
+def test_an_owned_option_is_refused_by_name_with_the_reason(name: str, how: str) -> None:
+    dashed = name.replace("_", "-")
+    extra = {
+        "settings": (),
+        "flag": (f"--{dashed}", "1"),
+        "equals": (f"--{dashed}=1",),
+        "negated": (f"--no-{dashed}",),
+        "underscores": (f"--{name}", "1"),
+    }[how]
+    with pytest.raises(UsageError) as refused:
+        build(*extra, vllm={dashed: 1} if how == "settings" else {})
+    assert refused.value.subject == f"vllm option {name}"
+    assert refused.value.remedy == OWNED[name]
+
+
+def test_a_short_form_and_a_bare_argument_are_refused_too() -> None:
+    with pytest.raises(UsageError, match="api_server_count"):
+        build("-asc", "2")
+    with pytest.raises(UsageError, match="is not an option"):
+        build("some-model", "--max-loras", "2")
+
+
+def test_what_looks_like_an_option_is_told_from_a_number() -> None:
+    argv = ["--a-b", "-1", "--no-c", "--d.e=2", "--f", "x", "y", "-tp", "2"]
+    assert list(options(argv)) == [("a_b", "-1"), ("c", ""), ("d", "2"), ("f", "x"), ("tp", "2")]
+    assert list(options([])) == []
+
+
+@pytest.mark.parametrize(("limit", "rank"), [(1, 1), (2, 8), (16, 16), (24, 32), (300, 320), (512, 512)])
+def test_the_rank_is_the_next_one_that_vllm_takes(limit: int, rank: int) -> None:
+    assert servable_rank(limit) == rank
+
+
+def test_a_rank_beyond_vllm_is_refused() -> None:
+    with pytest.raises(UsageError, match="max_lora_rank 513 exceeds 512"):
+        build(limits=Limits(max_lora_rank=513))
+
+
+def test_the_cache_on_the_cpu_is_sized_unless_the_user_does() -> None:
+    flag = "--kv-cache-memory-bytes"
+    assert value(build(machine=CPU), flag) == str(2**32)
+    assert value(build(machine=replace(CPU, memory_bytes=2**30)), flag) == str(2**30)
+    assert value(build(flag, "7", machine=CPU), flag) == "7"
+    assert value(build("--gpu-memory-utilization", "0.5", machine=CPU), flag) is None
+    assert value(build(machine=replace(CPU, cache_sized=True)), flag) is None
+    assert value(build(machine=GPU), flag) is None
+
+
+def test_compilation_is_a_setting_and_what_cannot_be_is_said() -> None:
+    assert "--enforce-eager" in build(engine=EngineSettings(compile="off")).argv
+    assert "--enforce-eager" not in build().argv
+    with pytest.raises(UsageError, match="turns compilation off"):
+        build(engine=EngineSettings(compile="on"))
+
+
+def test_vllms_own_parser_takes_all_of_it_and_gives_the_owned_values_back() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from vllm.entrypoints.launchers.cli_args import make_arg_parser
+        from vllm.utils.argparse_utils import FlexibleArgumentParser
+    from serve.engine.child import _confirm
+
+    arguments = build("--max-num-seqs", "4", vllm={"max_model_len": 512, "enforce_eager": True})
+    parser = make_arg_parser(FlexibleArgumentParser())
+    args = parser.parse_args(list(arguments.argv))
+    _confirm(args, arguments.owned)
+    assert (args.max_num_seqs, args.max_model_len, args.enforce_eager) == (4, 512, True)
+    known = {action.dest for action in parser._actions}
+    assert set(OWNED) <= known, "an owned option that vLLM does not know any more"
+    abbreviated = parser.parse_args([*arguments.argv, "--hos", "0.0.0.0"])
+    with pytest.raises(UsageError, match="host"):
+        _confirm(abbreviated, arguments.owned)

@@ -1,0 +1,101 @@
+"""The environment that the engine's processes get, and what `serve --check` says of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from serve.engine.environment import CPU_LORA_VARIABLE, SUPERVISED_VARIABLE, check, engine_environment
+from serve.engine.machine import Library, Machine, this_machine
+from serve.settings import HANDOVER_VARIABLE, EngineSettings, ServeSettings
+
+GPU = Machine(accelerator=True, cores=(0, 1), memory_bytes=2**35, libraries=())
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """A small CPU machine with both libraries."""
+    malloc = Library("malloc", ("/none", f"{tmp_path}/malloc.so"), "install it", rivals=("libjemalloc",))
+    openmp = Library("openmp", (f"{tmp_path}/openmp.so",), "install that", rivals=("libgomp",))
+    (tmp_path / "malloc.so").touch()
+    (tmp_path / "openmp.so").touch()
+    return Machine(accelerator=False, cores=(0, 1), memory_bytes=2**35, libraries=(malloc, openmp))
+
+
+def test_both_libraries_are_preloaded_and_the_users_own_stay(tmp_path: Path, machine: Machine) -> None:
+    preload = engine_environment(ServeSettings(), {"LD_PRELOAD": "/x/libother.so"}, machine)["LD_PRELOAD"]
+    assert preload == f"{tmp_path}/malloc.so:{tmp_path}/openmp.so:/x/libother.so"
+
+
+def test_a_rival_that_is_preloaded_keeps_ours_out(tmp_path: Path, machine: Machine) -> None:
+    preload = engine_environment(ServeSettings(), {"LD_PRELOAD": "/x/libgomp.so.1"}, machine)["LD_PRELOAD"]
+    assert preload == f"{tmp_path}/malloc.so:/x/libgomp.so.1"
+
+
+def test_preloading_can_be_switched_off(machine: Machine) -> None:
+    settings = ServeSettings(engine=EngineSettings(preload_libraries=False))
+    assert "LD_PRELOAD" not in engine_environment(settings, {}, machine)
+
+
+def test_nothing_is_fetched_reported_or_loaded_by_strangers(machine: Machine) -> None:
+    found = engine_environment(
+        ServeSettings(), {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "PATH": "/bin"}, machine
+    )
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in found
+    assert found["VLLM_NO_USAGE_STATS"] == "1"
+    assert found["HF_HUB_OFFLINE"] == "1"
+    assert found["PATH"] == "/bin"
+
+
+def test_what_the_user_has_set_stays(machine: Machine) -> None:
+    given = {"HF_HUB_OFFLINE": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    found = engine_environment(ServeSettings(), given, machine)
+    assert {name: found[name] for name in given} == given
+
+
+def test_a_small_machine_computes_on_every_core(machine: Machine) -> None:
+    variable = "VLLM_CPU_OMP_THREADS_BIND"
+    assert engine_environment(ServeSettings(), {}, machine)[variable] == "0,1"
+    assert variable not in engine_environment(ServeSettings(), {}, replace(machine, cores=tuple(range(64))))
+    parallel = ServeSettings(vllm={"tensor-parallel-size": 2})
+    assert variable not in engine_environment(parallel, {}, machine)
+
+
+def test_a_gpu_machine_needs_none_of_it() -> None:
+    found = engine_environment(ServeSettings(), {}, GPU)
+    assert "LD_PRELOAD" not in found
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in found
+    assert [one.subject for one in check(ServeSettings(), GPU)] == ["device"]
+
+
+def test_this_machine_has_cores_and_memory() -> None:
+    found = this_machine()
+    assert set(found.cores) == os.sched_getaffinity(0)
+    assert found.memory_bytes > 2**30
+
+
+def test_the_settings_and_the_choice_of_kernels_reach_every_process(machine: Machine) -> None:
+    settings = ServeSettings(port=8123, engine=EngineSettings(cpu_lora="stock"))
+    found = engine_environment(settings, {}, machine)
+    assert ServeSettings.model_validate_json(found[HANDOVER_VARIABLE]).port == 8123
+    assert found[CPU_LORA_VARIABLE] == "stock"
+    assert found[SUPERVISED_VARIABLE] == "1"
+
+
+def test_check_says_what_is_missing_and_how_to_get_it(tmp_path: Path, machine: Machine) -> None:
+    (tmp_path / "openmp.so").unlink()
+    findings = {one.subject: one for one in check(ServeSettings(), machine)}
+    assert findings["malloc"].ok
+    assert not findings["openmp"].ok
+    assert findings["openmp"].detail == "not found; install that"
+    off = ServeSettings(engine=EngineSettings(preload_libraries=False))
+    assert all(one.ok for one in check(off, machine))
+
+
+def test_the_environment_of_this_process_is_not_changed(machine: Machine) -> None:
+    before = dict(os.environ)
+    engine_environment(ServeSettings(), os.environ, machine)
+    assert dict(os.environ) == before

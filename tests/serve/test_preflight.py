@@ -1,0 +1,134 @@
+"""What `wardrobe serve` refuses before anything starts, and what `--check` lists."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from registry.errors import Conflict, Denied, NotFound
+from registry.keys import KeyStore, Scope
+from registry.store import Registry
+from serve.launcher.listener import listen
+from serve.preflight import prepare, survey
+from serve.settings import ServeSettings
+from tests.fakes.base import make_base
+
+WARDROBE = str(Path(sys.executable).parent / "wardrobe")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    make_base(tmp_path / "base")
+    Registry.init(tmp_path / "root", tmp_path / "base", name="tiny")
+    return tmp_path / "root"
+
+
+def serve(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [WARDROBE, "--root", str(root), "serve", *arguments], capture_output=True, text=True, timeout=60
+    )
+
+
+def test_a_good_root_is_prepared_with_its_bases_name_and_limits(root: Path) -> None:
+    preparation = prepare(ServeSettings(root=root), ())
+    assert preparation.registry.base.name == "tiny"
+    assert preparation.arguments.owned["served_model_name"] == ["tiny"]
+    assert preparation.arguments.owned["max_lora_rank"] == 32
+
+
+def test_a_missing_root_is_said(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="wardrobe init"):
+        prepare(ServeSettings(root=tmp_path / "none"), ())
+
+
+def test_another_base_model_is_refused_and_the_same_one_elsewhere_is_fine(root: Path, tmp_path: Path) -> None:
+    make_base(tmp_path / "other", config={"rope_theta": 123.0})
+    with pytest.raises(Conflict, match="this root is bound to sha256:"):
+        prepare(ServeSettings(root=root, model=tmp_path / "other"), ())
+    shutil.move(tmp_path / "base", tmp_path / "moved")
+    with pytest.raises(NotFound, match="does not exist"):
+        prepare(ServeSettings(root=root), ())
+    prepare(ServeSettings(root=root, model=tmp_path / "moved"), ())
+
+
+def test_other_machines_need_a_key_or_a_plain_word(root: Path) -> None:
+    open_to_all = ServeSettings(root=root, host="0.0.0.0")
+    with pytest.raises(Denied, match="no key exists"):
+        prepare(open_to_all, ())
+    prepare(open_to_all.model_copy(update={"insecure_no_auth": True}), ())
+    KeyStore(root).create({Scope.INFER}, who="me")
+    prepare(open_to_all, ())
+
+
+def test_the_survey_lists_every_fault_and_not_only_the_first(root: Path, tmp_path: Path) -> None:
+    with listen("127.0.0.1", 0) as taken:
+        settings = ServeSettings(root=root, port=taken.getsockname()[1], model=tmp_path / "none")
+        findings = {one.subject: one for one in survey(settings, ("--uds", "x"))}
+    assert {name for name in ("base", "options", "port") if not findings[name].ok} == {
+        "base",
+        "options",
+        "port",
+    }
+    assert findings["root"].ok
+    assert findings["vllm"].ok
+    assert "device" in findings
+
+
+def test_check_prints_the_findings_and_its_exit_code_counts(root: Path) -> None:
+    with listen("127.0.0.1", 0) as probe:
+        port = str(probe.getsockname()[1])
+    done = serve(root, "--check", "--port", port, "--json")
+    found = {one["subject"]: one for one in json.loads(done.stdout)}
+    assert found["base"]["ok"]
+    assert done.returncode == (0 if all(one["ok"] for one in found.values()) else 1)
+    assert "tiny in" in serve(root, "--check").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (
+            ("--", "--middleware", "x.Y"),
+            2,
+            "error: vllm option middleware: cannot be set here; the router is",
+        ),
+        (("some-model",), 2, "is not an option"),
+        (("--host", "0.0.0.0"), 1, "error: --host 0.0.0.0: is reached from other machines and no key exists"),
+        (("--config", "/none.toml"), 2, "error: /none.toml: cannot be read"),
+    ],
+)
+def test_a_refusal_is_one_line_with_its_exit_code(
+    root: Path, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    done = serve(root, *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_taken_port_ends_the_command(root: Path) -> None:
+    with listen("127.0.0.1", 0) as taken:
+        done = serve(root, "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert "is taken by another process" in done.stderr
+
+
+def test_an_option_that_vllm_does_not_know_ends_at_once_with_vllms_words(root: Path) -> None:
+    done = serve(root, "--port", "0", "--", "--frobnicate")
+    assert done.returncode == 2
+    assert (
+        "its configuration is wrong: vllm option: error: unrecognized arguments: --frobnicate" in done.stdout
+    )
+    assert len(list((root / "logs").rglob("engine-*.log"))) == 1
+
+
+def test_the_launcher_imports_neither_vllm_nor_torch() -> None:
+    modules = "serve.cli, serve.preflight, serve.launcher.supervisor"
+    code = f"import sys, {modules}; print({{'vllm', 'torch'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
