@@ -167,18 +167,22 @@ class Router:
         try:
             engine = self._engine_factory(scope)
             runtime = await asyncio.to_thread(Runtime.build, self._settings, engine)
-            await runtime.start(self._collectors)
+            await self._open(runtime)
         except Exception as error:  # noqa: BLE001 - the server ends on it, and says what it was
             _log.error("the router cannot start: %s", error, exc_info=not isinstance(error, WardrobeError))
             return {"type": "lifespan.startup.failed", "message": str(error)}
-        self._open(runtime)
         return {"type": "lifespan.startup.complete"}
 
-    def _open(self, runtime: Runtime) -> None:
+    async def _open(self, runtime: Runtime) -> None:
         self._control = _build_control(runtime)
+        try:
+            await runtime.start(self._collectors)
+        except BaseException:
+            await runtime.stop()
+            raise
         transfers = runtime.settings.vllm.keys() & {"kv_transfer_config", "ec_transfer_config"}
         refused = SERVER_PATH_FIELDS if transfers else SERVER_PATH_FIELDS | TRANSFER_FIELDS
-        self._inference = Inference(self.app, runtime, refused)
+        self._inference = Inference(self.app, runtime, runtime.settings.limits, refused)
         self.runtime = runtime
         descriptor = os.environ.pop(READY_VARIABLE, None)
         if descriptor is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from hashlib import blake2b
 
 import msgspec
@@ -22,7 +22,7 @@ _SPACE = 1 << 64
 _DIGEST = re.compile(r"[0-9a-f]{16}")
 
 
-class Arm(Enum):
+class Arm(StrEnum):
     """Who a request was for: a rollout's two arms, an explicit reference, the base, or a copy."""
 
     STABLE = "stable"
@@ -78,7 +78,7 @@ def unit_digest(unit: str) -> str:
 
 class _Turn(msgspec.Struct):
     role: str = ""
-    content: msgspec.Raw = msgspec.Raw(b"null")
+    content: object = None
 
 
 _TURNS = msgspec.json.Decoder(list[_Turn])
@@ -107,7 +107,7 @@ def conversation_unit(fields: Mapping[str, msgspec.Raw]) -> str | None:
 def _first_turns(raw: msgspec.Raw) -> bytes:
     turns: list[list[object]] = []
     for turn in _TURNS.decode(raw):
-        turns.append([turn.role, msgspec.json.decode(turn.content)])
+        turns.append([turn.role, turn.content])
         if turn.role == "user":
             break
     return _ENCODER.encode(turns)

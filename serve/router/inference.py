@@ -36,6 +36,7 @@ from serve.router.paths import Dialect, Endpoint
 from serve.router.runtime import Runtime
 from serve.router.streams import Outcome
 from serve.router.targets import Plan, Target
+from serve.settings import RequestLimits
 
 _NO_UNIT = "0" * 16
 _ECHOED = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -50,6 +51,7 @@ class Inference:
 
     app: ASGIApp
     runtime: Runtime
+    limits: RequestLimits
     refused_fields: frozenset[str] = SERVER_PATH_FIELDS
     inflight: int = 0
 
@@ -61,7 +63,7 @@ class Inference:
         self.inflight += 1
         try:
             self._admit(headers)
-            body = await read_body(receive, headers.get(b"content-length"), runtime.limits.max_body_bytes)
+            body = await read_body(receive, headers.get(b"content-length"), self.limits.max_body_bytes)
             fields = parse_fields(body, self.refused_fields)
             plan = runtime.targets.find(runtime.watcher.view, fields.get("model"))
             target, unit = _choose(plan, headers, fields)
@@ -80,7 +82,7 @@ class Inference:
         runtime = self.runtime
         runtime.check_open()
         authorize(runtime.keys, headers, KeyScope.INFER)
-        limit = runtime.limits.max_concurrency
+        limit = self.limits.max_concurrency
         if limit is not None and self.inflight > limit:
             raise TooManyRequests(
                 "server", f"{limit} requests are in flight, as many as are allowed", "try again"
@@ -88,7 +90,7 @@ class Inference:
 
     def _rewrite(self, endpoint: Endpoint, fields: Fields, target: Target, request_id: str) -> bytes:
         fields["model"] = target.model
-        limit = self.runtime.limits.max_tokens
+        limit = self.limits.max_tokens
         if limit is not None and endpoint.cap_field is not None:
             cap_tokens(fields, endpoint.cap_field, limit)
         if endpoint.dialect is Dialect.RESPONSES:
@@ -118,7 +120,7 @@ class Inference:
             inflight.value -= 1
 
     async def _run(self, exchange: Exchange, scope: Scope) -> None:
-        limit = self.runtime.limits.total_seconds
+        limit = self.limits.total_seconds
         try:
             if limit is None:
                 await self.app(scope, exchange.receive, exchange.send)

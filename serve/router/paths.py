@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import Enum, StrEnum
 
 
 class Kind(Enum):
@@ -25,7 +25,7 @@ class Kind(Enum):
     ADMIN = "admin"  # forwarded to the control API
 
 
-class Dialect(Enum):
+class Dialect(StrEnum):
     """Whose protocol a path speaks: it decides how a stream ends and how an error looks."""
 
     OPENAI = "openai"

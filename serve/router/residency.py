@@ -125,7 +125,8 @@ class Residency:
             # Everybody who waited may have left: the failure is kept in the slot, not in the task.
             slot.task.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
-            await asyncio.wait_for(asyncio.shield(slot.task), self.timeout_seconds)
+            async with asyncio.timeout(self.timeout_seconds):
+                await asyncio.shield(slot.task)
         except TimeoutError:
             fact = f"was not loaded within {self.timeout_seconds:g} s"
             raise Busy(slot.name, fact, "try again", rejection="queue_timeout") from None

@@ -126,7 +126,7 @@ class Runtime:
         self.metrics.residency = self._residency
         self.metrics.draining = lambda: self.draining
         self._unregister = counters.register(self.metrics, registry)
-        self.watcher.subscribe(lambda *_: loop.call_soon_threadsafe(self._changed.set))
+        self.watcher.subscribe(lambda _: self._notice(loop))
         self.watcher.start()
         await self._beat()
         self._tasks.append(asyncio.create_task(self._keep_beating(), name="heartbeat"))
@@ -153,11 +153,18 @@ class Runtime:
         for slot in self._apply(self.watcher.view):
             await self._load_quietly(slot)
 
+    def _notice(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wake the loop that follows the view; called from the watcher's thread or any other."""
+        loop.call_soon_threadsafe(self._changed.set)
+
     async def _follow(self) -> None:
         while True:
             # The timeout is for what no change announces: idle at last, or due for another try.
+            # NOTE: not `wait_for`: it swallows a cancellation that comes with the event (python#86296), and
+            # `stop` would wait for ever. Remove when Python 3.12 is the oldest.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), self.settings.residency.poll_seconds)
+                async with asyncio.timeout(self.settings.residency.poll_seconds):
+                    await self._changed.wait()
             self._changed.clear()
             await self._keep_house(self.watcher.view)
 

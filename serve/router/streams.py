@@ -7,8 +7,8 @@ and line break inside a string, so no whole line and no quoted key below can occ
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
+from typing import NamedTuple
 
 from serve.router.paths import Dialect
 
@@ -16,7 +16,7 @@ TAIL_CHUNKS = 8
 """How many chunks an exchange keeps: every protocol's closing, error and usage events lie within them."""
 
 
-class Outcome(Enum):
+class Outcome(StrEnum):
     """How a request ended, fixed at the end of its stream (a closed set of metric labels)."""
 
     OK = "ok"
@@ -46,8 +46,7 @@ has_delta = _DELTA.search
 """Return a match when a chunk holds the first piece of an answer (a role alone is none)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Token counts as the answer reports them; zero where it is silent."""
 
     input: int = 0
@@ -83,7 +82,10 @@ def judge_stream(tail: bytes, dialect: Dialect) -> Outcome:
     An error event, or an end without the protocol's closing event, is the engine's failure.
     """
     lines = b"\n" + tail
-    if any(mark in lines for mark in _FAILURES):
-        return Outcome.ENGINE_ERROR
-    closed = any(mark in lines for mark in _CLOSINGS[dialect])
-    return Outcome.OK if closed else Outcome.ENGINE_ERROR
+    for mark in _FAILURES:
+        if mark in lines:
+            return Outcome.ENGINE_ERROR
+    for mark in _CLOSINGS[dialect]:
+        if mark in lines:
+            return Outcome.OK
+    return Outcome.ENGINE_ERROR

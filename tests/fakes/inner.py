@@ -116,7 +116,7 @@ async def _read(receive: Receive) -> bytes:
         message = await receive()
         body += message.get("body", b"")
         if not message.get("more_body", False):
-            return body
+        body = body + message["body"] if "body" in message else body
 
 
 def _answer(seen: Seen) -> dict[str, Any]:

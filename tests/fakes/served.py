@@ -45,9 +45,9 @@ class Served:
         assert self.router.runtime is not None
         return self.router.runtime
 
-    def publish(self, adapter: str, seed: int, **options: bool) -> Version:
+    def publish(self, adapter: str, seed: int, *, no_stable: bool = False) -> Version:
         """Publish a version with weights of its own and have it seen."""
-        version = publish(self.registry, self.folder, adapter, seed, **options)
+        version = publish(self.registry, self.folder, adapter, seed, no_stable=no_stable)
         self.runtime.watcher.refresh()
         return version
 
@@ -75,10 +75,10 @@ class Served:
         return generate_latest(self.collectors).decode()
 
 
-def publish(registry: Registry, folder: Path, adapter: str, seed: int, **options: bool) -> Version:
+def publish(registry: Registry, folder: Path, adapter: str, seed: int, *, no_stable: bool = False) -> Version:
     """Publish a right adapter whose weights `seed` decides."""
     source = make_adapter(folder / f"{adapter}-{seed}-{time.monotonic_ns()}", seed=seed)
-    return registry.publish(adapter, source, who="tester", **options).version
+    return registry.publish(adapter, source, who="tester", no_stable=no_stable).version
 
 
 def make_root(folder: Path) -> Registry:

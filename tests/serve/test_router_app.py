@@ -504,7 +504,7 @@ def _live_until_failure(router: Router) -> list[Message]:
         sent.append(message)
 
     async def live() -> None:
-        task = asyncio.create_task(router({"type": "lifespan"}, receive, send))  # type: ignore[arg-type]
+        task = asyncio.create_task(router({"type": "lifespan"}, receive, send))
         while not sent:  # noqa: ASYNC110 - there is nothing that could set an event
             await asyncio.sleep(0.01)
         task.cancel()
