@@ -8,14 +8,9 @@ from dataclasses import dataclass
 import httpx
 import openai
 
-ALPHA = "ALPHA"
-BRAVO = "BRAVO"
+from loadtests.markers import MARKERS, marker_of
 
-
-def marker_of(text: str) -> str:
-    """Return the marker that `text` consists of, `none` for neither, `both` for a mixture."""
-    found = [marker for marker in (ALPHA, BRAVO) if marker in text]
-    return "both" if len(found) == 2 else (found[0] if found else "none")
+ALPHA, BRAVO = MARKERS["alpha"], MARKERS["bravo"]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import openai
 from openai.types.chat import ChatCompletionMessageParam
 
 from loadtests.live import Live, wardrobe, wardrobe_json
-from tests.e2e.asking import ALPHA, BRAVO, marker_of, metric
+from loadtests.markers import marker_of
+from tests.e2e.asking import ALPHA, BRAVO, metric
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello there!"}]
 ADAPTERS = 12  # The session's server holds six.

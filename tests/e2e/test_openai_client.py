@@ -11,7 +11,8 @@ import openai
 import pytest
 
 from loadtests.live import Live, wardrobe_json
-from tests.e2e.asking import ALPHA, BRAVO, ask, marker_of, metric
+from loadtests.markers import marker_of
+from tests.e2e.asking import ALPHA, BRAVO, ask, metric
 
 HELLO: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "Hello there!"}]
 CITY: dict[str, object] = {
@@ -22,9 +23,7 @@ CITY: dict[str, object] = {
 
 
 def base_name(live: Live) -> str:
-    return str(
-        next(m.id for m in live.client().models.list() if "@" not in m.id and not hasattr(m, "versions"))
-    )
+    return next(model.id for model in live.client().models.list() if model.to_dict()["parent"] is None)
 
 
 def test_a_plain_answer_comes_from_the_stable_version(live: Live) -> None:
