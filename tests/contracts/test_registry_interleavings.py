@@ -154,8 +154,10 @@ def test_a_collector_puts_back_what_an_alias_came_to_point_to(tmp_path: Path) ->
 
     outcomes = _outcomes(prepare, _collect, move_and_die, tmp_path)
     assert len(outcomes) >= 3
-    for outcome in outcomes:
-        outcome.registry.gc(apply=True)
+    moved = next(n for n, outcome in enumerate(outcomes) if ".support@2." in outcome.label)
+    for number, outcome in enumerate(outcomes):
+        if number > moved:  # the mover came after the second look; the next collection finds it
+            outcome.registry.gc(apply=True)
         _check_aliases(outcome)
         assert outcome.registry.aliases("support") == {"stable": 2}, outcome.label
 
