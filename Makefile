@@ -54,3 +54,6 @@ constraints: ## write the installed versions to constraints.txt
 
 clean: ## remove .venv and caches (never the data)
 	@rm -rf .venv .mypy_cache .ruff_cache .import_linter_cache build *.egg-info
+
+drills: setup ## ten minutes of traffic, swaps, new versions and kill -9 on a real server
+	@$(BIN)/python -m loadtests.drills.churn

@@ -19,6 +19,7 @@ class Stream:
     arrivals: list[float] = field(default_factory=list)
     model: str = ""
     tokens: int = 0
+    text: str = ""
 
     @property
     def first_token_seconds(self) -> float:
@@ -59,6 +60,7 @@ async def stream(
         async for line in response.content:
             if b'"content":"' in line and b'"content":""' not in line:
                 done.arrivals.append(time.monotonic())
+                done.text += json.loads(line.removeprefix(b"data: "))["choices"][0]["delta"]["content"]
             elif b'"usage":{' in line:
                 last = json.loads(line.removeprefix(b"data: "))
                 done.model, done.tokens = last["model"], last["usage"]["completion_tokens"]
