@@ -111,12 +111,13 @@ class InnerApp:
 
 
 async def _read(receive: Receive) -> bytes:
-    body = b""
-    while True:
+    chunks: list[bytes] = []
+    more = True
+    while more:
         message = await receive()
-        body += message.get("body", b"")
-        if not message.get("more_body", False):
-        body = body + message["body"] if "body" in message else body
+        chunks.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(chunks)
 
 
 def _answer(seen: Seen) -> dict[str, Any]:
