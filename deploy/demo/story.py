@@ -78,12 +78,7 @@ class Story:
         with self._step("train medical again") as done:
             done(self._train_folder(second))
         with self._step("stable") as done:
-            # A run that was stopped in the middle of the swap may have left the second version there.
-            aliases = self.product.ask("show", "medical")["aliases"]
-            number = self.product.versions("medical")[first.note]
-            if aliases.get("stable") != number:
-                self.product.run("promote", f"medical@{number}")
-            done(f"medical@{number}")
+            done(", ".join(self._point_stable(recipe) for recipe in (first, legal)))
 
     def serve(self) -> Server:
         """Start the server; the caller waits for it and stops it."""
@@ -143,6 +138,14 @@ class Story:
             return f"{folder.name} is there already"
         told = self.product.ask("train", "run", recipe.write(self.folder), "--out", folder)
         return f"kept in a folder; {_measured(told)}"
+
+    def _point_stable(self, recipe: Recipe) -> str:
+        # A run that was stopped in the middle of the swap, or other data before, left another version there.
+        adapter = recipe.task.name
+        number = self.product.versions(adapter)[recipe.note]
+        if self.product.ask("show", adapter)["stable"] != number:
+            self.product.run("promote", f"{adapter}@{number}")
+        return f"{adapter}@{number}"
 
     def _folder_of(self, recipe: Recipe) -> Path:
         return self.folder / f"trained-{recipe.key}"
