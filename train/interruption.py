@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM during a run: one way to stop, and a moment in which stopping waits.
 
-Invariant: a person never reads "nothing was registered" about a version that is there. Until `hold` both
-signals raise KeyboardInterrupt in the main thread; from then on they are ignored, because what is being
-registered is finished in a moment.
+Invariant: a person never reads "nothing was registered" about a version that is there. Until `hold` the
+first signal raises KeyboardInterrupt in the main thread; from then on all are ignored, because what is
+being registered, or cleaned up, is finished in a moment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Interruption:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
+            self._before = {number: signal.signal(number, self._interrupt) for number in _SIGNALS}
         return self
 
     def __exit__(
@@ -37,6 +37,6 @@ class Interruption:
         for number in self._before:
             signal.signal(number, signal.SIG_IGN)
 
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
-    raise KeyboardInterrupt
+    def _interrupt(self, number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG002
+        self.hold()
+        raise KeyboardInterrupt

@@ -38,13 +38,19 @@ class Product:
         Raises: WardrobeError: when it fails.
         """
         # Its own standard input, so that a command can never wait for somebody at the keyboard.
-        done = subprocess.run(
-            self.command(*arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False
-        )
-        if done.returncode != 0:
+        command = self.command(*arguments)
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                printed, _ = process.communicate()
+            except KeyboardInterrupt:
+                process.terminate()  # and wait: a training removes what it had begun
+                raise
+        if process.returncode != 0:
             words = " ".join(map(str, arguments))
-            raise WardrobeError(f"wardrobe {words}", f"ended with exit code {done.returncode}")
-        return done.stdout.strip()
+            raise WardrobeError(f"wardrobe {words}", f"ended with exit code {process.returncode}")
+        return printed.strip()
 
     def ask(self, *arguments: str | Path) -> Any:
         """Run one command with --json and return the parsed answer."""

@@ -1,0 +1,32 @@
+"""The first signal stops a run; none disturbs what must be finished; the old handlers come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from train.interruption import Interruption
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_interrupts_and_the_second_does_not_disturb_cleaning_up(
+    number: signal.Signals,
+) -> None:
+    before = signal.getsignal(number)
+    with Interruption():
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+        cleaned_up = True
+    assert cleaned_up
+    assert signal.getsignal(number) is before
+
+
+def test_after_hold_a_signal_waits_for_nobody() -> None:
+    with Interruption() as interruption:
+        interruption.hold()
+        os.kill(os.getpid(), signal.SIGTERM)
+        finished = True
+    assert finished
