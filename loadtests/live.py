@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +87,7 @@ class Live:
     port: int
     process: subprocess.Popen[bytes]
     log: Path
+    clients: list[openai.OpenAI] = field(default_factory=list)
 
     @classmethod
     def start(cls, root: Path, log: Path, *options: str, environment: dict[str, str] | None = None) -> Live:
@@ -118,16 +119,25 @@ class Live:
         raise AssertionError(f"not ready after {seconds} s:\n{self.log.read_text()[-4000:]}")
 
     def client(self, **options: Any) -> openai.OpenAI:
-        """Return the official client, without retries of its own."""
+        """Return the official client, without retries of its own; `stop` closes it."""
         import openai
 
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=120, **options)
+        self.clients.append(
+            openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=120, **options)
+        )
+        return self.clients[-1]
+
+    def close_clients(self) -> None:
+        """Close the connections of all clients that were given out."""
+        while self.clients:
+            self.clients.pop().close()
 
     def children(self, title: str = "") -> list[int]:
         """Return the processes below the launcher whose command line holds `title`."""
         return sorted(pid for pid in descendants(self.process.pid) if title in command_line(pid))
 
     def stop(self, seconds: float = 60) -> int:
-        """Send SIGTERM, wait for the end and return the exit code."""
+        """Close the clients, send SIGTERM, wait for the end and return the exit code."""
+        self.close_clients()
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)

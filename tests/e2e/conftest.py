@@ -20,6 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 LAST = ("test_recovery.py", "test_shutdown.py")
 SERVER_OPTIONS = (
     "--max-model-len", "1024", "--max-num-seqs", "16", "--max-loras", "4", "--max-cpu-loras", "6",
+    "--tool-call-parser", "hermes",
 )  # fmt: skip
 
 
@@ -70,5 +71,6 @@ def live(
         server.wait_ready()
         yield server
     finally:
+        server.close_clients()
         if server.process.poll() is None:
             server.stop()

@@ -44,6 +44,7 @@ def test_kill_9_of_the_launcher_leaves_no_process_and_the_next_start_serves(
     server = Live.start(live.root, tmp_path / "serve.log", *SERVER_OPTIONS)
     server.wait_ready()
     assert ask(server.client(), "support").marker == ALPHA
+    server.close_clients()
     processes = server.children()
     server.process.kill()
     server.process.wait(10)
