@@ -211,3 +211,14 @@ def test_the_metrics_name_every_version_that_answered(live: Live) -> None:
     assert metric(live.url, "wardrobe_inference_tokens_total", type="output", **done) >= 1
     assert metric(live.url, "wardrobe_adapter_loads_total", outcome="ok") >= 2
     assert metric(live.url, "vllm:generation_tokens_total") > 0
+
+
+def test_anthropics_messages_are_answered_by_the_named_version(live: Live) -> None:
+    body = {"model": "support", "max_tokens": 16, "messages": HELLO, "temperature": 0}
+    answer = httpx.post(f"{live.url}/v1/messages", json=body, timeout=60)
+    assert answer.status_code == 200
+    assert marker_of(answer.json()["content"][0]["text"]) == ALPHA
+    assert answer.headers["x-wardrobe-adapter"] == "support@1"
+    unknown = httpx.post(f"{live.url}/v1/messages", json={**body, "model": "nope"}, timeout=60)
+    assert unknown.status_code == 404
+    assert unknown.json()["type"] == "error"
