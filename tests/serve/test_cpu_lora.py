@@ -14,7 +14,7 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 from serve.engine.cpu_lora import plugin
 from serve.engine.cpu_lora.grouping import group
-from serve.engine.cpu_lora.packing import used_ranks
+from serve.engine.cpu_lora.packing import used_rank
 from serve.engine.cpu_lora.wrapper import GroupedPunicaWrapper
 from serve.engine.environment import CPU_LORA_VARIABLE
 
@@ -260,7 +260,9 @@ def test_a_module_that_no_slot_adapts_has_no_pack() -> None:
 def test_the_rank_in_use_is_the_last_column_that_is_not_zero() -> None:
     b = torch.zeros(3, 5, 4)
     b[0, 1, 2] = b[2, 0, 0] = -1.0
-    assert used_ranks(b) == [3, 0, 1]
+    assert used_rank(b) == 3
+    assert used_rank(b[1:2]) == 0
+    assert used_rank(torch.full((1, 2, 3), float("nan"))) == 3
 
 
 def test_packed_slots_are_kept_while_they_cover_the_step() -> None:
