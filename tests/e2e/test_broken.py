@@ -48,7 +48,7 @@ def test_an_adapter_that_changes_nothing_gets_no_proof_and_no_traffic(live: Live
     registered = wardrobe(live.root, "register", "idle", folder)
     assert "changes nothing" in registered.stderr
     time.sleep(1)
-    with pytest.raises(openai.APIStatusError, match="proof") as caught:
+    with pytest.raises(openai.APIStatusError, match="differ from the base") as caught:
         ask(live.client(), "idle")
     assert caught.value.status_code == 503
     assert ask(live.client(), "support").marker == ALPHA
