@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 _ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dri/renderD128")
@@ -41,11 +42,19 @@ class Machine:
 
 def this_machine() -> Machine:
     """Look at the machine that this process runs on."""
-    # vLLM runs on the CPU where no accelerator's device file exists.
-    accelerator = any(Path(path).exists() for path in _ACCELERATORS)
+    # A laptop has a render node and the CPU wheel: the build that is installed decides, then the device.
+    accelerator = not _cpu_build() and any(Path(path).exists() for path in _ACCELERATORS)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     sized = bool(os.environ.get("VLLM_CPU_KVCACHE_SPACE"))
     return Machine(accelerator, _cores(), memory, () if accelerator else _libraries(), sized)
+
+
+def _cpu_build() -> bool:
+    try:
+        distribution("vllm-cpu")
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _cores() -> tuple[int, ...]:
