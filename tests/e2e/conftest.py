@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 LAST = ("test_recovery.py", "test_shutdown.py")
 SERVER_OPTIONS = (
     "--max-model-len", "1024", "--max-num-seqs", "16", "--max-loras", "4", "--max-cpu-loras", "6",
-    "--tool-call-parser", "hermes",
+    "--enable-auto-tool-choice", "--tool-call-parser", "hermes",
 )  # fmt: skip
 
 

@@ -113,7 +113,7 @@ def test_structured_output_is_valid_json_of_the_schema(live: Live) -> None:
     assert set(parsed) == {"city", "population"}
 
 
-def test_a_forced_tool_call_works_and_automatic_choice_is_refused_as_vllm_does(live: Live) -> None:
+def test_a_forced_tool_call_passes_and_a_wrong_tool_is_refused_in_vllms_words(live: Live) -> None:
     tool: openai.types.chat.ChatCompletionToolParam = {
         "type": "function",
         "function": {"name": "record_city", "description": "Record a city", "parameters": CITY},
@@ -132,7 +132,10 @@ def test_a_forced_tool_call_works_and_automatic_choice_is_refused_as_vllm_does(l
     assert set(json.loads(calls[0].function.arguments)) == {"city", "population"}
     with pytest.raises(openai.BadRequestError, match="tool"):
         live.client().chat.completions.create(
-            model="support", messages=HELLO, tools=[tool], tool_choice="auto"
+            model="support",
+            messages=HELLO,
+            tools=[tool],
+            tool_choice={"type": "function", "function": {"name": "no_such_tool"}},
         )
 
 
