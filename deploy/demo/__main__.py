@@ -9,7 +9,6 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 from rich.console import Console
 
@@ -79,8 +78,9 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
-    raise KeyboardInterrupt
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    # As Ctrl-C does: inside asyncio that cancels the questions instead of raising somewhere in its loop.
+    signal.raise_signal(signal.SIGINT)
 
 
 if __name__ == "__main__":
