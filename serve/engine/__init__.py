@@ -1,1 +1,1 @@
-"""The engine behind the router: the only package that knows vLLM. Modules are imported by name, for weight."""
+"""The engine behind the router: the only package that knows vLLM. Import its modules by name."""

@@ -24,3 +24,14 @@ def install() -> None:
         # The API server itself: it must outlive the launcher long enough to end its whole group.
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if is_orphan():
+        # The parent died while this process was importing: no signal will come for that any more.
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def is_orphan() -> bool:
+    """Return whether the parent has died: an adopter is in another process group, the parent never is."""
+    try:
+        return os.getpgid(os.getppid()) != os.getpgrp()
+    except OSError:
+        return True

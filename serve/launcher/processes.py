@@ -15,7 +15,7 @@ import platform
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from serve.process_group import group_members, kill_members, remove_marks
@@ -43,6 +43,7 @@ class Child:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     log: Path
+    seen: set[int] = field(default_factory=set)
 
     async def heard(self) -> str | None:
         """Return the next word of the child, or None when it has closed the line."""
@@ -57,12 +58,18 @@ class Child:
         with contextlib.suppress(OSError):
             self.writer.write(f"drain {seconds}\n".encode())
 
+    def notice(self) -> None:
+        """Note who runs in the group: some end before it does, and their traces are removed with it."""
+        self.seen.update(group_members(self.process.pid))
+
     async def end(self) -> int:
         """End the whole group at once, reap it, and return the child's exit code."""
+        self.notice()
         await end_group(self.process.pid)
         code = await self.process.wait()
         await end_group(self.process.pid)
         reap_group(self.process.pid)
+        remove_marks([self.process.pid, *self.seen])
         self.writer.close()
         return code
 
@@ -88,11 +95,10 @@ async def spawn(
 
 async def end_group(group: int) -> None:
     """Kill every process of `group` and wait until none runs; the trackers of shared memory go last."""
-    killed = kill_members(group, trackers=False)
+    kill_members(group, trackers=False)
     await _wait_empty(group, _TRACKER_SECONDS)
     kill_members(group, trackers=True)
     await _wait_empty(group, _END_SECONDS)
-    remove_marks([group, *killed])
 
 
 def reap_group(group: int) -> None:

@@ -137,6 +137,7 @@ class Supervisor:
             verb, _, told = word.partition(" ")
             if verb == "started":
                 self._holding.stop()
+                child.notice()
                 await wait_ready(self._listener)
                 self._plan.say(self._plan.describe_ready())
                 return True
