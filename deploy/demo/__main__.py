@@ -22,6 +22,8 @@ from registry.errors import WardrobeError
 def main() -> int:
     """Run the demo and return the exit code: 1 when a step failed or the swap was not clean."""
     options = _parse()
+    # A shell starts background jobs with SIGINT ignored; SIGTERM has to work there too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
     story = Story(options.root.resolve(), Console(highlight=False))
     try:
