@@ -44,11 +44,14 @@ class Bench:
     session: aiohttp.ClientSession
     folder: Path
 
-    async def register(self, adapter: str, seed: int, megabytes: float = 4) -> str:
-        """Publish a new version straight into the root, as another process would; return NAME@N."""
+    async def register(self, adapter: str, seed: int, megabytes: float = 4, *, cold: bool = False) -> str:
+        """Publish a version straight into the root, as another process would; return NAME@N.
+
+        A `cold` one is no adapter's `stable`, so nothing loads it before it is asked for.
+        """
         folder = self.folder / f"{adapter}-{seed}"
         await asyncio.to_thread(write_adapter, folder, self.registry.base, seed, megabytes)
-        done = await asyncio.to_thread(self.registry.publish, adapter, folder, who="bench")
+        done = await asyncio.to_thread(self.registry.publish, adapter, folder, who="bench", no_stable=cold)
         return done.version.name
 
     async def answers(self, model: str) -> str | None:
@@ -130,7 +133,7 @@ async def gaps_while_loading(bench: Bench, streams: int) -> list[Figure]:
     loading: list[float] = []
     loads: list[float] = []
     for index in range(CHANGES):
-        large = await bench.register(f"large-{index}", index, LARGE_MEGABYTES)
+        large = await bench.register(f"large-{index}", index, LARGE_MEGABYTES, cold=True)
         running = asyncio.create_task(batch(bench.session, bench.url, [base] * streams, max_tokens=160))
         await asyncio.sleep(1.0)
         began = time.monotonic()
