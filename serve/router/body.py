@@ -39,23 +39,31 @@ class ClientLeft(Exception):
     """Raised when the client went away before its body was complete."""
 
 
-async def read_body(receive: Receive, declared: bytes | None, limit: int) -> bytes:
-    """Return the whole body, at most `limit` bytes, whether declared by Content-Length or chunked.
+def check_length(declared: bytes, limit: int) -> None:
+    """Pass when a Content-Length is at most `limit`, or is none (the server has refused it then).
 
-    Raises: LimitExceeded: 413. ClientLeft: there is nobody to answer.
+    Raises: LimitExceeded: 413.
     """
-    if declared is not None and declared.isdigit() and int(declared) > limit:
+    if declared.isdigit() and int(declared) > limit:
         raise _too_large(int(declared), limit)
-    message = await receive()
+
+
+def first_chunk(message: Message, limit: int) -> bytes:
+    """Return what the first message of a request holds: nearly always the whole body.
+
+    Raises: LimitExceeded: over `limit` bytes. ClientLeft: there is nobody to answer.
+    """
     body = _chunk(message)
     if len(body) > limit:
         raise _too_large(len(body), limit)
-    if not message.get("more_body", False):
-        return body
-    return await _read_rest(receive, body, limit)
+    return body
 
 
-async def _read_rest(receive: Receive, first: bytes, limit: int) -> bytes:
+async def read_rest(receive: Receive, first: bytes, limit: int) -> bytes:
+    """Return the whole body that began with `first`.
+
+    Raises: LimitExceeded, ClientLeft: as `first_chunk`.
+    """
     chunks, size, more = [first], len(first), True
     while more:
         message = await receive()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable
-from time import perf_counter
+from time import monotonic
 
 from starlette.types import Message, Receive, Send
 
@@ -20,48 +20,43 @@ from serve.router.streams import TAIL_CHUNKS, Outcome, has_delta, judge_status, 
 from serve.router.targets import Target
 
 _EVENT_STREAM = b"text/event-stream"
+_USAGE_BYTES = 4096
+"""Where an answer in one piece is searched for its usage: every server puts it last."""
 
 
 class Exchange:
-    """The receive and send of one forwarded request; `began` is the router's first sight of it."""
+    """The receive and send of one forwarded request.
 
-    __slots__ = (
-        "_body", "_chunks", "_endpoint", "_extra", "_first_at", "_left", "_receive", "_send", "_tail",
-        "_target", "began", "finished", "status", "streaming", "timed_out",
-    )  # fmt: skip
+    `receive_more` and `send_on` are the client's side; `began` is the router's first sight of the
+    request, on the monotonic clock.
+    """
 
-    def __init__(
-        self,
-        target: Target,
-        endpoint: Endpoint,
-        receive: Receive,
-        send: Send,
-        body: bytes,
-        request_id: bytes,
-        began: float,
-    ) -> None:
-        self._target = target
+    receive_more: Receive
+    send_on: Send
+    began: float
+    # Defaults live on the class: most requests never set them.
+    status = 0
+    streaming = False
+    finished = False
+    timed_out = False
+    _left = False
+    _chunks = 0
+    _first_at = 0.0
+    _last = b""
+
+    def __init__(self, target: Target, endpoint: Endpoint, body: bytes, request_id: bytes) -> None:
+        self.target = target
         self._endpoint = endpoint
-        self._receive = receive
-        self._send = send
         self._body: bytes | None = body
-        self._extra = (*target.headers, (b"x-request-id", request_id))
+        self._request_id = request_id
         self._tail: deque[bytes] = deque(maxlen=TAIL_CHUNKS)
-        self._chunks = 0
-        self._first_at = 0.0
-        self._left = False
-        self.began = began
-        self.status = 0
-        self.streaming = False
-        self.finished = False
-        self.timed_out = False
 
     async def receive(self) -> Message:
         """Give the body, then whatever the client does: nothing, or leaving."""
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
-        message = await self._receive()
+        message = await self.receive_more()
         # A server also says `http.disconnect` once an answer is complete; that is no leaving.
         if message["type"] == "http.disconnect" and not self.finished:
             self._left = True
@@ -71,19 +66,21 @@ class Exchange:
         """Pass one message of the answer on. Not a coroutine itself: a frame less per chunk."""
         if message["type"] == "http.response.body":
             body = message.get("body")
-            if body:
+            if body and self.streaming:
                 self._chunks += 1
                 self._tail.append(body)
-                if self.streaming and not self._first_at and has_delta(body):
-                    self._first_at = perf_counter()
+                if not self._first_at and has_delta(body):
+                    self._first_at = monotonic()
+            elif body:
+                self._last = body
             if not message.get("more_body", False):
                 self.finished = True
-            return self._send(message)
-        return self._send(self._begin(message) if message["type"] == "http.response.start" else message)
+            return self.send_on(message)
+        return self.send_on(self._begin(message) if message["type"] == "http.response.start" else message)
 
     def _begin(self, message: Message) -> Message:
         self.status = message["status"]
-        headers: list[tuple[bytes, bytes]] = [*self._extra]
+        headers = self._our_headers()
         waiting = self.status == 503
         for header in message.get("headers", ()):
             name = header[0]
@@ -98,6 +95,9 @@ class Exchange:
             headers.append((b"retry-after", b"1"))  # vLLM's own "engine is busy" names no time
         return {**message, "headers": headers}
 
+    def _our_headers(self) -> list[tuple[bytes, bytes]]:
+        return [*self.target.headers, (b"x-request-id", self._request_id)]
+
     async def break_off(self, error: WardrobeError) -> None:
         """End an answer that its server will not end: by an error, as far as one can still be sent.
 
@@ -106,21 +106,21 @@ class Exchange:
         if self.finished:
             return
         if not self.status:
-            await send_error(self._send, error, self._endpoint.dialect, self._extra)
+            await send_error(self.send_on, error, self._endpoint.dialect, self._our_headers())
         elif self.streaming:
             event = error_event(error, self._endpoint.dialect)
-            await self._send({"type": "http.response.body", "body": event, "more_body": False})
+            await self.send_on({"type": "http.response.body", "body": event, "more_body": False})
 
     def book(self, outcome: Outcome) -> None:
         """Count a request that never reached the engine."""
-        self._target.series.outcomes[self._endpoint.operation, outcome] += 1
+        self.target.series.outcomes[self._endpoint.operation, outcome] += 1
 
     def settle(self) -> Outcome:
         """Book the request under the version that answered, and return how it ended."""
-        ended = perf_counter()
-        tail = b"".join(self._tail)
+        ended = monotonic()
+        tail = b"".join(self._tail) if self.streaming else self._last[-_USAGE_BYTES:]
         outcome = self._judge(tail)
-        series = self._target.series
+        series = self.target.series
         series.outcomes[self._endpoint.operation, outcome] += 1
         series.duration.observe(ended - self.began)
         if self.status < 400 and tail:
@@ -132,7 +132,7 @@ class Exchange:
         return outcome
 
     def _settle_times(self, ended: float, tokens: int) -> None:
-        series = self._target.series
+        series = self.target.series
         series.ttft.observe(self._first_at - self.began)
         # Without a usage object the data events are counted: one token each, bar merged ones.
         gaps = (tokens or self._chunks - 1) - 1

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from time import perf_counter
+from time import monotonic
 
 from msgspec import Raw
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,27 +19,32 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from registry.errors import WardrobeError
 from registry.keys import Scope as KeyScope
 from serve.errors import BadBody, Busy, EngineFailed, TimedOut, TooManyRequests
-from serve.router.assignment import choose_arm, conversation_unit, unit_digest
+from serve.router.assignment import Arm, choose_arm, conversation_unit, unit_digest
 from serve.router.auth import authorize
 from serve.router.body import (
     SERVER_PATH_FIELDS,
     ClientLeft,
     Fields,
     cap_tokens,
+    check_length,
+    first_chunk,
     is_true,
     join_fields,
     parse_fields,
-    read_body,
+    read_rest,
 )
 from serve.router.exchange import Exchange
 from serve.router.openai_errors import rejection_reason, send_error
 from serve.router.paths import Dialect, Endpoint
+from serve.router.residency import Slot
 from serve.router.runtime import Runtime
 from serve.router.streams import Outcome
 from serve.router.targets import Plan, Target
 from serve.settings import RequestLimits
 
-_NO_UNIT = "0" * 16
+NO_UNIT = "0" * 16
+"""The unit of a request that has none."""
+
 _ECHOED = re.compile(rb"[\x21-\x7e]{1,128}")
 _REPLACED = frozenset({b"x-request-id", b"content-length", b"transfer-encoding"})
 
@@ -57,20 +63,18 @@ class Inference:
 
     async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        began = perf_counter()
-        runtime = self.runtime
+        began = monotonic()
         headers: RawHeaders = dict(scope["headers"])
         self.inflight += 1
         try:
             self._admit(headers)
-            body = await read_body(receive, headers.get(b"content-length"), self.limits.max_body_bytes)
-            fields = parse_fields(body, self.refused_fields)
-            plan = runtime.targets.find(runtime.watcher.view, fields.get("model"))
-            target, unit = _choose(plan, headers, fields)
-            request_id = runtime.ids.issue(target.subject, unit)
-            body = self._rewrite(endpoint, fields, target, request_id)
-            exchange = Exchange(target, endpoint, receive, send, body, _echo(headers, request_id), began)
-            await self._forward(exchange, target, _inner_scope(endpoint, scope, request_id, len(body)))
+            message = await receive()
+            body = first_chunk(message, self.limits.max_body_bytes)
+            if message.get("more_body", False):
+                body = await read_rest(receive, body, self.limits.max_body_bytes)
+            exchange, inner = self._prepare(endpoint, scope, headers, body)
+            exchange.receive_more, exchange.send_on, exchange.began = receive, send, began
+            await self._carry(exchange, inner)
         except ClientLeft:
             pass
         except WardrobeError as error:
@@ -79,14 +83,16 @@ class Inference:
             self.inflight -= 1
 
     def _admit(self, headers: RawHeaders) -> None:
-        runtime = self.runtime
-        runtime.check_open()
-        authorize(runtime.keys, headers, KeyScope.INFER)
-        limit = self.limits.max_concurrency
-        if limit is not None and self.inflight > limit:
-            raise TooManyRequests(
-                "server", f"{limit} requests are in flight, as many as are allowed", "try again"
-            )
+        runtime, limits = self.runtime, self.limits
+        if runtime.draining or not runtime.engine.alive():
+            runtime.check_open()
+        if runtime.keys.enabled:
+            authorize(runtime.keys, headers, KeyScope.INFER)
+        if b"content-length" in headers:
+            check_length(headers[b"content-length"], limits.max_body_bytes)
+        if limits.max_concurrency is not None and self.inflight > limits.max_concurrency:
+            fact = f"{limits.max_concurrency} requests are in flight, as many as are allowed"
+            raise TooManyRequests("server", fact, "try again")
 
     def _rewrite(self, endpoint: Endpoint, fields: Fields, target: Target, request_id: str) -> bytes:
         fields["model"] = target.model
@@ -100,39 +106,50 @@ class Inference:
             fields["request_id"] = Raw(f'"resp_{request_id}"'.encode())
         return join_fields(fields)
 
-    async def _forward(self, exchange: Exchange, target: Target, scope: Scope) -> None:
-        slot, inflight = target.slot, target.series.inflight
+    def _prepare(
+        self, endpoint: Endpoint, scope: Scope, headers: RawHeaders, body: bytes
+    ) -> tuple[Exchange, Scope]:
+        """Find who answers, and make what is forwarded to it."""
+        runtime = self.runtime
+        fields = parse_fields(body, self.refused_fields)
+        plan = runtime.targets.find(runtime.watcher.view, fields.get("model"))
+        target, unit = _choose(plan, headers, fields)
+        request_id = runtime.ids.issue(target.subject, unit)
+        inner_id = request_id.encode()
+        forwarded = self._rewrite(endpoint, fields, target, request_id)
+        exchange = Exchange(target, endpoint, forwarded, _echo(headers, inner_id))
+        return exchange, _inner_scope(endpoint, scope, inner_id, len(forwarded))
+
+    async def _carry(self, exchange: Exchange, scope: Scope) -> None:
+        """Have the version loaded, forward, and book how it ended."""
+        slot, inflight = exchange.target.slot, exchange.target.series.inflight
         inflight.value += 1
         try:
-            if slot is None:
-                await self._run(exchange, scope)
-                return
+            if slot is not None and not self.runtime.residency.take(slot, exchange.began):
+                await self._acquire(slot, exchange)
             try:
-                await self.runtime.residency.acquire(slot)
-            except WardrobeError as error:
-                exchange.book(Outcome.REJECTED if isinstance(error, Busy) else Outcome.ENGINE_ERROR)
+                await self._call(exchange, scope)
+            except Exception:
+                await exchange.break_off(EngineFailed("engine", "broke off on this request", "see its log"))
                 raise
-            try:
-                await self._run(exchange, scope)
             finally:
-                self.runtime.residency.release(slot)
+                exchange.settle()
+                if slot is not None:
+                    self.runtime.residency.release(slot)
         finally:
             inflight.value -= 1
 
-    async def _run(self, exchange: Exchange, scope: Scope) -> None:
-        limit = self.limits.total_seconds
+    def _call(self, exchange: Exchange, scope: Scope) -> Awaitable[None]:
+        if self.limits.total_seconds is None:
+            return self.app(scope, exchange.receive, exchange.send)
+        return self._run_within(self.limits.total_seconds, exchange, scope)
+
+    async def _acquire(self, slot: Slot, exchange: Exchange) -> None:
         try:
-            if limit is None:
-                await self.app(scope, exchange.receive, exchange.send)
-            else:
-                await self._run_within(limit, exchange, scope)
-        except Exception:
-            await exchange.break_off(
-                EngineFailed("engine", "broke off on this request", "see the server's log")
-            )
+            await self.runtime.residency.acquire(slot)
+        except WardrobeError as error:
+            exchange.book(Outcome.REJECTED if isinstance(error, Busy) else Outcome.ENGINE_ERROR)
             raise
-        finally:
-            exchange.settle()
 
     async def _run_within(self, seconds: float, exchange: Exchange, scope: Scope) -> None:
         try:
@@ -151,7 +168,7 @@ class Inference:
         reason = rejection_reason(error)
         if reason is not None:
             self.runtime.metrics.rejections[reason] += 1
-        request_id = _echo(headers, "")
+        request_id = _echo(headers, b"")
         extra = [(b"x-request-id", request_id)] if request_id else []
         if error.http_status == 413 or self.runtime.draining:
             extra.append((b"connection", b"close"))
@@ -159,28 +176,34 @@ class Inference:
 
 
 def _choose(plan: Plan, headers: RawHeaders, fields: Fields) -> tuple[Target, str]:
-    """Return the target of a request and the digest of its unit (explicit references have none)."""
+    """Return the target of a request and the digest of its unit.
+
+    A unit is worth its hash only where it decides or is named: explicit references have none, nor has a
+    conversation while no rollout is open.
+    """
     if plan.fixed is not None:
-        return plan.fixed, _NO_UNIT
+        return plan.fixed, NO_UNIT
     session = headers.get(b"x-session-id")
-    unit = session.decode("utf-8", "replace") if session else conversation_unit(fields)
+    if session is None and plan.split is None:
+        return plan.targets[Arm.STABLE], NO_UNIT
+    unit = session.decode("utf-8", "replace") if session is not None else conversation_unit(fields)
     if unit is None:
-        unit = os.urandom(8).hex()
+        unit = os.urandom(8).hex()  # the request itself
     return plan.targets[choose_arm(plan.split, plan.adapter, unit)], unit_digest(unit)
 
 
-def _echo(headers: RawHeaders, otherwise: str) -> bytes:
+def _echo(headers: RawHeaders, otherwise: bytes) -> bytes:
     """Return the request id of the answer: the client's own where it is fit for a header."""
     own = headers.get(b"x-request-id")
-    return own if own is not None and _ECHOED.fullmatch(own) else otherwise.encode()
+    return own if own is not None and _ECHOED.fullmatch(own) else otherwise
 
 
-def _inner_scope(endpoint: Endpoint, scope: Scope, request_id: str, size: int) -> Scope:
+def _inner_scope(endpoint: Endpoint, scope: Scope, request_id: bytes, size: int) -> Scope:
     """Return a fresh scope with the length and the request id of what is forwarded."""
     lines = [header for header in scope["headers"] if header[0] not in _REPLACED]
-    lines.append((b"content-length", b"%d" % size))
-    lines.append((b"x-request-id", request_id.encode()))
-    inner = {**scope, "headers": lines}
+    lines += ((b"content-length", b"%d" % size), (b"x-request-id", request_id))
+    inner = dict(scope)
+    inner["headers"] = lines
     if endpoint.inner_path is not None:
         inner["path"], inner["raw_path"] = endpoint.inner_path, endpoint.inner_path.encode()
     return inner

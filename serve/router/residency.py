@@ -25,11 +25,15 @@ LONGEST_RETRY_SECONDS = 300.0
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """One version's place: `ready` means loaded and proved; `in_use` counts requests to stream's end."""
+    """One version's place: `ready` means loaded and proved.
+
+    `in_use` counts requests to their stream's end; `waiting` those that wait for the load.
+    """
 
     version: Version
     ready: bool = False
     in_use: int = 0
+    waiting: int = 0
     last_used: float = 0.0
     pinned: bool = False
     evicted: bool = False
@@ -78,15 +82,21 @@ class Residency:
         """Return the names that are ready, sorted."""
         return tuple(sorted(name for name, slot in self._slots.items() if slot.ready))
 
+    def take(self, slot: Slot, now: float) -> bool:
+        """Count one use of a version that is ready, and return True; else return False."""
+        if not slot.ready:
+            return False
+        slot.in_use += 1
+        slot.last_used = now
+        return True
+
     async def acquire(self, slot: Slot) -> None:
         """Have the version ready and count one use of it; `release` gives it back.
 
         Raises: LoadFailed: it cannot be served now (also remembered from a moment ago). Busy: no room.
         """
-        while not slot.ready:  # it may be unloaded again before a waiter's turn comes
+        while not self.take(slot, self.clock()):  # it may be unloaded again before a waiter's turn comes
             await self._ensure(slot)
-        slot.in_use += 1
-        slot.last_used = self.clock()
 
     def release(self, slot: Slot) -> None:
         """End one use of a version."""
@@ -99,8 +109,8 @@ class Residency:
 
         Raises: LoadFailed, Busy: as `acquire`.
         """
-        if not slot.ready:
-            await self._ensure(slot)
+        await self.acquire(slot)
+        self.release(slot)
 
     def pin(self, names: Iterable[str]) -> None:
         """Name the versions that are unloaded last."""
@@ -124,12 +134,16 @@ class Residency:
             slot.task = asyncio.create_task(self._bring_in(slot), name=f"load {slot.name}")
             # Everybody who waited may have left: the failure is kept in the slot, not in the task.
             slot.task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        slot.waiting += 1
         try:
             async with asyncio.timeout(self.timeout_seconds):
                 await asyncio.shield(slot.task)
         except TimeoutError:
-            fact = f"was not loaded within {self.timeout_seconds:g} s"
-            raise Busy(slot.name, fact, "try again", rejection="queue_timeout") from None
+            raise _no_room(slot, self.timeout_seconds) from None
+        finally:
+            slot.waiting -= 1
+            if not slot.waiting:
+                self._freed.set()  # so that a load that waits for room gives up
 
     async def _bring_in(self, slot: Slot) -> None:
         started, step = self.clock(), "verify"
@@ -161,14 +175,10 @@ class Residency:
             await self._unload(slot)
 
     async def _make_room(self, slot: Slot) -> None:
-        try:
-            async with asyncio.timeout(self.timeout_seconds):
-                while len(self._held) >= self.engine.capacity:
-                    await self._evict_or_wait()
-        except TimeoutError:
-            fact = f"all {self.engine.capacity} loaded versions are in use"
-            remedy = "try again, or raise max_cpu_loras"
-            raise Busy(slot.name, fact, remedy, rejection="queue_timeout") from None
+        while len(self._held) >= self.engine.capacity:
+            if not slot.waiting:
+                raise _no_room(slot, self.timeout_seconds)
+            await self._evict_or_wait()
         self._held.add(slot.name)
 
     async def _evict_or_wait(self) -> None:
@@ -197,6 +207,11 @@ class Residency:
         finally:
             self._held.discard(slot.name)
             self._freed.set()
+
+
+def _no_room(slot: Slot, seconds: float) -> Busy:
+    fact = f"was not loaded within {seconds:g} s, for want of room among versions in use, or of speed"
+    return Busy(slot.name, fact, "try again, or raise max_cpu_loras", rejection="queue_timeout")
 
 
 def _failed(slot: Slot, error: Exception) -> WardrobeError:

@@ -18,6 +18,8 @@ from starlette.types import Message
 from registry.keys import KeyStore, Scope
 from registry.store import Registry
 from serve.router.app import Router
+from serve.router.assignment import unit_digest
+from serve.router.inference import NO_UNIT
 from serve.settings import RequestLimits, ResidencySettings, ServeSettings
 from tests.fakes.engine import FakeEngine
 from tests.fakes.inner import InnerApp
@@ -143,16 +145,17 @@ def test_a_request_id_that_is_no_id_is_not_echoed(served: Served, own: str) -> N
     assert served.runtime.ids.verify(response.headers["x-request-id"]) is not None
 
 
-def test_one_conversation_is_one_unit_and_a_session_header_wins(served: Served) -> None:
-    def unit(content: str, **headers: str) -> str:
-        body = {"model": "support", "messages": [{"role": "user", "content": content}]}
+def test_a_session_is_one_unit_and_without_a_rollout_nothing_else_is_one(served: Served) -> None:
+    def unit(model: str, content: str, **headers: str) -> str:
+        body = {"model": model, "messages": [{"role": "user", "content": content}]}
         response = served.client.post("/v1/chat/completions", json=body, headers=headers)
         answered = served.runtime.ids.verify(response.json()["id"])
         assert answered is not None
         return answered.unit
 
-    assert unit("a") == unit("a") != unit("b")
-    assert unit("a", **{"x-session-id": "s"}) == unit("b", **{"x-session-id": "s"}) != unit("a")
+    session = {"x-session-id": "s"}
+    assert unit("support", "a", **session) == unit("support", "b", **session) == unit_digest("s")
+    assert unit("support", "a") == unit("support@1", "a", **session) == NO_UNIT
 
 
 def test_the_responses_api_gets_its_id_in_the_body(served: Served) -> None:

@@ -18,10 +18,12 @@ from serve.router.body import (
     SERVER_PATH_FIELDS,
     ClientLeft,
     cap_tokens,
+    check_length,
+    first_chunk,
     is_true,
     join_fields,
     parse_fields,
-    read_body,
+    read_rest,
 )
 
 JSON = st.recursive(
@@ -41,7 +43,14 @@ def read(chunks: Sequence[bytes | None], *, declared: bytes | None = None, limit
             return {"type": "http.disconnect"}
         return {"type": "http.request", "body": chunk, "more_body": bool(left)}
 
-    return asyncio.run(read_body(receive, declared, limit))
+    async def whole() -> bytes:
+        if declared is not None:
+            check_length(declared, limit)
+        message = await receive()
+        first = first_chunk(message, limit)
+        return await read_rest(receive, first, limit) if message.get("more_body") else first
+
+    return asyncio.run(whole())
 
 
 def test_a_body_at_the_limit_is_read_in_one_piece_or_in_many() -> None:
