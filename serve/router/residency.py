@@ -119,15 +119,28 @@ class Residency:
             slot.pinned = name in wanted
 
     async def retire(self, gone: Callable[[Version], bool]) -> None:
-        """Unload what is `gone` and idle; what is in use is left to a later call."""
+        """Unload what is `gone` and idle; what is in use is left to a later call.
+
+        Raises: ExceptionGroup: of what the engine would not let go; the others are unloaded.
+        """
+        errors: list[Exception] = []
         for slot in [slot for slot in self._slots.values() if gone(slot.version)]:
-            if slot.in_use or slot.task is not None:
+            if slot.in_use or slot.waiting or slot.task is not None:
                 continue
-            await self._unload(slot)
-            self._slots.pop(slot.name, None)
+            try:
+                await self._unload(slot)
+            except Exception as error:  # noqa: BLE001 - told below, all together
+                errors.append(error)
+            else:
+                self._slots.pop(slot.name, None)
+        if errors:
+            raise ExceptionGroup("versions that could not be unloaded", errors)
 
     async def _ensure(self, slot: Slot) -> None:
         now = self.clock()
+        if self._slots.setdefault(slot.name, slot) is not slot:
+            # It was retired after this request had found it, and has come back since.
+            raise Busy(slot.name, "is being unloaded", "try again", rejection="queue_timeout")
         if slot.task is None:
             if slot.failure is not None and now < slot.retry_at:
                 raise _again(slot, slot.failure, slot.retry_at - now)
@@ -196,17 +209,16 @@ class Residency:
             self._waiting -= 1
 
     def _victim(self) -> Slot | None:
-        idle = [slot for slot in self._slots.values() if slot.ready and not slot.in_use]
+        held = (self._slots[name] for name in self._held)
+        idle = [slot for slot in held if not slot.in_use and slot.task is None]
         return min(idle, key=lambda slot: (slot.pinned, slot.last_used), default=None)
 
     async def _unload(self, slot: Slot) -> None:
         slot.ready = False  # at once, so that no request takes it while the engine lets it go
-        try:
-            if slot.name in self._held:
-                await self.engine.unload(slot.name)
-        finally:
-            self._held.discard(slot.name)
-            self._freed.set()
+        if slot.name in self._held:
+            await self.engine.unload(slot.name)
+            self._held.discard(slot.name)  # not before: a place that was not freed is still taken
+        self._freed.set()
 
 
 def _no_room(slot: Slot, seconds: float) -> Busy:

@@ -166,7 +166,11 @@ class Runtime:
                 async with asyncio.timeout(self.settings.residency.poll_seconds):
                     await self._changed.wait()
             self._changed.clear()
-            await self._keep_house(self.watcher.view)
+            try:
+                await self._keep_house(self.watcher.view)
+            except Exception:  # noqa: BLE001 - whatever it is
+                # one version that will not go must not end the care for all others; the next turn tries again
+                _log.exception("the loaded versions could not be brought in line with the registry")
 
     async def _keep_house(self, view: View) -> None:
         wanted = self._apply(view)

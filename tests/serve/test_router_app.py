@@ -351,6 +351,33 @@ def test_a_deleted_version_is_unloaded_and_its_series_go(served: Served) -> None
     assert served.outcomes(version="3") == {}
 
 
+class ClingingEngine(FakeEngine):
+    """An engine that does not let one version go at the first asking."""
+
+    asked = 0
+
+    async def unload(self, name: str) -> None:
+        if name == "bad@1":
+            self.asked += 1
+            if self.asked == 1:
+                raise RuntimeError("the engine is confused")
+        await super().unload(name)
+
+
+def test_a_version_that_will_not_go_does_not_end_the_care_for_the_others(
+    registry: Registry, tmp_path: Path
+) -> None:
+    for number, name in enumerate(("bad", "good")):
+        publish(registry, tmp_path, name, number)
+    engine = ClingingEngine(base_name=BASE)
+    with serve(registry, tmp_path, engine=engine) as served:
+        registry.quarantine("bad", 1, "a test says so", who="tester")
+        wait_until(lambda: engine.asked, "the first asking")
+        registry.quarantine("good", 1, "a test says so", who="tester")
+        wait_until(lambda: engine.resident() == frozenset(), "both are unloaded at last")
+        assert served.runtime.resident() == ()
+
+
 def test_a_version_in_use_is_not_evicted_by_another(registry: Registry, tmp_path: Path) -> None:
     for seed in (1, 2):
         publish(registry, tmp_path, "a", seed)

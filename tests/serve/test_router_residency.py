@@ -224,6 +224,44 @@ def test_what_is_gone_is_unloaded_once_nobody_uses_it(tmp_path: Path) -> None:
     play(tmp_path, scenario)
 
 
+def test_a_straggler_of_a_retired_version_loads_it_once_more_and_it_can_go_again(tmp_path: Path) -> None:
+    async def scenario(house: House) -> None:
+        await house.touch("a@1", "b@1")
+        straggler = house.slot("a@1")
+        await house.residency.retire(lambda version: version.adapter == "a")
+        house.now += 1
+        await house.residency.acquire(straggler)
+        house.residency.release(straggler)
+        await house.touch("c@1")
+        assert house.engine.resident() == {"a@1", "c@1"}
+        await house.residency.retire(lambda version: version.adapter == "a")
+        assert house.engine.resident() == {"c@1"}
+
+    play(tmp_path, scenario)
+
+
+class ClingingEngine(FakeEngine):
+    """An engine that never lets `a@1` go."""
+
+    async def unload(self, name: str) -> None:
+        if name == "a@1":
+            raise RuntimeError("the engine is confused")
+        await super().unload(name)
+
+
+def test_what_the_engine_keeps_still_takes_its_place_and_holds_up_nobody_else(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        house = House(tmp_path, ClingingEngine(capacity=3))
+        await house.touch("a@1", "b@1")
+        with pytest.raises(ExceptionGroup, match="could not be unloaded"):
+            await house.residency.retire(lambda _: True)
+        assert house.engine.resident() == {"a@1"}
+        await house.touch("c@1", "d@1")
+        assert house.engine.resident() == {"a@1", "c@1", "d@1"}
+
+    asyncio.run(scenario())
+
+
 def test_a_client_that_stops_waiting_does_not_stop_the_load(tmp_path: Path) -> None:
     async def scenario(house: House) -> None:
         house.engine.load_seconds = 0.05
