@@ -114,7 +114,7 @@ def print_next(console: Console, root: Path, question: str, config: Path) -> Non
         f"wardrobe{prefix} serve                          # start the server again, on port 8000",
         f"curl -s localhost:8000/v1/chat/completions -H 'content-type: application/json' -d '{body}'",
         f"wardrobe{prefix} promote medical@2              # move stable, at once; rollback undoes it",
-        f"wardrobe{prefix} show medical@2                 # data hash, config, seed, losses",
+        f"wardrobe{prefix} show medical@1 --json          # data hash, config, seed, losses",
         f"wardrobe{prefix} history medical                # what was live when, by whom and why",
         f"wardrobe{prefix} train run {config}",
         f"wardrobe{prefix} status",
