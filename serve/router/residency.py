@@ -210,7 +210,7 @@ class Residency:
 
     def _victim(self) -> Slot | None:
         held = (self._slots[name] for name in self._held)
-        idle = [slot for slot in held if not slot.in_use and slot.task is None]
+        idle = [slot for slot in held if not slot.in_use and not slot.waiting and slot.task is None]
         return min(idle, key=lambda slot: (slot.pinned, slot.last_used), default=None)
 
     async def _unload(self, slot: Slot) -> None:

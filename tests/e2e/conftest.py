@@ -20,18 +20,23 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 LAST = ("test_recovery.py", "test_shutdown.py")
 SERVER_OPTIONS = (
     "--max-model-len", "1024", "--max-num-seqs", "16", "--max-loras", "4", "--max-cpu-loras", "6",
-    "--enable-auto-tool-choice", "--tool-call-parser", "hermes",
 )  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark everything here as needing the engine, and put the disruptive files last."""
+    """Mark everything here as needing the engine; run it after all else, the disruptive files last."""
     here = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        if here not in item.path.parents:
+            return 0
+        return 2 + LAST.index(item.path.name) if item.path.name in LAST else 1
+
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.engine)
             item.add_marker(pytest.mark.timeout(600))
-    items.sort(key=lambda item: LAST.index(item.path.name) + 1 if item.path.name in LAST else 0)
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

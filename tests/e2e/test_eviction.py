@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import openai
@@ -34,6 +35,7 @@ def test_twice_as_many_adapters_as_fit_are_all_answered_rightly(live: Live, mark
     names = [f"tenant-{index:02d}" for index in range(ADAPTERS)]
     for index, name in enumerate(names):
         wardrobe(live.root, "register", name, markers["alpha" if index % 2 == 0 else "bravo"])
+    time.sleep(1)
     evicted = metric(live.url, "wardrobe_adapter_evictions_total")
     expected = [ALPHA if index % 2 == 0 else BRAVO for index in range(ADAPTERS)] * 3
     assert asyncio.run(ask_all(live.url, names * 3, at_once=16)) == expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from functools import partial
 
 import httpx
 import openai
@@ -113,30 +114,18 @@ def test_structured_output_is_valid_json_of_the_schema(live: Live) -> None:
     assert set(parsed) == {"city", "population"}
 
 
-def test_a_forced_tool_call_passes_and_a_wrong_tool_is_refused_in_vllms_words(live: Live) -> None:
+def test_tools_are_refused_in_vllms_own_words_where_no_parser_is_set(live: Live) -> None:
     tool: openai.types.chat.ChatCompletionToolParam = {
         "type": "function",
         "function": {"name": "record_city", "description": "Record a city", "parameters": CITY},
     }
-    forced = live.client().chat.completions.create(
-        model=base_name(live),
-        messages=[{"role": "user", "content": "Record Paris with 2 million people."}],
-        tools=[tool],
-        tool_choice={"type": "function", "function": {"name": "record_city"}},
-        max_tokens=64,
-        temperature=0,
-    )
-    calls = forced.choices[0].message.tool_calls
-    assert calls is not None
-    assert calls[0].type == "function"
-    assert set(json.loads(calls[0].function.arguments)) == {"city", "population"}
-    with pytest.raises(openai.BadRequestError, match="tool"):
-        live.client().chat.completions.create(
-            model="support",
-            messages=HELLO,
-            tools=[tool],
-            tool_choice={"type": "function", "function": {"name": "no_such_tool"}},
-        )
+    ask_for = partial(live.client().chat.completions.create, model="support", messages=HELLO, tools=[tool])
+    with pytest.raises(openai.BadRequestError, match="--tool-call-parser") as caught:
+        ask_for(tool_choice="auto")
+    assert caught.value.response.headers["x-wardrobe-adapter"] == "support@1"
+    with pytest.raises(openai.BadRequestError, match="--tool-call-parser"):
+        ask_for(tool_choice={"type": "function", "function": {"name": "record_city"}})
+    assert ask_for(tool_choice="none", max_tokens=8).model == "support@1"
 
 
 def test_an_unknown_model_is_a_404_that_lists_what_exists(live: Live) -> None:

@@ -235,7 +235,9 @@ def test_a_broken_pipe_is_quiet(root: Path) -> None:
 
 def test_interrupting_ends_with_130_and_no_traceback(tmp_path: Path) -> None:
     code = (
-        "import sys, time, click\n"
+        "import signal, sys, time, click\n"
+        # A runner that was started in the background hands down SIGINT as ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from registry.cli import main\n"
         "@main.wardrobe.command()\n"
         "def sleepy():\n"
