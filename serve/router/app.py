@@ -182,7 +182,7 @@ class Router:
             raise
         transfers = runtime.settings.vllm.keys() & {"kv_transfer_config", "ec_transfer_config"}
         refused = SERVER_PATH_FIELDS if transfers else SERVER_PATH_FIELDS | TRANSFER_FIELDS
-        self._inference = Inference(self.app, runtime, runtime.settings.limits, refused)
+        self._inference = Inference(self.app, runtime, refused)
         self.runtime = runtime
         descriptor = os.environ.pop(READY_VARIABLE, None)
         if descriptor is not None:

@@ -39,39 +39,20 @@ class ClientLeft(Exception):
     """Raised when the client went away before its body was complete."""
 
 
-def check_length(declared: bytes, limit: int) -> None:
-    """Pass when a Content-Length is at most `limit`, or is none (the server has refused it then).
+async def read_body(receive: Receive, message: Message, declared: bytes | None, limit: int) -> bytes:
+    """Return the whole body that begins with `message`, whether declared by Content-Length or chunked.
 
-    Raises: LimitExceeded: 413.
+    Raises: LimitExceeded: 413, over `limit` bytes. ClientLeft: there is nobody to answer.
     """
-    if declared.isdigit() and int(declared) > limit:
+    if declared is not None and declared.isdigit() and int(declared) > limit:
         raise _too_large(int(declared), limit)
-
-
-def first_chunk(message: Message, limit: int) -> bytes:
-    """Return what the first message of a request holds: nearly always the whole body.
-
-    Raises: LimitExceeded: over `limit` bytes. ClientLeft: there is nobody to answer.
-    """
-    body = _chunk(message)
-    if len(body) > limit:
-        raise _too_large(len(body), limit)
-    return body
-
-
-async def read_rest(receive: Receive, first: bytes, limit: int) -> bytes:
-    """Return the whole body that began with `first`.
-
-    Raises: LimitExceeded, ClientLeft: as `first_chunk`.
-    """
-    chunks, size, more = [first], len(first), True
-    while more:
+    chunks, size = [_chunk(message)], len(_chunk(message))
+    while message.get("more_body", False) and size <= limit:
         message = await receive()
         chunks.append(_chunk(message))
         size += len(chunks[-1])
-        if size > limit:
-            raise _too_large(size, limit)
-        more = message.get("more_body", False)
+    if size > limit:
+        raise _too_large(size, limit)
     return b"".join(chunks)
 
 

@@ -27,36 +27,37 @@ _USAGE_BYTES = 4096
 class Exchange:
     """The receive and send of one forwarded request.
 
-    `receive_more` and `send_on` are the client's side; `began` is the router's first sight of the
-    request, on the monotonic clock.
+    `receive` and `send` of `__init__` are the client's side; `began` is the router's first sight of the
+    request, on the monotonic clock. `body` and `request_id` (the answer's) are set before it is used.
     """
 
-    receive_more: Receive
-    send_on: Send
-    began: float
-    # Defaults live on the class: most requests never set them.
-    status = 0
-    streaming = False
-    finished = False
-    timed_out = False
-    _left = False
-    _chunks = 0
-    _first_at = 0.0
-    _last = b""
+    __slots__ = (
+        "_chunks", "_endpoint", "_first_at", "_last", "_left", "_receive", "_send", "_tail", "began", "body",
+        "finished", "request_id", "status", "streaming", "target", "timed_out",
+    )  # fmt: skip
 
-    def __init__(self, target: Target, endpoint: Endpoint, body: bytes, request_id: bytes) -> None:
+    body: bytes | None
+    request_id: bytes
+
+    def __init__(
+        self, target: Target, endpoint: Endpoint, receive: Receive, send: Send, began: float
+    ) -> None:
         self.target = target
         self._endpoint = endpoint
-        self._body: bytes | None = body
-        self._request_id = request_id
-        self._tail: deque[bytes] = deque(maxlen=TAIL_CHUNKS)
+        self._receive = receive
+        self._send = send
+        self.began = began
+        self._first_at = 0.0
+        self._last = b""
+        self.status = self._chunks = 0
+        self.streaming = self.finished = self.timed_out = self._left = False
 
     async def receive(self) -> Message:
         """Give the body, then whatever the client does: nothing, or leaving."""
-        if self._body is not None:
-            body, self._body = self._body, None
+        if self.body is not None:
+            body, self.body = self.body, None
             return {"type": "http.request", "body": body, "more_body": False}
-        message = await self.receive_more()
+        message = await self._receive()
         # A server also says `http.disconnect` once an answer is complete; that is no leaving.
         if message["type"] == "http.disconnect" and not self.finished:
             self._left = True
@@ -75,8 +76,8 @@ class Exchange:
                 self._last = body
             if not message.get("more_body", False):
                 self.finished = True
-            return self.send_on(message)
-        return self.send_on(self._begin(message) if message["type"] == "http.response.start" else message)
+            return self._send(message)
+        return self._send(self._begin(message) if message["type"] == "http.response.start" else message)
 
     def _begin(self, message: Message) -> Message:
         self.status = message["status"]
@@ -85,7 +86,9 @@ class Exchange:
         for header in message.get("headers", ()):
             name = header[0]
             if name == b"content-type":
-                self.streaming = header[1].startswith(_EVENT_STREAM)
+                if header[1].startswith(_EVENT_STREAM):
+                    self.streaming = True
+                    self._tail: deque[bytes] = deque(maxlen=TAIL_CHUNKS)
             elif name == b"x-request-id":
                 continue
             elif name == b"retry-after":
@@ -96,7 +99,7 @@ class Exchange:
         return {**message, "headers": headers}
 
     def _our_headers(self) -> list[tuple[bytes, bytes]]:
-        return [*self.target.headers, (b"x-request-id", self._request_id)]
+        return [*self.target.headers, (b"x-request-id", self.request_id)]
 
     async def break_off(self, error: WardrobeError) -> None:
         """End an answer that its server will not end: by an error, as far as one can still be sent.
@@ -106,10 +109,10 @@ class Exchange:
         if self.finished:
             return
         if not self.status:
-            await send_error(self.send_on, error, self._endpoint.dialect, self._our_headers())
+            await send_error(self._send, error, self._endpoint.dialect, self._our_headers())
         elif self.streaming:
             event = error_event(error, self._endpoint.dialect)
-            await self.send_on({"type": "http.response.body", "body": event, "more_body": False})
+            await self._send({"type": "http.response.body", "body": event, "more_body": False})
 
     def book(self, outcome: Outcome) -> None:
         """Count a request that never reached the engine."""
@@ -119,16 +122,18 @@ class Exchange:
         """Book the request under the version that answered, and return how it ended."""
         ended = monotonic()
         tail = b"".join(self._tail) if self.streaming else self._last[-_USAGE_BYTES:]
-        outcome = self._judge(tail)
+        if self.status == 200 and self.finished and not (self.streaming or self._left or self.timed_out):
+            outcome = Outcome.OK
+        else:
+            outcome = self._judge(tail)
         series = self.target.series
         series.outcomes[self._endpoint.operation, outcome] += 1
         series.duration.observe(ended - self.began)
-        if self.status < 400 and tail:
-            usage = read_usage(tail)
-            if usage is not None:
-                series.count_tokens(usage)
-            if self._first_at:
-                self._settle_times(ended, usage.output if usage is not None else 0)
+        usage = read_usage(tail)
+        if usage is not None:
+            series.count_tokens(usage)
+        if self.streaming and self._first_at:
+            self._settle_times(ended, usage[1] if usage is not None else 0)
         return outcome
 
     def _settle_times(self, ended: float, tokens: int) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Awaitable
-from dataclasses import dataclass
 from time import monotonic
 
 from msgspec import Raw
@@ -22,16 +20,13 @@ from serve.errors import BadBody, Busy, EngineFailed, TimedOut, TooManyRequests
 from serve.router.assignment import Arm, choose_arm, conversation_unit, unit_digest
 from serve.router.auth import authorize
 from serve.router.body import (
-    SERVER_PATH_FIELDS,
     ClientLeft,
     Fields,
     cap_tokens,
-    check_length,
-    first_chunk,
     is_true,
     join_fields,
     parse_fields,
-    read_rest,
+    read_body,
 )
 from serve.router.exchange import Exchange
 from serve.router.openai_errors import rejection_reason, send_error
@@ -40,7 +35,6 @@ from serve.router.residency import Slot
 from serve.router.runtime import Runtime
 from serve.router.streams import Outcome
 from serve.router.targets import Plan, Target
-from serve.settings import RequestLimits
 
 NO_UNIT = "0" * 16
 """The unit of a request that has none."""
@@ -51,15 +45,26 @@ _REPLACED = frozenset({b"x-request-id", b"content-length", b"transfer-encoding"}
 RawHeaders = dict[bytes, bytes]
 
 
-@dataclass(slots=True)
 class Inference:
-    """Forwards requests to `app` under the rules of `runtime`."""
+    """Forwards requests to `app` under the rules of `runtime`.
 
-    app: ASGIApp
-    runtime: Runtime
-    limits: RequestLimits
-    refused_fields: frozenset[str] = SERVER_PATH_FIELDS
-    inflight: int = 0
+    The functions of this path are few and long for this code base: a call costs every request.
+    """
+
+    __slots__ = (
+        "app", "inflight", "max_body_bytes", "max_concurrency", "max_tokens", "refused_fields", "runtime",
+        "total_seconds",
+    )  # fmt: skip
+
+    def __init__(self, app: ASGIApp, runtime: Runtime, refused_fields: frozenset[str]) -> None:
+        self.app = app
+        self.runtime = runtime
+        self.refused_fields = refused_fields
+        self.inflight = 0
+        self.max_body_bytes = runtime.limits.max_body_bytes
+        self.max_concurrency = runtime.limits.max_concurrency
+        self.max_tokens = runtime.limits.max_tokens
+        self.total_seconds = runtime.limits.total_seconds
 
     async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -69,12 +74,20 @@ class Inference:
         try:
             self._admit(headers)
             message = await receive()
-            body = first_chunk(message, self.limits.max_body_bytes)
-            if message.get("more_body", False):
-                body = await read_rest(receive, body, self.limits.max_body_bytes)
-            exchange, inner = self._prepare(endpoint, scope, headers, body)
-            exchange.receive_more, exchange.send_on, exchange.began = receive, send, began
-            await self._carry(exchange, inner)
+            body = message.get("body", b"")
+            if message.get("more_body", False) or len(body) > self.max_body_bytes or not body:
+                body = await read_body(receive, message, headers.get(b"content-length"), self.max_body_bytes)
+            fields = parse_fields(body, self.refused_fields)
+            runtime = self.runtime
+            plan = runtime.targets.find(runtime.watcher.view, fields.get("model"))
+            target, unit = _choose(plan, headers, fields)
+            request_id = runtime.ids.issue(target.subject, unit)
+            exchange = Exchange(target, endpoint, receive, send, began)
+            exchange.request_id = inner_id = request_id.encode()
+            if b"x-request-id" in headers:
+                exchange.request_id = _echo(headers[b"x-request-id"], inner_id)
+            exchange.body = self._rewrite(endpoint, fields, target, request_id)
+            await self._carry(exchange, _inner_scope(endpoint, scope, inner_id, len(exchange.body)))
         except ClientLeft:
             pass
         except WardrobeError as error:
@@ -83,22 +96,19 @@ class Inference:
             self.inflight -= 1
 
     def _admit(self, headers: RawHeaders) -> None:
-        runtime, limits = self.runtime, self.limits
+        runtime = self.runtime
         if runtime.draining or not runtime.engine.alive():
             runtime.check_open()
         if runtime.keys.enabled:
             authorize(runtime.keys, headers, KeyScope.INFER)
-        if b"content-length" in headers:
-            check_length(headers[b"content-length"], limits.max_body_bytes)
-        if limits.max_concurrency is not None and self.inflight > limits.max_concurrency:
-            fact = f"{limits.max_concurrency} requests are in flight, as many as are allowed"
+        if self.max_concurrency is not None and self.inflight > self.max_concurrency:
+            fact = f"{self.max_concurrency} requests are in flight, as many as are allowed"
             raise TooManyRequests("server", fact, "try again")
 
     def _rewrite(self, endpoint: Endpoint, fields: Fields, target: Target, request_id: str) -> bytes:
         fields["model"] = target.model
-        limit = self.limits.max_tokens
-        if limit is not None and endpoint.cap_field is not None:
-            cap_tokens(fields, endpoint.cap_field, limit)
+        if self.max_tokens is not None and endpoint.cap_field is not None:
+            cap_tokens(fields, endpoint.cap_field, self.max_tokens)
         if endpoint.dialect is Dialect.RESPONSES:
             if is_true(fields, "background"):
                 fact = "is not served: a version could be unloaded while an answer goes on unseen"
@@ -106,29 +116,19 @@ class Inference:
             fields["request_id"] = Raw(f'"resp_{request_id}"'.encode())
         return join_fields(fields)
 
-    def _prepare(
-        self, endpoint: Endpoint, scope: Scope, headers: RawHeaders, body: bytes
-    ) -> tuple[Exchange, Scope]:
-        """Find who answers, and make what is forwarded to it."""
-        runtime = self.runtime
-        fields = parse_fields(body, self.refused_fields)
-        plan = runtime.targets.find(runtime.watcher.view, fields.get("model"))
-        target, unit = _choose(plan, headers, fields)
-        request_id = runtime.ids.issue(target.subject, unit)
-        inner_id = request_id.encode()
-        forwarded = self._rewrite(endpoint, fields, target, request_id)
-        exchange = Exchange(target, endpoint, forwarded, _echo(headers, inner_id))
-        return exchange, _inner_scope(endpoint, scope, inner_id, len(forwarded))
-
     async def _carry(self, exchange: Exchange, scope: Scope) -> None:
         """Have the version loaded, forward, and book how it ended."""
-        slot, inflight = exchange.target.slot, exchange.target.series.inflight
+        target = exchange.target
+        slot, inflight = target.slot, target.series.inflight
         inflight.value += 1
         try:
             if slot is not None and not self.runtime.residency.take(slot, exchange.began):
                 await self._acquire(slot, exchange)
             try:
-                await self._call(exchange, scope)
+                if self.total_seconds is None:
+                    await self.app(scope, exchange.receive, exchange.send)
+                else:
+                    await self._run_within(self.total_seconds, exchange, scope)
             except Exception:
                 await exchange.break_off(EngineFailed("engine", "broke off on this request", "see its log"))
                 raise
@@ -138,11 +138,6 @@ class Inference:
                     self.runtime.residency.release(slot)
         finally:
             inflight.value -= 1
-
-    def _call(self, exchange: Exchange, scope: Scope) -> Awaitable[None]:
-        if self.limits.total_seconds is None:
-            return self.app(scope, exchange.receive, exchange.send)
-        return self._run_within(self.limits.total_seconds, exchange, scope)
 
     async def _acquire(self, slot: Slot, exchange: Exchange) -> None:
         try:
@@ -168,7 +163,7 @@ class Inference:
         reason = rejection_reason(error)
         if reason is not None:
             self.runtime.metrics.rejections[reason] += 1
-        request_id = _echo(headers, b"")
+        request_id = _echo(headers.get(b"x-request-id", b""), b"")
         extra = [(b"x-request-id", request_id)] if request_id else []
         if error.http_status == 413 or self.runtime.draining:
             extra.append((b"connection", b"close"))
@@ -192,10 +187,9 @@ def _choose(plan: Plan, headers: RawHeaders, fields: Fields) -> tuple[Target, st
     return plan.targets[choose_arm(plan.split, plan.adapter, unit)], unit_digest(unit)
 
 
-def _echo(headers: RawHeaders, otherwise: bytes) -> bytes:
+def _echo(own: bytes, otherwise: bytes) -> bytes:
     """Return the request id of the answer: the client's own where it is fit for a header."""
-    own = headers.get(b"x-request-id")
-    return own if own is not None and _ECHOED.fullmatch(own) else otherwise
+    return own if _ECHOED.fullmatch(own) else otherwise
 
 
 def _inner_scope(endpoint: Endpoint, scope: Scope, request_id: bytes, size: int) -> Scope:

@@ -47,7 +47,9 @@ class IdIssuer:
     def issue(self, subject: str, unit: str) -> str:
         """Return a fresh id for `subject` (`support@3.s`) and a unit's digest (16 hex digits)."""
         text = f"{self._random.getrandbits(64):016x}.{subject}.{unit}"
-        return f"{text}.{self._mac(text)}"
+        mac = self._keyed.copy()
+        mac.update(text.encode())
+        return f"{text}.{mac.hexdigest()}"
 
     def verify(self, response_id: str) -> AnsweredBy | None:
         """Return what `response_id` says, or None when it is not one that a holder of the key issued."""

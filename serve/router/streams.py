@@ -42,6 +42,9 @@ _DELTA = re.compile(
 )
 _COUNT = re.compile(rb'"((?:prompt|input|completion|output|cached)_tokens|cache_read_input_tokens)": ?(\d+)')
 
+_INPUT = (b"prompt_tokens", b"input_tokens")
+_OUTPUT = (b"completion_tokens", b"output_tokens")
+
 has_delta = _DELTA.search
 """Return a match when a chunk holds the first piece of an answer (a role alone is none)."""
 
@@ -59,12 +62,15 @@ def read_usage(tail: bytes) -> Usage | None:
     begin = tail.rfind(b'"usage":')
     if begin < 0:
         return None
-    counts = {name: int(digits) for name, digits in _COUNT.findall(tail, begin)}
-    return Usage(
-        counts.get(b"prompt_tokens") or counts.get(b"input_tokens", 0),
-        counts.get(b"completion_tokens") or counts.get(b"output_tokens", 0),
-        counts.get(b"cached_tokens") or counts.get(b"cache_read_input_tokens", 0),
-    )
+    taken = output = cached = 0
+    for name, digits in _COUNT.findall(tail, begin):
+        if name in _INPUT:
+            taken = int(digits)
+        elif name in _OUTPUT:
+            output = int(digits)
+        else:
+            cached = int(digits)
+    return Usage(taken, output, cached)
 
 
 def judge_status(status: int) -> Outcome:

@@ -18,12 +18,10 @@ from serve.router.body import (
     SERVER_PATH_FIELDS,
     ClientLeft,
     cap_tokens,
-    check_length,
-    first_chunk,
     is_true,
     join_fields,
     parse_fields,
-    read_rest,
+    read_body,
 )
 
 JSON = st.recursive(
@@ -44,11 +42,7 @@ def read(chunks: Sequence[bytes | None], *, declared: bytes | None = None, limit
         return {"type": "http.request", "body": chunk, "more_body": bool(left)}
 
     async def whole() -> bytes:
-        if declared is not None:
-            check_length(declared, limit)
-        message = await receive()
-        first = first_chunk(message, limit)
-        return await read_rest(receive, first, limit) if message.get("more_body") else first
+        return await read_body(receive, await receive(), declared, limit)
 
     return asyncio.run(whole())
 
@@ -64,9 +58,9 @@ def test_a_body_over_the_limit_is_refused_as_soon_as_it_is(chunks: list[bytes | 
         read(chunks)
 
 
-def test_a_declared_length_over_the_limit_is_refused_before_reading() -> None:
+def test_a_declared_length_over_the_limit_is_refused_before_the_rest_is_read() -> None:
     with pytest.raises(LimitExceeded):
-        read([], declared=b"11")
+        read([b"0", b"1"], declared=b"11")
 
 
 def test_a_client_that_leaves_while_sending_is_no_body() -> None:
