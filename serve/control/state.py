@@ -12,7 +12,7 @@ from serve.settings import RequestLimits
 
 
 class Refreshable(Protocol):
-    """The part of `registry.view.Watcher` that the admin API uses."""
+    """The part of `registry.watcher.Watcher` that the admin API uses."""
 
     @property
     def view(self) -> View:

@@ -22,7 +22,8 @@ from registry.errors import WardrobeError
 from registry.keys import KeyRing
 from registry.records import Heartbeat, Version
 from registry.store import Registry
-from registry.view import View, Watcher
+from registry.view import View
+from registry.watcher import Watcher
 from serve.engine.interface import Engine
 from serve.errors import Busy, EngineDead
 from serve.router import metrics as counters

@@ -12,7 +12,7 @@ from registry.errors import Denied
 from registry.keys import KeyRing
 from registry.keys import Scope as KeyScope
 from registry.store import Registry
-from registry.view import Watcher
+from registry.watcher import Watcher
 from serve.control.app import build_control
 from serve.control.guard import error_response
 from serve.router.auth import authorize

@@ -13,7 +13,8 @@ import pytest
 from registry.errors import NotFound, Quarantined, StorageFailed
 from registry.names import parse_model
 from registry.store import Registry
-from registry.view import View, Watcher
+from registry.view import View
+from registry.watcher import Watcher
 from tests.fakes.store import put
 
 
