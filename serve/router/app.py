@@ -30,9 +30,6 @@ from serve.router.paths import ENDPOINTS, Endpoint, Kind, find_endpoint
 from serve.router.runtime import Runtime
 from serve.settings import HANDOVER_VARIABLE, ServeSettings
 
-READY_VARIABLE = "WARDROBE_READY_FD"
-"""Names a pipe's descriptor in the environment; `ready\\n` is written to it once requests are taken."""
-
 EngineFactory = Callable[[Scope], Engine]
 
 _log = logging.getLogger("wardrobe.router")
@@ -184,10 +181,6 @@ class Router:
         refused = SERVER_PATH_FIELDS if transfers else SERVER_PATH_FIELDS | TRANSFER_FIELDS
         self._inference = Inference(self.app, runtime, refused)
         self.runtime = runtime
-        descriptor = os.environ.pop(READY_VARIABLE, None)
-        if descriptor is not None:
-            os.write(int(descriptor), b"ready\n")
-            os.close(int(descriptor))
 
 
 def _read_settings() -> ServeSettings:

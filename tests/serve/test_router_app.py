@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import json
-import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -541,17 +540,6 @@ def _live_until_failure(router: Router) -> list[Message]:
 
     asyncio.run(live())
     return sent
-
-
-def test_the_launcher_is_told_when_requests_are_taken(
-    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reading, writing = os.pipe()
-    monkeypatch.setenv("WARDROBE_READY_FD", str(writing))
-    with serve(registry, tmp_path):
-        assert os.read(reading, 100) == b"ready\n"
-        assert os.read(reading, 100) == b"", "the pipe is closed"
-    os.close(reading)
 
 
 def test_the_lifespan_behind_is_started_first_and_ended_last(registry: Registry, tmp_path: Path) -> None:
