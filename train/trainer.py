@@ -104,6 +104,8 @@ def train_adapter(
         _check_losses(config.name, watch.losses)
         eval_loss = float(trainer.evaluate()["eval_loss"]) if held_out else None
         trainer.model.save_pretrained(out)
+        # PEFT's model card is an empty form that names the base's path on this machine.
+        (out / "README.md").unlink(missing_ok=True)
     losses = tuple(watch.losses)
     return TrainingResult(len(losses), seconds, watch.tokens, losses, eval_loss, _device(trainer))
 

@@ -24,7 +24,9 @@ def test_help_and_a_bad_config_load_nothing_heavy(tmp_path: Path) -> None:
         f"print(run(['train', 'run', '--help']), run(['train', 'check', {str(config)!r}]))\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
     assert done.stdout.splitlines()[-2:] == ["0 1", "[]"]
     assert "Wardrobe root" in done.stderr
 
