@@ -19,12 +19,18 @@ class Stream:
     arrivals: list[float] = field(default_factory=list)
     model: str = ""
     tokens: int = 0
-    text: str = ""
+    pieces: list[bytes] = field(default_factory=list)
 
     @property
     def first_token_seconds(self) -> float:
         """Return the time from the request to the first piece with content."""
         return self.arrivals[0] - self.started
+
+    @property
+    def text(self) -> str:
+        """Return the answer; it is parsed when asked for, not while the stream is timed."""
+        parsed = (json.loads(piece.removeprefix(b"data: ")) for piece in self.pieces)
+        return "".join(chunk["choices"][0]["delta"]["content"] for chunk in parsed)
 
     def gaps(self, begin: float, end: float) -> list[float]:
         """Return the gaps between pieces that overlap [begin, end], in seconds."""
@@ -60,7 +66,7 @@ async def stream(
         async for line in response.content:
             if b'"content":"' in line and b'"content":""' not in line:
                 done.arrivals.append(time.monotonic())
-                done.text += json.loads(line.removeprefix(b"data: "))["choices"][0]["delta"]["content"]
+                done.pieces.append(line)
             elif b'"usage":{' in line:
                 last = json.loads(line.removeprefix(b"data: "))
                 done.model, done.tokens = last["model"], last["usage"]["completion_tokens"]

@@ -36,8 +36,8 @@ class Tally:
 class Traffic:
     """Clients that stream without pause until `stop` is set.
 
-    `expected` maps a version's name to its marker. `down_until` is the clock until which failures are
-    the drill's own doing (a kill -9 and the restart after it).
+    `expected` maps a version's name to its marker. While `down` is set, failures are the drill's own doing
+    (a kill -9 and the restart after it).
     """
 
     url: str
