@@ -124,6 +124,58 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class RolloutEntry:
+    """One entry of a rollout's log, and the whole state of the rollout after it.
+
+    `rollout` is its id (16 hex digits): salt of the assignment and name of its evidence folder. `stable`
+    is 0 where the base model is the control. Weights are basis points: `weight` is in force now,
+    `base_weight` goes to the bare base model, `shadow` of stable's requests are mirrored, `held_weight`
+    is what a suspended rollout goes back to. `step` counts the policy's steps from 0, -1 before the
+    first; `resumes` is the state that hold or pause goes back to, '' elsewhere. `reason` is one word,
+    `sentence` is for people, `facts` are what the decision stood on. `baseline` and `policy` are
+    documents of `serve.rollout`. Times are UNIX seconds: `began` of the rollout, `state_since`,
+    `step_since`, and `at` of this entry. `state` and `event` are words of `serve.rollout.states`.
+    """
+
+    adapter: str
+    rollout: str
+    seq: int
+    state: str
+    event: str
+    who: str
+    at: float
+    began: float
+    state_since: float
+    step_since: float
+    stable: int
+    canary: int
+    stable_digest: str
+    canary_digest: str
+    weight: int
+    base_weight: int
+    shadow: int
+    held_weight: int
+    step: int
+    resumes: str
+    reason: str
+    sentence: str
+    forced: bool
+    policy: Mapping[str, JsonValue]
+    baseline: Mapping[str, JsonValue]
+    facts: Mapping[str, JsonValue]
+
+    @property
+    def open(self) -> bool:
+        """Return True while this log alone decides `stable`."""
+        return self.state not in {"rolled_back", "closed"}
+
+    @property
+    def serving(self) -> int:
+        """Return the version that `stable` means now: the canary once it is promoted."""
+        return self.canary if self.state == "promoted" else self.stable
+
+
+@dataclass(frozen=True, slots=True)
 class AdapterSummary:
     """One adapter at a glance; `latest` is its highest live number, `versions` how many are live."""
 

@@ -42,10 +42,17 @@ _LETTERS = {Arm.STABLE: "s", Arm.CANARY: "c", Arm.SHADOW: "h", Arm.DIRECT: "x", 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """An open rollout as assignment sees it: `salt` is the rollout's id, `weight` in basis points."""
+    """An open rollout as assignment sees it: `salt` is the rollout's id, weights are basis points.
+
+    `weight` of the units meet the canary, `base_weight` the bare base model (the other end of the hash);
+    units in `allow` always meet the canary, those in `deny` never, and neither enters the evidence.
+    """
 
     salt: str
     weight: int
+    base_weight: int = 0
+    allow: frozenset[str] = frozenset()
+    deny: frozenset[str] = frozenset()
 
 
 def place(salt: str, adapter: str, unit: str) -> int:

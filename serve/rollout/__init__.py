@@ -1,0 +1,1 @@
+"""Canary rollouts: routing's evidence, valid statistics, and the decisions taken on them."""

@@ -1,0 +1,169 @@
+"""Evidence as counts: what one replica saw in one segment, and what all of them saw together.
+
+A segment is one (seq of the log, effective weight); while a replica brakes locally it books under weight
+0 and that counts for no test. An outcome belongs to the arm that was assigned, also when the other one
+answered. Everything here merges by addition or by union; documents are JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel, ConfigDict, Field
+
+QUANTILES = (0.5, 0.9, 0.99)
+"""Whose exceedances are counted, of stable before the rollout."""
+
+MAX_FIRST_UNITS = 4_096
+"""How many units with a first failure (or rating) one arm of one segment keeps; far beyond any verdict."""
+
+# Upper bounds in seconds, 20 % apart, from 1 ms to 10 min: a median is known to a tenth.
+LATENCY_BOUNDS = tuple(round(0.001 * 1.2**n, 6) for n in range(74))
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class Exceedances(_Document):
+    """Of `count` first turns, how many took longer than each frozen quantile; and the whole histogram.
+
+    `over` is empty while no baseline is frozen. `histogram` holds counts by `LATENCY_BOUNDS`, one more
+    than bounds, over all requests of the segment that have the value, not only first turns.
+    """
+
+    count: int = 0
+    over: list[int] = Field(default_factory=lambda: [0] * len(QUANTILES))
+    histogram: list[int] = Field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS) + 1))
+
+
+class Rating(_Document):
+    """One score in 0 … 1 that a unit gave, `at` UNIX seconds."""
+
+    at: float
+    unit: str
+    score: float
+
+
+class Tally(_Document):
+    """One arm in one segment of one replica.
+
+    `units` are the distinct units seen here; `failed` and `malformed` the units (16 hex digits) in the
+    order of their first failure (engine_error, timeout, a load that failed) or first broken form;
+    `judged` counts answers whose form was looked at, by units; `outcomes` and `finish` count requests;
+    `rescued` were answered by the other arm; `output_tokens` is a sum.
+    """
+
+    requests: int = 0
+    units: int = 0
+    rescued: int = 0
+    outcomes: dict[str, int] = Field(default_factory=dict)
+    finish: dict[str, int] = Field(default_factory=dict)
+    output_tokens: int = 0
+    failed: list[str] = Field(default_factory=list)
+    judged: int = 0
+    malformed: list[str] = Field(default_factory=list)
+    first_token: Exceedances = Field(default_factory=Exceedances)
+    per_token: Exceedances = Field(default_factory=Exceedances)
+    ratings: list[Rating] = Field(default_factory=list)
+
+
+class Pairs(_Document):
+    """Shadowed requests by who failed; `dropped` were chosen but not sent for want of room."""
+
+    both_ok: int = 0
+    canary_failed: int = 0
+    stable_failed: int = 0
+    both_failed: int = 0
+    dropped: int = 0
+
+
+class Segment(_Document):
+    """What one replica saw under one record of the log at one effective weight (basis points)."""
+
+    seq: int
+    step: int
+    weight: int
+    base_weight: int = 0
+    began: float
+    ended: float
+    arms: dict[str, Tally] = Field(default_factory=dict)
+    pairs: Pairs = Field(default_factory=Pairs)
+
+
+class ReplicaEvidence(_Document):
+    """The document `evidence/<rollout>/<replica>.json`; `at` is when it was written, UNIX seconds."""
+
+    format: int = 1
+    rollout: str
+    adapter: str
+    replica: str
+    at: float
+    segments: list[Segment] = Field(default_factory=list)
+
+
+class Baseline(_Document):
+    """Stable before the rollout (or in its beginning), frozen in the rollout's log.
+
+    `first_token` and `per_token` are seconds at `QUANTILES`, empty where nothing is known;
+    `error_rate` is a share of `requests`.
+    """
+
+    first_token: list[float] = Field(default_factory=list)
+    per_token: list[float] = Field(default_factory=list)
+    error_rate: float = 0.0
+    requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ArmCounts:
+    """One arm at one weight, over all replicas; failures and broken forms are first ones of units.
+
+    `first_token` and `per_token` are (count, over the median, over 90 %, over 99 %).
+    """
+
+    units: int = 0
+    requests: int = 0
+    failures: int = 0
+    judged: int = 0
+    malformed: int = 0
+    first_token: tuple[int, int, int, int] = (0, 0, 0, 0)
+    per_token: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Everything that counts for tests at one weight (basis points, of units; never 0), in log order.
+
+    `base_weight` are the basis points of units that the bare base answered.
+    """
+
+    weight: int
+    stable: ArmCounts
+    canary: ArmCounts
+    base_weight: int = 0
+    base: ArmCounts = field(default_factory=ArmCounts)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One first rating of a unit, by whoever was assigned."""
+
+    at: float
+    canary: bool
+    weight: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All replicas' evidence of one rollout, united: `cells` in the order in which weights were met.
+
+    `scores` are sorted by time. `step_units` are the canary's units in the present step.
+    """
+
+    cells: tuple[Cell, ...] = ()
+    scores: tuple[Score, ...] = ()
+    pairs: Mapping[str, int] = field(default_factory=dict)
+    step_units: int = 0

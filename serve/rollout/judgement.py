@@ -1,0 +1,60 @@
+"""What the statistics say of the evidence: values only, shown to people and acted on by the proposal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """One metric's answer. `insufficient` is neither: hold, never promote, never fail."""
+
+    PASS = "pass"  # noqa: S105 - a verdict
+    SUSPICIOUS = "suspicious"
+    HARM = "fail"
+    INSUFFICIENT = "insufficient"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One metric at one look.
+
+    `log_e` is the natural logarithm of the e-value, against -ln(`alpha`); `stable` and `canary` are the
+    compared values (rate, mean score …) or None; `needed` is how many canary units more would let it
+    speak (0: it speaks; never infinite); `sentence` tells it with its numbers.
+    """
+
+    metric: str
+    verdict: Verdict
+    log_e: float
+    alpha: float
+    sentence: str
+    stable: float | None = None
+    canary: float | None = None
+    needed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Whether the last step may promote: `how` is `certificate`, `bound`, `no_harm` or ''."""
+
+    reached: bool
+    how: str
+    sentence: str
+    needed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Everything at one look: metrics, sample-ratio mismatch (`imbalance`), and the certificate."""
+
+    checks: tuple[Check, ...]
+    imbalance: Check
+    certificate: Certificate
+
+    @property
+    def worst(self) -> Verdict:
+        """Return the gravest verdict of the metrics: fail, suspicious, insufficient, pass."""
+        order = (Verdict.HARM, Verdict.SUSPICIOUS, Verdict.INSUFFICIENT, Verdict.PASS)
+        found = {check.verdict for check in self.checks}
+        return next((verdict for verdict in order if verdict in found), Verdict.INSUFFICIENT)

@@ -1,0 +1,1 @@
+"""Rollouts played against made-up traffic, beside the rules of other tools."""

@@ -1,0 +1,1 @@
+"""Valid tests on counts: pure functions, in log space."""
