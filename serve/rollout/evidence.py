@@ -46,8 +46,14 @@ class Rating(_Document):
     score: float
 
 
+SKETCH_SIZE = 1_024
+"""Units that a sketch keeps: exact below, 3 % standard error above (1 / sqrt(size))."""
+
+
 class Tally(_Document):
     """One arm in one segment of one replica.
+
+    `sketch` holds the smallest of its units: united over replicas it counts distinct ones (KMV).
 
     `units` are the distinct units seen here; `failed` and `malformed` the units (16 hex digits) in the
     order of their first failure (engine_error, timeout, a load that failed) or first broken form;
@@ -57,6 +63,7 @@ class Tally(_Document):
 
     requests: int = 0
     units: int = 0
+    sketch: list[str] = Field(default_factory=list)
     rescued: int = 0
     outcomes: dict[str, int] = Field(default_factory=dict)
     finish: dict[str, int] = Field(default_factory=dict)
@@ -92,14 +99,30 @@ class Segment(_Document):
     pairs: Pairs = Field(default_factory=Pairs)
 
 
+class Recent(_Document):
+    """One arm's last `guard.window_seconds`: histograms are sparse, by index into `LATENCY_BOUNDS`."""
+
+    requests: int = 0
+    failures: int = 0
+    first_token: dict[int, int] = Field(default_factory=dict)
+    per_token: dict[int, int] = Field(default_factory=dict)
+
+
 class ReplicaEvidence(_Document):
-    """The document `evidence/<rollout>/<replica>.json`; `at` is when it was written, UNIX seconds."""
+    """The document `evidence/<rollout>/<replica>.json`; `at` is when it was written, UNIX seconds.
+
+    `seq` is the newest record of the log that this replica acts on; `braking` says that it sends its
+    canary's share to stable by itself.
+    """
 
     format: int = 1
     rollout: str
     adapter: str
     replica: str
     at: float
+    seq: int = 0
+    braking: bool = False
+    recent: dict[str, Recent] = Field(default_factory=dict)
     segments: list[Segment] = Field(default_factory=list)
 
 
