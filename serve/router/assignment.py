@@ -2,7 +2,8 @@
 
 Owns the hash, the unit of a request, and the choice of an arm. No clock, no disk, no state.
 Invariants: raising a weight never moves a unit from canary back to stable; weight 0 sends nobody and
-weight 10000 sends everybody to the canary. Vectors: tests/serve/assignment_vectors.json.
+weight 10000 sends everybody to the canary. The canary takes the low end of the hash, the observed base
+model the high end, so neither weight moves the other's units. Vectors: tests/serve/assignment_vectors.json.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Split:
     """An open rollout as assignment sees it: `salt` is the rollout's id, weights are basis points.
 
     `weight` of the units meet the canary, `base_weight` the bare base model (the other end of the hash);
-    units in `allow` always meet the canary, those in `deny` never, and neither enters the evidence.
+    units in `allow` always meet the canary, those in `deny` never (and deny wins), and neither enters the
+    evidence. Both hold units as they are hashed: a session's or user's own name, a conversation's digest.
     """
 
     salt: str
@@ -66,11 +68,31 @@ def is_canary(salt: str, adapter: str, unit: str, weight: int) -> bool:
     return place(salt, adapter, unit) * FULL_WEIGHT < weight * _SPACE
 
 
+def is_mirrored(salt: str, adapter: str, unit: str, share: int) -> bool:
+    """Return True when the unit is one of the `share` (basis points) whose requests are shadowed.
+
+    A place of its own: who is mirrored says nothing of who will meet the canary.
+    """
+    return is_canary(f"{salt}|shadow", adapter, unit, share)
+
+
 def choose_arm(split: Split | None, adapter: str, unit: str) -> Arm:
     """Return the arm of a request for the bare adapter; without an open rollout it is stable."""
-    if split is not None and is_canary(split.salt, adapter, unit, split.weight):
+    if split is None or unit in split.deny:
+        return Arm.STABLE
+    if unit in split.allow:
         return Arm.CANARY
+    here = place(split.salt, adapter, unit) * FULL_WEIGHT
+    if here < split.weight * _SPACE:
+        return Arm.CANARY
+    if split.base_weight and here >= (FULL_WEIGHT - split.base_weight) * _SPACE:
+        return Arm.BASE
     return Arm.STABLE
+
+
+def is_listed(split: Split, unit: str) -> bool:
+    """Return True when a list and not the hash decides the unit's arm: no evidence."""
+    return unit in split.allow or unit in split.deny
 
 
 def unit_digest(unit: str) -> str:
@@ -81,6 +103,17 @@ def unit_digest(unit: str) -> str:
     if _DIGEST.fullmatch(unit):
         return unit
     return blake2b(unit.encode(), digest_size=8).hexdigest()
+
+
+def user_unit(fields: Mapping[str, msgspec.Raw]) -> str | None:
+    """Return the body's `user` where it names one, or None."""
+    raw = fields.get("user")
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(raw, type=str) or None
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None  # the server will refuse it, in its own words
 
 
 class _Turn(msgspec.Struct):
