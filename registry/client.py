@@ -57,24 +57,24 @@ class Client:
 
     def list(self) -> doc.AdapterList:
         """Return every adapter in brief."""
-        return self._ask(doc.AdapterList, "GET", "/adapters")
+        return self.ask(doc.AdapterList, "GET", "/adapters")
 
     def show(self, adapter: str) -> doc.AdapterDocument:
         """Return one adapter with its live versions."""
-        return self._ask(doc.AdapterDocument, "GET", _path(adapter))
+        return self.ask(doc.AdapterDocument, "GET", _path(adapter))
 
     def show_version(self, adapter: str, number: int) -> doc.VersionDetail:
         """Return one version with its files and attestations."""
-        return self._ask(doc.VersionDetail, "GET", _path(adapter, "versions", number))
+        return self.ask(doc.VersionDetail, "GET", _path(adapter, "versions", number))
 
     def history(self, adapter: str) -> doc.HistoryDocument:
         """Return every alias move of one adapter."""
-        return self._ask(doc.HistoryDocument, "GET", _path(adapter, "history"))
+        return self.ask(doc.HistoryDocument, "GET", _path(adapter, "history"))
 
     def audit(self, since: float | None = None) -> doc.AuditList:
         """Return every change from `since` (UNIX seconds) on."""
         query = {} if since is None else {"since": since}
-        return self._ask(doc.AuditList, "GET", "/audit", params=query)
+        return self.ask(doc.AuditList, "GET", "/audit", params=query)
 
     def register(self, registration: Registration, advance: Progress) -> doc.PublishedDocument:
         """Upload a folder's files; `advance` is told of the bytes as they are read for sending."""
@@ -89,7 +89,7 @@ class Client:
                 golden = stack.enter_context(_opened(registration.golden))
                 parts.append(("golden", ("golden.jsonl", _Counted(golden, advance))))
             path = _path(registration.adapter, "versions")
-            found = self._ask(
+            found = self.ask(
                 doc.PublishedDocument, "POST", path, files=parts, data=_form_fields(registration)
             )
         return found.model_copy(update={"left_out": sorted({*found.left_out, *left_out})})
@@ -97,29 +97,29 @@ class Client:
     def verify(self, adapter: str | None = None, number: int | None = None) -> doc.VerifyReport:
         """Hash versions again; one that is not as published is quarantined."""
         body = doc.VerifyRequest(adapter=adapter, version=number)
-        return self._ask(doc.VerifyReport, "POST", "/verify", body)
+        return self.ask(doc.VerifyReport, "POST", "/verify", body)
 
     def set_alias(self, adapter: str, alias: str, number: int) -> doc.MoveDocument:
         """Point an alias to a version."""
         path = _path(adapter, "aliases", check_alias_name(alias))
-        return self._ask(doc.MoveDocument, "PUT", path, doc.VersionRequest(version=number))
+        return self.ask(doc.MoveDocument, "PUT", path, doc.VersionRequest(version=number))
 
     def promote(self, adapter: str, number: int) -> doc.MoveDocument:
         """Point `stable` to a version."""
         path = _path(adapter, "promote")
-        return self._ask(doc.MoveDocument, "POST", path, doc.VersionRequest(version=number))
+        return self.ask(doc.MoveDocument, "POST", path, doc.VersionRequest(version=number))
 
     def rollback(self, adapter: str) -> doc.MoveDocument:
         """Undo the last forward move of `stable`."""
-        return self._ask(doc.MoveDocument, "POST", _path(adapter, "rollback"))
+        return self.ask(doc.MoveDocument, "POST", _path(adapter, "rollback"))
 
     def delete(self, adapter: str, number: int) -> doc.DeletedDocument:
         """Put a tombstone on a version."""
-        return self._ask(doc.DeletedDocument, "DELETE", _path(adapter, "versions", number))
+        return self.ask(doc.DeletedDocument, "DELETE", _path(adapter, "versions", number))
 
     def gc(self, *, apply: bool) -> doc.GcDocument:
         """Collect what nothing uses, or say what would be collected."""
-        return self._ask(doc.GcDocument, "POST", "/gc", doc.GcRequest(apply=apply))
+        return self.ask(doc.GcDocument, "POST", "/gc", doc.GcRequest(apply=apply))
 
     def export(self, adapter: str, number: int, target: Path) -> doc.ExportDocument:
         """Download a version's files into the new folder `target`, checked against the manifest.
@@ -144,19 +144,23 @@ class Client:
 
     def replicas(self) -> doc.ReplicaList:
         """Return every replica by its last heartbeat."""
-        return self._ask(doc.ReplicaList, "GET", "/replicas")
+        return self.ask(doc.ReplicaList, "GET", "/replicas")
 
     def status(self) -> doc.StatusDocument:
         """Return the whole at a glance."""
-        return self._ask(doc.StatusDocument, "GET", "/status")
+        return self.ask(doc.StatusDocument, "GET", "/status")
 
     def drain(self, *, draining: bool = True) -> doc.DrainDocument:
         """Let the answering replica refuse new work, or take it again."""
-        return self._ask(doc.DrainDocument, "POST", "/drain", doc.DrainRequest(draining=draining))
+        return self.ask(doc.DrainDocument, "POST", "/drain", doc.DrainRequest(draining=draining))
 
-    def _ask(
+    def ask(
         self, kind: type[_Document], method: str, path: str, body: BaseModel | None = None, **extra: Any
     ) -> _Document:
+        """Send one request to `path` under the admin API and return its answer as a `kind`.
+
+        Raises: WardrobeError: the server's refusal as our own error, or that it cannot be reached.
+        """
         if body is not None:
             extra["json"] = body.model_dump(mode="json")
         with self._reaching():

@@ -18,7 +18,9 @@ import click
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
+    from registry.client import Client
     from registry.desk import Desk
+    from registry.store import Registry
 
 ROOT_VARIABLE = "WARDROBE_ROOT"
 KEY_VARIABLE = "WARDROBE_KEY"
@@ -46,11 +48,28 @@ class Session:
 
         Raises: UsageError: when both are given; NotFound: when the root is none.
         """
-        if self.url is None:
-            from registry.local import LocalDesk
-            from registry.store import Registry
+        if self.url is not None:
+            return self.client()
+        from registry.local import LocalDesk
 
-            return LocalDesk(Registry.open(self.root_path), who=user_name())
+        return LocalDesk(self.registry(), who=user_name())
+
+    def registry(self) -> Registry:
+        """Open the root.
+
+        Raises: NotFound: when it is none.
+        """
+        from registry.store import Registry
+
+        return Registry.open(self.root_path)
+
+    def client(self) -> Client:
+        """Return a client of the server at `--url`, closed when the command ends.
+
+        Raises: UsageError: without `--url`, or when `--root` is given as well.
+        """
+        if self.url is None:
+            raise UsageError("--url", "is not given", "give the server's root, http://host:port")
         if self.root is not None:
             raise UsageError("--root and --url", "exclude each other", "give one of them")
         from registry.client import Client
