@@ -1,0 +1,331 @@
+"""The loop that decides rollouts: look at all replicas' evidence, propose, move by compare-and-swap.
+
+Every replica runs it; the log lets one of them win each transition. Owns the local brake: this replica's
+own share goes to stable at once when an alarm is raised here, when the canary cannot be loaded here, or
+when the root cannot be read for `FREEZE_SECONDS`. It never raises a weight by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from registry.errors import Conflict, WardrobeError
+from registry.records import Heartbeat, RolloutEntry, Version
+from registry.store import Registry
+from registry.view import AdapterView, View
+from registry.watcher import Watcher
+from serve.rollout import golden
+from serve.rollout.baselines import WINDOW_SECONDS, freeze, freeze_stable
+from serve.rollout.evidence import Baseline, ReplicaEvidence
+from serve.rollout.gate import check_forbidden, check_gate, check_health
+from serve.rollout.judgement import Judgement
+from serve.rollout.keeper import Keeper, read_baselines, read_evidence
+from serve.rollout.machine import transition
+from serve.rollout.metrics import RolloutMetrics, trigger_of
+from serve.rollout.policy import Policy
+from serve.rollout.pooling import pool
+from serve.rollout.proposal import Situation, propose
+from serve.rollout.states import Event, Occasion, State
+
+TICK_SECONDS = 0.5
+FREEZE_SECONDS = 10.0
+STABLE_ONLY_SECONDS = 60.0
+"""Without news from the root: no decision after the first, only stable after the second (design: rollout)."""
+
+LOAD_ATTEMPTS = 2
+"""Failed loads of a canary after which its rollout gives up, 5 s apart."""
+
+_log = logging.getLogger("wardrobe.rollout")
+
+
+class Notifier(Protocol):
+    """Tells the world of a change; must not block."""
+
+    def notify(self, before: RolloutEntry | None, after: RolloutEntry) -> None:
+        """Take note of a transition that this replica made."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """What the controller asks of its own replica.
+
+    `failure` tells why a version cannot be loaded here ('' if it can) and how often that was tried;
+    `inflight` names the versions that are in use or loading; `ask` sends a body to the server behind.
+    """
+
+    replica: str
+    require_proof: bool
+    alive: Callable[[], bool]
+    failure: Callable[[str], tuple[str, int]]
+    inflight: Callable[[], tuple[str, ...]]
+    ask: golden.Ask
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one look at a rollout found, read and computed in a thread."""
+
+    documents: list[ReplicaEvidence]
+    replicas: list[Heartbeat]
+    judgement: Judgement
+    situation: Situation
+
+
+@dataclass(slots=True, eq=False)
+class Controller:
+    """One replica's hand in all rollouts; `run` until cancelled."""
+
+    registry: Registry
+    watcher: Watcher
+    keeper: Keeper
+    local: Local
+    notifier: Notifier | None = None
+    metrics: RolloutMetrics = field(default_factory=RolloutMetrics)
+    clock: Callable[[], float] = time.time
+    _seen: dict[str, RolloutEntry] = field(default_factory=dict)
+    _braked_at: dict[str, int] = field(default_factory=dict)
+    _asking: set[str] = field(default_factory=set)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _waiting: dict[str, RolloutEntry] = field(default_factory=dict)
+    _mourned: bool = False
+    _settled: bool = False
+
+    async def run(self) -> None:
+        """Look and decide twice a second, for ever; a fault in one rollout does not stop the others."""
+        while True:
+            try:
+                await self.tick()
+            except Exception:  # noqa: BLE001 - whatever it is
+                _log.exception("the rollouts could not be looked at")
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def tick(self) -> None:
+        """Look at every open rollout once."""
+        if not self.local.alive():
+            await self.mourn()
+            return
+        view = self.watcher.view
+        await self._settle(view)
+        await self._follow(view)
+        silent = time.monotonic() - self.watcher.last_success
+        for adapter in list(view.adapters.values()):
+            if adapter.rollout is not None:
+                self._brake(adapter.rollout, silent)
+        await self.keeper.keep()
+        if silent >= FREEZE_SECONDS:
+            return
+        for adapter in list(view.adapters.values()):
+            if adapter.rollout is not None:
+                try:
+                    await self._decide(adapter, adapter.rollout)
+                except WardrobeError as error:
+                    _log.warning("rollout of %s: %s", adapter.name, error)
+        await self._measure_rollbacks()
+
+    async def mourn(self) -> None:
+        """Record what was in use when this replica's engine died, and take canaries among it out."""
+        if self._mourned or self.local.alive():
+            return
+        self._mourned = True
+        names = self.local.inflight()
+        at = self.clock()
+        await asyncio.to_thread(self.registry.record_engine_death, self.local.replica, at, names)
+        for adapter in self.watcher.view.adapters.values():
+            entry = adapter.rollout
+            if entry is not None and f"{adapter.name}@{entry.canary}" in names and entry.weight:
+                sentence = f"the engine of {self.local.replica} died while the canary was in use"
+                occasion = Occasion.GUARD if entry.state == State.PROMOTED else Occasion.SUSPECT
+                await self._move(entry, Event(occasion, self._who, "suspect", sentence))
+        await asyncio.to_thread(self._quarantine_repeaters, names)
+
+    def _quarantine_repeaters(self, names: tuple[str, ...]) -> None:
+        """Quarantine what was in use at two deaths; never a version that is somebody's stable."""
+        for name in names:
+            adapter, _, number = name.partition("@")
+            found = self.watcher.view.adapters.get(adapter)
+            stable = found and (found.rollout.stable if found.rollout else found.aliases.get("stable"))
+            if found is None or stable == int(number) or self.registry.engine_deaths(name) < 2:
+                continue
+            reason = "was in use at two deaths of an engine"
+            self.registry.quarantine(adapter, int(number), reason, who=self._who)
+
+    @property
+    def _who(self) -> str:
+        return f"replica {self.local.replica}"
+
+    async def _settle(self, view: View) -> None:
+        """Complete, once after the start, what a writer that died had begun."""
+        if not self._settled:
+            self._settled = True
+            for name in view.adapters:
+                await asyncio.to_thread(self.registry.settle_rollout, name)
+
+    async def _follow(self, view: View) -> None:
+        opened = {one.rollout.rollout: one.rollout for one in view.adapters.values() if one.rollout}
+        ended = {}
+        for rollout, entry in list(self._seen.items()):
+            if rollout not in opened:
+                last = await asyncio.to_thread(self.registry.rollout_log, entry.adapter)
+                for record in last:
+                    if record.rollout == rollout:
+                        ended[rollout] = record
+        for rollout, entry in {**opened, **ended}.items():
+            before = self._seen.get(rollout)
+            if before is None or before.seq < entry.seq:
+                self._notice(entry)
+        self.keeper.follow(view, ended)
+        for rollout in ended:
+            self._seen.pop(rollout, None)
+            self._braked_at.pop(rollout, None)
+
+    def _notice(self, entry: RolloutEntry) -> None:
+        self._seen[entry.rollout] = entry
+        self.metrics.transition(entry)
+        self.metrics.note(entry, [], None)
+        if entry.state == State.ROLLED_BACK:
+            self._waiting[entry.rollout] = entry
+
+    def _brake(self, entry: RolloutEntry, silent_seconds: float) -> None:
+        recorder = self.keeper.find(entry)
+        failure, _ = self.local.failure(f"{entry.adapter}@{entry.canary}")
+        if silent_seconds >= STABLE_ONLY_SECONDS:
+            recorder.brake(f"the root could not be read for {silent_seconds:.0f} s")
+        elif failure:
+            recorder.brake(failure)
+        elif self._braked_at.get(entry.rollout, 0) < recorder.entry.seq:
+            recorder.brake("")
+
+    async def _decide(self, adapter: AdapterView, entry: RolloutEntry) -> None:
+        policy = Policy.model_validate(dict(entry.policy))
+        look = await asyncio.to_thread(self._look, adapter, entry, policy)
+        self.metrics.note(entry, look.documents, look.judgement)
+        if entry.state == State.PRELOADING:
+            self._start_golden(adapter, entry)
+        event = propose(entry, policy, look.situation, self._who, self.clock())
+        if event is None:
+            return
+        if event.occasion in {Occasion.GUARD, Occasion.SUSPECT}:
+            self._braked_at[entry.rollout] = entry.seq
+            self.keeper.find(entry).brake(event.sentence)
+        await self._move(entry, event)
+
+    async def _move(self, entry: RolloutEntry, event: Event) -> None:
+        """Append what `event` makes of `entry`, unless somebody else moved the rollout meanwhile."""
+        policy = Policy.model_validate(dict(entry.policy))
+
+        def decide(last: RolloutEntry | None) -> RolloutEntry | None:
+            if last is None or (last.rollout, last.seq) != (entry.rollout, entry.seq):
+                return None
+            return transition(last, event, policy, self.clock())
+
+        try:
+            made = await asyncio.to_thread(self.registry.append_rollout, entry.adapter, decide)
+        except Conflict as error:
+            _log.warning("rollout of %s: %s", entry.adapter, error)
+            return
+        if made is not None:
+            _log.info(
+                "%s: %s -> %s (%s) %s", entry.adapter, entry.state, made.state, made.reason, made.sentence
+            )
+            if self.notifier is not None:
+                self.notifier.notify(entry, made)
+        await asyncio.to_thread(self.watcher.refresh)
+        self.keeper.follow(self.watcher.view, {} if made is None or made.open else {made.rollout: made})
+
+    def _look(self, adapter: AdapterView, entry: RolloutEntry, policy: Policy) -> _Look:
+        from serve.rollout.statistics.judge import judge
+
+        mine = self.keeper.document(entry.rollout)
+        found = [
+            one for one in read_evidence(self.registry, entry.rollout) if one.replica != self.local.replica
+        ]
+        documents = [*found, *([mine] if mine is not None else [])]
+        replicas = [beat for beat, live in self.registry.replicas() if live]
+        evidence = pool(documents, step=entry.step)
+        baseline = Baseline.model_validate(dict(entry.baseline))
+        judgement = judge(policy, evidence, baseline)
+        failure, attempts = self.local.failure(f"{entry.adapter}@{entry.canary}")
+        situation = Situation(
+            judgement=judgement,
+            evidence=evidence,
+            gate=check_gate(
+                entry,
+                adapter,
+                replicas,
+                require_proof=self.local.require_proof,
+                golden=self._golden(entry) if entry.state == State.PRELOADING else None,
+                failure=failure if attempts >= LOAD_ATTEMPTS else "",
+            ),
+            health=check_health(documents, baseline, policy.guard),
+            fresh=_is_fresh(entry, documents, replicas),
+            forbidden=check_forbidden(entry, adapter),
+            new_baseline=self._new_baseline(entry, documents),
+        )
+        return _Look(documents, replicas, judgement, situation)
+
+    def _new_baseline(self, entry: RolloutEntry, documents: list[ReplicaEvidence]) -> Baseline | None:
+        if entry.baseline.get("first_token"):
+            return None
+        if entry.state == State.PRELOADING:
+            if entry.baseline:
+                return None  # frozen with too few times for thresholds; they come from stable later
+            kept = read_baselines(self.registry, entry.adapter, self.clock(), WINDOW_SECONDS)
+            return freeze(kept)
+        found = freeze_stable(documents)
+        return found if found.first_token else None
+
+    def _golden(self, entry: RolloutEntry) -> dict[str, bool] | None:
+        if self.registry.golden(entry.adapter) is None:
+            return None
+        found = self.registry.attestations(entry.adapter, entry.canary, golden.KIND)
+        return golden.answered(found[-1].body) if found else {}
+
+    def _start_golden(self, adapter: AdapterView, entry: RolloutEntry) -> None:
+        version = adapter.versions.get(entry.canary)
+        if version is None or entry.rollout in self._asking:
+            return
+        task = asyncio.create_task(self._ask_golden(entry.rollout, version))
+        self._asking.add(entry.rollout)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _ask_golden(self, rollout: str, version: Version) -> None:
+        """Ask the golden prompts once the version is loaded here, unless somebody has done it."""
+        lines = await asyncio.to_thread(self.registry.golden, version.adapter)
+        known = await asyncio.to_thread(
+            self.registry.attestations, version.adapter, version.number, golden.KIND
+        )
+        if lines is None or known:
+            return
+        mine = [beat for beat, _ in await asyncio.to_thread(self.registry.replicas)]
+        if not any(beat.replica == self.local.replica and version.name in beat.resident for beat in mine):
+            self._asking.discard(rollout)  # not loaded yet: the next look tries again
+            return
+        answers = await golden.ask_golden(self.local.ask, version.name, lines)
+        body = golden.attestation(answers)
+        await asyncio.to_thread(
+            self.registry.attest, version.adapter, version.number, golden.KIND, body, who=self._who
+        )
+
+    async def _measure_rollbacks(self) -> None:
+        """Measure how long a rollback took to reach every live replica; the first by name measures."""
+        for rollout, entry in list(self._waiting.items()):
+            replicas = [beat for beat, live in await asyncio.to_thread(self.registry.replicas) if live]
+            documents = await asyncio.to_thread(read_evidence, self.registry, rollout)
+            acting = {document.replica for document in documents if document.seq >= entry.seq}
+            waited = self.clock() - entry.at
+            if {beat.replica for beat in replicas} <= acting or waited > STABLE_ONLY_SECONDS:
+                del self._waiting[rollout]
+                if replicas and min(beat.replica for beat in replicas) == self.local.replica:
+                    self.metrics.rolled_back(trigger_of(entry.who), waited)
+
+
+def _is_fresh(entry: RolloutEntry, documents: list[ReplicaEvidence], replicas: list[Heartbeat]) -> bool:
+    acting = {document.replica for document in documents if document.seq >= entry.seq}
+    return all(beat.replica in acting for beat in replicas if beat.state == "ready") and bool(replicas)
