@@ -122,7 +122,9 @@ def undo_target(log: Sequence[AliasMove], usable: Collection[int]) -> AliasMove 
     stack: list[AliasMove] = []
     for move in log:
         depth = next((n for n, earlier in enumerate(stack, 1) if earlier.seq == move.restores), None)
-        if depth is not None:
+        if move.restores == 0:
+            stack.clear()
+        elif depth is not None:
             del stack[depth:]
         elif not stack or stack[-1].version != move.version:
             stack.append(move)

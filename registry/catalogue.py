@@ -9,20 +9,37 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from registry import disk, files
 from registry.aliases import Aliases
 from registry.attestations import Attestations
+from registry.deaths import Deaths
 from registry.errors import CorruptStore, InvalidName, StorageFailed
+from registry.evidence import Evidence
 from registry.names import STABLE, check_adapter_name
 from registry.quarantine import Quarantine
-from registry.records import AdapterSummary, Version
+from registry.records import AdapterSummary, RolloutEntry, Version
 from registry.replicas import Replicas
+from registry.rollouts import Rollouts, owed
 from registry.root import Root
 from registry.tombstones import Tombstones
 from registry.versions import Versions
 from registry.view import AdapterView, no_adapter
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where an adapter stands: the last entry of its rollouts, and what its aliases mean now.
+
+    `pointers` hold `stable` as an open rollout has it, or as one that ended has asked for and nobody has
+    written yet. `used` are the versions that no delete may take.
+    """
+
+    rollout: RolloutEntry | None
+    pointers: Mapping[str, int]
+    used: frozenset[int]
 
 
 class Catalogue:
@@ -33,10 +50,13 @@ class Catalogue:
         self.clock = clock
         self.versions = Versions(root)
         self.aliases = Aliases(root, clock)
+        self.rollouts = Rollouts(root)
         self.tombstones = Tombstones(root, clock)
         self.quarantine = Quarantine(root, clock)
         self.attestations = Attestations(root, clock)
         self.replicas = Replicas(root, clock)
+        self.evidence = Evidence(root, clock)
+        self.deaths = Deaths(root)
 
     def known(self) -> list[str]:
         """Return every adapter that has a folder, sorted; it may never have had a version."""
@@ -56,7 +76,7 @@ class Catalogue:
         buried = self.tombstones.numbers(adapter)
         if not buried:
             return numbers
-        deleted = set(buried) - set(self.aliases.pointers(adapter).values())
+        deleted = set(buried) - self.standing(adapter).used
         return [number for number in numbers if number not in deleted]
 
     def existed(self, adapter: str) -> bool:
@@ -83,17 +103,38 @@ class Catalogue:
         view = self.view(adapter)
         raise view.no_version(number) if view else no_adapter(adapter, self.names())
 
+    def standing(self, adapter: str, known: RolloutEntry | None = None) -> Standing:
+        """Return where an adapter stands; `known` is an entry of its rollouts that was read before.
+
+        Raises: CorruptStore; StorageFailed.
+        """
+        # The rollout first: what it asks of `stable` is written after it, so a later look at the alias
+        # is never older than the rollout.
+        entry = self.rollouts.last(adapter, known)
+        pointers = self.aliases.pointers(adapter)
+        used = set(pointers.values())
+        if entry is not None and entry.open:
+            used |= {entry.canary, entry.stable} - {0}
+            pointers[STABLE] = entry.serving
+        elif entry is not None and entry.state == "rolled_back" and pointers.get(STABLE) == entry.canary:
+            target = owed(entry, self.aliases.log(adapter, STABLE))
+            if target is not None:
+                pointers[STABLE] = target.version or 0
+        if pointers.get(STABLE) == 0:
+            del pointers[STABLE]
+        return Standing(entry, pointers, frozenset({*used, *pointers.values()}))
+
     def pointers(self, adapter: str) -> dict[str, int]:
-        """Return the present aliases of an adapter whose version has a folder."""
+        """Return what the aliases of an adapter mean now, where the version has a folder."""
         numbers = set(self.versions.numbers(adapter))
-        return {alias: n for alias, n in self.aliases.pointers(adapter).items() if n in numbers}
+        return {alias: n for alias, n in self.standing(adapter).pointers.items() if n in numbers}
 
     def summary(self, adapter: str) -> AdapterSummary | None:
         """Return an adapter at a glance, None when no version of it is live."""
         numbers = self.live(adapter)
         if not numbers:
             return None
-        aliases = {alias: n for alias, n in self.aliases.pointers(adapter).items() if n in numbers}
+        aliases = {alias: n for alias, n in self.standing(adapter).pointers.items() if n in numbers}
         return AdapterSummary(
             adapter, aliases.get(STABLE), numbers[-1], len(numbers), MappingProxyType(aliases)
         )
@@ -106,9 +147,10 @@ class Catalogue:
         Raises: CorruptStore: in its aliases, tombstones or quarantine; StorageFailed.
         """
         # Aliases first: what they point to was there before them, and a tombstone that comes later is void.
-        pointers = self.aliases.pointers(adapter)
+        standing = self.standing(adapter, before.rollout if before else None)
+        rollout = standing.rollout
         numbers = self.versions.numbers(adapter)
-        deleted = self.tombstones.effective(adapter, pointers.values())
+        deleted = self.tombstones.effective(adapter, standing.used)
         quarantined = self.quarantine.reasons(adapter)
         live = [number for number in numbers if number not in deleted]
         if not live:
@@ -122,9 +164,10 @@ class Catalogue:
         return AdapterView(
             name=adapter,
             versions=MappingProxyType(versions),
-            aliases=MappingProxyType({alias: n for alias, n in pointers.items() if n in live}),
+            aliases=MappingProxyType({alias: n for alias, n in standing.pointers.items() if n in live}),
             quarantined=MappingProxyType({n: reason for n, reason in quarantined.items() if n in live}),
             proved=self._proved(adapter, versions, before),
+            rollout=rollout if rollout and rollout.open else None,
         )
 
     def mark(self, adapter: str) -> None:

@@ -71,6 +71,11 @@ class Entry:
         """Return an integer, or None where the field is null or absent."""
         return None if self._fields.get(key) is None else self.integer(key)
 
+    def flag(self, key: str) -> bool:
+        """Return true or false."""
+        value = self._fields.get(key)
+        return value if isinstance(value, bool) else self._refuse(key, "true or false")
+
     def number(self, key: str) -> float:
         """Return an integer or a float as a float."""
         value = self._fields.get(key)

@@ -107,6 +107,24 @@ def replace(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True)
             sync_directory(path.parent)
 
 
+def append_lines(path: Path, lines: bytes) -> None:
+    """Append `lines` (each ends in a newline) to a file with one writer, made when it is missing; fsynced.
+
+    A torn last line, which a killed writer left, is closed by a newline first.
+
+    Raises: StorageFailed.
+    """
+    with explained(path):
+        step(f"append to {path.name}")
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        with os.fdopen(os.open(path, flags, 0o644), "ab") as file:
+            end = file.tell()
+            torn = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
+            file.write(b"\n" + lines if torn else lines)
+            file.flush()
+            os.fsync(file.fileno())
+
+
 def touch(path: Path) -> None:
     """Put a new empty file at `path` whose time and inode no earlier one had; not fsynced.
 

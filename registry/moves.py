@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 from registry.aliases import Target, undo_target
 from registry.catalogue import Catalogue
-from registry.errors import Conflict, CorruptStore, InvalidName, NotFound, Quarantined
+from registry.errors import Conflict, CorruptStore, InvalidName, NotFound
 from registry.names import CANARY, STABLE, check_alias_name
 from registry.records import AliasMove, Version
+from registry.settlement import refuse_open, require_servable, settle
 
 
 def check_settable(alias: str) -> str:
@@ -30,10 +31,12 @@ def check_settable(alias: str) -> str:
 def point(catalogue: Catalogue, adapter: str, alias: str, number: int, *, who: str, why: str) -> AliasMove:
     """Point `alias` to a live version; where it points there already, return the move that did it.
 
-    Raises: InvalidName; NotFound; Quarantined; Conflict: the version was deleted at the same time.
+    Raises: InvalidName; NotFound; Quarantined; Conflict: the version was deleted at the same time, or the
+    alias is `stable` and a rollout is open.
     """
     check_settable(alias)
-    version = _require_servable(catalogue, adapter, number)
+    version = require_servable(catalogue, adapter, number)
+    _leave_to_rollout(catalogue, adapter, alias)
     present: AliasMove | None = None
 
     def decide(log: Sequence[AliasMove]) -> Target | None:
@@ -45,7 +48,7 @@ def point(catalogue: Catalogue, adapter: str, alias: str, number: int, *, who: s
     if move is None:
         assert present is not None
         return present
-    _step_back_if_deleted(catalogue, move, who)
+    _step_back_if_raced(catalogue, move, who)
     catalogue.mark(adapter)
     return move
 
@@ -53,16 +56,18 @@ def point(catalogue: Catalogue, adapter: str, alias: str, number: int, *, who: s
 def unset(catalogue: Catalogue, adapter: str, alias: str, *, who: str) -> AliasMove:
     """Remove an alias.
 
-    Raises: InvalidName; NotFound: there is no such alias.
+    Raises: InvalidName; NotFound: there is no such alias; Conflict: it is `stable` and a rollout is open.
     """
     catalogue.require(adapter)
+    _leave_to_rollout(catalogue, adapter, check_settable(alias))
 
     def decide(log: Sequence[AliasMove]) -> Target | None:
         return Target(None, None, "alias removed") if log and log[-1].version is not None else None
 
-    move = catalogue.aliases.append(adapter, check_settable(alias), decide, who)
+    move = catalogue.aliases.append(adapter, alias, decide, who)
     if move is None:
         raise NotFound(f"{adapter}@{alias}", "there is no such alias", param="alias")
+    _step_back_if_raced(catalogue, move, who)
     catalogue.mark(adapter)
     return move
 
@@ -70,9 +75,10 @@ def unset(catalogue: Catalogue, adapter: str, alias: str, *, who: str) -> AliasM
 def roll_back(catalogue: Catalogue, adapter: str, *, who: str) -> AliasMove:
     """Undo the last forward move of `stable`, skipping deleted and quarantined versions.
 
-    Raises: NotFound: no such adapter; Conflict: there is nothing to go back to.
+    Raises: NotFound: no such adapter; Conflict: there is nothing to go back to, or a rollout is open.
     """
     catalogue.require(adapter)
+    _leave_to_rollout(catalogue, adapter, STABLE)
 
     def decide(log: Sequence[AliasMove]) -> Target:
         barred = {*catalogue.tombstones.numbers(adapter), *catalogue.quarantine.reasons(adapter)}
@@ -87,7 +93,7 @@ def roll_back(catalogue: Catalogue, adapter: str, *, who: str) -> AliasMove:
 
     move = catalogue.aliases.append(adapter, STABLE, decide, who)
     assert move is not None
-    _step_back_if_deleted(catalogue, move, who)
+    _step_back_if_raced(catalogue, move, who)
     catalogue.mark(adapter)
     return move
 
@@ -95,16 +101,17 @@ def roll_back(catalogue: Catalogue, adapter: str, *, who: str) -> AliasMove:
 def delete(catalogue: Catalogue, adapter: str, number: int, *, who: str) -> None:
     """Put a tombstone on a live version.
 
-    Raises: InvalidName; NotFound; Conflict: an alias points to it.
+    Raises: InvalidName; NotFound; Conflict: an alias points to it, or an open rollout uses it.
     """
     catalogue.require(adapter)
     if number not in catalogue.live(adapter):
         catalogue.require_version(adapter, number)
-    _refuse_aliased(catalogue, adapter, number)
+    settle(catalogue, adapter)
+    _refuse_used(catalogue, adapter, number)
     if not catalogue.tombstones.put(adapter, number, _readable(catalogue, adapter, number), who):
         raise Conflict(f"{adapter}@{number}", "was deleted by somebody else just now")
     try:
-        _refuse_aliased(catalogue, adapter, number)
+        _refuse_used(catalogue, adapter, number)
     except Conflict:
         catalogue.tombstones.take_back(adapter, number)
         raise
@@ -112,37 +119,45 @@ def delete(catalogue: Catalogue, adapter: str, number: int, *, who: str) -> None
         catalogue.mark(adapter)
 
 
-def _require_servable(catalogue: Catalogue, adapter: str, number: int) -> Version:
-    version = catalogue.require_version(adapter, number)
-    if catalogue.tombstones.exists(adapter, number):
-        # Void, because another alias points to it: a delete is at work, or was killed at work.
-        remedy = "try again; `wardrobe gc --apply` forgets a delete that was interrupted an hour ago"
-        raise Conflict(version.name, "is being deleted", remedy)
-    order = catalogue.quarantine.read(adapter, number)
-    if order is not None:
-        raise Quarantined(version.name, f"is quarantined ({order.reason})", "choose another version")
-    return version
+def _leave_to_rollout(catalogue: Catalogue, adapter: str, alias: str) -> None:
+    if alias == STABLE:
+        refuse_open(catalogue, adapter)
+        settle(catalogue, adapter)
 
 
-def _step_back_if_deleted(catalogue: Catalogue, move: AliasMove, who: str) -> None:
-    if move.version is None or not catalogue.tombstones.exists(move.adapter, move.version):
-        return
+def _step_back_if_raced(catalogue: Catalogue, move: AliasMove, who: str) -> None:
+    try:
+        _refuse_raced(catalogue, move)
+    except Conflict as conflict:
+        _step_back(catalogue, move, who, f"{conflict.subject}: {conflict.fact}")
+        raise
+
+
+def _refuse_raced(catalogue: Catalogue, move: AliasMove) -> None:
+    if move.version is not None and catalogue.tombstones.exists(move.adapter, move.version):
+        subject = f"{move.adapter}@{move.version}"
+        raise Conflict(subject, "was deleted at the same time", "choose another version")
+    if move.alias == STABLE:
+        refuse_open(catalogue, move.adapter)
+
+
+def _step_back(catalogue: Catalogue, move: AliasMove, who: str, why: str) -> None:
 
     def decide(log: Sequence[AliasMove]) -> Target | None:
         if log[-1].seq != move.seq:
             return None
-        earlier = log[-2] if len(log) > 1 else None
-        why = f"{move.adapter}@{move.version} was deleted at the same time"
-        if earlier is None:
-            return Target(None, None, why)
-        return Target(earlier.version, earlier.digest, why, earlier.restores or earlier.seq)
+        if len(log) < 2:
+            return Target(None, None, why, 0)
+        earlier = log[-2]
+        restores = earlier.seq if earlier.restores is None else earlier.restores
+        return Target(earlier.version, earlier.digest, why, restores)
 
     catalogue.aliases.append(move.adapter, move.alias, decide, who)
     catalogue.mark(move.adapter)
-    raise Conflict(f"{move.adapter}@{move.version}", "was deleted at the same time", "choose another version")
 
 
-def _refuse_aliased(catalogue: Catalogue, adapter: str, number: int) -> None:
+def _refuse_used(catalogue: Catalogue, adapter: str, number: int) -> None:
+    refuse_open(catalogue, adapter, number)
     users = sorted(a for a, n in catalogue.aliases.pointers(adapter).items() if n == number)
     if users:
         fact = f"alias {', '.join(users)} points to it"

@@ -1,4 +1,4 @@
-"""Names: of adapters, of aliases, and the `model` field of a request.
+"""Names: of adapters, of aliases, of replicas, and the `model` field of a request.
 
 Owns the grammar and nothing else: no disk, no lookup. Invariant: a parsed name is safe as one path
 component.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from registry.errors import InvalidName
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_REPLICA = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 STABLE = "stable"
@@ -51,6 +52,16 @@ def check_alias_name(alias: str) -> str:
         fact = "is not an alias: 1 to 63 of a-z 0-9 . _ - are allowed, and not only digits"
         raise InvalidName(repr(alias), fact, "choose another alias", param="alias")
     return alias
+
+
+def check_replica_name(replica: str) -> str:
+    """Return `replica` if a replica may be called so.
+
+    Raises: InvalidName.
+    """
+    if _REPLICA.fullmatch(replica) is None:
+        raise InvalidName(repr(replica), "is not a replica's name", "use letters, digits, . _ -")
+    return replica
 
 
 def parse_model(text: str) -> ModelRef:

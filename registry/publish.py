@@ -21,6 +21,7 @@ from registry.errors import InvalidAdapter, Quarantined, StorageFailed, UsageErr
 from registry.moves import check_settable, point
 from registry.names import STABLE
 from registry.records import AliasMove, BaseModel, Limits, Published, Version
+from registry.settlement import refuse_open
 from registry.versions import MANIFEST, Manifest
 
 if TYPE_CHECKING:
@@ -62,13 +63,15 @@ def inspect(folder: Path, *, base: BaseModel, limits: Limits, name: str) -> Insp
 def publish(catalogue: Catalogue, order: Order, inspector: Inspector = inspect) -> Published:
     """Publish a folder as the next version, or find the version that has the same content.
 
-    Raises: InvalidName; InvalidAdapter; UsageError: golden prompts that are none; Quarantined: the same
-    content is in quarantine; StorageFailed.
+    Raises: InvalidName; Conflict: `stable` is asked for while a rollout is open; InvalidAdapter;
+    UsageError: golden prompts that are none; Quarantined: the same content is in quarantine; StorageFailed.
     """
     root = catalogue.root
     root.adapter(order.adapter)
     if order.alias is not None:
         check_settable(order.alias)
+    if order.alias == STABLE:
+        refuse_open(catalogue, order.adapter)
     golden = None if order.golden is None else read_golden(order.golden)
     inspected = inspector(order.folder, base=root.base, limits=root.limits, name=order.adapter)
     existing = None if order.allow_duplicate else _find(catalogue, order.adapter, inspected.digest)
@@ -196,7 +199,9 @@ def _has_lineage(catalogue: Catalogue, version: Version, lineage: Mapping[str, J
 def _wanted_aliases(catalogue: Catalogue, order: Order, version: Version) -> list[str]:
     wanted = [] if order.alias is None else [order.alias]
     first = version.number == min(catalogue.live(version.adapter), default=version.number)
+    # Where there was ever a rollout, it decided whether the version becomes `stable`.
     unset = catalogue.aliases.last(version.adapter, STABLE) is None
+    unset = unset and catalogue.rollouts.last(version.adapter) is None
     if first and unset and not order.no_stable and STABLE not in wanted:
         wanted.append(STABLE)
     return wanted

@@ -77,7 +77,7 @@ class AliasMove:
 
     `version` is None where the alias was removed. `why` says what moved it (`register`, `promote`,
     `rollback`, `alias set`, `rollout …`); `restores` is the seq of the earlier entry whose state a
-    rollback brought back, None for a forward move.
+    rollback brought back (0: from before the first), None for a forward move.
     """
 
     adapter: str
@@ -131,9 +131,10 @@ class RolloutEntry:
     is 0 where the base model is the control. Weights are basis points: `weight` is in force now,
     `base_weight` goes to the bare base model, `shadow` of stable's requests are mirrored, `held_weight`
     is what a suspended rollout goes back to. `step` counts the policy's steps from 0, -1 before the
-    first; `resumes` is the state that hold or pause goes back to, '' elsewhere. `reason` is one word,
-    `sentence` is for people, `facts` are what the decision stood on. `baseline` and `policy` are
-    documents of `serve.rollout`. Times are UNIX seconds: `began` of the rollout, `state_since`,
+    first; `resumes` is the state that hold or pause goes back to, '' elsewhere. The time that a rollout
+    was paused or suspended is added to `step_since`, so that the dwell is always now - `step_since`.
+    `reason` is one word, `sentence` is for people, `facts` are what the decision stood on. `baseline` and
+    `policy` are documents of `serve.rollout`. Times are UNIX seconds: `began` of the rollout, `state_since`,
     `step_since`, and `at` of this entry. `state` and `event` are words of `serve.rollout.states`.
     """
 
@@ -171,8 +172,11 @@ class RolloutEntry:
 
     @property
     def serving(self) -> int:
-        """Return the version that `stable` means now: the canary once it is promoted."""
-        return self.canary if self.state == "promoted" else self.stable
+        """Return the version that `stable` means after this entry: the canary while it has all traffic.
+
+        That is once it is promoted, also while that is paused, and after it is closed.
+        """
+        return self.canary if self.weight == 10_000 or self.state == "closed" else self.stable
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +214,7 @@ class VerifyResult:
 class AuditEntry:
     """One change: who did what to which subject; `at` is UNIX seconds.
 
-    `action` is `publish`, `alias`, `rollback`, `delete`, `quarantine` or `attest`.
+    `action` is `publish`, `alias`, `rollback`, `delete`, `quarantine`, `attest` or `rollout`.
     """
 
     at: float

@@ -6,7 +6,6 @@ no clock but the reader's own, apart from a first look.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,12 +13,11 @@ from pathlib import Path
 
 from registry import disk, files
 from registry.entry import Entry, encode
-from registry.errors import InvalidName
+from registry.names import check_replica_name
 from registry.records import Heartbeat
 from registry.root import Root
 
 LIVE_SECONDS = 10.0
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +88,7 @@ class Replicas:
         return _parse(entry), now - seen.changed_at
 
     def _path(self, replica: str) -> Path:
-        if _NAME.fullmatch(replica) is None:
-            raise InvalidName(repr(replica), "is not a replica's name", "use letters, digits, . _ -")
-        return self._folder / f"{replica}.json"
+        return self._folder / f"{check_replica_name(replica)}.json"
 
 
 def _parse(entry: Entry) -> Heartbeat:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry import collect, disk, files, history, moves, publish
+from registry import collect, disk, files, history, moves, publish, settlement, verification
 from registry.catalogue import Catalogue
-from registry.errors import Conflict, CorruptStore, InvalidAdapter, Quarantined
+from registry.errors import Conflict, CorruptStore, InvalidAdapter
 from registry.names import STABLE, ModelRef
 from registry.records import (
     AdapterSummary,
@@ -26,9 +26,11 @@ from registry.records import (
     Heartbeat,
     Limits,
     Published,
+    RolloutEntry,
     VerifyResult,
     Version,
 )
+from registry.rollouts import Decide
 from registry.root import Root
 from registry.view import AdapterView, no_adapter
 
@@ -162,28 +164,28 @@ class Registry:
     def remove_alias(self, adapter: str, alias: str, *, who: str) -> AliasMove:
         """Remove an alias; its history stays.
 
-        Raises: InvalidName; NotFound.
+        Raises: InvalidName; NotFound; Conflict: it is `stable` and a rollout is open.
         """
         return moves.unset(self.catalogue, adapter, alias, who=who)
 
     def promote(self, adapter: str, number: int, *, who: str) -> AliasMove:
         """Point `stable` to a live version, at once.
 
-        Raises: NotFound; Quarantined; Conflict.
+        Raises: NotFound; Quarantined; Conflict: a rollout is open.
         """
         return moves.point(self.catalogue, adapter, STABLE, number, who=who, why="promote")
 
     def rollback(self, adapter: str, *, who: str) -> AliasMove:
         """Undo the last forward move of `stable`, at once; twice goes two back.
 
-        Raises: NotFound; Conflict: there is nothing to go back to.
+        Raises: NotFound; Conflict: there is nothing to go back to, or a rollout is open.
         """
         return moves.roll_back(self.catalogue, adapter, who=who)
 
     def delete(self, adapter: str, number: int, *, who: str) -> None:
         """Put a tombstone on a version; its files stay until `gc`, its number is never used again.
 
-        Raises: NotFound; Conflict: an alias points to it.
+        Raises: NotFound; Conflict: an alias points to it, or an open rollout uses it.
         """
         moves.delete(self.catalogue, adapter, number, who=who)
 
@@ -192,11 +194,7 @@ class Registry:
 
         Raises: NotFound.
         """
-        self.catalogue.require(adapter)
-        if number not in self.catalogue.live(adapter):
-            self.catalogue.require_version(adapter, number)
-        self.catalogue.quarantine.put(adapter, number, reason, who)
-        self.catalogue.mark(adapter)
+        verification.quarantine(self.catalogue, adapter, number, reason, who=who)
 
     def quarantined(self, adapter: str, number: int) -> str | None:
         """Return why a version may not be served, None when it may."""
@@ -223,14 +221,7 @@ class Registry:
 
         Raises: NotFound.
         """
-        names = self.adapters() if adapter is None else [self.catalogue.require(adapter)]
-        found: list[VerifyResult] = []
-        for name in names:
-            if number is not None and number not in self.catalogue.live(name):
-                self.catalogue.require_version(name, number)
-            numbers = self.catalogue.live(name) if number is None else [number]
-            found.extend(self._verify(name, each) for each in numbers)
-        return found
+        return verification.verify(self.catalogue, adapter, number)
 
     def verify_version(self, version: Version) -> None:
         """Hash a version again before it is loaded.
@@ -238,14 +229,7 @@ class Registry:
         Raises: Quarantined: it was quarantined before; InvalidAdapter: its files are not as published
         (reason `digest`), and it is in quarantine now.
         """
-        reason = self.quarantined(version.adapter, version.number)
-        if reason is not None:
-            raise Quarantined(version.name, f"is quarantined ({reason})", "choose another version")
-        problem = self.catalogue.versions.problem(version)
-        if problem is not None:
-            self.quarantine(version.adapter, version.number, problem, who="verify")
-            remedy = "register the adapter again from where it was trained"
-            raise InvalidAdapter(version.name, problem, remedy, reason="digest")
+        verification.verify_version(self.catalogue, version)
 
     def history(self, adapter: str) -> list[AliasMove]:
         """Return every move of every alias of an adapter, oldest first.
@@ -286,6 +270,56 @@ class Registry:
         except FileNotFoundError:
             return None
 
+    def rollout(self, adapter: str) -> RolloutEntry | None:
+        """Return the last entry of an adapter's rollouts, open or not; None where there was never one."""
+        return self.catalogue.rollouts.last(adapter)
+
+    def rollout_log(self, adapter: str) -> list[RolloutEntry]:
+        """Return every entry of every rollout of an adapter, oldest first."""
+        return self.catalogue.rollouts.log(adapter)
+
+    def append_rollout(self, adapter: str, decide: Decide) -> RolloutEntry | None:
+        """Append the entry that `decide` makes of the last one, by compare-and-swap, and settle `stable`.
+
+        `decide` is called again when somebody else was faster; None from it means nothing to do.
+
+        Raises: Conflict: another rollout is open, this one has ended, or its versions are not as it says;
+        whatever `decide` raises.
+        """
+        return settlement.append(self.catalogue, adapter, decide)
+
+    def settle_rollout(self, adapter: str) -> AliasMove | None:
+        """Make the move of `stable` that a promotion or its undoing asks for; None when it was made."""
+        return settlement.settle(self.catalogue, adapter)
+
+    def put_evidence(self, rollout: str, replica: str, document: bytes) -> None:
+        """Replace a replica's evidence of a rollout; watchers are not told."""
+        self.catalogue.evidence.put(rollout, replica, document)
+
+    def evidence(self, rollout: str) -> dict[str, bytes]:
+        """Return the evidence of a rollout by replica."""
+        return self.catalogue.evidence.read(rollout)
+
+    def put_baseline(self, adapter: str, replica: str, document: bytes) -> None:
+        """Replace a replica's rolling histograms of an adapter's `stable`; watchers are not told."""
+        self.catalogue.evidence.put_baseline(adapter, replica, document)
+
+    def baselines(self, adapter: str) -> dict[str, bytes]:
+        """Return the rolling histograms of an adapter's `stable` by replica."""
+        return self.catalogue.evidence.baselines(adapter)
+
+    def append_feedback(self, adapter: str, replica: str, lines: bytes) -> None:
+        """Append whole lines to a replica's feedback of today."""
+        self.catalogue.evidence.append_feedback(adapter, replica, lines)
+
+    def record_engine_death(self, replica: str, at: float, names: Sequence[str]) -> bool:
+        """Record which versions (`support@3`) an engine was busy with when it died; False if it is known."""
+        return self.catalogue.deaths.add(replica, at, names)
+
+    def engine_deaths(self, name: str, since: float = 0.0) -> int:
+        """Return at how many engine deaths from `since` (UNIX seconds) on a version was in flight."""
+        return self.catalogue.deaths.count(name, since)
+
     def beat(self, heartbeat: Heartbeat) -> None:
         """Say that a replica lives and what it holds."""
         self.catalogue.replicas.beat(heartbeat)
@@ -311,20 +345,3 @@ class Registry:
         if len(found) != 32:
             raise CorruptStore(str(path), f"holds {len(found)} bytes, not 32", "remove it to make a new one")
         return found
-
-    def _verify(self, adapter: str, number: int) -> VerifyResult:
-        try:
-            version = self.catalogue.versions.read(adapter, number)
-            problem = self.catalogue.versions.problem(version) or self._contradiction(version)
-        except CorruptStore as error:
-            problem = str(error)
-        if problem is not None:
-            self.quarantine(adapter, number, problem, who="verify")
-        return VerifyResult(f"{adapter}@{number}", problem is None, problem)
-
-    def _contradiction(self, version: Version) -> str | None:
-        """Tell a version whose folder was replaced as a whole: the alias logs remember its digest."""
-        for move in history.history(self.catalogue, version.adapter):
-            if move.version == version.number and move.digest not in {None, version.digest}:
-                return f"{move.alias} was pointed to {move.digest}, the folder holds {version.digest}"
-        return None

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from registry.errors import NotFound, Quarantined
 from registry.names import CANARY, STABLE, ModelRef
-from registry.records import Version
+from registry.records import RolloutEntry, Version
 
 _LISTED = 20
 
@@ -21,7 +21,8 @@ _LISTED = 20
 class AdapterView:
     """One adapter: its live versions, present aliases, quarantine reasons, and which versions are proved.
 
-    A live version whose manifest cannot be read is in `quarantined` and not in `versions`.
+    A live version whose manifest cannot be read is in `quarantined` and not in `versions`. `rollout` is the
+    present entry of the open rollout, if one is open; it alone decides what `stable` and `canary` are.
     """
 
     name: str
@@ -29,6 +30,7 @@ class AdapterView:
     aliases: Mapping[str, int]
     quarantined: Mapping[int, str]
     proved: frozenset[int]
+    rollout: RolloutEntry | None = None
 
     def resolve(self, ref: ModelRef) -> Version:
         """Return the version that `ref`, a name of this adapter, means now.
@@ -38,8 +40,8 @@ class AdapterView:
         number = ref.version
         if number is None:
             alias = ref.alias or STABLE
-            number = self.aliases.get(alias)
-            if number is None:
+            number = self._pointed(alias)
+            if not number:
                 raise self._no_alias(ref, alias)
         reason = self.quarantined.get(number)
         if reason is not None:
@@ -49,6 +51,13 @@ class AdapterView:
         if version is None:
             raise self.no_version(number, str(ref))
         return version
+
+    def _pointed(self, alias: str) -> int | None:
+        if self.rollout is not None and alias == STABLE:
+            return self.rollout.serving
+        if self.rollout is not None and alias == CANARY:
+            return self.rollout.canary
+        return self.aliases.get(alias)
 
     def no_version(self, number: int, subject: str = "") -> NotFound:
         """Return the error that version `number` does not exist."""

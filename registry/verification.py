@@ -1,0 +1,73 @@
+"""Verification: whether a version's files are still what was published.
+
+Owns what follows when they are not: the version goes into quarantine and is served no more.
+"""
+
+from __future__ import annotations
+
+from registry import history
+from registry.catalogue import Catalogue
+from registry.errors import CorruptStore, InvalidAdapter, Quarantined
+from registry.records import VerifyResult, Version
+
+
+def quarantine(catalogue: Catalogue, adapter: str, number: int, reason: str, *, who: str) -> None:
+    """Forbid that a live version is served; the first reason stays.
+
+    Raises: NotFound.
+    """
+    catalogue.require(adapter)
+    if number not in catalogue.live(adapter):
+        catalogue.require_version(adapter, number)
+    catalogue.quarantine.put(adapter, number, reason, who)
+    catalogue.mark(adapter)
+
+
+def verify(catalogue: Catalogue, adapter: str | None, number: int | None) -> list[VerifyResult]:
+    """Hash live versions again and quarantine those that are not as published.
+
+    Raises: NotFound.
+    """
+    names = catalogue.names() if adapter is None else [catalogue.require(adapter)]
+    found: list[VerifyResult] = []
+    for name in names:
+        if number is not None and number not in catalogue.live(name):
+            catalogue.require_version(name, number)
+        numbers = catalogue.live(name) if number is None else [number]
+        found.extend(_verify(catalogue, name, each) for each in numbers)
+    return found
+
+
+def verify_version(catalogue: Catalogue, version: Version) -> None:
+    """Hash a version again before it is loaded.
+
+    Raises: Quarantined: it was quarantined before; InvalidAdapter: its files are not as published (reason
+    `digest`), and it is in quarantine now.
+    """
+    order = catalogue.quarantine.read(version.adapter, version.number)
+    if order is not None:
+        raise Quarantined(version.name, f"is quarantined ({order.reason})", "choose another version")
+    problem = catalogue.versions.problem(version)
+    if problem is not None:
+        quarantine(catalogue, version.adapter, version.number, problem, who="verify")
+        remedy = "register the adapter again from where it was trained"
+        raise InvalidAdapter(version.name, problem, remedy, reason="digest")
+
+
+def _verify(catalogue: Catalogue, adapter: str, number: int) -> VerifyResult:
+    try:
+        version = catalogue.versions.read(adapter, number)
+        problem = catalogue.versions.problem(version) or _contradiction(catalogue, version)
+    except CorruptStore as error:
+        problem = str(error)
+    if problem is not None:
+        quarantine(catalogue, adapter, number, problem, who="verify")
+    return VerifyResult(f"{adapter}@{number}", problem is None, problem)
+
+
+def _contradiction(catalogue: Catalogue, version: Version) -> str | None:
+    """Tell a version whose folder was replaced as a whole: the alias logs remember its digest."""
+    for move in history.history(catalogue, version.adapter):
+        if move.version == version.number and move.digest not in {None, version.digest}:
+            return f"{move.alias} was pointed to {move.digest}, the folder holds {version.digest}"
+    return None
