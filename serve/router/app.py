@@ -21,6 +21,7 @@ from registry.errors import UsageError, WardrobeError
 from registry.keys import Scope as KeyScope
 from serve.engine.interface import Engine
 from serve.errors import Busy, MethodNotAllowed, RouteNotFound
+from serve.rollout.inner import InnerClient
 from serve.router.auth import authorize
 from serve.router.body import SERVER_PATH_FIELDS, TRANSFER_FIELDS
 from serve.router.inference import Inference
@@ -164,6 +165,7 @@ class Router:
         try:
             engine = self._engine_factory(scope)
             runtime = await asyncio.to_thread(Runtime.build, self._settings, engine)
+            runtime.ask = InnerClient(self.app, scope.get("app")).post
             await self._open(runtime)
         except Exception as error:  # noqa: BLE001 - the server ends on it, and says what it was
             _log.error("the router cannot start: %s", error, exc_info=not isinstance(error, WardrobeError))

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from serve.router.assignment import Arm
 from serve.router.exposition import counter, gauge, histogram
@@ -27,6 +29,16 @@ LOAD_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 OTHER = "other"
 MAX_VERSIONS = 200
+
+
+class Reason(StrEnum):
+    """Why a request was sent where it was: a closed set of metric labels."""
+
+    WEIGHT = "weight"  # the rollout's split, or stable alone where none is open
+    LISTED = "listed"  # the rollout's allow or deny list
+    PINNED = "pinned"  # an explicit reference
+    FALLBACK = "fallback"  # the canary failed it
+    SHADOW = "shadow"  # a copy
 
 
 class Histogram:
@@ -135,12 +147,14 @@ class Metrics:
     draining: Callable[[], bool] = bool
     max_versions: int = MAX_VERSIONS
     rejections: Counter[str] = field(default_factory=Counter)
+    retries: Counter[tuple[str, str]] = field(default_factory=Counter)
     loads: Counter[tuple[str, str]] = field(default_factory=Counter)
     load_seconds: dict[tuple[str, str], Histogram] = field(default_factory=dict)
     evictions: int = 0
     overflows: int = 0
     _series: OrderedDict[tuple[str, str, Arm], Series] = field(default_factory=OrderedDict)
     _inflight: dict[tuple[str, Arm], Level] = field(default_factory=dict)
+    _decisions: dict[tuple[str, Arm, Reason], Level] = field(default_factory=dict)
     _protected: frozenset[tuple[str, str]] = frozenset()
 
     def bind(self, adapter: str, version: str, arm: Arm) -> Series:
@@ -157,18 +171,24 @@ class Metrics:
         self._series.move_to_end(key)
         return series
 
+    def decisions(self, adapter: str, arm: Arm, reason: Reason) -> Level:
+        """Return the counter of the requests that were sent to an adapter's arm for a reason."""
+        return self._decisions.setdefault((adapter, arm, reason), Level())
+
     def protect(self, versions: Iterable[tuple[str, str]]) -> None:
         """Name the (adapter, version) pairs that always keep their own series."""
         self._protected = frozenset(versions)
 
     def forget(self, known: Callable[[str, str], bool]) -> None:
-        """Drop the series of versions that are no longer registered."""
-        gone = [key for key in self._series if key[2] is not Arm.BASE and not known(key[0], key[1])]
+        """Drop the series of versions that are no longer registered; of the base, ask for version 0."""
+        gone = [key for key in self._series if not known(key[0], key[1])]
         for key in gone:
             del self._series[key]
         names = {key[0] for key in self._series}
         for level in [key for key, one in self._inflight.items() if key[0] not in names and not one.value]:
             del self._inflight[level]
+        for decision in [key for key in self._decisions if key[0] not in names]:
+            del self._decisions[decision]
 
     def count_load(self, outcome: str, reason: str, tier: str, seconds: float) -> None:
         """Count one attempt to load a version."""
@@ -209,6 +229,15 @@ class Metrics:
             ((adapter, arm.value), level.value) for (adapter, arm), level in list(self._inflight.items())
         ]
         yield gauge("wardrobe_inference_inflight", "Requests in flight.", ("adapter", "arm"), levels)
+        decided = [
+            ((adapter, arm.value, reason.value), level.value)
+            for (adapter, arm, reason), level in list(self._decisions.items())
+        ]
+        text = "Requests by where they were sent and why."
+        yield counter("wardrobe_route_decisions", text, ("adapter", "arm", "reason"), decided)
+        retried = [(key, n) for key, n in sorted(self.retries.items())]
+        text = "Requests that the canary failed before its first byte, by how stable's answer ended."
+        yield counter("wardrobe_upstream_retries", text, ("reason", "outcome"), retried)
         yield from self._loads()
         rejected = [((reason,), n) for reason, n in sorted(self.rejections.items())]
         yield counter("wardrobe_rejections", "Requests refused by the router.", ("reason",), rejected)
@@ -243,10 +272,16 @@ class Metrics:
         yield gauge("wardrobe_adapter_slots", "Versions that fit, and that are there.", labels, rows)
 
 
-def register(metrics: Metrics, registry: CollectorRegistry) -> Callable[[], None]:
-    """Expose `metrics` on `registry`; return what takes them off again."""
-    registry.register(metrics)
-    return lambda: registry.unregister(metrics)
+def register(collectors: Sequence[Collector], registry: CollectorRegistry) -> Callable[[], None]:
+    """Expose `collectors` on `registry`; return what takes them off again."""
+    for collector in collectors:
+        registry.register(collector)
+
+    def unregister() -> None:
+        for collector in collectors:
+            registry.unregister(collector)
+
+    return unregister
 
 
 _LABELS = ("adapter", "version", "arm")

@@ -9,6 +9,7 @@ is remembered for a while.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -27,7 +28,8 @@ LONGEST_RETRY_SECONDS = 300.0
 class Slot:
     """One version's place: `ready` means loaded and proved.
 
-    `in_use` counts requests to their stream's end; `waiting` those that wait for the load.
+    `in_use` counts requests to their stream's end, the last of which ended at `released`; `waiting` those
+    that wait for the load.
     """
 
     version: Version
@@ -35,6 +37,7 @@ class Slot:
     in_use: int = 0
     waiting: int = 0
     last_used: float = 0.0
+    released: float = -math.inf
     pinned: bool = False
     evicted: bool = False
     attempts: int = 0
@@ -101,8 +104,26 @@ class Residency:
     def release(self, slot: Slot) -> None:
         """End one use of a version."""
         slot.in_use -= 1
+        slot.released = self.clock()
         if self._waiting and not slot.in_use:
             self._freed.set()
+
+    def at_work(self, since: float) -> tuple[str, ...]:
+        """Return the names in use or loading now, or in use after `since` (this residency's clock)."""
+        return tuple(
+            sorted(
+                name
+                for name, slot in self._slots.items()
+                if slot.in_use or slot.task is not None or slot.released >= since
+            )
+        )
+
+    def failure(self, name: str) -> tuple[str, int]:
+        """Return why a version could not be loaded here when it was last tried, and how often it was."""
+        slot = self._slots.get(name)
+        if slot is None or slot.failure is None:
+            return "", 0
+        return str(slot.failure), slot.attempts
 
     async def load(self, slot: Slot) -> None:
         """Have the version ready without using it.

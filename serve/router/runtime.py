@@ -26,6 +26,9 @@ from registry.view import View
 from registry.watcher import Watcher
 from serve.engine.interface import Engine
 from serve.errors import Busy, EngineDead
+from serve.rollout.controller import Controller, Local
+from serve.rollout.golden import Ask
+from serve.rollout.keeper import Keeper
 from serve.router import metrics as counters
 from serve.router.proof import Prover
 from serve.router.residency import Residency, Slot
@@ -35,6 +38,8 @@ from serve.settings import RequestLimits, ServeSettings
 
 HEARTBEAT_SECONDS = 2.0
 KEYS_SECONDS = 0.5
+DYING_SECONDS = 1.5
+"""What was in use this long before an engine's death was noticed counts as in use at it."""
 SECRET = "response-id"  # noqa: S105 - the name of the key, not the key
 
 _log = logging.getLogger("wardrobe.router")
@@ -53,6 +58,8 @@ class Runtime:
     metrics: counters.Metrics
     residency: Residency
     targets: Targets
+    keeper: Keeper
+    ask: Ask | None = None
     draining: bool = False
     preloaded: bool = False
     began: float = field(default_factory=time.time)
@@ -60,6 +67,7 @@ class Runtime:
     _unregister: Callable[[], None] = lambda: None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _seen: View | None = None
+    _controller: Controller | None = None
 
     @classmethod
     def build(cls, settings: ServeSettings, engine: Engine) -> Runtime:
@@ -82,7 +90,8 @@ class Runtime:
         targets = Targets(engine.base_name, base.fingerprint, metrics, residency.slot, frozenset({base.name}))
         ids = IdIssuer(registry.secret(SECRET))
         keys = KeyRing(settings.root)
-        return cls(settings, registry, engine, watcher, keys, ids, metrics, residency, targets)
+        keeper = Keeper(registry, replica)
+        return cls(settings, registry, engine, watcher, keys, ids, metrics, residency, targets, keeper)
 
     @property
     def limits(self) -> RequestLimits:
@@ -126,7 +135,8 @@ class Runtime:
         loop = asyncio.get_running_loop()
         self.metrics.residency = self._residency
         self.metrics.draining = lambda: self.draining
-        self._unregister = counters.register(self.metrics, registry)
+        controller = self._controller = self._build_controller()
+        self._unregister = counters.register((self.metrics, controller.metrics), registry)
         self.watcher.subscribe(lambda _: self._notice(loop))
         self.watcher.start()
         await self._beat()
@@ -136,6 +146,7 @@ class Runtime:
         self.preloaded = True
         self._tasks.append(asyncio.create_task(self._follow(), name="follow the view"))
         self._tasks.append(asyncio.create_task(self._renew_keys(), name="renew keys"))
+        self._tasks.append(asyncio.create_task(controller.run(), name="decide rollouts"))
         await self._beat()
 
     async def stop(self) -> None:
@@ -146,9 +157,34 @@ class Runtime:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if tasks:
+            await self._close_rollouts()
             self._unregister()
             await asyncio.to_thread(self.watcher.stop)
             await asyncio.to_thread(self.registry.remove_replica, self.replica)
+
+    async def _close_rollouts(self) -> None:
+        """Write what the last requests showed, and what an engine that died had in use."""
+        try:
+            if self._controller is not None:
+                await self._controller.mourn()
+            await self.keeper.keep()
+        except WardrobeError as error:
+            _log.warning("the rollouts' last evidence was not written: %s", error)
+
+    def _build_controller(self) -> Controller:
+        local = Local(
+            replica=self.replica,
+            require_proof=self.settings.residency.require_proof,
+            alive=self.engine.alive,
+            failure=self.residency.failure,
+            inflight=lambda: self.residency.at_work(time.monotonic() - DYING_SECONDS),
+            ask=self._ask,
+        )
+        return Controller(self.registry, self.watcher, self.keeper, local)
+
+    async def _ask(self, path: str, body: bytes) -> tuple[int, bytes]:
+        assert self.ask is not None, "set by the router before the start"
+        return await self.ask(path, body)
 
     async def _preload(self) -> None:
         for slot in self._apply(self.watcher.view):
@@ -182,12 +218,13 @@ class Runtime:
 
     def _apply(self, view: View) -> list[Slot]:
         """Pin what is to stay, and return the pinned versions that were never loaded here."""
-        stables = [one for one in _stables(view) if not _is_gone(view, one)][: self.engine.capacity]
-        slots = [self.residency.slot(one) for one in stables]
+        pinned = [one for one in (*_rolling(view), *_stables(view)) if not _is_gone(view, one)]
+        slots = [self.residency.slot(one) for one in _distinct(pinned)[: self.engine.capacity]]
         if view is not self._seen:
             self._seen = view
             self.residency.pin(slot.name for slot in slots)
-            self.metrics.protect((one.adapter, str(one.number)) for one in _stables(view))
+            kept = (*_rolling(view), *_stables(view))
+            self.metrics.protect((one.adapter, str(one.number)) for one in kept)
             self.metrics.forget(lambda adapter, number: _is_known(view, adapter, number))
         return [slot for slot in slots if not slot.ready and not slot.evicted]
 
@@ -228,10 +265,24 @@ class Runtime:
 def _stables(view: View) -> list[Version]:
     found = []
     for _, adapter in sorted(view.adapters.items()):
-        number = adapter.aliases.get("stable")
+        number = adapter.rollout.serving if adapter.rollout else adapter.aliases.get("stable")
         if number is not None and number in adapter.versions:
             found.append(adapter.versions[number])
     return found
+
+
+def _rolling(view: View) -> list[Version]:
+    """Return both versions of every open rollout: they stay loaded until it is closed."""
+    found = []
+    for _, adapter in sorted(view.adapters.items()):
+        if adapter.rollout is not None:
+            numbers = (adapter.rollout.stable, adapter.rollout.canary)
+            found.extend(adapter.versions[number] for number in numbers if number in adapter.versions)
+    return found
+
+
+def _distinct(versions: list[Version]) -> list[Version]:
+    return list({version.name: version for version in versions}.values())
 
 
 def _is_gone(view: View, one: Version) -> bool:
