@@ -21,7 +21,8 @@ class Check:
 
     `log_e` is the natural logarithm of the e-value, against -ln(`alpha`); `stable` and `canary` are the
     compared values (rate, mean score …) or None; `needed` is how many canary units more would let it
-    speak (0: it speaks; never infinite); `sentence` tells it with its numbers.
+    speak (0: it speaks; never infinite); `sentence` tells it with its numbers. Of a metric that is not
+    `required` (fewer than half of the units give it a value) "insufficient" blocks nothing; its alarms count.
     """
 
     metric: str
@@ -32,11 +33,15 @@ class Check:
     stable: float | None = None
     canary: float | None = None
     needed: int = 0
+    required: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """Whether the last step may promote: `how` is `certificate`, `bound`, `no_harm` or ''."""
+    """Whether the last step may promote: `how` is `certificate`, `bound`, `no_harm` or ''.
+
+    For `no_harm` the units are there and nothing is suspicious; the seconds are for whoever has a clock.
+    """
 
     reached: bool
     how: str
@@ -54,7 +59,9 @@ class Judgement:
 
     @property
     def worst(self) -> Verdict:
-        """Return the gravest verdict of the metrics: fail, suspicious, insufficient, pass."""
+        """Return the gravest verdict: fail, suspicious, insufficient (of required metrics), pass."""
         order = (Verdict.HARM, Verdict.SUSPICIOUS, Verdict.INSUFFICIENT, Verdict.PASS)
-        found = {check.verdict for check in self.checks}
+        found = {
+            one.verdict for one in self.checks if one.required or one.verdict is not Verdict.INSUFFICIENT
+        }
         return next((verdict for verdict in order if verdict in found), Verdict.INSUFFICIENT)
