@@ -273,7 +273,7 @@ def _stables(view: View) -> list[Version]:
 
 def _rolling(view: View) -> list[Version]:
     """Return both versions of every open rollout: they stay loaded until it is closed."""
-    found = []
+    found: list[Version] = []
     for _, adapter in sorted(view.adapters.items()):
         if adapter.rollout is not None:
             numbers = (adapter.rollout.stable, adapter.rollout.canary)
