@@ -26,6 +26,7 @@ IMBALANCE = "imbalance"
 STALE = "stale"
 SUSPICIOUS = "suspicious"
 PRELOAD = "preload"
+NO_HARM = "no_harm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,12 +180,12 @@ class _Proposal:
         step = self.policy.steps[self.entry.step]
         age, units = self._age(self.entry.step_since), self.now.evidence.step_units
         last = self.entry.step == len(self.policy.steps) - 1
-        certificate = self.now.judgement.certificate
         if units >= step.min_units and age >= step.min_seconds:
             if not last:
                 sentence = f"{units} canary units in {age:.0f} s at {step.weight / 100:g} % showed no harm"
                 return self._event(Occasion.ADVANCE, "advance", sentence, self._all_facts())
-            if certificate.reached:
+            certificate = self.now.judgement.certificate
+            if self._certified(age):
                 return self._event(Occasion.PROMOTE, certificate.how, certificate.sentence, self._all_facts())
         if age >= step.max_seconds:
             return self._event(Occasion.HOLD, INSUFFICIENT, self._lacking(units), self._all_facts())
@@ -238,8 +239,15 @@ class _Proposal:
             step = self.policy.steps[self.entry.step]
             last = self.entry.step == len(self.policy.steps) - 1
             enough = self.now.evidence.step_units >= step.min_units
-            return enough and (not last or self.now.judgement.certificate.reached)
+            return enough and (not last or self._certified(self._age(self.entry.step_since)))
         return False
+
+    def _certified(self, age_seconds: float) -> bool:
+        """Return whether the last step may promote; silence of a metric is enough only for `no_harm`."""
+        judgement = self.now.judgement
+        if judgement.certificate.how == NO_HARM:
+            return age_seconds >= self.policy.promotion.no_harm_seconds
+        return judgement.certificate.reached and judgement.worst is Verdict.PASS
 
     def _suspicious(self) -> Check | None:
         checks = self.now.judgement.checks

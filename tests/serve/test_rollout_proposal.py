@@ -10,7 +10,7 @@ import pytest
 from registry.records import RolloutEntry
 from serve.rollout.evidence import Baseline, Evidence
 from serve.rollout.judgement import Certificate, Check, Judgement, Verdict
-from serve.rollout.policy import Policy, Shadow
+from serve.rollout.policy import Policy, Promotion, Shadow
 from serve.rollout.proposal import Gate, Health, Situation, propose
 from serve.rollout.states import Event, Occasion
 from tests.fakes.rollouts import POLICY, make_entry
@@ -108,6 +108,23 @@ def test_the_last_step_promotes_only_with_a_certificate() -> None:
     certified = due(make_entry(**LAST), judgement=judgement(certificate=CERTIFIED))
     assert told(certified) == ("promote", "certificate")
     assert told(due(make_entry(), judgement=judgement(certificate=CERTIFIED))) == ("advance", "advance")
+
+
+def test_a_certificate_waits_for_metrics_that_cannot_speak_yet() -> None:
+    silent = replace(WELL, metric="per_token", verdict=Verdict.INSUFFICIENT, needed=9)
+    assert due(make_entry(**LAST), judgement=judgement(WELL, silent, certificate=CERTIFIED)) is None
+    optional = replace(silent, required=False)
+    event = due(make_entry(**LAST), judgement=judgement(WELL, optional, certificate=CERTIFIED))
+    assert told(event) == ("promote", "certificate")
+
+
+def test_no_harm_found_promotes_after_its_seconds_where_the_policy_says_so() -> None:
+    promotion = Promotion(no_harm_units=30, no_harm_seconds=60)
+    policy = POLICY.model_copy(update={"promotion": promotion})
+    calm = judgement(certificate=Certificate(reached=True, how="no_harm", sentence="no harm"))
+    entry = make_entry(policy, **LAST)
+    assert due(entry, 1_059.0, policy, judgement=calm) is None
+    assert told(due(entry, 1_060.0, policy, judgement=calm)) == ("promote", "no_harm")
 
 
 def test_preloading_waits_for_the_gate_then_freezes_then_loads() -> None:
