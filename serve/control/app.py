@@ -11,6 +11,7 @@ from serve.control.adapters import adapters
 from serve.control.caller import Control
 from serve.control.guard import Guard, add_handlers
 from serve.control.operations import operations
+from serve.control.rollouts import alerts, rollouts
 from serve.control.state import ControlState
 
 PREFIX = "/admin/v1"
@@ -35,5 +36,7 @@ def build_control(registry: Registry, state: ControlState) -> FastAPI:
     add_handlers(app)
     app.include_router(adapters, prefix=PREFIX)
     app.include_router(operations, prefix=PREFIX)
+    app.include_router(rollouts, prefix=PREFIX)
+    app.include_router(alerts, prefix=PREFIX)
     app.add_middleware(Guard)
     return app

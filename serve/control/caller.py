@@ -18,6 +18,7 @@ from registry.errors import Denied, WardrobeError
 from registry.local import LocalDesk
 from registry.store import Registry
 from serve.control.state import ControlState
+from serve.rollout.webhooks import Notifier
 
 _log = logging.getLogger("wardrobe.control")
 
@@ -34,6 +35,7 @@ class Control:
     def __init__(self, registry: Registry, state: ControlState) -> None:
         self.registry = registry
         self.state = state
+        self.notifier = Notifier()
         self._threads: anyio.CapacityLimiter | None = None
 
     async def run(self, call: Callable[[], _Answer]) -> _Answer:
@@ -57,9 +59,13 @@ class Caller:
 
     async def write(self, change: Callable[[LocalDesk], _Answer]) -> _Answer:
         """Make a change; when this returns, this process routes by it."""
+        return await self.apply(lambda: change(self._desk))
+
+    async def apply(self, change: Callable[[], _Answer]) -> _Answer:
+        """Make a change that is no desk's of adapters; when this returns, this process routes by it."""
 
         def change_and_refresh() -> _Answer:
-            answer = change(self._desk)
+            answer = change()
             try:
                 self.control.state.watcher.refresh()
             except WardrobeError as error:

@@ -1,0 +1,230 @@
+"""`wardrobe rollout …`: start, watch, steer and explain rollouts, on the root or over HTTP.
+
+Light at the top: numpy and the statistics are imported only by commands that judge. `simulate` is
+loaded when it is called.
+"""
+
+from __future__ import annotations
+
+import time
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from registry.cli import output
+from registry.cli.session import Session, common_options, pass_session, user_name
+from registry.names import check_adapter_name, parse_version
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from serve.rollout.desk import RolloutDesk
+    from serve.rollout.documents import RolloutStatus, StartRequest
+
+_why = click.option("--why", default="", metavar="TEXT", help="Kept in the rollout's log.")
+
+
+class _Lazy(click.Command):
+    """Stands in for a command whose module is imported when it is called."""
+
+    def __init__(self, name: str, target: str, short_help: str) -> None:
+        super().__init__(name, short_help=short_help)
+        self._target = target
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Import the command and let it parse its own arguments."""
+        module, attribute = self._target.split(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command.make_context(info_name, args, parent, **extra)
+
+
+@click.group(short_help="Move stable to another version by canary, with automatic rollback.")
+def rollout() -> None:
+    """Move `stable` from one version to another by canary.
+
+    A share of the traffic meets the new version; it grows while no harm is found, and the rollout takes
+    itself back when harm is. Servers decide by themselves; these commands start, watch and steer.
+    """
+
+
+@rollout.command(short_help="Begin a rollout of a version.")
+@click.argument("name", metavar="NAME@N")
+@click.option(
+    "--policy", default="default", metavar="FILE|PRESET", help="default, fast, low-traffic, or YAML."
+)
+@click.option("--force", is_flag=True, help="Also a version that was rolled back lately; this is recorded.")
+@click.option("--note", default="", metavar="TEXT", help="Kept in the rollout's log.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
+@common_options
+@pass_session
+def start(session: Session, name: str, policy: str, force: bool, note: str, dry_run: bool) -> None:
+    """Begin a rollout of NAME@N against NAME's stable version (the base model where there is none).
+
+    A rollout of NAME that is still open ends as superseded. Once a server runs, it loads both versions,
+    proves them, and begins to send the canary its share.
+    """
+    from serve.rollout import pages
+    from serve.rollout.documents import StartRequest
+    from serve.rollout.presets import load_policy
+
+    adapter, number = parse_version(name)
+    request = StartRequest(version=number, policy=load_policy(policy), force=force, note=note)
+    if dry_run:
+        plan = _desk(session).plan(adapter, request)
+        output.print_json(plan) if session.as_json else pages.print_plan(plan)
+        return
+    _start(session, adapter, request)
+
+
+def _start(session: Session, adapter: str, request: StartRequest) -> None:
+    started = _desk(session).start(adapter, request)
+    for warning in started.warnings:
+        output.print_warning(warning)
+    if session.as_json:
+        output.print_json(started)
+        return
+    if started.superseded is not None:
+        output.print_line(f"{started.superseded}: its rollout was superseded")
+    status = started.status
+    forced = " (forced)" if status.forced else ""
+    output.print_line(f"{status.canary}: rollout {status.rollout} against {status.stable} has begun{forced}")
+    output.print_line(f"policy {status.policy}; watch it: wardrobe rollout status {adapter} --watch")
+
+
+@rollout.command(short_help="Show a rollout: state, arms, verdicts, what is missing.")
+@click.argument("name", metavar="NAME")
+@click.option("--watch", is_flag=True, help="Go on showing it until it is over.")
+@click.option(
+    "--every", "seconds", default=1.0, type=click.FloatRange(min=0.1), help="Seconds, with --watch."
+)
+@common_options
+@pass_session
+def status(session: Session, name: str, watch: bool, seconds: float) -> None:
+    """Show NAME's last rollout: where it stands, both arms, every verdict, and what it waits for.
+
+    With --watch the picture follows until the rollout is over; exit 1 when it was rolled back, 130 on
+    Ctrl-C. Into a pipe, or with --json, one line is written per change.
+    """
+    from serve.rollout import pages
+
+    desk = _desk(session)
+    adapter = check_adapter_name(name)
+    if watch:
+        from serve.rollout.watch import watch as follow
+
+        follow(lambda: desk.status(adapter), seconds, as_json=session.as_json, sleep=time.sleep)
+        return
+    found = desk.status(adapter)
+    output.print_json(found) if session.as_json else pages.print_status(found)
+
+
+@rollout.command("list")
+@common_options
+@pass_session
+def list_(session: Session) -> None:
+    """List the last rollout of every adapter that had one."""
+    from serve.rollout import pages
+
+    found = _desk(session).list().rollouts
+    output.print_json(found) if session.as_json else pages.print_list(found)
+
+
+@rollout.command()
+@click.argument("name", metavar="NAME")
+@_why
+@common_options
+@pass_session
+def pause(session: Session, name: str, why: str) -> None:
+    """Freeze the canary's weight; alarms stay armed and still roll it back."""
+    _moved(session, _desk(session).pause(name, why), "paused")
+
+
+@rollout.command()
+@click.argument("name", metavar="NAME")
+@_why
+@common_options
+@pass_session
+def resume(session: Session, name: str, why: str) -> None:
+    """Go on where the rollout was paused."""
+    _moved(session, _desk(session).resume(name, why), "resumed")
+
+
+@rollout.command()
+@click.argument("name", metavar="NAME")
+@_why
+@common_options
+@pass_session
+def promote(session: Session, name: str, why: str) -> None:
+    """Make the canary the stable version now, whatever the evidence says."""
+    _moved(session, _desk(session).promote(name, why), "promoted")
+
+
+@rollout.command()
+@click.argument("name", metavar="NAME")
+@_why
+@common_options
+@pass_session
+def abort(session: Session, name: str, why: str) -> None:
+    """Send all traffic to the stable version, at once and for good."""
+    _moved(session, _desk(session).abort(name, why), "aborted")
+
+
+@rollout.command(short_help="Tell every decision of the last rollout, with its numbers.")
+@click.argument("name", metavar="NAME")
+@common_options
+@pass_session
+def explain(session: Session, name: str) -> None:
+    """Tell every decision of NAME's last rollout in sentences: who, when, why, on what numbers."""
+    _show(session, _desk(session).explain(name), "print_explanation")
+
+
+@rollout.command(short_help="Show who moved what, when and why, in all rollouts.")
+@click.argument("name", metavar="NAME")
+@common_options
+@pass_session
+def history(session: Session, name: str) -> None:
+    """Show every decision of all rollouts of NAME: who moved what, when and why."""
+    _show(session, _desk(session).history(name), "print_history")
+
+
+rollout.add_command(
+    _Lazy(
+        "simulate",
+        "serve.rollout.simulation.cli:simulate",
+        "Play a policy against traffic, beside other tools' rules.",
+    )
+)
+
+
+def _show(session: Session, document: BaseModel, page: str) -> None:
+    from serve.rollout import pages
+
+    if session.as_json:
+        output.print_json(document)
+    else:
+        getattr(pages, page)(document)
+
+
+def _moved(session: Session, status: RolloutStatus, verb: str) -> None:
+    if session.as_json:
+        output.print_json(status)
+        return
+    share = f"{status.weight / 100:g}%"
+    output.print_line(f"{status.canary}: {verb}; {status.state}, {share} of the traffic meets it")
+
+
+def _desk(session: Session) -> RolloutDesk:
+    """Open the root, or the server at --url; where the root is, webhooks are told before the command ends."""
+    from serve.rollout.desk import LocalRollouts, RemoteRollouts
+
+    if session.url is not None:
+        return RemoteRollouts(session.client())
+    from serve.rollout.webhooks import Notifier
+
+    notifier = Notifier()
+    click.get_current_context().call_on_close(notifier.close)
+    return LocalRollouts(session.registry(), who=user_name(), notify=notifier.notify)

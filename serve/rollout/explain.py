@@ -1,0 +1,116 @@
+"""Why a rollout went as it did: every entry of its log as a document, and in sentences with its numbers.
+
+Pure functions of log entries; the log itself is the registry's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from pydantic import JsonValue
+
+from registry.records import RolloutEntry
+from serve.rollout.documents import DecisionDocument, ExplainDocument, RolloutHistory
+
+BASE = "base"
+"""What stands for the control of an adapter that has no stable version yet."""
+
+_MAX_DEPTH = 2
+_FULL = 100
+
+
+def version_name(adapter: str, number: int) -> str:
+    """Return `NAME@N`, or `base` for 0."""
+    return f"{adapter}@{number}" if number else BASE
+
+
+def share(weight: int) -> str:
+    """Return basis points as percent."""
+    return f"{weight / _FULL:g}%"
+
+
+def decisions(log: Sequence[RolloutEntry]) -> list[DecisionDocument]:
+    """Return each entry as a document; `previous` is the state before it, '' where a rollout begins."""
+    before: RolloutEntry | None = None
+    found = []
+    for entry in log:
+        same = before is not None and before.rollout == entry.rollout
+        found.append(_decision(entry, before.state if same and before is not None else ""))
+        before = entry
+    return found
+
+
+def explained(log: Sequence[RolloutEntry], rollout: str) -> ExplainDocument:
+    """Return every decision of one rollout; `log` is the adapter's and holds at least one entry of it."""
+    found = [entry for entry in log if entry.rollout == rollout]
+    last = found[-1]
+    return ExplainDocument(
+        adapter=last.adapter,
+        rollout=rollout,
+        stable=version_name(last.adapter, last.stable),
+        canary=version_name(last.adapter, last.canary),
+        decisions=decisions(found),
+    )
+
+
+def history(adapter: str, log: Sequence[RolloutEntry]) -> RolloutHistory:
+    """Return every decision of every rollout of one adapter."""
+    return RolloutHistory(adapter=adapter, decisions=decisions(log))
+
+
+def moved(decision: DecisionDocument) -> str:
+    """Return what a decision did, in a few words: `ramping → hold at 5%`."""
+    way = decision.state
+    if decision.previous and decision.previous != decision.state:
+        way = f"{decision.previous} → {decision.state}"
+    return f"{way} at {share(decision.weight)}"
+
+
+def told(decision: DecisionDocument) -> str:
+    """Return a decision in a line: what, why, and `forced` where a person overrode a refusal."""
+    reason = f" ({decision.reason})" if decision.reason not in {"", decision.event} else ""
+    sentence = f": {decision.sentence}" if decision.sentence else ""
+    forced = " (forced)" if decision.forced and decision.event == "start" else ""
+    return f"{decision.event}{reason}{forced}, {moved(decision)}{sentence}"
+
+
+def numbers(facts: Mapping[str, JsonValue]) -> Iterator[str]:
+    """Yield the facts of a decision as `name value`, nested names joined by a dot."""
+    yield from _flat(facts, "", 0)
+
+
+def _flat(facts: Mapping[str, JsonValue], prefix: str, depth: int) -> Iterator[str]:
+    for name, value in facts.items():
+        if isinstance(value, dict) and depth < _MAX_DEPTH:
+            yield from _flat(value, f"{prefix}{name}.", depth + 1)
+        elif isinstance(value, float):
+            yield f"{prefix}{name} {value:.4g}"
+        elif isinstance(value, list):
+            yield f"{prefix}{name} {' '.join(_short(item) for item in value) or '-'}"
+        else:
+            yield f"{prefix}{name} {value}"
+
+
+def _short(value: JsonValue) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _decision(entry: RolloutEntry, previous: str) -> DecisionDocument:
+    return DecisionDocument(
+        adapter=entry.adapter,
+        rollout=entry.rollout,
+        seq=entry.seq,
+        at=entry.at,
+        who=entry.who,
+        event=entry.event,
+        state=entry.state,
+        previous=previous,
+        stable=version_name(entry.adapter, entry.stable),
+        canary=version_name(entry.adapter, entry.canary),
+        weight=entry.weight,
+        step=entry.step,
+        reason=entry.reason,
+        sentence=entry.sentence,
+        forced=entry.forced,
+        facts=dict(entry.facts),
+    )
