@@ -17,12 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from registry import disk, files
-from registry.catalogue import Catalogue
+from registry.catalogue import Catalogue, Standing
 from registry.records import GcReport
+from registry.settlement import settle
 
 DAY_SECONDS = 86_400.0
 # A replica that hangs may come back with what it holds; after a day it has to load anew.
 HANGING_SECONDS = DAY_SECONDS
+# Evidence is looked at for weeks after a rollout has ended, by whoever asks why; its log is kept for good.
+EVIDENCE_SECONDS = 30 * DAY_SECONDS
 # A delete that is at work looks for aliases within milliseconds of its tombstone.
 INTERRUPTED_SECONDS = 3_600.0
 _TRASHED_VERSION = re.compile(r"([0-9]+)\.([a-z0-9][a-z0-9._-]{0,62})@([1-9][0-9]{0,8})\.[0-9a-f]{8}")
@@ -35,6 +38,7 @@ class _Plan:
 
     versions: list[tuple[str, int]] = field(default_factory=list)
     abandoned: list[Path] = field(default_factory=list)
+    outlived: list[Path] = field(default_factory=list)
     expired: list[Path] = field(default_factory=list)
     rescued: list[tuple[Path, str, int]] = field(default_factory=list)
     interrupted: list[tuple[str, int]] = field(default_factory=list)
@@ -49,6 +53,8 @@ def collect(catalogue: Catalogue, *, apply: bool, now: float | None = None) -> G
     Raises: CorruptStore, StorageFailed: a reason to keep something could not be read; nothing was moved.
     """
     at = catalogue.clock() if now is None else now
+    for adapter in catalogue.rollouts.names() if apply else ():
+        settle(catalogue, adapter)
     plan = _plan(catalogue, at)
     trashed, emptied = [], []
     for item, adapter, number in plan.rescued:
@@ -60,10 +66,11 @@ def collect(catalogue: Catalogue, *, apply: bool, now: float | None = None) -> G
         if not apply or _trash_version(catalogue, adapter, number, at):
             trashed.append(f"{adapter}@{number}")
     root = catalogue.root.path
-    for path in plan.abandoned:
+    for path in (*plan.abandoned, *plan.outlived):
         trashed.append(str(path.relative_to(root)))
         if apply:
-            _trash(root, path, path.name.strip("."), at)
+            with contextlib.suppress(FileNotFoundError):  # another collector was faster
+                _trash(root, path, path.name.strip("."), at)
     for path in plan.expired:
         emptied.append(str(path.relative_to(root)))
         if apply:
@@ -77,15 +84,23 @@ def reason_to_keep(catalogue: Catalogue, adapter: str, number: int, now: float) 
 
     Raises: CorruptStore, StorageFailed: when that cannot be told.
     """
-    for alias, pointed in sorted(catalogue.aliases.pointers(adapter).items()):
-        if pointed == number:
-            return f"alias {alias} points to it"
+    user = _user(catalogue.standing(adapter), number)
+    if user is not None:
+        return user
     for beat in catalogue.replicas.within(HANGING_SECONDS, now):
         if f"{adapter}@{number}" in beat.resident:
             return f"resident in replica {beat.replica}"
-    if disk.names(catalogue.root.path / "rollouts" / adapter):
-        return "its adapter has a rollout log"
     return None
+
+
+def _user(standing: Standing, number: int) -> str | None:
+    rollout = standing.rollout
+    if rollout is not None and rollout.open and number in {rollout.canary, rollout.stable}:
+        return f"rollout {rollout.rollout} is open"
+    alias = next((alias for alias, pointed in sorted(standing.pointers.items()) if pointed == number), None)
+    if alias is None and number in standing.used:
+        return "an alias points to it"  # one that a rollout overrules
+    return f"alias {alias} points to it" if alias else None
 
 
 def _plan(catalogue: Catalogue, now: float) -> _Plan:
@@ -102,6 +117,7 @@ def _plan(catalogue: Catalogue, now: float) -> _Plan:
                 if _is_interrupted(catalogue, adapter, number, now):
                     plan.interrupted.append((adapter, number))
     plan.abandoned.extend(_abandoned(catalogue.root.path, now))
+    plan.outlived.extend(_outlived(catalogue, now))
     _plan_trash(catalogue, plan, now)
     return plan
 
@@ -109,8 +125,8 @@ def _plan(catalogue: Catalogue, now: float) -> _Plan:
 def _is_interrupted(catalogue: Catalogue, adapter: str, number: int, now: float) -> bool:
     """Tell a delete that was killed before it could take its tombstone back."""
     tombstone = catalogue.tombstones.read(adapter, number)
-    aliased = number in catalogue.aliases.pointers(adapter).values()
-    return tombstone is not None and aliased and now - tombstone.at >= INTERRUPTED_SECONDS
+    used = number in catalogue.standing(adapter).used
+    return tombstone is not None and used and now - tombstone.at >= INTERRUPTED_SECONDS
 
 
 def _plan_trash(catalogue: Catalogue, plan: _Plan, now: float) -> None:
@@ -118,13 +134,28 @@ def _plan_trash(catalogue: Catalogue, plan: _Plan, now: float) -> None:
         version = _TRASHED_VERSION.fullmatch(item.name)
         if version is not None:
             adapter, number = version[2], int(version[3])
-            if number in catalogue.aliases.pointers(adapter).values():
+            user = _user(catalogue.standing(adapter), number)
+            if user is not None:
                 plan.rescued.append((item, adapter, number))
-                plan.kept[f"{adapter}@{number}"] = "an alias points to it; put back from the trash"
+                plan.kept[f"{adapter}@{number}"] = f"{user}; put back from the trash"
                 continue
         dated = _TRASHED.fullmatch(item.name)
         if dated is not None and now - int(dated[1]) >= DAY_SECONDS:
             plan.expired.append(item)
+
+
+def _outlived(catalogue: Catalogue, now: float) -> Iterator[Path]:
+    """Find the evidence of rollouts that ended a month ago, and deaths of engines as old."""
+    found = set(catalogue.evidence.rollouts())
+    ended: set[str] = set()
+    for adapter in catalogue.rollouts.names() if found else ():
+        last = {entry.rollout: entry for entry in catalogue.rollouts.log(adapter)}
+        ended |= {name for name, e in last.items() if not e.open and now - e.at >= EVIDENCE_SECONDS}
+    yield from (catalogue.evidence.folder(name) for name in sorted(found & ended))
+    # Not the last one: its number says which comes next.
+    for death in list(catalogue.deaths.read())[:-1]:
+        if now - death.at >= EVIDENCE_SECONDS:
+            yield catalogue.deaths.path(death.seq)
 
 
 def _trash_items(root: Path) -> Iterator[Path]:

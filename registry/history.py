@@ -50,6 +50,13 @@ def _audit_adapter(catalogue: Catalogue, adapter: str) -> Iterator[AuditEntry]:
         action = "alias" if move.restores is None else "rollback"
         target = "removed" if move.version is None else f"{adapter}@{move.version}"
         yield AuditEntry(move.at, move.who, action, f"{adapter}@{move.alias}", f"{target} ({move.why})")
+    for step in catalogue.rollouts.log(adapter):
+        detail = f"{step.event}: {step.state} at {step.weight / 100:g}%"
+        why = f"{step.reason}: {step.sentence}" if step.sentence else step.reason
+        subject = f"{adapter}@{step.canary}"
+        yield AuditEntry(
+            step.at, step.who, "rollout", subject, f"{detail} ({why}; {step.rollout}#{step.seq})"
+        )
     for order in catalogue.quarantine.orders(adapter):
         yield AuditEntry(order.at, order.who, "quarantine", f"{adapter}@{order.number}", order.reason)
     folders = set(catalogue.versions.numbers(adapter))

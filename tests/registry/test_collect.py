@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
 from registry.errors import CorruptStore
 from registry.store import Registry
+from tests.fakes.rollout_log import ROLLOUT, first_entry, go, start
 from tests.fakes.store import beat, leftovers, put
 
 DAY = 86_400.0
@@ -60,11 +62,15 @@ def test_a_replica_that_was_silent_for_a_day_holds_nothing(deleted: Registry) ->
     assert deleted.gc(apply=True, now=time.time() + DAY + 60).trashed == ("support@2",)
 
 
-@pytest.mark.parametrize("where", ["replicas/one.json", "adapters/support/aliases/stable/1.json"])
+@pytest.mark.parametrize(
+    "where", ["replicas/one.json", "adapters/support/aliases/stable/1.json", "rollouts/support/1.json"]
+)
 def test_a_reason_that_cannot_be_read_stops_the_whole_collection(where: str, deleted: Registry) -> None:
     put(deleted, "another", seed=1)
     put(deleted, "another", seed=2)
     deleted.delete("another", 2, who="tester")
+    put(deleted, seed=3)
+    start(deleted, 3)
     deleted.beat(beat("one"))
     path = deleted.root / where
     path.chmod(0o644)
@@ -75,10 +81,73 @@ def test_a_reason_that_cannot_be_read_stops_the_whole_collection(where: str, del
     assert (deleted.root / "adapters/another/versions/2").exists()
 
 
-def test_an_adapter_with_a_rollout_log_keeps_its_versions(deleted: Registry) -> None:
-    (deleted.root / "rollouts/support").mkdir(parents=True)
-    (deleted.root / "rollouts/support/1.json").write_text("{}")
-    assert deleted.gc(apply=True).kept_because == {"support@2": "its adapter has a rollout log"}
+def test_an_open_rollout_keeps_its_versions_and_one_that_ended_does_not(registry: Registry) -> None:
+    for seed in (1, 2, 3):
+        put(registry, seed=seed)
+    start(registry, 2)
+    for number in (1, 2, 3):  # what a delete leaves that was killed before its second look
+        registry.catalogue.tombstones.put("support", number, registry.version("support", number), "tester")
+    report = registry.gc(apply=True)
+    assert report.trashed == ("support@3",)
+    why = f"rollout {ROLLOUT} is open"
+    assert report.kept_because == {"support@1": why, "support@2": why}
+    go(registry, "rolled_back")
+    assert registry.gc(apply=True).trashed == ("support@2",)
+    assert [version.number for version in registry.versions("support")] == [1]
+
+
+def test_a_version_in_the_trash_that_an_open_rollout_uses_is_put_back(registry: Registry) -> None:
+    for seed in (1, 2):
+        put(registry, seed=seed)
+    registry.delete("support", 2, who="tester")
+    registry.gc(apply=True)
+    registry.catalogue.rollouts.append("support", lambda _: first_entry(registry, 2))
+    report = registry.gc(apply=True, now=time.time() + 2 * DAY)
+    assert report.kept_because == {"support@2": f"rollout {ROLLOUT} is open; put back from the trash"}
+    assert folder_exists(registry)
+
+
+def test_a_delete_of_a_canary_that_was_killed_is_forgotten_after_an_hour(registry: Registry) -> None:
+    for seed in (1, 2):
+        put(registry, seed=seed)
+    start(registry, 2)
+    registry.catalogue.tombstones.put("support", 2, registry.version("support", 2), "tester")
+    registry.gc(apply=True, now=time.time() + 3_601)
+    assert registry.catalogue.tombstones.numbers("support") == []
+
+
+def test_the_evidence_of_a_rollout_is_kept_for_a_month_after_its_end(registry: Registry) -> None:
+    for seed in (1, 2):
+        put(registry, seed=seed)
+    start(registry, 2)
+    registry.put_evidence(ROLLOUT, "one", b"{}")
+    registry.record_engine_death("one", 2_000.0, ["support@2"])
+    registry.record_engine_death("one", 2_001.0, ["support@2"])
+    month = 2_000.0 + 30 * DAY
+    assert registry.gc(apply=True, now=month + 9 * DAY).trashed == ("deaths/1.json",)
+    go(registry, "rolled_back", at=2_000.0)
+    assert registry.gc(apply=True, now=month - 1).trashed == ()
+    assert registry.gc(now=month).trashed == (f"evidence/{ROLLOUT}",)
+    assert registry.evidence(ROLLOUT) == {"one": b"{}"}
+    assert registry.gc(apply=True, now=month).trashed == (f"evidence/{ROLLOUT}",)
+    assert registry.evidence(ROLLOUT) == {}
+    assert len(registry.rollout_log("support")) == 2
+    assert registry.record_engine_death("two", 1.0, [])
+    assert [death.seq for death in registry.catalogue.deaths.read()] == [2, 3]
+
+
+def test_a_collection_settles_what_a_promotion_asks_for(registry: Registry) -> None:
+    for seed in (1, 2):
+        put(registry, seed=seed)
+    start(registry, 2)
+    last = registry.rollout("support")
+    assert last is not None
+    promoted = replace(last, seq=2, state="promoted", weight=10_000)
+    registry.catalogue.rollouts.append("support", lambda _: promoted)
+    registry.gc()
+    assert len(registry.history("support")) == 1
+    registry.gc(apply=True)
+    assert registry.history("support")[-1].version == 2
 
 
 def test_a_version_in_the_trash_that_an_alias_points_to_is_put_back(deleted: Registry) -> None:
@@ -90,7 +159,7 @@ def test_a_version_in_the_trash_that_an_alias_points_to_is_put_back(deleted: Reg
     )
     (log / "2.json").write_text(entry)
     report = deleted.gc(apply=True, now=time.time() + 2 * DAY)
-    assert report.kept_because == {"support@2": "an alias points to it; put back from the trash"}
+    assert report.kept_because == {"support@2": "alias stable points to it; put back from the trash"}
     assert report.emptied == ()
     assert folder_exists(deleted)
     assert deleted.catalogue.view("support") is not None

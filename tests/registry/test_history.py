@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from registry.store import Registry
+from tests.fakes.rollout_log import ROLLOUT, go, start
 from tests.fakes.store import put
 
 
@@ -47,3 +48,21 @@ def test_the_history_keeps_the_order_of_a_log_although_clocks_disagree(registry:
         clock.now -= 500
     assert [(move.seq, move.version) for move in timed.history("support")] == [(1, 1), (2, 2), (3, 3)]
     assert timed.rollback("support", who="tester").version == 2
+
+
+def test_a_rollout_is_in_the_audit_with_who_when_and_why(registry: Registry) -> None:
+    for seed in (1, 2):
+        put(registry, seed=seed)
+    start(registry, 2)
+    go(registry, "promoted", 10_000)
+    found = [entry for entry in registry.audit() if entry.action == "rollout"]
+    assert [(entry.at, entry.who, entry.subject) for entry in found] == [
+        (1_000.0, "anna", "support@2"),
+        (2_000.0, "anna", "support@2"),
+    ]
+    assert [entry.detail for entry in found] == [
+        f"start: preloading at 0% (start: begins; {ROLLOUT}#1)",
+        f"promoted: promoted at 100% (promoted: begins; {ROLLOUT}#2)",
+    ]
+    moved = registry.history("support")[-1]
+    assert (moved.version, moved.why) == (2, f"rollout {ROLLOUT}#2")
