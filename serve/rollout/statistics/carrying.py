@@ -30,15 +30,26 @@ def carry(log_factors: Floats, starts: int) -> Floats:
     """
     if not len(log_factors):
         return np.zeros(log_factors.shape[1:])
-    weights = start_weights(starts)
-    begun = min(len(log_factors), len(weights))
-    products = np.cumsum(log_factors[::-1], axis=0)[::-1][:begun]
-    spread = np.log(weights[:begun]).reshape(-1, *[1] * (log_factors.ndim - 1))
-    total = np.logaddexp.reduce(products + spread, axis=0)
-    waiting = weights[begun:].sum()
-    if waiting > 0:
-        total = np.logaddexp(total, np.log(waiting))
-    return np.asarray(np.maximum(total, FLOOR))
+    begins, later = log_terms(len(log_factors), starts)
+    carried = np.full(log_factors.shape[1:], -np.inf)
+    for place, factor in enumerate(log_factors):
+        carried = np.logaddexp(carried, begins[place]) + factor
+    return np.asarray(np.maximum(np.logaddexp(carried, later[-1]), FLOOR))
+
+
+def log_terms(length: int, starts: int) -> tuple[Floats, Floats]:
+    """Return for each of `length` factors the log weight of a product that begins there, and of later ones.
+
+    With B the log of all products up to the factor before, the carried value after a factor F is
+    logaddexp(logaddexp(B, begins) + F, later).
+    """
+    weights = np.zeros(max(length, 1))
+    planned = start_weights(starts)
+    weights[: planned.size] = planned[: weights.size]
+    later = np.clip(1 - np.cumsum(weights), 0, None)
+    later[later < 1e-12] = 0
+    with np.errstate(divide="ignore"):
+        return np.log(weights), np.log(later)
 
 
 def mix(log_values: Floats, weights: Floats) -> Floats:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from serve.rollout.statistics.share import Floats, null_share
+from serve.rollout.statistics.share import Floats
 
 GROSS_RATE = 0.2
 GROSS_FACTOR = 5.0
@@ -40,19 +40,3 @@ def first_enough(enough: Callable[[Floats], NDArray[np.bool_]]) -> int:
     sizes = np.unique(np.ceil(np.linspace(below, reached, _FINE)[1:]))
     hits = np.flatnonzero(enough(sizes))
     return int(sizes[hits[0]] if hits.size else reached)
-
-
-def failures_needed(weight: int, factor: float, alpha: float) -> float:
-    """Return the planned number of failures of both arms to catch a canary failing `factor` times as often.
-
-    `weight` in basis points. (ln 1/α + 1.2) / KL, shared/statistics.md 1.1.
-    """
-    null, true = float(null_share(weight)), float(null_share(weight, margin=factor))
-    divergence = true * np.log(true / null) + (1 - true) * np.log((1 - true) / (1 - null))
-    return float((np.log(1 / alpha) + 1.2) / divergence)
-
-
-def canary_units_to_catch(weight: int, factor: float, alpha: float, base_rate: float) -> float:
-    """Return the planned canary units to catch `factor` times the failures of a stable with `base_rate`."""
-    share = float(null_share(weight, margin=factor))
-    return failures_needed(weight, factor, alpha) * share / (base_rate * factor)
