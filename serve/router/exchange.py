@@ -2,7 +2,8 @@
 
 An exchange gives the body once and then waits for the real disconnect, adds our headers to the answer,
 and watches the answer to its end without parsing it. It owns nothing but its own counters; the bytes of
-an answer are never changed. Invariant: `settle` is called once, after the server behind has returned.
+an answer are never changed. Invariant: `settle` is called once, after the server behind has returned, or
+`book` when the request never got there.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ from collections import deque
 from collections.abc import Awaitable
 from time import monotonic
 
-from starlette.types import Message, Receive, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from registry.errors import WardrobeError
+from serve.rollout.baselines import BaselineArm
+from serve.router.answers import MAX_BYTES, Tape
+from serve.router.body import Fields
+from serve.router.booking import Booking, late_text
 from serve.router.openai_errors import error_event, send_error
 from serve.router.paths import Endpoint
 from serve.router.streams import TAIL_CHUNKS, Outcome, has_delta, judge_status, judge_stream, read_usage
@@ -27,30 +32,74 @@ _USAGE_BYTES = 4096
 class Exchange:
     """The receive and send of one forwarded request.
 
-    `receive` and `send` of `__init__` are the client's side; `began` is the router's first sight of the
-    request, on the monotonic clock. `body` and `request_id` (the answer's) are set before it is used.
+    `receive` and `send` of `__init__` are the client's side, `scope`, `headers` and `fields` what it sent;
+    `began` is the router's first sight of it, on the monotonic clock; `unit` its unit's digest. `body` and
+    `request_id` (the answer's) are set before it is used. Its end is booked for `booking` or `baseline`,
+    where there is one; `rescued` then says that another version was asked to answer.
     """
 
     __slots__ = (
-        "_chunks", "_endpoint", "_first_at", "_last", "_left", "_receive", "_send", "_tail", "began", "body",
-        "finished", "request_id", "status", "streaming", "target", "timed_out",
+        "_chunks", "_first_at", "_last", "_left", "_receive", "_send", "_tail", "baseline", "began", "body",
+        "booking", "endpoint", "fields", "finished", "headers", "outcome", "request_id", "rescued", "scope",
+        "status", "streaming", "target", "timed_out", "unit",
     )  # fmt: skip
 
     body: bytes | None
     request_id: bytes
+    outcome: Outcome
+    _tail: Tape | deque[bytes]
 
     def __init__(
-        self, target: Target, endpoint: Endpoint, receive: Receive, send: Send, began: float
+        self,
+        target: Target,
+        endpoint: Endpoint,
+        scope: Scope,
+        headers: dict[bytes, bytes],
+        fields: Fields,
+        unit: str,
+        receive: Receive,
+        send: Send,
+        began: float,
     ) -> None:
         self.target = target
-        self._endpoint = endpoint
+        self.endpoint = endpoint
+        self.scope = scope
+        self.headers = headers
+        self.fields = fields
+        self.unit = unit
         self._receive = receive
         self._send = send
         self.began = began
+        self.booking: Booking | None = None
+        self.baseline: BaselineArm | None = None
         self._first_at = 0.0
         self._last = b""
         self.status = self._chunks = 0
-        self.streaming = self.finished = self.timed_out = self._left = False
+        self.streaming = self.finished = self.timed_out = self._left = self.rescued = False
+        self.outcome = Outcome.CANCELLED
+
+    @property
+    def left(self) -> bool:
+        """Return True when the client was seen to leave."""
+        return self._left
+
+    def abandon(self) -> None:
+        """Say that this end cut the request short: it is nobody's failure."""
+        self._left = True
+
+    def again(self, target: Target, began: float) -> Exchange:
+        """Return an exchange of the same request with another version; it books for no evidence."""
+        return Exchange(
+            target,
+            self.endpoint,
+            self.scope,
+            self.headers,
+            self.fields,
+            self.unit,
+            self._receive,
+            self._send,
+            began,
+        )
 
     async def receive(self) -> Message:
         """Give the body, then whatever the client does: nothing, or leaving."""
@@ -88,7 +137,8 @@ class Exchange:
             if name == b"content-type":
                 if header[1].startswith(_EVENT_STREAM):
                     self.streaming = True
-                    self._tail: deque[bytes] = deque(maxlen=TAIL_CHUNKS)
+                    taped = self.booking is not None and self.booking.wants_text
+                    self._tail = Tape() if taped else deque(maxlen=TAIL_CHUNKS)
             elif name == b"x-request-id":
                 continue
             elif name == b"retry-after":
@@ -109,14 +159,17 @@ class Exchange:
         if self.finished:
             return
         if not self.status:
-            await send_error(self._send, error, self._endpoint.dialect, self._our_headers())
+            await send_error(self._send, error, self.endpoint.dialect, self._our_headers())
         elif self.streaming:
-            event = error_event(error, self._endpoint.dialect)
+            event = error_event(error, self.endpoint.dialect)
             await self._send({"type": "http.response.body", "body": event, "more_body": False})
 
     def book(self, outcome: Outcome) -> None:
         """Count a request that never reached the engine."""
-        self.target.series.outcomes[self._endpoint.operation, outcome] += 1
+        self.outcome = outcome
+        self.target.series.outcomes[self.endpoint.operation, outcome] += 1
+        if self.booking is not None or self.baseline is not None:
+            self._testify(None, None, 0, b"")
 
     def settle(self) -> Outcome:
         """Book the request under the version that answered, and return how it ended."""
@@ -126,23 +179,50 @@ class Exchange:
             outcome = Outcome.OK
         else:
             outcome = self._judge(tail)
+        self.outcome = outcome
         series = self.target.series
-        series.outcomes[self._endpoint.operation, outcome] += 1
+        series.outcomes[self.endpoint.operation, outcome] += 1
         series.duration.observe(ended - self.began)
         usage = read_usage(tail)
+        tokens = 0
         if usage is not None:
             series.count_tokens(usage)
+            tokens = usage[1]
+        elif self.streaming:
+            tokens = max(0, self._chunks - 1)  # data events: one token each, bar merged ones
+        first_token = per_token = None
         if self.streaming and self._first_at:
-            self._settle_times(ended, usage[1] if usage is not None else 0)
+            first_token = self._first_at - self.began
+            series.ttft.observe(first_token)
+            if tokens > 1:
+                per_token = (ended - self._first_at) / (tokens - 1)
+                series.per_token.observe(per_token)
+        if self.booking is not None or self.baseline is not None:
+            self._testify(first_token, per_token, tokens, tail)
         return outcome
 
-    def _settle_times(self, ended: float, tokens: int) -> None:
-        series = self.target.series
-        series.ttft.observe(self._first_at - self.began)
-        # Without a usage object the data events are counted: one token each, bar merged ones.
-        gaps = (tokens or self._chunks - 1) - 1
-        if gaps > 0:
-            series.per_token.observe((ended - self._first_at) / gaps)
+    def _testify(self, first_token: float | None, per_token: float | None, tokens: int, tail: bytes) -> None:
+        if self.booking is None:
+            if self.baseline is not None:
+                self.baseline.observe(first_token, per_token, self.outcome)
+            return
+        self.booking.close(
+            self.outcome,
+            rescued=self.rescued,
+            first_token=first_token,
+            per_token=per_token,
+            output_tokens=tokens,
+            tail=tail,
+            text=late_text(self._kept(), self.endpoint.dialect, streamed=self.streaming),
+        )
+
+    def _kept(self) -> list[bytes] | None:
+        """Return the whole answer where its form will be looked at and it was not too long."""
+        if self.booking is None or not self.booking.wants_text or self.outcome is not Outcome.OK:
+            return None
+        if self.streaming:
+            return self._tail.kept if isinstance(self._tail, Tape) else None
+        return [self._last] if 0 < len(self._last) <= MAX_BYTES else None
 
     def _judge(self, tail: bytes) -> Outcome:
         if self.timed_out:
@@ -152,5 +232,5 @@ class Exchange:
         if not self.finished:
             return Outcome.ENGINE_ERROR
         if self.streaming and self.status < 400:
-            return judge_stream(tail, self._endpoint.dialect)
+            return judge_stream(tail, self.endpoint.dialect)
         return judge_status(self.status)

@@ -7,7 +7,7 @@ touches no disk, no lock and no log. Order: is the server open, who asks, body, 
 from __future__ import annotations
 
 import asyncio
-import os
+import logging
 import re
 from time import monotonic
 
@@ -17,32 +17,34 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from registry.errors import WardrobeError
 from registry.keys import Scope as KeyScope
 from serve.errors import BadBody, Busy, EngineFailed, TimedOut, TooManyRequests
-from serve.router.assignment import Arm, choose_arm, conversation_unit, unit_digest
+from serve.router.assignment import Arm, unit_digest
 from serve.router.auth import authorize
 from serve.router.body import (
     ClientLeft,
-    Fields,
     cap_tokens,
     is_true,
     join_fields,
     parse_fields,
     read_body,
 )
+from serve.router.booking import NO_UNIT, assign
 from serve.router.exchange import Exchange
 from serve.router.openai_errors import rejection_reason, send_error
 from serve.router.paths import Dialect, Endpoint
-from serve.router.residency import Slot
+from serve.router.rescue import HeldExchange
 from serve.router.runtime import Runtime
+from serve.router.shadow import Shadows
 from serve.router.streams import Outcome
-from serve.router.targets import Plan, Target
+from serve.router.targets import OpenRollout, Plan, Target
 
-NO_UNIT = "0" * 16
-"""The unit of a request that has none."""
-
+_log = logging.getLogger("wardrobe.router")
 _ECHOED = re.compile(rb"[\x21-\x7e]{1,128}")
 _REPLACED = frozenset({b"x-request-id", b"content-length", b"transfer-encoding"})
 
 RawHeaders = dict[bytes, bytes]
+
+COPY_SECONDS = 600.0
+"""How long a shadow copy may take where requests have no limit of their own."""
 
 
 class Inference:
@@ -53,7 +55,7 @@ class Inference:
 
     __slots__ = (
         "app", "inflight", "max_body_bytes", "max_concurrency", "max_tokens", "refused_fields", "runtime",
-        "total_seconds",
+        "shadows", "total_seconds",
     )  # fmt: skip
 
     def __init__(self, app: ASGIApp, runtime: Runtime, refused_fields: frozenset[str]) -> None:
@@ -65,6 +67,7 @@ class Inference:
         self.max_concurrency = runtime.limits.max_concurrency
         self.max_tokens = runtime.limits.max_tokens
         self.total_seconds = runtime.limits.total_seconds
+        self.shadows = Shadows(self._copy)
 
     async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -80,14 +83,19 @@ class Inference:
             fields = parse_fields(body, self.refused_fields)
             runtime = self.runtime
             plan = runtime.targets.find(runtime.watcher.view, fields.get("model"))
-            target, unit = _choose(plan, headers, fields)
-            request_id = runtime.ids.issue(target.subject, unit)
-            exchange = Exchange(target, endpoint, receive, send, began)
-            exchange.request_id = inner_id = request_id.encode()
-            if b"x-request-id" in headers:
-                exchange.request_id = _echo(headers[b"x-request-id"], inner_id)
-            exchange.body = self._rewrite(endpoint, fields, target, request_id)
-            await self._carry(exchange, _inner_scope(endpoint, scope, inner_id, len(exchange.body)))
+            rollout = plan.rollout
+            if rollout is None:
+                target, unit = _choose(plan, headers)
+                exchange = Exchange(target, endpoint, scope, headers, fields, unit, receive, send, began)
+                exchange.baseline = plan.baseline
+                await self._carry(exchange, self.total_seconds)
+            else:
+                session = headers.get(b"x-session-id")
+                target, unit, booking = assign(rollout, plan.adapter, session, fields, body)
+                kind = HeldExchange if target.arm is Arm.CANARY else Exchange
+                exchange = kind(target, endpoint, scope, headers, fields, unit, receive, send, began)
+                exchange.booking = booking
+                await self._carry_arm(rollout, exchange)
         except ClientLeft:
             pass
         except WardrobeError as error:
@@ -105,7 +113,18 @@ class Inference:
             fact = f"{self.max_concurrency} requests are in flight, as many as are allowed"
             raise TooManyRequests("server", fact, "try again")
 
-    def _rewrite(self, endpoint: Endpoint, fields: Fields, target: Target, request_id: str) -> bytes:
+    def _prepare(self, exchange: Exchange) -> Scope:
+        """Give the request its id and its body, and return the scope for the server behind."""
+        target, endpoint, fields, headers = (
+            exchange.target,
+            exchange.endpoint,
+            exchange.fields,
+            exchange.headers,
+        )
+        request_id = self.runtime.ids.issue(target.subject, exchange.unit, target.tag)
+        exchange.request_id = inner_id = request_id.encode()
+        if b"x-request-id" in headers:
+            exchange.request_id = _echo(headers[b"x-request-id"], inner_id)
         fields["model"] = target.model
         if self.max_tokens is not None and endpoint.cap_field is not None:
             cap_tokens(fields, endpoint.cap_field, self.max_tokens)
@@ -114,37 +133,83 @@ class Inference:
                 fact = "is not served: a version could be unloaded while an answer goes on unseen"
                 raise BadBody("background", fact, "leave it out, or stream", param="background")
             fields["request_id"] = Raw(f'"resp_{request_id}"'.encode())
-        return join_fields(fields)
+        exchange.body = body = join_fields(fields)
+        return _inner_scope(endpoint, exchange.scope, inner_id, len(body))
 
-    async def _carry(self, exchange: Exchange, scope: Scope) -> None:
-        """Have the version loaded, forward, and book how it ended."""
+    async def _carry(self, exchange: Exchange, seconds: float | None) -> None:
+        """Have the version loaded, forward within `seconds`, and book how it ended."""
+        scope = self._prepare(exchange)
         target = exchange.target
-        slot, inflight = target.slot, target.series.inflight
+        slot, inflight, residency = target.slot, target.series.inflight, self.runtime.residency
         inflight.value += 1
         try:
-            if slot is not None and not self.runtime.residency.take(slot, exchange.began):
-                await self._acquire(slot, exchange)
+            if slot is None:
+                if target.refused is not None:
+                    exchange.book(Outcome.ENGINE_ERROR)
+                    raise target.refused
+            elif not residency.take(slot, exchange.began):
+                await self._acquire(exchange)
             try:
-                if self.total_seconds is None:
+                if seconds is None:
                     await self.app(scope, exchange.receive, exchange.send)
                 else:
-                    await self._run_within(self.total_seconds, exchange, scope)
+                    await self._run_within(seconds, exchange, scope)
+            except asyncio.CancelledError:
+                exchange.abandon()
+                raise
             except Exception:
                 await exchange.break_off(EngineFailed("engine", "broke off on this request", "see its log"))
                 raise
             finally:
                 exchange.settle()
                 if slot is not None:
-                    self.runtime.residency.release(slot)
+                    residency.release(slot)
         finally:
             inflight.value -= 1
 
-    async def _acquire(self, slot: Slot, exchange: Exchange) -> None:
+    async def _acquire(self, exchange: Exchange) -> None:
+        assert exchange.target.slot is not None, "or there is nothing to load"
         try:
-            await self.runtime.residency.acquire(slot)
+            await self.runtime.residency.acquire(exchange.target.slot)
         except WardrobeError as error:
             exchange.book(Outcome.REJECTED if isinstance(error, Busy) else Outcome.ENGINE_ERROR)
             raise
+
+    async def _carry_arm(self, rollout: OpenRollout, exchange: Exchange) -> None:
+        """Carry a request of an open rollout: the canary's may be rescued, stable's may be copied."""
+        if isinstance(exchange, HeldExchange):
+            await self._carry_canary(rollout, exchange)
+            return
+        await self._carry(exchange, self.total_seconds)
+        booking = exchange.booking
+        if booking is not None and booking.mirrored and not self.runtime.draining:
+            self.shadows.mirror(rollout, exchange)
+
+    async def _carry_canary(self, rollout: OpenRollout, held: HeldExchange) -> None:
+        """Carry a request of the canary; what it fails before its first byte, the control answers."""
+        held.hold(self.runtime.engine.alive)
+        try:
+            await self._carry(held, self.total_seconds)
+        except Exception as error:
+            if not held.failure:
+                raise
+            _log.warning("%s failed a request, stable answers it: %r", held.target.name, error)
+        if not held.failure or held.left:
+            return
+        now = monotonic()
+        seconds = self.total_seconds
+        if seconds is not None:
+            seconds = max(0.0, seconds - (now - held.began))
+        rescue = held.again(rollout.rescue, now)
+        rollout.rescue.decided.value += 1
+        try:
+            await self._carry(rescue, seconds)
+        finally:
+            self.runtime.metrics.retries[held.failure.value, rescue.outcome.value] += 1
+
+    async def _copy(self, exchange: Exchange) -> None:
+        """Carry a copy: within `COPY_SECONDS` where requests have no limit of their own."""
+        await self._carry(exchange, self.total_seconds or COPY_SECONDS)
 
     async def _run_within(self, seconds: float, exchange: Exchange, scope: Scope) -> None:
         try:
@@ -170,21 +235,19 @@ class Inference:
         await send_error(send, error, endpoint.dialect, extra)
 
 
-def _choose(plan: Plan, headers: RawHeaders, fields: Fields) -> tuple[Target, str]:
-    """Return the target of a request and the digest of its unit.
+def _choose(plan: Plan, headers: RawHeaders) -> tuple[Target, str]:
+    """Return the target of a request outside any rollout, and the digest of its unit.
 
     A unit is worth its hash only where it decides or is named: explicit references have none, nor has a
     conversation while no rollout is open.
     """
-    if plan.fixed is not None:
+    if plan.stable is None:
+        assert plan.fixed is not None, "a plan has one of the three"
+        plan.fixed.decided.value += 1
         return plan.fixed, NO_UNIT
+    plan.stable.decided.value += 1
     session = headers.get(b"x-session-id")
-    if session is None and plan.split is None:
-        return plan.targets[Arm.STABLE], NO_UNIT
-    unit = session.decode("utf-8", "replace") if session is not None else conversation_unit(fields)
-    if unit is None:
-        unit = os.urandom(8).hex()  # the request itself
-    return plan.targets[choose_arm(plan.split, plan.adapter, unit)], unit_digest(unit)
+    return plan.stable, NO_UNIT if session is None else unit_digest(session.decode("utf-8", "replace"))
 
 
 def _echo(own: bytes, otherwise: bytes) -> bytes:

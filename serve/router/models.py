@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import msgspec
 
-from registry.names import STABLE
-from registry.records import Version
+from registry.names import CANARY, STABLE
+from registry.records import RolloutEntry, Version
 from registry.view import AdapterView, View
 from serve.router.targets import resolve
 
@@ -33,8 +33,20 @@ class VersionCard(msgspec.Struct):
     quarantined: str | None
 
 
+class RolloutCard(msgspec.Struct):
+    """An open rollout: `stable` is the base where that is the control; `weight` in basis points."""
+
+    state: str
+    stable: str
+    canary: str
+    weight: int
+
+
 class ModelCard(msgspec.Struct):
-    """One model: the base, an adapter, or one version of it; `root` is the version that answers now."""
+    """One model: the base, an adapter, or one version of it; `root` is the version that answers now.
+
+    While a rollout is open, `root` is its stable side.
+    """
 
     id: str
     created: int
@@ -43,6 +55,7 @@ class ModelCard(msgspec.Struct):
     digest: str | None
     aliases: dict[str, int]
     versions: list[VersionCard]
+    rollout: RolloutCard | None = None
     object: str = "model"
     owned_by: str = OWNER
 
@@ -76,7 +89,8 @@ def render_model(view: View, base: ModelCard, resident: Collection[str], name: s
     if adapter is not None:
         return msgspec.json.encode(_adapter_card(adapter, base.id, resident))
     ref, one = resolve(view, name, base.id)
-    versions = [_version_card(view.adapters[ref.adapter], one, resident)]
+    owner = view.adapters[ref.adapter]
+    versions = [_version_card(owner, one, _aliases(owner), resident)]
     return msgspec.json.encode(
         ModelCard(str(ref), int(one.created), one.name, base.id, one.digest, {}, versions)
     )
@@ -84,19 +98,41 @@ def render_model(view: View, base: ModelCard, resident: Collection[str], name: s
 
 def _adapter_card(adapter: AdapterView, base: str, resident: Collection[str]) -> ModelCard:
     every = [one for _, one in sorted(adapter.versions.items())]
-    stable = adapter.versions.get(adapter.aliases.get(STABLE, 0))
+    aliases = _aliases(adapter)
+    stable = adapter.versions.get(aliases.get(STABLE, 0))
+    root = stable.name if stable is not None else None
+    if adapter.rollout is not None and not adapter.rollout.serving:
+        root = base
     return ModelCard(
         id=adapter.name,
         created=int(min((one.created for one in every), default=0.0)),
-        root=stable.name if stable is not None else None,
+        root=root,
         parent=base,
         digest=stable.digest if stable is not None else None,
-        aliases=dict(adapter.aliases),
-        versions=[_version_card(adapter, one, resident) for one in every],
+        aliases=aliases,
+        versions=[_version_card(adapter, one, aliases, resident) for one in every],
+        rollout=_rollout_card(adapter.rollout, base) if adapter.rollout is not None else None,
     )
 
 
-def _version_card(adapter: AdapterView, one: Version, resident: Collection[str]) -> VersionCard:
+def _aliases(adapter: AdapterView) -> dict[str, int]:
+    """Return where every alias points now; while a rollout is open it alone decides two of them."""
+    entry = adapter.rollout
+    if entry is None:
+        return dict(adapter.aliases)
+    decided = {STABLE: entry.serving, CANARY: entry.canary}
+    others = {name: number for name, number in adapter.aliases.items() if name not in decided}
+    return {**{name: number for name, number in decided.items() if number}, **others}
+
+
+def _rollout_card(entry: RolloutEntry, base: str) -> RolloutCard:
+    stable = f"{entry.adapter}@{entry.stable}" if entry.stable else base
+    return RolloutCard(entry.state, stable, f"{entry.adapter}@{entry.canary}", entry.weight)
+
+
+def _version_card(
+    adapter: AdapterView, one: Version, aliases: Mapping[str, int], resident: Collection[str]
+) -> VersionCard:
     return VersionCard(
         id=one.name,
         version=one.number,
@@ -104,7 +140,7 @@ def _version_card(adapter: AdapterView, one: Version, resident: Collection[str])
         created=int(one.created),
         rank=one.rank,
         note=one.note,
-        aliases=sorted(name for name, number in adapter.aliases.items() if number == one.number),
+        aliases=sorted(name for name, number in aliases.items() if number == one.number),
         resident=one.name in resident,
         proved=one.number in adapter.proved,
         quarantined=adapter.quarantined.get(one.number),

@@ -2,7 +2,9 @@
 
 `<16 hex>.<version>.<arm letter>.<unit digest>.<20 hex of MAC>`, for instance
 `9f31c04be2a7d415.support@3.s.0c6e1f0a55d9b3e2.5d0e…`. vLLM puts a prefix (`chatcmpl-`, `resp_`) before
-it and sometimes an index behind. The key lies in the root, so every replica verifies every id.
+it and sometimes an index behind. The key lies in the root, so every replica verifies every id. In an open
+rollout the second half of the first word is the rollout's tag, so that an old answer's feedback is none of
+a later rollout's. `support@0` is the base model as an arm of support's rollout, `base@0` the base itself.
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ _PERSON = b"wardrobe-id-v1"
 _MAC_BYTES = 10
 _ID = re.compile(
     r"(?:[A-Za-z]+[-_])?"
-    r"(?P<text>[0-9a-f]{16}\.(?P<version>[a-z0-9][a-z0-9._-]{0,62}@[0-9]{1,9})"
+    r"(?P<text>[0-9a-f]{8}(?P<tag>[0-9a-f]{8})\.(?P<version>[a-z0-9][a-z0-9._-]{0,62}@[0-9]{1,9})"
     r"\.(?P<arm>[schxb])\.(?P<unit>[0-9a-f]{16}))"
     r"\.(?P<mac>[0-9a-f]{20})(?:[-_][0-9]+)*"
 )
+
+TAG_DIGITS = 8
+"""How much of a rollout's id is its tag."""
 
 BASE_SUBJECT = "base@0.b"
 """What an answer of the base model carries in place of a version and an arm."""
@@ -29,11 +34,20 @@ BASE_SUBJECT = "base@0.b"
 
 @dataclass(frozen=True, slots=True)
 class AnsweredBy:
-    """What a verified id says: `version` is `support@3` (`base@0` for the base), `arm` its letter."""
+    """What a verified id says: `version` is `support@3` (`base@0` for the base), `arm` its letter.
+
+    `tag` is the rollout's where one was open, and random where none was.
+    """
 
     version: str
     arm: str
     unit: str
+    tag: str = ""
+
+    @property
+    def adapter(self) -> str:
+        """Return the name before the `@`."""
+        return self.version.rpartition("@")[0]
 
 
 class IdIssuer:
@@ -44,9 +58,15 @@ class IdIssuer:
         # It only tells two ids apart; that nobody can guess one is the work of the MAC.
         self._random = random.Random(os.urandom(32))  # noqa: S311
 
-    def issue(self, subject: str, unit: str) -> str:
-        """Return a fresh id for `subject` (`support@3.s`) and a unit's digest (16 hex digits)."""
-        text = f"{self._random.getrandbits(64):016x}.{subject}.{unit}"
+    def issue(self, subject: str, unit: str, tag: str = "") -> str:
+        """Return a fresh id for `subject` (`support@3.s`) and a unit's digest (16 hex digits).
+
+        `tag` is the open rollout's, `TAG_DIGITS` hex digits, or nothing.
+        """
+        if tag:
+            text = f"{self._random.getrandbits(32):08x}{tag}.{subject}.{unit}"
+        else:
+            text = f"{self._random.getrandbits(64):016x}.{subject}.{unit}"
         mac = self._keyed.copy()
         mac.update(text.encode())
         return f"{text}.{mac.hexdigest()}"
@@ -56,7 +76,7 @@ class IdIssuer:
         found = _ID.fullmatch(response_id)
         if found is None or not hmac.compare_digest(self._mac(found["text"]), found["mac"]):
             return None
-        return AnsweredBy(found["version"], found["arm"], found["unit"])
+        return AnsweredBy(found["version"], found["arm"], found["unit"], found["tag"])
 
     def _mac(self, text: str) -> str:
         mac = self._keyed.copy()

@@ -87,10 +87,18 @@ class Runtime:
         timeout = settings.residency.load_timeout_seconds
         residency = Residency(engine, registry.verify_version, prover.prove, metrics, timeout)
         base = registry.base
-        targets = Targets(engine.base_name, base.fingerprint, metrics, residency.slot, frozenset({base.name}))
+        keeper = Keeper(registry, replica)
+        targets = Targets(
+            engine.base_name,
+            base.fingerprint,
+            metrics,
+            residency.slot,
+            frozenset({base.name}),
+            recorders=keeper.find,
+            baselines=keeper.baseline,
+        )
         ids = IdIssuer(registry.secret(SECRET))
         keys = KeyRing(settings.root)
-        keeper = Keeper(registry, replica)
         return cls(settings, registry, engine, watcher, keys, ids, metrics, residency, targets, keeper)
 
     @property
@@ -225,7 +233,8 @@ class Runtime:
             self.residency.pin(slot.name for slot in slots)
             kept = (*_rolling(view), *_stables(view))
             self.metrics.protect((one.adapter, str(one.number)) for one in kept)
-            self.metrics.forget(lambda adapter, number: _is_known(view, adapter, number))
+            base = self.engine.base_name
+            self.metrics.forget(lambda one, number: one == base or _is_known(view, one, number))
         return [slot for slot in slots if not slot.ready and not slot.evicted]
 
     async def _load_quietly(self, slot: Slot) -> None:
@@ -296,8 +305,9 @@ def _is_proved(view: View, one: Version) -> bool:
 
 
 def _is_known(view: View, adapter: str, number: str) -> bool:
+    """Return True for a version that is registered, and for 0: the base as an arm of a rollout."""
     known = view.adapters.get(adapter)
-    return known is not None and (not number.isdigit() or int(number) in known.versions)
+    return known is not None and (not number.isdigit() or int(number) in {0, *known.versions})
 
 
 def _attester(registry: Registry, replica: str) -> Callable[[Version, Mapping[str, JsonValue]], None]:

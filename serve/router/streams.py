@@ -40,6 +40,7 @@ _DELTA = re.compile(
     rb'"(?:content|reasoning|reasoning_content|text|thinking|delta|partial_json|arguments|refusal)": ?"[^"]'
     rb'|"tool_calls": ?\[\{'
 )
+_FINISH = re.compile(rb'"(?:finish|stop)_reason": ?"([a-z_]{1,20})"')
 _COUNT = re.compile(rb'"((?:prompt|input|completion|output|cached)_tokens|cache_read_input_tokens)": ?(\d+)')
 
 _INPUT = (b"prompt_tokens", b"input_tokens")
@@ -71,6 +72,18 @@ def read_usage(tail: bytes) -> Usage | None:
         else:
             cached = int(digits)
     return Usage(taken, output, cached)
+
+
+def read_finish(tail: bytes) -> str:
+    """Return why the answer in `tail` ended, in the server's own word, '' where it does not say."""
+    found = _FINISH.findall(tail)
+    return found[-1].decode() if found else ""
+
+
+def begins_with_error(chunk: bytes) -> bool:
+    """Return True when a stream's first chunk is, or holds, an error event."""
+    lines = b"\n" + chunk
+    return any(mark in lines for mark in _FAILURES)
 
 
 def judge_status(status: int) -> Outcome:

@@ -1,26 +1,30 @@
 """From the `model` of a request to the version that answers it.
 
 Pure resolution over one view, and a cache of its results for the hot path: a hit is one dictionary
-look-up by the bytes that the client wrote. A new view empties the cache.
+look-up by the bytes that the client wrote. A new view empties the cache. Invariant: an arm of an open
+rollout always has its target; a version that may not be served is refused when a request gets there,
+so a broken canary is nobody's 404.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 from msgspec import Raw
 
-from registry.errors import InvalidName, NotFound, NotServable, Quarantined
+from registry.errors import InvalidName, NotFound, NotServable, Quarantined, WardrobeError
 from registry.names import ModelRef, parse_model
-from registry.records import Version
-from registry.view import View, no_adapter
+from registry.records import RolloutEntry, Version
+from registry.view import AdapterView, View, no_adapter
 from serve.errors import BadBody, ModelNotFound
-from serve.router.assignment import Arm, Split
-from serve.router.metrics import Metrics, Series
+from serve.rollout.baselines import BaselineArm
+from serve.rollout.recorder import Recorder, Recorders
+from serve.router.assignment import Arm
+from serve.router.metrics import Level, Metrics, Reason, Series
 from serve.router.residency import Slot
-from serve.router.response_id import BASE_SUBJECT
+from serve.router.response_id import BASE_SUBJECT, TAG_DIGITS
 
 _CACHED_SPELLINGS = 10_000
 
@@ -29,8 +33,9 @@ _CACHED_SPELLINGS = 10_000
 class Target:
     """One version (or the base) as an arm: everything that a request needs of it, made once.
 
-    `model` is the JSON string for the engine; `subject` goes into the response id; `headers` are the
-    response's; `slot` is None for the base.
+    `model` is the JSON string for the engine; `subject` and `tag` (of the rollout) go into the response
+    id; `headers` are the response's; `slot` is None for the base, and for a version that is `refused`.
+    `decided` counts the requests that were sent here.
     """
 
     name: str
@@ -39,17 +44,42 @@ class Target:
     subject: str
     headers: tuple[tuple[bytes, bytes], ...]
     series: Series
+    decided: Level
     slot: Slot | None = None
+    tag: str = ""
+    refused: WardrobeError | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """What a model name stands for: one target per arm; `split` is the open rollout of a bare name."""
+    """What a model name stands for.
+
+    Exactly one of: `fixed`, of an explicit reference or the base; `stable`, of a bare name, with its
+    `baseline`; `rollout`, of a bare name while one is open.
+    """
 
     adapter: str
-    targets: Mapping[Arm, Target]
-    split: Split | None = None
     fixed: Target | None = None
+    stable: Target | None = None
+    baseline: BaselineArm | None = None
+    rollout: OpenRollout | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenRollout:
+    """A bare name's open rollout: `arms` are stable (the control), canary and base.
+
+    `rescue` is the control once more, for requests that the canary failed: its ids keep the canary's
+    letter, because feedback belongs to the arm that was assigned. `shadow` answers copies, `mirrors`
+    of them at once; `listed` counts those whose arm a list decided.
+    """
+
+    recorder: Recorder
+    arms: Mapping[Arm, Target]
+    rescue: Target
+    shadow: Target
+    mirrors: int
+    listed: Mapping[Arm, Level]
 
 
 def resolve(view: View, text: str, base_name: str) -> tuple[ModelRef, Version]:
@@ -80,13 +110,19 @@ def _unknown(error: NotFound, base_name: str) -> ModelNotFound:
 
 @dataclass(slots=True)
 class Targets:
-    """The cache: plans by the spelling of `model`, valid for one view."""
+    """The cache: plans by the spelling of `model`, valid for one view.
+
+    `recorders` gives a rollout's evidence, `baselines` an adapter's; without `recorders` a rollout is
+    not seen.
+    """
 
     base_name: str
     base_digest: str
     metrics: Metrics
     slot: Callable[[Version], Slot]
     also_base: frozenset[str] = frozenset()
+    recorders: Recorders | None = None
+    baselines: Callable[[str], BaselineArm] | None = None
     _view: View | None = None
     _plans: dict[bytes, Plan] = field(default_factory=dict)
     _base: Plan | None = None
@@ -112,25 +148,88 @@ class Targets:
         if text is None or text == self.base_name or text in self.also_base:
             self._base = self._base or self._base_plan()
             return self._base
+        adapter = view.adapters.get(text)
+        if adapter is not None and adapter.rollout is not None and self.recorders is not None:
+            return Plan(text, rollout=self._open(adapter, adapter.rollout, self.recorders))
         ref, version = resolve(view, text, self.base_name)
         if ref.version is None and ref.alias is None:
-            return Plan(ref.adapter, {Arm.STABLE: self._target(version, Arm.STABLE)})
-        direct = self._target(version, Arm.DIRECT)
-        return Plan(ref.adapter, {Arm.DIRECT: direct}, fixed=direct)
+            baseline = self.baselines(ref.adapter) if self.baselines is not None else None
+            return Plan(ref.adapter, stable=self._target(version, Arm.STABLE), baseline=baseline)
+        return Plan(ref.adapter, fixed=self._target(version, Arm.DIRECT))
+
+    def _open(self, adapter: AdapterView, entry: RolloutEntry, recorders: Recorders) -> OpenRollout:
+        stable = self._arm(adapter, entry, entry.stable, Arm.STABLE)
+        canary = self._arm(adapter, entry, entry.canary, Arm.CANARY)
+        base = self._arm(adapter, entry, 0, Arm.BASE)
+        recorder = recorders(entry)
+        wanted = recorder.policy.shadow
+        return OpenRollout(
+            recorder=recorder,
+            arms={Arm.STABLE: stable, Arm.CANARY: canary, Arm.BASE: base},
+            rescue=replace(
+                stable,
+                subject=f"{adapter.name}@{entry.stable}.{Arm.CANARY.letter}",
+                decided=self.metrics.decisions(adapter.name, Arm.STABLE, Reason.FALLBACK),
+            ),
+            shadow=self._arm(adapter, entry, entry.canary, Arm.SHADOW),
+            mirrors=wanted.concurrency if wanted is not None else 0,
+            listed={
+                arm: self.metrics.decisions(adapter.name, arm, Reason.LISTED)
+                for arm in (Arm.STABLE, Arm.CANARY)
+            },
+        )
+
+    def _arm(self, adapter: AdapterView, entry: RolloutEntry, number: int, arm: Arm) -> Target:
+        """Return the target of an arm; number 0 is the base model, booked under the adapter."""
+        reason = Reason.SHADOW if arm is Arm.SHADOW else Reason.WEIGHT
+        decided = self.metrics.decisions(adapter.name, arm, reason)
+        refused = _refusal(adapter, number)
+        if refused is None and number:
+            return replace(self._target(adapter.versions[number], arm), decided=decided, tag=_tag(entry))
+        name = f"{adapter.name}@{number}"
+        answers, digest = (name, "") if number else (self.base_name, self.base_digest)
+        return Target(
+            name=answers,
+            arm=arm,
+            model=Raw(msgspec.json.encode(answers)),
+            subject=f"{name}.{arm.letter}",
+            headers=_headers(answers, arm, digest),
+            series=self.metrics.bind(adapter.name, str(number), arm),
+            decided=decided,
+            tag=_tag(entry),
+            refused=refused,
+        )
 
     def _target(self, version: Version, arm: Arm) -> Target:
         series = self.metrics.bind(version.adapter, str(version.number), arm)
+        reason = Reason.PINNED if arm is Arm.DIRECT else Reason.WEIGHT
+        decided = self.metrics.decisions(version.adapter, arm, reason)
         subject = f"{version.name}.{arm.letter}"
         headers = _headers(version.name, arm, version.digest)
         model = Raw(msgspec.json.encode(version.name))
-        return Target(version.name, arm, model, subject, headers, series, self.slot(version))
+        return Target(version.name, arm, model, subject, headers, series, decided, self.slot(version))
 
     def _base_plan(self) -> Plan:
         series = self.metrics.bind(self.base_name, "0", Arm.BASE)
+        decided = self.metrics.decisions(self.base_name, Arm.BASE, Reason.PINNED)
         headers = _headers(self.base_name, Arm.BASE, self.base_digest)
         model = Raw(msgspec.json.encode(self.base_name))
-        base = Target(self.base_name, Arm.BASE, model, BASE_SUBJECT, headers, series)
-        return Plan(self.base_name, {Arm.BASE: base}, fixed=base)
+        base = Target(self.base_name, Arm.BASE, model, BASE_SUBJECT, headers, series, decided)
+        return Plan(self.base_name, fixed=base)
+
+
+def _tag(entry: RolloutEntry) -> str:
+    return entry.rollout[:TAG_DIGITS]
+
+
+def _refusal(adapter: AdapterView, number: int) -> WardrobeError | None:
+    """Return why a version of an open rollout may not be served, None when it may (as the base, 0)."""
+    name = f"{adapter.name}@{number}"
+    if reason := adapter.quarantined.get(number):
+        return NotServable(name, f"is quarantined ({reason})", "see `wardrobe rollout status`", param="model")
+    if number and number not in adapter.versions:
+        return NotServable(name, "is not there any more", "see `wardrobe rollout status`", param="model")
+    return None
 
 
 def _text(spelling: bytes) -> str | None:

@@ -1,6 +1,7 @@
 """An application behind the router: it speaks OpenAI's streams in a few lines, and misbehaves on demand.
 
-The body's field `play` chooses what happens; everything that arrives is kept in `seen`.
+The body's field `play` chooses what happens, or `plays` by the model that answers; everything that arrives
+is kept in `seen`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class InnerApp:
     open: bool = False
     fail_startup: bool = False
     lifespan: list[str] = field(default_factory=list)
+    plays: dict[str, str] = field(default_factory=dict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or live through the lifespan."""
@@ -64,6 +66,7 @@ class InnerApp:
 
     async def _play(self, seen: Seen, receive: Receive, send: Send) -> None:
         play = seen.body.get("play", "stream" if seen.body.get("stream") else "answer")
+        play = self.plays.get(seen.body.get("model", ""), play)
         if play == "raise":
             raise RuntimeError("the inner application broke")
         if play == "hang":
@@ -93,6 +96,13 @@ class InnerApp:
 
     async def _send_events(self, play: str, seen: Seen, send: Send) -> None:
         await send(_start(200, b"text/event-stream; charset=utf-8"))
+        if play == "nothing":
+            return
+        if play == "error_first":
+            await send(_event({"error": {"message": "no", "code": 500}}))
+            await send(_body(b"data: [DONE]\n\n"))
+            await send(_body(b"", more=False))
+            return
         await send(_event(_delta(seen, {"role": "assistant", "content": ""})))
         for word in ("one", " two", " three"):
             await send(_event(_delta(seen, {"content": word})))
@@ -105,6 +115,7 @@ class InnerApp:
         if play == "raise_late":
             raise RuntimeError("the inner application broke")
         if play != "unclosed":
+            await send(_event({"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}))
             await send(_event({"choices": [], "usage": USAGE}))
             await send(_body(b"data: [DONE]\n\n"))
         await send(_body(b"", more=False))
@@ -122,7 +133,9 @@ async def _read(receive: Receive) -> bytes:
 
 def _answer(seen: Seen) -> dict[str, Any]:
     request_id = seen.body.get("request_id") or f"chatcmpl-{seen.headers.get('x-request-id')}"
-    return {"id": request_id, "model": seen.body.get("model"), "path": seen.path, "usage": USAGE}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "one"}, "finish_reason": "stop"}
+    answer = {"id": request_id, "model": seen.body.get("model"), "path": seen.path, "choices": [choice]}
+    return {**answer, "usage": USAGE}
 
 
 def _delta(seen: Seen, delta: dict[str, str]) -> dict[str, Any]:

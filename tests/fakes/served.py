@@ -6,15 +6,18 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
 
-from registry.records import Version
+from registry.records import RolloutEntry, Version
 from registry.store import Registry
+from serve.rollout.policy import Metrics, Policy, Step
+from serve.rollout.recorder import Recorder
 from serve.router.app import Router
 from serve.router.runtime import Runtime
 from serve.settings import RequestLimits, ResidencySettings, ServeSettings
@@ -22,8 +25,15 @@ from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.fakes.engine import FakeEngine
 from tests.fakes.inner import InnerApp
+from tests.fakes.rollouts import make_entry
 
 BASE = "tiny"
+QUIET = Policy(
+    name="quiet",
+    steps=(Step(weight=5_000, min_units=1_000_000, min_seconds=86_400),),
+    metrics=Metrics(errors=None, latency=None, feedback=None, format=None),
+)
+"""A policy that decides nothing while a test lasts."""
 
 
 @dataclass(slots=True)
@@ -50,6 +60,34 @@ class Served:
         version = publish(self.registry, self.folder, adapter, seed, no_stable=no_stable)
         self.runtime.watcher.refresh()
         return version
+
+    def open_rollout(
+        self, policy: Policy | None = None, *, adapter: str = "support", **changes: Any
+    ) -> Recorder:
+        """Open a rollout of an adapter, or move the open one, and return its evidence here.
+
+        The server's own decisions are not asked for: what `changes` say is what is in force.
+        """
+        digests = {0: "", **{one.number: one.digest for one in self.registry.versions(adapter)}}
+
+        def decide(last: RolloutEntry | None) -> RolloutEntry:
+            entry = make_entry(policy or QUIET, adapter=adapter, **changes)
+            return replace(
+                entry,
+                seq=last.seq + 1 if last is not None else 1,
+                stable_digest=digests[entry.stable],
+                canary_digest=digests.get(entry.canary, ""),
+            )
+
+        entry = self.registry.append_rollout(adapter, decide)
+        self.runtime.watcher.refresh()
+        assert entry is not None
+        return self.runtime.keeper.find(entry)
+
+    def settled(self) -> None:
+        """Wait until nothing is in flight any more."""
+        still = self.runtime.metrics.inflight
+        wait_until(lambda: still() == 0 and self.inner.running == 0, "all is settled")
 
     def chat(self, model: str | None = "support", /, **fields: object) -> httpx.Response:
         """Ask for a chat completion."""

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serve.router.assignment import Arm
-from serve.router.metrics import BuildInfo, Histogram, Metrics, Residency, register
+from serve.router.metrics import BuildInfo, Histogram, Metrics, Reason, Residency, register
 from serve.router.streams import Outcome, Usage
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -15,7 +15,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 def scrape(metrics: Metrics) -> Samples:
     """Return what Prometheus would read."""
     registry = CollectorRegistry()
-    remove = register(metrics, registry)
+    remove = register((metrics,), registry)
     text = generate_latest(registry).decode()
     remove()
     families = text_string_to_metric_families(text)
@@ -129,12 +129,17 @@ def test_an_unregistered_version_takes_its_series_with_it() -> None:
     for adapter, version in (("a", "1"), ("a", "2"), ("b", "1")):
         count(metrics, adapter, version)
     count(metrics, "base", "0", Arm.BASE)
-    metrics.forget(lambda adapter, version: (adapter, version) == ("a", "2"))
+    metrics.decisions("a", Arm.STABLE, Reason.WEIGHT).value += 1
+    metrics.decisions("b", Arm.STABLE, Reason.WEIGHT).value += 1
+    metrics.forget(lambda *version: version in {("a", "2"), ("base", "0")})
     samples = scrape(metrics)
     assert requests(samples, "a", "1") is None
     assert requests(samples, "a", "2") == 1
     assert requests(samples, "base", "0", "base") == 1
     assert value(samples, "wardrobe_inference_inflight", adapter="b", arm="stable") is None
+    decided = {"arm": "stable", "reason": "weight"}
+    assert value(samples, "wardrobe_route_decisions_total", adapter="a", **decided) == 1
+    assert value(samples, "wardrobe_route_decisions_total", adapter="b", **decided) is None
 
 
 def test_a_value_on_a_buckets_edge_belongs_to_it() -> None:

@@ -8,24 +8,28 @@ from hypothesis import strategies as st
 
 from serve.router.response_id import BASE_SUBJECT, AnsweredBy, IdIssuer
 
-KEY, UNIT = b"k" * 32, "00112233445566ff"
+KEY, UNIT, TAG = b"k" * 32, "00112233445566ff", "89abcdef"
 ISSUER = IdIssuer(KEY)
 
 
 @pytest.mark.parametrize("prefix", ["", "chatcmpl-", "cmpl-", "resp_", "embd-", "decision-"])
 @pytest.mark.parametrize("suffix", ["", "-0", "_3", "-0-1"])
 def test_an_id_says_who_answered_whatever_the_server_puts_around_it(prefix: str, suffix: str) -> None:
-    issued = ISSUER.issue("support.v2-eu@31.c", UNIT)
-    expected = AnsweredBy("support.v2-eu@31", "c", UNIT)
+    issued = ISSUER.issue("support.v2-eu@31.c", UNIT, TAG)
+    expected = AnsweredBy("support.v2-eu@31", "c", UNIT, TAG)
     assert ISSUER.verify(f"{prefix}{issued}{suffix}") == expected
+    assert expected.adapter == "support.v2-eu"
 
 
 def test_the_base_has_an_id_too() -> None:
-    assert ISSUER.verify(ISSUER.issue(BASE_SUBJECT, UNIT)) == AnsweredBy("base@0", "b", UNIT)
+    answered = ISSUER.verify(ISSUER.issue(BASE_SUBJECT, UNIT))
+    assert answered is not None
+    assert (answered.version, answered.arm, answered.unit) == ("base@0", "b", UNIT)
 
 
 def test_every_id_is_another_one() -> None:
     assert len({ISSUER.issue("support@3.s", UNIT) for _ in range(1000)}) == 1000
+    assert len({ISSUER.issue("support@3.s", UNIT, TAG) for _ in range(1000)}) == 1000
 
 
 def test_another_replica_with_the_same_key_verifies_it() -> None:

@@ -1,0 +1,132 @@
+"""The text of an answer, taken out of its bytes when somebody has the time.
+
+Pure functions for the form tests of a rollout. They parse, so the hot path only keeps the bytes (within
+`MAX_BYTES`) and hands over what would take the text out of them. Invariant: what is incomplete, too long
+or no text at all (a tool call) has no text, which is not the same as an empty one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from serve.router.paths import Dialect
+from serve.router.streams import TAIL_CHUNKS
+
+MAX_BYTES = 256 * 1024
+"""How much of an answer is kept for its form to be looked at."""
+
+
+class Tape:
+    """The chunks of one stream: the last ones always, all of them while they are few enough bytes."""
+
+    __slots__ = ("_last", "_size", "kept")
+
+    def __init__(self) -> None:
+        self._last: deque[bytes] = deque(maxlen=TAIL_CHUNKS)
+        self._size = 0
+        self.kept: list[bytes] | None = []
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._last)
+
+    def append(self, chunk: bytes) -> None:
+        """Take the next chunk; an answer over the limit is given up whole."""
+        self._last.append(chunk)
+        if self.kept is not None:
+            self._size += len(chunk)
+            if self._size > MAX_BYTES:
+                self.kept = None
+            else:
+                self.kept.append(chunk)
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+    tool_calls: list[msgspec.Raw] | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    text: str | None = None
+    message: _Message | None = None
+    delta: _Message | None = None
+
+
+class _Part(msgspec.Struct):
+    type: str = ""
+    text: str | None = None
+
+
+class _Item(msgspec.Struct):
+    type: str = ""
+    content: list[_Part] | None = None
+
+
+class _Answer(msgspec.Struct):
+    """An answer in one piece, or one event of a stream, of any of the three protocols."""
+
+    type: str = ""
+    choices: list[_Choice] = []
+    content: list[_Part] = []
+    output: list[_Item] = []
+    delta: msgspec.Raw | None = None
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+_decode_part = msgspec.json.Decoder(_Part).decode
+_decode_text = msgspec.json.Decoder(str).decode
+
+
+def read_text(chunks: Iterable[bytes], dialect: Dialect, *, streamed: bool) -> str | None:
+    """Return the text of a complete answer (of its first choice), None where there is none to judge."""
+    body = b"".join(chunks)
+    try:
+        pieces = list(_streamed(body, dialect) if streamed else _whole(body, dialect))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return None if None in pieces or not pieces else "".join(piece or "" for piece in pieces)
+
+
+def _whole(body: bytes, dialect: Dialect) -> Iterator[str | None]:
+    """Yield the pieces of text; None for a call of a tool."""
+    answer = _decode(body)
+    if dialect is Dialect.MESSAGES:
+        yield from (part.text or "" if part.type == "text" else None for part in answer.content)
+    elif dialect is Dialect.RESPONSES:
+        for item in answer.output:
+            if item.type == "function_call":
+                yield None
+            yield from (part.text or "" for part in item.content or () if part.type == "output_text")
+    else:
+        yield from _first_choice(answer)
+
+
+def _streamed(body: bytes, dialect: Dialect) -> Iterator[str | None]:
+    for line in body.splitlines():
+        if not line.startswith(b"data: ") or line == b"data: [DONE]":
+            continue
+        event = _decode(line[6:])
+        if dialect is Dialect.OPENAI:
+            yield from _first_choice(event)
+        elif dialect is Dialect.RESPONSES:
+            if event.type == "response.output_text.delta":
+                yield _decode_text(event.delta or b'""')
+            elif event.type.startswith("response.function_call"):
+                yield None
+        elif event.type == "content_block_delta" and event.delta is not None:
+            part = _decode_part(event.delta)
+            yield None if part.type == "input_json_delta" else part.text or ""
+
+
+def _first_choice(answer: _Answer) -> Iterator[str | None]:
+    for choice in answer.choices:
+        if choice.index:
+            continue
+        message = choice.message or choice.delta
+        if message is None:
+            yield choice.text or ""
+        else:
+            yield None if message.tool_calls else message.content or ""
