@@ -20,11 +20,11 @@ from registry.store import Registry
 from registry.view import AdapterView, View
 from registry.watcher import Watcher
 from serve.rollout import golden
-from serve.rollout.baselines import WINDOW_SECONDS, freeze, freeze_stable
+from serve.rollout.baselines import freeze_stable
 from serve.rollout.evidence import Baseline, ReplicaEvidence
 from serve.rollout.gate import check_forbidden, check_gate, check_health
 from serve.rollout.judgement import Judgement
-from serve.rollout.keeper import Keeper, read_baselines, read_evidence
+from serve.rollout.keeper import Keeper, read_evidence
 from serve.rollout.machine import transition
 from serve.rollout.metrics import RolloutMetrics, trigger_of
 from serve.rollout.policy import Policy
@@ -270,13 +270,9 @@ class Controller:
         return _Look(documents, replicas, judgement, situation)
 
     def _new_baseline(self, entry: RolloutEntry, documents: list[ReplicaEvidence]) -> Baseline | None:
-        if entry.baseline.get("first_token"):
+        """Return thresholds from stable's first requests, for a rollout that began without a baseline."""
+        if entry.state == State.PRELOADING or entry.baseline.get("first_token"):
             return None
-        if entry.state == State.PRELOADING:
-            if entry.baseline:
-                return None  # frozen with too few times for thresholds; they come from stable later
-            kept = read_baselines(self.registry, entry.adapter, self.clock(), WINDOW_SECONDS)
-            return freeze(kept)
         found = freeze_stable(documents)
         return found if found.first_token else None
 

@@ -140,8 +140,6 @@ class _Proposal:
         if gate.failed:
             return self._event(Occasion.GUARD, PRELOAD, gate.failed)
         if gate.ready:
-            if self.now.new_baseline is not None:
-                return self._freeze(self.now.new_baseline)
             return self._event(Occasion.LOADED, "loaded", "every live replica holds both versions, proved")
         if self._age(self.entry.state_since) >= self.policy.preload_seconds:
             return self._event(
