@@ -29,6 +29,7 @@ from serve.errors import Busy, EngineDead
 from serve.rollout.controller import Controller, Local
 from serve.rollout.golden import Ask
 from serve.rollout.keeper import Keeper
+from serve.rollout.webhooks import Notifier
 from serve.router import metrics as counters
 from serve.router.proof import Prover
 from serve.router.residency import Residency, Slot
@@ -68,6 +69,7 @@ class Runtime:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _seen: View | None = None
     _controller: Controller | None = None
+    _notifier: Notifier = field(default_factory=Notifier)
 
     @classmethod
     def build(cls, settings: ServeSettings, engine: Engine) -> Runtime:
@@ -178,6 +180,7 @@ class Runtime:
             await self.keeper.keep()
         except WardrobeError as error:
             _log.warning("the rollouts' last evidence was not written: %s", error)
+        await asyncio.to_thread(self._notifier.close)
 
     def _build_controller(self) -> Controller:
         local = Local(
@@ -188,7 +191,7 @@ class Runtime:
             inflight=lambda: self.residency.at_work(time.monotonic() - DYING_SECONDS),
             ask=self._ask,
         )
-        return Controller(self.registry, self.watcher, self.keeper, local)
+        return Controller(self.registry, self.watcher, self.keeper, local, self._notifier)
 
     async def _ask(self, path: str, body: bytes) -> tuple[int, bytes]:
         assert self.ask is not None, "set by the router before the start"
