@@ -72,12 +72,10 @@ class _Answer(msgspec.Struct):
     choices: list[_Choice] = []
     content: list[_Part] = []
     output: list[_Item] = []
-    delta: msgspec.Raw | None = None
+    delta: str | _Part | None = None
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
-_decode_part = msgspec.json.Decoder(_Part).decode
-_decode_text = msgspec.json.Decoder(str).decode
 
 
 def read_text(chunks: Iterable[bytes], dialect: Dialect, *, streamed: bool) -> str | None:
@@ -111,14 +109,12 @@ def _streamed(body: bytes, dialect: Dialect) -> Iterator[str | None]:
         event = _decode(line[6:])
         if dialect is Dialect.OPENAI:
             yield from _first_choice(event)
-        elif dialect is Dialect.RESPONSES:
-            if event.type == "response.output_text.delta":
-                yield _decode_text(event.delta or b'""')
-            elif event.type.startswith("response.function_call"):
-                yield None
-        elif event.type == "content_block_delta" and event.delta is not None:
-            part = _decode_part(event.delta)
-            yield None if part.type == "input_json_delta" else part.text or ""
+        elif event.type == "response.output_text.delta" and isinstance(event.delta, str):
+            yield event.delta
+        elif event.type.startswith("response.function_call"):
+            yield None
+        elif event.type == "content_block_delta" and isinstance(event.delta, _Part):
+            yield None if event.delta.type == "input_json_delta" else event.delta.text or ""
 
 
 def _first_choice(answer: _Answer) -> Iterator[str | None]:

@@ -1,13 +1,14 @@
 """An application behind the router: it speaks OpenAI's streams in a few lines, and misbehaves on demand.
 
 The body's field `play` chooses what happens, or `plays` by the model that answers; everything that arrives
-is kept in `seen`.
+is kept in `seen`. `before` is called at the beginning of each answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,7 @@ class InnerApp:
     fail_startup: bool = False
     lifespan: list[str] = field(default_factory=list)
     plays: dict[str, str] = field(default_factory=dict)
+    before: Callable[[], None] = lambda: None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or live through the lifespan."""
@@ -67,6 +69,10 @@ class InnerApp:
     async def _play(self, seen: Seen, receive: Receive, send: Send) -> None:
         play = seen.body.get("play", "stream" if seen.body.get("stream") else "answer")
         play = self.plays.get(seen.body.get("model", ""), play)
+        self.before()
+        if play == "leave_500":
+            await self._wait_for_leaving(receive)
+            play = "500"
         if play == "raise":
             raise RuntimeError("the inner application broke")
         if play == "hang":

@@ -1,0 +1,114 @@
+"""The text of an answer, of every protocol, streamed or not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from serve.router.answers import MAX_BYTES, Tape, read_text
+from serve.router.paths import Dialect
+
+CHAT = {"choices": [{"index": 0, "message": {"content": "Hi"}}, {"index": 1, "message": {"content": "Yo"}}]}
+CALL = {"choices": [{"message": {"content": None, "tool_calls": [{"id": "1"}]}}]}
+EMPTY = {"choices": [{"message": {"content": None}}]}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body", "text"),
+    [
+        (Dialect.OPENAI, CHAT, "Hi"),
+        (Dialect.OPENAI, CALL, None),
+        (Dialect.OPENAI, EMPTY, ""),
+        (Dialect.OPENAI, {"choices": [{"index": 0, "text": " world"}]}, " world"),
+        (Dialect.OPENAI, {"data": [{"embedding": [0.1]}]}, None),
+        (Dialect.MESSAGES, {"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "ab"),
+        (Dialect.MESSAGES, {"content": [{"type": "tool_use", "name": "f"}]}, None),
+        (
+            Dialect.RESPONSES,
+            {
+                "output": [
+                    {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "hm"}]},
+                    {"type": "message", "content": [{"type": "output_text", "text": "Hi"}]},
+                ]
+            },
+            "Hi",
+        ),
+        (Dialect.RESPONSES, {"output": [{"type": "function_call", "name": "f"}]}, None),
+        (Dialect.OPENAI, [1], None),
+    ],
+)
+def test_an_answer_in_one_piece(dialect: Dialect, body: object, text: str | None) -> None:
+    assert read_text([json.dumps(body).encode()], dialect, streamed=False) == text
+
+
+def events(*values: object) -> list[bytes]:
+    lines = [f"event: x\ndata: {json.dumps(value)}\n\n".encode() for value in values]
+    whole = b"".join([*lines, b"data: [DONE]\n\n"])
+    return [whole[:7], whole[7:50], whole[50:]]  # events are cut anywhere
+
+
+@pytest.mark.parametrize(
+    ("dialect", "stream", "text"),
+    [
+        (
+            Dialect.OPENAI,
+            [
+                {"choices": [{"delta": {"role": "assistant", "content": ""}}]},
+                {"choices": [{"delta": {"content": "H"}}]},
+                {"choices": [{"index": 1, "delta": {"content": "other"}}]},
+                {"choices": [{"delta": {"content": "i"}}]},
+                {"choices": [{"delta": {}, "finish_reason": "stop"}]},
+                {"choices": [], "usage": {}},
+            ],
+            "Hi",
+        ),
+        (Dialect.OPENAI, [{"choices": [{"text": "H"}]}, {"choices": [{"text": "i"}]}], "Hi"),
+        (Dialect.OPENAI, [{"choices": [{"delta": {"tool_calls": [{"index": 0}]}}]}], None),
+        (
+            Dialect.MESSAGES,
+            [
+                {"type": "message_start", "message": {"content": []}},
+                {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "Hi"}},
+                {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+            ],
+            "Hi",
+        ),
+        (
+            Dialect.MESSAGES,
+            [{"type": "content_block_delta", "delta": {"type": "input_json_delta", "partial_json": "{"}}],
+            None,
+        ),
+        (
+            Dialect.RESPONSES,
+            [
+                {"type": "response.created", "response": {"output": []}},
+                {"type": "response.output_text.delta", "delta": "H"},
+                {"type": "response.output_text.delta", "delta": "i"},
+                {"type": "response.completed", "response": {"output": []}},
+            ],
+            "Hi",
+        ),
+        (Dialect.RESPONSES, [{"type": "response.function_call_arguments.delta", "delta": "{"}], None),
+        (Dialect.OPENAI, [], None),
+    ],
+)
+def test_an_answer_in_events(dialect: Dialect, stream: list[object], text: str | None) -> None:
+    assert read_text(events(*stream), dialect, streamed=True) == text
+
+
+def test_what_is_no_json_has_no_text() -> None:
+    assert read_text([b"data: {oops\n\n"], Dialect.OPENAI, streamed=True) is None
+    assert read_text([b"\xff"], Dialect.OPENAI, streamed=False) is None
+
+
+def test_a_tape_keeps_the_end_always_and_the_whole_while_it_is_short() -> None:
+    tape = Tape()
+    for number in range(20):
+        tape.append(b"%d," % number)
+    assert b"".join(tape) == b"12,13,14,15,16,17,18,19,"
+    assert len(tape.kept or []) == 20
+    tape.append(b"x" * MAX_BYTES)
+    tape.append(b"end")
+    assert tape.kept is None
+    assert b"".join(tape).endswith(b"xend")
