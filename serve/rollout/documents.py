@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import BeforeValidator, Field, JsonValue, ValidationError
 
 from registry.documents import Document, Request
 from serve.rollout.policy import Policy
-from serve.rollout.presets import DEFAULT
+from serve.rollout.presets import DEFAULT, explained
 
 Why = Annotated[str, Field(max_length=1_000)]
 
@@ -269,6 +269,16 @@ class PlanDocument(Document):
     warnings: list[str]
 
 
+def _named_faults(policy: object) -> object:
+    """Validate a policy's document with errors that name its own keys, not those of a union's branches."""
+    if not isinstance(policy, dict):
+        return policy
+    try:
+        return Policy.model_validate(policy)
+    except ValidationError as error:
+        raise explained(error, "policy") from error
+
+
 class StartRequest(Request):
     """Which version to roll out, and how: a preset's name, or a whole policy with weights in basis points.
 
@@ -276,7 +286,7 @@ class StartRequest(Request):
     """
 
     version: int = Field(ge=1, le=999_999_999)
-    policy: Policy | str = DEFAULT
+    policy: Annotated[Policy | str, BeforeValidator(_named_faults)] = DEFAULT
     force: bool = False
     note: Why = ""
 
