@@ -39,7 +39,7 @@ steps:
   - {weight: 25%, min_units: 60, min_seconds: 5, max_seconds: 3600}
   - {weight: 100%}
 promotion: {no_harm_units: 100, no_harm_seconds: 10}
-guard: {window_seconds: 20, min_requests: 30}
+guard: {window_seconds: 20, min_requests: 30, latency_factor: 10}
 preload_seconds: 120
 recovery_seconds: 20
 cooldown_seconds: 10
