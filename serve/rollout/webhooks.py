@@ -32,6 +32,7 @@ MAX_URLS = 16
 BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 _TIMEOUT = httpx.Timeout(5.0)
 _CLOSE_SECONDS = 3.0
+_THREAD = "wardrobe-webhook"
 
 _log = logging.getLogger("wardrobe.rollout")
 
@@ -49,6 +50,7 @@ class Notifier:
         self._urls = tuple(from_environment() if urls is None else urls)
         self._backoff = tuple(backoff_seconds)
         self._queue_size = queue_size
+        logging.getLogger("httpx").addFilter(_is_not_ours)
         self._channels: dict[str, _Channel] = {}
         self._lock = threading.Lock()
 
@@ -94,7 +96,7 @@ class _Channel:
         self._backoff = backoff
         self._queue: queue.Queue[dict[str, JsonValue] | None] = queue.Queue(size)
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="wardrobe-webhook", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=_THREAD, daemon=True)
         self._thread.start()
 
     def put(self, body: dict[str, JsonValue]) -> None:
@@ -190,6 +192,11 @@ def host_of(url: str) -> str:
         return urlsplit(url).hostname or "?"
     except ValueError:
         return "?"
+
+
+def _is_not_ours(record: logging.LogRecord) -> bool:
+    # httpx logs the whole URL of each request.
+    return record.threadName != _THREAD
 
 
 def _of_policy(policy: Mapping[str, JsonValue]) -> list[str]:

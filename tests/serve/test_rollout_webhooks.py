@@ -1,0 +1,183 @@
+"""Webhooks over a real server: what arrives, in which order, and that nothing ever waits for them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from serve.rollout.webhooks import MAX_URLS, Notifier, from_environment, host_of, message
+from tests.fakes.http_server import served
+from tests.fakes.rollouts import make_entry
+from tests.fakes.served import wait_until
+
+QUICK = (0.01, 0.02, 0.03)
+RAMPING = make_entry(seq=3, weight=500, sentence="every live replica holds both")
+FIRST = make_entry(seq=1, state="preloading", event="start", weight=0, step=-1)
+BACK = make_entry(
+    seq=4, state="rolled_back", event="guard", weight=0, reason="errors", sentence="22 of 154 failed"
+)
+
+
+class Chat:
+    """An application that keeps what is posted, and answers with `statuses` in turn, then 200."""
+
+    def __init__(self, *statuses: int, hold: threading.Event | None = None) -> None:
+        self.bodies: list[Any] = []
+        self.paths: list[str] = []
+        self._statuses = list(statuses)
+        self._hold = hold
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        message = await receive()
+        self.bodies.append(json.loads(message["body"]))
+        self.paths.append(scope["path"])
+        if self._hold is not None:
+            self._hold.wait(5)
+        status = self._statuses.pop(0) if self._statuses else 200
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    @property
+    def states(self) -> list[str]:
+        return [body["rollout"]["state"] for body in self.bodies]
+
+
+@contextmanager
+def chat(app: Chat) -> Iterator[str]:
+    with served(app) as url:
+        yield f"{url}/services/SECRET"
+
+
+def test_a_change_of_state_arrives_as_slack_takes_it() -> None:
+    app = Chat()
+    with chat(app) as url:
+        notifier = Notifier([url], backoff_seconds=QUICK)
+        notifier.notify(FIRST, RAMPING)
+        notifier.notify(RAMPING, BACK)
+        notifier.close()
+    assert app.states == ["ramping", "rolled_back"]
+    assert app.bodies[1]["text"] == (
+        "support@2 (stable support@1): ramping → rolled_back at 0%. 22 of 154 failed"
+    )
+    found = app.bodies[1]["rollout"]
+    assert (found["reason"], found["previous"], found["canary"], found["weight"]) == (
+        "errors", "ramping", "support@2", 0,
+    )  # fmt: skip
+
+
+def test_only_changes_of_state_are_told() -> None:
+    app = Chat()
+    with chat(app) as url:
+        notifier = Notifier([url], backoff_seconds=QUICK)
+        notifier.notify(None, FIRST)
+        notifier.notify(RAMPING, make_entry(seq=5, weight=5000, step=1))
+        notifier.notify(BACK, make_entry(seq=6, rollout="f" * 16, state="preloading", weight=0))
+        notifier.close()
+    assert app.states == ["preloading", "preloading"]
+    assert [body["rollout"]["previous"] for body in app.bodies] == ["", ""]
+
+
+def test_the_policys_webhooks_are_told_beside_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    app, other = Chat(), Chat()
+    with chat(app) as url, chat(other) as second:
+        monkeypatch.setenv("WARDROBE_WEBHOOKS", f" {url}, \n")
+        assert from_environment() == [url]
+        notifier = Notifier(backoff_seconds=QUICK)
+        entry = replace(RAMPING, policy={**RAMPING.policy, "webhooks": [second, url]})
+        notifier.notify(FIRST, entry)
+        notifier.close()
+    assert (app.states, other.states) == (["ramping"], ["ramping"])
+
+
+def test_a_failure_is_tried_again_and_order_is_kept() -> None:
+    app = Chat(500, 503, 429)
+    with chat(app) as url:
+        notifier = Notifier([url], backoff_seconds=QUICK)
+        notifier.notify(FIRST, RAMPING)
+        notifier.notify(RAMPING, BACK)
+        notifier.close()
+    assert app.states == ["ramping"] * 4 + ["rolled_back"]
+
+
+def test_a_refusal_is_final_and_the_log_holds_no_secret(caplog: pytest.LogCaptureFixture) -> None:
+    app = Chat(404)
+    with caplog.at_level(logging.DEBUG), chat(app) as url:
+        notifier = Notifier([url], backoff_seconds=QUICK)
+        notifier.notify(FIRST, RAMPING)
+        notifier.close()
+    assert app.states == ["ramping"]
+    ours = [record.getMessage() for record in caplog.records if record.name == "wardrobe.rollout"]
+    assert ours == ["webhook 127.0.0.1 was not delivered: it answered 404"]
+    assert "SECRET" not in caplog.text
+
+
+def test_a_server_that_is_not_there_costs_nobody_anything(caplog: pytest.LogCaptureFixture) -> None:
+    notifier = Notifier(["http://127.0.0.1:9/SECRET", "ftp://x/SECRET", "nonsense"], backoff_seconds=QUICK)
+    began = time.monotonic()
+    notifier.notify(FIRST, RAMPING)
+    assert time.monotonic() - began < 0.5
+    notifier.close()
+    assert "127.0.0.1 was not delivered: ConnectError" in caplog.text
+    assert caplog.text.count("is no http or https URL") == 2
+    assert "SECRET" not in caplog.text
+
+
+def test_a_slow_chat_drops_messages_instead_of_blocking(caplog: pytest.LogCaptureFixture) -> None:
+    hold = threading.Event()
+    slow, quick = Chat(hold=hold), Chat()
+    with chat(slow) as url, chat(quick) as other:
+        notifier = Notifier([url, other], backoff_seconds=QUICK, queue_size=2)
+        began = time.monotonic()
+        notifier.notify(FIRST, RAMPING)
+        wait_until(lambda: slow.bodies, "the slow chat is asked")
+        for _ in range(20):
+            notifier.notify(FIRST, RAMPING)
+            time.sleep(0.01)
+        assert time.monotonic() - began < 3
+        wait_until(lambda: len(quick.bodies) > 3, "the quick one is not held up")
+        hold.set()
+        notifier.close()
+    assert "does not keep up; a message was dropped" in caplog.text
+    assert 1 <= len(slow.bodies) <= 4
+
+
+def test_closing_does_not_wait_for_a_chat_that_never_answers() -> None:
+    hold = threading.Event()
+    app = Chat(hold=hold)
+    with chat(app) as url:
+        notifier = Notifier([url], backoff_seconds=QUICK)
+        notifier.notify(FIRST, RAMPING)
+        wait_until(lambda: app.bodies, "it is asked")
+        began = time.monotonic()
+        notifier.close(0.2)
+        assert time.monotonic() - began < 2
+        hold.set()
+
+
+def test_a_record_that_cannot_be_told_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    broken: Any = make_entry(seq=9, weight="much")
+    Notifier(["http://127.0.0.1:9"], backoff_seconds=QUICK).notify(FIRST, broken)
+    assert "could not be prepared" in caplog.text
+
+
+def test_the_number_of_urls_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    urls = [f"http://127.0.0.1:9/{n}" for n in range(MAX_URLS + 1)]
+    notifier = Notifier(urls, backoff_seconds=())
+    notifier.notify(FIRST, RAMPING)
+    notifier.close()
+    assert "others are in use" in caplog.text
+
+
+def test_the_message_of_a_base_control() -> None:
+    body: Any = message(None, make_entry(stable=0, seq=1, state="preloading", weight=0))
+    assert body["text"].startswith("support@2 (stable base): preloading at 0%.")
+    assert host_of("http://[broken") == "?"
