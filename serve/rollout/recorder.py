@@ -255,12 +255,14 @@ class Recorder:
                 if tested:
                     durations.test(seconds)
 
-    def rate(self, arm: Arm, unit: str, score: float) -> None:
-        """Book a score in 0 … 1 of a unit, of which the first counts."""
+    def rate(self, arm: Arm, unit: str, score: float) -> bool:
+        """Book a score in 0 … 1 of a unit, of which the first counts; return whether this one does."""
         record = self.segment.arm(arm)
-        if unit not in self._firsts.rated and len(record.ratings) < MAX_FIRST_UNITS:
-            self._firsts.rated.add(unit)
-            record.ratings.append(Rating(at=self._clock(), unit=unit, score=score))
+        if unit in self._firsts.rated or len(record.ratings) >= MAX_FIRST_UNITS:
+            return False
+        self._firsts.rated.add(unit)
+        record.ratings.append(Rating(at=self._clock(), unit=unit, score=score))
+        return True
 
     def compare(self, *, stable_ok: bool, canary_ok: bool) -> None:
         """Book one shadowed pair."""

@@ -9,6 +9,7 @@ the server would start anyway and answer 500 to everything; the error fails the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from serve.engine.interface import Engine
 from serve.errors import Busy, MethodNotAllowed, RouteNotFound
 from serve.rollout.inner import InnerClient
 from serve.router.auth import authorize
-from serve.router.body import SERVER_PATH_FIELDS, TRANSFER_FIELDS
+from serve.router.body import SERVER_PATH_FIELDS, TRANSFER_FIELDS, ClientLeft
 from serve.router.inference import Inference
 from serve.router.models import base_card, render_model, render_models
 from serve.router.openai_errors import rejection_reason, send_error, send_json
@@ -111,6 +112,10 @@ class Router:
             raise Busy("server", "has not started yet", "try again", rejection="engine_busy")
         elif endpoint.kind is Kind.ADMIN:
             await self._forward_control(runtime, scope, receive, send)
+        elif endpoint.kind is Kind.FEEDBACK:
+            who = authorize(runtime.keys, dict(scope["headers"]), KeyScope.INFER)
+            with contextlib.suppress(ClientLeft):
+                await runtime.feedback.answer(runtime.watcher.view, who, receive, send)
         elif endpoint.kind is Kind.MODELS:
             authorize(runtime.keys, dict(scope["headers"]), KeyScope.INFER)
             await _tell_models(runtime, endpoint.item, send)
@@ -182,6 +187,7 @@ class Router:
         transfers = runtime.settings.vllm.keys() & {"kv_transfer_config", "ec_transfer_config"}
         refused = SERVER_PATH_FIELDS if transfers else SERVER_PATH_FIELDS | TRANSFER_FIELDS
         self._inference = Inference(self.app, runtime, refused)
+        runtime.on_drain.append(self._inference.shadows.cancel)
         self.runtime = runtime
 
 

@@ -19,6 +19,7 @@ class Kind(Enum):
     INFERENCE = "inference"  # a JSON body with `model`, forwarded
     STORED = "stored"  # a response by its id, forwarded
     MODELS = "models"  # answered here, from the view
+    FEEDBACK = "feedback"  # answered here
     LIVE = "live"
     READY = "ready"
     METRICS = "metrics"  # forwarded to the server's own exposition
@@ -77,6 +78,7 @@ ENDPOINTS: dict[bytes, Endpoint] = {
     b"/v1/tokenize": _inference("tokenize", "/tokenize"),
     b"/v1/detokenize": _inference("detokenize", "/detokenize"),
     b"/v1/models": _MODELS,
+    b"/v1/feedback": Endpoint(Kind.FEEDBACK, "feedback"),
     b"/livez": Endpoint(Kind.LIVE, "livez", _GET),
     b"/readyz": Endpoint(Kind.READY, "readyz", _GET),
     b"/metrics": Endpoint(Kind.METRICS, "metrics", ("GET",)),

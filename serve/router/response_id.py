@@ -82,3 +82,9 @@ class IdIssuer:
         mac = self._keyed.copy()
         mac.update(text.encode())
         return mac.hexdigest()
+
+
+def read_claim(response_id: str) -> AnsweredBy | None:
+    """Return what an id says without asking whether it is ours, None when it has not our form."""
+    found = _ID.fullmatch(response_id)
+    return found and AnsweredBy(found["version"], found["arm"], found["unit"], found["tag"])

@@ -31,6 +31,7 @@ from serve.rollout.golden import Ask
 from serve.rollout.keeper import Keeper
 from serve.rollout.webhooks import Notifier
 from serve.router import metrics as counters
+from serve.router.feedback import FeedbackDesk
 from serve.router.proof import Prover
 from serve.router.residency import Residency, Slot
 from serve.router.response_id import IdIssuer
@@ -39,6 +40,7 @@ from serve.settings import RequestLimits, ServeSettings
 
 HEARTBEAT_SECONDS = 2.0
 KEYS_SECONDS = 0.5
+FEEDBACK_SECONDS = 1.0
 DYING_SECONDS = 1.5
 """What was in use this long before an engine's death was noticed counts as in use at it."""
 SECRET = "response-id"  # noqa: S105 - the name of the key, not the key
@@ -60,10 +62,12 @@ class Runtime:
     residency: Residency
     targets: Targets
     keeper: Keeper
+    feedback: FeedbackDesk
     ask: Ask | None = None
     draining: bool = False
     preloaded: bool = False
     began: float = field(default_factory=time.time)
+    on_drain: list[Callable[[], None]] = field(default_factory=list)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _unregister: Callable[[], None] = lambda: None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -101,7 +105,10 @@ class Runtime:
         )
         ids = IdIssuer(registry.secret(SECRET))
         keys = KeyRing(settings.root)
-        return cls(settings, registry, engine, watcher, keys, ids, metrics, residency, targets, keeper)
+        feedback = FeedbackDesk(ids, keeper.find, engine.base_name)
+        return cls(
+            settings, registry, engine, watcher, keys, ids, metrics, residency, targets, keeper, feedback
+        )
 
     @property
     def limits(self) -> RequestLimits:
@@ -125,6 +132,12 @@ class Runtime:
     def drain(self, on: bool) -> None:
         """Refuse new requests, or take them again; what is in flight goes on."""
         self.draining = on
+        if on:
+            self._end_side_work()
+
+    def _end_side_work(self) -> None:
+        for end in self.on_drain:
+            end()
 
     def ready(self) -> bool:
         """Return True when the pinned set has been loaded and new requests are taken."""
@@ -156,12 +169,14 @@ class Runtime:
         self.preloaded = True
         self._tasks.append(asyncio.create_task(self._follow(), name="follow the view"))
         self._tasks.append(asyncio.create_task(self._renew_keys(), name="renew keys"))
+        self._tasks.append(asyncio.create_task(self._write_feedback(), name="write feedback"))
         self._tasks.append(asyncio.create_task(controller.run(), name="decide rollouts"))
         await self._beat()
 
     async def stop(self) -> None:
         """End the loops and take this replica's heartbeat away; calling it twice changes nothing."""
         self.draining = True
+        self._end_side_work()
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -178,6 +193,7 @@ class Runtime:
             if self._controller is not None:
                 await self._controller.mourn()
             await self.keeper.keep()
+            await asyncio.to_thread(self.feedback.log.write, self._append_feedback)
         except WardrobeError as error:
             _log.warning("the rollouts' last evidence was not written: %s", error)
         await asyncio.to_thread(self._notifier.close)
@@ -262,6 +278,17 @@ class Runtime:
                 await asyncio.to_thread(self.keys.refresh)
             except OSError as error:
                 _log.warning("keys cannot be read, the known ones stay in force: %s", error)
+
+    async def _write_feedback(self) -> None:
+        while True:
+            await asyncio.sleep(FEEDBACK_SECONDS)
+            try:
+                await asyncio.to_thread(self.feedback.log.write, self._append_feedback)
+            except WardrobeError as error:
+                _log.warning("feedback was not written, it waits: %s", error)
+
+    def _append_feedback(self, adapter: str, lines: bytes) -> None:
+        self.registry.append_feedback(adapter, self.replica, lines)
 
     async def _beat(self) -> None:
         state = "draining" if self.draining else "ready" if self.preloaded else "starting"

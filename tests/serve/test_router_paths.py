@@ -63,7 +63,7 @@ def test_a_path_spelled_in_another_way_is_denied(raw_path: bytes) -> None:
 
 
 def test_every_listed_path_is_found_under_its_own_spelling() -> None:
-    assert len(ENDPOINTS) == 16
+    assert len(ENDPOINTS) == 17
     assert all(find_endpoint(path) is endpoint for path, endpoint in ENDPOINTS.items())
 
 
