@@ -138,7 +138,10 @@ def _refuse_raced(catalogue: Catalogue, move: AliasMove) -> None:
         subject = f"{move.adapter}@{move.version}"
         raise Conflict(subject, "was deleted at the same time", "choose another version")
     if move.alias == STABLE:
-        refuse_open(catalogue, move.adapter)
+        rollout = catalogue.rollouts.last(move.adapter)
+        # One that stands on this very move began after it.
+        if rollout is not None and (rollout.stable or None) != move.version:
+            refuse_open(catalogue, move.adapter)
 
 
 def _step_back(catalogue: Catalogue, move: AliasMove, who: str, why: str) -> None:

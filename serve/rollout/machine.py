@@ -153,8 +153,8 @@ def denied_until(log: Sequence[RolloutEntry], canary_digest: str) -> float:
     """Return until when (UNIX seconds) a content is refused since its last rollout was rolled back, or 0.
 
     An abort counts like an alarm, as somebody saw a reason for it; being superseded or withdrawn, or waiting
-    in vain for replicas, does not, as nothing was found against the version. A later promotion that was closed clears
-    it. The time is `deny_seconds` of the policy that it was rolled back under.
+    in vain for replicas, does not, as nothing was found against the version. A later promotion that was
+    closed clears it. The time is `deny_seconds` of the policy that it was rolled back under.
     """
     ended = _last_end(log, canary_digest)
     if ended is None or ended.state != State.ROLLED_BACK:

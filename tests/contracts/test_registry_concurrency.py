@@ -2,54 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import traceback
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from registry.errors import Conflict, NotFound
 from registry.store import Registry
+from tests.contracts.crashing import together
 from tests.fakes.adapters import make_adapter
 from tests.fakes.store import make_registry, publish, put, without_links
 
 PROCESSES = 6
 ROUNDS = 5
-
-
-def _together(count: int, act: Callable[[int], object], folder: Path) -> list[object]:
-    """Run `act(n)` in `count` processes at once and return what each returned (as JSON)."""
-    children = []
-    gate_read, gate_write = os.pipe()
-    for number in range(count):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 on: a fork beside other threads
-            child = os.fork()
-        if child == 0:
-            _act_and_exit(number, act, folder, (gate_read, gate_write))
-        children.append(child)
-    os.close(gate_read)
-    os.close(gate_write)  # every child waits for this
-    for child in children:
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
-    return [json.loads((folder / f"result-{number}").read_text()) for number in range(count)]
-
-
-def _act_and_exit(number: int, act: Callable[[int], object], folder: Path, gate: tuple[int, int]) -> None:
-    status = 1
-    try:
-        os.close(gate[1])
-        os.read(gate[0], 1)
-        (folder / f"result-{number}").write_text(json.dumps(act(number)))
-        status = 0
-    except Exception:  # noqa: BLE001 - shown, and the parent sees the exit code
-        traceback.print_exc()
-    finally:
-        os._exit(status)
 
 
 def test_every_publisher_gets_a_number_of_its_own_and_no_move_is_lost(tmp_path: Path) -> None:
@@ -67,7 +31,7 @@ def test_every_publisher_gets_a_number_of_its_own_and_no_move_is_lost(tmp_path: 
             done.append((version.number, version.digest, move.seq))
         return done
 
-    results = _together(PROCESSES, publish_and_move, tmp_path)
+    results = together(PROCESSES, publish_and_move, tmp_path)
     done = [tuple(item) for result in results for item in result]  # type: ignore[attr-defined]
     everything = list(range(1, PROCESSES * ROUNDS + 1))
     assert sorted(number for number, _, _ in done) == everything
@@ -86,7 +50,7 @@ def test_the_same_content_published_at_once_is_whole_under_every_number(tmp_path
     def publish_one(_: int) -> int:
         return put(Registry.open(registry.root), seed=1).number
 
-    numbers = _together(PROCESSES, publish_one, tmp_path)
+    numbers = together(PROCESSES, publish_one, tmp_path)
     live = [version.number for version in registry.versions("support")]
     assert set(numbers) == set(live)
     assert live == list(range(1, len(live) + 1))
@@ -96,7 +60,7 @@ def test_the_same_content_published_at_once_is_whole_under_every_number(tmp_path
 
 def test_everybody_reads_the_secret_that_one_of_them_made(tmp_path: Path) -> None:
     registry = make_registry(tmp_path)
-    secrets = _together(PROCESSES, lambda _: Registry.open(registry.root).secret("mac").hex(), tmp_path)
+    secrets = together(PROCESSES, lambda _: Registry.open(registry.root).secret("mac").hex(), tmp_path)
     assert set(secrets) == {registry.secret("mac").hex()}
 
 
@@ -124,7 +88,7 @@ def test_a_delete_and_an_alias_move_never_leave_an_alias_without_its_version(
         return won
 
     with without_links(not links):
-        moved, deleted = _together(2, race, tmp_path)
+        moved, deleted = together(2, race, tmp_path)
     live = {version.number for version in registry.versions("support")}
     assert isinstance(deleted, list)
     assert live == {1, *rounds} - set(deleted)
@@ -142,7 +106,7 @@ def test_two_first_versions_at_once_make_one_stable(tmp_path: Path) -> None:
     def publish_one(number: int) -> int:
         return publish(Registry.open(registry.root), seed=number).version.number
 
-    numbers = _together(PROCESSES, publish_one, tmp_path)
+    numbers = together(PROCESSES, publish_one, tmp_path)
     assert sorted(numbers) == list(range(1, PROCESSES + 1))  # type: ignore[type-var]
     assert registry.aliases("support") == {"stable": 1}
     assert len(registry.history("support")) == 1

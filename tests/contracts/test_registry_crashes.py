@@ -10,13 +10,9 @@ The steps come from `registry.files.watch_steps`, so a step that is added is kil
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-import signal
 import time
-import traceback
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +23,7 @@ import pytest
 from registry import files
 from registry.errors import NotFound
 from registry.store import Registry
+from tests.contracts.crashing import break_links, kill_at
 from tests.fakes.base import make_base
 from tests.fakes.store import Snapshot, leftovers, make_registry, publish, put, snapshot
 
@@ -122,7 +119,7 @@ def test_a_kill_between_any_two_steps_leaves_a_whole_store(name: str, links: boo
     allowed = [before, *states, after]
     for index, label in enumerate(steps):
         world = _copy(template, tmp_path / "killed")
-        _kill_at(index, partial(_act, scenario, world), links=links)
+        kill_at(index, partial(_act, scenario, world), links=links)
         _check_whole(Registry.open(world / "root"), allowed, label)
         _check_repeat(world, scenario, before, after, label)
         shutil.rmtree(world)
@@ -137,7 +134,7 @@ def _observe(scenario: Scenario, world: Path, links: bool) -> tuple[list[str], l
     def note(label: str) -> None:
         steps.append(label)
         states.append(snapshot(other))
-        _break_links(label, links)
+        break_links(label, links)
 
     with files.watch_steps(note):
         scenario.act(Registry.open(world / "root"))
@@ -154,36 +151,6 @@ def _check_monotone(states: list[Snapshot]) -> None:
     distinct = [state for n, state in enumerate(states) if n == 0 or state != states[n - 1]]
     assert len(distinct) <= 6
     assert all(state not in distinct[:n] for n, state in enumerate(distinct))
-
-
-def _kill_at(index: int, act: Callable[[], object], *, links: bool = True) -> None:
-    """Run `act` in a child process that is killed just before step `index`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 on: a fork beside other threads
-        child = os.fork()
-    if child == 0:
-        try:
-            with files.watch_steps(_killer(index, links)):
-                act()
-        except Exception:  # noqa: BLE001 - shown, and the parent sees that nobody was killed
-            traceback.print_exc()
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status)
-    assert os.WTERMSIG(status) == signal.SIGKILL
-
-
-def _killer(index: int, links: bool) -> Callable[[str], None]:
-    labels: list[str] = []
-
-    def on_step(label: str) -> None:
-        if len(labels) == index:
-            os.kill(os.getpid(), signal.SIGKILL)
-        labels.append(label)
-        _break_links(label, links)
-
-    return on_step
 
 
 def _check_whole(registry: Registry, allowed: list[Snapshot], label: str) -> None:
@@ -215,11 +182,6 @@ def _without_facts(state: Snapshot) -> tuple[object, ...]:
     return state.versions, state.aliases, state.moves
 
 
-def _break_links(label: str, links: bool) -> None:
-    if not links and label.startswith("link "):
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-
-
 def _copy(source: Path, target: Path) -> Path:
     return Path(shutil.copytree(source, target, symlinks=True))
 
@@ -232,7 +194,7 @@ def test_a_kill_between_any_two_steps_of_init_leaves_no_root_or_a_whole_one(tmp_
     assert len(steps) >= 12
     for index, label in enumerate(steps):
         root = tmp_path / f"killed-{index}"
-        _kill_at(index, partial(Registry.init, root, base))
+        kill_at(index, partial(Registry.init, root, base))
         if (root / "layout.json").exists():
             assert Registry.open(root).base.name == "base", label
         else:
@@ -250,7 +212,7 @@ def test_the_secret_is_the_same_after_a_kill_between_any_two_steps(tmp_path: Pat
     for index in range(len(steps)):
         world = _copy(tmp_path / "template", tmp_path / f"killed-{index}")
         kept = Registry.open(world / "root")
-        _kill_at(index, partial(kept.secret, "other"))
+        kill_at(index, partial(kept.secret, "other"))
         first = kept.secret("other")
         assert len(first) == 32
         assert kept.secret("other") == first
