@@ -29,6 +29,11 @@ def share(weight: int) -> str:
     return f"{weight / _FULL:g}%"
 
 
+def standing(state: str, weight: int) -> str:
+    """Return a state with the share that meets the canary; a closed rollout sends nobody anywhere."""
+    return state if state == "closed" else f"{state} at {share(weight)}"
+
+
 def decisions(log: Sequence[RolloutEntry]) -> list[DecisionDocument]:
     """Return each entry as a document; `previous` is the state before it, '' where a rollout begins."""
     before: RolloutEntry | None = None
@@ -60,10 +65,10 @@ def history(adapter: str, log: Sequence[RolloutEntry]) -> RolloutHistory:
 
 def moved(decision: DecisionDocument) -> str:
     """Return what a decision did, in a few words: `ramping → hold at 5%`."""
-    way = decision.state
+    now = standing(decision.state, decision.weight)
     if decision.previous and decision.previous != decision.state:
-        way = f"{decision.previous} → {decision.state}"
-    return f"{way} at {share(decision.weight)}"
+        return f"{decision.previous} → {now}"
+    return now
 
 
 def told(decision: DecisionDocument) -> str:

@@ -62,7 +62,7 @@ def print_list(rollouts: Sequence[RolloutBrief]) -> None:
             one.canary,
             one.stable,
             one.state,
-            share(one.weight),
+            share(one.weight) if one.open else "-",
             f"{one.step + 1}/{one.steps}" if one.open else "-",
             one.policy,
             output.moment(one.at),

@@ -72,7 +72,7 @@ def e_text(check: CheckDocument) -> str:
 
 def _headline(status: RolloutStatus) -> Text:
     text = _text(status.canary, "bold") + _text("  ") + _text(status.state, f"bold {_colour(status)}")
-    text += _text(f" at {share(status.weight)}")
+    text += _text("" if status.state == "closed" else f" at {share(status.weight)}")
     if status.held_weight and status.held_weight != status.weight:
         text += _text(f" (held: {share(status.held_weight)})", "yellow")
     if status.shadow:

@@ -16,7 +16,7 @@ import click
 from registry.cli import output
 from registry.errors import StorageFailed, WardrobeError
 from serve.rollout.documents import RolloutStatus
-from serve.rollout.explain import share
+from serve.rollout.explain import standing
 from serve.rollout.picture import draw
 
 if TYPE_CHECKING:
@@ -51,8 +51,9 @@ def watch(look: Look, seconds: float, *, as_json: bool, sleep: Sleep, console: C
 def line(status: RolloutStatus) -> str:
     """Return a rollout in one line, for pipes."""
     sentence = f": {status.sentence}" if status.sentence else ""
-    step = f" step {status.step + 1} of {len(status.steps)}" if status.step >= 0 else ""
-    return f"{status.canary} {status.state} at {share(status.weight)}{step} ({status.reason}){sentence}"
+    step = f" step {status.step + 1} of {len(status.steps)}" if status.step >= 0 and status.open else ""
+    now = standing(status.state, status.weight)
+    return f"{status.canary} {now}{step} ({status.reason}){sentence}"
 
 
 class _Steady:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from registry.records import RolloutEntry
-from serve.rollout.explain import share, version_name
+from serve.rollout.explain import standing, version_name
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -158,8 +158,9 @@ def message(before: RolloutEntry | None, after: RolloutEntry) -> dict[str, JsonV
     same = before is not None and before.rollout == after.rollout
     previous = before.state if same and before is not None else ""
     canary, stable = version_name(after.adapter, after.canary), version_name(after.adapter, after.stable)
-    way = f"{previous} → {after.state}" if previous else after.state
-    text = f"{canary} (stable {stable}): {way} at {share(after.weight)}. {after.sentence}".rstrip()
+    way = f"{previous} → " if previous else ""
+    now = standing(after.state, after.weight)
+    text = f"{canary} (stable {stable}): {way}{now}. {after.sentence}".rstrip()
     return {
         "text": text,
         "rollout": {
