@@ -34,30 +34,32 @@ _COLOURS = {
 _VERDICTS = {"pass": "green", "suspicious": "yellow", "fail": "red", "insufficient": "dim"}
 _MARKS = {"done": ("✓", "green"), "now": ("●", "bold cyan"), "ahead": ("○", "dim")}
 _MAX_E = 1e6
+_NOTHING = "-"
 
 
-def draw(status: RolloutStatus) -> RenderableType:
-    """Return the whole picture."""
+def draw(status: RolloutStatus, *, compact: bool = False) -> RenderableType:
+    """Return the whole picture; `compact` has one line per fact, for a terminal that follows."""
     parts: list[RenderableType] = [_headline(status), _sentence(status), _steps(status), *_progress(status)]
     parts += [_space(), _arms(status)]
     if status.checks:
-        parts += [_space(), _checks(status)]
+        parts += [_space(), _checks(status, compact=compact)]
     if status.missing:
-        parts += [_space(), _list("what is missing", status.missing)]
-    parts += [_space(), _replicas(status), _space(), _decisions(status)]
-    return Group(*parts)
+        parts += [_space(), _list("what is missing", status.missing, compact=compact)]
+    parts += [_space(), _replicas(status, compact=compact)]
+    lines = [decision_line(one) for one in status.decisions]
+    return Group(*parts, _space(), _list("decisions", lines, compact=compact))
 
 
 def bar(progress: float, cells: int = BAR_CELLS, style: str = "cyan") -> Text:
     """Return a bar of `cells` cells that is full at 1."""
     full = round(min(1.0, max(0.0, progress)) * cells)
-    return Text("█" * full, style=style) + Text("─" * (cells - full), style="dim")
+    return Text.assemble(("█" * full, style), ("─" * (cells - full), "dim"))
 
 
 def rate_text(rate: RateDocument) -> str:
     """Return a rate with its interval: `1.2% (0.4-3.5%)  3 of 250`."""
     if rate.value is None:
-        return "-"
+        return _NOTHING
     return (
         f"{_percent(rate.value)} ({_percent(rate.low)[:-1]}-{_percent(rate.high)})  {rate.count} of {rate.of}"
     )
@@ -71,18 +73,18 @@ def e_text(check: CheckDocument) -> str:
 
 
 def _headline(status: RolloutStatus) -> Text:
-    text = _text(status.canary, "bold") + _text("  ") + _text(status.state, f"bold {_colour(status)}")
-    text += _text("" if status.state == "closed" else f" at {share(status.weight)}")
-    if status.held_weight and status.held_weight != status.weight:
-        text += _text(f" (held: {share(status.held_weight)})", "yellow")
-    if status.shadow:
-        text += _text(f", {share(status.shadow)} mirrored")
-    if status.base_weight:
-        text += _text(f", base {share(status.base_weight)}")
-    text += _text(f"  against {status.stable}  policy {status.policy}  ", "dim")
-    return text + _text(
-        f"{_age(status.now - status.state_since)} in this state, {_age(status.now - status.began)} in all",
-        "dim",
+    weight = "" if status.state == "closed" else f" at {share(status.weight)}"
+    held = status.held_weight and status.held_weight != status.weight
+    ages = f"{_age(status.now - status.state_since)} in this state, {_age(status.now - status.began)} in all"
+    return Text.assemble(
+        _text(status.canary, "bold"),
+        "  ",
+        _text(status.state, f"bold {_colour(status)}"),
+        weight,
+        _text(f" (held: {share(status.held_weight)})" if held else "", "yellow"),
+        f", {share(status.shadow)} mirrored" if status.shadow else "",
+        f", base {share(status.base_weight)}" if status.base_weight else "",
+        _text(f"  against {status.stable}  policy {status.policy}  {ages}", "dim"),
     )
 
 
@@ -94,9 +96,9 @@ def _steps(status: RolloutStatus) -> Text:
     text = Text()
     for step in status.steps:
         mark, style = _MARKS[step.state]
-        text += _text(f"{mark} {share(step.weight)}", style) + _text(" ── ", "dim")
-    done = status.state in {"promoted", "closed"}
-    return text + _text("✓ 100%" if done else "○ 100%", "green" if done else "dim")
+        text.append_text(_text(f"{mark} {share(step.weight)}", style)).append(" ── ", "dim")
+    mark, style = _MARKS["done" if status.state in {"promoted", "closed"} else "ahead"]
+    return text.append_text(_text(f"{mark} 100%", style))
 
 
 def _progress(status: RolloutStatus) -> Iterator[RenderableType]:
@@ -119,34 +121,39 @@ def _gates(status: RolloutStatus, step: StepDocument) -> Iterator[tuple[str, flo
 def _arms(status: RolloutStatus) -> RenderableType:
     table = _table("", *(f"{name} {arm.version}" for name, arm in status.arms.items()))
     for title, cell in _ROWS:
-        table.add_row(_text(title, "dim"), *(_text(cell(arm)) for arm in status.arms.values()))
+        cells = [cell(arm) for arm in status.arms.values()]
+        if set(cells) != {_NOTHING}:
+            table.add_row(_text(title, "dim"), *(_text(one) for one in cells))
     return table
 
 
-def _checks(status: RolloutStatus) -> RenderableType:
+def _checks(status: RolloutStatus, *, compact: bool) -> RenderableType:
     table = _table("test", "verdict", "towards the alarm", "", "")
+    for column in table.columns[:4]:
+        column.no_wrap = True
     for check in (*status.checks, *([status.imbalance] if status.imbalance else [])):
         style = _VERDICTS.get(check.verdict, "")
         table.add_row(
             _text(check.metric),
             _text(check.verdict, style),
-            bar(check.progress, style="red" if check.verdict == "fail" else style or "cyan"),
+            bar(check.progress, style=style or "cyan"),
             _text(e_text(check)),
-            _text(check.sentence, "dim"),
+            _line(check.sentence, "dim", compact=compact),
         )
     if status.certificate is not None:
         verdict, style = ("reached", "green") if status.certificate.reached else ("not yet", "dim")
-        table.add_row(
-            _text("promotion"), _text(verdict, style), _text(""), _text(status.certificate.how),
-            _text(status.certificate.sentence, "dim"),
-        )  # fmt: skip
+        how, sentence = (
+            _text(status.certificate.how),
+            _line(status.certificate.sentence, "dim", compact=compact),
+        )
+        table.add_row(_text("promotion"), _text(verdict, style), _text(""), how, sentence)
     return table
 
 
-def _replicas(status: RolloutStatus) -> RenderableType:
+def _replicas(status: RolloutStatus, *, compact: bool) -> RenderableType:
     if not status.replicas:
         return _text("no replica has reported", "dim")
-    return _list("replicas", [_replica(one) for one in status.replicas])
+    return _list("replicas", [_replica(one) for one in status.replicas], compact=compact)
 
 
 def _replica(one: ReporterDocument) -> str:
@@ -156,17 +163,13 @@ def _replica(one: ReporterDocument) -> str:
     return f"{one.replica}: {', '.join([*facts, *(['braking'] if one.braking else [])])}"
 
 
-def _decisions(status: RolloutStatus) -> RenderableType:
-    return _list("decisions", [decision_line(one) for one in status.decisions])
-
-
 def decision_line(decision: DecisionDocument) -> str:
     """Return a decision in one line: when, who, what, why."""
     return f"{moment(decision.at)[11:]}  {decision.who}  {told(decision)}"
 
 
-def _list(title: str, lines: list[str]) -> RenderableType:
-    rows = [Padding(_text(line), (0, 0, 0, 2)) for line in lines]
+def _list(title: str, lines: list[str], *, compact: bool) -> RenderableType:
+    rows = (Padding.indent(_line(line, compact=compact), 2) for line in lines)
     return Group(_text(title, "bold"), *rows)
 
 
@@ -189,6 +192,11 @@ def _text(text: str, style: str = "") -> Text:
     return Text(shown(text), style=style)
 
 
+def _line(text: str, style: str = "", *, compact: bool) -> Text:
+    """Return a text that goes on in the next line or, `compact`, is cut at the terminal's edge."""
+    return Text(shown(text), style=style, no_wrap=compact, overflow="ellipsis" if compact else "fold")
+
+
 def _colour(status: RolloutStatus) -> str:
     return _COLOURS.get(status.state, "")
 
@@ -199,17 +207,17 @@ def _percent(value: float) -> str:
 
 def _seconds(value: float | None) -> str:
     if value is None:
-        return "-"
+        return _NOTHING
     return f"{value * 1000:.1f} ms" if value < 1 else f"{value:.2f} s"
 
 
 def _feedback(arm: ArmDocument) -> str:
-    return "-" if arm.feedback_mean is None else f"{arm.feedback_mean:.3f}  of {arm.ratings} ratings"
+    return _NOTHING if arm.feedback_mean is None else f"{arm.feedback_mean:.3f}  of {arm.ratings} ratings"
 
 
 def _counts(counts: dict[str, int]) -> str:
     ordered = sorted(counts.items(), key=lambda item: -item[1])
-    return "  ".join(f"{name} {count:,}" for name, count in ordered if count) or "-"
+    return "  ".join(f"{name} {count:,}" for name, count in ordered if count) or _NOTHING
 
 
 def _age(seconds: float) -> str:
@@ -229,10 +237,10 @@ _ROWS: tuple[tuple[str, Callable[[ArmDocument], str]], ...] = (
     ("per token, median", lambda arm: _seconds(arm.per_token_median)),
     (
         "tokens an answer",
-        lambda arm: "-" if arm.output_tokens_mean is None else f"{arm.output_tokens_mean:.1f}",
+        lambda arm: _NOTHING if arm.output_tokens_mean is None else f"{arm.output_tokens_mean:.1f}",
     ),
     ("feedback, mean", _feedback),
     ("finished by", lambda arm: _counts(arm.finish)),
     ("outcomes", lambda arm: _counts(arm.outcomes)),
-    ("rescued", lambda arm: f"{arm.rescued:,}"),
+    ("rescued by the other arm", lambda arm: f"{arm.rescued:,}" if arm.rescued else _NOTHING),
 )

@@ -98,14 +98,14 @@ def _draw(look: _Steady, seconds: float, sleep: Sleep, console: Console | None) 
 
     status = look()
     live = Live(
-        draw(status),
+        draw(status, compact=True),
         console=console or RichConsole(highlight=False),
         auto_refresh=False,
-        vertical_overflow="visible",
+        vertical_overflow="ellipsis",
     )
     with live:
         while status.open:
             sleep(seconds)
             status = look()
-            live.update(draw(status), refresh=True)
+            live.update(draw(status, compact=True), refresh=True)
     return status
