@@ -12,10 +12,11 @@ from registry.records import RolloutEntry
 from serve.rollout.documents import ReporterDocument
 from serve.rollout.evidence import Evidence
 from serve.rollout.explain import share, version_name
-from serve.rollout.judgement import Judgement, Verdict
+from serve.rollout.judgement import Check, Judgement, Verdict
 from serve.rollout.policy import Policy, Step
 from serve.rollout.states import State
 
+NO_HARM = "no_harm"
 STALE_SECONDS = 10.0
 """Older evidence of a live replica is said to be missing; it is written every second."""
 
@@ -48,7 +49,16 @@ class Waiting:
             return 0
         units = max(0, self.step.min_units - self.evidence.step_units)
         certificate = self.judgement.certificate
-        return max(units, certificate.needed if self.last_step and not certificate.reached else 0)
+        certified = 0 if certificate.reached or not self.last_step else certificate.needed
+        return max([units, certified, *(check.needed for check in self.silent)])
+
+    @property
+    def silent(self) -> list[Check]:
+        """Return the metrics that the promotion waits for; where no harm is enough, none."""
+        if not self.last_step or self.judgement.certificate.how == NO_HARM:
+            return []
+        checks = self.judgement.checks
+        return [one for one in checks if one.required and one.verdict is Verdict.INSUFFICIENT]
 
 
 def missing(waiting: Waiting) -> list[str]:
@@ -92,10 +102,20 @@ def _ramping(waiting: Waiting) -> Iterator[str]:
             yield f"{units} of {step.min_units} canary units at {share(step.weight)}"
         if dwelt < step.min_seconds:
             yield f"{max(0.0, dwelt):.0f} of {step.min_seconds:g} s at {share(step.weight)}"
-    certificate = waiting.judgement.certificate
-    if waiting.last_step and not certificate.reached and certificate.sentence:
-        yield certificate.sentence
+    if waiting.last_step:
+        yield from _promotion(waiting)
     yield from _odd(waiting)
+
+
+def _promotion(waiting: Waiting) -> Iterator[str]:
+    certificate, wanted = waiting.judgement.certificate, waiting.policy.promotion.no_harm_seconds
+    dwelt = max(0.0, waiting.now - waiting.entry.step_since)
+    if certificate.how == NO_HARM and dwelt < wanted:
+        yield f"{dwelt:.0f} of {wanted:g} s without harm"
+    elif not certificate.reached and certificate.sentence:
+        yield f"the promotion: {certificate.sentence}"
+    for check in waiting.silent:
+        yield f"{check.metric}: {check.sentence}"
 
 
 def _odd(waiting: Waiting) -> Iterator[str]:

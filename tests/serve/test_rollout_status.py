@@ -19,7 +19,7 @@ from serve.rollout.documents import RolloutStatus
 from serve.rollout.evidence import Pairs, ReplicaEvidence, Segment, Tally
 from serve.rollout.judgement import Certificate, Check, Judgement, Verdict
 from serve.rollout.plan import failures_needed, requests_needed
-from serve.rollout.policy import Policy
+from serve.rollout.policy import Policy, Promotion
 from serve.rollout.pooling import pool
 from serve.rollout.presets import load_preset
 from serve.rollout.start import Order, plan, start
@@ -219,11 +219,26 @@ def test_the_last_step_waits_for_the_certificate() -> None:
     entry = make_entry(step=1, weight=5000)
     enough = document("r1", segment(5000, step=1, stable=arm(100), canary=arm(100, begin=500)))
     found = told(entry, enough)
-    assert found.missing == [OPEN.sentence]
+    assert found.missing == [f"the promotion: {OPEN.sentence}"]
     assert found.needed == 700
     reached = Certificate(reached=True, how="bound", sentence="at most 0.9 %")
     found = told(entry, enough, judgement=replace(JUDGEMENT, certificate=reached))
     assert (found.missing, found.needed) == ([], 0)
+
+
+def test_the_promotion_waits_for_metrics_that_cannot_speak_yet_unless_no_harm_is_enough() -> None:
+    entry = make_entry(step=1, weight=5000, step_since=1_058.0)
+    enough = document("r1", segment(5000, step=1, stable=arm(100), canary=arm(100, begin=500)))
+    quiet = replace(CALM, verdict=Verdict.INSUFFICIENT, sentence="too few", needed=9)
+    optional = replace(quiet, metric="feedback", required=False)
+    reached = Certificate(reached=True, how="bound", sentence="at most 0.9 %")
+    found = told(entry, enough, judgement=Judgement((quiet, optional), BALANCED, reached))
+    assert (found.missing, found.needed) == (["2 of 5 s at 50%", "errors: too few"], 9)
+    harmless = replace(reached, how="no_harm")
+    policy = POLICY.model_copy(update={"promotion": Promotion(no_harm_units=30, no_harm_seconds=90)})
+    entry = make_entry(policy, step=1, weight=5000, step_since=1_050.0)
+    found = told(entry, enough, judgement=Judgement((quiet,), BALANCED, harmless))
+    assert (found.missing, found.needed) == (["10 of 90 s without harm"], 0)
 
 
 def test_no_live_server_is_what_is_missing() -> None:
