@@ -91,12 +91,15 @@ class Live:
 
     @classmethod
     def start(cls, root: Path, log: Path, *options: str, environment: dict[str, str] | None = None) -> Live:
-        """Start a server; `options` are vLLM's own."""
+        """Start a server, uncompiled unless `environment` says otherwise; `options` are vLLM's own."""
         port = free_port()
         command = [str(BIN / "wardrobe"), "--root", str(root), "serve", "--port", str(port), "--", *options]
         with log.open("wb") as file:
             process = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
+                command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={"WARDROBE_ENGINE__COMPILE": "off", **os.environ, **(environment or {})},
             )
         return cls(root, port, process, log)
 

@@ -88,6 +88,8 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
+                # A demonstration is over before compiled code has paid for itself.
+                env={"WARDROBE_ENGINE__COMPILE": "off", **os.environ},
                 start_new_session=True,
             )
         return cls(process, port, log)

@@ -22,15 +22,19 @@ START_SECONDS = 300.0
 
 
 @contextmanager
-def running_engine(root: Path, log: Path, options: Sequence[str] = ()) -> Iterator[str]:
+def running_engine(
+    root: Path, log: Path, options: Sequence[str] = (), *, compiled: str = "off"
+) -> Iterator[str]:
     """Start an engine on `root`, yield its address once it takes requests, and end it.
+
+    `compiled` is the setting `engine.compile`.
 
     Raises: RuntimeError: it ended, or said `failed`, instead of starting.
     """
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     port = listener.getsockname()[1]
     registry = Registry.open(root)
-    settings = load_settings({"root": root, "port": port})
+    settings = load_settings({"root": root, "port": port, "engine": {"compile": compiled}})
     arguments = engine_arguments(settings, registry.base, registry.limits, extra=options)
     ours, theirs = socket.socketpair()
     command = [

@@ -173,13 +173,6 @@ def _defaults(
         # The router counts every request; a log line for each costs more than the router itself.
         "disable_uvicorn_access_log": True,
     }
-    if settings.engine.compile == "on":
-        raise UsageError(
-            "engine.compile",
-            "on: vLLM 0.32 turns compilation off on the CPU where LoRA is on",
-            "use auto",
-            param="engine.compile",
-        )
     if settings.engine.compile == "off":
         defaults["enforce_eager"] = True
     if not machine.accelerator and not machine.cache_sized and "gpu_memory_utilization" not in given:

@@ -16,6 +16,9 @@ from serve.settings import HANDOVER_VARIABLE, ServeSettings
 CPU_LORA_VARIABLE = "WARDROBE_CPU_LORA"
 """Read by `serve.engine.cpu_lora.plugin` in every vLLM process: `grouped` or `stock`."""
 
+COMPILE_VARIABLE = "WARDROBE_COMPILE"
+"""Read by `serve.engine.cpu_lora.compilation`: `auto`, `on` or `off`."""
+
 SUPERVISED_VARIABLE = "WARDROBE_SUPERVISED"
 """Set by the launcher: the plugin then ties the life of vLLM's helper processes to their parent's."""
 
@@ -52,10 +55,11 @@ def engine_environment(
     """
     machine = machine or this_machine()
     environment = {name: value for name, value in inherited.items() if name not in REFUSED}
-    environment = _defaults(settings, machine) | environment
+    environment = _defaults(settings, machine) | _caches(settings, machine) | environment
     if machine.libraries and settings.engine.preload_libraries:
         environment["LD_PRELOAD"] = _preload(machine.libraries, environment.get("LD_PRELOAD", ""))
     environment[CPU_LORA_VARIABLE] = settings.engine.cpu_lora
+    environment[COMPILE_VARIABLE] = settings.engine.compile
     environment[SUPERVISED_VARIABLE] = "1"
     environment[HANDOVER_VARIABLE] = settings.model_dump_json()
     # The Python front end is the one that runs middleware.
@@ -86,6 +90,12 @@ def _defaults(settings: ServeSettings, machine: Machine) -> dict[str, str]:
     if small and not machine.accelerator:
         defaults["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(str(core) for core in machine.cores)
     return defaults
+
+
+def _caches(settings: ServeSettings, machine: Machine) -> dict[str, str]:
+    """Return where compiled code is kept: in the root, by the kind of processor it was compiled for."""
+    folder = settings.root.absolute() / "cache" / machine.processor
+    return {"VLLM_CACHE_ROOT": str(folder / "vllm"), "NUMBA_CACHE_DIR": str(folder / "numba")}
 
 
 def _world_size(settings: ServeSettings) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import sys
@@ -30,7 +32,8 @@ class Library:
 class Machine:
     """The facts that defaults depend on; `libraries` in the order of LD_PRELOAD, none with a GPU.
 
-    `cache_sized` says that vLLM's own variable already sizes the KV cache on the CPU.
+    `cache_sized` says that vLLM's own variable already sizes the KV cache on the CPU. `processor` is a
+    short name of the kind of processor: code that was compiled for one need not run on another.
     """
 
     accelerator: bool
@@ -38,6 +41,7 @@ class Machine:
     memory_bytes: int
     libraries: tuple[Library, ...]
     cache_sized: bool = False
+    processor: str = "any"
 
 
 def this_machine() -> Machine:
@@ -46,7 +50,17 @@ def this_machine() -> Machine:
     accelerator = not _cpu_build() and any(Path(path).exists() for path in _ACCELERATORS)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     sized = bool(os.environ.get("VLLM_CPU_KVCACHE_SPACE"))
-    return Machine(accelerator, _cores(), memory, () if accelerator else _libraries(), sized)
+    return Machine(accelerator, _cores(), memory, () if accelerator else _libraries(), sized, _processor())
+
+
+def _processor() -> str:
+    facts = [platform.machine(), platform.processor()]
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    facts += sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+    return f"{platform.machine()}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]}"
 
 
 def _cpu_build() -> bool:

@@ -79,12 +79,20 @@ class RemoteEngine:
 
 
 @contextmanager
-def opened(base: Path, log: Path, *, cpu_lora: str = "grouped", **vllm: Any) -> Iterator[RemoteEngine]:
-    """Start the engine's process as the launcher does, and end it with everything it started."""
+def opened(
+    base: Path, log: Path, *, cpu_lora: str = "grouped", compiled: Path | None = None, **vllm: Any
+) -> Iterator[RemoteEngine]:
+    """Start the engine's process as the launcher does, and end it with everything it started.
+
+    It is compiled when `compiled` is given: the root whose cache keeps the compiled code.
+    """
     with listen("127.0.0.1", 0) as listener:
         settings = ServeSettings(
             port=listener.getsockname()[1],
-            engine=EngineSettings.model_validate({"cpu_lora": cpu_lora}),
+            root=compiled or log.parent,
+            engine=EngineSettings.model_validate(
+                {"cpu_lora": cpu_lora, "compile": "on" if compiled else "off"}
+            ),
             vllm={"max_model_len": 1024, "max_num_seqs": 16, **vllm},
         )
         arguments = engine_arguments(settings, BaseModel("base", base, "", None, {}), Limits())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,15 +14,16 @@ from hypothesis import strategies as st
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 from serve.engine.cpu_lora import plugin
-from serve.engine.cpu_lora.grouping import group
-from serve.engine.cpu_lora.packing import used_rank
+from serve.engine.cpu_lora.grouping import TILE, Integers, group
+from serve.engine.cpu_lora.kernel import turn
+from serve.engine.cpu_lora.packing import Module
 from serve.engine.cpu_lora.wrapper import GroupedPunicaWrapper
 from serve.engine.environment import CPU_LORA_VARIABLE
 
 # One rounding of the adapter's part and one of the sum to bfloat16 (8 bits of mantissa), or float32
 # sums in another order, relative to the largest value of the output.
 TOLERANCE = {torch.bfloat16: 2**-7, torch.float32: 1e-5}
-SLOTS, RANK = 4, 8
+SLOTS, RANK, INPUTS = 4, 8, 48
 BASE = -1
 
 
@@ -46,13 +48,15 @@ class Layer:
         return tuple(tensor.shape[2] for tensor in self.b)
 
 
-def make_layer(seed: int, dtype: torch.dtype, widths: tuple[int, ...], inputs: int = 24) -> Layer:
+def make_layer(
+    seed: int, dtype: torch.dtype, widths: tuple[int, ...], inputs: int = INPUTS, largest: int = RANK
+) -> Layer:
     generator = torch.Generator().manual_seed(seed)
-    ranks = torch.randint(0, RANK + 1, (SLOTS, len(widths)), generator=generator)
+    ranks = torch.randint(0, largest + 1, (SLOTS, len(widths)), generator=generator)
     a, b = [], []
     for part, width in enumerate(widths):
-        a_part = torch.randn(SLOTS, 1, RANK, inputs, generator=generator)
-        b_part = torch.randn(SLOTS, 1, width, RANK, generator=generator)
+        a_part = torch.randn(SLOTS, 1, largest, inputs, generator=generator)
+        b_part = torch.randn(SLOTS, 1, width, largest, generator=generator)
         for slot in range(SLOTS):
             a_part[slot, :, ranks[slot, part] :] = 0
             b_part[slot, :, :, ranks[slot, part] :] = 0
@@ -105,19 +109,27 @@ batches = st.lists(st.tuples(st.integers(BASE, SLOTS - 1), st.integers(1, 40)), 
     lambda runs: [slot for slot, length in runs for _ in range(length)]
 )
 dtypes = st.sampled_from([torch.bfloat16, torch.float32])
-merges = st.sampled_from([(16,), (16, 8, 8), (24, 24), (8, 8, 8, 8)])
+# The first ones are whole vectors, which the kernel takes in bfloat16; the others are for torch.
+merges = st.sampled_from([(16,), (80, 16, 16), (64, 64), (144, 32), (16, 8, 8), (24, 24), (8, 8, 8, 8)])
+largest_ranks = st.sampled_from([8, 16, 32, 64])
 
 
 @settings(deadline=None, max_examples=150)
-@given(batches, dtypes, merges, st.integers(0, 2**31), st.booleans(), st.booleans())
+@given(batches, dtypes, merges, largest_ranks, st.integers(0, 2**31), st.booleans(), st.booleans())
 def test_any_batch_equals_dense_arithmetic_row_by_row(
-    slots: list[int], dtype: torch.dtype, widths: tuple[int, ...], seed: int, shuffled: bool, prefill: bool
+    slots: list[int],
+    dtype: torch.dtype,
+    widths: tuple[int, ...],
+    largest: int,
+    seed: int,
+    shuffled: bool,
+    prefill: bool,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     if shuffled:
         slots = [slots[int(place)] for place in torch.randperm(len(slots), generator=generator)]
-    layer = make_layer(seed, dtype, widths)
-    x = torch.randn(len(slots), 24, generator=generator).to(dtype)
+    layer = make_layer(seed, dtype, widths, largest=largest)
+    x = torch.randn(len(slots), INPUTS, generator=generator).to(dtype)
     y = torch.randn(len(slots), sum(widths), generator=generator).to(dtype)
     expected = dense(y, x, layer, slots)
     before = y.clone()
@@ -138,7 +150,7 @@ def test_steps_after_one_another_share_packs_and_stay_right(steps: list[list[int
         if number == 1:  # an adapter is swapped in place of slot 2's
             layer.a[0][2].normal_(generator=torch.Generator().manual_seed(seed))
             layer.b[1][2] = 0
-        x, y = torch.randn(len(slots), 24), torch.randn(len(slots), 24)
+        x, y = torch.randn(len(slots), INPUTS), torch.randn(len(slots), 24)
         expected = dense(y, x, layer, slots)
         wrapper.add_lora_linear(y, x, layer.a, layer.b, 1.0, layer.slices)
         assert close(y, expected, torch.float32)
@@ -149,7 +161,7 @@ def test_steps_after_one_another_share_packs_and_stay_right(steps: list[list[int
 def test_where_vllms_own_wrapper_is_right_both_agree(slots: list[int], prefill: bool) -> None:
     layer = make_layer(7, torch.bfloat16, (16, 8, 8))
     generator = torch.Generator().manual_seed(len(slots))
-    x = torch.randn(len(slots), 24, generator=generator).bfloat16()
+    x = torch.randn(len(slots), INPUTS, generator=generator).bfloat16()
     y = torch.randn(len(slots), 32, generator=generator).bfloat16()
     stock = PunicaWrapperCPU(4096, 256, "cpu")
     set_rows(stock, slots, prefill=prefill)
@@ -168,7 +180,7 @@ def test_vllms_own_wrapper_still_gives_base_rows_the_last_slots_adapter(prefill:
     layer = make_layer(3, torch.float32, (16,))
     layer.b[0][SLOTS - 1].fill_(1.0)
     layer.a[0][SLOTS - 1].fill_(1.0)
-    x, y = torch.ones(2, 24), torch.zeros(2, 16)
+    x, y = torch.ones(2, INPUTS), torch.zeros(2, 16)
     stock = PunicaWrapperCPU(4096, 256, "cpu")
     set_rows(stock, [BASE, 0], prefill=prefill)
     stock.add_lora_linear(y, x, layer.a, layer.b, 1.0, layer.slices)
@@ -179,7 +191,7 @@ def test_vllms_own_wrapper_still_gives_base_rows_the_last_slots_adapter(prefill:
 
 def test_a_scale_multiplies_the_adapters_part_only() -> None:
     layer, slots = make_layer(1, torch.float32, (16, 8)), [0, 1, BASE, 1]
-    x, y = torch.randn(4, 24), torch.randn(4, 24)
+    x, y = torch.randn(4, INPUTS), torch.randn(4, 24)
     expected = dense(y, x, layer, slots, scale=0.25)
     grouped(slots).add_lora_linear(y, x, layer.a, layer.b, 0.25, layer.slices)
     assert close(y, expected, torch.float32)
@@ -189,7 +201,7 @@ def test_logits_use_the_requests_and_leave_the_padding_of_the_vocabulary() -> No
     layer = make_layer(5, torch.float32, (30,))
     wrapper = grouped([BASE])
     set_rows(wrapper, [2] * 7 + [BASE] * 3, prefill=True, requests=[2, BASE])
-    x, y = torch.randn(2, 24), torch.zeros(2, 32)
+    x, y = torch.randn(2, INPUTS), torch.zeros(2, 32)
     wrapper.add_lora_logits(y, x, layer.a[0], layer.b[0], 1.0)
     assert close(y[:, :30], dense(torch.zeros(2, 30), x, layer, [2, BASE]), torch.float32)
     assert not y[:, 30:].any()
@@ -198,7 +210,7 @@ def test_logits_use_the_requests_and_leave_the_padding_of_the_vocabulary() -> No
 def test_prompt_logits_of_one_request_do_not_stop_a_step_with_two() -> None:
     """vLLM's own wrapper raises here, inside the step, and takes the engine with it."""
     layer = make_layer(5, torch.float32, (30,))
-    x = torch.randn(9, 24)
+    x = torch.randn(9, INPUTS)
     stock = PunicaWrapperCPU(4096, 256, "cpu")
     set_rows(stock, [1] * 10 + [0], prefill=True, requests=[1, 0])
     with pytest.raises(RuntimeError):
@@ -228,7 +240,7 @@ def test_embeddings_expand_the_looked_up_rows(slots: list[int]) -> None:
 def test_shrink_and_expand_apart_equal_both_together() -> None:
     """Fully sharded LoRA calls the two halves with a communication step between them."""
     layer, slots = make_layer(11, torch.float32, (16, 8)), [0, BASE, 3, 3, 1]
-    x, y = torch.randn(5, 24), torch.randn(5, 24)
+    x, y = torch.randn(5, INPUTS), torch.randn(5, 24)
     expected = dense(y, x, layer, slots)
     buffers = torch.zeros(2, 5, RANK)
     wrapper = grouped(slots)
@@ -239,7 +251,7 @@ def test_shrink_and_expand_apart_equal_both_together() -> None:
 
 def test_rows_beyond_the_mapping_are_the_base_models() -> None:
     layer = make_layer(2, torch.float32, (16,))
-    x, y = torch.randn(6, 24), torch.zeros(6, 16)
+    x, y = torch.randn(6, INPUTS), torch.zeros(6, 16)
     grouped([0, 1]).add_lora_linear(y, x, layer.a, layer.b, 1.0, layer.slices)
     assert close(y, dense(torch.zeros(6, 16), x, layer, [0, 1, *[BASE] * 4]), torch.float32)
     y = torch.zeros(1, 16)
@@ -247,35 +259,63 @@ def test_rows_beyond_the_mapping_are_the_base_models() -> None:
     assert close(y, dense(torch.zeros(1, 16), x[:1], layer, [0]), torch.float32)
 
 
-def test_a_module_that_no_slot_adapts_has_no_pack() -> None:
-    layer = make_layer(2, torch.float32, (16, 8))
+def test_a_module_that_no_slot_adapts_costs_nothing_until_one_does() -> None:
+    layer = make_layer(2, torch.bfloat16, (16, 16))
     for tensor in layer.b:
-        tensor[1] = 0
-    wrapper = grouped([1, 1])
-    module = wrapper._module(layer.a, layer.b)
-    assert module.pack((1,)) is None
+        tensor.zero_()
+    module = Module(layer.a, layer.b)
+    assert not module.refresh()
     layer.b[0][1, 0, 0, 0] = 1.0
-    pack = module.pack((1,))
-    assert pack is not None
-    assert pack.a.shape == (1, 24, 1)
-    assert len(pack.blocks) == 1
+    assert module.refresh()
+    assert module.ranks.tolist() == [[0, 0], [1, 0], [0, 0], [0, 0]]
 
 
-def test_the_rank_in_use_is_the_last_column_that_is_not_zero() -> None:
-    b = torch.zeros(3, 5, 4)
-    b[0, 1, 2] = b[2, 0, 0] = -1.0
-    assert used_rank(b) == 3
-    assert used_rank(b[1:2]) == 0
-    assert used_rank(torch.full((1, 2, 3), float("nan"))) == 3
+def test_only_the_slot_that_is_rewritten_is_packed_again() -> None:
+    layer = make_layer(3, torch.bfloat16, (16, 16))
+    module = Module(layer.a, layer.b)
+    module.refresh()
+    kept = {place: turned.ctypes.data for place, turned in module._turned.items()}
+    module.mark(1)
+    layer.b[0][1] = 1.0
+    module.refresh()
+    changed = {place for place, turned in module._turned.items() if turned.ctypes.data != kept[place]}
+    assert {slot for slot, _part in changed} == {1}
+    assert int(module.ranks[1, 0]) == RANK
 
 
-def test_packed_slots_are_kept_while_they_cover_the_step() -> None:
-    first = group(torch.tensor([0, 1, 2, 2]))
-    assert first.slots == (0, 1, 2)
-    assert group(torch.tensor([0, 2]), first.slots).slots == (0, 1, 2)
-    assert group(torch.tensor([0]), first.slots).slots == (0,)
-    assert group(torch.tensor([0, 3]), first.slots).slots == (0, 3)
-    assert group(torch.tensor([BASE]), first.slots).runs == ()
+def test_a_write_that_nobody_marked_packs_every_slot() -> None:
+    layer = make_layer(3, torch.bfloat16, (16,))
+    module = Module(layer.a, layer.b)
+    module.refresh()
+    layer.b[0][0] = 0
+    layer.b[0][3] = 1.0
+    module.refresh()
+    assert module.ranks[0, 0] == 0
+    assert module.ranks[3, 0] == RANK
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int32])
+def test_the_rank_in_use_is_the_last_column_that_is_not_zero(kind: type) -> None:
+    b: Integers = np.zeros((5, 8), kind)
+    b[1, 2] = 7
+    b[3, 6] = np.iinfo(kind).min  # minus zero
+    used, turned = turn(b)
+    assert used == 3
+    assert turned.shape == (4, 5)
+    assert turned[:3].tolist() == b[:, :3].T.tolist()
+    assert not turned[3].any()
+    assert turn(b[2:3])[0] == 0
+
+
+@settings(deadline=None, max_examples=60)
+@given(batches)
+def test_tiles_hold_every_adapted_row_once_and_no_row_of_the_base(slots: list[int]) -> None:
+    plan = group(torch.tensor(slots)).plan
+    tiles = plan[1 : 1 + 3 * plan[0]].reshape(-1, 3)
+    order = plan[1 + 3 * plan[0] :]
+    held = [(int(row), int(slot)) for slot, first, rows in tiles for row in order[first : first + rows]]
+    assert sorted(held) == [(row, slot) for row, slot in enumerate(slots) if slot != BASE]
+    assert all(1 <= rows <= TILE for _slot, _first, rows in tiles)
 
 
 def test_the_plugin_says_why_it_steps_aside(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,93 +1,68 @@
 """One step's rows, grouped by slot: computed once per step, used by every module of the model.
 
 Pure functions of the slot index of each row, where -1 means the base model. Invariant: no row of the
-base model, and no index below 0, is in any group.
+base model, and no index below 0, is in any run or tile.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
 
+import numpy as np
+import numpy.typing as npt
 import torch  # noqa: TID253 - part of the kernel, imported by vLLM's worker only
 
-WASTE = 2.0
-"""Padded rows per real row up to which one padded batch beats a product per run."""
+Integers = npt.NDArray[np.int64]
+
+TILE = 4
+"""Rows of one slot that share every load of its weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The rows of one slot: `rows` is a slice where they lie side by side, else an index tensor (n,).
+    """The rows of one slot: `rows` is a slice where they lie side by side, else an index tensor."""
 
-    `position` is the slot's place in `Step.slots`.
-    """
-
-    position: int
-    rows: Any
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Padded:
-    """All runs as one batch (slots, longest): what to gather, what to keep, and where it goes back.
-
-    `gather` (slots * longest,) holds row numbers, row 0 where it pads; `keep` (n,) holds the places of
-    real rows in the flat batch, or None when there is no padding; `rows` (n,) their row numbers.
-    """
-
-    longest: int
-    gather: torch.Tensor
-    keep: torch.Tensor | None
-    rows: torch.Tensor
+    slot: int
+    rows: slice | torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The groups of one step: `slots` are what weights are packed for, a superset of those in use."""
+    """The groups of one step: `runs` for products by torch, and `plan`, the same for the kernel.
+
+    The plan is [tiles, then for each tile its slot, its first place and its rows, then the row numbers
+    in the order of their slots]; `address` and `size` are the plan's, which `Step` keeps alive.
+    """
 
     indices: torch.Tensor
-    slots: tuple[int, ...]
     runs: tuple[Run, ...]
-    padded: Padded | None
+    plan: Integers
+    address: int
+    size: int
 
 
-def group(indices: torch.Tensor, previous: tuple[int, ...] = ()) -> Step:
-    """Group the rows of `indices` (rows,) by slot.
-
-    `previous` is the last step's `slots`: it is kept while it covers this step without holding more
-    than twice the slots in use, so that a request that ends does not repack the weights.
-    """
-    counts = torch.bincount(indices + 1).tolist()
-    counts[0:1] = []
-    used = tuple(slot for slot, count in enumerate(counts) if count)
-    slots = previous if set(used) <= set(previous) and len(previous) <= 2 * len(used) else used
-    if not used:
-        return Step(indices, previous, (), None)
-    order = torch.argsort(indices, stable=True)[len(indices) - sum(counts) :]
-    runs = tuple(_runs(order, slots, counts))
-    return Step(indices, slots, runs, _pad(order, runs, len(slots)))
+def group(indices: torch.Tensor) -> Step:
+    """Group the rows of `indices` (rows,) int64 by slot."""
+    slots = indices.numpy()
+    order = np.argsort(slots, kind="stable")[np.count_nonzero(slots < 0) :]
+    edges = np.flatnonzero(np.diff(slots[order], prepend=-1, append=-1)).tolist() if len(order) else []
+    spans = list(pairwise(edges))
+    runs = tuple(Run(int(slots[order[first]]), _rows(order[first:last])) for first, last in spans)
+    plan = _plan(slots, order, spans)
+    return Step(indices, runs, plan, plan.ctypes.data, len(plan))
 
 
-def _runs(order: torch.Tensor, slots: tuple[int, ...], counts: list[int]) -> list[Run]:
-    runs, start = [], 0
-    for slot, count in enumerate(counts):
-        if count:
-            rows = order[start : start + count]
-            first, last = int(rows[0]), int(rows[-1])
-            beside = last - first + 1 == count
-            runs.append(Run(slots.index(slot), slice(first, last + 1) if beside else rows, count))
-            start += count
-    return runs
+def _rows(order: Integers) -> slice | torch.Tensor:
+    first, last = int(order[0]), int(order[-1]) + 1
+    return slice(first, last) if last - first == len(order) else torch.from_numpy(order.copy())
 
 
-def _pad(order: torch.Tensor, runs: tuple[Run, ...], slots: int) -> Padded | None:
-    longest = max(run.count for run in runs)
-    total = len(order)
-    if len(runs) == 1 or slots * longest > WASTE * total:
-        return None
-    places = torch.cat(
-        [torch.arange(run.count) + run.position * longest for run in runs],
-    )
-    gather = torch.zeros(slots * longest, dtype=torch.long)
-    gather[places] = order
-    return Padded(longest, gather, None if len(places) == len(gather) else places, order)
+def _plan(slots: Integers, order: Integers, spans: list[tuple[int, int]]) -> Integers:
+    tiles = [
+        (slots[order[first]], place, min(TILE, last - place))
+        for first, last in spans
+        for place in range(first, last, TILE)
+    ]
+    flat = [number for tile in tiles for number in tile]
+    return np.concatenate([np.array([len(tiles), *flat], np.int64), order])

@@ -1,80 +1,92 @@
-"""One module's adapters as two dense float32 operands, kept until a slot is rewritten.
+"""One module's adapters, packed per slot: a slot that is rewritten is packed again, the others stay.
 
-vLLM keeps per module and slice `A` (slots, 1, rank, in) and `B` (slots, 1, out, rank), padded to the
-server's largest rank. Packed for the slots of a step: `a` (S, in, K) with the slices side by side and
-`b` (S, K, out) with the slices on the diagonal, where K is the sum of the ranks that are really used. A
-module whose B is zero in every slot of the step has no pack and costs nothing.
+vLLM keeps per module and slice A (slots, 1, rank, in) and B (slots, 1, out, rank), padded to the server's
+largest rank. A's rows are read where they are; B is turned to (rank, out) with only the ranks that are in
+use. The kernel's table of addresses (`kernel`) names both. A slice whose B is zero has rank 0 there and
+costs nothing; a module without any rank is left out before the kernel is called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch  # noqa: TID253 - part of the kernel, imported by vLLM's worker only
 
+from serve.engine.cpu_lora.kernel import RANKS, VECTOR, turn
+
+if TYPE_CHECKING:
+    from serve.engine.cpu_lora.grouping import Integers
+
 Stacked = Sequence[torch.Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One slice's place: columns of `a` and rows of `b`, and columns of `b`."""
-
-    inner: slice
-    outer: slice
-
-
-@dataclass(frozen=True, slots=True)
-class Pack:
-    """The operands for one module and one set of slots; `blocks` leaves out slices that are zero."""
-
-    a: torch.Tensor
-    b: torch.Tensor
-    blocks: tuple[Block, ...]
+_ENTRY = 3
+_HEAD = 3
 
 
 class Module:
-    """The packs of one module; holds the stacked tensors, so their identity stays theirs."""
+    """The packed slots of one module; holds the stacked tensors, so their identity stays theirs."""
 
     def __init__(self, a_stacked: Stacked, b_stacked: Stacked) -> None:
-        self._a = [_matrices(tensor) for tensor in a_stacked]
-        self._b = [_matrices(tensor) for tensor in b_stacked]
-        self._tensors = (*a_stacked, *b_stacked)
+        self.a = tuple(a_stacked)
+        self.b = tuple(b_stacked)
+        self.slots = self.b[0].shape[0]
+        self.widths = tuple(tensor.shape[-2] for tensor in self.b)
+        self.inputs = self.a[0].shape[-1]
+        self.fits_kernel = _fits_kernel(self.a, self.b)
+        self.ranks = np.zeros((self.slots, len(self.b)), np.int64)
+        self.adapted = False
+        self._tensors = (*self.a, *self.b)
         self._versions: tuple[int, ...] = ()
-        self._slots: tuple[int, ...] | None = None
-        self._pack: Pack | None = None
+        self._stale: set[int] = set()
+        self._turned: dict[tuple[int, int], Integers] = {}
+        self._table = self._empty_table()
+        self.address, self.size = self._table.ctypes.data, len(self._table)
 
-    def pack(self, slots: tuple[int, ...]) -> Pack | None:
-        """Return the operands for `slots`, or None when no slice of the module is adapted in them."""
+    def mark(self, slot: int) -> None:
+        """Note that only `slot` is being rewritten; without a note all slots are packed again."""
+        self._stale.add(slot)
+
+    def refresh(self) -> bool:
+        """Pack what was rewritten since the last call; return whether any slot adapts this module."""
         # Writing a slot counts up the tensor's version, in place, wherever it is done.
-        versions = tuple(tensor._version for tensor in self._tensors)  # noqa: SLF001 - torch's only door to it
-        if versions != self._versions or slots != self._slots:
-            self._versions, self._slots, self._pack = versions, slots, self._build(list(slots))
-        return self._pack
+        versions = tuple([tensor._version for tensor in self._tensors])  # noqa: SLF001 - torch's only door to it
+        if versions != self._versions:
+            stale = self._stale if self._versions else ()
+            for slot in stale or range(self.slots):
+                self._pack(slot)
+            self._versions, self._stale = versions, set()
+            self.adapted = bool(self.ranks.any())
+        return self.adapted
 
-    def _build(self, slots: list[int]) -> Pack | None:
-        wide = [tensor[slots].float() for tensor in self._b]
-        ranks = [used_rank(tensor) for tensor in wide]
-        if not any(ranks):
-            return None
-        a = torch.cat([tensor[slots, :rank] for tensor, rank in zip(self._a, ranks, strict=True)], dim=1)
-        b = torch.zeros(len(slots), sum(ranks), sum(tensor.shape[1] for tensor in wide))
-        blocks, inner, outer = [], 0, 0
-        for tensor, rank in zip(wide, ranks, strict=True):
-            block = Block(slice(inner, inner + rank), slice(outer, outer + tensor.shape[1]))
-            if rank:
-                b[:, block.inner, block.outer] = tensor[:, :, :rank].transpose(1, 2)
-                blocks.append(block)
-            inner, outer = block.inner.stop, block.outer.stop
-        return Pack(a.float().transpose(1, 2).contiguous(), b, tuple(blocks))
+    def _pack(self, slot: int) -> None:
+        for part, (a, b) in enumerate(zip(self.a, self.b, strict=True)):
+            used, turned = turn(_bits(b[slot]))
+            self.ranks[slot, part] = used
+            if not self.fits_kernel:
+                continue
+            self._turned[slot, part] = turned
+            place = _HEAD + _ENTRY * (slot * len(self.b) + part)
+            rank = -(-used // RANKS) * RANKS
+            self._table[place : place + _ENTRY] = (a[slot].data_ptr(), turned.ctypes.data, rank)
 
-
-def used_rank(b: torch.Tensor) -> int:
-    """Return the rank that `b` (slots, out, rank) float32 really uses: its last column not all zero."""
-    # The largest magnitude per column is ten times faster than comparing, and lets NaN through.
-    used = b.abs().amax(dim=(0, 1)).ne(0).nonzero()
-    return int(used[-1]) + 1 if len(used) else 0
+    def _empty_table(self) -> Integers:
+        starts = np.cumsum((0, *self.widths[:-1]))
+        spans = [int(number) for span in zip(starts, self.widths, strict=True) for number in span]
+        entries = [0] * (_ENTRY * self.slots * len(self.b))
+        return np.array([len(self.b), self.inputs, self.slots, *entries, *spans], np.int64)
 
 
-def _matrices(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.view(tensor.shape[0], tensor.shape[-2], tensor.shape[-1])
+def _fits_kernel(a: Stacked, b: Stacked) -> bool:
+    return (
+        all(tensor.dtype == torch.bfloat16 and tensor.is_contiguous() for tensor in (*a, *b))
+        and a[0].shape[-1] % VECTOR == 0
+        and all(tensor.shape[-2] % VECTOR == 0 and tensor.shape[-1] % RANKS == 0 for tensor in b)
+    )
+
+
+def _bits(b: torch.Tensor) -> Integers:
+    """Return B (out, rank) of one slot as integers of its own size."""
+    kind = {2: torch.int16, 4: torch.int32}[b.element_size()]
+    matrix = b.view(b.shape[-2], b.shape[-1])
+    return matrix.view(kind).numpy()  # type: ignore[no-any-return]

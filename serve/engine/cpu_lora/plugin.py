@@ -1,8 +1,8 @@
-"""Installs the grouped CPU LoRA wrapper; vLLM calls `install` in each of its processes.
+"""Installs the grouped CPU LoRA wrapper and keeps compilation on; vLLM calls `install` in each process.
 
 It is a `vllm.general_plugins` entry point, so it also runs where Wardrobe is merely installed beside
-vLLM. It replaces one class method of vLLM's CPU platform and nothing else, and only where that is known
-to be right: on the CPU, and with the vLLM release that it is tested with. Otherwise it steps aside.
+vLLM. It replaces two class methods of vLLM's CPU platform, and only where that is known to be right: on
+the CPU, and with the vLLM release that it is tested with. Otherwise it steps aside and says why.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import os
 from typing import Any
 
+from serve.engine.cpu_lora import compilation
 from serve.engine.environment import CPU_LORA_VARIABLE
 
 TESTED_RELEASE = "0.32"
@@ -33,9 +34,10 @@ def install() -> None:
 
     reason = objection(vllm.__version__, on_cpu=current_platform.is_cpu())
     if reason is not None:
-        _say_once(f"vLLM's own LoRA wrapper stays: {reason}")
+        _say_once(f"vLLM's own LoRA wrapper stays, uncompiled on the CPU: {reason}")
         return
     replace(type(current_platform))
+    compilation.keep(type(current_platform), _say_once)
 
 
 def objection(version: str, *, on_cpu: bool) -> str | None:

@@ -1,10 +1,10 @@
-"""The grouped LoRA wrapper for vLLM's CPU platform: correct in mixed batches, one product per group.
+"""The grouped LoRA wrapper for vLLM's CPU platform: correct in mixed batches, one call per module.
 
 It follows the interface of vLLM 0.32's `PunicaWrapperBase`, whose methods add an adapter's part to a
 module's output in place. Shapes: `x` (rows, in), `y` (rows, out), stacked weights as in `packing`.
 Invariants: rows of the base model are never written; an index below 0 never reaches a tensor.
 
-Products are taken in float32, as vLLM's own buffer is; the sum is rounded to `y`'s type once.
+Products are taken in float32, as vLLM's own buffer is; the sum is rounded to `y`'s type.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch  # noqa: TID253 - part of the kernel, imported by vLLM's worker only
+from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA  # noqa: TID253 - as above
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU  # noqa: TID253 - as above
 
-from serve.engine.cpu_lora.grouping import Padded, Step, group
-from serve.engine.cpu_lora.packing import Module, Pack
+from serve.engine.cpu_lora import kernel, operator
+from serve.engine.cpu_lora.grouping import Step, group
+from serve.engine.cpu_lora.packing import Module
 
 _log = logging.getLogger("vllm.wardrobe.cpu_lora")
-_NOTHING = Step(torch.zeros(0, dtype=torch.long), (), (), None)
 
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):
@@ -28,10 +29,12 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._tokens = _NOTHING
-        self._samples = _NOTHING
+        # What a first run before any mapping reads; vLLM leaves it as the memory came.
+        self._embeddings_indices.zero_()
+        self._tokens = self._samples = group(torch.zeros(0, dtype=torch.long))
         self._modules: dict[int, Module] = {}
         self._warned = False
+        self._number = operator.number_of(self)
 
     def update_metadata(
         self,
@@ -44,8 +47,9 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         """Group the next step's tokens and requests; vLLM calls it when either has changed."""
         self._update_base_metadata(mapping, lora_index_to_id, max_loras, vocab_size)
         self.is_prefill = mapping.is_prefill
-        self._tokens = group(self.token_lora_indices, self._tokens.slots)
-        self._samples = group(self.sampler_indices, self._samples.slots)
+        # A copy: the buffer behind the view is written again before the next step.
+        self._tokens = group(self.token_lora_indices.clone())
+        self._samples = group(self.sampler_indices.clone())
         self.no_lora = not self._tokens.runs
 
     def add_lora_linear(
@@ -58,12 +62,19 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         *_slices: Any,
         **_unused: Any,
     ) -> None:
-        """Add `x @ A @ B * scale` of each row's slot to `y`, slice by slice of a merged module."""
-        step = self._tokens_of(x.shape[0])
-        if step.runs:
-            pack = self._module(lora_a_stacked, lora_b_stacked).pack(step.slots)
-            if pack is not None:
-                _add(y, x, pack, step, scale)
+        """Add `x @ A @ B * scale` of each row's slot to `y`, slice by slice of a merged module.
+
+        Layers of a model call `operator.Site` instead, which ends in `add_module` too.
+        """
+        self.add_module(y, x, self._module(lora_a_stacked, lora_b_stacked), scale)
+
+    def add_module(self, y: torch.Tensor, x: torch.Tensor, module: Module, scale: float) -> None:
+        """Add the part of each row's slot in `module` to `y`."""
+        step = self._tokens
+        if x.shape[0] < len(step.indices):
+            step = group(step.indices[: x.shape[0]])  # rows beyond the mapping belong to the base
+        if step.runs and module.refresh():
+            _add(y, x, module, step, scale)
 
     def add_lora_logits(
         self,
@@ -76,27 +87,29 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
     ) -> None:
         """Add an adapted `lm_head` to logits `y` (requests, vocabulary and maybe padding)."""
         y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
-        pack = None
-        if self._samples.runs:
-            pack = self._module((lora_a_stacked,), (lora_b_stacked,)).pack(self._samples.slots)
-        if pack is None:
+        if not self._samples.runs:
             return
-        step = self._samples_of(x.shape[0])
-        if step is not None and step.runs:
-            pack = self._module((lora_a_stacked,), (lora_b_stacked,)).pack(step.slots)
-            if pack is not None:
-                _add(y, x, pack, step, scale)
+        module = self._module((lora_a_stacked,), (lora_b_stacked,))
+        if module.refresh():
+            step = self._samples_of(x.shape[0])
+            if step is not None and step.runs:
+                _add(y, x, module, step, scale)
 
     def add_lora_embedding(
         self,
         y: torch.Tensor,
         x: torch.Tensor,
         lora_b_stacked: torch.Tensor,
-        add_inputs: bool = True,
+        add_inputs: bool = True,  # noqa: ARG002 - vLLM's signature; it always adds
         **_unused: Any,
     ) -> None:
         """Add `x @ B` to `y`, where `x` (rows, rank) are the looked-up rows of A."""
-        self.add_expand(y, (x,), (lora_b_stacked,), (lora_b_stacked.shape[-2],), 0, add_inputs)
+        torch.ops.wardrobe.add_lora_embedding(y, x, lora_b_stacked, self._number)
+
+    def add_embedding(self, y: torch.Tensor, x: torch.Tensor, b: torch.Tensor) -> None:
+        """Do the work of `add_lora_embedding`."""
+        if self._tokens.runs:
+            self.add_expand(y, (x,), (b,), (b.shape[-2],), 0)
 
     def add_shrink(
         self,
@@ -108,13 +121,11 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
     ) -> None:
         """Write `x @ A * scale` into the buffers `y` (slices of (rows, rank)); base rows stay."""
         x = x.view(-1, x.shape[-1])
-        step = self._tokens_of(x.shape[0])
         for buffer, stacked in zip(y, lora_a_stacked, strict=True):
-            for run in step.runs:
-                weights = _matrix(stacked, step.slots[run.position])
-                buffer[run.rows, : weights.shape[0]] = (x[run.rows].float() @ weights.T * scale).to(
-                    buffer.dtype
-                )
+            for run in self._tokens_of(x.shape[0]).runs:
+                weights = _matrix(stacked, run.slot)
+                inner = x[run.rows].float() @ weights.T * scale
+                buffer[run.rows, : weights.shape[0]] = inner.to(buffer.dtype)
 
     def add_expand(
         self,
@@ -131,13 +142,11 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         step = self._tokens_of(x[0].shape[0])
         offset = offset_start
         for inputs, stacked, width in zip(x, lora_b_stacked, output_slices, strict=True):
+            target = y[:, offset : offset + width]
             for run in step.runs:
-                weights = _matrix(stacked, step.slots[run.position])
+                weights = _matrix(stacked, run.slot)
                 delta = (inputs[run.rows, : weights.shape[1]].float() @ weights.T).to(y.dtype)
-                target = y[:, offset : offset + width]
-                if add_inputs:
-                    delta += target[run.rows]
-                target[run.rows] = delta
+                target[run.rows] = delta + target[run.rows] if add_inputs else delta
             offset += width
 
     def _module(self, a_stacked: Sequence[torch.Tensor], b_stacked: Sequence[torch.Tensor]) -> Module:
@@ -149,9 +158,8 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
 
     def _tokens_of(self, rows: int) -> Step:
         """Return the step's groups for `rows` rows: rows beyond the mapping belong to the base."""
-        if rows >= len(self._tokens.indices):
-            return self._tokens
-        return group(self._tokens.indices[:rows], self._tokens.slots)
+        step = self._tokens
+        return step if rows >= len(step.indices) else group(step.indices[:rows])
 
     def _samples_of(self, rows: int) -> Step | None:
         """Return the groups of `rows` rows of logits, or None when nobody can know them.
@@ -164,11 +172,21 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         if rows == len(indices):
             return self._samples
         if bool((indices == indices[0]).all()):
-            return group(indices[:1].expand(rows), self._samples.slots)
+            return group(indices[:1].expand(rows).contiguous())
         if not self._warned:
             self._warned = True
             _log.warning("prompt log-probabilities leave out adapted lm_head weights in a mixed step")
         return None
+
+
+def _set_mapping(layer: Any, punica_wrapper: Any) -> None:
+    grouped = isinstance(punica_wrapper, GroupedPunicaWrapper)
+    layer.punica_wrapper = operator.place(layer, punica_wrapper) if grouped else punica_wrapper
+
+
+# NOTE: how a linear layer learns its wrapper; here it learns its own place in it, because a compiled
+# model can pass the name of a layer as a constant, and cannot pass what identifies a tensor.
+BaseLinearLayerWithLoRA.set_mapping = _set_mapping
 
 
 def _matrix(stacked: torch.Tensor, slot: int) -> torch.Tensor:
@@ -176,31 +194,24 @@ def _matrix(stacked: torch.Tensor, slot: int) -> torch.Tensor:
     return matrix.view(matrix.shape[-2], matrix.shape[-1]).float()
 
 
-def _add(y: torch.Tensor, x: torch.Tensor, pack: Pack, step: Step, scale: float) -> None:
-    if step.padded is not None:
-        _add_padded(y, x, pack, step.padded, scale)
-    else:
-        _add_runs(y, x, pack, step, scale)
+def _add(y: torch.Tensor, x: torch.Tensor, module: Module, step: Step, scale: float) -> None:
+    if not (module.fits_kernel and y.dtype == x.dtype == torch.bfloat16 and y.stride(1) == x.stride(1) == 1):
+        _add_runs(y, x, module, step, scale)
+        return
+    kernel.add(
+        *(y.data_ptr(), y.stride(0), x.data_ptr(), x.stride(0)),
+        *(step.address, step.size, module.address, module.size, scale, kernel.THREADS),
+    )
 
 
-def _add_padded(y: torch.Tensor, x: torch.Tensor, pack: Pack, padded: Padded, scale: float) -> None:
-    slots, width = pack.a.shape[0], min(pack.b.shape[2], y.shape[1])
-    batch = x.index_select(0, padded.gather).float().view(slots, padded.longest, -1)
-    inner = torch.bmm(batch, pack.a)
-    if scale != 1.0:
-        inner *= scale
-    delta = torch.bmm(inner, pack.b).view(slots * padded.longest, -1)
-    if padded.keep is not None:
-        delta = delta.index_select(0, padded.keep)
-    y[:, :width].index_add_(0, padded.rows, delta[:, :width].to(y.dtype))
-
-
-def _add_runs(y: torch.Tensor, x: torch.Tensor, pack: Pack, step: Step, scale: float) -> None:
+def _add_runs(y: torch.Tensor, x: torch.Tensor, module: Module, step: Step, scale: float) -> None:
+    """Do the same with torch: for other types than bfloat16, and widths that are no whole vectors."""
     for run in step.runs:
-        inner = x[run.rows].float() @ pack.a[run.position]
-        if scale != 1.0:
-            inner *= scale
-        for block in pack.blocks:
-            outer = slice(block.outer.start, min(block.outer.stop, y.shape[1]))
-            weights = pack.b[run.position, block.inner, outer]
-            y[run.rows, outer] += (inner[:, block.inner] @ weights).to(y.dtype)
+        values, start = x[run.rows].float() * scale, 0
+        for part, width in enumerate(module.widths):
+            rank = int(module.ranks[run.slot, part])
+            if rank:
+                inner = values @ _matrix(module.a[part], run.slot)[:rank].T
+                delta = inner @ _matrix(module.b[part], run.slot)[:, :rank].T
+                y[run.rows, start : start + width] += delta.to(y.dtype)
+            start += width

@@ -1,0 +1,79 @@
+"""Keeps vLLM's compilation on the CPU although LoRA is on, where the operators of `operator` allow it.
+
+vLLM 0.32's CPU platform sets the mode to NONE as soon as LoRA is on, which costs the base model itself a
+third of its speed. Here the platform's check runs as it is, and the mode that it chose before the LoRA
+question is set again: DYNAMO_TRACE_ONCE with inductor. It decides; it compiles nothing itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from serve.engine.environment import COMPILE_VARIABLE
+
+Say = Callable[[str], None]
+
+SEMANTICS = 1
+"""Counts up when code that was compiled with an older version of the operators must not be used."""
+
+
+def keep(platform: Any, say: Say) -> None:
+    """Wrap `platform.check_and_update_config`; calling it again changes nothing."""
+    original = platform.check_and_update_config.__func__
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def check_and_update_config(cls: Any, vllm_config: Any) -> None:
+        from vllm.config import CompilationMode
+
+        wanted = vllm_config.compilation_config.mode == CompilationMode.VLLM_COMPILE
+        original(cls, vllm_config)
+        if vllm_config.lora_config is None or not wanted:
+            return
+        reason = objection(vllm_config)
+        if reason is None:
+            vllm_config.compilation_config.mode = CompilationMode.DYNAMO_TRACE_ONCE
+            _mark(vllm_config)
+            say("LoRA on the CPU: the model is compiled; the first start takes a minute longer")
+        else:
+            say(f"LoRA on the CPU: the model is not compiled: {reason}")
+
+    platform.check_and_update_config = classmethod(check_and_update_config)
+
+
+def objection(vllm_config: Any) -> str | None:
+    """Return why the model must not be compiled with LoRA, or None when it may be."""
+    choice = os.environ.get(COMPILE_VARIABLE, "auto")
+    if choice == "off":
+        return f"{COMPILE_VARIABLE}=off"
+    for name in ("fully_sharded_loras", "enable_tower_connector_lora"):
+        if getattr(vllm_config.lora_config, name, False):
+            return f"{name} is on"
+    if compiler() is None:
+        return "there is no C++ compiler; install g++ or clang++, or set CXX"
+    if choice == "auto" and os.environ.get("VLLM_DISABLE_COMPILE_CACHE", "0") == "1":
+        return (
+            "what is compiled would be lost (VLLM_DISABLE_COMPILE_CACHE); engine.compile = on does it anyway"
+        )
+    return None
+
+
+def compiler() -> Path | None:
+    """Return the C++ compiler that torch would use: CXX, g++ or clang++."""
+    names = (os.environ.get("CXX", ""), "g++", "clang++")
+    found = (shutil.which(name) for name in names if name)
+    return next((Path(path) for path in found if path), None)
+
+
+def _mark(vllm_config: Any) -> None:
+    """Let the compiled code's key hold what vLLM's own leaves out: which modules call the operators."""
+    targets = getattr(vllm_config.lora_config, "target_modules", None)
+    mark = f"{SEMANTICS} {sorted(targets or [])}"
+    if isinstance(vllm_config.additional_config, dict):
+        vllm_config.additional_config["wardrobe_cpu_lora"] = mark

@@ -1,0 +1,93 @@
+"""The LoRA call as operators that a compiler does not look into, so that models compile with adapters.
+
+What is traced is a constant name; everything that changes from step to step (the rows' slots, the slots'
+weights) is looked up when the operator runs. So the compiled code holds for any adapters, and is kept on
+disk from one start to the next. `Library.define` costs 1.3 us a call where `custom_op` costs several.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch  # noqa: TID253 - part of the kernel, imported by vLLM's worker only
+
+from serve.engine.cpu_lora.packing import Module
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Wrapper(Protocol):
+    """What the operators need of `wrapper.GroupedPunicaWrapper`."""
+
+    def add_module(self, y: torch.Tensor, x: torch.Tensor, module: Module, scale: float) -> None:
+        """Add the module's part of each row's slot to `y`."""
+
+    def add_embedding(self, y: torch.Tensor, x: torch.Tensor, b: torch.Tensor) -> None:
+        """Add `x @ B` of each row's slot to `y`."""
+
+
+class Site:
+    """One linear module's place in the model: stands in for the wrapper there, under the module's name."""
+
+    def __init__(self, wrapper: Wrapper, name: str, module: Module) -> None:
+        self.wrapper = wrapper
+        self.name = name
+        self.module = module
+
+    def add_lora_linear(self, y: torch.Tensor, x: torch.Tensor, *_weights: Any, **_unused: Any) -> None:
+        """Add the module's part of each row's slot to `y`; vLLM's scale is always 1."""
+        torch.ops.wardrobe.add_lora_linear(y, x, self.name)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.wrapper, name)
+
+
+_sites: dict[str, Site] = {}
+_wrappers: list[Wrapper] = []
+
+
+def number_of(wrapper: Wrapper) -> int:
+    """Return the number that `add_lora_embedding` is given for a new `wrapper`."""
+    _wrappers.append(wrapper)
+    return len(_wrappers) - 1
+
+
+def place(layer: Any, wrapper: Wrapper) -> Site:
+    """Return the site of a linear `layer`; from now on a rewritten slot of it is marked."""
+    module = Module(layer.lora_a_stacked, layer.lora_b_stacked)
+    for writer in ("set_lora", "reset_lora"):
+        setattr(layer, writer, _marking(getattr(layer, writer), module))
+    site = _sites[layer.base_layer.prefix] = Site(wrapper, layer.base_layer.prefix, module)
+    return site
+
+
+def _marking(write: Callable[..., None], module: Module) -> Callable[..., None]:
+    def marked(index: int, *arguments: Any, **named: Any) -> None:
+        module.mark(index)
+        write(index, *arguments, **named)
+
+    return marked
+
+
+def _add_lora_linear(y: torch.Tensor, x: torch.Tensor, name: str) -> None:
+    site = _sites[name]
+    site.wrapper.add_module(y, x, site.module, 1.0)
+
+
+def _add_lora_embedding(y: torch.Tensor, x: torch.Tensor, b: torch.Tensor, number: int) -> None:
+    _wrappers[number].add_embedding(y, x, b)
+
+
+def _traced(*_arguments: Any) -> None:
+    """Say to a tracer that nothing is returned."""
+
+
+_library = torch.library.Library("wardrobe", "FRAGMENT")
+for _name, _function, _schema in (
+    ("add_lora_linear", _add_lora_linear, "(Tensor(a!) y, Tensor x, str name) -> ()"),
+    ("add_lora_embedding", _add_lora_embedding, "(Tensor(a!) y, Tensor x, Tensor b, int number) -> ()"),
+):
+    _library.define(_name + _schema)
+    _library.impl(_name, _function, "CPU")
+    torch.library.register_fake(f"wardrobe::{_name}", _traced, lib=_library)
