@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from registry import files
-from registry.errors import Conflict, NotFound, StorageFailed
+from registry.errors import NotFound, StorageFailed
 from registry.names import STABLE, parse_model
 from registry.records import RolloutEntry
 from registry.store import Registry
@@ -305,88 +305,6 @@ def test_a_death_that_is_told_again_after_a_kill_counts_once(tmp_path: Path) -> 
         other.record_engine_death("one", at, ["support@2"])
         assert other.engine_deaths("support@2") == 1
         assert other.engine_deaths("support@1") == 1
-
-
-# Races: while the first is about to take its step k, the second runs from beginning to end.
-def _promote(registry: Registry) -> None:
-    registry.promote("support", 3, who="carl")
-
-
-def _roll_back(registry: Registry) -> None:
-    registry.rollback("support", who="carl")
-
-
-def _delete(registry: Registry) -> None:
-    registry.delete("support", 2, who="carl")
-
-
-@pytest.mark.parametrize("change", [_promote, _roll_back, _delete], ids=["promote", "rollback", "delete"])
-@pytest.mark.parametrize("start_first", [True, False], ids=["change-interrupts", "start-interrupts"])
-def test_a_start_stands_on_what_a_change_at_the_same_time_left(
-    change: Change, start_first: bool, tmp_path: Path
-) -> None:
-    template = tmp_path / "template"
-    prepared = make_registry(template)
-    versions(prepared)
-    if change is _roll_back:
-        prepared.promote("support", 3, who="tester")
-    first, second = (open_rollout, change) if start_first else (change, open_rollout)
-    won = set()
-    index = 0
-    while True:
-        world = _copy(template, tmp_path / f"world-{index}")
-        first_done, second_done, reached = _race(world, first, second, index)
-        if not reached:
-            break
-        index += 1
-        registry = Registry.open(world / "root")
-        started, changed = (first_done, second_done) if start_first else (second_done, first_done)
-        won.add((started, changed))
-        _check_race(registry, change, started=started, changed=changed)
-    assert index >= 6
-    assert any(started for started, _ in won)
-    assert {changed for _, changed in won} == {True, False}
-    assert change is not _delete or (True, True) not in won
-
-
-def _race(world: Path, first: Change, second: Change, index: int) -> tuple[bool, bool, bool]:
-    registry, interrupting = Registry.open(world / "root"), Registry.open(world / "root")
-    other: list[bool] = []
-    labels: list[str] = []
-
-    def interrupt(label: str) -> None:
-        labels.append(label)
-        if len(labels) == index + 1 and not other:
-            other.append(False)  # its own steps are not interrupted again
-            other[0] = _done(second, interrupting)
-
-    with files.watch_steps(interrupt):
-        done = _done(first, registry)
-    return done, bool(other and other[0]), bool(other)
-
-
-def _done(change: Change, registry: Registry) -> bool:
-    try:
-        change(registry)
-    except (Conflict, NotFound):
-        return False
-    return True
-
-
-def _check_race(registry: Registry, change: Change, *, started: bool, changed: bool) -> None:
-    last = registry.rollout("support")
-    before = 3 if change is _roll_back else 1
-    after = {_promote: 3, _roll_back: 1, _delete: before}[change]  # type: ignore[index]
-    assert registry.aliases("support") == {"stable": after if changed else before}
-    live = {version.number for version in registry.versions("support")}
-    assert live == ({1, 3} if change is _delete and changed else {1, 2, 3})
-    assert (last is not None and last.open) == started
-    if last is not None and started:
-        assert last.stable == (after if changed else before)
-        happen("abort")(registry)
-        assert registry.aliases("support") == {"stable": last.stable}
-    if last is not None and not started:
-        assert (last.state, last.reason) == ("rolled_back", "withdrawn")
 
 
 def _copy(source: Path, target: Path) -> Path:
