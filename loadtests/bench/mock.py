@@ -18,15 +18,20 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from registry.records import RolloutEntry
 from registry.store import Registry
+from serve.rollout.policy import Policy, Step
 from serve.router.app import Router
 from serve.settings import ServeSettings
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.fakes.engine import FakeEngine
+from tests.fakes.rollouts import make_entry
 
 CHUNKS = 64
-BASE, ADAPTER = "tiny", "support"
+BASE, ADAPTER, ROLLING = "tiny", "support", "rolling"
+POLICY = Policy(name="bench", steps=(Step(weight=2_500, min_units=10**9, min_seconds=86_400),))
+"""One step that nothing ends while a benchmark runs; all metrics are on, so texts are kept."""
 
 
 def _padded(text: bytes, size: int, end: bytes) -> bytes:
@@ -95,12 +100,20 @@ def switch(bare_port: int, router: ASGIApp) -> ASGIApp:
 
 
 def make_router(folder: Path) -> Router:
-    """Return a router around the mock, on a root with one adapter."""
+    """Return a router around the mock, on a root with two adapters, one with a rollout open at 25 %."""
     registry = Registry.init(folder / "root", make_base(folder / "base"), name=BASE)
     registry.publish(ADAPTER, make_adapter(folder / ADAPTER), who="bench")
+    for seed in (1, 2):
+        registry.publish(ROLLING, make_adapter(folder / f"{ROLLING}-{seed}", seed=seed), who="bench")
+    registry.append_rollout(ROLLING, _open)
     settings = ServeSettings(root=registry.root, replica="bench")
     engine = FakeEngine(base_name=BASE)
     return Router(mock, settings=settings, engine_factory=lambda _: engine, collectors=CollectorRegistry())
+
+
+def _open(last: RolloutEntry | None) -> RolloutEntry:
+    assert last is None, "a fresh root"
+    return make_entry(POLICY, adapter=ROLLING, seq=1, weight=2_500)
 
 
 def main() -> None:

@@ -20,16 +20,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from loadtests.bench.mock import ADAPTER, ROLLING
 from loadtests.bench.results import Figure, Interval, at_least, at_most, median_interval, pair_ratio, publish
 
 ADDED_P50_MICROSECONDS = 100.0
 THROUGHPUT_RATIO = 0.75
 REQUEST_BYTES = 1000
+MARK = b"########"
+"""Each request begins a conversation of its own, so that its unit is hashed and kept as in life."""
 
 _SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
-wrk.body = [==[{body}]==]
+local before, after, n = [==[{before}]==], [==[{after}]==], 0
+request = function()
+  n = n + 1
+  return wrk.format(nil, nil, nil, before .. string.format('%08d', n) .. after)
+end
 done = function(summary, latency, requests)
   local wrong = summary.errors.status + summary.errors.connect + summary.errors.read
   wrong = wrong + summary.errors.write + summary.errors.timeout
@@ -83,24 +90,25 @@ def main() -> int:
         return 1
     with mock_server() as ports:
         loads = {
-            (kind, connections): measure(ports, kind, connections, options.pairs, options.seconds)
+            (model, kind, connections): measure(
+                ports, model, kind, connections, options.pairs, options.seconds
+            )
+            for model in (ADAPTER, ROLLING)
             for kind in ("json", "stream")
             for connections in (1, 16)
         }
-    notes = [
-        pairs.note(f"{kind}, {connections} connection(s)") for (kind, connections), pairs in loads.items()
-    ]
+    notes = [pairs.note(_load(*load)) for load, pairs in loads.items()]
     return 0 if publish("router", figures(loads), notes=[*notes, SETUP]) else 1
 
 
 SETUP = "uvicorn (uvloop, httptools) on one core, wrk (one thread) on another; a pair = bare, then routed"
 
 
-def figures(loads: dict[tuple[str, int], Pairs]) -> list[Figure]:
-    """Return the figures with their bars."""
+def figures(loads: dict[tuple[str, str, int], Pairs]) -> list[Figure]:
+    """Return the figures with their bars: the same whether a rollout is open or not."""
     found = []
-    for (kind, connections), pairs in loads.items():
-        load = f"{kind}, {connections} connection{'s' if connections > 1 else ''}"
+    for (model, kind, connections), pairs in loads.items():
+        load = _load(model, kind, connections)
         if connections == 1:
             found.append(at_most(f"added p50 ({load})", pairs.added_p50(), ADDED_P50_MICROSECONDS, "µs"))
         else:
@@ -110,25 +118,33 @@ def figures(loads: dict[tuple[str, int], Pairs]) -> list[Figure]:
     return found
 
 
-def measure(ports: dict[str, int], kind: str, connections: int, pairs: int, seconds: int) -> Pairs:
+def _load(model: str, kind: str, connections: int) -> str:
+    rollout = ", rollout open" if model == ROLLING else ""
+    return f"{kind}, {connections} connection{'s' if connections > 1 else ''}{rollout}"
+
+
+def measure(
+    ports: dict[str, int], model: str, kind: str, connections: int, pairs: int, seconds: int
+) -> Pairs:
     """Run `pairs` interleaved pairs after one that warms up."""
     found = Pairs([], [])
     for turn in range(pairs + 1):
-        bare = wrk(ports["bare"], kind, connections, seconds)
-        routed = wrk(ports["routed"], kind, connections, seconds)
+        bare = wrk(ports["bare"], model, kind, connections, seconds)
+        routed = wrk(ports["routed"], model, kind, connections, seconds)
         if turn:
             found.bare.append(bare)
             found.routed.append(routed)
     return found
 
 
-def wrk(port: int, kind: str, connections: int, seconds: int) -> Run:
+def wrk(port: int, model: str, kind: str, connections: int, seconds: int) -> Run:
     """Run wrk once.
 
     Raises: RuntimeError: when any answer was not a 200.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(_SCRIPT.format(body=request_body(stream=kind == "stream").decode()))
+        before, after = request_body(model, stream=kind == "stream").split(MARK)
+        script.write(_SCRIPT.format(before=before.decode(), after=after.decode()))
         script.flush()
         url = f"http://127.0.0.1:{port}/v1/chat/completions"
         command = [*_on_core(1), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script.name, url]
@@ -139,12 +155,12 @@ def wrk(port: int, kind: str, connections: int, seconds: int) -> Run:
     return Run(**result)
 
 
-def request_body(*, stream: bool) -> bytes:
-    """Return a chat request of a thousand bytes."""
+def request_body(model: str, *, stream: bool) -> bytes:
+    """Return a chat request of a thousand bytes; `MARK` in the first user's turn stands for its number."""
     messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": ""}]
-    body = {"model": "support", "stream": stream, "max_tokens": 16, "temperature": 0.5, "messages": messages}
+    body = {"model": model, "stream": stream, "max_tokens": 16, "temperature": 0.5, "messages": messages}
     missing = REQUEST_BYTES - len(json.dumps(body, separators=(",", ":")))
-    messages[1]["content"] = "w" * missing
+    messages[1]["content"] = MARK.decode() + "w" * (missing - len(MARK))
     return json.dumps(body, separators=(",", ":")).encode()
 
 
