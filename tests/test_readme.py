@@ -20,12 +20,12 @@ def blocks(language: str) -> list[str]:
     return [body for found, body in BLOCK.findall(text) if found == language]
 
 
-def test_the_registry_block_runs_as_it_stands(tmp_path: Path) -> None:
+def test_the_blocks_run_as_they_stand_one_after_the_other(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base")
     first = make_adapter(tmp_path / "first", seed=1)
     second = make_adapter(tmp_path / "second", seed=2)
     scripts = blocks("bash")
-    assert len(scripts) == 1
+    assert len(scripts) == 2
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -35,7 +35,7 @@ def test_the_registry_block_runs_as_it_stands(tmp_path: Path) -> None:
         "WARDROBE_ROOT": str(tmp_path / "root"),
     }
     done = subprocess.run(
-        ["bash", "-euxc", scripts[0]],
+        ["bash", "-euxc", "\n".join(scripts)],
         env=environment,
         cwd=tmp_path,
         capture_output=True,
@@ -45,6 +45,7 @@ def test_the_registry_block_runs_as_it_stands(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "support@1" in done.stdout
     assert "support@2" in done.stdout
+    assert "not today" in done.stdout.splitlines()[-1]
 
 
 def test_every_make_target_of_the_readme_exists() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,11 @@ def test_a_file_that_is_none_names_the_presets(tmp_path: Path) -> None:
 def test_a_policy_survives_its_own_document() -> None:
     policy = load_policy("low-traffic")
     assert Policy.model_validate(policy.model_dump(mode="json")) == policy
+
+
+def test_the_policy_of_the_readme_is_one() -> None:
+    readme = Path(__file__).parents[2] / "serve" / "rollout" / "README.md"
+    blocks = re.findall(r"^```yaml\n(.*?)^```", readme.read_text(), re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 1
+    policy = parse_policy(blocks[0], "README.md")
+    assert (policy.name, [step.weight for step in policy.steps]) == ("night", [500, 5000])
