@@ -79,25 +79,31 @@ def told(decision: DecisionDocument) -> str:
     return f"{decision.event}{reason}{forced}, {moved(decision)}{sentence}"
 
 
-def numbers(facts: Mapping[str, JsonValue]) -> Iterator[str]:
-    """Yield the facts of a decision as `name value`, nested names joined by a dot."""
-    yield from _flat(facts, "", 0)
+def numbers(facts: Mapping[str, JsonValue]) -> list[str]:
+    """Return the facts of a decision, those of one thing (`errors.alpha`, or nested) in one line."""
+    lines: dict[str, list[str]] = {}
+    for name, value in _flat(facts, "", 0):
+        subject, _, fact = name.rpartition(".")
+        lines.setdefault(subject, []).append(f"{fact} {_short(value)}")
+    return [
+        f"{subject}: {', '.join(found)}" if subject else ", ".join(found) for subject, found in lines.items()
+    ]
 
 
-def _flat(facts: Mapping[str, JsonValue], prefix: str, depth: int) -> Iterator[str]:
+def _flat(facts: Mapping[str, JsonValue], prefix: str, depth: int) -> Iterator[tuple[str, JsonValue]]:
     for name, value in facts.items():
         if isinstance(value, dict) and depth < _MAX_DEPTH:
             yield from _flat(value, f"{prefix}{name}.", depth + 1)
-        elif isinstance(value, float):
-            yield f"{prefix}{name} {value:.4g}"
-        elif isinstance(value, list):
-            yield f"{prefix}{name} {' '.join(_short(item) for item in value) or '-'}"
         else:
-            yield f"{prefix}{name} {value}"
+            yield f"{prefix}{name}", value
 
 
 def _short(value: JsonValue) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value + 0.0:.4g}"  # the sum makes no negative zero
+    if isinstance(value, list):
+        return " ".join(_short(item) for item in value) or "-"
+    return "-" if value is None else str(value)
 
 
 def _decision(entry: RolloutEntry, previous: str) -> DecisionDocument:

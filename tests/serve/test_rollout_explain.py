@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from registry.records import RolloutEntry
 from serve.rollout.explain import decisions, explained, history, moved, numbers, share, told, version_name
 from serve.rollout.states import Occasion
@@ -48,10 +50,11 @@ def test_a_decision_is_told_with_reason_and_sentence() -> None:
     assert found[4] == "guard (errors), ramping → rolled_back at 0%: 9 of 40 failed"
 
 
-def test_the_numbers_of_a_decision_are_flat() -> None:
-    assert list(numbers(log()[4].facts)) == [
-        "log_e 4.123", "needed 0", "arm.stable 0.01", "arm.canary None", "list 1 0.5",
-    ]  # fmt: skip
+def test_the_numbers_of_one_thing_stand_in_one_line() -> None:
+    assert numbers(log()[4].facts) == ["log_e 4.123, needed 0, list 1 0.5", "arm: stable 0.01, canary -"]
+    facts: dict[str, JsonValue] = {"errors.alpha": 0.02, "step_units": 257, "errors.log_e": -0.0}
+    assert numbers(facts) == ["errors: alpha 0.02, log_e 0", "step_units 257"]
+    assert numbers({}) == []
 
 
 def test_explain_tells_one_rollout_and_history_all() -> None:
