@@ -37,6 +37,9 @@ FREEZE_SECONDS = 10.0
 STABLE_ONLY_SECONDS = 60.0
 """Without news from the root: no decision after the first, only stable after the second (design: rollout)."""
 
+DEATHS_SECONDS = 86_400.0
+"""Two deaths of an engine within this time, with a version in use at both, are no coincidence."""
+
 LOAD_ATTEMPTS = 2
 """Failed loads of a canary after which its rollout gives up, 5 s apart."""
 
@@ -150,7 +153,8 @@ class Controller:
             adapter, _, number = name.partition("@")
             found = self.watcher.view.adapters.get(adapter)
             stable = found and (found.rollout.stable if found.rollout else found.aliases.get("stable"))
-            if found is None or stable == int(number) or self.registry.engine_deaths(name) < 2:
+            deaths = self.registry.engine_deaths(name, since=self.clock() - DEATHS_SECONDS)
+            if found is None or stable == int(number) or deaths < 2:
                 continue
             reason = "was in use at two deaths of an engine"
             self.registry.quarantine(adapter, int(number), reason, who=self._who)
