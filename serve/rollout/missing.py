@@ -31,6 +31,7 @@ class Waiting:
     judgement: Judgement
     reporters: Sequence[ReporterDocument]
     now: float
+    proved: bool = True
 
     @property
     def step(self) -> Step | None:
@@ -80,8 +81,8 @@ def _preloading(waiting: Waiting) -> Iterator[str]:
         ]
         if lacking:
             yield f"{one.replica} has not loaded {' and '.join(lacking)}"
-        else:
-            yield f"{one.replica} holds both; the proof and the golden prompts come next"
+    if live and not waiting.proved:
+        yield f"{version_name(entry.adapter, entry.canary)} is not proved yet"
     left = entry.state_since + waiting.policy.preload_seconds - waiting.now
     yield f"{max(0.0, left):.0f} s are left for loading"
 

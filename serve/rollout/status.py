@@ -37,7 +37,10 @@ _NEVER_OVER = 0.0
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Everything that a status is made of; `unreadable` names evidence that could not be parsed."""
+    """Everything that a status is made of; `unreadable` names evidence that could not be parsed.
+
+    `proved` says whether a server found that the canary answers unlike the base model.
+    """
 
     log: Sequence[RolloutEntry]
     documents: Sequence[ReplicaEvidence]
@@ -46,6 +49,7 @@ class Known:
     replicas: Sequence[tuple[Heartbeat, bool]]
     now: float
     unreadable: Sequence[str] = ()
+    proved: bool = True
 
 
 def read_status(registry: Registry, adapter: str, now: float) -> RolloutStatus:
@@ -71,7 +75,7 @@ def describe(known: Known) -> RolloutStatus:
     policy = Policy.model_validate(entry.policy)
     judgement = known.judgement
     reporters = _reporters(known, entry)
-    waiting = Waiting(entry, policy, known.evidence, judgement, reporters, known.now)
+    waiting = Waiting(entry, policy, known.evidence, judgement, reporters, known.now, known.proved)
     return RolloutStatus(
         **_record(entry),
         policy=policy.name,
@@ -126,7 +130,9 @@ def _known(registry: Registry, log: Sequence[RolloutEntry], now: float) -> Known
     evidence = pool(documents, step=entry.step)
     policy, baseline = Policy.model_validate(entry.policy), Baseline.model_validate(entry.baseline)
     judgement = judge(policy, evidence, baseline)
-    return Known(log, documents, evidence, judgement, registry.replicas(), now, unreadable)
+    view = registry.catalogue.view(entry.adapter)
+    proved = view is not None and entry.canary in view.proved
+    return Known(log, documents, evidence, judgement, registry.replicas(), now, unreadable, proved)
 
 
 def _documents(texts: Mapping[str, bytes]) -> tuple[list[ReplicaEvidence], list[str]]:

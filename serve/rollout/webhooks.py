@@ -12,6 +12,7 @@ import os
 import queue
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -71,8 +72,9 @@ class Notifier:
             channels, self._channels = list(self._channels.values()), {}
         for channel in channels:
             channel.finish()
+        deadline = time.monotonic() + seconds
         for channel in channels:
-            channel.join(seconds)
+            channel.join(max(0.0, deadline - time.monotonic()))
 
     def _put(self, url: str, body: dict[str, JsonValue]) -> None:
         if not _is_web(url):
@@ -114,6 +116,8 @@ class _Channel:
     def join(self, seconds: float) -> None:
         self._thread.join(seconds)
         self._stopping.set()
+        if self._thread.is_alive():
+            _log.warning("webhook %s did not answer in time; it may not have been told", host_of(self._url))
 
     def _run(self) -> None:
         with httpx.Client(timeout=_TIMEOUT, follow_redirects=False) as client:

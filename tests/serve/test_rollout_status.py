@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -251,12 +252,11 @@ def test_no_live_server_is_what_is_missing() -> None:
 def test_preloading_names_who_lacks_what() -> None:
     entry = make_entry(state="preloading", weight=0, step=-1)
     beats = [(beat("r1", "support@1"), True), (beat("r2", "support@1", "support@2"), True)]
-    found = describe(Known([entry], [], pool([], step=-1), JUDGEMENT, beats, NOW)).missing
-    assert found == [
-        "r1 has not loaded support@2",
-        "r2 holds both; the proof and the golden prompts come next",
-        "540 s are left for loading",
-    ]
+    known = Known([entry], [], pool([], step=-1), JUDGEMENT, beats, NOW, proved=False)
+    assert describe(known).missing == [
+        "r1 has not loaded support@2", "support@2 is not proved yet", "540 s are left for loading",
+    ]  # fmt: skip
+    assert describe(replace(known, proved=True, replicas=beats[1:])).missing == ["540 s are left for loading"]
 
 
 def test_other_states_tell_what_they_wait_for() -> None:
@@ -336,3 +336,23 @@ def test_policies_without_a_metric_plan_without_it(registry: Registry) -> None:
     assert [one.metric for one in found.metrics] == ["latency", "feedback", "format"]
     assert found.steps[0].detects == []
     assert found.promotes.startswith("no harm found after 30 units and 5 s")
+
+
+def test_starts_at_once_leave_one_rollout_open_and_end_every_other(registry: Registry) -> None:
+    registry.publish("support", registry.root.parent / "trained-1", who="t", allow_duplicate=True)
+    barrier = threading.Barrier(3)
+
+    def begin_one(number: int) -> None:
+        barrier.wait()
+        order = Order("support", number, load_preset("fast"), f"person-{number}")
+        start(Registry.open(registry.root), order, time.time)
+
+    threads = [threading.Thread(target=begin_one, args=(number,)) for number in (2, 3, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    log = registry.rollout_log("support")
+    assert [entry.event for entry in log] == ["start", "supersede", "start", "supersede", "start"]
+    assert len({entry.rollout for entry in log}) == 3
+    assert [entry.seq for entry in log] == [1, 2, 3, 4, 5]

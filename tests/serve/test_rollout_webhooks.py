@@ -7,17 +7,21 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
 from serve.rollout.webhooks import MAX_URLS, Notifier, from_environment, host_of, message
+from tests.fakes.control import admin_server
+from tests.fakes.driving import make_root
 from tests.fakes.http_server import served
 from tests.fakes.rollouts import make_entry
 from tests.fakes.served import wait_until
+from tests.fakes.terminal import Terminal
 
 QUICK = (0.01, 0.02, 0.03)
 RAMPING = make_entry(seq=3, weight=500, sentence="every live replica holds both")
@@ -150,7 +154,7 @@ def test_a_slow_chat_drops_messages_instead_of_blocking(caplog: pytest.LogCaptur
     assert 1 <= len(slow.bodies) <= 4
 
 
-def test_closing_does_not_wait_for_a_chat_that_never_answers() -> None:
+def test_closing_does_not_wait_for_a_chat_that_never_answers(caplog: pytest.LogCaptureFixture) -> None:
     hold = threading.Event()
     app = Chat(hold=hold)
     with chat(app) as url:
@@ -160,6 +164,7 @@ def test_closing_does_not_wait_for_a_chat_that_never_answers() -> None:
         began = time.monotonic()
         notifier.close(0.2)
         assert time.monotonic() - began < 2
+        assert "webhook 127.0.0.1 did not answer in time" in caplog.text
         hold.set()
 
 
@@ -181,3 +186,22 @@ def test_the_message_of_a_base_control() -> None:
     body: Any = message(None, make_entry(stable=0, seq=1, state="preloading", weight=0))
     assert body["text"].startswith("support@2 (stable base): preloading at 0%.")
     assert host_of("http://[broken") == "?"
+
+
+@pytest.mark.parametrize("over_http", [False, True])
+def test_a_persons_change_is_told_by_whoever_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over_http: bool
+) -> None:
+    registry = make_root(tmp_path)
+    app = Chat()
+    with ExitStack() as stack:
+        monkeypatch.setenv("WARDROBE_WEBHOOKS", stack.enter_context(chat(app)))
+        url = stack.enter_context(admin_server(registry.root)) if over_http else ""
+        wardrobe = Terminal(("--url", url) if over_http else ("--root", str(registry.root)))
+        wardrobe.ok("rollout", "start", "support@2")
+        wardrobe.ok("rollout", "start", "support@3")
+        wardrobe.ok("rollout", "abort", "support", "--why", "the tone")
+        wait_until(lambda: len(app.bodies) == 4, "all four changes are told")
+    assert app.states == ["preloading", "rolled_back", "preloading", "rolled_back"]
+    assert [body["rollout"]["reason"] for body in app.bodies[1::2]] == ["superseded", "abort"]
+    assert app.bodies[3]["text"].endswith("aborted it: the tone")
