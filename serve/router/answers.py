@@ -1,46 +1,23 @@
 """The text of an answer, taken out of its bytes when somebody has the time.
 
-Pure functions for the form tests of a rollout. They parse, so the hot path only keeps the bytes (within
-`MAX_BYTES`) and hands over what would take the text out of them. Invariant: what is incomplete, too long
-or no text at all (a tool call) has no text, which is not the same as an empty one.
+Pure functions for the form tests of a rollout. They parse, so the hot path only keeps the bytes and hands
+over what would take the text out of them. Invariant: what is incomplete, too long or no text at all (a tool
+call) has no text, which is not the same as an empty one.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from serve.router.paths import Dialect
-from serve.router.streams import TAIL_CHUNKS
 
 MAX_BYTES = 256 * 1024
-"""How much of an answer is kept for its form to be looked at."""
+"""How long an answer may be for its form to be looked at."""
 
-
-class Tape:
-    """The chunks of one stream: the last ones always, all of them while they are few enough bytes."""
-
-    __slots__ = ("_last", "_size", "kept")
-
-    def __init__(self) -> None:
-        self._last: deque[bytes] = deque(maxlen=TAIL_CHUNKS)
-        self._size = 0
-        self.kept: list[bytes] | None = []
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._last)
-
-    def append(self, chunk: bytes) -> None:
-        """Take the next chunk; an answer over the limit is given up whole."""
-        self._last.append(chunk)
-        if self.kept is not None:
-            self._size += len(chunk)
-            if self._size > MAX_BYTES:
-                self.kept = None
-            else:
-                self.kept.append(chunk)
+MAX_CHUNKS = 2_048
+"""How many chunks of a stream are kept for it: a bound that costs nothing per chunk."""
 
 
 class _Message(msgspec.Struct):

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import partial
 
 from msgspec import Raw
 
-from serve.rollout.recorder import OpenSegment, Recorder, Text
-from serve.router.answers import read_text
+from serve.rollout.recorder import OpenSegment, Recorder
 from serve.router.assignment import (
     Arm,
     choose_arm,
@@ -24,8 +22,6 @@ from serve.router.assignment import (
     unit_digest,
     user_unit,
 )
-from serve.router.paths import Dialect
-from serve.router.streams import Outcome, read_finish
 from serve.router.targets import OpenRollout, Target
 
 NO_UNIT = "0" * 16
@@ -33,48 +29,22 @@ NO_UNIT = "0" * 16
 
 
 class Booking:
-    """One assigned request, until its answer has ended.
+    """One assigned request, until its answer has ended: what was in force when it was assigned.
 
     `mirrored` says that a copy of it goes to the canary once stable has answered; `wants_text` that the
     form of its answer will be looked at.
     """
 
-    __slots__ = ("_first_turn", "_segment", "arm", "mirrored", "recorder", "unit", "wants_text")
+    __slots__ = ("arm", "first_turn", "mirrored", "recorder", "segment", "unit", "wants_text")
 
     def __init__(self, recorder: Recorder, arm: Arm, unit: str, *, first_turn: bool) -> None:
         self.recorder = recorder
+        self.segment: OpenSegment = recorder.segment
         self.arm = arm
         self.unit = unit
+        self.first_turn = first_turn
         self.mirrored = False
         self.wants_text = recorder.wants_text
-        self._first_turn = first_turn
-        self._segment: OpenSegment = recorder.segment
-
-    def close(
-        self,
-        outcome: Outcome,
-        *,
-        rescued: bool,
-        first_token: float | None,
-        per_token: float | None,
-        output_tokens: int,
-        tail: bytes,
-        text: Text,
-    ) -> None:
-        """Book how the request ended; `rescued` says that the control was asked to answer it."""
-        self.recorder.observe(
-            self._segment,
-            self.arm,
-            self.unit,
-            outcome.value,
-            first_turn=self._first_turn,
-            rescued=rescued,
-            first_token=first_token,
-            per_token=per_token,
-            output_tokens=output_tokens,
-            finish=read_finish(tail),
-            text=text,
-        )
 
 
 def assign(
@@ -99,11 +69,6 @@ def assign(
     if share and arm is Arm.STABLE:
         booking.mirrored = is_mirrored(split.salt, adapter, unit, share)
     return target, digest, booking
-
-
-def late_text(kept: list[bytes] | None, dialect: Dialect, *, streamed: bool) -> Text:
-    """Return what takes the text out of an answer's bytes later, None where they were not kept."""
-    return partial(read_text, kept, dialect, streamed=streamed) if kept else None
 
 
 def _unit(kind: str, session: bytes | None, fields: Mapping[str, Raw]) -> str:

@@ -10,18 +10,28 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable
+from functools import partial
 from time import monotonic
 
 from starlette.types import Message, Receive, Scope, Send
 
 from registry.errors import WardrobeError
 from serve.rollout.baselines import BaselineArm
-from serve.router.answers import MAX_BYTES, Tape
+from serve.rollout.recorder import Text
+from serve.router.answers import MAX_BYTES, MAX_CHUNKS, read_text
 from serve.router.body import Fields
-from serve.router.booking import Booking, late_text
+from serve.router.booking import Booking
 from serve.router.openai_errors import error_event, send_error
 from serve.router.paths import Endpoint
-from serve.router.streams import TAIL_CHUNKS, Outcome, has_delta, judge_status, judge_stream, read_usage
+from serve.router.streams import (
+    TAIL_CHUNKS,
+    Outcome,
+    has_delta,
+    judge_status,
+    judge_stream,
+    read_finish,
+    read_usage,
+)
 from serve.router.targets import Target
 
 _EVENT_STREAM = b"text/event-stream"
@@ -47,7 +57,7 @@ class Exchange:
     body: bytes | None
     request_id: bytes
     outcome: Outcome
-    _tail: Tape | deque[bytes]
+    _tail: deque[bytes]
 
     def __init__(
         self,
@@ -138,7 +148,7 @@ class Exchange:
                 if header[1].startswith(_EVENT_STREAM):
                     self.streaming = True
                     taped = self.booking is not None and self.booking.wants_text
-                    self._tail = Tape() if taped else deque(maxlen=TAIL_CHUNKS)
+                    self._tail = deque(maxlen=MAX_CHUNKS if taped else TAIL_CHUNKS)
             elif name == b"x-request-id":
                 continue
             elif name == b"retry-after":
@@ -174,7 +184,7 @@ class Exchange:
     def settle(self) -> Outcome:
         """Book the request under the version that answered, and return how it ended."""
         ended = monotonic()
-        tail = b"".join(self._tail) if self.streaming else self._last[-_USAGE_BYTES:]
+        tail = b"".join(list(self._tail)[-TAIL_CHUNKS:]) if self.streaming else self._last[-_USAGE_BYTES:]
         if self.status == 200 and self.finished and not (self.streaming or self._left or self.timed_out):
             outcome = Outcome.OK
         else:
@@ -202,27 +212,31 @@ class Exchange:
         return outcome
 
     def _testify(self, first_token: float | None, per_token: float | None, tokens: int, tail: bytes) -> None:
-        if self.booking is None:
+        booking = self.booking
+        if booking is None:
             if self.baseline is not None:
                 self.baseline.observe(first_token, per_token, self.outcome)
             return
-        self.booking.close(
-            self.outcome,
+        booking.recorder.observe(
+            booking.segment,
+            booking.arm,
+            booking.unit,
+            self.outcome.value,
+            first_turn=booking.first_turn,
             rescued=self.rescued,
             first_token=first_token,
             per_token=per_token,
             output_tokens=tokens,
-            tail=tail,
-            text=late_text(self._kept(), self.endpoint.dialect, streamed=self.streaming),
+            finish=read_finish(tail),
+            text=self._late_text() if booking.wants_text and self.outcome is Outcome.OK else None,
         )
 
-    def _kept(self) -> list[bytes] | None:
-        """Return the whole answer where its form will be looked at and it was not too long."""
-        if self.booking is None or not self.booking.wants_text or self.outcome is not Outcome.OK:
+    def _late_text(self) -> Text:
+        """Return what takes the text out of the whole answer later, None where it was too long."""
+        kept = list(self._tail) if self.streaming else [self._last]
+        if (self.streaming and self._chunks > MAX_CHUNKS) or not 0 < sum(map(len, kept)) <= MAX_BYTES:
             return None
-        if self.streaming:
-            return self._tail.kept if isinstance(self._tail, Tape) else None
-        return [self._last] if 0 < len(self._last) <= MAX_BYTES else None
+        return partial(read_text, kept, self.endpoint.dialect, streamed=self.streaming)
 
     def _judge(self, tail: bytes) -> Outcome:
         if self.timed_out:

@@ -8,14 +8,15 @@ booked is the canary's own.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from enum import StrEnum
 
-from starlette.types import Message
+from starlette.types import Message, Send
 
 from registry.errors import WardrobeError
 from serve.router.exchange import Exchange
 from serve.router.streams import Outcome, begins_with_error
+from serve.router.targets import Target
 
 
 class Failure(StrEnum):
@@ -32,73 +33,81 @@ class Failure(StrEnum):
 class HeldExchange(Exchange):
     """The exchange of a request that was assigned to the canary.
 
-    `alive` tells whether the engine is. Once `failure` is set, nothing more is sent to the client.
+    `hold` begins it: the client's side is put aside until there is a first byte, and from then on a chunk
+    costs no more than any other exchange's. Once `failure` is set, nothing more reaches the client.
     """
 
-    __slots__ = ("_alive", "_passing", "_start", "failure")
-
-    _start: Message | None
-    _passing: bool
-    failure: Failure
-    _alive: Callable[[], bool]
+    __slots__ = ("_alive", "_client", "_held", "failure")
 
     def hold(self, alive: Callable[[], bool]) -> None:
-        """Begin to hold back."""
+        """Begin to hold back; `alive` tells whether the engine is."""
         self._alive = alive
-        self._passing = False
-        self._start = None
+        self._client: Send | None = self._send
+        self._held: Message | None = None
+        self._send = self._hold
         self.failure = Failure.NONE
 
-    def send(self, message: Message) -> Awaitable[None]:
-        """Pass one message of the answer on, from its first byte on."""
-        return Exchange.send(self, message) if self._passing else self._hold(message)
-
     async def _hold(self, message: Message) -> None:
-        if self.failure:
-            return
         if message["type"] == "http.response.start":
-            status = message["status"]
-            if status >= 500 and self._fail(Failure.BUSY if status == 503 else Failure.STATUS):
+            if self.status >= 500 and self._fail(Failure.BUSY if self.status == 503 else Failure.STATUS):
                 return
-            self._start = message
-        elif message["type"] == "http.response.body" and self._start is not None:
+            self._held = message
+        elif message["type"] == "http.response.body" and self._held is not None:
             body = message.get("body", b"")
             if not body and message.get("more_body", False):
                 return  # nothing yet
-            if self._is_error(body) and self._fail(Failure.EVENT):
+            if self.streaming and begins_with_error(body) and self._fail(Failure.EVENT):
                 return
-            self._passing = True
-            await Exchange.send(self, self._start)
-            await Exchange.send(self, message)
+            send = self._pass()
+            await send(self._held)
+            await send(message)
 
-    def _is_error(self, body: bytes) -> bool:
-        return self._start is not None and self._start["status"] < 400 and begins_with_error(body)
+    def _pass(self) -> Send:
+        """Let everything through from now on."""
+        assert self._client is not None, "passed once"
+        self._send, self._client = self._client, None
+        return self._send
 
     def _fail(self, failure: Failure) -> bool:
         """Return True when the control is to answer."""
-        if self._passing or self.left or self.timed_out or not self._alive():
+        if self._client is None or self.left or self.timed_out or not self._alive():
             return False
         self.failure = failure
         self.rescued = True
+        self._send = _swallow
         return True
 
     async def break_off(self, error: WardrobeError) -> None:
         """End an answer that its server will not end, unless the control can give another."""
-        if not self.failure and not self._fail(Failure.BROKEN):
-            await Exchange.break_off(self, error)
+        if self.failure or self._fail(Failure.BROKEN):
+            return
+        if self._client is not None:
+            self._pass()
+            self.status, self.streaming = 0, False  # nothing of it was sent
+        await super().break_off(error)
 
     def book(self, outcome: Outcome) -> None:
         """Count a request that never reached the engine: the version was not loaded."""
         self._fail(Failure.BUSY if outcome is Outcome.REJECTED else Failure.LOAD)
-        Exchange.book(self, outcome)
+        super().book(outcome)
 
     def settle(self) -> Outcome:
         """Book how the canary did, and return it; an end without a byte is a failure too."""
-        if not self.failure and not self.status:
+        if not self.failure:
             self._fail(Failure.BROKEN)
-        return Exchange.settle(self)
+        return super().settle()
+
+    def again(self, target: Target, began: float) -> Exchange:
+        """Return an exchange of the same request with another version; it books for no evidence."""
+        assert self._client is not None, "nothing was sent"
+        self._send = self._client
+        return super().again(target, began)
 
     def _judge(self, tail: bytes) -> Outcome:
         if self.failure:
             return Outcome.REJECTED if self.failure is Failure.BUSY else Outcome.ENGINE_ERROR
         return super()._judge(tail)
+
+
+async def _swallow(message: Message) -> None:
+    """Keep a failed answer from the client."""

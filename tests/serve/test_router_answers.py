@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from serve.router.answers import MAX_BYTES, Tape, read_text
+from serve.router.answers import read_text
 from serve.router.paths import Dialect
 
 CHAT = {"choices": [{"index": 0, "message": {"content": "Hi"}}, {"index": 1, "message": {"content": "Yo"}}]}
@@ -100,15 +100,3 @@ def test_an_answer_in_events(dialect: Dialect, stream: list[object], text: str |
 def test_what_is_no_json_has_no_text() -> None:
     assert read_text([b"data: {oops\n\n"], Dialect.OPENAI, streamed=True) is None
     assert read_text([b"\xff"], Dialect.OPENAI, streamed=False) is None
-
-
-def test_a_tape_keeps_the_end_always_and_the_whole_while_it_is_short() -> None:
-    tape = Tape()
-    for number in range(20):
-        tape.append(b"%d," % number)
-    assert b"".join(tape) == b"12,13,14,15,16,17,18,19,"
-    assert len(tape.kept or []) == 20
-    tape.append(b"x" * MAX_BYTES)
-    tape.append(b"end")
-    assert tape.kept is None
-    assert b"".join(tape).endswith(b"xend")
