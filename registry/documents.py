@@ -205,6 +205,15 @@ class ReplicaList(Document):
     replicas: list[ReplicaDocument]
 
 
+class OpenRollout(Document):
+    """A rollout that is under way; `weight` is the canary's share in basis points."""
+
+    adapter: str
+    canary: int
+    state: str
+    weight: int
+
+
 class StatusDocument(Document):
     """The whole root at a glance; `auth` is True once any key was made."""
 
@@ -216,6 +225,7 @@ class StatusDocument(Document):
     without_stable: list[str]
     quarantined: dict[str, str]
     replicas: list[ReplicaDocument]
+    rollouts: list[OpenRollout] = []
 
 
 class DrainDocument(Document):

@@ -5,6 +5,7 @@ Owns no rule: what is allowed is the store's decision.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -159,7 +160,17 @@ class LocalDesk:
             without_stable=[summary.adapter for summary in summaries if summary.stable is None],
             quarantined=self._quarantined(),
             replicas=self.replicas().replicas,
+            rollouts=[*self._rollouts()],
         )
+
+    def _rollouts(self) -> Sequence[doc.OpenRollout]:
+        names = self._registry.catalogue.rollouts.names()
+        found = (self._registry.rollout(name) for name in names)
+        return [
+            doc.OpenRollout(adapter=one.adapter, canary=one.canary, state=one.state, weight=one.weight)
+            for one in found
+            if one is not None and one.open
+        ]
 
     def _quarantined(self) -> dict[str, str]:
         catalogue = self._registry.catalogue

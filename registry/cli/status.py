@@ -33,6 +33,7 @@ def _print(status: StatusDocument) -> None:
             ("API keys", "required" if status.auth else "not required (none was ever made)"),
             ("adapters", f"{status.adapters} with {status.versions} versions"),
             ("without stable", " ".join(status.without_stable) or "none"),
+            ("open rollouts", _rollouts(status)),
             ("quarantined", str(len(status.quarantined)) if status.quarantined else "none"),
         ]
     )
@@ -53,3 +54,8 @@ def _print(status: StatusDocument) -> None:
         for one in status.replicas
     ]
     output.print_table(("replica", "state", "url", "resident#", "started", "versions"), rows)
+
+
+def _rollouts(status: StatusDocument) -> str:
+    found = (f"{one.adapter}@{one.canary} {one.state} at {one.weight / 100:g}%" for one in status.rollouts)
+    return ", ".join(found) or "none"

@@ -178,6 +178,9 @@ def test_list_has_the_last_rollout_of_every_adapter(wardrobe: Terminal) -> None:
         ("raw@1", "preloading", "base"), ("support@2", "preloading", "support@1"),
     ]  # fmt: skip
     assert len(wardrobe.ok("rollout", "list").out.splitlines()) == 3
+    assert "open rollouts   raw@1 preloading at 0%, support@2 preloading at 0%" in wardrobe.ok("status").out
+    wardrobe.ok("rollout", "abort", "raw")
+    assert [one["canary"] for one in wardrobe.ok("--json", "status").json["rollouts"]] == [2]
 
 
 @pytest.mark.parametrize(
