@@ -154,7 +154,7 @@ def test_a_policy_survives_its_own_document() -> None:
 
 def test_the_policy_of_the_readme_is_one() -> None:
     readme = Path(__file__).parents[2] / "serve" / "rollout" / "README.md"
-    blocks = re.findall(r"^```yaml\n(.*?)^```", readme.read_text(), re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```yaml\n(name:.*?)^```", readme.read_text(), re.DOTALL | re.MULTILINE)
     assert len(blocks) == 1
     policy = parse_policy(blocks[0], "README.md")
     assert (policy.name, [step.weight for step in policy.steps]) == ("night", [500, 5000])
