@@ -17,6 +17,10 @@ from serve.rollout.statistics.latency import FIRST_TOKEN_WEIGHTS, PER_TOKEN_WEIG
 from serve.rollout.statistics.share import log_harm_e, null_share
 
 
+AHEAD = 2.0
+"""Standard deviations of the canary's count that an evaluation looks ahead; only speed depends on it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """One test: the place of its first lane, the weights of its lanes, and the limits it is held to."""
@@ -103,7 +107,7 @@ class Lanes:
     def _near(self, metric: Metric, lane: int, runs: Places, step: Places) -> Flags:
         """Return whose lane could reach the limit by a few events of the canary; put off the others."""
         stable, canary = self._counts[lane][:, runs]
-        few = np.ceil(np.sqrt(canary + 1.0))
+        few = np.ceil(AHEAD * np.sqrt(canary + 1.0))
         ahead = _by_step(canary + few, stable, self._null[lane], step)
         carried = np.logaddexp(self._behind[lane, runs] + ahead, self._later[step])
         near = carried >= -np.log(metric.alpha)
