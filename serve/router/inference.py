@@ -87,14 +87,16 @@ class Inference:
             if rollout is None:
                 target, unit = _choose(plan, headers)
                 exchange = Exchange(target, endpoint, scope, headers, fields, unit, receive, send, began)
-                exchange.baseline = plan.baseline
+                if endpoint.proves:
+                    exchange.baseline = plan.baseline
                 await self._carry(exchange, self.total_seconds)
             else:
                 session = headers.get(b"x-session-id")
                 target, unit, booking = assign(rollout, plan.adapter, session, fields, body)
                 kind = HeldExchange if target.arm is Arm.CANARY else Exchange
                 exchange = kind(target, endpoint, scope, headers, fields, unit, receive, send, began)
-                exchange.booking = booking
+                if endpoint.proves:
+                    exchange.booking = booking
                 await self._carry_arm(rollout, exchange)
         except ClientLeft:
             pass

@@ -28,6 +28,8 @@ E2E_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0
 LOAD_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 OTHER = "other"
+BASE = "0"
+"""The version of the base model, also as an arm of an adapter's rollout; never folded."""
 MAX_VERSIONS = 200
 
 
@@ -204,8 +206,7 @@ class Metrics:
         return Series(*key, self._inflight.setdefault((key[0], key[2]), Level()))
 
     def _fold_surplus(self) -> None:
-        free = [key for key in self._series if key[1] != OTHER and (key[0], key[1]) not in self._protected]
-        free = [key for key in free if key[2] is not Arm.BASE]
+        free = [key for key in self._series if key[1] not in {OTHER, BASE} and key[:2] not in self._protected]
         versions = list(dict.fromkeys((adapter, version) for adapter, version, _ in free))
         for pair in versions[: max(0, len(versions) - self.max_versions)]:
             self.overflows += 1

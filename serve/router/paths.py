@@ -40,7 +40,8 @@ class Endpoint:
 
     `operation` is a metric label (a closed set); `inner_path` is the server's own path where it differs
     from ours; `item` is what a path's variable part held; `cap_field` names the field that caps
-    the answer's tokens, None where there is no answer to cap.
+    the answer's tokens, None where there is no answer to cap; `proves` is False where no version answers
+    but the tokenizer, so that the outcome is evidence of nothing.
     """
 
     kind: Kind
@@ -50,10 +51,15 @@ class Endpoint:
     inner_path: str | None = None
     cap_field: str | None = None
     item: str = ""
+    proves: bool = True
 
 
-def _inference(operation: str, inner_path: str | None = None, cap_field: str | None = None) -> Endpoint:
-    return Endpoint(Kind.INFERENCE, operation, inner_path=inner_path, cap_field=cap_field)
+def _inference(operation: str, cap_field: str | None = None) -> Endpoint:
+    return Endpoint(Kind.INFERENCE, operation, cap_field=cap_field)
+
+
+def _tokenizer(operation: str, inner_path: str) -> Endpoint:
+    return Endpoint(Kind.INFERENCE, operation, inner_path=inner_path, proves=False)
 
 
 _GET = ("GET", "HEAD")
@@ -69,14 +75,16 @@ ENDPOINTS: dict[bytes, Endpoint] = {
         Kind.INFERENCE, "responses", dialect=Dialect.RESPONSES, cap_field="max_output_tokens"
     ),
     b"/v1/messages": Endpoint(Kind.INFERENCE, "messages", dialect=Dialect.MESSAGES, cap_field="max_tokens"),
-    b"/v1/messages/count_tokens": Endpoint(Kind.INFERENCE, "count_tokens", dialect=Dialect.MESSAGES),
+    b"/v1/messages/count_tokens": Endpoint(
+        Kind.INFERENCE, "count_tokens", dialect=Dialect.MESSAGES, proves=False
+    ),
     b"/v1/embeddings": _inference("embeddings"),
     b"/v1/score": _inference("score"),
     b"/v1/rerank": _inference("rerank"),
     b"/v1/systemone": _inference("decision"),
     # vLLM serves these two at the root, beside its operators' routes; here all of a client's are under /v1.
-    b"/v1/tokenize": _inference("tokenize", "/tokenize"),
-    b"/v1/detokenize": _inference("detokenize", "/detokenize"),
+    b"/v1/tokenize": _tokenizer("tokenize", "/tokenize"),
+    b"/v1/detokenize": _tokenizer("detokenize", "/detokenize"),
     b"/v1/models": _MODELS,
     b"/v1/feedback": Endpoint(Kind.FEEDBACK, "feedback"),
     b"/livez": Endpoint(Kind.LIVE, "livez", _GET),

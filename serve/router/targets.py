@@ -8,11 +8,13 @@ so a broken canary is nobody's 404.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
 from msgspec import Raw
+from pydantic import ValidationError
 
 from registry.errors import InvalidName, NotFound, NotServable, Quarantined, WardrobeError
 from registry.names import ModelRef, parse_model
@@ -27,6 +29,8 @@ from serve.router.residency import Slot
 from serve.router.response_id import BASE_SUBJECT, TAG_DIGITS
 
 _CACHED_SPELLINGS = 10_000
+
+_log = logging.getLogger("wardrobe.router")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,18 +154,25 @@ class Targets:
             return self._base
         adapter = view.adapters.get(text)
         if adapter is not None and adapter.rollout is not None and self.recorders is not None:
-            return Plan(text, rollout=self._open(adapter, adapter.rollout, self.recorders))
+            return self._rollout_plan(adapter, adapter.rollout, self.recorders)
         ref, version = resolve(view, text, self.base_name)
         if ref.version is None and ref.alias is None:
             baseline = self.baselines(ref.adapter) if self.baselines is not None else None
             return Plan(ref.adapter, stable=self._target(version, Arm.STABLE), baseline=baseline)
         return Plan(ref.adapter, fixed=self._target(version, Arm.DIRECT))
 
-    def _open(self, adapter: AdapterView, entry: RolloutEntry, recorders: Recorders) -> OpenRollout:
+    def _rollout_plan(self, adapter: AdapterView, entry: RolloutEntry, recorders: Recorders) -> Plan:
+        try:
+            recorder = recorders(entry)
+        except ValidationError as error:  # a later release wrote it: no reason to fail anybody
+            _log.error("rollout of %s cannot be read, stable answers: %s", adapter.name, error)
+            return Plan(adapter.name, stable=self._arm(adapter, entry, entry.serving, Arm.STABLE))
+        return Plan(adapter.name, rollout=self._open(adapter, entry, recorder))
+
+    def _open(self, adapter: AdapterView, entry: RolloutEntry, recorder: Recorder) -> OpenRollout:
         stable = self._arm(adapter, entry, entry.stable, Arm.STABLE)
         canary = self._arm(adapter, entry, entry.canary, Arm.CANARY)
         base = self._arm(adapter, entry, 0, Arm.BASE)
-        recorder = recorders(entry)
         wanted = recorder.policy.shadow
         return OpenRollout(
             recorder=recorder,

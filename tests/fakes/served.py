@@ -62,11 +62,17 @@ class Served:
         return version
 
     def open_rollout(
-        self, policy: Policy | None = None, *, adapter: str = "support", **changes: Any
+        self,
+        policy: Policy | None = None,
+        *,
+        adapter: str = "support",
+        document: dict[str, Any] | None = None,
+        **changes: Any,
     ) -> Recorder:
         """Open a rollout of an adapter, or move the open one, and return its evidence here.
 
-        The server's own decisions are not asked for: what `changes` say is what is in force.
+        The server's own decisions are not asked for: what `changes` say is what is in force. `document`
+        is written in place of the policy.
         """
         digests = {0: "", **{one.number: one.digest for one in self.registry.versions(adapter)}}
 
@@ -74,6 +80,7 @@ class Served:
             entry = make_entry(policy or QUIET, adapter=adapter, **changes)
             return replace(
                 entry,
+                policy=document or entry.policy,
                 seq=last.seq + 1 if last is not None else 1,
                 stable_digest=digests[entry.stable],
                 canary_digest=digests.get(entry.canary, ""),

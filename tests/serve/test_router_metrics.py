@@ -148,3 +148,12 @@ def test_a_value_on_a_buckets_edge_belongs_to_it() -> None:
         histogram.observe(one)
     assert histogram.counts == [2, 2, 1]
     assert histogram.total == 104.0
+
+
+def test_the_base_as_an_arm_keeps_its_own_series_beyond_the_cap() -> None:
+    metrics = Metrics("r1", max_versions=1)
+    count(metrics, "a", "0", Arm.STABLE)
+    for number in range(1, 4):
+        count(metrics, "a", str(number))
+    assert requests(scrape(metrics), "a", "0") == 1
+    assert requests(scrape(metrics), "a", "other") == 2

@@ -304,3 +304,22 @@ def test_a_promoted_canary_is_stable_everywhere(served: Served) -> None:
     assert served.chat("support@stable").headers["x-wardrobe-adapter"] == "support@2"
     _, card = served.client.get("/v1/models").json()["data"]
     assert (card["root"], card["aliases"]["stable"]) == ("support@2", 2)
+
+
+def test_a_record_that_a_later_release_wrote_fails_nobody(served: Served) -> None:
+    with pytest.raises(ValueError, match="steps"):
+        served.open_rollout(weight=5_000, document={"name": "of the future", "stages": []})
+    for n in range(10):
+        assert ask(served, n).headers["x-wardrobe-adapter"] == "support@1"
+    assert served.chat("support@canary").headers["x-wardrobe-adapter"] == "support@2"
+
+
+def test_what_only_the_tokenizer_answers_is_no_evidence(served: Served) -> None:
+    served.client.post("/v1/tokenize", json={"model": "support", "prompt": "x"})
+    recorder = served.open_rollout(weight=5_000)
+    served.client.post("/v1/tokenize", json={"model": "support", "prompt": "x"})
+    served.client.post("/v1/messages/count_tokens", json={"model": "support", "messages": []})
+    served.settled()
+    assert recorder.segment.arms == {}
+    assert served.runtime.keeper.baseline("support").document(0.0).requests == 0
+    assert sum(served.outcomes(adapter="support").values()) == 3
