@@ -7,7 +7,7 @@ export VLLM_NO_USAGE_STATS ?= 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast check format bench bench-registry bench-router bench-serve drills constraints clean
+.PHONY: help setup demo serve test test-fast check format bench bench-registry bench-router bench-serve bench-rollouts drills constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -38,7 +38,7 @@ format: setup ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-bench: bench-registry bench-router bench-serve ## all measurements; results in bench-results/
+bench: bench-registry bench-router bench-rollouts bench-serve ## all measurements; results in bench-results/
 
 bench-registry: setup ## 1,000 adapters with 10 versions each
 	@$(BIN)/python -m loadtests.bench.registry
@@ -46,8 +46,14 @@ bench-registry: setup ## 1,000 adapters with 10 versions each
 bench-router: setup ## the router over a mock, driven by wrk
 	@$(BIN)/python -m loadtests.bench.router
 
+bench-rollouts: setup ## simulated rollouts: false rollbacks, requests to detect, other tools' rules
+	@OMP_NUM_THREADS=1 $(BIN)/python -m loadtests.bench.rollouts
+
 bench-serve: setup ## real vLLM with and without the router, swap latency
 	@$(BIN)/python -m loadtests.bench.serving
+
+bench-cpu-lora: setup ## LoRA on the CPU: vLLM's own against ours, and ours against its base (15 minutes)
+	@$(BIN)/python -m loadtests.bench.cpu_lora
 
 constraints: ## write the installed versions to constraints.txt
 	@$(BIN)/python -m deploy.constraints

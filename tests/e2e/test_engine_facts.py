@@ -71,7 +71,8 @@ def test_a_rank_over_the_limit_is_refused_in_the_engines_words(engine: RemoteEng
     assert engine.resident() == frozenset()
 
 
-def test_lora_turns_compilation_off_on_the_cpu(engine: RemoteEngine) -> None:
+def test_an_engine_that_is_told_so_is_not_compiled(engine: RemoteEngine) -> None:
+    """The compiled one is in `test_compiled.py`."""
     assert engine.call("info")["compilation"] in {"0", "CompilationMode.NONE"}
 
 

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from serve.engine.environment import CPU_LORA_VARIABLE, SUPERVISED_VARIABLE, check, engine_environment
+from serve.engine.environment import (
+    COMPILE_VARIABLE,
+    CPU_LORA_VARIABLE,
+    SUPERVISED_VARIABLE,
+    check,
+    engine_environment,
+)
 from serve.engine.machine import Library, Machine, this_machine
 from serve.settings import HANDOVER_VARIABLE, EngineSettings, ServeSettings
 
@@ -93,6 +99,19 @@ def test_check_says_what_is_missing_and_how_to_get_it(tmp_path: Path, machine: M
     assert findings["openmp"].detail == "not found; install that"
     off = ServeSettings(engine=EngineSettings(preload_libraries=False))
     assert all(one.ok for one in check(off, machine))
+
+
+def test_compiled_code_is_kept_in_the_root_for_each_kind_of_processor(
+    machine: Machine, tmp_path: Path
+) -> None:
+    known = replace(machine, processor="x86_64-12345678")
+    settings = ServeSettings(root=tmp_path, engine=EngineSettings(compile="on"))
+    found = engine_environment(settings, {}, known)
+    assert found["VLLM_CACHE_ROOT"] == f"{tmp_path}/cache/x86_64-12345678/vllm"
+    assert found["NUMBA_CACHE_DIR"] == f"{tmp_path}/cache/x86_64-12345678/numba"
+    assert found[COMPILE_VARIABLE] == "on"
+    assert engine_environment(settings, {"VLLM_CACHE_ROOT": "/x"}, known)["VLLM_CACHE_ROOT"] == "/x"
+    assert this_machine().processor == this_machine().processor != "any"
 
 
 def test_the_environment_of_this_process_is_not_changed(machine: Machine) -> None:
