@@ -35,7 +35,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     _tell(story, verdict)
-    return 0 if verdict.clean else 1
+    return 0 if verdict.clean and not any(one.failures for one in story.rollouts) else 1
 
 
 def _play(story: Story) -> Verdict:
@@ -62,6 +62,12 @@ def _tell(story: Story, verdict: Verdict) -> None:
     console.print(report.swap_table(verdict, story.medical.name))
     if verdict.first_error:
         console.print(f"  first failure: {verdict.first_error}", markup=False)
+    console.print()
+    console.print(report.rollouts_table(story.rollouts))
+    for outcome in story.rollouts:
+        console.print(f"· {outcome.version}: {outcome.sentence}", markup=False)
+        if outcome.first_error:
+            console.print(f"  first failure: {outcome.first_error}", markup=False)
     console.print()
     console.print(report.steps_table(story.steps))
     console.print("The server is stopped; the root, the data and the trained adapters are kept.")

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.demo.baseline import Score
+from deploy.demo.canary import Outcome
 from deploy.demo.data import Task
 from deploy.demo.swap import Verdict
 
@@ -93,6 +94,19 @@ def swap_table(verdict: Verdict, adapter: str) -> Table:
     return table
 
 
+def rollouts_table(outcomes: Sequence[Outcome]) -> Table:
+    """Return the table of the canary rollouts: how each ended, and what the clients saw."""
+    table = Table(title="Canary rollouts under load", title_justify="left")
+    for name in ("version", "ended", "after", "answered by", "failed"):
+        table.add_column(name, overflow="fold")
+    for one in outcomes:
+        answered = ", ".join(f"{name}: {count}" for name, count in one.answers.items())
+        table.add_row(
+            one.version, f"{one.state} ({one.reason})", f"{one.seconds:.0f} s", answered, str(one.failures)
+        )
+    return table
+
+
 def steps_table(steps: Sequence[tuple[str, str, float]]) -> Table:
     """Return the table of what happened: step, outcome, seconds."""
     table = Table(title="What happened", title_justify="left")
@@ -116,6 +130,7 @@ def print_next(console: Console, root: Path, question: str, config: Path) -> Non
         f"wardrobe{prefix} promote medical@2              # move stable, at once; rollback undoes it",
         f"wardrobe{prefix} show medical@1 --json          # data hash, config, seed, losses",
         f"wardrobe{prefix} history medical                # what was live when, by whom and why",
+        f"wardrobe{prefix} rollout explain medical        # why the last canary was taken back",
         f"wardrobe{prefix} train run {config}",
         f"wardrobe{prefix} status",
     )

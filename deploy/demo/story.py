@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from deploy.demo import asking, baseline
+from deploy.demo import asking, baseline, canary
 from deploy.demo.data import Task, legal_task, medical_task
 from deploy.demo.product import Product, Server
 from deploy.demo.recipes import Recipe
@@ -40,6 +40,7 @@ class Story:
     console: Console
     steps: list[tuple[str, str, float]] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
+    rollouts: list[canary.Outcome] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.product = Product(self.root)
@@ -78,6 +79,7 @@ class Story:
         with self._step("train medical again") as done:
             done(self._train_folder(second))
         with self._step("stable") as done:
+            canary.end_open_rollout(self.product, first.task.name)
             done(", ".join(self._point_stable(recipe) for recipe in (first, legal)))
 
     def serve(self) -> Server:
@@ -106,6 +108,7 @@ class Story:
             with self._step("ask the second version") as done:
                 await self._score_adapter(client, f"medical@{second}", self.recipes[1])
                 done(f"medical@{second} by its number")
+            await self._roll_out_both(client, second)
         return verdict
 
     @property
@@ -177,6 +180,31 @@ class Story:
             moves.append(await self._move(first, "rollback", "medical"))
             await crowd.wait_answers(48)
         return judge(crowd.asked, moves), second
+
+    async def _roll_out_both(self, client: AsyncOpenAI, second: int) -> None:
+        """Have the better version promoted by canary, and one with another task's answers taken back."""
+        policy = canary.write_policy(self.folder, self.medical)
+        with self._step("canary: a good version") as done:
+            done(await self._roll_out(client, second, policy, "closed"))
+        with self._step("canary: a bad version") as done:
+            bad = await asyncio.to_thread(self._register_wrong)
+            done(await self._roll_out(client, bad, policy, "rolled_back"))
+
+    async def _roll_out(self, client: AsyncOpenAI, number: int, policy: Path, wanted: str) -> str:
+        outcome = await canary.roll_out(client, self.product, self.medical, number, policy)
+        self.rollouts.append(outcome)
+        canary.require(outcome, wanted)
+        return f"{outcome.version} {outcome.state} after {outcome.seconds:.0f} s: {outcome.sentence}"
+
+    def _register_wrong(self) -> int:
+        """Register legal's weights as a version of medical: well formed, and wrong for the task."""
+        legal = self.recipes[2]
+        folder = self.folder / "wrong"
+        if not folder.is_dir():
+            number = self.product.versions("legal")[legal.note]
+            self.product.run("export", f"legal@{number}", folder)
+        order = ("register", "medical", folder, "--note", "trained on licences, by mistake")
+        return int(self.product.ask(*order)["version"])
 
     async def _move(self, version: int, *command: str) -> Move:
         began = time.monotonic()
