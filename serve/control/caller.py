@@ -18,7 +18,6 @@ from registry.errors import Denied, WardrobeError
 from registry.local import LocalDesk
 from registry.store import Registry
 from serve.control.state import ControlState
-from serve.rollout.webhooks import Notifier
 
 _log = logging.getLogger("wardrobe.control")
 
@@ -35,7 +34,6 @@ class Control:
     def __init__(self, registry: Registry, state: ControlState) -> None:
         self.registry = registry
         self.state = state
-        self.notifier = Notifier()
         self._threads: anyio.CapacityLimiter | None = None
 
     async def run(self, call: Callable[[], _Answer]) -> _Answer:

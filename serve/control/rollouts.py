@@ -108,7 +108,7 @@ async def _write(caller: Caller, change: Callable[[LocalRollouts], _Answer]) -> 
 
 
 def _desk(caller: Caller) -> LocalRollouts:
-    return LocalRollouts(caller.control.registry, who=caller.who, notify=caller.control.notifier.notify)
+    return LocalRollouts(caller.control.registry, who=caller.who, notify=caller.control.state.notifier.notify)
 
 
 def _why(body: doc.WhyRequest | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from registry.view import View
+from serve.rollout.webhooks import Notifier
 from serve.settings import RequestLimits
 
 
@@ -50,6 +51,11 @@ class ControlState(Protocol):
     @property
     def watcher(self) -> Refreshable:
         """Return the watcher of the registry: it is refreshed after every write."""
+        ...
+
+    @property
+    def notifier(self) -> Notifier:
+        """Return what tells webhooks of rollouts; its owner closes it."""
         ...
 
     def drain(self, on: bool) -> None:

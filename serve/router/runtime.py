@@ -73,7 +73,7 @@ class Runtime:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _seen: View | None = None
     _controller: Controller | None = None
-    _notifier: Notifier = field(default_factory=Notifier)
+    notifier: Notifier = field(default_factory=Notifier)
 
     @classmethod
     def build(cls, settings: ServeSettings, engine: Engine) -> Runtime:
@@ -196,7 +196,7 @@ class Runtime:
             await asyncio.to_thread(self.feedback.log.write, self._append_feedback)
         except WardrobeError as error:
             _log.warning("the rollouts' last evidence was not written: %s", error)
-        await asyncio.to_thread(self._notifier.close)
+        await asyncio.to_thread(self.notifier.close)
 
     def _build_controller(self) -> Controller:
         local = Local(
@@ -207,7 +207,7 @@ class Runtime:
             inflight=lambda: self.residency.at_work(time.monotonic() - DYING_SECONDS),
             ask=self._ask,
         )
-        return Controller(self.registry, self.watcher, self.keeper, local, self._notifier)
+        return Controller(self.registry, self.watcher, self.keeper, local, self.notifier)
 
     async def _ask(self, path: str, body: bytes) -> tuple[int, bytes]:
         assert self.ask is not None, "set by the router before the start"
