@@ -165,8 +165,8 @@ def compare(runs: int) -> Iterator[tuple[str, list[str]]]:
     for name, rule in incumbents.rules().items():
         cells = []
         for minutes, (_, traffic, _) in zip(drawn, kinds, strict=True):
-            fired, requests = incumbents.outcome(rule, minutes, traffic.base_error)
-            cells.append(_cell(fired, requests))
+            found = incumbents.decide(rule, minutes, traffic.base_error)
+            cells.append(_cell(found.fired, found.canary_requests))
         yield name, cells
 
 

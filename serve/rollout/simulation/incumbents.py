@@ -74,7 +74,7 @@ def argo(least_success: float | None, limit: int) -> Rule:
         least = 1 - 2 * p0 if least_success is None else least_success
         looks = minutes.canary.shape[1] // ARGO_MINUTES
         total, failed = (
-            one[:, : looks * ARGO_MINUTES].reshape(-1, looks, ARGO_MINUTES).sum(axis=2)
+            one[:, : looks * ARGO_MINUTES].reshape(len(one), looks, ARGO_MINUTES).sum(axis=2)
             for one in (minutes.canary, minutes.canary_failed)
         )
         bad = ~(_success(total, failed) >= least)
@@ -162,11 +162,27 @@ def rules() -> dict[str, Rule]:
     }
 
 
-def outcome(rule: Rule, minutes: Minutes, p0: float) -> tuple[Flags, Floats]:
-    """Return which runs a rule rolls back, and the canary's requests until then (to the end for others)."""
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """Which runs a rule rolled back; of each run the minutes, requests and failures until then or the end."""
+
+    fired: Flags
+    minutes: Floats
+    canary_requests: Floats
+    canary_failures: Floats
+
+
+def decide(rule: Rule, minutes: Minutes, p0: float) -> Verdicts:
+    """Return what a rule does with every run."""
     fired = rule(minutes, p0)
     when = np.where(fired[:, -1], fired.argmax(axis=1), fired.shape[1] - 1)
-    return fired[:, -1], np.cumsum(minutes.canary, axis=1)[np.arange(len(when)), when]
+    runs = np.arange(len(when))
+    return Verdicts(
+        fired=fired[:, -1],
+        minutes=when + 1.0,
+        canary_requests=np.cumsum(minutes.canary, axis=1)[runs, when],
+        canary_failures=np.cumsum(minutes.canary_failed, axis=1)[runs, when],
+    )
 
 
 def _sums(minutes: Minutes) -> tuple[Floats, Floats, Floats, Floats]:

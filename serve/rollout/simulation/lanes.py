@@ -16,7 +16,6 @@ from serve.rollout.statistics.carrying import log_terms, mix
 from serve.rollout.statistics.latency import FIRST_TOKEN_WEIGHTS, PER_TOKEN_WEIGHTS
 from serve.rollout.statistics.share import log_harm_e, null_share
 
-
 AHEAD = 2.0
 """Standard deviations of the canary's count that an evaluation looks ahead; only speed depends on it."""
 
