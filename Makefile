@@ -7,7 +7,7 @@ export VLLM_NO_USAGE_STATS ?= 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast check format bench bench-registry bench-router bench-serve bench-rollouts drills constraints clean
+.PHONY: help setup demo serve test test-fast check format bench bench-registry bench-router bench-serve bench-rollouts bench-cpu-lora drills constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
