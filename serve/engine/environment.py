@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from serve.engine.machine import Library, Machine, this_machine
+from serve.engine.machine import Library, Machine, cxx_compiler, this_machine
 from serve.settings import HANDOVER_VARIABLE, ServeSettings
 
 CPU_LORA_VARIABLE = "WARDROBE_CPU_LORA"
@@ -43,7 +43,7 @@ def check(settings: ServeSettings, machine: Machine) -> list[Finding]:
     if machine.accelerator:
         return [Finding("device", ok=True, detail="an accelerator is present; CPU libraries are not needed")]
     findings = [Finding("device", ok=True, detail=f"CPU, {len(machine.cores)} cores")]
-    return findings + [_look_for(library, settings) for library in machine.libraries]
+    return [*findings, *(_look_for(library, settings) for library in machine.libraries), _compiling(settings)]
 
 
 def engine_environment(
@@ -65,6 +65,15 @@ def engine_environment(
     # The Python front end is the one that runs middleware.
     environment["VLLM_USE_RUST_FRONTEND"] = "0"
     return environment
+
+
+def _compiling(settings: ServeSettings) -> Finding:
+    if settings.engine.compile == "off":
+        return Finding("compilation", ok=True, detail="switched off by engine.compile")
+    found = cxx_compiler()
+    if found is None:
+        return Finding("compilation", ok=False, detail="no C++ compiler found; install g++ or set CXX")
+    return Finding("compilation", ok=True, detail=f"with {found}; the first start takes a minute longer")
 
 
 def _look_for(library: Library, settings: ServeSettings) -> Finding:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
@@ -51,6 +52,13 @@ def this_machine() -> Machine:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     sized = bool(os.environ.get("VLLM_CPU_KVCACHE_SPACE"))
     return Machine(accelerator, _cores(), memory, () if accelerator else _libraries(), sized, _processor())
+
+
+def cxx_compiler() -> Path | None:
+    """Return the C++ compiler that torch would use: CXX, g++ or clang++."""
+    names = (os.environ.get("CXX", ""), "g++", "clang++")
+    found = (shutil.which(name) for name in names if name)
+    return next((Path(path) for path in found if path), None)
 
 
 def _processor() -> str:

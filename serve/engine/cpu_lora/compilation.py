@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from serve.engine.environment import COMPILE_VARIABLE
+from serve.engine.machine import cxx_compiler
 
 Say = Callable[[str], None]
 
@@ -55,20 +54,13 @@ def objection(vllm_config: Any) -> str | None:
     for name in ("fully_sharded_loras", "enable_tower_connector_lora"):
         if getattr(vllm_config.lora_config, name, False):
             return f"{name} is on"
-    if compiler() is None:
+    if cxx_compiler() is None:
         return "there is no C++ compiler; install g++ or clang++, or set CXX"
     if choice == "auto" and os.environ.get("VLLM_DISABLE_COMPILE_CACHE", "0") == "1":
         return (
             "what is compiled would be lost (VLLM_DISABLE_COMPILE_CACHE); engine.compile = on does it anyway"
         )
     return None
-
-
-def compiler() -> Path | None:
-    """Return the C++ compiler that torch would use: CXX, g++ or clang++."""
-    names = (os.environ.get("CXX", ""), "g++", "clang++")
-    found = (shutil.which(name) for name in names if name)
-    return next((Path(path) for path in found if path), None)
 
 
 def _mark(vllm_config: Any) -> None:
