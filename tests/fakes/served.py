@@ -140,13 +140,14 @@ def serve(
     inner: InnerApp | None = None,
     limits: RequestLimits | None = None,
     residency: ResidencySettings | None = None,
+    replica: str = "r1",
 ) -> Iterator[Served]:
     """Run a server until the block ends; its lifespan has started when the block begins."""
     engine = engine or FakeEngine(base_name=BASE)
     inner = inner or InnerApp()
     settings = ServeSettings(
         root=registry.root,
-        replica="r1",
+        replica=replica,
         limits=limits or RequestLimits(),
         residency=residency or ResidencySettings(),
     )
