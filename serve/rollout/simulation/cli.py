@@ -19,9 +19,7 @@ SEED = 20_261_122
 
 
 @click.command(short_help="Play a policy on made-up traffic.")
-@click.option(
-    "--policy", "source", default="default", show_default=True, metavar="FILE|PRESET", help="Policy."
-)
+@click.option("--policy", default="default", show_default=True, metavar="FILE|PRESET", help="Policy.")
 @click.option("--requests-per-minute", type=click.FloatRange(min=0.1), default=600, show_default=True)
 @click.option(
     "--base-error", type=click.FloatRange(0, 0.9), default=0.01, show_default=True, help="Of stable."

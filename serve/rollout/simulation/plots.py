@@ -34,11 +34,11 @@ def draw_png(rows: Sequence[RuleDocument], minutes: float, path: str) -> None:
     from matplotlib import pyplot as plt
 
     times = np.linspace(0, minutes, CURVE_POINTS)
-    figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 6.5), layout="constrained")
     for place, row in enumerate(rows):
         axes.step(times, row.curve, where="post", label=row.rule, linewidth=2.5 if place == 0 else 1)
     axes.set(xlabel="minutes", ylabel="share of rollouts rolled back", ylim=(-0.02, 1.02))
-    axes.legend(fontsize="small")
+    figure.legend(fontsize="small", loc="outside lower center", ncols=2)
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from serve.rollout.presets import load_policy
 from serve.rollout.simulation import incumbents
@@ -50,6 +50,8 @@ class RuleDocument(BaseModel):
 
 class Wanted(BaseModel):
     """What to play; names and meanings as in `Traffic`, `Effect` and `play`; `weight` None is the ramp."""
+
+    model_config = ConfigDict(extra="forbid")
 
     policy: str = "default"
     requests_per_minute: float = 600
