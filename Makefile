@@ -61,5 +61,7 @@ constraints: ## write the installed versions to constraints.txt
 clean: ## remove .venv and caches (never the data)
 	@rm -rf .venv .mypy_cache .ruff_cache .import_linter_cache build *.egg-info
 
-drills: setup ## ten minutes of traffic, swaps, new versions and kill -9 on a real server
+drills: setup ## traffic, swaps, kill -9 and every kind of rollout on real servers (about 30 minutes)
 	@$(BIN)/python -m loadtests.drills.churn
+	@$(BIN)/python -m loadtests.drills.rollouts
+	@$(BIN)/python -m loadtests.drills.replicas
