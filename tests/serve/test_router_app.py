@@ -18,7 +18,7 @@ from registry.keys import KeyStore, Scope
 from registry.store import Registry
 from serve.router.app import Router
 from serve.router.assignment import unit_digest
-from serve.router.inference import NO_UNIT
+from serve.router.booking import NO_UNIT
 from serve.settings import RequestLimits, ResidencySettings, ServeSettings
 from tests.fakes.engine import FakeEngine
 from tests.fakes.inner import InnerApp
