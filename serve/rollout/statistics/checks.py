@@ -7,27 +7,22 @@ when at least half of the units give it a value; one that few units speak of can
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.rollout.evidence import Baseline
 from serve.rollout.judgement import Check
-from serve.rollout.policy import ErrorMetric, FormatMetric, LatencyMetric
+from serve.rollout.policy import ErrorMetric, FormatMetric
 from serve.rollout.statistics import verdicts
 from serve.rollout.statistics.carrying import carry, mix
 from serve.rollout.statistics.imbalance import log_imbalance_e, log_worst_e
-from serve.rollout.statistics.latency import FIRST_TOKEN_WEIGHTS, PER_TOKEN_WEIGHTS
 from serve.rollout.statistics.looks import Counts, Look
 from serve.rollout.statistics.planning import first_enough, gross_rate
 from serve.rollout.statistics.shadow import compared, log_pairs_e
 from serve.rollout.statistics.share import FULL, Floats, log_harm_e
 
 REQUIRED_SHARE = 0.5
-MISSING_E = 1_000.0
-"""Against "values are missing in both arms alike": from here on latencies are not compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +81,7 @@ def form(look: Look, metric: FormatMetric) -> Check:
     """Judge answers that break the required form, first ones of units."""
     counts = look.counts(lambda arm: arm.malformed, lambda arm: arm.judged)
     test = Test(look, metric.alpha, metric.margin)
-    return _counted("format", test, counts, f"broke the form ({metric.kind})", required=_dense(look, counts))
-
-
-def latency(look: Look, metric: LatencyMetric, baseline: Baseline) -> Iterator[Check]:
-    """Judge the time per token and to the first token, each with half of the metric's alpha."""
-    alpha = metric.alpha / 2
-    per_token = Test(look, alpha, metric.margin, mixed=3)
-    yield _timed("per_token", per_token, PER_TOKEN_WEIGHTS, baseline.per_token)
-    first_token = Test(look, alpha, metric.first_token_margin, mixed=2)
-    yield _timed("first_token", first_token, FIRST_TOKEN_WEIGHTS, baseline.first_token)
+    return _counted("format", test, counts, f"broke the form ({metric.kind})", required=dense(look, counts))
 
 
 def shadow(look: Look) -> Check:
@@ -132,10 +118,9 @@ def imbalance(look: Look) -> Check:
     alpha = look.policy.imbalance_alpha
     rated = _rated(look)
     units = [[cell.canary.units, cell.stable.units, cell.base.units] for cell in look.cells]
-    shares = np.array([_shares(cell.weight, cell.base_weight) for cell in look.cells])
-    log_e = log_worst_e(log_imbalance_e(units, shares), look.steps)
+    log_e = log_worst_e(log_imbalance_e(units, look.shares), look.steps)
     if rated.sum():
-        log_ratings = log_worst_e(log_imbalance_e(rated, _pairwise(shares)), look.steps)
+        log_ratings = log_worst_e(log_imbalance_e(rated, look.pair_shares), look.steps)
         log_e = float(mix(np.array([log_e, log_ratings]), np.array([0.5, 0.5])))
     worst = look.cells[-1]
     expected = worst.weight / FULL * (worst.canary.units + worst.stable.units + worst.base.units)
@@ -169,70 +154,10 @@ def _counted(metric: str, test: Test, counts: Counts, did: str, *, required: boo
     )
 
 
-def _timed(metric: str, test: Test, weights: Floats, limits: list[float]) -> Check:
-    """Return the check of exceedances of the frozen `limits` (seconds), mixed over quantiles."""
-    look = test.look
-    each = [
-        look.counts(lambda arm, place=place: getattr(arm, metric)[place], lambda arm: getattr(arm, metric)[0])  # type: ignore[misc]
-        for place in (1, 2, 3)
-    ]
-    tenth = each[1]
-    needed = test.needed(tenth)
-    missing = _unevenly_missing(look, tenth)
-    if len(limits) < len(weights) or missing:
-        why = missing or "stable's times from before the rollout are not known yet"
-        return _silent(metric, test, f"{metric.replace('_', ' ')}: {why}; it delays nothing", needed)
-    log_e = float(mix(np.array([test.log_e(counts) for counts in each]), weights))
-    theirs = verdicts.of(tenth.stable.sum(), tenth.stable_units.sum())
-    sentence = (
-        f"{verdicts.of(tenth.canary.sum(), tenth.canary_units.sum())} canary first turns took more than "
-        f"stable's 90 % of before ({limits[1]:.3g} s), {theirs} stable ones: "
-        f"{verdicts.e_value(log_e, test.alpha)}{verdicts.more(needed)}"
-    )
-    return Check(
-        metric=metric,
-        verdict=verdicts.verdict(log_e, test.alpha, sufficient=not needed),
-        log_e=log_e,
-        alpha=test.alpha,
-        sentence=sentence,
-        stable=tenth.stable_rate,
-        canary=tenth.canary_rate,
-        needed=needed,
-        required=_dense(look, tenth),
-    )
-
-
-def _silent(metric: str, test: Test, sentence: str, needed: int) -> Check:
-    """Return the check of a metric that cannot be compared: nothing known, nothing blocked."""
-    silent = verdicts.verdict(0.0, test.alpha, sufficient=False)
-    return Check(metric, silent, 0.0, test.alpha, sentence, needed=max(1, needed), required=False)
-
-
-def _dense(look: Look, counts: Counts) -> bool:
+def dense(look: Look, counts: Counts) -> bool:
     """Return whether enough units have a value for the metric to be waited for."""
     values = counts.canary_units.sum() + counts.stable_units.sum()
     return bool(values and values >= REQUIRED_SHARE * look.units)
-
-
-def _unevenly_missing(look: Look, counts: Counts) -> str:
-    """Return why values of the arms are not comparable, '' when they are: both must miss them alike."""
-    shares = _pairwise(np.array([_shares(cell.weight, cell.base_weight) for cell in look.cells]))
-    values = np.column_stack((counts.canary_units, counts.stable_units))
-    if log_worst_e(log_imbalance_e(values, shares), look.steps) < np.log(MISSING_E):
-        return ""
-    ours, theirs = values.sum(axis=0)
-    return f"{ours:,.0f} canary and {theirs:,.0f} stable units have a value, not as units are split"
-
-
-def _shares(weight: int, base_weight: int) -> tuple[float, float, float]:
-    """Return the shares of canary, stable and base."""
-    return weight / FULL, (FULL - weight - base_weight) / FULL, base_weight / FULL
-
-
-def _pairwise(shares: Floats) -> Floats:
-    """Return the shares of canary and stable among these two."""
-    pair = shares[:, :2]
-    return np.asarray(pair / pair.sum(axis=1, keepdims=True))
 
 
 def _rated(look: Look) -> Floats:

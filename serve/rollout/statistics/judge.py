@@ -9,6 +9,7 @@ from serve.rollout.judgement import Check, Judgement
 from serve.rollout.policy import Policy
 from serve.rollout.statistics import checks
 from serve.rollout.statistics.feedback import judge_feedback
+from serve.rollout.statistics.latency import judge_latency
 from serve.rollout.statistics.looks import Look, take
 from serve.rollout.statistics.promotion import certify
 
@@ -30,7 +31,7 @@ def _metrics(look: Look, baseline: Baseline) -> Iterator[Check]:
     if wanted.errors is not None:
         yield checks.errors(look, wanted.errors)
     if wanted.latency is not None:
-        yield from checks.latency(look, wanted.latency, baseline)
+        yield from judge_latency(look, wanted.latency, baseline)
     if wanted.feedback is not None:
         yield judge_feedback(look, wanted.feedback)
     if wanted.format is not None:

@@ -59,6 +59,20 @@ class Look:
         """Return the units of both compared arms over all weights."""
         return self.canary_units + sum(cell.stable.units for cell in self.cells)
 
+    @property
+    def shares(self) -> Floats:
+        """Return the shares of units [weight, arm] of canary, stable and base."""
+        points = [
+            (cell.weight, FULL - cell.weight - cell.base_weight, cell.base_weight) for cell in self.cells
+        ]
+        return np.array(points, float) / FULL
+
+    @property
+    def pair_shares(self) -> Floats:
+        """Return the shares [weight, arm] of canary and stable among these two."""
+        pair = self.shares[:, :2]
+        return np.asarray(pair / pair.sum(axis=1, keepdims=True))
+
     def null(self, margin: float) -> Floats:
         """Return the canary's share of events under the null hypothesis, by weight."""
         weights = [cell.weight for cell in self.cells]
