@@ -185,3 +185,30 @@ def test_without_a_compiler_or_a_cache_it_falls_back(monkeypatch: pytest.MonkeyP
 def test_without_lora_or_when_told_to_be_eager_vllm_decides_alone() -> None:
     assert checked(none=True) == (CompilationMode.DYNAMO_TRACE_ONCE, [])
     assert checked(CompilationMode.NONE) == (CompilationMode.NONE, [])
+
+
+def test_code_that_vllm_kept_can_be_loaded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM asks the loaded code for a method that only its own backend's code has."""
+    from vllm.compilation import decorators
+
+    def compiled() -> None:
+        """Stand for code of inductor."""
+
+    assert not hasattr(compiled, "finalize_loading")
+    found = SimpleNamespace(_artifacts=SimpleNamespace(compiled_fn=compiled))
+    load = torch.compiler.load_compiled_function
+    seen: list[Any] = []
+
+    def original(model: Any, path: str) -> Any:
+        loaded = torch.compiler.load_compiled_function(path)
+        seen.append(loaded._artifacts.compiled_fn.finalize_loading(model))
+        return loaded
+
+    monkeypatch.setattr(decorators, "_try_load_aot_compiled_fn", original)
+    monkeypatch.setattr(torch.compiler, "load_compiled_function", lambda _path: found)
+    compilation.mend_loading()
+    compilation.mend_loading()
+    assert decorators._try_load_aot_compiled_fn(SimpleNamespace(), "model") is found
+    assert seen == [None]
+    monkeypatch.undo()
+    assert torch.compiler.load_compiled_function is load

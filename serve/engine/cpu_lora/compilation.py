@@ -69,3 +69,41 @@ def _mark(vllm_config: Any) -> None:
     mark = f"{SEMANTICS} {sorted(targets or [])}"
     if isinstance(vllm_config.additional_config, dict):
         vllm_config.additional_config["wardrobe_cpu_lora"] = mark
+
+
+def mend_loading() -> None:
+    """Let vLLM load again what it has compiled and kept; called in the worker, before the model runs.
+
+    NOTE: vLLM 0.32 keeps the code of DYNAMO_TRACE_ONCE, and then fails to load it, since it calls a method
+    (`finalize_loading`) that only its own backend's code has: each start compiled anew, with LoRA or
+    without. Remove when vLLM asks whether there is one.
+    """
+    import torch
+    from vllm.compilation import decorators
+
+    original = decorators._try_load_aot_compiled_fn  # noqa: SLF001
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def try_load(model: Any, path: str) -> Any:
+        load = torch.compiler.load_compiled_function
+        torch.compiler.load_compiled_function = functools.partial(_loaded, load)
+        try:
+            return original(model, path)
+        finally:
+            torch.compiler.load_compiled_function = load
+
+    decorators._try_load_aot_compiled_fn = try_load  # noqa: SLF001
+
+
+def _loaded(load: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    found = load(*arguments, **named)
+    compiled = found._artifacts.compiled_fn  # noqa: SLF001
+    if not hasattr(compiled, "finalize_loading"):
+        compiled.finalize_loading = _nothing
+    return found
+
+
+def _nothing(_vllm_config: Any) -> None:
+    """Stand in for what only code of vLLM's own backend needs."""

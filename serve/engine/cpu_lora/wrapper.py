@@ -17,7 +17,7 @@ import torch  # noqa: TID253 - part of the kernel, imported by vLLM's worker onl
 from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA  # noqa: TID253 - as above
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU  # noqa: TID253 - as above
 
-from serve.engine.cpu_lora import kernel, operator
+from serve.engine.cpu_lora import compilation, kernel, operator
 from serve.engine.cpu_lora.grouping import Step, group
 from serve.engine.cpu_lora.packing import Module
 
@@ -187,6 +187,7 @@ def _set_mapping(layer: Any, punica_wrapper: Any) -> None:
 # NOTE: how a linear layer learns its wrapper; here it learns its own place in it, because a compiled
 # model can pass the name of a layer as a constant, and cannot pass what identifies a tensor.
 BaseLinearLayerWithLoRA.set_mapping = _set_mapping
+compilation.mend_loading()
 
 
 def _matrix(stacked: torch.Tensor, slot: int) -> torch.Tensor:
