@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serve.rollout.evidence import Score
 from serve.rollout.judgement import Check
@@ -53,8 +54,7 @@ def stake(count: Floats, total: Floats, squares: Floats) -> Floats:
 
 def pair_scores(scores: Sequence[Score], tolerance: float) -> Blocks:
     """Return the closed blocks of `scores`, which are sorted by time."""
-    canary = np.fromiter((one.canary for one in scores), bool, len(scores))
-    values = np.fromiter((one.score for one in scores), float, len(scores))
+    canary, values = _arrays(scores)
     ends = _block_ends(canary)
     if not ends.size:
         return Blocks(np.zeros(0), ())
@@ -89,8 +89,9 @@ def judge_feedback(look: Look, metric: FeedbackMetric) -> Check:
     scores = look.evidence.scores
     blocks = pair_scores(scores, metric.tolerance)
     log_e = float(carry(_by_weight(blocks), look.steps))
-    rated = [sum(1 for score in scores if score.canary is canary) for canary in (False, True)]
-    means = [_mean(scores, canary=canary) for canary in (False, True)]
+    canary, values = _arrays(scores)
+    rated = [int(np.count_nonzero(arm)) for arm in (~canary, canary)]
+    means = [float(values[arm].mean()) if arm.any() else None for arm in (~canary, canary)]
     missing = max(0, blocks_needed(metric.alpha, look.steps) - blocks.gaps.size)
     per_rating = look.canary_units / rated[1] if rated[1] else UNITS_PER_RATING
     needed = math.ceil(missing * max(1.0, per_rating))
@@ -131,6 +132,7 @@ def _by_weight(blocks: Blocks) -> Floats:
     return np.asarray(np.bincount(where, weights=growth, minlength=len(places)))
 
 
-def _mean(scores: Sequence[Score], *, canary: bool) -> float | None:
-    values = [score.score for score in scores if score.canary is canary]
-    return float(np.mean(values)) if values else None
+def _arrays(scores: Sequence[Score]) -> tuple[NDArray[np.bool_], Floats]:
+    """Return who gave each score (True: a unit of the canary) and the scores."""
+    canary = np.fromiter((one.canary for one in scores), bool, len(scores))
+    return canary, np.fromiter((one.score for one in scores), float, len(scores))
