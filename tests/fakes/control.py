@@ -29,7 +29,7 @@ class FakeState:
         self.replica = "fake-1"
         self.draining = False
         self.capacity = 4
-        self.notifier = Notifier([])
+        self.notifier = Notifier()
         self.watcher = Watcher(registry)
         self.watcher.refresh()
 
