@@ -23,13 +23,13 @@ from typing import Any
 
 from loadtests.bench.adapters import LINEAR, write_ranked
 from loadtests.bench.cpu_lora_arm import MARK
-from loadtests.bench.results import Figure, at_least, at_most, median_interval, pair_ratio, publish
+from loadtests.bench.results import Figure, at_least, at_most, median_interval, pair_ratio, publish, table
 from loadtests.live import wardrobe
 from registry import Registry
 from serve.engine.environment import CPU_LORA_VARIABLE, engine_environment
 from serve.settings import EngineSettings, ServeSettings
 
-TOKENS = 32
+TOKENS = 24
 STOCK_TOKENS = 16
 STOCK_ROUNDS = 2
 PROMPT = 900
@@ -253,6 +253,7 @@ def measure(base: Path, folder: Path, rounds: int) -> list[Figure]:
             for index in range(rounds):
                 our_round(on, groups)
                 print(f"  round {index + 1} done", flush=True)
+            print(table(against_base(on)), flush=True)
     stock_of = {**os.environ, CPU_LORA_VARIABLE: "stock"}
     with running(folder / "stock.log", stock_of, {**options, **LORA, "max_lora_rank": 16}) as stock:
         started["stock"] = stock.start_seconds
