@@ -1,0 +1,117 @@
+"""What a row of a data file is, whatever form it was written in.
+
+Owns the values that pass between reading, checking and training; knows no file and no tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+class Kind(Enum):
+    """What a row can teach: answers, a choice between two, a thumb up or down, plain text."""
+
+    SUPERVISED = "supervised"
+    PREFERENCE = "preference"
+    KTO = "kto"
+    TEXT = "text"
+
+
+class Form(Enum):
+    """How a row is written down."""
+
+    CHAT = "chat"
+    SHAREGPT = "sharegpt"
+    ALPACA = "alpaca"
+    PROMPT = "prompt/completion"
+    PREFERENCE = "preference"
+    OPENAI_PREFERENCE = "openai preference"
+    KTO = "kto"
+    TEXT = "text"
+
+    @property
+    def kind(self) -> Kind:
+        """Return what rows of this form can teach."""
+        return _KINDS.get(self, Kind.SUPERVISED)
+
+
+_KINDS = {
+    Form.PREFERENCE: Kind.PREFERENCE,
+    Form.OPENAI_PREFERENCE: Kind.PREFERENCE,
+    Form.KTO: Kind.KTO,
+    Form.TEXT: Kind.TEXT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn; `learn` is True for the answers that are trained on."""
+
+    role: str
+    content: str
+    learn: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One conversation and the line of the file (from 1) that it came from."""
+
+    number: int
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row in the canonical form.
+
+    `messages` is the conversation; of a preference it ends with the chosen answer, of a KTO row with the
+    rated one. `rejected` is the other answer, `liked` the rating, `text` a plain document. `extra` names
+    the keys that no form knows, `tools` those about tools: neither is trained on.
+    """
+
+    form: Form
+    messages: tuple[Message, ...] = ()
+    rejected: tuple[Message, ...] = ()
+    liked: bool | None = None
+    text: str = ""
+    extra: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """Return the turns before the last answer."""
+        return self.messages[: self._answer]
+
+    @property
+    def answer(self) -> tuple[Message, ...]:
+        """Return the turns from the last answer on."""
+        return self.messages[self._answer :]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Return every text of the row, in order."""
+        if self.text:
+            return (self.text,)
+        return tuple(message.content for message in (*self.messages, *self.rejected))
+
+    @property
+    def _answer(self) -> int:
+        learnt = [index for index, message in enumerate(self.messages) if message.learn]
+        return learnt[-1] if learnt else len(self.messages)
+
+
+def joined(messages: Sequence[Message]) -> str:
+    """Return the texts of `messages`, one after the other, with their roles."""
+    return "\n".join(f"{message.role}: {message.content}" for message in messages)
+
+
+class Malformed(ValueError):
+    """What is wrong with a row, in words; `rule` is the finding of the catalogue that it is."""
+
+    def __init__(self, fact: str, rule: str = "D-SCHEMA") -> None:
+        super().__init__(fact)
+        self.rule = rule
