@@ -198,7 +198,8 @@ class Controller:
     def _brake(self, entry: RolloutEntry, silent_seconds: float) -> None:
         recorder = self.keeper.find(entry)
         failure, _ = self.local.failure(f"{entry.adapter}@{entry.canary}")
-        if silent_seconds >= STABLE_ONLY_SECONDS:
+        # A promoted version is what `stable` means already.
+        if silent_seconds >= STABLE_ONLY_SECONDS and entry.state != State.PROMOTED:
             recorder.brake(f"the root could not be read for {silent_seconds:.0f} s")
         elif failure:
             recorder.brake(failure)

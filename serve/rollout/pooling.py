@@ -7,8 +7,8 @@ that it was assigned to then.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from serve.rollout.evidence import (
     LATENCY_BOUNDS,
@@ -105,26 +105,47 @@ class _Seen:
 def _cells(segments: Iterable[Segment]) -> tuple[Cell, ...]:
     seen = _Seen()
     found: dict[tuple[int, int], dict[str, ArmCounts]] = {}
+    tallies: dict[tuple[int, int], dict[str, list[Tally]]] = {}
     for segment in segments:
-        arms = found.setdefault((segment.weight, segment.base_weight), {})
+        key = (segment.weight, segment.base_weight)
+        arms = found.setdefault(key, {})
         for name, tally in segment.arms.items():
             arms[name] = _add(arms.get(name, ArmCounts()), tally, seen)
+            tallies.setdefault(key, {}).setdefault(name, []).append(tally)
     nothing = ArmCounts()
-    return tuple(
-        Cell(
-            weight=weight,
-            stable=arms.get("stable", nothing),
-            canary=arms.get("canary", nothing),
-            base_weight=base_weight,
-            base=arms.get("base", nothing),
+    cells = []
+    for key, arms in found.items():
+        units = _units(tallies.get(key, {}))
+        counted = {name: replace(arm, units=units[name]) for name, arm in arms.items()}
+        cells.append(
+            Cell(
+                weight=key[0],
+                stable=counted.get("stable", nothing),
+                canary=counted.get("canary", nothing),
+                base_weight=key[1],
+                base=counted.get("base", nothing),
+            )
         )
-        for (weight, base_weight), arms in found.items()
-    )
+    return tuple(cells)
+
+
+def _units(arms: Mapping[str, list[Tally]]) -> dict[str, int]:
+    """Return each arm's distinct units, over segments and replicas.
+
+    Exact while the sketches are. Beyond that all arms are scaled by one factor, so that the error of the
+    sketches (3 %) cannot look like a mismatch of the split.
+    """
+    sums = {name: sum(tally.units for tally in tallies) for name, tallies in arms.items()}
+    every = {name: distinct(tallies) for name, tallies in arms.items()}
+    if all(count < SKETCH_SIZE for count in every.values()):
+        return every
+    factor = min(1.0, sum(every.values()) / max(1, sum(sums.values())))
+    alone = all(len(tallies) == 1 for tallies in arms.values())  # nothing was counted twice
+    return sums if alone else {name: round(count * factor) for name, count in sums.items()}
 
 
 def _add(counts: ArmCounts, tally: Tally, seen: _Seen) -> ArmCounts:
     return ArmCounts(
-        units=counts.units + tally.units,
         requests=counts.requests + tally.requests,
         failures=counts.failures + _first(tally.failed, seen.failed),
         judged=counts.judged + tally.judged,

@@ -178,7 +178,7 @@ class _Proposal:
         step = self.policy.steps[self.entry.step]
         age, units = self._age(self.entry.step_since), self.now.evidence.step_units
         last = self.entry.step == len(self.policy.steps) - 1
-        if units >= step.min_units and age >= step.min_seconds:
+        if units >= step.min_units and age >= step.min_seconds and not self._is_silent():
             if not last:
                 sentence = f"{units} canary units in {age:.0f} s at {step.weight / 100:g} % showed no harm"
                 return self._event(Occasion.ADVANCE, "advance", sentence, self._all_facts())
@@ -246,6 +246,11 @@ class _Proposal:
         if judgement.certificate.how == NO_HARM:
             return age_seconds >= self.policy.promotion.no_harm_seconds
         return judgement.certificate.reached and judgement.worst is Verdict.PASS
+
+    def _is_silent(self) -> bool:
+        """Return whether failures as gross as half of the canary's could not have shown by now."""
+        checks = self.now.judgement.checks
+        return any(one.metric == "errors" and one.verdict is Verdict.INSUFFICIENT for one in checks)
 
     def _suspicious(self) -> Check | None:
         checks = self.now.judgement.checks

@@ -149,14 +149,15 @@ class OpenSegment:
 class _Firsts:
     """Units that have been counted once for something, over the whole rollout and its restarts."""
 
-    __slots__ = ("failed", "judged", "malformed", "rated", "timed")
+    __slots__ = ("failed", "first_token", "judged", "malformed", "per_token", "rated")
 
     def __init__(self) -> None:
         self.failed: set[str] = set()
         self.judged: set[str] = set()
         self.malformed: set[str] = set()
         self.rated: set[str] = set()
-        self.timed: set[str] = set()
+        self.first_token: set[str] = set()
+        self.per_token: set[str] = set()
 
 
 class Recorder:
@@ -230,30 +231,12 @@ class Recorder:
         if outcome in FAILURES and unit not in self._firsts.failed and len(record.failed) < MAX_FIRST_UNITS:
             self._firsts.failed.add(unit)
             record.failed.append(unit)
-        if first_token is not None or per_token is not None:
-            self._time(record, unit, first_token, per_token, first_turn=first_turn)
+        if first_token is not None:
+            _time(record.first_token, self._firsts.first_token, unit, first_token, tested=first_turn)
+        if per_token is not None:
+            _time(record.per_token, self._firsts.per_token, unit, per_token, tested=first_turn)
         if text is not None and outcome == "ok" and unit not in self._firsts.judged:
             self._texts.append((segment, arm, unit, text))
-
-    def _time(
-        self,
-        record: ArmRecord,
-        unit: str,
-        first_token: float | None,
-        per_token: float | None,
-        *,
-        first_turn: bool,
-    ) -> None:
-        tested = first_turn and unit not in self._firsts.timed
-        if tested:
-            if len(self._firsts.timed) >= MAX_UNITS:
-                self._firsts.timed.clear()
-            self._firsts.timed.add(unit)
-        for durations, seconds in ((record.first_token, first_token), (record.per_token, per_token)):
-            if seconds is not None:
-                durations.add(seconds)
-                if tested:
-                    durations.test(seconds)
 
     def rate(self, arm: Arm, unit: str, score: float) -> bool:
         """Book a score in 0 … 1 of a unit, of which the first counts; return whether this one does."""
@@ -341,6 +324,16 @@ class Recorder:
         )
         self.segment = OpenSegment(entry, weight, self._baseline, self._clock())
         self._open.append(self.segment)
+
+
+def _time(durations: Durations, seen: set[str], unit: str, seconds: float, *, tested: bool) -> None:
+    """Count a value in the histogram and, if it is a unit's first on a first turn, against thresholds."""
+    durations.add(seconds)
+    if tested and unit not in seen:
+        if len(seen) >= MAX_UNITS:
+            seen.clear()
+        seen.add(unit)
+        durations.test(seconds)
 
 
 def has_form(form: FormatMetric, text: str) -> bool:

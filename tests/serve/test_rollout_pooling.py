@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from hashlib import blake2b
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,22 @@ def test_a_sketch_counts_distinct_units_within_a_tenth() -> None:
     halves = [names[:30_000], names[20_000:]]
     tallies = [Tally(units=len(half), sketch=sorted(half)[:SKETCH_SIZE]) for half in halves]
     assert distinct(tallies) == pytest.approx(50_000, rel=0.1)
+
+
+def test_units_that_two_replicas_saw_count_once_and_leave_the_split_as_it_was() -> None:
+    def names(begin: int, count: int) -> list[str]:
+        return [blake2b(str(n).encode(), digest_size=8).hexdigest() for n in range(begin, begin + count)]
+
+    def seen(units: list[str]) -> Tally:
+        return Tally(units=len(units), sketch=sorted(units)[:SKETCH_SIZE])
+
+    arms: dict[str, Any] = {"stable": seen(names(0, 9_000)), "canary": seen(names(9_000, 1_000))}
+    documents = [replica(name, segment(2, 1_000, **arms)) for name in ("r1", "r2")]
+    (cell,) = pool(documents, step=0).cells
+    assert cell.stable.units == pytest.approx(9_000, rel=0.1)
+    assert cell.stable.units / cell.canary.units == pytest.approx(9.0, rel=0.001)
+    (alone,) = pool(documents[:1], step=0).cells
+    assert (alone.stable.units, alone.canary.units) == (9_000, 1_000)
 
 
 def test_ratings_come_in_order_of_time_and_once_per_unit() -> None:

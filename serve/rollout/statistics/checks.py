@@ -93,7 +93,7 @@ def shadow(look: Look) -> Check:
         look.policy.metrics.errors.margin if look.policy.metrics.errors else 1.0,
     )
     log_e, seen = log_pairs_e(pairs, margin), compared(pairs)
-    needed = max(0, wanted.pairs - seen)
+    needed = 0 if verdicts.is_proof(log_e, wanted.alpha) else max(0, wanted.pairs - seen)
     both = pairs.get("both_failed", 0)
     ours, theirs = pairs.get("canary_failed", 0), pairs.get("stable_failed", 0)
     sentence = (
@@ -135,7 +135,7 @@ def imbalance(look: Look) -> Check:
 def _counted(metric: str, test: Test, counts: Counts, did: str, *, required: bool) -> Check:
     """Return the check of events among units."""
     log_e = test.log_e(counts)
-    needed = test.needed(counts)
+    needed = 0 if verdicts.is_proof(log_e, test.alpha) else test.needed(counts)
     sentence = (
         f"{verdicts.of(counts.canary.sum(), counts.canary_units.sum())} canary units {did}, "
         f"{verdicts.of(counts.stable.sum(), counts.stable_units.sum())} stable ones: "

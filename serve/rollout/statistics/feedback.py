@@ -93,6 +93,8 @@ def judge_feedback(look: Look, metric: FeedbackMetric) -> Check:
     rated = [int(np.count_nonzero(arm)) for arm in (~canary, canary)]
     means = [float(values[arm].mean()) if arm.any() else None for arm in (~canary, canary)]
     missing = max(0, blocks_needed(metric.alpha, look.steps) - blocks.gaps.size)
+    if verdicts.is_proof(log_e, metric.alpha):
+        missing = 0
     per_rating = look.canary_units / rated[1] if rated[1] else UNITS_PER_RATING
     needed = math.ceil(missing * max(1.0, per_rating))
     if all(rated):

@@ -54,6 +54,7 @@ def _timed(metric: str, test: Test, weights: Floats, limits: list[float]) -> Che
         why = missing or "stable's times from before the rollout are not known yet"
         return _silent(metric, test, f"{metric.replace('_', ' ')}: {why}; it delays nothing", needed)
     log_e = float(mix(np.array([test.log_e(counts) for counts in each]), weights))
+    needed = 0 if verdicts.is_proof(log_e, test.alpha) else needed
     theirs = verdicts.of(tenth.stable.sum(), tenth.stable_units.sum())
     sentence = (
         f"{verdicts.of(tenth.canary.sum(), tenth.canary_units.sum())} canary first turns took more than "

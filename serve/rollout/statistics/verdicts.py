@@ -14,11 +14,16 @@ _LARGEST_SHOWN = math.log(1e6)
 
 def verdict(log_e: float, alpha: float, *, sufficient: bool) -> Verdict:
     """Return the verdict: proof, suspicion, or whether silence means anything yet."""
-    if log_e >= -math.log(alpha):
+    if is_proof(log_e, alpha):
         return Verdict.HARM
     if log_e >= math.log(SUSPICIOUS_E):
         return Verdict.SUSPICIOUS
     return Verdict.PASS if sufficient else Verdict.INSUFFICIENT
+
+
+def is_proof(log_e: float, alpha: float) -> bool:
+    """Return whether the e-value has reached 1 / `alpha`: nothing more is needed."""
+    return log_e >= -math.log(alpha)
 
 
 def e_value(log_e: float, alpha: float) -> str:
