@@ -128,7 +128,7 @@ async def roll_out(client: AsyncOpenAI, product: Product, task: Task, number: in
 
 def end_open_rollout(product: Product, adapter: str) -> None:
     """Abort what a run that was stopped in the middle left open."""
-    opened = {one["adapter"] for one in product.ask("rollout", "list")["rollouts"] if one["open"]}
+    opened = {one["adapter"] for one in product.ask("rollout", "list") if one["open"]}
     if adapter in opened:
         product.run("rollout", "abort", adapter, "--why", "an earlier demo was stopped")
 
