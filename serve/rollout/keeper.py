@@ -112,7 +112,9 @@ class Keeper:
         for kept in list(self._kept.values()):
             if not kept.recorder.restored:
                 await self._restore(kept.recorder)
-            kept.recorder.judge_texts()
+            answers = kept.recorder.take_answers()
+            if answers:
+                kept.recorder.book_forms(await asyncio.to_thread(kept.recorder.judge, answers))
             kept.document = self._document(kept)
         texts = {
             document.rollout: document.model_dump_json().encode()

@@ -11,8 +11,9 @@ import re
 import time
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import nsmallest
+from typing import NamedTuple
 
 import msgspec
 
@@ -146,6 +147,15 @@ class OpenSegment:
         )
 
 
+class Answer(NamedTuple):
+    """One complete answer whose form waits to be looked at."""
+
+    segment: OpenSegment
+    arm: Arm
+    unit: str
+    text: Text
+
+
 class _Firsts:
     """Units that have been counted once for something, over the whole rollout and its restarts."""
 
@@ -182,7 +192,7 @@ class Recorder:
         self._past: list[Segment] = []
         self._open: list[OpenSegment] = []
         self._firsts = _Firsts()
-        self._texts: deque[tuple[OpenSegment, Arm, str, Text]] = deque(maxlen=MAX_TEXTS)
+        self._texts: deque[Answer] = deque(maxlen=MAX_TEXTS)
         self._baseline = Baseline()
         self.entry = entry
         self._turn(entry)
@@ -236,7 +246,7 @@ class Recorder:
         if per_token is not None:
             _time(record.per_token, self._firsts.per_token, unit, per_token, tested=first_turn)
         if text is not None and outcome == "ok" and unit not in self._firsts.judged:
-            self._texts.append((segment, arm, unit, text))
+            self._texts.append(Answer(segment, arm, unit, text))
 
     def rate(self, arm: Arm, unit: str, score: float) -> bool:
         """Book a score in 0 … 1 of a unit, of which the first counts; return whether this one does."""
@@ -263,20 +273,34 @@ class Recorder:
         """Count a request that was chosen for the shadow but not mirrored for want of room."""
         self.segment.pairs.dropped += 1
 
-    def judge_texts(self) -> None:
-        """Look at the form of the answers that wait; parses, so call it outside the hot path."""
+    def take_answers(self) -> list[Answer]:
+        """Take the answers whose form waits to be looked at."""
+        found = list(self._texts)
+        self._texts.clear()
+        return found
+
+    def judge(self, answers: Sequence[Answer]) -> list[tuple[Answer, bool]]:
+        """Look at the form of answers; parses, so call it in a thread: it changes nothing.
+
+        What has no text that could be read is left out.
+        """
+        texts = ((answer, answer.text() if callable(answer.text) else answer.text) for answer in answers)
         form = self.form
-        while self._texts and form is not None:
-            segment, arm, unit, text = self._texts.popleft()
-            found = text() if callable(text) else text
-            if found is None or unit in self._firsts.judged:
+        if form is None:
+            return []
+        return [(answer, has_form(form, text)) for answer, text in texts if text is not None]
+
+    def book_forms(self, judged: Sequence[tuple[Answer, bool]]) -> None:
+        """Count what `judge` found, a unit's first answer only."""
+        for answer, right in judged:
+            if answer.unit in self._firsts.judged:
                 continue
-            record = segment.arm(arm)
             if len(self._firsts.judged) < MAX_UNITS:
-                self._firsts.judged.add(unit)
+                self._firsts.judged.add(answer.unit)
+            record = answer.segment.arm(answer.arm)
             record.judged += 1
-            if not has_form(form, found) and len(record.malformed) < MAX_FIRST_UNITS:
-                record.malformed.append(unit)
+            if not right and len(record.malformed) < MAX_FIRST_UNITS:
+                record.malformed.append(answer.unit)
 
     def document(self) -> ReplicaEvidence:
         """Return a copy of everything, to be written and united with the other replicas'."""

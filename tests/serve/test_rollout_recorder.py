@@ -136,7 +136,7 @@ def test_forms_are_looked_at_when_there_is_time_once_per_unit() -> None:
     observe(one, Arm.CANARY, 3, text=lambda: None)
     observe(one, Arm.CANARY, 4, "engine_error", text="no json")
     assert one.document().segments[0].arms["canary"].judged == 0
-    one.judge_texts()
+    one.book_forms(one.judge(one.take_answers()))
     tally = one.document().segments[0].arms["canary"]
     assert (tally.judged, tally.malformed) == (2, [unit(2)])
 

@@ -258,7 +258,7 @@ def test_the_text_is_there_to_be_looked_at_where_the_policy_asks(served: Served,
     recorder = served.open_rollout(_with(metrics), weight=0)
     ask(served, 1, stream=stream)
     served.settled()
-    recorder.judge_texts()
+    recorder.book_forms(recorder.judge(recorder.take_answers()))
     found = record(recorder, Arm.STABLE)
     assert found.judged == 1
     assert found.malformed == ([] if stream else [conversation_of(1)])
