@@ -52,7 +52,7 @@ bench-rollouts: setup ## simulated rollouts: false rollbacks, requests to detect
 bench-serve: setup ## real vLLM with and without the router, swap latency
 	@$(BIN)/python -m loadtests.bench.serving
 
-bench-cpu-lora: setup ## LoRA on the CPU: vLLM's own against ours, and ours against its base (15 minutes)
+bench-cpu-lora: setup ## LoRA on the CPU: vLLM's own against ours, and ours against its base (10 minutes)
 	@$(BIN)/python -m loadtests.bench.cpu_lora
 
 constraints: ## write the installed versions to constraints.txt
