@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ BOM = b"\xef\xbb\xbf"
 TEXT_SUFFIXES = frozenset({".txt", ".md"})
 _CHUNK_BYTES = 1 << 20
 _LONGEST_ITEM_CHARACTERS = 1 << 26
+_SHORT_LINE_BYTES = 1000
 _BETWEEN = " \t\r\n,"
 
 
@@ -65,6 +67,23 @@ def read_lines(path: Path) -> Iterator[Line]:
         raise UsageError(str(path), f"cannot be read ({reason})", remedy) from error
 
 
+def sample_lines(path: Path, count: int) -> Iterator[Line]:
+    """Yield about `count` rows from all over the file, the same ones at every call; row numbers are 0.
+
+    Raises: UsageError: when the file cannot be read.
+    """
+    size = path.stat().st_size if path.is_file() else 0
+    if size < count * _SHORT_LINE_BYTES or not _is_plain(path):
+        yield from itertools.islice(read_lines(path), count)
+        return
+    with path.open("rb") as file:
+        for index in range(count):
+            file.seek(index * size // count)
+            file.readline()
+            if data := file.readline().strip():
+                yield Line(0, data, len(data))
+
+
 def has_bom(path: Path) -> bool:
     """Return True when the file begins with a byte order mark."""
     with contextlib.suppress(OSError), path.open("rb") as file:
@@ -73,13 +92,18 @@ def has_bom(path: Path) -> bool:
 
 
 def _lines(path: Path, file: BinaryIO) -> Iterator[Line]:
-    head = file.read(4096).removeprefix(BOM).lstrip()
     file.seek(3 if has_bom(path) else 0)
+    if _is_plain(path):
+        return _plain(file)
+    return _paragraphs(file) if path.suffix.lower() in TEXT_SUFFIXES else _items(file)
+
+
+def _is_plain(path: Path) -> bool:
     if path.suffix.lower() in TEXT_SUFFIXES:
-        return _paragraphs(file)
-    if head[:1] == b"[" and not _first_line_is_json(head):
-        return _items(file)
-    return _plain(file)
+        return False
+    with path.open("rb") as file:
+        head = file.read(4096).removeprefix(BOM).lstrip()
+    return head[:1] != b"[" or _first_line_is_json(head)
 
 
 def _plain(file: BinaryIO) -> Iterator[Line]:

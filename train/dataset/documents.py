@@ -1,0 +1,135 @@
+"""The JSON documents of the data commands: what `--json` prints and what a report's JSON file holds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Self
+
+from registry.documents import Document
+from train.dataset.check import Checked, FileCount
+from train.dataset.findings import Finding, Ledger, unpack
+from train.dataset.lengths import QUANTILES, Lengths
+
+
+class ExampleDocument(Document):
+    """One place where something was found, and the sentence about it."""
+
+    file: str
+    row: int
+    fact: str
+
+
+class FindingDocument(Document):
+    """One kind of finding: every row of every file, and sentences about the first ones."""
+
+    id: str
+    severity: str
+    title: str
+    remedy: str
+    count: int
+    rows: dict[str, list[int]]
+    examples: list[ExampleDocument]
+
+    @classmethod
+    def of(cls, found: Finding, ledger: Ledger) -> Self:
+        """Describe a finding."""
+        rows: defaultdict[str, list[int]] = defaultdict(list)
+        for place in sorted(set(found.places)):
+            file, row = unpack(place)
+            rows[ledger.files[file]].append(row)
+        examples = (
+            ExampleDocument(file=ledger.files[unpack(place)[0]], row=unpack(place)[1], fact=fact)
+            for place, fact in found.examples
+        )
+        rule = found.rule
+        return cls(
+            id=rule.id,
+            severity=rule.severity.value,
+            title=rule.title,
+            remedy=rule.remedy,
+            count=found.count,
+            rows=dict(rows),
+            examples=list(examples),
+        )
+
+
+class FileDocument(Document):
+    """One file: bytes, readable rows, and how many are written in which form."""
+
+    path: str
+    size_bytes: int
+    rows: int
+    forms: dict[str, int]
+
+
+class LengthsDocument(Document):
+    """A distribution of lengths; `counts[i]` rows lie between `edges[i]` and `edges[i + 1]`."""
+
+    unit: str
+    total: int
+    quantiles: dict[str, float]
+    edges: list[float]
+    counts: list[int]
+
+
+class DataReport(Document):
+    """What a check found; `ok` is False where any finding is an error."""
+
+    ok: bool
+    files: list[FileDocument]
+    rows: int
+    unreadable: int
+    distinct: int
+    sets: int
+    compared: int
+    base: str | None
+    max_length: int | None
+    lengths: dict[str, LengthsDocument]
+    turns: dict[int, int]
+    labels: dict[str, int]
+    length_bias: float | None
+    findings: list[FindingDocument]
+
+    @classmethod
+    def of(cls, checked: Checked, base: str | None, max_length: int | None) -> Self:
+        """Describe a check; `base` and `max_length` are those that it rendered with."""
+        summary = checked.summary
+        measured = {
+            "questions": summary.questions,
+            "answers": summary.answers,
+            "tokens": summary.tokens,
+            "learnt": summary.learnt,
+        }
+        return cls(
+            ok=not checked.ledger.has_errors,
+            files=_files(summary.files),
+            rows=summary.rows,
+            unreadable=summary.unreadable,
+            distinct=summary.distinct,
+            sets=summary.sets,
+            compared=summary.compared,
+            base=base,
+            max_length=max_length,
+            lengths={name: _lengths(found) for name, found in measured.items() if found},
+            turns=summary.turns,
+            labels=summary.labels,
+            length_bias=summary.length_bias,
+            findings=[FindingDocument.of(found, checked.ledger) for found in checked.findings],
+        )
+
+
+def _files(files: Iterable[FileCount]) -> list[FileDocument]:
+    return [FileDocument(**{**asdict(file), "path": str(file.path)}) for file in files]
+
+
+def _lengths(found: Lengths) -> LengthsDocument:
+    quantiles = {f"{share:g}": value for share, value in zip(QUANTILES, found.quantiles, strict=True)}
+    return LengthsDocument(
+        unit=found.unit,
+        total=found.total,
+        quantiles=quantiles,
+        edges=list(found.edges),
+        counts=list(found.counts),
+    )

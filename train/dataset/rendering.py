@@ -1,0 +1,83 @@
+"""Rows on the real template: how many tokens, how many are learnt, what `max_length` cuts off.
+
+Owns the findings that need a base's tokenizer. It renders with `train.data.render`, the one that training
+uses, so what is found here is what training would do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry.errors import UsageError
+from train.data import IGNORED, Tokenizer, render
+from train.dataset.records import Kind, Message, Row, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """One row in tokens; of a preference, the longer of its two conversations."""
+
+    tokens: int
+    learnt: int
+    findings: tuple[tuple[str, str], ...]
+
+
+class Rendering:
+    """Renders samples with one tokenizer, up to `max_length` tokens."""
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
+        if not tokenizer.chat_template:
+            raise UsageError("base model", "has no chat template", "use an instruct model")
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self.special_tokens = tuple(tokenizer.all_special_tokens)
+
+    def render(self, sample: Sample) -> Rendered:
+        """Return the counts and findings of `sample`."""
+        if sample.form.kind is Kind.TEXT:
+            ids = self._tokenizer(sample.text, add_special_tokens=False).input_ids
+            return Rendered(len(ids), len(ids), ())
+        parts = [self._conversation(messages) for messages in _conversations(sample)]
+        longest = max(parts, key=lambda part: part.tokens)
+        return Rendered(longest.tokens, longest.learnt, tuple(f for part in parts for f in part.findings))
+
+    def _conversation(self, messages: tuple[Message, ...]) -> Rendered:
+        try:
+            ids, labels = render(Row(0, messages), self._tokenizer)
+        except ValueError as error:
+            return Rendered(0, 0, (("D-TEMPLATE", str(error)),))
+        learnt = sum(label != IGNORED for label in labels[: self._max_length])
+        return Rendered(len(ids), learnt, tuple(self._cuts(ids, labels, learnt)))
+
+    def _cuts(self, ids: list[int], labels: list[int], learnt: int) -> Iterator[tuple[str, str]]:
+        if len(ids) <= self._max_length:
+            return
+        fact = f"has {len(ids)} tokens, max_length is {self._max_length}"
+        if learnt == 0:
+            first = next(index for index, label in enumerate(labels) if label != IGNORED)
+            yield "D-CUT-OFF", f"{fact}, and its answer begins at token {first + 1}"
+        else:
+            lost = sum(label != IGNORED for label in labels) - learnt
+            yield "D-CUT", f"{fact}: {lost} tokens of the answer are cut off"
+
+
+def load_rendering(base: Path, max_length: int) -> Rendering:
+    """Return the rendering with the tokenizer in the model folder `base`.
+
+    Raises: UsageError: when it holds no tokenizer, or one without a chat template.
+    """
+    from train.trainer import load_tokenizer
+
+    try:
+        tokenizer = load_tokenizer(base)
+    except (OSError, ValueError) as error:
+        raise UsageError(str(base), "holds no tokenizer", "name a model folder", param="base") from error
+    return Rendering(tokenizer, max_length)
+
+
+def _conversations(sample: Sample) -> tuple[tuple[Message, ...], ...]:
+    if sample.rejected:
+        return sample.messages, sample.prompt + sample.rejected
+    return (sample.messages,)
