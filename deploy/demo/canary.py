@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 import yaml
@@ -111,19 +111,27 @@ async def roll_out(client: AsyncOpenAI, product: Product, task: Task, number: in
         order = ("rollout", "start", name, "--policy", policy, "--force")
         await asyncio.to_thread(product.run, *order)
         watch = product.command("rollout", "status", task.name, "--watch")
-        await asyncio.to_thread(subprocess.run, watch, stdin=subprocess.DEVNULL, check=False)
+        # It ends with 1, and says so, when the version was taken back: here that may be what is wanted.
+        quiet = subprocess.DEVNULL
+        await asyncio.to_thread(subprocess.run, watch, stdin=quiet, stderr=quiet, check=False)
         seconds = time.monotonic() - began
     status = await asyncio.to_thread(product.ask, "rollout", "status", task.name)
     return Outcome(
         version=name,
         state=status["state"],
         reason=status["reason"],
-        sentence=status["sentence"],
+        sentence=_verdict(status["decisions"]) or status["sentence"],
         seconds=seconds,
         answers=dict(sorted(asking.answers.items())),
         failures=len(asking.errors),
         first_error=asking.errors[0] if asking.errors else None,
     )
+
+
+def _verdict(decisions: list[dict[str, Any]]) -> str:
+    """Return the sentence of the decision that promoted the version or took it back."""
+    found = [one["sentence"] for one in decisions if one["event"] in {"promote", "guard"}]
+    return str(found[-1]) if found else ""
 
 
 def end_open_rollout(product: Product, adapter: str) -> None:
