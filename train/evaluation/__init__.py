@@ -1,0 +1,8 @@
+"""Evaluation: suites, graders, paired tests, the gate and its reports.
+
+The names below are light: neither numpy nor anything heavier is imported with them.
+"""
+
+from train.evaluation.verdict import GateState, Verdict, gate_verdict
+
+__all__ = ["GateState", "Verdict", "gate_verdict"]

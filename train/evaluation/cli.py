@@ -1,0 +1,334 @@
+"""`wardrobe eval run|gate|report|list|blind|agreement|harness`. Imports nothing heavy at its top."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from registry.cli import output
+from registry.cli.session import KEY_VARIABLE, Session, common_options, pass_session, user_name
+from registry.errors import NotFound, UsageError
+
+if TYPE_CHECKING:
+    from train.evaluation.results import Evaluation, EvaluationDocument
+    from train.evaluation.roster import Roster
+    from train.evaluation.runner import Arm
+
+_PATH = click.Path(path_type=Path)
+_OUT = click.option(
+    "--out", type=_PATH, metavar="DIR", help="New folder for the results (default: evaluations/…)."
+)
+_CONCURRENCY = click.option(
+    "--concurrency", type=click.IntRange(1, 256), default=8, show_default=True, help="Questions in flight."
+)
+_OFFLINE = click.option(
+    "--offline", is_flag=True, help="Answer with transformers here; no evidence about serving."
+)
+_NO_ATTEST = click.option("--no-attest", is_flag=True, help="Store nothing with the version.")
+
+
+@click.group("eval")
+def eval_() -> None:
+    """Evaluate versions, hold them against a goal, and report."""
+
+
+@eval_.command()
+@click.argument("suite")
+@click.option("--model", required=True, metavar="NAME@N|base", help="Who is evaluated.")
+@click.option(
+    "--against", multiple=True, metavar="NAME@M|base", help="Whom to compare with; may be repeated."
+)
+@click.option(
+    "--shots", type=click.IntRange(1), metavar="K", help="Also the base with K examples in its prompt."
+)
+@click.option("--replicate", is_flag=True, help="Also the model a second time: the noise floor.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N items.")
+@_OUT
+@_CONCURRENCY
+@_OFFLINE
+@_NO_ATTEST
+@common_options
+@pass_session
+def run(
+    session: Session,
+    suite: str,
+    model: str,
+    against: tuple[str, ...],
+    shots: int | None,
+    replicate: bool,
+    limit: int | None,
+    out: Path | None,
+    concurrency: int,
+    offline: bool,
+    no_attest: bool,
+) -> None:
+    """Ask MODEL every question of SUITE (a file or a name of `eval list`) and judge the answers.
+
+    Through the server at --url, or a live one of the root. Writes run.json, items.jsonl and report.html,
+    and stores the figures with the version. Exit 1 if a question has no answer.
+    """
+    from train.evaluation.library import find_suite
+    from train.evaluation.results import Evaluation
+    from train.evaluation.runner import Effort, evaluate
+
+    found = find_suite(suite).limited(limit)
+    with closing(_roster(session, offline=offline, need_root=False)) as roster:
+        arms = _arms(roster, model, against, shots, replicate)
+        with output.progress(f"evaluate {found.name}", len(arms) * len(found.items)) as advance:
+            results = evaluate(found, arms, roster.model, Effort(concurrency, advance))
+        evaluation = Evaluation.finished(found, results, roster.via)
+        folder = out or _folder(found.name)
+        document = _keep(evaluation, folder)
+        if not no_attest:
+            _attest(roster, [model, *against], document)
+    _show(session, document, folder)
+
+
+@eval_.command()
+@click.argument("goal", type=_PATH)
+@click.option("--model", required=True, metavar="NAME@N", help="The candidate.")
+@click.option(
+    "--replaces", metavar="NAME@M", help="The version it is to replace (default: the adapter's stable)."
+)
+@_OUT
+@_CONCURRENCY
+@_OFFLINE
+@_NO_ATTEST
+@common_options
+@pass_session
+def gate(
+    session: Session,
+    goal: Path,
+    model: str,
+    replaces: str | None,
+    out: Path | None,
+    concurrency: int,
+    offline: bool,
+    no_attest: bool,
+) -> None:
+    """Hold MODEL against GOAL: a YAML file that is a goal block, or a config that has one.
+
+    Better than the base and than what it replaces, and no guard slice worse than its margin. Exit 0 pass,
+    1 fail or cannot tell; stored with the version as `gate`.
+    """
+    from train.evaluation import trial
+    from train.evaluation.goal import load_goal
+    from train.evaluation.tables import print_gate
+
+    aim = load_goal(goal)
+    suites = trial.suites_of(aim, goal.resolve().parent)
+    with closing(_roster(session, offline=offline, need_root=not no_attest)) as roster:
+        case = trial.Trial(aim, model, replaces or _stable(roster, model))
+        with output.progress(f"gate {model}", trial.questions(case, suites)) as advance:
+            result, evaluations = trial.run_trial(case, suites, roster, advance, concurrency)
+        folder = out or _folder(f"gate-{model.replace('@', '-')}")
+        kept = trial.keep(evaluations, folder)
+        document = trial.describe(case, result, kept, roster.registry, roster.via)
+        for found in evaluations.values():
+            _write_page(found, folder / found.suite.name, document)
+        (folder / "gate.json").write_text(document.model_dump_json(indent=2), encoding="utf-8")
+        if not no_attest and roster.registry is not None:
+            who = user_name()
+            trial.attest_evaluations(roster.registry, model, list(kept.values()), "candidate", who)
+            trial.attest_gate(roster.registry, document, who)
+    output.print_json(document) if session.as_json else print_gate(document)
+    output.print_notice(f"answers and reports: {folder}")
+    if document.verdict != "pass":
+        click.get_current_context().exit(1)
+
+
+@eval_.command()
+@click.argument("folder", type=_PATH)
+@click.option(
+    "--html", type=_PATH, metavar="FILE", help="Also write the page of side-by-side answers to FILE."
+)
+@common_options
+@pass_session
+def report(session: Session, folder: Path, html: Path | None) -> None:
+    """Show the evaluation that `eval run` left in FOLDER."""
+    from train.evaluation.page import page
+    from train.evaluation.results import load
+    from train.evaluation.tables import print_evaluation
+
+    evaluation = load(folder)
+    if html is not None:
+        html.write_text(page(evaluation), encoding="utf-8")
+    document = evaluation.document()
+    output.print_json(document) if session.as_json else print_evaluation(document)
+
+
+@eval_.command("list")
+@common_options
+@pass_session
+def list_(session: Session) -> None:
+    """List the suites that have a name, and which package a guard suite still needs."""
+    from train.evaluation.library import known_suites
+    from train.evaluation.listing import SuiteDocument
+
+    documents = [SuiteDocument.of(known) for known in known_suites()]
+    if session.as_json:
+        output.print_json(documents)
+        return
+    rows = [
+        (one.name, one.source, "-" if one.missing is None else f"pip install {one.missing}", one.description)
+        for one in documents
+    ]
+    output.print_table(("suite", "from", "needs", "what"), rows)
+
+
+@eval_.command()
+@click.argument("folder", type=_PATH)
+@click.option("--arms", nargs=2, metavar="ARM ARM", help="Which two (default: the first two).")
+@click.option(
+    "--out", type=_PATH, required=True, metavar="FILE", help="The file for the raters (JSON Lines)."
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@common_options
+@pass_session
+def blind(session: Session, folder: Path, arms: tuple[str, str] | None, out: Path, seed: int) -> None:
+    """Write two arms' answers of FOLDER without their names, for people to rate A, B, tie or both_bad.
+
+    Who is who is in FILE's .key.json beside it. Give each rater a copy of FILE of their own.
+    """
+    from train.evaluation.blind import write_blind
+    from train.evaluation.listing import BlindDocument
+    from train.evaluation.results import load
+
+    evaluation = load(folder)
+    if arms is None and len(evaluation.arms) < 2:
+        raise UsageError(str(folder), "has one arm only", "evaluate with --against")
+    first, second = arms or (evaluation.arms[0].label, evaluation.arms[1].label)
+    count = write_blind(evaluation, first, second, out, seed=seed)
+    document = BlindDocument(file=str(out), key=str(out.with_suffix(".key.json")), items=count)
+    output.print_json(document) if session.as_json else output.print_line(f"{out}: {count} items")
+
+
+@eval_.command()
+@click.argument("key", type=_PATH)
+@click.argument("rated", type=_PATH, nargs=-1, required=True)
+@common_options
+@pass_session
+def agreement(session: Session, key: Path, rated: tuple[Path, ...]) -> None:
+    """Read the raters' files back (one each): who was preferred, and how far the raters agree."""
+    from train.evaluation.blind import read_ratings
+    from train.evaluation.listing import human_facts
+
+    document = read_ratings(key, rated)
+    output.print_json(document) if session.as_json else output.print_facts(human_facts(document))
+
+
+@eval_.command(context_settings={"ignore_unknown_options": True})
+@click.option("--model", required=True, metavar="NAME@N|base")
+@click.option("--tasks", required=True, metavar="TASK,…", help="lm-eval's own names.")
+@click.option("--chat", is_flag=True, help="Chat completions; without it log-likelihood tasks work too.")
+@click.option("--dry-run", is_flag=True, help="Print the command only.")
+@_CONCURRENCY
+@click.argument("extra", nargs=-1, type=click.UNPROCESSED)
+@common_options
+@pass_session
+def harness(
+    session: Session,
+    model: str,
+    tasks: str,
+    chat: bool,
+    dry_run: bool,
+    concurrency: int,
+    extra: tuple[str, ...],
+) -> None:
+    """Run lm-evaluation-harness against the server; what stands behind `--` goes to it as it is."""
+    import shlex
+
+    from train.evaluation.harness import command
+    from train.evaluation.harness import run as run_harness
+
+    with closing(_roster(session, offline=False, need_root=False)) as roster:
+        name, url = roster.model(model).name, roster.url or ""
+        tokenizer = str(roster.registry.base.path) if roster.registry is not None else name
+    line = command(name, url, tokenizer, tasks, chat=chat, concurrency=concurrency, extra=extra)
+    if dry_run:
+        output.print_line(shlex.join(line))
+        return
+    click.get_current_context().exit(run_harness(line, _key(session)))
+
+
+def _roster(session: Session, *, offline: bool, need_root: bool) -> Roster:
+    from train.evaluation.roster import Roster
+
+    return Roster.find(session.root_path, session.url, _key(session), offline=offline, need_root=need_root)
+
+
+def _key(session: Session) -> str | None:
+    return session.key or os.environ.get(KEY_VARIABLE)
+
+
+def _arms(
+    roster: Roster, model: str, against: tuple[str, ...], shots: int | None, replicate: bool
+) -> list[Arm]:
+    arms = [roster.arm(model), *(roster.arm(other) for other in against)]
+    if shots is not None:
+        arms.append(roster.arm("base", shots=shots))
+    if replicate:
+        arms.append(roster.arm(model, label=f"{model} again"))
+    labels = [arm.label for arm in arms]
+    if len(set(labels)) != len(labels):
+        raise UsageError("--against", f"names {model} or another model twice", "name each model once")
+    return arms
+
+
+def _stable(roster: Roster, model: str) -> str | None:
+    """Return the adapter's `stable`, unless there is none or it is the candidate itself."""
+    from registry.names import STABLE, parse_version
+
+    adapter, number = parse_version(model)
+    if roster.registry is None:
+        return None
+    try:
+        stable = roster.registry.aliases(adapter).get(STABLE)
+    except NotFound:
+        return None
+    return None if stable in {None, number} else f"{adapter}@{stable}"
+
+
+def _folder(name: str) -> Path:
+    return Path("evaluations") / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+
+
+def _keep(evaluation: Evaluation, folder: Path) -> EvaluationDocument:
+    from train.evaluation.results import save
+
+    document = save(evaluation, folder)
+    _write_page(evaluation, folder, None)
+    return document
+
+
+def _write_page(evaluation: Evaluation, folder: Path, gate_document: object) -> None:
+    from train.evaluation.page import page
+    from train.evaluation.trial import GateDocument
+
+    gate_shown = gate_document if isinstance(gate_document, GateDocument) else None
+    (folder / "report.html").write_text(page(evaluation, gate_shown), encoding="utf-8")
+
+
+def _attest(roster: Roster, references: list[str], document: EvaluationDocument) -> None:
+    from train.evaluation.trial import attest_evaluations
+
+    versions = [reference for reference in references if reference != "base"]
+    if roster.registry is None:
+        output.print_notice("no root here: the figures are not stored with the version")
+        return
+    for reference in versions:
+        attest_evaluations(roster.registry, reference, [document], reference, user_name())
+
+
+def _show(session: Session, document: EvaluationDocument, folder: Path) -> None:
+    from train.evaluation.tables import print_evaluation
+
+    output.print_json(document) if session.as_json else print_evaluation(document)
+    output.print_notice(f"answers and report: {folder}")
+    if any(arm.errors for arm in document.arms):
+        click.get_current_context().exit(1)

@@ -1,0 +1,134 @@
+"""Who is evaluated: from `base` and `NAME@N` to models that answer, and back to the version's attestation.
+
+Owns how the server and the root are found: `--url`, else a live replica of the root. Invariant: with a
+root, a version's answers are tied to the digest that the registry knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from registry.errors import NotFound, UsageError
+from registry.names import parse_version
+from registry.store import Registry
+from train.evaluation.grades import Model
+from train.evaluation.offline import OfflineModel
+from train.evaluation.runner import Arm
+from train.evaluation.served import ServedModel
+
+BASE = "base"
+
+
+@dataclass(slots=True)
+class Roster:
+    """The models of one evaluation; `close` ends their connections.
+
+    `registry` is None where only a URL is known: then versions have no digest and nothing is attested.
+    """
+
+    registry: Registry | None
+    url: str | None
+    key: str | None = None
+    offline: bool = False
+    _models: dict[str, Model] = field(default_factory=dict)
+
+    @classmethod
+    def find(cls, root: Path, url: str | None, key: str | None, *, offline: bool, need_root: bool) -> Roster:
+        """Open the root if there is one, and find the server.
+
+        Raises: NotFound: there is no root where one is needed; UsageError: no server is known.
+        """
+        try:
+            registry: Registry | None = Registry.open(root)
+        except NotFound:
+            if need_root or url is None:
+                raise
+            registry = None
+        if offline:
+            return cls(registry, None, key, offline=True)
+        return cls(registry, url or _live_url(registry), key)
+
+    @property
+    def via(self) -> str:
+        """Return how the answers come: `server` or `offline`."""
+        return "offline" if self.offline else "server"
+
+    def arm(self, reference: str, *, shots: int = 0, label: str | None = None) -> Arm:
+        """Return the arm of `base` or `NAME@N`.
+
+        Raises: InvalidName; NotFound: no such version.
+        """
+        digest = self._digest(reference)
+        shown = label or (f"{reference} +{shots} shots" if shots else reference)
+        return Arm(shown, self.model(reference), shots, digest)
+
+    def model(self, reference: str) -> Model:
+        """Return the model of `base`, `NAME@N` or, for a judge, any served name; made once.
+
+        Raises: NotFound; UsageError.
+        """
+        if reference not in self._models:
+            self._models[reference] = self._make(reference)
+        return self._models[reference]
+
+    def close(self) -> None:
+        """Close every connection."""
+        for model in self._models.values():
+            if isinstance(model, ServedModel):
+                model.close()
+
+    def _make(self, reference: str) -> Model:
+        if self.offline:
+            return self._offline(reference)
+        assert self.url is not None
+        name = self._base_name() if reference == BASE else reference
+        return ServedModel(self.url, name, key=self.key, digest=self._digest(reference))
+
+    def _offline(self, reference: str) -> Model:
+        if self.registry is None:
+            raise UsageError("--offline", "needs the root of the base and its versions", "give --root")
+        base = Path(self.registry.base.path)
+        if reference == BASE:
+            return OfflineModel(base, None, self.registry.base.name)
+        version = self.registry.version(*parse_version(reference))
+        self.registry.verify_version(version)
+        return OfflineModel(base, version.path, version.name)
+
+    def _digest(self, reference: str) -> str | None:
+        if reference == BASE or "@" not in reference or self.registry is None:
+            return None
+        return self.registry.version(*parse_version(reference)).digest
+
+    def _base_name(self) -> str:
+        if self.registry is not None:
+            return self.registry.base.name
+        assert self.url is not None
+        return _served_base(self.url, self.key)
+
+
+def judge_of(roster: Roster) -> Callable[[str], Model]:
+    """Return the function that makes a judge of its name."""
+    return roster.model
+
+
+def _live_url(registry: Registry | None) -> str:
+    for beat, live in registry.replicas() if registry is not None else ():
+        if live and beat.state == "ready":
+            return beat.url
+    remedy = "start `wardrobe serve`, give --url, or evaluate with --offline"
+    raise UsageError("server", "none of this root is live", remedy)
+
+
+def _served_base(url: str, key: str | None) -> str:
+    import httpx
+
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+    try:
+        found = httpx.get(
+            f"{url.rstrip('/').removesuffix('/v1')}/v1/models", headers=headers, timeout=10
+        ).json()
+        return str(next(one["id"] for one in found["data"] if not one.get("parent")))
+    except (httpx.HTTPError, ValueError, KeyError, TypeError, StopIteration) as error:
+        raise UsageError(url, f"does not list its base model ({error!r})", "check --url and --key") from error

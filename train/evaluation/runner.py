@@ -1,0 +1,156 @@
+"""One suite, several models: ask everything, judge everything, in the same order.
+
+Owns the order of an evaluation and its concurrency. Invariants: every model is asked the same questions
+with the same sampling; a model's answers are complete before any is judged; an answer that failed is kept
+with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from registry.errors import UsageError
+from train.evaluation.graders import judge_all
+from train.evaluation.grades import Grade, Hearing, Model, Sample
+from train.evaluation.specs import Judge
+from train.evaluation.suites import Message, Suite
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way of answering: a model, and how many examples stand before each question."""
+
+    label: str
+    model: Model
+    shots: int = 0
+    digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ArmResult:
+    """What one arm said, in the suite's order, and how each grader judged it."""
+
+    label: str
+    model: str
+    digest: str | None
+    shots: int
+    samples: tuple[Sample, ...]
+    grades: dict[str, tuple[Grade, ...]]
+
+    @property
+    def errors(self) -> int:
+        """Return how many questions have no answer."""
+        return sum(sample.error is not None for sample in self.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How a run is driven: questions in flight, and who is told of each answer."""
+
+    concurrency: int = 8
+    advance: Callable[[int], None] = lambda _count: None
+
+
+def evaluate(
+    suite: Suite, arms: Sequence[Arm], judge: Callable[[str], Model], effort: Effort | None = None
+) -> list[ArmResult]:
+    """Ask every arm every question and judge the answers; the first arm is the one under test.
+
+    `judge` makes a model of a judge's name. `versus: against` judges the first arm against the second.
+
+    Raises: UsageError: more shots than the suite has; whatever a grader raises.
+    """
+    driven = effort or Effort()
+    asked = [with_shots(suite, arm.shots) for arm in arms]
+    answers = [_ask(suite, arm, questions, driven) for arm, questions in zip(arms, asked, strict=True)]
+    return [
+        ArmResult(
+            arm.label,
+            arm.model.name,
+            arm.digest,
+            arm.shots,
+            tuple(answers[index]),
+            _judge(suite, arm, asked[index], answers, index, judge, driven),
+        )
+        for index, arm in enumerate(arms)
+    ]
+
+
+def with_shots(suite: Suite, count: int) -> list[tuple[Message, ...]]:
+    """Return the questions with the suite's first `count` examples as earlier turns.
+
+    Raises: UsageError: the suite has fewer, or asks for bare completions.
+    """
+    if count == 0:
+        return list(suite.questions)
+    if count > len(suite.shots):
+        raise UsageError(f"suite {suite.name}", f"has {len(suite.shots)} shots, not {count}", "add `shots`")
+    turns: list[Message] = []
+    for item, question in zip(suite.shots[:count], suite.shot_questions[:count], strict=True):
+        if not item.answers:
+            raise UsageError(f"suite {suite.name}", f"shot {item.id} has no `expected`", "add it")
+        turns += [*(one for one in question if one.role != "system")]
+        turns.append(Message(role="assistant", content=item.answers[0]))
+    return [_after_system(question, turns, suite) for question in suite.questions]
+
+
+def _after_system(question: tuple[Message, ...], turns: list[Message], suite: Suite) -> tuple[Message, ...]:
+    if suite.api == "completions":
+        text = "".join(f"{one.content}{'' if one.role == 'user' else chr(10) * 2}" for one in turns)
+        return (Message(role="user", content=text + question[-1].content),)
+    head = 1 if question[0].role == "system" else 0
+    return (*question[:head], *turns, *question[head:])
+
+
+def _ask(suite: Suite, arm: Arm, questions: Sequence[Sequence[Message]], effort: Effort) -> list[Sample]:
+    def ask(index: int) -> Sample:
+        sample = arm.model.answer(questions[index], suite)
+        effort.advance(1)
+        return sample
+
+    return _spread(ask, range(len(questions)), effort.concurrency)
+
+
+def _judge(
+    suite: Suite,
+    arm: Arm,
+    questions: Sequence[Sequence[Message]],
+    answers: Sequence[Sequence[Sample]],
+    index: int,
+    judge: Callable[[str], Model],
+    effort: Effort,
+) -> dict[str, tuple[Grade, ...]]:
+    other = (0 if index else 1) if len(answers) > 1 else None
+    hearing = Hearing(
+        suite,
+        suite.items,
+        questions,
+        answers[index],
+        arm.model,
+        None if other is None else answers[other],
+        judge,
+        lambda call, indices: _spread(call, indices, effort.concurrency),
+    )
+    # A comparison is made once, for the arm under test; the others' figure would be its mirror image.
+    wanted = [spec for spec in suite.graders if not (_compares(spec) and index > 0)]
+    return {spec.label: tuple(judge_all(spec, hearing)) for spec in wanted}
+
+
+def _compares(spec: object) -> bool:
+    return isinstance(spec, Judge) and spec.versus == "against"
+
+
+def _spread(call: Callable[[int], _Result], indices: Sequence[int], concurrency: int) -> list[_Result]:
+    with ThreadPoolExecutor(max_workers=max(1, concurrency)) as pool:
+        futures = [pool.submit(call, index) for index in indices]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise

@@ -1,0 +1,120 @@
+"""Typed files for people: an unknown key is an error that names the nearest known one.
+
+Owns the base class of every setting here and how a mistake in a YAML, JSON or JSONL file is reported.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from registry.errors import UsageError
+
+
+class Strict(BaseModel):
+    """A setting: frozen, and nothing in it that is not known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def parse(subject: str, value: object, model: type[_Model]) -> _Model:
+    """Check `value` against `model`.
+
+    Raises: UsageError: naming `subject` and the key, with the nearest known key for an unknown one.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise _usage_error(subject, error, model) from error
+
+
+def read_yaml(path: Path) -> object:
+    """Return what the YAML (or JSON) file at `path` holds.
+
+    Raises: UsageError: it cannot be read or parsed.
+    """
+    try:
+        return yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise UsageError(str(path), f"cannot be parsed: {error}", "correct the file") from error
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file.
+
+    Raises: UsageError.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(str(path), f"cannot be read ({reason})", "name a file that is there") from error
+
+
+def _usage_error(subject: str, error: ValidationError, model: type[BaseModel]) -> UsageError:
+    first = error.errors()[0]
+    places = [str(part) for part in first["loc"]]
+    key = ".".join(places)
+    if first["type"] == "extra_forbidden":
+        return UsageError(subject, f"{key} is not a setting", _suggestion(places, model), param=key)
+    fact = f"{key}: {first['msg']}" if key else str(first["msg"])
+    return UsageError(subject, fact.rstrip("."), "see train/evaluation/README.md", param=key or None)
+
+
+def _suggestion(places: Sequence[str], model: type[BaseModel]) -> str:
+    known = sorted(_beside(places, model) or set(_keys(model)))
+    near = difflib.get_close_matches(places[-1], known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else f"known settings: {', '.join(known)}"
+
+
+def _beside(places: Sequence[str], model: type[BaseModel]) -> set[str]:
+    """Return the keys known at the place of the unknown one; empty where the path is not followed.
+
+    The path through a list or a union of tagged kinds holds indices and tags, which name the kind.
+    """
+    here: list[type[BaseModel]] = [model]
+    for place in places[:-1]:
+        inner = [kind for one in here for name, kind in _inner(one) if name == place or _tag(kind) == place]
+        here = inner or [kind for kind in here if _tag(kind) == place] or here
+        tagged = [kind for kind in here if _tag(kind) == place]
+        here = tagged or here
+    return {name for kind in here for name in _names(kind)}
+
+
+def _names(model: type[BaseModel]) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield field.alias or name
+
+
+def _keys(model: type[BaseModel]) -> Iterator[str]:
+    yield from _names(model)
+    for _, kind in _inner(model):
+        yield from _keys(kind)
+
+
+def _inner(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    for name, field in model.model_fields.items():
+        for kind in _models(field.annotation):
+            yield name, kind
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        return
+    for argument in get_args(annotation):
+        yield from _models(argument)
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    field = model.model_fields.get("type")
+    values = get_args(field.annotation) if field is not None else ()
+    return str(values[0]) if values else None

@@ -1,0 +1,307 @@
+"""Suites: what is asked, what is expected, and who judges. YAML with JSON Lines of items.
+
+Owns the file formats and their checks; asks no model. Invariants: an unknown key names file, line and the
+nearest known key; ids are unique; every item has what its graders need; a suite's `sha256` covers
+everything that decides its figures.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from registry.canonical import canonical_json, parse_json, sha256_hex
+from registry.errors import UsageError
+from train.evaluation.specs import Agreement, Python, Spec
+from train.evaluation.strict import Strict, parse, read_text, read_yaml
+
+OWN = Path(__file__).parent / "suites"
+_VARIABLE = re.compile(r"\{\{\s*item\.([A-Za-z0-9_]+)\s*\}\}")
+_NEEDS_EXPECTED = frozenset(
+    {"exact", "includes", "accuracy", "macro_f1", "rouge_l", "bleu", "chrf", "perplexity", "refusal"}
+)
+
+
+class Message(Strict):
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Item(Strict):
+    """One question: `prompt` or `messages`; `expected` is one right answer or several.
+
+    `tags` are its slices (`kind: refusal`), items of one `pair` must agree, `graders` limits who judges it,
+    `data` is for templates, Python graders and programs.
+    """
+
+    id: str = ""
+    prompt: str | None = None
+    messages: tuple[Message, ...] = ()
+    expected: str | tuple[str, ...] | None = None
+    tags: dict[str, str] = Field(default_factory=dict)
+    pair: str | None = None
+    graders: tuple[str, ...] | None = None
+    data: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Self:
+        if (self.prompt is not None) and self.messages:
+            raise ValueError("has both `prompt` and `messages`: give one")
+        return self
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Return the expected answers."""
+        if self.expected is None:
+            return ()
+        return (self.expected,) if isinstance(self.expected, str) else self.expected
+
+
+class Sampling(Strict):
+    """How the model answers; greedy by default. `seed` is sent where the temperature is not 0."""
+
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=256, ge=1, le=32_768)
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+
+class SuiteFile(Strict):
+    """A suite as it is written."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    description: str = ""
+    items: str | tuple[Item, ...]
+    shots: str | tuple[Item, ...] = ()
+    template: str | None = None
+    system: str | None = None
+    api: Literal["chat", "completions"] = "chat"
+    sampling: Sampling = Sampling()
+    graders: tuple[Spec, ...] = Field(min_length=1)
+    slices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A suite that is ready: every item has an id and, in `questions`, its messages or text.
+
+    `slices` are the tags that are reported apart; `sha256` identifies items, prompts, graders, sampling.
+    """
+
+    name: str
+    description: str
+    items: tuple[Item, ...]
+    shots: tuple[Item, ...]
+    questions: tuple[tuple[Message, ...], ...]
+    shot_questions: tuple[tuple[Message, ...], ...]
+    api: Literal["chat", "completions"]
+    sampling: Sampling
+    graders: tuple[Spec, ...]
+    slices: tuple[str, ...]
+    sha256: str
+
+    def grader(self, name: str) -> Spec:
+        """Return a grader by the name of its figure.
+
+        Raises: UsageError: lists the names that there are.
+        """
+        for spec in self.graders:
+            if spec.label == name:
+                return spec
+        known = ", ".join(spec.label for spec in self.graders)
+        raise UsageError(f"suite {self.name}", f"has no grader {name}", f"its graders: {known}")
+
+    def limited(self, count: int | None) -> Suite:
+        """Return the suite with its first `count` items only, under a digest of its own."""
+        if count is None or count >= len(self.items):
+            return self
+        return replace(
+            self,
+            items=self.items[:count],
+            questions=self.questions[:count],
+            sha256=sha256_hex(f"{self.sha256} first {count}".encode()),
+        )
+
+
+def load_suite(path: Path) -> Suite:
+    """Read and check the suite at `path`; its item files count from its folder.
+
+    Raises: UsageError: naming file, line and key.
+    """
+    written = parse(str(path), read_yaml(path), SuiteFile)
+    folder = path.resolve().parent
+    written = written.model_copy(update={"graders": _with_sources(written.graders, folder)})
+    items = _items(written.items, folder, str(path))
+    shots = _items(written.shots, folder, str(path))
+    return build_suite(str(path), written, items, shots)
+
+
+def build_suite(subject: str, written: SuiteFile, items: Iterable[Item], shots: Iterable[Item] = ()) -> Suite:
+    """Make a suite of items that were made elsewhere (a guard suite); `subject` is for errors.
+
+    Raises: UsageError.
+    """
+    numbered = tuple(_with_id(item, index) for index, item in enumerate(items, start=1))
+    examples = tuple(_with_id(item, index) for index, item in enumerate(shots, start=1))
+    _check(subject, written, numbered)
+    questions = tuple(_question(subject, written, item) for item in numbered)
+    return Suite(
+        name=written.name,
+        description=written.description,
+        items=numbered,
+        shots=examples,
+        questions=questions,
+        shot_questions=tuple(_question(subject, written, item) for item in examples),
+        api=written.api,
+        sampling=written.sampling,
+        graders=written.graders,
+        slices=written.slices,
+        sha256=_digest(written, numbered, examples, questions),
+    )
+
+
+def read_items(path: Path) -> list[Item]:
+    """Read a JSON Lines file of items; empty lines are passed over.
+
+    Raises: UsageError: naming the line.
+    """
+    found = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if line.strip():
+            subject = f"{path} line {number}"
+            try:
+                value = parse_json(line.encode())
+            except ValueError as error:
+                raise UsageError(subject, f"is no JSON ({error})", "correct the line") from error
+            found.append(parse(subject, value, Item))
+    return found
+
+
+def _items(given: str | tuple[Item, ...], folder: Path, subject: str) -> list[Item]:
+    items = read_items(folder / given) if isinstance(given, str) else list(given)
+    if not items and isinstance(given, str):
+        raise UsageError(subject, f"its file {given} holds no items", "add items")
+    return items
+
+
+def _with_sources(graders: Iterable[Spec], folder: Path) -> tuple[Spec, ...]:
+    return tuple(_with_source(spec, folder) if isinstance(spec, Python) else spec for spec in graders)
+
+
+def _with_source(spec: Python, folder: Path) -> Python:
+    if (spec.source is None) == (spec.file is None):
+        raise UsageError(f"grader {spec.label}", "needs `source` or `file`, one of them", "give the code")
+    if spec.file is None:
+        return spec
+    return spec.model_copy(update={"source": read_text(folder / spec.file), "file": None})
+
+
+def _with_id(item: Item, number: int) -> Item:
+    return item if item.id else item.model_copy(update={"id": str(number)})
+
+
+def _check(subject: str, written: SuiteFile, items: tuple[Item, ...]) -> None:
+    if not items:
+        raise UsageError(subject, "holds no items", "add items")
+    _refuse_twice(subject, "id", [item.id for item in items])
+    names = [spec.label for spec in written.graders]
+    _refuse_twice(subject, "grader", names)
+    for item in items:
+        for name in item.graders or ():
+            if name not in names:
+                fact = f"names no grader of the suite: {name}"
+                raise UsageError(f"{subject} item {item.id}", fact, f"its graders: {', '.join(names)}")
+        _check_expected(subject, written, item)
+    if any(isinstance(spec, Agreement) for spec in written.graders):
+        _check_pairs(subject, items)
+
+
+def _check_expected(subject: str, written: SuiteFile, item: Item) -> None:
+    for spec in written.graders:
+        if spec.type in _NEEDS_EXPECTED and judges(spec, item) and not item.answers:
+            fact = f"has no `expected`, which grader {spec.label} needs"
+            raise UsageError(f"{subject} item {item.id}", fact, "add it, or limit the item's `graders`")
+        labels = getattr(spec, "labels", ())
+        if spec.type in {"accuracy", "macro_f1"} and judges(spec, item) and item.answers[0] not in labels:
+            fact = f"expects {item.answers[0]!r}, which is none of the labels of {spec.label}"
+            raise UsageError(f"{subject} item {item.id}", fact, f"labels: {', '.join(labels)}")
+
+
+def _check_pairs(subject: str, items: tuple[Item, ...]) -> None:
+    sizes: dict[str, int] = {}
+    for item in items:
+        if item.pair is not None:
+            sizes[item.pair] = sizes.get(item.pair, 0) + 1
+    alone = sorted(pair for pair, size in sizes.items() if size < 2)
+    if alone or not sizes:
+        fact = f"pair {alone[0]} has one item only" if alone else "has an agreement grader and no pairs"
+        raise UsageError(subject, fact, "give at least two items the same `pair`")
+
+
+def judges(spec: Spec, item: Item) -> bool:
+    """Tell whether a grader judges an item."""
+    return item.graders is None or spec.label in item.graders
+
+
+def _refuse_twice(subject: str, what: str, names: list[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise UsageError(subject, f"gives the {what} {name!r} twice", f"make every {what} unique")
+        seen.add(name)
+
+
+def _question(subject: str, written: SuiteFile, item: Item) -> tuple[Message, ...]:
+    if item.messages:
+        messages = item.messages
+    elif written.template is not None:
+        values = {"prompt": item.prompt or "", **item.data}
+        messages = (Message(role="user", content=_fill(subject, written.template, item, values)),)
+    elif item.prompt is not None:
+        messages = (Message(role="user", content=item.prompt),)
+    else:
+        raise UsageError(f"{subject} item {item.id}", "asks nothing", "give it `prompt` or `messages`")
+    if messages[-1].role != "user":
+        raise UsageError(
+            f"{subject} item {item.id}", "does not end with a user's message", "drop what follows"
+        )
+    if written.system is not None and messages[0].role != "system":
+        return (Message(role="system", content=written.system), *messages)
+    return messages
+
+
+def _fill(subject: str, template: str, item: Item, values: Mapping[str, object]) -> str:
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            fact = f"has no data.{match[1]}, which the template needs"
+            raise UsageError(f"{subject} item {item.id}", fact, "add it")
+        return str(values[match[1]])
+
+    return _VARIABLE.sub(value, template)
+
+
+def _digest(
+    written: SuiteFile,
+    items: tuple[Item, ...],
+    shots: tuple[Item, ...],
+    questions: tuple[tuple[Message, ...], ...],
+) -> str:
+    body: dict[str, Any] = {
+        "api": written.api,
+        "sampling": written.sampling.model_dump(mode="json"),
+        "graders": [spec.model_dump(mode="json", by_alias=True) for spec in written.graders],
+        "shots": [item.model_dump(mode="json") for item in shots],
+        "items": [
+            {**item.model_dump(mode="json"), "question": [message.model_dump() for message in question]}
+            for item, question in zip(items, questions, strict=True)
+        ],
+    }
+    return sha256_hex(canonical_json(body))
