@@ -7,7 +7,7 @@ export VLLM_NO_USAGE_STATS ?= 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast check format bench bench-registry bench-router bench-serve bench-rollouts bench-cpu-lora drills constraints clean
+.PHONY: help setup demo serve test test-fast check format bench bench-registry bench-router bench-serve bench-rollouts bench-cpu-lora bench-data drills constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ bench-rollouts: setup ## simulated rollouts: false rollbacks, requests to detect
 
 bench-serve: setup ## real vLLM with and without the router, swap latency
 	@$(BIN)/python -m loadtests.bench.serving
+
+bench-data: setup ## a data set of a million rows, checked: memory, seconds, what is found (about 5 minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m loadtests.bench.dataset
 
 bench-cpu-lora: setup ## LoRA on the CPU: vLLM's own against ours, and ours against its base (10 minutes)
 	@$(BIN)/python -m loadtests.bench.cpu_lora

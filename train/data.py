@@ -107,6 +107,20 @@ def render(row: Row, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     return ids, labels
 
 
+def message_ends(row: Row, tokenizer: Tokenizer, ids: Sequence[int]) -> list[int]:
+    """Return for every message how many of `ids` the conversation up to its end has; for display.
+
+    Where a template changes earlier text, it is how many tokens stay the same.
+    """
+    chat = [{"role": message.role, "content": message.content} for message in row.messages]
+    ends = []
+    for index in range(len(chat)):
+        prefix = _ids(tokenizer, _text(tokenizer, chat[: index + 1], prompt=False))
+        pairs = zip(prefix, ids, strict=False)
+        ends.append(next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(prefix), len(ids))))
+    return ends
+
+
 def _build(path: Path, row: Row, tokenizer: Tokenizer, max_length: int) -> Example:
     try:
         ids, labels = render(row, tokenizer)

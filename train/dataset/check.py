@@ -1,6 +1,6 @@
 """The whole check of one or more files, from bytes to findings and counts.
 
-Owns the order: one pass over the rows, then what rows are to each other. Memory: 54 bytes a row and 8
+Owns the order: one pass over the rows, then what rows are to each other. Memory: 64 bytes a row and 8
 bytes a finding, beside one batch and the tokenizer; disk: 420 bytes a row in a temporary folder.
 """
 

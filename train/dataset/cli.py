@@ -1,10 +1,12 @@
-"""`wardrobe data check|split|report|mask`.
+"""`wardrobe data check|split|report|mask|trace`.
 
-Owns what a person sees of a data set's check. Imports nothing heavy at its top.
+Owns the options of these commands and the order of what they do; `display` owns what a person sees.
+Imports nothing heavy at its top.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,18 +15,20 @@ import click
 
 from registry.cli import output
 from registry.cli.session import Session, common_options, pass_session
+from registry.errors import Conflict, UsageError
 
 if TYPE_CHECKING:
-    from train.dataset.documents import DataReport, FindingDocument
+    from train.dataset.documents import DataReport, SplitDocument
     from train.dataset.rendering import Rendering
+    from train.dataset.split import SplitSettings
 
 _FILE = click.Path(path_type=Path)
 _LAYOUT = "layout.json"
-_SHOWN_ROWS = 8
-_SHOWN_EXAMPLES = 3
-_COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 _base_option = click.option(
-    "--base", type=_FILE, metavar="DIR", help="Model folder for the token checks (default: the root's base)."
+    "--base",
+    type=_FILE,
+    metavar="DIR",
+    help="Model folder whose tokenizer is used (default: the root's base).",
 )
 _length_option = click.option(
     "--max-length",
@@ -54,12 +58,143 @@ def check(session: Session, files: tuple[Path, ...], base: Path | None, max_leng
     text rows, as JSON Lines, a JSON array, or .txt. Every finding has an id, its rows and a remedy; the
     exit code is 1 when one is an error. With a base the rows are rendered as training would.
     """
+    from train.dataset.display import print_report
+
     document = _check(session, files, base, max_length)
     if session.as_json:
         output.print_json(document)
     else:
-        _print_report(document)
+        print_report(document)
     return 0 if document.ok else 1
+
+
+@data.command()
+@click.argument("files", nargs=-1, required=True, type=_FILE, metavar="FILE...")
+@click.option(
+    "--out", type=_FILE, metavar="DIR", default=Path(), help="Folder for the two files (default: here)."
+)
+@_base_option
+@_length_option
+@common_options
+@pass_session
+def report(session: Session, files: tuple[Path, ...], out: Path, base: Path | None, max_length: int) -> None:
+    """Check FILEs and write NAME.report.html and NAME.report.json, named after the first.
+
+    The page needs no network and no JavaScript: counts, lengths, labels, and every finding with its rows.
+    """
+    from registry import files as store
+    from train.dataset.page import page
+
+    document = _check(session, files, base, max_length)
+    written = {".html": page(document), ".json": document.model_dump_json(indent=2) + "\n"}
+    store.make_directory(out)
+    for suffix, text in written.items():
+        path = out / f"{files[0].stem}.report{suffix}"
+        store.replace(path, text.encode("utf-8", "backslashreplace"))
+        output.print_line(str(path))
+
+
+@data.command()
+@click.argument("file", type=_FILE)
+@click.option(
+    "--parts",
+    default="train=0.8,validation=0.1,test=0.1",
+    show_default=True,
+    metavar="NAME=SHARE,…",
+    help="The parts and their shares.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="Of the choice."
+)
+@click.option("--group", metavar="KEY", help="Rows with the same value of KEY stay in one part.")
+@click.option(
+    "--stratify", metavar="KEY", help="Spread the values of KEY evenly; `answer` for the last answer."
+)
+@click.option("--canonical", is_flag=True, help="Rewrite the rows in the canonical form.")
+@click.option("--out", type=_FILE, metavar="DIR", help="Leave the parts in the new folder DIR.")
+@common_options
+@pass_session
+def split(
+    session: Session,
+    file: Path,
+    parts: str,
+    seed: int,
+    group: str | None,
+    stratify: str | None,
+    canonical: bool,
+    out: Path | None,
+) -> None:
+    """Split FILE into parts that share no content, and store them in the root by their hash.
+
+    Rows that are equal, nearly equal or ask the same are never parted. Beside each part lie the row
+    numbers of FILE. Without a root give --out. The same file, seed and options give the same bytes.
+    """
+    from train.dataset.display import print_split
+    from train.dataset.split import SplitSettings
+
+    settings = SplitSettings(_shares(parts), seed, group, stratify, canonical)
+    document = _split(session, file, settings, out)
+    if session.as_json:
+        output.print_json(document)
+    else:
+        print_split(document)
+
+
+@data.command()
+@click.argument("file", type=_FILE)
+@click.option(
+    "--row", "rows", type=click.IntRange(min=1), multiple=True, metavar="N", help="May be repeated."
+)
+@_base_option
+@_length_option
+@common_options
+@pass_session
+def mask(session: Session, file: Path, rows: tuple[int, ...], base: Path | None, max_length: int) -> None:
+    """Show for every token of a row of FILE whether it is trained on, and why.
+
+    Shows the first three rows unless --row is given: in colours on a terminal, else as JSON.
+    """
+    from train.dataset.display import print_masked
+    from train.dataset.documents import MaskedDocument
+    from train.dataset.mask import mask_file
+    from train.dataset.rendering import load_tokenizer_of
+
+    folder = base or _base_of_root(session)
+    if folder is None:
+        raise UsageError("data mask", "needs a tokenizer", "give --base or --root", param="base")
+    masked = list(mask_file(file, frozenset(rows), load_tokenizer_of(folder), max_length))
+    if session.as_json or not sys.stdout.isatty():
+        output.print_json([MaskedDocument.of(one) for one in masked])
+        return
+    for one in masked:
+        print_masked(one)
+
+
+@data.command()
+@click.argument("name", metavar="NAME@N")
+@click.option("--row", type=click.IntRange(min=1), metavar="N", help="A row of the file that was trained on.")
+@common_options
+@pass_session
+def trace(session: Session, name: str, row: int | None) -> None:
+    """Show the data sets that a version was trained on and, with --row, the row of the source.
+
+    Follows the hash in the version's lineage to the root's data sets.
+    """
+    from registry.store import Registry
+    from train.dataset.trace import trace_version
+
+    found = trace_version(Registry.open(session.require_local("data trace")), name, row)
+    if session.as_json:
+        output.print_json(found)
+        return
+    for one in found:
+        stored = (
+            f"{one.dataset[:12]} {one.part}, of {one.source}"
+            if one.dataset
+            else "in no data set of this root"
+        )
+        line = f", row {row} is its row {one.source_row}" if one.source_row else ""
+        output.print_line(f"{one.use}: sha256 {one.sha256[:12]}: {stored}{line}")
 
 
 def _check(session: Session, files: Sequence[Path], base: Path | None, max_length: int) -> DataReport:
@@ -69,15 +204,66 @@ def _check(session: Session, files: Sequence[Path], base: Path | None, max_lengt
 
     folder = base or _base_of_root(session)
     rendering = _rendering(folder, max_length)
-    total = sum(path.stat().st_size for path in files if path.is_file())
-    with LateProgress("checking", total) as progress:
+    with LateProgress("checking", _size(files)) as progress:
         checked = check_files(files, rendering, progress.advance)
     return DataReport.of(checked, folder.name if folder else None, max_length if folder else None)
 
 
-def _base_of_root(session: Session) -> Path | None:
+def _split(session: Session, file: Path, settings: SplitSettings, out: Path | None) -> SplitDocument:
+    from registry.datasets import publish_dataset
+    from train.dataset.documents import SplitDocument
+    from train.dataset.progress import LateProgress
+    from train.dataset.split import new_folder, split_file
+
+    root = _root(session)
+    if root is None and out is None:
+        raise UsageError("data split", "has nowhere to write", "give --out or --root", param="out")
+    if out is not None and out.exists():
+        raise Conflict(str(out), "exists", "name a new folder", param="out")
+    with new_folder(out) as folder:
+        with LateProgress("splitting", _size([file])) as progress:
+            found = split_file(file, settings, folder, progress.advance)
+        stored = publish_dataset(root, found.files, found.facts) if root is not None else None
+    return SplitDocument(
+        rows=found.rows,
+        clusters=found.clusters,
+        digest=stored[0].digest if stored else None,
+        created=stored[1] if stored else True,
+        dataset=str(stored[0].path) if stored else None,
+        out=str(out) if out else None,
+    )
+
+
+def _shares(text: str) -> dict[str, float]:
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, share = part.strip().partition("=")
+        try:
+            shares[name] = float(share)
+        except ValueError:
+            shares[name] = 0.0
+        if not name.isidentifier() or not 0 < shares[name] <= 1:
+            remedy = "write NAME=SHARE with 0 < SHARE <= 1, parted by commas"
+            raise UsageError("--parts", f"{part.strip()!r} is no part", remedy, param="parts")
+    return shares
+
+
+def _size(files: Sequence[Path]) -> int:
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+def _root(session: Session) -> Path | None:
     root = session.require_local("data")
     if session.root is None and not (root / _LAYOUT).exists():
+        return None
+    from registry.store import Registry
+
+    return Registry.open(root).root
+
+
+def _base_of_root(session: Session) -> Path | None:
+    root = _root(session)
+    if root is None:
         return None
     from registry.store import Registry
 
@@ -93,26 +279,3 @@ def _rendering(folder: Path | None, max_length: int) -> Rendering | None:
     from train.dataset.rendering import load_rendering
 
     return load_rendering(folder, max_length)
-
-
-def _print_report(document: DataReport) -> None:
-    for file in document.files:
-        forms = ", ".join(f"{count} {form}" for form, count in file.forms.items()) or "no readable row"
-        output.print_line(f"{file.path}: {output.amount(file.size_bytes)}, {forms}")
-    facts = f"{document.rows} rows, {document.distinct} distinct, {document.sets} without near duplicates"
-    output.print_line(f"{facts}, {document.unreadable} unreadable")
-    for found in document.findings:
-        _print_finding(found)
-    errors = sum(found.severity == "error" for found in document.findings)
-    output.print_line(f"\n{len(document.findings)} kinds of findings, {errors} of them errors".lstrip("\n"))
-
-
-def _print_finding(found: FindingDocument) -> None:
-    mark = click.style(found.severity, fg=_COLOURS[found.severity], bold=True)
-    click.echo(f"\n{mark} {found.id}  {found.title}: {found.count} ×; {found.remedy}")
-    for name, rows in found.rows.items():
-        where = f"{output.shown(name)}: " if len(found.rows) > 1 else ""
-        listed = ", ".join(map(str, rows[:_SHOWN_ROWS])) + (", …" if len(rows) > _SHOWN_ROWS else "")
-        output.print_line(f"    {where}{'row' if len(rows) == 1 else 'rows'} {listed}")
-    for example in found.examples[:_SHOWN_EXAMPLES]:
-        output.print_line(f"    row {example.row} {example.fact}")

@@ -6,6 +6,7 @@ Owns the union of rows. Invariant: the result does not depend on the order in wh
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +33,12 @@ class Clusters:
         for first, others in equal_rows(keys[rows]):
             self.join_pairs(np.full(others.size, rows[first]), rows[others])
 
-    def copy(self) -> Clusters:
-        """Return an independent copy."""
-        other = Clusters(0)
-        other._parent = self._parent.copy()
-        return other
+    @classmethod
+    def of(cls, labels: Indices) -> Self:
+        """Return the partition with these labels; each set must be named by its lowest row."""
+        clusters = cls(0)
+        clusters._parent = labels.copy()
+        return clusters
 
     def labels(self) -> Indices:
         """Return for every row the lowest row of its set."""

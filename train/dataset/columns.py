@@ -1,4 +1,4 @@
-"""What is kept of every row while a file streams by: 54 bytes of numbers, no text.
+"""What is kept of every row while a file streams by: 64 bytes of numbers, no text.
 
 Owns the columns and the hashes that fill them. Hashes have 64 bits: among a million rows two different
 texts look equal with a probability of 3 in 100 million.

@@ -11,6 +11,7 @@ from registry.documents import Document
 from train.dataset.check import Checked, FileCount
 from train.dataset.findings import Finding, Ledger, unpack
 from train.dataset.lengths import QUANTILES, Lengths
+from train.dataset.mask import MaskedRow
 
 
 class ExampleDocument(Document):
@@ -133,3 +134,42 @@ def _lengths(found: Lengths) -> LengthsDocument:
         edges=list(found.edges),
         counts=list(found.counts),
     )
+
+
+class SplitDocument(Document):
+    """A split: rows by part; `digest` and `dataset` are null where it was not stored in a root."""
+
+    rows: dict[str, int]
+    clusters: int
+    digest: str | None
+    created: bool
+    dataset: str | None
+    out: str | None
+
+
+class TokenDocument(Document):
+    """One token, whether it is trained on, and why."""
+
+    id: int
+    text: str
+    trained: bool
+    why: str
+
+
+class MaskedDocument(Document):
+    """The tokens of one conversation of a row."""
+
+    row: int
+    part: str
+    trained: int
+    tokens: list[TokenDocument]
+
+    @classmethod
+    def of(cls, masked: MaskedRow) -> Self:
+        """Describe a masked row."""
+        tokens = [
+            TokenDocument(id=token.id, text=token.text, trained=token.why.learnt, why=token.why.value)
+            for token in masked.tokens
+        ]
+        trained = sum(token.trained for token in tokens)
+        return cls(row=masked.row, part=masked.part, trained=trained, tokens=tokens)

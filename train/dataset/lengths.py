@@ -35,9 +35,8 @@ def measure(values: NDArray[np.uint32], unit: str) -> Lengths | None:
     """Return the distribution of `values`, or None where there are none above 0."""
     if not values.size or not values.max():
         return None
-    top = float(values.max())
-    edges = np.unique(np.round(np.geomspace(1, top + 1, _BINS + 1)))
-    edges = np.array([0.0, top + 1]) if edges.size < 2 else edges
+    low, top = float(max(values.min(), 1)), float(values.max())
+    edges = np.unique(np.round(np.geomspace(low, top + 1, _BINS + 1)))
     counts, _ = np.histogram(np.maximum(values, 1), bins=edges)
     quantiles = np.quantile(values, QUANTILES)
     return Lengths(

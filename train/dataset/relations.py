@@ -49,7 +49,7 @@ def relate(columns: Columns, sketches: Sketches) -> Related:
         clusters.join_pairs(left[new], right[new])
         labels = clusters.labels()
     asked = np.flatnonzero(columns["question"])
-    bound = clusters.copy()
+    bound = Clusters.of(labels)
     bound.join_equal(columns["question"], asked)
     return Related(labels, bound.labels(), first, int(comparable.sum()))
 

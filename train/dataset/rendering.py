@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from registry.errors import UsageError
 from train.data import IGNORED, Tokenizer, render
@@ -68,13 +69,20 @@ def load_rendering(base: Path, max_length: int) -> Rendering:
 
     Raises: UsageError: when it holds no tokenizer, or one without a chat template.
     """
+    return Rendering(load_tokenizer_of(base), max_length)
+
+
+def load_tokenizer_of(base: Path) -> Any:
+    """Return the tokenizer in the model folder `base`.
+
+    Raises: UsageError: when it holds none.
+    """
     from train.trainer import load_tokenizer
 
     try:
-        tokenizer = load_tokenizer(base)
+        return load_tokenizer(base)
     except (OSError, ValueError) as error:
         raise UsageError(str(base), "holds no tokenizer", "name a model folder", param="base") from error
-    return Rendering(tokenizer, max_length)
 
 
 def _conversations(sample: Sample) -> tuple[tuple[Message, ...], ...]:

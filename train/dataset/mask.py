@@ -1,0 +1,128 @@
+"""Per token of a row: is it trained on, and why.
+
+Owns the words for it. The labels come from `train.data.render`, the one that training uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from registry.errors import UsageError
+from train.data import IGNORED, message_ends, render
+from train.dataset.forms import read_sample
+from train.dataset.records import Kind, Malformed, Message, Row, Sample
+from train.dataset.sources import Line, read_lines
+from train.rows import row_error
+
+DEFAULT_ROWS = 3
+
+
+class Why(Enum):
+    """Why a token is, or is not, trained on."""
+
+    ANSWER = "answer"
+    END = "end of the answer's turn"
+    TEXT = "text"
+    QUESTION = "before an answer: the model is given it"
+    HEADER = "before an answer: the server writes it"
+    UNUSED = "answer of weight 0"
+    AFTER = "after the end of the turn: the server has stopped"
+    CUT = "cut off by max_length"
+
+    @property
+    def learnt(self) -> bool:
+        """Return True when tokens of this kind have a loss."""
+        return self in {Why.ANSWER, Why.END, Why.TEXT}
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedToken:
+    """One token; `text` is what it decodes to alone."""
+
+    id: int
+    text: str
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedRow:
+    """One conversation of a row; `part` tells apart a preference's two (chosen, rejected)."""
+
+    row: int
+    part: str
+    tokens: tuple[MaskedToken, ...]
+
+
+def mask_file(path: Path, rows: frozenset[int], tokenizer: Any, max_length: int) -> Iterator[MaskedRow]:
+    """Yield the rows with the numbers `rows` (none: the first three) of the file at `path`.
+
+    Raises: UsageError: a row that cannot be read, rendered, has no trained token, or is not there.
+    """
+    missing = set(rows)
+    for count, line in enumerate(read_lines(path)):
+        if (rows and not missing) or (not rows and count == DEFAULT_ROWS):
+            return
+        if not rows or line.number in rows:
+            missing.discard(line.number)
+            yield from _mask_line(path, line, tokenizer, max_length)
+    if missing:
+        raise UsageError(
+            f"{path} row {min(missing)}", "is not in the file, or blank", "name a row of the file"
+        )
+
+
+def _mask_line(path: Path, line: Line, tokenizer: Any, max_length: int) -> Iterator[MaskedRow]:
+    try:
+        sample = read_sample(line.parse())
+        for part, tokens in _masked(line.number, sample, tokenizer, max_length):
+            if not any(token.why.learnt for token in tokens):
+                raise row_error(path, line.number, "has no trained token", "raise max_length or shorten it")
+            yield MaskedRow(line.number, part, tuple(tokens))
+    except (Malformed, ValueError) as error:
+        raise row_error(path, line.number, str(error), "see `wardrobe data check`") from error
+
+
+def _masked(
+    number: int, sample: Sample, tokenizer: Any, max_length: int
+) -> Iterator[tuple[str, list[MaskedToken]]]:
+    if sample.form.kind is Kind.TEXT:
+        ids = tokenizer(sample.text, add_special_tokens=False).input_ids
+        yield "text", [MaskedToken(one, tokenizer.decode([one]), Why.TEXT) for one in ids]
+        return
+    yield (
+        ("chosen" if sample.rejected else "conversation"),
+        _explain(Row(number, sample.messages), tokenizer, max_length),
+    )
+    if sample.rejected:
+        row = Row(number, sample.prompt + sample.rejected)
+        yield "rejected", _explain(row, tokenizer, max_length)
+
+
+def _explain(row: Row, tokenizer: Any, max_length: int) -> list[MaskedToken]:
+    ids, labels = render(row, tokenizer)
+    ends = message_ends(row, tokenizer, ids)
+    reasons: list[Why] = []
+    for message, start, end in zip(row.messages, [0, *ends], ends, strict=False):
+        reasons += _reasons(message, labels[start:end], ids[start:end], tokenizer.eos_token_id)
+    reasons += [Why.AFTER] * (len(ids) - len(reasons))
+    return [
+        MaskedToken(one, tokenizer.decode([one]), why if index < max_length else Why.CUT)
+        for index, (one, why) in enumerate(zip(ids, reasons, strict=True))
+    ]
+
+
+def _reasons(message: Message, labels: list[int], ids: list[int], end: int | None) -> Iterator[Why]:
+    if not message.learn:
+        yield from [Why.UNUSED if message.role == "assistant" else Why.QUESTION] * len(ids)
+        return
+    begun = False
+    for one, label in zip(ids, labels, strict=True):
+        if label == IGNORED:
+            yield Why.AFTER if begun else Why.HEADER
+        else:
+            begun = True
+            yield Why.END if one == end else Why.ANSWER
