@@ -3,7 +3,8 @@
     python -m loadtests.drills.rollouts [--scenes aa,good,broken,feedback,format,abort,kill]
 
 Each scene has an adapter of its own. It passes when the rollout ends as it must and no user's request
-failed that was not killed on purpose. The report goes to `bench-results/drill-rollouts.json`.
+failed that was not killed on purpose. The report goes to `bench-results/drill-rollouts.json`, where scenes
+that were not played this time keep their last one.
 """
 
 from __future__ import annotations
@@ -258,7 +259,8 @@ def main() -> int:
             print((folder / "serve.log").read_text()[-3000:] if not _passed(reports) else "", end="")
     target = Path("bench-results/drill-rollouts.json")
     target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(reports, indent=2) + "\n")
+    known = json.loads(target.read_text()) if target.exists() else {}
+    target.write_text(json.dumps({**known, **reports}, indent=2) + "\n")
     return 0 if _passed(reports) else 1
 
 
