@@ -138,12 +138,13 @@ def _answer_positions(
     tokenizer: Tokenizer, chat: list[dict[str, str]], index: int, whole: str, ids: list[int]
 ) -> Iterable[int]:
     before = _text(tokenizer, chat[:index], prompt=True)
-    after = _text(tokenizer, chat[: index + 1], prompt=False)
+    after = _text(tokenizer, chat[: index + 1], prompt=False) if index + 1 < len(chat) else whole
     if not (whole.startswith(after) and after.startswith(before)):
         raise ValueError(f"the chat template changes earlier text when messages[{index}] is added")
     start = _prefix_length(tokenizer, before, ids, index)
-    end = _prefix_length(tokenizer, after, ids, index)
-    stops = [position for position in range(start, end) if ids[position] == tokenizer.eos_token_id]
+    end = _prefix_length(tokenizer, after, ids, index) if after != whole else len(ids)
+    end_of_turn = tokenizer.eos_token_id  # a property that transformers looks up anew each time
+    stops = [position for position in range(start, end) if ids[position] == end_of_turn]
     if not stops:
         raise ValueError(f"the chat template does not end messages[{index}] with the end-of-turn token")
     return range(start, stops[0] + 1)
