@@ -20,7 +20,6 @@ from train.evaluation.grades import Grade, Hearing, Sample
 from train.evaluation.rouge import rouge_l
 from train.evaluation.suites import Message, Suite, load_suite
 
-
 Rows = list[tuple[dict[str, Any], str]]
 
 

@@ -209,16 +209,16 @@ def blind(session: Session, folder: Path, arms: tuple[str, str] | None, out: Pat
 
 
 @eval_.command()
-@click.argument("key", type=_PATH)
+@click.argument("names", type=_PATH, metavar="KEY.JSON")
 @click.argument("rated", type=_PATH, nargs=-1, required=True)
 @common_options
 @pass_session
-def agreement(session: Session, key: Path, rated: tuple[Path, ...]) -> None:
+def agreement(session: Session, names: Path, rated: tuple[Path, ...]) -> None:
     """Read the raters' files back (one each): who was preferred, and how far the raters agree."""
     from train.evaluation.blind import read_ratings
     from train.evaluation.listing import human_facts
 
-    document = read_ratings(key, rated)
+    document = read_ratings(names, rated)
     output.print_json(document) if session.as_json else output.print_facts(human_facts(document))
 
 

@@ -167,7 +167,7 @@ def _verdict(draft: _Draft, alpha: float, alpha_fail: float) -> tuple[Verdict, s
         return _noise_verdict(found)
     shown = f"gain {found.gain:+.4f} ({found.low:+.4f} to {found.high:+.4f}), asked for > {found.margin:+.4f}"
     if found.p_above <= alpha:
-        if draft.kind == "gain" and found.gain <= draft.floor:
+        if draft.kind == "gain" and found.margin >= 0 and found.gain <= draft.floor:
             return (
                 Verdict.CANNOT_TELL,
                 f"{shown}; two runs of one model differ by as much ({draft.floor:.4f})",

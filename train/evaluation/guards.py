@@ -154,12 +154,17 @@ def _gsm() -> Suite:
         raise _not_installed("reasoning-gym", f" ({error})") from error
     made = reasoning_gym.create_dataset("gsm_symbolic", size=_GSM_ITEMS, seed=_GSM_SEED)
     items = [
-        Item(id=str(number), prompt=row["question"], expected=str(row["answer"]))
+        Item(id=str(number), prompt=row["question"], expected=_written(str(row["answer"])))
         for number, row in enumerate(made, start=1)
     ]
     graders: tuple[Spec, ...] = (Exact(type="exact", extract=r"-?\d[\d,]*(?:\.\d+)?", punctuation=True),)
     template = "{{item.prompt}}\n\nEnd with the answer as a number alone."
     return _suite("gsm-symbolic", items, graders, 256, (), template)
+
+
+def _written(number: str) -> tuple[str, ...]:
+    """Return a number as people write it: also with commas between thousands."""
+    return (number, f"{int(number):,}") if number.lstrip("-").isdigit() else (number,)
 
 
 def _mt_bench() -> Suite:
