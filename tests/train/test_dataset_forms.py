@@ -56,6 +56,15 @@ OTHERS: list[tuple[dict[str, object], Form]] = [
     ),
     (
         {
+            "prompt": "Q",
+            "chosen": [QUESTION, ANSWER],
+            "rejected": [QUESTION, {"role": "assistant", "content": "B"}],
+            "score_chosen": 8.5,
+        },
+        Form.PREFERENCE,
+    ),
+    (
+        {
             "input": {"messages": [QUESTION], "tools": []},
             "preferred_output": [ANSWER],
             "non_preferred_output": [{"role": "assistant", "content": "B"}],

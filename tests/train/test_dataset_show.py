@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -136,12 +138,29 @@ def test_the_bar_comes_only_after_two_seconds_and_loses_no_byte(monkeypatch: pyt
 
     monkeypatch.setattr("train.dataset.progress.time.monotonic", lambda: now[0])
     monkeypatch.setattr("train.dataset.progress.output.progress", lambda *_, **__: Bar())
-    with LateProgress("checking", 10) as progress:
-        progress.advance(3)
+    with LateProgress() as progress:
+        progress.phase("checking", 500_000, in_bytes=True)
+        progress.advance(300_000)
         assert shown == []
         now[0] = 2.5
         progress.advance(4)
-    assert shown == [7, "end"]
+        progress.advance(5)
+        assert shown == [300_004]
+        progress.phase("comparing", 2)
+        progress.advance(1)
+    assert shown == [300_004, "end", 0, 1, "end"]
+
+
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    heavy = ("torch", "transformers", "rensa", "ftfy", "rich", "scipy")
+    code = (
+        "import sys\nfrom registry.cli.main import run\nrun(['data', 'check', '--help'])\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_readme_lists_every_finding_with_its_severity() -> None:

@@ -7,7 +7,7 @@ bytes a finding, beside one batch and the tokenizer; disk: 420 bytes a row in a 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from train.dataset import labels, lengths, pairs, relations
 from train.dataset.columns import FORMS, Columns
 from train.dataset.findings import Finding, Ledger, pack
 from train.dataset.lengths import Lengths
+from train.dataset.records import Progress, Unwatched
 from train.dataset.relations import Related
 from train.dataset.rendering import Rendering
 from train.dataset.scan import Scan, Scanner, open_sketches
+from train.dataset.sources import size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +72,20 @@ class Checked:
 
 
 def check_files(
-    paths: Sequence[Path], rendering: Rendering | None = None, advance: Callable[[int], None] | None = None
+    paths: Sequence[Path], rendering: Rendering | None = None, progress: Progress | None = None
 ) -> Checked:
-    """Check `paths`, which are the parts of one data set; `advance` is told the bytes that were read.
+    """Check `paths`, which are the parts of one data set.
 
     Raises: UsageError: when a file cannot be read, or holds no row at all.
     """
     ledger = Ledger([str(path) for path in paths])
+    progress = progress or Unwatched()
+    progress.phase("checking", size_of(paths), in_bytes=True)
     with open_sketches(paths) as sketches:
-        scan = Scanner(ledger, rendering).scan(paths, sketches, advance or (lambda _: None))
+        scan = Scanner(ledger, rendering).scan(paths, sketches, progress.advance)
         if not len(scan.columns) and not scan.unreadable:
             raise UsageError(str(paths[0]), "holds no rows", "write one JSON object per line")
-        related = relations.relate(scan.columns, scan.sketches)
+        related = relations.relate(scan.columns, scan.sketches, progress)
     _find_all(scan, related, ledger)
     return Checked(ledger, _summarise(paths, scan, related))
 

@@ -204,8 +204,8 @@ def _check(session: Session, files: Sequence[Path], base: Path | None, max_lengt
 
     folder = base or _base_of_root(session)
     rendering = _rendering(folder, max_length)
-    with LateProgress("checking", _size(files)) as progress:
-        checked = check_files(files, rendering, progress.advance)
+    with LateProgress() as progress:
+        checked = check_files(files, rendering, progress)
     return DataReport.of(checked, folder.name if folder else None, max_length if folder else None)
 
 
@@ -221,8 +221,8 @@ def _split(session: Session, file: Path, settings: SplitSettings, out: Path | No
     if out is not None and out.exists():
         raise Conflict(str(out), "exists", "name a new folder", param="out")
     with new_folder(out) as folder:
-        with LateProgress("splitting", _size([file])) as progress:
-            found = split_file(file, settings, folder, progress.advance)
+        with LateProgress() as progress:
+            found = split_file(file, settings, folder, progress)
         stored = publish_dataset(root, found.files, found.facts) if root is not None else None
     return SplitDocument(
         rows=found.rows,
@@ -246,10 +246,6 @@ def _shares(text: str) -> dict[str, float]:
             remedy = "write NAME=SHARE with 0 < SHARE <= 1, parted by commas"
             raise UsageError("--parts", f"{part.strip()!r} is no part", remedy, param="parts")
     return shares
-
-
-def _size(files: Sequence[Path]) -> int:
-    return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def _root(session: Session) -> Path | None:

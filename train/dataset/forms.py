@@ -138,11 +138,18 @@ def _kto(row: Mapping[str, Any], extra: tuple[str, ...], tools: tuple[str, ...])
 
 def _preference(row: Mapping[str, Any], extra: tuple[str, ...], tools: tuple[str, ...]) -> Sample:
     chosen, rejected = _answer(row["chosen"], "chosen"), _answer(row["rejected"], "rejected")
-    if "prompt" in row:
+    if "prompt" in row and not _repeats_prompt(row["prompt"], chosen, rejected):
         prompt = _question(row)
     else:
         prompt, chosen, rejected = _split_shared(chosen, rejected)
     return Sample(Form.PREFERENCE, _learnable(prompt + chosen), rejected, extra=extra, tools=tools)
+
+
+def _repeats_prompt(prompt: object, chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> bool:
+    # UltraFeedback names the question and has it in both conversations too.
+    return isinstance(prompt, str) and all(
+        len(one) > 1 and one[-2].content == prompt for one in (chosen, rejected)
+    )
 
 
 def _split_shared(

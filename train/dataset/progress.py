@@ -10,16 +10,16 @@ from typing import Self
 from registry.cli import output
 
 PATIENCE_SECONDS = 2.0
-_LOOK_EVERY_BYTES = 1 << 18
+_SHOWN_EVERY_BYTES = 1 << 18
 
 
 class LateProgress:
-    """Shows how much of `total` bytes was read; a context manager whose `advance` takes bytes."""
+    """Shows how far a check is, phase by phase; a context manager."""
 
-    def __init__(self, label: str, total: int) -> None:
-        self._label, self._total = label, total
+    def __init__(self) -> None:
         self._started = time.monotonic()
         self._stack = ExitStack()
+        self._label, self._total, self._in_bytes = "", 0, False
         self._step: output.Step | None = None
         self._held = 0
 
@@ -31,14 +31,22 @@ class LateProgress:
     ) -> None:
         self._stack.close()
 
-    def advance(self, size_bytes: int) -> None:
-        """Take note of bytes that were read."""
-        self._held += size_bytes
-        late = time.monotonic() - self._started > PATIENCE_SECONDS
-        if not late or (self._step is not None and self._held < _LOOK_EVERY_BYTES):
-            return
+    def phase(self, label: str, total: int, *, in_bytes: bool = False) -> None:
+        """Begin a phase of `total` steps or bytes, which ends the one before."""
+        self._stack.close()
+        self._label, self._total, self._in_bytes = label, total, in_bytes
+        self._step, self._held = None, 0
+        self.advance(0)
+
+    def advance(self, amount: int) -> None:
+        """Take note of steps or bytes that are done."""
+        self._held += amount
         if self._step is None:
-            bar = output.progress(self._label, self._total, unit_bytes=True)
+            if time.monotonic() - self._started <= PATIENCE_SECONDS:
+                return
+            bar = output.progress(self._label, self._total, unit_bytes=self._in_bytes)
             self._step = self._stack.enter_context(bar)
+        elif self._in_bytes and self._held < _SHOWN_EVERY_BYTES:
+            return
         self._step(self._held)
         self._held = 0

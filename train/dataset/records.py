@@ -8,8 +8,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+class Progress(Protocol):
+    """Whoever watches a check or a split."""
+
+    def phase(self, label: str, total: int, *, in_bytes: bool = False) -> None:
+        """Take note: a phase of `total` steps or bytes begins."""
+
+    def advance(self, amount: int) -> None:
+        """Take note of steps or bytes that are done."""
+
+
+class Unwatched:
+    """A progress that nobody sees."""
+
+    def phase(self, label: str, total: int, *, in_bytes: bool = False) -> None:
+        """Do nothing."""
+
+    def advance(self, amount: int) -> None:
+        """Do nothing."""
 
 
 class Kind(Enum):

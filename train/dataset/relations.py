@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from train.dataset.clusters import Clusters, equal_rows
 from train.dataset.columns import Columns
 from train.dataset.findings import Ledger, unpack
-from train.dataset.records import Kind
+from train.dataset.records import Kind, Progress
 from train.dataset.scan import Scan
-from train.dataset.sketches import SIMILAR, Sketches
+from train.dataset.sketches import BANDS, SIMILAR, Sketches
 
 Indices = NDArray[np.int64]
 
@@ -34,7 +34,7 @@ class Related:
     compared: int
 
 
-def relate(columns: Columns, sketches: Sketches) -> Related:
+def relate(columns: Columns, sketches: Sketches, progress: Progress) -> Related:
     """Return the sets of rows of one scan."""
     whole = columns["whole"]
     _, first_of, inverse = np.unique(whole, return_index=True, return_inverse=True)
@@ -44,10 +44,13 @@ def relate(columns: Columns, sketches: Sketches) -> Related:
     comparable = sketches.comparable() if len(columns) else np.zeros(0, dtype=bool)
     rows = np.flatnonzero(comparable & (first == np.arange(first.size)))
     labels = clusters.labels()
-    for left, right in sketches.similar_pairs(rows):
-        new = labels[left] != labels[right]
-        clusters.join_pairs(left[new], right[new])
-        labels = clusters.labels()
+    progress.phase("comparing", BANDS)
+    for band in range(BANDS):
+        for left, right in sketches.similar_pairs(band, rows):
+            new = labels[left] != labels[right]
+            clusters.join_pairs(left[new], right[new])
+            labels = clusters.labels()
+        progress.advance(1)
     asked = np.flatnonzero(columns["question"])
     bound = Clusters.of(labels)
     bound.join_equal(columns["question"], asked)
@@ -119,7 +122,8 @@ def find_mixtures(scan: Scan, ledger: Ledger) -> None:
 
 def _first_of_file(labels: Indices, files: NDArray[np.uint64]) -> Indices:
     """Return for every row the earliest row of the same file with the same label."""
-    keys = np.stack([labels.astype(np.uint64), files])
-    _, first, inverse = np.unique(keys, axis=1, return_index=True, return_inverse=True)
-    found: Indices = first[inverse.reshape(-1)]
+    _, first, inverse = np.unique(
+        labels + files.astype(np.int64) * labels.size, return_index=True, return_inverse=True
+    )
+    found: Indices = first[inverse]
     return found

@@ -70,17 +70,16 @@ class Sketches:
         self._flush()
         return np.concatenate(self._comparable) if self._comparable else np.zeros(0, dtype=bool)
 
-    def similar_pairs(self, rows: Indices) -> Iterator[tuple[Indices, Indices]]:
-        """Yield arrays of pairs (earlier, later) among `rows` that are near duplicates.
+    def similar_pairs(self, band: int, rows: Indices) -> Iterator[tuple[Indices, Indices]]:
+        """Yield arrays of pairs (earlier, later) among `rows` that `band` (0 … 20) shows to be alike.
 
         A row may come more than once, with different partners.
         """
         self._flush()
-        for band in self._bands:
-            band.seek(0)
-            hashes = np.fromfile(band, dtype=np.uint64)[rows]
-            order = np.argsort(hashes, kind="stable")
-            yield from self._verified(rows[order], hashes[order])
+        self._bands[band].seek(0)
+        hashes = np.fromfile(self._bands[band], dtype=np.uint64)[rows]
+        order = np.argsort(hashes, kind="stable")
+        yield from self._verified(rows[order], hashes[order])
 
     def _verified(self, rows: Indices, hashes: Hashes) -> Iterator[tuple[Indices, Indices]]:
         # In a run of equal hashes all are compared with the first; those unlike it, with the next, ….

@@ -11,7 +11,7 @@ import codecs
 import contextlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -82,6 +82,11 @@ def sample_lines(path: Path, count: int) -> Iterator[Line]:
             file.readline()
             if data := file.readline().strip():
                 yield Line(0, data, len(data))
+
+
+def size_of(paths: Iterable[Path]) -> int:
+    """Return the bytes of all files of `paths`; what is no file counts nothing."""
+    return sum(path.stat().st_size for path in paths if path.is_file())
 
 
 def has_bom(path: Path) -> bool:

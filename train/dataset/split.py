@@ -11,7 +11,7 @@ import itertools
 import json
 import tempfile
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +24,11 @@ from registry.errors import UsageError
 from train.dataset.clusters import Clusters
 from train.dataset.columns import FORMS, Columns, text_hash
 from train.dataset.forms import canonical, read_sample
-from train.dataset.records import Malformed
+from train.dataset.records import Malformed, Progress, Unwatched
 from train.dataset.relations import relate
 from train.dataset.scan import answer_text, open_sketches, sketched_text
 from train.dataset.sketches import SIMILAR
-from train.dataset.sources import Line, read_lines
+from train.dataset.sources import Line, read_lines, size_of
 from train.rows import hash_file, row_error
 
 if TYPE_CHECKING:
@@ -63,14 +63,12 @@ class Split:
     facts: dict[str, JsonValue]
 
 
-def split_file(
-    path: Path, settings: SplitSettings, folder: Path, advance: Callable[[int], None] | None = None
-) -> Split:
+def split_file(path: Path, settings: SplitSettings, folder: Path, progress: Progress | None = None) -> Split:
     """Write the parts of the file at `path` into `folder`, each with the source's row numbers beside it.
 
     Raises: UsageError: a row that cannot be read or lacks a key, or too few clusters for a part.
     """
-    columns, clusters, strata = _read(path, settings, advance or (lambda _: None))
+    columns, clusters, strata = _read(path, settings, progress or Unwatched())
     parts = assign(clusters, strata, list(settings.shares.values()), settings.seed)
     counts = np.bincount(parts, minlength=len(settings.shares)).tolist()
     rows = dict(zip(settings.shares, counts, strict=True))
@@ -128,8 +126,9 @@ def _totals(strata: NDArray[np.uint64], sizes: Labels) -> tuple[list[int], list[
 
 
 def _read(
-    path: Path, settings: SplitSettings, advance: Callable[[int], None]
+    path: Path, settings: SplitSettings, progress: Progress
 ) -> tuple[Columns, Labels, NDArray[np.uint64]]:
+    progress.phase("splitting", size_of([path]), in_bytes=True)
     columns, groups, strata = Columns(), array("Q"), array("Q")
     with open_sketches([path]) as sketches:
         for line in read_lines(path):
@@ -142,10 +141,10 @@ def _read(
                 strata.append(text_hash(answer_text(sample)))
             elif settings.stratify:
                 strata.append(_value_hash(path, line, row, settings.stratify))
-            advance(line.size)
+            progress.advance(line.size)
         if not len(columns):
             raise UsageError(str(path), "holds no rows", "write one JSON object per line")
-        bound = Clusters.of(relate(columns, sketches).bound)
+        bound = Clusters.of(relate(columns, sketches, progress).bound)
     bound.join_equal(np.frombuffer(groups, dtype=np.uint64))
     flat = np.frombuffer(strata, dtype=np.uint64) if strata else np.zeros(len(columns), dtype=np.uint64)
     return columns, bound.labels(), flat
