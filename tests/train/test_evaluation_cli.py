@@ -198,6 +198,8 @@ def test_mistakes_are_named_before_anything_is_asked(
     assert "did you mean refusals?" in capsys.readouterr().err
     assert call(registry, url, "run", suite, "--model", "support@9") == 1
     assert "support@9" in capsys.readouterr().err
+    assert call(registry, url, "run", suite, "--model", "support") == 2
+    assert "write NAME@N" in capsys.readouterr().err
     assert call(registry, url, "run", suite, "--model", "base", "--against", "base") == 2
     assert wardrobe(["--root", str(registry.root), "eval", "run", suite, "--model", "base"]) == 2
     assert "start `wardrobe serve`, give --url" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import pytest
 
 from registry.errors import NotFound
 from train.evaluation.guards import (
+    _LETTER,
     GUARDS,
     GuardSuite,
     bbh_items,
@@ -20,6 +21,7 @@ from train.evaluation.guards import (
 from train.evaluation.programs import assemble
 from train.evaluation.sandbox import run_program
 from train.evaluation.specs import Limits
+from train.evaluation.texts import find_label
 
 SIZES = {"mmlu-dev": 281, "bbh": 81, "humaneval": 164, "gsm-symbolic": 200, "mt-bench": 80}
 
@@ -33,6 +35,14 @@ def test_mmlu_is_read_out_of_the_worked_prompts() -> None:
     (item,) = mmlu_items({"sums": text})
     assert (item.id, item.expected, item.tags) == ("sums-1", "B", {"subject": "sums"})
     assert item.prompt == "1+1 is\n(A) 1 (B) 2 (C) 3 (D) 4"
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [("B", "B"), ("(C)", "C"), ("A) True", "A"), ("The answer is (D) 2.", "D"), ("A body has two.", None)],
+)
+def test_mmlu_letters_are_told_from_words(answer: str, letter: str | None) -> None:
+    assert find_label(answer, ("A", "B", "C", "D"), _LETTER, casefold=False) == letter
 
 
 def test_bbh_is_read_out_of_the_tasks_examples() -> None:

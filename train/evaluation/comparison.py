@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from train.evaluation.binary import binary_limits, binary_p_value
 from train.evaluation.figures import figure_of, is_binary, is_mean, parts
 from train.evaluation.grades import Grade
 from train.evaluation.paired import (
     Floats,
-    binary_limits,
-    binary_p_value,
     bootstrap,
     score_p_value,
     swap_p_value,

@@ -170,7 +170,7 @@ def _agreement(spec: specs.Agreement, hearing: Hearing) -> list[Grade]:
         if all(hearing.samples[index].error is None for index in members):
             answers = {_answer(spec, hearing.samples[index].text) for index in members}
             grades[members[0]] = _binary(
-                len(answers) == 1 and None not in answers, " | ".join(map(str, answers))
+                len(answers) == 1 and None not in answers, " | ".join(sorted(str(one) for one in answers))
             )
     return grades
 

