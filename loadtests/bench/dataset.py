@@ -89,7 +89,7 @@ def measure_rendered(folder: Path, rows: int, base: Path) -> tuple[Figure, str]:
     """Return the peak memory of a check that also renders every row, and its speed."""
     path = folder / "rendered.jsonl"
     generate(path, rows)
-    result = run_check(path, "--base", str(base))
+    result = run_check(path, "--base", str(base.resolve()))
     figure = at_most(f"peak memory on the template, {rows:,} rows", one(result.megabytes), MEGABYTES, "MB")
     return figure, f"on the template of {base.name}: {rows / result.seconds:,.0f} rows/s, start included"
 

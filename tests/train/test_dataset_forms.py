@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from registry.errors import UsageError
-from train.dataset import Form, canonical, read_sample
+from train.dataset import Form, Sample, canonical, read_sample
+from train.dataset.findings import CATALOGUE
 from train.dataset.records import Malformed
 from train.dataset.sources import read_lines
 from train.rows import read_rows
@@ -174,3 +179,45 @@ def test_a_line_separator_inside_a_text_does_not_split_the_row(tmp_path: Path) -
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "a\u2028b", "completion": "c"}\n')
     assert read_rows(path)[0].messages[0].content == "a\u2028b"
+
+
+KEYS = (
+    "messages", "conversations", "instruction", "input", "output", "prompt", "completion", "context", "label",
+    "chosen", "rejected", "text", "system", "history", "role", "content", "from", "value", "weight", "tools",
+    "preferred_output", "non_preferred_output", "type",
+)  # fmt: skip
+TEXTS = st.sampled_from(["", " ", "user", "assistant", "human", "gpt", "x", "\ud83d", "text"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 2) | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
+    max_leaves=12,
+)
+
+
+def outcome(read: Callable[[], Sample]) -> Sample | str:
+    """Return what was read, or the id of the finding."""
+    try:
+        return read()
+    except Malformed as error:
+        return error.rule
+
+
+@given(VALUES)
+@settings(max_examples=2000, deadline=None)
+def test_any_json_is_a_row_or_a_finding_of_the_catalogue(value: object) -> None:
+    found = outcome(lambda: read_sample(value))
+    if isinstance(found, str):
+        assert found in CATALOGUE
+    else:
+        assert read_sample(json.loads(json.dumps(canonical(found)))).texts == found.texts
+
+
+@given(st.binary(max_size=80))
+@settings(max_examples=500, deadline=None)
+def test_any_bytes_are_a_row_or_a_finding_of_the_catalogue(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("rows.jsonl", "rows.txt"):
+            path = Path(folder) / name
+            path.write_bytes(data)
+            found = [outcome(lambda line=line: read_sample(line.parse())) for line in read_lines(path)]  # type: ignore[misc]
+            assert all(isinstance(one, Sample) or one in CATALOGUE for one in found)

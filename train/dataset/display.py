@@ -38,7 +38,7 @@ def print_report(document: DataReport) -> None:
     facts = f"{document.rows} rows, {document.distinct} distinct, {document.sets} without near duplicates"
     output.print_line(f"{facts}, {document.unreadable} unreadable")
     for found in document.findings:
-        _print_finding(found)
+        _print_finding(found, several=len(document.files) > 1)
     errors = sum(found.severity == "error" for found in document.findings)
     click.echo(f"\n{len(document.findings)} kinds of findings, {errors} of them errors")
 
@@ -72,13 +72,13 @@ def _coloured(token: MaskedToken) -> str:
     return click.style("⏎\n".join(lines), **_STYLES[token.why.name])  # type: ignore[arg-type]
 
 
-def _print_finding(found: FindingDocument) -> None:
+def _print_finding(found: FindingDocument, *, several: bool) -> None:
     mark = click.style(found.severity, fg=_COLOURS[found.severity], bold=True)
     click.echo(f"\n{mark} {found.id}  {found.title}: {found.count} ×; {found.remedy}")
     for name, rows in found.rows.items():
-        where = f"{output.shown(name)}: " if len(found.rows) > 1 else ""
+        where = f"{output.shown(name)}: " if several else ""
         listed = ", ".join(map(str, rows[:_SHOWN_ROWS])) + (", …" if len(rows) > _SHOWN_ROWS else "")
         output.print_line(f"    {where}{'row' if len(rows) == 1 else 'rows'} {listed}")
     for example in found.examples[:_SHOWN_EXAMPLES]:
-        where = f"{example.file} " if len(found.rows) > 1 else ""
+        where = f"{example.file} " if several else ""
         output.print_line(f"    {where}row {example.row} {example.fact}")

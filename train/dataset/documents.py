@@ -42,7 +42,7 @@ class FindingDocument(Document):
             rows[ledger.files[file]].append(row)
         examples = (
             ExampleDocument(file=ledger.files[unpack(place)[0]], row=unpack(place)[1], fact=fact)
-            for place, fact in found.examples
+            for place, fact in sorted(found.examples)
         )
         rule = found.rule
         return cls(

@@ -55,7 +55,7 @@ def page(document: DataReport) -> str:
     sections = (
         _head(document, name),
         _files(document),
-        _findings(document.findings),
+        _findings(document.findings, several=len(document.files) > 1),
         _section("Lengths", (_lengths(key, found) for key, found in document.lengths.items())),
         _section("Labels", _labels(document.labels)),
         _section("Personal data and secrets", _personal(document.findings)),
@@ -118,34 +118,36 @@ def _files(document: DataReport) -> str:
     return _section("Files", [_table(("file", "size#", "rows#", "forms"), rows)])
 
 
-def _findings(findings: Sequence[FindingDocument]) -> str:
-    return _section("Findings", (_finding(found) for found in findings)) if findings else ""
+def _findings(findings: Sequence[FindingDocument], *, several: bool) -> str:
+    return _section("Findings", (_finding(found, several=several) for found in findings))
 
 
-def _finding(found: FindingDocument) -> str:
+def _finding(found: FindingDocument, *, several: bool) -> str:
     examples = "".join(
-        f"<li>{_safe(_place(found, example.file))}row {example.row} {_safe(example.fact)}</li>"
+        f"<li>{_place(example.file, several)}row {example.row} {_safe(example.fact)}</li>"
         for example in found.examples
     )
+    remedy = _safe(found.remedy.replace("`", ""))
     opened = " open" if found.severity == "error" else ""
     return (
         f'<details{opened}><summary><span class="mark {found.severity}">{found.severity}</span> '
         f'<code>{found.id}</code> {_safe(found.title)} <span class="dim">{found.count:,} ×</span></summary>'
-        f"<div><ul>{examples}</ul>{_all_rows(found)}<p>Remedy: {_safe(found.remedy)}.</p></div></details>"
+        f"<div><ul>{examples}</ul>{_all_rows(found, several=several)}"
+        f"<p>Remedy: {remedy}.</p></div></details>"
     )
 
 
-def _all_rows(found: FindingDocument) -> str:
+def _all_rows(found: FindingDocument, *, several: bool) -> str:
     if found.count <= len(found.examples):
         return ""
     return "".join(
-        f'<p class="rows">{_safe(_place(found, file))}rows {_rows(numbers)}</p>'
+        f'<p class="rows">{_place(file, several)}rows {_rows(numbers)}</p>'
         for file, numbers in found.rows.items()
     )
 
 
-def _place(found: FindingDocument, file: str) -> str:
-    return f"{file}: " if len(found.rows) > 1 else ""
+def _place(file: str, several: bool) -> str:
+    return _safe(f"{file} ") if several else ""
 
 
 def _rows(numbers: Sequence[int]) -> str:

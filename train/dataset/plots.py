@@ -7,12 +7,13 @@ follows light and dark.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 
 _WIDTH, _HEIGHT = 640, 180
 _LEFT, _BOTTOM, _TOP = 56, 34, 12
 _ROW = 22
+_ROOM = 45
 _NAME_WIDTH = 210
 _NAME_CHARACTERS = 30
 
@@ -24,7 +25,7 @@ def histogram(edges: Sequence[float], counts: Sequence[int], unit: str, title: s
 
     def across(value: float) -> float:
         share = (math.log(max(value, 1)) - low) / ((high - low) or 1)
-        return _LEFT + share * (_WIDTH - _LEFT - 10)
+        return _LEFT + share * (_WIDTH - _LEFT - 24)
 
     parts = []
     for start, end, count in zip(edges, edges[1:], counts, strict=False):
@@ -35,12 +36,12 @@ def histogram(edges: Sequence[float], counts: Sequence[int], unit: str, title: s
             f'width="{max(across(end) - across(start) - 1, 0.5):.1f}" height="{height:.1f}">'
             f"<title>{escape(tip)}</title></rect>"
         )
-    parts += [_tick(across(value), f"{value:,.0f}") for value in _decades(edges[0], edges[-1])]
+    parts += [_tick(x, f"{value:,.0f}") for x, value in _apart(across, edges[0], edges[-1])]
     parts.append(_text(_LEFT - 6, _TOP + 8, f"{top:,}", "end"))
     parts.append(_text(_LEFT - 6, _HEIGHT - _BOTTOM, "0", "end"))
     parts.append(_text((_LEFT + _WIDTH) / 2, _HEIGHT - 4, unit, "middle"))
     base = _HEIGHT - _BOTTOM
-    parts.append(f'<line class="axis" x1="{_LEFT}" y1="{base}" x2="{_WIDTH - 10}" y2="{base}"/>')
+    parts.append(f'<line class="axis" x1="{_LEFT}" y1="{base}" x2="{_WIDTH - 24}" y2="{base}"/>')
     return _svg(_HEIGHT, title, parts)
 
 
@@ -62,9 +63,20 @@ def bars(values: Mapping[str, int], title: str) -> str:
     return _svg(len(values) * _ROW + 4, title, parts)
 
 
+def _apart(across: Callable[[float], float], low: float, high: float) -> Iterator[tuple[float, float]]:
+    """Yield the ends of the axis and the round values between that leave room for their figures."""
+    ends = (across(low), across(high))
+    yield from zip(ends, (low, high - 1), strict=True)
+    taken = list(ends)
+    for value in _decades(low, high):
+        if all(abs(across(value) - x) > _ROOM for x in taken):
+            taken.append(across(value))
+            yield taken[-1], value
+
+
 def _decades(low: float, high: float) -> list[float]:
     first, last = math.floor(math.log10(max(low, 1))), math.ceil(math.log10(max(high, 10)))
-    marks = [step * 10.0**power for power in range(first, last + 1) for step in (1, 3)]
+    marks = [step * 10.0**power for power in range(first, last + 1) for step in (1, 2, 5)]
     return [mark for mark in marks if low <= mark <= high]
 
 
