@@ -28,15 +28,16 @@ from loadtests.markers import marker_adapters
 
 OPTIONS = ("--max-model-len", "512", "--max-num-seqs", "8", "--max-loras", "2", "--max-cpu-loras", "4")
 MODEL = "shared"
+SESSIONS_AT_ONCE = 4
 SETTLED_SECONDS = 2.0
 """After a record, every server follows within this time; answers in between are not compared."""
 
 POLICY = """\
 name: drill
 steps:
-  - {weight: 20%, min_units: 40, min_seconds: 25}
-  - {weight: 50%, min_units: 40, min_seconds: 25}
-promotion: {no_harm_units: 80, no_harm_seconds: 10}
+  - {weight: 20%, min_units: 30, min_seconds: 20}
+  - {weight: 50%, min_units: 30, min_seconds: 20}
+promotion: {no_harm_units: 60, no_harm_seconds: 10}
 guard: {latency_factor: 20}
 cooldown_seconds: 5
 """
@@ -59,11 +60,13 @@ class Drill:
                 before = await self._status(client)
                 if before["state"] in {"promoted", "closed", "rolled_back"}:
                     return str(before["state"])
-                arms = await asyncio.gather(*(self._ask(client, live) for live in self.lives))
-                self.asked += 1
+                sessions = range(self.asked, self.asked + SESSIONS_AT_ONCE)
+                self.asked += SESSIONS_AT_ONCE
+                found = await asyncio.gather(*(self._ask_everybody(client, one) for one in sessions))
                 after = await self._status(client)
                 if (before["weight"], before["state"]) == (after["weight"], after["state"]):
-                    self._compare(before, list(arms))
+                    for arms in found:
+                        self._compare(before, arms)
 
     def _compare(self, status: dict[str, Any], arms: list[str]) -> None:
         moved = max(decision["at"] for decision in status["decisions"])
@@ -76,9 +79,12 @@ class Drill:
         answer = await client.get(f"{self.lives[0].url}/admin/v1/rollouts/{MODEL}")
         return dict(answer.raise_for_status().json())
 
-    async def _ask(self, client: httpx.AsyncClient, live: Live) -> str:
+    async def _ask_everybody(self, client: httpx.AsyncClient, session: int) -> list[str]:
+        return list(await asyncio.gather(*(self._ask(client, live, session) for live in self.lives)))
+
+    async def _ask(self, client: httpx.AsyncClient, live: Live, session: int) -> str:
         body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
-        headers = {"x-session-id": f"session-{self.asked}"}
+        headers = {"x-session-id": f"session-{session}"}
         answer = await client.post(f"{live.url}/v1/chat/completions", json=body, headers=headers)
         if answer.status_code != httpx.codes.OK:
             self.failures[f"status {answer.status_code}"] += 1
@@ -111,7 +117,8 @@ def play(folder: Path, cache: Path) -> dict[str, Any]:
     lives: list[Live] = []
     try:
         for number in range(3):
-            lives.append(Live.start(root, folder / f"serve-{number}.log", *OPTIONS))
+            log = folder / f"serve-{number}.log"
+            lives.append(Live.start(root, log, *OPTIONS, environment=_share_of_machine(number)))
             lives[-1].wait_ready()
         drill = Drill(lives)
         wardrobe(root, "rollout", "start", f"{MODEL}@2", "--policy", folder / "policy.yaml")
@@ -133,6 +140,12 @@ def play(folder: Path, cache: Path) -> dict[str, Any]:
         "shares": shares,
         "log": [f"{entry['event']} by {entry['who']}" for entry in told],
     }
+
+
+def _share_of_machine(number: int) -> dict[str, str]:
+    """Return an environment that gives a server one core: threads that spin would starve the others."""
+    core = number % (os.cpu_count() or 1)
+    return {"VLLM_CPU_OMP_THREADS_BIND": str(core), "KMP_BLOCKTIME": "0", "OMP_WAIT_POLICY": "passive"}
 
 
 def main() -> int:
