@@ -87,7 +87,7 @@ def write_blind(evaluation: Evaluation, first: str, second: str, target: Path, *
             item = evaluation.suite.items[index]
             shown[item.id] = second if swap else first
             lines.append(_blind_line(evaluation, index, samples[swap].text, samples[not swap].text))
-    key = BlindKey(items_sha256=evaluation.document().items_sha256, first=first, second=second, a=shown)
+    key = BlindKey(items_sha256=evaluation.items_sha256, first=first, second=second, a=shown)
     target.write_text("".join(lines), encoding="utf-8")
     key_path.write_text(key.model_dump_json(indent=2), encoding="utf-8")
     return len(lines)

@@ -118,6 +118,7 @@ def gate(
     """
     from train.evaluation import trial
     from train.evaluation.goal import load_goal
+    from train.evaluation.page import page
     from train.evaluation.tables import print_gate
 
     aim = load_goal(goal)
@@ -129,8 +130,9 @@ def gate(
         folder = out or _folder(f"gate-{model.replace('@', '-')}")
         kept = trial.keep(evaluations, folder)
         document = trial.describe(case, result, kept, roster.registry, roster.via)
-        for found in evaluations.values():
-            _write_page(found, folder / found.suite.name, document)
+        for name, found in evaluations.items():
+            text = page(found, kept[name], document)
+            (folder / found.suite.name / "report.html").write_text(text, encoding="utf-8")
         (folder / "gate.json").write_text(document.model_dump_json(indent=2), encoding="utf-8")
         if not no_attest and roster.registry is not None:
             who = user_name()
@@ -156,9 +158,9 @@ def report(session: Session, folder: Path, html: Path | None) -> None:
     from train.evaluation.tables import print_evaluation
 
     evaluation = load(folder)
-    if html is not None:
-        html.write_text(page(evaluation), encoding="utf-8")
     document = evaluation.document()
+    if html is not None:
+        html.write_text(page(evaluation, document), encoding="utf-8")
     output.print_json(document) if session.as_json else print_evaluation(document)
 
 
@@ -299,19 +301,12 @@ def _folder(name: str) -> Path:
 
 
 def _keep(evaluation: Evaluation, folder: Path) -> EvaluationDocument:
+    from train.evaluation.page import page
     from train.evaluation.results import save
 
     document = save(evaluation, folder)
-    _write_page(evaluation, folder, None)
+    (folder / "report.html").write_text(page(evaluation, document), encoding="utf-8")
     return document
-
-
-def _write_page(evaluation: Evaluation, folder: Path, gate_document: object) -> None:
-    from train.evaluation.page import page
-    from train.evaluation.trial import GateDocument
-
-    gate_shown = gate_document if isinstance(gate_document, GateDocument) else None
-    (folder / "report.html").write_text(page(evaluation, gate_shown), encoding="utf-8")
 
 
 def _attest(roster: Roster, references: list[str], document: EvaluationDocument) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from train.evaluation import specs
 from train.evaluation.grades import Grade
-from train.evaluation.paired import Floats, bootstrap, wilson
+from train.evaluation.paired import Floats, resampled, wilson
 from train.evaluation.suites import Suite
 
 ALL = "all"
@@ -46,9 +46,7 @@ def figure(spec: specs.Spec, grades: Sequence[Grade], seed: int = 0) -> Figure:
         return Figure(right / len(judged), low, high, len(judged), "wilson")
     sums = parts(spec, judged)
     of = figure_of(spec)
-    draws = bootstrap(of, sums, np.zeros_like(sums), seed) if len(judged) > 1 else np.zeros(1)
-    draws = draws + _nothing(of, sums)  # the bootstrap gives differences, here from the figure of nothing
-    low, high = np.quantile(draws, [0.025, 0.975])
+    low, high = np.quantile(resampled(of, sums, seed), [0.025, 0.975])
     value = float(of(sums.sum(0)[None])[0])
     return Figure(value, float(min(low, value)), float(max(high, value)), len(judged), "bootstrap")
 
@@ -124,7 +122,3 @@ def _macro_f1(sums: Floats) -> Floats:
     scores = 2 * counts[:, :, 0] / np.maximum(total, 1.0)
     present = (total > 0).sum(axis=1)
     return np.asarray(scores.sum(axis=1) / np.maximum(present, 1))
-
-
-def _nothing(of: Callable[[Floats], Floats], sums: Floats) -> float:
-    return float(of(np.zeros((1, sums.shape[1])))[0])

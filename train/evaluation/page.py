@@ -34,9 +34,8 @@ _FILTERS = (
 )
 
 
-def page(evaluation: Evaluation, gate: GateDocument | None = None) -> str:
-    """Return the HTML document."""
-    document = evaluation.document()
+def page(evaluation: Evaluation, document: EvaluationDocument, gate: GateDocument | None = None) -> str:
+    """Return the HTML document; `document` holds the evaluation's figures."""
     parts = [
         f"<h1>{escape(document.suite)}</h1>",
         f"<p class=muted>{document.items} items, sha256 {document.suite_sha256[:12]}, by {document.via}</p>",

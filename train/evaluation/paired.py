@@ -45,13 +45,18 @@ def bootstrap(
 
     `mine` and `other` are (items, parts); `figure` makes (resamples,) figures of (resamples, parts) sums.
     """
+    return resampled(figure, mine, seed, resamples) - resampled(figure, other, seed, resamples)
+
+
+def resampled(figure: Callable[[Floats], Floats], sums: Floats, seed: int, resamples: int = 1_000) -> Floats:
+    """Return `resamples` figures of items drawn with replacement; one seed draws the same items."""
     draws = np.random.default_rng(seed)
-    items = len(mine)
+    items = len(sums)
     found = []
     for start in range(0, resamples, 250):
         rows = min(250, resamples - start)
-        weights = draws.multinomial(items, np.full(items, 1 / items), size=rows).astype(np.float64)
-        found.append(figure(weights @ mine) - figure(weights @ other))
+        weights = draws.multinomial(items, np.full(items, 1 / items), size=rows)
+        found.append(figure(weights.astype(np.float64) @ sums))
     return np.concatenate(found)
 
 

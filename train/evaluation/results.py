@@ -87,6 +87,11 @@ class Evaluation:
         """Return the evaluation that ended now."""
         return cls(suite, tuple(arms), via, time.time())
 
+    @property
+    def items_sha256(self) -> str:
+        """Return the digest of every answer and grade."""
+        return sha256_hex(self.lines())
+
     def arm(self, label: str) -> ArmResult:
         """Return an arm.
 
@@ -105,7 +110,7 @@ class Evaluation:
             suite=self.suite.name,
             suite_sha256=self.suite.sha256,
             items=len(self.suite.items),
-            items_sha256=sha256_hex(self.lines()),
+            items_sha256=self.items_sha256,
             via=self.via,
             created_at=self.created,
             arms=[_describe(self.suite, arm) for arm in self.arms],
