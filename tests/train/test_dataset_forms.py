@@ -203,7 +203,7 @@ def outcome(read: Callable[[], Sample]) -> Sample | str:
 
 
 @given(VALUES)
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_any_json_is_a_row_or_a_finding_of_the_catalogue(value: object) -> None:
     found = outcome(lambda: read_sample(value))
     if isinstance(found, str):
@@ -213,7 +213,7 @@ def test_any_json_is_a_row_or_a_finding_of_the_catalogue(value: object) -> None:
 
 
 @given(st.binary(max_size=80))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_bytes_are_a_row_or_a_finding_of_the_catalogue(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in ("rows.jsonl", "rows.txt"):
