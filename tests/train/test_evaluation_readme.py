@@ -1,0 +1,41 @@
+"""What the README shows is read by the code it describes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import get_args
+
+import yaml
+
+from train import evaluation
+from train.evaluation.goal import Goal
+from train.evaluation.specs import Spec
+from train.evaluation.strict import parse
+from train.evaluation.suites import Item, SuiteFile, build_suite
+
+README = (Path(evaluation.__file__).parent / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def test_the_suite_its_item_and_the_goal_are_right() -> None:
+    suite, goal = (yaml.safe_load(body) for language, body in BLOCKS if language == "yaml")
+    (item,) = (json.loads(body) for language, body in BLOCKS if language == "json")
+    written = parse("README", suite, SuiteFile)
+    built = build_suite("README", written, [parse("README", item, Item)])
+    assert built.questions[0][1].content == "Which chapter is fracture of forearm?"
+    assert len(parse("README", goal["goal"], Goal).guards) == 2
+
+
+def test_every_grader_is_in_the_table() -> None:
+    kinds = {get_args(kind.model_fields["type"].annotation)[0] for kind in get_args(get_args(Spec)[0])}
+    rows = re.findall(r"^\| (`[a-z_0-9`, ]+) \|", README, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([a-z_0-9]+)`", row)}
+    assert len(kinds) == 16
+    assert kinds <= named
+
+
+def test_every_module_is_in_the_structure() -> None:
+    modules = {path.name for path in Path(evaluation.__file__).parent.glob("*.py")} - {"__init__.py"}
+    assert {name for name in modules if f"`{name}`" not in README} == set()
