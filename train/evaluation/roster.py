@@ -118,7 +118,8 @@ def judge_of(roster: Roster) -> Callable[[str], Model]:
 def _live_url(registry: Registry | None) -> str:
     for beat, live in registry.replicas() if registry is not None else ():
         if live and beat.state == "ready":
-            return beat.url
+            # A server that listens on every address says so; from here it is this machine.
+            return beat.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//:::", "//127.0.0.1:")
     remedy = "start `wardrobe serve`, give --url, or evaluate with --offline"
     raise UsageError("server", "none of this root is live", remedy)
 
