@@ -12,8 +12,7 @@ from pydantic import JsonValue
 
 from registry import Registry
 from registry.cli.main import run as wardrobe
-from registry.datasets import find_part, publish_dataset, read_datasets
-from registry.errors import CorruptStore, NotFound, UsageError
+from registry.errors import UsageError
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import SMOLLM2, make_base
 from tests.train.planted.corpus import chat, clean, sentence
@@ -111,25 +110,6 @@ def test_too_few_clusters_and_a_bad_row_are_refused(tmp_path: Path) -> None:
     bad = write(tmp_path / "bad.jsonl", [clean("1"), {"question": "?"}])
     with pytest.raises(UsageError, match=r"row 2: has the keys \['question'\]"):
         split_file(bad, SplitSettings(SHARES), tmp_path / "parts")
-
-
-def test_a_stored_data_set_is_named_by_its_manifest_and_found_by_its_parts(tmp_path: Path) -> None:
-    root = Registry.init(tmp_path / "root", make_base(tmp_path / "base", SMOLLM2), name="base").root
-    part = write(tmp_path / "train.jsonl", [clean("1")])
-    dataset, created = publish_dataset(root, {"train.jsonl": part}, {"seed": 1})
-    again, created_again = publish_dataset(root, {"train.jsonl": part}, {"seed": 1})
-    assert (created, created_again) == (True, False)
-    assert again.digest == dataset.digest == hash_file(dataset.path / "manifest.json")
-    other, _ = publish_dataset(root, {"train.jsonl": part}, {"seed": 2})
-    assert {one.digest for one in read_datasets(root)} == {dataset.digest, other.digest}
-    assert find_part(root, hash_file(part))[1] == "train.jsonl"
-    assert list((root / "staging").iterdir()) == []
-    with pytest.raises(NotFound, match="is in no data set"):
-        find_part(root, "0" * 64)
-    (dataset.path / "manifest.json").chmod(0o644)
-    (dataset.path / "manifest.json").write_text("{}")
-    with pytest.raises(CorruptStore, match="another manifest"):
-        list(read_datasets(root))
 
 
 def test_a_version_leads_to_its_data_set_and_the_row_of_the_source(

@@ -70,8 +70,10 @@ def find_repeats(columns: Columns, related: Related, ledger: Ledger) -> None:
         if exact[row] != row:
             ledger.add("D-DUPLICATE", int(places[row]), f"repeats {ledger.named(int(places[exact[row]]))}")
         else:
-            fact = f"is almost {ledger.named(int(places[lead[row]]))} (similarity {SIMILAR} or more)"
-            ledger.add("D-NEAR", int(places[row]), fact)
+            like = ledger.named(int(places[lead[row]]))
+            ledger.add(
+                "D-NEAR", int(places[row]), f"is almost {like}, or a row that is (similarity {SIMILAR})"
+            )
 
 
 def find_leaks(columns: Columns, related: Related, ledger: Ledger) -> None:
