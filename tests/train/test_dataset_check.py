@@ -11,7 +11,9 @@ import pytest
 from registry.cli.main import run as wardrobe
 from registry.errors import UsageError
 from tests.train.planted.corpus import Planted, chat, clean, corpus, planted_rules, sentence
+from train.config import OptimiserSettings
 from train.dataset.check import check_files
+from train.dataset.cli import check
 from train.dataset.findings import CATALOGUE, EXAMPLES, Ledger, pack, unpack
 from train.dataset.rendering import Rendering
 
@@ -116,3 +118,19 @@ def test_the_command_ends_with_1_on_an_error_and_never_shows_a_secret(
         "D-SECRET": {str(bad): [2]},
         "D-MOJIBAKE": {str(bad): [2]},
     }
+
+
+def test_a_secret_in_a_row_that_cannot_be_read_is_found_too(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "AKIA' + 'Q3EGRZT7LW5XPVNB", "comp\n{"question": "jane.doe@example.com"}\n')
+    assert found_rows([path]) == {
+        ("D-TORN", "rows.jsonl", 1),
+        ("D-SECRET", "rows.jsonl", 1),
+        ("D-FORM", "rows.jsonl", 2),
+        ("D-EMAIL", "rows.jsonl", 2),
+    }
+
+
+def test_the_default_of_max_length_is_that_of_training() -> None:
+    (option,) = [parameter for parameter in check.params if parameter.name == "max_length"]
+    assert option.default == OptimiserSettings().max_length

@@ -81,6 +81,9 @@ class Scanner:
         except Malformed as error:
             self._ledger.add(error.rule, place, str(error))
             found.unreadable += 1
+            # What cannot be read may be repaired by hand later; a secret in it must not wait for that.
+            for rule, fact in find_personal(line.data.decode("utf-8", "replace")):
+                self._ledger.add(rule, place, fact)
             return
         bad = False
         for rule, fact in self._inspect(sample):
