@@ -17,6 +17,11 @@ from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.fakes.openai_server import OpenAIServer, last, openai_server, write_suite
 from train.evaluation import Verdict, gate_verdict
+from train.evaluation.grades import Sample
+from train.evaluation.journal import Journal
+from train.evaluation.runner import Arm
+from train.evaluation.served import ServedModel
+from train.evaluation.suites import load_suite
 
 ITEMS = [
     {"prompt": f"{n} <b>?</b>", "expected": str(n), "tags": {"parity": "odd" if n % 2 else "even"}}
@@ -171,6 +176,25 @@ def test_without_a_root_a_url_is_enough_and_nothing_is_stored(
     assert "no root here" in capsys.readouterr().err
     assert server[1].asked == {"tiny": 4}
     assert wardrobe([*options, "gate", str(suite), "--model", "support@2"]) == 2
+
+
+def test_answers_that_lie_beside_the_folder_are_not_asked_again(
+    tmp_path: Path,
+    registry: Registry,
+    server: tuple[str, OpenAIServer],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    suite = load_suite(write_suite(tmp_path / "suite", ITEMS))
+    out = tmp_path / "out"
+    digest = registry.version("support", 2).digest
+    arm = Arm("support@2", ServedModel(server[0], "support@2"), 0, digest)
+    for index in range(11):
+        Journal(out).add(suite, arm, index, Sample(str(index)))
+    path = str(tmp_path / "suite" / "task.yaml")
+    assert call(registry, server[0], "run", path, "--model", "support@2", "--out", str(out)) == 0
+    assert "going on with 11 answers of an interrupted run" in capsys.readouterr().err
+    assert server[1].asked == {"support@2": 29}
+    assert {path.name for path in tmp_path.glob("out*")} == {"out"}
 
 
 def test_questions_without_an_answer_end_with_one(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.openai_server import last, openai_server, write_suite
+from train.evaluation.grades import Sample
+from train.evaluation.journal import Journal
 from train.evaluation.runner import Arm, Effort, evaluate
 from train.evaluation.served import Patience, ServedModel, Unanswered
-from train.evaluation.suites import Suite, load_suite
+from train.evaluation.suites import Message, Suite, load_suite
 
 QUICK = Patience(tries=3, timeout_seconds=10, sleep=lambda _seconds: None)
 
@@ -89,14 +92,49 @@ def test_questions_in_flight_are_bounded(tmp_path: Path) -> None:
             time.sleep(0.02)
             with lock:
                 running -= 1
-            from train.evaluation.grades import Sample
-
             return Sample("x")
 
     suite = suite_of(tmp_path, 24)
     model: object = Slow()
     evaluate(suite, [Arm("slow", model)], lambda _name: model, Effort(4))  # type: ignore[arg-type,return-value]
     assert most == 4
+
+
+class Stopped:
+    """Answers, and is interrupted at one question."""
+
+    name = "stopped"
+
+    def __init__(self, at: str | None) -> None:
+        self.at = at
+        self.asked: list[str] = []
+
+    def answer(self, messages: Sequence[Message], suite: Suite) -> Sample:
+        self.asked.append(messages[-1].content)
+        if messages[-1].content == self.at:
+            raise KeyboardInterrupt
+        return Sample("x", error="status 500" if self.asked[-1] == "say 2" else None)
+
+    def log_probability(self, messages: Sequence[Message], expected: str, suite: Suite) -> tuple[float, int]:
+        raise NotImplementedError
+
+
+def test_an_interrupted_run_goes_on_and_asks_failed_questions_again(tmp_path: Path) -> None:
+    suite = suite_of(tmp_path, 8)
+    folder = tmp_path / "out"
+    first, second = Stopped("say 5"), Stopped(None)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(suite, [Arm("a", first)], lambda _name: first, Effort(1, memory=Journal(folder)))
+    with (tmp_path / "out.answers.jsonl").open("a") as file:
+        file.write('{"key": "half')
+    journal = Journal(folder)
+    kept = len(journal)
+    assert 4 <= kept <= 6  # a question in flight may still have been answered
+    evaluate(suite, [Arm("a", second)], lambda _name: second, Effort(1, memory=journal))
+    assert "say 2" in second.asked
+    assert len(second.asked) == 8 - kept
+    journal.finish()
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_log_probabilities_of_the_answer_alone(tmp_path: Path) -> None:

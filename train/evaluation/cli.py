@@ -12,22 +12,26 @@ import click
 
 from registry.cli import output
 from registry.cli.session import KEY_VARIABLE, Session, common_options, pass_session, user_name
-from registry.errors import NotFound, UsageError
+from registry.errors import Conflict, NotFound, UsageError
 
 if TYPE_CHECKING:
+    from train.evaluation.journal import Journal
     from train.evaluation.results import Evaluation, EvaluationDocument
     from train.evaluation.roster import Roster
     from train.evaluation.runner import Arm
 
 _PATH = click.Path(path_type=Path)
 _OUT = click.option(
-    "--out", type=_PATH, metavar="DIR", help="New folder for the results (default: evaluations/…)."
+    "--out",
+    type=_PATH,
+    metavar="DIR",
+    help="New folder for the results (default: evaluations/…); given again, an interrupted run goes on.",
 )
 _CONCURRENCY = click.option(
     "--concurrency", type=click.IntRange(1, 256), default=8, show_default=True, help="Questions in flight."
 )
 _OFFLINE = click.option(
-    "--offline", is_flag=True, help="Answer with transformers here; no evidence about serving."
+    "--offline", is_flag=True, help="Answer with transformers; no evidence about serving."
 )
 _NO_ATTEST = click.option("--no-attest", is_flag=True, help="Store nothing with the version.")
 
@@ -79,11 +83,13 @@ def run(
     found = find_suite(suite).limited(limit)
     with closing(_roster(session, offline=offline, need_root=False)) as roster:
         arms = _arms(roster, model, against, shots, replicate)
+        folder = _free(out or _folder(found.name))
+        journal = _journal(folder)
         with output.progress(f"evaluate {found.name}", len(arms) * len(found.items)) as advance:
-            results = evaluate(found, arms, roster.model, Effort(concurrency, advance))
+            results = evaluate(found, arms, roster.model, Effort(concurrency, advance, journal))
         evaluation = Evaluation.finished(found, results, roster.via)
-        folder = out or _folder(found.name)
         document = _keep(evaluation, folder)
+        journal.finish()
         if not no_attest:
             _attest(roster, [model, *against], document)
     _show(session, document, folder)
@@ -119,21 +125,24 @@ def gate(
     from train.evaluation import trial
     from train.evaluation.goal import load_goal
     from train.evaluation.page import page
+    from train.evaluation.runner import Effort
     from train.evaluation.tables import print_gate
 
     aim = load_goal(goal)
     suites = trial.suites_of(aim, goal.resolve().parent)
     with closing(_roster(session, offline=offline, need_root=not no_attest)) as roster:
         case = trial.Trial(aim, model, replaces or _stable(roster, model))
+        folder = _free(out or _folder(f"gate-{model.replace('@', '-')}"))
+        journal = _journal(folder)
         with output.progress(f"gate {model}", trial.questions(case, suites)) as advance:
-            result, evaluations = trial.run_trial(case, suites, roster, advance, concurrency)
-        folder = out or _folder(f"gate-{model.replace('@', '-')}")
+            result, evaluations = trial.run_trial(case, suites, roster, Effort(concurrency, advance, journal))
         kept = trial.keep(evaluations, folder)
         document = trial.describe(case, result, kept, roster.registry, roster.via)
         for name, found in evaluations.items():
             text = page(found, kept[name], document)
             (folder / found.suite.name / "report.html").write_text(text, encoding="utf-8")
         (folder / "gate.json").write_text(document.model_dump_json(indent=2), encoding="utf-8")
+        journal.finish()
         if not no_attest and roster.registry is not None:
             who = user_name()
             trial.attest_evaluations(roster.registry, model, list(kept.values()), "candidate", who)
@@ -298,6 +307,22 @@ def _stable(roster: Roster, model: str) -> str | None:
 
 def _folder(name: str) -> Path:
     return Path("evaluations") / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+
+
+def _free(folder: Path) -> Path:
+    """Return `folder`; said before hours of questions, not after."""
+    if folder.exists():
+        raise Conflict(str(folder), "exists already", "choose a folder that does not exist")
+    return folder
+
+
+def _journal(folder: Path) -> Journal:
+    from train.evaluation.journal import Journal
+
+    journal = Journal(folder)
+    if len(journal):
+        output.print_notice(f"going on with {len(journal)} answers of an interrupted run")
+    return journal
 
 
 def _keep(evaluation: Evaluation, folder: Path) -> EvaluationDocument:

@@ -41,6 +41,7 @@ def page(evaluation: Evaluation, document: EvaluationDocument, gate: GateDocumen
         f"<p class=muted>{document.items} items, sha256 {document.suite_sha256[:12]}, by {document.via}</p>",
         *(_gate(gate) if gate is not None else ()),
         *_figures(document),
+        *_confusions(evaluation, document),
         _FILTERS,
         *(_item(evaluation, index) for index in range(document.items)),
     ]
@@ -59,6 +60,18 @@ def _figures(document: EvaluationDocument) -> Iterator[str]:
             yield "".join(f"<td>{cell}" for cell in cells)
     yield "</table>"
     yield "".join(f"<p class=muted>{escape(note)}</p>" for note in document.notes)
+
+
+def _confusions(evaluation: Evaluation, document: EvaluationDocument) -> Iterator[str]:
+    for arm in document.arms:
+        for name, table in arm.confusion.items():
+            labels = getattr(evaluation.suite.grader(name), "labels", ())
+            heads = "".join(f"<th>{escape(label)}" for label in (*labels, "no label"))
+            yield f"<details><summary>{escape(arm.label)}: confusion of {escape(name)}</summary>"
+            yield f"<table><tr><th>expected \\ found{heads}"
+            for label, row in zip(labels, table, strict=True):
+                yield f"<tr><th>{escape(label)}" + "".join(f"<td>{count}" for count in row)
+            yield "</table></details>"
 
 
 def _gate(gate: GateDocument) -> Iterator[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from registry.errors import UsageError
 from train.evaluation.graders import judge_all
@@ -48,12 +48,23 @@ class ArmResult:
         return sum(sample.error is not None for sample in self.samples)
 
 
+class Memory(Protocol):
+    """Answers that an interrupted run left, and where this one keeps its own."""
+
+    def find(self, suite: Suite, arm: Arm, index: int) -> Sample | None:
+        """Return an answer of before."""
+
+    def add(self, suite: Suite, arm: Arm, index: int, sample: Sample) -> None:
+        """Keep an answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How a run is driven: questions in flight, and who is told of each answer."""
+    """How a run is driven: questions in flight, who is told of each answer, and what is remembered."""
 
     concurrency: int = 8
     advance: Callable[[int], None] = lambda _count: None
+    memory: Memory | None = None
 
 
 def evaluate(
@@ -109,7 +120,10 @@ def _after_system(question: tuple[Message, ...], turns: list[Message], suite: Su
 
 def _ask(suite: Suite, arm: Arm, questions: Sequence[Sequence[Message]], effort: Effort) -> list[Sample]:
     def ask(index: int) -> Sample:
-        sample = arm.model.answer(questions[index], suite)
+        known = effort.memory.find(suite, arm, index) if effort.memory is not None else None
+        sample = known or arm.model.answer(questions[index], suite)
+        if effort.memory is not None and known is None:
+            effort.memory.add(suite, arm, index, sample)
         effort.advance(1)
         return sample
 

@@ -7,7 +7,7 @@ its suites and its answers by hash.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -96,14 +96,13 @@ def suites_of(goal: Goal, folder: Path) -> dict[str, Suite]:
 
 
 def run_trial(
-    trial: Trial, suites: dict[str, Suite], roster: Roster, advance: Callable[[int], None], concurrency: int
+    trial: Trial, suites: dict[str, Suite], roster: Roster, effort: Effort
 ) -> tuple[GateResult, dict[str, Evaluation]]:
     """Ask every arm every suite and judge the candidate.
 
     Raises: WardrobeError: what an arm or a grader needs is missing.
     """
     arms = _arms(trial, roster)
-    effort = Effort(concurrency, advance)
     evaluations = {
         name: Evaluation.finished(suite, evaluate(suite, arms, roster.model, effort), roster.via)
         for name, suite in suites.items()
