@@ -77,6 +77,22 @@ class Module:
         return np.array([len(self.b), self.inputs, self.slots, *entries, *spans], np.int64)
 
 
+class Watch:
+    """Says whether a stack of weights holds anything; looks again only after it was written."""
+
+    def __init__(self, stacked: torch.Tensor) -> None:
+        self._stacked = stacked
+        self._version = -1
+        self._used = False
+
+    def used(self) -> bool:
+        """Return whether any slot holds more than zeros."""
+        version = self._stacked._version  # noqa: SLF001 - torch's only door to it
+        if version != self._version:
+            self._version, self._used = version, bool(self._stacked.any())
+        return self._used
+
+
 def _fits_kernel(a: Stacked, b: Stacked) -> bool:
     return (
         all(tensor.dtype == torch.bfloat16 and tensor.is_contiguous() for tensor in (*a, *b))

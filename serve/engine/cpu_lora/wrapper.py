@@ -19,7 +19,7 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU  # noqa: TID253
 
 from serve.engine.cpu_lora import compilation, kernel, operator
 from serve.engine.cpu_lora.grouping import Step, group
-from serve.engine.cpu_lora.packing import Module
+from serve.engine.cpu_lora.packing import Module, Watch
 
 _log = logging.getLogger("vllm.wardrobe.cpu_lora")
 
@@ -33,6 +33,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         self._embeddings_indices.zero_()
         self._tokens = self._samples = group(torch.zeros(0, dtype=torch.long))
         self._modules: dict[int, Module] = {}
+        self._watches: dict[int, Watch] = {}
         self._warned = False
         self._number = operator.number_of(self)
 
@@ -108,7 +109,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
 
     def add_embedding(self, y: torch.Tensor, x: torch.Tensor, b: torch.Tensor) -> None:
         """Do the work of `add_lora_embedding`."""
-        if self._tokens.runs:
+        if self._tokens.runs and self._watch(b).used():
             self.add_expand(y, (x,), (b,), (b.shape[-2],), 0)
 
     def add_shrink(
@@ -155,6 +156,13 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         if module is None:
             module = self._modules[id(b_stacked[0])] = Module(a_stacked, b_stacked)
         return module
+
+    def _watch(self, stacked: torch.Tensor) -> Watch:
+        # By address: compiled code may pass another object for it. `Watch` keeps the address taken.
+        place = stacked.data_ptr()
+        if place not in self._watches:
+            self._watches[place] = Watch(stacked)
+        return self._watches[place]
 
     def _tokens_of(self, rows: int) -> Step:
         """Return the step's groups for `rows` rows: rows beyond the mapping belong to the base."""
