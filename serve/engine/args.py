@@ -25,6 +25,9 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 SLOTS = 8
 """Adapters in one batch; vLLM's own default of 1 makes every second adapter wait (serving-lessons 9)."""
 
+CPU_SLOTS = 16
+"""The same on the CPU, where a slot costs memory and no time, and waiting for one half of the speed."""
+
 RESIDENTS = 32
 """Adapters kept in memory; vLLM's own default is as many as there are slots."""
 
@@ -166,9 +169,10 @@ def _owned(settings: ServeSettings, base: BaseModel, limits: Limits) -> dict[str
 def _defaults(
     settings: ServeSettings, given: Mapping[str, JsonValue], machine: Machine
 ) -> dict[str, JsonValue]:
-    slots = str(given.get("max_loras", SLOTS))
+    own_slots = SLOTS if machine.accelerator else CPU_SLOTS
+    slots = str(given.get("max_loras", own_slots))
     defaults: dict[str, JsonValue] = {
-        "max_loras": SLOTS,
+        "max_loras": own_slots,
         "max_cpu_loras": max(RESIDENTS, int(slots) if slots.isdigit() else 0),
         # The router counts every request; a log line for each costs more than the router itself.
         "disable_uvicorn_access_log": True,

@@ -12,6 +12,7 @@ import pytest
 from registry.errors import UsageError
 from registry.records import BaseModel, Limits
 from serve.engine.args import (
+    CPU_SLOTS,
     OWNED,
     RESIDENTS,
     SLOTS,
@@ -49,6 +50,11 @@ def test_the_defaults_size_lora_for_more_than_one_adapter() -> None:
     assert value(arguments, "--served-model-name") == "smol"
     assert (value(arguments, "--host"), value(arguments, "--port")) == ("127.0.0.1", "8001")
     assert "--enable-lora" in arguments.argv
+
+
+def test_the_cpu_gets_more_slots() -> None:
+    assert value(build(machine=CPU), "--max-loras") == str(CPU_SLOTS)
+    assert value(build("--max-loras", "3", machine=CPU), "--max-loras") == "3"
 
 
 def test_settings_and_command_line_replace_the_defaults_under_vllms_names() -> None:
