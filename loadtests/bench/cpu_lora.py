@@ -1,39 +1,33 @@
 """LoRA on the CPU, measured in the real vLLM: stock against ours, and ours against its own compiled base.
 
-Three engines live side by side and take turns: ours with LoRA, ours with LoRA off, and vLLM as it comes
-with LoRA on. Ratios within ours are taken within one round, next to each other; rounds are repeated. Run
-it as `python -m loadtests.bench.cpu_lora [--base DIR] [--rounds N]`; it exits 1 when a bar is missed.
+Three engines live side by side and take turns: ours with LoRA and our slots, ours with eight slots, and
+ours with LoRA off. vLLM as it comes, with LoRA on, runs after them. Ratios within ours are taken within
+one round, next to each other; rounds are repeated. Run it as
+`python -m loadtests.bench.cpu_lora [--base DIR] [--rounds N]`; it exits 1 when a bar is missed.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from loadtests.bench.adapters import LINEAR, write_ranked
-from loadtests.bench.cpu_lora_arm import MARK
+from loadtests.bench.cpu_lora_engine import TOKENS, Arm, running
 from loadtests.bench.results import Figure, at_least, at_most, median_interval, pair_ratio, publish, table
 from loadtests.live import wardrobe
 from registry import Registry
+from serve.engine.args import CPU_SLOTS
 from serve.engine.environment import CPU_LORA_VARIABLE, engine_environment
 from serve.settings import EngineSettings, ServeSettings
 
-TOKENS = 24
-STOCK_TOKENS = 16
-STOCK_ROUNDS = 2
+STOCK_ROUNDS = 3
 PROMPT = 900
-SLOTS = 8
+FEW_SLOTS = 8
 STREAMS = 32
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 GROUPS: Mapping[str, tuple[tuple[str, ...], int]] = {
@@ -45,14 +39,22 @@ ROWS: Mapping[str, tuple[int, int]] = {
     "1 stream": (1, 1),
     "32 streams, one adapter": (STREAMS, 1),
     "32 streams, 8 adapters": (STREAMS, 8),
-    "32 streams, 16 adapters over 8 slots": (STREAMS, 16),
+    "32 streams, 16 adapters, a slot each": (STREAMS, 16),
 }
+OVER: Mapping[str, tuple[int, int]] = {"32 streams, 16 adapters over 8 slots": (STREAMS, 16)}
+"""The row for which there are fewer slots than adapters."""
+
+ALL_ROWS: Mapping[str, tuple[int, int]] = {**ROWS, **OVER}
+
 SHARES: Mapping[str, tuple[float, ...]] = {
-    "q, k, v, o, rank 16": (0.92, 0.95, 0.92, 0.80),
-    "all linear, rank 16": (0.85, 0.88, 0.82, 0.70),
-    "q, k, v, o, rank 64": (0.85, 0.90, 0.82, 0.60),
+    "q, k, v, o, rank 16": (0.92, 0.95, 0.92, 0.80, 0.80),
+    "all linear, rank 16": (0.85, 0.88, 0.82, 0.70, 0.70),
+    "q, k, v, o, rank 64": (0.85, 0.90, 0.82, 0.60, 0.60),
 }
-TIMES_STOCK = (2.5, 4.0, 4.0, 3.5)
+TIMES_STOCK: Mapping[str, float] = {
+    **dict(zip(ROWS, (2.5, 4.0, 4.0), strict=False)),
+    **dict.fromkeys(OVER, 3.5),
+}
 OPTIONS = {
     "max_model_len": 1024,
     "max_num_seqs": STREAMS,
@@ -60,66 +62,7 @@ OPTIONS = {
     "enable_prefix_caching": False,
     "disable_log_stats": True,
 }
-LORA = {"enable_lora": True, "max_loras": SLOTS, "max_cpu_loras": 64}
-
-
-@dataclass
-class Arm:
-    """A running engine and what was measured on it, by the name of the row."""
-
-    process: subprocess.Popen[str]
-    log: Path
-    start_seconds: float = 0.0
-    measured: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-    def answer(self) -> float:
-        """Wait for the engine's next figure; raise RuntimeError when it has ended."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith(MARK):
-                return float(line.removeprefix(MARK))
-        raise RuntimeError(f"an engine ended:\n{self.log.read_text()[-4000:]}")
-
-    def seconds(self, adapters: Sequence[Path | None], tokens: int, **more: int) -> float:
-        """Run one batch and return its seconds."""
-        assert self.process.stdin is not None
-        asked = {"adapters": [path and str(path) for path in adapters], "tokens": tokens, **more}
-        self.process.stdin.write(json.dumps(asked) + "\n")
-        self.process.stdin.flush()
-        return self.answer()
-
-    def decode(self, row: str, adapters: Sequence[Path | None], tokens: int = TOKENS) -> None:
-        """Measure tokens per second."""
-        self.measured[row].append(len(adapters) * tokens / self.seconds(adapters, tokens))
-
-
-@contextlib.contextmanager
-def running(log: Path, environment: Mapping[str, str], options: Mapping[str, Any]) -> Iterator[Arm]:
-    """Start an engine with its log in `log`, yield it once it takes batches, and end it."""
-    command = [sys.executable, "-m", "loadtests.bench.cpu_lora_arm", json.dumps(options)]
-    began = time.monotonic()
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=file,
-            env={**environment, "VLLM_LOGGING_STREAM": "ext://sys.stderr"},
-            text=True,
-        )
-    arm = Arm(process, log)
-    try:
-        arm.answer()
-        arm.start_seconds = time.monotonic() - began
-        print(f"  {log.stem}: {arm.start_seconds:.0f} s to start", flush=True)
-        yield arm
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
+LORA = {"enable_lora": True, "max_cpu_loras": 64}
 
 
 def spread(adapters: Sequence[Path], streams: int, distinct: int) -> list[Path | None]:
@@ -127,14 +70,20 @@ def spread(adapters: Sequence[Path], streams: int, distinct: int) -> list[Path |
     return [adapters[stream % distinct] for stream in range(streams)]
 
 
-def our_round(arm: Arm, groups: Mapping[str, Sequence[Path]]) -> None:
-    """Measure each row of each group beside the base alone."""
+def decode_round(
+    arm: Arm, groups: Mapping[str, Sequence[Path]], rows: Mapping[str, tuple[int, int]], slots: int
+) -> None:
+    """Measure each of `rows` of each group beside the base alone."""
     for group, adapters in groups.items():
-        for row, (streams, distinct) in ROWS.items():
+        for row, (streams, distinct) in rows.items():
             chosen = spread(adapters, streams, distinct)
-            arm.seconds(chosen[:SLOTS], 1)  # into their slots
+            arm.seconds(chosen[:slots], 1)  # into their slots
             arm.decode(f"base, {group}, {row}", [None] * streams)
             arm.decode(f"{group}, {row}", chosen)
+
+
+def prefill_round(arm: Arm, groups: Mapping[str, Sequence[Path]]) -> None:
+    """Measure a long prompt with an adapter and without, and the base with half the streams."""
     first = next(iter(groups.values()))[0]
     arm.seconds([first], 1, prompt=PROMPT)
     arm.measured["base, prefill"].append(arm.seconds([None], 1, prompt=PROMPT))
@@ -144,9 +93,9 @@ def our_round(arm: Arm, groups: Mapping[str, Sequence[Path]]) -> None:
 
 def stock_round(arm: Arm, adapters: Sequence[Path]) -> None:
     """Measure the rows of the first group on vLLM as it comes."""
-    for row, (streams, distinct) in ROWS.items():
-        arm.decode(row, spread(adapters, streams, distinct), STOCK_TOKENS)
-    arm.decode("base", [None] * STREAMS, STOCK_TOKENS)
+    for row in TIMES_STOCK:
+        arm.decode(row, spread(adapters, *ALL_ROWS[row]))
+    arm.decode("base", [None] * STREAMS)
     arm.measured["prefill"].append(arm.seconds([adapters[0]], 1, prompt=PROMPT))
 
 
@@ -164,7 +113,7 @@ def against_base(ours: Arm) -> list[Figure]:
         at_most("prefill of 900 tokens: time / base's", _ratio(measured, "prefill"), 1.06, "ratio"),
     ]
     for group, bars in SHARES.items():
-        for row, bar in zip(ROWS, bars, strict=True):
+        for row, bar in zip(ALL_ROWS, bars, strict=True):
             name = f"{group}, {row}"
             figures.append(at_least(f"{name}: share of the base", _ratio(measured, name), bar))
             figures.append(_plain(name, measured[name], "tok/s"))
@@ -178,7 +127,7 @@ def against_stock(ours: Arm, stock: Arm) -> list[Figure]:
     pairs = [
         (f"prefill of 900 tokens, {_first()}", stock.measured["prefill"], ours.measured["prefill"], 20.0)
     ]
-    for row, bar in zip(ROWS, TIMES_STOCK, strict=True):
+    for row, bar in TIMES_STOCK.items():
         pairs.append((f"{_first()}, {row}", ours.measured[f"{_first()}, {row}"], stock.measured[row], bar))
     base = ours.measured[f"base, {_first()}, {_row(1)}"]
     pairs.append(("base alone, 32 streams", base, stock.measured["base"], 2.2))
@@ -222,11 +171,11 @@ def _row(place: int) -> str:
 
 
 def written(folder: Path, registry: Registry) -> dict[str, list[Path]]:
-    """Write the adapters of every group: twice as many as there are slots."""
+    """Write the adapters of every group: twice as many as `FEW_SLOTS`."""
     return {
         group: [
             write_ranked(folder / f"{group}-{index}", registry.base, index, rank, modules)
-            for index in range(2 * SLOTS)
+            for index in range(2 * FEW_SLOTS)
         ]
         for group, (modules, rank) in GROUPS.items()
     }
@@ -236,34 +185,64 @@ def measure(base: Path, folder: Path, rounds: int) -> list[Figure]:
     """Start the engines, measure, and return every figure."""
     groups = written(folder, Registry.init(folder / "root", base))
     settings = ServeSettings(root=folder / "root", engine=EngineSettings(compile="on"))
-    ours_of = engine_environment(settings, os.environ)
+    environment = engine_environment(settings, os.environ)
     options = {**OPTIONS, "model": str(base)}
-    with_lora = {**options, **LORA, "max_lora_rank": 64}
     started: dict[str, float] = {}
-    with running(folder / "off.log", ours_of, options) as off:
-        started["off"] = off.start_seconds
-        with running(folder / "cold.log", ours_of, with_lora) as first:
-            started["cold"] = first.start_seconds
-        with running(folder / "on.log", ours_of, with_lora) as on:
-            started["warm"] = on.start_seconds
-            plain_pairs(on, off, 1)
-            for arm in (on, off):
-                arm.measured.clear()
-            plain_pairs(on, off, rounds)
-            for index in range(rounds):
-                our_round(on, groups)
-                print(f"  round {index + 1} done", flush=True)
-            print(table(against_base(on)), flush=True)
-    stock_of = {**os.environ, CPU_LORA_VARIABLE: "stock"}
-    with running(folder / "stock.log", stock_of, {**options, **LORA, "max_lora_rank": 16}) as stock:
+    on, alone = measure_ours(folder, environment, options, groups, rounds, started)
+    print(table(against_base(on)), flush=True)
+    of_stock = {**options, **LORA, "max_loras": FEW_SLOTS, "max_lora_rank": 16}
+    with running(folder / "stock.log", {**os.environ, CPU_LORA_VARIABLE: "stock"}, of_stock) as stock:
         started["stock"] = stock.start_seconds
         stock.decode("warm", [None] * STREAMS, 2)
         for _ in range(STOCK_ROUNDS):
             stock_round(stock, groups[_first()])
-    alone = pair_ratio(on.measured["base alone"], off.measured["base alone"])
-    figures = [at_least("base alone, 32 streams, LoRA on / off, both compiled", alone, 0.97)]
-    figures.append(_plain("base alone, 32 streams, LoRA off", off.measured["base alone"], "tok/s"))
-    return [*against_stock(on, stock), *against_base(on), *figures, *starts(started)]
+    return [*against_stock(on, stock), *against_base(on), *alone, *starts(started)]
+
+
+def measure_ours(
+    folder: Path,
+    environment: Mapping[str, str],
+    options: Mapping[str, Any],
+    groups: Mapping[str, Sequence[Path]],
+    rounds: int,
+    started: dict[str, float],
+) -> tuple[Arm, list[Figure]]:
+    """Measure our engines; return the one with LoRA, what was measured with few slots added to it."""
+    ours = {**options, **LORA, "max_loras": CPU_SLOTS, "max_lora_rank": 64}
+    with running(folder / "off.log", environment, options) as off:
+        started["off"] = off.start_seconds
+        with running(folder / "cold.log", environment, ours) as first:
+            started["cold"] = first.start_seconds
+        with (
+            running(folder / "on.log", environment, ours) as on,
+            running(folder / "few.log", environment, {**ours, "max_loras": FEW_SLOTS}) as few,
+        ):
+            started["warm"] = on.start_seconds
+            warm_up(on, off, few)
+            plain_pairs(on, off, rounds)
+            for index in range(rounds):
+                decode_round(on, groups, ROWS, CPU_SLOTS)
+                decode_round(few, groups, OVER, FEW_SLOTS)
+                prefill_round(on, groups)
+                print(f"  round {index + 1} done", flush=True)
+    on.measured.update(few.measured)
+    return on, on_and_off(on, off)
+
+
+def warm_up(*arms: Arm) -> None:
+    """Run each arm once, and forget it."""
+    for arm in arms:
+        arm.decode("warm", [None] * STREAMS)
+        arm.measured.clear()
+
+
+def on_and_off(on: Arm, off: Arm) -> list[Figure]:
+    """Return what LoRA costs those who do not use it."""
+    ratio = pair_ratio(on.measured["base alone"], off.measured["base alone"])
+    return [
+        at_least("base alone, 32 streams, LoRA on / off, both compiled", ratio, 0.97),
+        _plain("base alone, 32 streams, LoRA off", off.measured["base alone"], "tok/s"),
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -276,9 +255,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="wardrobe-bench-") as scratch:
         figures = measure(options.base.absolute(), Path(scratch), options.rounds)
     notes = [
-        f"base {options.base.name}, bf16; streams of {TOKENS} tokens ({STOCK_TOKENS} for stock)",
-        "stock: vLLM's defaults with LoRA on, 8 slots, rank 16; ours: 8 slots, largest rank 64, compiled",
+        f"base {options.base.name}, bf16; streams of {TOKENS} tokens, for stock too",
+        f"stock: vLLM's defaults with LoRA on, {FEW_SLOTS} slots, rank 16",
+        f"ours: compiled, rank 64, our {CPU_SLOTS} slots; over {FEW_SLOTS} slots in an engine of its own",
         "a batch never holds more adapters than slots: 16 over 8 runs 16 of the 32 streams at a time",
+        "bars for rank 64, and for 16 adapters with a slot each, are our own",
         f"stock was run {STOCK_ROUNDS} times, in an engine of its own",
     ]
     return 0 if publish("cpu-lora", figures, notes=notes) else 1
