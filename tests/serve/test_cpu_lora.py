@@ -15,8 +15,7 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 from serve.engine.cpu_lora import plugin
 from serve.engine.cpu_lora.grouping import TILE, Integers, group
-from serve.engine.cpu_lora.kernel import turn
-from serve.engine.cpu_lora.packing import Module
+from serve.engine.cpu_lora.packing import Module, turn
 from serve.engine.cpu_lora.wrapper import GroupedPunicaWrapper
 from serve.engine.environment import CPU_LORA_VARIABLE
 

@@ -296,24 +296,3 @@ def add(
     else:
         for number in range(tiles):
             _tile(number, y, y_stride, x, x_stride, plan, table, scale)
-
-
-@njit(cache=True)
-def turn(b: Integers) -> tuple[int, Integers]:
-    """Return the rank that B (out, rank), given as signed integers, really uses, and B as (rank, out).
-
-    The rank in use ends with its last column that is not all zero (or minus zero); the result is padded
-    with zeros to a multiple of `RANKS`.
-    """
-    rows, columns = b.shape
-    used, minus_zero = 0, np.iinfo(b.dtype).min
-    for row in range(rows):
-        for column in range(columns - 1, used - 1, -1):
-            if b[row, column] != 0 and b[row, column] != minus_zero:
-                used = column + 1
-                break
-    turned = np.zeros((-(-used // RANKS) * RANKS, rows), b.dtype)
-    for row in range(rows):
-        for column in range(used):
-            turned[column, row] = b[row, column]
-    return used, turned

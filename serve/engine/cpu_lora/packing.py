@@ -9,15 +9,13 @@ costs nothing; a module without any rank is left out before the kernel is called
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch  # noqa: TID253 - part of the kernel, imported by vLLM's worker only
+from numba import njit
 
-from serve.engine.cpu_lora.kernel import RANKS, VECTOR, turn
-
-if TYPE_CHECKING:
-    from serve.engine.cpu_lora.grouping import Integers
+from serve.engine.cpu_lora.grouping import Integers
+from serve.engine.cpu_lora.kernel import RANKS, VECTOR
 
 Stacked = Sequence[torch.Tensor]
 _ENTRY = 3
@@ -106,3 +104,24 @@ def _bits(b: torch.Tensor) -> Integers:
     kind = {2: torch.int16, 4: torch.int32}[b.element_size()]
     matrix = b.view(b.shape[-2], b.shape[-1])
     return matrix.view(kind).numpy()  # type: ignore[no-any-return]
+
+
+@njit(cache=True)
+def turn(b: Integers) -> tuple[int, Integers]:
+    """Return the rank that B (out, rank), given as signed integers, really uses, and B as (rank, out).
+
+    The rank in use ends with its last column that is not all zero (or minus zero); the result is padded
+    with zeros to a multiple of `RANKS`.
+    """
+    rows, columns = b.shape
+    used, minus_zero = 0, np.iinfo(b.dtype).min
+    for row in range(rows):
+        for column in range(columns - 1, used - 1, -1):
+            if b[row, column] != 0 and b[row, column] != minus_zero:
+                used = column + 1
+                break
+    turned = np.zeros((-(-used // RANKS) * RANKS, rows), b.dtype)
+    for row in range(rows):
+        for column in range(used):
+            turned[column, row] = b[row, column]
+    return used, turned
