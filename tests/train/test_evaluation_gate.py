@@ -12,13 +12,14 @@ import pytest
 from registry.errors import UsageError
 from registry.records import Attestation
 from train.evaluation import GateState, Verdict, gate_verdict
+from train.evaluation.forms import Item, SuiteFile
 from train.evaluation.gate import BASE, CANDIDATE, REPLACED, REPLICATE, GateResult, hold
 from train.evaluation.goal import Goal, Guard
 from train.evaluation.grades import Grade, Sample
 from train.evaluation.results import Evaluation
 from train.evaluation.runner import ArmResult
 from train.evaluation.specs import Exact, Perplexity, Spec
-from train.evaluation.suites import Item, SuiteFile, build_suite
+from train.evaluation.suites import build_suite
 
 EXACT = Exact(type="exact")
 

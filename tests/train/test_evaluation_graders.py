@@ -15,10 +15,11 @@ from registry.errors import UsageError
 from tests.fakes.openai_server import write_suite
 from train.evaluation import specs
 from train.evaluation.figures import confusion, figure
+from train.evaluation.forms import Message
 from train.evaluation.graders import judge_all
 from train.evaluation.grades import Grade, Hearing, Sample
 from train.evaluation.rouge import rouge_l
-from train.evaluation.suites import Message, Suite, load_suite
+from train.evaluation.suites import Suite, load_suite
 
 Rows = list[tuple[dict[str, Any], str]]
 

@@ -10,10 +10,11 @@ from typing import get_args
 import yaml
 
 from train import evaluation
+from train.evaluation.forms import Item, SuiteFile
 from train.evaluation.goal import Goal
 from train.evaluation.specs import Spec
 from train.evaluation.strict import parse
-from train.evaluation.suites import Item, SuiteFile, build_suite
+from train.evaluation.suites import build_suite
 
 README = (Path(evaluation.__file__).parent / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)

@@ -1,4 +1,4 @@
-"""`wardrobe eval run|gate|report|list|blind|agreement|harness`. Imports nothing heavy at its top."""
+"""`wardrobe eval run|gate|harness`, and the group of all of them. Imports nothing heavy at its top."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import click
 from registry.cli import output
 from registry.cli.session import KEY_VARIABLE, Session, common_options, pass_session, user_name
 from registry.errors import Conflict, NotFound, UsageError
+from train.evaluation.cli_files import agreement, blind, list_, report
 
 if TYPE_CHECKING:
     from train.evaluation.journal import Journal
@@ -39,6 +40,10 @@ _NO_ATTEST = click.option("--no-attest", is_flag=True, help="Store nothing with 
 @click.group("eval")
 def eval_() -> None:
     """Evaluate versions, hold them against a goal, and report."""
+
+
+for _command in (report, list_, blind, agreement):
+    eval_.add_command(_command)
 
 
 @eval_.command()
@@ -151,86 +156,6 @@ def gate(
     output.print_notice(f"answers and reports: {folder}")
     if document.verdict != "pass":
         click.get_current_context().exit(1)
-
-
-@eval_.command()
-@click.argument("folder", type=_PATH)
-@click.option(
-    "--html", type=_PATH, metavar="FILE", help="Also write the page of side-by-side answers to FILE."
-)
-@common_options
-@pass_session
-def report(session: Session, folder: Path, html: Path | None) -> None:
-    """Show the evaluation that `eval run` left in FOLDER."""
-    from train.evaluation.page import page
-    from train.evaluation.results import load
-    from train.evaluation.tables import print_evaluation
-
-    evaluation = load(folder)
-    document = evaluation.document()
-    if html is not None:
-        html.write_text(page(evaluation, document), encoding="utf-8")
-    output.print_json(document) if session.as_json else print_evaluation(document)
-
-
-@eval_.command("list")
-@common_options
-@pass_session
-def list_(session: Session) -> None:
-    """List the suites that have a name, and which package a guard suite still needs."""
-    from train.evaluation.library import known_suites
-    from train.evaluation.listing import SuiteDocument
-
-    documents = [SuiteDocument.of(known) for known in known_suites()]
-    if session.as_json:
-        output.print_json(documents)
-        return
-    rows = [
-        (one.name, one.source, "-" if one.missing is None else f"pip install {one.missing}", one.description)
-        for one in documents
-    ]
-    output.print_table(("suite", "from", "needs", "what"), rows)
-
-
-@eval_.command()
-@click.argument("folder", type=_PATH)
-@click.option("--arms", nargs=2, metavar="ARM ARM", help="Which two (default: the first two).")
-@click.option(
-    "--out", type=_PATH, required=True, metavar="FILE", help="The file for the raters (JSON Lines)."
-)
-@click.option("--seed", type=int, default=0, show_default=True)
-@common_options
-@pass_session
-def blind(session: Session, folder: Path, arms: tuple[str, str] | None, out: Path, seed: int) -> None:
-    """Write two arms' answers of FOLDER without their names, for people to rate A, B, tie or both_bad.
-
-    Who is who is in FILE's .key.json beside it. Give each rater a copy of FILE of their own.
-    """
-    from train.evaluation.blind import write_blind
-    from train.evaluation.listing import BlindDocument
-    from train.evaluation.results import load
-
-    evaluation = load(folder)
-    if arms is None and len(evaluation.arms) < 2:
-        raise UsageError(str(folder), "has one arm only", "evaluate with --against")
-    first, second = arms or (evaluation.arms[0].label, evaluation.arms[1].label)
-    count = write_blind(evaluation, first, second, out, seed=seed)
-    document = BlindDocument(file=str(out), key=str(out.with_suffix(".key.json")), items=count)
-    output.print_json(document) if session.as_json else output.print_line(f"{out}: {count} items")
-
-
-@eval_.command()
-@click.argument("names", type=_PATH, metavar="KEY.JSON")
-@click.argument("rated", type=_PATH, nargs=-1, required=True)
-@common_options
-@pass_session
-def agreement(session: Session, names: Path, rated: tuple[Path, ...]) -> None:
-    """Read the raters' files back (one each): who was preferred, and how far the raters agree."""
-    from train.evaluation.blind import read_ratings
-    from train.evaluation.listing import human_facts
-
-    document = read_ratings(names, rated)
-    output.print_json(document) if session.as_json else output.print_facts(human_facts(document))
 
 
 @eval_.command(context_settings={"ignore_unknown_options": True})

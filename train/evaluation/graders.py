@@ -15,9 +15,9 @@ from typing import Any
 
 from registry.errors import UsageError
 from train.evaluation import specs
+from train.evaluation.forms import Item, judges
 from train.evaluation.grades import NOT_JUDGED, Grade, Hearing, Sample
 from train.evaluation.rouge import rouge_l
-from train.evaluation.suites import Item, judges
 from train.evaluation.texts import extract, find_label, fold, unfence
 
 

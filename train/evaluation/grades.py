@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from train.evaluation.suites import Item, Message, Suite
+    from train.evaluation.forms import Item, Message
+    from train.evaluation.suites import Suite
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,9 @@ from typing import Any
 import yaml
 
 from registry.errors import NotFound, UsageError
+from train.evaluation.forms import Item, Sampling, SuiteFile
 from train.evaluation.specs import Accuracy, Exact, Judge, Program, Spec, Stops
-from train.evaluation.suites import Item, Sampling, Suite, SuiteFile, build_suite
+from train.evaluation.suites import Suite, build_suite
 
 _EXTRA = "pip install 'wardrobe-llm[guards]'"
 _LETTERS = ("A", "B", "C", "D")

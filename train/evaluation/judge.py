@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from registry.errors import UsageError
+from train.evaluation.forms import Item, Message, Sampling
 from train.evaluation.grades import NOT_JUDGED, Grade, Hearing, Model, Sample
 from train.evaluation.specs import Judge
-from train.evaluation.suites import Item, Message, Sampling, Suite
+from train.evaluation.suites import Suite
 
 _MARK = re.compile(r"\b(10|[1-9])\b")
 _CHOICE = re.compile(r"\b(A|B|TIE)\b")

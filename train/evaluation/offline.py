@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
+from train.evaluation.forms import Message
 from train.evaluation.grades import Sample
-from train.evaluation.suites import Message, Suite
+from train.evaluation.suites import Suite
 
 
 class OfflineModel:

@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from train.evaluation.forms import Item
 from train.evaluation.grades import Grade, Sample
 from train.evaluation.sandbox import call_grade, run_program
 from train.evaluation.specs import Program, Python
-from train.evaluation.suites import Item
 from train.evaluation.texts import code_of, unfence
 
 if TYPE_CHECKING:

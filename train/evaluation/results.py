@@ -22,10 +22,11 @@ from registry.documents import Document
 from registry.errors import Conflict, UsageError
 from train.evaluation import specs
 from train.evaluation.figures import confusion, figure, slices
+from train.evaluation.forms import Item, Message, Sampling
 from train.evaluation.grades import Grade, Sample
 from train.evaluation.runner import ArmResult
 from train.evaluation.strict import read_text
-from train.evaluation.suites import Item, Message, Sampling, Suite
+from train.evaluation.suites import Suite
 
 FORMAT = "wardrobe.evaluation/1"
 _SPECS: TypeAdapter[tuple[specs.Spec, ...]] = TypeAdapter(tuple[specs.Spec, ...])

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from registry.errors import UsageError
+from train.evaluation.forms import Message
 from train.evaluation.graders import judge_all
 from train.evaluation.grades import Grade, Hearing, Model, Sample
 from train.evaluation.specs import Judge
-from train.evaluation.suites import Message, Suite
+from train.evaluation.suites import Suite
 
 _Result = TypeVar("_Result")
 

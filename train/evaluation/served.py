@@ -15,8 +15,9 @@ from typing import Any
 import httpx
 
 from registry.errors import WardrobeError
+from train.evaluation.forms import Message
 from train.evaluation.grades import Sample
-from train.evaluation.suites import Message, Suite
+from train.evaluation.suites import Suite
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _DIGEST = "x-wardrobe-digest"

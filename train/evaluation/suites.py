@@ -11,82 +11,19 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
-
-from pydantic import Field, JsonValue, model_validator
+from typing import Any, Literal
 
 from registry.canonical import canonical_json, parse_json, sha256_hex
 from registry.errors import UsageError
+from train.evaluation.forms import Item, Message, Sampling, SuiteFile, judges
 from train.evaluation.specs import Agreement, Python, Spec
-from train.evaluation.strict import Strict, parse, read_text, read_yaml
+from train.evaluation.strict import parse, read_text, read_yaml
 
 OWN = Path(__file__).parent / "suites"
 _VARIABLE = re.compile(r"\{\{\s*item\.([A-Za-z0-9_]+)\s*\}\}")
 _NEEDS_EXPECTED = frozenset(
     {"exact", "includes", "accuracy", "macro_f1", "rouge_l", "bleu", "chrf", "perplexity", "refusal"}
 )
-
-
-class Message(Strict):
-    """One message of a conversation."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-class Item(Strict):
-    """One question: `prompt` or `messages`; `expected` is one right answer or several.
-
-    `tags` are its slices (`kind: refusal`), items of one `pair` must agree, `graders` limits who judges it,
-    `data` is for templates, Python graders and programs.
-    """
-
-    id: str = ""
-    prompt: str | None = None
-    messages: tuple[Message, ...] = ()
-    expected: str | tuple[str, ...] | None = None
-    tags: dict[str, str] = Field(default_factory=dict)
-    pair: str | None = None
-    graders: tuple[str, ...] | None = None
-    data: dict[str, JsonValue] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _one_question(self) -> Self:
-        if (self.prompt is not None) and self.messages:
-            raise ValueError("has both `prompt` and `messages`: give one")
-        return self
-
-    @property
-    def answers(self) -> tuple[str, ...]:
-        """Return the expected answers."""
-        if self.expected is None:
-            return ()
-        return (self.expected,) if isinstance(self.expected, str) else self.expected
-
-
-class Sampling(Strict):
-    """How the model answers; greedy by default. `seed` is sent where the temperature is not 0."""
-
-    temperature: float = Field(default=0.0, ge=0, le=2)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    max_tokens: int = Field(default=256, ge=1, le=32_768)
-    stop: tuple[str, ...] = ()
-    seed: int = 0
-
-
-class SuiteFile(Strict):
-    """A suite as it is written."""
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
-    description: str = ""
-    items: str | tuple[Item, ...]
-    shots: str | tuple[Item, ...] = ()
-    template: str | None = None
-    system: str | None = None
-    api: Literal["chat", "completions"] = "chat"
-    sampling: Sampling = Sampling()
-    graders: tuple[Spec, ...] = Field(min_length=1)
-    slices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,11 +181,6 @@ def _check_pairs(subject: str, items: tuple[Item, ...]) -> None:
     if alone or not sizes:
         fact = f"pair {alone[0]} has one item only" if alone else "has an agreement grader and no pairs"
         raise UsageError(subject, fact, "give at least two items the same `pair`")
-
-
-def judges(spec: Spec, item: Item) -> bool:
-    """Tell whether a grader judges an item."""
-    return item.graders is None or spec.label in item.graders
 
 
 def _refuse_twice(subject: str, what: str, names: list[str]) -> None:

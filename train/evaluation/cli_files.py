@@ -1,0 +1,96 @@
+"""`wardrobe eval report|list|blind|agreement`: the commands that ask no model.
+
+Imports nothing heavy at its top.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from registry.cli import output
+from registry.cli.session import Session, common_options, pass_session
+from registry.errors import UsageError
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("folder", type=_PATH)
+@click.option(
+    "--html", type=_PATH, metavar="FILE", help="Also write the page of side-by-side answers to FILE."
+)
+@common_options
+@pass_session
+def report(session: Session, folder: Path, html: Path | None) -> None:
+    """Show the evaluation that `eval run` left in FOLDER."""
+    from train.evaluation.page import page
+    from train.evaluation.results import load
+    from train.evaluation.tables import print_evaluation
+
+    evaluation = load(folder)
+    document = evaluation.document()
+    if html is not None:
+        html.write_text(page(evaluation, document), encoding="utf-8")
+    output.print_json(document) if session.as_json else print_evaluation(document)
+
+
+@click.command("list")
+@common_options
+@pass_session
+def list_(session: Session) -> None:
+    """List the suites that have a name, and which package a guard suite still needs."""
+    from train.evaluation.library import known_suites
+    from train.evaluation.listing import SuiteDocument
+
+    documents = [SuiteDocument.of(known) for known in known_suites()]
+    if session.as_json:
+        output.print_json(documents)
+        return
+    rows = [
+        (one.name, one.source, "-" if one.missing is None else f"pip install {one.missing}", one.description)
+        for one in documents
+    ]
+    output.print_table(("suite", "from", "needs", "what"), rows)
+
+
+@click.command()
+@click.argument("folder", type=_PATH)
+@click.option("--arms", nargs=2, metavar="ARM ARM", help="Which two (default: the first two).")
+@click.option(
+    "--out", type=_PATH, required=True, metavar="FILE", help="The file for the raters (JSON Lines)."
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@common_options
+@pass_session
+def blind(session: Session, folder: Path, arms: tuple[str, str] | None, out: Path, seed: int) -> None:
+    """Write two arms' answers of FOLDER without their names, for people to rate A, B, tie or both_bad.
+
+    Who is who is in FILE's .key.json beside it. Give each rater a copy of FILE of their own.
+    """
+    from train.evaluation.blind import write_blind
+    from train.evaluation.listing import BlindDocument
+    from train.evaluation.results import load
+
+    evaluation = load(folder)
+    if arms is None and len(evaluation.arms) < 2:
+        raise UsageError(str(folder), "has one arm only", "evaluate with --against")
+    first, second = arms or (evaluation.arms[0].label, evaluation.arms[1].label)
+    count = write_blind(evaluation, first, second, out, seed=seed)
+    document = BlindDocument(file=str(out), key=str(out.with_suffix(".key.json")), items=count)
+    output.print_json(document) if session.as_json else output.print_line(f"{out}: {count} items")
+
+
+@click.command()
+@click.argument("names", type=_PATH, metavar="KEY.JSON")
+@click.argument("rated", type=_PATH, nargs=-1, required=True)
+@common_options
+@pass_session
+def agreement(session: Session, names: Path, rated: tuple[Path, ...]) -> None:
+    """Read the raters' files back (one each): who was preferred, and how far the raters agree."""
+    from train.evaluation.blind import read_ratings
+    from train.evaluation.listing import human_facts
+
+    document = read_ratings(names, rated)
+    output.print_json(document) if session.as_json else output.print_facts(human_facts(document))
