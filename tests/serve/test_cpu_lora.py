@@ -15,7 +15,7 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 from serve.engine.cpu_lora import plugin
 from serve.engine.cpu_lora.grouping import TILE, Integers, group
-from serve.engine.cpu_lora.packing import Module, turn
+from serve.engine.cpu_lora.packing import Module, Watch, turn
 from serve.engine.cpu_lora.wrapper import GroupedPunicaWrapper
 from serve.engine.environment import CPU_LORA_VARIABLE
 
@@ -291,6 +291,16 @@ def test_a_write_that_nobody_marked_packs_every_slot() -> None:
     module.refresh()
     assert module.ranks[0, 0] == 0
     assert module.ranks[3, 0] == RANK
+
+
+def test_a_stack_without_weights_is_known_as_such_until_it_is_written() -> None:
+    stacked = torch.zeros(3, 1, 16, RANK)
+    watch = Watch(stacked)
+    assert not watch.used()
+    stacked[2, 0, 5, 1] = 1.0
+    assert watch.used()
+    stacked[2] = 0
+    assert not watch.used()
 
 
 @pytest.mark.parametrize("kind", [np.int16, np.int32])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from vllm.config import CompilationMode
 
 from serve.engine.cpu_lora import compilation, operator
@@ -104,6 +105,36 @@ def test_the_operators_keep_the_rules_of_operators(wrapper: GroupedPunicaWrapper
     b = layer.lora_b_stacked[0]
     looked_up, rows = torch.randn(3, RANK).bfloat16(), torch.randn(3, WIDTHS[0]).bfloat16()
     torch.library.opcheck(embedding, (rows, looked_up, b, wrapper._number))
+
+
+class Listener(TorchDispatchMode):
+    """Notes the operators that pass the dispatcher."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.heard.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_call_passes_the_dispatcher_where_somebody_listens(
+    wrapper: GroupedPunicaWrapper, layer: FakeLayer
+) -> None:
+    layer.set_lora(0, 3)
+    operator.place(layer, wrapper)
+    set_rows(wrapper, [0, BASE], prefill=False)
+    x, before = torch.randn(2, INPUTS).bfloat16(), torch.randn(2, sum(WIDTHS)).bfloat16()
+    heard, unheard = before.clone(), before.clone()
+    linear = torch.ops.wardrobe.add_lora_linear.default
+    with Listener() as listener:
+        linear(heard, x, layer.base_layer.prefix)
+    linear(unheard, x, layer.base_layer.prefix)
+    assert listener.heard == ["wardrobe.add_lora_linear.default"]
+    assert torch.equal(heard, unheard)
+    assert torch.equal(unheard[1], before[1])
+    assert not torch.equal(unheard[0], before[0])
 
 
 def test_a_site_stands_in_for_its_wrapper(wrapper: GroupedPunicaWrapper, layer: FakeLayer) -> None:
