@@ -55,7 +55,7 @@ bench-serve: setup ## real vLLM with and without the router, swap latency
 bench-data: setup ## a data set of a million rows, checked: memory, seconds, what is found (about 5 minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m loadtests.bench.dataset
 
-bench-cpu-lora: setup ## LoRA on the CPU: vLLM's own against ours, and ours against its base (10 minutes)
+bench-cpu-lora: setup ## LoRA on the CPU: vLLM's own against ours, and ours against its base (about 20 minutes)
 	@$(BIN)/python -m loadtests.bench.cpu_lora
 
 constraints: ## write the installed versions to constraints.txt
