@@ -176,20 +176,30 @@ def test_ctrl_c_ends_the_picture_of_a_real_terminal_and_not_the_rollout(tmp_path
     Terminal(("--root", str(registry.root))).ok("rollout", "start", "support@2", "--policy", "fast")
     drive(registry, Occasion.LOADED)
     seen(registry, stable=arm(300, failed=3), canary=arm(20, failed=1, begin=1000))
-    code = "import sys; from registry.cli.main import main; main()"
+    # A runner that was started in the background hands down SIGINT as ignored.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from registry.cli.main import main; main()"
     arguments = ["--root", str(registry.root), "rollout", "status", "support", "--watch", "--every", "0.2"]
     parent, child = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "60"}
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], stdin=child, stdout=child, stderr=child, env=environment
+        [sys.executable, "-c", code, *arguments],
+        stdin=child,
+        stdout=child,
+        stderr=child,
+        env=environment,
     )
     os.close(child)
-    screen = _Screen(parent)
-    assert screen.wait_for("ramping at 10%", 30)
-    drive(registry, Occasion.ADVANCE)
-    assert screen.wait_for("ramping at 50%", 30)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
+    try:
+        screen = _Screen(parent)
+        assert screen.wait_for("ramping at 10%", 30)
+        drive(registry, Occasion.ADVANCE)
+        assert screen.wait_for("ramping at 50%", 30)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    finally:
+        process.kill()
+        process.wait()
     entry = registry.rollout("support")
     assert entry is not None
     assert (entry.state, entry.weight) == ("ramping", 5000)
