@@ -23,6 +23,8 @@ from registry.root import Root
 
 STATES = frozenset({"preloading", "shadow", "ramping", "hold", "paused", "promoted", "rolled_back", "closed"})
 FULL_WEIGHT = 10_000
+"""All traffic, in basis points."""
+
 _ID = re.compile(r"[0-9a-f]{16}")
 _REMEDY = "restore it from a backup"
 

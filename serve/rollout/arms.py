@@ -9,9 +9,9 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from registry.rollouts import FULL_WEIGHT
 from serve.rollout.documents import ArmDocument, RateDocument
 from serve.rollout.evidence import ArmCounts, Evidence, ReplicaEvidence, Tally
-from serve.rollout.policy import FULL_WEIGHT
 from serve.rollout.pooling import distinct, quantile
 
 _Z = 1.959964  # of 95 %

@@ -11,14 +11,13 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serve.rollout.evidence import LATENCY_BOUNDS, QUANTILES, Baseline, ReplicaEvidence
+from serve.rollout.evidence import FAILURES, LATENCY_BOUNDS, QUANTILES, Baseline, ReplicaEvidence
 from serve.rollout.pooling import quantile
 
 WINDOW_SECONDS = 1_800.0
 LEAST_TIMES = 100
 """Values without which quantiles are not frozen: fewer do not hold a 99th percentile."""
 
-_FAILURES = frozenset({"engine_error", "timeout"})
 _BUCKETS = len(LATENCY_BOUNDS) + 1
 
 
@@ -58,7 +57,7 @@ class BaselineArm:
         """Count one request: seconds where they are known, and a word of `streams.Outcome`."""
         window = self._now
         window.requests += 1
-        if outcome in _FAILURES:
+        if outcome in FAILURES:
             window.failures += 1
         if first_token is not None:
             window.first_token[bisect_left(LATENCY_BOUNDS, first_token)] += 1
@@ -101,7 +100,7 @@ def freeze_stable(documents: Sequence[ReplicaEvidence]) -> Baseline:
         if "stable" in segment.arms
     ]
     requests = sum(tally.requests for tally in tallies)
-    failures = sum(count for tally in tallies for word, count in tally.outcomes.items() if word in _FAILURES)
+    failures = sum(count for tally in tallies for word, count in tally.outcomes.items() if word in FAILURES)
     return Baseline(
         first_token=_quantiles(_total(tally.first_token.histogram for tally in tallies)),
         per_token=_quantiles(_total(tally.per_token.histogram for tally in tallies)),

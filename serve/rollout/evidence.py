@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 QUANTILES = (0.5, 0.9, 0.99)
 """Whose exceedances are counted, of stable before the rollout."""
 
+FAILURES = frozenset({"engine_error", "timeout"})
+"""Outcomes that are the arm's fault; a client's error, a cancelled or a rejected request is not."""
+
 MAX_FIRST_UNITS = 4_096
 """How many units with a first failure (or rating) one arm of one segment keeps; far beyond any verdict."""
 

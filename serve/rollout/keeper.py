@@ -22,8 +22,8 @@ from registry.records import RolloutEntry
 from registry.store import Registry
 from registry.view import View
 from serve.rollout.baselines import BaselineArm, BaselineDocument
-from serve.rollout.evidence import Recent, ReplicaEvidence
-from serve.rollout.recorder import FAILURES, Recorder
+from serve.rollout.evidence import FAILURES, Recent, ReplicaEvidence
+from serve.rollout.recorder import Recorder
 from serve.router.assignment import Arm
 
 BASELINE_SECONDS = 5.0
@@ -122,6 +122,8 @@ class Keeper:
             if document is not None
         }
         baselines = self._due_baselines()
+        if not texts and not baselines:
+            return  # as in most ticks: no rollout is open
         try:
             await asyncio.to_thread(self._write, texts, baselines)
         except WardrobeError as error:

@@ -14,8 +14,9 @@ from types import MappingProxyType
 
 from registry.errors import Conflict
 from registry.records import RolloutEntry, Version
+from registry.rollouts import FULL_WEIGHT
 from serve.rollout.evidence import Baseline
-from serve.rollout.policy import FULL_WEIGHT, Policy
+from serve.rollout.policy import Policy
 from serve.rollout.states import Event, Occasion, State
 
 SUSPECT = "suspect"

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from prometheus_client.metrics_core import Metric
 
 from registry.records import RolloutEntry
+from registry.rollouts import FULL_WEIGHT
 from serve.rollout.evidence import ReplicaEvidence
 from serve.rollout.judgement import Judgement
-from serve.rollout.policy import FULL_WEIGHT
 from serve.rollout.states import State
 from serve.router.exposition import counter, gauge, histogram
 from serve.router.metrics import LOAD_SECONDS, Histogram

@@ -10,7 +10,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-FULL_WEIGHT = 10_000
+from registry.rollouts import FULL_WEIGHT
+
 Weight = Annotated[int, Field(ge=1, le=FULL_WEIGHT // 2)]
 Alpha = Annotated[float, Field(gt=0, lt=0.5)]
 

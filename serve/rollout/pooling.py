@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from registry.rollouts import FULL_WEIGHT
 from serve.rollout.evidence import (
     LATENCY_BOUNDS,
     SKETCH_SIZE,
@@ -24,7 +25,6 @@ from serve.rollout.evidence import (
     Segment,
     Tally,
 )
-from serve.rollout.policy import FULL_WEIGHT
 
 _HASHES = float(1 << 64)
 Times = tuple[int, int, int, int]

@@ -18,7 +18,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from registry.errors import UsageError
-from serve.rollout.policy import FULL_WEIGHT, Policy
+from registry.rollouts import FULL_WEIGHT
+from serve.rollout.policy import Policy
 
 DEFAULT = "default"
 MAX_FILE_BYTES = 256 * 1024

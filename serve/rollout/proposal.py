@@ -14,18 +14,16 @@ from typing import TYPE_CHECKING
 from registry.records import RolloutEntry
 from serve.rollout.evidence import Baseline, Evidence
 from serve.rollout.judgement import Check, Judgement, Verdict
+from serve.rollout.machine import PRELOAD, SUSPECT, SUSPICIOUS
 from serve.rollout.policy import Policy
 from serve.rollout.states import Event, Occasion, State
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-SUSPECT = "suspect"
 INSUFFICIENT = "insufficient"
 IMBALANCE = "imbalance"
 STALE = "stale"
-SUSPICIOUS = "suspicious"
-PRELOAD = "preload"
 NO_HARM = "no_harm"
 
 

@@ -19,6 +19,7 @@ import msgspec
 
 from registry.records import RolloutEntry
 from serve.rollout.evidence import (
+    FAILURES,
     LATENCY_BOUNDS,
     MAX_FIRST_UNITS,
     QUANTILES,
@@ -33,9 +34,6 @@ from serve.rollout.evidence import (
 )
 from serve.rollout.policy import FormatMetric, Policy
 from serve.router.assignment import Arm, Split
-
-FAILURES = frozenset({"engine_error", "timeout"})
-"""Outcomes that are the arm's fault; a client's error, a cancelled or a rejected request is not."""
 
 MAX_UNITS = 200_000
 """Units of one arm in one segment that are told apart; beyond it the count stays."""

@@ -16,8 +16,7 @@ from hashlib import blake2b
 
 import msgspec
 
-FULL_WEIGHT = 10_000
-"""All traffic, in basis points."""
+from registry.rollouts import FULL_WEIGHT
 
 _SPACE = 1 << 64
 _DIGEST = re.compile(r"[0-9a-f]{16}")

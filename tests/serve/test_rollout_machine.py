@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from registry.errors import Conflict
 from registry.records import RolloutEntry, Version
+from registry.rollouts import FULL_WEIGHT
 from serve.rollout.evidence import Baseline
 from serve.rollout.machine import (
     IllegalMove,
@@ -21,7 +22,7 @@ from serve.rollout.machine import (
     legal_place,
     transition,
 )
-from serve.rollout.policy import FULL_WEIGHT, Policy, Shadow, Step
+from serve.rollout.policy import Policy, Shadow, Step
 from serve.rollout.states import Event, Occasion, State
 
 STEPS = tuple(Step(weight=weight, min_units=1, min_seconds=1) for weight in (500, 2_500, 5_000))

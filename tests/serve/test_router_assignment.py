@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry.rollouts import FULL_WEIGHT
 from serve.router.assignment import (
-    FULL_WEIGHT,
     Arm,
     Split,
     choose_arm,

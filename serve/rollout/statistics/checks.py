@@ -68,6 +68,21 @@ class Test:
 
         return 0 if enough(np.zeros(1))[0] else first_enough(enough)
 
+    def check(self, metric: str, counts: Counts, log_e: float, told: str, *, required: bool) -> Check:
+        """Return the check of `counts` with its e-value and what is missing; `told` begins its sentence."""
+        needed = 0 if verdicts.is_proof(log_e, self.alpha) else self.needed(counts)
+        return Check(
+            metric=metric,
+            verdict=verdicts.verdict(log_e, self.alpha, sufficient=not needed),
+            log_e=log_e,
+            alpha=self.alpha,
+            sentence=f"{told}: {verdicts.e_value(log_e, self.alpha)}{verdicts.more(needed)}",
+            stable=counts.stable_rate,
+            canary=counts.canary_rate,
+            needed=needed,
+            required=required,
+        )
+
 
 def errors(look: Look, metric: ErrorMetric) -> Check:
     """Judge failures, first ones of units; the shadow's pairs are the first factor of the product."""
@@ -135,23 +150,11 @@ def imbalance(look: Look) -> Check:
 def _counted(metric: str, test: Test, counts: Counts, did: str, *, required: bool) -> Check:
     """Return the check of events among units."""
     log_e = test.log_e(counts)
-    needed = 0 if verdicts.is_proof(log_e, test.alpha) else test.needed(counts)
     sentence = (
         f"{verdicts.of(counts.canary.sum(), counts.canary_units.sum())} canary units {did}, "
-        f"{verdicts.of(counts.stable.sum(), counts.stable_units.sum())} stable ones: "
-        f"{verdicts.e_value(log_e, test.alpha)}{verdicts.more(needed)}"
+        f"{verdicts.of(counts.stable.sum(), counts.stable_units.sum())} stable ones"
     )
-    return Check(
-        metric=metric,
-        verdict=verdicts.verdict(log_e, test.alpha, sufficient=not needed),
-        log_e=log_e,
-        alpha=test.alpha,
-        sentence=sentence,
-        stable=counts.stable_rate,
-        canary=counts.canary_rate,
-        needed=needed,
-        required=required,
-    )
+    return test.check(metric, counts, log_e, sentence, required=required)
 
 
 def dense(look: Look, counts: Counts) -> bool:

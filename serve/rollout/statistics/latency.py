@@ -48,36 +48,25 @@ def _timed(metric: str, test: Test, weights: Floats, limits: list[float]) -> Che
         for place in (1, 2, 3)
     ]
     tenth = each[1]
-    needed = test.needed(tenth)
     missing = _unevenly_missing(look, tenth)
     if len(limits) < len(weights) or missing:
         why = missing or "stable's times from before the rollout are not known yet"
-        return _silent(metric, test, f"{metric.replace('_', ' ')}: {why}; it delays nothing", needed)
+        return _silent(metric, test, f"{metric.replace('_', ' ')}: {why}; it delays nothing", tenth)
     log_e = float(mix(np.array([test.log_e(counts) for counts in each]), weights))
-    needed = 0 if verdicts.is_proof(log_e, test.alpha) else needed
     theirs = verdicts.of(tenth.stable.sum(), tenth.stable_units.sum())
     sentence = (
         f"{verdicts.of(tenth.canary.sum(), tenth.canary_units.sum())} canary first turns took more than "
-        f"stable's 90 % of before ({limits[1]:.3g} s), {theirs} stable ones: "
-        f"{verdicts.e_value(log_e, test.alpha)}{verdicts.more(needed)}"
+        f"stable's 90 % of before ({limits[1]:.3g} s), {theirs} stable ones"
     )
-    return Check(
-        metric=metric,
-        verdict=verdicts.verdict(log_e, test.alpha, sufficient=not needed),
-        log_e=log_e,
-        alpha=test.alpha,
-        sentence=sentence,
-        stable=tenth.stable_rate,
-        canary=tenth.canary_rate,
-        needed=needed,
-        required=dense(look, tenth),
-    )
+    return test.check(metric, tenth, log_e, sentence, required=dense(look, tenth))
 
 
-def _silent(metric: str, test: Test, sentence: str, needed: int) -> Check:
+def _silent(metric: str, test: Test, sentence: str, counts: Counts) -> Check:
     """Return the check of a metric that cannot be compared: nothing known, nothing blocked."""
     silent = verdicts.verdict(0.0, test.alpha, sufficient=False)
-    return Check(metric, silent, 0.0, test.alpha, sentence, needed=max(1, needed), required=False)
+    return Check(
+        metric, silent, 0.0, test.alpha, sentence, needed=max(1, test.needed(counts)), required=False
+    )
 
 
 def _unevenly_missing(look: Look, counts: Counts) -> str:
