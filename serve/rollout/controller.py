@@ -117,18 +117,21 @@ class Controller:
         await self._settle(view)
         await self._follow(view)
         silent = time.monotonic() - self.watcher.last_success
-        for adapter in list(view.adapters.values()):
-            if adapter.rollout is not None:
-                self._brake(adapter.rollout, silent)
+        rolling = [
+            (adapter, adapter.rollout)
+            for adapter in view.adapters.values()
+            if adapter.rollout is not None and self.keeper.knows(adapter.rollout)
+        ]
+        for _, entry in rolling:
+            self._brake(entry, silent)
         await self.keeper.keep()
         if silent >= FREEZE_SECONDS:
             return
-        for adapter in list(view.adapters.values()):
-            if adapter.rollout is not None:
-                try:
-                    await self._decide(adapter, adapter.rollout)
-                except WardrobeError as error:
-                    _log.warning("rollout of %s: %s", adapter.name, error)
+        for adapter, entry in rolling:
+            try:
+                await self._decide(adapter, entry)
+            except WardrobeError as error:
+                _log.warning("rollout of %s: %s", adapter.name, error)
         await self._measure_rollbacks()
 
     async def mourn(self) -> None:
@@ -141,7 +144,9 @@ class Controller:
         await asyncio.to_thread(self.registry.record_engine_death, self.local.replica, at, names)
         for adapter in self.watcher.view.adapters.values():
             entry = adapter.rollout
-            if entry is not None and f"{adapter.name}@{entry.canary}" in names and entry.weight:
+            if entry is None or not entry.weight or not self.keeper.knows(entry):
+                continue
+            if f"{adapter.name}@{entry.canary}" in names:
                 sentence = f"the engine of {self.local.replica} died while the canary was in use"
                 occasion = Occasion.GUARD if entry.state == State.PROMOTED else Occasion.SUSPECT
                 await self._move(entry, Event(occasion, self._who, "suspect", sentence))

@@ -61,6 +61,7 @@ class Keeper:
         self._kept: dict[str, _Kept] = {}
         self._baselines: dict[str, BaselineArm] = {}
         self._baselines_at = 0.0
+        self._unknown: set[str] = set()
 
     def find(self, entry: RolloutEntry) -> Recorder:
         """Return the recorder of an open rollout, acting on `entry` or a newer record."""
@@ -69,6 +70,17 @@ class Keeper:
             kept = self._kept[entry.rollout] = _Kept(Recorder(entry, self._replica, self._clock))
         kept.recorder.follow(entry)
         return kept.recorder
+
+    def knows(self, entry: RolloutEntry) -> bool:
+        """Return whether this release can act on a record; told once when it cannot."""
+        try:
+            self.find(entry)
+        except ValidationError as error:
+            if entry.rollout not in self._unknown:
+                self._unknown.add(entry.rollout)
+                _log.warning("rollout of %s has a policy that is not known here: %s", entry.adapter, error)
+            return False
+        return True
 
     def baseline(self, adapter: str) -> BaselineArm:
         """Return the rolling counts of an adapter's stable."""
@@ -93,7 +105,7 @@ class Keeper:
         opened = {adapter.rollout.rollout for adapter in view.adapters.values() if adapter.rollout}
         for adapter in view.adapters.values():
             if adapter.rollout is not None:
-                self.find(adapter.rollout)
+                self.knows(adapter.rollout)
         for rollout, kept in list(self._kept.items()):
             if rollout in opened:
                 continue

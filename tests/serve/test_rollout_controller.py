@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +346,23 @@ def test_a_paused_rollout_stays_armed_and_does_not_advance(fleet: Fleet) -> None
     fleet.replicas[0].serve(range(1_000, 2_000), failing(80))
     fleet.tick()
     assert (fleet.last.state, fleet.last.reason) == ("rolled_back", "errors")
+
+
+def test_a_policy_of_a_later_release_stops_no_other_rollout(fleet: Fleet, tmp_path: Path) -> None:
+    for seed in (3, 4):
+        publish(fleet.registry, tmp_path, "later", seed)
+    first = fleet.registry.versions("later")
+    later = begin(
+        "later", first[1], first[0], POLICY, who="ann", now=fleet.clock(), seq=1,
+        rollout_id="ffeeddccbbaa9988", baseline=Baseline(),
+    )  # fmt: skip
+    strange = replace(later, policy={**later.policy, "invented": 1})
+    fleet.registry.append_rollout("later", lambda last: strange)
+    fleet.start()
+    fleet.load()
+    found = fleet.registry.rollout("later")
+    assert found is not None
+    assert found.state == "preloading"
 
 
 def test_a_rollout_shows_in_the_metrics(fleet: Fleet) -> None:
