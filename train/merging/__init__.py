@@ -1,0 +1,1 @@
+"""What was trained, in the forms that others read: a plain LoRA, or a merged model."""
