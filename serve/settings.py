@@ -20,6 +20,9 @@ from registry.errors import UsageError
 
 HANDOVER_VARIABLE = "WARDROBE_SERVE_SETTINGS"
 
+RESTARTS_VARIABLE = "WARDROBE_ENGINE_RESTARTS"
+"""Set by the launcher for each engine: how many ended before it."""
+
 
 class RequestLimits(BaseModel):
     """Limits on one request; None means no limit of ours."""

@@ -24,6 +24,7 @@ from serve.launcher.logs import next_log, reason
 from serve.launcher.processes import Child, Command, adopt_orphans, spawn
 from serve.launcher.readiness import wait_ready
 from serve.launcher.restarts import Ending, RestartPolicy
+from serve.settings import RESTARTS_VARIABLE
 
 BAD_ARGUMENTS = 2
 """The child's exit code for a configuration that no restart can mend."""
@@ -94,7 +95,8 @@ class Supervisor:
     async def _spawn(self) -> Child:
         self._told = ""
         log = next_log(self._plan.logs)
-        child = await spawn(self._plan.command, self._listener, self._plan.environment, log)
+        environment = {**self._plan.environment, RESTARTS_VARIABLE: str(len(self._endings))}
+        child = await spawn(self._plan.command, self._listener, environment, log)
         attempt = len(self._endings) + 1
         self._plan.say(f"starting the engine (start {attempt}, process {child.process.pid}, log {log})")
         return child

@@ -207,7 +207,8 @@ class Inference:
         try:
             await self._carry(rescue, seconds)
         finally:
-            self.runtime.metrics.retries[held.failure.value, rescue.outcome.value] += 1
+            why = held.target.series.adapter, held.failure.value, rescue.outcome.value
+            self.runtime.metrics.retries[why] += 1
 
     async def _copy(self, exchange: Exchange) -> None:
         """Carry a copy: within `COPY_SECONDS` where requests have no limit of their own."""

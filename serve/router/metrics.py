@@ -149,7 +149,7 @@ class Metrics:
     draining: Callable[[], bool] = bool
     max_versions: int = MAX_VERSIONS
     rejections: Counter[str] = field(default_factory=Counter)
-    retries: Counter[tuple[str, str]] = field(default_factory=Counter)
+    retries: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     loads: Counter[tuple[str, str]] = field(default_factory=Counter)
     load_seconds: dict[tuple[str, str], Histogram] = field(default_factory=dict)
     evictions: int = 0
@@ -191,6 +191,8 @@ class Metrics:
             del self._inflight[level]
         for decision in [key for key in self._decisions if key[0] not in names]:
             del self._decisions[decision]
+        for retry in [key for key in self.retries if key[0] not in names]:
+            del self.retries[retry]
 
     def count_load(self, outcome: str, reason: str, tier: str, seconds: float) -> None:
         """Count one attempt to load a version."""
@@ -238,7 +240,7 @@ class Metrics:
         yield counter("wardrobe_route_decisions", text, ("adapter", "arm", "reason"), decided)
         retried = [(key, n) for key, n in sorted(self.retries.items())]
         text = "Requests that the canary failed before its first byte, by how stable's answer ended."
-        yield counter("wardrobe_upstream_retries", text, ("reason", "outcome"), retried)
+        yield counter("wardrobe_upstream_retries", text, ("adapter", "reason", "outcome"), retried)
         yield from self._loads()
         rejected = [((reason,), n) for reason, n in sorted(self.rejections.items())]
         yield counter("wardrobe_rejections", "Requests refused by the router.", ("reason",), rejected)

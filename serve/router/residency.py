@@ -108,6 +108,10 @@ class Residency:
         if self._waiting and not slot.in_use:
             self._freed.set()
 
+    def drift(self) -> int:
+        """Return how many pinned versions are not ready, without those that made room for others."""
+        return sum(slot.pinned and not slot.ready and not slot.evicted for slot in self._slots.values())
+
     def at_work(self, since: float) -> tuple[str, ...]:
         """Return the names in use or loading now, or in use after `since` (this residency's clock)."""
         return tuple(

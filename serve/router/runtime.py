@@ -36,6 +36,7 @@ from serve.router.proof import Prover
 from serve.router.residency import Residency, Slot
 from serve.router.response_id import IdIssuer
 from serve.router.targets import Targets
+from serve.router.vitals import Door, Vitals
 from serve.settings import RequestLimits, ServeSettings
 
 HEARTBEAT_SECONDS = 2.0
@@ -159,7 +160,7 @@ class Runtime:
         self.metrics.residency = self._residency
         self.metrics.draining = lambda: self.draining
         controller = self._controller = self._build_controller()
-        self._unregister = counters.register((self.metrics, controller.metrics), registry)
+        self._unregister = counters.register((self.metrics, controller.metrics, self._vitals()), registry)
         self.watcher.subscribe(lambda _: self._notice(loop))
         self.watcher.start()
         await self._beat()
@@ -296,6 +297,16 @@ class Runtime:
         base, pid = self.registry.base.fingerprint, os.getpid()
         beat = Heartbeat(self.replica, url, base, self.resident(), self.capacity, state, self.began, pid)
         await asyncio.to_thread(self.registry.beat, beat)
+
+    def _vitals(self) -> Vitals:
+        return Vitals(
+            self.replica,
+            self.watcher,
+            self.engine.alive,
+            self.ready,
+            self.residency.drift,
+            lambda: Door(self.keys.enabled, len(self.feedback.log)),
+        )
 
     def _residency(self) -> counters.Residency:
         return counters.Residency(self.resident(), self.engine.capacity, self.engine.slots)

@@ -141,6 +141,15 @@ def test_a_killed_engine_comes_back_and_no_connection_is_refused(tmp_path: Path)
         assert not group_members(launcher.groups()[0]), "its helper process outlived it"
 
 
+def test_an_engine_is_told_how_many_ended_before_it(tmp_path: Path) -> None:
+    with launched(tmp_path) as launcher:
+        launcher.wait_for("all is well")
+        assert launcher.get("/restarts").text == "0"
+        os.kill(launcher.groups()[-1], signal.SIGKILL)
+        launcher.wait_for("all is well", times=2)
+        assert launcher.get("/restarts").text == "1"
+
+
 def test_while_the_engine_starts_clients_get_503_and_when_to_come_back(tmp_path: Path) -> None:
     with launched(tmp_path, "hang") as launcher:
         launcher.wait_for("starting the engine")

@@ -44,7 +44,8 @@ def canary(recorder: Recorder) -> ArmRecord:
 
 
 def retries(served: Served, reason: str, outcome: str = "ok") -> float:
-    return served.metric("wardrobe_upstream_retries_total", reason=reason, outcome=outcome)
+    labels = {"adapter": "support", "reason": reason, "outcome": outcome}
+    return served.metric("wardrobe_upstream_retries_total", **labels)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -1,0 +1,108 @@
+"""What Prometheus is told about the replica itself: its engine, the registry as it sees it, its door.
+
+All of it is asked at a scrape and nothing is counted on the way of a request. Invariant: a scrape reads no
+disk and takes no lock; labels are words of ours and this replica's name.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from prometheus_client.metrics_core import Metric
+
+from registry.view import AdapterView, View
+from serve.router.exposition import counter, gauge
+from serve.settings import RESTARTS_VARIABLE
+
+
+class RegistryWatch(Protocol):
+    """What is read of the registry's watcher."""
+
+    @property
+    def view(self) -> View:
+        """The registry as it was last seen."""
+
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """Adapters that cannot be read, by name."""
+
+    @property
+    def last_success(self) -> float:
+        """The `time.monotonic()` of the last look that could read the root."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Who may enter: `keys` is True once a key exists, `feedback` lines wait to be written."""
+
+    keys: bool = False
+    feedback: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Vitals:
+    """A collector over what the router holds; every callable is asked at each scrape."""
+
+    replica: str
+    watch: RegistryWatch
+    alive: Callable[[], bool]
+    ready: Callable[[], bool]
+    drift: Callable[[], int]
+    door: Callable[[], Door] = Door
+    clock: Callable[[], float] = time.time
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families, for a scrape."""
+        mine, labels = (self.replica,), ("replica",)
+        yield gauge("wardrobe_engine_up", "1 while the engine lives.", labels, [(mine, self.alive())])
+        text = "1 while new requests are taken and what is pinned has been loaded."
+        yield gauge("wardrobe_engine_ready", text, labels, [(mine, self.ready())])
+        text = "Engines of this server that ended by themselves."
+        yield counter("wardrobe_engine_restarts", text, labels, [(mine, restarts())])
+        text = "Versions that should be loaded here and are not."
+        yield gauge("wardrobe_reconcile_drift_adapters", text, labels, [(mine, self.drift())])
+        door = self.door()
+        text = "1 where a key is needed, 0 while anybody may enter."
+        yield gauge("wardrobe_auth_required", text, (), [((), door.keys)])
+        text = "Lines of feedback that wait to be written."
+        yield gauge("wardrobe_feedback_waiting", text, (), [((), door.feedback)])
+        yield from _registry(self.watch, self.clock())
+
+    def describe(self) -> Iterator[Metric]:
+        """Yield nothing: two routers in one process (tests) are no clash."""
+        return iter(())
+
+
+def restarts() -> int:
+    """Return how many engines of this server ended before this one."""
+    text = os.environ.get(RESTARTS_VARIABLE, "")
+    return int(text) if text.isdigit() else 0
+
+
+def _registry(watch: RegistryWatch, now: float) -> Iterator[Metric]:
+    adapters = watch.view.adapters.values()
+    serving = sum(_serves(one) for one in adapters)
+    rows = [(("serving",), float(serving)), (("idle",), float(len(adapters) - serving))]
+    text = "Adapters: serving has a stable version or an open rollout."
+    yield gauge("wardrobe_registry_adapters", text, ("state",), rows)
+    proved = sum(len(one.proved & one.versions.keys()) for one in adapters)
+    bad = sum(len(one.quarantined) for one in adapters)
+    live = sum(len(one.versions) for one in adapters)
+    rows = [(("live",), float(live)), (("proved",), float(proved)), (("quarantined",), float(bad))]
+    text = "Versions: live can be asked for, proved has answered unlike the base, quarantined is refused."
+    yield gauge("wardrobe_registry_versions", text, ("state",), rows)
+    text = "Adapters that cannot be read; they are served as they were last seen."
+    yield gauge("wardrobe_registry_problems", text, (), [((), float(len(watch.problems)))])
+    if math.isfinite(watch.last_success):
+        text = "When this replica last read the registry, UNIX seconds."
+        seen = now - (time.monotonic() - watch.last_success)
+        yield gauge("wardrobe_registry_last_success_timestamp_seconds", text, (), [((), seen)])
+
+
+def _serves(adapter: AdapterView) -> bool:
+    return adapter.rollout is not None or "stable" in adapter.aliases
