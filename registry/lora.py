@@ -20,7 +20,11 @@ _EXPERTS = (".experts", ".experts.base_layer")
 
 # A part of a tensor's name -> (what it is, what to do).
 _STRANGERS = (
-    ("lora_magnitude_vector", "belongs to DoRA", "merge it (`wardrobe train merge`) or train without DoRA"),
+    (
+        "lora_magnitude_vector",
+        "belongs to DoRA",
+        "make it a plain LoRA (`wardrobe train merge DIR OUT --as lora`) or train without DoRA",
+    ),
     ("trainable_tokens", "belongs to trained tokens", "train with LoRA on embed_tokens instead"),
     ("ia3_", "belongs to IA3", "train a LoRA adapter"),
     ("lora_E", "belongs to AdaLoRA", "train a LoRA adapter"),

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 CONFIG_NAME = "adapter_config.json"
 # PEFT keeps these as sets (or reads them as such) and writes them in random order.
 _SETS = ("exclude_modules", "layers_pattern", "layers_to_transform", "modules_to_save", "target_modules")
-_MERGE = "merge it into a plain LoRA (`wardrobe train merge`), or train again without it"
-_PLAIN_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica", "lora_ga"})
+_MERGE = "make it a plain LoRA (`wardrobe train merge DIR OUT --as lora`), or train again without it"
+# vLLM accepts lora_ga, too; but PEFT takes its first product out of the base, as with PiSSA.
+_PLAIN_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica"})
 
 # field -> (what it is called, what to do); refused when its value is truthy.
 _REFUSED = {
@@ -114,8 +115,7 @@ def check_servable(config: LoraConfig, limits: Limits, subject: str) -> None:
     init = config.fields.get("init_lora_weights", True)
     if isinstance(init, str) and init.lower() not in _PLAIN_INITS:
         fact = f"init_lora_weights is {init!r}, which changes the base's own weights"
-        remedy = "convert it with PEFT's save_pretrained(path_initial_model_for_weight_conversion=…)"
-        raise _bad(subject, fact, remedy)
+        raise _bad(subject, fact, _MERGE)
     if config.highest_rank > limits.max_lora_rank:
         where = "rank" if config.highest_rank == config.rank else "a rank in rank_pattern,"
         fact = f"{where} {config.highest_rank} exceeds this server's max_lora_rank {limits.max_lora_rank}"

@@ -30,7 +30,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
         (without("weight"), "modules", ["holds no LoRA tensor"]),
         (adding(base_model__model__model__norm__weight=tensor(64)), "modules", ["not a LoRA tensor"]),
         (adding(orphan=tensor(8, 64)), "modules", ["orphan"]),
-        (adding(**{f"{LAYER}q_proj.lora_magnitude_vector": tensor(64)}), "modules", ["DoRA", "train merge"]),
+        (
+            adding(**{f"{LAYER}q_proj.lora_magnitude_vector": tensor(64)}),
+            "modules",
+            ["DoRA", "train merge DIR OUT --as lora"],
+        ),
         (adding(**{f"{LAYER}q_proj.bias": tensor(64)}), "modules", ["bias"]),
         (adding(**{f"{LAYER}q_proj.ia3_l": tensor(64, 1)}), "modules", ["IA3"]),
         (adding(**{f"{LAYER}q_proj.lora_E": tensor(8, 1)}), "modules", ["AdaLoRA"]),

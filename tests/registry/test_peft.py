@@ -57,7 +57,7 @@ def test_what_peft_writes_is_read() -> None:
         {"modules_to_save": []},
         {"layers_to_transform": [0]},
         {"init_lora_weights": "gaussian"}, {"init_lora_weights": "eva"}, {"init_lora_weights": "Orthogonal"},
-        {"init_lora_weights": "lora_ga"}, {"init_lora_weights": False},
+        {"init_lora_weights": False},
         {"task_type": None},
         {"some_later_field": {"a": 1}},
         {"bias": ...}, {"use_dora": ...}, {"init_lora_weights": ...},
@@ -70,7 +70,7 @@ def test_what_vllm_serves_rightly_is_accepted(changes: dict[str, object]) -> Non
 @pytest.mark.parametrize(
     ("changes", "reason", "words"),
     [
-        ({"use_dora": True}, "bad_config", ["DoRA", "train merge"]),
+        ({"use_dora": True}, "bad_config", ["DoRA", "`wardrobe train merge DIR OUT --as lora`"]),
         ({"modules_to_save": ["lm_head"]}, "modules", ["modules_to_save", "lm_head"]),
         ({"modules_to_save": ["score"]}, "modules", ["modules_to_save", "score"]),
         ({"lora_bias": True}, "bad_config", ["lora_bias"]),
@@ -79,12 +79,13 @@ def test_what_vllm_serves_rightly_is_accepted(changes: dict[str, object]) -> Non
         (
             {"init_lora_weights": "pissa"},
             "bad_config",
-            ["'pissa'", "path_initial_model_for_weight_conversion"],
+            ["'pissa'", "changes the base's own weights", "`wardrobe train merge DIR OUT --as lora`"],
         ),
         ({"init_lora_weights": "pissa_niter_16"}, "bad_config", ["'pissa_niter_16'"]),
         ({"init_lora_weights": "olora"}, "bad_config", ["'olora'"]),
         ({"init_lora_weights": "corda"}, "bad_config", ["'corda'"]),
         ({"init_lora_weights": "loftq"}, "bad_config", ["'loftq'"]),
+        ({"init_lora_weights": "lora_ga"}, "bad_config", ["'lora_ga'"]),
         ({"init_lora_weights": "next_year"}, "bad_config", ["'next_year'"]),
         ({"alora_invocation_tokens": [1, 2]}, "bad_config", ["activated LoRA", "alora_invocation_tokens"]),
         ({"layer_replication": [[0, 2], [1, 2]]}, "bad_config", ["layer_replication"]),
