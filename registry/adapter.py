@@ -98,7 +98,11 @@ def inspect(folder: Path, *, base: BaseModel, limits: Limits, name: str) -> Insp
     files = [_taken(CONFIG_NAME, canonical_config(config, base.fingerprint)), weights]
     if template is not None:
         files.append(_taken(TEMPLATE_NAME, template))
-        warnings.append("its chat template differs from the base's, which the server renders with")
+        warnings.append(
+            "its chat template differs from the base's, which alone the server renders with: chat requests "
+            f"to this version are refused; leave {TEMPLATE_NAME} out if it was trained on the base's, or "
+            "ask /v1/completions with the prompt already rendered"
+        )
     if README_NAME in names:
         files.append(_taken(README_NAME, read_text_file(folder / README_NAME, name)))
     files.sort(key=lambda file: file.name)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 PROOF = "proof"
-LINEAGE = "lineage"
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _FILE = re.compile(r"([a-z][a-z0-9_]{0,31})-([1-9][0-9]*)\.json")
 

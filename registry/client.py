@@ -99,15 +99,15 @@ class Client:
         body = doc.VerifyRequest(adapter=adapter, version=number)
         return self.ask(doc.VerifyReport, "POST", "/verify", body)
 
-    def set_alias(self, adapter: str, alias: str, number: int) -> doc.MoveDocument:
-        """Point an alias to a version."""
+    def set_alias(self, adapter: str, alias: str, number: int, force: str = "") -> doc.MoveDocument:
+        """Point an alias to a version; `force` is the reason for moving `stable` past what it lacks."""
         path = _path(adapter, "aliases", check_alias_name(alias))
-        return self.ask(doc.MoveDocument, "PUT", path, doc.VersionRequest(version=number))
+        return self.ask(doc.MoveDocument, "PUT", path, doc.MoveRequest(version=number, force=force))
 
-    def promote(self, adapter: str, number: int) -> doc.MoveDocument:
-        """Point `stable` to a version."""
+    def promote(self, adapter: str, number: int, force: str = "") -> doc.MoveDocument:
+        """Point `stable` to a version; `force` as in `set_alias`."""
         path = _path(adapter, "promote")
-        return self.ask(doc.MoveDocument, "POST", path, doc.VersionRequest(version=number))
+        return self.ask(doc.MoveDocument, "POST", path, doc.MoveRequest(version=number, force=force))
 
     def rollback(self, adapter: str) -> doc.MoveDocument:
         """Undo the last forward move of `stable`."""
@@ -272,6 +272,7 @@ def _form_fields(registration: Registration) -> Mapping[str, str]:
         "no_stable": "true" if registration.no_stable else "",
         "note": registration.note,
         "allow_duplicate": "true" if registration.allow_duplicate else "",
+        "require": ",".join(registration.require),
     }
     return {name: value for name, value in fields.items() if value}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from registry import documents as doc
+from registry.requirements import Requirement
 
 Progress = Callable[[int], None]
 
@@ -27,6 +28,7 @@ class Registration:
     note: str = ""
     golden: Path | None = None
     allow_duplicate: bool = False
+    require: tuple[Requirement, ...] = ()
 
 
 class Desk(Protocol):
@@ -60,12 +62,12 @@ class Desk(Protocol):
         """Hash versions again; one that is not as published is quarantined."""
         ...
 
-    def set_alias(self, adapter: str, alias: str, number: int) -> doc.MoveDocument:
-        """Point an alias to a version."""
+    def set_alias(self, adapter: str, alias: str, number: int, force: str = "") -> doc.MoveDocument:
+        """Point an alias to a version; `force` is the reason for moving `stable` past what it lacks."""
         ...
 
-    def promote(self, adapter: str, number: int) -> doc.MoveDocument:
-        """Point `stable` to a version."""
+    def promote(self, adapter: str, number: int, force: str = "") -> doc.MoveDocument:
+        """Point `stable` to a version; `force` as in `set_alias`."""
         ...
 
     def rollback(self, adapter: str) -> doc.MoveDocument:

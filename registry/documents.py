@@ -291,6 +291,12 @@ class VersionRequest(Request):
     version: int = Field(ge=1, le=999_999_999)
 
 
+class MoveRequest(VersionRequest):
+    """Which version an alias shall point to; `force` is the reason for moving `stable` past what it lacks."""
+
+    force: str = Field(default="", max_length=1_000)
+
+
 class VerifyRequest(Request):
     """What to verify: everything, one adapter, or one version of it."""
 

@@ -7,6 +7,7 @@
     ├── NotFound              no such adapter, version, alias or key            404, exit 1
     ├── Conflict              the present state forbids it                      409, exit 1
     ├── Quarantined           a version that may not be served                  409, exit 1
+    ├── Unproved              a version without what is required of it          409, exit 1
     ├── NotServable           a version that this server cannot answer with now 503, exit 1
     ├── Denied                no key, a wrong key, or a missing scope           401/403, exit 1
     ├── LimitExceeded         a size or a rate over a limit                     413/429, exit 1
@@ -98,6 +99,12 @@ class Quarantined(Conflict):
     """A version that may not be served; the fact holds the recorded reason."""
 
     code = "quarantined"
+
+
+class Unproved(Conflict):
+    """A version that lacks what is required before `stable` may move to it; the fact says what."""
+
+    code = "unproved"
 
 
 class NotServable(WardrobeError):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from registry.catalogue import Catalogue
 from registry.errors import CorruptStore
 from registry.records import AliasMove, AuditEntry
+from registry.requirements import FORCE
 
 
 def history(catalogue: Catalogue, adapter: str) -> list[AliasMove]:
@@ -74,7 +75,8 @@ def _audit_adapter(catalogue: Catalogue, adapter: str) -> Iterator[AuditEntry]:
                 )
     for number in catalogue.attestations.numbers(adapter):
         for found in catalogue.attestations.read(adapter, number):
-            yield AuditEntry(found.at, found.who, "attest", f"{adapter}@{number}", found.kind)
+            why = f" ({found.body.get('why', '')})" if found.kind == FORCE else ""
+            yield AuditEntry(found.at, found.who, "attest", f"{adapter}@{number}", f"{found.kind}{why}")
 
 
 def _audit_versions(catalogue: Catalogue, adapter: str) -> Iterator[AuditEntry]:

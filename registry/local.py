@@ -96,6 +96,7 @@ class LocalDesk:
             who=self._who,
             golden=registration.golden,
             allow_duplicate=registration.allow_duplicate,
+            require=registration.require,
         )
         return doc.describe_publish(published)
 
@@ -107,15 +108,16 @@ class LocalDesk:
         ]
         return doc.VerifyReport(ok=all(result.ok for result in results), results=results)
 
-    def set_alias(self, adapter: str, alias: str, number: int) -> doc.MoveDocument:
-        """Point an alias to a version."""
+    def set_alias(self, adapter: str, alias: str, number: int, force: str = "") -> doc.MoveDocument:
+        """Point an alias to a version; `force` is the reason for moving `stable` past what it lacks."""
         check_adapter_name(adapter)
-        return doc.describe_move(self._registry.set_alias(adapter, alias, number, who=self._who))
+        move = self._registry.set_alias(adapter, alias, number, who=self._who, force=force)
+        return doc.describe_move(move)
 
-    def promote(self, adapter: str, number: int) -> doc.MoveDocument:
-        """Point `stable` to a version."""
+    def promote(self, adapter: str, number: int, force: str = "") -> doc.MoveDocument:
+        """Point `stable` to a version; `force` as in `set_alias`."""
         check_adapter_name(adapter)
-        return doc.describe_move(self._registry.promote(adapter, number, who=self._who))
+        return doc.describe_move(self._registry.promote(adapter, number, who=self._who, force=force))
 
     def rollback(self, adapter: str) -> doc.MoveDocument:
         """Undo the last forward move of `stable`."""

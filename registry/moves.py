@@ -6,14 +6,24 @@ and step back when the other was there, so an alias never ends on a version that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
+from registry import requirements
 from registry.aliases import Target, undo_target
 from registry.catalogue import Catalogue
 from registry.errors import Conflict, CorruptStore, InvalidName, NotFound
 from registry.names import CANARY, STABLE, check_alias_name
 from registry.records import AliasMove, Version
+from registry.requirements import Lack, Requirement
 from registry.settlement import refuse_open, require_servable, settle
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+
+FORCE_OPTIONS = "--force --why TEXT"
+"""How a person forces a move of `stable`, on the command line."""
 
 
 def check_settable(alias: str) -> str:
@@ -28,29 +38,81 @@ def check_settable(alias: str) -> str:
     return check_alias_name(alias)
 
 
-def point(catalogue: Catalogue, adapter: str, alias: str, number: int, *, who: str, why: str) -> AliasMove:
+def point(
+    catalogue: Catalogue,
+    adapter: str,
+    alias: str,
+    number: int,
+    *,
+    who: str,
+    why: str,
+    force: str = "",
+    also: Iterable[Requirement] = (),
+) -> AliasMove:
     """Point `alias` to a live version; where it points there already, return the move that did it.
 
-    Raises: InvalidName; NotFound; Quarantined; Conflict: the version was deleted at the same time, or the
-    alias is `stable` and a rollout is open.
+    `stable` is moved only to a version that meets what the root requires, and `also`; or with `force`,
+    the reason for doing it all the same, which is recorded in the log and with the version.
+
+    Raises: InvalidName; NotFound; Quarantined; Unproved; Conflict: the version was deleted at the same
+    time, or the alias is `stable` and a rollout is open.
     """
     check_settable(alias)
     version = require_servable(catalogue, adapter, number)
     _leave_to_rollout(catalogue, adapter, alias)
     present: AliasMove | None = None
+    forced: list[Lack] = []
 
     def decide(log: Sequence[AliasMove]) -> Target | None:
         nonlocal present
         present = log[-1] if log and log[-1].version == number else None
-        return None if present else Target(number, version.digest, why)
+        if present is not None:
+            return None
+        replaced = log[-1].version if log else None
+        # Inside the compare-and-swap: what is replaced is part of what a gate must have been held against.
+        forced[:] = find_lacks(catalogue, version, replaced, also) if alias == STABLE else []
+        if not forced:
+            return Target(number, version.digest, why)
+        if not force:
+            raise requirements.refusal(version, forced, force=FORCE_OPTIONS)
+        return Target(number, version.digest, f"{why}, forced past {requirements.names(forced)}: {force}")
 
     move = catalogue.aliases.append(adapter, alias, decide, who)
     if move is None:
         assert present is not None
         return present
+    if forced:
+        record_force(catalogue, version, forced, action=why, why=force, who=who)
     _step_back_if_raced(catalogue, move, who)
     catalogue.mark(adapter)
     return move
+
+
+def find_lacks(
+    catalogue: Catalogue, version: Version, replaces: int | None, also: Iterable[Requirement] = ()
+) -> list[Lack]:
+    """Return what a version lacks of what the root requires, and `also`, to replace `replaces`.
+
+    Raises: UsageError: the root's settings name a requirement that does not exist; CorruptStore.
+    """
+    required = (*catalogue.root.required(), *also)
+    attestations = catalogue.attestations.read(version.adapter, version.number) if required else []
+    return requirements.lacks(version, attestations, required, replaces)
+
+
+def record_force(
+    catalogue: Catalogue, version: Version, found: Sequence[Lack], *, action: str, why: str, who: str
+) -> None:
+    """Attest to a version that somebody made it `stable`, or began to, past what it lacks."""
+    body: dict[str, JsonValue] = {
+        "format": "wardrobe.force/1",
+        "action": action,
+        "why": why,
+        "digest": version.digest,
+        "past": {lack.requirement: lack.sentence for lack in found},
+    }
+    catalogue.attestations.add(version.adapter, version.number, requirements.FORCE, body, who)
+    catalogue.mark(version.adapter)
 
 
 def unset(catalogue: Catalogue, adapter: str, alias: str, *, who: str) -> AliasMove:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from registry import files
-from registry.attestations import LINEAGE
 from registry.catalogue import Catalogue
-from registry.errors import InvalidAdapter, Quarantined, StorageFailed, UsageError
+from registry.errors import InvalidAdapter, Quarantined, StorageFailed, Unproved, UsageError
 from registry.moves import check_settable, point
 from registry.names import STABLE
 from registry.records import AliasMove, BaseModel, Limits, Published, Version
+from registry.requirements import LINEAGE, Requirement
 from registry.settlement import refuse_open
 from registry.versions import MANIFEST, Manifest
 
@@ -51,6 +51,7 @@ class Order:
     golden: Path | None = None
     allow_duplicate: bool = False
     lineage: Mapping[str, JsonValue] | None = None
+    require: tuple[Requirement, ...] = ()
 
 
 def inspect(folder: Path, *, base: BaseModel, limits: Limits, name: str) -> InspectedAdapter:
@@ -64,7 +65,8 @@ def publish(catalogue: Catalogue, order: Order, inspector: Inspector = inspect) 
     """Publish a folder as the next version, or find the version that has the same content.
 
     Raises: InvalidName; Conflict: `stable` is asked for while a rollout is open; InvalidAdapter;
-    UsageError: golden prompts that are none; Quarantined: the same content is in quarantine; StorageFailed.
+    UsageError: golden prompts that are none; Quarantined: the same content is in quarantine; Unproved:
+    it is registered, but may not become `stable`, which was asked for; StorageFailed.
     """
     root = catalogue.root
     root.adapter(order.adapter)
@@ -77,13 +79,14 @@ def publish(catalogue: Catalogue, order: Order, inspector: Inspector = inspect) 
     existing = None if order.allow_duplicate else _find(catalogue, order.adapter, inspected.digest)
     version = existing or _create(catalogue, order, inspected)
     try:
-        moves = _complete(catalogue, order, version, golden)
+        moves, held_back = _complete(catalogue, order, version, golden)
     except StorageFailed as error:
         fact = f"is registered, but what belongs to it could not be written: {error}"
         raise StorageFailed(version.name, fact, "register it again to complete it") from error
     finally:
         catalogue.mark(order.adapter)
-    return Published(version, existing is None, inspected.left_out, inspected.warnings, moves)
+    warnings = (*inspected.warnings, *held_back)
+    return Published(version, existing is None, inspected.left_out, warnings, moves)
 
 
 def read_golden(path: Path) -> bytes:
@@ -178,17 +181,27 @@ def _publish_unused(catalogue: Catalogue, adapter: str, staged: Path, created: f
 
 def _complete(
     catalogue: Catalogue, order: Order, version: Version, golden: bytes | None
-) -> tuple[AliasMove, ...]:
+) -> tuple[tuple[AliasMove, ...], tuple[str, ...]]:
+    """Do what belongs to a version; return the aliases that were moved, and why one was not."""
     adapter, number = version.adapter, version.number
     if golden is not None:
         files.replace(catalogue.root.adapter(adapter) / "golden.jsonl", golden)
     if order.lineage is not None and not _has_lineage(catalogue, version, order.lineage):
         catalogue.attestations.add(adapter, number, LINEAGE, order.lineage, order.who)
-    moves = []
+    moves, held_back = [], []
     for alias in _wanted_aliases(catalogue, order, version):
-        move = point(catalogue, adapter, alias, number, who=order.who, why="register")
-        moves.append(move)
-    return tuple(moves)
+        try:
+            move = point(catalogue, adapter, alias, number, who=order.who, why="register", also=order.require)
+        except Unproved as error:
+            # The version stays: what may have taken days to train is not lost to an alias.
+            if order.alias == STABLE:
+                fact = f"is registered, but {STABLE} was not moved to it: {error.fact}"
+                raise Unproved(version.name, fact, error.remedy) from error
+            prove = f"{error.remedy.partition('; or force')[0]}, then `wardrobe promote {version.name}`"
+            held_back.append(f"not made {STABLE}: {error.fact}; {prove}")
+        else:
+            moves.append(move)
+    return tuple(moves), tuple(held_back)
 
 
 def _has_lineage(catalogue: Catalogue, version: Version, lineage: Mapping[str, JsonValue]) -> bool:

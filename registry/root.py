@@ -1,7 +1,8 @@
 """The root: where everything lies, which base model it is for, and what registry and server share.
 
 Owns `layout.json` (the format), `base.json` (the base's fingerprint and shapes) and `wardrobe.toml` (the
-part that people edit: the base's served name and path, the limits). Invariants: `layout.json` is written
+part that people edit: the base's served name and path, the limits, what is required of a version).
+Invariants: `layout.json` is written
 last, so a folder with it is a whole root; every path handed out lies inside the root.
 """
 
@@ -19,6 +20,7 @@ from registry.errors import Conflict, CorruptStore, NotFound, StorageFailed, Usa
 from registry.mount import self_test
 from registry.names import check_adapter_name, check_alias_name
 from registry.records import BaseModel, Limits
+from registry.requirements import Requirement, parse_requirements
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -70,7 +72,7 @@ class Root:
         _make_folders(path)
         self_test(path / "staging")
         files.replace(path / BASE, _encode_base(base))
-        files.replace(path / SETTINGS, _encode_settings(base, limits))
+        files.replace(path / SETTINGS, _encode_settings(base, limits, ()))
         files.replace(path / LAYOUT, encode({"format": FORMAT, "major": MAJOR, "minor": MINOR}))
         return _reopen(cls.open(path), base, limits)
 
@@ -106,6 +108,22 @@ class Root:
         """The folder of unfinished work."""
         return self.path / "staging"
 
+    def required(self) -> tuple[Requirement, ...]:
+        """Return what `[publishing] require` asks of a version now.
+
+        Read at each call, so that a running server honours what was just written.
+
+        Raises: UsageError: a key or a requirement that does not exist; CorruptStore.
+        """
+        path = self.path / SETTINGS
+        publishing = _read_settings(path).mapping("publishing")
+        _check_keys(path, publishing, {"require"})
+        wanted = publishing.get("require", [])
+        if not isinstance(wanted, list):
+            fact = f"publishing.require is {wanted!r}, not a list"
+            raise UsageError(str(path), fact, 'write require = ["gate", "parity"]', param="require")
+        return parse_requirements(wanted, f"{path} publishing.require")
+
     def contain(self, path: Path) -> Path:
         """Return `path` if no symlink leads it out of the root.
 
@@ -135,6 +153,7 @@ def _read_root(path: Path) -> Root:
     base, limits = settings.mapping("base"), settings.mapping("limits")
     _check_keys(path / SETTINGS, base, {"name", "path"})
     _check_keys(path / SETTINGS, limits, {field.name for field in fields(Limits)})
+    _check_keys(path / SETTINGS, settings.mapping("publishing"), {"require"})
     named = Entry(path / SETTINGS, base)
     shared = Entry(path / SETTINGS, {**asdict(Limits()), **limits})
     return Root(
@@ -151,8 +170,8 @@ def _read_settings(path: Path) -> Entry:
         raise CorruptStore(str(path), "is missing", "restore it from a backup") from error
     except ValueError as error:
         raise UsageError(str(path), f"is not TOML ({error})", "correct the file") from error
-    _check_keys(path, parsed, {"base", "limits"})
-    return Entry(path, {"limits": {}, **parsed})
+    _check_keys(path, parsed, {"base", "limits", "publishing"})
+    return Entry(path, {"limits": {}, "publishing": {}, **parsed})
 
 
 def _check_keys(path: Path, table: dict[str, object] | dict[str, JsonValue], known: set[str]) -> None:
@@ -188,7 +207,7 @@ def _reopen(root: Root, base: BaseModel, limits: Limits) -> Root:
         )
     wanted = limits if limits != Limits() else root.limits
     if (base.name, base.path, wanted) != (root.base.name, root.base.path, root.limits):
-        files.replace(root.path / SETTINGS, _encode_settings(base, wanted))
+        files.replace(root.path / SETTINGS, _encode_settings(base, wanted, root.required()))
     return _read_root(root.path)
 
 
@@ -202,12 +221,13 @@ def _encode_base(base: BaseModel) -> bytes:
     )
 
 
-def _encode_settings(base: BaseModel, limits: Limits) -> bytes:
+def _encode_settings(base: BaseModel, limits: Limits, required: tuple[Requirement, ...]) -> bytes:
     import tomli_w
 
-    return tomli_w.dumps(
-        {
-            "base": {"name": base.name, "path": str(base.path)},
-            "limits": asdict(limits),
-        }
-    ).encode()
+    settings: dict[str, object] = {
+        "base": {"name": base.name, "path": str(base.path)},
+        "limits": asdict(limits),
+    }
+    if required:
+        settings["publishing"] = {"require": [one.value for one in required]}
+    return tomli_w.dumps(settings).encode()

@@ -30,6 +30,7 @@ from registry.records import (
     VerifyResult,
     Version,
 )
+from registry.requirements import Lack, Requirement
 from registry.rollouts import Decide
 from registry.root import Root
 from registry.view import AdapterView, no_adapter
@@ -89,16 +90,21 @@ class Registry:
         golden: Path | None = None,
         allow_duplicate: bool = False,
         lineage: Mapping[str, JsonValue] | None = None,
+        require: Sequence[Requirement] = (),
     ) -> Published:
         """Check a PEFT LoRA folder and publish it as the adapter's next version.
 
         The same content again returns the version that exists, unless `allow_duplicate`. The first
         version becomes `stable` unless `no_stable`; `alias` is pointed to the version as well; `lineage`
-        becomes an attestation.
+        becomes an attestation. A version that lacks what the root requires, or `require`, does not become
+        `stable`: a warning says why.
 
-        Raises: InvalidName; InvalidAdapter; UsageError; Quarantined; StorageFailed.
+        Raises: InvalidName; InvalidAdapter; UsageError; Quarantined; Unproved: it is registered, but
+        `alias` is `stable`; StorageFailed.
         """
-        order = publish.Order(adapter, folder, who, alias, no_stable, note, golden, allow_duplicate, lineage)
+        order = publish.Order(
+            adapter, folder, who, alias, no_stable, note, golden, allow_duplicate, lineage, tuple(require)
+        )
         return publish.publish(self.catalogue, order, self._inspector)
 
     def adapters(self) -> list[str]:
@@ -153,13 +159,15 @@ class Registry:
         return view.resolve(ref)
 
     def set_alias(
-        self, adapter: str, alias: str, number: int, *, who: str, why: str = "alias set"
+        self, adapter: str, alias: str, number: int, *, who: str, why: str = "alias set", force: str = ""
     ) -> AliasMove:
         """Point an alias to a live version.
 
-        Raises: InvalidName: also for `canary`; NotFound; Quarantined; Conflict.
+        `force` is the reason for moving `stable` past what the version lacks; it is recorded.
+
+        Raises: InvalidName: also for `canary`; NotFound; Quarantined; Unproved; Conflict.
         """
-        return moves.point(self.catalogue, adapter, alias, number, who=who, why=why)
+        return moves.point(self.catalogue, adapter, alias, number, who=who, why=why, force=force)
 
     def remove_alias(self, adapter: str, alias: str, *, who: str) -> AliasMove:
         """Remove an alias; its history stays.
@@ -168,15 +176,15 @@ class Registry:
         """
         return moves.unset(self.catalogue, adapter, alias, who=who)
 
-    def promote(self, adapter: str, number: int, *, who: str) -> AliasMove:
-        """Point `stable` to a live version, at once.
+    def promote(self, adapter: str, number: int, *, who: str, force: str = "") -> AliasMove:
+        """Point `stable` to a live version, at once; `force` as in `set_alias`.
 
-        Raises: NotFound; Quarantined; Conflict: a rollout is open.
+        Raises: NotFound; Quarantined; Unproved; Conflict: a rollout is open.
         """
-        return moves.point(self.catalogue, adapter, STABLE, number, who=who, why="promote")
+        return moves.point(self.catalogue, adapter, STABLE, number, who=who, why="promote", force=force)
 
     def rollback(self, adapter: str, *, who: str) -> AliasMove:
-        """Undo the last forward move of `stable`, at once; twice goes two back.
+        """Undo the last forward move of `stable`, at once; twice goes two back. Nothing is required.
 
         Raises: NotFound; Conflict: there is nothing to go back to, or a rollout is open.
         """
@@ -215,6 +223,26 @@ class Registry:
     def attestations(self, adapter: str, number: int, kind: str | None = None) -> list[Attestation]:
         """Return what was found out about a version, in order of time; of one kind, or all."""
         return self.catalogue.attestations.read(adapter, number, kind)
+
+    def required(self) -> tuple[Requirement, ...]:
+        """Return what the root requires of a version before `stable` moves to it, read now.
+
+        Raises: UsageError: a key or a requirement that does not exist; CorruptStore.
+        """
+        return self.catalogue.root.required()
+
+    def lacks(self, version: Version, replaces: int | None, also: Sequence[Requirement] = ()) -> list[Lack]:
+        """Return what a version lacks of what the root requires, and `also`, to replace `replaces`.
+
+        Raises: UsageError: the root's settings name a requirement that does not exist; CorruptStore.
+        """
+        return moves.find_lacks(self.catalogue, version, replaces, also)
+
+    def record_force(
+        self, version: Version, found: Sequence[Lack], *, action: str, why: str, who: str
+    ) -> None:
+        """Attest to a version that it was forced past what it lacks."""
+        moves.record_force(self.catalogue, version, found, action=action, why=why, who=who)
 
     def verify(self, adapter: str | None = None, number: int | None = None) -> list[VerifyResult]:
         """Hash live versions again and quarantine those that are not as published.

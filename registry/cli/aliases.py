@@ -8,6 +8,7 @@ import click
 
 from registry.cli import output
 from registry.cli.session import Session, common_options, pass_session
+from registry.errors import UsageError
 from registry.names import parse_version
 
 if TYPE_CHECKING:
@@ -20,25 +21,41 @@ def alias() -> None:
     """Point names to versions."""
 
 
+_force = click.option(
+    "--force", is_flag=True, help="Move stable past what the version lacks; needs --why, is recorded."
+)
+_why = click.option("--why", default="", metavar="TEXT", help="The reason for --force.")
+
+
 @alias.command("set")
 @click.argument("name")
 @click.argument("alias_name", metavar="ALIAS")
 @click.argument("number", type=click.IntRange(min=1), metavar="N")
+@_force
+@_why
 @common_options
 @pass_session
-def set_(session: Session, name: str, alias_name: str, number: int) -> None:
-    """Point ALIAS of adapter NAME to version N, at once."""
-    _print(session, session.desk().set_alias(name, alias_name, number))
+def set_(session: Session, name: str, alias_name: str, number: int, force: bool, why: str) -> None:
+    """Point ALIAS of adapter NAME to version N, at once.
+
+    For `stable` the version must have what the root requires (`[publishing] require`).
+    """
+    _print(session, session.desk().set_alias(name, alias_name, number, _reason(force, why)))
 
 
 @click.command(short_help="Make a version the stable one, at once.")
 @click.argument("name", metavar="NAME@N")
+@_force
+@_why
 @common_options
 @pass_session
-def promote(session: Session, name: str) -> None:
-    """Make NAME@N the stable version, at once."""
+def promote(session: Session, name: str, force: bool, why: str) -> None:
+    """Make NAME@N the stable version, at once.
+
+    It must have what the root requires (`[publishing] require`); --force with a reason goes past that.
+    """
     adapter, number = parse_version(name)
-    _print(session, session.desk().promote(adapter, number))
+    _print(session, session.desk().promote(adapter, number, _reason(force, why)))
 
 
 @click.command(short_help="Undo the last forward move of stable, at once.")
@@ -48,6 +65,14 @@ def promote(session: Session, name: str) -> None:
 def rollback(session: Session, name: str) -> None:
     """Undo the last forward move of NAME's stable, at once; twice goes two back."""
     _print(session, session.desk().rollback(name))
+
+
+def _reason(force: bool, why: str) -> str:
+    if force and not why.strip():
+        raise UsageError("--force", "is recorded with its reason, and none is given", "add --why TEXT")
+    if why and not force:
+        raise UsageError("--why", "is the reason of --force, which is not given", "add --force")
+    return why.strip()
 
 
 def _print(session: Session, move: MoveDocument) -> None:

@@ -57,6 +57,12 @@ def init(session: Session, base: Path, name: str | None, max_lora_rank: int | No
 @click.option("--note", default="", metavar="TEXT", help="Kept with the version.")
 @click.option("--golden", type=_FOLDER, metavar="FILE", help="Golden prompts of the adapter (JSONL).")
 @click.option("--allow-duplicate", is_flag=True, help="Take a new number even for known content.")
+@click.option(
+    "--require",
+    multiple=True,
+    type=click.Choice(["gate", "parity", "tokens"]),
+    help="Become stable only with this attested, beside what the root requires; may be repeated.",
+)
 @common_options
 @pass_session
 def register(
@@ -68,17 +74,21 @@ def register(
     note: str,
     golden: Path | None,
     allow_duplicate: bool,
+    require: tuple[str, ...],
 ) -> None:
     """Publish DIR, a PEFT LoRA folder, as the next version of NAME.
 
     Prints NAME@N and the digest. The folder is checked first and nothing is left behind when it is
-    refused; content that is there already keeps its number.
+    refused; content that is there already keeps its number. A version without what is required is
+    registered, but not made stable.
     """
     from registry.desk import Registration
+    from registry.requirements import parse_requirements
 
     if alias is not None and no_stable:
         raise UsageError("--alias and --no-stable", "exclude each other", "give one of them")
-    wanted = Registration(name, folder, alias, no_stable, note, golden, allow_duplicate)
+    required = parse_requirements(require, "--require")
+    wanted = Registration(name, folder, alias, no_stable, note, golden, allow_duplicate, required)
     # Only what is sent can be counted; publishing beside the files shows that it goes on.
     total = None if session.url is None else _size_bytes(folder)
     with output.progress(f"register {name}", total, unit_bytes=total is not None) as advance:

@@ -11,6 +11,7 @@ from registry import documents as doc
 from registry.desk import Registration
 from registry.errors import NotFound
 from registry.names import STABLE, check_adapter_name
+from registry.requirements import parse_requirements
 from registry.view import AdapterView
 from serve.control.caller import CallerOf, ControlOf, caller_of
 from serve.control.errors import REFUSALS
@@ -38,6 +39,7 @@ _UPLOAD_SCHEMA = {
         "no_stable": {"type": "boolean"},
         "note": {"type": "string"},
         "allow_duplicate": {"type": "boolean"},
+        "require": {"type": "string", "description": "gate, parity, tokens; several with commas"},
     },
 }
 _UPLOAD = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _UPLOAD_SCHEMA}}}}
@@ -112,15 +114,15 @@ async def delete_version(name: Name, number: Number, caller: CallerOf) -> doc.De
 
 
 @adapters.put("/{name}/aliases/{alias}")
-async def set_alias(name: Name, alias: str, body: doc.VersionRequest, caller: CallerOf) -> doc.MoveDocument:
+async def set_alias(name: Name, alias: str, body: doc.MoveRequest, caller: CallerOf) -> doc.MoveDocument:
     """Point an alias to a version, at once."""
-    return await caller.write(lambda desk: desk.set_alias(name, alias, body.version))
+    return await caller.write(lambda desk: desk.set_alias(name, alias, body.version, body.force))
 
 
 @adapters.post("/{name}/promote")
-async def promote(name: Name, body: doc.VersionRequest, caller: CallerOf) -> doc.MoveDocument:
+async def promote(name: Name, body: doc.MoveRequest, caller: CallerOf) -> doc.MoveDocument:
     """Make a version the stable one, at once."""
-    return await caller.write(lambda desk: desk.promote(name, body.version))
+    return await caller.write(lambda desk: desk.promote(name, body.version, body.force))
 
 
 @adapters.post("/{name}/rollback")
@@ -138,6 +140,7 @@ def _registration(name: str, form: Form) -> Registration:
         note=form.text("note"),
         golden=form.golden,
         allow_duplicate=form.flag("allow_duplicate"),
+        require=parse_requirements([one for one in form.text("require").split(",") if one], "require"),
     )
 
 

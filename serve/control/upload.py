@@ -32,7 +32,7 @@ IDLE_SECONDS = 60.0
 # Bytes are gathered so that a big upload costs one thread switch per MiB, not one per packet.
 _BATCH_BYTES = 1024 * 1024
 _MAX_BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
-_TEXT_FIELDS = frozenset({"alias", "no_stable", "note", "allow_duplicate"})
+_TEXT_FIELDS = frozenset({"alias", "no_stable", "note", "allow_duplicate", "require"})
 _FLAGS = {"true": True, "1": True, "false": False, "0": False, "": False}
 
 Run = Callable[[Callable[[], object]], Awaitable[object]]

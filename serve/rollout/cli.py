@@ -56,7 +56,11 @@ def rollout() -> None:
 @click.option(
     "--policy", default="default", metavar="FILE|PRESET", help="default, fast, low-traffic, or YAML."
 )
-@click.option("--force", is_flag=True, help="Also a version that was rolled back lately; this is recorded.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Also a version that was rolled back lately or, with --note, lacks what is required; is recorded.",
+)
 @click.option("--note", default="", metavar="TEXT", help="Kept in the rollout's log.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @common_options
@@ -65,7 +69,8 @@ def start(session: Session, name: str, policy: str, force: bool, note: str, dry_
     """Begin a rollout of NAME@N against NAME's stable version (the base model where there is none).
 
     A rollout of NAME that is still open ends as superseded. Once a server runs, it loads both versions,
-    proves them, and begins to send the canary its share.
+    proves them, and begins to send the canary its share. The version must have what the root requires
+    (`[publishing] require`) and what the policy requires (`require: [gate, parity, tokens]`).
     """
     from serve.rollout import pages
     from serve.rollout.documents import StartRequest

@@ -266,6 +266,7 @@ class PlanDocument(Document):
     requests: int
     seconds: float
     promotes: str
+    requires: tuple[str, ...] = ()
     warnings: list[str]
 
 
@@ -282,7 +283,8 @@ def _named_faults(policy: object) -> object:
 class StartRequest(Request):
     """Which version to roll out, and how: a preset's name, or a whole policy with weights in basis points.
 
-    `force` starts a version that was rolled back lately.
+    `force` starts a version that was rolled back lately, or, with the reason in `note`, one that lacks
+    what is required.
     """
 
     version: int = Field(ge=1, le=999_999_999)

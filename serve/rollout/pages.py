@@ -50,6 +50,8 @@ def print_plan(plan: PlanDocument) -> None:
     output.print_table(("test", "alpha#", "alarm on"), tested)
     output.print_line(f"an identical canary is rolled back with a probability of at most {plan.alpha:g}")
     output.print_line(f"promotes on {plan.promotes}")
+    if plan.requires:
+        output.print_line(f"required before it begins: {', '.join(plan.requires)}")
     for warning in plan.warnings:
         output.print_warning(warning)
     output.print_line("nothing was changed: leave out --dry-run to begin")

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from registry.requirements import Requirement
 from registry.rollouts import FULL_WEIGHT
 
 Weight = Annotated[int, Field(ge=1, le=FULL_WEIGHT // 2)]
@@ -126,7 +127,8 @@ class Policy(_Part):
 
     `unit`: what is randomised. `observe_base`: basis points of units that the bare base model answers,
     watched only. `allow` units always meet the canary, `deny` units never; both stay out of the evidence.
-    `hold_action`: what a hold for suspected harm does after `hold_seconds`.
+    `hold_action`: what a hold for suspected harm does after `hold_seconds`. `require`: what must be
+    attested of the version before it begins, beside what the root requires.
     """
 
     name: str = "custom"
@@ -147,6 +149,7 @@ class Policy(_Part):
     cooldown_seconds: float = Field(default=3_600, ge=0)
     deny_seconds: float = Field(default=86_400, ge=0)
     webhooks: tuple[str, ...] = ()
+    require: tuple[Requirement, ...] = ()
 
     @property
     def alpha(self) -> float:

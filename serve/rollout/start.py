@@ -9,11 +9,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from registry import requirements
 from registry.errors import Conflict, Quarantined, UsageError
 from registry.names import STABLE
 from registry.records import RolloutEntry, Version
+from registry.requirements import Lack
 from registry.store import Registry
 from serve.rollout.baselines import freeze
 from serve.rollout.documents import PlanDocument
@@ -22,6 +25,9 @@ from serve.rollout.explain import version_name
 from serve.rollout.plan import ASSUMED_RATE, plan_metrics, plan_steps, promises, shadow_requests
 from serve.rollout.policy import Policy
 from serve.rollout.states import Event, Occasion, State
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 BASELINE_AGE_SECONDS = 3_600.0
 """Older figures of stable are not what it is like before the rollout."""
@@ -32,7 +38,11 @@ _MAX_TRIES = 20
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A start that somebody asks for; `forced` overrides that the version was rolled back lately."""
+    """A start that somebody asks for.
+
+    `forced` overrides that the version was rolled back lately, and what it lacks of what is required; for
+    the latter `note` is the reason, and must be there.
+    """
 
     adapter: str
     number: int
@@ -58,6 +68,8 @@ class _Checked:
     supersedes: RolloutEntry | None
     baseline: Baseline
     forced: bool
+    required: list[str]
+    lacks: list[Lack]
     warnings: list[str] = field(default_factory=list)
 
 
@@ -65,17 +77,19 @@ def start(registry: Registry, order: Order, clock: Callable[[], float]) -> Begun
     """Begin a rollout, after ending one of the same adapter that is open.
 
     Raises: NotFound; Quarantined; Conflict: stable already, open already, or rolled back lately and not
-    forced; UsageError: a webhook that is no URL.
+    forced; Unproved: it lacks what is required, and is not forced; UsageError: a webhook that is no URL, or
+    forced past what it lacks without a reason.
     """
     changes: list[tuple[RolloutEntry | None, RolloutEntry]] = []
     pending: list[tuple[RolloutEntry | None, RolloutEntry]] = []
     superseded: str | None = None
     rollout_id = secrets.token_hex(8)
     warnings: list[str] = []
+    last_check: list[_Checked] = []
 
     def decide(last: RolloutEntry | None) -> RolloutEntry:
         checked = _check(registry, order, last, clock())
-        warnings[:] = checked.warnings
+        warnings[:], last_check[:] = checked.warnings, [checked]
         after = _next(order, checked, last, rollout_id, clock())
         pending[:] = [(last, after)]
         return after
@@ -85,6 +99,7 @@ def start(registry: Registry, order: Order, clock: Callable[[], float]) -> Begun
         changes += pending
         before, after = changes[-1]
         if after.rollout == rollout_id:
+            _record_force(registry, order, last_check[0])
             return Begun(changes, superseded, warnings)
         assert before is not None
         superseded = version_name(before.adapter, before.canary)
@@ -118,6 +133,7 @@ def plan(registry: Registry, order: Order, now: float) -> PlanDocument:
         requests=shadow_requests(policy) + sum(step.requests for step in steps),
         seconds=sum(step.min_seconds for step in policy.steps),
         promotes=promises(policy.promotion),
+        requires=tuple(checked.required),
         warnings=[*checked.warnings, *_unknown(checked.baseline)],
     )
 
@@ -140,9 +156,31 @@ def _check(registry: Registry, order: Order, last: RolloutEntry | None, now: flo
         fact = "is the stable version already"
         raise Conflict(canary.name, fact, "name another version", param="version")
     stable = None if stable_number is None else registry.version(order.adapter, stable_number)
-    forced = _refuse_denied(registry, order, canary, now)
+    lacks = _refuse_unproved(registry, order, canary, stable_number)
+    forced = _refuse_denied(registry, order, canary, now) or bool(lacks)
     baseline = _baseline(registry, order.adapter, now)
-    return _Checked(canary, stable, supersedes, baseline, forced, _warnings(canary, stable))
+    required = [one.value for one in dict.fromkeys((*registry.required(), *order.policy.require))]
+    warnings = [
+        *_warnings(canary, stable),
+        *(f"forced past {one.requirement}: {one.sentence}" for one in lacks),
+    ]
+    return _Checked(canary, stable, supersedes, baseline, forced, required, lacks, warnings)
+
+
+def _refuse_unproved(registry: Registry, order: Order, canary: Version, stable: int | None) -> list[Lack]:
+    """Return what the canary lacks of what is required, where the order goes past it."""
+    found = registry.lacks(canary, stable, order.policy.require)
+    if found and not order.forced:
+        raise requirements.refusal(canary, found, force="--force --note TEXT")
+    if found and not order.note.strip():
+        fact = f"goes past {requirements.names(found)}, which is recorded with its reason, and none is given"
+        raise UsageError("--force", fact, "add --note TEXT", param="note")
+    return found
+
+
+def _record_force(registry: Registry, order: Order, checked: _Checked) -> None:
+    if checked.lacks:
+        registry.record_force(checked.canary, checked.lacks, action="rollout", why=order.note, who=order.who)
 
 
 def _refuse_denied(registry: Registry, order: Order, canary: Version, now: float) -> bool:
@@ -207,7 +245,12 @@ def _next(
         baseline=checked.baseline,
         forced=checked.forced,
     )
-    return replace(entry, sentence=f"{entry.sentence}: {order.note}") if order.note else entry
+    past = f", forced past {requirements.names(checked.lacks)}" if checked.lacks else ""
+    facts: dict[str, JsonValue] = {}
+    if checked.required or checked.lacks:
+        facts = {"required": [*checked.required], "lacking": [one.requirement for one in checked.lacks]}
+    note = f": {order.note}" if order.note else ""
+    return replace(entry, sentence=f"{entry.sentence}{past}{note}", facts=facts)
 
 
 def _end_of(entry: RolloutEntry, who: str, canary: str) -> Event:

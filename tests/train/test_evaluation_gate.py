@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from registry.errors import UsageError
-from registry.records import Attestation
-from train.evaluation import GateState, Verdict, gate_verdict
+from train.evaluation import Verdict
 from train.evaluation.forms import Item, SuiteFile
 from train.evaluation.gate import BASE, CANDIDATE, REPLACED, REPLICATE, GateResult, hold
 from train.evaluation.goal import Goal, Guard
@@ -178,36 +177,3 @@ def test_a_good_version_passes_and_is_rarely_failed() -> None:
     verdicts = [found.verdict for found in simulate(goal, 30, 0.25, 0.0, seed=22)]
     assert verdicts.count(Verdict.PASS) >= 22
     assert verdicts.count(Verdict.FAIL) == 0
-
-
-def attested(at: float, **body: Any) -> Attestation:
-    whole: dict[str, Any] = {
-        "format": "wardrobe.gate/1",
-        "verdict": "pass",
-        "goal_sha256": "g",
-        "digest": "d",
-        "replaces": 2,
-    }
-    return Attestation("gate", 1, "tester", at, {**whole, **body})
-
-
-def test_the_newest_fitting_gate_decides() -> None:
-    older, newer = attested(1.0), attested(2.0, verdict="fail", sentence="worse")
-    assert gate_verdict([newer, older]).verdict is Verdict.FAIL
-    assert gate_verdict([newer, older]).sentence == "worse"
-    assert gate_verdict([older, attested(2.0, goal_sha256="h", verdict="fail")], goal_sha256="g").passed
-    assert gate_verdict([older], digest="other") == GateState(None, "no gate was held for digest other")
-    assert gate_verdict([older], replaces=2).passed
-    assert not gate_verdict([older], replaces=3).passed
-
-
-def test_nothing_but_a_stored_pass_is_a_pass() -> None:
-    proof = Attestation("proof", 1, "r1", 1.0, {"passed": True})
-    broken = [
-        attested(1.0, verdict="passed"),
-        attested(1.0, format="other/1"),
-        attested(1.0, goal_sha256=None),
-    ]
-    assert gate_verdict([]).verdict is None
-    assert not gate_verdict([proof, *broken]).passed
-    assert gate_verdict([attested(1.0, verdict="cannot_tell")]).verdict is Verdict.CANNOT_TELL

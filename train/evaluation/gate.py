@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from registry.errors import UsageError
+from registry.requirements import Verdict
 from train.evaluation.comparison import Comparison, compare, items_needed
 from train.evaluation.figures import ALL, slices
 from train.evaluation.goal import Goal, Guard
@@ -20,7 +21,6 @@ from train.evaluation.grades import Grade
 from train.evaluation.results import Evaluation
 from train.evaluation.runner import ArmResult
 from train.evaluation.specs import LOWER_IS_BETTER, Judge, Spec
-from train.evaluation.verdict import Verdict
 
 CANDIDATE, REPLICATE, BASE, REPLACED = "candidate", "candidate again", "base", "replaced"
 _NOISE_ALPHA = 0.01

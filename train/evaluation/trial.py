@@ -16,6 +16,7 @@ from registry.documents import Document
 from registry.errors import UsageError
 from registry.names import parse_version
 from registry.records import Version
+from registry.requirements import FORMATS, Requirement
 from registry.store import Registry
 from train.evaluation.gate import BASE, CANDIDATE, REPLACED, REPLICATE, GateResult, hold
 from train.evaluation.goal import Goal
@@ -25,7 +26,8 @@ from train.evaluation.roster import BASE as BASE_MODEL
 from train.evaluation.roster import Roster
 from train.evaluation.runner import Arm, Effort, evaluate
 from train.evaluation.suites import Suite
-from train.evaluation.verdict import EVALUATION, FORMAT, GATE
+
+EVALUATION = "evaluation"
 
 
 class CheckDocument(Document):
@@ -127,7 +129,7 @@ def describe(
     """Return the gate's document."""
     version, replaced = _version(registry, trial.candidate), _version(registry, trial.replaced)
     return GateDocument(
-        format=FORMAT,
+        format=FORMATS[Requirement.GATE],
         verdict=result.verdict.value,
         sentence=result.sentence,
         needed=result.needed,
@@ -166,7 +168,7 @@ def attest_gate(registry: Registry, document: GateDocument, who: str) -> None:
     Raises: NotFound: no such version.
     """
     adapter, number = parse_version(document.candidate)
-    registry.attest(adapter, number, GATE, document.model_dump(mode="json"), who=who)
+    registry.attest(adapter, number, Requirement.GATE, document.model_dump(mode="json"), who=who)
 
 
 def _arms(trial: Trial, roster: Roster) -> list[Arm]:
