@@ -1,0 +1,1 @@
+"""Prometheus rules, Alertmanager and Grafana files, and what writes and describes them."""

@@ -1,0 +1,1 @@
+"""The Grafana dashboards, and what writes their files."""
