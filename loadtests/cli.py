@@ -1,0 +1,224 @@
+"""`wardrobe loadtest run|compare|list|prepare`. Imports nothing heavy at its top."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from registry.cli import output
+from registry.cli.session import KEY_VARIABLE, Session, common_options, pass_session
+from registry.errors import UsageError
+
+if TYPE_CHECKING:
+    from loadtests.runner.documents import Comparison, Report
+    from loadtests.runner.preparing import Weights
+    from loadtests.runner.scenario import Scenario
+
+_PATH = click.Path(path_type=Path)
+_CHANGES = click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key (arrival.rate=4); repeatable."
+)
+
+
+@click.group(short_help="Load a server with adapter traffic and judge what it did.")
+def loadtest() -> None:
+    """Load a server with adapter traffic and judge what it did.
+
+    A SCENARIO is a packaged one (see `list`) or a YAML file; the same file drives locust with
+    `locust -f loadtests/locustfile.py --scenario FILE`.
+    """
+
+
+@loadtest.command()
+@click.argument("scenario")
+@click.option("--out", type=_PATH, metavar="DIR", help="New folder for the results (default load-results/…).")
+@_CHANGES
+@click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
+@common_options
+@pass_session
+def run(session: Session, scenario: str, out: Path | None, changes: tuple[str, ...], dry_run: bool) -> None:
+    """Run SCENARIO against the server at --url, or a live one of the root.
+
+    Requests are begun when they are due, whatever the server does, and latency counts from then. Writes
+    requests.jsonl, report.json, report.md, report.html and junit.xml. Exit 1 when a threshold is missed,
+    130 after Ctrl-C (the report is then marked partial).
+    """
+    from loadtests.runner import run as running
+    from loadtests.runner.loading import load_scenario
+    from loadtests.runner.target import Target
+
+    found = load_scenario(scenario, changes)
+    plan = running.make_plan(found)
+    if dry_run:
+        _print_plan(session, found, len(plan), float(plan.times[-1]))
+        return
+    running.import_client()
+    target = Target.find(session.root_path, session.url, session.key or os.environ.get(KEY_VARIABLE))
+    target.check(plan.scenario.adapters.models, found.needs)
+    folder = running.fresh_folder(out, found.name)
+    with output.progress(f"loadtest {found.name}", len(plan)) as advance:
+        done = running.run(plan, target, folder, advance)
+    _print_report(session, done.report)
+    output.print_notice(f"report: {folder / 'report.html'}")
+    if done.report.partial:
+        raise KeyboardInterrupt
+    if not done.report.passed:
+        click.get_current_context().exit(1)
+
+
+@loadtest.command()
+@click.argument("a", type=_PATH)
+@click.argument("b", type=_PATH)
+@click.option(
+    "--fail-on",
+    "bars",
+    multiple=True,
+    metavar="METRIC>RATIO",
+    help="Exit 1 when B / A is beyond it and the interval excludes 1, or the runs are not comparable.",
+)
+@common_options
+@pass_session
+def compare(session: Session, a: Path, b: Path, bars: tuple[str, ...]) -> None:
+    """Compare the runs in the folders A (before) and B (after): ratios with 95 % intervals.
+
+    Says when two runs are not comparable: other traffic, a saturated generator, an interrupted run.
+    """
+    from loadtests.runner.comparison import Bar, Run
+    from loadtests.runner.comparison import compare as compare_runs
+
+    wanted = [Bar.parse(text) for text in bars]
+    found = compare_runs(Run.read(a), Run.read(b), wanted)
+    output.print_json(found) if session.as_json else _print_comparison(found)
+    if wanted and (found.failed or not found.comparable):
+        click.get_current_context().exit(1)
+
+
+@loadtest.command("list")
+@common_options
+@pass_session
+def list_(session: Session) -> None:
+    """List the packaged scenarios."""
+    from loadtests.runner.loading import load_scenario, packaged
+
+    found = [load_scenario(name) for name in packaged()]
+    if session.as_json:
+        output.print_json(found)
+        return
+    rows = [
+        (one.name, f"{one.total_seconds:g}", str(len(set(one.adapters.models))), one.about) for one in found
+    ]
+    output.print_table(("scenario", "seconds#", "adapters#", "about"), rows)
+
+
+@loadtest.command()
+@click.argument("scenario")
+@_CHANGES
+@click.option("--like", metavar="NAME@N", help="Copy this version instead of making random weights.")
+@common_options
+@pass_session
+def prepare(session: Session, scenario: str, changes: tuple[str, ...], like: str | None) -> None:
+    """Register the adapters that SCENARIO asks for and the wardrobe does not have yet.
+
+    On the root: random weights of the base's own shapes. Over --url: copies of --like NAME@N.
+    """
+    from loadtests.runner import preparing
+    from loadtests.runner.loading import load_scenario
+
+    found = load_scenario(scenario, changes)
+    desk = session.desk()
+    wanted = preparing.missing(found, desk)
+    with tempfile.TemporaryDirectory(prefix="wardrobe-prepare-") as scratch:
+        weights = _synthetic(session, found) if like is None else preparing.copies(like, desk, Path(scratch))
+        with output.progress(f"prepare {found.name}", len(wanted)) as advance:
+            names = []
+            for one in wanted:
+                names.append(preparing.register(one, weights, desk))
+                advance(1)
+    if session.as_json:
+        click.echo(json.dumps({"registered": names}))
+        return
+    output.print_line(
+        f"{found.name}: {len(names)} versions registered" + (f", {names[0]} …" if names else "")
+    )
+
+
+def _synthetic(session: Session, scenario: Scenario) -> Weights:
+    from loadtests.runner import preparing
+
+    if session.url is not None:
+        fact = "the base's shapes are not known over HTTP"
+        raise UsageError("--url", fact, "give --like NAME@N, or work on the root with --root")
+    assert scenario.prepare is not None
+    return preparing.synthetic(session.registry().base, scenario.prepare)
+
+
+def _print_plan(session: Session, scenario: Scenario, requests: int, last: float) -> None:
+    if session.as_json:
+        output.print_json(scenario)
+        return
+    output.print_facts(
+        [
+            ("scenario", f"{scenario.name}: {scenario.about}"),
+            ("requests", f"{requests}, the last one {last:.1f} s after the begin"),
+            ("adapters", f"{len(set(scenario.adapters.models))}, {scenario.adapters.models[0]} first"),
+            ("time", f"{scenario.warmup_seconds:g} s of warm-up, {scenario.duration_seconds:g} s measured"),
+            (
+                "actions",
+                ", ".join(f"{one.action} {one.adapter}".strip() for one in scenario.actions) or "none",
+            ),
+            ("thresholds", str(len(scenario.thresholds))),
+            ("needs", scenario.needs or "nothing"),
+        ]
+    )
+
+
+def _print_report(session: Session, report: Report) -> None:
+    from loadtests.runner import tables
+
+    if session.as_json:
+        output.print_json(report)
+        return
+    output.print_facts(tables.facts(report))
+    output.print_line("")
+    output.print_table(("ms", *tables.SPREAD_COLUMNS[1:]), tables.spreads(report.overall))
+    if len(report.adapters) + len(report.arms) > 2:
+        output.print_line("")
+        output.print_table(tables.GROUP_COLUMNS, tables.group_rows([*report.arms, *report.adapters]))
+    if report.rollouts:
+        output.print_line("")
+        output.print_table(tables.ROLLOUT_COLUMNS, tables.rollout_rows(report))
+    for error in report.errors:
+        output.print_line(f"error {error.kind}: {error.count}, for instance: {error.detail}")
+    for event in report.events:
+        if event.error:
+            output.print_warning(f"{event.action} {event.subject} at {event.at:.1f} s: {event.error}")
+    output.print_line("")
+    output.print_line(tables.verdict(report))
+
+
+def _print_comparison(found: Comparison) -> None:
+    from loadtests.runner.tables import number
+
+    rows = [
+        (
+            one.metric,
+            number(one.a, 3),
+            number(one.b, 3),
+            number(one.ratio, 3),
+            "–" if one.low is None else f"{one.low:.3f} … {one.high:.3f}",
+            one.verdict,
+        )
+        for one in found.ratios
+        if one.a is not None or one.b is not None
+    ]
+    output.print_table(("metric", "a#", "b#", "b/a#", "95 %", "b is"), rows)
+    for obstacle in found.obstacles:
+        output.print_warning(f"not comparable: {obstacle}")
+    for failure in found.failed:
+        output.print_line(f"FAILED {failure}")
+    output.print_notice("intervals: blocks of time within each run; repeat A to see what a repetition adds")

@@ -1,0 +1,214 @@
+"""What is done to the server while the load runs: swaps, new versions, rollouts, kills, own commands.
+
+Everything goes through the admin API, in threads, so that the load's own loop never waits. Invariant: an
+action that fails is an event of the report with its reason; it never ends the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loadtests.runner.scenario import Action, Scenario
+from registry.desk import Registration
+from registry.errors import Conflict, NotFound, WardrobeError
+
+if TYPE_CHECKING:
+    from registry.client import Client
+    from serve.rollout.documents import RolloutStatus
+
+Clock = Callable[[], float]
+_POLL_SECONDS = 0.5
+_OURS = ("wardrobe", "serve.engine.child", "VLLM")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that was done: `at` seconds from the run's begin, how long it took, what came of it."""
+
+    at: float
+    action: str
+    subject: str
+    seconds: float
+    detail: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A rollout as it was first seen in this form; `began` and `moved` are the server's UNIX seconds."""
+
+    at: float
+    adapter: str
+    canary: str
+    state: str
+    weight: int
+    reason: str
+    sentence: str
+    began: float
+    moved: float
+
+
+@dataclass
+class Actions:
+    """The actions of a scenario on one server; `events` and `changes` fill while they run."""
+
+    scenario: Scenario
+    client: Client
+    events: list[Event] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    _swapped: dict[str, bool] = field(default_factory=dict)
+    _sources: dict[str, Path] = field(default_factory=dict)
+    _made: dict[str, list[int]] = field(default_factory=dict)
+    _clock: Clock = lambda: 0.0
+
+    async def run(self, clock: Clock) -> None:
+        """Act when it is time, until cancelled."""
+        self._clock = clock
+        with tempfile.TemporaryDirectory(prefix="wardrobe-load-") as scratch:
+            self._scratch = Path(scratch)
+            adapters = sorted({one.adapter for one in self.scenario.actions if one.action == "rollout"})
+            jobs = [self._repeat(action) for action in self.scenario.actions]
+            await asyncio.gather(*jobs, *(self._watch(adapter) for adapter in adapters))
+
+    async def _repeat(self, action: Action) -> None:
+        due = action.at_seconds if action.at_seconds is not None else action.every_seconds or 0.0
+        while due < self.scenario.total_seconds:
+            await asyncio.sleep(max(0.0, due - self._clock()))
+            await self._act(action)
+            if action.every_seconds is None:
+                return
+            due = max(due + action.every_seconds, self._clock())
+
+    async def _act(self, action: Action) -> None:
+        began = self._clock()
+        detail = error = ""
+        try:
+            detail = await asyncio.to_thread(self._verbs()[action.action], action)
+        except (WardrobeError, OSError, subprocess.SubprocessError) as fault:
+            error = str(fault)
+        subject = action.adapter or " ".join(action.run)
+        self.events.append(Event(began, action.action, subject, self._clock() - began, detail, error))
+
+    def _verbs(self) -> dict[str, Callable[[Action], str]]:
+        return {
+            "swap": self._swap,
+            "register": self._register,
+            "rollout": self._rollout,
+            "abort": self._abort,
+            "kill_replica": self._kill,
+            "command": _command,
+        }
+
+    def _swap(self, action: Action) -> str:
+        back = self._swapped.get(action.adapter, False)
+        if back:
+            move = self.client.rollback(action.adapter)
+        else:
+            move = self.client.promote(action.adapter, action.version or self._newest(action.adapter))
+        self._swapped[action.adapter] = not back
+        return f"{action.adapter}@{move.version}"
+
+    def _register(self, action: Action) -> str:
+        made = self._made.setdefault(action.adapter, [])
+        if action.adapter not in self._sources:
+            number = self.client.show(action.adapter).stable or self._newest(action.adapter)
+            target = self._scratch / action.adapter
+            self.client.export(action.adapter, number, target)
+            self._sources[action.adapter] = target
+        registration = Registration(
+            action.adapter, self._sources[action.adapter], no_stable=True, allow_duplicate=True
+        )
+        version = self.client.register(registration, lambda _: None).version
+        made.append(version)
+        if len(made) > action.keep:
+            self._forget(action.adapter, made)
+        return f"{action.adapter}@{version}"
+
+    def _forget(self, adapter: str, made: list[int]) -> None:
+        used = {one.version for one in self.client.show(adapter).versions if one.aliases}
+        idle = next((number for number in made if number not in used), None)
+        if idle is not None:
+            self.client.delete(adapter, idle)
+            made.remove(idle)
+
+    def _rollout(self, action: Action) -> str:
+        from serve.rollout.desk import RemoteRollouts
+        from serve.rollout.documents import StartRequest
+        from serve.rollout.presets import load_policy
+
+        version = action.version or self._newest(action.adapter)
+        request = StartRequest(version=version, policy=load_policy(action.policy), force=True)
+        return RemoteRollouts(self.client).start(action.adapter, request).status.canary
+
+    def _abort(self, action: Action) -> str:
+        from serve.rollout.desk import RemoteRollouts
+
+        return RemoteRollouts(self.client).abort(action.adapter, "load test").state
+
+    def _kill(self, _action: Action) -> str:
+        live = [one for one in self.client.replicas().replicas if one.live]
+        ours = [one for one in live if _is_ours(one.pid)]
+        if not ours:
+            fact = f"none of {len(live)} live replicas is a process of this machine"
+            raise NotFound("kill_replica", fact, "use action: command")
+        os.kill(ours[-1].pid, signal.SIGKILL)
+        return f"{ours[-1].replica}, process {ours[-1].pid}"
+
+    def _newest(self, adapter: str) -> int:
+        return max(one.version for one in self.client.show(adapter).versions)
+
+    async def _watch(self, adapter: str) -> None:
+        from serve.rollout.desk import RemoteRollouts
+
+        desk = RemoteRollouts(self.client)
+        while True:
+            await asyncio.sleep(_POLL_SECONDS)
+            try:
+                self._note(await asyncio.to_thread(desk.status, adapter))
+            except WardrobeError:
+                continue  # no rollout yet, or the server is away: the requests tell that
+
+    def _note(self, status: RolloutStatus) -> None:
+        last = next((one for one in reversed(self.changes) if one.adapter == status.adapter), None)
+        seen = (status.canary, status.state, status.weight)
+        if last is not None and (last.canary, last.state, last.weight) == seen:
+            return
+        started = any(
+            event.action == "rollout" and event.subject == status.adapter and not event.error
+            for event in self.events
+        )
+        if started:  # one of before this run is none of this report's
+            self.changes.append(
+                Change(
+                    self._clock(),
+                    status.adapter,
+                    *seen,
+                    status.reason,
+                    status.sentence,
+                    status.began,
+                    status.at,
+                )
+            )
+
+
+def _is_ours(pid: int) -> bool:
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return False
+    return any(word in line for word in _OURS)
+
+
+def _command(action: Action) -> str:
+    done = subprocess.run(action.run, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode != 0:
+        raise Conflict(action.run[0], f"exit {done.returncode}: {done.stderr.strip()[-200:]}")
+    return done.stdout.strip()[-200:]

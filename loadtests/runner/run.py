@@ -1,0 +1,167 @@
+"""A whole run: check the server, execute the plan, write the folder.
+
+The folder holds `requests.jsonl` (as it happens), then `report.json`, `report.md`, `report.html` and
+`junit.xml`. Invariant: after Ctrl-C or SIGTERM the same files are there, marked partial.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loadtests.runner.documents import Report
+from loadtests.runner.junit import junit
+from loadtests.runner.markdown import markdown
+from loadtests.runner.page import page
+from loadtests.runner.plan import Plan
+from loadtests.runner.records import FILE, Record, RecordFile, read_records
+from loadtests.runner.report import Facts, build_report
+from loadtests.runner.scenario import Scenario
+from loadtests.runner.target import Target
+from registry.errors import Conflict, UsageError
+
+if TYPE_CHECKING:
+    from loadtests.runner.actions import Actions
+
+Advance = Callable[[int], None]
+REPORT = "report.json"
+_SAMPLE = 1_500
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A finished run: its report, and the folder that holds it."""
+
+    report: Report
+    folder: Path
+
+
+def fresh_folder(out: Path | None, name: str) -> Path:
+    """Make and return the folder of a run; by default one of its own under `load-results`.
+
+    Raises: Conflict: a folder that holds something.
+    """
+    folder = out or Path("load-results") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise Conflict(str(folder), "is there already and not empty", "choose a new folder with --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def make_plan(scenario: Scenario) -> Plan:
+    """Return the plan of a scenario.
+
+    Raises: UsageError: when not one request would be measured.
+    """
+    plan = Plan(scenario)
+    if not len(plan) or plan.times[-1] < scenario.warmup_seconds:
+        fact = f"{len(plan)} requests, none of them after the warm-up"
+        raise UsageError(scenario.name, fact, "raise duration_seconds or arrival.rate")
+    return plan
+
+
+def run(plan: Plan, target: Target, folder: Path, advance: Advance = lambda _: None) -> Done:
+    """Run a plan against a server and write everything into `folder` (which is empty).
+
+    Raises: what `Target.check` raises, before the first request.
+    """
+    import_client()
+    scenario = plan.scenario
+    target.check(list(dict.fromkeys(one.model for one in plan)), scenario.needs)
+    actions, close = _actions(scenario, target)
+    from loadtests.runner.execution import Execution
+
+    started = time.time()
+    try:
+        with RecordFile(folder / FILE) as sink:
+            execution = Execution(plan, target.url, target.key, sink, actions, advance)
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(_interruptible(execution.run))
+    finally:
+        close()
+    facts = Facts(
+        scenario=scenario,
+        tool="wardrobe loadtest",
+        url=target.url,
+        started_at=started,
+        end_seconds=execution.clock(),
+        partial=execution.partial,
+        shed=execution.shed,
+        feedback_sent=execution.rated,
+        events=actions.events if actions else (),
+        changes=actions.changes if actions else (),
+    )
+    return Done(write(facts, folder), folder)
+
+
+def write(facts: Facts, folder: Path) -> Report:
+    """Write the reports of a run whose records lie in `folder`, and return the document."""
+    report = build_report(facts, read_records(folder / FILE))
+    (folder / REPORT).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / "report.md").write_text(markdown(report), encoding="utf-8")
+    (folder / "junit.xml").write_text(junit(report), encoding="utf-8")
+    shown = sample(read_records(folder / FILE), _SAMPLE)
+    (folder / "report.html").write_text(page(report, shown), encoding="utf-8")
+    return report
+
+
+def sample(records: Iterable[Record], size: int) -> list[Record]:
+    """Return at most `size` records, each with the same chance, in the order they were due."""
+    rng = random.Random(size)
+    kept: list[Record] = []
+    for index, record in enumerate(records):
+        if index < size:
+            kept.append(record)
+        elif (place := rng.randrange(index + 1)) < size:
+            kept[place] = record
+    return sorted(kept, key=lambda one: one.at)
+
+
+def import_client() -> None:
+    """Pass when aiohttp is installed.
+
+    Raises: UsageError: it is not.
+    """
+    try:
+        import aiohttp  # noqa: F401
+    except ImportError as error:
+        remedy = "install the extra `load` (pip install 'wardrobe-llm[load]')"
+        raise UsageError("loadtest", "needs aiohttp, which is not installed", remedy) from error
+
+
+def _actions(scenario: Scenario, target: Target) -> tuple[Actions | None, Callable[[], None]]:
+    if not scenario.actions:
+        return None, lambda: None
+    from loadtests.runner.actions import Actions
+    from registry.client import Client
+
+    client = Client(target.url, key=target.key)
+    client.status()  # a wrong key shows now, not as a failed action
+    return Actions(scenario, client), client.close
+
+
+async def _interruptible(work: Callable[[], object]) -> None:
+    """Run `work()`; SIGTERM ends it as Ctrl-C does."""
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        await work()  # type: ignore[misc]
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory

@@ -1,0 +1,61 @@
+"""A run over time: slices of equal width with counts and medians, and how many requests were in flight."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from loadtests.runner.columns import Column, Columns
+from loadtests.runner.documents import Moment
+from loadtests.runner.records import CANCELLED, ERROR, OK
+
+_SLICES = 120
+_WIDTHS = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 21_600.0)
+
+
+def timeline(columns: Columns, end: float) -> tuple[float, list[Moment]]:
+    """Return the width of a slice in seconds, and at most 120 slices over [0, end)."""
+    width = next((one for one in _WIDTHS if end / one <= _SLICES), _WIDTHS[-1])
+    count = max(1, int(np.ceil(end / width)))
+    place = np.minimum((columns.at / width).astype(int), count - 1)
+    order = np.argsort(place, kind="stable")
+    cuts = np.searchsorted(place[order], np.arange(count + 1))
+    waiting = _in_flight(columns, (np.arange(count) + 1) * width)
+    return width, [
+        _moment(columns, order[cuts[one] : cuts[one + 1]], one * width, int(waiting[one]))
+        for one in range(count)
+    ]
+
+
+def peak_in_flight(columns: Columns) -> int:
+    """Return how many requests were in flight at most."""
+    if not len(columns):
+        return 0
+    times = np.concatenate([columns.sent, columns.ended])
+    steps = np.concatenate([np.ones(len(columns)), -np.ones(len(columns))])
+    # At one moment, what ends does so before what begins.
+    return int(np.cumsum(steps[np.lexsort((steps, times))]).max())
+
+
+def _in_flight(columns: Columns, moments: Column) -> Column:
+    begun = np.searchsorted(np.sort(columns.sent), moments, side="right")
+    ended = np.searchsorted(np.sort(columns.ended), moments, side="right")
+    return np.asarray(begun - ended)
+
+
+def _moment(columns: Columns, rows: Column, at: float, in_flight: int) -> Moment:
+    ok = columns.ended_as(OK)[rows]
+    due = columns.at[rows]
+    first = ((columns.first[rows] - due) * 1_000)[ok]
+    whole = ((columns.ended[rows] - due) * 1_000)[ok]
+    first = first[np.isfinite(first)]
+    return Moment(
+        at=at,
+        due=len(rows),
+        ok=int(ok.sum()),
+        errors=int(columns.ended_as(ERROR)[rows].sum()),
+        cancelled=int(columns.ended_as(CANCELLED)[rows].sum()),
+        in_flight=in_flight,
+        ttft_p50_ms=float(np.median(first)) if len(first) else None,
+        e2e_p50_ms=float(np.median(whole)) if len(whole) else None,
+        e2e_p95_ms=float(np.percentile(whole, 95)) if len(whole) else None,
+    )
