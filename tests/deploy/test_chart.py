@@ -237,3 +237,11 @@ def test_the_check_s_command_says_what_it_found_by_its_exit_code(
 def test_an_object_that_is_none_is_refused() -> None:
     with pytest.raises(UsageError, match="no object"):
         list(parse("x.yaml", "- a\n"))
+
+
+def test_the_dashboards_are_the_ones_in_observability(full: list[Manifest]) -> None:
+    files = {path.name: path.read_text() for path in sorted((OBSERVABILITY / "grafana").glob("*.json"))}
+    given = [one.at("data") for one in full if "-dashboard-" in one.name]
+    found = {name: text for data in given if isinstance(data, dict) for name, text in data.items()}
+    assert len(files) >= 4
+    assert found == files
