@@ -19,12 +19,12 @@ from registry.records import RolloutEntry
 from serve.rollout.desk import LocalRollouts
 from serve.rollout.documents import AlertActionDocument, AlertsDocument
 from serve.rollout.explain import version_name
+from serve.rollout.metrics import ALERT
 from serve.rollout.states import Occasion
 
 MAX_ALERTS = 1_000
 _ASKED = {"abort": Occasion.ABORT, "rollback": Occasion.ABORT, "pause": Occasion.PAUSE}
 _GRAVE = frozenset({"critical", "page"})
-_REASON = "alert"
 _TEXT_LIMIT = 300
 
 
@@ -69,7 +69,7 @@ def _handle(desk: LocalRollouts, alert: Alert) -> AlertActionDocument:
         obstacle = _obstacle(desk, alert, adapter, occasion)
         if obstacle or occasion is None:
             return _answer(alert, "ignored", obstacle)
-        status = desk.move(adapter, occasion, _why(alert), reason=_REASON)
+        status = desk.move(adapter, occasion, _why(alert), reason=ALERT)
     except (NotFound, Conflict, InvalidName) as error:
         return _answer(alert, "ignored", str(error))
     return _answer(alert, "aborted" if occasion is Occasion.ABORT else "paused", f"{status.canary}")

@@ -329,7 +329,7 @@ class Controller:
             if {beat.replica for beat in replicas} <= acting or waited > STABLE_ONLY_SECONDS:
                 del self._waiting[rollout]
                 if replicas and min(beat.replica for beat in replicas) == self.local.replica:
-                    self.metrics.rolled_back(trigger_of(entry.who), waited)
+                    self.metrics.rolled_back(trigger_of(entry), waited)
 
 
 def _is_fresh(entry: RolloutEntry, documents: list[ReplicaEvidence], replicas: list[Heartbeat]) -> bool:

@@ -20,6 +20,9 @@ from serve.rollout.states import State
 from serve.router.exposition import counter, gauge, histogram
 from serve.router.metrics import LOAD_SECONDS, Histogram
 
+ALERT = "alert"
+"""The reason of a record that an alert asked for."""
+
 KEPT_ENDED = 50
 """Adapters whose last rollout has ended and that still show its state."""
 
@@ -61,7 +64,7 @@ class RolloutMetrics:
 
     def transition(self, entry: RolloutEntry) -> None:
         """Count a record of the log that this replica saw for the first time."""
-        self._transitions[entry.adapter, entry.state, trigger_of(entry.who)] += 1
+        self._transitions[entry.adapter, entry.state, trigger_of(entry)] += 1
 
     def rolled_back(self, trigger: str, seconds: float) -> None:
         """Count a rollback that has reached every live replica."""
@@ -97,11 +100,11 @@ class RolloutMetrics:
 _VERDICTS = {"pass": "pass", "fail": "fail", "suspicious": "inconclusive", "insufficient": "nodata"}
 
 
-def trigger_of(who: str) -> str:
+def trigger_of(entry: RolloutEntry) -> str:
     """Return who moved a rollout, as a label: `auto` (a replica), `alert` or `operator`."""
-    if who.startswith("replica "):
+    if entry.who.startswith("replica "):
         return "auto"
-    return "alert" if who.startswith("alertmanager") else "operator"
+    return "alert" if entry.reason == ALERT else "operator"  # an alert comes with somebody's key
 
 
 def _weights(shown: list[tuple[str, _Shown]]) -> Iterator[Metric]:

@@ -1,7 +1,7 @@
 """An application behind the router: it speaks OpenAI's streams in a few lines, and misbehaves on demand.
 
 The body's field `play` chooses what happens, or `plays` by the model that answers; everything that arrives
-is kept in `seen`. `before` is called at the beginning of each answer.
+is kept in `seen`. `before` is called at the beginning of each answer; `expose` answers /metrics.
 """
 
 from __future__ import annotations
@@ -39,11 +39,16 @@ class InnerApp:
     lifespan: list[str] = field(default_factory=list)
     plays: dict[str, str] = field(default_factory=dict)
     before: Callable[[], None] = lambda: None
+    expose: Callable[[], bytes] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or live through the lifespan."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
+            return
+        if scope["path"] == "/metrics" and self.expose is not None:
+            await send(_start(200, b"text/plain; version=0.0.4; charset=utf-8"))
+            await send(_body(self.expose(), more=False))
             return
         body = await _read(receive)
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}

@@ -152,6 +152,7 @@ def serve(
         residency=residency or ResidencySettings(),
     )
     collectors = CollectorRegistry()
+    inner.expose = inner.expose or (lambda: generate_latest(collectors))
     router = Router(inner, settings=settings, engine_factory=lambda _: engine, collectors=collectors)
     config = uvicorn.Config(router, port=0, log_level="critical", lifespan="on", timeout_graceful_shutdown=1)
     with running(uvicorn.Server(config)) as (server, url), httpx.Client(base_url=url, timeout=20) as client:
