@@ -1,7 +1,8 @@
 """Two runs beside each other: ratios with intervals, and whether they may be compared at all.
 
 Requests of one moment share its luck, so a run is resampled in blocks of time, not request by request
-(which would give intervals that are far too narrow). Blocks tell how steady a run was within itself;
+(which would give intervals that are far too narrow), and the same blocks of the plan are drawn in both
+runs, so that what the plan itself brings cancels. Blocks tell how steady a run was within itself;
 what another day or machine would add, only a repeated run can tell.
 """
 
@@ -27,6 +28,8 @@ from registry.errors import NotFound, UsageError
 
 BLOCKS = 30
 DRAWS = 1_000
+NEGLIGIBLE = 0.01
+"""A ratio nearer to 1 is `same`, however sure it is."""
 _SEED = 20_261_122
 _BAR = re.compile(r"([a-z0-9_.]+)\s*([<>])\s*([0-9.]+)")
 _NAMES = ("ttft_ms", "tpot_ms", "e2e_ms", "ttft_service_ms", "e2e_service_ms")
@@ -152,7 +155,7 @@ def _ratio(metric: str, a: float | None, b: float | None, draws: Sequence[dict[s
         if len(spread) > DRAWS // 2:
             low, high = (float(value) for value in np.quantile(spread, [0.025, 0.975]))
     verdict = "unknown" if low is None or high is None else "same"
-    if low is not None and high is not None and (low > 1 or high < 1):
+    if low is not None and high is not None and (low > 1 or high < 1) and abs(ratio - 1) > NEGLIGIBLE:
         verdict = "better" if (ratio > 1) == (metric in HIGHER_IS_BETTER) else "worse"
     return Ratio.model_validate(
         {"metric": metric, "a": a, "b": b, "ratio": ratio, "low": low, "high": high, "verdict": verdict}

@@ -12,6 +12,7 @@ from loadtests.runner.records import OK, Record
 MAX_DOTS = 1_500
 _ADAPTERS = 24
 _WEIGHT_FULL = 10_000
+_COLOURS = {"stable": 0, "canary": 1, "base": 2, "direct": 3, "": 4}
 
 
 class _Frame(TypedDict):
@@ -45,12 +46,12 @@ def pictures(report: Report, sample: Sequence[Record]) -> Iterator[str]:
 
 
 def _latency(title: str, name: str, report: Report, sample: Sequence[Record], frame: _Frame) -> str:
-    arms = sorted({one.arm for one in sample}) or [""]
     series = []
-    for colour, arm in enumerate(arms):
+    for arm in sorted({one.arm for one in sample}):
         own = [one for one in sample if one.arm == arm]
         points = [(one.at, value) for one in own if (value := _value(one, name)) is not None]
-        series.append(Series(arm or "answers", points, colour, "dots"))
+        if points:
+            series.append(Series(arm or "answers", points, _COLOURS.get(arm, 5), "dots"))
     slo = report.scenario["slo"]
     assert isinstance(slo, dict)
     limit = slo.get(name)

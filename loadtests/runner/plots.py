@@ -130,7 +130,7 @@ def bars(title: str, unit: str, rows: Sequence[tuple[str, float, str]]) -> str:
     ]
     for index, (name, value, text) in enumerate(rows):
         y = 28 + 18 * index
-        width = 380 * value / most
+        width = 250 * value / most
         parts.append(f'<text x="196" y="{y + 11}" text-anchor="end">{escape(_cut(name, 28))}</text>')
         parts.append(f'<rect class="c0 area" x="202" y="{y}" width="{width:.1f}" height="13"/>')
         parts.append(f'<text x="{208 + width:.1f}" y="{y + 11}">{escape(text)}</text>')

@@ -2,9 +2,8 @@
 
 The name's part before `-` says how: `fast` at once, `slow` 20 ms before the first token and 5 ms between
 tokens, `role` sends a delta without text first and waits, `pairs` two tokens per chunk, `fake` sends all
-chunks at the end, `cut` ends without [DONE], `drop` closes the connection before an answer, `event` sends
-an error inside the stream, `busy` answers 503, `hang` never answers, `mixed` alternates fast and busy.
-While `stalled` is set, nothing is answered. Names may carry `@version`; `arms` names a model's arm.
+chunks at the end, `cut` ends without [DONE], `event` sends an error inside the stream, `busy` answers 503, `hang` never answers, `mixed` alternates fast and busy.
+While `stalled` is set, nothing is answered. `arms` names a model's arm, `answered_by` its version.
 """
 
 from __future__ import annotations
@@ -67,8 +66,6 @@ class LLMServer:
 
     async def _answer(self, request: dict[str, Any], number: int, send: Send) -> None:
         kind = request["model"].partition("@")[0].partition("-")[0]
-        if kind == "drop":
-            raise Drop
         if kind == "hang":
             await asyncio.Event().wait()
         if kind == "busy" or (kind == "mixed" and number % 2):

@@ -1,0 +1,155 @@
+"""Adapter traffic for locust.
+
+    locust -f loadtests/locustfile.py --host http://127.0.0.1:8000 --adapters a,b -u 8 -t 60s --headless
+
+`--shape step|spike|soak` lets users come and go (the peak is -u). With `--scenario FILE` the runner's own
+plan is sent, open loop, whatever -u says. Locust's tables show TTFT, TPOT and E2E by adapter and arm; our
+own report (JSON, Markdown, HTML, JUnit, raw requests) is written beside them, and decides locust's exit
+code where there is a scenario.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent.pool import Pool
+from geventhttpclient.client import HTTPClientPool
+from locust import FastHttpUser, LoadTestShape, events, task
+
+from loadtests.runner.plan import Plan
+from loadtests.runner.records import Record
+from loadtests.swarm.asking import ask
+from loadtests.swarm.journal import Journal
+from loadtests.swarm.options import Options, add_options, scenario_of
+from loadtests.swarm.shapes import users_at
+from registry.errors import WardrobeError
+
+_DEFAULT_SECONDS = 60.0
+_NETWORK_SECONDS = 600.0
+
+
+class Run:
+    """What the users of one test share: the plan, the journal, the options."""
+
+    def __init__(self, environment: Any) -> None:
+        options: Options = environment.parsed_options
+        self.options = options
+        scenario = scenario_of(options)
+        self.plan = Plan(scenario)
+        folder = Path(options.report) if options.report else None
+        closed = not options.scenario
+        self.journal = Journal(scenario, environment.host or "", folder, closed_loop=closed)
+        self.numbers = itertools.count()
+
+
+class AdapterUser(FastHttpUser):
+    """Asks an adapter, waits for the whole answer, and asks again."""
+
+    network_timeout = _NETWORK_SECONDS
+
+    def wait_time(self) -> float:
+        """Return how long the user thinks."""
+        return float(self.environment.parsed_options.think_seconds)
+
+    @task
+    def ask(self) -> None:
+        """Ask once."""
+        run: Run = self.environment.wardrobe_run
+        planned = run.plan[next(run.numbers) % len(run.plan)]
+        ask(self.client, self.environment.events, run.journal, planned, run.options.api_key)
+
+
+class ScenarioUser(FastHttpUser):
+    """Sends a scenario's whole plan, each request when it is due; there is one such user."""
+
+    fixed_count = 1
+    network_timeout = _NETWORK_SECONDS
+    client_pool = HTTPClientPool(concurrency=10_000)
+
+    @task
+    def send_the_plan(self) -> None:
+        """Begin every request in time, wait for the last answer, and end the test."""
+        run: Run = self.environment.wardrobe_run
+        pool = Pool()
+        for planned in run.plan:
+            gevent.sleep(max(0.0, planned.at - run.journal.clock()))
+            if len(pool) >= run.journal.scenario.max_in_flight:
+                self._refuse(run, Record(planned.index, planned.at, planned.model, 0, planned.stream))
+                continue
+            pool.spawn(ask, self.client, self.environment.events, run.journal, planned, run.options.api_key)
+        pool.join()
+        run.journal.complete = True
+        gevent.spawn(self.environment.runner.quit)
+        gevent.sleep(_NETWORK_SECONDS)
+
+    @staticmethod
+    def _refuse(run: Run, record: Record) -> None:
+        record.sent = record.ended = run.journal.clock()
+        record.fail("shed", f"{run.journal.scenario.max_in_flight} in flight already (max_in_flight)")
+        run.journal.shed += 1
+        run.journal.keep(record)
+
+
+class _Shape(LoadTestShape):
+    """Lets users come and go as `--shape` says; -u is the peak, -t the whole time."""
+
+    abstract = True  # locust would take it for every test; it is chosen by --shape below
+
+    def __init__(self, shape: str, seconds: float, peak: int) -> None:
+        super().__init__()
+        self.shape, self.seconds, self.peak = shape, seconds, peak
+
+    def tick(self) -> tuple[int, float] | None:
+        """Return the users wanted now and how fast to get there, None at the end."""
+        users = users_at(self.shape, self.get_run_time(), self.seconds, self.peak)
+        return None if users is None else (users, float(max(self.peak, 1)))
+
+
+@events.init_command_line_parser.add_listener
+def _options(parser: Any, **_: Any) -> None:
+    add_options(parser)
+
+
+@events.init.add_listener
+def _init(environment: Any, **_: Any) -> None:
+    options = environment.parsed_options
+    try:
+        scenario_of(options)
+    except WardrobeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
+    environment.user_classes = [ScenarioUser if options.scenario else AdapterUser]
+    if options.shape != "none" and not options.scenario:
+        shape = _Shape(options.shape, options.run_time or _DEFAULT_SECONDS, options.num_users or 1)
+        shape.runner = environment.runner
+        environment.shape_class = shape
+
+
+@events.test_start.add_listener
+def _start(environment: Any, **_: Any) -> None:
+    environment.wardrobe_run = Run(environment)
+
+
+@events.test_stop.add_listener
+def _stop(environment: Any, **_: Any) -> None:
+    _finish(environment)
+
+
+@events.quitting.add_listener
+def _quit(environment: Any, **_: Any) -> None:
+    _finish(environment)
+
+
+def _finish(environment: Any) -> None:
+    run: Run | None = getattr(environment, "wardrobe_run", None)
+    if run is None:
+        return
+    report = run.journal.finish()
+    if run.options.scenario:
+        environment.process_exit_code = 0 if report.passed else 1
+    print(f"report: {run.journal.folder / 'report.html'}", file=sys.stderr)
+    environment.wardrobe_run = None
