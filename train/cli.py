@@ -18,6 +18,8 @@ from registry.cli.session import Session, common_options, pass_session, user_nam
 from train import environment
 from train.base_demo import NAME, make_demo_base
 from train.interruption import Interruption
+from train.merging.cli import merge
+from train.proving.cli import prove
 
 if TYPE_CHECKING:
     from train.run import Finished, Prepared
@@ -28,6 +30,9 @@ _FILE = click.Path(path_type=Path)
 @click.group()
 def train() -> None:
     """Train adapters on the root's base model and register them as versions."""
+
+
+train.add_command(merge)
 
 
 @train.command()
@@ -94,6 +99,9 @@ def check(session: Session, config: Path) -> None:
             for name, f in document.data.items()
         ],
     )
+
+
+train.add_command(prove)
 
 
 @click.group()

@@ -1,95 +1,99 @@
 """The config file of a training run: typed, frozen, every default in one place.
 
-Owns what a run may be told and how a mistake is reported. Reads YAML, TOML and JSON. Invariant: an
-unknown key is an error that names the nearest known one, and every path is absolute once loaded
-(relative paths count from the config file's folder).
+Owns what a run may be told and how a mistake is reported. Reads YAML, TOML and JSON; the sections are in
+`train.settings`. Invariant: an unknown key is an error that names the nearest known one, and every path is
+absolute once loaded (relative paths count from the config file's folder).
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from registry.canonical import canonical_json, sha256_hex
 from registry.errors import UsageError
-from registry.names import check_adapter_name, check_alias_name
+from registry.names import check_adapter_name, check_alias_name, parse_version
+from train.evaluation.goal import Goal
+from train.evaluation.strict import Strict, parse
+from train.presets import with_preset
+from train.settings.adapter import ALL_LINEAR, LoraSettings, Quantization
+from train.settings.data import DataSettings
+from train.settings.keeping import (
+    CheckpointSettings,
+    EarlyStopping,
+    EvaluationSettings,
+    GuardSettings,
+    TrackingSettings,
+)
+from train.settings.methods import LEARNING_RATES, MethodSettings, Supervised
+from train.settings.optimiser import OptimiserSettings, Schedule
 
-Schedule = Literal["constant", "linear", "cosine"]
-
-ALL_LINEAR = "all-linear"
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataSettings(_Settings):
-    """Where the rows lie: JSON Lines, chat or prompt/completion."""
-
-    train: Path
-    eval: Path | None = None
-
-
-class LoraSettings(_Settings):
-    """The shape of the adapter.
-
-    `target_modules` is `all-linear` or names of modules; `alpha` defaults to twice the rank.
-    """
-
-    rank: int = Field(default=16, ge=1, le=512)
-    alpha: int | None = Field(default=None, ge=1)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
-
-    @property
-    def scale_alpha(self) -> int:
-        """Return `alpha`, or its default of twice the rank."""
-        return self.alpha if self.alpha is not None else 2 * self.rank
+__all__ = ["ALL_LINEAR", "Schedule", "TrainConfig", "known_keys", "load_config", "parse_config"]
 
 
-class OptimiserSettings(_Settings):
-    """How long and how fast it learns.
-
-    `steps` wins over `epochs` and may exceed one pass; `warmup` is the share of all steps during which
-    the rate rises; `max_length` counts tokens of the rendered conversation.
-    """
-
-    learning_rate: float = Field(default=2e-4, gt=0, lt=1)
-    epochs: float = Field(default=3.0, gt=0)
-    steps: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=8, ge=1)
-    max_length: int = Field(default=1024, ge=2)
-    schedule: Schedule = "linear"
-    warmup: float = Field(default=0.05, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
-
-
-class TrainConfig(_Settings):
+class TrainConfig(Strict):
     """Everything that decides a run; the same config, data and base give the same digest on one machine.
 
-    `name` is the adapter that gets the new version; `alias` is set to it when given.
+    `name` is the adapter that gets the new version; `alias` is set to it when given. `from` is the version
+    (`NAME@N`) whose weights the run starts with: the result is one adapter that holds both. `preset` fills
+    in defaults that the file does not give. `goal` is what the gate will judge.
     """
 
+    model_config = ConfigDict(populate_by_name=True)
+
     name: str
+    preset: Literal["few-shot"] | None = None
+    method: MethodSettings = Supervised()
+    start: str | None = Field(default=None, alias="from")
     data: DataSettings
     lora: LoraSettings = LoraSettings()
+    quantization: Quantization | None = None
     training: OptimiserSettings = OptimiserSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    checkpoints: CheckpointSettings = CheckpointSettings()
+    early_stopping: EarlyStopping | None = None
+    guards: GuardSettings = GuardSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    goal: Goal | None = None
     seed: int = Field(default=0, ge=0, lt=2**32)
     alias: str | None = None
     note: str = ""
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _method_by_name(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"type": value}
+        return {"type": "supervised", **value} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
         check_adapter_name(self.name)
         if self.alias is not None:
             check_alias_name(self.alias)
+        if self.start is not None:
+            parse_version(self.start)
         return self
+
+    @property
+    def learning_rate(self) -> float:
+        """Return the rate that is trained with: the given one, or the method's default."""
+        if self.training.learning_rate is not None:
+            return self.training.learning_rate
+        rate = LEARNING_RATES[self.method.type]
+        return rate / 10 if self.lora.kind == "full" else rate
+
+    @property
+    def sha256(self) -> str:
+        """Return the digest of the config with every default written out; not its name, alias and note."""
+        deciding = self.model_dump(mode="json", exclude={"name", "alias", "note"})
+        return sha256_hex(canonical_json(deciding))
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -97,27 +101,43 @@ def load_config(path: Path) -> TrainConfig:
 
     Raises: UsageError: for a file that cannot be read or parsed, an unknown key, or a value out of range.
     """
-    parsed = _parse(path)
-    try:
-        config = TrainConfig.model_validate(parsed)
-    except ValidationError as error:
-        raise _usage_error(path, error) from error
-    return _with_absolute_paths(config, path.resolve().parent)
+    return parse_config(_read(path), str(path), path.resolve().parent)
+
+
+def parse_config(value: dict[str, Any], subject: str, folder: Path) -> TrainConfig:
+    """Check parsed settings; paths in them count from `folder`, errors name `subject`.
+
+    Raises: UsageError: for an unknown key, or a value out of range.
+    """
+    config = parse(subject, with_preset(value, subject), TrainConfig, see="train/README.md")
+    return config.model_copy(
+        update={"data": config.data.resolved(folder), "method": _resolved(config, folder)}
+    )
 
 
 def known_keys() -> tuple[str, ...]:
     """Return every key that a config may hold, dotted (`lora.rank`), sorted."""
-    return tuple(sorted(_dotted(TrainConfig, "")))
+    return tuple(sorted(set(_dotted(TrainConfig, ""))))
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _resolved(config: TrainConfig, folder: Path) -> Any:
+    reward = getattr(config.method, "reward", None)
+    if reward is None or reward.model is None:
+        return config.method
+    return config.method.model_copy(
+        update={"reward": reward.model_copy(update={"model": folder / reward.model})}
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(str(path), f"cannot be read ({reason})", "name a config file") from error
+    readers = {".toml": tomllib.loads, ".json": json.loads}
     try:
-        parsed = _parsers().get(path.suffix.lower(), yaml.safe_load)(text)
+        parsed = readers.get(path.suffix.lower(), yaml.safe_load)(text)
     except (ValueError, yaml.YAMLError) as error:
         raise UsageError(str(path), f"cannot be parsed: {error}", "correct the file") from error
     if not isinstance(parsed, dict):
@@ -125,42 +145,19 @@ def _parse(path: Path) -> dict[str, Any]:
     return parsed
 
 
-def _parsers() -> dict[str, Any]:
-    return {".toml": tomllib.loads, ".json": json.loads}
-
-
-def _usage_error(path: Path, error: ValidationError) -> UsageError:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return UsageError(str(path), f"{key} is not a setting", _suggestion(key), param=key)
-    fact = f"{key}: {first['msg']}" if key else str(first["msg"])
-    return UsageError(str(path), fact, "see `wardrobe train check --help`", param=key or None)
-
-
-def _suggestion(key: str) -> str:
-    known = known_keys()
-    leaves = {name.rpartition(".")[2]: name for name in known}
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
-    if not near:
-        close = difflib.get_close_matches(key.rpartition(".")[2], leaves, n=1, cutoff=0.6)
-        near = [leaves[name] for name in close]
-    return f"did you mean {near[0]}?" if near else f"known settings: {', '.join(known)}"
-
-
-def _dotted(model: type[BaseModel], prefix: str) -> list[str]:
-    names: list[str] = []
+def _dotted(model: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
-        inner = next((kind for kind in _types(field.annotation) if issubclass(kind, BaseModel)), None)
-        names += _dotted(inner, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
-    return names
+        key = f"{prefix}{field.alias or name}"
+        inner = list(_models(field.annotation))
+        if not inner or name == "graders":
+            yield key
+        for kind in inner if name != "graders" else ():
+            yield from _dotted(kind, f"{key}.")
 
 
-def _types(annotation: Any) -> list[type]:
-    return [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
-
-
-def _with_absolute_paths(config: TrainConfig, folder: Path) -> TrainConfig:
-    data = config.data
-    absolute = DataSettings(train=folder / data.train, eval=folder / data.eval if data.eval else None)
-    return config.model_copy(update={"data": absolute})
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        return
+    for argument in get_args(annotation):
+        yield from _models(argument)

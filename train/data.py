@@ -13,10 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from registry.errors import UsageError
+from train.items import Item, ItemFile
 from train.rows import Row, read_rows, row_error
+from train.settings.data import Overflow
+
+_Kind = TypeVar("_Kind", bound=Item)
 
 IGNORED = -100  # torch's ignore_index: no loss at this position
 
@@ -50,43 +54,76 @@ class Example:
     truncated: bool
 
     @property
+    def length(self) -> int:
+        """Return the number of tokens."""
+        return len(self.input_ids)
+
+    @property
     def learnt(self) -> int:
         """Return the number of tokens with a loss."""
         return sum(label != IGNORED for label in self.labels)
 
 
-@dataclass(frozen=True, slots=True)
-class DataReport:
-    """Counts over all examples of one file; `truncated` lists the rows whose end was cut off."""
-
-    rows: int
-    tokens: int
-    learnt_tokens: int
-    longest: int
-    truncated: tuple[int, ...]
-
-
-def load_examples(path: Path, tokenizer: Tokenizer, *, max_length: int) -> list[Example]:
+def load_examples(
+    path: Path, tokenizer: Tokenizer, *, max_length: int, overflow: Overflow = "truncate"
+) -> ItemFile[Example]:
     """Read and render every row of the file at `path`.
 
     Raises: UsageError: naming file and row: a malformed row, a template that the answer cannot be found
-        in, or an answer that `max_length` tokens cut off entirely.
+        in, an answer that `max_length` tokens cut off entirely, or, with `overflow` `error`, a row that is
+        longer; a file of which every row would be dropped.
+    """
+    require_template(tokenizer)
+    found, dropped = [], []
+    for row in read_rows(path):
+        ids, labels = render_row(path, row, tokenizer)
+        if len(ids) > max_length and overflow != "truncate":
+            refuse_overflow(path, row.number, len(ids), max_length, overflow)
+            dropped.append(row.number)
+        else:
+            found.append(cut(path, row.number, ids, labels, max_length))
+    return kept(path, found, dropped, max_length)
+
+
+def require_template(tokenizer: Tokenizer) -> None:
+    """Refuse a tokenizer without a chat template.
+
+    Raises: UsageError.
     """
     if not tokenizer.chat_template:
         raise UsageError("base model", "has no chat template", "use an instruct model, or give it a template")
-    rows = read_rows(path)
-    return [_build(path, row, tokenizer, max_length) for row in rows]
 
 
-def report(examples: Sequence[Example]) -> DataReport:
-    """Count what `examples` hold."""
-    return DataReport(
-        rows=len(examples),
-        tokens=sum(len(example.input_ids) for example in examples),
-        learnt_tokens=sum(example.learnt for example in examples),
-        longest=max(len(example.input_ids) for example in examples),
-        truncated=tuple(example.row for example in examples if example.truncated),
-    )
+def render_row(path: Path, row: Row, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """Return token ids and labels of a row (`render`), its faults told with file and row.
+
+    Raises: UsageError.
+    """
+    try:
+        return render(row, tokenizer)
+    except ValueError as error:
+        raise row_error(path, row.number, str(error), "correct the row or the chat template") from error
+
+
+def refuse_overflow(path: Path, number: int, length: int, max_length: int, overflow: Overflow) -> None:
+    """Refuse a row that is too long where `overflow` is `error`.
+
+    Raises: UsageError.
+    """
+    if overflow == "error":
+        fact = f"has {length} tokens, over max_length {max_length}, and data.overflow is error"
+        raise row_error(path, number, fact, f"raise max_length to {length}, shorten the row, or drop it")
+
+
+def kept(path: Path, items: Sequence[_Kind], dropped: Sequence[int], max_length: int) -> ItemFile[_Kind]:
+    """Return the items of a file of which `dropped` rows were left out.
+
+    Raises: UsageError: nothing is left.
+    """
+    if not items:
+        fact = f"all {len(dropped)} rows are longer than max_length {max_length} and would be dropped"
+        raise UsageError(str(path), fact, "raise training.max_length")
+    return ItemFile(tuple(items), tuple(dropped))
 
 
 def render(row: Row, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
@@ -121,17 +158,17 @@ def message_ends(row: Row, tokenizer: Tokenizer, ids: Sequence[int]) -> list[int
     return ends
 
 
-def _build(path: Path, row: Row, tokenizer: Tokenizer, max_length: int) -> Example:
-    try:
-        ids, labels = render(row, tokenizer)
-    except ValueError as error:
-        raise row_error(path, row.number, str(error), "correct the row or the chat template") from error
-    kept = Example(row.number, tuple(ids[:max_length]), tuple(labels[:max_length]), len(ids) > max_length)
-    if kept.learnt == 0:
+def cut(path: Path, number: int, ids: list[int], labels: list[int], max_length: int) -> Example:
+    """Return the first `max_length` tokens of a row.
+
+    Raises: UsageError: nothing that is learnt is left.
+    """
+    example = Example(number, tuple(ids[:max_length]), tuple(labels[:max_length]), len(ids) > max_length)
+    if example.learnt == 0:
         first = next(index for index, label in enumerate(labels) if label != IGNORED)
         fact = f"its answer begins at token {first + 1}, and max_length {max_length} cuts it off entirely"
-        raise row_error(path, row.number, fact, f"raise max_length to {len(ids)} or shorten the row")
-    return kept
+        raise row_error(path, number, fact, f"raise max_length to {len(ids)} or shorten the row")
+    return example
 
 
 def _answer_positions(

@@ -17,12 +17,12 @@ from pydantic import JsonValue
 
 from registry.records import BaseModel, Published
 from train.config import TrainConfig
-from train.data import DataReport
+from train.items import DataReport
 from train.rows import hash_file
 
 if TYPE_CHECKING:
     from registry.store import Registry
-    from train.trainer import TrainingResult
+    from train.watching import TrainingResult
 
 _PACKAGES = ("wardrobe-llm", "torch", "transformers", "peft", "trl", "datasets", "accelerate", "tokenizers")
 
@@ -49,8 +49,10 @@ def lineage(
 ) -> dict[str, JsonValue]:
     """Return the lineage of one run: data, resolved config, seed, base, versions and losses."""
     return {
-        "method": "supervised, LoRA",
-        "config": config.model_dump(mode="json"),
+        "method": config.method.type,
+        "config": config.model_dump(mode="json", by_alias=True),
+        "config_sha256": config.sha256,
+        "goal_sha256": config.goal.sha256 if config.goal else None,
         "seed": config.seed,
         "data": {name: _source(source) for name, source in sources.items()},
         "base": {"name": base.name, "fingerprint": base.fingerprint},
@@ -81,6 +83,7 @@ def publish(
 
 def _source(source: DataSource) -> dict[str, JsonValue]:
     counts = {**asdict(source.report), "truncated": len(source.report.truncated)}
+    counts["dropped"] = list(source.report.dropped)
     return {"path": str(source.path), "sha256": source.sha256, **counts}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,28 +16,36 @@ from typing import TYPE_CHECKING
 from registry.errors import Conflict, NotFound, UsageError
 from registry.records import BaseModel, Published
 from train.config import ALL_LINEAR, TrainConfig
-from train.data import DataReport, Example, load_examples, report
+from train.items import DataReport, Item, ItemFile
+from train.methods import method_of
+from train.mixture import mix
 from train.publish import describe_source, lineage, publish
+from train.settings.data import EVAL
 
 if TYPE_CHECKING:
     from registry.store import Registry
-    from train.trainer import Progress, TrainingResult
+    from train.watching import Progress, TrainingResult
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A run that is ready to start: every row rendered, every limit checked."""
+    """A run that is ready to start: every row rendered, every limit checked.
+
+    `files` are the data files by the label of their source; `eval` and `replay` are such labels too.
+    `items` is one epoch of the mixture.
+    """
 
     config: TrainConfig
     base: BaseModel
-    examples: tuple[Example, ...]
-    held_out: tuple[Example, ...]
+    files: Mapping[str, ItemFile[Item]]
+    items: tuple[Item, ...]
+    held_out: tuple[Item, ...]
+    start: Path | None
 
     @property
     def reports(self) -> dict[str, DataReport]:
-        """Return the counts of each data file, `train` and, where given, `eval`."""
-        found = {"train": report(self.examples)}
-        return {**found, "eval": report(self.held_out)} if self.held_out else found
+        """Return the counts of each data file by its label."""
+        return {label: file.report for label, file in self.files.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,29 +64,34 @@ def prepare(config: TrainConfig, registry: Registry) -> Prepared:
         NotFound: the base's folder is gone.
         Conflict: the base's folder holds another model than `wardrobe init` recorded.
     """
-    from train.trainer import load_tokenizer
+    from train.modelling import load_tokenizer
 
     _check_base(registry.base)
     _check_lora(config, registry)
+    method = method_of(config)
+    method.check(config)
     tokenizer = load_tokenizer(registry.base.path)
-    limit = config.training.max_length
-    held_out = load_examples(config.data.eval, tokenizer, max_length=limit) if config.data.eval else []
-    examples = load_examples(config.data.train, tokenizer, max_length=limit)
-    return Prepared(config, registry.base, tuple(examples), tuple(held_out))
+    files = {label: method.read(path, tokenizer, config) for label, path in config.data.files.items()}
+    return Prepared(
+        config=config,
+        base=registry.base,
+        files=files,
+        items=mix(files, config.data, config.seed),
+        held_out=files[EVAL].items if EVAL in files else (),
+        start=None,
+    )
 
 
 def train_and_publish(prepared: Prepared, registry: Registry, progress: Progress, *, who: str) -> Finished:
     """Train and register the result as the adapter's next version."""
     with tempfile.TemporaryDirectory(prefix="wardrobe-train-") as folder:
-        result = _train(prepared, Path(folder), progress)
-        sources = {
-            name: describe_source(path, found)
-            for name, found in prepared.reports.items()
-            if (path := getattr(prepared.config.data, name)) is not None
-        }
+        out = Path(folder) / "adapter"
+        result = _train(prepared, Path(folder) / "work", out, progress)
+        paths = prepared.config.data.files
+        sources = {label: describe_source(paths[label], found) for label, found in prepared.reports.items()}
         facts = lineage(prepared.config, prepared.base, sources, result)
         progress.publishing()
-        return Finished(result, publish(registry, prepared.config, Path(folder), facts, who=who))
+        return Finished(result, publish(registry, prepared.config, out, facts, who=who))
 
 
 def train_to_folder(prepared: Prepared, target: Path, progress: Progress) -> Finished:
@@ -89,18 +103,18 @@ def train_to_folder(prepared: Prepared, target: Path, progress: Progress) -> Fin
         raise Conflict(str(target), "exists", "name a new folder", param="out")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-        result = _train(prepared, Path(folder) / "adapter", progress)
+        out = Path(folder) / "adapter"
+        result = _train(prepared, Path(folder) / "work", out, progress)
         progress.publishing()
-        shutil.move(Path(folder) / "adapter", target)
+        shutil.move(out, target)
     return Finished(result, None)
 
 
-def _train(prepared: Prepared, folder: Path, progress: Progress) -> TrainingResult:
-    from train.trainer import train_adapter
+def _train(prepared: Prepared, folder: Path, out: Path, progress: Progress) -> TrainingResult:
+    from train.trainer import Task, run_task
 
-    return train_adapter(
-        prepared.config, prepared.base.path, prepared.examples, prepared.held_out, folder, progress
-    )
+    task = Task(prepared.config, prepared.base.path, prepared.items, prepared.held_out, prepared.start)
+    return run_task(task, folder, out, progress)
 
 
 def _check_base(base: BaseModel) -> None:
@@ -115,7 +129,7 @@ def _check_base(base: BaseModel) -> None:
 
 
 def _check_lora(config: TrainConfig, registry: Registry) -> None:
-    rank, limit = config.lora.rank, registry.limits.max_lora_rank
+    rank, limit = config.lora.highest_rank, registry.limits.max_lora_rank
     if rank > limit:
         fact = f"lora.rank {rank} exceeds this root's max_lora_rank {limit}"
         raise UsageError(config.name, fact, f"set lora.rank to {limit} or less", param="lora.rank")

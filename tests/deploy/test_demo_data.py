@@ -53,7 +53,7 @@ def test_no_label_is_the_beginning_of_another(task: Task) -> None:
 def test_the_written_rows_and_config_are_what_training_reads(task: Task, tmp_path: Path) -> None:
     recipe = Recipe(task, 40)
     config = load_config(recipe.write(tmp_path))
-    rows = read_rows(config.data.train)
+    rows = read_rows(config.data.train[0].path)
     assert len(rows) == 40
     for row, source in zip(rows, task.train, strict=False):
         assert [message.content for message in row.messages] == [task.instruction, source.text, source.label]

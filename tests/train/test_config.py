@@ -9,6 +9,7 @@ import pytest
 
 from registry.errors import InvalidName, UsageError
 from train.config import TrainConfig, known_keys, load_config
+from train.settings.methods import LEARNING_RATES
 
 FULL = """
 name: support
@@ -46,11 +47,44 @@ def test_every_key_of_a_full_config_is_taken(tmp_path: Path) -> None:
     assert config.alias == "candidate"
 
 
-def test_the_full_config_above_names_every_known_key() -> None:
+def test_every_known_key_is_listed_once_dotted_by_the_name_that_a_file_uses() -> None:
     keys = known_keys()
-    assert len(keys) == 19
-    for key in keys:
-        assert f"{key.rpartition('.')[2]}:" in FULL
+    assert len(set(keys)) == len(keys)
+    assert {"name", "from", "lora.rank", "method.beta", "data.replay.share", "goal.suite"} <= set(keys)
+    assert not {"start", "lora", "training"} & set(keys)
+
+
+def test_a_method_may_be_named_alone(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "name: a\nmethod: dpo\ndata: {train: x}\n"))
+    assert (config.method.type, config.learning_rate) == ("dpo", LEARNING_RATES["dpo"])
+
+
+@pytest.mark.parametrize("kind", ["prefix", "prompt_tuning", "houlsby", "ia3"])
+def test_a_kind_of_adapter_that_cannot_be_swapped_is_refused_with_the_reason(
+    tmp_path: Path, kind: str
+) -> None:
+    with pytest.raises(UsageError, match=f"kind {kind} cannot be served: .*use kind: lora"):
+        load_config(write(tmp_path, f"name: a\ndata: {{train: x}}\nlora: {{kind: {kind}}}\n"))
+
+
+def test_two_sources_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="two sources 'x'"):
+        load_config(write(tmp_path, "name: a\ndata: {train: [a/x.jsonl, b/x.jsonl]}\n"))
+
+
+def test_a_preset_fills_in_only_what_the_file_does_not_give(tmp_path: Path) -> None:
+    text = "name: a\npreset: few-shot\ndata: {train: x, eval: y}\nlora: {rank: 4}\n"
+    config = load_config(write(tmp_path, text))
+    assert (config.lora.rank, config.lora.dropout, config.training.epochs) == (4, 0.05, 10)
+    assert config.early_stopping is not None
+    assert config.checkpoints.best_by == "eval_loss"
+
+
+def test_the_configs_digest_names_what_decides_and_not_the_note(tmp_path: Path) -> None:
+    first = load_config(write(tmp_path, FULL))
+    same = first.model_copy(update={"note": "another", "name": "other", "alias": None})
+    assert first.sha256 == same.sha256
+    assert first.sha256 != first.model_copy(update={"seed": 8}).sha256
 
 
 def test_alpha_is_twice_the_rank_unless_given(tmp_path: Path) -> None:
@@ -60,8 +94,7 @@ def test_alpha_is_twice_the_rank_unless_given(tmp_path: Path) -> None:
 
 def test_relative_data_paths_count_from_the_config_files_folder(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, FULL))
-    assert config.data.train == tmp_path / "rows.jsonl"
-    assert config.data.eval == tmp_path / "held-out.jsonl"
+    assert config.data.files == {"train": tmp_path / "rows.jsonl", "eval": tmp_path / "held-out.jsonl"}
 
 
 @pytest.mark.parametrize("name", ["config.json", "config.toml", "config.yaml"])
@@ -77,8 +110,10 @@ def test_json_toml_and_yaml_mean_the_same(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("line", "key", "hint"),
     [
-        ("lora: {rnak: 8}", "lora.rnak", "did you mean lora.rank?"),
-        ("training: {learning_rte: 1}", "training.learning_rte", "did you mean training.learning_rate?"),
+        ("lora: {rnak: 8}", "lora.rnak", "did you mean rank?"),
+        ("training: {learning_rte: 1}", "training.learning_rte", "did you mean learning_rate?"),
+        ("method: {type: dpo, betta: 1}", "method.dpo.betta", "did you mean beta?"),
+        ("method: {type: grpo, reward: {grader: []}}", "method.grpo.reward.grader", "did you mean graders?"),
         ("learning_rate: 1", "learning_rate", "did you mean training.learning_rate?"),
         ("sed: 1", "sed", "did you mean seed?"),
         ("zzzzzz: 1", "zzzzzz", "known settings: alias,"),

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from registry.errors import UsageError
-from train.data import IGNORED, Example, load_examples, render, report
+from train.data import IGNORED, Example, load_examples, render
+from train.items import report
 from train.rows import Message, Row, read_rows
 
 END = "<|im_end|>"
@@ -41,7 +42,7 @@ def test_the_answer_and_its_end_of_turn_token_are_learnt_and_nothing_else(
     tokenizer: Any, tmp_path: Path
 ) -> None:
     path = write(tmp_path, {"prompt": "Say hello", "completion": "Hi there!"})
-    (example,) = load_examples(path, tokenizer, max_length=64)
+    (example,) = load_examples(path, tokenizer, max_length=64).items
     assert learnt_texts(tokenizer, example) == [f"Hi there!{END}"]
     whole = tokenizer.decode(example.input_ids)
     assert whole.endswith(f"<|im_start|>assistant\nHi there!{END}\n")
@@ -58,14 +59,31 @@ def test_every_answer_of_a_conversation_is_learnt_and_no_user_or_system_token(
         ("user", "two?"),
         ("assistant", "2nd"),
     ]
-    (example,) = load_examples(write(tmp_path, chat(*turns)), tokenizer, max_length=128)
+    (example,) = load_examples(write(tmp_path, chat(*turns)), tokenizer, max_length=128).items
     assert learnt_texts(tokenizer, example) == [f"first{END}", f"2nd{END}"]
+
+
+def test_a_row_over_max_length_is_refused_or_left_out_by_name_on_request(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    path = write(tmp_path, {"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "word " * 100})
+    with pytest.raises(UsageError, match=r"row 2: has \d+ tokens, over max_length 64"):
+        load_examples(path, tokenizer, max_length=64, overflow="error")
+    found = load_examples(path, tokenizer, max_length=64, overflow="drop")
+    assert ([item.row for item in found.items], found.dropped) == ([1], (2,))
+    assert found.report.dropped == (2,)
+
+
+def test_a_file_of_which_every_row_would_be_dropped_is_refused(tokenizer: Any, tmp_path: Path) -> None:
+    path = write(tmp_path, {"prompt": "a", "completion": "word " * 100})
+    with pytest.raises(UsageError, match="all 1 rows are longer"):
+        load_examples(path, tokenizer, max_length=64, overflow="drop")
 
 
 def test_an_answer_of_weight_zero_is_read_but_not_learnt(tokenizer: Any, tmp_path: Path) -> None:
     row = chat(("user", "one?"), ("assistant", "first"), ("user", "two?"), ("assistant", "2nd"))
     row["messages"][1]["weight"] = 0  # type: ignore[index]
-    (example,) = load_examples(write(tmp_path, row), tokenizer, max_length=128)
+    (example,) = load_examples(write(tmp_path, row), tokenizer, max_length=128).items
     assert learnt_texts(tokenizer, example) == [f"2nd{END}"]
 
 
@@ -88,7 +106,7 @@ def test_padding_is_never_learnt_although_it_is_the_end_of_turn_token(tokenizer:
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     rows = [{"prompt": "a", "completion": "short"}, {"prompt": "b " * 20, "completion": "much longer"}]
-    examples = load_examples(write(tmp_path, *rows), tokenizer, max_length=128)
+    examples = load_examples(write(tmp_path, *rows), tokenizer, max_length=128).items
     collate = DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id)
     batch = collate([{"input_ids": list(e.input_ids), "labels": list(e.labels)} for e in examples])
     padding = batch["attention_mask"] == 0
@@ -110,7 +128,7 @@ def test_a_row_whose_answer_is_cut_off_entirely_is_an_error_that_names_the_row(
 
 def test_a_row_that_loses_only_its_end_is_kept_and_reported(tokenizer: Any, tmp_path: Path) -> None:
     path = write(tmp_path, {"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "word " * 100})
-    examples = load_examples(path, tokenizer, max_length=64)
+    examples = load_examples(path, tokenizer, max_length=64).items
     found = report(examples)
     assert (found.rows, found.truncated, found.longest) == (2, (2,), 64)
     assert found.learnt_tokens == sum(example.learnt for example in examples)

@@ -11,11 +11,11 @@ import pytest
 from registry.cli.main import run as wardrobe
 from registry.errors import UsageError
 from tests.train.planted.corpus import Planted, chat, clean, corpus, planted_rules, sentence
-from train.config import OptimiserSettings
 from train.dataset.check import check_files
 from train.dataset.cli import check
 from train.dataset.findings import CATALOGUE, EXAMPLES, Ledger, pack, unpack
 from train.dataset.rendering import Rendering
+from train.settings.optimiser import OptimiserSettings
 
 KINDS = 49
 

@@ -25,15 +25,17 @@ class Strict(BaseModel):
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def parse(subject: str, value: object, model: type[_Model]) -> _Model:
-    """Check `value` against `model`.
+def parse(
+    subject: str, value: object, model: type[_Model], *, see: str = "train/evaluation/README.md"
+) -> _Model:
+    """Check `value` against `model`; an error about a value points to `see`.
 
     Raises: UsageError: naming `subject` and the key, with the nearest known key for an unknown one.
     """
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise _usage_error(subject, error, model) from error
+        raise _usage_error(subject, error, model, see) from error
 
 
 def read_yaml(path: Path) -> object:
@@ -59,20 +61,24 @@ def read_text(path: Path) -> str:
         raise UsageError(str(path), f"cannot be read ({reason})", "name a file that is there") from error
 
 
-def _usage_error(subject: str, error: ValidationError, model: type[BaseModel]) -> UsageError:
+def _usage_error(subject: str, error: ValidationError, model: type[BaseModel], see: str) -> UsageError:
     first = error.errors()[0]
     places = [str(part) for part in first["loc"]]
     key = ".".join(places)
     if first["type"] == "extra_forbidden":
         return UsageError(subject, f"{key} is not a setting", _suggestion(places, model), param=key)
     fact = f"{key}: {first['msg']}" if key else str(first["msg"])
-    return UsageError(subject, fact.rstrip("."), "see train/evaluation/README.md", param=key or None)
+    return UsageError(subject, fact.rstrip("."), f"see {see}", param=key or None)
 
 
 def _suggestion(places: Sequence[str], model: type[BaseModel]) -> str:
-    known = sorted(_beside(places, model) or set(_keys(model)))
-    near = difflib.get_close_matches(places[-1], known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else f"known settings: {', '.join(known)}"
+    beside = sorted(_beside(places, model))
+    if near := difflib.get_close_matches(places[-1], beside, n=1, cutoff=0.6):
+        return f"did you mean {near[0]}?"
+    dotted = {key.rpartition(".")[2]: key for key in _keys(model)}
+    if near := difflib.get_close_matches(places[-1], dotted, n=1, cutoff=0.75):
+        return f"did you mean {dotted[near[0]]}?"
+    return f"known settings: {', '.join(beside or sorted(dotted.values()))}"
 
 
 def _beside(places: Sequence[str], model: type[BaseModel]) -> set[str]:
@@ -94,10 +100,11 @@ def _names(model: type[BaseModel]) -> Iterator[str]:
         yield field.alias or name
 
 
-def _keys(model: type[BaseModel]) -> Iterator[str]:
-    yield from _names(model)
-    for _, kind in _inner(model):
-        yield from _keys(kind)
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name in _names(model):
+        yield f"{prefix}{name}"
+    for name, kind in _inner(model):
+        yield from _keys(kind, f"{prefix}{name}.")
 
 
 def _inner(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:

@@ -1,0 +1,74 @@
+"""What a method makes of a row before the first step: token ids, checked; no torch.
+
+Owns what every kind of item has in common, and the counts over a file. The kinds themselves belong to
+their methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+
+class Item(Protocol):
+    """One row, ready to train on."""
+
+    @property
+    def row(self) -> int:
+        """Return the line of its file, from 1."""
+
+    @property
+    def length(self) -> int:
+        """Return its tokens: of the longest sequence that goes through the model for it."""
+
+    @property
+    def learnt(self) -> int:
+        """Return its tokens with a loss; of a prompt that only asks, 0."""
+
+    @property
+    def truncated(self) -> bool:
+        """Tell whether tokens were cut off at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    """Counts over all items of one file; `truncated` lists the rows whose end was cut off.
+
+    `dropped` lists the rows that were left out because `overflow: drop` says so.
+    """
+
+    rows: int
+    tokens: int
+    learnt_tokens: int
+    longest: int
+    truncated: tuple[int, ...]
+    dropped: tuple[int, ...] = ()
+
+
+_Kind_co = TypeVar("_Kind_co", bound=Item, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFile(Generic[_Kind_co]):
+    """The items of one file, and the rows that were left out of it on request."""
+
+    items: tuple[_Kind_co, ...]
+    dropped: tuple[int, ...] = ()
+
+    @property
+    def report(self) -> DataReport:
+        """Return the counts."""
+        return report(self.items, self.dropped)
+
+
+def report(items: Sequence[Item], dropped: Sequence[int] = ()) -> DataReport:
+    """Count what `items` hold."""
+    return DataReport(
+        rows=len(items),
+        tokens=sum(item.length for item in items),
+        learnt_tokens=sum(item.learnt for item in items),
+        longest=max((item.length for item in items), default=0),
+        truncated=tuple(item.row for item in items if item.truncated),
+        dropped=tuple(dropped),
+    )

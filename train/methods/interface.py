@@ -1,0 +1,67 @@
+"""The seam between a run and its method: what a method reads, and what it builds.
+
+A run (train/run.py, train/trainer.py) knows no method by name; a method knows neither checkpoints nor the
+registry. Invariant: `read` checks everything that can be checked without torch, and every row that it
+leaves out is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from train.config import TrainConfig
+from train.data import Tokenizer
+from train.items import Item, ItemFile
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Everything that a method needs to build its trainer.
+
+    `model` is loaded and in training precision: a plain model when `peft_config` is given (the trainer
+    attaches a fresh adapter, the base with the adapter off is the reference), a PEFT model when the run goes
+    on with a version's weights (`from`; the start is then the reference), or a plain model and no
+    `peft_config` for full fine-tuning. `arguments` are the keywords of TrainingArguments that all methods
+    share; a method adds its own and may override none of `output_dir`, `seed` and the save settings.
+    `callbacks` must all be handed to the trainer. `folder` is the run's working folder.
+    """
+
+    config: TrainConfig
+    base: Path
+    tokenizer: Any
+    model: Any
+    peft_config: Any | None
+    arguments: Mapping[str, Any]
+    items: Sequence[Item]
+    held_out: Sequence[Item]
+    callbacks: Sequence[Any]
+    folder: Path
+
+
+class Method(Protocol):
+    """One training method."""
+
+    @property
+    def servable(self) -> bool:
+        """Tell whether it makes an adapter; a reward model is an artefact of its job instead."""
+
+    def check(self, config: TrainConfig) -> None:
+        """Check what of the settings no type can check, before any file is read.
+
+        Raises: UsageError.
+        """
+
+    def read(self, path: Path, tokenizer: Tokenizer, config: TrainConfig) -> ItemFile[Item]:
+        """Read and render every row of the file at `path`; no torch.
+
+        Raises: UsageError: naming file and row.
+        """
+
+    def build(self, workshop: Workshop) -> Any:
+        """Return a transformers `Trainer` that is ready to train."""
+
+    def save(self, trainer: Any, folder: Path) -> None:
+        """Write what was trained to the new folder `folder`, and nothing else."""

@@ -1,0 +1,22 @@
+"""Writing an adapter folder: PEFT's two files and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def save_adapter(trainer: Any, folder: Path) -> None:
+    """Write the trainer's adapter `default` to the new folder `folder`.
+
+    A frozen reference adapter, PEFT's model card (an empty form that names the base's path on this
+    machine) and everything that TRL would add stay out.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    model.save_pretrained(folder, selected_adapters=["default"])
+    for entry in folder.iterdir():
+        if entry.name not in ADAPTER_FILES:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

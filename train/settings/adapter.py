@@ -1,0 +1,78 @@
+"""The shape of what is trained: LoRA and its kin, the base's precision while it trains."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from train.evaluation.strict import Strict
+
+ALL_LINEAR = "all-linear"
+Kind = Literal["lora", "dora", "pissa", "full"]
+
+NOT_SERVABLE = {
+    "prefix": "prefix tuning changes the attention cache",
+    "prefix-tuning": "prefix tuning changes the attention cache",
+    "prompt": "prompt tuning adds virtual tokens",
+    "prompt-tuning": "prompt tuning adds virtual tokens",
+    "p-tuning": "p-tuning adds virtual tokens",
+    "bottleneck": "bottleneck (Houlsby) adapters add layers to the model",
+    "houlsby": "bottleneck (Houlsby) adapters add layers to the model",
+    "ia3": "IA3 scales activations",
+    "adalora": "AdaLoRA's SVD form is not a LoRA that vLLM loads",
+}
+"""Ways of fine-tuning that vLLM 0.32 cannot swap while it runs, and why."""
+
+
+class LoraSettings(Strict):
+    """The shape of the adapter.
+
+    `kind`: `lora` is served as it is trained; `dora`, `pissa` and `full` (every weight of the target
+    modules) are trained and then turned into a plain LoRA of `convert_rank` (default: `rank`) by SVD of the
+    weight difference, with the residual reported. `alpha` defaults to twice the rank; `rslora` scales by
+    alpha/√rank. `target_modules` is `all-linear` or names of modules; `layers` keeps to these layers
+    (from 0). `rank_pattern` and `alpha_pattern` map module names to their own values.
+    """
+
+    kind: Kind = "lora"
+    rank: int = Field(default=16, ge=1, le=512)
+    alpha: int | None = Field(default=None, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+    layers: tuple[int, ...] | None = None
+    rslora: bool = False
+    rank_pattern: dict[str, Annotated[int, Field(ge=1, le=512)]] = Field(default_factory=dict)
+    alpha_pattern: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    convert_rank: int | None = Field(default=None, ge=1, le=512)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_what_cannot_be_served(cls, value: Any) -> Any:
+        kind = value.get("kind") if isinstance(value, dict) else None
+        if isinstance(kind, str) and (why := NOT_SERVABLE.get(kind.lower().replace("_", "-"))):
+            raise ValueError(f"kind {kind} cannot be served: {why}, and vLLM swaps only LoRA; use kind: lora")
+        return value
+
+    @property
+    def scale_alpha(self) -> int:
+        """Return `alpha`, or its default of twice the rank."""
+        return self.alpha if self.alpha is not None else 2 * self.rank
+
+    @property
+    def highest_rank(self) -> int:
+        """Return the largest rank of the adapter that comes out."""
+        if self.kind != "lora" and self.convert_rank is not None:
+            return self.convert_rank
+        return max(self.rank, *self.rank_pattern.values()) if self.rank_pattern else self.rank
+
+
+class Quantization(Strict):
+    """The base in 4 bits while it trains (QLoRA). The adapter is served on the unquantised base.
+
+    `double` quantises the scales too; `compute` is the type of the products.
+    """
+
+    type: Literal["nf4"] = "nf4"
+    double: bool = True
+    compute: Literal["bf16", "fp16", "fp32"] = "bf16"

@@ -1,0 +1,100 @@
+"""Which rows are trained on: files, their weights in a mixture, replay, and what happens to long rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from train.evaluation.strict import Strict
+
+Overflow = Literal["truncate", "error", "drop"]
+
+EVAL = "eval"
+REPLAY = "replay"
+"""The labels of the held-out file and of the replay file, which no source may have."""
+
+
+class Source(Strict):
+    """One file of rows.
+
+    `name` is the task it stands for in reports (default: the file's stem). `weight` multiplies its share in
+    a mixture; `limit` takes at most so many of its rows, drawn with the run's seed.
+    """
+
+    path: Path
+    name: str = ""
+    weight: float = Field(default=1.0, gt=0)
+    limit: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str | Path) else value
+
+    @property
+    def label(self) -> str:
+        """Return the name that reports use."""
+        return self.name or self.path.stem
+
+
+class Replay(Strict):
+    """Rows of general data mixed in against forgetting: `share` of all rows of an epoch come from it."""
+
+    path: Path
+    share: float = Field(default=0.1, gt=0, lt=1)
+
+
+class DataSettings(Strict):
+    """Where the rows lie: JSON Lines in the forms of train/dataset.
+
+    `train` is one file or a list of sources. With several, `temperature` T draws each task in proportion to
+    (rows × weight)^(1/T): 1 keeps the sizes, large values make all tasks equal. `overflow` says what
+    happens to a row that is longer than `max_length`: its end is cut off with a warning (`truncate`), the
+    run is refused (`error`), or the row is left out and listed (`drop`).
+    """
+
+    train: tuple[Source, ...] = Field(min_length=1)
+    eval: Path | None = None
+    temperature: float = Field(default=1.0, ge=1, le=1_000)
+    replay: Replay | None = None
+    overflow: Overflow = "truncate"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("train"), str | Path):
+            return {**value, "train": [{"path": value["train"], "name": "train"}]}
+        if isinstance(value, dict) and isinstance(value.get("train"), dict | Source):
+            return {**value, "train": [value["train"]]}
+        return value
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> DataSettings:
+        labels = [source.label for source in self.train]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"train names two sources {label!r}: give them different names")
+            if label in {EVAL, REPLAY}:
+                raise ValueError(f"a source is called {label!r}, which is kept for another file: name it")
+        return self
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Return every file by its label: the sources', `eval` and `replay` where given."""
+        found = {source.label: source.path for source in self.train}
+        if self.eval is not None:
+            found[EVAL] = self.eval
+        return found if self.replay is None else {**found, REPLAY: self.replay.path}
+
+    def resolved(self, folder: Path) -> DataSettings:
+        """Return the same settings with every path absolute, counted from `folder`."""
+        replay = self.replay
+        return self.model_copy(
+            update={
+                "train": tuple(one.model_copy(update={"path": folder / one.path}) for one in self.train),
+                "eval": None if self.eval is None else folder / self.eval,
+                "replay": replay and replay.model_copy(update={"path": folder / replay.path}),
+            }
+        )

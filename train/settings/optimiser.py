@@ -1,0 +1,37 @@
+"""How long and how fast a run learns, and in what precision."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from train.evaluation.strict import Strict
+
+Schedule = Literal["constant", "linear", "cosine"]
+
+
+class OptimiserSettings(Strict):
+    """How long and how fast it learns.
+
+    `learning_rate` defaults by method (train/README.md). `steps` wins over `epochs` and may exceed one
+    pass; `warmup` is the share of all steps during which the rate rises; `max_length` counts tokens of the
+    rendered conversation. `batch_size` rows go through the model at once, and `accumulation` such batches
+    make one step. `grouping: length` puts rows of like length together. `precision` is of the base's
+    weights; `auto` is bf16, the adapter is always fp32.
+    """
+
+    learning_rate: float | None = Field(default=None, gt=0, lt=1)
+    epochs: float = Field(default=3.0, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    accumulation: int = Field(default=1, ge=1)
+    max_length: int = Field(default=1024, ge=2)
+    schedule: Schedule = "linear"
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    optimiser: Literal["adamw", "adamw_8bit"] = "adamw"
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    gradient_checkpointing: bool | None = None
+    grouping: Literal["length", "random"] = "length"
