@@ -89,6 +89,8 @@ ENDPOINTS: dict[bytes, Endpoint] = {
     b"/v1/feedback": Endpoint(Kind.FEEDBACK, "feedback"),
     b"/livez": Endpoint(Kind.LIVE, "livez", _GET),
     b"/readyz": Endpoint(Kind.READY, "readyz", _GET),
+    # vLLM's own name for it: balancers made for vLLM ask for it, vllm-router whatever it is told.
+    b"/health": Endpoint(Kind.READY, "readyz", _GET),
     b"/metrics": Endpoint(Kind.METRICS, "metrics", ("GET",)),
 }
 
