@@ -179,7 +179,7 @@ def _draws(run: Run) -> dict[str, Draws]:
     measured = columns.at >= begin
     ok = measured & columns.ended_as(OK)
     block = np.clip(((columns.at - begin) / length * BLOCKS).astype(int), 0, BLOCKS - 1)
-    used = np.flatnonzero(np.bincount(block[measured], minlength=BLOCKS)) if measured.any() else []
+    used = np.flatnonzero(np.bincount(block[measured], minlength=BLOCKS))
     if len(used) < 2:
         return {}
     rng = np.random.default_rng(_SEED)

@@ -10,8 +10,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-FORMAT = "wardrobe-loadtest/1"
-
 
 class Document(BaseModel):
     """An answer; a field is never renamed or removed within one major version of the format."""
@@ -172,7 +170,7 @@ class Machine(Document):
 class Report(Document):
     """A whole run. `overall` and all groups are of the measured time; `warmup` is shown apart."""
 
-    format: Literal["wardrobe-loadtest/1"] = FORMAT
+    format: Literal["wardrobe-loadtest/1"] = "wardrobe-loadtest/1"
     tool: str
     scenario: dict[str, JsonValue]
     scenario_digest: str = Field(description="Equal digests = the same traffic")

@@ -12,8 +12,8 @@ def junit(report: Report) -> str:
     name = str(report.scenario["name"])
     failed = sum(not check.passed for check in report.checks)
     counts = {"tests": str(len(report.checks)), "failures": str(failed), "errors": "0", "skipped": "0"}
-    root = ET.Element("testsuites", name="wardrobe loadtest", **counts)
-    suite = ET.SubElement(root, "testsuite", name=name, time=f"{report.seconds:.3f}", **counts)
+    root = ET.Element("testsuites", {"name": "wardrobe loadtest", **counts})
+    suite = ET.SubElement(root, "testsuite", {"name": name, "time": f"{report.seconds:.3f}", **counts})
     for check in report.checks:
         case = ET.SubElement(suite, "testcase", classname=f"loadtest.{name}", name=check.name)
         if not check.passed:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from loadtests.runner.columns import Column, Columns
+from loadtests.runner.columns import Columns
 from loadtests.runner.documents import Moment
 from loadtests.runner.records import CANCELLED, ERROR, OK
 
@@ -17,7 +18,7 @@ def timeline(columns: Columns, end: float) -> tuple[float, list[Moment]]:
     width = next((one for one in _WIDTHS if end / one <= _SLICES), _WIDTHS[-1])
     count = max(1, int(np.ceil(end / width)))
     place = np.minimum((columns.at / width).astype(int), count - 1)
-    order = np.argsort(place, kind="stable")
+    order = np.argsort(place, kind="stable").astype(np.int64)
     cuts = np.searchsorted(place[order], np.arange(count + 1))
     waiting = _in_flight(columns, (np.arange(count) + 1) * width)
     return width, [
@@ -36,13 +37,13 @@ def peak_in_flight(columns: Columns) -> int:
     return int(np.cumsum(steps[np.lexsort((steps, times))]).max())
 
 
-def _in_flight(columns: Columns, moments: Column) -> Column:
+def _in_flight(columns: Columns, moments: NDArray[np.floating]) -> NDArray[np.int64]:
     begun = np.searchsorted(np.sort(columns.sent), moments, side="right")
     ended = np.searchsorted(np.sort(columns.ended), moments, side="right")
     return np.asarray(begun - ended)
 
 
-def _moment(columns: Columns, rows: Column, at: float, in_flight: int) -> Moment:
+def _moment(columns: Columns, rows: NDArray[np.int64], at: float, in_flight: int) -> Moment:
     ok = columns.ended_as(OK)[rows]
     due = columns.at[rows]
     first = ((columns.first[rows] - due) * 1_000)[ok]

@@ -2,8 +2,9 @@
 
 The name's part before `-` says how: `fast` at once, `slow` 20 ms before the first token and 5 ms between
 tokens, `role` sends a delta without text first and waits, `pairs` two tokens per chunk, `fake` sends all
-chunks at the end, `cut` ends without [DONE], `event` sends an error inside the stream, `busy` answers 503, `hang` never answers, `mixed` alternates fast and busy.
-While `stalled` is set, nothing is answered. `arms` names a model's arm, `answered_by` its version.
+chunks at the end, `cut` ends without [DONE], `event` sends an error inside the stream, `busy` answers
+503, `hang` never answers, `mixed` alternates fast and busy. From the `stall_from`-th request on, nobody
+is answered for `stall_seconds`. `arms` names a model's arm, `answered_by` its version.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class LLMServer:
         self.seen.append({**request, "session": headers.get(b"x-session-id", b"").decode()})
         await self._wait_for_the_stall()
         work = asyncio.create_task(self._answer(request, len(self.seen), send))
-        watch = asyncio.create_task(receive())
+        watch = asyncio.create_task(_left(receive))
         await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
         self.left += not work.done()
         for task in (work, watch):
@@ -110,7 +111,12 @@ class LLMServer:
         return [(b"x-wardrobe-adapter", answered.encode()), (b"x-wardrobe-arm", arm.encode())]
 
 
-class Drop(Exception):  # noqa: N818 - what uvicorn sees is an application that broke
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Drop(Exception):
     """Makes uvicorn close the connection."""
 
 
