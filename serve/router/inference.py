@@ -142,6 +142,9 @@ class Inference:
         """Have the version loaded, forward within `seconds`, and book how it ended."""
         scope = self._prepare(exchange)
         target = exchange.target
+        if target.own_template and (exchange.endpoint.renders or "messages" in exchange.fields):
+            exchange.book(Outcome.ENGINE_ERROR if target.arm is Arm.CANARY else Outcome.CLIENT_ERROR)
+            raise _foreign_template(target)
         slot, inflight, residency = target.slot, target.series.inflight, self.runtime.residency
         inflight.value += 1
         try:
@@ -251,6 +254,13 @@ def _choose(plan: Plan, headers: RawHeaders) -> tuple[Target, str]:
     plan.stable.decided.value += 1
     session = headers.get(b"x-session-id")
     return plan.stable, NO_UNIT if session is None else unit_digest(session.decode("utf-8", "replace"))
+
+
+def _foreign_template(target: Target) -> BadBody:
+    """Return the refusal to render a conversation for a version that was trained on another template."""
+    fact = "was trained on a chat template of its own, and this server renders with the base's"
+    remedy = "send /v1/completions the rendered prompt, or register it without chat_template.jinja"
+    return BadBody(target.name, fact, remedy, param="messages")
 
 
 def _echo(own: bytes, otherwise: bytes) -> bytes:

@@ -41,7 +41,8 @@ class Endpoint:
     `operation` is a metric label (a closed set); `inner_path` is the server's own path where it differs
     from ours; `item` is what a path's variable part held; `cap_field` names the field that caps
     the answer's tokens, None where there is no answer to cap; `proves` is False where no version answers
-    but the tokenizer, so that the outcome is evidence of nothing.
+    but the tokenizer, so that the outcome is evidence of nothing; `renders` is True where the body is
+    always a conversation, which the chat template turns into a prompt.
     """
 
     kind: Kind
@@ -52,10 +53,11 @@ class Endpoint:
     cap_field: str | None = None
     item: str = ""
     proves: bool = True
+    renders: bool = False
 
 
-def _inference(operation: str, cap_field: str | None = None) -> Endpoint:
-    return Endpoint(Kind.INFERENCE, operation, cap_field=cap_field)
+def _inference(operation: str, cap_field: str | None = None, *, renders: bool = False) -> Endpoint:
+    return Endpoint(Kind.INFERENCE, operation, cap_field=cap_field, renders=renders)
 
 
 def _tokenizer(operation: str, inner_path: str) -> Endpoint:
@@ -68,15 +70,21 @@ _STORED = Endpoint(Kind.STORED, "responses", ("GET",), Dialect.RESPONSES)
 _ADMIN = Endpoint(Kind.ADMIN, "admin", ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
 
 ENDPOINTS: dict[bytes, Endpoint] = {
-    b"/v1/chat/completions": _inference("chat", cap_field="max_completion_tokens"),
-    b"/v1/chat/completions/batch": _inference("chat_batch", cap_field="max_completion_tokens"),
+    b"/v1/chat/completions": _inference("chat", cap_field="max_completion_tokens", renders=True),
+    b"/v1/chat/completions/batch": _inference("chat_batch", cap_field="max_completion_tokens", renders=True),
     b"/v1/completions": _inference("completion", cap_field="max_tokens"),
     b"/v1/responses": Endpoint(
-        Kind.INFERENCE, "responses", dialect=Dialect.RESPONSES, cap_field="max_output_tokens"
+        Kind.INFERENCE,
+        "responses",
+        dialect=Dialect.RESPONSES,
+        cap_field="max_output_tokens",
+        renders=True,
     ),
-    b"/v1/messages": Endpoint(Kind.INFERENCE, "messages", dialect=Dialect.MESSAGES, cap_field="max_tokens"),
+    b"/v1/messages": Endpoint(
+        Kind.INFERENCE, "messages", dialect=Dialect.MESSAGES, cap_field="max_tokens", renders=True
+    ),
     b"/v1/messages/count_tokens": Endpoint(
-        Kind.INFERENCE, "count_tokens", dialect=Dialect.MESSAGES, proves=False
+        Kind.INFERENCE, "count_tokens", dialect=Dialect.MESSAGES, proves=False, renders=True
     ),
     b"/v1/embeddings": _inference("embeddings"),
     b"/v1/score": _inference("score"),

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Raw
 from pydantic import ValidationError
 
+from registry.chat_template import TEMPLATE_NAME
 from registry.errors import InvalidName, NotFound, NotServable, Quarantined, WardrobeError
 from registry.names import ModelRef, parse_model
 from registry.records import RolloutEntry, Version
@@ -39,7 +40,8 @@ class Target:
 
     `model` is the JSON string for the engine; `subject` and `tag` (of the rollout) go into the response
     id; `headers` are the response's; `slot` is None for the base, and for a version that is `refused`.
-    `decided` counts the requests that were sent here.
+    `decided` counts the requests that were sent here; `own_template` is true where the version was trained
+    on another chat template than the base's, which alone the engine renders with.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Target:
     slot: Slot | None = None
     tag: str = ""
     refused: WardrobeError | None = None
+    own_template: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -218,7 +221,9 @@ class Targets:
         subject = f"{version.name}.{arm.letter}"
         headers = _headers(version.name, arm, version.digest)
         model = Raw(msgspec.json.encode(version.name))
-        return Target(version.name, arm, model, subject, headers, series, decided, self.slot(version))
+        own = any(file.path == TEMPLATE_NAME for file in version.files)
+        slot = self.slot(version)
+        return Target(version.name, arm, model, subject, headers, series, decided, slot, own_template=own)
 
     def _base_plan(self) -> Plan:
         series = self.metrics.bind(self.base_name, "0", Arm.BASE)
