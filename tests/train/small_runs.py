@@ -33,7 +33,7 @@ def small_rows(method: str) -> list[dict[str, Any]]:
 
 
 def small_method(method: str) -> dict[str, Any]:
-    """Return the `method` section of the config; reinforcement rewards answers that begin with a capital I."""
+    """Return the `method` section of the config; reinforcement rewards answers that begin with an I."""
     if method not in {"rloo", "grpo"}:
         return {"type": method}
     reward = {"graders": [{"type": "regex", "pattern": "^I"}]}
