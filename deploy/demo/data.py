@@ -14,7 +14,7 @@ import json
 import random
 import re
 import xml.etree.ElementTree as ET
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +111,7 @@ def medical_task(*, per_label: int = 100, held_out_per_label: int = 20) -> Task:
 def legal_task(*, per_label: int = 200, held_out_per_label: int = 70) -> Task:
     """Return the licence text → category task (`licensedcode-data`; nexB, CC-BY-4.0)."""
     train, held_out = split(read_licences(_packaged(LICENCE_PACKAGE, ".LICENSE")), share=0.25)
+    train = unlike(train, held_out)
     return Task(
         name="legal",
         title="licence text → category",
@@ -162,6 +163,19 @@ def split(rows: Sequence[Row], *, share: float) -> tuple[list[Row], list[Row]]:
     return train, held_out
 
 
+def unlike(rows: Sequence[Row], others: Sequence[Row], *, similar: float = 0.5) -> list[Row]:
+    """Return the rows that share less than `similar` of their runs of three words with each of `others`.
+
+    The share is Jaccard's: common runs over all runs of both.
+    """
+    known = [_runs(other.text) for other in others]
+    owners: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for index, runs in enumerate(known):
+        for run in runs:
+            owners[run].append(index)
+    return [row for row in rows if _greatest_share(_runs(row.text), known, owners) < similar]
+
+
 def balance(rows: Sequence[Row], per_label: int) -> tuple[Row, ...]:
     """Return at most `per_label` rows of each label, shuffled the same way every time.
 
@@ -183,6 +197,20 @@ def write_rows(task: Task, rows: Sequence[Row], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [{"messages": [*task.messages(row), {"role": "assistant", "content": row.label}]} for row in rows]
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+
+
+def _runs(text: str) -> frozenset[tuple[str, ...]]:
+    words = re.findall(r"\w+", text.lower())
+    return frozenset(zip(words, words[1:], words[2:], strict=False))
+
+
+def _greatest_share(
+    runs: frozenset[tuple[str, ...]],
+    known: Sequence[frozenset[tuple[str, ...]]],
+    owners: Mapping[tuple[str, ...], Sequence[int]],
+) -> float:
+    common = Counter(index for run in runs for index in owners.get(run, ()))
+    return max((n / (len(runs) + len(known[index]) - n) for index, n in common.items()), default=0.0)
 
 
 def _distinct(rows: Sequence[Row]) -> list[Row]:

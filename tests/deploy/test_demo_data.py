@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.demo.baseline import Score, score_logistic_regression, score_majority, score_naive_bayes
-from deploy.demo.data import Row, Task, balance, family, legal_task, medical_task, split, write_rows
+from deploy.demo.data import Row, Task, balance, family, legal_task, medical_task, split, unlike, write_rows
 from deploy.demo.recipes import Recipe
 from train.config import load_config
 from train.rows import read_rows
@@ -31,6 +31,14 @@ def test_no_group_and_no_text_is_on_both_sides(task: Task) -> None:
     assert not {row.group for row in task.train} & {row.group for row in task.held_out}
     assert not {row.text.lower() for row in task.train} & {row.text.lower() for row in task.held_out}
     assert len({row.text.lower() for row in task.train}) == len(task.train)
+
+
+def test_no_licence_of_the_training_side_is_nearly_one_that_is_held_out() -> None:
+    text = "Redistribution and use in source and binary forms are permitted provided that notices stay"
+    near = [Row(f"{text} here.", "a", "1"), Row("Another text that shares no words with it.", "a", "2")]
+    assert unlike(near, [Row(f"{text} there.", "a", "3")]) == near[1:]
+    legal = legal_task()
+    assert unlike(legal.train, legal.held_out) == list(legal.train)
 
 
 def test_every_beginning_of_the_training_rows_is_balanced(task: Task) -> None:
