@@ -114,8 +114,17 @@ def _plan(settings: ServeSettings, preparation: Preparation, say: Callable[[str]
         start_timeout_seconds=settings.engine.start_timeout_seconds,
         drain_seconds=settings.drain_seconds,
         say=say,
+        output=_own_output(),
         describe_ready=lambda: _ready_line(settings, preparation.registry),
     )
+
+
+def _own_output() -> int | None:
+    """Return a descriptor of this process's standard output that the engine can inherit, if there is one."""
+    try:
+        return os.dup(sys.stdout.fileno())
+    except (OSError, ValueError):  # closed, or no file at all
+        return None
 
 
 def _ready_line(settings: ServeSettings, registry: Registry) -> str:
@@ -133,7 +142,14 @@ def _url(settings: ServeSettings) -> str:
 def _speaker(*, as_json: bool) -> Callable[[str], None]:
     def say(text: str) -> None:
         if as_json:
-            click.echo(json.dumps({"at": round(time.time(), 3), "message": text}))
+            level = "error" if text.startswith("error:") else "info"
+            line = {
+                "at": round(time.time(), 3),
+                "level": level,
+                "logger": "wardrobe.launcher",
+                "message": text,
+            }
+            click.echo(json.dumps(line))
         else:
             click.echo(f"{time.strftime('%H:%M:%S')}  {output.shown(text)}")
         sys.stdout.flush()

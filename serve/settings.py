@@ -20,6 +20,9 @@ from registry.errors import UsageError
 
 HANDOVER_VARIABLE = "WARDROBE_SERVE_SETTINGS"
 
+OUTPUT_VARIABLE = "WARDROBE_OUTPUT"
+"""Set by the launcher for the engine: the descriptor of its own standard output."""
+
 RESTARTS_VARIABLE = "WARDROBE_ENGINE_RESTARTS"
 """Set by the launcher for each engine: how many ended before it."""
 
@@ -58,6 +61,21 @@ class EngineSettings(BaseModel):
     start_timeout_seconds: float = Field(default=600.0, gt=0)
 
 
+class TracingSettings(BaseModel):
+    """Where spans of requests go (OTLP over HTTP); None as `endpoint` means nowhere.
+
+    Headers of the exporter are OpenTelemetry's own business: `OTEL_EXPORTER_OTLP_HEADERS`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    endpoint: str | None = Field(default=None, pattern="^https?://")
+    sample_ratio: float = Field(default=1.0, ge=0, le=1)
+    service_name: str = "wardrobe"
+    queue_size: int = Field(default=2048, gt=0)
+    export_timeout_seconds: float = Field(default=5.0, gt=0)
+
+
 class ServeSettings(BaseSettings):
     """Everything that `wardrobe serve` can be told.
 
@@ -77,6 +95,10 @@ class ServeSettings(BaseSettings):
     insecure_no_auth: bool = False
     drain_seconds: float = Field(default=30.0, ge=0)
     log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_file: Path | None = None
+    access_log: bool = False
+    tracing: TracingSettings = TracingSettings()
     limits: RequestLimits = RequestLimits()
     residency: ResidencySettings = ResidencySettings()
     engine: EngineSettings = EngineSettings()

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from serve.process_group import group_members, kill_members, remove_marks
+from serve.settings import OUTPUT_VARIABLE
 
 Command = Callable[[int, int], Sequence[str]]
 """Builds the child's command line from the descriptors of the listening socket and of the line."""
@@ -75,18 +76,27 @@ class Child:
 
 
 async def spawn(
-    command: Command, listener: socket.socket, environment: Mapping[str, str], log: Path
+    command: Command,
+    listener: socket.socket,
+    environment: Mapping[str, str],
+    log: Path,
+    output: int | None = None,
 ) -> Child:
-    """Start the child with the listening socket and one end of a new line; output goes to `log`."""
+    """Start the child with the listening socket and one end of a new line; what it prints goes to `log`.
+
+    It also inherits the descriptor `output`, under the number that `OUTPUT_VARIABLE` names.
+    """
     ours, theirs = socket.socketpair()
-    with log.open("ab") as output, theirs:
+    shared = () if output is None else (output,)
+    named = {} if output is None else {OUTPUT_VARIABLE: str(output)}
+    with log.open("ab") as printed, theirs:
         process = await asyncio.create_subprocess_exec(
             *command(listener.fileno(), theirs.fileno()),
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
+            stdout=printed,
             stderr=asyncio.subprocess.STDOUT,
-            env=dict(environment),
-            pass_fds=(listener.fileno(), theirs.fileno()),
+            env={**environment, **named},
+            pass_fds=(listener.fileno(), theirs.fileno(), *shared),
             start_new_session=True,
         )
     reader, writer = await asyncio.open_connection(sock=ours)

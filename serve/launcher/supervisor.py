@@ -40,7 +40,10 @@ _DRAIN_GRACE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to start and how long to wait for it; `say` prints one line to the operator."""
+    """What to start and how long to wait for it; `say` prints one line to the operator.
+
+    The engine inherits the descriptor `output`, for log lines of its own beside those.
+    """
 
     command: Command
     environment: Mapping[str, str]
@@ -49,6 +52,7 @@ class Plan:
     drain_seconds: float
     say: Callable[[str], None]
     describe_ready: Callable[[], str] = lambda: "ready"
+    output: int | None = None
     policy: RestartPolicy = field(default_factory=RestartPolicy)
 
 
@@ -96,7 +100,7 @@ class Supervisor:
         self._told = ""
         log = next_log(self._plan.logs)
         environment = {**self._plan.environment, RESTARTS_VARIABLE: str(len(self._endings))}
-        child = await spawn(self._plan.command, self._listener, environment, log)
+        child = await spawn(self._plan.command, self._listener, environment, log, self._plan.output)
         attempt = len(self._endings) + 1
         self._plan.say(f"starting the engine (start {attempt}, process {child.process.pid}, log {log})")
         return child

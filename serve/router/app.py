@@ -20,9 +20,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.errors import UsageError, WardrobeError
 from registry.keys import Scope as KeyScope
+from serve import logs
 from serve.engine.interface import Engine
 from serve.errors import Busy, MethodNotAllowed, RouteNotFound
 from serve.rollout.inner import InnerClient
+from serve.router.access_log import AccessLog
+from serve.router.accounted import AccountedInference
+from serve.router.accounts import Keeper
 from serve.router.auth import authorize
 from serve.router.body import SERVER_PATH_FIELDS, TRANSFER_FIELDS, ClientLeft
 from serve.router.inference import Inference
@@ -30,6 +34,7 @@ from serve.router.models import base_card, render_model, render_models
 from serve.router.openai_errors import rejection_reason, send_error, send_json
 from serve.router.paths import ENDPOINTS, Endpoint, Kind, find_endpoint
 from serve.router.runtime import Runtime
+from serve.router.tracing import Tracing
 from serve.settings import HANDOVER_VARIABLE, ServeSettings
 
 EngineFactory = Callable[[Scope], Engine]
@@ -55,6 +60,8 @@ class Router:
         self._inference: Inference | None = None
         self._control: ASGIApp | None = None
         self._error: Exception | None = None
+        self._end_logs: Callable[[], None] = lambda: None
+        self._tracing: Tracing | None = None
         self._settings: ServeSettings | None = settings
         if settings is None:
             try:
@@ -161,6 +168,7 @@ class Router:
             message = await receive()
             if message["type"] == "lifespan.shutdown" and self.runtime is not None:
                 await self.runtime.stop()
+                await self._end_accounts()
             return message
 
         await self.app(scope, announce, watch)
@@ -168,12 +176,15 @@ class Router:
     async def _start(self, scope: Scope) -> Message:
         assert self._settings is not None, "or there is an error"
         try:
+            self._end_logs = logs.begin(self._settings)
+            self._tracing = Tracing.open(self._settings)
             engine = self._engine_factory(scope)
             runtime = await asyncio.to_thread(Runtime.build, self._settings, engine)
             runtime.ask = InnerClient(self.app, scope.get("app")).post
             await self._open(runtime)
         except Exception as error:  # noqa: BLE001 - the server ends on it, and says what it was
             _log.error("the router cannot start: %s", error, exc_info=not isinstance(error, WardrobeError))
+            await self._end_accounts()
             return {"type": "lifespan.startup.failed", "message": str(error)}
         return {"type": "lifespan.startup.complete"}
 
@@ -186,9 +197,22 @@ class Router:
             raise
         transfers = runtime.settings.vllm.keys() & {"kv_transfer_config", "ec_transfer_config"}
         refused = SERVER_PATH_FIELDS if transfers else SERVER_PATH_FIELDS | TRANSFER_FIELDS
-        self._inference = Inference(self.app, runtime, refused)
+        self._inference = self._build_inference(runtime, refused)
         runtime.on_drain.append(self._inference.shadows.cancel)
         self.runtime = runtime
+
+    def _build_inference(self, runtime: Runtime, refused: frozenset[str]) -> Inference:
+        keepers: list[Keeper] = [] if self._tracing is None else [self._tracing]
+        if runtime.settings.access_log:
+            keepers.append(AccessLog())
+        if not keepers:
+            return Inference(self.app, runtime, refused)
+        return AccountedInference(self.app, runtime, refused, keepers)
+
+    async def _end_accounts(self) -> None:
+        if self._tracing is not None:
+            await self._tracing.close()
+        self._end_logs()
 
 
 def _read_settings() -> ServeSettings:

@@ -18,6 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from registry.errors import WardrobeError
 from serve.rollout.baselines import BaselineArm
 from serve.rollout.recorder import Text
+from serve.router.accounts import Account
 from serve.router.answers import MAX_BYTES, MAX_CHUNKS, read_text
 from serve.router.body import Fields
 from serve.router.booking import Booking
@@ -170,6 +171,7 @@ class Exchange:
             return
         if not self.status:
             await send_error(self._send, error, self.endpoint.dialect, self._our_headers())
+            self.status = error.http_status
         elif self.streaming:
             event = error_event(error, self.endpoint.dialect)
             await self._send({"type": "http.response.body", "body": event, "more_body": False})
@@ -229,6 +231,22 @@ class Exchange:
             output_tokens=tokens,
             finish=read_finish(tail),
             text=self._late_text() if booking.wants_text and self.outcome is Outcome.OK else None,
+        )
+
+    def account(self) -> Account:
+        """Return what became of the request; asked only where accounts are kept, after its end."""
+        tail = b"".join(list(self._tail)[-TAIL_CHUNKS:]) if self.streaming else self._last[-_USAGE_BYTES:]
+        return Account(
+            adapter=self.target.series.adapter,
+            version=self.target.series.version,
+            arm=self.target.arm.value,
+            status=self.status,
+            outcome=self.outcome.value,
+            stream=self.streaming,
+            seconds=monotonic() - self.began,
+            first_token=self._first_at - self.began if self._first_at else None,
+            usage=read_usage(tail),
+            finish=read_finish(tail),
         )
 
     def _late_text(self) -> Text:

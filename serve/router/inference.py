@@ -18,7 +18,7 @@ from registry.errors import WardrobeError
 from registry.keys import Scope as KeyScope
 from serve.errors import BadBody, Busy, EngineFailed, TimedOut, TooManyRequests
 from serve.router.assignment import Arm, unit_digest
-from serve.router.auth import authorize
+from serve.router.auth import ANONYMOUS, authorize
 from serve.router.body import (
     ClientLeft,
     cap_tokens,
@@ -105,15 +105,16 @@ class Inference:
         finally:
             self.inflight -= 1
 
-    def _admit(self, headers: RawHeaders) -> None:
+    def _admit(self, headers: RawHeaders) -> str:
+        """Let a request in and return who asks."""
         runtime = self.runtime
         if runtime.draining or not runtime.engine.alive():
             runtime.check_open()
-        if runtime.keys.enabled:
-            authorize(runtime.keys, headers, KeyScope.INFER)
+        who = authorize(runtime.keys, headers, KeyScope.INFER) if runtime.keys.enabled else ANONYMOUS
         if self.max_concurrency is not None and self.inflight > self.max_concurrency:
             fact = f"{self.max_concurrency} requests are in flight, as many as are allowed"
             raise TooManyRequests("server", fact, "try again")
+        return who
 
     def _prepare(self, exchange: Exchange) -> Scope:
         """Give the request its id and its body, and return the scope for the server behind."""

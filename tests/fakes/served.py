@@ -141,8 +141,12 @@ def serve(
     limits: RequestLimits | None = None,
     residency: ResidencySettings | None = None,
     replica: str = "r1",
+    **more: Any,
 ) -> Iterator[Served]:
-    """Run a server until the block ends; its lifespan has started when the block begins."""
+    """Run a server until the block ends; its lifespan has started when the block begins.
+
+    `more` are settings of the server.
+    """
     engine = engine or FakeEngine(base_name=BASE)
     inner = inner or InnerApp()
     settings = ServeSettings(
@@ -150,6 +154,7 @@ def serve(
         replica=replica,
         limits=limits or RequestLimits(),
         residency=residency or ResidencySettings(),
+        **more,
     )
     collectors = CollectorRegistry()
     inner.expose = inner.expose or (lambda: generate_latest(collectors))

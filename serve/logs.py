@@ -1,0 +1,140 @@
+"""Where Wardrobe's own log lines go, and how they look: text for people, JSON for machines.
+
+Owns the loggers `wardrobe` and `registry`; vLLM's are its own. The engine's process writes them to the
+launcher's standard output, whose descriptor it inherits, or to `log_file`; warnings also stay in the engine's
+log, where the launcher looks for reasons. Invariant: writing never blocks who logs. Lines wait in a queue for
+a thread of its own, and are dropped and counted where that does not keep up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import logging.handlers
+import os
+import queue
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from serve.settings import OUTPUT_VARIABLE, ServeSettings
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+OURS = ("wardrobe", "registry")
+FIELDS = "wardrobe_fields"
+"""The attribute of a log record that holds fields of a JSON line: `extra={FIELDS: {...}}`."""
+
+QUEUE_SIZE = 10_000
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per line: `at` (UNIX seconds), `level`, `logger`, `message`, the record's fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        fields: Mapping[str, JsonValue] = getattr(record, FIELDS, {})
+        line: dict[str, JsonValue] = {
+            "at": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **fields,
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, separators=(",", ":"))
+
+
+class TextLines(logging.Formatter):
+    """What the launcher's own lines look like: the time, the level where it is not `info`, the message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, with the exception's below it."""
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        message = record.getMessage().replace("\n", "\\n")
+        text = f"{time.strftime('%H:%M:%S', time.localtime(record.created))}  {level}{message}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+class Queued(logging.handlers.QueueHandler):
+    """Puts records into a bounded queue and never waits; `dropped` counts those for which it had no room."""
+
+    def __init__(self, size: int = QUEUE_SIZE) -> None:
+        self.waiting: queue.Queue[logging.LogRecord] = queue.Queue(size)
+        self.dropped = 0
+        super().__init__(self.waiting)
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """Return the record as it is: it never leaves the process."""
+        return record
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Put it in, or count that it was dropped."""
+        try:
+            self.waiting.put_nowait(record)
+        except queue.Full:
+            self.dropped += 1
+
+
+def begin(settings: ServeSettings) -> Callable[[], None]:
+    """Send this process's log lines where `settings` say; return what ends that and writes the rest.
+
+    A process that the launcher did not start, and that is told nothing of logs, is left as it is.
+    """
+    output = _output(settings)
+    if output is None:
+        return lambda: None
+    output.setFormatter(JsonLines() if settings.log_format == "json" else TextLines())
+    queued = Queued()
+    listener = logging.handlers.QueueListener(queued.waiting, output)
+    errors = logging.StreamHandler(sys.stderr)
+    errors.setLevel(logging.WARNING)
+    before = {name: logging.getLogger(name).level for name in OURS}
+    for name in OURS:
+        logging.getLogger(name).setLevel(settings.log_level.upper())
+        logging.getLogger(name).addHandler(queued)
+        logging.getLogger(name).addHandler(errors)
+    listener.start()
+
+    def end() -> None:
+        for name, level in before.items():
+            logging.getLogger(name).removeHandler(queued)
+            logging.getLogger(name).removeHandler(errors)
+            logging.getLogger(name).setLevel(level)
+        listener.stop()
+        output.close()
+        if queued.dropped:
+            sys.stderr.write(f"{queued.dropped} log lines were dropped: their reader did not keep up\n")
+
+    return end
+
+
+class _Pipe(logging.StreamHandler[TextIO]):
+    """Writes to an inherited descriptor; a reader that has gone is no error of ours."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        super().close()
+        with contextlib.suppress(OSError):
+            self.stream.close()
+
+
+def _output(settings: ServeSettings) -> logging.Handler | None:
+    if settings.log_file is not None:
+        path = Path(settings.log_file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # It looks whether the file was moved away before each line, as log rotation does.
+        return logging.handlers.WatchedFileHandler(path, encoding="utf-8")
+    descriptor = os.environ.get(OUTPUT_VARIABLE, "")
+    if descriptor.isdigit():
+        os.set_inheritable(int(descriptor), False)  # the engine's own processes have no use for it
+        return _Pipe(os.fdopen(os.dup(int(descriptor)), "w", encoding="utf-8"))
+    return logging.StreamHandler(sys.stderr) if settings.access_log else None
