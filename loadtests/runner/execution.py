@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _FLUSH_SECONDS = 1.0
 _FEEDBACK_PATH = "/v1/feedback"
+_ACCEPTED = frozenset({200, 202})
 
 
 @dataclass
@@ -154,7 +155,7 @@ class Execution:
             "response_id": record.response_id,
             "score": feedback.scores[record.arm],
         }
-        self.rated += await sender.post(_FEEDBACK_PATH, document) == 200
+        self.rated += await sender.post(_FEEDBACK_PATH, document) in _ACCEPTED
 
     def _record(self, planned: Planned, turn: int, at: float) -> Record:
         return Record(planned.index, at, planned.model, planned.max_tokens, planned.stream, turn, sent=at)

@@ -104,14 +104,15 @@ def test_goodput_needs_every_slo_and_failures_are_bad() -> None:
 
 @pytest.mark.parametrize(("lag", "shed", "saturated"), [(0.04, 0, False), (0.06, 0, True), (0.0, 1, True)])
 def test_a_generator_that_was_late_or_shed_fails_the_run(lag: float, shed: int, saturated: bool) -> None:
-    report = report_of([record(i * 0.1, sent=i * 0.1 + lag) for i in range(100)], shed=shed)
+    made = scenario(duration_seconds=10, saturation_ms=50)
+    report = report_of([record(i * 0.1, sent=i * 0.1 + lag) for i in range(100)], made, shed=shed)
     assert report.generator.saturated is saturated
     assert report.passed is not saturated
 
 
 def test_one_late_request_in_two_hundred_saturates_nothing() -> None:
     records = [record(index * 0.05, sent=index * 0.05 + (0.5 if index == 7 else 0)) for index in range(200)]
-    assert not report_of(records).generator.saturated
+    assert not report_of(records, scenario(duration_seconds=10, saturation_ms=50)).generator.saturated
 
 
 def test_an_interrupted_run_and_one_without_answers_do_not_pass() -> None:
