@@ -79,6 +79,8 @@ class TrainConfig(Strict):
             check_alias_name(self.alias)
         if self.start is not None:
             parse_version(self.start)
+        if self.quantization is not None and self.lora.kind in {"full", "pissa"}:
+            raise ValueError(f"quantization does not go with lora.kind {self.lora.kind}; use lora or dora")
         return self
 
     @property

@@ -1,18 +1,117 @@
 """Several files into one order of items: tasks drawn by size and temperature, replay, limits.
 
-Pure: a function of the items, the settings and the seed. Invariant: the same input gives the same order on
-every machine.
+Pure: a function of the items, the settings and the seed. Rows are drawn and ordered by a hash of seed,
+file and row, so no random generator's version matters. Invariants: the same input gives the same order on
+every machine; an epoch has as many rows as the sources together (after their limits), plus the replay;
+every task gets a row at least.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from train.items import Item, ItemFile
-from train.settings.data import DataSettings
+from train.settings.data import REPLAY, DataSettings, Source
 
 
-def mix(files: Mapping[str, ItemFile[Item]], settings: DataSettings, seed: int) -> tuple[Item, ...]:
-    """Return the items of one epoch; `files` are by their labels, as `settings.files` names them."""
-    del seed
-    return tuple(item for source in settings.train for item in files[source.label].items)
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one task gives to an epoch.
+
+    `available` rows are in its file (`limited` after its limit); `rows` are drawn, so `passes` is how often
+    each one is seen. `tokens` and `learnt_tokens` are those of the drawn rows.
+    """
+
+    available: int
+    limited: int
+    rows: int
+    tokens: int
+    learnt_tokens: int
+
+    @property
+    def passes(self) -> float:
+        """Return how often a row is seen in an epoch, on average."""
+        return self.rows / self.limited
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """One epoch: its items in order, and what each task gave to it by the label of its file."""
+
+    items: tuple[Item, ...]
+    shares: Mapping[str, Share]
+
+
+def mix(files: Mapping[str, ItemFile[Item]], settings: DataSettings, seed: int) -> Mixture:
+    """Return one epoch; `files` are by their labels, as `settings.files` names them.
+
+    A single source without replay keeps the order of its file.
+    """
+    pools = {one.label: _limited(files[one.label].items, one, seed) for one in settings.train}
+    counts = counts_of({label: len(pool) for label, pool in pools.items()}, settings)
+    if settings.replay is not None:
+        pools[REPLAY] = files[REPLAY].items
+        counts[REPLAY] = replay_rows(sum(counts.values()), settings.replay.share)
+    drawn = {label: _drawn(label, pools[label], counts[label], seed) for label in pools}
+    items = [((label, number), item) for label, found in drawn.items() for number, item in enumerate(found)]
+    if len(drawn) > 1:
+        items.sort(key=lambda one: _key(seed, "order", *one[0]))
+    shares = {label: _share(files[label].items, pools[label], found) for label, found in drawn.items()}
+    return Mixture(tuple(item for _, item in items), shares)
+
+
+def counts_of(sizes: Mapping[str, int], settings: DataSettings) -> dict[str, int]:
+    """Return how many rows of each source an epoch has; they add up to the sum of `sizes`.
+
+    In proportion to (rows × weight)^(1/temperature), by largest remainders, and never 0.
+    """
+    total = sum(sizes.values())
+    weights = {
+        one.label: (sizes[one.label] * one.weight) ** (1 / settings.temperature) for one in settings.train
+    }
+    scale = total / sum(weights.values())
+    exact = {label: weight * scale for label, weight in weights.items()}
+    counts = {label: int(value) for label, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda label: (counts[label] - exact[label], label))
+    for label in by_remainder[: total - sum(counts.values())]:
+        counts[label] += 1
+    for label in sorted(counts):
+        if counts[label] == 0:
+            counts[max(counts, key=lambda one: (counts[one], one))] -= 1
+            counts[label] = 1
+    return counts
+
+
+def replay_rows(rows: int, share: float) -> int:
+    """Return how many replayed rows join `rows` others so that they are `share` of all; 1 at least."""
+    return max(1, round(rows * share / (1 - share)))
+
+
+def _limited(items: Sequence[Item], source: Source, seed: int) -> tuple[Item, ...]:
+    if source.limit is None or source.limit >= len(items):
+        return tuple(items)
+    chosen = sorted(range(len(items)), key=lambda place: _key(seed, "limit", source.label, place))
+    return tuple(items[place] for place in sorted(chosen[: source.limit]))
+
+
+def _drawn(label: str, pool: Sequence[Item], count: int, seed: int) -> tuple[Item, ...]:
+    """Return `count` items: every one as often as the pool goes into it, and the rest drawn."""
+    passes, rest = divmod(count, len(pool))
+    chosen = sorted(range(len(pool)), key=lambda place: _key(seed, "rest", label, place))
+    return tuple(pool) * passes + tuple(pool[place] for place in sorted(chosen[:rest]))
+
+
+def _share(all_items: Sequence[Item], pool: Sequence[Item], drawn: Sequence[Item]) -> Share:
+    return Share(
+        available=len(all_items),
+        limited=len(pool),
+        rows=len(drawn),
+        tokens=sum(item.length for item in drawn),
+        learnt_tokens=sum(item.learnt for item in drawn),
+    )
+
+
+def _key(seed: int, purpose: str, label: str, place: int) -> bytes:
+    return hashlib.blake2b(f"{seed}|{purpose}|{label}|{place}".encode(), digest_size=16).digest()

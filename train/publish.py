@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from registry.records import BaseModel, Published
+from registry.records import BaseModel, Published, Version
 from train.config import TrainConfig
 from train.items import DataReport
+from train.mixture import Share
 from train.rows import hash_file
 
 if TYPE_CHECKING:
@@ -36,26 +37,34 @@ class DataSource:
     report: DataReport
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a run was made from; `shares` and `sources` are by the labels of the data files."""
+
+    base: BaseModel
+    sources: Mapping[str, DataSource]
+    shares: Mapping[str, Share]
+    parent: Version | None
+
+
 def describe_source(path: Path, report: DataReport) -> DataSource:
     """Return `path` with its hash, beside what was counted in it."""
     return DataSource(path, hash_file(path), report)
 
 
-def lineage(
-    config: TrainConfig,
-    base: BaseModel,
-    sources: Mapping[str, DataSource],
-    result: TrainingResult,
-) -> dict[str, JsonValue]:
+def lineage(config: TrainConfig, origin: Origin, result: TrainingResult) -> dict[str, JsonValue]:
     """Return the lineage of one run: data, resolved config, seed, base, versions and losses."""
+    base, parent = origin.base, origin.parent
     return {
         "method": config.method.type,
         "config": config.model_dump(mode="json", by_alias=True),
         "config_sha256": config.sha256,
         "goal_sha256": config.goal.sha256 if config.goal else None,
         "seed": config.seed,
-        "data": {name: _source(source) for name, source in sources.items()},
+        "data": {name: _source(source) for name, source in origin.sources.items()},
+        "mixture": {name: {**asdict(share), "passes": share.passes} for name, share in origin.shares.items()},
         "base": {"name": base.name, "fingerprint": base.fingerprint},
+        "parent": None if parent is None else {"version": parent.name, "digest": parent.digest},
         "losses": {
             "first": result.first_loss,
             "last": result.last_loss,

@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.errors import Conflict, NotFound, UsageError
-from registry.records import BaseModel, Published
-from train.config import ALL_LINEAR, TrainConfig
+from registry.errors import Conflict, NotFound
+from registry.records import BaseModel, Published, Version
+from train.config import TrainConfig
 from train.items import DataReport, Item, ItemFile
 from train.methods import method_of
-from train.mixture import mix
-from train.publish import describe_source, lineage, publish
+from train.mixture import Mixture, mix
+from train.publish import Origin, describe_source, lineage, publish
 from train.settings.data import EVAL
+from train.shape import check_shape
+from train.starting import find_start
 
 if TYPE_CHECKING:
     from registry.store import Registry
@@ -32,15 +34,25 @@ class Prepared:
     """A run that is ready to start: every row rendered, every limit checked.
 
     `files` are the data files by the label of their source; `eval` and `replay` are such labels too.
-    `items` is one epoch of the mixture.
+    `mixture` is one epoch; `parent` is the version that the run goes on with.
     """
 
     config: TrainConfig
     base: BaseModel
     files: Mapping[str, ItemFile[Item]]
-    items: tuple[Item, ...]
+    mixture: Mixture
     held_out: tuple[Item, ...]
-    start: Path | None
+    parent: Version | None
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """Return the rows of one epoch, in order."""
+        return self.mixture.items
+
+    @property
+    def start(self) -> Path | None:
+        """Return the folder of the version that the run goes on with."""
+        return self.parent.path if self.parent else None
 
     @property
     def reports(self) -> dict[str, DataReport]:
@@ -61,13 +73,15 @@ def prepare(config: TrainConfig, registry: Registry) -> Prepared:
 
     Raises:
         UsageError: a row, a module name or the rank cannot be trained or served.
-        NotFound: the base's folder is gone.
+        NotFound: the base's folder, or the version that the run goes on from, is gone.
+        Quarantined: the version that the run goes on from may not be used.
         Conflict: the base's folder holds another model than `wardrobe init` recorded.
     """
     from train.modelling import load_tokenizer
 
     _check_base(registry.base)
-    _check_lora(config, registry)
+    config, parent = find_start(config, registry)
+    check_shape(config, registry.base, registry.limits.max_lora_rank)
     method = method_of(config)
     method.check(config)
     tokenizer = load_tokenizer(registry.base.path)
@@ -76,9 +90,9 @@ def prepare(config: TrainConfig, registry: Registry) -> Prepared:
         config=config,
         base=registry.base,
         files=files,
-        items=mix(files, config.data, config.seed),
+        mixture=mix(files, config.data, config.seed),
         held_out=files[EVAL].items if EVAL in files else (),
-        start=None,
+        parent=parent,
     )
 
 
@@ -89,7 +103,8 @@ def train_and_publish(prepared: Prepared, registry: Registry, progress: Progress
         result = _train(prepared, Path(folder) / "work", out, progress)
         paths = prepared.config.data.files
         sources = {label: describe_source(paths[label], found) for label, found in prepared.reports.items()}
-        facts = lineage(prepared.config, prepared.base, sources, result)
+        origin = Origin(prepared.base, sources, prepared.mixture.shares, prepared.parent)
+        facts = lineage(prepared.config, origin, result)
         progress.publishing()
         return Finished(result, publish(registry, prepared.config, out, facts, who=who))
 
@@ -126,17 +141,3 @@ def _check_base(base: BaseModel) -> None:
     if found != base.fingerprint:
         fact = f"holds another model ({found}) than the root was made for ({base.fingerprint})"
         raise Conflict(str(base.path), fact, "put the recorded base model back")
-
-
-def _check_lora(config: TrainConfig, registry: Registry) -> None:
-    rank, limit = config.lora.highest_rank, registry.limits.max_lora_rank
-    if rank > limit:
-        fact = f"lora.rank {rank} exceeds this root's max_lora_rank {limit}"
-        raise UsageError(config.name, fact, f"set lora.rank to {limit} or less", param="lora.rank")
-    wanted, modules = config.lora.target_modules, registry.base.modules
-    if wanted == ALL_LINEAR or not modules:
-        return
-    known = sorted({name.rpartition(".")[2] for name in modules})
-    if missing := [name for name in wanted if name not in known]:
-        fact = f"lora.target_modules names {', '.join(missing)}, which the base does not have"
-        raise UsageError(config.name, fact, f"it has {', '.join(known)}", param="lora.target_modules")

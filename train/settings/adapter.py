@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from train.evaluation.strict import Strict
 
@@ -32,19 +32,27 @@ class LoraSettings(Strict):
     modules) are trained and then turned into a plain LoRA of `convert_rank` (default: `rank`) by SVD of the
     weight difference, with the residual reported. `alpha` defaults to twice the rank; `rslora` scales by
     alpha/√rank. `target_modules` is `all-linear` or names of modules; `layers` keeps to these layers
-    (from 0). `rank_pattern` and `alpha_pattern` map module names to their own values.
+    (from 0). `rank_pattern` and `alpha_pattern` map module names, whole or their ends, to their own values.
+    `accept_residual` is the share of what was learnt (Frobenius norm) that a conversion may leave out; a
+    larger one fails the run. Without it a loss is only reported.
     """
 
     kind: Kind = "lora"
     rank: int = Field(default=16, ge=1, le=512)
-    alpha: int | None = Field(default=None, ge=1)
+    alpha: Annotated[int | float, Field(gt=0)] | None = None
     dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
-    layers: tuple[int, ...] | None = None
+    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     rslora: bool = False
     rank_pattern: dict[str, Annotated[int, Field(ge=1, le=512)]] = Field(default_factory=dict)
-    alpha_pattern: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    alpha_pattern: dict[str, Annotated[int | float, Field(gt=0)]] = Field(default_factory=dict)
     convert_rank: int | None = Field(default=None, ge=1, le=512)
+    accept_residual: float | None = Field(default=None, ge=0, le=1)
+
+    @field_validator("layers")
+    @classmethod
+    def _sorted_layers(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        return None if value is None else tuple(sorted(set(value)))
 
     @model_validator(mode="before")
     @classmethod
@@ -54,17 +62,34 @@ class LoraSettings(Strict):
             raise ValueError(f"kind {kind} cannot be served: {why}, and vLLM swaps only LoRA; use kind: lora")
         return value
 
+    @model_validator(mode="after")
+    def _refuse_what_is_not_read(self) -> Self:
+        if self.kind == "lora":
+            for key in ("convert_rank", "accept_residual"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key} is for dora, pissa and full: a plain LoRA is not converted")
+        if self.kind == "full":
+            for key in ("alpha", "dropout", "rslora", "rank_pattern", "alpha_pattern"):
+                if getattr(self, key):
+                    raise ValueError(f"{key} has no meaning with kind full, which trains no LoRA")
+        return self
+
     @property
-    def scale_alpha(self) -> int:
+    def converted_rank(self) -> int:
+        """Return the rank of the plain LoRA that a conversion makes."""
+        return self.convert_rank or max(self.rank, *self.rank_pattern.values(), 1)
+
+    @property
+    def scale_alpha(self) -> float:
         """Return `alpha`, or its default of twice the rank."""
         return self.alpha if self.alpha is not None else 2 * self.rank
 
     @property
     def highest_rank(self) -> int:
         """Return the largest rank of the adapter that comes out."""
-        if self.kind != "lora" and self.convert_rank is not None:
-            return self.convert_rank
-        return max(self.rank, *self.rank_pattern.values()) if self.rank_pattern else self.rank
+        if self.kind != "lora":
+            return self.converted_rank
+        return max(self.rank, *self.rank_pattern.values(), 1)
 
 
 class Quantization(Strict):

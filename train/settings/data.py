@@ -50,7 +50,8 @@ class DataSettings(Strict):
     """Where the rows lie: JSON Lines in the forms of train/dataset.
 
     `train` is one file or a list of sources. With several, `temperature` T draws each task in proportion to
-    (rows × weight)^(1/T): 1 keeps the sizes, large values make all tasks equal. `overflow` says what
+    (rows × weight)^(1/T): 1 keeps the sizes, large values make all tasks equal; an epoch has as many rows as
+    all sources together. `overflow` says what
     happens to a row that is longer than `max_length`: its end is cut off with a warning (`truncate`), the
     run is refused (`error`), or the row is left out and listed (`drop`).
     """
