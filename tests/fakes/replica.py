@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 from starlette.types import Message, Receive, Scope, Send
 
 from registry.store import Registry
@@ -27,9 +27,10 @@ from tests.fakes.inner import InnerApp, Seen, _body, _delta, _event, _start
 
 
 class PacedApp(InnerApp):
-    """An application that also streams in its own time, and says in `x-replica` whose it is."""
+    """An application that also streams in its own time, has metrics, and says in `x-replica` whose it is."""
 
     replica: str = ""
+    collectors: CollectorRegistry | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or live through the lifespan."""
@@ -39,6 +40,10 @@ class PacedApp(InnerApp):
                 message["headers"].append((b"x-replica", self.replica.encode()))
             await send(message)
 
+        if scope["type"] == "http" and scope["path"] == "/metrics" and self.collectors is not None:
+            await send(_start(200, b"text/plain"))
+            await send(_body(generate_latest(self.collectors), more=False))
+            return
         await super().__call__(scope, receive, named)
 
     async def _send_events(self, play: str, seen: Seen, send: Send) -> None:
@@ -56,10 +61,10 @@ class PacedApp(InnerApp):
 def serve(listener: socket.socket, settings: ServeSettings) -> None:
     """Serve on `listener` until told to stop."""
     engine = FakeEngine(base_name=Registry.open(settings.root).base.name)
-    application = PacedApp()
-    application.replica = settings.replica
+    application, collectors = PacedApp(), CollectorRegistry()
+    application.replica, application.collectors = settings.replica, collectors
     router: Any = Router(
-        application, settings=settings, engine_factory=lambda _: engine, collectors=CollectorRegistry()
+        application, settings=settings, engine_factory=lambda _: engine, collectors=collectors
     )
     config = uvicorn.Config(router, log_level="critical", lifespan="on", timeout_graceful_shutdown=20)
     uvicorn.Server(config).run(sockets=[listener])

@@ -71,9 +71,9 @@ def status(url: str, path: str) -> int:
         return 0
 
 
-def wait_until(condition: Callable[[], object], what: str) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
     """Wait until `condition()` is true."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"never came: {what}"
         time.sleep(0.02)

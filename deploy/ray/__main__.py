@@ -1,0 +1,106 @@
+"""Run the application on this machine, or on the Ray cluster that RAY_ADDRESS names.
+
+    python -m deploy.ray --root wardrobe-data --replicas 2
+
+It ends with SIGTERM or SIGINT: the replicas finish what they have. In a cluster that is there to stay, use
+`serve deploy deploy/ray/serve.yaml` instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from deploy.ray.options import Options
+
+# Read by Ray at import: no reports home, and requests go to all nodes' replicas alike.
+ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING": "0"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the arguments, run until told to stop, and return the exit code."""
+    parser = _parser()
+    given = vars(parser.parse_args(arguments))
+    host, port = given.pop("host"), given.pop("port")
+    try:
+        options = Options(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        parser.error(f"{first['loc'][0]}: {first['msg']}")
+    if not (options.root / "layout.json").is_file():
+        print(f"error: {options.root}: is no root; `wardrobe --root DIR init` makes one", file=sys.stderr)
+        return 1
+    if not _is_loopback(host) and not _has_keys(options):
+        print(
+            f"error: --host {host}: is reached from other machines and no key exists; `wardrobe keys create`",
+            file=sys.stderr,
+        )
+        return 1
+    return _run(options, host, port)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m deploy.ray", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="the root that all share")
+    parser.add_argument("--model", type=Path, metavar="DIR", help="folder of the base model")
+    parser.add_argument("--replicas", type=int, metavar="N", help="replicas (default 2)")
+    parser.add_argument("--command", metavar="CMD", help="what starts a replica (default: wardrobe)")
+    parser.add_argument("--vllm", metavar="OPTIONS", help="vLLM's own options, in one string")
+    parser.add_argument("--cpus-per-replica", type=float, metavar="N")
+    parser.add_argument("--gpus-per-replica", type=float, metavar="N")
+    parser.add_argument("--drain-seconds", type=float, metavar="S")
+    parser.add_argument("--host", default="127.0.0.1", help="address of Ray's proxy (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, help="port of Ray's proxy (default 8000)")
+    return parser
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _has_keys(options: Options) -> bool:
+    command = [*shlex.split(options.command), "--root", str(options.root), "keys", "list", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode == 0 and '"id"' in done.stdout
+
+
+def _run(options: Options, host: str, port: int) -> int:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+    from ray import serve
+
+    from deploy.ray.app import build
+
+    told = threading.Event()
+    ray.init(include_dashboard=False, log_to_driver=True, logging_level="warning")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    try:
+        serve.start(http_options={"host": host, "port": port})
+        serve.run(build(options), name="wardrobe", route_prefix="/")
+        print(f"ready on http://{host}:{port}  {options.replicas} replicas over {options.root}", flush=True)
+        told.wait()
+        print("stopping: the replicas finish what they have", flush=True)
+        # A shutdown begins with the proxies, and would cut what they carry.
+        serve.delete("wardrobe")
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
