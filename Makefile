@@ -7,7 +7,7 @@ export VLLM_NO_USAGE_STATS ?= 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast check format bench bench-registry bench-router bench-serve bench-rollouts bench-cpu-lora bench-data drills constraints clean
+.PHONY: help setup demo serve test test-fast check format bench bench-registry bench-router bench-serve bench-rollouts bench-cpu-lora bench-data drills reference constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -57,6 +57,10 @@ bench-data: setup ## a data set of a million rows, checked: memory, seconds, wha
 
 bench-cpu-lora: setup ## LoRA on the CPU: vLLM's own against ours, and ours against its base (about 20 minutes)
 	@$(BIN)/python -m loadtests.bench.cpu_lora
+
+reference: setup ## write docs/reference and the Grafana dashboards from what they describe
+	@$(BIN)/python -m deploy.reference
+	@$(BIN)/python -m deploy.observability.dashboards
 
 constraints: ## write the installed versions to constraints.txt
 	@$(BIN)/python -m deploy.constraints

@@ -135,6 +135,7 @@ def _output(settings: ServeSettings) -> logging.Handler | None:
         return logging.handlers.WatchedFileHandler(path, encoding="utf-8")
     descriptor = os.environ.get(OUTPUT_VARIABLE, "")
     if descriptor.isdigit():
-        os.set_inheritable(int(descriptor), False)  # the engine's own processes have no use for it
+        # The engine's own processes have no use for it.
+        os.set_inheritable(int(descriptor), False)  # noqa: FBT003 - os' signature
         return _Pipe(os.fdopen(os.dup(int(descriptor)), "w", encoding="utf-8"))
     return logging.StreamHandler(sys.stderr) if settings.access_log else None

@@ -30,35 +30,48 @@ RESTARTS_VARIABLE = "WARDROBE_ENGINE_RESTARTS"
 class RequestLimits(BaseModel):
     """Limits on one request; None means no limit of ours."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     max_body_bytes: int = Field(default=32 * 1024**2, gt=0)
+    """Longest body of a request."""
     max_upload_bytes: int = Field(default=2 * 1024**3, gt=0)
+    """Largest upload of a version."""
     max_tokens: int | None = Field(default=None, gt=0)
+    """Cap on the tokens of an answer; a request that asks for more gets this many."""
     total_seconds: float | None = Field(default=None, gt=0)
+    """Longest time from a request's first byte to its answer's last."""
     max_concurrency: int | None = Field(default=None, gt=0)
+    """Most requests at once; beyond it clients get 429."""
 
 
 class ResidencySettings(BaseModel):
     """When versions are loaded, proved and unloaded."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     preload_stable: bool = True
+    """Load stables and versions of open rollouts before `/readyz` says yes."""
     load_timeout_seconds: float = Field(default=60.0, gt=0)
+    """How long a request waits for its version to be loaded."""
     require_proof: bool = True
+    """Serve no version whose answers cannot be told from the base's."""
     poll_seconds: float = Field(default=0.25, gt=0)
+    """How often the root is looked at for changes."""
 
 
 class EngineSettings(BaseModel):
     """How vLLM is started; everything that vLLM itself names goes into `vllm` instead."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     cpu_lora: Literal["grouped", "stock"] = "grouped"
+    """LoRA on a CPU: ours, or vLLM's own."""
     compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the model; `auto` does where a C++ compiler is found."""
     preload_libraries: bool = True
+    """Preload tcmalloc and Intel's OpenMP where they exist."""
     start_timeout_seconds: float = Field(default=600.0, gt=0)
+    """How long the engine may take to start before it is ended and tried again."""
 
 
 class TracingSettings(BaseModel):
@@ -67,13 +80,18 @@ class TracingSettings(BaseModel):
     Headers of the exporter are OpenTelemetry's own business: `OTEL_EXPORTER_OTLP_HEADERS`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     endpoint: str | None = Field(default=None, pattern="^https?://")
+    """An OTLP/HTTP collector, such as `http://collector:4318`."""
     sample_ratio: float = Field(default=1.0, ge=0, le=1)
+    """Share of the traces that begin here; a client's sampled trace is always continued."""
     service_name: str = "wardrobe"
+    """`service.name` of the spans."""
     queue_size: int = Field(default=2048, gt=0)
+    """Spans that wait to be sent; beyond it they are dropped."""
     export_timeout_seconds: float = Field(default=5.0, gt=0)
+    """Longest time for one export."""
 
 
 class ServeSettings(BaseSettings):
@@ -84,25 +102,41 @@ class ServeSettings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="WARDROBE_", env_nested_delimiter="__", extra="forbid", frozen=True
+        env_prefix="WARDROBE_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
     )
 
     root: Path = Path("wardrobe-data")
+    """Root of all state."""
     host: str = "127.0.0.1"
+    """Address to listen on; beyond loopback a key must exist."""
     port: int = Field(default=8000, ge=0, le=65535)
+    """Port to listen on; 0 takes any."""
     model: Path | None = None
+    """Folder of the base model; where it is not given, the one that `wardrobe init` recorded."""
     replica: str = ""
+    """This server's name among those that share the root; empty: `HOSTNAME-PORT`."""
     insecure_no_auth: bool = False
+    """Listen beyond this machine although no key exists."""
     drain_seconds: float = Field(default=30.0, ge=0)
+    """How long requests in flight may take after SIGTERM."""
     log_format: Literal["text", "json"] = "text"
+    """Lines for people, or one JSON object per line."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Of Wardrobe's own lines; vLLM's stay in the engine's log."""
     log_file: Path | None = None
+    """A file for the router's lines, instead of the standard output."""
     access_log: bool = False
+    """One line per request; never a prompt."""
     tracing: TracingSettings = TracingSettings()
     limits: RequestLimits = RequestLimits()
     residency: ResidencySettings = ResidencySettings()
     engine: EngineSettings = EngineSettings()
     vllm: dict[str, JsonValue] = Field(default_factory=dict)
+    """Options of vLLM under its own names."""
 
     @classmethod
     def settings_customise_sources(

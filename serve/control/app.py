@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -17,12 +18,23 @@ from serve.control.state import ControlState
 PREFIX = "/admin/v1"
 
 
+def control_schema() -> dict[str, Any]:
+    """Return the OpenAPI document of the admin API, without a server or a root."""
+    return _application().openapi()
+
+
 def build_control(registry: Registry, state: ControlState) -> FastAPI:
     """Return the admin API of one server process, to be called by its router after authentication.
 
     The router puts who asks (a key's id, or `anonymous`) into `scope["state"]["who"]`; without it every
     request is refused with 401.
     """
+    app = _application()
+    app.state.control = Control(registry, state)
+    return app
+
+
+def _application() -> FastAPI:
     app = FastAPI(
         title="Wardrobe admin API",
         version=version("wardrobe-llm"),
@@ -32,7 +44,6 @@ def build_control(registry: Registry, state: ControlState) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.control = Control(registry, state)
     add_handlers(app)
     app.include_router(adapters, prefix=PREFIX)
     app.include_router(operations, prefix=PREFIX)

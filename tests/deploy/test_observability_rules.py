@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry, generate_latest
 
 from deploy.observability.catalogue import ENGINE, PROMETHEUS, TRAINING, sample_names, server_families
+from serve.rollout.metrics import RolloutMetrics
+from serve.router.assignment import Arm
+from serve.router.metrics import TPOT_SECONDS, TTFT_SECONDS, Metrics
 from tests.deploy.watching import FOLDER, RULE_TESTS, RULES, alerts, rules, run, selectors
+from tests.fakes.training_file import training_text
 
 REPOSITORY = FOLDER.parents[1]
 RUNBOOK = "docs/how-to/operate.md"
@@ -72,8 +77,6 @@ def test_rules_name_only_metrics_that_exist() -> None:
 
 
 def test_thresholds_of_service_levels_are_edges_of_buckets() -> None:
-    from serve.router.metrics import TPOT_SECONDS, TTFT_SECONDS
-
     text = "".join(path.read_text() for path in RULES)
     asked = {
         (metric, float(edge))
@@ -82,6 +85,18 @@ def test_thresholds_of_service_levels_are_edges_of_buckets() -> None:
     assert asked == {("ttft", 2.5), ("time_per_output_token", 0.25)}
     assert 2.5 in TTFT_SECONDS
     assert 0.25 in TPOT_SECONDS
+
+
+def test_promtool_finds_no_fault_with_the_names_of_the_metrics() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics("r1")
+    metrics.bind("support", "1", Arm.STABLE).ttft.observe(0.1)
+    for collector in (metrics, RolloutMetrics()):
+        registry.register(collector)
+    for text in (generate_latest(registry).decode(), training_text()):
+        assert text.count("# TYPE") >= len(TRAINING)
+        done = run("promtool", "check", "metrics", given=text)
+        assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 @pytest.fixture

@@ -32,10 +32,12 @@ def tool(name: str) -> str:
     return found
 
 
-def run(name: str, *arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a tool and return what it printed."""
+def run(
+    name: str, *arguments: str | Path, cwd: Path | None = None, given: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run a tool on what it is `given` and return what it printed."""
     command = [tool(name), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    return subprocess.run(command, input=given, capture_output=True, text=True, check=False, cwd=cwd)
 
 
 def rules() -> list[dict[str, Any]]:

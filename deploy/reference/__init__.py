@@ -1,0 +1,1 @@
+"""Writes docs/reference from what it describes: commands, HTTP, settings, metrics, the format on disk."""

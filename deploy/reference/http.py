@@ -1,0 +1,138 @@
+"""The page of HTTP: the router's allow-list, the admin API's OpenAPI document, and the tree of errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from deploy.reference.tables import code, page, sentence, table
+from registry.errors import WardrobeError
+from serve.control.app import control_schema
+from serve.router.paths import ENDPOINTS, Endpoint, Kind
+
+_CLIENTS = """\
+Everything below `/v1` is vLLM's own protocol but for `model`, which names an adapter: `support` (the
+router decides), `support@3`, `support@stable`, `support@canary`, `support@myalias`, or the base's served
+name. A path that is not listed here is a 404 and never reaches vLLM. [The life of a
+request](../../serve/README.md#the-life-of-a-request)."""
+
+_STORED = """\
+Stored responses: `GET /v1/responses/ID`, `POST /v1/responses/ID/cancel`, for ids that this server gave."""
+
+_ADMIN = """\
+Needs a key with the scope `admin` once any key exists. The same as OpenAPI: `GET /admin/openapi.json`."""
+
+_MEANING = {
+    Kind.INFERENCE: "forwarded to vLLM",
+    Kind.MODELS: "the base and every adapter, with versions; also `/v1/models/NAME`",
+    Kind.FEEDBACK: "a score for an answer: `{response_id | adapter, score 0…1, unit?, comment?}`",
+    Kind.LIVE: "the process lives; no key",
+    Kind.READY: "200 when requests are taken, else 503; no key",
+    Kind.METRICS: "Prometheus' format; any key",
+}
+
+_HEADERS = (
+    ("request", "`authorization: Bearer KEY`, or `x-api-key`", "the key, where keys are in use"),
+    ("request", "`x-session-id`", "the unit of a rollout: one session stays on one arm"),
+    ("request", "`x-request-id`", "is echoed"),
+    ("request", "`traceparent`, `tracestate`", "the trace that a span belongs to"),
+    ("response", "`x-wardrobe-adapter`", "who answered: `support@3`"),
+    ("response", "`x-wardrobe-arm`", "`stable`, `canary`, `direct` (an explicit reference) or `base`"),
+    ("response", "`x-wardrobe-digest`", "the version's digest"),
+    ("response", "`retry-after`", "seconds, with 429 and 503"),
+)
+
+
+def render() -> str:
+    """Return the page."""
+    paths = table(("method", "path", ""), (_route(path, one) for path, one in ENDPOINTS.items()))
+    headers = table(("", "header", ""), _HEADERS)
+    return page(
+        "HTTP",
+        "## For clients",
+        _CLIENTS,
+        paths,
+        _STORED,
+        "## Headers",
+        headers,
+        "## Admin API",
+        _ADMIN,
+        *_operations(control_schema()),
+        "## Errors",
+        'Every error has the body `{"error": {"message", "type", "param", "code"}}`.',
+        table(("status", "code", "type", "exit code", ""), _errors()),
+    )
+
+
+def _route(path: bytes, endpoint: Endpoint) -> tuple[str, str, str]:
+    text = _MEANING[endpoint.kind]
+    if endpoint.kind is Kind.LIVE or endpoint.kind is Kind.READY:
+        return ", ".join(endpoint.methods), code(path.decode()), text
+    return ", ".join(endpoint.methods), code(path.decode()), f"{text} (`{endpoint.operation}`)"
+
+
+def _operations(document: dict[str, Any]) -> Iterator[str]:
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield "\n\n".join(filter(None, _operation(document, method, path, operation)))
+
+
+def _operation(document: dict[str, Any], method: str, path: str, operation: dict[str, Any]) -> Iterator[str]:
+    yield f"### `{method.upper()} {path}`"
+    yield sentence(operation.get("description"))
+    rows = [
+        (code(one["name"]), one["in"], _type(one["schema"]), "" if one.get("required") else "optional")
+        for one in operation.get("parameters", ())
+    ]
+    for kind, content in operation.get("requestBody", {}).get("content", {}).items():
+        schema = _resolve(document, content["schema"])
+        needed = schema.get("required", ())
+        rows += [
+            (code(name), kind, _type(one), "" if name in needed else "optional")
+            for name, one in schema.get("properties", {}).items()
+        ]
+    yield table(("field", "in", "type", ""), rows)
+    yield "Answers " + ", ".join(_answers(operation)) + "."
+
+
+def _answers(operation: dict[str, Any]) -> Iterator[str]:
+    """Yield what a success is; errors are told once, at the end of the page."""
+    for status, answer in operation["responses"].items():
+        if not status.startswith("2"):
+            continue
+        schema = next(iter(answer.get("content", {}).values()), {}).get("schema", {})
+        yield f"{status} ({_type(schema)})" if schema else status
+
+
+def _resolve(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    for one in (schema, *schema.get("anyOf", ())):
+        if "$ref" in one:
+            found: dict[str, Any] = document["components"]["schemas"][one["$ref"].rpartition("/")[2]]
+            return found
+    return schema
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        return code(schema["$ref"].rpartition("/")[2])
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_type(one) for one in schema["anyOf"]))
+    if schema.get("type") == "array":
+        return f"list of {_type(schema.get('items', {}))}"
+    if "enum" in schema:
+        return " or ".join(code(str(one)) for one in schema["enum"])
+    return str(schema.get("type", "anything"))
+
+
+def _errors() -> Iterator[tuple[str, str, str, str, str]]:
+    found = sorted(_below(WardrobeError), key=lambda one: (one.http_status, one.code))
+    for one in found:
+        yield str(one.http_status), code(one.code), code(one.type), str(one.exit_code), sentence(one.__doc__)
+
+
+def _below(parent: type[WardrobeError]) -> Iterator[type[WardrobeError]]:
+    # Only the two modules that own the tree: a private subclass is nobody's reference.
+    for child in parent.__subclasses__():
+        if child.__module__ in {"registry.errors", "serve.errors"}:
+            yield child
+        yield from _below(child)

@@ -1,0 +1,31 @@
+"""All pages of the reference, and the folder that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from deploy.reference import commands, disk, http, metrics, settings
+
+FOLDER = Path(__file__).resolve().parents[2] / "docs" / "reference"
+
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": commands.render,
+    "http.md": http.render,
+    "settings.md": settings.render_settings,
+    "training.md": settings.render_training,
+    "metrics.md": metrics.render,
+    "on-disk.md": disk.render,
+}
+
+
+def write_pages(folder: Path = FOLDER) -> list[str]:
+    """Write every page and return the names of those that changed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    changed = []
+    for name, render in PAGES.items():
+        text, path = render(), folder / name
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+            changed.append(name)
+    return changed

@@ -1,0 +1,73 @@
+"""The reference is what its generator writes now, and tells of everything there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from deploy.observability.catalogue import TRAINING, server_families
+from deploy.reference.pages import FOLDER, PAGES, write_pages
+from registry.cli.main import wardrobe
+from serve.router.paths import ENDPOINTS
+from serve.settings import ServeSettings
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_a_page_is_what_the_generator_writes(name: str) -> None:
+    assert (FOLDER / name).read_text() == PAGES[name](), "run make reference"
+
+
+def test_the_folder_holds_the_generated_pages_and_no_other() -> None:
+    assert {path.name for path in FOLDER.iterdir()} == set(PAGES)
+
+
+def test_every_command_that_help_lists_has_its_section() -> None:
+    listed = CliRunner().invoke(wardrobe, ["--help"]).output
+    names = set(re.findall(r"^  ([a-z]+) ", listed.partition("Adapters:")[2], re.MULTILINE))
+    assert len(names) >= 18
+    text = (FOLDER / "cli.md").read_text()
+    assert {name for name in names if f"## `wardrobe {name}" not in text} == set()
+
+
+def test_every_option_of_a_command_is_in_its_section() -> None:
+    text = (FOLDER / "cli.md").read_text().partition("## `wardrobe serve`")[2].partition("\n## ")[0]
+    for option in ("--model DIR", "--port P", "--config FILE", "--insecure-no-auth", "--check"):
+        assert f"`{option}`" in text
+    assert "--root" not in text
+
+
+def test_every_path_of_the_allow_list_and_of_the_admin_api_is_told() -> None:
+    text = (FOLDER / "http.md").read_text()
+    assert [path for path in ENDPOINTS if f"`{path.decode()}`" not in text] == []
+    assert "### `POST /admin/v1/rollouts/{name}/abort`" in text
+    assert "### `POST /admin/v1/alertmanager`" in text
+    assert text.count("### `") >= 20
+
+
+def test_every_error_has_its_status_and_code() -> None:
+    text = (FOLDER / "http.md").read_text().partition("## Errors")[2]
+    for status, code in ((404, "model_not_found"), (401, "invalid_api_key"), (504, "timeout")):
+        assert f"| {status} | `{code}` |" in text
+
+
+def test_every_setting_of_the_server_has_a_meaning() -> None:
+    text = (FOLDER / "settings.md").read_text().partition("## Root")[0]
+    rows = re.findall(r"^\| `([\w.]+)` \|.*\| (.*) \|$", text, re.MULTILINE)
+    assert {name.partition(".")[0] for name, _ in rows} == set(ServeSettings.model_fields)
+    assert [name for name, meaning in rows if not meaning] == []
+
+
+def test_every_metric_is_told_with_its_labels() -> None:
+    text = (FOLDER / "metrics.md").read_text()
+    for one in (*server_families(), *TRAINING):
+        assert f"| `{one.name}` | {one.kind} | {' '.join(f'`{label}`' for label in one.labels)} |" in text
+
+
+def test_writing_twice_changes_nothing_and_an_edit_is_undone(tmp_path: Path) -> None:
+    assert set(write_pages(tmp_path)) == set(PAGES)
+    assert write_pages(tmp_path) == []
+    (tmp_path / "cli.md").write_text("by hand")
+    assert write_pages(tmp_path) == ["cli.md"]
