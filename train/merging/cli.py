@@ -1,0 +1,135 @@
+"""`wardrobe train merge`. Imports nothing heavy at its top."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from registry.cli import output
+from registry.cli.session import Session, common_options, pass_session
+from registry.errors import UsageError
+from train.interruption import Interruption
+
+if TYPE_CHECKING:
+    from train.merging.documents import MergeReport
+
+_FILE = click.Path(path_type=Path)
+_AUTO = "auto"
+
+
+@click.command()
+@click.argument("source")
+@click.argument("out", type=_FILE)
+@click.option(
+    "--as",
+    "form",
+    type=click.Choice(["model", "lora", "gguf"]),
+    default="model",
+    show_default=True,
+    help="An ordinary model folder, a plain LoRA that `wardrobe register` takes, or a GGUF file.",
+)
+@click.option("--rank", default=_AUTO, metavar="R|auto", show_default=True, help="Rank of the LoRA.")
+@click.option(
+    "--accept-residual",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Of what was learnt, the LoRA may leave out this share (Frobenius norm; default 0.05).",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Of the merged weights (default: the base's).",
+)
+@click.option(
+    "--initial",
+    type=_FILE,
+    metavar="DIR",
+    help="The adapter before its first step, where its initialisation changed the base (LoRA-GA, CorDA).",
+)
+@common_options
+@pass_session
+def merge(
+    session: Session,
+    source: str,
+    out: Path,
+    form: str,
+    rank: str,
+    accept_residual: float | None,
+    dtype: str | None,
+    initial: Path | None,
+) -> None:
+    """Make SOURCE (NAME@N, or a folder) into the new folder OUT.
+
+    --as model puts an adapter into the base's weights. --as lora turns what vLLM cannot hot-swap (DoRA,
+    PiSSA, OLoRA, or a model whose weights were all trained) into a plain LoRA, by SVD of the difference to
+    the base. Logits on probe prompts are compared with the source's; what misses the tolerance is refused.
+    """
+    _check_options(form, rank, accept_residual, dtype)
+    from registry.store import Registry
+    from train.merging.extraction import ACCEPTED_RESIDUAL
+    from train.merging.products import Order, make_gguf, make_lora, make_model
+    from train.merging.sources import find_source
+    from train.merging.staging import check_free
+
+    registry = Registry.open(session.require_local("train merge"))
+    check_free(out)
+    found = find_source(source, registry, initial)
+    with Interruption(), output.progress(f"{source} as {form}", None):
+        order = Order(found, registry.base, out, output.print_notice)
+        if form == "model":
+            report = make_model(order, dtype)
+        elif form == "gguf":
+            report = make_gguf(order, dtype)
+        else:
+            residual = ACCEPTED_RESIDUAL if accept_residual is None else accept_residual
+            report = make_lora(order, _rank(rank), registry.limits.max_lora_rank, residual)
+    _show(session, report)
+
+
+def _check_options(form: str, rank: str, accept_residual: float | None, dtype: str | None) -> None:
+    if form != "lora":
+        for option, value in (
+            ("--rank", None if rank == _AUTO else rank),
+            ("--accept-residual", accept_residual),
+        ):
+            if value is not None:
+                raise UsageError(option, f"is for --as lora, not --as {form}", "leave it out", param=option)
+    elif dtype is not None:
+        fact = "is for --as model and gguf; a LoRA is stored in float32"
+        raise UsageError("--dtype", fact, "leave it out: the server casts it", param="dtype")
+    _rank(rank)
+
+
+def _rank(text: str) -> int | None:
+    if text == _AUTO:
+        return None
+    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
+        raise UsageError("--rank", f"is {text!r}", "give a whole number of at least 1, or auto", param="rank")
+    return int(text)
+
+
+def _show(session: Session, report: MergeReport) -> None:
+    if session.as_json:
+        output.print_json(report)
+        return
+    output.print_line(report.out)
+    if (found := report.extraction) is not None:
+        largest = max(found.modules, key=lambda one: one.residual)
+        output.print_notice(
+            f"rank {found.rank} on {len(found.modules)} modules leaves out {found.residual:.4f} of what was "
+            f"learnt (accepted {found.accepted_residual:g}); most on {largest.module}: {largest.residual:.4f}"
+        )
+        for one in found.unheld[:5]:
+            output.print_warning(
+                f"{one.name} changed, which no LoRA holds ({one.norm / found.norm:.4f} of it)"
+            )
+        if len(found.unheld) > 5:
+            output.print_warning(f"{len(found.unheld) - 5} more such weights are in merge.json")
+    parity = report.parity
+    output.print_notice(
+        f"logits on {parity.probes} prompts, {parity.positions} positions: largest difference "
+        f"{parity.max_difference:.3g}, mean {parity.mean_difference:.3g} ({parity.lost:.1%} of what training "
+        f"changed), KL {parity.kl:.2g} nats, first choice equal at {parity.top1:.1%}"
+    )
