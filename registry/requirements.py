@@ -142,7 +142,7 @@ def parse_requirements(values: Iterable[object], subject: str) -> tuple[Requirem
     found = []
     for value in values:
         try:
-            found.append(Requirement(value))
+            found.append(Requirement(str(value)))
         except ValueError as error:
             near = get_close_matches(str(value), list(Requirement), n=1)
             allowed = f"allowed: {', '.join(Requirement)}"

@@ -51,7 +51,9 @@ class OpenAIServer:
 
     async def completions(self, request: Request) -> Response:
         body = await request.json()
-        chat = [{"role": "user", "content": body["prompt"]}]
+        prompt = body["prompt"]
+        text = prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
+        chat = [{"role": "user", "content": text}]
         return self._answer(body, chat, lambda text: {"text": text})
 
     def _answer(
@@ -74,6 +76,11 @@ class OpenAIServer:
         found: dict[str, Any] = {"usage": {"prompt_tokens": words, "completion_tokens": len(text.split())}}
         if body.get("echo") and self.logprobs:
             choice["logprobs"] = _echo(body["prompt"])
+        if isinstance(body.get("prompt"), list) and self.logprobs:
+            rest = [{str(token): {"logprob": -token / 10}} for token in body["prompt"][1:]]
+            choice["prompt_logprobs"] = [None, *rest]
+        if body.get("return_token_ids") and self.logprobs:
+            found["prompt_token_ids"] = [len(word) for one in chat for word in one["content"].split()]
         if "prompt_logprobs" in body and self.logprobs:
             found["prompt_logprobs"] = [None, *([{"1": {"logprob": -0.5}}] * (words - 1))]
         return JSONResponse({**found, "choices": [choice]}, headers=headers)

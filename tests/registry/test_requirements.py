@@ -39,7 +39,12 @@ def gate(
     registry: Registry, number: int, *, replaces: int | None = 1, verdict: str = "pass", **body: Any
 ) -> None:
     digest = registry.version("support", number).digest
-    whole = {"format": FORMATS[GATE], "verdict": verdict, "sentence": "as told", "goal_sha256": "g"}
+    whole: dict[str, Any] = {
+        "format": FORMATS[GATE],
+        "verdict": verdict,
+        "sentence": "as told",
+        "goal_sha256": "g",
+    }
     whole |= {"digest": digest, "replaces": replaces, **body}
     registry.attest("support", number, "gate", whole, who="tester")
 

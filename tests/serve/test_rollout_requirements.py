@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import JsonValue
 
 from registry.errors import Unproved, UsageError
 from registry.requirements import FORMATS, Requirement
@@ -30,7 +31,7 @@ def order(number: int, policy: Policy | None = None, **more: object) -> Order:
 
 
 def hold_gate(registry: Registry, number: int, replaces: int) -> None:
-    body = {
+    body: dict[str, JsonValue] = {
         "format": FORMATS[Requirement.GATE],
         "verdict": "pass",
         "goal_sha256": "g",

@@ -160,3 +160,27 @@ def test_log_probabilities_of_plain_text_by_echo(tmp_path: Path) -> None:
         with pytest.raises(Unanswered, match="echo without logprobs"):
             model.log_probability(suite.questions[0], "one", suite)
         model.close()
+
+
+def test_log_probabilities_of_given_tokens_and_the_prompts_own_tokens() -> None:
+    with openai_server({"m": lambda _: "x"}) as (url, server):
+        model = ServedModel(url, "m")
+        assert model.token_log_probabilities([7, 1, 2, 30]) == [-0.1, -0.2, -3.0]
+        assert model.prompt_ids([{"role": "user", "content": "one three"}]) == [3, 5]
+        server.logprobs = False
+        with pytest.raises(Unanswered, match="without prompt_logprobs of every token"):
+            model.token_log_probabilities([7, 1])
+        with pytest.raises(Unanswered, match="without prompt_token_ids"):
+            model.prompt_ids([{"role": "user", "content": "one"}])
+        model.close()
+
+
+def test_a_strict_model_wants_to_be_told_which_content_answered() -> None:
+    digest = "sha256:mine"
+    with openai_server({"m": lambda _: "x", "n": lambda _: "x"}, digests={"n": digest}) as (url, _):
+        silent, telling = (ServedModel(url, name, digest=digest, strict=True) for name in ("m", "n"))
+        with pytest.raises(Unanswered, match="answered by an unnamed model"):
+            silent.token_log_probabilities([1, 2])
+        assert telling.token_log_probabilities([1, 2]) == [-0.2]
+        silent.close()
+        telling.close()

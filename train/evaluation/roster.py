@@ -75,6 +75,20 @@ class Roster:
             self._models[reference] = self._make(reference)
         return self._models[reference]
 
+    def served(self, reference: str, *, strict: bool = False) -> ServedModel:
+        """Return the served model of `base` or `NAME@N`, apart from those that `model` gives.
+
+        With `strict`, an answer that does not say which content gave it is an error.
+
+        Raises: NotFound; UsageError.
+        """
+        assert self.url is not None, "offline there is no server"
+        name = self._base_name() if reference == BASE else reference
+        digest = self._digest(reference)
+        found = ServedModel(self.url, name, key=self.key, digest=digest, strict=strict)
+        self._models[f"{reference} served"] = found
+        return found
+
     def close(self) -> None:
         """Close every connection."""
         for model in self._models.values():

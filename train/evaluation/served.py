@@ -42,7 +42,8 @@ class Patience:
 class ServedModel:
     """One model name at one server; safe to use from several threads.
 
-    `url` is the server's root. With `digest`, an answer of another version is an error.
+    `url` is the server's root. With `digest`, an answer of another version is an error; with `strict`
+    also one that does not say which version gave it.
     """
 
     def __init__(
@@ -52,10 +53,12 @@ class ServedModel:
         *,
         key: str | None = None,
         digest: str | None = None,
+        strict: bool = False,
         patience: Patience | None = None,
     ) -> None:
         self.name = name
         self._digest = digest
+        self._strict = strict
         self._patience = patience or Patience()
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         root = url.rstrip("/").removesuffix("/v1")
@@ -104,6 +107,32 @@ class ServedModel:
         values = [_actual(position) for position in positions[start:]]
         return sum(values), len(values)
 
+    def token_log_probabilities(self, ids: Sequence[int]) -> list[float]:
+        """Return the log-probability (nats) of each token but the first, given those before it.
+
+        The tokens go as they are: neither the server's tokenizer nor its template has a part.
+
+        Raises: Unanswered: the server has no `prompt_logprobs`, or refuses.
+        """
+        body = {"model": self.name, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
+        found = self._post("/v1/completions", {**body, "prompt": list(ids)})
+        positions = found["choices"][0].get("prompt_logprobs")
+        if not positions or len(positions) != len(ids):
+            raise Unanswered(self.name, "answers without prompt_logprobs of every token", "use vLLM")
+        return [float(positions[at][str(ids[at])]["logprob"]) for at in range(1, len(ids))]
+
+    def prompt_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Return the token ids that the server makes of a conversation that is to be answered.
+
+        Raises: Unanswered: the server does not tell (`return_token_ids`), or refuses.
+        """
+        body = {"model": self.name, "max_tokens": 1, "temperature": 0.0, "return_token_ids": True}
+        found = self._post("/v1/chat/completions", {**body, "messages": list(messages)})
+        ids = found.get("prompt_token_ids")
+        if not ids:
+            raise Unanswered(self.name, "answers without prompt_token_ids", "use vLLM")
+        return [int(one) for one in ids]
+
     def _echoed(self, prompt: str, expected: str) -> tuple[float, int]:
         body = {"model": self.name, "max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
         found = self._post("/v1/completions", {**body, "prompt": prompt + expected})
@@ -144,8 +173,8 @@ class ServedModel:
         if response.status_code != 200 or not isinstance(found, dict):
             raise Unanswered(self.name, _complaint(response, found), "")
         told = response.headers.get(_DIGEST)
-        if self._digest is not None and told is not None and told != self._digest:
-            fact = f"was answered by {told}, the registry says {self._digest}"
+        if self._digest is not None and told != self._digest and (told is not None or self._strict):
+            fact = f"was answered by {told or 'an unnamed model'}, the registry says {self._digest}"
             raise Unanswered(self.name, fact, "is this the server of this root?")
         return found
 

@@ -1,0 +1,79 @@
+"""Prompts of training against the server's: every answer's own, and the first token that differs."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from train.proving.probes import CONVERSATIONS, probes_sha256
+from train.proving.prompts import deviation, training_prompts, whole_ids
+
+
+class Letters:
+    """A tokenizer of single letters with a template of tags; `strict` refuses system messages."""
+
+    eos_token_id: int | None = 0
+    chat_template = "tags"
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self.all_special_tokens = ["\0"]
+        self._strict = strict
+
+    def apply_chat_template(
+        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+    ) -> str:
+        assert not tokenize
+        if self._strict and any(turn["role"] == "system" for turn in conversation):
+            raise ValueError("System role not supported")
+        text = "".join(f"<{turn['role']}>{turn['content']}\0" for turn in conversation)
+        return text + ("<assistant>" if add_generation_prompt else "")
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> Any:
+        assert not add_special_tokens
+        return SimpleNamespace(input_ids=[ord(letter) for letter in text])
+
+
+def test_there_is_a_prompt_before_every_answer() -> None:
+    prompts, left_out = training_prompts(CONVERSATIONS, Letters())
+    answers = sum(role == "assistant" for one in CONVERSATIONS for role, _ in one)
+    assert (len(prompts), left_out) == (answers, [])
+    assert len(prompts) > 14
+    multi = [prompt for prompt in prompts if len(prompt.messages) > 2]
+    assert [turn["role"] for turn in multi[0].messages] == ["user", "assistant", "user"]
+    assert "".join(map(chr, multi[0].ids)).endswith("And where does it end?\0<assistant>")
+
+
+def test_what_the_template_cannot_render_is_left_out_and_told() -> None:
+    prompts, left_out = training_prompts(CONVERSATIONS, Letters(strict=True))
+    systems = [one for one in CONVERSATIONS if one[0][0] == "system"]
+    assert len(left_out) >= len(systems) > 1
+    assert left_out[0].startswith("conversation 2: System role not supported")
+    assert all(turn["role"] != "system" for prompt in prompts for turn in prompt.messages)
+    assert len(whole_ids(CONVERSATIONS, Letters(strict=True))) == len(CONVERSATIONS) - len(systems)
+
+
+@pytest.mark.parametrize(
+    ("change", "position"),
+    [
+        (lambda ids: [7, *ids], 0),
+        (lambda ids: [*ids, 7], -1),
+        (lambda ids: [*ids[:5], 7, *ids[6:]], 5),
+        (lambda ids: ids[:-1], -2),
+    ],
+    ids=["a doubled first token", "one too many", "one other", "one missing"],
+)
+def test_a_deviation_names_its_first_token(change: Any, position: int) -> None:
+    prompts, _ = training_prompts(CONVERSATIONS[:1], Letters())
+    ids = list(prompts[0].ids)
+    found = deviation(0, prompts[0], change(ids))
+    assert found is not None
+    assert found.position == (position if position >= 0 else len(ids) + position + 1)
+    assert deviation(0, prompts[0], ids) is None
+
+
+def test_the_probes_are_fixed() -> None:
+    # A proof names them by this hash: who changes them, on purpose, writes the new one here.
+    assert probes_sha256() == "e9d208c252dd94af3dd2246ccb4138bc393c005dabbd2c32738caa9cd68f7e12"
+    assert all(one[-1][0] == "assistant" for one in CONVERSATIONS)

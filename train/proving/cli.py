@@ -1,0 +1,68 @@
+"""`wardrobe train prove`: the proofs that training adds to a version. Imports nothing heavy at its top."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from registry.cli import output
+from registry.cli.session import KEY_VARIABLE, Session, common_options, pass_session, user_name
+from registry.names import parse_version
+
+if TYPE_CHECKING:
+    from train.proving.documents import ProofDocument
+
+
+@click.command()
+@click.argument("name", metavar="NAME@N")
+@click.option(
+    "--dtype",
+    type=click.Choice(["bfloat16", "float16", "float32"]),
+    help="What the server computes in (default: the base's own, as vLLM does).",
+)
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="Compare with this PEFT folder instead of the version's files; stores nothing.",
+)
+@common_options
+@pass_session
+def prove(session: Session, name: str, dtype: str | None, reference: Path | None) -> None:
+    """Prove through the running server that NAME@N is served as it was trained, and store the proofs.
+
+    `parity`: the served log-probabilities are those of transformers and PEFT, within what rounding does.
+    `tokens`: the server's prompts are, token by token, those that training renders. Exit 1 if one fails;
+    both are stored either way, and may be required before a version becomes stable.
+    """
+    from train.evaluation.roster import BASE, Roster
+    from train.proving.proof import STEPS, Witness, attest
+    from train.proving.proof import prove as measure
+
+    adapter, number = parse_version(name)
+    key = session.key or os.environ.get(KEY_VARIABLE)
+    with closing(Roster.find(session.root_path, session.url, key, offline=False, need_root=True)) as roster:
+        registry = roster.registry
+        assert registry is not None, "it was needed"
+        version = registry.version(adapter, number)
+        witness = Witness(roster.served(name, strict=True), roster.served(BASE))
+        with output.progress(f"prove {name}", STEPS) as advance:
+            proof = measure(registry, version, witness, advance, dtype=dtype, reference=reference)
+        if reference is None:
+            proof = attest(registry, version, proof, user_name())
+    output.print_json(proof) if session.as_json else _print(proof)
+    if not proof.passed:
+        click.get_current_context().exit(1)
+
+
+def _print(proof: ProofDocument) -> None:
+    found = (("parity", proof.parity), ("tokens", proof.tokens))
+    rows = [(kind, "pass" if one.passed else "FAIL", one.sentence) for kind, one in found]
+    output.print_table(("proof", "verdict", "because"), rows)
+    for one in proof.tokens.left_out:
+        output.print_warning(f"left out: {one}")
+    output.print_notice(f"{'stored with' if proof.stored else 'not stored with'} {proof.version}")

@@ -1,0 +1,55 @@
+"""The probes: conversations that no training has seen, and that templates and tokenizers get wrong.
+
+Owns them as plain values. Invariants: each conversation begins with a system or user message, ends with an
+answer, and holds no special token of any model; the list only grows, as its hash is part of a proof.
+"""
+
+from __future__ import annotations
+
+from registry.canonical import canonical_json, sha256_hex
+
+Conversation = tuple[tuple[str, str], ...]
+"""Pairs of role and content, oldest first; the last is the assistant's."""
+
+CONVERSATIONS: tuple[Conversation, ...] = (
+    (("user", "What is the capital of Portugal?"), ("assistant", "The capital of Portugal is Lisbon.")),
+    (
+        ("system", "You are a careful clerk. Answer in one sentence."),
+        ("user", "The parcel arrived with a broken lid. May I send it back?"),
+        ("assistant", "Yes, you may send it back within thirty days of its arrival."),
+    ),
+    (
+        ("user", "Name a river in Africa."),
+        ("assistant", "The Zambezi."),
+        ("user", "And where does it end?"),
+        ("assistant", "It flows into the Indian Ocean in Mozambique."),
+    ),
+    (
+        ("system", "Answer as the ward's nurse would."),
+        ("user", "He was admitted with shortness of breath."),
+        ("assistant", "Has he had chest pain as well?"),
+        ("user", "No, only a cough for two weeks, and a temperature of 38.4 degrees."),
+        ("assistant", "Then we will take an X-ray and a blood count first."),
+    ),
+    (("user", "Prüfe: naïve façade, Ærøskøbing, Łódź, e\u0301 as two."), ("assistant", "Straße, œuvre.")),
+    (("user", "東京の人口は何人ですか。"), ("assistant", "約一千四百万人です。")),
+    (("user", "ما هي عاصمة مصر؟"), ("assistant", "القاهرة.")),
+    (("user", "👩‍👩‍👧 or 🏳️‍🌈? Pick 1\u200d or 2\u200b."), ("assistant", "🙂👍🏽")),
+    (("user", "  two spaces before,\n\n\ttab, breaks,  two after  "), ("assistant", "Kept as they are.")),
+    (("user", "Explain {{ user.name }} and {% if x %}…{% endif %}."), ("assistant", "They are Jinja.")),
+    (
+        ("user", "def parse(line: str) -> dict[str, int]:\n    key, _, value = line.partition('=')\n"),
+        ("assistant", "```python\nassert parse('a=1') == {'a': 1}\n```"),
+    ),
+    (("user", "<b>bold</b> &amp; [INST] \"quotes\" \\n \\u0041 'single' $x^2$"), ("assistant", "Text.")),
+    (("system", ""), ("user", "An empty system message stands before."), ("assistant", "So it does.")),
+    (
+        ("user", "This License does not grant permission to use the trade names of the Licensor. " * 6),
+        ("assistant", "Then the names may not be used without written consent."),
+    ),
+)  # fmt: skip
+
+
+def probes_sha256() -> str:
+    """Return the hash (hex) of all conversations."""
+    return sha256_hex(canonical_json([[list(turn) for turn in one] for one in CONVERSATIONS]))

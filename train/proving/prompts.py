@@ -1,0 +1,85 @@
+"""Prompts: what training would put before an answer, against what the server does put there.
+
+Owns the comparison of token ids. Training's are made by `train.data.render`, the one that every run uses;
+the server's come from the server. Invariant: a conversation that the template cannot render is left out and
+counted, never taken for equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from train.data import IGNORED, Tokenizer, render
+from train.proving.probes import Conversation
+from train.rows import Message, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt: its messages as the API takes them, and the ids that training puts before the answer."""
+
+    messages: tuple[dict[str, str], ...]
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """Where a prompt differs: `position` is the first token that does (the length of the shorter)."""
+
+    prompt: int
+    position: int
+    trained: tuple[int, ...]
+    served: tuple[int, ...]
+
+
+def training_prompts(
+    conversations: Sequence[Conversation], tokenizer: Tokenizer
+) -> tuple[list[Prompt], list[str]]:
+    """Return a prompt per answer, and why conversations could not be rendered."""
+    found, left_out = [], []
+    for index, conversation in enumerate(conversations):
+        for turns in _up_to_each_answer(conversation):
+            try:
+                found.append(_prompt(turns, tokenizer))
+            except ValueError as error:
+                left_out.append(f"conversation {index + 1}: {error}")
+    return found, left_out
+
+
+def whole_ids(conversations: Sequence[Conversation], tokenizer: Tokenizer) -> list[list[int]]:
+    """Return the token ids of whole conversations, as far as they can be rendered."""
+    found = []
+    for conversation in conversations:
+        try:
+            found.append(render(_row(conversation), tokenizer)[0])
+        except ValueError:
+            continue
+    return found
+
+
+def deviation(number: int, prompt: Prompt, served: Sequence[int]) -> Deviation | None:
+    """Return where the served ids leave the trained ones, None where they are equal."""
+    if tuple(served) == prompt.ids:
+        return None
+    pairs = zip(prompt.ids, served, strict=False)
+    at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(prompt.ids), len(served)))
+    return Deviation(number, at, prompt.ids[at : at + 8], tuple(served[at : at + 8]))
+
+
+def _up_to_each_answer(conversation: Conversation) -> Iterator[Conversation]:
+    for index, (role, _) in enumerate(conversation):
+        if role == "assistant":
+            yield conversation[: index + 1]
+
+
+def _prompt(turns: Conversation, tokenizer: Tokenizer) -> Prompt:
+    ids, labels = render(_row(turns), tokenizer)
+    begin = next(index for index, label in enumerate(labels) if label != IGNORED)
+    messages = tuple({"role": role, "content": content} for role, content in turns[:-1])
+    return Prompt(messages, tuple(ids[:begin]))
+
+
+def _row(turns: Conversation) -> Row:
+    last = len(turns) - 1
+    return Row(0, tuple(Message(role, text, learn=index == last) for index, (role, text) in enumerate(turns)))
