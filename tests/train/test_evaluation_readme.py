@@ -26,7 +26,7 @@ def test_the_suite_its_item_and_the_goal_are_right() -> None:
     written = parse("README", suite, SuiteFile)
     built = build_suite("README", written, [parse("README", item, Item)])
     assert built.questions[0][1].content == "Which chapter is fracture of forearm?"
-    assert len(parse("README", goal["goal"], Goal).guards) == 2
+    assert len(parse("README", goal["goal"], Goal).guards) == 3
 
 
 def test_every_grader_is_in_the_table() -> None:

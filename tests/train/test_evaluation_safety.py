@@ -101,6 +101,8 @@ def test_slices_of_sixteen_cannot_show_a_margin_of_a_tenth(registry: Registry, t
     open_ = [one for one in found["checks"] if one["verdict"] == "cannot_tell"]
     assert {one["slice"] for one in open_} >= {"kind=harmful", "kind=harmless"}
     assert all(one["needed"] > 0 for one in open_)
+    passed = {(one["suite"], one["slice"]) for one in found["checks"] if one["verdict"] == "pass"}
+    assert ("refusals", "all") in passed
 
 
 def test_a_name_that_changes_the_answer_is_seen_by_agreement(registry: Registry, tmp_path: Path) -> None:
