@@ -37,8 +37,10 @@ ADAPTER = Dashboard(
                 ),
                 series(
                     "Share of failures",
-                    "sum by (adapter, version, arm) (rate(wardrobe_inference_requests_total"
+                    "(sum by (adapter, version, arm) (rate(wardrobe_inference_requests_total"
                     f'{{{MINE}, outcome=~"engine_error|timeout|rejected"}}[{RATE}]))'
+                    " or 0 * sum by (adapter, version, arm) "
+                    f"(rate(wardrobe_inference_requests_total{{{MINE}}}[{RATE}])))"
                     " / (sum by (adapter, version, arm) (rate(wardrobe_inference_requests_total"
                     f'{{{MINE}, outcome!~"client_error|cancelled"}}[{RATE}])) > 0)',
                     _WHOSE,
