@@ -237,7 +237,9 @@ def _last_json(command: list[str], variables: Mapping[str, str]) -> Any:
     done = subprocess.run(command, capture_output=True, text=True, env=dict(variables), check=False)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout[done.stdout.index("{") :])
+    # The arm's document is the last line, behind transformers' own; the command's is indented.
+    last = done.stdout.strip().splitlines()[-1]
+    return json.loads(last if last.startswith("{") else done.stdout[done.stdout.index("{\n") :])
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ from loadtests.runner.verdicts import checks
 # Keys that say how a run is judged or described, not what traffic it is.
 _NOT_TRAFFIC = {"name", "about", "needs", "thresholds", "slo", "prepare", "saturation_ms"}
 _GREW = 1.5
+_GREW_MS_PER_SECOND = 10.0
+"""A queue grows with the time: less than 1 % of the run is noise, however small the times are."""
 _MIN_THIRD = 10
 
 
@@ -162,7 +164,8 @@ def _keeping(scenario: Scenario, columns: Columns, measured: Mask) -> Keeping:
         took = (columns.ended - columns.at)[inside & columns.ended_as(OK)]
         thirds.append(float(np.median(took)) * 1_000 if len(took) >= _MIN_THIRD else None)
     first, last = thirds
-    kept = None if first is None or last is None else last <= _GREW * first
+    grown = _GREW_MS_PER_SECOND * length
+    kept = None if first is None or last is None else last <= max(_GREW * first, first + grown)
     sentence = {
         None: f"too few answers to tell (needs {_MIN_THIRD} in the first and in the last third)",
         True: "the server kept up with the load",

@@ -83,10 +83,11 @@ class LLMServer:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         if kind in {"slow", "cut"}:
             await asyncio.sleep(0.02)
-        await send(_event({"delta": {"role": "assistant", "content": ""}}))
+        if "messages" in request:
+            await send(_event({"delta": {"role": "assistant", "content": ""}}))
         if kind == "role":
             await asyncio.sleep(0.15)
-        await self._words(kind, request["max_tokens"], send)
+        await self._words(kind, request, send)
         if kind == "event":
             await send(_data({"error": {"message": "EngineCore died"}}))
         if kind == "cut":
@@ -96,14 +97,16 @@ class LLMServer:
             await send(_body(b"data: [DONE]\n\n"))
         await send(_body(b"", more=False))
 
-    async def _words(self, kind: str, tokens: int, send: Send) -> None:
+    async def _words(self, kind: str, request: dict[str, Any], send: Send) -> None:
         each = 2 if kind == "pairs" else 1
+        text = "word " * each
+        choice = {"delta": {"content": text}} if "messages" in request else {"text": text}
         if kind == "fake":
             await asyncio.sleep(0.2)
-        for _ in range(tokens // each):
+        for _ in range(request["max_tokens"] // each):
             if kind in {"slow", "role", "pairs"}:
                 await asyncio.sleep(0.005 * each)
-            await send(_event({"delta": {"content": "word " * each}}))
+            await send(_event(choice))
 
     def _headers(self, model: str) -> list[tuple[bytes, bytes]]:
         answered = self.answered_by.get(model, model if "@" in model else f"{model}@1")

@@ -34,7 +34,7 @@ def test_a_delta_that_holds_only_the_role_is_no_first_token() -> None:
     found = reading()
     for now, event in enumerate([delta(role="assistant", content=""), delta(content=None), USAGE]):
         found.feed(event, float(now))
-    assert found.record.first is None
+    assert found.record.pieces == 0
     found.feed(delta(content="Hi"), 7.0)
     found.feed(delta(content="!"), 8.0)
     assert (found.record.first, found.record.pieces) == (7.0, 2)
