@@ -123,7 +123,8 @@ def test_a_folder_becomes_a_lora_that_registers(
 ) -> None:
     model = adapter(base, tmp_path / "trained", **init)
     code, printed, told = run(
-        tmp_path / "trained", tmp_path / "out", "--as", "lora", "--accept-residual", 0.1, "--json"
+        *(tmp_path / "trained", tmp_path / "out", "--as", "lora"),
+        *("--rank", 32, "--accept-residual", 0.1, "--json"),
     )
     assert code == 0, told
     report = json.loads(printed)

@@ -147,7 +147,7 @@ def _taken_out(weight: str, layer: Any, own: Tensor, base: FolderWeights, rank: 
     difference = -_difference(weight, own, base)
     if frobenius(difference) <= _ROUNDING * frobenius(own):
         return None
-    taken = factorise(difference, rank).matrix(rank)
+    taken = factorise(difference, rank).matrix(rank).to(difference.device)
     rest = frobenius(difference - taken)
     return taken if rest <= _ROUNDING * frobenius(own) else difference
 
@@ -160,7 +160,7 @@ def _difference(name: str, tensor: Tensor, base: FolderWeights) -> Tensor:
     if own.shape != tensor.shape:
         fact = f"is {list(tensor.shape)}; the base's is {list(own.shape)}"
         raise _refused(name, fact, "train on this base, without new tokens", "shape")
-    return tensor.detach().to("cpu").float() - own.float()
+    return tensor.detach().float() - own.to(tensor.device).float()
 
 
 def _refused(name: str, fact: str, remedy: str, reason: str) -> InvalidAdapter:

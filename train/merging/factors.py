@@ -61,21 +61,25 @@ class Factors:
 
 
 def factorise(matrix: Tensor, rank: int) -> Factors:
-    """Return the factors of `matrix` up to `rank`, in fp32; the same matrix gives the same factors."""
+    """Return the factors of `matrix` up to `rank`, in fp32 on the CPU, computed where the matrix is.
+
+    The same matrix gives the same factors.
+    """
     import torch
 
     matrix = matrix.float()
     if min(matrix.shape) <= EXACT:
         left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     else:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[matrix.device] if matrix.is_cuda else []):
             torch.manual_seed(0)
             wanted = min(rank + _OVERSAMPLED, *matrix.shape)
             left, values, columns = torch.svd_lowrank(matrix, q=wanted, niter=_ITERATIONS)
             right = columns.T
-    left, values, right = left[:, :rank].contiguous(), values[:rank].clone(), right[:rank].contiguous()
+    left, values, right = left[:, :rank], values[:rank], right[:rank]
     rest = frobenius(matrix - (left * values) @ right)
-    return Factors(left, values, right, frobenius(matrix), rest)
+    kept = [one.to("cpu", copy=True) for one in (left, values, right)]
+    return Factors(*kept, frobenius(matrix), rest)
 
 
 def frobenius(matrix: Tensor) -> float:
