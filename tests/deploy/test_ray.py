@@ -25,9 +25,10 @@ import yaml
 from deploy.ray.__main__ import main
 from deploy.ray.child import without_ray
 from deploy.ray.options import Options
+from deploy.verify.load import Stream
 from loadtests.live import command_line, descendants, free_port, is_alive
 from registry.store import Registry
-from tests.fakes.replicas import Load, Stream, chat, paced, question, read_stream, status, wait_until
+from tests.fakes.replicas import Load, chat, paced, question, read_stream, status, wait_until
 from tests.fakes.served import make_root, publish
 
 REPOSITORY = Path(__file__).resolve().parents[2]

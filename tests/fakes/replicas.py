@@ -6,15 +6,16 @@ import contextlib
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import httpx
+
+from deploy.verify import load
+from deploy.verify.load import Stream
 
 PATIENCE = 30.0
 
@@ -101,80 +102,18 @@ def paced(words: int, pause: float) -> dict[str, Any]:
     return {"stream": True, "play": "paced", "words": words, "pause": pause}
 
 
-@dataclass
-class Stream:
-    """How one stream went: who sent it, in how many pieces, and whether it came to its end."""
-
-    replica: str = ""
-    status: int = 0
-    pieces: int = 0
-    text: str = ""
-    error: str = ""
-
-    @property
-    def whole(self) -> bool:
-        """Return whether it ended with the protocol's closing event and without an error event."""
-        return self.status == 200 and self.text.endswith("data: [DONE]\n\n") and '"error"' not in self.text
-
-
 def read_stream(url: str, session: str = "", **fields: Any) -> Stream:
     """Read one stream to its end, whatever that is."""
-    stream = Stream()
-    path, body, headers = f"{url}/v1/chat/completions", question(**fields), _headers(session)
-    try:
-        with (
-            httpx.Client(timeout=PATIENCE) as client,
-            client.stream("POST", path, json=body, headers=headers) as answer,
-        ):
-            stream.status = answer.status_code
-            stream.replica = answer.headers.get("x-replica", "")
-            for piece in answer.iter_raw():
-                stream.pieces += 1
-                stream.text += piece.decode()
-    except httpx.HTTPError as error:
-        stream.error = type(error).__name__
-    return stream
+    return load.read_stream(url, question(**fields), _headers(session))
 
 
 @dataclass
-class Load:
-    """Clients that ask one after the other until told to stop; `streams` holds all that came."""
+class Load(load.Load):
+    """Clients that ask for short streams."""
 
-    url: str
-    clients: int = 4
-    fields: dict[str, Any] = field(default_factory=lambda: paced(4, 0.05))
-    streams: list[Stream] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _threads: list[threading.Thread] = field(default_factory=list)
-
-    def __enter__(self) -> Self:
-        """Begin to ask."""
-        self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(self.clients)]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Let every client finish its request."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self, number: int) -> None:
-        asked = 0
-        while not self._stop.is_set():
-            asked += 1
-            self.streams.append(read_stream(self.url, f"client-{number}-{asked}", **self.fields))
+    body: Mapping[str, Any] = field(default_factory=lambda: question(**paced(4, 0.05)))
 
     def wait(self, more: int) -> None:
         """Wait until `more` streams have ended from now on."""
         goal = len(self.streams) + more
         wait_until(lambda: len(self.streams) >= goal, f"{goal} streams")
-
-    def failed(self) -> list[Stream]:
-        """Return the streams that were no whole answer."""
-        return [stream for stream in self.streams if not stream.whole]
-
-    def by_replica(self) -> Counter[str]:
-        """Return how many whole streams each replica sent."""
-        return Counter(stream.replica for stream in self.streams if stream.whole)

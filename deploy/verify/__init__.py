@@ -1,0 +1,1 @@
+"""What a user runs to see that a deployment of theirs keeps its promises."""

@@ -1,0 +1,119 @@
+"""The checks that a user runs on a deployment, run here on fake replicas; the scripts, read by a linter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.verify.__main__ import main
+from deploy.verify.fleet import Fleet
+from deploy.verify.load import Stream
+from registry.store import Registry
+from tests.fakes.adapters import make_adapter
+from tests.fakes.replicas import Replica, chat, replicas, wait_until
+from tests.fakes.served import make_root, publish
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+SCRIPTS = sorted(DEPLOY.rglob("*.sh"))
+WARDROBE = (str(Path(sys.executable).with_name("wardrobe")),)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return make_root(tmp_path)
+
+
+@pytest.fixture
+def two(registry: Registry) -> Iterator[list[Replica]]:
+    with replicas(registry.root, 2) as running:
+        yield running
+
+
+@pytest.fixture
+def fleet(two: list[Replica], tmp_path: Path) -> Fleet:
+    folder = make_adapter(tmp_path / "adapter", seed=3)
+    return Fleet([one.url for one in two], "", "verify", folder, patience_seconds=20, wardrobe=WARDROBE)
+
+
+def test_replicas_over_one_root_keep_every_promise(fleet: Fleet, registry: Registry) -> None:
+    found = list(fleet.check())
+    assert [finding.kept for finding in found] == [True] * 4, found
+    assert len(registry.versions("verify")) == 2
+    assert registry.aliases("verify")["stable"] == 1
+
+
+def test_a_replica_with_a_root_of_its_own_is_found_out(two: list[Replica], tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with replicas(make_root(tmp_path / "other").root, 1) as [stranger]:
+        folder = make_adapter(tmp_path / "adapter", seed=3)
+        urls = [two[0].url, stranger.url]
+        found = list(Fleet(urls, "", "verify", folder, patience_seconds=3, wardrobe=WARDROBE).check())
+    assert [(finding.kept, finding.seen) for finding in found][1:] == [(False, "never")]
+
+
+def test_a_replica_that_is_away_is_named(two: list[Replica], fleet: Fleet) -> None:
+    two[1].kill()
+    [finding] = fleet.check()
+    assert not finding.kept
+    assert two[1].url in finding.seen
+
+
+def test_a_load_over_healthy_replicas_fails_nobody(
+    two: list[Replica], registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(registry, tmp_path, "support", seed=1)
+    wait_until(lambda: chat(two[0].url).status_code == 200, "it is served")
+    stop = tmp_path / "stop"
+    threading.Timer(1.0, stop.touch).start()
+    assert main(["load", "--url", two[0].url, "--model", "support", "--stop-file", str(stop)]) == 0
+    assert "0 failed" in capsys.readouterr().out
+
+
+def test_a_load_whose_replica_dies_says_how_many_failed(
+    two: list[Replica], registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(registry, tmp_path, "support", seed=1)
+    wait_until(lambda: chat(two[0].url).status_code == 200, "it is served")
+    threading.Timer(0.7, two[0].kill).start()
+    assert main(["load", "--url", two[0].url, "--model", "support", "--seconds", "1.5"]) == 1
+    assert "ConnectError" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("stream", "fault"),
+    [
+        (Stream(status=200, text="data: {}\n\ndata: [DONE]\n\n"), ""),
+        (Stream(status=200, text="data: {}\n\n"), "no closing event"),
+        (Stream(status=200, text='data: {"error": {}}\n\ndata: [DONE]\n\n'), "an error event"),
+        (Stream(status=503), "status 503"),
+        (Stream(error="ReadError"), "ReadError"),
+    ],
+)
+def test_a_stream_is_whole_or_has_a_fault(stream: Stream, fault: str) -> None:
+    assert (stream.whole, stream.fault) == (fault == "", fault)
+
+
+def test_there_are_scripts_to_read() -> None:
+    assert {path.name for path in SCRIPTS} >= {"cluster.sh", "docker.sh", "setup.sh", "start.sh"}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(DEPLOY)))
+def test_the_linter_finds_nothing_in_a_script(script: Path) -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("shellcheck"), script], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert script.stat().st_mode & 0o111, "is not executable"
+    assert "set -euo pipefail" in script.read_text()
+
+
+@pytest.mark.parametrize("name", ["cluster.sh", "docker.sh"])
+def test_a_script_says_how_it_is_used(name: str) -> None:
+    done = subprocess.run([DEPLOY / "verify" / name], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "usage:" in done.stderr
