@@ -193,11 +193,11 @@ def _complete(
         try:
             move = point(catalogue, adapter, alias, number, who=order.who, why="register", also=order.require)
         except Unproved as error:
+            prove = f"{error.remedy.partition('; or force')[0]}, then `wardrobe promote {version.name}`"
             # The version stays: what may have taken days to train is not lost to an alias.
             if order.alias == STABLE:
                 fact = f"is registered, but {STABLE} was not moved to it: {error.fact}"
-                raise Unproved(version.name, fact, error.remedy) from error
-            prove = f"{error.remedy.partition('; or force')[0]}, then `wardrobe promote {version.name}`"
+                raise Unproved(version.name, fact, prove) from error
             held_back.append(f"not made {STABLE}: {error.fact}; {prove}")
         else:
             moves.append(move)
