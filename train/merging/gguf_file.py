@@ -88,7 +88,7 @@ def load_gguf(path: Path) -> Any:
 
 
 def _add_model(writer: Any, config: Any, dtype: str) -> None:
-    from gguf import GGUF_QUANT_VERSION, LlamaFileType
+    from gguf import GGML_QUANT_VERSION, LlamaFileType
 
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     writer.add_type("model")
@@ -105,7 +105,7 @@ def _add_model(writer: Any, config: Any, dtype: str) -> None:
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     writer.add_file_type(LlamaFileType[_FILE_TYPES[dtype]])
-    writer.add_quantization_version(GGUF_QUANT_VERSION)
+    writer.add_quantization_version(GGML_QUANT_VERSION)
 
 
 def _add_tokenizer(writer: Any, base: Path, splitter: str, config: Any) -> None:
