@@ -90,9 +90,16 @@ class Live:
     clients: list[openai.OpenAI] = field(default_factory=list)
 
     @classmethod
-    def start(cls, root: Path, log: Path, *options: str, environment: dict[str, str] | None = None) -> Live:
+    def start(
+        cls,
+        root: Path,
+        log: Path,
+        *options: str,
+        environment: dict[str, str] | None = None,
+        port: int | None = None,
+    ) -> Live:
         """Start a server, uncompiled unless `environment` says otherwise; `options` are vLLM's own."""
-        port = free_port()
+        port = port or free_port()
         command = [str(BIN / "wardrobe"), "--root", str(root), "serve", "--port", str(port), "--", *options]
         with log.open("wb") as file:
             process = subprocess.Popen(

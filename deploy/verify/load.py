@@ -86,9 +86,13 @@ class Load:
 
     def __exit__(self, *_: object) -> None:
         """Let every client finish its request."""
-        self._stop.set()
+        self.finish()
         for thread in self._threads:
             thread.join()
+
+    def finish(self) -> None:
+        """Begin no request any more; those that run go on."""
+        self._stop.set()
 
     def failed(self) -> list[Stream]:
         """Return the streams that were no whole answer."""
