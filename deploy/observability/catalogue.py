@@ -41,7 +41,7 @@ TRAINING = (
         "wardrobe_train_state",
         "gauge",
         ("job_id", "adapter", "state"),
-        "1 for the state that the run is in: queued, running, succeeded, failed, cancelled.",
+        "1 for the state that the run is in: queued, running, interrupted, succeeded, failed, cancelled.",
     ),
     Family("wardrobe_train_step", "gauge", ("job_id", "adapter"), "Optimizer steps that are done."),
     Family("wardrobe_train_steps", "gauge", ("job_id", "adapter"), "Optimizer steps that are planned."),
@@ -65,7 +65,7 @@ TRAINING = (
         "Score on a suite, last measured.",
     ),
 )
-"""What a training run writes; the states are those of a job. The file goes when the run's folder goes."""
+"""What a training run writes with `tracking: {to: [prometheus]}`: `<root>/jobs/metrics/<job>.prom`."""
 
 ENGINE = MappingProxyType(
     {

@@ -19,9 +19,9 @@ base, `replica` the replica's name. Labels are closed sets: nothing that a clien
 Histograms have `_bucket`, `_count` and `_sum`."""
 
 _TRAINING = """\
-A training run exposes nothing. It writes a text file, replaced after each step, for the `textfile`
-collector of node_exporter; `job_id` and `adapter` say whose. The file goes with the run's folder, so the
-series end with it."""
+A training run exposes nothing. With `tracking: {to: [prometheus]}` it writes `<root>/jobs/metrics/<job>.prom`
+for the `textfile` collector of node_exporter, replaced every few seconds; `job_id` and `adapter`
+say whose."""
 
 _ENGINE = "vLLM's own, under vLLM's names, as far as rules and dashboards use them."
 

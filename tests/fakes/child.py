@@ -20,13 +20,13 @@ from urllib.parse import parse_qs
 import uvicorn
 
 from serve.engine.handover import Handover, Message, Receive, Send, open_line
-from serve.settings import RESTARTS_VARIABLE
+from serve.settings import OUTPUT_VARIABLE, RESTARTS_VARIABLE
 
 HELPER = "import time; time.sleep(600)"
 
 
 class App:
-    """Answers /readyz, /crash, /restarts, /stream and everything else."""
+    """Answers /readyz, /crash, /restarts, /log, /stream and everything else."""
 
     def __init__(self, started: float) -> None:
         self.state = SimpleNamespace(server=None)
@@ -40,6 +40,9 @@ class App:
             os._exit(7)
         elif scope["path"] == "/restarts":
             await _answer(send, 200, os.environ[RESTARTS_VARIABLE].encode())
+        elif scope["path"] == "/log":
+            os.write(int(os.environ[OUTPUT_VARIABLE]), b"a line of the engine's\n")
+            await _answer(send, 200, b"said")
         elif scope["path"] == "/stream":
             await self._stream(parse_qs(scope["query_string"].decode()), send)
         elif scope["path"] == "/readyz" and time.monotonic() < self.ready_at:

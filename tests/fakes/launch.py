@@ -36,6 +36,7 @@ def main() -> int:
         drain_seconds=float(os.environ.get("DRAIN_SECONDS", "5")),
         say=say,
         describe_ready=lambda: "all is well",
+        output=os.dup(sys.stdout.fileno()),
         policy=RestartPolicy(first_seconds=0.05, longest_seconds=0.2, limit=3),
     )
     with listener:

@@ -150,6 +150,17 @@ def test_an_engine_is_told_how_many_ended_before_it(tmp_path: Path) -> None:
         assert launcher.get("/restarts").text == "1"
 
 
+def test_an_engine_writes_its_log_lines_to_the_launchers_output(tmp_path: Path) -> None:
+    with launched(tmp_path) as launcher:
+        launcher.wait_for("all is well")
+        assert launcher.get("/log").text == "said"
+        launcher.wait_for("a line of the engine's")
+        os.kill(launcher.groups()[-1], signal.SIGKILL)
+        launcher.wait_for("all is well", times=2)
+        assert launcher.get("/log").text == "said"
+        launcher.wait_for("a line of the engine's", times=2)
+
+
 def test_while_the_engine_starts_clients_get_503_and_when_to_come_back(tmp_path: Path) -> None:
     with launched(tmp_path, "hang") as launcher:
         launcher.wait_for("starting the engine")
