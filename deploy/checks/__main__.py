@@ -16,6 +16,7 @@ import yaml
 from deploy.checks.chart import CHART, render
 from deploy.checks.rules import check_rules
 from deploy.checks.schemas import KUBERNETES, check_schemas
+from deploy.checks.settings_schema import write_schema
 from registry.errors import UsageError, WardrobeError
 
 
@@ -26,7 +27,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--chart", type=Path, default=CHART, help="another chart's folder")
     parser.add_argument("--kubernetes", default=KUBERNETES, metavar="1.N", help=f"default {KUBERNETES}")
     parser.add_argument("--print", dest="show", action="store_true", help="print the objects too")
+    parser.add_argument("--write-schema", action="store_true", help="bring values.schema.json up to date")
     options = parser.parse_args(arguments)
+    if options.write_schema:
+        print(write_schema())
+        return 0
     try:
         return _check(options)
     except WardrobeError as error:
