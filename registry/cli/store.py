@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -300,8 +301,16 @@ def _print_version(version: doc.VersionDetail) -> None:
     rows = [(file.path, output.amount(file.size), output.short(file.sha256)) for file in version.files]
     output.print_table(("file", "size#", "sha256"), rows)
     if version.attestations:
-        found = [(one.kind, output.moment(one.at), one.who) for one in version.attestations]
-        output.print_table(("attestation", "when", "who"), found)
+        found = [(one.kind, _said(one.body), output.moment(one.at), one.who) for one in version.attestations]
+        output.print_table(("attestation", "says", "when", "who"), found)
+
+
+def _said(body: Mapping[str, object]) -> str:
+    """Return the verdict of an attestation, '-' where it has none."""
+    verdict, passed = body.get("verdict"), body.get("passed")
+    if isinstance(verdict, str):
+        return verdict.replace("_", " ")
+    return {True: "pass", False: "fail"}[passed] if isinstance(passed, bool) else "-"
 
 
 def _reference(number: int | None) -> str:

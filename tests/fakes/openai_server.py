@@ -22,12 +22,16 @@ Answer = Callable[[list[dict[str, str]]], str]
 
 @dataclass
 class OpenAIServer:
-    """`models` answer by name; `failures` are the statuses of the next requests; `seen` are all bodies."""
+    """`models` answer by name; `failures` are the statuses of the next requests; `seen` are all bodies.
+
+    `tokenize` makes the ids of a prompt; without it they are the lengths of its words.
+    """
 
     models: Mapping[str, Answer]
     digests: Mapping[str, str] = field(default_factory=dict)
     failures: list[int] = field(default_factory=list)
     logprobs: bool = True
+    tokenize: Callable[[list[dict[str, str]]], list[int]] | None = None
     seen: list[dict[str, Any]] = field(default_factory=list)
     asked: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -80,7 +84,8 @@ class OpenAIServer:
             rest = [{str(token): {"logprob": -token / 10}} for token in body["prompt"][1:]]
             choice["prompt_logprobs"] = [None, *rest]
         if body.get("return_token_ids") and self.logprobs:
-            found["prompt_token_ids"] = [len(word) for one in chat for word in one["content"].split()]
+            words_of = [len(word) for one in chat for word in one["content"].split()]
+            found["prompt_token_ids"] = words_of if self.tokenize is None else self.tokenize(chat)
         if "prompt_logprobs" in body and self.logprobs:
             found["prompt_logprobs"] = [None, *([{"1": {"logprob": -0.5}}] * (words - 1))]
         return JSONResponse({**found, "choices": [choice]}, headers=headers)

@@ -136,7 +136,8 @@ def test_an_unproved_version_asked_for_as_stable_stays_registered(tmp_path: Path
     put(registry)
     require(registry, "gate")
     with pytest.raises(
-        Unproved, match="is registered, but stable was not moved to it: gate: .*, then `wardrobe promote support@2`$"
+        Unproved,
+        match=r"is registered, but stable was not moved to it: gate: .*, then `wardrobe promote \S+`$",
     ):
         put(registry, seed=2, alias="stable")
     assert registry.version("support", 2).number == 2

@@ -66,7 +66,7 @@ def prove(
     advance(1)
     served_base = [witness.base.token_log_probabilities(ids) for ids in prompts]
     advance(1)
-    tokens = _tokens(registry, version, witness.version, tokenizer)
+    tokens = prove_tokens(registry, version, witness.version, tokenizer)
     advance(1)
     chosen = dtype or served_dtype(base)
     references = refer(base, reference or version.path, prompts, chosen)
@@ -84,30 +84,10 @@ def attest(registry: Registry, version: Version, proof: ProofDocument, who: str)
     return proof.model_copy(update={"stored": True})
 
 
-def _parity(registry: Registry, version: Version, found: Parity, dtype: str) -> ParityDocument:
-    source = f"{TOLERANCE_FACTOR:g} times what rounding the PEFT reference to {dtype} does to the same tokens"
-    return ParityDocument(
-        format=FORMATS[Requirement.PARITY],
-        passed=found.passed,
-        sentence=found.sentence,
-        digest=version.digest,
-        base_fingerprint=registry.base.fingerprint,
-        dtype=dtype,
-        tokens=found.tokens,
-        probes_sha256=probes_sha256(),
-        difference=_json(found.difference),
-        largest_difference=_json(found.largest),
-        tolerance=found.tolerance,
-        tolerance_from=source,
-        base_difference=_json(found.base_difference),
-        base_tolerance=found.base_tolerance,
-        distance_from_base=_json(found.distance),
-        effect=_json(found.effect),
-        effect_error=_json(found.effect_error),
-    )
-
-
-def _tokens(registry: Registry, version: Version, model: ServedModel, tokenizer: Tokenizer) -> TokensDocument:
+def prove_tokens(
+    registry: Registry, version: Version, model: ServedModel, tokenizer: Tokenizer
+) -> TokensDocument:
+    """Compare the server's prompts with those that training renders; a server that refuses is a fault."""
     recorded = registry.base.chat_template_sha256
     template = sha256_hex(str(tokenizer.chat_template).encode()) if tokenizer.chat_template else None
     prompts, left_out = training_prompts(CONVERSATIONS, tokenizer) if template else ([], [])
@@ -134,6 +114,29 @@ def _tokens(registry: Registry, version: Version, model: ServedModel, tokenizer:
         probes_sha256=probes_sha256(),
         left_out=left_out,
         deviations=[_describe(prompt, one) for prompt, one in found],
+    )
+
+
+def _parity(registry: Registry, version: Version, found: Parity, dtype: str) -> ParityDocument:
+    source = f"{TOLERANCE_FACTOR:g} times what rounding the PEFT reference to {dtype} does to the same tokens"
+    return ParityDocument(
+        format=FORMATS[Requirement.PARITY],
+        passed=found.passed,
+        sentence=found.sentence,
+        digest=version.digest,
+        base_fingerprint=registry.base.fingerprint,
+        dtype=dtype,
+        tokens=found.tokens,
+        probes_sha256=probes_sha256(),
+        difference=_json(found.difference),
+        largest_difference=_json(found.largest),
+        tolerance=found.tolerance,
+        tolerance_from=source,
+        base_difference=_json(found.base_difference),
+        base_tolerance=found.base_tolerance,
+        distance_from_base=_json(found.distance),
+        effect=_json(found.effect),
+        effect_error=_json(found.effect_error),
     )
 
 
