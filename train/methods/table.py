@@ -6,10 +6,20 @@ from collections.abc import Mapping
 
 from train.config import TrainConfig
 from train.methods.interface import Method
+from train.methods.kto import KtoMethod
+from train.methods.online import GrpoMethod, RlooMethod
+from train.methods.preferences import DpoMethod, OrpoMethod
+from train.methods.reward import RewardMethod
 from train.methods.supervised import SupervisedMethod
 
 METHODS: Mapping[str, Method] = {
     "supervised": SupervisedMethod(),
+    "dpo": DpoMethod(),
+    "kto": KtoMethod(),
+    "orpo": OrpoMethod(),
+    "reward": RewardMethod(),
+    "rloo": RlooMethod(),
+    "grpo": GrpoMethod(),
 }
 
 

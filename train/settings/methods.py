@@ -36,7 +36,8 @@ class Pretrain(Strict):
 class Dpo(Strict):
     """Direct preference optimisation (arXiv 2305.18290).
 
-    `beta` holds the policy near the start (paper: 0.1). `supervised_weight` adds the loss of the chosen
+    `beta` holds the policy near the start (paper: 0.1). `label_smoothing` is the share of pairs that are
+    the wrong way round (`loss: robust`, arXiv 2403.00409). `supervised_weight` adds the loss of the chosen
     answer (RPO, arXiv 2404.19733; 0 leaves it out).
     """
 
@@ -45,6 +46,12 @@ class Dpo(Strict):
     loss: Literal["sigmoid", "ipo", "hinge", "robust"] = "sigmoid"
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     supervised_weight: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _smoothing_is_read(self) -> Dpo:
+        if self.label_smoothing and self.loss != "robust":
+            raise ValueError(f"label_smoothing is read by loss: robust only, not by {self.loss}")
+        return self
 
 
 class Kto(Strict):

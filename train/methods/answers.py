@@ -1,0 +1,83 @@
+"""One answer behind its prompt, as token ids: what pairs, ratings and reinforcement have in common.
+
+Owns where a prompt ends and its answer begins. Both come from `train.data.render`: the prompt is exactly
+what the server gets, the answer ends with its end-of-turn token, and what the template writes behind it is
+left out. Invariant: at least one token of the answer is left, or the row is refused by its number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry.errors import UsageError
+from train.data import IGNORED, Tokenizer, render_row
+from train.dataset.forms import read_sample
+from train.dataset.records import Kind, Malformed, Message, Row, Sample
+from train.dataset.sources import read_lines
+from train.rows import row_error
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A prompt and one answer; `whole` counts their tokens before anything was cut off."""
+
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+    whole: int
+
+
+def read_samples(path: Path, kinds: Sequence[Kind], remedy: str) -> Iterator[tuple[int, Sample]]:
+    """Yield every row of the file at `path` with its number; only rows of `kinds` are taken.
+
+    Raises: UsageError: naming file and row; a file without rows.
+    """
+    number = None
+    for line in read_lines(path):
+        number = line.number
+        try:
+            parsed = line.parse()
+            sample = read_sample(parsed)
+        except Malformed as error:
+            raise row_error(path, number, str(error), remedy) from error
+        if sample.form.kind not in kinds:
+            fact = f"has the keys {sorted(parsed)}: {sample.form.kind.value}, which this method does not take"
+            raise row_error(path, number, fact, remedy)
+        yield number, sample
+    if number is None:
+        raise UsageError(str(path), "holds no rows", "write one JSON object per line")
+
+
+def render_answer(
+    path: Path, number: int, prompt: Sequence[Message], answer: Sequence[Message], tokenizer: Tokenizer
+) -> Answered:
+    """Return the ids of `prompt` and of the one turn `answer`, nothing cut off.
+
+    Raises: UsageError: naming file and row: an answer of several turns, or one that cannot be rendered.
+    """
+    if len(answer) != 1 or answer[0].role != "assistant":
+        roles = ", ".join(message.role for message in answer)
+        fact = f"has an answer of the turns {roles or 'none'}, not one assistant turn"
+        raise row_error(path, number, fact, "put the earlier turns into the prompt")
+    turns = [Message(turn.role, turn.content, learn=False) for turn in prompt]
+    turns.append(Message(answer[0].role, answer[0].content, learn=True))
+    ids, labels = render_row(path, Row(number, tuple(turns)), tokenizer)
+    learnt = [index for index, label in enumerate(labels) if label != IGNORED]
+    first, last = learnt[0], learnt[-1] + 1
+    return Answered(tuple(ids[:first]), tuple(ids[first:last]), last)
+
+
+def cut_answer(path: Path, number: int, answered: Answered, max_length: int) -> Answered:
+    """Return `answered` with at most `max_length` tokens in all.
+
+    Raises: UsageError: naming file and row: no token of the answer is left.
+    """
+    room = max_length - len(answered.prompt_ids)
+    if room <= 0:
+        fact = (
+            f"an answer begins at token {len(answered.prompt_ids) + 1}, and max_length {max_length} "
+            "cuts it off entirely"
+        )
+        raise row_error(path, number, fact, f"raise max_length to {answered.whole} or shorten the row")
+    return Answered(answered.prompt_ids, answered.answer_ids[:room], answered.whole)

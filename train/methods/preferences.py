@@ -1,0 +1,66 @@
+"""DPO and ORPO: learning from pairs of a better and a worse answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from train.config import TrainConfig
+from train.data import Tokenizer
+from train.items import Item, ItemFile
+from train.methods.interface import Workshop
+from train.methods.pair_losses import dpo_loss, orpo_loss
+from train.methods.pair_trainer import make_pair_trainer
+from train.methods.pairs import read_pairs
+from train.methods.saving import save_adapter
+from train.settings.methods import Dpo, Orpo
+
+
+class _PairMethod:
+    """What both have in common: their rows, and an adapter as the result."""
+
+    servable = True
+
+    def check(self, config: TrainConfig) -> None:
+        """Nothing beyond the types."""
+
+    def read(self, path: Path, tokenizer: Tokenizer, config: TrainConfig) -> ItemFile[Item]:
+        """Return every pair, rendered with the base's template.
+
+        Raises: UsageError: naming file and row.
+        """
+        return read_pairs(path, tokenizer, config)
+
+    def save(self, trainer: Any, folder: Path) -> None:
+        """Write the adapter, without the frozen copy of the start."""
+        save_adapter(trainer, folder)
+
+
+class DpoMethod(_PairMethod):
+    """Direct preference optimisation against the frozen start: the base, or the version of `from`."""
+
+    def build(self, workshop: Workshop) -> Any:
+        """Return the trainer."""
+        settings = workshop.config.method
+        assert isinstance(settings, Dpo)
+
+        def loss(policy: Any, start: Any) -> Any:
+            return dpo_loss(policy, start, settings)
+
+        return make_pair_trainer(workshop, loss, reference=True)
+
+
+class OrpoMethod(_PairMethod):
+    """Supervised loss and odds ratio in one; nothing is frozen."""
+
+    def build(self, workshop: Workshop) -> Any:
+        """Return the trainer."""
+        settings = workshop.config.method
+        assert isinstance(settings, Orpo)
+
+        def loss(policy: Any, _start: Any) -> Any:
+            return orpo_loss(policy, settings)
+
+        trainer = make_pair_trainer(workshop, loss, reference=False)
+        trainer.ref_model = None
+        return trainer

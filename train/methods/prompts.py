@@ -1,0 +1,113 @@
+"""Prompts for reinforcement: what is asked, and what graders need to judge the answers.
+
+Owns which rows are prompts. Rows of supervised training are: their last answer is what graders expect. So
+are rows that end with the user's turn, or have a `prompt` alone. Other keys of a row go to the graders'
+`data`. Invariant: the prompt's ids are exactly those that a server gets for the same turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from registry.errors import UsageError
+from train.data import Tokenizer, kept, require_template
+from train.dataset.forms import read_sample
+from train.dataset.records import Kind, Malformed, Message, Sample
+from train.dataset.sources import Line, read_lines
+from train.items import ItemFile
+from train.methods.answers import render_answer
+from train.rows import row_error
+from train.settings.data import Overflow
+
+_REMEDY = 'write {"messages": [… the user\'s turn]}, {"prompt": …}, or a row of supervised training'
+_STAND_IN = "answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt.
+
+    `question` is its last turn, `expected` the right answers that the row gives, `data` its other keys.
+    Nothing is learnt of it and nothing cut off.
+    """
+
+    row: int
+    prompt_ids: tuple[int, ...]
+    question: str
+    expected: tuple[str, ...]
+    data: Mapping[str, JsonValue]
+    learnt: int = 0
+    truncated: bool = False
+
+    @property
+    def length(self) -> int:
+        """Return the tokens of the prompt; its answers are not known yet."""
+        return len(self.prompt_ids)
+
+
+def read_prompts(path: Path, tokenizer: Tokenizer, *, longest: int, overflow: Overflow) -> ItemFile[Prompt]:
+    """Read and render every prompt of the file at `path`; one may have `longest` tokens.
+
+    Raises: UsageError: naming file and row: a malformed row, or a prompt that is too long (with `overflow:
+        drop` it is left out; a prompt is never cut); a file without prompts.
+    """
+    require_template(tokenizer)
+    found, dropped = [], []
+    for line in read_lines(path):
+        prompt = _prompt(path, line, tokenizer)
+        if prompt.length <= longest:
+            found.append(prompt)
+        elif overflow == "drop":
+            dropped.append(prompt.row)
+        else:
+            fact = f"its prompt has {prompt.length} tokens, and {longest} leave room for an answer"
+            remedy = "raise max_length, lower method.max_answer_tokens, or drop it (data.overflow: drop)"
+            raise row_error(path, prompt.row, fact, remedy)
+    if not found and not dropped:
+        raise UsageError(str(path), "holds no rows", "write one JSON object per line")
+    return kept(path, found, dropped, longest)
+
+
+def _prompt(path: Path, line: Line, tokenizer: Tokenizer) -> Prompt:
+    try:
+        row = line.parse()
+        sample, answered = _read(row)
+    except Malformed as error:
+        raise row_error(path, line.number, str(error), _REMEDY) from error
+    if sample.form.kind is not Kind.SUPERVISED:
+        fact = f"has the keys {sorted(row)}: {sample.form.kind.value}, which this method does not take"
+        raise row_error(path, line.number, fact, _REMEDY)
+    stand_in = (Message("assistant", _STAND_IN, learn=True),)
+    ids = render_answer(path, line.number, sample.prompt, stand_in, tokenizer).prompt_ids
+    expected = tuple(message.content for message in sample.answer[:1]) if answered else ()
+    data = {key: row[key] for key in sample.extra}
+    return Prompt(line.number, ids, sample.prompt[-1].content, expected, data)
+
+
+def _read(row: Any) -> tuple[Sample, bool]:
+    """Return what a row says, with a stand-in for the answer where it has none; whether it has one."""
+    if not isinstance(row, dict):
+        return read_sample(row), True
+    if _asks_only(row.get("messages")):
+        return read_sample({**row, "messages": [*row["messages"], _turn()]}), False
+    if "prompt" in row and not row.keys() & {"completion", "chosen", "rejected"}:
+        return read_sample({**row, "completion": _STAND_IN}), False
+    return read_sample(row), True
+
+
+def _asks_only(messages: object) -> bool:
+    return (
+        isinstance(messages, Sequence)
+        and bool(messages)
+        and isinstance(messages[-1], dict)
+        and messages[-1].get("role") in {"user", "tool"}
+    )
+
+
+def _turn() -> dict[str, str]:
+    return {"role": "assistant", "content": _STAND_IN}
