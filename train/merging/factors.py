@@ -78,8 +78,8 @@ def factorise(matrix: Tensor, rank: int) -> Factors:
             right = columns.T
     left, values, right = left[:, :rank], values[:rank], right[:rank]
     rest = frobenius(matrix - (left * values) @ right)
-    kept = [one.to("cpu", copy=True) for one in (left, values, right)]
-    return Factors(*kept, frobenius(matrix), rest)
+    left, values, right = (one.to("cpu", copy=True) for one in (left, values, right))
+    return Factors(left, values, right, frobenius(matrix), rest)
 
 
 def frobenius(matrix: Tensor) -> float:

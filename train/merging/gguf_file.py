@@ -17,16 +17,15 @@ from registry.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
-    from pydantic import JsonValue
 
 GGUF_NAME = "model.gguf"
 _TYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _FILE_TYPES = {"float32": "ALL_F32", "bfloat16": "MOSTLY_BF16", "float16": "MOSTLY_F16"}
 # llama.cpp splits text by a named rule of its own; these are the tokenizer.json forms of the rules' regexes.
-_BYTES = {"type": "ByteLevel", "use_regex": True}
-_SPLITTERS: dict[str, list[dict[str, JsonValue]]] = {
-    "gpt-2": [{**_BYTES}],
-    "smollm": [{"type": "Digits", "individual_digits": True}, {**_BYTES}],
+_BYTES: Mapping[str, object] = {"type": "ByteLevel", "use_regex": True}
+_SPLITTERS: Mapping[str, list[Mapping[str, object]]] = {
+    "gpt-2": [_BYTES],
+    "smollm": [{"type": "Digits", "individual_digits": True}, _BYTES],
 }
 
 
@@ -182,7 +181,7 @@ def _splitter(tokenizer: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _has(step: Mapping[str, Any], wanted: Mapping[str, JsonValue]) -> bool:
+def _has(step: Mapping[str, Any], wanted: Mapping[str, object]) -> bool:
     return not step.get("add_prefix_space") and all(step.get(key) == value for key, value in wanted.items())
 
 
