@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from registry.errors import UsageError
+
+_REMEDY = "see docs/reference/settings.md"
 
 HANDOVER_VARIABLE = "WARDROBE_SERVE_SETTINGS"
 
@@ -199,5 +202,21 @@ def _merge(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
 
 def _usage_error(subject: str, error: ValidationError) -> UsageError:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    return UsageError(subject, f"{key}: {first['msg']}", "see `wardrobe serve --help`", param=key)
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] != "extra_forbidden":
+        return UsageError(subject, f"{key}: {first['msg']}, not {first['input']!r}", _REMEDY, param=key)
+    near = get_close_matches(path[-1], _known(path[:-1]), n=1)
+    remedy = f"did you mean {'.'.join([*path[:-1], *near])}?" if near else _REMEDY
+    return UsageError(subject, f"{key}: is no setting", remedy, param=key)
+
+
+def _known(path: list[str]) -> list[str]:
+    """Return the keys that may stand below `path`."""
+    model: type[BaseModel] = ServeSettings
+    for part in path:
+        below = model.model_fields[part].annotation
+        assert isinstance(below, type), "a nested table has a model"
+        assert issubclass(below, BaseModel), "a nested table has a model"
+        model = below
+    return list(model.model_fields)
