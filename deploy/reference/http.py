@@ -100,7 +100,8 @@ def _answers(operation: dict[str, Any]) -> Iterator[str]:
     for status, answer in operation["responses"].items():
         if not status.startswith("2"):
             continue
-        schema = next(iter(answer.get("content", {}).values()), {}).get("schema", {})
+        contents: list[dict[str, Any]] = list(answer.get("content", {}).values())
+        schema = contents[0].get("schema", {}) if contents else {}
         yield f"{status} ({_type(schema)})" if schema else status
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -34,11 +35,12 @@ bench-router` measures it)."""
 
 def render() -> str:
     """Return the page."""
-    recorded = [(code(rule["record"]), code(sentence(rule["expr"]))) for rule in _rules() if "record" in rule]
+    rules = list(_rules())
+    recorded = [(code(one.name), code(sentence(one.expression))) for one in rules if not one.severity]
     alerts = [
-        (f"[{rule['alert']}](../how-to/operate.md#{rule['alert'].lower()})", rule["labels"]["severity"])
-        for rule in _rules()
-        if "alert" in rule
+        (f"[{one.name}](../how-to/operate.md#{one.name.lower()})", one.severity)
+        for one in rules
+        if one.severity
     ]
     return page(
         "Metrics",
@@ -64,7 +66,18 @@ def _table(families: Iterable[Family]) -> str:
     return table(("metric", "kind", "labels", ""), rows)
 
 
-def _rules() -> Iterator[dict[str, dict[str, str]]]:
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """A rule of Prometheus; what is recorded has no severity."""
+
+    name: str
+    expression: str
+    severity: str
+
+
+def _rules() -> Iterator[_Rule]:
     for path in sorted(RULES.glob("*.yml")):
         for group in yaml.safe_load(path.read_text())["groups"]:
-            yield from group["rules"]
+            for rule in group["rules"]:
+                name = rule.get("record") or rule["alert"]
+                yield _Rule(name, rule["expr"], rule.get("labels", {}).get("severity", ""))
