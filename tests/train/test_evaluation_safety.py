@@ -29,7 +29,7 @@ Answer = Callable[[list[dict[str, str]]], str]
 def known() -> dict[str, Any]:
     """Return the expected answer of every question of both suites."""
     suites = (find_suite("refusals"), find_suite("perturbations"))
-    return {item.prompt: item.expected for suite in suites for item in suite.items}
+    return {str(item.prompt): item.expected for suite in suites for item in suite.items}
 
 
 def model(*, skilled: bool, refuses: bool = True, unfair: bool = False) -> Answer:
