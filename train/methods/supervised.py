@@ -6,14 +6,18 @@ Owns how labelled rows reach TRL's trainer. Logits are made only where a label i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from train.config import TrainConfig
 from train.data import Tokenizer, load_examples
 from train.items import Item, ItemFile
+from train.methods.finishing import finish
 from train.methods.interface import Workshop
+from train.methods.packing import Packed, collate, pack_whole, packed_rows, packed_trainer_class
 from train.methods.saving import save_adapter
+from train.settings.methods import Supervised
 
 
 class SupervisedMethod:
@@ -35,27 +39,55 @@ class SupervisedMethod:
 
     def build(self, workshop: Workshop) -> Any:
         """Return TRL's SFT trainer over rows that are tokenised and labelled already."""
-        from trl import SFTConfig, SFTTrainer
+        from trl import SFTTrainer
 
-        arguments = SFTConfig(
-            **workshop.arguments,
-            max_length=workshop.config.training.max_length,
-            # The rows come tokenised and labelled: TRL must not touch them.
-            dataset_kwargs={"skip_prepare_dataset": True},
-        )
-        return SFTTrainer(
+        settings, limit = workshop.config.method, workshop.config.training.max_length
+        if isinstance(settings, Supervised) and settings.packing:
+            return make_packed_trainer(
+                workshop, pack_whole(workshop.items, limit), pack_whole(workshop.held_out, limit)
+            )
+        trainer = SFTTrainer(
             model=workshop.model,
-            args=arguments,
+            args=_arguments(workshop),
             train_dataset=labelled_rows(workshop.items),
             eval_dataset=labelled_rows(workshop.held_out) if workshop.held_out else None,
             processing_class=workshop.tokenizer,
             peft_config=workshop.peft_config,
             callbacks=list(workshop.callbacks),
         )
+        return finish(trainer)
 
     def save(self, trainer: Any, folder: Path) -> None:
         """Write the adapter."""
         save_adapter(trainer, folder)
+
+
+def make_packed_trainer(workshop: Workshop, rows: Sequence[Packed], held_out: Sequence[Packed]) -> Any:
+    """Return the SFT trainer over packed rows, whose parts do not see each other."""
+    padding = workshop.tokenizer.pad_token_id
+    padding = workshop.tokenizer.eos_token_id if padding is None else padding
+    trainer = packed_trainer_class()(
+        model=workshop.model,
+        args=_arguments(workshop),
+        data_collator=partial(collate, padding=padding),
+        train_dataset=packed_rows(rows),
+        eval_dataset=packed_rows(held_out) if held_out else None,
+        processing_class=workshop.tokenizer,
+        peft_config=workshop.peft_config,
+        callbacks=list(workshop.callbacks),
+    )
+    return finish(trainer)
+
+
+def _arguments(workshop: Workshop) -> Any:
+    from trl import SFTConfig
+
+    return SFTConfig(
+        **workshop.arguments,
+        max_length=workshop.config.training.max_length,
+        # The rows come tokenised and labelled: TRL must not touch them.
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
 
 
 def labelled_rows(items: Sequence[Any]) -> Any:

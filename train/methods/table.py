@@ -9,11 +9,13 @@ from train.methods.interface import Method
 from train.methods.kto import KtoMethod
 from train.methods.online import GrpoMethod, RlooMethod
 from train.methods.preferences import DpoMethod, OrpoMethod
+from train.methods.pretrain import PretrainMethod
 from train.methods.reward import RewardMethod
 from train.methods.supervised import SupervisedMethod
 
 METHODS: Mapping[str, Method] = {
     "supervised": SupervisedMethod(),
+    "pretrain": PretrainMethod(),
     "dpo": DpoMethod(),
     "kto": KtoMethod(),
     "orpo": OrpoMethod(),
