@@ -105,6 +105,27 @@ def test_what_pissa_learnt_on_a_bf16_base_is_told_from_the_rounding_of_the_base(
     assert found.residual < 0.05
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}], ids=["lora", "dora"])
+def test_what_was_learnt_on_a_quantised_base_is_the_difference_to_the_quantised_base(
+    base: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    def quantised() -> Any:
+        nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+        return AutoModelForCausalLM.from_pretrained(base, quantization_config=nf4, dtype=torch.float32)
+
+    torch.manual_seed(1)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"], **options)
+    model = train_steps(get_peft_model(quantised(), config))
+    found = extract_lora(base, model, tmp_path / "out", rank=32, max_rank=32, accept_residual=0.2)
+    assert (len(found.modules), found.unheld) == (4, ())
+    plain = PeftModel.from_pretrained(quantised(), found.folder)
+    assert distance(plain, model) < 0.2 * distance(quantised(), model)
+
+
 def test_a_full_fine_tune_of_what_a_lora_holds_converts_with_its_residual(base: Path, tmp_path: Path) -> None:
     linear = frozenset(name for name in holdable_weights(base) if "_proj" in name)
     model = fine_tuned(base, linear)

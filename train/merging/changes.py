@@ -116,25 +116,25 @@ def _under_lora(name: str, layer: Any, base: FolderWeights) -> Iterator[Change]:
     with torch.no_grad():
         own = dequantize_module_weight(layer.get_base_layer()).float()
         taken = _taken_out(weight, layer, own, base, sum(layer.r[adapter] for adapter in adapters))
-        trained = own.clone()
+        learnt = torch.zeros_like(own) if taken is None else -taken
         for adapter in adapters:
-            trained = _applied(name, layer, adapter, trained)
+            learnt += _difference_made(name, layer, adapter, own)
             if layer.lora_bias.get(adapter):
                 yield Change(f"{name}.bias", layer.scaling[adapter] * layer.lora_B[adapter].bias.float())
-        yield Change(weight, trained - own if taken is None else trained - own - taken)
+        yield Change(weight, learnt)
 
 
-def _applied(name: str, layer: Any, adapter: str, weight: Tensor) -> Tensor:
-    """Return `weight` (fp32) with the adapter merged into it, as the adapter's own kind says."""
+def _difference_made(name: str, layer: Any, adapter: str, weight: Tensor) -> Tensor:
+    """Return what the adapter adds to `weight` (fp32), as the adapter's own kind says."""
     try:
         variant = layer.lora_variant.get(adapter)
-        if variant is None:
-            merged: Tensor = weight + layer.get_delta_weight(adapter).float()
-        else:
-            merged = variant.merge_safe(layer, adapter, weight)
+        if variant is None:  # not by subtraction: a small product would drown in the weight's last digits
+            product: Tensor = layer.get_delta_weight(adapter).float()
+            return product
+        merged: Tensor = variant.merge_safe(layer, adapter, weight)
     except (NotImplementedError, RuntimeError) as error:
         raise _refused(name, f"cannot be merged: {error}", "train a LoRA or DoRA", "bad_config") from error
-    return merged
+    return merged - weight
 
 
 def _taken_out(weight: str, layer: Any, own: Tensor, base: FolderWeights, rank: int) -> Tensor | None:
