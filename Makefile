@@ -68,7 +68,9 @@ constraints: ## write the installed versions to constraints.txt
 clean: ## remove .venv and caches (never the data)
 	@rm -rf .venv .mypy_cache .ruff_cache .import_linter_cache build *.egg-info
 
-drills: setup ## traffic, swaps, kill -9 and every kind of rollout on real servers (about 30 minutes)
+drills: setup ## traffic, swaps, kill -9 and every kind of rollout on real servers (about 40 minutes)
 	@$(BIN)/python -m loadtests.drills.churn
 	@$(BIN)/python -m loadtests.drills.rollouts
 	@$(BIN)/python -m loadtests.drills.replicas
+	@$(BIN)/python -m loadtests.drills.balancers router
+	@$(BIN)/python -m loadtests.drills.balancers ray

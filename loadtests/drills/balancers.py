@@ -6,8 +6,7 @@
 What is registered once must be served by both, and a rollout that is taken back must be back on both
 within a second. Then, under streaming load: the engine of one replica is killed (only what it was answering
 may fail, and it must come back by itself), and the replicas are restarted one after the other, or the
-application is stopped (nothing may fail). The report goes to `bench-results/drill-balancer-NAME.json`. Ray
-is taken from the environment that its tests make under `.cache`.
+application is stopped (nothing may fail). The report goes to `bench-results/drill-balancer-NAME.json`.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.ray.environment import ray_python
 from deploy.verify.fleet import Fleet
 from deploy.verify.load import Load
 from loadtests.live import BIN, Live, command_line, descendants, free_port, wardrobe
@@ -91,11 +91,8 @@ def behind_router(registry: Registry, folder: Path) -> Iterator[Stage]:
 @contextlib.contextmanager
 def behind_ray(registry: Registry, folder: Path) -> Iterator[Stage]:
     """Run two servers under Ray Serve."""
-    python = next((REPOSITORY / ".cache").glob("ray-*/bin/python"), None)
-    if python is None:
-        raise SystemExit("error: Ray is not installed; run `pytest tests/deploy/test_ray.py` first")
     port = free_port()
-    command = [str(python), "-m", "deploy.ray", "--root", str(registry.root), "--port", str(port)]
+    command = [str(ray_python()), "-m", "deploy.ray", "--root", str(registry.root), "--port", str(port)]
     command += ["--command", str(BIN / "wardrobe"), "--vllm", " ".join(OPTIONS), "--cpus-per-replica", "1"]
     (folder / "home").mkdir()
     paths = {"HOME": str(folder / "home"), "PYTHONPATH": str(REPOSITORY)}

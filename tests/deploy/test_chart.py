@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +240,17 @@ def test_the_dashboards_are_the_ones_in_observability(full: list[Manifest]) -> N
     found = {name: text for data in given if isinstance(data, dict) for name, text in data.items()}
     assert len(files) >= 4
     assert found == files
+
+
+def test_every_file_names_the_version_of_the_project() -> None:
+    deploy = CHART.parent.parent
+    version = tomllib.loads((deploy.parent / "pyproject.toml").read_text())["project"]["version"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (version, version)
+    tagged = [
+        path for path in deploy.rglob("*") if path.suffix in {".yaml", ".sh"} or path.name == "Dockerfile"
+    ]
+    tags = {
+        tag for path in tagged for tag in re.findall(r"(?:cpu|gpu|train)-(\d+\.\d+\.\d+)", path.read_text())
+    }
+    assert tags == {version}

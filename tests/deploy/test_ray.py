@@ -11,8 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import tomllib
-import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ import httpx
 import pytest
 import yaml
 
+from deploy.ray import environment
 from deploy.ray.__main__ import main
 from deploy.ray.child import without_ray
 from deploy.ray.options import Options
@@ -37,17 +36,7 @@ FAKE = f"{sys.executable} -m tests.fakes.replica"
 
 @pytest.fixture(scope="session")
 def ray_python() -> Path:
-    """Return the Python of an environment that holds the extra `ray` and nothing else of ours."""
-    extra = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    [wanted] = extra["ray"]
-    folder = REPOSITORY / ".cache" / f"ray-{wanted.rpartition('==')[2]}"
-    python = folder / "bin" / "python"
-    if not (folder / "done").exists():
-        venv.create(folder, with_pip=True, clear=True)
-        pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "-c", REPOSITORY / "constraints.txt", wanted], check=True)
-        (folder / "done").touch()
-    return python
+    return environment.ray_python()
 
 
 @dataclass
