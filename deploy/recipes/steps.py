@@ -20,6 +20,7 @@ from deploy.recipes.materials import SHARES, SHOTS, Materials, write_config, wri
 
 GUARDS = ("mmlu-dev", "bbh", "refusals")
 REPLAY_SHARE = 0.2
+BASE = "base"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,28 @@ class Recipe:
             "training": {"learning_rate": 2e-5, "epochs": 1, "batch_size": 4, "max_length": 256},
         }
         return self._train(write_config(self.folder, "dpo", document))
+
+    def write_replay(self, server: Server) -> None:
+        """Write general rows: the base's own answers to general questions, so that it stays what it was."""
+        from train.evaluation.library import find_suite
+
+        prompts = [str(item.prompt) for item in find_suite("mt-bench").items if not item.expected]
+        items = [{"id": str(number), "prompt": prompt} for number, prompt in enumerate(prompts)]
+        suite = {
+            "name": "general",
+            "items": "general.jsonl",
+            "sampling": {"temperature": 0, "max_tokens": 160},
+            "graders": [{"type": "stops"}],
+        }
+        write_lines(self.folder / "general.jsonl", items)
+        (self.folder / "general.yaml").write_text(yaml.safe_dump(suite, sort_keys=False))
+        said = self._texts(server, "general", BASE)
+        rows = [
+            {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]}
+            for prompt, answer in zip(prompts, said, strict=True)
+            if answer.strip()
+        ]
+        write_lines(self.folder / "replay.jsonl", rows)
 
     def write_pairs(self, server: Server, model: str) -> int:
         """Ask `model` the spare rows; each wrong answer becomes a pair with the right one; return how many.
@@ -116,10 +139,12 @@ class Recipe:
         }
         path = self.folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(suite, sort_keys=False))
-        self.evaluate(server, str(path), model)
-        out = self.folder / "results" / f"{name}-{model.replace('@', '-')}" / "items.jsonl"
-        lines = [json.loads(line) for line in out.read_text().splitlines()]
-        return [_answer(line, model) for line in lines]
+        return self._texts(server, name, model)
+
+    def _texts(self, server: Server, suite: str, model: str) -> list[str]:
+        self.evaluate(server, str(self.folder / f"{suite}.yaml"), model)
+        out = self.folder / "results" / f"{suite}-{model.replace('@', '-')}" / "items.jsonl"
+        return [_answer(json.loads(line), model) for line in out.read_text().splitlines()]
 
     def _train(self, config: Path) -> str:
         note = yaml.safe_load(config.read_text())["note"]
