@@ -146,7 +146,7 @@ class Check(Document):
 
 
 class Moment(Document):
-    """One slice of time, by when requests were due; `in_flight` at its end."""
+    """One slice of time, by when requests were due; `in_flight` is the most within it."""
 
     at: float
     due: int

@@ -33,8 +33,9 @@ def pictures(report: Report, sample: Sequence[Record]) -> Iterator[str]:
     yield _latency("Whole answer", "e2e_ms", report, sample, frame)
     yield _spread(report, sample)
     yield _traffic(report, frame)
-    flight: list[Point] = [(one.at + report.slice_seconds, one.in_flight) for one in report.timeline]
-    yield Plot("In flight", y_name="requests", series=[Series("", flight, 0, "area")], **frame).svg()
+    flight = steps([(one.at, one.in_flight) for one in report.timeline], report.seconds)
+    title = "In flight, at most"
+    yield Plot(title, y_name="requests", series=[Series("", flight, 0, "area")], **frame).svg()
     for rollout in report.rollouts:
         points: list[Point] = [(one.at, one.weight / _WEIGHT_FULL * 100) for one in rollout.changes]
         series = [Series("weight of the canary", steps([(0.0, 0.0), *points], report.seconds), 1)]

@@ -20,7 +20,7 @@ def timeline(columns: Columns, end: float) -> tuple[float, list[Moment]]:
     place = np.minimum((columns.at / width).astype(int), count - 1)
     order = np.argsort(place, kind="stable").astype(np.int64)
     cuts = np.searchsorted(place[order], np.arange(count + 1))
-    waiting = _in_flight(columns, (np.arange(count) + 1) * width)
+    waiting = _in_flight(columns, count, width)
     return width, [
         _moment(columns, order[cuts[one] : cuts[one + 1]], one * width, int(waiting[one]))
         for one in range(count)
@@ -29,18 +29,28 @@ def timeline(columns: Columns, end: float) -> tuple[float, list[Moment]]:
 
 def peak_in_flight(columns: Columns) -> int:
     """Return how many requests were in flight at most."""
-    if not len(columns):
-        return 0
+    return int(_levels(columns)[1].max(initial=0))
+
+
+def _in_flight(columns: Columns, count: int, width: float) -> NDArray[np.int64]:
+    """Return the most that were in flight within each slice."""
+    times, levels = _levels(columns)
+    most = np.zeros(count, dtype=np.int64)
+    place = np.clip((times / width).astype(int), 0, count - 1)
+    np.maximum.at(most, place, levels)
+    # What was in flight at a slice's begin was so within it, though nothing changed there.
+    before = np.searchsorted(times, np.arange(count) * width) - 1
+    standing = np.where(before >= 0, levels[before], 0) if len(levels) else most
+    return np.maximum(most, standing)
+
+
+def _levels(columns: Columns) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the times at which something was sent or ended, ascending, and how many were then in flight."""
     times = np.concatenate([columns.sent, columns.ended])
-    steps = np.concatenate([np.ones(len(columns)), -np.ones(len(columns))])
+    steps = np.repeat(np.array([1, -1], dtype=np.int64), len(columns))
     # At one moment, what ends does so before what begins.
-    return int(np.cumsum(steps[np.lexsort((steps, times))]).max())
-
-
-def _in_flight(columns: Columns, moments: NDArray[np.floating]) -> NDArray[np.int64]:
-    begun = np.searchsorted(np.sort(columns.sent), moments, side="right")
-    ended = np.searchsorted(np.sort(columns.ended), moments, side="right")
-    return np.asarray(begun - ended)
+    order = np.lexsort((steps, times))
+    return times[order], np.cumsum(steps[order])
 
 
 def _moment(columns: Columns, rows: NDArray[np.int64], at: float, in_flight: int) -> Moment:

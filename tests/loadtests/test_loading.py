@@ -117,3 +117,12 @@ def test_files_of_a_scenario_lie_beside_it(tmp_path: Path) -> None:
 def test_metrics_have_one_name_each() -> None:
     names = known_metrics()
     assert len(names) == len(set(names)) == 8 * 7 + 13 + 7
+
+
+def test_the_readme_shows_a_scenario_that_works_and_lists_every_packaged_one(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "loadtests" / "README.md").read_text("utf-8")
+    path = tmp_path / "mine.yaml"
+    path.write_text(text.split("```yaml\n")[1].split("```")[0])
+    assert len(load_scenario(str(path)).thresholds) == 2
+    listed = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")}
+    assert listed == set(packaged())
