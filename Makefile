@@ -7,7 +7,7 @@ export VLLM_NO_USAGE_STATS ?= 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast check format bench bench-registry bench-router bench-serve bench-rollouts bench-cpu-lora bench-data drills reference constraints clean
+.PHONY: help setup demo serve test test-fast check format bench bench-registry bench-router bench-serve bench-rollouts bench-cpu-lora bench-data bench-generator drills drill-scenarios reference constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ bench-serve: setup ## real vLLM with and without the router, swap latency
 bench-data: setup ## a data set of a million rows, checked: memory, seconds, what is found (about 5 minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m loadtests.bench.dataset
 
+bench-generator: setup ## what the load generator itself can send (about 4 minutes)
+	@$(BIN)/python -m loadtests.bench.generator
+
 bench-cpu-lora: setup ## LoRA on the CPU: vLLM's own against ours, and ours against its base (about 20 minutes)
 	@$(BIN)/python -m loadtests.bench.cpu_lora
 
@@ -67,6 +70,9 @@ constraints: ## write the installed versions to constraints.txt
 
 clean: ## remove .venv and caches (never the data)
 	@rm -rf .venv .mypy_cache .ruff_cache .import_linter_cache build *.egg-info
+
+drill-scenarios: setup ## the packaged load-test scenarios on a real server (about 12 minutes)
+	@$(BIN)/python -m loadtests.drills.scenarios
 
 drills: setup ## traffic, swaps, kill -9 and every kind of rollout on real servers (about 40 minutes)
 	@$(BIN)/python -m loadtests.drills.churn
