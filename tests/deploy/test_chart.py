@@ -193,9 +193,12 @@ def test_the_rules_of_prometheus_are_the_ones_in_observability(full: list[Manife
 def test_a_training_config_keeps_its_numbers_and_a_changed_one_is_another_job(full: list[Manifest]) -> None:
     config = next(one for one in full if one.kind == "ConfigMap" and "-train-" in one.name)
     assert json.loads(config.body["data"]["train.yaml"]) == values("full")["training"]["config"]  # type: ignore[index, call-overload, arg-type]
-    changed = values("full")
-    changed["training"]["config"]["seed"] = 1
-    assert find(render(changed), "Job")["metadata"]["name"] != find(full, "Job")["metadata"]["name"]
+    for change in ({"training": {"config": {"seed": 1}}}, {"model": {"subPath": "other"}}):
+        [(part, fields)] = change.items()
+        changed = values("full")
+        changed[part] |= fields
+        assert find(render(changed), "Job")["metadata"]["name"] != find(full, "Job")["metadata"]["name"]
+    assert find(render({**values("full"), "replicaCount": 9}), "Job") == find(full, "Job")
 
 
 def test_the_autoscaler_asks_for_metrics_that_a_server_has_before_its_first_request(
