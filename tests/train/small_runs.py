@@ -40,7 +40,7 @@ def small_method(method: str) -> dict[str, Any]:
     return {"type": method, "reward": reward, "answers": 4, "max_answer_tokens": 6}
 
 
-def small_config(method: str, **changes: Any) -> dict[str, Any]:
+def small_config(method: str, /, **changes: Any) -> dict[str, Any]:
     """Return a config document whose data file is `<method>.jsonl` beside it.
 
     `changes` replace top-level keys; a section that is a mapping in both is merged.
@@ -61,7 +61,7 @@ def small_config(method: str, **changes: Any) -> dict[str, Any]:
     return document
 
 
-def write_small_run(folder: Path, method: str, **changes: Any) -> Path:
+def write_small_run(folder: Path, method: str, /, **changes: Any) -> Path:
     """Write rows and config of `method` to `folder`, and return the config's path."""
     rows = "".join(json.dumps(row) + "\n" for row in small_rows(method))
     (folder / f"{method}.jsonl").write_text(rows)

@@ -1,0 +1,98 @@
+"""Short trainings without jobs and versions: a method's trainer, trained and saved, with all that it logged.
+
+For tests of the methods themselves, mostly on a tiny Llama with random weights and the real tokenizer,
+which takes a second.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.fakes.base import TINY
+from tests.fakes.llama import make_llama
+from tests.train.small_runs import write_small_run
+from train.config import TrainConfig, load_config
+from train.items import Item
+from train.methods import Workshop, method_of
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that is over: `logs` are its steps, `out` is what it saved."""
+
+    config: TrainConfig
+    trainer: Any
+    items: Sequence[Item]
+    logs: list[dict[str, float]]
+    out: Path
+
+    @property
+    def losses(self) -> list[float]:
+        """Return the loss of each step."""
+        return [log["loss"] for log in self.logs]
+
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 (hex) of all files that were saved."""
+        digest = hashlib.sha256()
+        for path in sorted(self.out.iterdir()):
+            digest.update(path.name.encode() + path.read_bytes())
+        return digest.hexdigest()
+
+
+def make_tiny_base(folder: Path, tokenizer: Any) -> Path:
+    """Write a Llama of two layers with random weights and the real tokenizer; return its folder."""
+    make_llama(folder, dataclasses.replace(TINY, vocab=len(tokenizer)))
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def build_small(folder: Path, base: Path, method: str, start: Path | None = None, /, **changes: Any) -> Any:
+    """Return config, trainer and items of a small run (`small_runs`), ready to train."""
+    from transformers import set_seed
+
+    from train.arguments import common_arguments
+    from train.modelling import load_tokenizer, make_model
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = load_config(write_small_run(folder, method, **changes))
+    found, tokenizer = method_of(config), load_tokenizer(base)
+    found.check(config)
+    items = found.read(config.data.train[0].path, tokenizer, config).items
+    held_out = found.read(config.data.eval, tokenizer, config).items if config.data.eval else ()
+    with quiet():
+        set_seed(config.seed)
+        model, shape = make_model(config, base, start)
+        arguments = common_arguments(config, folder / "work")
+        workshop = Workshop(
+            config, base, tokenizer, model, shape, arguments, items, held_out, callbacks=[], folder=folder
+        )
+        return config, found.build(workshop), items
+
+
+def train_small(folder: Path, base: Path, method: str, start: Path | None = None, /, **changes: Any) -> Training:
+    """Train a small run of `method` and save what it made under `folder`."""
+    config, trainer, items = build_small(folder, base, method, start, **changes)
+    with quiet():
+        trainer.train()
+        out = folder / f"{config.name}-out"
+        method_of(config).save(trainer, out)
+    logs = [log for log in trainer.state.log_history if "loss" in log]
+    return Training(config, trainer, items, logs, out)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Let transformers, TRL and torch warn about their own deprecations, unheard."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
