@@ -1,4 +1,4 @@
-"""`wardrobe train run|check` and `wardrobe base demo`.
+"""`wardrobe train run|check`, the group of all training commands, and `wardrobe base demo`.
 
 Owns what a person sees of a run, and that stopping it leaves nothing registered. Imports nothing heavy
 at its top.
@@ -6,6 +6,8 @@ at its top.
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import sys
 import time
 from pathlib import Path
@@ -17,12 +19,15 @@ from registry.cli import output
 from registry.cli.session import Session, common_options, pass_session, user_name
 from train import environment
 from train.base_demo import NAME, make_demo_base
+from train.importing.cli import import_
 from train.interruption import Interruption
+from train.jobs.cli import jobs, show
 from train.merging.cli import merge
 from train.proving.cli import prove
 
 if TYPE_CHECKING:
     from train.run import Finished, Prepared
+    from train.shape import ServerLimits
 
 _FILE = click.Path(path_type=Path)
 
@@ -33,17 +38,21 @@ def train() -> None:
 
 
 train.add_command(merge)
+train.add_command(import_)
 
 
 @train.command()
 @click.argument("config", type=_FILE)
 @click.option("--out", type=_FILE, metavar="DIR", help="Leave the adapter in DIR instead of registering it.")
+@click.option("--resume", is_flag=True, help="Go on with the newest interrupted run of the same plan.")
 @common_options
 @pass_session
-def run(session: Session, config: Path, out: Path | None) -> None:
+def run(session: Session, config: Path, out: Path | None, resume: bool) -> None:
     """Train as CONFIG says and register the result as the adapter's next version.
 
-    CONFIG is YAML, TOML or JSON. Stopping with Ctrl-C or SIGTERM leaves nothing registered.
+    CONFIG is YAML, TOML or JSON. Ctrl-C or SIGTERM ends the run behind its step with a checkpoint, from which
+    --resume goes on; a second one ends it at once. Nothing is registered then. Every run is a job: see
+    `wardrobe train jobs` and `wardrobe train show`.
     """
     from train.config import load_config
 
@@ -55,18 +64,22 @@ def run(session: Session, config: Path, out: Path | None) -> None:
     from registry.store import Registry
     from train.progress import RunProgress
     from train.run import prepare, train_and_publish, train_to_folder
+    from train.session import Wish
 
     registry = Registry.open(root)
     with Interruption() as interruption, RunProgress(settings.name, interruption.hold) as progress:
+        wish = Wish(user_name(), resume, lambda: interruption.requested, output.print_notice)
         try:
             prepared = prepare(settings, registry)
             _warn_truncated(prepared)
+            interruption.defer(_say_stopping)
             if out is None:
-                finished = train_and_publish(prepared, registry, progress, who=user_name())
+                finished = train_and_publish(prepared, registry, progress, wish)
             else:
-                finished = train_to_folder(prepared, out, progress)
+                finished = train_to_folder(prepared, registry, out, progress, wish)
         except KeyboardInterrupt:
-            output.print_notice(f"stopped {progress.position}: nothing was registered")
+            way_on = _way_on(root, settings.name, config)
+            output.print_notice(f"stopped {progress.position}: nothing was registered{way_on}")
             raise
     _print_run(session, finished, out, time.monotonic() - started)
 
@@ -78,20 +91,25 @@ def run(session: Session, config: Path, out: Path | None) -> None:
 def check(session: Session, config: Path) -> None:
     """Check CONFIG, its data and the base as `train run` would, without training.
 
-    Renders every row with the base's chat template, so an answer that would be cut off is found here.
+    Renders every row with the base's chat template, so an answer that would be cut off is found here. With
+    --url, what the running server can serve is checked as well; root and data are still those of this machine.
     """
     from registry.store import Registry
     from train.config import load_config
     from train.documents import CheckReport
     from train.run import prepare
+    from train.shape import check_server
 
-    registry = Registry.open(session.require_local("train check"))
+    registry = Registry.open(session.root_path)
     prepared = prepare(load_config(config), registry)
+    if session.url is not None:
+        check_server(prepared.config, prepared.base, _limits_of(session, session.url))
     document = CheckReport.of(prepared)
     if session.as_json:
         output.print_json(document)
         return
-    output.print_facts([("adapter", document.adapter), ("base", document.base)])
+    facts = [("adapter", document.adapter), ("base", document.base)]
+    output.print_facts([*facts, ("goes on with", document.parent)] if document.parent else facts)
     output.print_table(
         ("data", "rows#", "tokens#", "learnt#", "longest#", "cut off#"),
         [
@@ -99,9 +117,19 @@ def check(session: Session, config: Path) -> None:
             for name, f in document.data.items()
         ],
     )
+    if len(document.mixture) > 1:
+        output.print_table(
+            ("mixture", "rows#", "of#", "passes#", "tokens#", "learnt#"),
+            [
+                (name, str(s.rows), str(s.available), f"{s.passes:.2f}", str(s.tokens), str(s.learnt_tokens))
+                for name, s in document.mixture.items()
+            ],
+        )
 
 
 train.add_command(prove)
+train.add_command(jobs)
+train.add_command(show)
 
 
 @click.group()
@@ -129,9 +157,31 @@ def demo(session: Session, folder: Path | None) -> None:
         output.print_line(str(target))
 
 
+def _limits_of(session: Session, url: str) -> ServerLimits:
+    from train.shape import ServerLimits
+
+    status = dataclasses.replace(session, root=None).client().status()
+    return ServerLimits(url, status.base.fingerprint, status.max_lora_rank)
+
+
 def _is_this_command() -> bool:
     # Only the command's own process may be replaced, not one that merely calls the command (a test).
     return "train" in sys.argv[1:] and Path(sys.argv[0]).name in {"wardrobe", "main.py", "__main__.py"}
+
+
+def _say_stopping() -> None:
+    # In a signal handler: no buffered stream may be touched.
+    os.write(2, b"\nstopping behind this step with a checkpoint; a second signal stops at once\n")
+
+
+def _way_on(root: Path, adapter: str, config: Path) -> str:
+    from train.jobs.store import Jobs
+
+    waiting = Jobs(root.resolve()).interrupted(adapter)
+    if not waiting:
+        return ""
+    step = waiting[0].steps_kept[-1]
+    return f"; `wardrobe train run {config} --resume` goes on from step {step}"
 
 
 def _warn_truncated(prepared: Prepared) -> None:
@@ -155,7 +205,7 @@ def _print_run(session: Session, finished: Finished, out: Path | None, seconds: 
         output.print_json(document)
         return
     if document.digest is None:
-        output.print_line(str(out))
+        output.print_line(document.out or document.artefact or "")
     else:
         known = "" if document.created else "  (the same content was registered already)"
         output.print_line(f"{document.adapter}@{document.version}  {document.digest}{known}")
@@ -163,3 +213,10 @@ def _print_run(session: Session, finished: Finished, out: Path | None, seconds: 
     speed = f"{document.train_seconds:.0f} s ({document.tokens_per_second:.0f} tokens/s)"
     losses = f"loss {document.first_loss:.3f} -> {document.last_loss:.3f}{held_out}"
     output.print_notice(f"{document.steps} steps in {speed}, {losses}")
+    if document.why != "the last step":
+        output.print_notice(f"taken: step {document.taken}, {document.why}")
+    if document.artefact is not None:
+        output.print_notice(f"reward model of job {document.job}: name it in a config as reward.model")
+    for sample in finished.result.evaluations[-1:]:
+        for prompt, answer in sample.samples:
+            output.print_notice(f"> {prompt}\n{answer}")

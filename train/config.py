@@ -22,6 +22,7 @@ from registry.names import check_adapter_name, check_alias_name, parse_version
 from train.evaluation.goal import Goal
 from train.evaluation.strict import Strict, parse
 from train.presets import with_preset
+from train.race import EVAL_LOSS
 from train.settings.adapter import ALL_LINEAR, LoraSettings, Quantization
 from train.settings.data import DataSettings
 from train.settings.keeping import (
@@ -112,9 +113,12 @@ def parse_config(value: dict[str, Any], subject: str, folder: Path) -> TrainConf
     Raises: UsageError: for an unknown key, or a value out of range.
     """
     config = parse(subject, with_preset(value, subject), TrainConfig, see="train/README.md")
-    return config.model_copy(
-        update={"data": config.data.resolved(folder), "method": _resolved(config, folder)}
-    )
+    resolved = {
+        "data": config.data.resolved(folder),
+        "method": _resolved(config, folder),
+        "checkpoints": _with_suite(config, folder),
+    }
+    return config.model_copy(update=resolved)
 
 
 def known_keys() -> tuple[str, ...]:
@@ -129,6 +133,17 @@ def _resolved(config: TrainConfig, folder: Path) -> Any:
     return config.method.model_copy(
         update={"reward": reward.model_copy(update={"model": folder / reward.model})}
     )
+
+
+def _with_suite(config: TrainConfig, folder: Path) -> CheckpointSettings:
+    """Return the checkpoints' settings with the suite that is measured: the named one, or the goal's."""
+    settings, goal = config.checkpoints, config.goal
+    suite = settings.suite
+    if suite is None and goal is not None and settings.best_by not in {None, EVAL_LOSS}:
+        suite = goal.suite
+    if suite is not None and (folder / suite).is_file():
+        suite = str((folder / suite).resolve())
+    return settings.model_copy(update={"suite": suite})
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from pydantic import JsonValue
+
 from registry.documents import Document
+from train.jobs.store import REWARD
 
 if TYPE_CHECKING:
     from train.run import Finished, Prepared
@@ -28,12 +31,24 @@ class DataCounts(Document):
     truncated: list[int]
 
 
+class TaskShare(Document):
+    """What one task gives to an epoch: `rows` drawn from `available`, each `passes` times on average."""
+
+    available: int
+    rows: int
+    passes: float
+    tokens: int
+    learnt_tokens: int
+
+
 class CheckReport(Document):
-    """A run that could start."""
+    """A run that could start; `parent` is the version that it goes on with."""
 
     adapter: str
     base: str
+    parent: str | None
     data: dict[str, DataCounts]
+    mixture: dict[str, TaskShare]
 
     @classmethod
     def of(cls, prepared: Prepared) -> Self:
@@ -48,13 +63,27 @@ class CheckReport(Document):
             )
             for name, found in prepared.reports.items()
         }
-        return cls(adapter=prepared.config.name, base=prepared.base.name, data=data)
+        mixture = {
+            name: TaskShare(
+                available=share.available,
+                rows=share.rows,
+                passes=share.passes,
+                tokens=share.tokens,
+                learnt_tokens=share.learnt_tokens,
+            )
+            for name, share in prepared.mixture.shares.items()
+        }
+        parent = prepared.parent.name if prepared.parent else None
+        return cls(
+            adapter=prepared.config.name, base=prepared.base.name, parent=parent, data=data, mixture=mixture
+        )
 
 
 class RunReport(Document):
     """A run that ended; `version` and `digest` are null where it was kept in the folder `out`.
 
-    `seconds` is the whole command, `train_seconds` the steps alone.
+    `job` is its id; `artefact` the folder of a reward model; `taken` the step that became the result, and
+    `why`; `outcome` compares what was trained with what was saved. `seconds` is the whole command, `train_seconds` the steps alone.
     """
 
     adapter: str | None
@@ -70,6 +99,11 @@ class RunReport(Document):
     first_loss: float
     last_loss: float
     eval_loss: float | None
+    taken: int
+    why: str
+    outcome: dict[str, JsonValue] | None
+    job: str
+    artefact: str | None
     warnings: list[str]
 
     @classmethod
@@ -77,6 +111,7 @@ class RunReport(Document):
         """Describe a finished run."""
         result, published = finished.result, finished.published
         version = published.version if published else None
+        reward = finished.job.folder / REWARD
         return cls(
             adapter=version.adapter if version else None,
             version=version.number if version else None,
@@ -91,5 +126,10 @@ class RunReport(Document):
             first_loss=result.first_loss,
             last_loss=result.last_loss,
             eval_loss=result.eval_loss,
-            warnings=list(published.warnings) if published else [],
+            taken=result.taken,
+            why=result.why,
+            outcome=result.outcome.document() if result.outcome else None,
+            job=finished.job.id,
+            artefact=str(reward) if reward.is_dir() else None,
+            warnings=[*result.warnings, *(published.warnings if published else ())],
         )

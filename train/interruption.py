@@ -1,16 +1,18 @@
 """Ctrl-C and SIGTERM during a run: one way to stop, and a moment in which stopping waits.
 
-Invariant: a person never reads "nothing was registered" about a version that is there. Until `hold` the
-first signal raises KeyboardInterrupt in the main thread; from then on all are ignored, because what is
-being registered, or cleaned up, is finished in a moment.
+Invariant: a person never reads "nothing was registered" about a version that is there. At first a signal
+raises KeyboardInterrupt in the main thread. After `defer` the first one is only noted, so that the run can
+stop behind its step with a checkpoint, and the second one raises. After `hold`, and once one was raised, all
+are ignored, because what is being registered, or cleaned up, is finished in a moment.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -20,6 +22,8 @@ class Interruption:
 
     def __init__(self) -> None:
         self._before: dict[signal.Signals, Any] = {}
+        self._on_request: Callable[[], None] | None = None
+        self.requested = False
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -32,11 +36,19 @@ class Interruption:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def defer(self, on_request: Callable[[], None]) -> None:
+        """From now on only note the first signal in `requested`, and call `on_request` in its handler."""
+        self._on_request = on_request
+
     def hold(self) -> None:
         """Ignore both signals until the end."""
         for number in self._before:
             signal.signal(number, signal.SIG_IGN)
 
-    def _interrupt(self, number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG002
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self._on_request is not None and not self.requested:
+            self.requested = True
+            self._on_request()
+            return
         self.hold()
         raise KeyboardInterrupt

@@ -33,7 +33,7 @@ class RunProgress:
         self.position = "before the first step"
         self._name = name
         self._started = 0.0
-        self._first_tokens = 0
+        self._first_tokens = self._first_step = 0
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -59,8 +59,8 @@ class RunProgress:
         """Show one optimiser step."""
         self.position = f"at step {done} of {total}"
         # The first step pays for warming up; the speed is counted from its end.
-        if done == 1:
-            self._started, self._first_tokens = time.monotonic(), tokens
+        if not self._started:
+            self._started, self._first_step, self._first_tokens = time.monotonic(), done, tokens
         seconds = time.monotonic() - self._started
         speed = (tokens - self._first_tokens) / seconds if seconds else 0.0
         facts = f"loss {loss:.3f}  {speed:.0f} tokens/s"
@@ -68,8 +68,16 @@ class RunProgress:
             self._task, description=f"{self._name}: training", total=total, completed=done, facts=facts
         )
         if self._bar.disable and (done == total or done % max(1, total // _LINES) == 0):
-            left = seconds / max(1, done - 1) * (total - done)
+            left = seconds / max(1, done - self._first_step) * (total - done)
             print(f"{self._name}: step {done}/{total}  {facts}  {left:.0f} s left", file=sys.stderr)  # noqa: T201
+
+    def evaluation(self, text: str) -> None:
+        """Show an evaluation on a line of its own."""
+        line = f"{self._name}: {self.position}: {text}"
+        if self._bar.disable:
+            print(line, file=sys.stderr)  # noqa: T201
+        else:
+            self._bar.console.print(line, highlight=False, markup=False)
 
     def publishing(self) -> None:
         """Show that the result is being kept."""

@@ -52,8 +52,10 @@ def describe_source(path: Path, report: DataReport) -> DataSource:
     return DataSource(path, hash_file(path), report)
 
 
-def lineage(config: TrainConfig, origin: Origin, result: TrainingResult) -> dict[str, JsonValue]:
-    """Return the lineage of one run: data, resolved config, seed, base, versions and losses."""
+def lineage(
+    config: TrainConfig, origin: Origin, result: TrainingResult, job: str | None = None
+) -> dict[str, JsonValue]:
+    """Return the lineage of one run: data, resolved config, seed, base, versions, losses, the step taken."""
     base, parent = origin.base, origin.parent
     return {
         "method": config.method.type,
@@ -71,6 +73,10 @@ def lineage(config: TrainConfig, origin: Origin, result: TrainingResult) -> dict
             "eval": result.eval_loss,
             "steps": list(result.losses),
         },
+        "taken": {"step": result.taken, "why": result.why},
+        "outcome": result.outcome.document() if result.outcome else None,
+        "evaluations": [one.line() for one in result.evaluations],
+        "job": {"id": job, "resumed": list(result.resumed)} if job else None,
         "tokens": result.tokens,
         "seconds": round(result.seconds, 1),
         "packages": _installed(),

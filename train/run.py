@@ -1,25 +1,29 @@
 """A training run from its config to its version: check, train, publish.
 
-Owns the order of the steps and what is left behind: until `publish` nothing is in the root, so an
-interrupted or failed run leaves no trace there.
+Owns the order of the steps and what is left behind: until `publish` there is no version, only the job's
+record and the checkpoints that it can go on from.
 """
 
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from registry import files
 from registry.errors import Conflict, NotFound
 from registry.records import BaseModel, Published, Version
+from train.arguments import check_precision
 from train.config import TrainConfig
 from train.items import DataReport, Item, ItemFile
+from train.jobs.store import REWARD, Job
+from train.looks import make_race
 from train.methods import method_of
 from train.mixture import Mixture, mix
-from train.publish import Origin, describe_source, lineage, publish
+from train.publish import DataSource, Origin, describe_source, lineage, publish
+from train.session import Wish, Work, open_work, reward_folder
 from train.settings.data import EVAL
 from train.shape import check_shape
 from train.starting import find_start
@@ -59,13 +63,19 @@ class Prepared:
         """Return the counts of each data file by its label."""
         return {label: file.report for label, file in self.files.items()}
 
+    def sources(self) -> dict[str, DataSource]:
+        """Return each data file as it is now, with its hash, by its label."""
+        paths = self.config.data.files
+        return {label: describe_source(paths[label], found) for label, found in self.reports.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What a run gave: its measurements, and the version unless it was kept in a folder."""
+    """What a run gave: its measurements, its job, and the version if it became one."""
 
     result: TrainingResult
     published: Published | None
+    job: Job
 
 
 def prepare(config: TrainConfig, registry: Registry) -> Prepared:
@@ -80,7 +90,9 @@ def prepare(config: TrainConfig, registry: Registry) -> Prepared:
     from train.modelling import load_tokenizer
 
     _check_base(registry.base)
-    config, parent = find_start(config, registry)
+    config, parent = find_start(_with_reward(config, registry.root), registry)
+    check_precision(config)
+    make_race(config)
     check_shape(config, registry.base, registry.limits.max_lora_rank)
     method = method_of(config)
     method.check(config)
@@ -96,40 +108,63 @@ def prepare(config: TrainConfig, registry: Registry) -> Prepared:
     )
 
 
-def train_and_publish(prepared: Prepared, registry: Registry, progress: Progress, *, who: str) -> Finished:
-    """Train and register the result as the adapter's next version."""
-    with tempfile.TemporaryDirectory(prefix="wardrobe-train-") as folder:
-        out = Path(folder) / "adapter"
-        result = _train(prepared, Path(folder) / "work", out, progress)
-        paths = prepared.config.data.files
-        sources = {label: describe_source(paths[label], found) for label, found in prepared.reports.items()}
-        origin = Origin(prepared.base, sources, prepared.mixture.shares, prepared.parent)
-        facts = lineage(prepared.config, origin, result)
+def train_and_publish(prepared: Prepared, registry: Registry, progress: Progress, wish: Wish) -> Finished:
+    """Train as a job and register the result as the adapter's next version.
+
+    A reward model becomes no version: it stays in the job, and rloo and grpo name it by the job's id.
+
+    Raises: Stopped: after a step, with a checkpoint; WardrobeError: the job failed.
+    """
+    sources = prepared.sources()
+    with open_work(registry.root, prepared.config, prepared.base, sources, prepared.parent, wish) as work:
+        out = work.folder / "adapter"
+        result = _train(prepared, work, out, progress)
         progress.publishing()
-        return Finished(result, publish(registry, prepared.config, out, facts, who=who))
+        if not method_of(prepared.config).servable:
+            files.remove_tree(work.job.folder / REWARD)
+            files.move(out, work.job.folder / REWARD)
+            work.succeed(result, None, REWARD)
+            return Finished(result, None, work.job)
+        origin = Origin(prepared.base, sources, prepared.mixture.shares, prepared.parent)
+        facts = lineage(prepared.config, origin, result, work.job.id)
+        published = publish(registry, prepared.config, out, facts, who=wish.who)
+        work.succeed(result, published, None)
+        return Finished(result, published, work.job)
 
 
-def train_to_folder(prepared: Prepared, target: Path, progress: Progress) -> Finished:
-    """Train and leave the adapter in the new folder `target`, without registering it.
+def train_to_folder(
+    prepared: Prepared, registry: Registry, target: Path, progress: Progress, wish: Wish
+) -> Finished:
+    """Train as a job and leave the adapter in the new folder `target`, without registering it.
 
-    Raises: Conflict: `target` exists.
+    Raises: Conflict: `target` exists; Stopped; WardrobeError.
     """
     if target.exists():
         raise Conflict(str(target), "exists", "name a new folder", param="out")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-        out = Path(folder) / "adapter"
-        result = _train(prepared, Path(folder) / "work", out, progress)
+    sources = prepared.sources()
+    with open_work(registry.root, prepared.config, prepared.base, sources, prepared.parent, wish) as work:
+        out = work.folder / "adapter"
+        result = _train(prepared, work, out, progress)
         progress.publishing()
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(out, target)
-    return Finished(result, None)
+        work.succeed(result, None, str(target.resolve()))
+        return Finished(result, None, work.job)
 
 
-def _train(prepared: Prepared, folder: Path, out: Path, progress: Progress) -> TrainingResult:
+def _train(prepared: Prepared, work: Work, out: Path, progress: Progress) -> TrainingResult:
     from train.trainer import Task, run_task
 
     task = Task(prepared.config, prepared.base.path, prepared.items, prepared.held_out, prepared.start)
-    return run_task(task, folder, out, progress)
+    return run_task(task, work.folder, out, progress, work.attempt())
+
+
+def _with_reward(config: TrainConfig, root: Path) -> TrainConfig:
+    reward = getattr(config.method, "reward", None)
+    if reward is None or reward.model is None:
+        return config
+    found = reward.model_copy(update={"model": reward_folder(root, reward.model)})
+    return config.model_copy(update={"method": config.method.model_copy(update={"reward": found})})
 
 
 def _check_base(base: BaseModel) -> None:

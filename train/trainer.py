@@ -1,30 +1,35 @@
 """One training run: items and a base model in, a folder with what was trained out.
 
-Owns the order of the torch part: seed, model, trainer, steps, checks, files. Invariant: the same config,
-data, base and machine give the same bytes.
+Owns the order of the torch part: seed, model, trainer, steps, checks, files. Invariants: the same config,
+data, base and machine give the same bytes, also when the run was stopped and went on; nothing is written to
+the result's folder before the weights have passed their checks.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
-import time
+import resource
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
-from registry.errors import WardrobeError
 from train.arguments import common_arguments
+from train.checkpoints import Keeper, load_weights
 from train.config import TrainConfig
+from train.conversion import Outcome, save_result
+from train.course import Course, callback, quiet_evaluation
+from train.guards import check_weights, overfitting, weight_sums
 from train.items import Item
+from train.looks import make_looks, make_race
 from train.methods import Workshop, method_of
 from train.modelling import load_tokenizer, make_model
-from train.watching import Progress, TrainingResult, Watch, callback
+from train.rehearsal import is_out_of_memory, too_large
+from train.watching import Evaluation, Observer, Progress, TrainingResult
 
-__all__ = ["Progress", "Task", "TrainingResult", "load_tokenizer", "run_task"]
+__all__ = ["Attempt", "Progress", "Stopped", "Task", "TrainingResult", "load_tokenizer", "run_task"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,46 +46,160 @@ class Task:
     start: Path | None = None
 
 
-def run_task(task: Task, folder: Path, out: Path, progress: Progress) -> TrainingResult:
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a task: where its checkpoints are, which step it goes on from, who watches and stops it.
+
+    `resumed` are the steps after which it went on, this one's included.
+    """
+
+    checkpoints: Path
+    resume_from: int | None = None
+    resumed: tuple[int, ...] = ()
+    observers: tuple[Observer, ...] = ()
+    stopping: Callable[[], bool] = lambda: False
+
+
+class Stopped(KeyboardInterrupt):
+    """A run that was asked to stop, did so after a step, and left a checkpoint of it."""
+
+    def __init__(self, step: int, total: int) -> None:
+        self.step = step
+        self.total = total
+        super().__init__(f"stopped at step {step} of {total}")
+
+
+def run_task(
+    task: Task, folder: Path, out: Path, progress: Progress, attempt: Attempt | None = None
+) -> TrainingResult:
     """Train, with `folder` for what is written meanwhile, and write the result to the new folder `out`.
 
-    Raises: WardrobeError: when the loss stops being a number.
+    Raises:
+        WardrobeError: a guard stops the run, or a checkpoint cannot be written.
+        Stopped: `attempt.stopping` said so.
     """
-    watch = Watch(progress)
+    attempt = attempt or Attempt(folder / "checkpoints")
     with _quiet():
-        trainer = _build(task, folder, watch)
-        started = time.monotonic()
-        trainer.train()
-        seconds = time.monotonic() - started
-        _check_losses(task.config.name, watch.losses)
-        eval_loss = float(trainer.evaluate()["eval_loss"]) if task.held_out else None
-        method_of(task.config).save(trainer, out)
-    losses = tuple(watch.losses)
-    return TrainingResult(len(losses), seconds, watch.tokens, losses, eval_loss, _device(trainer))
+        course = _make_course(task, progress, attempt)
+        workshop, trainer = _build(task, folder, course)
+        keeper = Keeper(attempt.checkpoints, task.config.checkpoints.keep)
+        keeper.attach(trainer, course.facts)
+        quiet_evaluation(trainer)
+        before = weight_sums(trainer.model)
+        _train(trainer, course, keeper, attempt)
+        evaluation, why = _take(trainer, course, keeper)
+        check_weights(task.config.name, before, weight_sums(trainer.model))
+        outcome = None
+        if trainer.is_world_process_zero():
+            outcome = save_result(workshop, trainer, out, task.start)
+    return _result(trainer, course, attempt, evaluation, why, outcome)
 
 
-def _build(task: Task, folder: Path, watch: Watch) -> Any:
+def _make_course(task: Task, progress: Progress, attempt: Attempt) -> Course:
+    config = task.config
+    return Course(
+        config=config,
+        looks=make_looks(config, load_tokenizer(task.base)),
+        race=make_race(config),
+        held_out=bool(task.held_out),
+        progress=progress,
+        observers=attempt.observers,
+        stopping=attempt.stopping,
+        row_tokens=sum(item.length for item in task.items) / max(1, len(task.items)),
+    )
+
+
+def _build(task: Task, folder: Path, course: Course) -> tuple[Workshop, Any]:
     from transformers import PrinterCallback, set_seed
 
     config = task.config
     set_seed(config.seed)  # before the adapter is made: its first weights are random
     model, peft_config = make_model(config, task.base, task.start)
-    trainer = method_of(config).build(
-        Workshop(
-            config=config,
-            base=task.base,
-            tokenizer=load_tokenizer(task.base),
-            model=model,
-            peft_config=peft_config,
-            arguments=common_arguments(config, folder),
-            items=task.items,
-            held_out=task.held_out,
-            callbacks=[callback(watch)],
-            folder=folder,
-        )
+    made: list[Any] = []
+    workshop = Workshop(
+        config=config,
+        base=task.base,
+        tokenizer=load_tokenizer(task.base),
+        model=model,
+        peft_config=peft_config,
+        arguments=common_arguments(config, folder),
+        items=task.items,
+        held_out=task.held_out,
+        callbacks=[callback(course, lambda: made[0])],
+        folder=folder,
     )
+    trainer = method_of(config).build(workshop)
+    made.append(trainer)
     trainer.remove_callback(PrinterCallback)
-    return trainer
+    return workshop, trainer
+
+
+def _train(trainer: Any, course: Course, keeper: Keeper, attempt: Attempt) -> None:
+    checkpoint = None
+    if attempt.resume_from is not None:
+        course.restore(keeper.facts(attempt.resume_from))
+        checkpoint = str(keeper.folder / str(attempt.resume_from))
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise too_large(course.config.name, course.config.training.batch_size) from error
+    if course.stopped:
+        raise Stopped(course.step, course.total)
+
+
+def _take(trainer: Any, course: Course, keeper: Keeper) -> tuple[Evaluation | None, str]:
+    """Load the best checkpoint where one is asked for; return its evaluation and the reason in words."""
+    best = course.best_step
+    last = course.evaluations[-1] if course.evaluations else None
+    over = course.race is not None and course.race.is_over and course.step < course.total
+    ended = f"step {course.step} of {course.total}"
+    stopped = f"; stopped early at {ended}: no improvement" if over else ""
+    if best is None:
+        return last, f"the last step{stopped}"
+    assert course.race is not None
+    taken = next(one for one in course.evaluations if one.step == best)
+    value = course.race.best[1] if course.race.best else float("nan")
+    why = f"the best by {course.race.metric} ({value:.4g}) of {len(course.race.seen)} evaluations{stopped}"
+    if best != course.step:
+        load_weights(trainer.accelerator.unwrap_model(trainer.model), keeper.folder / str(best))
+    return taken, why
+
+
+def _result(
+    trainer: Any,
+    course: Course,
+    attempt: Attempt,
+    evaluation: Evaluation | None,
+    why: str,
+    outcome: Outcome | None,
+) -> TrainingResult:
+    warning = overfitting(course.losses, course.evaluations) if course.best_step is None else None
+    return TrainingResult(
+        steps=len(course.losses),
+        seconds=course.seconds,
+        tokens=course.tokens,
+        losses=tuple(course.losses),
+        eval_loss=evaluation.loss if evaluation is not None else None,
+        device=_device(trainer),
+        evaluations=tuple(course.evaluations),
+        taken=course.best_step or course.step,
+        why=why,
+        resumed=attempt.resumed,
+        warnings=(*((warning,) if warning else ()), *(outcome.warnings if outcome else ())),
+        outcome=outcome,
+        peak_memory_bytes=peak_memory(),
+    )
+
+
+def peak_memory() -> int:
+    """Return the most memory so far, in bytes: of the GPU where there is one, else of this process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _device(trainer: Any) -> str:
@@ -88,13 +207,6 @@ def _device(trainer: Any) -> str:
 
     kind = str(trainer.args.device.type)
     return f"{kind}, {torch.get_num_threads()} threads" if kind == "cpu" else kind
-
-
-def _check_losses(name: str, losses: Sequence[float]) -> None:
-    for step, loss in enumerate(losses, start=1):
-        if not math.isfinite(loss):
-            fact = f"the loss became {loss} at step {step} of {len(losses)}"
-            raise WardrobeError(name, fact, "lower learning_rate; nothing was registered")
 
 
 @contextlib.contextmanager

@@ -1,29 +1,102 @@
-"""What is seen of a run while it goes on: losses, tokens, whoever watches.
+"""What is seen of a run while it goes on: losses, tokens, evaluations, and whoever watches.
 
-Owns the measurements of a run and the callback that collects them.
+Owns the measurements of a run. No torch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from pydantic import JsonValue
+
+if TYPE_CHECKING:
+    from train.conversion import Outcome
 
 
 class Progress(Protocol):
-    """Whoever watches a run."""
+    """A person who watches a run."""
 
     def step(self, done: int, total: int, loss: float, tokens: int) -> None:
         """Take note: `done` of `total` steps, the step's loss, all tokens so far."""
+
+    def evaluation(self, text: str) -> None:
+        """Take note of an evaluation, in words."""
 
     def publishing(self) -> None:
         """Take note: the training is over, and from here on the result is kept."""
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """One optimiser step; `tokens` are all so far, `seconds` its own; `logs` is all that the trainer said."""
+
+    number: int
+    total: int
+    loss: float
+    tokens: int
+    seconds: float
+    tokens_per_second: float
+    logs: Mapping[str, float]
+
+    def line(self) -> dict[str, JsonValue]:
+        """Return it as a line of `metrics.jsonl`."""
+        known = {"loss", "num_tokens", "epoch"}
+        rest = {key: value for key, value in self.logs.items() if key not in known}
+        return {
+            "step": self.number,
+            "loss": self.loss,
+            **{key: value if math.isfinite(value) else None for key, value in rest.items()},
+            "tokens": self.tokens,
+            "seconds": round(self.seconds, 4),
+            "tokens_per_second": round(self.tokens_per_second, 1),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One look at the model in training: the held-out loss, a suite's figures, its answers."""
+
+    step: int
+    loss: float | None
+    suite: str | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    samples: tuple[tuple[str, str], ...] = ()
+
+    def line(self) -> dict[str, JsonValue]:
+        """Return it as a line of `metrics.jsonl`, without the answers."""
+        line: dict[str, JsonValue] = {"step": self.step, "eval_loss": self.loss}
+        return line if self.suite is None else {**line, "suite": self.suite, "scores": dict(self.scores)}
+
+    def text(self) -> str:
+        """Return it in words."""
+        parts = [] if self.loss is None else [f"held-out loss {self.loss:.3f}"]
+        return ", ".join([*parts, *(f"{name} {value:.3f}" for name, value in self.scores.items())])
+
+
+class Observer(Protocol):
+    """Something that keeps or passes on what happens: the job's record, a tracker."""
+
+    def step(self, step: Step) -> None:
+        """Take note of a step."""
+
+    def evaluation(self, evaluation: Evaluation) -> None:
+        """Take note of an evaluation."""
+
+    def close(self, state: str) -> None:
+        """Take note of how the run ended; nothing comes after it."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What a run measured: losses per step, the final loss on the held-out file, seconds, tokens."""
+    """What a run measured; `eval_loss` is that of the step that was taken.
+
+    `taken` is the step whose weights are the result and `why` says so in words. `warnings` are for a person.
+    `peak_memory_bytes` is of the process, or of the GPU where there is one. `outcome` compares what was
+    trained with what was saved.
+    """
 
     steps: int
     seconds: float
@@ -31,6 +104,13 @@ class TrainingResult:
     losses: tuple[float, ...]
     eval_loss: float | None
     device: str
+    evaluations: tuple[Evaluation, ...] = ()
+    taken: int = 0
+    why: str = "the last step"
+    resumed: tuple[int, ...] = ()
+    warnings: tuple[str, ...] = ()
+    peak_memory_bytes: int = 0
+    outcome: Outcome | None = None
 
     @property
     def tokens_per_second(self) -> float:
@@ -46,36 +126,6 @@ class TrainingResult:
     def last_loss(self) -> float:
         """Return the mean loss over the last tenth of the steps."""
         return _mean(self.losses[-max(1, len(self.losses) // 10) :])
-
-
-@dataclass(slots=True)
-class Watch:
-    """Collects what the trainer logs, and passes it on."""
-
-    progress: Progress
-    losses: list[float] = field(default_factory=list)
-    tokens: int = 0
-
-    def note(self, logs: dict[str, float], done: int, total: int) -> None:
-        """Take a log of the trainer: a step's, or another one that is passed over."""
-        if "loss" not in logs:
-            return
-        self.losses.append(float(logs["loss"]))
-        self.tokens = int(logs.get("num_tokens", self.tokens))
-        self.progress.step(done, total, self.losses[-1], self.tokens)
-
-
-def callback(watch: Watch) -> Any:
-    """Return the transformers callback that hands every log to `watch`."""
-    from transformers import TrainerCallback
-
-    class Watcher(TrainerCallback):
-        """Hands every log to the watch."""
-
-        def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-            watch.note(kwargs.get("logs") or {}, state.global_step, state.max_steps)
-
-    return Watcher()
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -29,6 +29,13 @@ class OfflineModel:
         self._loaded: tuple[Any, Any] | None = None
         self._lock = threading.Lock()
 
+    @classmethod
+    def around(cls, tokenizer: Any, model: Any, name: str) -> OfflineModel:
+        """Return a model that is loaded already and belongs to the caller (one in training)."""
+        made = cls(Path(), None, name)
+        made._loaded = (tokenizer, model)
+        return made
+
     def answer(self, messages: Sequence[Message], suite: Suite) -> Sample:
         """Answer one question."""
         started = time.monotonic()
@@ -46,7 +53,7 @@ class OfflineModel:
             tokenizer, model = self._load()
             before = self._prompt_ids(messages, suite)
             answer = list(tokenizer(expected, add_special_tokens=False).input_ids)
-            logits = model(torch.tensor([before + answer])).logits[0].float()
+            logits = model(torch.tensor([before + answer], device=model.device)).logits[0].float().cpu()
             picked = torch.log_softmax(logits, dim=-1)[len(before) - 1 : -1]
             values = picked.gather(1, torch.tensor(answer)[:, None])
             return float(values.sum()), len(answer)
@@ -92,7 +99,7 @@ def _generate(tokenizer: Any, model: Any, ids: list[int], suite: Suite) -> tuple
         settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
     if sampling.stop:
         settings |= {"stop_strings": list(sampling.stop), "tokenizer": tokenizer}
-    inputs = torch.tensor([ids])
+    inputs = torch.tensor([ids], device=model.device)
     with torch.inference_mode():
         whole = model.generate(
             input_ids=inputs,

@@ -12,13 +12,15 @@ from train.evaluation.strict import Strict
 class CheckpointSettings(Strict):
     """When a checkpoint is written and which ones stay.
 
-    `every` counts steps (None: only when a signal stops the run); the newest `keep` stay, and the best one.
-    With `best_by`, the result is the best checkpoint instead of the last step: by `eval_loss`, or by a
-    metric of the goal's or the named suite (`accuracy`), asked of the checkpoint itself.
+    `every` counts steps (None: only when a signal stops the run). The newest `keep` stay, and the best one,
+    until the run has succeeded (`keep_finished`: also then). With `best_by`, the result is the best
+    checkpoint instead of the last step: by `eval_loss`, or by a metric of the goal's or the named suite
+    (`accuracy`), asked of the checkpoint itself.
     """
 
     every: int | None = Field(default=None, ge=1)
     keep: int = Field(default=2, ge=1, le=1_000)
+    keep_finished: bool = False
     best_by: str | None = Field(default=None, min_length=1)
     suite: str | None = None
 

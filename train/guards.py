@@ -1,0 +1,120 @@
+"""What stops a run that goes wrong, before it costs more or is registered. Pure but for the weights' sums.
+
+Owns the limits of divergence and of learning nothing. Invariant: a guard looks and never touches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from registry.errors import WardrobeError
+from train.settings.keeping import GuardSettings
+
+if TYPE_CHECKING:
+    from train.watching import Evaluation
+
+# How many steps are looked at before a run can be called diverging, and how slow the smoothing is.
+_SETTLED = 10
+_SMOOTHING = 0.9
+# A loss that fell to nothing may triple without harm: the lowest counts as at least this share of the first.
+_FLOOR = 0.1
+# A held-out loss that is this share above its lowest, while the training loss fell, is called overfitting.
+_RISE = 0.05
+
+
+class Guards:
+    """The guards of one run; `note` is told of every step in order."""
+
+    def __init__(self, name: str, settings: GuardSettings) -> None:
+        self._name = name
+        self._settings = settings
+        self._first = self._lowest = self._smoothed = math.nan
+        self._steps = 0
+        self._idle = 0
+        self._positive = True
+
+    def note(self, step: int, loss: float, logs: Mapping[str, float]) -> None:
+        """Take one step's loss and what else the trainer logged of it.
+
+        Raises: WardrobeError: the loss is no number, runs away, or nothing is learnt.
+        """
+        if not math.isfinite(loss):
+            fact = f"the loss became {loss} at step {step}"
+            raise WardrobeError(self._name, fact, "lower learning_rate; nothing was registered")
+        self._check_divergence(step, loss)
+        self._check_learning(step, logs)
+
+    def _check_divergence(self, step: int, loss: float) -> None:
+        # The loss of a reinforcement run is around 0 and says nothing.
+        self._positive = self._positive and loss > 0
+        self._steps += 1
+        if self._steps == 1:
+            self._first = self._lowest = self._smoothed = loss
+            return
+        self._smoothed = _SMOOTHING * self._smoothed + (1 - _SMOOTHING) * loss
+        self._lowest = min(self._lowest, self._smoothed)
+        limit = self._settings.divergence
+        if limit is None or not self._positive or self._steps <= _SETTLED:
+            return
+        low = max(self._lowest, _FLOOR * self._first)
+        if self._smoothed > limit * low:
+            fact = (
+                f"the loss runs away: {self._smoothed:.3g} at step {step}, smoothed, after {self._lowest:.3g}"
+            )
+            remedy = "lower learning_rate or raise guards.divergence; nothing was registered"
+            raise WardrobeError(self._name, fact, remedy)
+
+    def _check_learning(self, step: int, logs: Mapping[str, float]) -> None:
+        limit = self._settings.no_learning
+        idle = logs.get("grad_norm") == 0 or logs.get("rewards/margins") == 0
+        self._idle = self._idle + 1 if idle else 0
+        if limit is not None and self._idle >= limit:
+            what = "gradient" if logs.get("grad_norm") == 0 else "preference margin"
+            fact = f"no learning signal: the {what} was exactly 0 in {self._idle} steps up to step {step}"
+            remedy = "look for equal pairs or equal rewards in the data; nothing was registered"
+            raise WardrobeError(self._name, fact, remedy)
+
+
+def weight_sums(model: Any) -> dict[str, tuple[float, float]]:
+    """Return sum and sum of magnitudes of every trainable tensor, by name."""
+    return {
+        name: (float(one.detach().double().sum()), float(one.detach().double().abs().sum()))
+        for name, one in model.named_parameters()
+        if one.requires_grad
+    }
+
+
+def check_weights(
+    name: str, before: Mapping[str, tuple[float, float]], after: Mapping[str, tuple[float, float]]
+) -> None:
+    """Check that training left finite weights, and not the ones that it began with.
+
+    Raises: WardrobeError.
+    """
+    broken = [key for key, sums in after.items() if not all(map(math.isfinite, sums))]
+    if broken:
+        fact = f"{len(broken)} of {len(after)} trained tensors hold NaN or infinity ({broken[0]})"
+        raise WardrobeError(name, fact, "lower learning_rate; nothing was registered")
+    if before == after:
+        fact = "the training changed no weight"
+        raise WardrobeError(name, fact, "raise learning_rate or steps; nothing was registered")
+
+
+def overfitting(losses: Sequence[float], evaluations: Sequence[Evaluation]) -> str | None:
+    """Return a warning where the held-out loss rose while the training loss went on falling."""
+    measured = [(one.step, one.loss) for one in evaluations if one.loss is not None]
+    if len(measured) < 2:
+        return None
+    step, lowest = min(measured, key=lambda one: one[1])
+    last, now = measured[-1]
+    width = max(1, len(losses) // 10)
+    then = losses[max(0, step - width) : step]
+    end = losses[-width:]
+    if now <= lowest * (1 + _RISE) or not then or sum(end) / len(end) >= sum(then) / len(then):
+        return None
+    return (
+        f"overfitting: the held-out loss rose from {lowest:.3f} (step {step}) to {now:.3f} (step {last}) "
+        "while the training loss fell; set checkpoints.best_by: eval_loss, or train less"
+    )
