@@ -1,4 +1,4 @@
-"""The records of a run as columns: some 150 bytes a request, so that millions fit.
+"""The records of a run as columns: some 200 bytes a request, so that millions fit.
 
 Owns which requests are measured and the selections of them; what is computed from a selection is
 `figures`'. Names (models, arms, kinds of errors) are kept once and referred to by number.

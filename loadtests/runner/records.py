@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -61,7 +61,10 @@ class Record:
             self.outcome, self.error, self.detail = ERROR, kind, detail[:300]
 
 
-_NAMES = frozenset(field.name for field in fields(Record))
+_NAMES = tuple(field.name for field in fields(Record))
+_KNOWN = frozenset(_NAMES)
+_TIMES = ("at", "sent", "first", "ended")
+_dump = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class RecordFile:
@@ -91,11 +94,15 @@ def read_records(path: Path) -> Iterator[Record]:
         for line in file:
             if line.endswith("\n"):
                 row: dict[str, Any] = json.loads(line)
-                yield Record(**{name: value for name, value in row.items() if name in _NAMES})
+                if not row.keys() <= _KNOWN:  # written by a later release
+                    row = {name: value for name, value in row.items() if name in _KNOWN}
+                yield Record(**row)
 
 
 def _encode(record: Record) -> str:
-    row = asdict(record)
-    for name in ("at", "sent", "first", "ended"):
-        row[name] = None if row[name] is None else round(row[name], 6)
-    return json.dumps(row, separators=(",", ":"))
+    # Not `asdict`, which copies deeply: this runs in the load's own loop.
+    row = {name: getattr(record, name) for name in _NAMES}
+    for name in _TIMES:
+        if row[name] is not None:
+            row[name] = round(row[name], 6)
+    return _dump(row)

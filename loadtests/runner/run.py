@@ -10,7 +10,7 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,25 +102,35 @@ def run(plan: Plan, target: Target, folder: Path, advance: Advance = lambda _: N
 
 def write(facts: Facts, folder: Path) -> Report:
     """Write the reports of a run whose records lie in `folder`, and return the document."""
-    report = build_report(facts, read_records(folder / FILE))
+    sample = Sample(_SAMPLE)
+    report = build_report(facts, sample.passing(read_records(folder / FILE)))
     (folder / REPORT).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (folder / "report.md").write_text(markdown(report), encoding="utf-8")
     (folder / "junit.xml").write_text(junit(report), encoding="utf-8")
-    shown = sample(read_records(folder / FILE), _SAMPLE)
-    (folder / "report.html").write_text(page(report, shown), encoding="utf-8")
+    (folder / "report.html").write_text(page(report, sample.records()), encoding="utf-8")
     return report
 
 
-def sample(records: Iterable[Record], size: int) -> list[Record]:
-    """Return at most `size` records, each with the same chance, in the order they were due."""
-    rng = random.Random(size)
-    kept: list[Record] = []
-    for index, record in enumerate(records):
-        if index < size:
-            kept.append(record)
-        elif (place := rng.randrange(index + 1)) < size:
-            kept[place] = record
-    return sorted(kept, key=lambda one: one.at)
+class Sample:
+    """At most `size` of the records that pass through it, each with the same chance."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._kept: list[Record] = []
+
+    def passing(self, records: Iterable[Record]) -> Iterator[Record]:
+        """Yield every record, and keep some."""
+        rng = random.Random(self._size)
+        for index, record in enumerate(records):
+            if index < self._size:
+                self._kept.append(record)
+            elif (place := rng.randrange(index + 1)) < self._size:
+                self._kept[place] = record
+            yield record
+
+    def records(self) -> list[Record]:
+        """Return what was kept, in the order it was due."""
+        return sorted(self._kept, key=lambda one: one.at)
 
 
 def import_client() -> None:

@@ -130,3 +130,12 @@ def test_what_was_in_flight_at_the_interruption_is_no_error(tmp_path: Path) -> N
     report = json.loads((tmp_path / "r" / "report.json").read_text())
     assert report["overall"]["unfinished"] > 0
     assert report["overall"]["errors"] == 0
+
+
+def test_the_command_imports_nothing_heavy_until_it_runs() -> None:
+    heavy = "{'aiohttp', 'locust', 'gevent', 'numpy', 'httpx'}"
+    code = (
+        f"import sys, loadtests.cli; found = {heavy} & set(sys.modules); sys.exit(str(found) if found else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -18,7 +18,7 @@ from loadtests.runner.markdown import markdown
 from loadtests.runner.page import page
 from loadtests.runner.records import CANCELLED, ERROR, RecordFile, read_records
 from loadtests.runner.report import digest
-from loadtests.runner.run import sample, write
+from loadtests.runner.run import Sample, write
 from tests.loadtests.making import record, report_of, scenario
 
 SCHEMA = files("loadtests.runner") / "report.schema.json"
@@ -209,7 +209,7 @@ def test_a_page_is_one_file_and_holds_no_markup_of_others() -> None:
     records.append(record(6.0, outcome=ERROR, error="http 500", detail=evil, model=evil))
     facts["events"] = [*facts["events"], Event(2.0, "swap", evil, 0.1, error=evil)]
     report = report_of(records, scenario(duration_seconds=10, about=evil, name="x"), **facts)
-    text = page(report, sample(records, 50))
+    text = page(report, sorted(records, key=lambda one: one.at))
     assert evil not in text
     assert "&lt;script&gt;" in text
     for word in ("http://", "https://", "<script", "<link", "<img", "url(", "@import"):
@@ -243,7 +243,9 @@ def test_records_are_read_back_as_written_and_half_a_line_is_left_out(tmp_path: 
 
 
 def test_a_sample_is_in_order_and_no_larger_than_wanted() -> None:
-    found = sample(iter(steady(500)), 40)
+    sample = Sample(40)
+    assert len(list(sample.passing(iter(steady(500))))) == 500
+    found = sample.records()
     assert len(found) == 40
     assert [one.at for one in found] == sorted(one.at for one in found)
     assert found[-1].at > 30
