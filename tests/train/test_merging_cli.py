@@ -99,6 +99,13 @@ def test_a_version_of_the_root_is_merged_in_the_bases_dtype(
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
 
 
+def test_a_chat_template_of_the_adapter_wins_over_the_bases(base: Path, run: Run, tmp_path: Path) -> None:
+    adapter(base, tmp_path / "trained")
+    (tmp_path / "trained" / "chat_template.jinja").write_text("{{ messages[0]['content'] }}!")
+    assert run(tmp_path / "trained", tmp_path / "out", "--dtype", "float32")[0] == 0
+    assert (tmp_path / "out" / "chat_template.jinja").read_text() == "{{ messages[0]['content'] }}!"
+
+
 def test_a_merge_that_loses_what_was_learnt_is_refused_and_leaves_nothing(
     base: Path, run: Run, tmp_path: Path
 ) -> None:

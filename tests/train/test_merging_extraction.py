@@ -195,6 +195,17 @@ def test_tensors_by_name_do_as_a_model_does(base: Path, tmp_path: Path) -> None:
     assert config["base_model_name_or_path"].startswith("sha256:")
 
 
+def test_a_base_in_several_files_is_read_as_one(base: Path, tmp_path: Path) -> None:
+    load_llama(base, "bfloat16").save_pretrained(tmp_path / "shards", max_shard_size="50KB")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "shards" / name).write_bytes((base / name).read_bytes())
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
+    model = trained(base)
+    whole = extract_lora(base, model, tmp_path / "whole", rank=4, max_rank=32)
+    parts = extract_lora(tmp_path / "shards", model, tmp_path / "parts", rank=4, max_rank=32)
+    assert whole.modules == parts.modules
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
