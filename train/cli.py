@@ -127,6 +127,43 @@ def check(session: Session, config: Path) -> None:
         )
 
 
+@train.command()
+@click.argument("config", type=_FILE)
+@click.option("--price-per-hour", type=click.FloatRange(0), metavar="AMOUNT", help="What the machine costs.")
+@common_options
+@pass_session
+def estimate(session: Session, config: Path, price_per_hour: float | None) -> None:
+    """Say what a run of CONFIG takes on this machine: three real steps are measured, nothing is kept.
+
+    The first step is of the longest rows, so memory that does not suffice is found here. Loading, evaluations
+    and checkpoints are not counted. The run itself records its own figures beside these.
+    """
+    from train.config import load_config
+
+    root = session.require_local("train estimate")
+    settings = load_config(config)
+    if _is_this_command():
+        environment.replace_process()
+    from registry.store import Registry
+    from train.estimate import estimate as measure
+    from train.run import prepare
+
+    registry = Registry.open(root)
+    with Interruption(), output.progress("measuring three steps", None):
+        found = measure(prepare(settings, registry), registry, price_per_hour)
+    if session.as_json:
+        output.print_json(found)
+        return
+    facts = [
+        ("steps", f"{found.steps} ({found.rows} rows, {found.tokens} tokens in all)"),
+        ("time", f"{found.seconds:.0f} s ({found.tokens_per_second:.0f} tokens/s on {found.device})"),
+        ("memory", f"{output.amount(found.peak_memory_bytes)} at the longest rows"),
+    ]
+    if found.cost is not None:
+        facts.append(("cost", f"{found.cost:.2f}"))
+    output.print_facts(facts)
+
+
 train.add_command(prove)
 train.add_command(jobs)
 train.add_command(show)

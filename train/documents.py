@@ -83,7 +83,8 @@ class RunReport(Document):
     """A run that ended; `version` and `digest` are null where it was kept in the folder `out`.
 
     `job` is its id; `artefact` the folder of a reward model; `taken` the step that became the result, and
-    `why`; `outcome` compares what was trained with what was saved. `seconds` is the whole command, `train_seconds` the steps alone.
+    `why`; `outcome` compares what was trained with what was saved. `seconds` is the whole command,
+    `train_seconds` the steps alone.
     """
 
     adapter: str | None

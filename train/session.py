@@ -127,13 +127,19 @@ class Work:
 
         Raises: StorageFailed.
         """
+        from train.estimate import earlier_estimate
+
         version = published.version if published else None
+        told = summary(result)
+        root = self.job.folder.parent.parent
+        if (before := earlier_estimate(root, self.job.description.plan_sha256)) is not None:
+            told["estimate"] = before.model_dump(mode="json")
         self.job.end(
             State.SUCCEEDED,
             version=version.number if version else None,
             digest=version.digest if version else None,
             artefact=artefact,
-            summary=summary(result),
+            summary=told,
         )
 
     def _state_after(self, kind: type[BaseException] | None, error: BaseException | None) -> State:
@@ -158,8 +164,7 @@ def open_work(
     Raises: Conflict: every interrupted run of the adapter had another plan; the difference is named.
     """
     jobs = Jobs(root)
-    hashes = {label: source.sha256 for label, source in sources.items()}
-    plan = make_plan(config, base, hashes, parent.digest if parent else None)
+    plan = plan_of(config, base, sources, parent)
     waiting = jobs.interrupted(config.name)
     found = _same(waiting, plan) if wish.resume else None
     if found is not None:
@@ -175,6 +180,14 @@ def open_work(
     document = config.model_dump(mode="json", by_alias=True)
     job = jobs.create(config.name, config.method.type, base.name, document, plan, who=wish.who)
     return Work(job, config, wish, None)
+
+
+def plan_of(
+    config: TrainConfig, base: BaseModel, sources: Mapping[str, DataSource], parent: Version | None
+) -> Plan:
+    """Return the plan of a run."""
+    hashes = {label: source.sha256 for label, source in sources.items()}
+    return make_plan(config, base, hashes, parent.digest if parent else None)
 
 
 def summary(result: TrainingResult) -> dict[str, Any]:

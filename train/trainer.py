@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from logging import ERROR, getLogger
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from train.arguments import common_arguments
 from train.checkpoints import Keeper, load_weights
@@ -23,13 +23,25 @@ from train.conversion import Outcome, save_result
 from train.course import Course, callback, quiet_evaluation
 from train.guards import check_weights, overfitting, weight_sums
 from train.items import Item
-from train.looks import make_looks, make_race
+from train.looks import Looks, make_looks, make_race
 from train.methods import Workshop, method_of
 from train.modelling import load_tokenizer, make_model
 from train.rehearsal import is_out_of_memory, too_large
-from train.watching import Evaluation, Observer, Progress, TrainingResult
+from train.watching import Evaluation, Observer, Progress, Steps, TrainingResult
 
-__all__ = ["Attempt", "Progress", "Stopped", "Task", "TrainingResult", "load_tokenizer", "run_task"]
+__all__ = [
+    "Attempt",
+    "Progress",
+    "Stopped",
+    "Task",
+    "TrainingResult",
+    "load_tokenizer",
+    "probe_task",
+    "run_task",
+]
+
+if TYPE_CHECKING:
+    from train.estimate import Probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,23 @@ def run_task(
         if trainer.is_world_process_zero():
             outcome = save_result(workshop, trainer, out, task.start)
     return _result(trainer, course, attempt, evaluation, why, outcome)
+
+
+def probe_task(task: Task, folder: Path) -> Probe:
+    """Train the few steps that `task` says, keep nothing, and return what they took.
+
+    Raises: WardrobeError: the longest rows do not fit into memory.
+    """
+    from train.estimate import Probe
+
+    seen = Steps()
+    with _quiet():
+        course = _make_course(task, seen, Attempt(folder / "checkpoints", observers=(seen,)))
+        course.looks = Looks(None, None, None)
+        course.race = None
+        _, trainer = _build(task, folder, course)
+        trainer.train()
+    return Probe(tuple(seen.steps), peak_memory(), _device(trainer))
 
 
 def _make_course(task: Task, progress: Progress, attempt: Attempt) -> Course:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import JsonValue
 
@@ -87,6 +87,26 @@ class Observer(Protocol):
 
     def close(self, state: str) -> None:
         """Take note of how the run ended; nothing comes after it."""
+
+
+class Steps:
+    """Only remembers the steps; watches and observes."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    def step(self, *seen: Any) -> None:
+        """Remember a step; what is told to a person is passed over."""
+        self.steps += [one for one in seen if isinstance(one, Step)]
+
+    def evaluation(self, _seen: Any) -> None:
+        """Nothing."""
+
+    def publishing(self) -> None:
+        """Nothing."""
+
+    def close(self, state: str) -> None:
+        """Nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,9 @@ def _facts(job: JobDetail) -> list[tuple[str, str]]:
         facts.append(("taken", f"step {summary.get('taken')}, {summary.get('why')}"))
         facts.append(("speed", f"{summary.get('tokens_per_second')} tokens/s on {summary.get('device')}"))
         facts.append(("memory", output.amount(float(str(summary.get("peak_memory_bytes", 0))))))
+        estimate = summary.get("estimate")
+        if isinstance(estimate, dict):
+            facts.append(("seconds", f"{summary.get('seconds')}, estimated {estimate.get('seconds')}"))
     return facts
 
 
