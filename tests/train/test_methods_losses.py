@@ -11,6 +11,7 @@ import pytest
 
 from tests.train.small_trainings import build_small, make_tiny_base, quiet, train_small
 from train.methods.pair_losses import PairScores, dpo_loss, orpo_loss
+from train.methods.prompts import Prompt
 from train.settings.methods import Dpo, Orpo
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
@@ -95,7 +96,7 @@ def test_the_orpo_loss_stays_finite_where_an_answer_is_certain() -> None:
     chosen = torch.tensor([-1e-6], requires_grad=True)
     policy = PairScores(chosen, torch.tensor([-50.0]), torch.tensor([1]), torch.tensor([1]))
     loss = orpo_loss(policy, Orpo(type="orpo")).loss.sum()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert math.isfinite(loss.item())
     assert chosen.grad is not None
     assert math.isfinite(chosen.grad.item())
@@ -190,4 +191,4 @@ def test_reinforcement_asks_with_the_prompts_as_they_were_rendered(tmp_path: Pat
         for row, mask in zip(batch["prompt_ids"], batch["prompt_mask"], strict=True)
     }
     assert len(asked) == 2
-    assert asked <= {item.prompt_ids for item in found.items}
+    assert asked <= {item.prompt_ids for item in found.items if isinstance(item, Prompt)}
