@@ -78,7 +78,9 @@ def build_small(folder: Path, base: Path, method: str, start: Path | None = None
         return config, found.build(workshop), items
 
 
-def train_small(folder: Path, base: Path, method: str, start: Path | None = None, /, **changes: Any) -> Training:
+def train_small(
+    folder: Path, base: Path, method: str, start: Path | None = None, /, **changes: Any
+) -> Training:
     """Train a small run of `method` and save what it made under `folder`."""
     config, trainer, items = build_small(folder, base, method, start, **changes)
     with quiet():
