@@ -99,12 +99,16 @@ def compare(session: Session, a: Path, b: Path, bars: tuple[str, ...]) -> None:
 
 
 @loadtest.command("list")
+@click.option("--metrics", is_flag=True, help="List what a threshold may name instead.")
 @common_options
 @pass_session
-def list_(session: Session) -> None:
+def list_(session: Session, metrics: bool) -> None:
     """List the packaged scenarios."""
     from loadtests.runner.loading import load_scenario, packaged
 
+    if metrics:
+        _print_metrics(session)
+        return
     found = [load_scenario(name) for name in packaged()]
     if session.as_json:
         output.print_json(found)
@@ -155,6 +159,15 @@ def _synthetic(session: Session, scenario: Scenario) -> Weights:
         raise UsageError("--url", fact, "give --like NAME@N, or work on the root with --root")
     assert scenario.prepare is not None
     return preparing.synthetic(session.registry().base, scenario.prepare)
+
+
+def _print_metrics(session: Session) -> None:
+    from loadtests.runner.metrics import known_metrics, meanings
+
+    if session.as_json:
+        click.echo(json.dumps(known_metrics()))
+        return
+    output.print_table(("metric", "meaning"), meanings())
 
 
 def _print_plan(session: Session, scenario: Scenario, requests: int, last: float) -> None:

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import Field, JsonValue
 
-
-class Document(BaseModel):
-    """An answer; a field is never renamed or removed within one major version of the format."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
+from registry.documents import Document
 
 
 class Distribution(Document):

@@ -60,6 +60,13 @@ def known_metrics() -> list[str]:
     return [*spread, *COUNTED, *ROLLOUT]
 
 
+def meanings() -> list[tuple[str, str]]:
+    """Return every metric with its meaning; distributions once, with the names of their statistics."""
+    statistics = "|".join([*STATISTICS, "mean", "max"])
+    spread = [(f"{name}.{statistics}", meaning) for name, meaning in DISTRIBUTIONS.items()]
+    return [*spread, *COUNTED.items(), *ROLLOUT.items()]
+
+
 def check_metric(name: str, subject: str) -> str:
     """Return `name`.
 

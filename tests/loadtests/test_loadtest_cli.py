@@ -57,6 +57,9 @@ def test_two_runs_are_compared_and_a_bar_decides_the_exit_code(tmp_path: Path) -
 def test_the_packaged_scenarios_are_listed() -> None:
     listed = Terminal().ok("loadtest", "list", "--json").json
     assert len(listed) == 9
+    metrics = Terminal().ok("loadtest", "list", "--metrics", "--json").json
+    assert "ttft_ms.p95" in metrics
+    assert "goodput.rate  " in Terminal().ok("loadtest", "list", "--metrics").out
     text = Terminal().ok("loadtest", "list").out
     assert all(one["name"] in text for one in listed)
 
