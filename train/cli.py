@@ -92,7 +92,7 @@ def check(session: Session, config: Path) -> None:
     """Check CONFIG, its data and the base as `train run` would, without training.
 
     Renders every row with the base's chat template, so an answer that would be cut off is found here. With
-    --url, what the running server can serve is checked as well; root and data are still those of this machine.
+    --url, what the running server can serve is checked as well; root and data are those of this machine.
     """
     from registry.store import Registry
     from train.config import load_config
