@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -14,8 +15,7 @@ from typing import Any
 
 import httpx
 
-from loadtests.live import free_port
-from tests.deploy.watching import FOLDER, tool
+from tests.deploy.watching import FOLDER, filled, tool
 
 PATIENCE = 40.0
 
@@ -122,9 +122,29 @@ def _daemon(name: str, port: int, log: Path, *options: str) -> Iterator[Daemon]:
         process.wait(20)
 
 
+# What shows nothing where nothing went wrong: the queries hold one of these.
+SILENT = (
+    "wardrobe_upstream_retries_total", "wardrobe_rollback_duration_seconds", "wardrobe_rejections_total",
+)  # fmt: skip
+
+
+def empty_pictures(watch: Daemon, dashboard: Path, rolling: str) -> list[tuple[str, str]]:
+    """Return title and expression of each query that stays without data; `rolling` has an open rollout."""
+    adapter = rolling if dashboard.stem == "wardrobe-rollout" else ".*"
+    asked = [
+        (panel["title"], filled(target["expr"], adapter=adapter))
+        for panel in json.loads(dashboard.read_text())["panels"]
+        for target in panel.get("targets", ())
+    ]
+    assert len(asked) >= 9
+    empty = [one for one in asked if not any(name in one[1] for name in SILENT)]
+    ends = time.monotonic() + PATIENCE
+    while empty and time.monotonic() < ends:  # a recorded series is two evaluations behind
+        empty = [one for one in empty if not watch.ask(one[1])]
+        time.sleep(0.5)
+    return empty
+
+
 def address(url: str) -> str:
     """Return HOST:PORT of a URL."""
     return re.sub(r"^https?://", "", url)
-
-
-__all__ = ["Daemon", "address", "alertmanager", "free_port", "lay_out", "prometheus", "wait"]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from deploy.observability.catalogue import ENGINE
+from loadtests.live import free_port
 from registry.keys import KeyStore, Scope
+from serve.rollout.policy import Policy, Step
 from serve.router.assignment import Arm
-from tests.deploy.monitoring import address, alertmanager, free_port, lay_out, prometheus, wait
+from tests.deploy.monitoring import address, alertmanager, empty_pictures, lay_out, prometheus, wait
+from tests.deploy.watching import GRAFANA
+from tests.fakes.http_server import served as served_text
 from tests.fakes.served import Served, make_root, publish, serve, wait_until
+from tests.fakes.training_file import TrainingFile
 
 CANARY = "support@2"
 
@@ -58,11 +65,11 @@ def test_a_failing_canary_is_aborted_through_prometheus_and_alertmanager(
     assert served.runtime.metrics.bind("support", "2", Arm.CANARY).outcomes.total() > 100
 
 
-def talk(served: Served, count: int) -> bool:
+def talk(served: Served, count: int, *, stream: bool = False) -> bool:
     """Begin `count` conversations; each is answered, whatever the canary does."""
     for _ in range(count):
         messages = [{"role": "user", "content": os.urandom(8).hex()}]
-        body = {"model": "support", "messages": messages}
+        body = {"model": "support", "messages": messages, "stream": stream}
         assert served.client.post("/v1/chat/completions", json=body).status_code == 200
     return True
 
@@ -70,6 +77,38 @@ def talk(served: Served, count: int) -> bool:
 def last_state(served: Served) -> str:
     entry = served.registry.rollout("support")
     return "" if entry is None else entry.state
+
+
+def test_every_picture_has_data_after_traffic(tmp_path: Path) -> None:
+    registry = make_root(tmp_path)
+    for seed in (1, 2):
+        publish(registry, tmp_path, "support", seed)
+    with serve(registry, tmp_path) as server, served_text(TrainingFile()) as training:
+        server.inner.expose = lambda: server.exposition().encode() + engine_text()
+        server.open_rollout(ENDLESS, weight=5_000, stable=1, canary=2)
+        here = address(str(server.client.base_url)).strip("/")
+        folder = lay_out(
+            tmp_path / "watch",
+            server=here,
+            alertmanager="127.0.0.1:1",
+            key="none",
+            node=address(training),
+        )
+        with prometheus(folder, free_port()) as watch:
+            wait(lambda: watch.value("sum(up)") == 2, "both targets are up")
+            arms = "count(count by (arm) (rate(wardrobe_inference_ttft_seconds_count[5m]) > 0))"
+            wait(lambda: talk(server, 8, stream=True) and watch.value(arms) == 2, "both arms have rates")
+            wait(lambda: watch.value("count(wardrobe_rollout_samples)") == 2, "the rollout has units")
+            found = {path.stem: empty_pictures(watch, path, "support") for path in GRAFANA}
+    assert found == {path.stem: [] for path in GRAFANA}
+
+
+ENDLESS = Policy(name="endless", steps=(Step(weight=5_000, min_units=1_000_000, min_seconds=86_400),))
+
+
+def engine_text() -> bytes:
+    """Return what vLLM would expose: every name that is used, and counters that go on."""
+    return "".join(f"{name} {time.time()}\n" for name in ENGINE).encode()
 
 
 def test_a_wrong_key_gets_no_metrics_and_prometheus_says_so(served: Served, tmp_path: Path) -> None:

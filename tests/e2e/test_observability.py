@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -14,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.observability.catalogue import ENGINE, server_families
 from loadtests.live import Live, free_port, wardrobe
-from tests.deploy.monitoring import Daemon, address, lay_out, prometheus, wait
-from tests.deploy.watching import GRAFANA, RULES, filled
+from tests.deploy.monitoring import Daemon, address, empty_pictures, lay_out, prometheus, wait
+from tests.deploy.watching import GRAFANA, RULES
 from tests.e2e.asking import ask
 from tests.e2e.conftest import SERVER_OPTIONS
 from tests.fakes.http_server import served
@@ -26,10 +25,6 @@ POLICY = """\
 name: watched
 steps: [{weight: 50%, min_units: 100000, min_seconds: 86400}]
 """
-# What shows nothing where nothing went wrong: the queries hold one of these.
-SILENT = (
-    "wardrobe_upstream_retries_total", "wardrobe_rollback_duration_seconds", "wardrobe_rejections_total",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -100,19 +95,7 @@ def test_targets_are_up_and_every_rule_is_evaluated(watch: Daemon) -> None:
 
 @pytest.mark.parametrize("path", GRAFANA, ids=lambda path: path.stem)
 def test_every_picture_has_data_after_traffic(watch: Daemon, path: Path) -> None:
-    dashboard: dict[str, Any] = json.loads(path.read_text())
-    asked = [
-        (panel["title"], filled(target["expr"], adapter=_adapter(path)))
-        for panel in dashboard["panels"]
-        for target in panel.get("targets", ())
-    ]
-    assert len(asked) >= 9
-    empty = [one for one in asked if not watch.ask(one[1])]
-    assert [one for one in empty if not any(name in one[1] for name in SILENT)] == []
-
-
-def _adapter(path: Path) -> str:
-    return "watched" if path.stem == "wardrobe-rollout" else ".*"
+    assert empty_pictures(watch, path, "watched") == []
 
 
 def test_no_alert_fires_on_a_server_that_is_well(watch: Daemon) -> None:
