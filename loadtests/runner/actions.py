@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 Clock = Callable[[], float]
 _POLL_SECONDS = 0.5
-_OURS = ("wardrobe", "serve.engine.child", "VLLM")
+_SERVER = b"serve.engine.child"
+"""What stands in the command line of a replica's server process, and of nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +202,9 @@ class Actions:
 
 def _is_ours(pid: int) -> bool:
     try:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+        return _SERVER in Path(f"/proc/{pid}/cmdline").read_bytes() and pid != os.getpid()
     except OSError:
         return False
-    return any(word in line for word in _OURS)
 
 
 def _command(action: Action) -> str:

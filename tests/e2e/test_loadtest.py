@@ -138,3 +138,33 @@ def test_locust_tells_adapters_apart_on_the_real_server(live: Live, tmp_path: Pa
     report = json.loads((tmp_path / "ours" / "report.json").read_text())
     assert {one["adapter"] for one in report["adapters"]} == {"support", "coding"}
     assert (report["overall"]["errors"], report["overall"]["wrong_adapter"]) == (0, 0)
+
+
+POLICY = """\
+name: half
+steps: [{weight: 50%, min_units: 1000, min_seconds: 600}, {weight: 100%}]
+guard: {window_seconds: 20, min_requests: 30, latency_factor: 20}
+"""
+
+
+def test_the_bad_canary_drill_takes_it_back_on_the_real_server_and_loses_nobody(
+    live: Live, markers: dict[str, Path], tmp_path: Path
+) -> None:
+    for name in ("alpha", "bravo"):
+        wardrobe_json(live.root, "register", "drilled", markers[name])
+    (tmp_path / "half.yaml").write_text(POLICY)
+    changes = {
+        "adapters": "{names: [drilled]}", "warmup_seconds": 1, "duration_seconds": 45, "slo": "{}",
+        "arrival": "{process: constant, rate: 4}", "max_tokens": "{mean: 4}", "saturation_ms": 1000,
+        "actions.0": f"{{action: rollout, adapter: drilled, version: 2, policy: '{tmp_path}/half.yaml', "
+        "at_seconds: 2}",
+    }  # fmt: skip
+    options = [text for name, value in changes.items() for text in ("--set", f"{name}={value}")]
+    found = wardrobe_json(live.root, "loadtest", "run", "bad-canary", "--out", tmp_path / "run", *options)
+    assert found["passed"] is True
+    (rollout,) = found["rollouts"]
+    assert (rollout["canary"], rollout["state"]) == ("drilled@2", "rolled_back")
+    assert rollout["changes"][-1]["reason"] == "feedback"
+    assert rollout["canary_answers"] > 0
+    assert found["overall"]["errors"] == 0
+    sys.stderr.write(f"{json.dumps({name: rollout[name] for name in rollout if name != 'changes'})}\n")

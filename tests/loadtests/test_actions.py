@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +92,18 @@ def test_an_action_that_fails_is_told_and_ends_nothing(served: Served, tmp_path:
     assert "exit 1: no" in by_action["command"]
     assert "none of 1 live replicas is a process of this machine" in by_action["kill_replica"]
     assert report.overall.errors == 0
+
+
+def test_the_process_of_a_replica_on_this_machine_is_killed(tmp_path: Path) -> None:
+    registry = make_root(tmp_path)
+    publish(registry, tmp_path, "support", 1)
+    sleeper = [sys.executable, "-c", "import time; time.sleep(600)", "serve.engine.child"]
+    with serve(registry, tmp_path) as served, subprocess.Popen(sleeper) as victim:
+        beat = served.registry.replicas()[0][0]
+        served.registry.beat(replace(beat, replica="r2", pid=victim.pid))
+        report = run(served, tmp_path / "run", {"action": "kill_replica", "at_seconds": 0.1}, seconds=0.5)
+        assert victim.wait(10) == -signal.SIGKILL
+    assert [(one.detail, one.error) for one in report.events] == [(f"r2, process {victim.pid}", "")]
 
 
 def test_a_command_of_ones_own_is_run_with_its_arguments(served: Served, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from registry.store import Registry
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
+from tests.fakes.served import make_root, publish, serve
 from tests.fakes.terminal import Terminal
 
 NEEDS = ("adapters={prefix: load, count: 3}", "prepare={versions: 2, rank: 4}", "needs=some")
@@ -48,6 +49,14 @@ def test_a_scenario_that_asks_for_adapters_of_ones_own_says_so(root: Path) -> No
     assert "asks for adapters of your own; one adapter of your own; name it with --set" in done.err
 
 
-def test_over_http_a_version_to_copy_must_be_named() -> None:
-    done = Terminal(("--url", "http://127.0.0.1:9"))("loadtest", "prepare", "baseline")
-    assert done.code != 0
+def test_over_http_versions_are_copies_of_one_that_must_be_named(tmp_path: Path) -> None:
+    registry = make_root(tmp_path)
+    source = publish(registry, tmp_path, "mine", 1)
+    with serve(registry, tmp_path) as served:
+        terminal = Terminal(("--url", str(served.client.base_url)))
+        refused = terminal("loadtest", "prepare", "smoke", *CHANGES)
+        assert refused.code == 2
+        assert "give --like NAME@N" in refused.err
+        terminal.ok("loadtest", "prepare", "smoke", *CHANGES, "--like", "mine@1")
+    found = [one for name in ("load-000", "load-001", "load-002") for one in registry.versions(name)]
+    assert [one.digest for one in found] == [source.digest] * 6
