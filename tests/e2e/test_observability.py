@@ -126,7 +126,8 @@ def test_lines_and_spans_of_the_real_server_and_vllms_own_spans_below_ours(
     assert (ours.name, theirs.name) == ("chat support", "llm_request")
     assert theirs.parent_id == ours.span_id
     assert ours.attributes["gen_ai.response.model"] == answer.model
-    lines = [json.loads(line) for line in (tmp_path / "serve.log").read_text().splitlines()]
+    printed = (tmp_path / "serve.log").read_text().splitlines()
+    lines = [json.loads(line) for line in printed if line.startswith("{")]
     (line,) = [one for one in lines if one["logger"] == "wardrobe.access"]
     assert (line["outcome"], line["adapter"], line["trace_id"]) == ("ok", "support", ours.trace_id)
     assert any("ready on" in one["message"] for one in lines)
