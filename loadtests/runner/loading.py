@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from loadtests.runner.metrics import check_metric
 from loadtests.runner.scenario import Scenario
 from registry.errors import NotFound, UsageError
+from registry.misspelt import remedy_for
 
 _FOLDER = files("loadtests") / "scenarios"
 
@@ -106,24 +107,7 @@ def _explained(error: ValidationError, label: str) -> UsageError:
         found = "" if isinstance(first["input"], dict | list) else f", found {first['input']!r}"
         where = f"{key}: " if key else ""
         return UsageError(label, f"{where}{fact}{found}", "correct it", param=key or None)
-    known = sorted(_fields(path[:-1]))
-    near = get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
-    remedy = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-    return UsageError(label, f"unknown key {key}", remedy, param=key)
-
-
-def _fields(path: Sequence[int | str]) -> set[str]:
-    kind: type[BaseModel] = Scenario
-    for name in path:
-        if isinstance(name, str) and name in kind.model_fields:
-            kind = _model(kind.model_fields[name].annotation) or kind
-    return set(kind.model_fields)
-
-
-def _model(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for inner in get_args(annotation) if (found := _model(inner))), None)
+    return UsageError(label, f"unknown key {key}", remedy_for(Scenario, path), param=key)
 
 
 def _anchored(scenario: Scenario, folder: Path) -> Scenario:

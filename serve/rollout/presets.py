@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Mapping
-from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from registry.errors import UsageError
+from registry.misspelt import remedy_for
 from registry.rollouts import FULL_WEIGHT
 from serve.rollout.policy import Policy
 
@@ -93,10 +93,7 @@ def explained(error: ValidationError, source: str) -> UsageError:
         where = f"{key}: " if key else ""
         found = "" if isinstance(first["input"], dict | list) else f", found {first['input']!r}"
         return UsageError(source, f"{where}{fact}{found}", "correct it", param=key or "policy")
-    known = sorted(_fields(path[:-1]))
-    near = get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
-    remedy = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-    return UsageError(source, f"unknown key {key}", remedy, param=key)
+    return UsageError(source, f"unknown key {key}", remedy_for(Policy, path), param=key)
 
 
 def _read(path: Path) -> str:
@@ -168,21 +165,6 @@ def _refuse_without_control(steps: list[Any], source: str) -> None:
             fact = f"steps.{index}.weight: {weight / 100:g}% leaves too few to compare with"
             remedy = "at most 50%; a last step of 100% stands for the promotion"
             raise UsageError(source, fact, remedy, param=f"steps.{index}.weight")
-
-
-def _fields(path: tuple[int | str, ...]) -> set[str]:
-    """Return the keys that the part of a policy at `path` may have."""
-    kind: type[BaseModel] = Policy
-    for name in path:
-        if isinstance(name, str) and name in kind.model_fields:
-            kind = _model(kind.model_fields[name].annotation) or kind
-    return set(kind.model_fields)
-
-
-def _model(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for inner in get_args(annotation) if (found := _model(inner))), None)
 
 
 class _Loader(yaml.SafeLoader):

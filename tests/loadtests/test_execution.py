@@ -161,7 +161,8 @@ def test_clients_that_leave_are_counted_apart_and_the_server_sees_them_go(tmp_pa
     with llm_server("slow") as (url, server):
         report, records = play(url, tmp_path, made)
     outcomes = Counter(one.outcome for one in records)
-    assert outcomes["cancelled"] == report.overall.cancelled == server.left > 0
+    assert outcomes["cancelled"] == report.overall.cancelled > 0
+    assert 0 < server.left <= report.overall.cancelled  # one may leave before the server has seen it come
     assert outcomes["ok"] == report.overall.ok > 0
     assert report.overall.errors == 0
     assert report.overall.error_rate == 0.0

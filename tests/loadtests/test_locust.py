@@ -104,7 +104,7 @@ def test_clients_that_leave_are_counted_apart_by_locust_too(tmp_path: Path) -> N
         done = locust(tmp_path, "--host", url, "--scenario", "s.yaml", "--report", "r")
     assert done.returncode == 0, done.stderr
     found = report(tmp_path / "r")["overall"]
-    assert found["cancelled"] == server.left > 0
+    assert 0 < server.left <= found["cancelled"]  # one may leave before the server has seen it come
     assert found["errors"] == 0
 
 

@@ -1,0 +1,27 @@
+"""A misspelt key is answered with the near one of its own place, or with all that may stand there."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from registry.misspelt import remedy_for
+
+
+class Inner(BaseModel):
+    weight: int
+    seconds: float
+
+
+class Outer(BaseModel):
+    steps: tuple[Inner, ...]
+    guard: Inner | None = None
+
+
+def test_the_near_key_of_the_same_place_is_named() -> None:
+    assert remedy_for(Outer, ("stps",)) == "did you mean steps?"
+    assert remedy_for(Outer, ("steps", 0, "wieght")) == "did you mean weight?"
+    assert remedy_for(Outer, ("guard", "secnds")) == "did you mean seconds?"
+
+
+def test_where_none_is_near_all_of_the_place_are_named() -> None:
+    assert remedy_for(Outer, ("steps", 3, "xyz")) == "known here: seconds, weight"
