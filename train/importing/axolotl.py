@@ -17,7 +17,12 @@ _SECTIONS = frozenset({
     "quantization", "output", "evaluation", "logging", "checkpointing", "hardware",
 })  # fmt: skip
 _LORA_SECTIONS = frozenset({"lora", "peft", "adapter", "qlora", "lora_config"})
-_LORA_ROWS = {"r": "lora_r", "rank": "lora_r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
+_LORA_ROWS: Mapping[str, str] = {
+    "r": "lora_r",
+    "rank": "lora_r",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+}
 # What guides call things in the nested form, and transformers' own names.
 _OTHER_NAMES = {
     "epochs": "num_epochs",

@@ -20,7 +20,7 @@ Convert = Callable[[Any], Any]
 Raises: Unusable: it has no counterpart, and why.
 """
 
-_EMPTY = (None, False, "", [], {}, "none", "None", "no")
+_EMPTY: tuple[object, ...] = (None, False, "", [], {}, "none", "None", "no")
 
 
 class Unusable(Exception):

@@ -89,8 +89,10 @@ def packed_trainer_class() -> type[Any]:
     """Return TRL's SFT trainer, which counts the tokens of packed rows as they are."""
     from trl import SFTTrainer
 
-    class PackedTrainer(SFTTrainer):  # type: ignore[misc]
+    class PackedTrainer(SFTTrainer):
         """Takes `num_tokens` out of each batch: TRL counts only one row of a batch without a mask."""
+
+        _total_train_tokens: int
 
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             inputs = dict(inputs)

@@ -93,5 +93,5 @@ def _document(path: Path, line: Line, tokenizer: Tokenizer, end: int) -> Example
             raise row_error(path, line.number, f"text holds the special token {token}", remedy)
     # With the special tokens that the base was pre-trained with: some begin each document with one.
     ids = list(tokenizer(sample.text, add_special_tokens=True).input_ids)
-    ids = tuple(ids if ids[-1] == end else [*ids, end])
-    return Example(line.number, ids, ids, truncated=False)
+    whole = tuple(ids if ids[-1] == end else [*ids, end])
+    return Example(line.number, whole, whole, truncated=False)
