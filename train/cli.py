@@ -45,33 +45,43 @@ train.add_command(import_)
 @click.argument("config", type=_FILE)
 @click.option("--out", type=_FILE, metavar="DIR", help="Leave the adapter in DIR instead of registering it.")
 @click.option("--resume", is_flag=True, help="Go on with the newest interrupted run of the same plan.")
+@click.argument("launcher", nargs=-1, type=click.UNPROCESSED, metavar="[-- LAUNCHER…]")
 @common_options
 @pass_session
-def run(session: Session, config: Path, out: Path | None, resume: bool) -> None:
+def run(session: Session, config: Path, out: Path | None, resume: bool, launcher: tuple[str, ...]) -> None:
     """Train as CONFIG says and register the result as the adapter's next version.
 
     CONFIG is YAML, TOML or JSON. Ctrl-C or SIGTERM ends the run behind its step with a checkpoint, from which
     --resume goes on; a second one ends it at once. Nothing is registered then. Every run is a job: see
-    `wardrobe train jobs` and `wardrobe train show`.
+    `wardrobe train jobs` and `wardrobe train show`. What stands behind `--` goes to `accelerate launch`,
+    which starts several processes: `-- --multi_gpu --num_processes 4`.
     """
     from train.config import load_config
 
     root = session.require_local("train run")
     started = time.monotonic()
     settings = load_config(config)
+    if launcher:
+        click.get_current_context().exit(_launch(session, config, out, resume, launcher))
     if _is_this_command():
         environment.replace_process()
     from registry.store import Registry
+    from train.launching import follows
     from train.progress import RunProgress
     from train.run import prepare, train_and_publish, train_to_folder
     from train.session import Wish
 
     registry = Registry.open(root)
-    with Interruption() as interruption, RunProgress(settings.name, interruption.hold) as progress:
+    quiet = follows()
+    with (
+        Interruption() as interruption,
+        RunProgress(settings.name, interruption.hold, quiet=quiet) as progress,
+    ):
         wish = Wish(user_name(), resume, lambda: interruption.requested, output.print_notice)
         try:
             prepared = prepare(settings, registry)
-            _warn_truncated(prepared)
+            if not quiet:
+                _warn_truncated(prepared)
             interruption.defer(_say_stopping)
             if out is None:
                 finished = train_and_publish(prepared, registry, progress, wish)
@@ -81,7 +91,8 @@ def run(session: Session, config: Path, out: Path | None, resume: bool) -> None:
             way_on = _way_on(root, settings.name, config)
             output.print_notice(f"stopped {progress.position}: nothing was registered{way_on}")
             raise
-    _print_run(session, finished, out, time.monotonic() - started)
+    if not quiet:
+        _print_run(session, finished, out, time.monotonic() - started)
 
 
 @train.command()
@@ -204,6 +215,15 @@ def _limits_of(session: Session, url: str) -> ServerLimits:
 def _is_this_command() -> bool:
     # Only the command's own process may be replaced, not one that merely calls the command (a test).
     return "train" in sys.argv[1:] and Path(sys.argv[0]).name in {"wardrobe", "main.py", "__main__.py"}
+
+
+def _launch(session: Session, config: Path, out: Path | None, resume: bool, launcher: tuple[str, ...]) -> int:
+    from train.launching import launch
+
+    command = ["--root", str(session.root_path), "train", "run", str(config)]
+    command += ["--out", str(out)] if out is not None else []
+    command += [*(["--resume"] if resume else []), *(["--json"] if session.as_json else [])]
+    return launch(launcher, command)
 
 
 def _say_stopping() -> None:

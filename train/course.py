@@ -27,7 +27,8 @@ from train.watching import Evaluation, Observer, Progress, Step
 class Course:
     """One run as it goes; `stopping` tells whether somebody asked it to stop.
 
-    `row_tokens` is the mean length of a row, for trainers that count no tokens.
+    `agree` makes one answer of those of several processes. `row_tokens` is the mean length of a row, for
+    trainers that count no tokens.
     """
 
     config: TrainConfig
@@ -37,6 +38,7 @@ class Course:
     progress: Progress
     observers: Sequence[Observer] = ()
     stopping: Callable[[], bool] = lambda: False
+    agree: Callable[[bool], bool] = bool
     row_tokens: float = 0.0
     step: int = 0
     total: int = 0
@@ -108,7 +110,7 @@ class Course:
         every = self.config.checkpoints.every
         if every is not None and not last and done % self._rounded(every) == 0:
             control.should_save = True
-        if self.stopping() and at_boundary and not last:
+        if at_boundary and not last and self.agree(self.stopping()):
             self.stopped = True
             control.should_save = control.should_training_stop = True
 

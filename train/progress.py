@@ -26,9 +26,10 @@ _LINES = 10
 
 
 class RunProgress:
-    """Shows one run; a context manager. `position` says in words how far it came."""
+    """Shows one run, or nothing with `quiet`; a context manager. `position` says in words how far it came."""
 
-    def __init__(self, name: str, on_publishing: Callable[[], None]) -> None:
+    def __init__(self, name: str, on_publishing: Callable[[], None], *, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._on_publishing = on_publishing
         self.position = "before the first step"
         self._name = name
@@ -42,7 +43,7 @@ class RunProgress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
+            disable=quiet or not sys.stderr.isatty(),
         )
         self._task = self._bar.add_task(f"{name}: preparing", total=None, facts="")
 
@@ -67,13 +68,15 @@ class RunProgress:
         self._bar.update(
             self._task, description=f"{self._name}: training", total=total, completed=done, facts=facts
         )
-        if self._bar.disable and (done == total or done % max(1, total // _LINES) == 0):
+        if self._bar.disable and not self._quiet and (done == total or done % max(1, total // _LINES) == 0):
             left = seconds / max(1, done - self._first_step) * (total - done)
             print(f"{self._name}: step {done}/{total}  {facts}  {left:.0f} s left", file=sys.stderr)  # noqa: T201
 
     def evaluation(self, text: str) -> None:
         """Show an evaluation on a line of its own."""
         line = f"{self._name}: {self.position}: {text}"
+        if self._quiet:
+            return
         if self._bar.disable:
             print(line, file=sys.stderr)  # noqa: T201
         else:

@@ -120,6 +120,8 @@ def train_and_publish(prepared: Prepared, registry: Registry, progress: Progress
         out = work.folder / "adapter"
         result = _train(prepared, work, out, progress)
         progress.publishing()
+        if work.follows:
+            return Finished(result, None, work.job)
         if not method_of(prepared.config).servable:
             files.remove_tree(work.job.folder / REWARD)
             files.move(out, work.job.folder / REWARD)
@@ -146,6 +148,8 @@ def train_to_folder(
         out = work.folder / "adapter"
         result = _train(prepared, work, out, progress)
         progress.publishing()
+        if work.follows:
+            return Finished(result, None, work.job)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(out, target)
         work.succeed(result, None, str(target.resolve()))

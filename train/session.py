@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from registry import files
 from registry.errors import Conflict, StorageFailed, WardrobeError
 from registry.records import Published, Version
+from train import launching
 from train.jobs.plan import Plan, make_plan
 from train.jobs.records import State
 from train.jobs.store import REWARD, Job, Jobs
@@ -69,6 +70,8 @@ class Record:
 class Work:
     """A job while it is worked on; a context manager that gives every ending its state."""
 
+    follows = False
+
     def __init__(self, job: Job, config: TrainConfig, wish: Wish, resume_from: int | None) -> None:
         self.job = job
         self._config = config
@@ -104,6 +107,7 @@ class Work:
             self.__exit__(WardrobeError, None, None)
             raise
         self._observers = (Record(self.job), *trackers)
+        launching.announce(self.job.id, self._resume_from)
         return self
 
     def __exit__(
@@ -151,6 +155,21 @@ class Work:
         return State.FAILED
 
 
+class Follower(Work):
+    """The same job in a further process of the run: it trains and writes nothing."""
+
+    follows = True
+
+    def __enter__(self) -> Self:
+        files.make_directory(self.folder)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing: the first process says how it ended."""
+
+
 def open_work(
     root: Path,
     config: TrainConfig,
@@ -164,6 +183,9 @@ def open_work(
     Raises: Conflict: every interrupted run of the adapter had another plan; the difference is named.
     """
     jobs = Jobs(root)
+    if launching.follows():
+        name, step = launching.await_announcement()
+        return Follower(jobs.find(name), config, wish, step)
     plan = plan_of(config, base, sources, parent)
     waiting = jobs.interrupted(config.name)
     found = _same(waiting, plan) if wish.resume else None

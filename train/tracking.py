@@ -95,6 +95,7 @@ class Wandb:
             dir=str(job.folder),
             config=job.description.config,
             mode="offline",
+            settings=wandb.Settings(silent=True),
         )
 
     def step(self, step: Step) -> None:
@@ -111,7 +112,7 @@ class Wandb:
 
 
 class Mlflow:
-    """A run of MLflow, in `jobs/<id>/mlflow` unless MLFLOW_TRACKING_URI says where."""
+    """A run of MLflow, in `jobs/<id>/mlflow.db` unless MLFLOW_TRACKING_URI says where."""
 
     def __init__(self, config: TrainConfig, job: Job) -> None:
         self._mlflow: Any = _require("mlflow", "mlflow")

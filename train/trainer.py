@@ -134,6 +134,7 @@ def _make_course(task: Task, progress: Progress, attempt: Attempt) -> Course:
         progress=progress,
         observers=attempt.observers,
         stopping=attempt.stopping,
+        agree=_agree,
         row_tokens=sum(item.length for item in task.items) / max(1, len(task.items)),
     )
 
@@ -229,6 +230,17 @@ def peak_memory() -> int:
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _agree(flag: bool) -> bool:
+    """Return whether any process of the run says so: a signal reaches them at different steps."""
+    import torch.distributed as processes
+
+    if not (processes.is_available() and processes.is_initialized()):
+        return flag
+    found: list[bool | None] = [None] * processes.get_world_size()
+    processes.all_gather_object(found, flag)
+    return any(found)
 
 
 def _device(trainer: Any) -> str:

@@ -1,0 +1,75 @@
+"""One run over several processes: `accelerate launch` starts them, each of them is this same command.
+
+Owns how the processes find one job and who speaks. Invariant: only the first process writes (record,
+checkpoints, result) and publishes; the others read from a file which job it is and where it goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from registry import disk, files
+from registry.errors import WardrobeError
+from train.environment import environment
+
+MEETING = "WARDROBE_TRAIN_MEETING"
+"""The variable that names the file in which the first process says which job the run is."""
+_PATIENCE_SECONDS = 600.0
+
+
+def launch(options: Sequence[str], command: Sequence[str]) -> int:
+    """Start `accelerate launch` with its own `options`; every process runs `wardrobe` with `command`.
+
+    Returns the exit code. Signals reach every process: they are in this one's group.
+    """
+    with tempfile.TemporaryDirectory(prefix="wardrobe-launch-") as folder:
+        line = [sys.executable, "-m", "accelerate.commands.launch", *options]
+        line += ["-m", "train.launching", *command]
+        variables = {**environment(os.environ), MEETING: str(Path(folder) / "job.json")}
+        process = subprocess.Popen(line, env=variables)
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # the children have it too, and end behind their step
+                continue
+
+
+def follows() -> bool:
+    """Tell whether this process is one of several and not the first."""
+    return MEETING in os.environ and int(os.environ.get("RANK", "0")) > 0
+
+
+def announce(job: str, resume_from: int | None) -> None:
+    """Say which job the run is, if other processes wait for it."""
+    if place := os.environ.get(MEETING):
+        files.replace(Path(place), json.dumps({"job": job, "resume_from": resume_from}).encode())
+
+
+def await_announcement() -> tuple[str, int | None]:
+    """Return the job's id and the step that it goes on from.
+
+    Raises: WardrobeError: the first process said nothing.
+    """
+    place = Path(os.environ[MEETING])
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            said = json.loads(disk.read(place))
+        except FileNotFoundError:
+            time.sleep(0.2)
+            continue
+        return str(said["job"]), said["resume_from"]
+    raise WardrobeError("training", "the first process began no job", "look at its error above")
+
+
+if __name__ == "__main__":
+    from registry.cli.main import main
+
+    main()
