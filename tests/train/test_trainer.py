@@ -16,6 +16,8 @@ import pytest
 
 from registry.store import Registry
 from train.base_demo import make_demo_base
+from train.jobs.records import State
+from train.jobs.store import Jobs
 from train.rows import hash_file
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
@@ -119,31 +121,55 @@ def test_out_keeps_the_adapter_in_a_folder_and_registers_nothing(
     assert published["digest"] == first["digest"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_leaves_nothing_registered_and_says_so(
-    root: Path, config: Path, number: signal.Signals
-) -> None:
+def start(root: Path, config: Path) -> subprocess.Popen[str]:
+    """Start a run of its own that writes a checkpoint every second step; return once the first is there."""
+    command = [str(WARDROBE), "--root", str(root), "train", "run", str(config)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 240
+    while not list((root / "jobs").glob("*/checkpoints/2")) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.05)
+    return process
+
+
+@pytest.fixture
+def interruptible(root: Path, config: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A fresh root on the same base, and the same plan with checkpoints."""
     document = json.loads(config.read_text())
-    document["name"] = "stopped"
-    document["training"]["steps"] = 1000
-    endless = config.with_name("endless.json")
-    endless.write_text(json.dumps(document))
-    process = subprocess.Popen(
-        [str(WARDROBE), "--root", str(root), "train", "run", str(endless)],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(root.parent)},
-    )
-    folders = root.parent.glob
-    deadline = time.monotonic() + 120
-    while not list(folders("wardrobe-train-*")) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    time.sleep(2)
+    document["checkpoints"] = {"every": 2}
+    document["data"] = {name: str(config.parent / path) for name, path in document["data"].items()}
+    path = tmp_path / "interruptible.json"
+    path.write_text(json.dumps(document))
+    Registry.init(tmp_path / "root", Registry.open(root).base.path, name="smollm2")
+    return tmp_path / "root", path
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_registers_nothing_and_says_how_to_go_on(
+    interruptible: tuple[Path, Path], first: Any, number: signal.Signals
+) -> None:
+    root, config = interruptible
+    process = start(root, config)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "nothing was registered" in errors
-    assert "stopped" not in Registry.open(root).adapters()
-    assert list(folders("wardrobe-train-*")) == []
-    assert list((root / "staging").glob("*")) == []
+    (job,) = Jobs(root).all()
+    assert f"--resume` goes on from step {job.steps_kept[-1]}" in errors
+    assert job.status().state is State.INTERRUPTED
+    assert Registry.open(root).adapters() == []
+    if number is signal.SIGTERM:
+        told = wardrobe(root, "train", "run", config, "--resume")
+        assert (told["digest"], told["job"]) == (first["digest"], job.id)
+
+
+def test_a_killed_run_goes_on_to_the_same_digest(interruptible: tuple[Path, Path], first: Any) -> None:
+    root, config = interruptible
+    process = start(root, config)
+    process.kill()
+    process.communicate()
+    (job,) = Jobs(root).all()
+    assert job.status().state is State.INTERRUPTED
+    told = wardrobe(root, "train", "run", config, "--resume")
+    assert told["digest"] == first["digest"]
+    assert job.status().resumed == (2,)
