@@ -6,6 +6,7 @@ On a real Llama of two layers with random weights, so that a training takes a se
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from registry.store import Registry
 from tests.train.tiny import make_tiny_base, tiny_config, train, write_rows
 from train.config import TrainConfig
 from train.modelling import load_base, make_model, precision_of
+from train.starting import find_start
 
 pytestmark = pytest.mark.training
 
@@ -27,6 +29,37 @@ def registry(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Regist
     return Registry.init(folder / "root", make_tiny_base(folder / "base", tokenizer), name="tiny")
 
 
+@pytest.fixture(scope="module")
+def first(registry: Registry) -> tuple[Version, Any]:
+    """A version to go on from, with its lineage."""
+    return trained(registry, name="first")
+
+
+@pytest.fixture(scope="module")
+def wider(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Registry:
+    """A root whose base can be quantised: bitsandbytes' kernels for the CPU want 64 features at least."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("quantised")
+    write_rows(folder)
+    torch.manual_seed(0)
+    shape = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    LlamaForCausalLM(shape).to(torch.bfloat16).save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    return Registry.init(folder / "root", folder / "base", name="wider")
+
+
 def config(registry: Registry, **changes: Any) -> TrainConfig:
     steps = {"steps": 4, **changes.pop("training", {})}
     return tiny_config(registry.root.parent, training=steps, checkpoints={"every": None}, **changes)
@@ -36,8 +69,8 @@ def trained(registry: Registry, **changes: Any) -> tuple[Version, Any]:
     """Train and return the version with its lineage."""
     found = train(registry, config(registry, **changes)).published
     assert found is not None
-    (entry,) = registry.attestations(found.version.adapter, found.version.number, "lineage")
-    return found.version, entry.body
+    entries = registry.attestations(found.version.adapter, found.version.number, "lineage")
+    return found.version, entries[-1].body
 
 
 def adapter_config(version: Version) -> Any:
@@ -128,10 +161,8 @@ def test_full_fine_tuning_trains_the_target_modules_and_nothing_else(registry: R
     assert free == {f"model.layers.0.self_attn.{name}.weight" for name in ("q_proj", "v_proj")}
 
 
-def test_a_base_in_four_bits_is_told_in_the_lineage_with_the_loss_on_the_real_base(
-    registry: Registry,
-) -> None:
-    version, body = trained(registry, name="quantised", quantization={"type": "nf4"})
+def test_a_base_in_four_bits_is_told_in_the_lineage_with_the_loss_on_the_real_base(wider: Registry) -> None:
+    version, body = trained(wider, name="quantised", quantization={"type": "nf4"})
     outcome = body["outcome"]
     assert outcome["base_precision"] == "nf4 (double), bf16 products"
     assert outcome["served_loss"] > 0
@@ -144,24 +175,25 @@ def test_a_plain_lora_is_what_was_trained_so_nothing_is_compared(registry: Regis
     assert body["outcome"] == {"base_precision": "bf16"}
 
 
-def test_a_run_goes_on_from_a_version_and_gives_one_adapter(registry: Registry) -> None:
-    first, before = trained(registry, name="first")
+def test_a_run_goes_on_from_a_version_and_gives_one_adapter(
+    registry: Registry, first: tuple[Version, Any]
+) -> None:
+    start, before = first
     version, body = trained(registry, **{"name": "second", "from": "first@1", "lora": {"rank": 4}})
-    assert body["parent"] == {"version": "first@1", "digest": first.digest}
+    assert body["parent"] == {"version": "first@1", "digest": start.digest}
     assert body["losses"]["steps"][0] < before["losses"]["steps"][0] - 0.1
-    assert adapter_config(version) == adapter_config(first)
-    assert set(tensors(version)) == set(tensors(first))
-    assert version.digest != first.digest
+    assert adapter_config(version) == adapter_config(start)
+    assert set(tensors(version)) == set(tensors(start))
+    assert version.digest != start.digest
 
 
-def test_a_version_in_four_bits_goes_on_from_the_weights_as_they_are(registry: Registry) -> None:
+def test_a_version_in_four_bits_goes_on_from_the_weights_as_they_are(wider: Registry) -> None:
     import torch
     from peft import get_peft_model_state_dict
 
-    trained(registry, name="first")
-    version = registry.version("first", 1)
-    settings = config(registry, quantization={"type": "nf4"})
-    model, _ = make_model(settings, registry.base.path, version.path)
+    settings = {"training": {"steps": 1}, "quantization": {"type": "nf4"}}
+    version, _ = trained(wider, name="start", **settings)
+    model, _ = make_model(config(wider, **settings), wider.base.path, version.path)
     own = get_peft_model_state_dict(model)
     assert all(torch.equal(own[name], tensor) for name, tensor in tensors(version).items())
 
@@ -174,19 +206,25 @@ def test_a_version_in_four_bits_goes_on_from_the_weights_as_they_are(registry: R
         ({"rank": 4, "kind": "dora"}, "kind dora cannot go on from a version"),
     ],
 )
-def test_a_version_cannot_change_its_shape(registry: Registry, lora: dict[str, Any], fact: str) -> None:
-    trained(registry, name="first")
+def test_a_version_cannot_change_its_shape(
+    registry: Registry, first: tuple[Version, Any], lora: dict[str, Any], fact: str
+) -> None:
+    assert first[0].name == "first@1"
+    settings = config(registry, **{"name": "second", "from": "first@1", "lora": lora})
     with pytest.raises(UsageError, match=fact):
-        trained(registry, **{"name": "second", "from": "first@1", "lora": lora})
+        find_start(settings, registry)
 
 
-def test_a_version_that_is_gone_or_quarantined_is_refused(registry: Registry) -> None:
-    trained(registry, name="banned")
+def test_a_version_that_is_gone_or_quarantined_is_refused(
+    registry: Registry, first: tuple[Version, Any], tmp_path: Path
+) -> None:
+    registry.export("first", first[0].number, tmp_path / "copy")
+    registry.publish("banned", tmp_path / "copy", who="tester")
     registry.quarantine("banned", 1, "killed two engines", who="tester")
     with pytest.raises(Quarantined, match="killed two engines"):
-        trained(registry, **{"name": "second", "from": "banned@1"})
+        find_start(config(registry, **{"from": "banned@1"}), registry)
     with pytest.raises(NotFound, match="banned@7"):
-        trained(registry, **{"name": "second", "from": "banned@7"})
+        find_start(config(registry, **{"from": "banned@7"}), registry)
 
 
 def test_the_base_is_loaded_in_half_precision_where_asked(registry: Registry) -> None:

@@ -150,10 +150,8 @@ def flattened(source: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in source.items():
         if isinstance(value, dict) and key in _LORA_SECTIONS:
             flat.setdefault("adapter", value.get("type", "qlora" if key == "qlora" else "lora"))
-            inner = {name: found for name, found in value.items() if name != "type"}
-            flat |= {
-                _LORA_ROWS.get(name, _OTHER_NAMES.get(name, name)): found for name, found in inner.items()
-            }
+            named: Mapping[str, str] = {**_OTHER_NAMES, **_LORA_ROWS}
+            flat |= {named.get(name, name): found for name, found in value.items() if name != "type"}
         elif isinstance(value, dict) and key in _SECTIONS:
             flat |= {_OTHER_NAMES.get(name, name): found for name, found in value.items()}
         else:
