@@ -17,6 +17,8 @@ from train.jobs.records import State
 from train.jobs.store import Job, Jobs
 from train.trainer import Stopped
 
+pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
