@@ -232,7 +232,7 @@ def test_a_prompt_is_dropped_or_refused_but_never_cut(tmp_path: Path, tokenizer:
 
 def test_a_row_without_what_a_grader_expects_is_named(tmp_path: Path, tokenizer: Any) -> None:
     path = write(tmp_path, {"prompt": QUESTION, "completion": "green"}, {"prompt": QUESTION})
-    with pytest.raises(UsageError, match=r"rows\.jsonl item 2: has no `expected`, which grader exact needs"):
+    with pytest.raises(UsageError, match=r"rows\.jsonl row 2: gives no answer, which grader exact needs"):
         METHODS["grpo"].read(path, tokenizer, online("grpo"))
 
 

@@ -21,9 +21,10 @@ from train.evaluation.strict import parse, read_text, read_yaml
 
 OWN = Path(__file__).parent / "suites"
 _VARIABLE = re.compile(r"\{\{\s*item\.([A-Za-z0-9_]+)\s*\}\}")
-_NEEDS_EXPECTED = frozenset(
+NEEDS_EXPECTED = frozenset(
     {"exact", "includes", "accuracy", "macro_f1", "rouge_l", "bleu", "chrf", "perplexity", "refusal"}
 )
+"""The graders that hold an answer against the expected ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,7 @@ def _check(subject: str, written: SuiteFile, items: tuple[Item, ...]) -> None:
 
 def _check_expected(subject: str, written: SuiteFile, item: Item) -> None:
     for spec in written.graders:
-        if spec.type in _NEEDS_EXPECTED and judges(spec, item) and not item.answers:
+        if spec.type in NEEDS_EXPECTED and judges(spec, item) and not item.answers:
             fact = f"has no `expected`, which grader {spec.label} needs"
             raise UsageError(f"{subject} item {item.id}", fact, "add it, or limit the item's `graders`")
         labels = getattr(spec, "labels", ())

@@ -17,8 +17,9 @@ from train.evaluation.forms import Item, Message, SuiteFile
 from train.evaluation.graders import judge_all
 from train.evaluation.grades import Grade, Hearing, Sample
 from train.evaluation.specs import Python, Spec
-from train.evaluation.suites import Suite, build_suite
+from train.evaluation.suites import NEEDS_EXPECTED, Suite, build_suite
 from train.methods.prompts import Prompt
+from train.rows import row_error
 
 _WITHOUT = {
     "judge": "asks a served model",
@@ -55,6 +56,11 @@ def check_prompts(path: Path, prompts: Sequence[Prompt], graders: Sequence[Spec]
 
     Raises: UsageError: naming the row.
     """
+    for spec in graders:
+        for prompt in prompts if spec.type in NEEDS_EXPECTED else ():
+            if not prompt.expected:
+                fact = f"gives no answer, which grader {spec.label} needs"
+                raise row_error(path, prompt.row, fact, "end the row with the right answer")
     if graders:
         _suite(str(path), {prompt.row: prompt for prompt in prompts}, graders)
 
