@@ -134,7 +134,7 @@ def test_locust_tells_adapters_apart_on_the_real_server(live: Live, tmp_path: Pa
     command += ["-u", "2", "-r", "2", "-t", "5s", "--report", str(tmp_path / "ours")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert "support|stable" in done.stdout
+    assert "support|stable" in done.stdout + done.stderr
     report = json.loads((tmp_path / "ours" / "report.json").read_text())
     assert {one["adapter"] for one in report["adapters"]} == {"support", "coding"}
     assert (report["overall"]["errors"], report["overall"]["wrong_adapter"]) == (0, 0)
