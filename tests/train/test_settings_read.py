@@ -28,7 +28,8 @@ def reads() -> Iterator[str]:
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 yield node.attr
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr":
-                yield from (one.value for one in node.args if isinstance(one, ast.Constant))
+                names = (one.value for one in node.args if isinstance(one, ast.Constant))
+                yield from (name for name in names if isinstance(name, str))
 
 
 READ = frozenset(reads())
