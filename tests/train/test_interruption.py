@@ -30,3 +30,16 @@ def test_after_hold_a_signal_waits_for_nobody() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         finished = True
     assert finished
+
+
+def test_after_defer_the_first_signal_is_only_noted_and_the_second_one_raises() -> None:
+    told: list[bool] = []
+    with Interruption() as interruption:
+        interruption.defer(lambda: told.append(True))
+        assert not interruption.requested
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interruption.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert told == [True]
