@@ -96,6 +96,12 @@ def _run(options: Options, host: str, port: int) -> int:
         print("stopping: the replicas finish what they have", flush=True)
         # A shutdown begins with the proxies, and would cut what they carry.
         serve.delete("wardrobe")
+    except RuntimeError as error:
+        # What a replica said as it ended is in the lines above: Ray passes its workers' on.
+        print(
+            f"error: ray: {str(error).splitlines()[0]}; see the replica's last words above", file=sys.stderr
+        )
+        return 1
     finally:
         serve.shutdown()
         ray.shutdown()

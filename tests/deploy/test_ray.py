@@ -179,6 +179,28 @@ def test_a_stop_cuts_no_stream_and_leaves_no_process(ray_python: Path, tmp_path:
         wait_until(lambda: not any(map(is_alive, below)), "every process has ended")
 
 
+def test_a_replica_that_cannot_start_ends_the_command_with_its_last_words(
+    ray_python: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "layout.json").write_text("{}")
+    command = [
+        str(ray_python),
+        "-m",
+        "deploy.ray",
+        "--root",
+        str(tmp_path / "root"),
+        "--port",
+        str(free_port()),
+    ]
+    command += ["--command", "sh -c 'echo no such model; exit 3'", "--cpus-per-replica", "0.1"]
+    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert "exit code 3: no such model" in done.stdout + done.stderr
+    assert "error: ray: " in done.stderr
+
+
 def test_the_serve_config_names_an_application_that_is_there_with_options_that_it_takes() -> None:
     config = yaml.safe_load((REPOSITORY / "deploy" / "ray" / "serve.yaml").read_text())
     [one] = config["applications"]

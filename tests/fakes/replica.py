@@ -78,8 +78,8 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--replica", default="")
-    parser.add_argument("vllm", nargs="*")
-    own = parser.parse_args()
+    given = sys.argv[1:]
+    own = parser.parse_args(given[: given.index("--")] if "--" in given else given)  # the rest is vLLM's
     with listen(own.host, own.port) as listener:
         port = listener.getsockname()[1]
         settings = ServeSettings(root=own.root, host=own.host, port=port, replica=own.replica)
