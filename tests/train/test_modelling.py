@@ -191,7 +191,7 @@ def test_a_version_in_four_bits_goes_on_from_the_weights_as_they_are(wider: Regi
     import torch
     from peft import get_peft_model_state_dict
 
-    settings = {"training": {"steps": 1}, "quantization": {"type": "nf4"}}
+    settings = {"training": {"steps": 1, "warmup": 0}, "quantization": {"type": "nf4"}}
     version, _ = trained(wider, name="start", **settings)
     model, _ = make_model(config(wider, **settings), wider.base.path, version.path)
     own = get_peft_model_state_dict(model)

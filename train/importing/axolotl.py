@@ -150,13 +150,17 @@ def flattened(source: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in source.items():
         if isinstance(value, dict) and key in _LORA_SECTIONS:
             flat.setdefault("adapter", value.get("type", "qlora" if key == "qlora" else "lora"))
-            named: Mapping[str, str] = {**_OTHER_NAMES, **_LORA_ROWS}
-            flat |= {named.get(name, name): found for name, found in value.items() if name != "type"}
+            flat |= _renamed({**_OTHER_NAMES, **_LORA_ROWS}, value)
+            flat.pop("type", None)
         elif isinstance(value, dict) and key in _SECTIONS:
-            flat |= {_OTHER_NAMES.get(name, name): found for name, found in value.items()}
+            flat |= _renamed(_OTHER_NAMES, value)
         else:
             flat[key if key == "name" else _OTHER_NAMES.get(key, key)] = value
     return flat
+
+
+def _renamed(table: Mapping[str, str], section: Mapping[str, Any]) -> dict[str, Any]:
+    return {table.get(name, name): found for name, found in section.items()}
 
 
 def _set_name(draft: Draft) -> None:
