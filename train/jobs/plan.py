@@ -69,7 +69,11 @@ def make_plan(
 def _differences(new: Mapping[str, JsonValue], old: Mapping[str, JsonValue]) -> Iterator[str]:
     for key in sorted({*new, *old}):
         if new.get(key) != old.get(key):
-            yield f"{key} is {new.get(key, 'not there')}, was {old.get(key, 'not there')}"
+            yield f"{key} is {_shown(new.get(key))}, was {_shown(old.get(key))}"
+
+
+def _shown(value: JsonValue) -> str:
+    return "not set" if value is None else str(value)
 
 
 def _flat(value: JsonValue, prefix: str = "") -> Iterator[tuple[str, JsonValue]]:
