@@ -75,6 +75,8 @@ def load_start(model: Any, config: TrainConfig, start: Path) -> Any:
 
     shape = PeftConfig.from_pretrained(str(start))
     shape.lora_dropout = config.lora.dropout
+    # The store keeps the base's fingerprint there, for which PEFT would ask a hub when it saves.
+    shape.base_model_name_or_path = model.name_or_path
     adapted = PeftModel.from_pretrained(model, str(start), ADAPTER, is_trainable=True, config=shape)
     if config.quantization is not None:
         # NOTE: TRL 1.16 rounds every adapter on a 4-bit base to bf16, and these weights are learnt already.

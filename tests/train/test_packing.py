@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry.store import Registry
 from tests.fakes.llama import load_llama, make_llama
+from tests.train.tiny import ROWS, make_tiny_base, tiny_config, train, write_rows
 from train.data import IGNORED, Example
 from train.methods.packing import TOKENS, collate, pack_stream, pack_whole
+from train.run import prepare
 
 LIMIT = 32
 
@@ -121,3 +125,20 @@ def loss(model: Any, *, input_ids: Any, labels: Any, position_ids: Any = None) -
         logits[:, :-1].reshape(len(targets), -1), targets, ignore_index=IGNORED, reduction="sum"
     )
     return float(found), int((targets != IGNORED).sum())
+
+
+@pytest.mark.training
+def test_a_packed_epoch_has_every_token_once_in_fewer_steps(tokenizer: Any, tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    registry = Registry.init(tmp_path / "root", make_tiny_base(tmp_path / "base", tokenizer), name="tiny")
+    settings = tiny_config(
+        tmp_path,
+        method={"type": "supervised", "packing": True},
+        training={"steps": None, "epochs": 1, "batch_size": 1, "max_length": 256},
+        checkpoints={"every": None},
+    )
+    found = train(registry, settings)
+    assert found.published is not None
+    assert found.result.tokens == prepare(settings, registry).mixture.shares["train"].tokens
+    assert found.result.steps < ROWS / 3
+    assert found.result.eval_loss is not None
