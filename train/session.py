@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from registry import files
-from registry.errors import Conflict, StorageFailed, WardrobeError
+from registry.errors import Conflict, StorageFailed
 from registry.records import Published, Version
 from train import launching
 from train.jobs.plan import Plan, make_plan
@@ -103,8 +103,8 @@ class Work:
         files.make_directory(self.folder)
         try:
             trackers = make_trackers(self._config, self.job)
-        except BaseException:
-            self.__exit__(WardrobeError, None, None)
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
             raise
         self._observers = (Record(self.job), *trackers)
         launching.announce(self.job.id, self._resume_from)
