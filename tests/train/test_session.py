@@ -12,7 +12,9 @@ import pytest
 
 from registry.errors import Conflict, StorageFailed, WardrobeError
 from registry.store import Registry
+from tests.train.small_runs import write_small_run
 from tests.train.tiny import Watcher, make_tiny_base, tiny_config, train, write_rows
+from train.config import load_config
 from train.jobs.records import State
 from train.jobs.store import Job, Jobs
 from train.trainer import Stopped
@@ -220,3 +222,22 @@ def test_watching_changes_no_byte(registry: Registry, tmp_path: Path, reference:
     answers = list(finished.job.lines("samples.jsonl"))
     assert [line["step"] for line in answers] == [2, 4, 6, 8, 10, 12]
     assert {line["prompt"] for line in answers} == {"Colour 3?"}
+
+
+@pytest.mark.parametrize("method", ["dpo", "rloo", "grpo"])
+def test_preference_and_reinforcement_runs_go_on_with_the_same_bytes(
+    registry: Registry, tmp_path: Path, method: str
+) -> None:
+    changes: dict[str, Any] = {"training": {"steps": 6, "batch_size": 8, "learning_rate": 1e-2}}
+    if method != "dpo":
+        # Six random tokens hold two e's about as often as not.
+        changes["method"] = {"reward": {"graders": [{"type": "regex", "pattern": "e.*e"}]}}
+    config = load_config(write_small_run(tmp_path, method, **changes))
+    whole = train(registry, config)
+    stop_at(registry, config, 4)
+    finished = train(registry, config, resume=True)
+    assert finished.result.resumed == (newest(registry).status().resumed[0],)
+    assert finished.result.losses == whole.result.losses
+    assert finished.published is not None
+    assert whole.published is not None
+    assert finished.published.version.digest == whole.published.version.digest
