@@ -24,6 +24,7 @@ from train.interruption import Interruption
 from train.jobs.cli import jobs, show
 from train.merging.cli import merge
 from train.proving.cli import prove
+from train.sweep.cli import sweep
 
 if TYPE_CHECKING:
     from train.run import Finished, Prepared
@@ -176,6 +177,7 @@ def estimate(session: Session, config: Path, price_per_hour: float | None) -> No
 
 
 train.add_command(prove)
+train.add_command(sweep)
 train.add_command(jobs)
 train.add_command(show)
 
