@@ -42,13 +42,18 @@ def test_preferences_part_the_better_from_the_worse_answer(
     registry: Registry, tmp_path: Path, method: str
 ) -> None:
     found = train(registry, tmp_path, method, training={"steps": 4})
-    margins = [log["rewards/margins"] for log in found.logs]
+    # A batch of ratings may hold one kind only, and then it has no margin.
+    margins = [log["rewards/margins"] for log in found.logs if "rewards/margins" in log]
     assert margins[-1] > margins[0] + 0.05
     if method == "dpo":
         assert margins[0] == 0.0
         assert found.losses[0] == pytest.approx(math.log(2), rel=1e-4)
     if method == "kto":
-        assert found.logs[-1]["rewards/chosen"] > 0 > found.logs[-1]["rewards/rejected"]
+        chosen, rejected = (
+            [log[name] for log in found.logs if name in log]
+            for name in ("rewards/chosen", "rewards/rejected")
+        )
+        assert chosen[-1] > 0 > rejected[-1]
     if method == "orpo":
         assert found.logs[-1]["nll_loss"] < found.logs[0]["nll_loss"]
     publish(registry, found)

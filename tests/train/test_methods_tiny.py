@@ -80,7 +80,8 @@ def test_the_margin_between_the_better_and_the_worse_answer_grows(
 ) -> None:
     training = {"steps": 10, "learning_rate": 1e-2}
     found = train_small(tmp_path, base, method, training=training, data={"eval": f"{method}.jsonl"})
-    margins = [log["rewards/margins"] for log in found.logs]
+    # A batch of ratings may hold one kind only, and then it has no margin.
+    margins = [log["rewards/margins"] for log in found.logs if "rewards/margins" in log]
     assert margins[-1] > margins[0] + 0.01
     with quiet():
         measured = found.trainer.evaluate()
