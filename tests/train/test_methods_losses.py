@@ -162,14 +162,14 @@ def test_a_kto_batch_measures_its_distance_with_its_own_answers(tmp_path: Path, 
 
 def test_answers_in_reinforcement_are_weighed_against_their_group(tmp_path: Path, base: Path) -> None:
     # An answer of six random tokens holds a b about every other time.
-    method = {"reward": {"graders": [{"type": "regex", "pattern": "b"}]}, "beta": 0.0}
-    training = {**FP32, "batch_size": 8, "steps": 1}
+    method = {"reward": {"graders": [{"type": "regex", "pattern": "b"}]}, "answers": 8, "beta": 0.0}
+    training = {"batch_size": 16, "steps": 1}
     for kind in ("rloo", "grpo"):
         found = train_small(tmp_path / kind, base, kind, method=method, training=training)
         rewards = list(found.trainer._logs["rewards"]["regex"])
         advantages = list(found.trainer._logs["advantages"])
-        assert len(rewards) == 8
-        expected = [weighed(kind, rewards[at : at + 4], index) for at in (0, 4) for index in range(4)]
+        assert len(rewards) == 16
+        expected = [weighed(kind, rewards[at : at + 8], index) for at in (0, 8) for index in range(8)]
         assert advantages == pytest.approx(expected, abs=1e-4)
         assert any(abs(advantage) > 0.1 for advantage in advantages)
 
