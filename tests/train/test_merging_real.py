@@ -88,9 +88,9 @@ def test_a_version_merges_into_a_model_within_the_tolerance(
     base: Path, root: Path, merge: Merge, tmp_path: Path
 ) -> None:
     Registry.open(root).publish("support", adapter(base, tmp_path / "trained"), who="tester")
-    report = merge("support@1", tmp_path / "out", "--dtype", "float16")
+    report = merge("support@1", tmp_path / "out", "--dtype", "float32")
     assert report["parity"]["kl"] <= report["parity"]["tolerance"]
-    assert report["parity"]["effect"] > 1
+    assert report["parity"]["effect"] > 0.1
     assert (tmp_path / "out" / "chat_template.jinja").read_bytes() == (
         base / "chat_template.jinja"
     ).read_bytes()
@@ -98,7 +98,7 @@ def test_a_version_merges_into_a_model_within_the_tolerance(
 
 @pytest.mark.parametrize(
     ("options", "residual", "lost"),
-    [({"use_dora": True}, 0.6, 0.5), ({"init_lora_weights": "olora"}, 1e-3, 1e-3)],
+    [({"use_dora": True}, 0.4, 0.1), ({"init_lora_weights": "olora"}, 1e-3, 1e-3)],
     ids=["dora", "olora"],
 )
 def test_what_vllm_cannot_load_becomes_a_lora_that_registers_and_answers_alike(
@@ -136,6 +136,6 @@ def test_a_full_fine_tune_becomes_a_lora_whose_residual_is_told(
 
 def test_the_gguf_file_answers_as_base_and_adapter(base: Path, merge: Merge, tmp_path: Path) -> None:
     source = adapter(base, tmp_path / "trained")
-    report = merge(source, tmp_path / "out", "--as", "gguf", "--dtype", "float16")
-    assert report["parity"]["kl"] <= 1e-4
-    assert (tmp_path / "out" / "model.gguf").stat().st_size > 200_000_000
+    report = merge(source, tmp_path / "out", "--as", "gguf", "--dtype", "float32")
+    assert report["parity"]["kl"] <= 1e-8
+    assert (tmp_path / "out" / "model.gguf").stat().st_size > 500_000_000
