@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,7 @@ def merge(
     the base. Logits on probe prompts are compared with the source's; what misses the tolerance is refused.
     """
     _check_options(form, rank, accept_residual, dtype)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars; this command shows its own
     from registry.store import Registry
     from train.merging.extraction import ACCEPTED_RESIDUAL
     from train.merging.products import Order, make_gguf, make_lora, make_model
