@@ -22,6 +22,7 @@ from train.config import TrainConfig
 from train.conversion import Outcome, save_result
 from train.course import Course, callback, quiet_evaluation
 from train.guards import check_weights, overfitting, weight_sums
+from train.head import scored_where_learnt
 from train.items import Item
 from train.looks import Looks, make_looks, make_race
 from train.methods import Workshop, method_of
@@ -91,7 +92,7 @@ def run_task(
         Stopped: `attempt.stopping` said so.
     """
     attempt = attempt or Attempt(folder / "checkpoints")
-    with _quiet():
+    with _quiet(), scored_where_learnt():
         course = _make_course(task, progress, attempt)
         workshop, trainer = _build(task, folder, course)
         keeper = Keeper(attempt.checkpoints, task.config.checkpoints.keep)
@@ -115,7 +116,7 @@ def probe_task(task: Task, folder: Path) -> Probe:
     from train.estimate import Probe
 
     seen = Steps()
-    with _quiet():
+    with _quiet(), scored_where_learnt():
         course = _make_course(task, seen, Attempt(folder / "checkpoints", observers=(seen,)))
         course.looks = Looks(None, None, None)
         course.race = None

@@ -1,6 +1,6 @@
 """Supervised training: the answers of conversations, each with its end-of-turn token.
 
-Owns how labelled rows reach TRL's trainer. Logits are made only where a label is (TRL's fused head).
+Owns how labelled rows reach TRL's trainer. Logits are made only where a label is (`train.head`).
 """
 
 from __future__ import annotations
