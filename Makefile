@@ -7,7 +7,7 @@ export VLLM_NO_USAGE_STATS ?= 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast check format bench bench-registry bench-router bench-serve bench-rollouts bench-cpu-lora bench-data bench-generator drills drill-scenarios reference constraints clean
+.PHONY: help setup demo recipes serve test test-fast check format bench bench-registry bench-router bench-serve bench-rollouts bench-cpu-lora bench-data bench-train bench-generator drills drill-scenarios reference constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -17,6 +17,9 @@ setup: ## make .venv: vLLM, training, tools (idempotent)
 
 demo: setup ## the whole product on a real model: train, register, serve, swap, roll back
 	@$(BIN)/python -m deploy.demo
+
+recipes: setup ## medical codes and licence texts in full: curves, preferences, what it costs (about two hours)
+	@$(BIN)/python -m deploy.recipes
 
 serve: setup ## serve ROOT (default ./wardrobe-data; made with the packaged base if absent)
 	@test -f $(ROOT)/layout.json || $(BIN)/wardrobe --root $(ROOT) init --base "$$($(BIN)/wardrobe --root $(ROOT) base demo)"
@@ -54,6 +57,9 @@ bench-serve: setup ## real vLLM with and without the router, swap latency
 
 bench-data: setup ## a data set of a million rows, checked: memory, seconds, what is found (about 5 minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m loadtests.bench.dataset
+
+bench-train: setup ## training against a plain TRL script and TRL's defaults (about 10 minutes)
+	@$(BIN)/python -m loadtests.bench.training
 
 bench-generator: setup ## what the load generator itself can send (about 4 minutes)
 	@$(BIN)/python -m loadtests.bench.generator

@@ -19,7 +19,7 @@ from deploy.demo.product import Product, Server
 from deploy.recipes.materials import SHARES, SHOTS, Materials, write_config, write_lines
 
 GUARDS = ("mmlu-dev", "bbh", "refusals")
-REPLAY_SHARE = 0.2
+REPLAY_SHARE = 0.1
 BASE = "base"
 
 
@@ -47,7 +47,8 @@ class Recipe:
 
     def train_with_replay(self) -> str:
         """Train on all rows with general ones mixed in; return `NAME@N`."""
-        data = {"replay": {"path": "replay.jsonl", "share": REPLAY_SHARE}}
+        # A general answer may be longer than the task's rows; such rows are left out.
+        data = {"replay": {"path": "replay.jsonl", "share": REPLAY_SHARE}, "overflow": "drop"}
         return self._train(self.materials.write_config(self.folder, "sft-replay", 1.0, data=data))
 
     def train_preferences(self, start: str) -> str:
