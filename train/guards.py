@@ -6,6 +6,7 @@ Owns the limits of divergence and of learning nothing. Invariant: a guard looks 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,9 @@ from train.settings.keeping import GuardSettings
 if TYPE_CHECKING:
     from train.watching import Evaluation
 
-# How many steps are looked at before a run can be called diverging, and how slow the smoothing is.
-_SETTLED = 10
+# How many steps are the beginning, within which no run is called diverging, and how slow the smoothing is.
+# The longest batch comes first, and in a mixture it may be another task's.
+_BEGINNING = 20
 _SMOOTHING = 0.9
 # A loss that fell to nothing may triple without harm: the lowest counts as at least this share of the first.
 _FLOOR = 0.1
@@ -31,7 +33,7 @@ class Guards:
         self._name = name
         self._settings = settings
         self._first = self._lowest = self._smoothed = math.nan
-        self._steps = 0
+        self._beginning: list[float] = []
         self._idle = 0
         self._positive = True
 
@@ -49,17 +51,18 @@ class Guards:
     def _check_divergence(self, step: int, loss: float) -> None:
         # The loss of a reinforcement run is around 0 and says nothing.
         self._positive = self._positive and loss > 0
-        self._steps += 1
-        if self._steps == 1:
+        began = len(self._beginning) == _BEGINNING
+        if not self._beginning:
             self._first = self._lowest = self._smoothed = loss
-            return
+        if not began:
+            self._beginning.append(loss)
         self._smoothed = _SMOOTHING * self._smoothed + (1 - _SMOOTHING) * loss
         self._lowest = min(self._lowest, self._smoothed)
         limit = self._settings.divergence
-        if limit is None or not self._positive or self._steps <= _SETTLED:
+        if limit is None or not self._positive or not began:
             return
         low = max(self._lowest, _FLOOR * self._first)
-        if self._smoothed > limit * low:
+        if self._smoothed > max(limit * low, statistics.median(self._beginning)):
             fact = (
                 f"the loss runs away: {self._smoothed:.3g} at step {step}, smoothed, after {self._lowest:.3g}"
             )
