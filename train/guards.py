@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # How many steps are the beginning, within which no run is called diverging, and how slow the smoothing is.
 # The longest batch comes first, and in a mixture it may be another task's.
 _BEGINNING = 20
+# What runs away must be worse than the beginning by this factor, too.
+_WORSE = 1.5
 _SMOOTHING = 0.9
 # A loss that fell to nothing may triple without harm: the lowest counts as at least this share of the first.
 _FLOOR = 0.1
@@ -62,7 +64,7 @@ class Guards:
         if limit is None or not self._positive or not began:
             return
         low = max(self._lowest, _FLOOR * self._first)
-        if self._smoothed > max(limit * low, statistics.median(self._beginning)):
+        if self._smoothed > max(limit * low, _WORSE * statistics.median(self._beginning)):
             fact = (
                 f"the loss runs away: {self._smoothed:.3g} at step {step}, smoothed, after {self._lowest:.3g}"
             )

@@ -33,7 +33,7 @@ def test_a_loss_that_runs_away_stops_the_run() -> None:
 
 def test_batches_of_another_task_at_the_beginning_are_no_divergence() -> None:
     # Long general rows first, which the base knows, then the short rows of a new task.
-    feed([0.8, 0.9, 0.8] + [6.0, 5.0, 5.5] * 4 + [3.0, 2.0, 1.5] * 20)
+    feed([0.8, 0.9, 0.8] + [4.0, 3.5] + [3.0, 2.6] * 10 + [2.0, 1.5] * 20)
     with pytest.raises(WardrobeError, match="runs away"):
         feed([3.0] * 20 + [1.0] * 30 + [9.0] * 30)
 

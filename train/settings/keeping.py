@@ -47,8 +47,8 @@ class EvaluationSettings(Strict):
 class GuardSettings(Strict):
     """What stops a run that goes wrong.
 
-    `divergence`: stop when the smoothed loss is this many times its lowest value, and above that of the
-    first 20 steps. `no_learning`: stop after
+    `divergence`: stop when the smoothed loss is this many times its lowest value, and half above that of
+    the first 20 steps. `no_learning`: stop after
     so many steps in a row with no gradient at all, or with a preference margin of exactly 0 (None: never).
     `longest_first`: one pass over the longest batch before the first step, so that memory runs out at once
     or never.
