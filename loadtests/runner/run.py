@@ -157,15 +157,17 @@ def _actions(scenario: Scenario, target: Target) -> tuple[Actions | None, Callab
 
 
 async def _interruptible(work: Callable[[], object]) -> None:
-    """Run `work()`; SIGTERM ends it as Ctrl-C does."""
+    """Run `work()`; Ctrl-C and SIGTERM end it alike, also where a shell's background job ignores Ctrl-C."""
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
     try:
         await work()  # type: ignore[misc]
     finally:
-        loop.remove_signal_handler(signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
