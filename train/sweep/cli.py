@@ -10,7 +10,6 @@ import click
 
 from registry.cli import output
 from registry.cli.session import Session, common_options, pass_session
-from registry.documents import Document
 from train import environment
 from train.interruption import Interruption
 
@@ -18,19 +17,6 @@ if TYPE_CHECKING:
     from train.sweep.trials import Sweep, Trial
 
 _FILE = click.Path(path_type=Path)
-
-
-class SweepReport(Document):
-    """A finished sweep; `scores` is one list per trial, one value per rung that it took part in."""
-
-    folder: str
-    metric: str
-    steps: int
-    budget_steps: int
-    trials: list[dict[str, object]]
-    scores: list[list[float | None]]
-    best: int
-    best_config: str
 
 
 @click.command()
@@ -86,6 +72,8 @@ def _print(session: Session, sweep: Sweep, best: Trial) -> None:
         for trial in sweep.trials
     ]
     if session.as_json:
+        from train.sweep.documents import SweepReport
+
         output.print_json(
             SweepReport(
                 folder=str(sweep.folder),
