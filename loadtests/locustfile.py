@@ -116,6 +116,9 @@ def _options(parser: Any, **_: Any) -> None:
 
 @events.init.add_listener
 def _init(environment: Any, **_: Any) -> None:
+    # NOTE: gevent counts from the loop's last turn, and there was none while all this was imported: on a slow
+    # machine locust's run time would be over at its start.
+    gevent.get_hub().loop.update_now()
     options = environment.parsed_options
     try:
         scenario_of(options)
