@@ -94,10 +94,10 @@ class Bench:
         form = {"formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": tags}
         info = {"rows": {"file_name": "rows.json", **form}}
         (out / "dataset_info.json").write_text(json.dumps(info))
-        (out / "config.json").write_text(json.dumps(self._peer_settings(out)))
+        (out / "config.yaml").write_text(json.dumps(self._peer_settings(out)))
         launcher = "from llamafactory.train.tuner import run_exp; run_exp()"
-        command = [str(python), "-c", launcher, str(out / "config.json")]
-        subprocess.run(command, check=True, capture_output=True, text=True, env=environment(os.environ))
+        command = [str(python), "-c", launcher, str(out / "config.yaml")]
+        _run(command, environment(os.environ))
         state = json.loads((out / "adapter" / "trainer_state.json").read_text())["log_history"]
         seconds = next(entry["train_runtime"] for entry in state if "train_runtime" in entry)
         return self._ran(tokens / seconds, out / "adapter", tokens)
@@ -239,13 +239,18 @@ def _prepare(bench: Bench) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-def _last_json(command: list[str], variables: Mapping[str, str]) -> Any:
+def _run(command: list[str], variables: Mapping[str, str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, env=dict(variables), check=False)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def _last_json(command: list[str], variables: Mapping[str, str]) -> Any:
+    printed = _run(command, variables)
     # The arm's document is the last line, behind transformers' own; the command's is indented.
-    last = done.stdout.strip().splitlines()[-1]
-    return json.loads(last if last.startswith("{") else done.stdout[done.stdout.index("{\n") :])
+    last = printed.strip().splitlines()[-1]
+    return json.loads(last if last.startswith("{") else printed[printed.index("{\n") :])
 
 
 if __name__ == "__main__":
