@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -69,11 +68,15 @@ def test_what_was_written_behind_the_checkpoint_is_taken_back(tmp_path: Path) ->
 
 def test_a_process_that_died_leaves_an_interrupted_job(tmp_path: Path) -> None:
     job = make_job(tmp_path)
-    child = os.fork()
-    if child == 0:
-        job.begin()
-        os._exit(9)
-    os.waitpid(child, 0)
+    # A process of its own, not a fork: threads do not survive one.
+    code = (
+        "import os, sys; from pathlib import Path; from train.jobs.records import Description; "
+        "from train.jobs.store import Job; folder = Path(sys.argv[1]); "
+        "Job(folder, Description.model_validate_json((folder / 'job.json').read_text())).begin(); "
+        "os._exit(9)"
+    )
+    died = subprocess.run([sys.executable, "-c", code, str(job.folder)], check=False)
+    assert died.returncode == 9
     status = job.status()
     assert (status.state, status.error) == (State.INTERRUPTED, "its process ended without a word")
     assert json.loads((job.folder / "status.json").read_text())["state"] == "running"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from train.jobs.store import Job, Jobs
 from train.trainer import Stopped
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -106,22 +109,15 @@ def test_other_optimisers_and_orders_go_on_with_the_same_bytes_too(
 def test_a_killed_process_leaves_an_interrupted_job_that_goes_on_with_the_same_digest(
     registry: Registry, tmp_path: Path, reference: str
 ) -> None:
-    config = tiny_config(tmp_path)
-    child = os.fork()
-    if child == 0:
-
-        def die(step: int) -> None:
-            if step == 7:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        train(registry, config, Watcher(die))
-        os._exit(0)
-    os.waitpid(child, 0)
+    # A process of its own, not a fork: torch's threads do not survive one.
+    command = [sys.executable, "-m", "tests.train.killed", str(registry.root), str(tmp_path), "7"]
+    killed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     job = newest(registry)
     assert job.status().state is State.INTERRUPTED
     assert job.status().error == "its process ended without a word"
     assert job.steps_kept == [4]
-    finished = train(registry, config, resume=True)
+    finished = train(registry, tiny_config(tmp_path), resume=True)
     assert finished.published is not None
     assert finished.published.version.digest == reference
 
