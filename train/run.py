@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry import files
-from registry.errors import Conflict, NotFound
+from registry.errors import Conflict
 from registry.records import BaseModel, Published, Version
 from train.arguments import check_precision
 from train.config import TrainConfig
@@ -23,6 +23,7 @@ from train.looks import make_race
 from train.methods import method_of
 from train.mixture import Mixture, mix
 from train.publish import DataSource, Origin, describe_source, lineage, publish
+from train.recorded_base import check_base
 from train.session import Wish, Work, open_work, reward_folder
 from train.settings.data import EVAL
 from train.shape import check_shape
@@ -89,7 +90,7 @@ def prepare(config: TrainConfig, registry: Registry) -> Prepared:
     """
     from train.modelling import load_tokenizer
 
-    _check_base(registry.base)
+    check_base(registry.base)
     config, parent = find_start(_with_reward(config, registry.root), registry)
     check_precision(config)
     make_race(config)
@@ -169,14 +170,3 @@ def _with_reward(config: TrainConfig, root: Path) -> TrainConfig:
         return config
     found = reward.model_copy(update={"model": reward_folder(root, reward.model)})
     return config.model_copy(update={"method": config.method.model_copy(update={"reward": found})})
-
-
-def _check_base(base: BaseModel) -> None:
-    from registry.base import read_base
-
-    if not base.path.is_dir():
-        raise NotFound(str(base.path), "the base model's folder is gone", "put it back where it was")
-    found = read_base(base.path, base.name).fingerprint
-    if found != base.fingerprint:
-        fact = f"holds another model ({found}) than the root was made for ({base.fingerprint})"
-        raise Conflict(str(base.path), fact, "put the recorded base model back")

@@ -7,12 +7,9 @@ the result's folder before the weights have passed their checks.
 
 from __future__ import annotations
 
-import contextlib
 import resource
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from logging import ERROR, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +25,7 @@ from train.looks import Looks, make_looks, make_race
 from train.methods import Workshop, method_of
 from train.modelling import load_tokenizer, make_model
 from train.rehearsal import is_out_of_memory, too_large
+from train.silence import quiet
 from train.watching import Evaluation, Observer, Progress, Steps, TrainingResult
 
 __all__ = [
@@ -92,7 +90,7 @@ def run_task(
         Stopped: `attempt.stopping` said so.
     """
     attempt = attempt or Attempt(folder / "checkpoints")
-    with _quiet(), scored_where_learnt():
+    with quiet(), scored_where_learnt():
         course = _make_course(task, progress, attempt)
         workshop, trainer = _build(task, folder, course)
         keeper = Keeper(attempt.checkpoints, task.config.checkpoints.keep)
@@ -116,7 +114,7 @@ def probe_task(task: Task, folder: Path) -> Probe:
     from train.estimate import Probe
 
     seen = Steps()
-    with _quiet(), scored_where_learnt():
+    with quiet(), scored_where_learnt():
         course = _make_course(task, seen, Attempt(folder / "checkpoints", observers=(seen,)))
         course.looks = Looks(None, None, None)
         course.race = None
@@ -249,21 +247,3 @@ def _device(trainer: Any) -> str:
 
     kind = str(trainer.args.device.type)
     return f"{kind}, {torch.get_num_threads()} threads" if kind == "cpu" else kind
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    from transformers.utils import logging
-
-    # bitsandbytes reports a 4-bit kernel that it cannot fetch; its own CPU kernels serve as well.
-    getLogger("bitsandbytes").setLevel(ERROR)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            # NOTE: transformers and torch warn about their own deprecations in nearly every call.
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)

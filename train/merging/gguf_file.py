@@ -74,7 +74,7 @@ def load_gguf(path: Path) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
 
-    from train.merging.loading import quiet
+    from train.silence import quiet
 
     with quiet():
         return AutoModelForCausalLM.from_pretrained(

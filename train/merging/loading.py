@@ -6,11 +6,7 @@ which the file has none. Invariant: the returned model computes what the adapter
 
 from __future__ import annotations
 
-import contextlib
 import os
-import warnings
-from collections.abc import Iterator
-from logging import ERROR, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +14,7 @@ from registry.errors import InvalidAdapter, UsageError
 from registry.identity import WEIGHTS_NAME
 from train.environment import OFFLINE
 from train.merging.sources import Source
+from train.silence import quiet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,24 +62,6 @@ def load_adapted(model: Any, source: Source) -> Any:
         raise InvalidAdapter(source.name, fact, remedy, reason="base_mismatch") from error
     _check_whole(adapted, source)
     return adapted.eval()
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the libraries' warnings and progress bars from the terminal."""
-    from transformers.utils import logging
-
-    getLogger("bitsandbytes").setLevel(ERROR)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            # NOTE: PEFT warns of tied embeddings and of its own deprecations; what matters is checked here.
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def _subtract(adapted: Any, config: Any, initial: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from registry.chat_template import TEMPLATE_NAME
 from registry.errors import InvalidAdapter
-from train.merging.loading import quiet
+from train.silence import quiet
 
 DTYPES = ("float32", "bfloat16", "float16")
 # What transformers writes itself with the weights, or what belongs to the old ones.

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.canonical import readable_json
-from registry.errors import Conflict, InvalidAdapter, NotFound, UsageError
+from registry.errors import InvalidAdapter, UsageError
 from train.merging.documents import REPORT_NAME, ExtractionReport, MergeReport, ParityReport
 from train.merging.loading import load_adapted, load_model
 from train.merging.sources import Kind, Source
 from train.merging.staging import new_folder
+from train.recorded_base import check_base
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -141,21 +142,6 @@ def make_gguf(order: Order, dtype: str | None) -> MergeReport:
         report = _report(order, "gguf", dtype, ParityReport.of(parity, TOLERANCES[dtype]), None, started)
         _write(report, folder)
     return report
-
-
-def check_base(base: BaseModel) -> None:
-    """Refuse to work on another base than the root's.
-
-    Raises: NotFound: when its folder is gone; Conflict: when it holds another model.
-    """
-    from registry.base import read_base
-
-    if not base.path.is_dir():
-        raise NotFound(str(base.path), "the base model's folder is gone", "put it back where it was")
-    found = read_base(base.path, base.name).fingerprint
-    if found != base.fingerprint:
-        fact = f"holds another model ({found}) than the root was made for ({base.fingerprint})"
-        raise Conflict(str(base.path), fact, "put the recorded base model back")
 
 
 def _adapted(order: Order) -> tuple[Any, _Original]:
