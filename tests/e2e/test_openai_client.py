@@ -88,7 +88,9 @@ def test_base_and_adapters_in_one_batch_do_not_mix(live: Live) -> None:
 
 def test_completions_and_responses_work_unchanged(live: Live) -> None:
     client = live.client()
-    completion = client.completions.create(model="support", prompt="Once upon a time", max_tokens=4)
+    completion = client.completions.create(
+        model="support", prompt="Once upon a time", max_tokens=4, extra_body={"ignore_eos": True}
+    )
     assert completion.model == "support@1"
     assert completion.usage is not None
     assert completion.usage.completion_tokens == 4

@@ -128,7 +128,8 @@ def test_a_template_of_its_own_is_not_rendered_but_completed(
 ) -> None:
     shutil.copytree(markers["alpha"], tmp_path / "own")
     (tmp_path / "own" / "chat_template.jinja").write_text("{{ messages[0].content }}")
-    done = wardrobe(live.root, "register", "templated", tmp_path / "own")
+    # Through the server, so that it knows the version at once and not at its next look at the files.
+    done = wardrobe(live.root, "--url", live.url, "register", "templated", tmp_path / "own")
     assert "not made stable: template: it has a chat template of its own" in done.stderr
     chat = {"model": "templated@1", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
     with httpx.Client(base_url=live.url, timeout=120) as client:

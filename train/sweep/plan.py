@@ -33,11 +33,12 @@ def make_rungs(settings: SweepSettings) -> tuple[Rung, ...]:
 
     Raises: UsageError: not even two trials fit.
     """
-    for trials in range(settings.trials, 1, -1):
-        rungs = _rungs(trials, settings.eta, settings.steps)
+    plans = [_rungs(trials, settings.eta, settings.steps) for trials in range(settings.trials, 1, -1)]
+    for rungs in plans:
         if total_steps(rungs) <= settings.budget_steps:
             return rungs
-    least = total_steps(_rungs(2, settings.eta, settings.steps))
+    # Not always the plan of two: three trials may need fewer steps, because only one of three goes on.
+    least = min(map(total_steps, plans))
     fact = f"budget_steps {settings.budget_steps} is not enough for two trials of {settings.steps} steps"
     raise UsageError("sweep", fact, f"raise it to {least} or lower steps", param="budget_steps")
 
