@@ -1,0 +1,46 @@
+"""Measure Wardrobe beside its peers.
+
+    python -m loadtests.bench.peers [routers|engines] [--rounds N] [--seconds S]
+
+Without a word both halves run, one after the other. Each writes its own two files in bench-results/; the
+exit is 1 when a bar was missed or a peer could not be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from loadtests.bench.peers.options import Options
+
+HALVES = ("routers", "engines")
+
+
+def main() -> int:
+    """Run the halves that were asked for, and return 0 when all of them held their bars."""
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.bench.peers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    defaults = Options()
+    parser.add_argument("half", nargs="?", choices=HALVES, help="one half only")
+    parser.add_argument("--rounds", type=int, default=defaults.rounds, help="turns of every router")
+    parser.add_argument("--seconds", type=int, default=defaults.seconds, help="length of one turn")
+    parser.add_argument("--cache", type=Path, default=defaults.cache, help="folder of the environments")
+    given = parser.parse_args()
+    options = Options(rounds=given.rounds, seconds=given.seconds, cache=given.cache)
+    held = [_run(half, options) for half in ([given.half] if given.half else HALVES)]
+    return 0 if all(held) else 1
+
+
+def _run(half: str, options: Options) -> bool:
+    """Import one half only when it runs: the other one's needs are not everybody's."""
+    module = importlib.import_module(f"loadtests.bench.peers.{half}")
+    return bool(module.run(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
