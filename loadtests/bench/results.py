@@ -79,8 +79,13 @@ def table(figures: Sequence[Figure]) -> str:
     return head + "".join(rows)
 
 
-def publish(benchmark: str, figures: Sequence[Figure], *, notes: Sequence[str] = ()) -> bool:
-    """Write `bench-results/BENCHMARK.json` and `.md`, print the table, and return whether all bars held."""
+def publish(
+    benchmark: str, figures: Sequence[Figure], *, notes: Sequence[str] = (), summary: str = ""
+) -> bool:
+    """Write `bench-results/BENCHMARK.json` and `.md`, print the table, and return whether all bars held.
+
+    `summary` is Markdown that stands above the table.
+    """
     FOLDER.mkdir(exist_ok=True)
     machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "machine": platform.machine()}
     document = {
@@ -91,7 +96,7 @@ def publish(benchmark: str, figures: Sequence[Figure], *, notes: Sequence[str] =
         "figures": [asdict(figure) for figure in figures],
     }
     (FOLDER / f"{benchmark}.json").write_text(json.dumps(document, indent=2) + "\n")
-    text = f"# {benchmark}\n\n{table(figures)}" + "".join(f"\n- {note}" for note in notes) + "\n"
+    text = f"# {benchmark}\n\n{summary}{table(figures)}" + "".join(f"\n- {note}" for note in notes) + "\n"
     (FOLDER / f"{benchmark}.md").write_text(text)
     print(text, flush=True)
     return all(figure.reached for figure in figures)
