@@ -39,9 +39,17 @@ def loadtest() -> None:
 @click.option("--out", type=_PATH, metavar="DIR", help="New folder for the results (default load-results/…).")
 @_CHANGES
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
+@click.option("--admin-url", metavar="URL", help="Where actions go when --url is a balancer: a replica.")
 @common_options
 @pass_session
-def run(session: Session, scenario: str, out: Path | None, changes: tuple[str, ...], dry_run: bool) -> None:
+def run(
+    session: Session,
+    scenario: str,
+    out: Path | None,
+    changes: tuple[str, ...],
+    dry_run: bool,
+    admin_url: str | None,
+) -> None:
     """Run SCENARIO against the server at --url, or a live one of the root.
 
     Requests are begun when they are due, whatever the server does, and latency counts from then. Writes
@@ -58,7 +66,8 @@ def run(session: Session, scenario: str, out: Path | None, changes: tuple[str, .
         _print_plan(session, found, len(plan), float(plan.times[-1]))
         return
     running.import_client()
-    target = Target.find(session.root_path, session.url, session.key or os.environ.get(KEY_VARIABLE))
+    key = session.key or os.environ.get(KEY_VARIABLE)
+    target = Target.find(session.root_path, session.url, key).with_admin(admin_url)
     target.check(plan.scenario.adapters.models, found.needs)
     folder = running.fresh_folder(out, found.name)
     with output.progress(f"loadtest {found.name}", len(plan)) as advance:

@@ -1,12 +1,14 @@
 """What is done to the server while the load runs: swaps, new versions, rollouts, kills, own commands.
 
 Everything goes through the admin API, in threads, so that the load's own loop never waits. Invariant: an
-action that fails is an event of the report with its reason; it never ends the run.
+action that fails is an event of the report with its reason; it never ends the run. One that has begun is in
+the report whatever becomes of it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 Clock = Callable[[], float]
 _POLL_SECONDS = 0.5
+_SETTLE_SECONDS = 30.0
+"""How long the run waits at its end for an action that is under way."""
 _SERVER = b"serve.engine.child"
 """What stands in the command line of a replica's server process, and of nothing else."""
 
@@ -69,34 +73,54 @@ class Actions:
     _sources: dict[str, Path] = field(default_factory=dict)
     _made: dict[str, list[int]] = field(default_factory=dict)
     _clock: Clock = lambda: 0.0
+    _under_way: set[asyncio.Task[None]] = field(default_factory=set)
+    _settling: bool = False
 
     async def run(self, clock: Clock) -> None:
         """Act when it is time, until cancelled."""
         self._clock = clock
         with tempfile.TemporaryDirectory(prefix="wardrobe-load-") as scratch:
             self._scratch = Path(scratch)
-            adapters = sorted({one.adapter for one in self.scenario.actions if one.action == "rollout"})
             jobs = [self._repeat(action) for action in self.scenario.actions]
-            await asyncio.gather(*jobs, *(self._watch(adapter) for adapter in adapters))
+            await asyncio.gather(*jobs, *(self._watch(adapter) for adapter in self._rolled_out()))
+
+    async def settle(self) -> None:
+        """Begin nothing more, wait for what is under way, and look at each rollout once more."""
+        self._settling = True
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=_SETTLE_SECONDS)
+        for adapter in self._rolled_out():
+            await self._look(adapter)
+
+    def _rolled_out(self) -> list[str]:
+        return sorted({one.adapter for one in self.scenario.actions if one.action == "rollout"})
 
     async def _repeat(self, action: Action) -> None:
         due = action.at_seconds if action.at_seconds is not None else action.every_seconds or 0.0
         while due < self.scenario.total_seconds:
             await asyncio.sleep(max(0.0, due - self._clock()))
-            await self._act(action)
+            if self._settling:
+                return
+            task = asyncio.create_task(self._act(action))
+            self._under_way.add(task)
+            try:
+                await task
+            finally:
+                self._under_way.discard(task)
             if action.every_seconds is None:
                 return
             due = max(due + action.every_seconds, self._clock())
 
     async def _act(self, action: Action) -> None:
         began = self._clock()
-        detail = error = ""
+        detail, error = "", "was still under way when the run ended"
         try:
-            detail = await asyncio.to_thread(self._verbs()[action.action], action)
+            detail, error = await asyncio.to_thread(self._verbs()[action.action], action), ""
         except (WardrobeError, OSError, subprocess.SubprocessError) as fault:
             error = str(fault)
-        subject = action.adapter or " ".join(action.run)
-        self.events.append(Event(began, action.action, subject, self._clock() - began, detail, error))
+        finally:
+            subject = action.adapter or " ".join(action.run)
+            self.events.append(Event(began, action.action, subject, self._clock() - began, detail, error))
 
     def _verbs(self) -> dict[str, Callable[[Action], str]]:
         return {
@@ -167,15 +191,16 @@ class Actions:
         return max(one.version for one in self.client.show(adapter).versions)
 
     async def _watch(self, adapter: str) -> None:
-        from serve.rollout.desk import RemoteRollouts
-
-        desk = RemoteRollouts(self.client)
         while True:
             await asyncio.sleep(_POLL_SECONDS)
-            try:
-                self._note(await asyncio.to_thread(desk.status, adapter))
-            except WardrobeError:
-                continue  # no rollout yet, or the server is away: the requests tell that
+            await self._look(adapter)
+
+    async def _look(self, adapter: str) -> None:
+        from serve.rollout.desk import RemoteRollouts
+
+        # No rollout yet, or the server is away: the requests tell that.
+        with contextlib.suppress(WardrobeError):
+            self._note(await asyncio.to_thread(RemoteRollouts(self.client).status, adapter))
 
     def _note(self, status: RolloutStatus) -> None:
         last = next((one for one in reversed(self.changes) if one.adapter == status.adapter), None)

@@ -66,6 +66,8 @@ class Execution:
                 try:
                     await self._dispatch(sender)
                     await self._drain()
+                    if self.actions is not None:
+                        await self.actions.settle()
                 except asyncio.CancelledError:
                     self.partial = True
                 finally:

@@ -20,7 +20,9 @@ def _lines(report: Report) -> Iterator[str]:
     yield from (f"- {name}: {_cell(value)}" for name, value in tables.facts(report))
     yield "\n## Latency in ms (from the intended start, unless `service`)\n"
     yield from _table(tables.SPREAD_COLUMNS, tables.spreads(report.overall))
-    for title, groups in (("Arms", report.arms), ("Adapters", report.adapters), ("By arm", report.groups)):
+    for title, groups in (
+        ("Arms", report.arms), ("Adapters", report.adapters), ("Adapters by arm", tables.by_arm(report)),
+    ):  # fmt: skip
         if groups:
             yield f"\n## {title}\n"
             yield from _table(tables.GROUP_COLUMNS, tables.group_rows(groups))

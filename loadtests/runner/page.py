@@ -75,7 +75,7 @@ def _body(report: Report, sample: Sequence[Record]) -> Iterator[str]:
 
 def _groups(report: Report) -> Iterator[str]:
     named = (
-        ("Arms", report.arms), ("Adapters", report.adapters), ("Adapters by arm", report.groups),
+        ("Arms", report.arms), ("Adapters", report.adapters), ("Adapters by arm", tables.by_arm(report)),
         ("Versions that answered", report.versions),
     )  # fmt: skip
     for title, groups in named:

@@ -24,10 +24,11 @@ from loadtests.runner.records import FILE, Record, RecordFile, read_records
 from loadtests.runner.report import Facts, build_report
 from loadtests.runner.scenario import Scenario
 from loadtests.runner.target import Target
-from registry.errors import Conflict, UsageError
+from registry.errors import Conflict, Denied, UsageError, WardrobeError
 
 if TYPE_CHECKING:
     from loadtests.runner.actions import Actions
+    from registry.client import Client
 
 Advance = Callable[[int], None]
 REPORT = "report.json"
@@ -151,9 +152,22 @@ def _actions(scenario: Scenario, target: Target) -> tuple[Actions | None, Callab
     from loadtests.runner.actions import Actions
     from registry.client import Client
 
-    client = Client(target.url, key=target.key)
-    client.status()  # a wrong key shows now, not as a failed action
+    client = Client(target.admin_url or target.url, key=target.key)
+    if any(one.action != "command" for one in scenario.actions):
+        _check_admin(client, target)
     return Actions(scenario, client), client.close
+
+
+def _check_admin(client: Client, target: Target) -> None:
+    """Ask the admin API now, so that a wrong key or address is no failed action in the middle of a run."""
+    try:
+        client.status()
+    except Denied:
+        raise
+    except WardrobeError as error:
+        fact = f"has no admin API, which the scenario's actions need ({error.fact})"
+        remedy = "is it a balancer? Give --admin-url http://host:port of a replica behind it"
+        raise UsageError(target.admin_url or target.url, fact, remedy) from error
 
 
 async def _interruptible(work: Callable[[], object]) -> None:

@@ -61,8 +61,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
         text = f"first text after {percent(share.p50)} of the time, {number(chunks.mean, 2)} pieces per token"
         rows.append(("streams", text + (_FAKE if _looks_whole(overall) else "")))
     rows.append(("in flight", f"at most {report.generator.peak_in_flight}"))
-    lag = number(report.generator.lag_p99_ms)
-    rows.append(("generator", f"{report.generator.sentence} (lag p99 {lag} ms)"))
+    lag = "" if report.generator.saturated else f" (lag p99 {number(report.generator.lag_p99_ms)} ms)"
+    rows.append(("generator", report.generator.sentence + lag))
     rows.append(("server load", report.keeping_up.sentence))
     if overall.wrong_adapter:
         rows.append(("WRONG ADAPTER", f"{overall.wrong_adapter} answers name another adapter"))
@@ -78,6 +78,11 @@ def spreads(figures: Figures) -> list[Row]:
             values = (found.mean, found.p50, found.p90, found.p95, found.p99, found.p99_9, found.max)
             rows.append((name, str(found.n), *(number(value) for value in values)))
     return rows
+
+
+def by_arm(report: Report) -> list[Group]:
+    """Return the adapters' arms; none where all is of one arm, which the adapters themselves show."""
+    return report.groups if len(report.arms) > 1 else []
 
 
 def group_rows(groups: Sequence[Group]) -> list[Row]:

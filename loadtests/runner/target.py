@@ -7,8 +7,9 @@ cannot work (nobody listens, a wrong key, adapters that are not there) ends befo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit
 
 import httpx
@@ -21,10 +22,14 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server's root address (`http://host:port`) and the key for it."""
+    """A server's root address (`http://host:port`) and the key for it.
+
+    `admin_url` is where actions go when `url` is a balancer that passes on only the traffic.
+    """
 
     url: str
     key: str | None = None
+    admin_url: str | None = None
 
     @classmethod
     def find(cls, root: Path, url: str | None, key: str | None) -> Target:
@@ -33,12 +38,7 @@ class Target:
         Raises: UsageError: no such address, or no server of the root is live.
         """
         if url is not None:
-            parts = urlsplit(url)
-            if parts.scheme not in {"http", "https"} or not parts.hostname:
-                raise UsageError(
-                    "--url", f"{url!r} is no address", "write for instance http://127.0.0.1:8000"
-                )
-            return cls(url.rstrip("/").removesuffix("/v1"), key)
+            return cls(address("--url", url), key)
         from registry.store import Registry
 
         try:
@@ -52,6 +52,13 @@ class Target:
                     beat.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//:::", "//127.0.0.1:"), key
                 )
         raise UsageError("server", f"none of {root} is live", "start `wardrobe serve`, or give --url")
+
+    def with_admin(self, url: str | None) -> Self:
+        """Return the same server with the address that actions go to.
+
+        Raises: UsageError: no such address.
+        """
+        return self if url is None else replace(self, admin_url=address("--admin-url", url))
 
     def check(self, models: Sequence[str], needs: str) -> None:
         """Ask who is served, and pass when all of `models` are.
@@ -86,3 +93,14 @@ class Target:
             return {str(one["id"]) for one in answer.json()["data"]}
         except (ValueError, KeyError, TypeError):
             return None
+
+
+def address(option: str, url: str) -> str:
+    """Return the root of the server at `url`, which `option` gave.
+
+    Raises: UsageError: no HTTP address.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise UsageError(option, f"{url!r} is no address", "write for instance http://127.0.0.1:8000")
+    return url.rstrip("/").removesuffix("/v1")

@@ -13,8 +13,12 @@ from typing import Any
 import pytest
 
 from loadtests.runner.documents import Report
-from registry.errors import Denied
+from loadtests.runner.plan import Plan
+from loadtests.runner.run import run as run_plan
+from loadtests.runner.target import Target
+from registry.errors import Denied, UsageError
 from registry.keys import KeyStore, Scope
+from tests.fakes.llm_server import llm_server
 from tests.fakes.served import Served, make_root, publish, serve, wait_until
 from tests.loadtests.making import play, scenario
 
@@ -112,6 +116,37 @@ def test_a_command_of_ones_own_is_run_with_its_arguments(served: Served, tmp_pat
         served, tmp_path / "run", {"action": "command", "run": command, "at_seconds": 0.1}, seconds=1
     )
     assert [(one.detail, one.error) for one in report.events] == [("done a b", "")]
+
+
+def test_an_action_that_outlasts_the_traffic_is_in_the_report_with_its_end(
+    served: Served, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", "import time; time.sleep(2); print('late')"]
+    report = run(
+        served, tmp_path / "run", {"action": "command", "run": command, "at_seconds": 0.1}, seconds=0.5
+    )
+    assert [(one.detail, one.error) for one in report.events] == [("late", "")]
+
+
+def test_a_server_without_an_admin_api_is_refused_unless_another_is_named(
+    served: Served, tmp_path: Path
+) -> None:
+    made = scenario(actions=[{"action": "kill_replica", "at_seconds": 0.1}])
+    admin = str(served.client.base_url)
+    with llm_server("fast") as (url, server):
+        with pytest.raises(UsageError, match=r"has no admin API.*--admin-url"):
+            run_plan(Plan(made), Target(url), tmp_path)
+        assert server.seen == []
+        done = run_plan(Plan(made), Target(url, admin_url=admin), tmp_path)
+    assert done.report.overall.ok == 50
+    assert "none of 1 live replicas" in done.report.events[0].error
+
+
+def test_a_scenario_of_commands_alone_needs_no_admin_api(tmp_path: Path) -> None:
+    command = {"action": "command", "run": [sys.executable, "-c", "print('done')"], "at_seconds": 0.1}
+    with llm_server("fast") as (url, _):
+        report, _ = play(url, tmp_path, scenario(actions=[command]))
+    assert [(one.detail, one.error) for one in report.events] == [("done", "")]
 
 
 def test_ratings_go_to_the_server_by_the_arm_that_answered(served: Served, tmp_path: Path) -> None:
