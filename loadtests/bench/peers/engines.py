@@ -1,0 +1,186 @@
+"""The engines' half: vLLM as its own user runs it against `wardrobe serve`, on the same base and options.
+
+    python -m loadtests.bench.peers.engines [--part resident|changing] [--arm bare|ours] [--quick]
+
+The arms run one after the other, never side by side: bare and ours, then ours and bare, each with an engine
+of its own for every part. Writes bench-results/peers-engines.json and .md when all was measured, prints
+otherwise; `--rounds 2` repeats everything in the other order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from loadtests.bench.peers import engines_reuse as reuse
+from loadtests.bench.peers import engines_spread as spread
+from loadtests.bench.peers import engines_swap as swap
+from loadtests.bench.peers.engines_arms import Arm, Bare, Ours
+from loadtests.bench.peers.engines_ledger import Ledger, Row, figures, merged, side_by_side
+from loadtests.bench.peers.engines_start import Sizes, running_bare, running_ours
+from loadtests.bench.peers.options import Options
+from loadtests.bench.results import publish
+from loadtests.live import wardrobe
+from registry import Registry
+from registry.records import Limits
+
+ARMS = ("bare", "ours")
+PARTS = ("resident", "changing")
+RESIDENT, QUICK_RESIDENT, KNOWN = 256, 64, 64
+FLOOR = 0.95
+"""The least share of bare's tokens per second that ours may have where every adapter is resident."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is run: which parts on which arms, how often, and on which base."""
+
+    base: Path
+    cache: Path
+    parts: Sequence[str] = PARTS
+    arms: Sequence[str] = ARMS
+    rounds: int = 1
+    quick: bool = False
+
+    def turns(self) -> Iterator[tuple[str, str]]:
+        """Yield part and arm; the arms' order turns round with every part and every round."""
+        for turn in range(self.rounds):
+            for place, part in enumerate(self.parts):
+                order = self.arms if (turn + place) % 2 == 0 else tuple(reversed(self.arms))
+                yield from ((part, arm) for arm in order)
+
+    @property
+    def complete(self) -> bool:
+        """Return whether nothing is left out."""
+        return set(self.parts) == set(PARTS) and set(self.arms) == set(ARMS) and not self.quick
+
+    def sizes(self, part: str) -> Sizes:
+        """Return what the engines of a part are started with."""
+        if part == "changing":
+            return Sizes(slots=4, resident=8, rank=32)
+        count = QUICK_RESIDENT if self.quick else RESIDENT
+        return Sizes(slots=count, resident=count, rank=spread.RANK)
+
+
+def run(options: Options) -> bool:
+    """Measure everything and publish it; return whether all bars held."""
+    return execute(Plan(options.cache / "smollm2-135m-instruct", options.cache))
+
+
+def execute(plan: Plan) -> bool:
+    """Measure what the plan says; publish it when it is complete, else print it."""
+    wardrobe(plan.cache, "base", "demo", plan.base)
+    ledgers: dict[str, list[Ledger]] = {arm: [] for arm in ARMS}
+    began = time.monotonic()
+    for part, arm in plan.turns():
+        print(f"  {part}, {arm} (after {time.monotonic() - began:.0f} s)", flush=True)
+        ledgers[arm].append(_measure(plan, part, arm))
+    bare, ours = (merged(ledgers[arm]) for arm in ARMS)
+    found = figures(bare, ours)
+    if plan.complete:
+        notes = [*_notes(plan), f"took {time.monotonic() - began:.0f} s in all"]
+        return publish("peers-engines", found, notes=notes, summary=side_by_side(bare, ours) + "\n")
+    print(side_by_side(bare, ours))
+    return all(figure.reached for figure in found)
+
+
+def _measure(plan: Plan, part: str, label: str) -> Ledger:
+    with tempfile.TemporaryDirectory(prefix="wardrobe-peers-") as scratch:
+        folder = Path(scratch)
+        with _running(plan, part, label, folder) as (url, registry, seconds):
+            ledger = Ledger()
+            ledger.add(Row(f"start of the server, {part}", "s"), [seconds])
+            asyncio.run(_part(plan, part, label, url, registry, ledger))
+    return ledger
+
+
+@contextmanager
+def _running(plan: Plan, part: str, label: str, folder: Path) -> Iterator[tuple[str, Registry, float]]:
+    """Start a server on a root of its own (bare ignores all of it but the base's record)."""
+    sizes, log = plan.sizes(part), folder / "server.log"
+    limits = Limits(max_lora_rank=sizes.rank)
+    registry = Registry.init(folder / "root", plan.base.absolute(), limits=limits)
+    if label == "bare":
+        with running_bare(plan.base.absolute(), registry.base.name, log, sizes) as (url, seconds):
+            yield url, registry, seconds
+    else:
+        with running_ours(registry, log, sizes, plan.cache) as (url, seconds):
+            yield url, registry, seconds
+
+
+async def _part(plan: Plan, part: str, label: str, url: str, registry: Registry, ledger: Ledger) -> None:
+    timeout = aiohttp.ClientTimeout(total=300)
+    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
+        arm: Arm = Ours(url, registry, session)
+        if label == "bare":
+            arm = Bare(url, registry.base.name, session)
+        measure = _resident if part == "resident" else _changing
+        await measure(plan, arm, registry, ledger)
+
+
+async def _resident(plan: Plan, arm: Arm, registry: Registry, ledger: Ledger) -> None:
+    folder, count = registry.root.parent / "made", plan.sizes("resident").slots
+    names = await spread.make_ready(arm, folder, registry.base, count, ledger)
+    cells = spread.resident_cells(quick=plan.quick)
+    _extend(ledger, await spread.measure_cells(arm, names, cells, f"{count} slots", FLOOR))
+
+
+async def _changing(plan: Plan, arm: Arm, registry: Registry, ledger: Ledger) -> None:
+    folder, base, count = registry.root.parent / "made", registry.base, 3 if plan.quick else 6
+    await swap.cold_requests(arm, folder, base, count, ledger)
+    for one in (arm, dataclasses.replace(arm, in_place=True)) if isinstance(arm, Bare) else (arm,):
+        await swap.swaps(one, folder, base, count, ledger)
+        await reuse.answers_after_overwriting(one, folder, base, ledger)
+    await swap.others_while_loading(arm, folder, base, count, ledger)
+    names = await spread.make_ready(arm, folder, base, KNOWN, ledger)
+    cells = spread.crowded_cells(quick=plan.quick)
+    _extend(ledger, await spread.measure_cells(arm, names, cells, "4 slots, 8 in memory", None))
+
+
+def _extend(ledger: Ledger, more: Ledger) -> None:
+    for row, samples in more.samples.items():
+        ledger.add(row, samples)
+
+
+def _notes(plan: Plan) -> list[str]:
+    return [
+        f"base {plan.base.name}; {spread.STREAMS} streams, chat, {spread.TOKENS} tokens each",
+        f"adapters of the streams: q, k, v, o, rank {spread.RANK}",
+        *(f"{part}: {' '.join(plan.sizes(part).options())}, rank {plan.sizes(part).rank}" for part in PARTS),
+        "bare: vLLM's API server with runtime loading; its own threads, allocator and LoRA kernels",
+        "ours: `wardrobe serve` with its defaults; compiled where a C++ compiler is found",
+        "the arms ran one after the other, an engine each: bare, ours; then ours, bare",
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure what was asked for; return 1 when a bar is missed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    defaults = Options()
+    parser.add_argument("--part", choices=PARTS, help="one part only")
+    parser.add_argument("--arm", choices=ARMS, help="one server only")
+    parser.add_argument("--rounds", type=int, default=1, help="turns of everything")
+    parser.add_argument("--quick", action="store_true", help="fewer requests, 64 slots; nothing is written")
+    parser.add_argument("--base", type=Path, default=defaults.cache / "smollm2-135m-instruct")
+    given = parser.parse_args(argv)
+    parts, arms = [given.part] if given.part else PARTS, [given.arm] if given.arm else ARMS
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
+    plan = Plan(given.base, defaults.cache, parts, arms, given.rounds, given.quick)
+    return 0 if execute(plan) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""What was measured on each arm, and the figures made of it: values, intervals, and ours over bare.
+
+The arms run one after the other, so nothing is paired: the interval of a ratio draws from both sides'
+samples independently. Pure, but for the random numbers, whose seed is fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtests.bench.results import SEED, Figure, Interval
+
+RESAMPLES = 2_000
+
+Floats = NDArray[np.float64]
+
+
+class Statistic(Enum):
+    """What a row makes of its samples."""
+
+    MEDIAN = "median"
+    P99 = "p99"
+    TOTAL = "total"
+
+    def of(self, draws: Floats) -> Floats:
+        """Return the statistic along the last axis."""
+        if self is Statistic.TOTAL:
+            return np.asarray(draws.sum(axis=-1))
+        return np.asarray(np.quantile(draws, 0.99 if self is Statistic.P99 else 0.5, axis=-1))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line: `floor` is the least that ours / bare may be, `ceiling` the most that ours may be."""
+
+    name: str
+    unit: str
+    statistic: Statistic = Statistic.MEDIAN
+    floor: float | None = None
+    ceiling: float | None = None
+    digits: int = 3
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The samples of one arm by row, in the order in which the rows were first measured."""
+
+    samples: dict[Row, list[float]] = field(default_factory=dict)
+
+    def add(self, row: Row, values: Iterable[float]) -> None:
+        """Add samples to a row; a row without any is left out."""
+        found = list(values)
+        if found:
+            self.samples.setdefault(row, []).extend(found)
+
+
+def interval(samples: Sequence[float], statistic: Statistic) -> Interval:
+    """Return a statistic with its 95 % bootstrap interval; a total is what it is."""
+    values = np.asarray(samples, dtype=float)
+    value = float(statistic.of(values))
+    if statistic is Statistic.TOTAL:
+        return Interval(value, value, value, values.size)
+    low, high = np.quantile(_draws(values, statistic, SEED), [0.025, 0.975])
+    return Interval(value, float(low), float(high), values.size)
+
+
+def ratio(ours: Sequence[float], bare: Sequence[float], statistic: Statistic) -> Interval:
+    """Return ours / bare with its 95 % interval, both sides drawn anew."""
+    over, under = np.asarray(ours, dtype=float), np.asarray(bare, dtype=float)
+    value = float(statistic.of(over) / statistic.of(under))
+    drawn = _draws(over, statistic, SEED) / _draws(under, statistic, SEED + 1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Interval(value, float(low), float(high), min(over.size, under.size))
+
+
+def figures(bare: Ledger, ours: Ledger) -> list[Figure]:
+    """Return for every row what bare, ours and their ratio are."""
+    found: list[Figure] = []
+    for row in dict.fromkeys([*bare.samples, *ours.samples]):
+        ends = {"bare": bare.samples.get(row), "ours": ours.samples.get(row)}
+        found += [_value(row, label, samples) for label, samples in ends.items() if samples]
+        if ends["bare"] and ends["ours"] and comparable(row, ends["bare"]):
+            found.append(_ratio(row, ends["ours"], ends["bare"]))
+    return found
+
+
+def comparable(row: Row, bare: Sequence[float]) -> bool:
+    """Return whether a ratio says anything: not of counts, nor of nothing."""
+    return row.statistic is not Statistic.TOTAL and row.unit != "status" and min(bare) > 0
+
+
+def side_by_side(bare: Ledger, ours: Ledger) -> str:
+    """Return a Markdown table with both arms in one line."""
+    lines = ["| what | unit | bare vLLM | ours | ours / bare |", "|---|---|---|---|---|"]
+    for row in dict.fromkeys([*bare.samples, *ours.samples]):
+        under, over = bare.samples.get(row), ours.samples.get(row)
+        share = "–"
+        if under and over and comparable(row, under):
+            share = f"{ratio(over, under, row.statistic).median:.2f}"
+        cells = [row.name, _unit(row), _shown(row, under), _shown(row, over), share]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _unit(row: Row) -> str:
+    return f"{row.unit}, p99" if row.statistic is Statistic.P99 else row.unit
+
+
+def _shown(row: Row, samples: Sequence[float] | None) -> str:
+    if not samples:
+        return "–"
+    value = interval(samples, row.statistic).median
+    if row.statistic is Statistic.TOTAL:
+        return f"{value:g} of {len(samples)}" if row.unit == "requests" else f"{value:g}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.{row.digits}g}"
+
+
+def _value(row: Row, label: str, samples: Sequence[float]) -> Figure:
+    value = interval(samples, row.statistic)
+    bar, reached = "–", True
+    if label == "ours" and row.ceiling is not None:
+        bar, reached = f"≤ {row.ceiling:g}", value.median <= row.ceiling
+    return Figure(f"{row.name}, {label}", value, _unit(row), bar, reached)
+
+
+def _ratio(row: Row, ours: Sequence[float], bare: Sequence[float]) -> Figure:
+    value = ratio(ours, bare, row.statistic)
+    bar, reached = "–", True
+    if row.floor is not None:
+        bar, reached = f"≥ {row.floor:g}", value.median >= row.floor
+    return Figure(f"{row.name}, ours / bare", value, "ratio", bar, reached)
+
+
+def _draws(values: Floats, statistic: Statistic, seed: int) -> Floats:
+    size = (RESAMPLES, values.size)
+    return statistic.of(np.random.default_rng(seed).choice(values, size=size))
+
+
+def merged(ledgers: Iterable[Ledger]) -> Ledger:
+    """Return one ledger with the samples of all, in their order."""
+    whole = Ledger()
+    for ledger in ledgers:
+        for row, samples in ledger.samples.items():
+            whole.add(row, samples)
+    return whole

@@ -1,0 +1,89 @@
+"""Whether an answer is the new weights' own after training into the same folder again (vllm#42125).
+
+vLLM keeps the keys and values of prompts by the adapter's name and path. Where both stay, a prompt that
+was asked before is answered from what the old weights made of it. The distance between answers is the
+largest difference of the first token's log-probabilities, in nats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from loadtests.bench.adapters import write_adapter
+from loadtests.bench.peers.engines_arms import Arm
+from loadtests.bench.peers.engines_asking import Question, ask
+from loadtests.bench.peers.engines_ledger import Ledger, Row
+from registry.records import BaseModel
+
+PROMPT = "The story of a small town by the sea, its people and their boats. " * 24
+"""Some 400 tokens: several blocks of vLLM's cache."""
+
+MEGABYTES = 20
+TOP = 20
+PATIENCE_SECONDS = 60.0
+
+
+async def answers_after_overwriting(arm: Arm, folder: Path, base: BaseModel, ledger: Ledger) -> None:
+    """Overwrite a served adapter's folder, swap, and compare with the same weights under fresh names."""
+    kind = ", load_inplace" if "inplace" in arm.label else ""
+    name = f"retrained{'-inplace' * bool(kind)}"
+    old, new = (write_adapter(folder / f"{name}-{seed}", base, seed, MEGABYTES) for seed in (501, 502))
+    served = Path(shutil.copytree(old, folder / name))
+    await arm.publish(name, served)
+    before = await first_logprobs(arm, name)
+    shutil.copytree(new, served, dirs_exist_ok=True)
+    staged = await arm.stage(name, served)
+    await arm.swap(staged)
+    await _until_shown(arm, name, staged.model)
+    after = await first_logprobs(arm, name)
+    fresh = []
+    for place in (1, 2):
+        await arm.publish(f"{name}-fresh-{place}", new)
+        fresh.append(await first_logprobs(arm, f"{name}-fresh-{place}"))
+    title = f"retrained into the same folder{kind}: the answer's distance"
+    ledger.add(Row(f"{title} from the new weights'", "nats"), [distance(after, fresh[0])])
+    ledger.add(Row(f"{title} from the old weights'", "nats"), [distance(after, before)])
+    ledger.add(Row(f"the same weights under two fresh names{kind}", "nats"), [distance(*fresh)])
+
+
+def distance(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    """Return the largest difference over the tokens that both name.
+
+    Raises: ValueError: they name no common token.
+    """
+    return max(abs(one[token] - other[token]) for token in one.keys() & other.keys())
+
+
+async def first_logprobs(arm: Arm, model: str) -> dict[str, float]:
+    """Return the likeliest first tokens of the answer to `PROMPT` with their log-probabilities."""
+    body = {"model": model, "prompt": PROMPT, "max_tokens": 1, "temperature": 0, "logprobs": TOP}
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        async with arm.session.post(f"{arm.url}/v1/completions", json=body) as response:
+            if response.status == 200:
+                return read_logprobs(await response.json())
+            if time.monotonic() > until:
+                raise RuntimeError(f"{model}: {response.status} {await response.text()}")
+        await asyncio.sleep(0.1)
+
+
+def read_logprobs(
+    answer: Mapping[str, list[Mapping[str, Mapping[str, list[dict[str, float]]]]]],
+) -> dict[str, float]:
+    """Return the first token's log-probabilities of a completion."""
+    return dict(answer["choices"][0]["logprobs"]["top_logprobs"][0])
+
+
+async def _until_shown(arm: Arm, name: str, model: str) -> None:
+    """Wait until a server that names its versions names this one."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < until:
+        reply = await ask(arm.session, arm.url, Question(name, "Hello", 1, chat=False))
+        if reply.ok and reply.version in {"", model}:
+            return
+        await asyncio.sleep(0.05)
+    raise TimeoutError(f"{arm.label}: {name}: no answer by {model}")

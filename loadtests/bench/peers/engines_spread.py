@@ -1,0 +1,109 @@
+"""Many adapters at once: the same streams over 1, 4, … different adapters, resident and beyond the slots."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtests.bench.adapters import write_ranked
+from loadtests.bench.peers.engines_arms import Arm
+from loadtests.bench.peers.engines_asking import Question, Run, crowd
+from loadtests.bench.peers.engines_ledger import Ledger, Row, Statistic
+from registry.records import BaseModel
+
+STREAMS = 16
+TOKENS = 16
+RANK = 8
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One mix: `adapters` names in turn (0 is the base alone), `requests` in each of its halves."""
+
+    adapters: int
+    requests: int
+
+    @property
+    def title(self) -> str:
+        """Return the cell's name in the figures."""
+        return "base only" if not self.adapters else f"{self.adapters} adapter{'s'[: self.adapters > 1]}"
+
+
+def resident_cells(*, quick: bool) -> list[Cell]:
+    """Return the mixes for which every adapter has a slot; each adapter is asked at least once."""
+    few = 16 if quick else 32
+    return [Cell(count, max(few, count // 2)) for count in (0, 1, 4, 16, 64, 64 if quick else 256)]
+
+
+def crowded_cells(*, quick: bool) -> list[Cell]:
+    """Return the mixes with more adapters than slots, and than places in memory."""
+    return [Cell(count, 16 if quick else 32) for count in (8, 16, 64)]
+
+
+async def make_ready(arm: Arm, folder: Path, base: BaseModel, count: int, ledger: Ledger) -> list[str]:
+    """Write `count` adapters, have the server know them, and ask each for a token."""
+    names = [f"spread-{index}" for index in range(count)]
+    folders = [write_ranked(folder / name, base, seed, RANK, ATTENTION) for seed, name in enumerate(names)]
+    began = time.monotonic()
+    for name, one in zip(names, folders, strict=True):
+        await arm.publish(name, one)
+    asked = [Question(name, "Hello", 1, chat=False) for name in names]
+    first = await crowd(arm.session, arm.url, asked, streams=4)
+    ledger.add(Row(f"{count} versions given to the server and asked once", "s"), [time.monotonic() - began])
+    ledger.add(_failed(f"{count} versions asked once"), _failures(first))
+    return names
+
+
+async def measure_cells(
+    arm: Arm, names: Sequence[str], cells: Sequence[Cell], case: str, floor: float | None
+) -> Ledger:
+    """Run every cell twice, forwards and then backwards, after a short warm-up."""
+    ledger = Ledger()
+    await run_cell(arm, names, Cell(0, STREAMS))
+    for cell in cells:  # so that the rows come in this order
+        add_run(ledger, f"{case}, {cell.title}", await run_cell(arm, names, cell), floor)
+    for cell in reversed(cells):
+        add_run(ledger, f"{case}, {cell.title}", await run_cell(arm, names, cell, second=True), floor)
+    return ledger
+
+
+async def run_cell(arm: Arm, names: Sequence[str], cell: Cell, *, second: bool = False) -> Run:
+    """Ask a cell's requests, 16 at a time; the second half goes on with the next adapters."""
+    start = cell.requests if second else 0
+    questions = [
+        Question(
+            names[index % cell.adapters] if cell.adapters else arm.base,
+            f"Tell me the story number {index}.",
+            TOKENS,
+        )
+        for index in range(start, start + cell.requests)
+    ]
+    run = await crowd(arm.session, arm.url, questions, streams=STREAMS)
+    print(
+        f"    {arm.label}: {cell.title}: {run.tokens_per_second:.0f} tok/s, {run.failed} failed", flush=True
+    )
+    return run
+
+
+def add_run(ledger: Ledger, title: str, run: Run, floor: float | None) -> None:
+    """Add what a run says: speed, the two latencies, and how many failed."""
+    firsts = [1000 * reply.first_token_seconds for reply in run.answered]
+    ledger.add(Row(f"{title}: tokens/s", "tok/s", floor=floor), [run.tokens_per_second])
+    ledger.add(Row(f"{title}: time to first token", "ms"), firsts)
+    ledger.add(Row(f"{title}: time to first token", "ms", Statistic.P99), firsts)
+    ledger.add(
+        Row(f"{title}: time per token", "ms", Statistic.P99),
+        [1000 * reply.token_seconds for reply in run.answered],
+    )
+    ledger.add(_failed(title), _failures(run))
+
+
+def _failed(title: str) -> Row:
+    return Row(f"{title}: failed", "requests", Statistic.TOTAL, ceiling=0)
+
+
+def _failures(run: Run) -> list[float]:
+    return [float(not reply.ok) for reply in run.replies]
