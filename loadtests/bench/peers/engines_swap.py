@@ -8,7 +8,7 @@ from pathlib import Path
 
 from loadtests.bench.adapters import write_adapter
 from loadtests.bench.peers.engines_arms import Arm, Staged
-from loadtests.bench.peers.engines_asking import Question, Reply, Steady, ask, crowd
+from loadtests.bench.peers.engines_asking import Question, Reply, Run, Steady, ask, crowd
 from loadtests.bench.peers.engines_ledger import Ledger, Row, Statistic
 from registry.records import BaseModel
 
@@ -100,15 +100,12 @@ async def others_while_loading(arm: Arm, folder: Path, base: BaseModel, count: i
         began = time.monotonic()
         await arm.admit(staged)
         reply = await ask(arm.session, arm.url, Question(staged.model, "Hello", 1, chat=False))
-        _add_gaps(ledger, (await running).replies, began, reply)
+        _add_gaps(ledger, await running, began, reply)
 
 
-def _add_gaps(ledger: Ledger, replies: object, began: float, large: Reply) -> None:
-    loading: list[float] = []
-    quiet: list[float] = []
-    for reply in replies if isinstance(replies, list) else []:
-        loading += [1000 * gap for gap in reply.gaps(began, large.ended)]
-        quiet += [1000 * gap for gap in reply.gaps(0.0, began)]
+def _add_gaps(ledger: Ledger, others: Run, began: float, large: Reply) -> None:
+    loading = [1000 * gap for reply in others.replies for gap in reply.gaps(began, large.ended)]
+    quiet = [1000 * gap for reply in others.replies for gap in reply.gaps(0.0, began)]
     title = f"{OTHERS} other streams' time per token"
     ledger.add(Row(f"{title} while a 20 MB version loads", "ms", Statistic.P99), loading)
     ledger.add(Row(f"{title} while a 20 MB version loads", "ms"), loading)
