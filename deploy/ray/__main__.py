@@ -2,8 +2,8 @@
 
     python -m deploy.ray --root wardrobe-data --replicas 2
 
-It ends with SIGTERM or SIGINT: the replicas finish what they have. In a cluster that is there to stay, use
-`serve deploy deploy/ray/serve.yaml` instead.
+SIGUSR1 restarts the replicas, one after the other. It ends with SIGTERM or SIGINT: the replicas finish what
+they have. In a cluster that is there to stay, use `serve deploy deploy/ray/serve.yaml` instead.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
+import queue
 import shlex
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -84,15 +84,16 @@ def _run(options: Options, host: str, port: int) -> int:
 
     from deploy.ray.app import build
 
-    told = threading.Event()
+    told = queue.SimpleQueue[int]()
     ray.init(include_dashboard=False, log_to_driver=True, logging_level="warning")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, lambda told_number, _: told.put(told_number))
     try:
         serve.start(http_options={"host": host, "port": port})
         serve.run(build(options), name="wardrobe", route_prefix="/")
         print(f"ready on http://{host}:{port}  {options.replicas} replicas over {options.root}", flush=True)
-        told.wait()
+        while told.get() == signal.SIGUSR1:
+            _restart(options)
         print("stopping: the replicas finish what they have", flush=True)
         # A shutdown begins with the proxies, and would cut what they carry.
         serve.delete("wardrobe")
@@ -106,6 +107,21 @@ def _run(options: Options, host: str, port: int) -> int:
         serve.shutdown()
         ray.shutdown()
     return 0
+
+
+def _restart(options: Options) -> None:
+    """Replace all replicas while they serve; where that fails, those that run go on."""
+    from ray import serve
+
+    from deploy.ray.app import build
+
+    print("restarting: one replica after the other", flush=True)
+    try:
+        serve.run(build(options), name="wardrobe", route_prefix="/")
+    except RuntimeError as error:
+        print(f"error: ray: not restarted: {str(error).splitlines()[0]}", file=sys.stderr)
+    else:
+        print("restarted", flush=True)
 
 
 if __name__ == "__main__":

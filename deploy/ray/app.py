@@ -33,6 +33,8 @@ def build(options: Options) -> Any:
         Door,
         name="Door",
         num_replicas=options.doors,
+        # A door costs no slot of its own: in a rolling restart the new one is there before the old one goes.
+        max_surge_percent=100,
         max_ongoing_requests=4 * options.max_ongoing * options.replicas,
         graceful_shutdown_timeout_s=options.stop_seconds + options.drain_seconds,
         ray_actor_options={"num_cpus": 0},

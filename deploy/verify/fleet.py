@@ -7,7 +7,9 @@ adapter stays in the root afterwards, with its first version as `stable`.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,14 +37,17 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Replicas by their own addresses, without the balancer in front; `wardrobe` is the command to use."""
+    """Replicas by their own addresses, without the balancer in front.
+
+    `wardrobe` is the command to use; where it is not given, the one beside this Python, else on the PATH.
+    """
 
     urls: Sequence[str]
     key: str
     adapter: str
     folder: Path
     patience_seconds: float = 120.0
-    wardrobe: Sequence[str] = ("wardrobe",)
+    wardrobe: Sequence[str] = ()
 
     def check(self) -> Iterator[Finding]:
         """Check one promise after the other; the first that is broken ends it."""
@@ -96,9 +101,12 @@ class Fleet:
         return [f"verify-{number}" for number in range(SESSIONS)]
 
     def _register(self) -> str:
-        command = [*self.wardrobe, "register", self.adapter, str(self.folder), "--allow-duplicate"]
-        command += ["--url", self.urls[0], *(("--key", self.key) if self.key else ())]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = [*(self.wardrobe or (_wardrobe(),)), "register", self.adapter, str(self.folder)]
+        command += ["--allow-duplicate", "--url", self.urls[0], *(("--key", self.key) if self.key else ())]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:
+            return f"{command[0]}: {error.strerror}; install wardrobe-llm beside this Python"
         return "" if done.returncode == 0 else done.stderr.strip()[-300:]
 
     def _until_all(self, holds: Callable[[str], object]) -> float | None:
@@ -138,6 +146,11 @@ class Fleet:
     @property
     def _headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.key}"} if self.key else {}
+
+
+def _wardrobe() -> str:
+    beside = Path(sys.executable).with_name("wardrobe")
+    return str(beside) if beside.exists() else shutil.which("wardrobe") or "wardrobe"
 
 
 def _timed(promise: str, seconds: float | None, allowed: float) -> Finding:

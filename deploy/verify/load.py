@@ -6,6 +6,7 @@ else, a silent end included, is a failure.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter
@@ -17,18 +18,31 @@ import httpx
 
 PATIENCE_SECONDS = 120.0
 CLOSING = "data: [DONE]\n\n"
+_ID = re.compile(r'"id":\s*"(?:chatcmpl-)?([^"]+)"')
 
 
 @dataclass
 class Stream:
-    """How one stream went; `replica` is the answer's header `x-replica`, which only test replicas send."""
+    """How one stream went: `began` (UNIX time) and took `seconds`.
 
+    `replica` is the answer's header `x-replica`, which only test replicas send.
+    """
+
+    session: str = ""
+    arm: str = ""
     replica: str = ""
+    began: float = 0.0
     status: int = 0
     pieces: int = 0
     text: str = ""
     error: str = ""
     seconds: float = 0.0
+
+    @property
+    def id(self) -> str:
+        """Return the id in its first piece, as the replica's access log has it; empty where none came."""
+        found = _ID.search(self.text)
+        return found[1] if found else ""
 
     @property
     def whole(self) -> bool:
@@ -47,7 +61,7 @@ class Stream:
 
 def read_stream(url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Stream:
     """Ask the server at `url` for a chat stream and read it to its end."""
-    stream, started = Stream(), time.monotonic()
+    stream, started = Stream(headers.get("x-session-id", ""), began=time.time()), time.monotonic()
     asked = {**body, "stream": True}
     try:
         with (
@@ -56,6 +70,7 @@ def read_stream(url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -
         ):
             stream.status = answer.status_code
             stream.replica = answer.headers.get("x-replica", "")
+            stream.arm = answer.headers.get("x-wardrobe-arm", "")
             for piece in answer.iter_text():
                 stream.pieces += 1
                 stream.text += piece
@@ -67,12 +82,16 @@ def read_stream(url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -
 
 @dataclass
 class Load:
-    """Clients, each with sessions of its own, from the beginning of the block to its end."""
+    """Clients, each with sessions of its own, from the beginning of the block to its end.
+
+    A client goes round its `sessions`; where that is 0, every stream is a session of its own.
+    """
 
     url: str
     body: Mapping[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict)
     clients: int = 4
+    sessions: int = 0
     streams: list[Stream] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -106,5 +125,6 @@ class Load:
         asked = 0
         while not self._stop.is_set():
             asked += 1
-            headers = {**self.headers, "x-session-id": f"verify-{number}-{asked}"}
+            session = f"verify-{number}-{asked % self.sessions if self.sessions else asked}"
+            headers = {**self.headers, "x-session-id": session}
             self.streams.append(read_stream(self.url, self.body, headers))

@@ -165,6 +165,18 @@ def test_when_an_actor_dies_its_replica_goes_with_it(running: Running) -> None:
     wait_until(lambda: len(running.replicas()) == 2, "two replicas are left", seconds=60)
 
 
+def test_a_rolling_restart_replaces_every_replica_and_fails_no_stream(running: Running) -> None:
+    wait_until(lambda: len(running.replicas()) == 2, "both replicas run", seconds=60)
+    before = set(running.replicas())
+    with Load(running.url) as load:
+        load.wait(4)
+        running.process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: not any(map(is_alive, before)), "both have ended", seconds=90)
+        wait_until(lambda: len(running.urls()) == 2, "their successors live", seconds=60)
+        load.wait(8)
+    assert load.failed() == []
+
+
 def test_a_stop_cuts_no_stream_and_leaves_no_process(ray_python: Path, tmp_path: Path) -> None:
     with application(ray_python, tmp_path) as running:
         below = descendants(running.process.pid)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from deploy.verify.fleet import Fleet
 from deploy.verify.load import Stream
 from registry.store import Registry
 from tests.fakes.adapters import make_adapter
-from tests.fakes.replicas import Replica, chat, replicas, wait_until
+from tests.fakes.replicas import Replica, chat, paced, read_stream, replicas, wait_until
 from tests.fakes.served import make_root, publish
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -117,3 +120,48 @@ def test_a_script_says_how_it_is_used(name: str) -> None:
     done = subprocess.run([DEPLOY / "verify" / name], capture_output=True, text=True)
     assert done.returncode == 2
     assert "usage:" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fact"),
+    [
+        (["fleet", "--replica", "10.0.0.1:8000", "--adapter", "."], "does not begin with http://"),
+        (["fleet", "--replica", "http://10.0.0.1:8000", "--adapter", "nowhere"], "is no PEFT folder"),
+        (["load", "--url", "localhost:8000", "--model", "support"], "does not begin with http://"),
+    ],
+)
+def test_a_wrong_argument_is_refused_before_anything_is_asked(
+    arguments: list[str], fact: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert fact in capsys.readouterr().err
+
+
+def test_what_was_found_is_also_printed_as_json(
+    two: list[Replica], fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two[1].kill()
+    urls = [word for one in two for word in ("--replica", one.url)]
+    assert main(["fleet", *urls, "--adapter", str(fleet.folder), "--json"]) == 1
+    [finding] = json.loads(capsys.readouterr().out)
+    assert (finding["promise"], finding["kept"]) == ("every replica is ready", False)
+
+
+def test_a_command_that_is_not_there_is_named_and_not_a_crash(fleet: Fleet) -> None:
+    [_, finding] = replace(fleet, wardrobe=("no-such-command",)).check()
+    assert not finding.kept
+    assert "no-such-command" in finding.seen
+
+
+def test_a_stream_says_when_it_began_which_session_it_was_and_by_which_id_it_was_answered(
+    two: list[Replica], registry: Registry, tmp_path: Path
+) -> None:
+    publish(registry, tmp_path, "support", seed=1)
+    wait_until(lambda: chat(two[0].url).status_code == 200, "it is served")
+    before = time.time()
+    stream = read_stream(two[0].url, "s1", **paced(2, 0.01))
+    assert before <= stream.began <= time.time()
+    assert (stream.session, stream.arm) == ("s1", "stable")
+    assert ".support@1.s." in stream.id
