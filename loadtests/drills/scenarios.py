@@ -1,52 +1,86 @@
-"""The packaged scenarios on a real server of this machine: prepared, served, run, and summed up.
+"""The packaged scenarios on real servers of this machine: prepared, served, run, and summed up.
 
-    python -m loadtests.drills.scenarios [--names bad-canary,swap-churn] [--set KEY=VALUE]
+    python -m loadtests.drills.scenarios [--names bad-canary,swap-churn] [--set KEY=VALUE] [--full]
 
-Adapters are random weights of the base's shapes, on a root of its own. Each run's folder goes to
-`load-results/`, and a summary of all to `bench-results/drill-scenarios.json`; ends with 1 when one failed.
+Adapters are random weights of the base's shapes, on a root of its own. What a small machine cannot hold, or
+what would take hours, is set otherwise (`SETTINGS`), and the result says so. `replica-loss` has two servers
+behind the Rust vllm-router; all others share one. Each run's folder goes to `load-results/drill-NAME`, a
+summary of all to `bench-results/drill-scenarios.json` and `.md`; ends with 1 when one failed.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from loadtests.drills.outcomes import Outcome, keep, outcome
 from loadtests.live import Live, wardrobe
 from loadtests.runner.documents import Report
-from loadtests.runner.tables import facts, verdict
+from loadtests.runner.loading import packaged
+from registry.store import Registry
 
-OPTIONS = ("--max-model-len", "1024", "--max-num-seqs", "16", "--max-loras", "4", "--max-cpu-loras", "8")
-NAMES = ("bad-canary", "canary-ramp", "swap-churn", "more-adapters-than-slots")
-RESULT = Path("bench-results/drill-scenarios.json")
+OPTIONS = ("--max-model-len", "1024", "--max-num-seqs", "16", "--max-loras", "16", "--max-cpu-loras", "16")
+LOSS = "replica-loss"
+SETTINGS: Mapping[str, Sequence[str]] = {
+    "smoke": ("adapters.names=[load-000]",),
+    "baseline": ("duration_seconds=45",),
+    "many-adapters": ("duration_seconds=50",),
+    "more-adapters-than-slots": ("duration_seconds=45",),
+    "canary-ramp": ("duration_seconds=110",),
+    "bad-canary": ("duration_seconds=75",),
+    "swap-churn": ("duration_seconds=45",),
+    "soak": (
+        "duration_seconds=120",
+        "warmup_seconds=20",
+        "arrival.stages=[{rate: 0.2, seconds: 40}, {rate: 0.4, seconds: 40}, {rate: 0.8, seconds: 20}]",
+        "actions.0.every_seconds=15",
+        "actions.1.every_seconds=20",
+    ),
+    LOSS: ("duration_seconds=60", "actions.0.at_seconds=25"),
+}
+"""What the drill sets otherwise than the scenario's file, in the order of the runs."""
 
 
 def main() -> int:
     """Run the scenarios and return 1 when one failed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--names", default=",".join(NAMES))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--names", default=",".join(SETTINGS), metavar="NAME,NAME")
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--full", action="store_true", help="as the files are: hours with the soak")
     parser.add_argument("--cache", type=Path, default=Path(os.environ.get("WARDROBE_CACHE", ".cache")))
     options = parser.parse_args()
     names = options.names.split(",")
-    changes = [word for change in options.changes for word in ("--set", change)]
+    if unknown := sorted(set(names) - set(packaged())):
+        parser.error(f"no such scenario: {', '.join(unknown)}; there are {', '.join(packaged())}")
+    settings = {name: [*([] if options.full else SETTINGS[name]), *options.changes] for name in names}
+    if options.full and "smoke" in settings:
+        settings["smoke"] += SETTINGS["smoke"]
     with tempfile.TemporaryDirectory(prefix="wardrobe-drill-") as scratch:
-        root = prepare(Path(scratch), options.cache, names)
-        live = Live.start(root, Path(scratch) / "serve.log", *OPTIONS)
-        try:
-            live.wait_ready()
-            found = {name: play(live, name, changes) for name in names}
-        finally:
-            live.stop()
-    known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps({**known, **found}, indent=2) + "\n")
-    return 0 if all(one["passed"] for one in found.values()) else 1
+        passed = [keep(one).passed for one in play(Path(scratch), options.cache, settings)]
+    return 0 if all(passed) else 1
+
+
+def play(scratch: Path, cache: Path, settings: Mapping[str, Sequence[str]]) -> Iterator[Outcome]:
+    """Run every scenario of `settings` with what is set for it, and yield what came out."""
+    root = prepare(scratch, cache, list(settings))
+    alone = [name for name in settings if name != LOSS]
+    if alone:
+        with _one_server(root, scratch) as url:
+            yield from (run(root, name, settings[name], "--url", url) for name in alone)
+    if LOSS in settings:
+        from loadtests.drills.stages import behind_router
+
+        with behind_router(Registry.open(root), scratch) as stage:
+            admin = stage.replicas()[0].url
+            yield run(root, LOSS, settings[LOSS], "--url", stage.url, "--admin-url", admin)
 
 
 def prepare(folder: Path, cache: Path, names: Sequence[str]) -> Path:
@@ -54,35 +88,32 @@ def prepare(folder: Path, cache: Path, names: Sequence[str]) -> Path:
     base, root = cache / "smollm2-135m-instruct", folder / "root"
     wardrobe(cache, "base", "demo", base)
     wardrobe(root, "init", "--base", base)
-    for name in names:
+    # smoke asks for an adapter of one's own; here it is one of baseline's.
+    for name in dict.fromkeys("baseline" if name == "smoke" else name for name in names):
         print(wardrobe(root, "loadtest", "prepare", name).stdout, end="", flush=True)
     return root
 
 
-def play(live: Live, name: str, changes: Sequence[str]) -> dict[str, Any]:
-    """Run one scenario and return its summary."""
-    with tempfile.TemporaryDirectory(prefix=f"{name}-") as scratch:
-        out = Path(scratch) / "run"
-        done = wardrobe(live.root, "loadtest", "run", name, "--out", out, *changes, check=False)
-        print(done.stdout, done.stderr, flush=True)
-        report = Report.model_validate_json((out / "report.json").read_text())
-        kept = Path("load-results") / f"drill-{name}.html"
-        kept.parent.mkdir(exist_ok=True)
-        kept.write_text((out / "report.html").read_text())
-    return {
-        "passed": report.passed,
-        "verdict": verdict(report),
-        "facts": dict(facts(report)),
-        "checks": [one.sentence for one in report.checks],
-        "latency_ms": {
-            metric: spread.model_dump()
-            for metric, spread in report.overall.distributions.items()
-            if spread is not None and metric.endswith("_ms")
-        },
-        "rollouts": [one.model_dump() for one in report.rollouts],
-        "events": len(report.events),
-        "failed_events": [one.error for one in report.events if one.error],
-    }
+def run(root: Path, name: str, changes: Sequence[str], *server: str) -> Outcome:
+    """Run one scenario, keep its folder, and return its summary."""
+    folder = Path("load-results") / f"drill-{name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    load = os.getloadavg()[0]
+    words = [word for change in changes for word in ("--set", change)]
+    done = wardrobe(root, "loadtest", "run", name, "--out", folder, *server, *words, check=False)
+    print(f"\n== {name} ==\n{done.stdout}{done.stderr}", flush=True)
+    report = Report.model_validate_json((folder / "report.json").read_text())
+    return outcome(name, report, changes, load)
+
+
+@contextlib.contextmanager
+def _one_server(root: Path, scratch: Path) -> Iterator[str]:
+    live = Live.start(root, scratch / "serve.log", *OPTIONS)
+    try:
+        live.wait_ready()
+        yield live.url
+    finally:
+        live.stop()
 
 
 if __name__ == "__main__":
