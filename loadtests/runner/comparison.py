@@ -22,6 +22,7 @@ from loadtests.runner.documents import Comparison, Ratio, Report
 from loadtests.runner.figures import figure, kept_slo, samples
 from loadtests.runner.metrics import DISTRIBUTIONS, HIGHER_IS_BETTER, STATISTICS, check_metric
 from loadtests.runner.records import ERROR, FILE, OK, read_records
+from loadtests.runner.report import NOT_TRAFFIC
 from loadtests.runner.run import REPORT
 from loadtests.runner.scenario import Slo
 from registry.errors import NotFound, UsageError
@@ -127,10 +128,10 @@ def compare(a: Run, b: Run, bars: Sequence[Bar] = ()) -> Comparison:
 def _obstacles(a: Report, b: Report) -> list[str]:
     found = []
     if a.scenario_digest != b.scenario_digest:
-        keys = sorted({*a.scenario, *b.scenario})
+        keys = sorted({*a.scenario, *b.scenario} - NOT_TRAFFIC)
         other = [key for key in keys if a.scenario.get(key) != b.scenario.get(key)]
         found.append(f"other traffic: {', '.join(other)} differ")
-    elif a.scenario["slo"] != b.scenario["slo"]:
+    if a.scenario["slo"] != b.scenario["slo"]:
         found.append("other SLOs: goodput means something else")
     if a.tool != b.tool:
         found.append(f"other tools: {a.tool}, {b.tool}")

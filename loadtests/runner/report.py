@@ -34,8 +34,8 @@ from loadtests.runner.scenario import Scenario
 from loadtests.runner.timeline import peak_in_flight, timeline
 from loadtests.runner.verdicts import checks
 
-# Keys that say how a run is judged or described, not what traffic it is.
-_NOT_TRAFFIC = {"name", "about", "needs", "thresholds", "slo", "prepare", "saturation_ms"}
+NOT_TRAFFIC = {"name", "about", "needs", "thresholds", "slo", "prepare", "saturation_ms"}
+"""Keys that say how a run is judged or described, not what traffic it is."""
 _GREW = 1.5
 _GREW_MS_PER_SECOND = 10.0
 """A queue grows with the time: less than 1 % of the run is noise, however small the times are."""
@@ -109,7 +109,7 @@ def build_report(facts: Facts, records: Iterable[Record]) -> Report:
 
 def digest(scenario: Scenario) -> str:
     """Return what identifies a scenario's traffic: equal digests, equal traffic."""
-    shape = scenario.model_dump(mode="json", exclude=_NOT_TRAFFIC)
+    shape = scenario.model_dump(mode="json", exclude=NOT_TRAFFIC)
     return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
 
 

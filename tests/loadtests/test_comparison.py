@@ -83,7 +83,10 @@ def test_a_difference_within_the_noise_misses_no_bar(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
-        ({"scenario": scenario(duration_seconds=60, seed=9, slo={"e2e_ms": 1_500})}, "other traffic: seed"),
+        (
+            {"scenario": scenario(name="other", duration_seconds=60, seed=9, slo={"e2e_ms": 1_500})},
+            "other traffic: seed differ",
+        ),
         ({"scenario": scenario(duration_seconds=60, slo={"e2e_ms": 9})}, "other SLOs"),
         ({"tool": "locust"}, "other tools: t, locust"),
         ({"shed": 4}, "B: 4 requests were not begun"),
