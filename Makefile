@@ -67,8 +67,9 @@ bench-generator: setup ## what the load generator itself can send (about 4 minut
 bench-cpu-lora: setup ## LoRA on the CPU: vLLM's own against ours, and ours against its base (about 20 minutes)
 	@$(BIN)/python -m loadtests.bench.cpu_lora
 
-reference: setup ## write docs/reference and the Grafana dashboards from what they describe
+reference: setup ## write docs/reference, docs/pictures and the Grafana dashboards from what they describe
 	@$(BIN)/python -m deploy.reference
+	@$(BIN)/python -m deploy.pictures
 	@$(BIN)/python -m deploy.observability.dashboards
 
 constraints: ## write the installed versions to constraints.txt
@@ -77,7 +78,7 @@ constraints: ## write the installed versions to constraints.txt
 clean: ## remove .venv and caches (never the data)
 	@rm -rf .venv .mypy_cache .ruff_cache .import_linter_cache build *.egg-info
 
-drill-scenarios: setup ## the packaged load-test scenarios on a real server (about 12 minutes)
+drill-scenarios: setup ## the nine packaged load-test scenarios on real servers, shortened (about 15 minutes)
 	@$(BIN)/python -m loadtests.drills.scenarios
 
 drills: setup ## traffic, swaps, kill -9 and every kind of rollout on real servers (about 40 minutes)
