@@ -115,7 +115,8 @@ def _plan_facts(plan: PlanDocument) -> list[tuple[str, str]]:
 
 def _plan_row(step: PlannedStep) -> tuple[str, ...]:
     found = {
-        one.factor: f"{one.failures:,} failures, {one.canary_requests:,} requests" for one in step.detects
+        one.factor: f"{one.failures:,} failures, {one.canary_requests:,} canary requests"
+        for one in step.detects
     }
     return (
         share(step.weight),

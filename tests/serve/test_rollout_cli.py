@@ -79,7 +79,9 @@ def test_a_policy_file_is_read_here_and_sent(wardrobe: Terminal, tmp_path: Path)
 def test_dry_run_prints_the_plan_and_changes_nothing(wardrobe: Terminal, registry: Registry) -> None:
     done = wardrobe.ok("rollout", "start", "support@2", "--dry-run")
     assert "about 13,000 requests of support" in done.out
-    assert re.search(r"10% +200 +600 s +2,000 +167 failures, 1,513 requests +22 failures, 154", done.out)
+    assert re.search(
+        r"10% +200 +600 s +2,000 +167 failures, 1,513 canary requests +22 failures, 154 canary", done.out
+    )
     assert "nothing was changed" in done.out
     plan = wardrobe.ok("--json", "rollout", "start", "support@2", "--dry-run").json
     assert [step["requests"] for step in plan["steps"]] == [5000, 2000, 2000, 2000, 2000]
