@@ -1,6 +1,6 @@
 """Measure Wardrobe beside its peers.
 
-    python -m loadtests.bench.peers [routers|engines] [--rounds N] [--seconds S]
+    python -m loadtests.bench.peers [routers|engines] [--rounds N] [--seconds S] [--quick]
 
 Without a word both halves run, one after the other. Each writes its own two files in bench-results/; the
 exit is 1 when a bar was missed or a peer could not be measured.
@@ -29,9 +29,10 @@ def main() -> int:
     parser.add_argument("half", nargs="?", choices=HALVES, help="one half only")
     parser.add_argument("--rounds", type=int, default=defaults.rounds, help="turns of every router")
     parser.add_argument("--seconds", type=int, default=defaults.seconds, help="length of one turn")
+    parser.add_argument("--quick", action="store_true", help="the engines in short; nothing is written")
     parser.add_argument("--cache", type=Path, default=defaults.cache, help="folder of the environments")
     given = parser.parse_args()
-    options = Options(rounds=given.rounds, seconds=given.seconds, cache=given.cache)
+    options = Options(given.rounds, given.seconds, given.quick, given.cache)
     held = [_run(half, options) for half in ([given.half] if given.half else HALVES)]
     return 0 if all(held) else 1
 

@@ -75,7 +75,7 @@ class Plan:
 
 def run(options: Options) -> bool:
     """Measure everything and publish it; return whether all bars held."""
-    return execute(Plan(options.cache / "smollm2-135m-instruct", options.cache))
+    return execute(Plan(options.cache / "smollm2-135m-instruct", options.cache, quick=options.quick))
 
 
 def execute(plan: Plan) -> bool:

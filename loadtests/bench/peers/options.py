@@ -16,8 +16,10 @@ class Options:
     """How long and how often, and where the environments of the peers are kept.
 
     `rounds` and `seconds` are those of the routers: how often every arm is driven, and how long each time.
+    `quick` measures the engines with fewer requests, and prints instead of writing.
     """
 
     rounds: int = 5
     seconds: int = 2
+    quick: bool = False
     cache: Path = field(default_factory=_cache)
