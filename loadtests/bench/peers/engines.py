@@ -80,6 +80,7 @@ def run(options: Options) -> bool:
 
 def execute(plan: Plan) -> bool:
     """Measure what the plan says; publish it when it is complete, else print it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
     wardrobe(plan.cache, "base", "demo", plan.base)
     ledgers: dict[str, list[Ledger]] = {arm: [] for arm in ARMS}
     began = time.monotonic()
@@ -177,7 +178,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--base", type=Path, default=defaults.cache / "smollm2-135m-instruct")
     given = parser.parse_args(argv)
     parts, arms = [given.part] if given.part else PARTS, [given.arm] if given.arm else ARMS
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
     plan = Plan(given.base, defaults.cache, parts, arms, given.rounds, given.quick)
     return 0 if execute(plan) else 1
 
