@@ -73,10 +73,15 @@ class ErrorKind(Document):
 
 
 class Generator(Document):
-    """Whether the load generator itself kept time; `saturated` figures are not the server's."""
+    """Whether the load generator itself kept time; `saturated` figures are not the server's.
+
+    `lag_ms` is the 99th percentile of its delay or, of fewer than a hundred requests, what
+    `lag_statistic` names.
+    """
 
     saturated: bool
-    lag_p99_ms: float | None
+    lag_ms: float | None
+    lag_statistic: str
     limit_ms: float
     shed: int
     peak_in_flight: int

@@ -61,8 +61,9 @@ def facts(report: Report) -> list[tuple[str, str]]:
         text = f"first text after {percent(share.p50)} of the time, {number(chunks.mean, 2)} pieces per token"
         rows.append(("streams", text + (_FAKE if _looks_whole(overall) else "")))
     rows.append(("in flight", f"at most {report.generator.peak_in_flight}"))
-    lag = "" if report.generator.saturated else f" (lag p99 {number(report.generator.lag_p99_ms)} ms)"
-    rows.append(("generator", report.generator.sentence + lag))
+    generator = report.generator
+    lag = f" (lag {generator.lag_statistic} {number(generator.lag_ms)} ms)"
+    rows.append(("generator", generator.sentence + ("" if generator.saturated else lag)))
     rows.append(("server load", report.keeping_up.sentence))
     if overall.wrong_adapter:
         rows.append(("WRONG ADAPTER", f"{overall.wrong_adapter} answers name another adapter"))
