@@ -64,10 +64,9 @@ def climb(url: str, kind: str, rates: Sequence[int], seconds: float) -> tuple[fl
     best, lines = 0.0, []
     for rate in rates:
         report = load(url, kind, rate, seconds)
-        lag = report.generator.lag_ms or 0.0
-        lines.append(
-            f"{rate}/s lag {report.generator.lag_statistic} {lag:.1f} ms, {report.generator.peak_in_flight} in flight"
-        )
+        found = report.generator
+        late = f"lag {found.lag_statistic} {found.lag_ms or 0.0:.1f} ms"
+        lines.append(f"{rate}/s {late}, {found.peak_in_flight} in flight")
         if report.generator.saturated or report.overall.errors or report.keeping_up.kept_up is False:
             break
         best = float(rate)

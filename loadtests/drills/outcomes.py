@@ -28,10 +28,9 @@ _HEAD = """\
 
 `make drill-scenarios`: vLLM with SmolLM2-135M on the processor, random adapters of rank 8, the load
 generator on the same machine. Times are in milliseconds and count from when a request was due; *seconds* are
-the measured ones; *goodput* is the share that kept the scenario's SLO; *lag* is the
-generator's own delay (p99, or p95 of fewer than 100 requests).
-Other work went on on the machine: a *load* above its cores makes every time longer, so these are no figures
-of what the server can do (`bench-results/serving.md` has those); they show that the scenarios run.
+the measured ones; *goodput* is the share that kept the scenario's SLO; *lag* is the generator's own delay (p99,
+or p95 of fewer than 100 requests). A *load* above the machine's cores means that other work made every time
+longer: these figures show that the scenarios run, `serving.md` shows what the server can do.
 """
 
 

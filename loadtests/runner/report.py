@@ -143,8 +143,8 @@ def _generator(facts: Facts, columns: Columns, overall: Figures) -> Generator:
         sentence = f"{facts.shed} requests were not begun: {facts.scenario.max_in_flight} were in flight"
     elif saturated:
         sentence = (
-            f"the generator was late by {worst:.0f} ms ({statistic}; limit {limit:g} ms): the figures are its own, "
-            "not the server's; give it a quieter machine, or another than the server's"
+            f"the generator was late by {worst:.0f} ms ({statistic}; limit {limit:g} ms): the figures are "
+            "its own, not the server's; give it a quieter machine, or another than the server's"
         )
     return Generator(
         saturated=saturated,

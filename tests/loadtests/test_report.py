@@ -110,6 +110,13 @@ def test_a_generator_that_was_late_or_shed_fails_the_run(lag: float, shed: int, 
     assert report.passed is not saturated
 
 
+@pytest.mark.parametrize(("late", "saturated"), [(1, False), (4, True)])
+def test_of_few_requests_one_that_was_held_up_saturates_nothing(late: int, saturated: bool) -> None:
+    records = [record(at / 10, sent=at / 10 + (0.3 if at < late else 0.0)) for at in range(40)]
+    generator = report_of(records, scenario(duration_seconds=10, saturation_ms=50)).generator
+    assert (generator.lag_statistic, generator.saturated) == ("p95", saturated)
+
+
 def test_one_late_request_in_two_hundred_saturates_nothing() -> None:
     records = [record(index * 0.05, sent=index * 0.05 + (0.5 if index == 7 else 0)) for index in range(200)]
     assert not report_of(records, scenario(duration_seconds=10, saturation_ms=50)).generator.saturated
