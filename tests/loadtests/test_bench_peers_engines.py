@@ -237,6 +237,16 @@ def test_the_table_has_one_line_for_both_arms_and_says_how_many_of_how_many_fail
     ]
 
 
+def test_a_ledger_that_was_kept_is_read_as_it_was() -> None:
+    ledger = Ledger()
+    ledger.add(Row("speed", "tok/s", floor=0.95), [1.5, 2.5])
+    ledger.add(Row("lost", "requests", Statistic.TOTAL, ceiling=0), [0.0, 1.0])
+    again = Ledger.from_json(ledger.to_json())
+    assert again == ledger
+    again.extend(ledger)
+    assert again.samples[Row("speed", "tok/s", floor=0.95)] == [1.5, 2.5, 1.5, 2.5]
+
+
 def test_the_interval_of_a_ratio_of_equal_samples_holds_one() -> None:
     draws = np.random.default_rng(7).normal(10, 1, 60)
     value = ratio(draws[:30].tolist(), draws[30:].tolist(), Statistic.MEDIAN)
@@ -264,7 +274,7 @@ def test_both_halves_of_a_mix_together_ask_every_adapter() -> None:
 
 def test_the_arms_turn_round_with_every_part_and_every_round(tmp_path: Path) -> None:
     plan = Plan(tmp_path, tmp_path, rounds=2)
-    assert "".join(arm[0] for _, arm in plan.turns()) == "boob" + "obbo"
+    assert "".join(turn.arm[0] for turn in plan.turns()) == "boob" + "obbo"
     assert plan.complete
     assert not replace(plan, arms=["bare"]).complete
     assert not replace(plan, quick=True).complete

@@ -27,7 +27,7 @@ from loadtests.bench.peers import engines_reuse as reuse
 from loadtests.bench.peers import engines_spread as spread
 from loadtests.bench.peers import engines_swap as swap
 from loadtests.bench.peers.engines_arms import Arm, Bare, Ours
-from loadtests.bench.peers.engines_ledger import Ledger, Row, figures, merged, side_by_side
+from loadtests.bench.peers.engines_ledger import Ledger, Row, figures, side_by_side
 from loadtests.bench.peers.engines_start import Sizes, running_bare, running_ours
 from loadtests.bench.peers.options import Options
 from loadtests.bench.results import publish
@@ -43,6 +43,15 @@ FLOOR = 0.95
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """One part on one arm; every turn has an engine and a root of its own."""
+
+    number: int
+    part: str
+    arm: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What is run: which parts on which arms, how often, and on which base."""
 
@@ -52,13 +61,14 @@ class Plan:
     arms: Sequence[str] = ARMS
     rounds: int = 1
     quick: bool = False
+    keep: Path | None = None
 
-    def turns(self) -> Iterator[tuple[str, str]]:
-        """Yield part and arm; the arms' order turns round with every part and every round."""
-        for turn in range(self.rounds):
+    def turns(self) -> Iterator[Turn]:
+        """Yield the turns; the arms' order turns round with every part and every round."""
+        for number in range(self.rounds):
             for place, part in enumerate(self.parts):
-                order = self.arms if (turn + place) % 2 == 0 else tuple(reversed(self.arms))
-                yield from ((part, arm) for arm in order)
+                order = self.arms if (number + place) % 2 == 0 else tuple(reversed(self.arms))
+                yield from (Turn(number, part, arm) for arm in order)
 
     @property
     def complete(self) -> bool:
@@ -82,37 +92,53 @@ def execute(plan: Plan) -> bool:
     """Measure what the plan says; publish it when it is complete, else print it."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
     wardrobe(plan.cache, "base", "demo", plan.base)
-    ledgers: dict[str, list[Ledger]] = {arm: [] for arm in ARMS}
-    began = time.monotonic()
-    for part, arm in plan.turns():
-        print(f"  {part}, {arm} (after {time.monotonic() - began:.0f} s)", flush=True)
-        ledgers[arm].append(_measure(plan, part, arm))
-    bare, ours = (merged(ledgers[arm]) for arm in ARMS)
+    ledgers = {arm: Ledger() for arm in ARMS}
+    for turn in plan.turns():
+        ledgers[turn.arm].extend(_kept(plan, turn) or _measured(plan, turn))
+    bare, ours = (ledgers[arm] for arm in ARMS)
     found = figures(bare, ours)
     if plan.complete:
-        notes = [*_notes(plan), f"took {time.monotonic() - began:.0f} s in all"]
-        return publish("peers-engines", found, notes=notes, summary=side_by_side(bare, ours) + "\n")
+        return publish("peers-engines", found, notes=_notes(plan), summary=side_by_side(bare, ours) + "\n")
     print(side_by_side(bare, ours))
     return all(figure.reached for figure in found)
 
 
-def _measure(plan: Plan, part: str, label: str) -> Ledger:
-    with tempfile.TemporaryDirectory(prefix="wardrobe-peers-") as scratch:
-        folder = Path(scratch)
-        with _running(plan, part, label, folder) as (url, registry, seconds):
-            ledger = Ledger()
-            ledger.add(Row(f"start of the server, {part}", "s"), [seconds])
-            asyncio.run(_part(plan, part, label, url, registry, ledger))
+def _kept(plan: Plan, turn: Turn) -> Ledger | None:
+    """Return what an earlier run measured in this turn, if it was kept."""
+    path = _place(plan, turn)
+    return Ledger.from_json(path.read_text()) if path is not None and path.exists() else None
+
+
+def _measured(plan: Plan, turn: Turn) -> Ledger:
+    began, ledger = time.monotonic(), Ledger()
+    print(f"  {turn.part}, {turn.arm}", flush=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="wardrobe-peers-") as scratch,
+        _running(plan, turn, Path(scratch)) as (url, registry, seconds),
+    ):
+        ledger.add(Row(f"start of the server, {turn.part}", "s"), [seconds])
+        asyncio.run(_drive(plan, turn, url, registry, ledger))
+    print(f"  {turn.part}, {turn.arm}: {time.monotonic() - began:.0f} s", flush=True)
+    if path := _place(plan, turn):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(ledger.to_json())
     return ledger
 
 
+def _place(plan: Plan, turn: Turn) -> Path | None:
+    if plan.keep is None:
+        return None
+    quick = "-quick" if plan.quick else ""
+    return plan.keep / f"{turn.number}-{turn.part}-{turn.arm}{quick}.json"
+
+
 @contextmanager
-def _running(plan: Plan, part: str, label: str, folder: Path) -> Iterator[tuple[str, Registry, float]]:
+def _running(plan: Plan, turn: Turn, folder: Path) -> Iterator[tuple[str, Registry, float]]:
     """Start a server on a root of its own (bare ignores all of it but the base's record)."""
-    sizes, log = plan.sizes(part), folder / "server.log"
+    sizes, log = plan.sizes(turn.part), folder / "server.log"
     limits = Limits(max_lora_rank=sizes.rank)
     registry = Registry.init(folder / "root", plan.base.absolute(), limits=limits)
-    if label == "bare":
+    if turn.arm == "bare":
         with running_bare(plan.base.absolute(), registry.base.name, log, sizes) as (url, seconds):
             yield url, registry, seconds
     else:
@@ -120,13 +146,13 @@ def _running(plan: Plan, part: str, label: str, folder: Path) -> Iterator[tuple[
             yield url, registry, seconds
 
 
-async def _part(plan: Plan, part: str, label: str, url: str, registry: Registry, ledger: Ledger) -> None:
+async def _drive(plan: Plan, turn: Turn, url: str, registry: Registry, ledger: Ledger) -> None:
     timeout = aiohttp.ClientTimeout(total=300)
     async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
         arm: Arm = Ours(url, registry, session)
-        if label == "bare":
+        if turn.arm == "bare":
             arm = Bare(url, registry.base.name, session)
-        measure = _resident if part == "resident" else _changing
+        measure = _resident if turn.part == "resident" else _changing
         await measure(plan, arm, registry, ledger)
 
 
@@ -134,7 +160,7 @@ async def _resident(plan: Plan, arm: Arm, registry: Registry, ledger: Ledger) ->
     folder, count = registry.root.parent / "made", plan.sizes("resident").slots
     names = await spread.make_ready(arm, folder, registry.base, count, ledger)
     cells = spread.resident_cells(quick=plan.quick)
-    _extend(ledger, await spread.measure_cells(arm, names, cells, f"{count} slots", FLOOR))
+    ledger.extend(await spread.measure_cells(arm, names, cells, f"{count} slots", FLOOR))
 
 
 async def _changing(plan: Plan, arm: Arm, registry: Registry, ledger: Ledger) -> None:
@@ -146,12 +172,7 @@ async def _changing(plan: Plan, arm: Arm, registry: Registry, ledger: Ledger) ->
     await swap.others_while_loading(arm, folder, base, count, ledger)
     names = await spread.make_ready(arm, folder, base, KNOWN, ledger)
     cells = spread.crowded_cells(quick=plan.quick)
-    _extend(ledger, await spread.measure_cells(arm, names, cells, "4 slots, 8 in memory", None))
-
-
-def _extend(ledger: Ledger, more: Ledger) -> None:
-    for row, samples in more.samples.items():
-        ledger.add(row, samples)
+    ledger.extend(await spread.measure_cells(arm, names, cells, "4 slots, 8 in memory", None))
 
 
 def _notes(plan: Plan) -> list[str]:
@@ -176,9 +197,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=1, help="turns of everything")
     parser.add_argument("--quick", action="store_true", help="fewer requests, 64 slots; nothing is written")
     parser.add_argument("--base", type=Path, default=defaults.cache / "smollm2-135m-instruct")
+    parser.add_argument("--keep", type=Path, help="folder for measured turns; what is there is not run again")
     given = parser.parse_args(argv)
     parts, arms = [given.part] if given.part else PARTS, [given.arm] if given.arm else ARMS
-    plan = Plan(given.base, defaults.cache, parts, arms, given.rounds, given.quick)
+    plan = Plan(given.base, defaults.cache, parts, arms, given.rounds, given.quick, given.keep)
     return 0 if execute(plan) else 1
 
 

@@ -6,8 +6,9 @@ samples independently. Pure, but for the random numbers, whose seed is fixed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 
 import numpy as np
@@ -57,6 +58,28 @@ class Ledger:
         found = list(values)
         if found:
             self.samples.setdefault(row, []).extend(found)
+
+    def extend(self, more: Ledger) -> None:
+        """Add all samples of another ledger."""
+        for row, samples in more.samples.items():
+            self.add(row, samples)
+
+    def to_json(self) -> str:
+        """Return everything as JSON that `from_json` reads."""
+        rows = [
+            {**asdict(row), "statistic": row.statistic.value, "samples": samples}
+            for row, samples in self.samples.items()
+        ]
+        return json.dumps(rows, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Ledger:
+        """Read what `to_json` wrote."""
+        ledger = cls()
+        for entry in json.loads(text):
+            samples = entry.pop("samples")
+            ledger.add(Row(**{**entry, "statistic": Statistic(entry["statistic"])}), samples)
+        return ledger
 
 
 def interval(samples: Sequence[float], statistic: Statistic) -> Interval:
@@ -139,12 +162,3 @@ def _ratio(row: Row, ours: Sequence[float], bare: Sequence[float]) -> Figure:
 def _draws(values: Floats, statistic: Statistic, seed: int) -> Floats:
     size = (RESAMPLES, values.size)
     return statistic.of(np.random.default_rng(seed).choice(values, size=size))
-
-
-def merged(ledgers: Iterable[Ledger]) -> Ledger:
-    """Return one ledger with the samples of all, in their order."""
-    whole = Ledger()
-    for ledger in ledgers:
-        for row, samples in ledger.samples.items():
-            whole.add(row, samples)
-    return whole
