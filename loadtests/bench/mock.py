@@ -35,17 +35,21 @@ POLICY = Policy(name="bench", steps=(Step(weight=2_500, min_units=10**9, min_sec
 
 
 def _padded(text: bytes, size: int, end: bytes) -> bytes:
-    return text + b"x" * (size - len(text) - len(end)) + end
+    """Fill up with words: a long run of one letter takes some peers' tokenizers many times as long."""
+    missing = size - len(text) - len(end)
+    return text + (b"some plain words " * size)[:missing] + end
 
 
 _USAGE = b'"usage":{"prompt_tokens":250,"total_tokens":266,"completion_tokens":16}}'
 ANSWER = _padded(
-    b'{"id":"chatcmpl-1","object":"chat.completion","choices":[{"message":{"content":"',
+    b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"tiny","choices":'
+    b'[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"',
     300,
     b'"}}],' + _USAGE,
 )
 CHUNK = _padded(
-    b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[{"delta":{"content":"',
+    b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"tiny",'
+    b'"choices":[{"index":0,"delta":{"content":"',
     150,
     b'"}}]}\n\n',
 )

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,37 +20,10 @@ from pathlib import Path
 
 from loadtests.bench.mock import ADAPTER, ROLLING
 from loadtests.bench.results import Figure, Interval, at_least, at_most, median_interval, pair_ratio, publish
+from loadtests.bench.wrk import Run, drive, on_core, request_body
 
 ADDED_P50_MICROSECONDS = 100.0
 THROUGHPUT_RATIO = 0.75
-REQUEST_BYTES = 1000
-MARK = b"########"
-"""Each request begins a conversation of its own, so that its unit is hashed and kept as in life."""
-
-_SCRIPT = """
-wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
-local before, after, n = [==[{before}]==], [==[{after}]==], 0
-request = function()
-  n = n + 1
-  return wrk.format(nil, nil, nil, before .. string.format('%08d', n) .. after)
-end
-done = function(summary, latency, requests)
-  local wrong = summary.errors.status + summary.errors.connect + summary.errors.read
-  wrong = wrong + summary.errors.write + summary.errors.timeout
-  io.write(string.format('{{"p50":%.1f,"p99":%.1f,"rate":%.1f,"wrong":%d}}\\n', latency:percentile(50),
-    latency:percentile(99), summary.requests / summary.duration * 1e6, wrong))
-end
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run of wrk: latencies in microseconds, requests per second."""
-
-    p50: float
-    p99: float
-    rate: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,32 +113,16 @@ def wrk(port: int, model: str, kind: str, connections: int, seconds: int) -> Run
 
     Raises: RuntimeError: when any answer was not a 200.
     """
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        before, after = request_body(model, stream=kind == "stream").split(MARK)
-        script.write(_SCRIPT.format(before=before.decode(), after=after.decode()))
-        script.flush()
-        url = f"http://127.0.0.1:{port}/v1/chat/completions"
-        command = [*_on_core(1), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script.name, url]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    result = json.loads(output.strip().splitlines()[-1])
-    if result.pop("wrong"):
-        raise RuntimeError(f"wrong answers:\n{output}")
-    return Run(**result)
-
-
-def request_body(model: str, *, stream: bool) -> bytes:
-    """Return a chat request of a thousand bytes; `MARK` in the first user's turn stands for its number."""
-    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": ""}]
-    body = {"model": model, "stream": stream, "max_tokens": 16, "temperature": 0.5, "messages": messages}
-    missing = REQUEST_BYTES - len(json.dumps(body, separators=(",", ":")))
-    messages[1]["content"] = MARK.decode() + "w" * (missing - len(MARK))
-    return json.dumps(body, separators=(",", ":")).encode()
+    run = drive(port, request_body(model, stream=kind == "stream"), connections, seconds)
+    if run.wrong:
+        raise RuntimeError(f"{run.wrong} wrong answers of {run.requests} ({model}, {kind})")
+    return run
 
 
 @contextmanager
 def mock_server() -> Iterator[dict[str, int]]:
     """Run `loadtests.bench.mock` on a core of its own and give its ports."""
-    command = [*_on_core(0), sys.executable, "-m", "loadtests.bench.mock"]
+    command = [*on_core(0), sys.executable, "-m", "loadtests.bench.mock"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
     try:
         assert process.stdout is not None
@@ -190,12 +145,6 @@ def _wait_until_open(port: int) -> None:
             pass
         time.sleep(0.05)
     raise RuntimeError("the mock server did not become ready")
-
-
-def _on_core(number: int) -> list[str]:
-    """Return what pins a command to one core, where there are two to choose from."""
-    cores = sorted(os.sched_getaffinity(0))
-    return ["taskset", "-c", str(cores[number])] if len(cores) > 1 and shutil.which("taskset") else []
 
 
 if __name__ == "__main__":
