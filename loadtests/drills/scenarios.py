@@ -32,8 +32,8 @@ SETTINGS: Mapping[str, Sequence[str]] = {
     "baseline": ("duration_seconds=45",),
     "many-adapters": ("duration_seconds=50",),
     "more-adapters-than-slots": ("duration_seconds=45",),
-    "canary-ramp": ("duration_seconds=110",),
-    "bad-canary": ("duration_seconds=75",),
+    "canary-ramp": ("duration_seconds=90",),
+    "bad-canary": ("duration_seconds=90",),
     "swap-churn": ("duration_seconds=45",),
     "soak": (
         "duration_seconds=120",
