@@ -81,7 +81,7 @@ clean: ## remove .venv and caches (never the data)
 drill-scenarios: setup ## the nine packaged load-test scenarios on real servers, shortened (about 15 minutes)
 	@$(BIN)/python -m loadtests.drills.scenarios
 
-drills: setup ## traffic, swaps, kill -9 and every kind of rollout on real servers (about 40 minutes)
+drills: setup ## traffic, swaps, kill -9, every kind of rollout, replicas behind balancers, all on real servers (about 45 minutes)
 	@$(BIN)/python -m loadtests.drills.churn
 	@$(BIN)/python -m loadtests.drills.rollouts
 	@$(BIN)/python -m loadtests.drills.replicas

@@ -12,11 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+import httpx
 
 from deploy.verify.load import Load, Stream
 from loadtests.drills.stages import REPLICAS, Replica, Stage
-from loadtests.live import descendants, is_alive, wardrobe, wardrobe_json
+from loadtests.live import descendants, is_alive, wardrobe
 
 CLIENTS = 8
 STEP_SECONDS = 1.0
@@ -27,7 +28,7 @@ name: drill
 steps:
   - {weight: 20%, min_units: 1, min_seconds: 6}
   - {weight: 50%, min_units: 1000000, min_seconds: 86400}
-metrics: {latency: null, feedback: null}
+metrics: {errors: null, latency: null, feedback: null}
 guard: {latency_factor: 100}
 """
 _LONG = {"max_tokens": 48, "ignore_eos": True}
@@ -100,12 +101,12 @@ def step(stage: Stage, model: str) -> list[Move]:
     policy.write_text(POLICY)
     wardrobe(root, "rollout", "start", f"{model}@2", "--policy", policy)
     with Load(stage.url, _ask(model, _SHORT), clients=CLIENTS, sessions=_SESSIONS_PER_CLIENT) as load:
-        stage.wait(lambda: "advance" in _decided(root, model), "the rollout steps on")
+        stage.wait(lambda: "advance" in _decided(stage, model), "the rollout steps on")
         time.sleep(_WATCHED_SECONDS)
         wardrobe(root, "rollout", "abort", model)
         time.sleep(_WATCHED_SECONDS)
     time.sleep(_SETTLE_SECONDS)
-    times = _decided(root, model)
+    times = _decided(stage, model)
     ends = {"advance": times["abort"], "abort": time.time()}
     return [_moved(stage, load, event, times[event], end) for event, end in ends.items()]
 
@@ -134,7 +135,7 @@ def lose(stage: Stage, model: str, process: Callable[[Replica], int]) -> Loss:
         in_flight_on_it=len(own),
         failed=len(failed),
         failed_elsewhere=sum(stream not in own for stream in failed),
-        faults=Counter(stream.fault for stream in failed),
+        faults=dict(Counter(stream.fault for stream in failed)),
         others_answered_meanwhile=sum(answer.ok and killed < answer.at < ready for answer in survivors),
         back_seconds=round(back - killed, 1),
         processes_left=sum(map(is_alive, below)),
@@ -155,7 +156,7 @@ def roll(stage: Stage, model: str) -> Rolling:
         stage.wait(lambda: stage.all_answer(ready), "the new ones answer")
         seconds, replaced = time.time() - started, len(_but(stage, before))
     failed = load.failed()
-    faults = Counter(stream.fault for stream in failed)
+    faults = dict(Counter(stream.fault for stream in failed))
     return Rolling(len(load.streams), len(failed), faults, replaced, round(seconds, 1))
 
 
@@ -168,11 +169,12 @@ def lost(streams: Sequence[Stream], moment: float, elsewhere: Collection[str]) -
 def applied(streams: Sequence[Stream], at: float, end: float) -> tuple[float, int]:
     """Return how long after `at` a request still began under the old weight, and how many sessions moved.
 
-    A session's arm at the `end` is that of the new weight; what differs from it after `at` is the old one.
+    A session's last arm before the `end` is that of the new weight; what differs from it after `at` is the
+    old one. What was open at one of the two times may have been decided on either side of it.
     """
     ordered = sorted(streams, key=lambda one: one.began)
-    old = {one.session: one.arm for one in ordered if one.began < at}
-    after = [one for one in ordered if at <= one.began < end]
+    old = {one.session: one.arm for one in ordered if one.began + one.seconds < at}
+    after = [one for one in ordered if at <= one.began and one.began + one.seconds < end]
     new = {one.session: one.arm for one in after}
     late = [one.began - at for one in after if one.arm != new[one.session]]
     return max(late, default=0.0), sum(old.get(session, arm) != arm for session, arm in new.items())
@@ -189,10 +191,11 @@ def _ask(model: str, fields: Mapping[str, object]) -> dict[str, object]:
     return {"model": model, "messages": [{"role": "user", "content": "Hello"}], **fields}
 
 
-def _decided(root: Path, model: str) -> dict[str, float]:
+def _decided(stage: Stage, model: str) -> dict[str, float]:
     """Return when each of the rollout's decisions was made, by its event (UNIX time)."""
-    decisions = wardrobe_json(root, "rollout", "explain", model)["decisions"]
-    return {one["event"]: one["at"] for one in decisions}
+    url = stage.replicas()[0].url
+    status = httpx.get(f"{url}/admin/v1/rollouts/{model}", timeout=60).raise_for_status().json()
+    return {one["event"]: one["at"] for one in status["decisions"]}
 
 
 def _but(stage: Stage, servers: Collection[int]) -> list[Replica]:

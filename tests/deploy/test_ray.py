@@ -1,6 +1,7 @@
 """Real Ray Serve with fake replicas over one root; Ray lives in an environment of its own under .cache.
 
 `make setup` does not install Ray: 490 MB that only this deployment needs. The first run of these tests does.
+Two real engines under Ray take minutes to start and to come back on two cores: `make drills` runs those.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""The real Rust vllm-router, started by our script, in front of fake replicas over one root."""
+"""The real Rust vllm-router, started by our script, in front of fake replicas over one root.
+
+Two real engines take minutes to start, and to come back after a kill, on two cores: `make drills` runs those
+(loadtests/drills/balancers.py). A fake replica is the real router over the real root, in a process that can
+be killed and drained like a real one, so here everything runs but the model.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def answered(name: str, began: float, *, seconds: float = 1.0) -> Stream:
 
 
 def said(*rows: tuple[str, float, str]) -> list[Stream]:
-    return [Stream(session=session, began=began, arm=arm) for session, began, arm in rows]
+    return [Stream(session=session, began=began, arm=arm, seconds=0.2) for session, began, arm in rows]
 
 
 def test_what_was_open_at_the_kill_and_nobody_else_answered_was_in_flight_on_the_lost_replica() -> None:
@@ -40,6 +40,8 @@ def test_what_was_open_at_the_kill_and_nobody_else_answered_was_in_flight_on_the
         ),
         # What begins after the next change says nothing of this one.
         (said(("x", 9.0, "stable"), ("x", 10.4, "canary"), ("x", 14.5, "stable")), (0.0, 1)),
+        # Nor does what is open at a change.
+        (said(("x", 9.9, "canary"), ("x", 10.4, "canary"), ("x", 13.9, "stable")), (0.0, 0)),
     ],
 )
 def test_the_last_request_under_the_old_weight_says_when_a_step_applied(
