@@ -7,7 +7,7 @@ export VLLM_NO_USAGE_STATS ?= 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo recipes serve test test-fast check format bench bench-registry bench-router bench-serve bench-rollouts bench-cpu-lora bench-data bench-train bench-generator drills drill-scenarios reference constraints clean
+.PHONY: help setup demo recipes serve test test-fast check format bench bench-registry bench-router bench-serve bench-rollouts bench-cpu-lora bench-data bench-train bench-generator bench-peers drills drill-scenarios reference constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ bench-train: setup ## training against a plain TRL script and TRL's defaults (ab
 
 bench-generator: setup ## what the load generator itself can send (about 4 minutes)
 	@$(BIN)/python -m loadtests.bench.generator
+
+bench-peers: setup ## beside vllm-router, LiteLLM and bare vLLM, each in its own environment
+	@$(BIN)/python -m loadtests.bench.peers
 
 bench-cpu-lora: setup ## LoRA on the CPU: vLLM's own against ours, and ours against its base (about 20 minutes)
 	@$(BIN)/python -m loadtests.bench.cpu_lora

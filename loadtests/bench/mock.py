@@ -1,7 +1,7 @@
 """A mock of an API server, bare and behind the router, in one process on one loop.
 
 Two processes would differ by more than the router; here both arms share everything, and only the port
-that a request came in by says which one answers it. Prints both ports as one line of JSON.
+that a request came in by says which one answers it. Prints both ports and the process id as one line of JSON.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import socket
 import sys
 import tempfile
@@ -135,7 +136,7 @@ def main() -> None:
             lifespan="on",
             log_level="error",
         )
-        sys.stdout.write(json.dumps({"bare": bare, "routed": routed}) + "\n")
+        sys.stdout.write(json.dumps({"bare": bare, "routed": routed, "pid": os.getpid()}) + "\n")
         sys.stdout.flush()
         _run(uvicorn.Server(config), sockets)
 

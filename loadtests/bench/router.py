@@ -121,17 +121,17 @@ def wrk(port: int, model: str, kind: str, connections: int, seconds: int) -> Run
 
 @contextmanager
 def mock_server() -> Iterator[dict[str, int]]:
-    """Run `loadtests.bench.mock` on a core of its own and give its ports."""
+    """Run `loadtests.bench.mock` on a core of its own and give its ports and process id."""
     command = [*on_core(0), sys.executable, "-m", "loadtests.bench.mock"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
-    try:
-        assert process.stdout is not None
-        ports: dict[str, int] = json.loads(process.stdout.readline())
-        _wait_until_open(ports["routed"])
-        yield ports
-    finally:
-        process.terminate()
-        process.wait(20)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path.cwd()) as process:
+        try:
+            assert process.stdout is not None
+            ports: dict[str, int] = json.loads(process.stdout.readline())
+            _wait_until_open(ports["routed"])
+            yield ports
+        finally:
+            process.terminate()
+            process.wait(20)
 
 
 def _wait_until_open(port: int) -> None:

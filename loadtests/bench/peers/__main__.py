@@ -2,8 +2,8 @@
 
     python -m loadtests.bench.peers [routers|engines] [--rounds N] [--seconds S] [--quick]
 
-Without a word both halves run, one after the other. Each writes its own two files in bench-results/; the
-exit is 1 when a bar was missed or a peer could not be measured.
+Without a word both halves run, one after the other. Each writes its own two files in bench-results/ and its
+table in docs/peers.md; the exit is 1 when a bar was missed or a peer could not be measured.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import importlib
 import sys
 from pathlib import Path
 
+from loadtests.bench.peers import page
 from loadtests.bench.peers.options import Options
 
 HALVES = ("routers", "engines")
@@ -29,7 +30,7 @@ def main() -> int:
     parser.add_argument("half", nargs="?", choices=HALVES, help="one half only")
     parser.add_argument("--rounds", type=int, default=defaults.rounds, help="turns of every router")
     parser.add_argument("--seconds", type=int, default=defaults.seconds, help="length of one turn")
-    parser.add_argument("--quick", action="store_true", help="the engines in short; nothing is written")
+    parser.add_argument("--quick", action="store_true", help="print instead of writing; the engines in short")
     parser.add_argument("--cache", type=Path, default=defaults.cache, help="folder of the environments")
     given = parser.parse_args()
     options = Options(given.rounds, given.seconds, given.quick, given.cache)
@@ -40,7 +41,10 @@ def main() -> int:
 def _run(half: str, options: Options) -> bool:
     """Import one half only when it runs: the other one's needs are not everybody's."""
     module = importlib.import_module(f"loadtests.bench.peers.{half}")
-    return bool(module.run(options))
+    held = bool(module.run(options))
+    if not options.quick:
+        page.refresh(half)
+    return held
 
 
 if __name__ == "__main__":

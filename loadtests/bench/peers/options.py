@@ -16,7 +16,7 @@ class Options:
     """How long and how often, and where the environments of the peers are kept.
 
     `rounds` and `seconds` are those of the routers: how often every arm is driven, and how long each time.
-    `quick` measures the engines with fewer requests, and prints instead of writing.
+    `quick` prints instead of writing, and measures the engines with fewer requests.
     """
 
     rounds: int = 5

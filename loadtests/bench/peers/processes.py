@@ -1,0 +1,149 @@
+"""The peers as processes: how each is started before the mock, and what CPU time a process has used."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from loadtests.bench.mock import ADAPTER
+from loadtests.bench.peers.environments import PeerUnavailable, environment
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+START_SECONDS = 90
+_TICK = os.sysconf("SC_CLK_TCK")
+
+LITELLM_CONFIG = {
+    "litellm_settings": {"set_verbose": False, "callbacks": [], "num_retries": 0, "request_timeout": 600}
+}
+"""Without a database, callbacks or retries: what its documentation's own benchmark has."""
+
+LITELLM_ENVIRONMENT = {
+    "LITELLM_MODE": "PRODUCTION",
+    "LITELLM_LOG": "ERROR",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    # No other arm checks keys here either.
+    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A running peer: its port, and the process that leads its session."""
+
+    port: int
+    pid: int
+
+
+@contextmanager
+def vllm_router(upstream: int, cache: Path) -> Iterator[Peer]:
+    """Run the Rust router as `deploy/router/start.sh` runs it, before the one port `upstream`."""
+    programs, port = environment("vllm-router", cache), free_port()
+    command = [str(REPOSITORY / "deploy" / "router" / "start.sh"), f"http://127.0.0.1:{upstream}"]
+    settings = {
+        "PORT": str(port),
+        "METRICS_PORT": str(free_port()),
+        "VLLM_ROUTER": str(programs / "vllm-router"),
+    }
+    with _running("vllm-router", command, settings, port, "/health") as peer:
+        yield peer
+
+
+@contextmanager
+def litellm(upstream: int, cache: Path) -> Iterator[Peer]:
+    """Run the LiteLLM proxy with one worker, as its documentation says for production, before `upstream`."""
+    programs, port = environment("litellm", cache), free_port()
+    target = {"model": f"openai/{ADAPTER}", "api_base": f"http://127.0.0.1:{upstream}/v1", "api_key": "none"}
+    config = {"model_list": [{"model_name": ADAPTER, "litellm_params": target}], **LITELLM_CONFIG}
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        json.dump(config, file)
+        file.flush()
+        command = [str(programs / "litellm"), "--config", file.name, "--host", "127.0.0.1"]
+        command += ["--port", str(port), "--num_workers", "1", "--telemetry", "False"]
+        with _running("litellm", command, LITELLM_ENVIRONMENT, port, "/health/liveliness") as peer:
+            yield peer
+
+
+@contextmanager
+def _running(
+    name: str, command: Sequence[str], settings: Mapping[str, str], port: int, ready: str
+) -> Iterator[Peer]:
+    """Run a command in a session of its own until the block ends.
+
+    Raises: PeerUnavailable: with the end of its log, when it does not become ready.
+    """
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            command, env={**os.environ, **settings}, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            if not _becomes_ready(process, f"http://127.0.0.1:{port}{ready}"):
+                log.seek(0)
+                said = "; ".join(log.read().strip().splitlines()[-3:])
+                raise PeerUnavailable(name, f"did not answer within {START_SECONDS} s: {said}")
+            yield Peer(port, process.pid)
+        finally:
+            _end(process)
+
+
+def _becomes_ready(process: subprocess.Popen[bytes], url: str) -> bool:
+    until = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < until:
+        try:
+            if httpx.get(url, timeout=5).status_code == 200:
+                return True
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the whole session; one that has ended by itself is nothing to complain of."""
+    for number, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(seconds)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on just now."""
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return int(one.getsockname()[1])
+
+
+def cpu_seconds(processes: Sequence[int]) -> float:
+    """Return the CPU time, user and kernel, of these processes and of the sessions that they lead."""
+    used = 0.0
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (line := _stat(entry)):
+            session, seconds = session_and_seconds(line)
+            used += seconds if int(entry.name) in processes or session in processes else 0.0
+    return used
+
+
+def session_and_seconds(stat: str) -> tuple[int, float]:
+    """Parse a line of /proc/PID/stat; the program's name may hold spaces and brackets."""
+    fields = stat.rpartition(")")[2].split()
+    return int(fields[3]), (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def _stat(process: Path) -> str:
+    try:
+        return (process / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

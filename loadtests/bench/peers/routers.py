@@ -1,0 +1,118 @@
+"""The routers' half: one mock API server reached directly, through our router, and through its peers.
+
+    python -m loadtests.bench.peers routers [--rounds 5] [--seconds 2]
+
+Ours answers inside the mock's process, as it does inside vLLM's; a peer is a process of its own before the
+same mock. Every round drives all arms in turn and begins with another one; a figure compares an arm with
+the direct one of the same round. CPU time is that of all servers in the arm, so it says what a request
+costs however the cores are shared out. Writes bench-results/peers-routers.json and .md.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtests.bench.mock import ADAPTER
+from loadtests.bench.peers.answers import complaint
+from loadtests.bench.peers.environments import PeerUnavailable, requirements
+from loadtests.bench.peers.options import Options
+from loadtests.bench.peers.processes import Peer, cpu_seconds, litellm, vllm_router
+from loadtests.bench.peers.turns import DIRECT, OURS, Load, Measured, Turn, figures, notes, summary
+from loadtests.bench.results import publish
+from loadtests.bench.router import mock_server
+from loadtests.bench.wrk import drive, request_body
+
+LOADS = tuple(Load(kind, connections) for kind in ("json", "stream") for connections in (1, 16))
+SETTLE_SECONDS = 0.2
+"""After each turn: what a server still does for answers that have left counts as theirs."""
+
+PEERS: dict[str, Callable[[int, Path], AbstractContextManager[Peer]]] = {
+    "vllm-router": vllm_router,
+    "litellm": litellm,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A way to the mock: its port, and the processes that work for its answers."""
+
+    name: str
+    port: int
+    processes: tuple[int, ...]
+
+
+def run(options: Options) -> bool:
+    """Measure all routers and publish; return whether all bars held and no peer was missing."""
+    if shutil.which("wrk") is None:
+        sys.stderr.write("error: wrk: is not installed; `apt-get install wrk`\n")
+        return False
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
+    with ExitStack() as stack:
+        ports = stack.enter_context(mock_server())
+        arms = own_arms(ports)
+        missing = _start_peers(stack, arms, ports, options.cache)
+        warm(arms)
+        measured = measure(arms, LOADS, options)
+    if options.quick:
+        print(summary(measured))
+        return not missing
+    held = publish("peers-routers", figures(measured), notes=notes(missing), summary=summary(measured) + "\n")
+    return held and not missing
+
+
+def own_arms(ports: dict[str, int]) -> list[Arm]:
+    """Return the mock itself and our router around it, which share a process."""
+    return [Arm(DIRECT, ports["bare"], (ports["pid"],)), Arm(OURS, ports["routed"], (ports["pid"],))]
+
+
+def _start_peers(stack: ExitStack, arms: list[Arm], ports: dict[str, int], cache: Path) -> dict[str, str]:
+    """Start the peers and add them to `arms`; return why others are missing."""
+    missing = {}
+    for name, start in PEERS.items():
+        label = f"{name} {requirements(name)[name]}"
+        try:
+            peer = stack.enter_context(start(ports["bare"], cache))
+        except PeerUnavailable as error:
+            missing[label] = str(error)
+            continue
+        if wrong := complaint(peer.port):
+            missing[label] = wrong
+        else:
+            arms.append(Arm(label, peer.port, (ports["pid"], peer.pid)))
+    for label, reason in missing.items():
+        sys.stderr.write(f"error: {label}: not measured: {reason}\n")
+    return missing
+
+
+def warm(arms: Sequence[Arm]) -> None:
+    """Send every arm a second of either kind, so that nothing is loaded or compiled while it is measured."""
+    for arm in arms:
+        for kind in ("json", "stream"):
+            drive(arm.port, request_body(ADAPTER, stream=kind == "stream"), 16, 1)
+
+
+def measure(arms: Sequence[Arm], loads: Sequence[Load], options: Options) -> Measured:
+    """Drive all arms under every load, round by round; each round begins with another arm."""
+    measured: Measured = {(load, arm.name): [] for load in loads for arm in arms}
+    for number in range(options.rounds):
+        first = number % len(arms)
+        for load in loads:
+            for arm in [*arms[first:], *arms[:first]]:
+                measured[load, arm.name].append(_turn(arm, load, options.seconds))
+        print(f"  round {number + 1} of {options.rounds}", flush=True)
+    return measured
+
+
+def _turn(arm: Arm, load: Load, seconds: int) -> Turn:
+    before = cpu_seconds(arm.processes)
+    run = drive(arm.port, request_body(ADAPTER, stream=load.kind == "stream"), load.connections, seconds)
+    time.sleep(SETTLE_SECONDS)
+    used = cpu_seconds(arm.processes) - before
+    return Turn(run, used * 1e6 / max(run.requests, 1))
