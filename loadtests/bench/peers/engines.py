@@ -112,17 +112,27 @@ def _kept(plan: Plan, turn: Turn) -> Ledger | None:
 def _measured(plan: Plan, turn: Turn) -> Ledger:
     began, ledger = time.monotonic(), Ledger()
     print(f"  {turn.part}, {turn.arm}", flush=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="wardrobe-peers-") as scratch,
-        _running(plan, turn, Path(scratch)) as (url, registry, seconds),
-    ):
-        ledger.add(Row(f"start of the server, {turn.part}", "s"), [seconds])
-        asyncio.run(_drive(plan, turn, url, registry, ledger))
+    suffix = ".partial"
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="wardrobe-peers-") as scratch,
+            _running(plan, turn, Path(scratch)) as (url, registry, seconds),
+        ):
+            ledger.add(Row(f"start of the server, {turn.part}", "s"), [seconds])
+            print(f"    started in {seconds:.0f} s", flush=True)
+            asyncio.run(_drive(plan, turn, url, registry, ledger))
+        suffix = ""
+    finally:
+        _keep(plan, turn, ledger, suffix)
     print(f"  {turn.part}, {turn.arm}: {time.monotonic() - began:.0f} s", flush=True)
+    return ledger
+
+
+def _keep(plan: Plan, turn: Turn, ledger: Ledger, suffix: str) -> None:
+    """Write what was measured; an unfinished turn's file is for the reader and is never taken up again."""
     if path := _place(plan, turn):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(ledger.to_json())
-    return ledger
+        path.with_name(path.name + suffix).write_text(ledger.to_json())
 
 
 def _place(plan: Plan, turn: Turn) -> Path | None:
@@ -160,11 +170,11 @@ async def _resident(plan: Plan, arm: Arm, registry: Registry, ledger: Ledger) ->
     folder, count = registry.root.parent / "made", plan.sizes("resident").slots
     names = await spread.make_ready(arm, folder, registry.base, count, ledger)
     cells = spread.resident_cells(quick=plan.quick)
-    ledger.extend(await spread.measure_cells(arm, names, cells, f"{count} slots", FLOOR))
+    await spread.measure_cells(arm, names, cells, f"{count} slots", FLOOR, ledger)
 
 
 async def _changing(plan: Plan, arm: Arm, registry: Registry, ledger: Ledger) -> None:
-    folder, base, count = registry.root.parent / "made", registry.base, 3 if plan.quick else 6
+    folder, base, count = registry.root.parent / "made", registry.base, 3 if plan.quick else 5
     await swap.cold_requests(arm, folder, base, count, ledger)
     for one in (arm, dataclasses.replace(arm, in_place=True)) if isinstance(arm, Bare) else (arm,):
         await swap.swaps(one, folder, base, count, ledger)
@@ -172,7 +182,7 @@ async def _changing(plan: Plan, arm: Arm, registry: Registry, ledger: Ledger) ->
     await swap.others_while_loading(arm, folder, base, count, ledger)
     names = await spread.make_ready(arm, folder, base, KNOWN, ledger)
     cells = spread.crowded_cells(quick=plan.quick)
-    ledger.extend(await spread.measure_cells(arm, names, cells, "4 slots, 8 in memory", None))
+    await spread.measure_cells(arm, names, cells, "4 slots, 8 in memory", None, ledger)
 
 
 def _notes(plan: Plan) -> list[str]:

@@ -52,22 +52,22 @@ async def make_ready(arm: Arm, folder: Path, base: BaseModel, count: int, ledger
         await arm.publish(name, one)
     asked = [Question(name, "Hello", 1, chat=False) for name in names]
     first = await crowd(arm.session, arm.url, asked, streams=4)
-    ledger.add(Row(f"{count} versions given to the server and asked once", "s"), [time.monotonic() - began])
+    seconds = time.monotonic() - began
+    print(f"    {arm.label}: {count} versions ready in {seconds:.0f} s", flush=True)
+    ledger.add(Row(f"{count} versions given to the server and asked once", "s"), [seconds])
     ledger.add(_failed(f"{count} versions asked once"), _failures(first))
     return names
 
 
 async def measure_cells(
-    arm: Arm, names: Sequence[str], cells: Sequence[Cell], case: str, floor: float | None
-) -> Ledger:
+    arm: Arm, names: Sequence[str], cells: Sequence[Cell], case: str, floor: float | None, ledger: Ledger
+) -> None:
     """Run every cell twice, forwards and then backwards, after a short warm-up."""
-    ledger = Ledger()
     await run_cell(arm, names, Cell(0, STREAMS))
     for cell in cells:  # so that the rows come in this order
         add_run(ledger, f"{case}, {cell.title}", await run_cell(arm, names, cell), floor)
     for cell in reversed(cells):
         add_run(ledger, f"{case}, {cell.title}", await run_cell(arm, names, cell, second=True), floor)
-    return ledger
 
 
 async def run_cell(arm: Arm, names: Sequence[str], cell: Cell, *, second: bool = False) -> Run:
