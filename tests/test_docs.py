@@ -8,21 +8,33 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 import pytest
+import yaml
 
+from loadtests.runner.loading import load_scenario
 from registry.cli.main import wardrobe
+from serve.rollout.presets import load_policy
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
+from train.config import load_config
+from train.evaluation.goal import load_goal
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 GUIDES = sorted(path for path in (REPOSITORY / "docs").rglob("*.md") if path.parent.name != "reference")
 PAGES = sorted((REPOSITORY / "docs").rglob("*.md"))
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 RUN = ("getting-started.md", "register.md", "canary.md")
+# A key that tells what a YAML block is, and what reads it.
+LOADERS: dict[str, Callable[[Path], object]] = {
+    "data": load_config,
+    "goal": load_goal,
+    "steps": load_policy,
+    "arrival": lambda path: load_scenario(str(path)),
+}
 
 
 def blocks(guide: Path, *languages: str) -> list[str]:
@@ -91,6 +103,20 @@ def test_every_command_line_is_one_that_the_command_takes(guide: str, line: str)
 
 class _Missing(Exception):
     """A file that a command line names is not here."""
+
+
+def test_every_configuration_of_the_guides_is_one(tmp_path: Path) -> None:
+    kinds = []
+    for guide in GUIDES:
+        for place, text in enumerate(blocks(guide, "yaml")):
+            document = yaml.safe_load(text)
+            path = tmp_path / f"{guide.stem}-{place}.yaml"
+            path.write_text(text)
+            for key, load in LOADERS.items():
+                if key in document:
+                    kinds.append(key)
+                    load(path)
+    assert set(kinds) == set(LOADERS)
 
 
 def test_every_link_leads_somewhere_headings_too() -> None:
