@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from loadtests.bench.peers.engines_reuse import distance
 from loadtests.bench.peers.engines_spread import Cell, add_run, resident_cells
 from loadtests.bench.peers.engines_start import Sizes, bare_command, bare_environment
 from loadtests.bench.peers.engines_swap import cold_requests, swap_once
+from loadtests.bench.peers.engines_usage import Usage, busy
 from registry import Registry
 from tests.fakes.base import SMOLLM2, base_record, make_base
 from tests.fakes.http_server import served
@@ -135,7 +137,7 @@ def test_a_bare_swap_fails_its_clients_between_unload_and_load_only(in_place: bo
     server = RuntimeLoading()
 
     async def swap(session: aiohttp.ClientSession, url: str) -> tuple[float, list[Reply]]:
-        arm = Bare(url, "base", session, in_place=in_place)
+        arm = Bare(url, "base", session, 1, in_place=in_place)
         await arm.publish("name", Path("/old"))
         server.load_seconds = 0.3
         async with Steady(session, url, Question("name", "x", 1, chat=False), 0.02) as steady:
@@ -156,7 +158,7 @@ def test_a_load_that_the_server_refuses_ends_the_measurement() -> None:
     server = RuntimeLoading({"name": "/old"})
 
     async def load(session: aiohttp.ClientSession, url: str) -> None:
-        await Bare(url, "base", session).publish("name", Path("/new"))
+        await Bare(url, "base", session, 1).publish("name", Path("/new"))
 
     with served(server.app()) as url, pytest.raises(Refused, match="already loaded"):
         with_session(lambda session: load(session, url))
@@ -169,7 +171,7 @@ def test_the_first_request_for_what_nobody_loaded_is_a_status_and_the_cold_ones_
     ledger = Ledger()
 
     async def cold(session: aiohttp.ClientSession, url: str) -> None:
-        await cold_requests(Bare(url, "base", session), tmp_path, base, 3, ledger)
+        await cold_requests(Bare(url, "base", session, 1), tmp_path, base, 3, ledger)
 
     server = RuntimeLoading()
     with served(server.app()) as url:
@@ -186,7 +188,7 @@ def test_ours_stages_a_version_without_stable_and_swaps_by_moving_it(tmp_path: P
     folders = [write_adapter(tmp_path / str(seed), registry.base, seed, 1) for seed in range(2)]
 
     async def go(session: aiohttp.ClientSession) -> Staged:
-        arm = Ours("http://nowhere", registry, session)
+        arm = Ours("http://nowhere", registry, session, 1)
         await arm.publish("support", folders[0])
         staged = await arm.stage("support", folders[1])
         assert registry.aliases("support")["stable"] == 1
@@ -223,18 +225,33 @@ def test_a_figure_is_the_statistic_of_each_arm_and_their_ratio() -> None:
     assert [found[f"16 adapters: failed, {arm}"].value.median for arm in ("bare", "ours")] == [2, 1]
 
 
-def test_the_table_has_one_line_for_both_arms_and_says_how_many_of_how_many_failed() -> None:
+def test_the_table_has_one_line_for_both_arms_and_both_quantiles_and_counts_the_failures() -> None:
     bare, ours = Ledger(), Ledger()
-    bare.add(Row("speed", "tok/s"), [200.0])
-    ours.add(Row("speed", "tok/s"), [300.0])
+    for statistic in (Statistic.MEDIAN, Statistic.P99):
+        bare.add(Row("wait", "ms", statistic), [200.0, 200.0])
+        ours.add(Row("wait", "ms", statistic), [300.0])
     bare.add(Row("lost", "requests", Statistic.TOTAL), [1.0, 0.0, 1.0])
+    ours.add(Row("lost", "requests", Statistic.TOTAL), [0.0, 0.0])
+    bare.add(Row("well", "requests", Statistic.TOTAL), [0.0] * 5)
     bare.add(Row("answers", "status"), [404.0])
     ours.add(Row("answers", "status"), [200.0])
     assert side_by_side(bare, ours).splitlines()[2:] == [
-        "| speed | tok/s | 200 | 300 | 1.50 |",
-        "| lost | requests | 2 of 3 | – | – |",
+        "| wait | ms, median / p99 | 200 / 200 | 300 / 300 | 1.50 / 1.50 |",
+        "| lost | requests | 2 of 3 | 0 of 2 | – |",
         "| answers | status | 404 | 200 | – |",
+        "| failed of all other requests | requests | 0 of 5 | 0 of 0 | – |",
     ]
+
+
+def test_other_work_is_what_the_cores_did_for_neither_the_server_nor_us() -> None:
+    cores = os.cpu_count() or 1
+    before = Usage(clock=100.0, server=5.0, own=1.0, all_cores=50.0)
+    after = Usage(clock=110.0, server=9.0, own=2.0, all_cores=50.0 + 5.0 + 2.5 * cores)
+    assert after.others_share(before) == pytest.approx(25.0)
+    assert (
+        busy("cpu  100 20 30 999 888 1 2 3 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n") * os.sysconf("SC_CLK_TCK") == 156
+    )
+    assert Usage.now(os.getpid()).server > 0
 
 
 def test_a_ledger_that_was_kept_is_read_as_it_was() -> None:

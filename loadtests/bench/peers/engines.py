@@ -28,7 +28,7 @@ from loadtests.bench.peers import engines_spread as spread
 from loadtests.bench.peers import engines_swap as swap
 from loadtests.bench.peers.engines_arms import Arm, Bare, Ours
 from loadtests.bench.peers.engines_ledger import Ledger, Row, figures, side_by_side
-from loadtests.bench.peers.engines_start import Sizes, running_bare, running_ours
+from loadtests.bench.peers.engines_start import Server, Sizes, running_bare, running_ours
 from loadtests.bench.peers.options import Options
 from loadtests.bench.results import publish
 from loadtests.live import wardrobe
@@ -116,11 +116,11 @@ def _measured(plan: Plan, turn: Turn) -> Ledger:
     try:
         with (
             tempfile.TemporaryDirectory(prefix="wardrobe-peers-") as scratch,
-            _running(plan, turn, Path(scratch)) as (url, registry, seconds),
+            _running(plan, turn, Path(scratch)) as (server, registry),
         ):
-            ledger.add(Row(f"start of the server, {turn.part}", "s"), [seconds])
-            print(f"    started in {seconds:.0f} s", flush=True)
-            asyncio.run(_drive(plan, turn, url, registry, ledger))
+            ledger.add(Row(f"start of the server, {turn.part}", "s"), [server.start_seconds])
+            print(f"    started in {server.start_seconds:.0f} s", flush=True)
+            asyncio.run(_drive(plan, turn, server, registry, ledger))
         suffix = ""
     finally:
         _keep(plan, turn, ledger, suffix)
@@ -143,25 +143,25 @@ def _place(plan: Plan, turn: Turn) -> Path | None:
 
 
 @contextmanager
-def _running(plan: Plan, turn: Turn, folder: Path) -> Iterator[tuple[str, Registry, float]]:
+def _running(plan: Plan, turn: Turn, folder: Path) -> Iterator[tuple[Server, Registry]]:
     """Start a server on a root of its own (bare ignores all of it but the base's record)."""
     sizes, log = plan.sizes(turn.part), folder / "server.log"
     limits = Limits(max_lora_rank=sizes.rank)
     registry = Registry.init(folder / "root", plan.base.absolute(), limits=limits)
     if turn.arm == "bare":
-        with running_bare(plan.base.absolute(), registry.base.name, log, sizes) as (url, seconds):
-            yield url, registry, seconds
+        with running_bare(plan.base.absolute(), registry.base.name, log, sizes) as server:
+            yield server, registry
     else:
-        with running_ours(registry, log, sizes, plan.cache) as (url, seconds):
-            yield url, registry, seconds
+        with running_ours(registry, log, sizes, plan.cache) as server:
+            yield server, registry
 
 
-async def _drive(plan: Plan, turn: Turn, url: str, registry: Registry, ledger: Ledger) -> None:
+async def _drive(plan: Plan, turn: Turn, server: Server, registry: Registry, ledger: Ledger) -> None:
     timeout = aiohttp.ClientTimeout(total=300)
     async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
-        arm: Arm = Ours(url, registry, session)
+        arm: Arm = Ours(server.url, registry, session, server.pid)
         if turn.arm == "bare":
-            arm = Bare(url, registry.base.name, session)
+            arm = Bare(server.url, registry.base.name, session, server.pid)
         measure = _resident if turn.part == "resident" else _changing
         await measure(plan, arm, registry, ledger)
 

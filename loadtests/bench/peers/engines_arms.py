@@ -45,6 +45,10 @@ class Arm(Protocol):
         """The server's address."""
 
     @property
+    def pid(self) -> int:
+        """The process that leads the server."""
+
+    @property
     def base(self) -> str:
         """The base model's served name."""
 
@@ -75,6 +79,7 @@ class Bare:
     url: str
     base: str
     session: aiohttp.ClientSession
+    pid: int
     in_place: bool = False
 
     @property
@@ -120,6 +125,7 @@ class Ours:
     url: str
     registry: Registry
     session: aiohttp.ClientSession
+    pid: int
     label: str = "ours"
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 
 import numpy as np
@@ -44,7 +44,6 @@ class Row:
     statistic: Statistic = Statistic.MEDIAN
     floor: float | None = None
     ceiling: float | None = None
-    digits: int = 3
 
 
 @dataclass(slots=True)
@@ -118,16 +117,41 @@ def comparable(row: Row, bare: Sequence[float]) -> bool:
 
 
 def side_by_side(bare: Ledger, ours: Ledger) -> str:
-    """Return a Markdown table with both arms in one line."""
+    """Return a Markdown table with both arms in one line, and both quantiles of a row in one cell.
+
+    Rows of failures without any are left out; the last line says how many requests they were.
+    """
     lines = ["| what | unit | bare vLLM | ours | ours / bare |", "|---|---|---|---|---|"]
-    for row in dict.fromkeys([*bare.samples, *ours.samples]):
-        under, over = bare.samples.get(row), ours.samples.get(row)
-        share = "–"
-        if under and over and comparable(row, under):
-            share = f"{ratio(over, under, row.statistic).median:.2f}"
-        cells = [row.name, _unit(row), _shown(row, under), _shown(row, over), share]
-        lines.append(f"| {' | '.join(cells)} |")
+    rows = dict.fromkeys([*bare.samples, *ours.samples])
+    quiet = [row for row in rows if _nothing(row, bare) and _nothing(row, ours)]
+    for row in rows:
+        if row in quiet or (row.statistic is Statistic.P99 and _twin(row, Statistic.MEDIAN) in rows):
+            continue
+        pair = [one for one in (row, _twin(row, Statistic.P99)) if one in rows or one is row]
+        lines.append(_line(list(dict.fromkeys(pair)), bare, ours))
+    counts = [sum(len(arm.samples.get(row, ())) for row in quiet) for arm in (bare, ours)]
+    if quiet:
+        lines.append(f"| failed of all other requests | requests | 0 of {counts[0]} | 0 of {counts[1]} | – |")
     return "\n".join(lines) + "\n"
+
+
+def _line(rows: Sequence[Row], bare: Ledger, ours: Ledger) -> str:
+    shares = []
+    for row in rows:
+        under, over = bare.samples.get(row), ours.samples.get(row)
+        both = under and over and comparable(row, under)
+        shares.append(f"{ratio(over, under, row.statistic).median:.2f}" if both and over and under else "–")
+    unit = f"{rows[0].unit}, median / p99" if len(rows) > 1 else _unit(rows[0])
+    cells = [" / ".join(_shown(row, arm.samples.get(row)) for row in rows) for arm in (bare, ours)]
+    return f"| {rows[0].name} | {unit} | {cells[0]} | {cells[1]} | {' / '.join(shares)} |"
+
+
+def _twin(row: Row, statistic: Statistic) -> Row:
+    return replace(row, statistic=statistic)
+
+
+def _nothing(row: Row, arm: Ledger) -> bool:
+    return row.unit == "requests" and not sum(arm.samples.get(row, ()))
 
 
 def _unit(row: Row) -> str:
@@ -139,8 +163,8 @@ def _shown(row: Row, samples: Sequence[float] | None) -> str:
         return "–"
     value = interval(samples, row.statistic).median
     if row.statistic is Statistic.TOTAL:
-        return f"{value:g} of {len(samples)}" if row.unit == "requests" else f"{value:g}"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.{row.digits}g}"
+        return f"{value:g} of {len(samples)}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _value(row: Row, label: str, samples: Sequence[float]) -> Figure:

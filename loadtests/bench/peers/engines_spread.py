@@ -11,6 +11,7 @@ from loadtests.bench.adapters import write_ranked
 from loadtests.bench.peers.engines_arms import Arm
 from loadtests.bench.peers.engines_asking import Question, Run, crowd
 from loadtests.bench.peers.engines_ledger import Ledger, Row, Statistic
+from loadtests.bench.peers.engines_usage import Usage
 from registry.records import BaseModel
 
 STREAMS = 16
@@ -64,10 +65,16 @@ async def measure_cells(
 ) -> None:
     """Run every cell twice, forwards and then backwards, after a short warm-up."""
     await run_cell(arm, names, Cell(0, STREAMS))
-    for cell in cells:  # so that the rows come in this order
-        add_run(ledger, f"{case}, {cell.title}", await run_cell(arm, names, cell), floor)
-    for cell in reversed(cells):
-        add_run(ledger, f"{case}, {cell.title}", await run_cell(arm, names, cell, second=True), floor)
+    others = []
+    for second, cell in [*((False, cell) for cell in cells), *((True, cell) for cell in reversed(cells))]:
+        title, before = f"{case}, {cell.title}", Usage.now(arm.pid)
+        run = await run_cell(arm, names, cell, second=second)
+        after = Usage.now(arm.pid)
+        add_run(ledger, title, run, floor)
+        cost = 1000 * (after.server - before.server) / max(sum(reply.tokens for reply in run.answered), 1)
+        ledger.add(Row(f"{title}: processor time per token", "ms"), [cost])
+        others.append(after.others_share(before))
+    ledger.add(Row(f"{case}: cores used by other work on the machine", "%"), others)
 
 
 async def run_cell(arm: Arm, names: Sequence[str], cell: Cell, *, second: bool = False) -> Run:

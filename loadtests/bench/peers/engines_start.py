@@ -26,6 +26,15 @@ ALLOWED_PLUGINS = "lora_filesystem_resolver,lora_hf_hub_resolver"
 
 
 @dataclass(frozen=True, slots=True)
+class Server:
+    """A running server: its address, the process that leads it, and how long it took to be ready."""
+
+    url: str
+    pid: int
+    start_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Sizes:
     """What both engines are started with: slots of a batch, adapters in memory, largest rank."""
 
@@ -63,8 +72,8 @@ def bare_command(base: Path, name: str, port: int, sizes: Sizes) -> list[str]:
 
 
 @contextlib.contextmanager
-def running_bare(base: Path, name: str, log: Path, sizes: Sizes) -> Iterator[tuple[str, float]]:
-    """Start vLLM, give its address and the seconds that it took, and end it.
+def running_bare(base: Path, name: str, log: Path, sizes: Sizes) -> Iterator[Server]:
+    """Start vLLM, give it once it is healthy, and end it.
 
     Raises: RuntimeError: it ended, or was not healthy in time.
     """
@@ -80,14 +89,14 @@ def running_bare(base: Path, name: str, log: Path, sizes: Sizes) -> Iterator[tup
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_healthy(process, url, log)
-        yield url, time.monotonic() - began
+        yield Server(url, process.pid, time.monotonic() - began)
     finally:
         end_group(process)
 
 
 @contextlib.contextmanager
-def running_ours(registry: Registry, log: Path, sizes: Sizes, cache: Path) -> Iterator[tuple[str, float]]:
-    """Start `wardrobe serve` on the registry's root, give its address and its seconds, and end it.
+def running_ours(registry: Registry, log: Path, sizes: Sizes, cache: Path) -> Iterator[Server]:
+    """Start `wardrobe serve` on the registry's root, give it once it is ready, and end it.
 
     Compiled code is kept in `cache`: only the first start on a machine pays for it.
     """
@@ -98,7 +107,8 @@ def running_ours(registry: Registry, log: Path, sizes: Sizes, cache: Path) -> It
     }
     live = Live.start(registry.root, log, *sizes.options(), environment=environment)
     try:
-        yield live.url, live.wait_ready()
+        seconds = live.wait_ready()
+        yield Server(live.url, live.process.pid, seconds)
     finally:
         with contextlib.suppress(subprocess.TimeoutExpired):
             live.stop()

@@ -1,0 +1,54 @@
+"""Processor time of a server and of everything else on the machine, from /proc.
+
+A shared machine bends every time that a clock measures. What a token costs in processor time bends less,
+and what others took says how far the clock may be believed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtests.live import descendants
+
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Seconds since some beginning: of the clock, of the server and its children, of us, of all cores."""
+
+    clock: float
+    server: float
+    own: float
+    all_cores: float
+
+    @classmethod
+    def now(cls, pid: int) -> Usage:
+        """Read the counters of the server that `pid` leads."""
+        server = sum(_seconds(one) for one in (pid, *descendants(pid)))
+        return cls(time.monotonic(), server, time.process_time(), busy(Path("/proc/stat").read_text()))
+
+    def others_share(self, before: Usage) -> float:
+        """Return the part of all cores, in per cent, that neither the server nor we used since `before`."""
+        seconds = (self.clock - before.clock) * (os.cpu_count() or 1)
+        used = self.server - before.server + self.own - before.own
+        return max(0.0, 100 * (self.all_cores - before.all_cores - used) / seconds)
+
+
+def busy(stat: str) -> float:
+    """Return the seconds that the cores were busy, from the text of /proc/stat (waiting is not busy)."""
+    user, nice, system, _idle, _wait, irq, soft, steal, *_guests = map(
+        int, stat.split("\n", maxsplit=1)[0].split()[1:]
+    )
+    return (user + nice + system + irq + soft + steal) / _TICK
+
+
+def _seconds(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICK
