@@ -86,11 +86,13 @@ def _run(options: Options, host: str, port: int) -> int:
 
     told = queue.SimpleQueue[int]()
     ray.init(include_dashboard=False, log_to_driver=True, logging_level="warning")
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, lambda told_number, _: told.put(told_number))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit("stopped before the replicas were ready"))
     try:
         serve.start(http_options={"host": host, "port": port})
         serve.run(build(options), name="wardrobe", route_prefix="/")
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, lambda told_number, _: told.put(told_number))
         print(f"ready on http://{host}:{port}  {options.replicas} replicas over {options.root}", flush=True)
         while told.get() == signal.SIGUSR1:
             _restart(options)

@@ -1,14 +1,15 @@
 """Check a running deployment: `python -m deploy.verify fleet …` and `python -m deploy.verify load …`.
 
 `fleet` asks replicas by their own addresses whether they know and decide alike. `load` streams through a
-balancer until told to stop, and counts the answers that were cut or refused; kill or restart replicas
-meanwhile. Exit code 0: all promises kept; 1: one was not; 2: wrong usage. WARDROBE_KEY is the key, of scope
-admin for `fleet`.
+balancer until told to stop (Ctrl-C ends it early), and counts the answers that were cut or refused; kill or
+restart replicas meanwhile. Exit code 0: all promises kept; 1: one was not; 2: wrong usage. WARDROBE_KEY is
+the key, of scope admin for `fleet`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import secrets
@@ -22,13 +23,18 @@ from pathlib import Path
 from deploy.verify.fleet import Finding, Fleet
 from deploy.verify.load import Load
 
+INTERRUPTED = 130
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the arguments, check, and return the exit code."""
     options = _parser().parse_args(arguments)
     key = os.environ.get("WARDROBE_KEY", "")
     findings = _fleet(options, key) if options.what == "fleet" else _load(options, key)
-    return 0 if _tell(findings, as_json=options.json) else 1
+    try:
+        return 0 if _tell(findings, as_json=options.json) else 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,11 +92,14 @@ def _load(options: argparse.Namespace, key: str) -> Iterable[Finding]:
     }
     headers = {"authorization": f"Bearer {key}"} if key else {}
     end = time.monotonic() + options.seconds
-    with Load(options.url, body, headers, options.clients) as load:
+    with Load(options.url, body, headers, options.clients) as load, contextlib.suppress(KeyboardInterrupt):
         while time.monotonic() < end and not (options.stop_file and options.stop_file.exists()):
             time.sleep(0.1)
-    faults = Counter(stream.fault for stream in load.failed())
+    failed = load.failed()
+    faults = Counter(stream.fault for stream in failed)
     seen = f"{len(load.streams)} streams, {faults.total()} failed {dict(faults) or ''}".rstrip()
+    if failed and failed[0].text:
+        seen += f"; the first said {failed[0].text[-200:].strip()}"
     kept = faults.total() <= options.allow and len(load.streams) > faults.total()
     yield Finding(f"at most {options.allow} streams fail", kept, seen)
 

@@ -16,6 +16,7 @@ import pytest
 from deploy.verify.__main__ import main
 from deploy.verify.fleet import Fleet
 from deploy.verify.load import Stream
+from loadtests.live import free_port
 from registry.store import Registry
 from tests.fakes.adapters import make_adapter
 from tests.fakes.replicas import Replica, chat, paced, read_stream, replicas, wait_until
@@ -26,13 +27,15 @@ SCRIPTS = sorted(DEPLOY.rglob("*.sh"))
 WARDROBE = (str(Path(sys.executable).with_name("wardrobe")),)
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return make_root(tmp_path)
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    return make_root(tmp_path_factory.mktemp("shared"))
 
 
-@pytest.fixture
-def two(registry: Registry) -> Iterator[list[Replica]]:
+@pytest.fixture(scope="module")
+def two(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Replica]]:
+    """Two replicas that nobody kills: they take seconds to start."""
+    publish(registry, tmp_path_factory.mktemp("support"), "support", seed=1)
     with replicas(registry.root, 2) as running:
         yield running
 
@@ -50,26 +53,33 @@ def test_replicas_over_one_root_keep_every_promise(fleet: Fleet, registry: Regis
     assert registry.aliases("verify")["stable"] == 1
 
 
-def test_a_replica_with_a_root_of_its_own_is_found_out(two: list[Replica], tmp_path: Path) -> None:
+def test_a_replica_with_a_root_of_its_own_is_found_out(fleet: Fleet, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with replicas(make_root(tmp_path / "other").root, 1) as [stranger]:
-        folder = make_adapter(tmp_path / "adapter", seed=3)
-        urls = [two[0].url, stranger.url]
-        found = list(Fleet(urls, "", "verify", folder, patience_seconds=3, wardrobe=WARDROBE).check())
+        urls = [fleet.urls[0], stranger.url]
+        found = list(replace(fleet, urls=urls, adapter="torn", patience_seconds=3).check())
     assert [(finding.kept, finding.seen) for finding in found][1:] == [(False, "never")]
 
 
-def test_a_replica_that_is_away_is_named(two: list[Replica], fleet: Fleet) -> None:
-    two[1].kill()
-    [finding] = fleet.check()
+def test_a_replica_that_is_away_is_named_also_as_json(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = f"http://127.0.0.1:{free_port()}"
+    urls = [word for url in (fleet.urls[0], away) for word in ("--replica", url)]
+    assert main(["fleet", *urls, "--adapter", str(fleet.folder), "--json"]) == 1
+    [finding] = json.loads(capsys.readouterr().out)
+    assert finding == {"promise": "every replica is ready", "kept": False, "seen": f"not ready: {away}"}
+
+
+def test_a_command_that_is_not_there_is_named_and_not_a_crash(fleet: Fleet) -> None:
+    [_, finding] = replace(fleet, wardrobe=("no-such-command",)).check()
     assert not finding.kept
-    assert two[1].url in finding.seen
+    assert "no-such-command" in finding.seen
 
 
 def test_a_load_over_healthy_replicas_fails_nobody(
-    two: list[Replica], registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    two: list[Replica], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    publish(registry, tmp_path, "support", seed=1)
     wait_until(lambda: chat(two[0].url).status_code == 200, "it is served")
     stop = tmp_path / "stop"
     threading.Timer(1.0, stop.touch).start()
@@ -78,13 +88,34 @@ def test_a_load_over_healthy_replicas_fails_nobody(
 
 
 def test_a_load_whose_replica_dies_says_how_many_failed(
-    two: list[Replica], registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    registry = make_root(tmp_path)
     publish(registry, tmp_path, "support", seed=1)
-    wait_until(lambda: chat(two[0].url).status_code == 200, "it is served")
-    threading.Timer(0.7, two[0].kill).start()
-    assert main(["load", "--url", two[0].url, "--model", "support", "--seconds", "1.5"]) == 1
+    with replicas(registry.root, 1) as [one]:
+        wait_until(lambda: chat(one.url).status_code == 200, "it is served")
+        threading.Timer(0.7, one.kill).start()
+        assert main(["load", "--url", one.url, "--model", "support", "--seconds", "1.5"]) == 1
     assert "ConnectError" in capsys.readouterr().out
+
+
+def test_a_load_for_an_unknown_adapter_repeats_what_the_server_says(
+    two: list[Replica], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["load", "--url", two[0].url, "--model", "nobody", "--seconds", "0.1"]) == 1
+    assert "'status 404'" in (told := capsys.readouterr().out)
+    assert "model_not_found" in told
+
+
+def test_a_stream_says_when_it_began_which_session_it_was_and_by_which_id_it_was_answered(
+    two: list[Replica],
+) -> None:
+    wait_until(lambda: chat(two[0].url).status_code == 200, "it is served")
+    before = time.time()
+    stream = read_stream(two[0].url, "s1", **paced(2, 0.01))
+    assert before <= stream.began <= time.time()
+    assert (stream.session, stream.arm) == ("s1", "stable")
+    assert ".support@1.s." in stream.id
 
 
 @pytest.mark.parametrize(
@@ -137,31 +168,3 @@ def test_a_wrong_argument_is_refused_before_anything_is_asked(
         main(arguments)
     assert ended.value.code == 2
     assert fact in capsys.readouterr().err
-
-
-def test_what_was_found_is_also_printed_as_json(
-    two: list[Replica], fleet: Fleet, capsys: pytest.CaptureFixture[str]
-) -> None:
-    two[1].kill()
-    urls = [word for one in two for word in ("--replica", one.url)]
-    assert main(["fleet", *urls, "--adapter", str(fleet.folder), "--json"]) == 1
-    [finding] = json.loads(capsys.readouterr().out)
-    assert (finding["promise"], finding["kept"]) == ("every replica is ready", False)
-
-
-def test_a_command_that_is_not_there_is_named_and_not_a_crash(fleet: Fleet) -> None:
-    [_, finding] = replace(fleet, wardrobe=("no-such-command",)).check()
-    assert not finding.kept
-    assert "no-such-command" in finding.seen
-
-
-def test_a_stream_says_when_it_began_which_session_it_was_and_by_which_id_it_was_answered(
-    two: list[Replica], registry: Registry, tmp_path: Path
-) -> None:
-    publish(registry, tmp_path, "support", seed=1)
-    wait_until(lambda: chat(two[0].url).status_code == 200, "it is served")
-    before = time.time()
-    stream = read_stream(two[0].url, "s1", **paced(2, 0.01))
-    assert before <= stream.began <= time.time()
-    assert (stream.session, stream.arm) == ("s1", "stable")
-    assert ".support@1.s." in stream.id
