@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import KEY_VARIABLE, Session, common_options, pass_session
+from registry.cli.session import Session, common_options, pass_session
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def run(
         _print_plan(session, found, len(plan), float(plan.times[-1]))
         return
     running.import_client()
-    key = session.key or os.environ.get(KEY_VARIABLE)
+    key = session.api_key
     target = Target.find(session.root_path, session.url, key).with_admin(admin_url)
     target.check(plan.scenario.adapters.models, found.needs)
     folder = running.fresh_folder(out, found.name)

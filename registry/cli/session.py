@@ -43,6 +43,11 @@ class Session:
         """Return the root: `--root`, else `WARDROBE_ROOT`, else `./wardrobe-data`."""
         return self.root or Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT)
 
+    @property
+    def api_key(self) -> str | None:
+        """Return the key: `--key`, else `WARDROBE_KEY`; an empty one (an unset secret) is none."""
+        return self.key or os.environ.get(KEY_VARIABLE) or None
+
     def desk(self) -> Desk:
         """Open the root directly or, with `--url`, the server's admin API, until the command ends.
 
@@ -74,7 +79,7 @@ class Session:
             raise UsageError("--root and --url", "exclude each other", "give one of them")
         from registry.client import Client
 
-        client = Client(self.url, key=self.key or os.environ.get(KEY_VARIABLE))
+        client = Client(self.url, key=self.api_key)
         click.get_current_context().call_on_close(client.close)
         return client
 

@@ -104,6 +104,8 @@ def test_over_http_the_key_comes_from_the_option_or_the_environment(
         assert "--key or WARDROBE_KEY" in refused.err
         assert remote("list", "--key", narrow).code == 1
         assert remote.ok("list", "--key", admin).json == []
+        monkeypatch.setenv("WARDROBE_KEY", "")  # a secret that is not set
+        assert "--key or WARDROBE_KEY" in remote("list").err
         monkeypatch.setenv("WARDROBE_KEY", admin)
         assert remote.ok("status").json["auth"] is True
         assert remote("list", "--key", narrow).code == 1

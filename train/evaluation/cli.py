@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import KEY_VARIABLE, Session, common_options, pass_session, user_name
+from registry.cli.session import Session, common_options, pass_session, user_name
 from registry.errors import Conflict, NotFound, UsageError
 from train.evaluation.cli_files import agreement, blind, list_, report
 
@@ -189,17 +188,13 @@ def harness(
     if dry_run:
         output.print_line(shlex.join(line))
         return
-    click.get_current_context().exit(run_harness(line, _key(session)))
+    click.get_current_context().exit(run_harness(line, session.api_key))
 
 
 def _roster(session: Session, *, offline: bool, need_root: bool) -> Roster:
     from train.evaluation.roster import Roster
 
-    return Roster.find(session.root_path, session.url, _key(session), offline=offline, need_root=need_root)
-
-
-def _key(session: Session) -> str | None:
-    return session.key or os.environ.get(KEY_VARIABLE)
+    return Roster.find(session.root_path, session.url, session.api_key, offline=offline, need_root=need_root)
 
 
 def _arms(

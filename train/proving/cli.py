@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import KEY_VARIABLE, Session, common_options, pass_session, user_name
+from registry.cli.session import Session, common_options, pass_session, user_name
 from registry.names import parse_version
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def prove(session: Session, name: str, dtype: str | None, reference: Path | None
     from train.proving.proof import prove as measure
 
     adapter, number = parse_version(name)
-    key = session.key or os.environ.get(KEY_VARIABLE)
+    key = session.api_key
     with closing(Roster.find(session.root_path, session.url, key, offline=False, need_root=True)) as roster:
         registry = roster.registry
         assert registry is not None, "it was needed"
