@@ -196,7 +196,7 @@ def open_work(
     if wish.resume and waiting:
         raise _another_plan(waiting[0], plan)
     if wish.resume:
-        wish.notice(f"{config.name}: no run was interrupted; starting afresh")
+        wish.notice(f"{config.name}: no interrupted run has a checkpoint; starting afresh")
     elif (left := _same(waiting, plan)) is not None:
         wish.notice(f"job {left.id} was interrupted at step {left.steps_kept[-1]}: `--resume` would go on")
     document = config.model_dump(mode="json", by_alias=True)

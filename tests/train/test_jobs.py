@@ -20,6 +20,7 @@ from train.jobs.liveness import Owner, is_alive, this_process
 from train.jobs.plan import make_plan
 from train.jobs.records import State
 from train.jobs.store import Job, Jobs
+from train.session import Wish, open_work
 
 
 def config(**changes: object) -> TrainConfig:
@@ -80,6 +81,16 @@ def test_a_process_that_died_leaves_an_interrupted_job(tmp_path: Path) -> None:
     status = job.status()
     assert (status.state, status.error) == (State.INTERRUPTED, "its process ended without a word")
     assert json.loads((job.folder / "status.json").read_text())["state"] == "running"
+
+
+def test_going_on_says_when_no_interrupted_run_has_a_checkpoint(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    job.begin()
+    job.end(State.INTERRUPTED)
+    said: list[str] = []
+    wish = Wish(who="tester", resume=True, notice=said.append)
+    open_work(tmp_path, config(), base_record(tmp_path / "base"), {}, None, wish)
+    assert said == ["support: no interrupted run has a checkpoint; starting afresh"]
 
 
 def test_a_process_is_alive_by_its_start_and_one_elsewhere_by_its_silence() -> None:

@@ -79,7 +79,9 @@ def _facts(job: JobDetail) -> list[tuple[str, str]]:
     if job.checkpoints:
         facts.append(("checkpoints", ", ".join(str(step) for step in job.checkpoints)))
     if job.last_step is not None:
-        facts.append(("loss", f"{job.last_step.get('loss')} at step {job.last_step.get('step')}"))
+        loss = job.last_step.get("loss")
+        shown = f"{loss:.4g}" if isinstance(loss, float) else loss
+        facts.append(("loss", f"{shown} at step {job.last_step.get('step')}"))
     facts += [(f"step {one.get('step')}", _figures(one)) for one in job.evaluations]
     if summary:
         facts.append(("taken", f"step {summary.get('taken')}, {summary.get('why')}"))
