@@ -26,6 +26,7 @@ import aiohttp
 from loadtests.bench.peers import engines_reuse as reuse
 from loadtests.bench.peers import engines_spread as spread
 from loadtests.bench.peers import engines_swap as swap
+from loadtests.bench.peers import page
 from loadtests.bench.peers.engines_arms import Arm, Bare, Ours
 from loadtests.bench.peers.engines_ledger import Ledger, Row, figures, side_by_side
 from loadtests.bench.peers.engines_start import Server, Sizes, running_bare, running_ours
@@ -211,7 +212,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     parts, arms = [given.part] if given.part else PARTS, [given.arm] if given.arm else ARMS
     plan = Plan(given.base, defaults.cache, parts, arms, given.rounds, given.quick, given.keep)
-    return 0 if execute(plan) else 1
+    held = execute(plan)
+    if plan.complete:
+        page.refresh("engines")
+    return 0 if held else 1
 
 
 if __name__ == "__main__":

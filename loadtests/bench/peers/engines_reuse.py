@@ -13,16 +13,17 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from loadtests.bench.adapters import write_adapter
+from loadtests.bench.adapters import write_ranked
 from loadtests.bench.peers.engines_arms import Arm
 from loadtests.bench.peers.engines_asking import Question, ask
 from loadtests.bench.peers.engines_ledger import Ledger, Row
+from loadtests.bench.peers.engines_spread import ATTENTION
 from registry.records import BaseModel
 
-PROMPT = "The story of a small town by the sea, its people and their boats. " * 24
-"""Some 400 tokens: several blocks of vLLM's cache."""
+PROMPT = "The story of a small town by the sea, its people and their boats. " * 17
+"""Some 280 tokens: two whole blocks of vLLM's cache on the CPU, seventeen on a GPU."""
 
-MEGABYTES = 20
+RANK = 32
 TOP = 20
 PATIENCE_SECONDS = 60.0
 
@@ -31,7 +32,7 @@ async def answers_after_overwriting(arm: Arm, folder: Path, base: BaseModel, led
     """Overwrite a served adapter's folder, swap, and compare with the same weights under fresh names."""
     kind = ", load_inplace" if "inplace" in arm.label else ""
     name = f"retrained{'-inplace' * bool(kind)}"
-    old, new = (write_adapter(folder / f"{name}-{seed}", base, seed, MEGABYTES) for seed in (501, 502))
+    old, new = (write_ranked(folder / f"{name}-{seed}", base, seed, RANK, ATTENTION) for seed in (501, 502))
     served = Path(shutil.copytree(old, folder / name))
     await arm.publish(name, served)
     before = await first_logprobs(arm, name)
@@ -41,13 +42,16 @@ async def answers_after_overwriting(arm: Arm, folder: Path, base: BaseModel, led
     await _until_shown(arm, name, staged.model)
     after = await first_logprobs(arm, name)
     fresh = []
-    for place in (1, 2):
+    for place in (1,) if kind else (1, 2):
         await arm.publish(f"{name}-fresh-{place}", new)
         fresh.append(await first_logprobs(arm, f"{name}-fresh-{place}"))
     title = f"retrained into the same folder{kind}: the answer's distance"
     ledger.add(Row(f"{title} from the new weights'", "nats"), [distance(after, fresh[0])])
     ledger.add(Row(f"{title} from the old weights'", "nats"), [distance(after, before)])
-    ledger.add(Row(f"the same weights under two fresh names{kind}", "nats"), [distance(*fresh)])
+    if len(fresh) > 1:
+        ledger.add(
+            Row("the same weights under two fresh names: the answers' distance", "nats"), [distance(*fresh)]
+        )
 
 
 def distance(one: Mapping[str, float], other: Mapping[str, float]) -> float:

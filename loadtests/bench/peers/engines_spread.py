@@ -34,14 +34,15 @@ class Cell:
 
 
 def resident_cells(*, quick: bool) -> list[Cell]:
-    """Return the mixes for which every adapter has a slot; each adapter is asked at least once."""
-    few = 16 if quick else 32
-    return [Cell(count, max(few, count // 2)) for count in (0, 1, 4, 16, 64, 64 if quick else 256)]
+    """Return the mixes for which every adapter has a slot."""
+    if quick:
+        return [Cell(count, 16) for count in (0, 1, 16, 64)]
+    return [*(Cell(count, 32) for count in (0, 1, 4, 16, 64)), Cell(256, 64)]
 
 
 def crowded_cells(*, quick: bool) -> list[Cell]:
     """Return the mixes with more adapters than slots, and than places in memory."""
-    return [Cell(count, 16 if quick else 32) for count in (8, 16, 64)]
+    return [Cell(count, 16 if quick else max(16, count // 2)) for count in (8, 16, 64)]
 
 
 async def make_ready(arm: Arm, folder: Path, base: BaseModel, count: int, ledger: Ledger) -> list[str]:
