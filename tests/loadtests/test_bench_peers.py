@@ -141,13 +141,15 @@ def test_an_event_that_is_no_chunk_is_seen() -> None:
         streamed('data: {"error": {"message": "no"}}\n\n')
 
 
-def _turn(p50: float, rate: float, *, cpu: float = 10, wrong: int = 0) -> Turn:
-    return Turn(Run(p50=p50, p99=2 * p50, rate=rate, requests=100, wrong=wrong), cpu)
+def _turn(p50: float, rate: float, *, cpu: float = 10, wrong: int = 0, requests: int = 100) -> Turn:
+    return Turn(Run(p50=p50, p99=2 * p50, rate=rate, requests=requests, wrong=wrong), cpu)
 
 
-def _measured(*, ours: float = 120, peer: float = 500, wrong: int = 0) -> Measured:
+def _measured(*, ours: float = 120, peer: float = 500, wrong: int = 0, requests: int = 100) -> Measured:
     return {
-        (load, arm): [_turn(p50 + drift, 1e5 / p50, cpu=p50, wrong=bad) for drift in (0, 50, 10)]
+        (load, arm): [
+            _turn(p50 + drift, 1e5 / p50, cpu=p50, wrong=bad, requests=requests) for drift in (0, 50, 10)
+        ]
         for load in (JSON, STREAM)
         for arm, p50, bad in ((DIRECT, 100, 0), (OURS, ours, 0), ("peer 1", peer, wrong))
     }
@@ -179,6 +181,20 @@ def test_an_arm_with_wrong_answers_has_no_speed() -> None:
         ("wrong answers, peer 1 (stream, 16 connections)", 6.0, False),
     ]
     assert "| peer 1 | fails: 6 of 300 wrong |" in summary(measured)
+
+
+def test_a_turn_without_any_answer_is_a_failure() -> None:
+    measured = _measured()
+    measured[JSON, "peer 1"][1] = _turn(0, 0, requests=0)
+    assert [figure.name for figure in figures(measured) if not figure.reached] == [
+        "wrong answers, peer 1 (json, 1 connection)"
+    ]
+
+
+def test_fewer_than_a_hundred_requests_have_no_p99() -> None:
+    measured = _measured(requests=99)
+    assert not [figure.name for figure in figures(measured) if "p99" in figure.name]
+    assert "| ours | 130 | +20 | – | +20 |" in summary(measured)
 
 
 def test_the_summary_has_a_line_per_load_and_arm_and_every_line_has_every_cell() -> None:

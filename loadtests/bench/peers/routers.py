@@ -33,10 +33,11 @@ LOADS = tuple(Load(kind, connections) for kind in ("json", "stream") for connect
 SETTLE_SECONDS = 0.2
 """After each turn: what a server still does for answers that have left counts as theirs."""
 
-PEERS: dict[str, Callable[[int, Path], AbstractContextManager[Peer]]] = {
-    "vllm-router": vllm_router,
-    "litellm": litellm,
+PEERS: dict[str, tuple[str, Callable[[int, Path], AbstractContextManager[Peer]]]] = {
+    "vllm-router": ("vllm-router", vllm_router),
+    "litellm": ("LiteLLM proxy", litellm),
 }
+"""By the name of the package: what the tables call it, and how it is started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,8 @@ def own_arms(ports: dict[str, int]) -> list[Arm]:
 def _start_peers(stack: ExitStack, arms: list[Arm], ports: dict[str, int], cache: Path) -> dict[str, str]:
     """Start the peers and add them to `arms`; return why others are missing."""
     missing = {}
-    for name, start in PEERS.items():
-        label = f"{name} {requirements(name)[name]}"
+    for name, (title, start) in PEERS.items():
+        label = f"{title} {requirements(name)[name]}"
         try:
             peer = stack.enter_context(start(ports["bare"], cache))
         except PeerUnavailable as error:

@@ -34,6 +34,9 @@ class Turn:
 Measured = dict[tuple[Load, str], list[Turn]]
 """The turns of every load and arm, in the order of the rounds; the direct arm is always among them."""
 
+P99_REQUESTS = 100
+"""A quantile needs a request beyond it."""
+
 _ADDED: dict[str, Callable[[Turn], float]] = {
     "p50": lambda turn: turn.run.p50,
     "p99": lambda turn: turn.run.p99,
@@ -54,10 +57,10 @@ def figures(measured: Measured) -> list[Figure]:
         found += [
             _plain(f"added {what}, {arm} ({load})", added(measured, load, arm, of), "µs")
             for what, of in _ADDED.items()
+            if what != "p99" or enough_for_p99(measured, load, arm)
         ]
-        found.append(
-            _plain(f"requests/s of direct, {arm} ({load})", rate(measured, load, arm, DIRECT), "ratio")
-        )
+        share = rate(measured, load, arm, DIRECT)
+        found.append(_plain(f"requests/s of direct, {arm} ({load})", share, "ratio"))
     return found + _bars(measured)
 
 
@@ -94,9 +97,14 @@ def rate(measured: Measured, load: Load, arm: str, beside: str) -> Interval:
     return pair_ratio(own, other)
 
 
+def enough_for_p99(measured: Measured, load: Load, arm: str) -> bool:
+    """Return whether every turn had the requests that a 99th percentile needs."""
+    return all(turn.run.requests >= P99_REQUESTS for turn in measured[load, arm])
+
+
 def wrong(turns: list[Turn]) -> int:
-    """Return how many answers were no 200, or never came."""
-    return sum(turn.run.wrong for turn in turns)
+    """Return how many answers were no 200, or never came; a turn without any answer is one."""
+    return sum(turn.run.wrong + (turn.run.requests == 0) for turn in turns)
 
 
 def summary(measured: Measured) -> str:
@@ -120,6 +128,7 @@ def _cells(measured: Measured, load: Load, arm: str, turns: list[Turn]) -> list[
     share = "–"
     if arm != DIRECT:
         more = [f"{added(measured, load, arm, of).median:+,.0f}" for of in _ADDED.values()]
+        more[1] = more[1] if enough_for_p99(measured, load, arm) else "–"
         share = f"{rate(measured, load, arm, DIRECT).median:.3f}"
     rates = median_interval([turn.run.rate for turn in turns]).median
     chunks = f"{rates * CHUNKS:,.0f}" if load.kind == "stream" else "–"
