@@ -10,6 +10,7 @@ import dataclasses
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -276,6 +277,12 @@ def _print_run(session: Session, finished: Finished, out: Path | None, seconds: 
         output.print_notice(f"taken: step {document.taken}, {document.why}")
     if document.artefact is not None:
         output.print_notice(f"reward model of job {document.job}: name it in a config as reward.model")
-    for sample in finished.result.evaluations[-1:]:
-        for prompt, answer in sample.samples:
-            output.print_notice(f"> {prompt}\n{answer}")
+    for evaluation in finished.result.evaluations[-1:]:
+        print_samples(evaluation.samples)
+
+
+def print_samples(samples: Iterable[tuple[str, str]]) -> None:
+    """Print prompts with their answers, each on a line of its own."""
+    for prompt, answer in samples:
+        output.print_notice(f"> {prompt}")
+        output.print_notice(f"  {answer}")

@@ -11,6 +11,7 @@ import pytest
 
 from registry.cli.main import run as wardrobe
 from train.base_demo import packaged_weights
+from train.cli import print_samples
 from train.progress import RunProgress
 
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets")
@@ -57,6 +58,11 @@ def test_base_demo_prints_the_path_of_a_folder_that_is_there(
     assert capsys.readouterr().out.strip() == str(folder)
     assert wardrobe(["--root", str(tmp_path), "base", "demo", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"path": str(folder), "created": False}
+
+
+def test_a_sample_is_shown_on_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    print_samples([("Which chapter?", "first\nsecond")])
+    assert capsys.readouterr().err.splitlines() == ["> Which chapter?", "  first\\nsecond"]
 
 
 def test_without_a_terminal_progress_is_about_ten_lines(capsys: pytest.CaptureFixture[str]) -> None:
