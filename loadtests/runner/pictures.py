@@ -37,8 +37,10 @@ def pictures(report: Report, sample: Sequence[Record]) -> Iterator[str]:
     title = "In flight, at most"
     yield Plot(title, y_name="requests", series=[Series("", flight, 0, "area")], **frame).svg()
     for rollout in report.rollouts:
-        points: list[Point] = [(one.at, one.weight / _WEIGHT_FULL * 100) for one in rollout.changes]
-        series = [Series("weight of the canary", steps([(0.0, 0.0), *points], report.seconds), 1)]
+        # Once it is closed, the version that was promoted is the stable one: there is no canary to draw.
+        end = next((one.at for one in rollout.changes if one.state == "closed"), report.seconds)
+        shares = [(one.at, one.weight / _WEIGHT_FULL * 100) for one in rollout.changes if one.at < end]
+        series = [Series("weight of the canary", steps([(0.0, 0.0), *shares], end), 1)]
         title = f"Rollout of {rollout.canary}: {rollout.state}"
         series += _observed(rollout.adapter, sample)
         yield Plot(title, y_name="%", series=series, y_max=105, **frame).svg()
@@ -77,12 +79,11 @@ def _traffic(report: Report, frame: _Frame) -> str:
     def rate(name: str) -> list[Point]:
         return steps([(one.at, getattr(one, name) / width) for one in report.timeline], report.seconds)
 
-    series = [
-        Series("due", rate("due"), 5),
-        Series("answered", rate("ok"), 0),
-        Series("errors", rate("errors"), 1),
-        Series("cancelled by us", rate("cancelled"), 2),
-    ]
+    series = [Series("due", rate("due"), 5), Series("answered", rate("ok"), 0)]
+    if any(one.errors for one in report.timeline):
+        series.append(Series("errors", rate("errors"), 1))
+    if any(one.cancelled for one in report.timeline):
+        series.append(Series("cancelled by us", rate("cancelled"), 2))
     return Plot("Requests by when they were due", y_name="per second", series=series, **frame).svg()
 
 

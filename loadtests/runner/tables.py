@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
-from loadtests.runner.documents import Figures, Group, Report
+from loadtests.runner.documents import Figures, Group, Report, RolloutDocument
 
 Row = tuple[str, ...]
 MAX_ROWS = 40
@@ -65,6 +66,9 @@ def facts(report: Report) -> list[tuple[str, str]]:
     lag = f" (lag {generator.lag_statistic} {number(generator.lag_ms)} ms)"
     rows.append(("generator", generator.sentence + ("" if generator.saturated else lag)))
     rows.append(("server load", report.keeping_up.sentence))
+    rows += [("rollout", _told(one)) for one in report.rollouts]
+    if report.events:
+        rows.append(("done to it", _done(report)))
     if overall.wrong_adapter:
         rows.append(("WRONG ADAPTER", f"{overall.wrong_adapter} answers name another adapter"))
     return rows
@@ -117,6 +121,26 @@ ROLLOUT_COLUMNS: Row = (
     "canary", "state", "to promoted s#", "to rolled back s#", "detection s#", "canary answers#",
     "canary errors#", "late s#",
 )  # fmt: skip
+
+
+def _told(rollout: RolloutDocument) -> str:
+    took = [
+        f"{word} after {number(seconds)} s"
+        for word, seconds in (
+            ("promoted", rollout.seconds_to_promoted),
+            ("rolled back", rollout.seconds_to_rolled_back),
+        )
+        if seconds is not None
+    ]
+    met = f"{rollout.canary_answers} answers and {rollout.canary_errors} errors by the canary"
+    return f"{rollout.canary}: {took[0] if took else f'last {rollout.state}'}; {met}"
+
+
+def _done(report: Report) -> str:
+    counts = Counter(one.action for one in report.events)
+    failed = sum(bool(one.error) for one in report.events)
+    told = ", ".join(f"{name} {count} times" if count > 1 else name for name, count in counts.items())
+    return f"{told}; {failed} failed" if failed else told
 
 
 def _group(group: Group) -> Row:

@@ -71,7 +71,7 @@ def _narrowed(bar: Threshold, overall: Figures, groups: Sequence[Group]) -> Figu
 
 def _why(bar: Threshold, figures: Figures | None, found: Sequence[RolloutDocument]) -> str:
     if bar.metric in ROLLOUT:
-        return "it never came to that" if found else "the run saw no rollout"
+        return _never(found[0]) if found else "the run saw no rollout"
     if figures is None:
         return "no measured request belongs there"
     name, _, statistic = bar.metric.partition(".")
@@ -82,3 +82,10 @@ def _why(bar: Threshold, figures: Figures | None, found: Sequence[RolloutDocumen
         needed = round(100 / (100 - STATISTICS[statistic]))
         return f"needs {needed} values, found {spread.n}"
     return "there is nothing to count"
+
+
+def _never(rollout: RolloutDocument) -> str:
+    last = rollout.changes[-1].sentence if rollout.changes else ""
+    return f"it never came to that; {rollout.canary} was last {rollout.state}" + (
+        f" ({last})" if last else ""
+    )

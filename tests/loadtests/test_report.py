@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 import jsonschema
 import pytest
 
+from loadtests.runner import tables
 from loadtests.runner.actions import Change, Event
 from loadtests.runner.documents import Report
 from loadtests.runner.junit import junit
@@ -208,6 +209,21 @@ def test_a_rollout_is_told_with_its_detection_and_everybody_it_touched() -> None
     assert (found.canary_answers, found.canary_errors) == (21, 1)
     assert found.late_canary_seconds == pytest.approx(0.45)
     assert [one.state for one in found.changes] == ["preloading", "ramping", "rolled_back"]
+
+
+def test_the_run_in_brief_names_the_rollout_and_what_was_done_and_a_bar_says_where_it_ended() -> None:
+    records, facts = rollout_run()
+    facts["events"] = [
+        *facts["events"],
+        Event(2.0, "swap", "x", 0.1),
+        Event(3.0, "swap", "x", 0.1, error="no"),
+    ]
+    bar = {"metric": "rollout.seconds_to_promoted", "at_most": 5}
+    report = report_of(records, scenario(duration_seconds=10, thresholds=[bar]), **facts)
+    brief = dict(tables.facts(report))
+    assert brief["rollout"] == "support@2: rolled back after 3.0 s; 21 answers and 1 errors by the canary"
+    assert brief["done to it"] == "rollout, swap 2 times; 1 failed"
+    assert "it never came to that; support@2 was last rolled_back (A sentence.)" in report.checks[-1].sentence
 
 
 def test_a_page_is_one_file_and_holds_no_markup_of_others() -> None:
