@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from loadtests.bench.mock import ANSWER, CHUNK, CHUNKS, LAST
 from loadtests.bench.peers import page
+from loadtests.bench.peers.__main__ import HALVES
 from loadtests.bench.peers.answers import complaint, streamed
 from loadtests.bench.peers.environments import MARKER, PeerUnavailable, environment, peers, requirements
 from loadtests.bench.peers.options import Options
@@ -23,6 +24,7 @@ from loadtests.bench.peers.routers import PEERS, SETTLE_SECONDS, measure, own_ar
 from loadtests.bench.peers.turns import DIRECT, OURS, Load, Measured, Turn, figures, notes, summary
 from loadtests.bench.router import mock_server
 from loadtests.bench.wrk import Run
+from registry.errors import NotFound
 from tests.fakes.http_server import served
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -230,7 +232,17 @@ def test_the_page_takes_the_first_table_of_the_results(tmp_path: Path) -> None:
     assert place.read_text() == ("before\n<!-- routers -->\n| a |\n|---|\n| 1 |\n<!-- /routers -->\nafter\n")
 
 
-@pytest.mark.parametrize("half", ["routers", "engines"])
+def test_the_page_stays_when_nothing_was_measured(tmp_path: Path) -> None:
+    place = tmp_path / "page.md"
+    place.write_text("no marks")
+    page.refresh("routers", page=place, folder=tmp_path)
+    assert place.read_text() == "no marks"
+    (tmp_path / "peers-routers.md").write_text("| a |\n")
+    with pytest.raises(NotFound, match="has no <!-- routers --> and <!-- /routers -->; put both lines"):
+        page.refresh("routers", page=place, folder=tmp_path)
+
+
+@pytest.mark.parametrize("half", HALVES)
 def test_the_page_shows_what_was_measured_last(half: str) -> None:
     text = (REPOSITORY / "docs" / "peers.md").read_text()
     begin, end = page.marks(half)

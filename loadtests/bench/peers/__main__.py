@@ -28,14 +28,24 @@ def main() -> int:
     )
     defaults = Options()
     parser.add_argument("half", nargs="?", choices=HALVES, help="one half only")
-    parser.add_argument("--rounds", type=int, default=defaults.rounds, help="turns of every router")
-    parser.add_argument("--seconds", type=int, default=defaults.seconds, help="length of one turn")
+    parser.add_argument("--rounds", type=positive, default=defaults.rounds, help="turns of every router")
+    parser.add_argument("--seconds", type=positive, default=defaults.seconds, help="length of one turn")
     parser.add_argument("--quick", action="store_true", help="print instead of writing; the engines in short")
     parser.add_argument("--cache", type=Path, default=defaults.cache, help="folder of the environments")
     given = parser.parse_args()
     options = Options(given.rounds, given.seconds, given.quick, given.cache)
     held = [_run(half, options) for half in ([given.half] if given.half else HALVES)]
     return 0 if all(held) else 1
+
+
+def positive(text: str) -> int:
+    """Return a whole number above zero.
+
+    Raises: ValueError: for anything else.
+    """
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
 
 
 def _run(half: str, options: Options) -> bool:

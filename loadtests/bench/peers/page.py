@@ -11,16 +11,19 @@ PAGE = Path("docs/peers.md")
 
 
 def refresh(half: str, *, page: Path = PAGE, folder: Path = FOLDER) -> None:
-    """Put the table of `bench-results/peers-HALF.md` into the page.
+    """Put the table of `bench-results/peers-HALF.md` into the page; without that file the page stays.
 
     Raises: NotFound: when the page has no place for it.
     """
+    results = folder / f"peers-{half}.md"
+    if not results.exists():
+        return
     begin, end = marks(half)
     text = page.read_text()
     if begin not in text or end not in text:
         raise NotFound(str(page), f"has no {begin} and {end}", "put both lines where the table belongs")
     before, _, rest = text.partition(begin)
-    table = first_table((folder / f"peers-{half}.md").read_text())
+    table = first_table(results.read_text())
     page.write_text(f"{before}{begin}\n{table}{end}{rest.partition(end)[2]}")
 
 
