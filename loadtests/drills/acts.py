@@ -33,8 +33,8 @@ guard: {latency_factor: 100}
 """
 _LONG = {"max_tokens": 48, "ignore_eos": True}
 _SHORT = {"max_tokens": 1}
-_SESSIONS_PER_CLIENT = 4
-_WATCHED_SECONDS = 4.0
+_SESSIONS_PER_CLIENT = 2
+_WATCHED_SECONDS = 8.0
 _SETTLE_SECONDS = 0.5
 
 
