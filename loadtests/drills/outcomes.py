@@ -29,8 +29,8 @@ _HEAD = """\
 `make drill-scenarios`: vLLM with SmolLM2-135M on the processor, random adapters of rank 8, the load
 generator on the same machine. Times are in milliseconds and count from when a request was due; *seconds* are
 the measured ones; *goodput* is the share that kept the scenario's SLO; *lag* is the generator's own delay
-(p99, or p95 of fewer than 100 requests). A *load* above the machine's cores means that other work made every time
-longer: these figures show that the scenarios run, `serving.md` shows what the server can do.
+(p99, or p95 of fewer than 100 requests). A *load* above the machine's cores means that other work made every
+time longer: these figures show that the scenarios run, `serving.md` shows what the server can do.
 """
 
 

@@ -20,25 +20,35 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from loadtests.drills.outcomes import Outcome, keep, outcome
+from loadtests.drills.stages import behind_router
 from loadtests.live import Live, wardrobe
 from loadtests.runner.documents import Report
 from loadtests.runner.loading import packaged
 from registry.store import Registry
 
 OPTIONS = ("--max-model-len", "1024", "--max-num-seqs", "16", "--max-loras", "16", "--max-cpu-loras", "16")
+# One core to the server, without threads that spin: the generator and what else runs here have the other.
+ENVIRONMENT = {
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": "1",
+    "KMP_BLOCKTIME": "0",
+    "OMP_WAIT_POLICY": "passive",
+}
 LOSS = "replica-loss"
+# A rollout is decided on the number of requests, not on their length.
+_SHORT = ("prompts.tokens.mean=8", "max_tokens.mean=4")
 SETTINGS: Mapping[str, Sequence[str]] = {
     "smoke": ("adapters.names=[load-000]",),
-    "baseline": ("duration_seconds=45",),
-    "many-adapters": ("duration_seconds=50",),
+    "baseline": ("duration_seconds=40", "arrival.rate=0.8"),
+    "many-adapters": ("duration_seconds=50", "arrival.rate=0.7"),
     "more-adapters-than-slots": ("duration_seconds=45",),
-    "canary-ramp": ("duration_seconds=90",),
-    "bad-canary": ("duration_seconds=90",),
-    "swap-churn": ("duration_seconds=45",),
+    "canary-ramp": ("duration_seconds=80", "actions.0.at_seconds=12", *_SHORT),
+    "bad-canary": ("duration_seconds=52", "arrival.rate=6", *_SHORT),
+    "swap-churn": ("duration_seconds=30", "warmup_seconds=4"),
     "soak": (
-        "duration_seconds=120",
-        "warmup_seconds=20",
-        "arrival.stages=[{rate: 0.2, seconds: 40}, {rate: 0.4, seconds: 40}, {rate: 0.8, seconds: 20}]",
+        "duration_seconds=70",
+        "warmup_seconds=5",
+        "arrival.stages=[{rate: 0.2, seconds: 25}, {rate: 0.4, seconds: 25}, {rate: 0.8, seconds: 12}]",
         "actions.0.every_seconds=15",
         "actions.1.every_seconds=20",
     ),
@@ -76,8 +86,6 @@ def play(scratch: Path, cache: Path, settings: Mapping[str, Sequence[str]]) -> I
         with _one_server(root, scratch) as url:
             yield from (run(root, name, settings[name], "--url", url) for name in alone)
     if LOSS in settings:
-        from loadtests.drills.stages import behind_router
-
         with behind_router(Registry.open(root), scratch) as stage:
             admin = stage.replicas()[0].url
             yield run(root, LOSS, settings[LOSS], "--url", stage.url, "--admin-url", admin)
@@ -108,7 +116,7 @@ def run(root: Path, name: str, changes: Sequence[str], *server: str) -> Outcome:
 
 @contextlib.contextmanager
 def _one_server(root: Path, scratch: Path) -> Iterator[str]:
-    live = Live.start(root, scratch / "serve.log", *OPTIONS)
+    live = Live.start(root, scratch / "serve.log", *OPTIONS, environment=ENVIRONMENT)
     try:
         live.wait_ready()
         yield live.url
