@@ -21,7 +21,7 @@ from loadtests.bench.peers.environments import MARKER, PeerUnavailable, environm
 from loadtests.bench.peers.options import Options
 from loadtests.bench.peers.processes import cpu_seconds, session_and_seconds
 from loadtests.bench.peers.routers import PEERS, SETTLE_SECONDS, measure, own_arms
-from loadtests.bench.peers.turns import DIRECT, OURS, Load, Measured, Turn, figures, notes, summary
+from loadtests.bench.peers.turns import DIRECT, OURS, REFERENCE, Load, Measured, Turn, figures, notes, summary
 from loadtests.bench.router import mock_server
 from loadtests.bench.wrk import Run
 from registry.errors import NotFound
@@ -175,6 +175,11 @@ def test_a_peer_that_is_faster_misses_our_bars() -> None:
     ]
 
 
+def test_the_bare_pass_through_is_no_bar_of_ours() -> None:
+    measured = {(load, arm.replace("peer 1", REFERENCE)): turns for (load, arm), turns in _measured().items()}
+    assert not [figure.name for figure in figures(measured) if figure.bar != "–"]
+
+
 def test_an_arm_with_wrong_answers_has_no_speed() -> None:
     measured = _measured(wrong=2)
     found = [figure for figure in figures(measured) if "peer 1" in figure.name]
@@ -182,7 +187,7 @@ def test_an_arm_with_wrong_answers_has_no_speed() -> None:
         ("wrong answers, peer 1 (json, 1 connection)", 6.0, False),
         ("wrong answers, peer 1 (stream, 16 connections)", 6.0, False),
     ]
-    assert "| peer 1 | fails: 6 of 300 wrong |" in summary(measured)
+    assert "| peer 1 | fails: 6 wrong beside 300 answers |" in summary(measured)
 
 
 def test_a_turn_without_any_answer_is_a_failure() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -35,6 +36,25 @@ LITELLM_ENVIRONMENT = {
     # No other arm checks keys here either.
     "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
 }
+
+
+NGINX_CONFIG = """
+daemon off; pid {folder}/pid; error_log stderr error; worker_processes 1;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  upstream mock {{ server 127.0.0.1:{upstream}; keepalive 64; keepalive_requests 100000000; }}
+  server {{
+    listen 127.0.0.1:{port}; keepalive_requests 100000000;
+    location / {{
+      proxy_pass http://mock; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
+    }}
+  }}
+}}
+"""
+"""What any process in between costs: connections kept, chunks handed on at once, nothing read or written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +91,20 @@ def litellm(upstream: int, cache: Path) -> Iterator[Peer]:
         command = [str(programs / "litellm"), "--config", file.name, "--host", "127.0.0.1"]
         command += ["--port", str(port), "--num_workers", "1", "--telemetry", "False"]
         with _running("litellm", command, LITELLM_ENVIRONMENT, port, "/health/liveliness") as peer:
+            yield peer
+
+
+@contextmanager
+def nginx(upstream: int, _cache: Path) -> Iterator[Peer]:
+    """Run the machine's nginx, where there is one, as a bare pass-through before `upstream`."""
+    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        raise PeerUnavailable("nginx", "is not installed", "apt-get install nginx-light")
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "nginx.conf"
+        config.write_text(NGINX_CONFIG.format(folder=folder, port=port, upstream=upstream))
+        with _running("nginx", [program, "-c", str(config)], {}, port, "/") as peer:
             yield peer
 
 

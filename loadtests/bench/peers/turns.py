@@ -9,7 +9,8 @@ from loadtests.bench.mock import CHUNKS
 from loadtests.bench.results import Figure, Interval, at_least, at_most, median_interval, pair_ratio
 from loadtests.bench.wrk import Run
 
-DIRECT, OURS = "direct", "ours"
+DIRECT, OURS, REFERENCE = "direct", "ours", "nginx"
+"""The reference knows nothing of what passes through: a measure of being in between, and no bar of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def _bars(measured: Measured) -> list[Figure]:
     found = []
     for load, arm in measured:
         failed = wrong(measured[load, arm]) or wrong(measured.get((load, OURS), []))
-        if arm in {DIRECT, OURS} or (load, OURS) not in measured or failed:
+        if arm in {DIRECT, OURS, REFERENCE} or (load, OURS) not in measured or failed:
             continue
         if load.connections == 1:
             less = added(measured, load, OURS, _ADDED["p50"], beside=arm)
@@ -120,10 +121,8 @@ def summary(measured: Measured) -> str:
 
 def _cells(measured: Measured, load: Load, arm: str, turns: list[Turn]) -> list[str]:
     if count := wrong(turns):
-        return [
-            f"fails: {count} of {sum(turn.run.requests for turn in turns)} wrong",
-            *["–"] * 6,
-        ]
+        answers = sum(turn.run.requests for turn in turns)
+        return [f"fails: {count} wrong beside {answers} answers", *["–"] * 6]
     more = ["–"] * 3
     share = "–"
     if arm != DIRECT:
@@ -140,8 +139,9 @@ def notes(missing: Mapping[str, str]) -> list[str]:
     """Return how it was measured, and which peers were not."""
     return [
         "the mock: uvicorn (uvloop, httptools) on one core, ours in its process; wrk, one thread, on another",
-        "the peers: processes of their own, free on both cores; no arm checks keys",
+        "the peers and nginx: processes of their own, free on both cores; no arm checks keys",
         "vllm-router as deploy/router/start.sh runs it; LiteLLM with one worker, no database, no callbacks",
+        "nginx, where it is installed: a bare pass-through with kept connections, the price of any process",
         f"a request: 1,000 bytes; an answer: 300 bytes of JSON, or {CHUNKS} chunks of 150 bytes at once",
         "added: to the direct arm of the same round; CPU: user and kernel time of all servers of the arm",
         *(f"not measured: {label}: {reason}" for label, reason in missing.items()),
