@@ -17,7 +17,7 @@ from loadtests.runner.pictures import pictures
 from loadtests.runner.plots import HEIGHT, WIDTH
 from loadtests.runner.records import FILE, read_records
 from loadtests.runner.run import REPORT, Sample
-from loadtests.runner.tables import verdict
+from loadtests.runner.tables import facts, verdict
 
 _TITLES = ("Rollout", "First text", "Requests", "Whole answer")
 _DOTS = 600
@@ -72,7 +72,8 @@ def _parts(report: Report, plots: Sequence[str]) -> Iterator[str]:
     yield f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
     yield f'aria-label="{name}"><style>{_STYLE}</style><rect width="100%" height="100%" fill="#fff"/>'
     yield f'<text class="head" x="{_GAP}" y="26">{name}</text>'
-    told = f"{verdict(report)}. {report.overall.requests} requests, {report.overall.errors} errors."
+    told = f"{verdict(report)}. {report.overall.requests} requests, {report.overall.errors} errors. "
+    told += ". ".join(text for key, text in facts(report) if key == "rollout")
     yield f'<text class="verdict" x="{_GAP}" y="48">{escape(told)}</text>'
     for place, plot in enumerate(plots):
         x, y = _GAP + place % 2 * (WIDTH + _GAP), _HEAD + place // 2 * (HEIGHT + _GAP)

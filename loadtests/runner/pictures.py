@@ -43,7 +43,7 @@ def pictures(report: Report, sample: Sequence[Record]) -> Iterator[str]:
         series = [Series("weight of the canary", steps([(0.0, 0.0), *shares], end), 1)]
         title = f"Rollout of {rollout.canary}: {rollout.state}"
         series += _observed(rollout.adapter, sample)
-        yield Plot(title, y_name="%", series=series, y_max=105, **frame).svg()
+        yield Plot(title, y_name="%", series=series, **frame).svg()
     yield _lag(sample, report, frame)
     yield _adapters(report)
 

@@ -10,13 +10,15 @@ from loadtests.runner.documents import Moment
 from loadtests.runner.records import CANCELLED, ERROR, OK
 
 _SLICES = 120
+_SLIVER = 0.1
 _WIDTHS = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 21_600.0)
 
 
 def timeline(columns: Columns, end: float) -> tuple[float, list[Moment]]:
     """Return the width of a slice in seconds, and at most 120 slices over [0, end)."""
     width = next((one for one in _WIDTHS if end / one <= _SLICES), _WIDTHS[-1])
-    count = max(1, int(np.ceil(end / width)))
+    # A last slice of a few milliseconds would show as a moment without requests.
+    count = max(1, int(np.ceil(end / width - _SLIVER)))
     place = np.minimum((columns.at / width).astype(int), count - 1)
     order = np.argsort(place, kind="stable").astype(np.int64)
     cuts = np.searchsorted(place[order], np.arange(count + 1))
