@@ -81,7 +81,7 @@ constraints: ## write the installed versions to constraints.txt
 clean: ## remove .venv and caches (never the data)
 	@rm -rf .venv .mypy_cache .ruff_cache .import_linter_cache build *.egg-info
 
-drill-scenarios: setup ## the nine packaged load-test scenarios on real servers, shortened (about 15 minutes)
+drill-scenarios: setup ## the nine packaged load-test scenarios on real servers, shortened (about 12 minutes)
 	@$(BIN)/python -m loadtests.drills.scenarios
 
 drills: setup ## traffic, swaps, kill -9, every kind of rollout, replicas behind balancers, all on real servers (about 45 minutes)

@@ -134,8 +134,8 @@ def _lines(outcomes: Sequence[Outcome]) -> Iterator[str]:
         yield "| " + " | ".join(_row(one)) + " |"
     for one in outcomes:
         yield f"\n## {one.scenario}\n"
-        yield f"{one.verdict}. {one.adapters} of the adapters were asked; {one.server}. {one.machine}, load "
-        yield f"{one.load_before} at its begin, {one.at}.\n"
+        yield f"{one.verdict}. Adapters asked: {one.adapters}; {one.server}."
+        yield f"{one.machine}, load {one.load_before} at its begin, {one.at}.\n"
         if one.changed:
             yield "Set otherwise than the file: " + ", ".join(f"`{text}`" for text in one.changed) + ".\n"
         yield from (f"- {text}" for text in _happened(one))
@@ -172,7 +172,8 @@ def _happened(one: Outcome) -> Iterator[str]:
             if rollout[key] is not None:
                 told.append(f"{number(rollout[key])} {name}")
         told.append(f"{rollout['canary_answers']} answers by the canary, {rollout['canary_errors']} errors")
-        told.append(f"met for {number(rollout['late_canary_seconds'], 2)} s after the decision")
+        if rollout["seconds_to_rolled_back"] is not None:
+            told.append(f"met for {number(rollout['late_canary_seconds'], 2)} s after the decision")
         yield ", ".join(told)
 
 
