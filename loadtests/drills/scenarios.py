@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,8 +74,14 @@ def main() -> int:
     settings = {name: [*([] if options.full else SETTINGS[name]), *options.changes] for name in names}
     if options.full and "smoke" in settings:
         settings["smoke"] += SETTINGS["smoke"]
-    with tempfile.TemporaryDirectory(prefix="wardrobe-drill-") as scratch:
-        passed = [keep(one).passed for one in play(Path(scratch), options.cache, settings)]
+    # A plain SIGTERM would leave the servers and their root behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        with tempfile.TemporaryDirectory(prefix="wardrobe-drill-") as scratch:
+            passed = [keep(one).passed for one in play(Path(scratch), options.cache, settings)]
+    except KeyboardInterrupt:
+        print("interrupted: what had ended is kept", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0 if all(passed) else 1
 
 
