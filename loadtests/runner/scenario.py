@@ -163,7 +163,7 @@ class Action(Part):
 
     `swap` promotes the newest version and rolls back in turn; `register` uploads the stable version's
     weights as a new version and deletes all but the last `keep`; `rollout` starts one of `version`
-    (default: the newest) with `policy`; `abort` ends it; `kill_replica` sends SIGKILL to the process of a
+    (default: the newest) with `policy` (a preset, a file, or YAML text); `abort` ends it; `kill_replica` sends SIGKILL to the process of a
     replica on this machine; `command` runs `run`, a program with its arguments.
     """
 
