@@ -163,8 +163,9 @@ class Action(Part):
 
     `swap` promotes the newest version and rolls back in turn; `register` uploads the stable version's
     weights as a new version and deletes all but the last `keep`; `rollout` starts one of `version`
-    (default: the newest) with `policy` (a preset, a file, or YAML text); `abort` ends it; `kill_replica` sends SIGKILL to the process of a
-    replica on this machine; `command` runs `run`, a program with its arguments.
+    (default: the newest) with `policy` (a preset, a file, or YAML text); `abort` ends it; `kill_replica`
+    sends SIGKILL to the process of a replica on this machine; `command` runs `run`, a program with its
+    arguments.
     """
 
     action: Literal["swap", "register", "rollout", "abort", "kill_replica", "command"]
