@@ -193,7 +193,10 @@ def _notes(plan: Plan) -> list[str]:
         *(f"{part}: {' '.join(plan.sizes(part).options())}, rank {plan.sizes(part).rank}" for part in PARTS),
         "bare: vLLM's API server with runtime loading; its own threads, allocator and LoRA kernels",
         "ours: `wardrobe serve` with its defaults; compiled where a C++ compiler is found",
-        "the arms ran one after the other, an engine each: bare, ours; then ours, bare",
+        "the arms ran one after the other, an engine each",
+        "a p99 of fewer than 100 samples is near their maximum; n says how many there are",
+        "ours' first start with a configuration compiles, later ones do not; 'start' is whichever it was",
+        *(["the turns were kept and put together: they may be of several runs"] if plan.keep else []),
     ]
 
 
