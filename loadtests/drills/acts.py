@@ -121,6 +121,8 @@ def lose(stage: Stage, model: str, process: Callable[[Replica], int]) -> Loss:
         below = descendants(victim.launcher)
         killed = time.time()
         os.kill(process(victim), signal.SIGKILL)
+        stage.wait(lambda: not is_alive(victim.server), "its server is gone")
+        gone = time.time()
         stage.wait(lambda: len(_but(stage, {victim.server})) == REPLICAS, "it is ready again")
         ready = time.time()
         stage.wait(lambda: stage.all_answer(ready), "the balancer sends it requests")
@@ -129,7 +131,7 @@ def lose(stage: Stage, model: str, process: Callable[[Replica], int]) -> Loss:
     answers = stage.answers()
     elsewhere = {answer.id for name, some in answers.items() if name != victim.name for answer in some}
     survivors = [answer for one in before if one != victim for answer in answers[one.name]]
-    own, failed = lost(load.streams, killed, elsewhere), load.failed()
+    own, failed = lost(load.streams, killed, gone, elsewhere), load.failed()
     return Loss(
         streams=len(load.streams),
         in_flight_on_it=len(own),
@@ -160,9 +162,12 @@ def roll(stage: Stage, model: str) -> Rolling:
     return Rolling(len(load.streams), len(failed), faults, replaced, round(seconds, 1))
 
 
-def lost(streams: Sequence[Stream], moment: float, elsewhere: Collection[str]) -> list[Stream]:
-    """Return the streams that were open at `moment` and that no replica of `elsewhere`'s ids answered."""
-    open_then = [one for one in streams if one.began <= moment <= one.began + one.seconds]
+def lost(streams: Sequence[Stream], killed: float, gone: float, elsewhere: Collection[str]) -> list[Stream]:
+    """Return the streams that were open between the kill and the server's end, and not answered elsewhere.
+
+    `elsewhere` holds the ids of what the other replicas answered.
+    """
+    open_then = [one for one in streams if one.began <= gone and killed <= one.began + one.seconds]
     return [one for one in open_then if one.id not in elsewhere]
 
 
