@@ -165,10 +165,11 @@ def roll(stage: Stage, model: str) -> Rolling:
 def lost(streams: Sequence[Stream], killed: float, gone: float, elsewhere: Collection[str]) -> list[Stream]:
     """Return the streams that were open between the kill and the server's end, and not answered elsewhere.
 
-    `elsewhere` holds the ids of what the other replicas answered.
+    `elsewhere` holds the ids of what the other replicas answered; a stream that ended before its first piece
+    has none.
     """
     open_then = [one for one in streams if one.began <= gone and killed <= one.began + one.seconds]
-    return [one for one in open_then if one.id not in elsewhere]
+    return [one for one in open_then if not one.id or one.id not in elsewhere]
 
 
 def applied(streams: Sequence[Stream], at: float, end: float) -> tuple[float, int]:
