@@ -62,18 +62,23 @@ def test_what_the_user_has_set_stays(machine: Machine) -> None:
     assert {name: found[name] for name in given} == given
 
 
-def test_a_small_machine_computes_on_every_core(machine: Machine) -> None:
-    variable = "VLLM_CPU_OMP_THREADS_BIND"
-    assert engine_environment(ServeSettings(), {}, machine)[variable] == "0,1"
-    assert variable not in engine_environment(ServeSettings(), {}, replace(machine, cores=tuple(range(64))))
+SMALL = {"VLLM_CPU_OMP_THREADS_BIND": "0,1", "KMP_BLOCKTIME": "0", "OMP_WAIT_POLICY": "passive"}
+
+
+def test_a_small_machine_computes_on_every_core_and_waits_on_none(machine: Machine) -> None:
+    found = engine_environment(ServeSettings(), {}, machine)
+    assert {name: found[name] for name in SMALL} == SMALL
+    large = engine_environment(ServeSettings(), {}, replace(machine, cores=tuple(range(64))))
     parallel = ServeSettings(vllm={"tensor-parallel-size": 2})
-    assert variable not in engine_environment(parallel, {}, machine)
+    assert SMALL.keys().isdisjoint(large)
+    assert SMALL.keys().isdisjoint(engine_environment(parallel, {}, machine))
 
 
 def test_a_gpu_machine_needs_none_of_it() -> None:
     found = engine_environment(ServeSettings(), {}, GPU)
     assert "LD_PRELOAD" not in found
     assert "VLLM_CPU_OMP_THREADS_BIND" not in found
+    assert "KMP_BLOCKTIME" not in found
     assert [one.subject for one in check(ServeSettings(), GPU)] == ["device"]
 
 
