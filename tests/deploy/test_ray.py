@@ -77,14 +77,18 @@ def application(ray_python: Path, folder: Path) -> Iterator[Running]:
     command = [str(ray_python), "-m", "deploy.ray", "--root", str(registry.root), "--port", str(port)]
     home = folder / "home"
     home.mkdir()
-    process = subprocess.Popen(
-        [*command, "--command", FAKE, "--cpus-per-replica", "0.1", "--drain-seconds", "5"],
-        env={**os.environ, "HOME": str(home), "PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    said = folder / "said.txt"
+    with said.open("wb") as out:
+        process = subprocess.Popen(
+            [*command, "--command", FAKE, "--cpus-per-replica", "0.1", "--drain-seconds", "5"],
+            env={**os.environ, "HOME": str(home), "PYTHONPATH": str(REPOSITORY)},
+            stdout=out,
+            stderr=subprocess.DEVNULL,
+        )
     running = Running(f"http://127.0.0.1:{port}", process, registry)
     try:
+        # It answers some moments before it says so; a stop in between is one of a start, and cuts.
+        wait_until(lambda: "ready on" in said.read_text(), "it says that it is ready", seconds=120)
         wait_until(lambda: status(running.url, "/readyz") == 200, "a replica is ready", seconds=120)
         wait_until(lambda: len(running.urls()) == 2, "both replicas live", seconds=60)
         yield running
