@@ -80,7 +80,7 @@ def test_requests_pass_without_a_wrapper() -> None:
 CHILD = """
 import sys, time
 from serve.engine.handover import open_line
-open_line(int(sys.argv[1]))
+line = open_line(int(sys.argv[1]))
 time.sleep(60)
 """
 
@@ -106,3 +106,19 @@ def test_a_drain_before_the_server_runs_is_a_sigterm() -> None:
     with ours:
         ours.sendall(b"drain 5\n")
         assert process.wait(10) == -15
+
+
+SPEAKING = CHILD.replace("time.sleep(60)", 'line.say("started")\ntime.sleep(60)')
+
+
+def test_a_parent_that_is_killed_before_it_reads_takes_the_process_with_it() -> None:
+    """What it did not read turns the end of the line into a reset."""
+    ours, theirs = socket.socketpair()
+    process = subprocess.Popen(
+        [sys.executable, "-c", SPEAKING, str(theirs.fileno())], pass_fds=(theirs.fileno(),)
+    )
+    theirs.close()
+    ours.settimeout(10)
+    assert ours.recv(1, socket.MSG_PEEK) == b"s"
+    ours.close()
+    assert process.wait(10) == -9
