@@ -8,6 +8,7 @@ that the other side is gone: the child then ends itself and everything in its pr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -59,7 +60,8 @@ class Line:
             return
 
     def _listen(self) -> None:
-        with self._connection.makefile("r") as lines:
+        # A parent that is killed before it has read our last word resets the line instead of closing it.
+        with contextlib.suppress(OSError), self._connection.makefile("r") as lines:
             for line in lines:
                 verb, _, argument = line.strip().partition(" ")
                 if verb == "drain":
