@@ -17,7 +17,6 @@ from train.base_demo import make_demo_base
 
 pytestmark = [
     pytest.mark.training,
-    pytest.mark.base,
     pytest.mark.filterwarnings("ignore:bitsandbytes"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]

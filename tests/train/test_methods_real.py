@@ -13,7 +13,7 @@ from registry.store import Registry
 from tests.train.small_trainings import Training, quiet, train_small
 from train.base_demo import make_demo_base
 
-pytestmark = [pytest.mark.training, pytest.mark.base, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -20,7 +20,7 @@ from train.jobs.records import State
 from train.jobs.store import Jobs
 from train.rows import hash_file
 
-pytestmark = [pytest.mark.training, pytest.mark.base, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WARDROBE = Path(sys.executable).parent / "wardrobe"
