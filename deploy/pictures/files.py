@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deploy.pictures import curves, lanes, lives
+from deploy.reference.pages import write_changed
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "pictures"
 RUN = FOLDER / "diagnoses.metrics.jsonl"
@@ -21,11 +22,4 @@ PICTURES: dict[str, Callable[[], str]] = {
 
 def write_pictures(folder: Path = FOLDER) -> list[str]:
     """Write every picture and return the names of those that changed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    changed = []
-    for name, draw in PICTURES.items():
-        text, path = draw(), folder / name
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
-            changed.append(name)
-    return changed
+    return write_changed(folder, PICTURES)

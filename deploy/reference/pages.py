@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from deploy.reference import commands, disk, http, metrics, settings
@@ -21,10 +21,15 @@ PAGES: dict[str, Callable[[], str]] = {
 
 def write_pages(folder: Path = FOLDER) -> list[str]:
     """Write every page and return the names of those that changed."""
+    return write_changed(folder, PAGES)
+
+
+def write_changed(folder: Path, made: Mapping[str, Callable[[], str]]) -> list[str]:
+    """Write into `folder` what each function makes and return the names of the files that changed."""
     folder.mkdir(parents=True, exist_ok=True)
     changed = []
-    for name, render in PAGES.items():
-        text, path = render(), folder / name
+    for name, make in made.items():
+        text, path = make(), folder / name
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
             changed.append(name)

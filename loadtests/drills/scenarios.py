@@ -21,20 +21,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from loadtests.drills.outcomes import Outcome, keep, outcome
-from loadtests.drills.stages import behind_router
+from loadtests.drills.stages import ONE_THREAD, behind_router
 from loadtests.live import Live, wardrobe
 from loadtests.runner.documents import Report
 from loadtests.runner.loading import packaged
 from registry.store import Registry
 
 OPTIONS = ("--max-model-len", "1024", "--max-num-seqs", "16", "--max-loras", "16", "--max-cpu-loras", "16")
-# One core to the server, without threads that spin: the generator and what else runs here have the other.
-ENVIRONMENT = {
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "OMP_NUM_THREADS": "1",
-    "KMP_BLOCKTIME": "0",
-    "OMP_WAIT_POLICY": "passive",
-}
 LOSS = "replica-loss"
 # A rollout is decided on the number of requests, not on their length.
 _SHORT = ("prompts.tokens.mean=8", "max_tokens.mean=4")
@@ -123,7 +116,7 @@ def run(root: Path, name: str, changes: Sequence[str], *server: str) -> Outcome:
 
 @contextlib.contextmanager
 def _one_server(root: Path, scratch: Path) -> Iterator[str]:
-    live = Live.start(root, scratch / "serve.log", *OPTIONS, environment=ENVIRONMENT)
+    live = Live.start(root, scratch / "serve.log", *OPTIONS, environment=ONE_THREAD)
     try:
         live.wait_ready()
         yield live.url

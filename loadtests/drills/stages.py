@@ -31,12 +31,16 @@ PATIENCE_SECONDS = 180.0
 RESTART_SECONDS = 10.0
 """RestartSec of the systemd unit."""
 
-ENVIRONMENT = {
-    # One thread each that does not spin: the replicas share the cores with everything else.
+ONE_THREAD = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_NUM_THREADS": "1",
     "KMP_BLOCKTIME": "0",
     "OMP_WAIT_POLICY": "passive",
+}
+"""One thread to an engine, and none that spins: what else runs on the machine has the other cores."""
+
+ENVIRONMENT = {
+    **ONE_THREAD,
     "WARDROBE_ENGINE__COMPILE": "off",
     "WARDROBE_ACCESS_LOG": "true",
     "WARDROBE_LOG_FORMAT": "json",

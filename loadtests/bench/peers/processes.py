@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,7 @@ import httpx
 
 from loadtests.bench.mock import ADAPTER
 from loadtests.bench.peers.environments import PeerUnavailable, environment
+from loadtests.live import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 START_SECONDS = 90
@@ -152,12 +152,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             return
         except subprocess.TimeoutExpired:
             continue
-
-
-def free_port() -> int:
-    """Return a port of this machine that nobody listens on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
 
 
 def cpu_seconds(processes: Sequence[int]) -> float:
