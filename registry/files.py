@@ -1,8 +1,9 @@
 """The only module that writes the store's files: every change is one atomic step of the file system.
 
-Owns temporary names, fsync, rename, link and trash; knows nothing of adapters. Invariant: a reader sees
-the old state or the new one, whatever step the writer died at; a name that begins with a dot is
-unfinished work and no reader looks at it. `registry.disk` reads what this module writes.
+Owns temporary names, fsync, rename, link and trash; knows nothing of adapters. Invariants: a reader sees
+the old state or the new one, whatever step the writer died at; a name that begins with a dot is unfinished
+work and no reader looks at it; nothing is written where the opened root is not (`registry.anchor`); nothing
+but our own errors is raised. `registry.disk` reads what this module writes.
 
 `watch_steps` is the seam of the crash tests: the callback runs before every mutating step, and may kill
 the process there or raise an `OSError` in place of the step.
@@ -20,7 +21,8 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
-from registry.disk import ENTRY_FILE, entry_numbers, explained, open_plain, read
+from registry import anchor
+from registry.disk import ENTRY_FILE, entry_numbers, exists, explained, open_plain, read
 
 PUBLIC_MODE = 0o444
 SECRET_MODE = 0o600
@@ -53,21 +55,27 @@ def make_directory(path: Path, *, mode: int = 0o777) -> None:
 
     Raises: StorageFailed.
     """
-    if path.is_dir():
-        return
+    anchor.check(path)
+    with explained(path):
+        if path.is_dir():
+            return
     make_directory(path.parent)
     with explained(path):
         step(f"mkdir {path.name}")
-        with contextlib.suppress(FileExistsError):
+        try:
             path.mkdir(mode=mode)
+        except FileExistsError:
+            if not path.is_dir():  # else somebody else was faster
+                raise
         sync_directory(path.parent)
 
 
 def stage(path: Path, data: bytes) -> None:
     """Write and fsync a new file in a folder that no reader looks at yet.
 
-    Raises: FileExistsError; StorageFailed.
+    Raises: Occupied; StorageFailed.
     """
+    anchor.check(path)
     with explained(path):
         step(f"write {path.name}")
         _write(path, data, 0o644)
@@ -76,8 +84,9 @@ def stage(path: Path, data: bytes) -> None:
 def copy_new(source: Path, target: Path, *, mode: int = 0o644) -> tuple[int, str]:
     """Copy `source` (no symlink) to a new file, fsync it, and return its size and hex sha256.
 
-    Raises: FileExistsError; StorageFailed.
+    Raises: Occupied; StorageFailed.
     """
+    anchor.check(target)
     digest = hashlib.sha256()
     size = 0
     with explained(target), open_plain(source) as reader:
@@ -97,6 +106,7 @@ def replace(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True)
 
     Raises: StorageFailed: the old content is then still there.
     """
+    anchor.check(path)
     temporary = _temporary(path)
     with explained(path), _removed_at_end(temporary):
         step(f"write temporary of {path.name}")
@@ -112,8 +122,9 @@ def append_lines(path: Path, lines: bytes) -> None:
 
     A torn last line, which a killed writer left, is closed by a newline first.
 
-    Raises: StorageFailed.
+    Raises: StorageFailed: nothing of `lines` counts then; a part of them may stand there, unfinished.
     """
+    anchor.check(path)
     with explained(path):
         step(f"append to {path.name}")
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
@@ -130,6 +141,7 @@ def touch(path: Path) -> None:
 
     Raises: StorageFailed.
     """
+    anchor.check(path)
     temporary = _temporary(path)
     with explained(path), _removed_at_end(temporary):
         step(f"write temporary of {path.name}")
@@ -150,6 +162,7 @@ def claim(path: Path, data: bytes, *, mode: int = PUBLIC_MODE) -> bool:
 
     Raises: StorageFailed.
     """
+    anchor.check(path)
     temporary = _temporary(path)
     with explained(path), _removed_at_end(temporary):
         step(f"write temporary of {path.name}")
@@ -189,8 +202,9 @@ def append_entry(
 def publish_directory(staged: Path, target: Path) -> None:
     """Rename the finished folder `staged` to `target`, then make it read-only.
 
-    Raises: FileExistsError: when `target` exists; StorageFailed.
+    Raises: Occupied: when `target` exists; StorageFailed.
     """
+    anchor.check(target)
     with explained(target):
         sync_directory(staged)
         move(staged, target)
@@ -205,8 +219,9 @@ def publish_directory(staged: Path, target: Path) -> None:
 def move(source: Path, target: Path) -> None:
     """Rename `source` to a name that is free.
 
-    Raises: FileExistsError: when `target` exists; FileNotFoundError; StorageFailed.
+    Raises: Occupied: when `target` exists; Missing; StorageFailed.
     """
+    anchor.check(target)
     with explained(target):
         if os.path.lexists(target):
             # A rename onto an EMPTY directory would silently succeed.
@@ -230,6 +245,7 @@ def remove(path: Path) -> None:
 
     Raises: StorageFailed.
     """
+    anchor.check(path)
     with explained(path), contextlib.suppress(FileNotFoundError):
         step(f"unlink {path.name}")
         try:
@@ -242,20 +258,32 @@ def remove(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a file or a whole folder, read-only ones too; what is gone is no error.
+    """Remove a file or a whole folder, read-only ones too; what is gone is no error. It needs no room.
 
     Raises: StorageFailed.
     """
-    with explained(path), contextlib.suppress(FileNotFoundError):
-        if path.is_dir() and not path.is_symlink():
-            path.chmod(0o755)
-            for inner in path.iterdir():
-                remove_tree(inner)
-            step(f"rmdir {path.name}")
-            path.rmdir()
-        else:
-            step(f"unlink {path.name}")
+    anchor.check(path)
+    with explained(path):
+        _remove_tree(path)
+
+
+def shorten(path: Path, size: int) -> None:
+    """Cut a file to `size` bytes in place, which needs no room; to none removes it.
+
+    Raises: Missing; StorageFailed.
+    """
+    anchor.check(path)
+    with explained(path):
+        step(f"shorten {path.name}")
+        if not size:
             path.unlink()
+            return
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+        try:
+            os.ftruncate(descriptor, size)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def remove_empty(directory: Path) -> None:
@@ -296,8 +324,21 @@ def _claim_by_directory(path: Path, data: bytes, mode: int) -> bool:
     return True
 
 
+def _remove_tree(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o755)
+            for inner in path.iterdir():
+                _remove_tree(inner)
+            step(f"rmdir {path.name}")
+            path.rmdir()
+        else:
+            step(f"unlink {path.name}")
+            path.unlink()
+
+
 def _holds(path: Path, data: bytes) -> bool:
-    return path.exists() and read(path) == data
+    return exists(path) and read(path) == data
 
 
 def _exists(path: Path) -> FileExistsError:

@@ -16,7 +16,7 @@ from pathlib import Path
 from registry import disk, files
 from registry.aliases import Target
 from registry.entry import Entry, encode_claim
-from registry.errors import CorruptStore, InvalidName
+from registry.errors import CorruptStore, InvalidName, Missing
 from registry.names import check_adapter_name
 from registry.records import AliasMove, RolloutEntry
 from registry.root import Root
@@ -166,7 +166,7 @@ def _read(folder: Path, adapter: str, seq: int) -> RolloutEntry:
     path = folder / f"{seq}.json"
     try:
         entry = Entry.read(path)
-    except FileNotFoundError as error:
+    except Missing as error:
         raise CorruptStore(str(path), "is missing", _REMEDY) from error
     parsed = _parse(entry)
     if (parsed.adapter, parsed.seq) != (adapter, seq):
