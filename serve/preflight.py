@@ -55,7 +55,7 @@ def prepare(settings: ServeSettings, extra: Sequence[str]) -> Preparation:
 
 
 def settle(settings: ServeSettings, port: int) -> ServeSettings:
-    """Return the settings that the engines get: with the bound port, a replica's name, and whether keys exist.
+    """Return the settings that the engines get: the bound port, a replica's name, and whether keys exist.
 
     What is found here holds for every engine of this server: one that restarts after the keys were lost must
     not open itself.

@@ -126,7 +126,7 @@ class ServeSettings(BaseSettings):
     model: Path | None = None
     """Folder of the base model; where it is not given, the one that `wardrobe init` recorded."""
     replica: str = ""
-    """This server's name among those that share the root; empty: `HOSTNAME-PORT`, in containers with a suffix."""
+    """This server's name among those of the root; empty: `HOSTNAME-PORT`, in containers with a suffix."""
     insecure_no_auth: bool = False
     """Listen beyond this machine although no key exists."""
     keys_required: bool = False
