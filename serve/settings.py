@@ -141,6 +141,8 @@ class ServeSettings(BaseSettings):
     """Of Wardrobe's own lines; vLLM's stay in the engine's log."""
     log_file: Path | None = None
     """A file for the router's lines, instead of the standard output."""
+    errors_name_version: bool = False
+    """Name version and arm in errors too while a rollout is open: free requests then tell arms apart."""
     access_log: bool = False
     """One line per request; never a prompt."""
     tracing: TracingSettings = TracingSettings()

@@ -201,6 +201,7 @@ class Router:
         refused = SERVER_PATH_FIELDS if transfers else SERVER_PATH_FIELDS | TRANSFER_FIELDS
         self._inference = self._build_inference(runtime, refused)
         runtime.on_drain.append(self._inference.shadows.cancel)
+        runtime.on_drain.append(self._inference.doubts.cancel)
         self.runtime = runtime
 
     def _build_inference(self, runtime: Runtime, refused: frozenset[str]) -> Inference:

@@ -138,10 +138,10 @@ def test_keys_that_cannot_be_renewed_for_too_long_let_nobody_in(registry: Regist
 def test_keys_that_are_lost_do_not_open_the_server_not_even_after_a_restart(
     registry: Registry, tmp_path: Path
 ) -> None:
-    for told in ({}, {"keys_required": True}):
+    for required in (False, True):
         KeyStore(registry.root).create([Scope.INFER], who="tester")
         shutil.rmtree(keys_folder(registry.root))
-        with serve(registry, tmp_path, **told) as served:
+        with serve(registry, tmp_path, keys_required=required) as served:
             assert ask(served, None) == 503
             assert "though keys were made" in served.client.get("/readyz").json()["reasons"][0]
             _, token = KeyStore(registry.root).create([Scope.INFER], who="tester")
