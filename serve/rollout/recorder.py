@@ -68,8 +68,7 @@ class Durations:
         if self.limits:
             self.count += 1
             for place, limit in enumerate(self.limits):
-                if seconds > limit:
-                    self.over[place] += 1
+                self.over[place] += seconds > limit
 
     def document(self) -> Exceedances:
         """Return a copy of the counts."""
