@@ -78,10 +78,11 @@ class AttestationDocument(Document):
 
 
 class VersionDetail(VersionDocument):
-    """One version with its files and attestations."""
+    """One version with its files and attestations; `base_named` is what its own config called the base."""
 
     files: list[FileDocument]
     attestations: list[AttestationDocument]
+    base_named: str | None = None
 
 
 class AdapterDocument(Document):
@@ -162,12 +163,13 @@ class GcDocument(Document):
 
 
 class ExportDocument(Document):
-    """A version that was written to `path`."""
+    """A version that was written to `path`; `base` is what its config calls the base there."""
 
     adapter: str
     version: int
     digest: str
     path: str
+    base: str | None = None
 
 
 class BaseDocument(Document):
@@ -178,11 +180,12 @@ class BaseDocument(Document):
 
 
 class InitDocument(Document):
-    """A root that is ready."""
+    """A root that is ready; `notes` say where the base's name comes from, and what has changed."""
 
     root: str
     base: BaseDocument
     max_lora_rank: int
+    notes: list[str] = []
 
 
 class ReplicaDocument(Document):
@@ -351,7 +354,8 @@ def detail_version(
 ) -> VersionDetail:
     """Return `document` with the files of `version` and its attestations."""
     files = [FileDocument(path=file.path, size=file.size, sha256=file.sha256) for file in version.files]
-    return VersionDetail(**document.model_dump(), files=files, attestations=list(attestations))
+    more = {"files": files, "attestations": list(attestations), "base_named": version.base_named}
+    return VersionDetail(**document.model_dump(), **more)
 
 
 def describe_publish(published: Published) -> PublishedDocument:

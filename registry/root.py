@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,23 +58,24 @@ class Root:
         return _read_root(path)
 
     @classmethod
-    def init(cls, path: Path, base: BaseModel, limits: Limits) -> Root:
+    def init(cls, path: Path, base: BaseModel, limits: Limits, *, rename: bool = True) -> Root:
         """Make the root for `base`, or open the one that is there for the same base.
 
-        On a root that exists, a new path or name of the base and changed limits are recorded; `limits`
-        equal to the defaults count as not given.
+        On a root that exists, a new path of the base and changed limits are recorded, and with `rename` its
+        name; `limits` equal to the defaults count as not given.
 
-        Raises: Conflict: when the root is another base's; StorageFailed; UnsafeRoot.
+        Raises: Conflict: when the root is another base's, or an adapter has the base's new name;
+        StorageFailed; UnsafeRoot.
         """
         path = path.resolve()
         if (path / LAYOUT).exists():
-            return _reopen(cls.open(path), base, limits)
+            return _reopen(cls.open(path), base, limits, rename=rename)
         _make_folders(path)
         self_test(path / "staging")
         files.replace(path / BASE, _encode_base(base))
         files.replace(path / SETTINGS, _encode_settings(base, limits, ()))
         files.replace(path / LAYOUT, encode({"format": FORMAT, "major": MAJOR, "minor": MINOR}))
-        return _reopen(cls.open(path), base, limits)
+        return _reopen(cls.open(path), base, limits, rename=rename)
 
     @property
     def adapters(self) -> Path:
@@ -194,10 +195,11 @@ def _read_base(path: Path, name: str, folder: Path) -> BaseModel:
             case _:
                 raise CorruptStore(str(path), f"shape of {module} is {shape}", "restore it from a backup")
     template = entry.optional_text("chat_template_sha256")
-    return BaseModel(name, folder, entry.text("fingerprint"), template, modules)
+    text = entry.optional_text("chat_template")
+    return BaseModel(name, folder, entry.text("fingerprint"), template, modules, text)
 
 
-def _reopen(root: Root, base: BaseModel, limits: Limits) -> Root:
+def _reopen(root: Root, base: BaseModel, limits: Limits, *, rename: bool) -> Root:
     if root.base.fingerprint != base.fingerprint:
         raise Conflict(
             str(root.path),
@@ -205,10 +207,20 @@ def _reopen(root: Root, base: BaseModel, limits: Limits) -> Root:
             f" ({base.fingerprint})",
             "choose another root; a root has one base model",
         )
+    base = base if rename else replace(base, name=root.base.name)
+    if base.name != root.base.name:
+        _refuse_adapters_name(root, base.name)
     wanted = limits if limits != Limits() else root.limits
     if (base.name, base.path, wanted) != (root.base.name, root.base.path, root.limits):
         files.replace(root.path / SETTINGS, _encode_settings(base, wanted, root.required()))
     return _read_root(root.path)
+
+
+def _refuse_adapters_name(root: Root, name: str) -> None:
+    for adapter in disk.names(root.adapters):
+        if adapter.casefold() == name.casefold() and disk.names(root.adapters / adapter / "versions"):
+            fact = f"an adapter of this root is called {adapter}, which would never answer by its name again"
+            raise Conflict(repr(name), fact, "choose another --name", param="name")
 
 
 def _encode_base(base: BaseModel) -> bytes:
@@ -216,6 +228,7 @@ def _encode_base(base: BaseModel) -> bytes:
         {
             "fingerprint": base.fingerprint,
             "chat_template_sha256": base.chat_template_sha256,
+            "chat_template": base.chat_template,
             "modules": {name: list(shape) for name, shape in base.modules.items()},
         }
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from registry import collect, disk, files, history, moves, publish, settlement, verification
 from registry.catalogue import Catalogue
 from registry.errors import Conflict, CorruptStore, InvalidAdapter
+from registry.intake.base_names import name_for_export
 from registry.names import STABLE, ModelRef
 from registry.records import (
     AdapterSummary,
@@ -69,14 +70,16 @@ class Registry:
     ) -> Registry:
         """Make the root for the base model in `base_dir`, or open the one that is there for the same base.
 
-        `name` is the base's served name, default the folder's name.
+        `name` is the base's served name: a new root's default is what the path calls it, and a root that
+        exists keeps its own unless `name` is given.
 
-        Raises: Conflict: when the root is another base's; whatever `read_base` raises.
+        Raises: Conflict: when the root is another base's, or an adapter is called so; whatever `read_base`
+        raises.
         """
         from registry.base import read_base
 
-        base = read_base(base_dir, name or base_dir.resolve().name)
-        return cls(Root.init(root, base, limits or Limits()))
+        base = read_base(base_dir, name)
+        return cls(Root.init(root, base, limits or Limits(), rename=name is not None))
 
     def publish(
         self,
@@ -91,19 +94,31 @@ class Registry:
         allow_duplicate: bool = False,
         lineage: Mapping[str, JsonValue] | None = None,
         require: Sequence[Requirement] = (),
+        follow_links: bool = True,
     ) -> Published:
         """Check a PEFT LoRA folder and publish it as the adapter's next version.
 
         The same content again returns the version that exists, unless `allow_duplicate`. The first
         version becomes `stable` unless `no_stable`; `alias` is pointed to the version as well; `lineage`
         becomes an attestation. A version that lacks what the root requires, or `require`, does not become
-        `stable`: a warning says why.
+        `stable`: a warning says why. Links in `folder` are followed, unless others filled it
+        (`follow_links` False).
 
-        Raises: InvalidName; InvalidAdapter; UsageError; Quarantined; Unproved: it is registered, but
-        `alias` is `stable`; StorageFailed.
+        Raises: InvalidName; Conflict: the base is called so; InvalidAdapter; UsageError; Quarantined;
+        Unproved: it is registered, but `alias` is `stable`; StorageFailed.
         """
         order = publish.Order(
-            adapter, folder, who, alias, no_stable, note, golden, allow_duplicate, lineage, tuple(require)
+            adapter=adapter,
+            folder=folder,
+            who=who,
+            alias=alias,
+            no_stable=no_stable,
+            note=note,
+            golden=golden,
+            allow_duplicate=allow_duplicate,
+            lineage=lineage,
+            require=tuple(require),
+            follow_links=follow_links,
         )
         return publish.publish(self.catalogue, order, self._inspector)
 
@@ -277,8 +292,10 @@ class Registry:
         """
         return collect.collect(self.catalogue, apply=apply, now=now)
 
-    def export(self, adapter: str, number: int, target: Path) -> None:
-        """Copy a version's files into the new folder `target`, verified first.
+    def export(self, adapter: str, number: int, target: Path, *, base: str | None = None) -> str:
+        """Copy a version's files into the new folder `target`, verified first; return what it calls the base.
+
+        That is `base`, else the adapter's own words where they lead somewhere, else the base's folder.
 
         Raises: NotFound; InvalidAdapter: they are not as published; Conflict: `target` exists.
         """
@@ -287,9 +304,11 @@ class Registry:
         if problem is not None:
             raise InvalidAdapter(version.name, problem, "choose another version", reason="digest")
         try:
-            self.catalogue.versions.export(version, target.absolute())
+            named = base or name_for_export(version.base_named, self.base.name, self.base.path)
+            self.catalogue.versions.export(version, target.absolute(), named)
         except FileExistsError as error:
             raise Conflict(str(target), "exists already", "choose a folder that does not exist") from error
+        return named
 
     def golden(self, adapter: str) -> bytes | None:
         """Return the adapter's golden prompts (one JSON object per line), None when it has none."""

@@ -73,8 +73,21 @@ def test_what_is_left_out_and_warnings_go_to_stderr(wardrobe: Terminal, tmp_path
     done = wardrobe.ok("register", "support", path, "--json")
     assert done.json["left_out"] == ["checkpoint-10/", "tokenizer_config.json", "training_args.bin"]
     assert any("changes nothing" in warning for warning in done.json["warnings"])
-    assert "warning: training_args.bin: left out" in done.err
+    told = [line for line in done.err.splitlines() if "left out" in line]
+    assert told == [
+        "warning: left out, not part of an adapter: checkpoint-10/, tokenizer_config.json, training_args.bin"
+    ]
     assert "changes nothing" in done.err
+
+
+def test_a_whole_trainers_folder_is_left_out_in_one_line(wardrobe: Terminal, tmp_path: Path) -> None:
+    path = make_adapter(tmp_path / "run")
+    for number in range(25):
+        (path / f"event-{number:02}.log").write_text("x")
+    done = wardrobe.ok("register", "support", path, "--json")
+    assert len(done.json["left_out"]) == 25
+    (line,) = [line for line in done.err.splitlines() if "event-" in line]
+    assert "event-00.log, event-01.log, event-02.log and 22 more (--json lists them)" in line
 
 
 def test_register_sets_an_alias_or_no_stable(wardrobe: Terminal, folder: Callable[[int], Path]) -> None:
@@ -324,7 +337,7 @@ def test_the_fields_of_json_output_are_stable(wardrobe: Terminal, folder: Callab
     version = wardrobe.ok("--json", "show", "support@1").json
     assert list(version) == [
         "adapter", "version", "digest", "created_at", "note", "who", "rank", "target_modules",
-        "size_bytes", "aliases", "quarantined", "files", "attestations",
+        "size_bytes", "aliases", "quarantined", "files", "attestations", "base_named",
     ]  # fmt: skip
     assert shape(wardrobe.ok("--json", "promote", "support@1").json) == {
         "adapter": "str", "alias": "str", "seq": "int", "version": "int", "digest": "str", "who": "str",
