@@ -22,8 +22,8 @@ _STATES = frozenset(
 )
 _NOTHING = frozenset({
     "artifacts", "checkpoints", "current", "data", "export", "hf", "hf_model", "huggingface", "latest",
-    "main", "master", "mnt", "model", "model_dir", "models", "opt", "original", "out", "output", "outputs", "pytorch",
-    "result", "results", "run", "runs", "saved_model", "snapshot", "snapshots", "tmp", "transformers", "var",
+    "main", "master", "mnt", "model", "model_dir", "models", "opt", "original", "out", "output", "outputs",
+    "pytorch", "result", "results", "run", "runs", "saved_model", "snapshot", "snapshots", "tmp", "transformers", "var",
     "volume", "volumes", "weights", "workspace", "home", "root", "srv", "ml", "app", "usr", "",
 })  # fmt: skip
 _LEVELS = 3

@@ -236,6 +236,44 @@ def test_export_writes_a_plain_peft_folder_that_registers_again(
     assert str(target) in refused.err
 
 
+def test_export_keeps_the_words_for_the_base_or_takes_those_that_are_given(
+    wardrobe: Terminal, tmp_path: Path
+) -> None:
+    folder = make_adapter(tmp_path / "a", config={"base_model_name_or_path": "Acme/Tiny"})
+    wardrobe.ok("register", "support", folder)
+    done = wardrobe.ok("export", "support@1", tmp_path / "out")
+    assert "its config names the base Acme/Tiny; --base names another" in done.err
+    assert '"base_model_name_or_path": "Acme/Tiny"' in (tmp_path / "out/adapter_config.json").read_text()
+    other = wardrobe.ok("--json", "export", "support@1", tmp_path / "other", "--base", "my/own").json
+    assert other["base"] == "my/own"
+    assert wardrobe.ok("--json", "show", "support@1").json["base_named"] == "Acme/Tiny"
+
+
+def test_a_folder_of_links_registers_and_a_broken_one_is_told_the_same_both_ways(
+    wardrobe: Terminal, tmp_path: Path
+) -> None:
+    plain = make_adapter(tmp_path / "plain")
+    (tmp_path / "snapshot").mkdir()
+    for file in plain.iterdir():
+        (tmp_path / "snapshot" / file.name).symlink_to(file)
+    first = wardrobe.ok("--json", "register", "support", tmp_path / "snapshot").json
+    assert wardrobe.ok("--json", "register", "support", plain).json["digest"] == first["digest"]
+    (plain / "adapter_model.safetensors").unlink()
+    refused = wardrobe("register", "support", tmp_path / "snapshot")
+    assert refused.code == 1
+    assert "adapter_model.safetensors is a link to" in refused.err
+    assert "which is not there" in refused.err
+
+
+def test_an_adapter_called_like_the_base_is_a_conflict_both_ways(
+    wardrobe: Terminal, folder: Callable[[int], Path]
+) -> None:
+    refused = wardrobe("--json", "register", "tiny", folder(1))
+    assert (refused.code, '"code": "conflict"' in refused.err) == (1, True)
+    assert "names the base model (tiny)" in refused.err
+    assert wardrobe.ok("--json", "list").json == []
+
+
 def test_status_tells_of_the_base_the_adapters_and_what_needs_attention(
     wardrobe: Terminal, folder: Callable[[int], Path]
 ) -> None:
