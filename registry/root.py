@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from registry import disk, files
 from registry.entry import Entry, encode
 from registry.errors import Conflict, CorruptStore, NotFound, StorageFailed, UsageError
+from registry.home import at_home
 from registry.mount import self_test
 from registry.names import check_adapter_name, check_alias_name
 from registry.records import BaseModel, Limits
@@ -159,7 +160,7 @@ def _read_root(path: Path) -> Root:
     shared = Entry(path / SETTINGS, {**asdict(Limits()), **limits})
     return Root(
         path,
-        _read_base(path / BASE, named.text("name"), Path(named.text("path"))),
+        _read_base(path / BASE, named.text("name"), at_home(named.text("path"))),
         Limits(**{field.name: shared.integer(field.name) for field in fields(Limits)}),
     )
 

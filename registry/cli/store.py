@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, common_options, pass_session
+from registry.cli.session import Session, UserPath, common_options, pass_session
 from registry.errors import UsageError, WardrobeError
 from registry.names import parse_model, parse_version
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from registry.desk import Desk
     from registry.records import BaseModel
 
-_FOLDER = click.Path(path_type=Path)
+_FOLDER = UserPath()
 
 
 @click.command()

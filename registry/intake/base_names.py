@@ -21,10 +21,11 @@ _STATES = frozenset(
     {"merged", "final", "best", "last", "fused", "dequantized", "merged_model", "final_model"}
 )
 _NOTHING = frozenset({
-    "artifacts", "checkpoints", "current", "data", "export", "hf", "hf_model", "huggingface", "latest",
-    "main", "master", "mnt", "model", "model_dir", "models", "opt", "original", "out", "output", "outputs",
-    "pytorch", "result", "results", "run", "runs", "saved_model", "snapshot", "snapshots", "tmp", "transformers", "var",
-    "volume", "volumes", "weights", "workspace", "home", "root", "srv", "ml", "app", "usr", "",
+    "", "app", "artifacts", "checkpoints", "current", "data", "export", "hf", "hf_model", "home",
+    "huggingface", "latest", "main", "master", "ml", "mnt", "model", "model_dir", "models", "opt", "original",
+    "out", "output", "outputs", "pytorch", "result", "results", "root", "run", "runs", "saved_model",
+    "snapshot", "snapshots", "srv", "tmp", "transformers", "usr", "var", "volume", "volumes", "weights",
+    "workspace",
 })  # fmt: skip
 _LEVELS = 3
 

@@ -122,8 +122,6 @@ def explain_no_folder(path: Path, error: OSError, subject: str) -> InvalidAdapte
         remedy = "give this user the right to read it (`chmod a+rx`), or run this as its owner"
     elif path.is_symlink():
         fact = f"{path} is a link to {os.path.realpath(path)}, which is not there"
-    elif str(path).startswith("~"):
-        remedy = "the name after ~ is no user's here; write the whole path"
     return InvalidAdapter(subject, fact, remedy, reason="path")
 
 

@@ -53,7 +53,7 @@ def test_the_same_content_published_at_once_gets_one_number_from_one_of_them(tmp
         return [(one.version.number, one.created) for one in done]
 
     results = together(PROCESSES, publish_some, tmp_path)
-    for done in zip(*results, strict=True):  # type: ignore[arg-type]
+    for done in zip(*results, strict=True):
         assert {number for number, _ in done} == {1}
         assert [created for _, created in done].count(True) == 1
     for adapter in registry.adapters():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, common_options, pass_session, user_name
+from registry.cli.session import Session, UserPath, common_options, pass_session, user_name
 from registry.errors import Conflict, NotFound, UsageError
 from train.evaluation.cli_files import agreement, blind, list_, report
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from train.evaluation.roster import Roster
     from train.evaluation.runner import Arm
 
-_PATH = click.Path(path_type=Path)
+_PATH = UserPath()
 _OUT = click.option(
     "--out",
     type=_PATH,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, common_options, pass_session, user_name
+from registry.cli.session import Session, UserPath, common_options, pass_session, user_name
 from registry.names import parse_version
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--reference",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=UserPath(exists=True, file_okay=False),
     metavar="DIR",
     help="Compare with this PEFT folder instead of the version's files; stores nothing.",
 )
