@@ -19,7 +19,6 @@ from registry.errors import InvalidAdapter, NotFound, UsageError
 from registry.folder import open_regular
 from registry.intake.base_names import propose_name
 from registry.intake.disguises import HEAD_BYTES, pointer
-from registry.names import check_base_name
 from registry.records import BaseModel
 from registry.tensors import TensorInfo, read_header
 
@@ -45,7 +44,7 @@ def read_base(model_dir: Path, name: str | None = None) -> BaseModel:
     """Read the record of the model in `model_dir`, to be served as `name`, default what its path calls it.
 
     Raises: NotFound: no such folder. UsageError: it holds no model, or one whose files contradict
-    themselves. InvalidName: no base can be served by that name.
+    themselves.
     """
     if not model_dir.is_dir():
         raise NotFound(str(model_dir), "is not a folder", _FOLDER, param="base")
@@ -57,7 +56,7 @@ def read_base(model_dir: Path, name: str | None = None) -> BaseModel:
         recorded = config.get("_name_or_path")
         name = propose_name(model_dir, recorded if isinstance(recorded, str) else None)
     return BaseModel(
-        name=check_base_name(name),
+        name=name,
         path=model_dir.resolve(),
         fingerprint=_fingerprint(model_dir, config, tokenizer_config, template_sha256),
         chat_template_sha256=template_sha256,

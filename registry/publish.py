@@ -77,7 +77,7 @@ def publish(catalogue: Catalogue, order: Order, inspector: Inspector = inspect) 
     """
     root = catalogue.root
     root.adapter(order.adapter)
-    _refuse_base_name(catalogue, order.adapter)
+    refuse_base_name(catalogue, order.adapter)
     if order.alias is not None:
         check_settable(order.alias)
     if order.alias == STABLE:
@@ -100,6 +100,19 @@ def publish(catalogue: Catalogue, order: Order, inspector: Inspector = inspect) 
     return Published(version, created, inspected.left_out, warnings, moves)
 
 
+def refuse_base_name(catalogue: Catalogue, adapter: str) -> None:
+    """Refuse a new adapter that could not be told from the base model.
+
+    Raises: Conflict.
+    """
+    base = catalogue.root.base.name
+    # An adapter that differs in its letters' case only, or is called `base`, may be older than this rule.
+    if not means_base(adapter, base) or (adapter != base and catalogue.existed(adapter)):
+        return
+    fact = f"names the base model ({base}), which alone would answer by it"
+    raise Conflict(adapter, fact, "choose another name for the adapter", param="name")
+
+
 def read_golden(path: Path) -> bytes:
     """Return the content of a file of golden prompts: one JSON object per line.
 
@@ -118,15 +131,6 @@ def read_golden(path: Path) -> bytes:
         if not isinstance(found, dict):
             raise UsageError(f"{path}:{number}", "is not a JSON object", param="golden")
     return raw
-
-
-def _refuse_base_name(catalogue: Catalogue, adapter: str) -> None:
-    base = catalogue.root.base.name
-    # An adapter that differs in its letters' case only, or is called `base`, may be older than this rule.
-    if not means_base(adapter, base) or (adapter != base and catalogue.existed(adapter)):
-        return
-    fact = f"names the base model ({base}), which alone would answer by it"
-    raise Conflict(adapter, fact, "choose another name for the adapter", param="name")
 
 
 def _find(catalogue: Catalogue, adapter: str, view: AdapterView | None, digest: str) -> Version | None:

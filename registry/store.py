@@ -16,7 +16,7 @@ from registry import collect, disk, files, history, moves, publish, settlement, 
 from registry.catalogue import Catalogue
 from registry.errors import Conflict, CorruptStore, InvalidAdapter
 from registry.intake.base_names import name_for_export
-from registry.names import STABLE, ModelRef
+from registry.names import STABLE, ModelRef, check_base_name
 from registry.records import (
     AdapterSummary,
     AliasMove,
@@ -73,12 +73,13 @@ class Registry:
         `name` is the base's served name: a new root's default is what the path calls it, and a root that
         exists keeps its own unless `name` is given.
 
-        Raises: Conflict: when the root is another base's, or an adapter is called so; whatever `read_base`
-        raises.
+        Raises: Conflict: when the root is another base's, or an adapter is called so; InvalidName: no base
+        can be asked for by that name; whatever `read_base` raises.
         """
         from registry.base import read_base
 
         base = read_base(base_dir, name)
+        check_base_name(base.name)
         return cls(Root.init(root, base, limits or Limits(), rename=name is not None))
 
     def publish(
