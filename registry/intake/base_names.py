@@ -12,8 +12,7 @@ import re
 from pathlib import Path
 
 _CACHED = re.compile(r"models--(?:[^/]+--)?([^/]+)")
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
-_HUB_ID = re.compile(r"[\w.-]+/([\w.-]+)")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/([\w.-]+)")
 _HASH = re.compile(r"[0-9a-f]{12,64}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _STEP = re.compile(r"(?:checkpoint|ckpt|epoch|step|global_step|iter)[-_=]?\d*|v?\d+", re.IGNORECASE)
 # What says how a model was made, not which: it stays, behind the name above it.
@@ -53,15 +52,11 @@ def name_for_export(named: str | None, name: str, folder: Path) -> str:
     """Return what an exported config calls the base `name` in `folder`, so that tools can load it.
 
     The adapter's own words `named`, where they lead somewhere: a model's folder on this machine, or a
-    repository of the Hub. Else the base's folder, or its served name where that is not here.
+    repository of the Hub (`ORG/NAME`). Else the base's folder; where that is not here, the words or its name.
     """
-    here = str(folder) if folder.is_dir() else name
-    if not named:
-        return here
-    if (Path(named) / "config.json").is_file():
+    if named and (_REPOSITORY.fullmatch(named) or (Path(named) / "config.json").is_file()):
         return named
-    bare = "/" not in named and same_base(named, name, folder)
-    return named if _REPOSITORY.fullmatch(named) and not bare else here
+    return str(folder) if folder.is_dir() else named or name
 
 
 def _of_cache(parts: list[str]) -> str | None:
@@ -75,7 +70,7 @@ def _of_leaf(parts: list[str]) -> str | None:
 
 
 def _of_record(recorded: str | None) -> str | None:
-    match = _HUB_ID.fullmatch(recorded or "")
+    match = _REPOSITORY.fullmatch(recorded or "")
     return match[1] if match and _means_something(match[1]) else None
 
 

@@ -80,8 +80,12 @@ def test_an_export_names_the_base_in_words_that_lead_somewhere(tmp_path: Path) -
     base = tmp_path / "smollm2"
     base.mkdir()
     (base / "config.json").write_text("{}")
-    for kept in ("HuggingFaceTB/SmolLM2-135M-Instruct", "gpt2", str(base)):
-        assert name_for_export(kept, "smollm2", base) == kept
-    for lost in (None, "", "smollm2", "SmolLM2", "/nowhere/llama", "./llama", "C:\\llama", "a/b/c"):
-        assert name_for_export(lost, "smollm2", base) == str(base)
-        assert name_for_export(lost, "smollm2", tmp_path / "moved") == "smollm2"
+    for kept in ("HuggingFaceTB/SmolLM2-135M-Instruct", "acme/llama.v2", str(base)):
+        assert name_for_export(kept, "chat", base) == kept
+        assert name_for_export(kept, "chat", tmp_path / "moved") == kept
+    for lost in ("smollm2", "gpt2", "/nowhere/llama", "./llama", "C:\\llama", "a/b/c"):
+        assert name_for_export(lost, "chat", base) == str(base)
+        assert name_for_export(lost, "chat", tmp_path / "moved") == lost
+    for nothing in (None, ""):
+        assert name_for_export(nothing, "chat", base) == str(base)
+        assert name_for_export(nothing, "chat", tmp_path / "moved") == "chat"
