@@ -83,18 +83,22 @@ def stage(path: Path, data: bytes) -> None:
         _write(path, data, 0o644)
 
 
-def copy_new(source: Path, target: Path, *, mode: int = 0o644) -> tuple[int, str]:
+def copy_new(
+    source: Path, target: Path, *, mode: int = 0o644, head: bytes = b"", skip_bytes: int = 0
+) -> tuple[int, str]:
     """Copy `source` (no symlink) to a new file, fsync it, and return its size and hex sha256.
 
-    Raises: Occupied; StorageFailed.
+    `head` is written in place of the source's first `skip_bytes`. Raises: Occupied; StorageFailed.
     """
     anchor.check(target)
-    digest = hashlib.sha256()
-    size = 0
+    digest = hashlib.sha256(head)
+    size = len(head)
     with explained(target), open_plain(source) as reader:
         step(f"copy {target.name}")
+        reader.seek(skip_bytes)
         with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as writer:
             _hand_over(writer.fileno(), target.parent)
+            writer.write(head)
             while chunk := reader.read(_CHUNK_BYTES):
                 digest.update(chunk)
                 writer.write(chunk)

@@ -141,6 +141,10 @@ def _survey(settings: ServeSettings, extra: Sequence[str]) -> Iterator[Finding]:
         adapters = len(registry.adapters())
         yield Finding("root", ok=True, detail=f"{settings.root}, {adapters} adapters")
         yield _tried("base", f"{base.name} in {folder}", lambda: require_same_base(folder, base))
+        if base.name in registry.adapters():
+            fact = f"an adapter is called {base.name}, as the base is: it answers as {base.name}@N only"
+            remedy = f"rename the base: `wardrobe init --base {base.path} --name NAME`"
+            yield Finding("names", ok=False, detail=f"{fact}; {remedy}")
         yield _tried(
             "options",
             "accepted by the launcher",

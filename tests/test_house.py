@@ -145,7 +145,9 @@ def test_work_that_goes_on_is_run_by_one_runner() -> None:
         if not name.startswith(("registry/", "serve/")):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            called = node.func if isinstance(node, ast.Call) else None
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func
             what = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
             if what in {"Thread", "create_task", "ensure_future", "Timer"}:
                 found[name] = node.lineno

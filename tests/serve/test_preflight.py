@@ -18,6 +18,7 @@ from registry.store import Registry
 from serve.launcher.listener import listen
 from serve.preflight import prepare, settle, survey
 from serve.settings import ServeSettings
+from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 
 WARDROBE = str(Path(sys.executable).parent / "wardrobe")
@@ -79,6 +80,16 @@ def test_the_survey_lists_every_fault_and_not_only_the_first(root: Path, tmp_pat
     assert findings["root"].ok
     assert findings["vllm"].ok
     assert "device" in findings
+
+
+def test_an_adapter_that_the_base_was_named_after_by_hand_is_listed(root: Path, tmp_path: Path) -> None:
+    Registry.open(root).publish("support", make_adapter(tmp_path / "a"), who="tester")
+    settings = ServeSettings(root=root, port=0)
+    assert "names" not in {one.subject for one in survey(settings, ())}
+    (root / "wardrobe.toml").write_text(f'[base]\nname = "support"\npath = "{tmp_path / "base"}"\n')
+    (finding,) = [one for one in survey(settings, ()) if one.subject == "names"]
+    assert not finding.ok
+    assert "it answers as support@N only; rename the base" in finding.detail
 
 
 def test_check_prints_the_findings_and_its_exit_code_counts(root: Path) -> None:
