@@ -119,6 +119,16 @@ async def set_alias(name: Name, alias: str, body: doc.MoveRequest, caller: Calle
     return await caller.write(lambda desk: desk.set_alias(name, alias, body.version, body.force))
 
 
+@adapters.delete("/{name}/aliases/{alias}")
+async def remove_alias(name: Name, alias: str, caller: CallerOf) -> doc.MoveDocument:
+    """Remove an alias, at once; its history stays.
+
+    Without `stable` the bare name is answered with 404 until a version is promoted; every version is still
+    served by its number. `stable` is not removed while a rollout is open.
+    """
+    return await caller.write(lambda desk: desk.remove_alias(name, alias))
+
+
 @adapters.post("/{name}/promote")
 async def promote(name: Name, body: doc.MoveRequest, caller: CallerOf) -> doc.MoveDocument:
     """Make a version the stable one, at once."""

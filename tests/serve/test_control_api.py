@@ -63,6 +63,12 @@ def test_a_write_is_seen_by_the_next_read(http: httpx.Client) -> None:
     assert http.put("/adapters/support/aliases/night", json={"version": 2}).json()["alias"] == "night"
     assert http.get("/adapters/support").json()["aliases"] == {"night": 2, "stable": 1}
     assert http.delete("/adapters/support/versions/2").status_code == 409
+    removed = http.delete("/adapters/support/aliases/night")
+    assert (removed.status_code, removed.json()["version"]) == (200, None)
+    assert http.delete("/adapters/support/aliases/night").status_code == 404
+    assert http.get("/adapters/support").json()["aliases"] == {"stable": 1}
+    entries = http.get("/audit").json()["entries"]
+    assert [one["subject"] for one in entries if one["detail"].startswith("removed")] == ["support@night"]
     http.put("/adapters/support/aliases/night", json={"version": 1})
     assert http.delete("/adapters/support/versions/2").json()["deleted"] is True
     assert http.get("/adapters").json()["adapters"][0]["versions"] == 1
@@ -241,7 +247,7 @@ def test_the_openapi_document_types_every_answer_and_every_refusal(registry: Reg
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     }
-    assert len(operations) == 29
+    assert len(operations) == 30
     names = [operation["operationId"] for operation in operations.values()]
     assert len(set(names)) == len(names)
     for (method, path), operation in operations.items():
