@@ -16,6 +16,7 @@
     └── EngineDead           the engine died; the launcher restarts it          503
     WardrobeError
     ├── EngineFailed         an answer that broke off                           500
+    ├── Forwarded            what vLLM refused or failed, in our words          4xx, 5xx
     └── TimedOut             over the limit on a request's total time           504
 
 `retry_after_seconds` becomes the Retry-After header of an answer.
@@ -105,3 +106,37 @@ class TimedOut(WardrobeError):
 
     http_status = 504
     code = "timeout"
+
+
+class Forwarded(WardrobeError):
+    """What vLLM itself refused or failed, told with this server's types and codes; its status is vLLM's."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "",
+        param: str | None = None,
+        code: str = "invalid_request",
+    ) -> None:
+        super().__init__("", message, param=param)
+        self.http_status = status
+        self.type = kind or ("invalid_request_error" if status < 500 else "server_error")
+        self.code = code
+
+
+_ANTHROPIC = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+def anthropic_type(status: int) -> str:
+    """Return the `type` of an error with this status in Anthropic's protocol."""
+    return _ANTHROPIC.get(status) or ("invalid_request_error" if status < 500 else "api_error")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from deploy.reference import errors
 from deploy.reference.tables import code, page, sentence, table
-from registry.errors import WardrobeError
 from serve.control.app import control_schema
 from serve.router.paths import ENDPOINTS, Endpoint, Kind
 
@@ -34,12 +34,15 @@ _MEANING = {
 _HEADERS = (
     ("request", "`authorization: Bearer KEY`, or `x-api-key`", "the key, where keys are in use"),
     ("request", "`x-session-id`", "the unit of a rollout: one session stays on one arm"),
-    ("request", "`x-request-id`", "is echoed"),
+    ("request", "`x-request-id`", "one word of visible ASCII, 128 characters at most: is echoed"),
     ("request", "`traceparent`, `tracestate`", "the trace that a span belongs to"),
     ("response", "`x-wardrobe-adapter`", "who answered: `support@3`"),
     ("response", "`x-wardrobe-arm`", "`stable`, `canary`, `direct` (an explicit reference) or `base`"),
     ("response", "`x-wardrobe-digest`", "the version's digest"),
+    ("response", "`x-request-id`", "of every answer, errors too: the client's own, else one of the server's"),
+    ("response", "`request-id`", "the same on `/v1/messages`, where Anthropic's clients look"),
     ("response", "`retry-after`", "seconds, with 429 and 503"),
+    ("response", "`x-should-retry`", "`false` where trying again ends the same way (409, 501, 504)"),
 )
 
 
@@ -58,9 +61,7 @@ def render() -> str:
         "## Admin API",
         _ADMIN,
         *_operations(control_schema()),
-        "## Errors",
-        'Every error has the body `{"error": {"message", "type", "param", "code"}}`.',
-        table(("status", "code", "type", "exit code", ""), _errors()),
+        errors.render(),
     )
 
 
@@ -123,17 +124,3 @@ def _type(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return " or ".join(code(str(one)) for one in schema["enum"])
     return str(schema.get("type", "anything"))
-
-
-def _errors() -> Iterator[tuple[str, str, str, str, str]]:
-    found = sorted(_below(WardrobeError), key=lambda one: (one.http_status, one.code))
-    for one in found:
-        yield str(one.http_status), code(one.code), code(one.type), str(one.exit_code), sentence(one.__doc__)
-
-
-def _below(parent: type[WardrobeError]) -> Iterator[type[WardrobeError]]:
-    # Only the two modules that own the tree: a private subclass is nobody's reference.
-    for child in parent.__subclasses__():
-        if child.__module__ in {"registry.errors", "serve.errors"}:
-            yield child
-        yield from _below(child)

@@ -23,6 +23,7 @@ from registry.keys import Scope as KeyScope
 from serve import logs
 from serve.engine.interface import Engine
 from serve.errors import Busy, MethodNotAllowed, RouteNotFound
+from serve.request_id import HEADER, id_headers
 from serve.rollout.inner import InnerClient
 from serve.router.access_log import AccessLog
 from serve.router.accounted import AccountedInference
@@ -32,7 +33,7 @@ from serve.router.body import SERVER_PATH_FIELDS, TRANSFER_FIELDS, ClientLeft
 from serve.router.inference import Inference
 from serve.router.models import base_card, render_model, render_models
 from serve.router.openai_errors import rejection_reason, send_error, send_json
-from serve.router.paths import ENDPOINTS, Endpoint, Kind, find_endpoint
+from serve.router.paths import ENDPOINTS, Dialect, Endpoint, Kind, find_endpoint
 from serve.router.runtime import Runtime
 from serve.router.tracing import Tracing
 from serve.settings import HANDOVER_VARIABLE, ServeSettings
@@ -91,6 +92,7 @@ class Router:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = find_endpoint(scope["raw_path"])
+        send = _naming(scope, send)
         try:
             if endpoint is None:
                 raise RouteNotFound(
@@ -107,7 +109,8 @@ class Router:
         except WardrobeError as error:
             self._count_rejection(error)
             headers = [_allow(endpoint)] if endpoint is not None and error.http_status == 405 else []
-            await send_error(send, error, headers=headers)
+            dialect = endpoint.dialect if endpoint is not None else Dialect.OPENAI
+            await send_error(send, error, dialect, headers)
 
     async def _dispatch(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         runtime = self.runtime
@@ -239,6 +242,20 @@ def _build_control(runtime: Runtime) -> ASGIApp:
 
 def _shown(scope: Scope) -> str:
     return str(scope["path"])[:200]
+
+
+def _naming(scope: Scope, send: Send) -> Send:
+    """Return a `send` that gives every answer the id of its request, unless it has one."""
+    own = dict(scope["headers"]).get(HEADER, b"")
+
+    async def named(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = list(message.get("headers", ()))
+            if HEADER not in dict(headers):
+                message = {**message, "headers": [*headers, *id_headers(scope["raw_path"], own)]}
+        await send(message)
+
+    return named
 
 
 def _allow(endpoint: Endpoint) -> tuple[bytes, bytes]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from time import monotonic
 
 from msgspec import Raw
@@ -17,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from registry.errors import WardrobeError
 from registry.keys import Scope as KeyScope
 from serve.errors import BadBody, Busy, EngineFailed, TimedOut, TooManyRequests
+from serve.request_id import ANTHROPIC_PATHS, HEADER, echo_id, id_headers
 from serve.router.assignment import Arm, unit_digest
 from serve.router.auth import ANONYMOUS, authorize
 from serve.router.body import (
@@ -38,7 +38,6 @@ from serve.router.streams import Outcome
 from serve.router.targets import OpenRollout, Plan, Target
 
 _log = logging.getLogger("wardrobe.router")
-_ECHOED = re.compile(rb"[\x21-\x7e]{1,128}")
 _REPLACED = frozenset({b"x-request-id", b"content-length", b"transfer-encoding"})
 
 RawHeaders = dict[bytes, bytes]
@@ -127,7 +126,7 @@ class Inference:
         request_id = self.runtime.ids.issue(target.subject, exchange.unit, target.tag)
         exchange.request_id = inner_id = request_id.encode()
         if b"x-request-id" in headers:
-            exchange.request_id = _echo(headers[b"x-request-id"], inner_id)
+            exchange.request_id = echo_id(headers[b"x-request-id"], inner_id)
         fields["model"] = target.model
         if self.max_tokens is not None and endpoint.cap_field is not None:
             cap_tokens(fields, endpoint.cap_field, self.max_tokens)
@@ -235,11 +234,15 @@ class Inference:
         reason = rejection_reason(error)
         if reason is not None:
             self.runtime.metrics.rejections[reason] += 1
-        request_id = _echo(headers.get(b"x-request-id", b""), b"")
-        extra = [(b"x-request-id", request_id)] if request_id else []
+        extra = self._name_refusal(endpoint, headers)
         if error.http_status == 413 or self.runtime.draining:
             extra.append((b"connection", b"close"))
         await send_error(send, error, endpoint.dialect, extra)
+
+    def _name_refusal(self, endpoint: Endpoint, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+        """Return the headers with the id of a request that no version answers."""
+        path = ANTHROPIC_PATHS if endpoint.dialect is Dialect.MESSAGES else b""
+        return id_headers(path, headers.get(HEADER, b""))
 
 
 def _choose(plan: Plan, headers: RawHeaders) -> tuple[Target, str]:
@@ -262,11 +265,6 @@ def _foreign_template(target: Target) -> BadBody:
     fact = "was trained on a chat template of its own, and this server renders with the base's"
     remedy = "send /v1/completions the rendered prompt, or register it without chat_template.jinja"
     return BadBody(target.name, fact, remedy, param="messages")
-
-
-def _echo(own: bytes, otherwise: bytes) -> bytes:
-    """Return the request id of the answer: the client's own where it is fit for a header."""
-    return own if _ECHOED.fullmatch(own) else otherwise
 
 
 def _inner_scope(endpoint: Endpoint, scope: Scope, request_id: bytes, size: int) -> Scope:

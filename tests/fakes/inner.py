@@ -1,7 +1,8 @@
 """An application behind the router: it speaks OpenAI's streams in a few lines, and misbehaves on demand.
 
 The body's field `play` chooses what happens, or `plays` by the model that answers; everything that arrives
-is kept in `seen`. `before` is called at the beginning of each answer; `expose` answers /metrics.
+is kept in `seen`. `refusal` answers with the body's own `status` and `refusal`, `events` with its `events`.
+`before` is called at the beginning of each answer; `expose` answers /metrics.
 """
 
 from __future__ import annotations
@@ -84,6 +85,13 @@ class InnerApp:
             await self._wait_for_leaving(receive)
         elif play.isdigit():
             await _send_json(send, int(play), {"error": {"message": "as told"}})
+        elif play == "refusal":
+            await _send_json(send, seen.body["status"], seen.body["refusal"])
+        elif play == "events":
+            await send(_start(200, b"text/event-stream; charset=utf-8"))
+            for event in seen.body["events"]:
+                await send(_body(event.encode()))
+            await send(_body(b"", more=False))
         elif play == "answer":
             await _send_json(send, 200, _answer(seen))
         else:

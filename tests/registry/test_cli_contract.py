@@ -151,9 +151,7 @@ def test_aliases_promote_rollback_and_history(wardrobe: Terminal, folder: Callab
     assert len(wardrobe.ok("history", "support").out.splitlines()) == 5
 
 
-def test_an_alias_is_removed_and_its_history_stays(
-    wardrobe: Terminal, folder: Callable[[int], Path]
-) -> None:
+def test_an_alias_is_removed_and_its_history_stays(wardrobe: Terminal, folder: Callable[[int], Path]) -> None:
     wardrobe.ok("register", "support", folder(1))
     wardrobe.ok("alias", "set", "support", "night", "1")
     done = wardrobe.ok("alias", "remove", "support", "night")
