@@ -2,9 +2,14 @@
 
     NotFound
     ├── ModelNotFound        `model` names nothing that exists                  404
-    └── RouteNotFound        a path that is not on the allow-list               404
+    ├── ResponseNotFound     a response that is not kept                        404
+    ├── RouteNotFound        a path that is not on the allow-list               404
+    └── TaskNotServed        a path that the base model cannot answer           404
     UsageError
     ├── BadBody              a request body that is not what we can route       400
+    │   ├── FieldNotServed   a field that would be ignored                      400
+    │   ├── PreviousNotFound a response to go on from that is not kept          400
+    │   └── ToolsNotServed   tools, and the engine parses no calls              400
     └── MethodNotAllowed     a known path with another method                   405
     Denied
     └── ScopeMissing         a valid key that may not do this                   403
@@ -39,10 +44,40 @@ class RouteNotFound(NotFound):
     code = "unknown_url"
 
 
+class TaskNotServed(NotFound):
+    """A known path that the base model cannot answer: it generates, or it only embeds and scores."""
+
+    code = "task_not_supported"
+
+
+class ResponseNotFound(NotFound):
+    """A response that is not kept here (any more), or that another key was given."""
+
+    code = "response_not_found"
+
+
 class BadBody(UsageError):
     """A body that is no JSON object, or that holds a field we refuse."""
 
     code = "invalid_body"
+
+
+class FieldNotServed(BadBody):
+    """A field, or a kind of tool, that would be taken and ignored though it changes the answer."""
+
+    code = "unsupported_parameter"
+
+
+class ToolsNotServed(BadBody):
+    """Tools on a server that parses no calls of them; the remedy names the setting."""
+
+    code = "tools_not_enabled"
+
+
+class PreviousNotFound(BadBody):
+    """A `previous_response_id` that is not kept; the conversation has to be sent whole."""
+
+    code = "previous_response_not_found"
 
 
 class MethodNotAllowed(UsageError):

@@ -47,6 +47,19 @@ class RequestLimits(BaseModel):
     """Most requests at once; beyond it clients get 429."""
 
 
+class ResponseSettings(BaseModel):
+    """Which responses (`/v1/responses`) a replica keeps in memory, so that a request can go on from one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    keep_seconds: float = Field(default=3600.0, gt=0)
+    """How long one is kept."""
+    max_bytes: int = Field(default=64 * 1024**2, ge=0)
+    """Memory for all of them; 0 keeps none, and `store: true` and `previous_response_id` are refused."""
+    max_count: int = Field(default=10_000, gt=0)
+    """How many are kept."""
+
+
 class ResidencySettings(BaseModel):
     """When versions are loaded, proved and unloaded."""
 
@@ -136,6 +149,7 @@ class ServeSettings(BaseSettings):
     """One line per request; never a prompt."""
     tracing: TracingSettings = TracingSettings()
     limits: RequestLimits = RequestLimits()
+    responses: ResponseSettings = ResponseSettings()
     residency: ResidencySettings = ResidencySettings()
     engine: EngineSettings = EngineSettings()
     vllm: dict[str, JsonValue] = Field(default_factory=dict)

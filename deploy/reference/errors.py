@@ -48,9 +48,9 @@ def rows() -> list[tuple[str, str, str, str, str]]:
     """Return one row for each code, by status."""
     for name in _MODULES:
         import_module(name)
+    kinds: list[type[WardrobeError]] = [WardrobeError, *_kinds(WardrobeError)]
     found = [
-        (one.http_status, one.code, one.type, str(one.exit_code), sentence(one.__doc__))
-        for one in (WardrobeError, *_kinds(WardrobeError))
+        (one.http_status, one.code, one.type, str(one.exit_code), sentence(one.__doc__)) for one in kinds
     ]
     found += [(status, name, kind, "", words) for status, name, kind, words in OTHERS]
     return [

@@ -8,6 +8,7 @@ from typing import Any
 from deploy.reference import errors
 from deploy.reference.tables import code, page, sentence, table
 from serve.control.app import control_schema
+from serve.protocol.fields import IGNORED, UNSERVED
 from serve.router.paths import ENDPOINTS, Endpoint, Kind
 
 _CLIENTS = """\
@@ -16,8 +17,29 @@ router decides), `support@3`, `support@stable`, `support@canary`, `support@myali
 name. A path that is not listed here is a 404 and never reaches vLLM. [The life of a
 request](../../serve/README.md#the-life-of-a-request)."""
 
+_TASKS = """\
+A path that the base model cannot answer is a 404 `task_not_supported` that says so: a base that generates
+gives no embeddings, scores or decisions, one that embeds or scores gives no text. vLLM decides which it is."""
+
 _STORED = """\
-Stored responses: `GET /v1/responses/ID`, `POST /v1/responses/ID/cancel`, for ids that this server gave."""
+Responses are kept in the replica's memory, for the key that asked, within the limits of
+[`responses`](settings.md), unless the request says `store: false`; `previous_response_id` and items by
+reference go on from them."""
+
+_STORED_PATHS = (
+    ("GET", "`/v1/responses/ID`", "the response again; `?stream=true`, `&starting_after=N`: as events"),
+    ("GET", "`/v1/responses/ID/input_items`", "what the model was asked; `limit`, `order`, `after`"),
+    ("DELETE", "`/v1/responses/ID`", "forget it"),
+    ("POST", "`/v1/responses/ID/cancel`", "400: only background responses could be cancelled"),
+)
+
+_FIELDS = """\
+What vLLM would take and ignore, though the answer would be another one, is a 400 `unsupported_parameter`,
+and so are tools that OpenAI or Anthropic would run themselves (`web_search`, `code_interpreter`, `mcp`, …).
+Tools are a 400 `tools_not_enabled` where the base has no [tool format](../how-to/clients.md#tools) known
+here."""
+
+_DIALECTS = {"openai": "chat, completions, …", "responses": "`/v1/responses`", "messages": "`/v1/messages`"}
 
 _ADMIN = """\
 Needs a key with the scope `admin` once any key exists. The same as OpenAPI: `GET /admin/openapi.json`."""
@@ -55,7 +77,14 @@ def render() -> str:
         "## For clients",
         _CLIENTS,
         paths,
+        _TASKS,
+        "### Stored responses",
         _STORED,
+        table(("method", "path", ""), _STORED_PATHS),
+        "### Fields that are refused",
+        _FIELDS,
+        table(("field", "on", "", "instead"), _unserved()),
+        f"Taken, and without effect on the answer: {', '.join(map(_code_first, IGNORED))}.",
         "## Headers",
         headers,
         "## Admin API",
@@ -63,6 +92,21 @@ def render() -> str:
         *_operations(control_schema()),
         errors.render(),
     )
+
+
+def _unserved() -> Iterator[tuple[str, str, str, str]]:
+    for one in UNSERVED:
+        where = (
+            "all"
+            if len(one.dialects) == len(_DIALECTS)
+            else ", ".join(_DIALECTS[name] for name in one.dialects)
+        )
+        yield code(one.field), where, one.fact, one.remedy
+
+
+def _code_first(text: str) -> str:
+    name, _, rest = text.partition(" ")
+    return f"{code(name)} {rest}".strip()
 
 
 def _route(path: bytes, endpoint: Endpoint) -> tuple[str, str, str]:

@@ -22,8 +22,10 @@ from registry.errors import UsageError, WardrobeError
 from registry.keys import Scope as KeyScope
 from serve import logs
 from serve.engine.interface import Engine
-from serve.errors import Busy, MethodNotAllowed, RouteNotFound
+from serve.errors import Busy, MethodNotAllowed, RouteNotFound, TaskNotServed
 from serve.request_id import HEADER, id_headers
+from serve.responses import answers as kept
+from serve.responses.answers import Query
 from serve.rollout.inner import InnerClient
 from serve.router.access_log import AccessLog
 from serve.router.accounted import AccountedInference
@@ -32,8 +34,8 @@ from serve.router.auth import authorize
 from serve.router.body import SERVER_PATH_FIELDS, TRANSFER_FIELDS, ClientLeft
 from serve.router.inference import Inference
 from serve.router.models import base_card, render_model, render_models
-from serve.router.openai_errors import rejection_reason, send_error, send_json
-from serve.router.paths import ENDPOINTS, Dialect, Endpoint, Kind, find_endpoint
+from serve.router.openai_errors import rejection_reason, send_error, send_events, send_json
+from serve.router.paths import ENDPOINTS, Dialect, Endpoint, Kind, find_endpoint, served_endpoints
 from serve.router.runtime import Runtime
 from serve.router.tracing import Tracing
 from serve.settings import HANDOVER_VARIABLE, ServeSettings
@@ -59,6 +61,7 @@ class Router:
         self._engine_factory = engine_factory or _vllm_engine
         self._collectors = collectors
         self._inference: Inference | None = None
+        self._endpoints = ENDPOINTS
         self._control: ASGIApp | None = None
         self._error: Exception | None = None
         self._end_logs: Callable[[], None] = lambda: None
@@ -73,7 +76,7 @@ class Router:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection: HTTP by the allow-list, the lifespan with ours in it, nothing else."""
         if scope["type"] == "http":
-            endpoint = ENDPOINTS.get(scope["raw_path"])
+            endpoint = self._endpoints.get(scope["raw_path"])
             if (
                 endpoint is not None
                 and endpoint.kind is Kind.INFERENCE
@@ -91,7 +94,7 @@ class Router:
             raise RuntimeError(f"unknown kind of connection: {scope['type']}")
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = find_endpoint(scope["raw_path"])
+        endpoint = find_endpoint(scope["raw_path"], self._endpoints)
         send = _naming(scope, send)
         try:
             if endpoint is None:
@@ -129,27 +132,38 @@ class Router:
         elif endpoint.kind is Kind.MODELS:
             authorize(runtime.keys, dict(scope["headers"]), KeyScope.INFER)
             await _tell_models(runtime, endpoint.item, send)
+        elif endpoint.kind is Kind.STORED:
+            await self._tell_stored(runtime, endpoint, scope, send)
+        elif endpoint.kind is Kind.UNSERVED:
+            authorize(runtime.keys, dict(scope["headers"]), KeyScope.INFER)
+            raise _not_its_task(runtime, endpoint, _shown(scope))
+        elif endpoint.kind is Kind.METRICS:
+            authorize(runtime.keys, dict(scope["headers"]), None)
+            await self.app(scope, receive, send)
         else:
-            await self._forward_plain(runtime, endpoint, scope, receive, send)
+            raise Busy("server", "has not started yet", "try again", rejection="engine_busy")
 
     async def _forward_control(self, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
         who = authorize(runtime.keys, dict(scope["headers"]), KeyScope.ADMIN)
         assert self._control is not None, "built before the runtime is set"
         await self._control({**scope, "state": {**scope.get("state", {}), "who": who}}, receive, send)
 
-    async def _forward_plain(
-        self, runtime: Runtime, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        """Forward what has no `model`: the exposition, and a stored response by an id that we issued."""
-        scopes = None if endpoint.kind is Kind.METRICS else KeyScope.INFER
-        authorize(runtime.keys, dict(scope["headers"]), scopes)
-        if endpoint.kind is Kind.STORED and runtime.ids.verify(endpoint.item) is None:
-            raise RouteNotFound(
-                f"response {endpoint.item!r}", "is not one that this server gave", "check the id"
-            )
-        if endpoint.inner_path is not None:
-            scope = {**scope, "path": endpoint.inner_path, "raw_path": endpoint.inner_path.encode()}
-        await self.app(scope, receive, send)
+    async def _tell_stored(self, runtime: Runtime, endpoint: Endpoint, scope: Scope, send: Send) -> None:
+        """Answer what is asked of a kept response: all of it, its items, its end."""
+        who = authorize(runtime.keys, dict(scope["headers"]), KeyScope.INFER)
+        assert self._inference is not None, "built before the runtime is set"
+        store, query = self._inference.stored, Query(scope["query_string"])
+        if scope["method"] == "DELETE":
+            await send_json(send, 200, kept.delete(store, who, endpoint.item))
+        elif endpoint.part == "cancel":
+            kept.cancel(store, who, endpoint.item)
+        elif endpoint.part == "input_items":
+            await send_json(send, 200, kept.input_items(kept.find(store, who, endpoint.item), query))
+        elif query.text("stream") in {"true", "1"}:
+            events = kept.events(kept.find(store, who, endpoint.item), query.number("starting_after", -1))
+            await send_events(send, events)
+        else:
+            await send_json(send, 200, kept.whole(kept.find(store, who, endpoint.item)))
 
     def _count_rejection(self, error: WardrobeError) -> None:
         reason = rejection_reason(error)
@@ -201,6 +215,7 @@ class Router:
         transfers = runtime.settings.vllm.keys() & {"kv_transfer_config", "ec_transfer_config"}
         refused = SERVER_PATH_FIELDS if transfers else SERVER_PATH_FIELDS | TRANSFER_FIELDS
         self._inference = self._build_inference(runtime, refused)
+        self._endpoints = served_endpoints(runtime.engine.abilities.paths)
         runtime.on_drain.append(self._inference.shadows.cancel)
         self.runtime = runtime
 
@@ -231,7 +246,7 @@ def _read_settings() -> ServeSettings:
 def _vllm_engine(scope: Scope) -> Engine:
     from serve.engine.vllm_engine import VllmEngine
 
-    return VllmEngine.from_state(scope["app"].state)
+    return VllmEngine.from_app(scope["app"])
 
 
 def _build_control(runtime: Runtime) -> ASGIApp:
@@ -242,6 +257,12 @@ def _build_control(runtime: Runtime) -> ASGIApp:
 
 def _shown(scope: Scope) -> str:
     return str(scope["path"])[:200]
+
+
+def _not_its_task(runtime: Runtime, endpoint: Endpoint, path: str) -> TaskNotServed:
+    given = "text" if "/v1/completions" in (runtime.engine.abilities.paths or ()) else "vectors and scores"
+    fact = f"needs a base model that gives {endpoint.gives}; {runtime.engine.base_name} gives {given}"
+    return TaskNotServed(path, fact, "serve such a model from a root of its own")
 
 
 def _naming(scope: Scope, send: Send) -> Send:

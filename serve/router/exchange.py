@@ -19,6 +19,7 @@ from registry.errors import WardrobeError
 from serve.protocol.forwarded import MAX_BYTES as MAX_ERROR_BYTES
 from serve.protocol.forwarded import read_event, read_forwarded
 from serve.request_id import ANTHROPIC_HEADER, HEADER
+from serve.responses.turn import Turn
 from serve.rollout.baselines import BaselineArm
 from serve.rollout.recorder import Text
 from serve.router.accounts import Account
@@ -51,13 +52,14 @@ class Exchange:
     `receive` and `send` of `__init__` are the client's side, `scope`, `headers` and `fields` what it sent;
     `began` is the router's first sight of it, on the monotonic clock; `unit` its unit's digest. `body` and
     `request_id` (the answer's) are set before it is used. Its end is booked for `booking` or `baseline`,
-    where there is one; `rescued` then says that another version was asked to answer.
+    where there is one; `rescued` then says that another version was asked to answer. `turn` keeps the answer
+    of a responses request, where it is to be kept.
     """
 
     __slots__ = (
         "_chunks", "_first_at", "_last", "_left", "_receive", "_refused", "_send", "_tail", "baseline",
         "began", "body", "booking", "endpoint", "fields", "finished", "headers", "outcome", "request_id",
-        "rescued", "scope", "status", "streaming", "target", "timed_out", "unit",
+        "rescued", "scope", "status", "streaming", "target", "timed_out", "turn", "unit",
     )  # fmt: skip
 
     body: bytes | None
@@ -88,6 +90,7 @@ class Exchange:
         self.began = began
         self.booking: Booking | None = None
         self.baseline: BaselineArm | None = None
+        self.turn: Turn | None = None
         self._first_at = 0.0
         self._last = b""
         self.status = self._chunks = 0
@@ -105,7 +108,7 @@ class Exchange:
 
     def again(self, target: Target, began: float) -> Exchange:
         """Return an exchange of the same request with another version; it books for no evidence."""
-        return Exchange(
+        other = Exchange(
             target,
             self.endpoint,
             self.scope,
@@ -116,6 +119,8 @@ class Exchange:
             self._send,
             began,
         )
+        other.turn = self.turn
+        return other
 
     async def receive(self) -> Message:
         """Give the body, then whatever the client does: nothing, or leaving."""
@@ -224,6 +229,8 @@ class Exchange:
         else:
             outcome = self._judge(tail)
         self.outcome = outcome
+        if self.turn is not None and outcome is Outcome.OK:
+            self.turn.keep(tail if self.streaming else self._last, streamed=self.streaming)
         series = self.target.series
         series.outcomes[self.endpoint.operation, outcome] += 1
         series.duration.observe(ended - self.began)

@@ -16,13 +16,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from registry.errors import WardrobeError
 from registry.keys import Scope as KeyScope
 from serve.errors import BadBody, Busy, EngineFailed, TimedOut, TooManyRequests
+from serve.protocol.fields import check_fields
 from serve.request_id import ANTHROPIC_PATHS, HEADER, echo_id, id_headers
+from serve.responses.store import ResponseStore
+from serve.responses.turn import PREVIOUS, begin
 from serve.router.assignment import Arm, unit_digest
 from serve.router.auth import ANONYMOUS, authorize
 from serve.router.body import (
     ClientLeft,
     cap_tokens,
-    is_true,
     join_fields,
     parse_fields,
     read_body,
@@ -54,7 +56,7 @@ class Inference:
 
     __slots__ = (
         "app", "inflight", "max_body_bytes", "max_concurrency", "max_tokens", "refused_fields", "runtime",
-        "shadows", "total_seconds",
+        "shadows", "stored", "total_seconds",
     )  # fmt: skip
 
     def __init__(self, app: ASGIApp, runtime: Runtime, refused_fields: frozenset[str]) -> None:
@@ -67,6 +69,7 @@ class Inference:
         self.max_tokens = runtime.limits.max_tokens
         self.total_seconds = runtime.limits.total_seconds
         self.shadows = Shadows(self._copy)
+        self.stored = ResponseStore(runtime.settings.responses)
 
     async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -74,18 +77,22 @@ class Inference:
         headers: RawHeaders = dict(scope["headers"])
         self.inflight += 1
         try:
-            self._admit(headers)
+            who = self._admit(headers)
             message = await receive()
             body = message.get("body", b"")
             if message.get("more_body", False) or len(body) > self.max_body_bytes or not body:
                 body = await read_body(receive, message, headers.get(b"content-length"), self.max_body_bytes)
             fields = parse_fields(body, self.refused_fields)
             runtime = self.runtime
+            if not endpoint.watched.isdisjoint(fields):
+                check_fields(endpoint.dialect.value, fields, runtime.engine.abilities)
+            turn = begin(self.stored, who, fields) if endpoint.dialect is Dialect.RESPONSES else None
             plan = runtime.targets.find(runtime.watcher.view, fields.get("model"))
             rollout = plan.rollout
             if rollout is None:
                 target, unit = _choose(plan, headers)
                 exchange = Exchange(target, endpoint, scope, headers, fields, unit, receive, send, began)
+                exchange.turn = turn
                 if endpoint.proves:
                     exchange.baseline = plan.baseline
                 await self._carry(exchange, self.total_seconds)
@@ -94,6 +101,7 @@ class Inference:
                 target, unit, booking = assign(rollout, plan.adapter, session, fields, body)
                 kind = HeldExchange if target.arm is Arm.CANARY else Exchange
                 exchange = kind(target, endpoint, scope, headers, fields, unit, receive, send, began)
+                exchange.turn = turn
                 if endpoint.proves:
                     exchange.booking = booking
                 await self._carry_arm(rollout, exchange)
@@ -131,9 +139,7 @@ class Inference:
         if self.max_tokens is not None and endpoint.cap_field is not None:
             cap_tokens(fields, endpoint.cap_field, self.max_tokens)
         if endpoint.dialect is Dialect.RESPONSES:
-            if is_true(fields, "background"):
-                fact = "is not served: a version could be unloaded while an answer goes on unseen"
-                raise BadBody("background", fact, "leave it out, or stream", param="background")
+            fields.pop(PREVIOUS, None)  # what it named is in `input` (serve.responses)
             fields["request_id"] = Raw(f'"resp_{request_id}"'.encode())
         exchange.body = body = join_fields(fields)
         return _inner_scope(endpoint, exchange.scope, inner_id, len(body))

@@ -99,6 +99,13 @@ async def send_json(send: Send, status: int, body: bytes, headers: Headers = ())
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
+async def send_events(send: Send, events: Iterable[bytes]) -> None:
+    """Answer with a stream of events that are all there already."""
+    lines = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+    await send({"type": "http.response.start", "status": 200, "headers": lines})
+    await send({"type": "http.response.body", "body": b"".join(events), "more_body": False})
+
+
 def rejection_reason(error: WardrobeError) -> str | None:
     """Return the value of `wardrobe_rejections_total{reason}` for `error`, None when it counts elsewhere."""
     if isinstance(error, Denied):

@@ -92,6 +92,8 @@ class InnerApp:
             for event in seen.body["events"]:
                 await send(_body(event.encode()))
             await send(_body(b"", more=False))
+        elif seen.path == "/v1/responses" and play in {"answer", "stream"}:
+            await _respond(send, _response(seen), streamed=play == "stream")
         elif play == "answer":
             await _send_json(send, 200, _answer(seen))
         else:
@@ -155,6 +157,28 @@ def _answer(seen: Seen) -> dict[str, Any]:
     choice = {"index": 0, "message": {"role": "assistant", "content": "one"}, "finish_reason": "stop"}
     answer = {"id": request_id, "model": seen.body.get("model"), "path": seen.path, "choices": [choice]}
     return {**answer, "usage": USAGE}
+
+
+def _response(seen: Seen) -> dict[str, Any]:
+    """Return a response that repeats how many items it was asked with."""
+    given = seen.body.get("input")
+    text = f"seen {len(given)}" if isinstance(given, list) else "seen text"
+    part = {"type": "output_text", "text": text, "annotations": []}
+    identity = f"msg_{seen.body['request_id'][-6:]}"
+    item = {"type": "message", "id": identity, "role": "assistant", "status": "completed", "content": [part]}
+    head = {"id": seen.body["request_id"], "object": "response", "status": "completed", "path": seen.path}
+    return {**head, "model": seen.body["model"], "output": [item], "usage": USAGE}
+
+
+async def _respond(send: Send, response: dict[str, Any], *, streamed: bool) -> None:
+    if not streamed:
+        await _send_json(send, 200, response)
+        return
+    await send(_start(200, b"text/event-stream; charset=utf-8"))
+    for number, kind in enumerate(("response.created", "response.completed")):
+        data = json.dumps({"type": kind, "sequence_number": number, "response": response})
+        await send(_body(f"event: {kind}\ndata: {data}\n\n".encode()))
+    await send(_body(b"", more=False))
 
 
 def _delta(seen: Seen, delta: dict[str, str]) -> dict[str, Any]:

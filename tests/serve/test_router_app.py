@@ -166,23 +166,6 @@ def test_the_responses_api_gets_its_id_in_the_body(served: Served) -> None:
     answered = served.runtime.ids.verify(identity)
     assert answered is not None
     assert answered.version == "support@1"
-    stored = served.client.get(f"/v1/responses/{identity}")
-    assert stored.status_code == 200
-    assert stored.json()["path"] == f"/v1/responses/{identity}"
-    assert served.client.post(f"/v1/responses/{identity}/cancel").json()["path"].endswith("/cancel")
-
-
-def test_a_stored_response_is_found_only_by_an_id_that_we_gave(served: Served) -> None:
-    forged = "resp_0123456789abcdef.support@1.s.0123456789abcdef.0123456789abcdef0123"
-    assert served.client.get(f"/v1/responses/{forged}").status_code == 404
-    assert served.inner.seen == []
-
-
-def test_a_background_response_is_refused_since_its_version_could_go(served: Served) -> None:
-    response = served.client.post(
-        "/v1/responses", json={"model": "support", "input": "Hi", "background": True}
-    )
-    assert (response.status_code, error(response)["param"]) == (400, "background")
 
 
 def test_tokenize_is_served_under_v1_and_nowhere_else(served: Served) -> None:
