@@ -19,7 +19,9 @@ request](../../serve/README.md#the-life-of-a-request)."""
 
 _TASKS = """\
 A path that the base model cannot answer is a 404 `task_not_supported` that says so: a base that generates
-gives no embeddings, scores or decisions, one that embeds or scores gives no text. vLLM decides which it is."""
+gives no embeddings, scores or decisions, one that embeds or scores no text. vLLM decides which it is. The
+answer to a wrong path names the right one where there is one (`/chat/completions`, `/v1/v1/…`, a slash at
+the end)."""
 
 _STORED = """\
 Responses are kept in the replica's memory, for the key that asked, within the limits of
@@ -46,7 +48,7 @@ Needs a key with the scope `admin` once any key exists. The same as OpenAPI: `GE
 
 _MEANING = {
     Kind.INFERENCE: "forwarded to vLLM",
-    Kind.MODELS: "the base and every adapter, with versions; also `/v1/models/NAME`",
+    Kind.MODELS: "the base and every adapter, with versions and `max_model_len`; also `/v1/models/NAME`",
     Kind.FEEDBACK: "a score for an answer: `{response_id | adapter, score 0…1, unit?, comment?}`",
     Kind.LIVE: "the process lives; no key",
     Kind.READY: "200 when requests are taken, else 503; no key",
@@ -54,7 +56,7 @@ _MEANING = {
 }
 
 _HEADERS = (
-    ("request", "`authorization: Bearer KEY`, or `x-api-key`", "the key, where keys are in use"),
+    ("request", "`authorization: Bearer KEY`, `x-api-key` or `api-key`", "the key, where keys are in use"),
     ("request", "`x-session-id`", "the unit of a rollout: one session stays on one arm"),
     ("request", "`x-request-id`", "one word of visible ASCII, 128 characters at most: is echoed"),
     ("request", "`traceparent`, `tracestate`", "the trace that a span belongs to"),

@@ -23,6 +23,7 @@ from registry.keys import Scope as KeyScope
 from serve import logs
 from serve.engine.interface import Engine
 from serve.errors import Busy, MethodNotAllowed, RouteNotFound, TaskNotServed
+from serve.protocol.hints import hint
 from serve.request_id import HEADER, id_headers
 from serve.responses import answers as kept
 from serve.responses.answers import Query
@@ -98,9 +99,7 @@ class Router:
         send = _naming(scope, send)
         try:
             if endpoint is None:
-                raise RouteNotFound(
-                    _shown(scope), "is no path of this server", "see the README for its paths"
-                )
+                raise RouteNotFound(_shown(scope), "is no path of this server", hint(_shown(scope), _is_path))
             if scope["method"] == "OPTIONS":
                 await send({"type": "http.response.start", "status": 204, "headers": [_allow(endpoint)]})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -255,6 +254,10 @@ def _build_control(runtime: Runtime) -> ASGIApp:
     return build_control(runtime.registry, runtime)
 
 
+def _is_path(path: str) -> bool:
+    return find_endpoint(path.encode()) is not None
+
+
 def _shown(scope: Scope) -> str:
     return str(scope["path"])[:200]
 
@@ -294,6 +297,7 @@ async def _tell_ready(runtime: Runtime | None, send: Send) -> None:
 
 async def _tell_models(runtime: Runtime, item: str, send: Send) -> None:
     view, resident = runtime.watcher.view, frozenset(runtime.resident())
-    base = base_card(runtime.engine.base_name, runtime.registry.base.fingerprint, runtime.began)
+    engine, digest = runtime.engine, runtime.registry.base.fingerprint
+    base = base_card(engine.base_name, digest, runtime.began, engine.abilities.max_model_len)
     body = render_model(view, base, resident, item) if item else render_models(view, base, resident)
     await send_json(send, 200, body)

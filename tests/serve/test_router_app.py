@@ -236,6 +236,8 @@ def test_the_list_of_models_holds_the_base_and_every_adapter_with_its_versions(s
     assert support["versions"][0]["resident"] is True
     assert (fresh["root"], fresh["digest"]) == (None, None)
     assert str(served.registry.root) not in json.dumps(listing)
+    # By it clients size their context, as they do on vLLM itself.
+    assert [one["max_model_len"] for one in listing["data"]] == [2048] * 3
 
 
 def test_one_model_is_shown_by_any_of_its_names(served: Served) -> None:
@@ -245,6 +247,7 @@ def test_one_model_is_shown_by_any_of_its_names(served: Served) -> None:
     }
     assert [response.json()["id"] for response in shown.values()] == list(shown)
     assert shown["support@next"].json()["root"] == "support@2"
+    assert {response.json()["max_model_len"] for response in shown.values()} == {2048}
     assert served.client.get("/v1/models/nobody").status_code == 404
 
 
@@ -455,6 +458,7 @@ def test_keys_are_asked_for_once_there_are_any(served: Served) -> None:
         ask("/v1/models", infer)
         == ask("/v1/models", admin)
         == ask("/v1/models", infer, header="x-api-key")
+        == ask("/v1/models", infer, header="api-key")
         == 200
     )
     assert ask("/admin/v1/adapters", infer) == 403
