@@ -84,6 +84,8 @@ class EngineSettings(BaseModel):
     """LoRA on a CPU: ours, or vLLM's own."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the model; `auto` does where a C++ compiler is found."""
+    parsers: Literal["auto", "off"] = "auto"
+    """Choose vLLM's tool and reasoning parser by the base's family and chat template; see `serve --check`."""
     preload_libraries: bool = True
     """Preload tcmalloc and Intel's OpenMP where they exist."""
     start_timeout_seconds: float = Field(default=600.0, gt=0)
