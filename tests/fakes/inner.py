@@ -15,7 +15,7 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+from tests.fakes.protocols import USAGE, chat, messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +153,9 @@ async def _read(receive: Receive) -> bytes:
 
 
 def _answer(seen: Seen) -> dict[str, Any]:
-    request_id = seen.body.get("request_id") or f"chatcmpl-{seen.headers.get('x-request-id')}"
-    choice = {"index": 0, "message": {"role": "assistant", "content": "one"}, "finish_reason": "stop"}
-    answer = {"id": request_id, "model": seen.body.get("model"), "path": seen.path, "choices": [choice]}
-    return {**answer, "usage": USAGE}
+    identity = seen.body.get("request_id") or f"chatcmpl-{seen.headers.get('x-request-id')}"
+    shape = messages if seen.path == "/v1/messages" else chat
+    return {**shape(seen.body, identity), "path": seen.path}
 
 
 def _response(seen: Seen) -> dict[str, Any]:
