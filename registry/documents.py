@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from registry import records
-from registry.names import NAME_PATTERN
 from registry.records import AliasMove, Heartbeat, Published, Version
 
 
@@ -295,32 +294,24 @@ class VersionRequest(Request):
 class MoveRequest(VersionRequest):
     """Which version an alias shall point to; `force` is the reason for moving `stable` past what it lacks."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"version": 3}]})
-
     force: str = Field(default="", max_length=1_000)
 
 
 class VerifyRequest(Request):
     """What to verify: everything, one adapter, or one version of it."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"adapter": "support", "version": 3}]})
-
-    adapter: str | None = Field(default=None, json_schema_extra={"pattern": f"^{NAME_PATTERN}$"})
+    adapter: str | None = None
     version: int | None = Field(default=None, ge=1, le=999_999_999)
 
 
 class GcRequest(Request):
     """Whether to collect (`apply`) or only to say what would be."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"apply": True}]})
-
     apply: bool = False
 
 
 class DrainRequest(Request):
     """Whether the answering replica shall drain."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"draining": True}]})
 
     draining: bool = True
 

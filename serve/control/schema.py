@@ -27,6 +27,16 @@ TAGS = [
     {"name": "operations", "description": "The whole: status, replicas, drain, audit, verify, collection."},
 ]
 
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "MoveRequest": {"version": 3},
+    "VerifyRequest": {"adapter": "support", "version": 3},
+    "GcRequest": {"apply": True},
+    "DrainRequest": {"draining": True},
+    "StartRequest": {"version": 3, "policy": "fast"},
+    "WhyRequest": {"why": "not today"},
+}
+"""A body for each kind of request."""
+
 _ABOUT = (
     "Adapters, versions, aliases and rollouts of a Wardrobe server. Needs a key with the scope `admin` once "
     "any key exists (`wardrobe keys create`). Every refusal is an `ErrorDocument`."
@@ -65,7 +75,11 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     document["components"]["securitySchemes"] = _SCHEMES
     # The last one: a server without keys, which listens on its own machine only.
     document["security"] = [{"bearer": []}, {"key": []}, {}]
-    _drop_object_defaults(document["components"]["schemas"])
+    schemas = document["components"]["schemas"]
+    for name, example in EXAMPLES.items():
+        schemas[name]["examples"] = [example]
+    schemas["VerifyRequest"]["properties"]["adapter"] |= NAME
+    _drop_object_defaults(schemas)
     return document
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BeforeValidator, Field, JsonValue, ValidationError
 
 from registry.documents import Document, Request
 from serve.rollout.policy import Policy
@@ -287,8 +287,6 @@ class StartRequest(Request):
     what is required.
     """
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"version": 3, "policy": "fast"}]})
-
     version: int = Field(ge=1, le=999_999_999)
     policy: Annotated[Policy | str, BeforeValidator(_named_faults)] = DEFAULT
     force: bool = False
@@ -297,8 +295,6 @@ class StartRequest(Request):
 
 class WhyRequest(Request):
     """Why a person moves a rollout; kept in its log."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"why": "not today"}]})
 
     why: Why = ""
 
