@@ -46,11 +46,18 @@ class Turn:
     def keep(self, answer: bytes, *, streamed: bool) -> None:
         """Keep the response in `answer`, which is all of it, or the last events of its stream."""
         if streamed:
-            found = _LAST_EVENT.search(answer)
-            if found is None:
-                return
-            answer = bytes(msgspec.json.decode(found[1], type=dict[str, Raw]).get("response", b""))
+            answer = _last_response(answer)
         self._store.keep(self._owner, answer, self._history, self._inputs, self._previous)
+
+
+def _last_response(events: bytes) -> bytes:
+    """Return the response in the closing event of a stream, nothing where there is none."""
+    found = _LAST_EVENT.search(events)
+    try:
+        event = msgspec.json.decode(found[1], type=dict[str, Raw]) if found is not None else {}
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return b""
+    return bytes(event.get("response", b""))
 
 
 def begin(store: ResponseStore, owner: str, fields: Fields) -> Turn | None:

@@ -199,3 +199,22 @@ def test_an_empty_previous_response_is_none(served: Served, previous: str | None
     assert served.client.post("/v1/responses", json=body).status_code == 200
     assert "previous_response_id" not in asked(served)
     assert json.loads(json.dumps(asked(served)))["input"] == "One"
+
+
+@pytest.mark.parametrize(
+    "closing",
+    [
+        "event: response.completed\ndata: {}\n\n",
+        "event: response.completed\ndata: [1]\n\n",
+        "event: response.completed\ndata: {\n\n",
+        'event: response.completed\ndata: {"response": {"id": 3}}\n\n',
+    ],
+)
+def test_a_closing_event_that_holds_no_response_costs_nobody_the_answer(served: Served, closing: str) -> None:
+    body = {"model": "support", "input": "Hi", "stream": True, "play": "events", "events": [closing]}
+    with served.client.stream("POST", "/v1/responses", json=body) as answer:
+        assert answer.read().decode() == closing
+    served.settled()
+    assert served.outcomes() == {"ok": 1}
+    assert served.router._inference is not None
+    assert served.router._inference.stored.count == 0
