@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from serve.engine.args import (
     options,
     servable_rank,
 )
+from serve.engine.child import _import_parsers
 from serve.engine.machine import Machine
 from serve.settings import EngineSettings, ServeSettings
 from tests.fakes.base import make_base
@@ -182,3 +184,17 @@ def test_the_parsers_of_the_base_are_defaults_that_the_user_replaces_or_switches
     assert not {"--tool-call-parser", "--enable-auto-tool-choice", "--reasoning-parser"} & set(off)
     assert "--no-enable-auto-tool-choice" in built(vllm={"enable_auto_tool_choice": False}).argv
     assert value(build(), "--tool-call-parser") is None
+
+
+def test_a_parser_of_the_users_own_is_imported_before_its_name_is_looked_up(tmp_path: Path) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from vllm.tool_parsers import ToolParser, ToolParserManager\n\n"
+        "@ToolParserManager.register_module('mine_of_a_test')\nclass Mine(ToolParser):\n    pass\n"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from vllm.tool_parsers import ToolParserManager
+    assert "mine_of_a_test" not in ToolParserManager.list_registered()
+    _import_parsers(argparse.Namespace(tool_parser_plugin=str(plugin), reasoning_parser_plugin=None))
+    assert "mine_of_a_test" in ToolParserManager.list_registered()
