@@ -14,7 +14,7 @@ from pathlib import Path
 
 from registry import disk, files
 from registry.entry import Entry, encode_claim
-from registry.errors import CorruptStore, InvalidName
+from registry.errors import CorruptStore, InvalidName, Missing
 from registry.names import check_alias_name
 from registry.records import AliasMove
 from registry.root import Root
@@ -156,7 +156,7 @@ def _encode(move: AliasMove) -> bytes:
 def _read(folder: Path, adapter: str, alias: str, seq: int) -> AliasMove:
     try:
         entry = Entry.read(folder / f"{seq}.json")
-    except FileNotFoundError as error:
+    except Missing as error:
         raise CorruptStore(
             str(folder / f"{seq}.json"), "vanished while it was read", "restore it from a backup"
         ) from error

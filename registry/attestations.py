@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from registry import disk, files
 from registry.entry import Entry, encode_claim
-from registry.errors import InvalidName
+from registry.errors import CorruptStore, InvalidName
 from registry.records import Attestation
 from registry.root import Root
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PROOF = "proof"
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,31}")
-_FILE = re.compile(r"([a-z][a-z0-9_]{0,31})-([1-9][0-9]*)\.json")
+_FILE = re.compile(r"([a-z][a-z0-9_]{0,31})-([1-9][0-9]{0,8})\.json")
 
 
 class Attestations:
@@ -50,29 +50,45 @@ class Attestations:
     def read(self, adapter: str, number: int, kind: str | None = None) -> list[Attestation]:
         """Return a version's attestations of one kind, or of all, in order of time.
 
-        Raises: CorruptStore; StorageFailed.
+        Raises: CorruptStore: one of them cannot be understood, and might say no; StorageFailed.
         """
+        found, broken = self.survey(adapter, number, kind)
+        if broken:
+            raise broken[0]
+        return found
+
+    def survey(
+        self, adapter: str, number: int, kind: str | None = None
+    ) -> tuple[list[Attestation], list[CorruptStore]]:
+        """Return a version's attestations in order of time, and what is wrong with those that are broken.
+
+        Raises: StorageFailed.
+        """
+        found: list[Attestation] = []
+        broken: list[CorruptStore] = []
         folder = self._folder(adapter, number)
-        found = []
         for name in disk.names(folder):
             match = _FILE.fullmatch(name)
             if match is not None and kind in {None, match[1]}:
-                entry = Entry.read(folder / name)
-                found.append(
-                    Attestation(
-                        match[1], int(match[2]), entry.text("who"), entry.number("at"), entry.mapping("body")
-                    )
-                )
-        return sorted(found, key=lambda attestation: (attestation.at, attestation.kind, attestation.seq))
+                try:
+                    found.append(_read(folder / name, match[1], int(match[2])))
+                except CorruptStore as error:
+                    broken.append(error)
+        return sorted(found, key=lambda one: (one.at, one.kind, one.seq)), broken
 
     def numbers(self, adapter: str) -> list[int]:
         """Return the versions that have attestations, ascending."""
-        folder = self._root.adapter(adapter) / "attestations"
-        return sorted(int(name) for name in disk.names(folder) if name.isdigit())
+        return disk.numbers(self._root.adapter(adapter) / "attestations")
 
     def proved(self, adapter: str, number: int) -> bool:
         """Return whether a replica has proved the version (a `proof` whose body says `passed: true`)."""
-        return any(proof.body.get("passed") is True for proof in self.read(adapter, number, PROOF))
+        proofs, _ = self.survey(adapter, number, PROOF)  # without a broken one it is proved anew
+        return any(proof.body.get("passed") is True for proof in proofs)
 
     def _folder(self, adapter: str, number: int) -> Path:
         return self._root.adapter(adapter) / "attestations" / str(int(number))
+
+
+def _read(path: Path, kind: str, seq: int) -> Attestation:
+    entry = Entry.read(path)
+    return Attestation(kind, seq, entry.text("who"), entry.number("at"), entry.mapping("body"))

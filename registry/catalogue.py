@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeVar
 
 from registry import disk, files
 from registry.aliases import Aliases
 from registry.attestations import Attestations
 from registry.deaths import Deaths
-from registry.errors import CorruptStore, InvalidName, StorageFailed
+from registry.errors import CorruptStore, InvalidName, StorageFailed, WardrobeError
 from registry.evidence import Evidence
 from registry.names import STABLE, check_adapter_name
 from registry.quarantine import Quarantine
@@ -27,6 +28,8 @@ from registry.root import Root
 from registry.tombstones import Tombstones
 from registry.versions import Versions
 from registry.view import AdapterView, no_adapter
+
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,28 @@ class Catalogue:
         return found
 
     def names(self) -> list[str]:
-        """Return every adapter with a live version, sorted."""
-        return [name for name in self.known() if self.live(name)]
+        """Return every adapter with a live version, sorted; one that cannot be read is left out.
+
+        Raises: StorageFailed: the adapters cannot be listed.
+        """
+        found, _ = self.each(self.live)
+        return [name for name, numbers in found.items() if numbers]
+
+    def each(
+        self, look: Callable[[str], _Found], names: Iterable[str] | None = None
+    ) -> tuple[dict[str, _Found], dict[str, str]]:
+        """Return what `look` finds of every adapter (or of `names`), and why it could not look at some.
+
+        So one adapter with a damaged file hides no other. Raises: StorageFailed: they cannot be listed.
+        """
+        found: dict[str, _Found] = {}
+        problems: dict[str, str] = {}
+        for name in self.known() if names is None else names:
+            try:
+                found[name] = look(name)
+            except WardrobeError as error:
+                problems[name] = str(error)
+        return found, problems
 
     def live(self, adapter: str) -> list[int]:
         """Return the live numbers of an adapter, ascending, without reading a manifest."""
@@ -144,7 +167,7 @@ class Catalogue:
 
         `before` is an earlier view of it: versions and proofs never change, so they are taken from there.
 
-        Raises: CorruptStore: in its aliases, tombstones or quarantine; StorageFailed.
+        Raises: CorruptStore: in its aliases or rollouts; StorageFailed.
         """
         # Aliases first: what they point to was there before them, and a tombstone that comes later is void.
         standing = self.standing(adapter, before.rollout if before else None)
@@ -176,7 +199,7 @@ class Catalogue:
         The change itself is on disk already, and watchers find it by their slow sweep as well; so a disk
         that is too full for the mark does not make the change a failure.
         """
-        with contextlib.suppress(StorageFailed, FileNotFoundError):
+        with contextlib.suppress(StorageFailed):
             files.touch(self.root.path / "changes" / adapter)
 
     def _version(self, adapter: str, number: int, before: AdapterView | None) -> Version:

@@ -121,9 +121,9 @@ class Client:
         """Put a tombstone on a version."""
         return self.ask(doc.DeletedDocument, "DELETE", _path(adapter, "versions", number))
 
-    def gc(self, *, apply: bool) -> doc.GcDocument:
-        """Collect what nothing uses, or say what would be collected."""
-        return self.ask(doc.GcDocument, "POST", "/gc", doc.GcRequest(apply=apply))
+    def gc(self, *, apply: bool, now: bool = False) -> doc.GcDocument:
+        """Collect what nothing uses, or say what would be collected; `now` frees the room at once."""
+        return self.ask(doc.GcDocument, "POST", "/gc", doc.GcRequest(apply=apply, now=now))
 
     def export(self, adapter: str, number: int, target: Path) -> doc.ExportDocument:
         """Download a version's files into the new folder `target`, checked against the manifest.

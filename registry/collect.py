@@ -2,7 +2,8 @@
 
 Owns `trash/<date>/`. Invariants: what anything still uses is never moved; everything is read before
 anything is moved, so a root that cannot be read stops the whole collection; after each move the reasons
-to keep it are read again, and it is put back if there is one.
+to keep it are read again, and it is put back if there is one. `at_once` moves to a hidden name beside it,
+which needs no room, and removes it there. What the servers write and nobody keeps is `registry.retention`'s.
 """
 
 from __future__ import annotations
@@ -16,16 +17,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from registry import disk, files
+from registry import disk, files, reserve, retention
 from registry.catalogue import Catalogue, Standing
+from registry.errors import DiskFull, Missing, Occupied
 from registry.records import GcReport
 from registry.settlement import settle
 
 DAY_SECONDS = 86_400.0
 # A replica that hangs may come back with what it holds; after a day it has to load anew.
 HANGING_SECONDS = DAY_SECONDS
-# Evidence is looked at for weeks after a rollout has ended, by whoever asks why; its log is kept for good.
-EVIDENCE_SECONDS = 30 * DAY_SECONDS
 # A delete that is at work looks for aliases within milliseconds of its tombstone.
 INTERRUPTED_SECONDS = 3_600.0
 _TRASHED_VERSION = re.compile(r"([0-9]+)\.([a-z0-9][a-z0-9._-]{0,62})@([1-9][0-9]{0,8})\.[0-9a-f]{8}")
@@ -38,44 +38,54 @@ class _Plan:
 
     versions: list[tuple[str, int]] = field(default_factory=list)
     abandoned: list[Path] = field(default_factory=list)
-    outlived: list[Path] = field(default_factory=list)
     expired: list[Path] = field(default_factory=list)
     rescued: list[tuple[Path, str, int]] = field(default_factory=list)
     interrupted: list[tuple[str, int]] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
 
 
-def collect(catalogue: Catalogue, *, apply: bool, now: float | None = None) -> GcReport:
+def collect(
+    catalogue: Catalogue, *, apply: bool, at_once: bool = False, now: float | None = None
+) -> GcReport:
     """Move what nothing uses to the trash and empty what lay there for a day; a dry run unless `apply`.
 
+    `at_once` removes instead of trashing, and all of the trash: no room is needed, and all of it is freed.
     `now` is UNIX seconds, default the clock.
 
     Raises: CorruptStore, StorageFailed: a reason to keep something could not be read; nothing was moved.
     """
     at = catalogue.clock() if now is None else now
     for adapter in catalogue.rollouts.names() if apply else ():
-        settle(catalogue, adapter)
-    plan = _plan(catalogue, at)
-    trashed, emptied = [], []
+        with contextlib.suppress(DiskFull):  # it stays owed, and frees nothing
+            settle(catalogue, adapter)
+    plan = _plan(catalogue, at, at_once=at_once)
+    trashed: list[str] = []
+    emptied: list[str] = []
     for item, adapter, number in plan.rescued:
         _put_back(catalogue, item, adapter, number, apply=apply)
     for adapter, number in plan.interrupted if apply else ():
         catalogue.tombstones.take_back(adapter, number)
         catalogue.mark(adapter)
     for adapter, number in plan.versions:
-        if not apply or _trash_version(catalogue, adapter, number, at):
-            trashed.append(f"{adapter}@{number}")
+        if not apply or _take(catalogue, adapter, number, at, at_once=at_once):
+            (emptied if at_once else trashed).append(f"{adapter}@{number}")
     root = catalogue.root.path
-    for path in (*plan.abandoned, *plan.outlived):
-        trashed.append(str(path.relative_to(root)))
-        if apply:
-            with contextlib.suppress(FileNotFoundError):  # another collector was faster
+    for path in plan.abandoned:
+        (emptied if at_once else trashed).append(str(path.relative_to(root)))
+        if apply and at_once:
+            files.remove_tree(path)
+        elif apply:
+            with contextlib.suppress(Missing):  # another collector was faster
                 _trash(root, path, path.name.strip("."), at)
     for path in plan.expired:
         emptied.append(str(path.relative_to(root)))
         if apply:
             files.remove_tree(path)
             files.remove_empty(path.parent)
+    emptied += [str(path.relative_to(root)) for path in retention.outlived(catalogue, at)]
+    if apply:
+        retention.tidy(catalogue, at)
+        reserve.fill(root)
     return GcReport(tuple(trashed), tuple(emptied), dict(sorted(plan.kept.items())))
 
 
@@ -103,7 +113,7 @@ def _user(standing: Standing, number: int) -> str | None:
     return f"alias {alias} points to it" if alias else None
 
 
-def _plan(catalogue: Catalogue, now: float) -> _Plan:
+def _plan(catalogue: Catalogue, now: float, *, at_once: bool) -> _Plan:
     plan = _Plan()
     for adapter in catalogue.known():
         folders = set(catalogue.versions.numbers(adapter))
@@ -117,8 +127,7 @@ def _plan(catalogue: Catalogue, now: float) -> _Plan:
                 if _is_interrupted(catalogue, adapter, number, now):
                     plan.interrupted.append((adapter, number))
     plan.abandoned.extend(_abandoned(catalogue.root.path, now))
-    plan.outlived.extend(_outlived(catalogue, now))
-    _plan_trash(catalogue, plan, now)
+    _plan_trash(catalogue, plan, now - (0.0 if at_once else DAY_SECONDS))
     return plan
 
 
@@ -129,7 +138,7 @@ def _is_interrupted(catalogue: Catalogue, adapter: str, number: int, now: float)
     return tombstone is not None and used and now - tombstone.at >= INTERRUPTED_SECONDS
 
 
-def _plan_trash(catalogue: Catalogue, plan: _Plan, now: float) -> None:
+def _plan_trash(catalogue: Catalogue, plan: _Plan, before: float) -> None:
     for item in _trash_items(catalogue.root.path):
         version = _TRASHED_VERSION.fullmatch(item.name)
         if version is not None:
@@ -140,22 +149,8 @@ def _plan_trash(catalogue: Catalogue, plan: _Plan, now: float) -> None:
                 plan.kept[f"{adapter}@{number}"] = f"{user}; put back from the trash"
                 continue
         dated = _TRASHED.fullmatch(item.name)
-        if dated is not None and now - int(dated[1]) >= DAY_SECONDS:
+        if dated is not None and int(dated[1]) <= before:
             plan.expired.append(item)
-
-
-def _outlived(catalogue: Catalogue, now: float) -> Iterator[Path]:
-    """Find the evidence of rollouts that ended a month ago, and deaths of engines as old."""
-    found = set(catalogue.evidence.rollouts())
-    ended: set[str] = set()
-    for adapter in catalogue.rollouts.names() if found else ():
-        last = {entry.rollout: entry for entry in catalogue.rollouts.log(adapter)}
-        ended |= {name for name, e in last.items() if not e.open and now - e.at >= EVIDENCE_SECONDS}
-    yield from (catalogue.evidence.folder(name) for name in sorted(found & ended))
-    # Not the last one: its number says which comes next.
-    for death in list(catalogue.deaths.read())[:-1]:
-        if now - death.at >= EVIDENCE_SECONDS:
-            yield catalogue.deaths.path(death.seq)
 
 
 def _trash_items(root: Path) -> Iterator[Path]:
@@ -164,16 +159,22 @@ def _trash_items(root: Path) -> Iterator[Path]:
             yield root / "trash" / date / name
 
 
-def _trash_version(catalogue: Catalogue, adapter: str, number: int, now: float) -> bool:
+def _take(catalogue: Catalogue, adapter: str, number: int, now: float, *, at_once: bool) -> bool:
+    """Take a deleted version out of its place: to the trash, or away; False when something kept it."""
+    folder = catalogue.root.version(adapter, number)
     try:
-        item = _trash(
-            catalogue.root.path, catalogue.root.version(adapter, number), f"{adapter}@{number}", now
-        )
-    except FileNotFoundError:
+        if at_once:
+            item = folder.with_name(f".{number}.{uuid.uuid4().hex}.tmp")
+            files.move(folder, item)
+        else:
+            item = _trash(catalogue.root.path, folder, f"{adapter}@{number}", now)
+    except Missing:
         return False  # another collector was faster
     if reason_to_keep(catalogue, adapter, number, now) is not None:
         _put_back(catalogue, item, adapter, number, apply=True)
         return False
+    if at_once:
+        files.remove_tree(item)
     catalogue.mark(adapter)
     return True
 
@@ -188,21 +189,26 @@ def _trash(root: Path, path: Path, name: str, now: float) -> Path:
 
 def _put_back(catalogue: Catalogue, item: Path, adapter: str, number: int, *, apply: bool) -> None:
     if apply:
-        with contextlib.suppress(FileExistsError, FileNotFoundError):
+        with contextlib.suppress(Occupied, Missing):
             files.publish_directory(item, catalogue.root.version(adapter, number))
         catalogue.mark(adapter)
 
 
 def _abandoned(root: Path, now: float) -> Iterator[Path]:
     """Find work that was begun more than a day ago and never finished."""
-    yield from _older(root / "staging", (path.name for path in (root / "staging").iterdir()), now)
     for folder, inner, names in os.walk(root):
         here = Path(folder)
+        if here == root / "staging":
+            yield from _older(here, (*names, *inner), now)
+            inner.clear()
+            continue
+        yield from _older(here, [name for name in (*names, *inner) if _is_temporary(name)], now)
         if here == root:
-            inner[:] = [name for name in inner if name not in {"staging", "trash"}]
+            inner[:] = [name for name in inner if name != "trash"]
         elif here.name == "versions" and here.parent.parent == root / "adapters":
             inner.clear()
-        yield from _older(here, (name for name in (*names, *inner) if _is_temporary(name)), now)
+        else:
+            inner[:] = [name for name in inner if not _is_temporary(name)]
 
 
 def _is_temporary(name: str) -> bool:
@@ -211,7 +217,7 @@ def _is_temporary(name: str) -> bool:
 
 def _older(folder: Path, names: Iterable[str], now: float) -> Iterator[Path]:
     for name in names:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(Missing):
             path = folder / name
-            if now - path.lstat().st_mtime >= DAY_SECONDS:
+            if now - disk.status(path).st_mtime >= DAY_SECONDS:
                 yield path

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from registry import disk, files
 from registry.canonical import canonical_json, parse_document, sha256_hex
-from registry.errors import CorruptStore, NotFound
+from registry.errors import CorruptStore, Missing, NotFound, Occupied
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -83,7 +83,7 @@ def _publish(staged: Path, target: Path) -> bool:
     files.make_directory(target.parent)
     try:
         files.publish_directory(staged, target)
-    except FileExistsError:
+    except Occupied:
         return False
     return True
 
@@ -93,7 +93,7 @@ def _read(path: Path) -> Dataset:
     try:
         data = disk.read(path / MANIFEST)
         manifest = parse_document(data)
-    except (FileNotFoundError, ValueError) as error:
+    except (Missing, ValueError) as error:
         raise CorruptStore(str(path), "has no readable manifest", remedy) from error
     if sha256_hex(data) != path.name or not isinstance(manifest, dict):
         raise CorruptStore(str(path), "holds another manifest than its name says", remedy)

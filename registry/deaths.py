@@ -13,6 +13,7 @@ from pathlib import Path
 
 from registry import disk, files
 from registry.entry import Entry, encode_claim
+from registry.errors import CorruptStore, Missing
 from registry.names import check_replica_name
 from registry.root import Root
 
@@ -36,7 +37,7 @@ class Deaths:
     def add(self, replica: str, at: float, names: Sequence[str]) -> bool:
         """Record a death; False when this one is recorded already.
 
-        Raises: InvalidName; StorageFailed; CorruptStore.
+        Raises: InvalidName; StorageFailed.
         """
         check_replica_name(replica)
         known = False
@@ -55,16 +56,17 @@ class Deaths:
         return True
 
     def read(self) -> Iterator[Death]:
-        """Yield every death, oldest first.
+        """Yield every death that can be read, oldest first.
 
-        Raises: CorruptStore; StorageFailed.
+        Raises: StorageFailed.
         """
         for seq in disk.entry_numbers(self._folder):
             try:
                 entry = Entry.read(self.path(seq))
-            except FileNotFoundError:
-                continue  # collected between the listing and the reading
-            yield Death(seq, entry.text("replica"), entry.number("at"), entry.texts("names"))
+                found = Death(seq, entry.text("replica"), entry.number("at"), entry.texts("names"))
+            except (Missing, CorruptStore):
+                continue  # collected meanwhile; or one of several witnesses, without which the others count
+            yield found
 
     def count(self, name: str, since: float = 0.0) -> int:
         """Return at how many deaths from `since` (UNIX seconds) on a version was in flight or loading."""

@@ -82,8 +82,8 @@ class Desk(Protocol):
         """Put a tombstone on a version."""
         ...
 
-    def gc(self, *, apply: bool) -> doc.GcDocument:
-        """Collect what nothing uses, or say what would be collected."""
+    def gc(self, *, apply: bool, now: bool = False) -> doc.GcDocument:
+        """Collect what nothing uses, or say what would be collected; `now` frees the room at once."""
         ...
 
     def export(self, adapter: str, number: int, target: Path) -> doc.ExportDocument:

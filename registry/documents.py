@@ -28,13 +28,14 @@ class Request(BaseModel):
 
 
 class AdapterSummary(Document):
-    """One line of `list`."""
+    """One line of `list`; `problem` says why the adapter cannot be read, and the rest is empty then."""
 
     adapter: str
     stable: int | None
     latest: int
     versions: int
     aliases: dict[str, int]
+    problem: str = ""
 
 
 class AdapterList(Document):
@@ -78,10 +79,11 @@ class AttestationDocument(Document):
 
 
 class VersionDetail(VersionDocument):
-    """One version with its files and attestations."""
+    """One version with its files and attestations; `problems` are attestations that cannot be read."""
 
     files: list[FileDocument]
     attestations: list[AttestationDocument]
+    problems: list[str] = []
 
 
 class AdapterDocument(Document):
@@ -153,7 +155,7 @@ class VerifyReport(Document):
 
 
 class GcDocument(Document):
-    """What garbage collection moved to the trash, emptied from it, and kept; `applied` False = dry run."""
+    """What garbage collection moved to the trash, removed for good, and kept; `applied` False = dry run."""
 
     applied: bool
     trashed: list[str]
@@ -186,7 +188,10 @@ class InitDocument(Document):
 
 
 class ReplicaDocument(Document):
-    """One server process, by its last heartbeat; `live` means that it beat within 10 seconds."""
+    """One server process, by its last heartbeat; `live` means that it beat within 10 seconds.
+
+    `problems` are sentences on what it cannot do now.
+    """
 
     replica: str
     url: str
@@ -197,6 +202,7 @@ class ReplicaDocument(Document):
     base_fingerprint: str
     started_at: float
     pid: int
+    problems: list[str] = []
 
 
 class ReplicaList(Document):
@@ -215,7 +221,10 @@ class OpenRollout(Document):
 
 
 class StatusDocument(Document):
-    """The whole root at a glance; `auth` is True once any key was made."""
+    """The whole root at a glance; `auth` is True once any key was made.
+
+    `problems` says what cannot be read, by adapter or file; all that can be is in the other fields.
+    """
 
     base: BaseDocument
     max_lora_rank: int
@@ -226,6 +235,7 @@ class StatusDocument(Document):
     quarantined: dict[str, str]
     replicas: list[ReplicaDocument]
     rollouts: list[OpenRollout] = []
+    problems: dict[str, str] = {}
 
 
 class DrainDocument(Document):
@@ -252,7 +262,10 @@ class AuditList(Document):
 
 
 class KeyDocument(Document):
-    """An API key without its secret; `state` is active, expired or revoked."""
+    """An API key without its secret; `state` is active, expired, revoked or unreadable.
+
+    `problem` says why its file cannot be read: nobody gets in with it then.
+    """
 
     id: str
     scopes: list[str]
@@ -262,6 +275,7 @@ class KeyDocument(Document):
     created_at: float
     expires_at: float | None
     revoked_at: float | None
+    problem: str = ""
 
 
 class NewKeyDocument(KeyDocument):
@@ -305,9 +319,10 @@ class VerifyRequest(Request):
 
 
 class GcRequest(Request):
-    """Whether to collect (`apply`) or only to say what would be."""
+    """Whether to collect (`apply`) or only to say what would be; `now` frees the room at once."""
 
     apply: bool = False
+    now: bool = False
 
 
 class DrainRequest(Request):
@@ -324,6 +339,7 @@ def summarise(summary: records.AdapterSummary) -> AdapterSummary:
         latest=summary.latest,
         versions=summary.versions,
         aliases=dict(sorted(summary.aliases.items())),
+        problem=summary.problem,
     )
 
 
@@ -347,11 +363,15 @@ def describe_version(
 
 
 def detail_version(
-    document: VersionDocument, version: Version, attestations: Sequence[AttestationDocument]
+    document: VersionDocument,
+    version: Version,
+    attestations: Sequence[AttestationDocument],
+    problems: Sequence[str] = (),
 ) -> VersionDetail:
     """Return `document` with the files of `version` and its attestations."""
     files = [FileDocument(path=file.path, size=file.size, sha256=file.sha256) for file in version.files]
-    return VersionDetail(**document.model_dump(), files=files, attestations=list(attestations))
+    every = list(attestations)
+    return VersionDetail(**document.model_dump(), files=files, attestations=every, problems=list(problems))
 
 
 def describe_publish(published: Published) -> PublishedDocument:
@@ -393,4 +413,5 @@ def describe_replica(beat: Heartbeat, *, live: bool) -> ReplicaDocument:
         base_fingerprint=beat.base_fingerprint,
         started_at=beat.started,
         pid=beat.pid,
+        problems=list(beat.problems),
     )

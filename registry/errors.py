@@ -12,7 +12,11 @@
     ├── Denied                no key, a wrong key, or a missing scope           401/403, exit 1
     ├── LimitExceeded         a size or a rate over a limit                     413/429, exit 1
     ├── CorruptStore          files under the root that break its rules         500, exit 1
-    ├── StorageFailed         the file system refused: full, read-only, denied  507, exit 1
+    ├── StorageFailed         the file system refused: read-only, denied, …     507, exit 1
+    │   ├── DiskFull          no room, or over the quota                        507, exit 1
+    │   ├── Missing           a file or folder that is not there                507, exit 1
+    │   ├── Occupied          a name that something else has                    507, exit 1
+    │   └── RootAway          the root that was opened is not there any more    503, exit 1
     └── UnsafeRoot            a root that cannot hold a store safely            500, exit 1
 
 A new class is added only where a caller must tell it apart, or where its HTTP status differs. Every
@@ -141,6 +145,32 @@ class StorageFailed(WardrobeError):
 
     http_status = 507
     code = "storage_failed"
+
+
+class DiskFull(StorageFailed):
+    """A write for which the disk, or the quota, has no room."""
+
+    code = "disk_full"
+
+
+class Missing(StorageFailed):
+    """A file or folder that is not there; to many readers that is an answer."""
+
+    code = "missing_file"
+
+
+class Occupied(StorageFailed):
+    """A name that something else has already."""
+
+    code = "name_taken"
+
+
+class RootAway(StorageFailed):
+    """A root that is not where it was opened: unmounted, moved, or another one in its place."""
+
+    http_status = 503
+    code = "root_away"
+    retry_after_seconds = 5
 
 
 class UnsafeRoot(WardrobeError):

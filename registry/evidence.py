@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from registry import disk, files
+from registry.errors import CorruptStore, Missing
 from registry.names import check_adapter_name, check_replica_name
 from registry.rollouts import check_rollout_id
 from registry.root import Root
@@ -85,8 +86,10 @@ def _read(folder: Path) -> dict[str, bytes]:
         if name.endswith(".json"):
             try:
                 document = disk.read(folder / name)
-            except FileNotFoundError:
+            except Missing:
                 continue  # collected between the listing and the reading
+            except CorruptStore:
+                document = b"?"  # whoever parses it names it, and goes on with the others
             if document:  # a power cut may leave an empty one
                 found[name.removesuffix(".json")] = document
     return found

@@ -1,8 +1,9 @@
 """The only module that writes the store's files: every change is one atomic step of the file system.
 
-Owns temporary names, fsync, rename, link and trash; knows nothing of adapters. Invariant: a reader sees
-the old state or the new one, whatever step the writer died at; a name that begins with a dot is
-unfinished work and no reader looks at it. `registry.disk` reads what this module writes.
+Owns temporary names, fsync, rename, link and trash; knows nothing of adapters. Invariants: a reader sees
+the old state or the new one, whatever step the writer died at; a name that begins with a dot is unfinished
+work and no reader looks at it; nothing is written where the opened root is not (`registry.anchor`); nothing
+but our own errors is raised. `registry.disk` reads what this module writes.
 
 `watch_steps` is the seam of the crash tests: the callback runs before every mutating step, and may kill
 the process there or raise an `OSError` in place of the step.
@@ -20,7 +21,8 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
-from registry.disk import ENTRY_FILE, entry_numbers, explained, open_plain, read
+from registry import anchor
+from registry.disk import ENTRY_FILE, entry_numbers, exists, explained, open_plain, read
 
 PUBLIC_MODE = 0o444
 SECRET_MODE = 0o600
@@ -53,21 +55,29 @@ def make_directory(path: Path, *, mode: int = 0o777) -> None:
 
     Raises: StorageFailed.
     """
-    if path.is_dir():
-        return
+    anchor.check(path)
+    with explained(path):
+        if path.is_dir():
+            return
     make_directory(path.parent)
     with explained(path):
         step(f"mkdir {path.name}")
-        with contextlib.suppress(FileExistsError):
+        try:
             path.mkdir(mode=mode)
+        except FileExistsError:
+            if not path.is_dir():  # else somebody else was faster
+                raise
+        else:
+            _hand_over(path, path.parent)
         sync_directory(path.parent)
 
 
 def stage(path: Path, data: bytes) -> None:
     """Write and fsync a new file in a folder that no reader looks at yet.
 
-    Raises: FileExistsError; StorageFailed.
+    Raises: Occupied; StorageFailed.
     """
+    anchor.check(path)
     with explained(path):
         step(f"write {path.name}")
         _write(path, data, 0o644)
@@ -76,13 +86,15 @@ def stage(path: Path, data: bytes) -> None:
 def copy_new(source: Path, target: Path, *, mode: int = 0o644) -> tuple[int, str]:
     """Copy `source` (no symlink) to a new file, fsync it, and return its size and hex sha256.
 
-    Raises: FileExistsError; StorageFailed.
+    Raises: Occupied; StorageFailed.
     """
+    anchor.check(target)
     digest = hashlib.sha256()
     size = 0
     with explained(target), open_plain(source) as reader:
         step(f"copy {target.name}")
         with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as writer:
+            _hand_over(writer.fileno(), target.parent)
             while chunk := reader.read(_CHUNK_BYTES):
                 digest.update(chunk)
                 writer.write(chunk)
@@ -97,6 +109,7 @@ def replace(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True)
 
     Raises: StorageFailed: the old content is then still there.
     """
+    anchor.check(path)
     temporary = _temporary(path)
     with explained(path), _removed_at_end(temporary):
         step(f"write temporary of {path.name}")
@@ -112,13 +125,16 @@ def append_lines(path: Path, lines: bytes) -> None:
 
     A torn last line, which a killed writer left, is closed by a newline first.
 
-    Raises: StorageFailed.
+    Raises: StorageFailed: nothing of `lines` counts then; a part of them may stand there, unfinished.
     """
+    anchor.check(path)
     with explained(path):
         step(f"append to {path.name}")
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
         with os.fdopen(os.open(path, flags, 0o644), "ab") as file:
             end = file.tell()
+            if not end:
+                _hand_over(file.fileno(), path.parent)
             torn = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
             file.write(b"\n" + lines if torn else lines)
             file.flush()
@@ -130,6 +146,7 @@ def touch(path: Path) -> None:
 
     Raises: StorageFailed.
     """
+    anchor.check(path)
     temporary = _temporary(path)
     with explained(path), _removed_at_end(temporary):
         step(f"write temporary of {path.name}")
@@ -150,6 +167,7 @@ def claim(path: Path, data: bytes, *, mode: int = PUBLIC_MODE) -> bool:
 
     Raises: StorageFailed.
     """
+    anchor.check(path)
     temporary = _temporary(path)
     with explained(path), _removed_at_end(temporary):
         step(f"write temporary of {path.name}")
@@ -189,8 +207,9 @@ def append_entry(
 def publish_directory(staged: Path, target: Path) -> None:
     """Rename the finished folder `staged` to `target`, then make it read-only.
 
-    Raises: FileExistsError: when `target` exists; StorageFailed.
+    Raises: Occupied: when `target` exists; StorageFailed.
     """
+    anchor.check(target)
     with explained(target):
         sync_directory(staged)
         move(staged, target)
@@ -205,8 +224,9 @@ def publish_directory(staged: Path, target: Path) -> None:
 def move(source: Path, target: Path) -> None:
     """Rename `source` to a name that is free.
 
-    Raises: FileExistsError: when `target` exists; FileNotFoundError; StorageFailed.
+    Raises: Occupied: when `target` exists; Missing; StorageFailed.
     """
+    anchor.check(target)
     with explained(target):
         if os.path.lexists(target):
             # A rename onto an EMPTY directory would silently succeed.
@@ -230,6 +250,7 @@ def remove(path: Path) -> None:
 
     Raises: StorageFailed.
     """
+    anchor.check(path)
     with explained(path), contextlib.suppress(FileNotFoundError):
         step(f"unlink {path.name}")
         try:
@@ -242,20 +263,32 @@ def remove(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a file or a whole folder, read-only ones too; what is gone is no error.
+    """Remove a file or a whole folder, read-only ones too; what is gone is no error. It needs no room.
 
     Raises: StorageFailed.
     """
-    with explained(path), contextlib.suppress(FileNotFoundError):
-        if path.is_dir() and not path.is_symlink():
-            path.chmod(0o755)
-            for inner in path.iterdir():
-                remove_tree(inner)
-            step(f"rmdir {path.name}")
-            path.rmdir()
-        else:
-            step(f"unlink {path.name}")
+    anchor.check(path)
+    with explained(path):
+        _remove_tree(path)
+
+
+def shorten(path: Path, size: int) -> None:
+    """Cut a file to `size` bytes in place, which needs no room; to none removes it.
+
+    Raises: Missing; StorageFailed.
+    """
+    anchor.check(path)
+    with explained(path):
+        step(f"shorten {path.name}")
+        if not size:
             path.unlink()
+            return
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+        try:
+            os.ftruncate(descriptor, size)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def remove_empty(directory: Path) -> None:
@@ -281,6 +314,7 @@ def _claim_by_directory(path: Path, data: bytes, mode: int) -> bool:
     try:
         step(f"mkdir temporary of {path.name}")
         temporary.mkdir()
+        _hand_over(temporary, path.parent)
         step(f"write temporary of {path.name}")
         _write(temporary / ENTRY_FILE, data, mode)
         sync_directory(temporary)
@@ -296,8 +330,21 @@ def _claim_by_directory(path: Path, data: bytes, mode: int) -> bool:
     return True
 
 
+def _remove_tree(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o755)
+            for inner in path.iterdir():
+                _remove_tree(inner)
+            step(f"rmdir {path.name}")
+            path.rmdir()
+        else:
+            step(f"unlink {path.name}")
+            path.unlink()
+
+
 def _holds(path: Path, data: bytes) -> bool:
-    return path.exists() and read(path) == data
+    return exists(path) and read(path) == data
 
 
 def _exists(path: Path) -> FileExistsError:
@@ -310,10 +357,19 @@ def _temporary(path: Path) -> Path:
 
 def _write(path: Path, data: bytes, mode: int, *, durable: bool = True) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        _hand_over(file.fileno(), path.parent)
         file.write(data)
         file.flush()
         if durable:
             os.fsync(file.fileno())
+
+
+def _hand_over(made: Path | int, folder: Path) -> None:
+    """Give what root made to the owner of its folder: a server that runs as that user must read and replace it."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        if owner.st_uid:
+            os.chown(made, owner.st_uid, owner.st_gid)
 
 
 @contextlib.contextmanager

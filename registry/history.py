@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from registry.catalogue import Catalogue
-from registry.errors import CorruptStore
+from registry.errors import CorruptStore, WardrobeError
 from registry.records import AliasMove, AuditEntry
 from registry.requirements import FORCE
 
@@ -25,13 +25,19 @@ def history(catalogue: Catalogue, adapter: str) -> list[AliasMove]:
 def audit(catalogue: Catalogue, since: float | None = None) -> list[AuditEntry]:
     """Return every change of every adapter from `since` (UNIX seconds) on, oldest first.
 
-    Raises: CorruptStore; StorageFailed.
+    A log that cannot be read is an entry of now, `unreadable`: it hides nothing but itself.
+
+    Raises: StorageFailed: the adapters cannot be listed.
     """
-    found = [entry for adapter in catalogue.known() for entry in _audit_adapter(catalogue, adapter)]
-    return sorted(
-        (entry for entry in found if since is None or entry.at >= since),
-        key=lambda entry: (entry.at, entry.subject),
-    )
+    found: list[AuditEntry] = []
+    for adapter in catalogue.known():
+        for part in _PARTS:
+            try:
+                found.extend(part(catalogue, adapter))
+            except WardrobeError as error:
+                found.append(AuditEntry(catalogue.clock(), "", "unreadable", adapter, str(error)))
+    wanted = (entry for entry in found if since is None or entry.at >= since)
+    return sorted(wanted, key=lambda entry: (entry.at, entry.subject))
 
 
 def _moves(catalogue: Catalogue, adapter: str) -> list[AliasMove]:
@@ -45,12 +51,14 @@ def _moves(catalogue: Catalogue, adapter: str) -> list[AliasMove]:
     return [move for *_, move in sorted(found, key=lambda item: item[:3])]
 
 
-def _audit_adapter(catalogue: Catalogue, adapter: str) -> Iterator[AuditEntry]:
-    yield from _audit_versions(catalogue, adapter)
+def _audit_moves(catalogue: Catalogue, adapter: str) -> Iterator[AuditEntry]:
     for move in _moves(catalogue, adapter):
         action = "alias" if move.restores is None else "rollback"
         target = "removed" if move.version is None else f"{adapter}@{move.version}"
         yield AuditEntry(move.at, move.who, action, f"{adapter}@{move.alias}", f"{target} ({move.why})")
+
+
+def _audit_rollouts(catalogue: Catalogue, adapter: str) -> Iterator[AuditEntry]:
     for step in catalogue.rollouts.log(adapter):
         detail = f"{step.event}: {step.state} at {step.weight / 100:g}%"
         why = f"{step.reason}: {step.sentence}" if step.sentence else step.reason
@@ -58,8 +66,14 @@ def _audit_adapter(catalogue: Catalogue, adapter: str) -> Iterator[AuditEntry]:
         yield AuditEntry(
             step.at, step.who, "rollout", subject, f"{detail} ({why}; {step.rollout}#{step.seq})"
         )
+
+
+def _audit_quarantine(catalogue: Catalogue, adapter: str) -> Iterator[AuditEntry]:
     for order in catalogue.quarantine.orders(adapter):
         yield AuditEntry(order.at, order.who, "quarantine", f"{adapter}@{order.number}", order.reason)
+
+
+def _audit_deletions(catalogue: Catalogue, adapter: str) -> Iterator[AuditEntry]:
     folders = set(catalogue.versions.numbers(adapter))
     for number in catalogue.tombstones.numbers(adapter):
         tombstone = catalogue.tombstones.read(adapter, number)
@@ -73,8 +87,12 @@ def _audit_adapter(catalogue: Catalogue, adapter: str) -> Iterator[AuditEntry]:
                     tombstone.digest,
                     tombstone.note,
                 )
+
+
+def _audit_attestations(catalogue: Catalogue, adapter: str) -> Iterator[AuditEntry]:
     for number in catalogue.attestations.numbers(adapter):
-        for found in catalogue.attestations.read(adapter, number):
+        known, _ = catalogue.attestations.survey(adapter, number)
+        for found in known:
             why = f" ({found.body.get('why', '')})" if found.kind == FORCE else ""
             yield AuditEntry(found.at, found.who, "attest", f"{adapter}@{number}", f"{found.kind}{why}")
 
@@ -86,6 +104,16 @@ def _audit_versions(catalogue: Catalogue, adapter: str) -> Iterator[AuditEntry]:
         except CorruptStore:
             continue  # `verify` names it; one damaged manifest must not hide everybody's history
         yield _publication(version.name, version.created, version.who, version.digest, version.note)
+
+
+_PARTS = (
+    _audit_versions,
+    _audit_moves,
+    _audit_rollouts,
+    _audit_quarantine,
+    _audit_deletions,
+    _audit_attestations,
+)
 
 
 def _publication(subject: str, at: float, who: str, digest: str, note: str) -> AuditEntry:

@@ -54,13 +54,14 @@ class LocalDesk:
         found = doc.describe_version(
             version, self._registry.aliases(adapter), self._registry.quarantined(adapter, number)
         )
+        known, broken = self._registry.catalogue.attestations.survey(adapter, number)
         attestations = [
             doc.AttestationDocument(
                 kind=entry.kind, seq=entry.seq, who=entry.who, at=entry.at, body=dict(entry.body)
             )
-            for entry in self._registry.attestations(adapter, number)
+            for entry in known
         ]
-        return doc.detail_version(found, version, attestations)
+        return doc.detail_version(found, version, attestations, [str(error) for error in broken])
 
     def history(self, adapter: str) -> doc.HistoryDocument:
         """Return every alias move of one adapter."""
@@ -133,9 +134,9 @@ class LocalDesk:
         self._registry.delete(check_adapter_name(adapter), number, who=self._who)
         return doc.DeletedDocument(adapter=adapter, version=number)
 
-    def gc(self, *, apply: bool) -> doc.GcDocument:
-        """Collect what nothing uses, or say what would be collected."""
-        report = self._registry.gc(apply=apply)
+    def gc(self, *, apply: bool, now: bool = False) -> doc.GcDocument:
+        """Collect what nothing uses, or say what would be collected; `now` frees the room at once."""
+        report = self._registry.gc(apply=apply, at_once=now)
         return doc.GcDocument(
             applied=apply,
             trashed=list(report.trashed),
@@ -156,8 +157,9 @@ class LocalDesk:
 
     def status(self) -> doc.StatusDocument:
         """Return the whole at a glance."""
-        base = self._registry.base
-        summaries = self.list().adapters
+        base, every = self._registry.base, self.list().adapters
+        summaries = [summary for summary in every if not summary.problem]
+        rollouts, broken = self._rollouts()
         return doc.StatusDocument(
             base=doc.BaseDocument(name=base.name, fingerprint=base.fingerprint),
             max_lora_rank=self._registry.limits.max_lora_rank,
@@ -165,24 +167,30 @@ class LocalDesk:
             adapters=len(summaries),
             versions=sum(summary.versions for summary in summaries),
             without_stable=[summary.adapter for summary in summaries if summary.stable is None],
-            quarantined=self._quarantined(),
+            quarantined=self._quarantined([summary.adapter for summary in summaries]),
             replicas=self.replicas().replicas,
-            rollouts=[*self._rollouts()],
+            rollouts=rollouts,
+            problems={
+                **{f"replica {name}": text for name, text in self._registry.replica_problems().items()},
+                **broken,
+                **{summary.adapter: summary.problem for summary in every if summary.problem},
+            },
         )
 
-    def _rollouts(self) -> Sequence[doc.OpenRollout]:
-        names = self._registry.catalogue.rollouts.names()
-        found = (self._registry.rollout(name) for name in names)
-        return [
+    def _rollouts(self) -> tuple[Sequence[doc.OpenRollout], dict[str, str]]:
+        catalogue = self._registry.catalogue
+        found, problems = catalogue.each(self._registry.rollout, catalogue.rollouts.names())
+        opened = [
             doc.OpenRollout(adapter=one.adapter, canary=one.canary, state=one.state, weight=one.weight)
-            for one in found
+            for one in found.values()
             if one is not None and one.open
         ]
+        return opened, problems
 
-    def _quarantined(self) -> dict[str, str]:
+    def _quarantined(self, adapters: Sequence[str]) -> dict[str, str]:
         catalogue = self._registry.catalogue
         found: dict[str, str] = {}
-        for adapter in self._registry.adapters():
+        for adapter in adapters:
             reasons = catalogue.quarantine.reasons(adapter)
             live = set(catalogue.live(adapter)) if reasons else set()
             found |= {f"{adapter}@{n}": reason for n, reason in sorted(reasons.items()) if n in live}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from registry import disk, files
 from registry.entry import Entry, encode_claim
+from registry.errors import CorruptStore, Missing
 from registry.root import Root
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Quarantine:
     def orders(self, adapter: str) -> list[Order]:
         """Return every order of an adapter by number.
 
-        Raises: CorruptStore; StorageFailed.
+        Raises: StorageFailed.
         """
         found = [self.read(adapter, number) for number in disk.entry_numbers(self._folder(adapter))]
         return [order for order in found if order is not None]
@@ -52,13 +53,17 @@ class Quarantine:
     def read(self, adapter: str, number: int) -> Order | None:
         """Return the order against a version, None when it is free.
 
-        Raises: CorruptStore; StorageFailed.
+        An order that cannot be understood stands all the same: somebody had a reason.
+
+        Raises: StorageFailed.
         """
         try:
             entry = Entry.read(self._path(adapter, number))
-        except FileNotFoundError:
+            return Order(number, entry.text("reason"), entry.text("who"), entry.number("at"))
+        except Missing:
             return None
-        return Order(number, entry.text("reason"), entry.text("who"), entry.number("at"))
+        except CorruptStore as error:
+            return Order(number, f"its order cannot be read: {error}", "", 0.0)
 
     def put(self, adapter: str, number: int, reason: str, who: str) -> bool:
         """Write the order; False when there is one already, whose reason then stays."""

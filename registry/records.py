@@ -37,6 +37,23 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Retention:
+    """How long what the servers write is kept, and how much of it; the oldest goes first.
+
+    Days since the last change: `feedback_days` of a day's file, `evidence_days` after a rollout's end (of
+    deaths of engines too), `logs_days` of an engine's log, `replicas_days` of a replica that beats no more
+    and of its baselines. Bytes are of the whole root.
+    """
+
+    feedback_days: int = 90
+    feedback_bytes: int = 512 * 1024**2
+    evidence_days: int = 30
+    logs_days: int = 30
+    logs_bytes: int = 1024**3
+    replicas_days: int = 7
+
+
+@dataclass(frozen=True, slots=True)
 class FileEntry:
     """One file of a version: its name, size in bytes and `sha256` (hex)."""
 
@@ -110,7 +127,9 @@ class Published:
 class Heartbeat:
     """What a replica says of itself every two seconds.
 
-    `resident` are engine names (`support@3`); `capacity` is the number of versions it can hold.
+    `resident` are engine names (`support@3`); `capacity` is the number of versions it can hold; `server` is a
+    word that this server alone has, the same over restarts of its engine; `problems` are sentences on what
+    it cannot do now.
     """
 
     replica: str
@@ -121,6 +140,8 @@ class Heartbeat:
     state: str  # starting | ready | draining
     started: float
     pid: int
+    server: str = ""
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +202,17 @@ class RolloutEntry:
 
 @dataclass(frozen=True, slots=True)
 class AdapterSummary:
-    """One adapter at a glance; `latest` is its highest live number, `versions` how many are live."""
+    """One adapter at a glance; `latest` is its highest live number, `versions` how many are live.
+
+    `problem` says why it cannot be read; the rest is empty then.
+    """
 
     adapter: str
     stable: int | None
     latest: int
     versions: int
     aliases: Mapping[str, int]
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +239,8 @@ class VerifyResult:
 class AuditEntry:
     """One change: who did what to which subject; `at` is UNIX seconds.
 
-    `action` is `publish`, `alias`, `rollback`, `delete`, `quarantine`, `attest` or `rollout`.
+    `action` is `publish`, `alias`, `rollback`, `delete`, `quarantine`, `attest` or `rollout`; `unreadable` is
+    no change but a log that cannot be read.
     """
 
     at: float

@@ -16,7 +16,7 @@ from pathlib import Path
 from registry import disk, files
 from registry.aliases import Target
 from registry.entry import Entry, encode_claim
-from registry.errors import CorruptStore, InvalidName
+from registry.errors import CorruptStore, InvalidName, Missing
 from registry.names import check_adapter_name
 from registry.records import AliasMove, RolloutEntry
 from registry.root import Root
@@ -166,13 +166,15 @@ def _read(folder: Path, adapter: str, seq: int) -> RolloutEntry:
     path = folder / f"{seq}.json"
     try:
         entry = Entry.read(path)
-    except FileNotFoundError as error:
+    except Missing as error:
         raise CorruptStore(str(path), "is missing", _REMEDY) from error
     parsed = _parse(entry)
     if (parsed.adapter, parsed.seq) != (adapter, seq):
         raise CorruptStore(str(path), f"holds entry {parsed.adapter}#{parsed.seq}", _REMEDY)
     if parsed.state not in STATES:
         raise CorruptStore(str(path), f"field state is {parsed.state!r}, not one of the eight", _REMEDY)
+    if parsed.resumes not in {"", *STATES}:
+        raise CorruptStore(str(path), f"field resumes is {parsed.resumes!r}, no state", _REMEDY)
     if _ID.fullmatch(parsed.rollout) is None:
         raise CorruptStore(str(path), f"field rollout is {parsed.rollout!r}, not 16 hex digits", _REMEDY)
     for name in ("weight", "base_weight", "shadow", "held_weight"):

@@ -1,33 +1,35 @@
 """The root: where everything lies, which base model it is for, and what registry and server share.
 
-Owns `layout.json` (the format), `base.json` (the base's fingerprint and shapes) and `wardrobe.toml` (the
-part that people edit: the base's served name and path, the limits, what is required of a version).
-Invariants: `layout.json` is written
-last, so a folder with it is a whole root; every path handed out lies inside the root.
+Owns `layout.json` (the format, and the root's identity), `base.json` (the base's fingerprint and shapes) and
+`wardrobe.toml` (the part that people edit: the base's served name and path, the limits, what is required of a
+version, how long what is kept). Invariants: `layout.json` is written last, so a folder with it is a whole
+root; every path handed out lies inside the root; opening one writes nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
+import secrets
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry import disk, files
+from registry import anchor, disk, files, reserve
+from registry.anchor import BASE, LAYOUT
 from registry.entry import Entry, encode
-from registry.errors import Conflict, CorruptStore, NotFound, StorageFailed, UsageError
+from registry.errors import Conflict, CorruptStore, Missing, NotFound, UsageError
 from registry.mount import self_test
 from registry.names import check_adapter_name, check_alias_name
-from registry.records import BaseModel, Limits
+from registry.records import BaseModel, Limits, Retention
 from registry.requirements import Requirement, parse_requirements
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
 FORMAT = "wardrobe"
-MAJOR, MINOR = 1, 0
-LAYOUT, BASE, SETTINGS = "layout.json", "base.json", "wardrobe.toml"
+MAJOR, MINOR = 1, 1
+SETTINGS = "wardrobe.toml"
+_SETTINGS_BYTES = 1024**2
 FOLDERS = ("adapters", "changes", "replicas", "keys", "staging", "trash")
 
 
@@ -38,24 +40,23 @@ class Root:
     path: Path
     base: BaseModel
     limits: Limits
+    retention: Retention
 
     @classmethod
     def open(cls, path: Path) -> Root:
-        """Open the root at `path` after a trial of its mount.
+        """Open the root at `path`; its mount is tried before the first write.
 
-        Raises: NotFound; CorruptStore; UnsafeRoot; UsageError: for an unknown key in wardrobe.toml.
+        Raises: NotFound; CorruptStore; StorageFailed; UsageError: for an unknown key in wardrobe.toml.
         """
-        path = path.resolve()
-        if not (path / LAYOUT).exists():
+        path = disk.resolved(path)
+        if not disk.exists(path / LAYOUT):
             raise NotFound(
                 str(path), "is not a Wardrobe root", "run `wardrobe init --base PATH`", param="root"
             )
         _check_layout(path / LAYOUT)
-        # Backups leave out empty folders; a root that may only be read does without them.
-        with contextlib.suppress(StorageFailed):
-            _make_folders(path)
-        self_test(path / "staging")
-        return _read_root(path)
+        root = _read_root(path)
+        anchor.hold(path, lambda: _try(path))
+        return root
 
     @classmethod
     def init(cls, path: Path, base: BaseModel, limits: Limits) -> Root:
@@ -66,15 +67,24 @@ class Root:
 
         Raises: Conflict: when the root is another base's; StorageFailed; UnsafeRoot.
         """
-        path = path.resolve()
-        if (path / LAYOUT).exists():
+        path = disk.resolved(path)
+        if disk.exists(path / LAYOUT):
             return _reopen(cls.open(path), base, limits)
+        anchor.drop(path)
         _make_folders(path)
         self_test(path / "staging")
         files.replace(path / BASE, _encode_base(base))
-        files.replace(path / SETTINGS, _encode_settings(base, limits, ()))
-        files.replace(path / LAYOUT, encode({"format": FORMAT, "major": MAJOR, "minor": MINOR}))
+        files.replace(path / SETTINGS, _encode_settings(cls(path, base, limits, Retention()), ()))
+        reserve.fill(path)
+        files.replace(path / LAYOUT, _encode_layout())
         return _reopen(cls.open(path), base, limits)
+
+    def try_mount(self) -> None:
+        """Try the mount now, as the first write would; where nothing can be written it is left untested.
+
+        Raises: UnsafeRoot; RootAway; StorageFailed: what the folders of the root need was refused.
+        """
+        anchor.check(self.path)
 
     @property
     def adapters(self) -> Path:
@@ -129,9 +139,16 @@ class Root:
 
         Raises: CorruptStore.
         """
-        if path.resolve() != path:
+        if disk.resolved(path) != path:
             raise CorruptStore(str(path), "leads through a symbolic link", "replace the link by the files")
         return path
+
+
+def _try(path: Path) -> None:
+    # Backups leave out empty folders.
+    _make_folders(path)
+    self_test(path / "staging")
+    reserve.fill(path)
 
 
 def _make_folders(path: Path) -> None:
@@ -154,24 +171,35 @@ def _read_root(path: Path) -> Root:
     _check_keys(path / SETTINGS, base, {"name", "path"})
     _check_keys(path / SETTINGS, limits, {field.name for field in fields(Limits)})
     _check_keys(path / SETTINGS, settings.mapping("publishing"), {"require"})
+    _check_keys(path / SETTINGS, settings.mapping("retention"), {field.name for field in fields(Retention)})
     named = Entry(path / SETTINGS, base)
     shared = Entry(path / SETTINGS, {**asdict(Limits()), **limits})
+    kept = Entry(path / SETTINGS, {**asdict(Retention()), **settings.mapping("retention")})
     return Root(
         path,
         _read_base(path / BASE, named.text("name"), Path(named.text("path"))),
-        Limits(**{field.name: shared.integer(field.name) for field in fields(Limits)}),
+        Limits(**_positive(shared, Limits)),
+        Retention(**_positive(kept, Retention)),
     )
+
+
+def _positive(entry: Entry, kind: type[Limits | Retention]) -> dict[str, int]:
+    found = {field.name: entry.integer(field.name) for field in fields(kind)}
+    wrong = next((name for name, value in found.items() if value < 1), None)
+    if wrong is not None:
+        raise UsageError(str(entry.path), f"{wrong} is {found[wrong]}", "give at least 1", param=wrong)
+    return found
 
 
 def _read_settings(path: Path) -> Entry:
     try:
-        parsed = tomllib.loads(disk.read(path).decode())
-    except FileNotFoundError as error:
+        parsed = tomllib.loads(disk.read(path, limit=_SETTINGS_BYTES).decode())
+    except Missing as error:
         raise CorruptStore(str(path), "is missing", "restore it from a backup") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(str(path), f"is not TOML ({error})", "correct the file") from error
-    _check_keys(path, parsed, {"base", "limits", "publishing"})
-    return Entry(path, {"limits": {}, "publishing": {}, **parsed})
+    _check_keys(path, parsed, {"base", "limits", "publishing", "retention"})
+    return Entry(path, {"limits": {}, "publishing": {}, "retention": {}, **parsed})
 
 
 def _check_keys(path: Path, table: dict[str, object] | dict[str, JsonValue], known: set[str]) -> None:
@@ -184,7 +212,7 @@ def _check_keys(path: Path, table: dict[str, object] | dict[str, JsonValue], kno
 def _read_base(path: Path, name: str, folder: Path) -> BaseModel:
     try:
         entry = Entry.read(path)
-    except FileNotFoundError as error:
+    except Missing as error:
         raise CorruptStore(str(path), "is missing", "restore it from a backup") from error
     modules = {}
     for module, shape in entry.mapping("modules").items():
@@ -207,8 +235,13 @@ def _reopen(root: Root, base: BaseModel, limits: Limits) -> Root:
         )
     wanted = limits if limits != Limits() else root.limits
     if (base.name, base.path, wanted) != (root.base.name, root.base.path, root.limits):
-        files.replace(root.path / SETTINGS, _encode_settings(base, wanted, root.required()))
+        kept = replace(root, base=base, limits=wanted)
+        files.replace(root.path / SETTINGS, _encode_settings(kept, root.required()))
     return _read_root(root.path)
+
+
+def _encode_layout() -> bytes:
+    return encode({"format": FORMAT, "major": MAJOR, "minor": MINOR, "id": secrets.token_hex(16)})
 
 
 def _encode_base(base: BaseModel) -> bytes:
@@ -221,13 +254,15 @@ def _encode_base(base: BaseModel) -> bytes:
     )
 
 
-def _encode_settings(base: BaseModel, limits: Limits, required: tuple[Requirement, ...]) -> bytes:
+def _encode_settings(root: Root, required: tuple[Requirement, ...]) -> bytes:
     import tomli_w
 
     settings: dict[str, object] = {
-        "base": {"name": base.name, "path": str(base.path)},
-        "limits": asdict(limits),
+        "base": {"name": root.base.name, "path": str(root.base.path)},
+        "limits": asdict(root.limits),
     }
+    if root.retention != Retention():
+        settings["retention"] = asdict(root.retention)
     if required:
         settings["publishing"] = {"require": [one.value for one in required]}
     return tomli_w.dumps(settings).encode()

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry import collect, disk, files, history, moves, publish, settlement, verification
+from registry import collect, disk, files, history, moves, publish, retention, settlement, verification
 from registry.catalogue import Catalogue
-from registry.errors import Conflict, CorruptStore, InvalidAdapter
+from registry.errors import Conflict, CorruptStore, InvalidAdapter, Missing, Occupied
 from registry.names import STABLE, ModelRef
 from registry.records import (
     AdapterSummary,
@@ -31,6 +31,7 @@ from registry.records import (
     Version,
 )
 from registry.requirements import Lack, Requirement
+from registry.reserve import urgently
 from registry.rollouts import Decide
 from registry.root import Root
 from registry.view import AdapterView, no_adapter
@@ -112,9 +113,11 @@ class Registry:
         return self.catalogue.names()
 
     def summaries(self) -> list[AdapterSummary]:
-        """Return every adapter at a glance, without reading a manifest."""
-        found = (self.catalogue.summary(name) for name in self.catalogue.known())
-        return [summary for summary in found if summary is not None]
+        """Return every adapter at a glance, without reading a manifest; a broken one has a `problem`."""
+        found, problems = self.catalogue.each(self.catalogue.summary)
+        broken = [AdapterSummary(name, None, 0, 0, {}, problem) for name, problem in problems.items()]
+        known = [summary for summary in found.values() if summary is not None]
+        return sorted((*known, *broken), key=lambda summary: summary.adapter)
 
     def versions(self, adapter: str) -> list[Version]:
         """Return the live versions of an adapter, ascending; one with a broken manifest is left out.
@@ -174,7 +177,7 @@ class Registry:
 
         Raises: InvalidName; NotFound; Conflict: it is `stable` and a rollout is open.
         """
-        return moves.unset(self.catalogue, adapter, alias, who=who)
+        return urgently(self.root, lambda: moves.unset(self.catalogue, adapter, alias, who=who))
 
     def promote(self, adapter: str, number: int, *, who: str, force: str = "") -> AliasMove:
         """Point `stable` to a live version, at once; `force` as in `set_alias`.
@@ -188,21 +191,21 @@ class Registry:
 
         Raises: NotFound; Conflict: there is nothing to go back to, or a rollout is open.
         """
-        return moves.roll_back(self.catalogue, adapter, who=who)
+        return urgently(self.root, lambda: moves.roll_back(self.catalogue, adapter, who=who))
 
     def delete(self, adapter: str, number: int, *, who: str) -> None:
         """Put a tombstone on a version; its files stay until `gc`, its number is never used again.
 
         Raises: NotFound; Conflict: an alias points to it, or an open rollout uses it.
         """
-        moves.delete(self.catalogue, adapter, number, who=who)
+        urgently(self.root, lambda: moves.delete(self.catalogue, adapter, number, who=who))
 
     def quarantine(self, adapter: str, number: int, reason: str, *, who: str) -> None:
         """Forbid that a version is served; the first reason stays.
 
         Raises: NotFound.
         """
-        verification.quarantine(self.catalogue, adapter, number, reason, who=who)
+        urgently(self.root, lambda: verification.quarantine(self.catalogue, adapter, number, reason, who=who))
 
     def quarantined(self, adapter: str, number: int) -> str | None:
         """Return why a version may not be served, None when it may."""
@@ -266,16 +269,27 @@ class Registry:
         """
         return history.history(self.catalogue, adapter)
 
-    def audit(self, since: float | None = None) -> Iterator[AuditEntry]:
-        """Yield every change from `since` (UNIX seconds) on, oldest first."""
-        yield from history.audit(self.catalogue, since)
+    def audit(self, since: float | None = None) -> list[AuditEntry]:
+        """Return every change from `since` (UNIX seconds) on, oldest first; broken logs are named."""
+        return history.audit(self.catalogue, since)
 
-    def gc(self, *, apply: bool = False, now: float | None = None) -> GcReport:
+    def gc(self, *, apply: bool = False, at_once: bool = False, now: float | None = None) -> GcReport:
         """Trash what nothing uses and empty the trash of a day ago; a dry run unless `apply`.
+
+        `at_once` frees the room now: nothing waits in the trash for a day. It works on a full disk.
 
         Raises: CorruptStore, StorageFailed: something could not be read; nothing was moved then.
         """
-        return collect.collect(self.catalogue, apply=apply, now=now)
+        return urgently(
+            self.root, lambda: collect.collect(self.catalogue, apply=apply, at_once=at_once, now=now)
+        )
+
+    def tidy(self) -> list[str]:
+        """Remove what the servers wrote and nobody keeps any longer (`[retention]`); return the paths.
+
+        Raises: StorageFailed.
+        """
+        return retention.tidy(self.catalogue, self.catalogue.clock())
 
     def export(self, adapter: str, number: int, target: Path) -> None:
         """Copy a version's files into the new folder `target`, verified first.
@@ -288,14 +302,14 @@ class Registry:
             raise InvalidAdapter(version.name, problem, "choose another version", reason="digest")
         try:
             self.catalogue.versions.export(version, target.absolute())
-        except FileExistsError as error:
+        except Occupied as error:
             raise Conflict(str(target), "exists already", "choose a folder that does not exist") from error
 
     def golden(self, adapter: str) -> bytes | None:
         """Return the adapter's golden prompts (one JSON object per line), None when it has none."""
         try:
             return disk.read(self.catalogue.root.adapter(adapter) / "golden.jsonl")
-        except FileNotFoundError:
+        except Missing:
             return None
 
     def rollout(self, adapter: str) -> RolloutEntry | None:
@@ -306,15 +320,18 @@ class Registry:
         """Return every entry of every rollout of an adapter, oldest first."""
         return self.catalogue.rollouts.log(adapter)
 
-    def append_rollout(self, adapter: str, decide: Decide) -> RolloutEntry | None:
+    def append_rollout(self, adapter: str, decide: Decide, *, urgent: bool = False) -> RolloutEntry | None:
         """Append the entry that `decide` makes of the last one, by compare-and-swap, and settle `stable`.
 
-        `decide` is called again when somebody else was faster; None from it means nothing to do.
+        `decide` is called again when somebody else was faster; None from it means nothing to do. An `urgent`
+        one, which takes weight from a canary, works on a full disk.
 
         Raises: Conflict: another rollout is open, this one has ended, or its versions are not as it says;
         whatever `decide` raises.
         """
-        return settlement.append(self.catalogue, adapter, decide)
+        if not urgent:
+            return settlement.append(self.catalogue, adapter, decide)
+        return urgently(self.root, lambda: settlement.append(self.catalogue, adapter, decide))
 
     def settle_rollout(self, adapter: str) -> AliasMove | None:
         """Make the move of `stable` that a promotion or its undoing asks for; None when it was made."""
@@ -349,12 +366,19 @@ class Registry:
         return self.catalogue.deaths.count(name, since)
 
     def beat(self, heartbeat: Heartbeat) -> None:
-        """Say that a replica lives and what it holds."""
+        """Say that a replica lives and what it holds.
+
+        Raises: Conflict: another server bears its name and lives; StorageFailed.
+        """
         self.catalogue.replicas.beat(heartbeat)
 
     def replicas(self, now: float | None = None) -> list[tuple[Heartbeat, bool]]:
         """Return every replica's last heartbeat and whether it lives (it beat within 10 seconds)."""
         return self.catalogue.replicas.read(now)
+
+    def replica_problems(self) -> dict[str, str]:
+        """Return what is wrong with heartbeats that cannot be understood, by replica."""
+        return self.catalogue.replicas.problems()
 
     def remove_replica(self, name: str) -> None:
         """Forget a replica that ended."""
@@ -367,7 +391,7 @@ class Registry:
         """
         path = self.root / "keys" / self.catalogue.root.adapter(name).name
         files.make_directory(path.parent, mode=0o700)
-        if not path.exists():
+        if not disk.exists(path):
             files.claim(path, secrets.token_bytes(32), mode=files.SECRET_MODE)
         found = disk.read(path)
         if len(found) != 32:

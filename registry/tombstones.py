@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from registry import disk, files
 from registry.entry import Entry, encode_claim
+from registry.errors import Missing
 from registry.records import Version
 from registry.root import Root
 
@@ -60,7 +61,7 @@ class Tombstones:
         """
         try:
             entry = Entry.read(self._path(adapter, number))
-        except FileNotFoundError:
+        except Missing:
             return None
         return Tombstone(
             number=number,
@@ -74,7 +75,7 @@ class Tombstones:
 
     def exists(self, adapter: str, number: int) -> bool:
         """Return whether a version has a tombstone, void or not."""
-        return self._path(adapter, number).exists()
+        return disk.exists(self._path(adapter, number))
 
     def put(self, adapter: str, number: int, version: Version | None, who: str) -> bool:
         """Write the tombstone of a version (None: its manifest is broken); False if there is one now."""

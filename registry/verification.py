@@ -5,9 +5,11 @@ Owns what follows when they are not: the version goes into quarantine and is ser
 
 from __future__ import annotations
 
+import contextlib
+
 from registry import history
 from registry.catalogue import Catalogue
-from registry.errors import CorruptStore, InvalidAdapter, Quarantined
+from registry.errors import CorruptStore, InvalidAdapter, Quarantined, StorageFailed
 from registry.records import VerifyResult, Version
 
 
@@ -30,6 +32,9 @@ def verify(catalogue: Catalogue, adapter: str | None, number: int | None) -> lis
     """
     names = catalogue.names() if adapter is None else [catalogue.require(adapter)]
     found: list[VerifyResult] = []
+    if adapter is None:
+        _, problems = catalogue.each(catalogue.live)
+        found.extend(VerifyResult(name, ok=False, problem=problem) for name, problem in problems.items())
     for name in names:
         if number is not None and number not in catalogue.live(name):
             catalogue.require_version(name, number)
@@ -49,7 +54,9 @@ def verify_version(catalogue: Catalogue, version: Version) -> None:
         raise Quarantined(version.name, f"is quarantined ({order.reason})", "choose another version")
     problem = catalogue.versions.problem(version)
     if problem is not None:
-        quarantine(catalogue, version.adapter, version.number, problem, who="verify")
+        # On a root that cannot be written it is refused all the same, and at every try.
+        with contextlib.suppress(StorageFailed):
+            quarantine(catalogue, version.adapter, version.number, problem, who="verify")
         remedy = "register the adapter again from where it was trained"
         raise InvalidAdapter(version.name, problem, remedy, reason="digest")
 

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from registry import disk, files
 from registry.entry import Entry, encode
-from registry.errors import CorruptStore, StorageFailed
+from registry.errors import CorruptStore, Missing, Occupied, StorageFailed
 from registry.identity import digest
 from registry.records import FileEntry, Version
 from registry.root import Root
 
 MANIFEST = "manifest.json"
-_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ class Manifest:
         """
         try:
             entry = Entry.read(folder / MANIFEST)
-        except FileNotFoundError as error:
+        except Missing as error:
             raise CorruptStore(str(folder / MANIFEST), "is missing", "restore it from a backup") from error
         return cls(
             adapter=entry.text("adapter"),
@@ -110,8 +109,7 @@ class Versions:
 
     def numbers(self, adapter: str) -> list[int]:
         """Return the numbers that have a folder, ascending."""
-        found = disk.names(self._root.versions(adapter))
-        return sorted(int(name) for name in found if _NUMBER.fullmatch(name))
+        return disk.numbers(self._root.versions(adapter))
 
     def read(self, adapter: str, number: int) -> Version:
         """Return the record of a version that has a folder.
@@ -136,11 +134,11 @@ class Versions:
                 files.make_directory(folder)
                 try:
                     files.publish_directory(staged, folder / str(number))
-                except FileExistsError:
+                except Occupied:
                     number += 1
-                except FileNotFoundError:
+                except Missing:
                     # Another publisher failed and removed the folder that was still empty.
-                    if not staged.is_dir():
+                    if not disk.is_folder(staged):
                         raise
                 else:
                     return number
@@ -162,7 +160,7 @@ class Versions:
         if manifest.digest != version.digest or _digest(manifest) != version.digest:
             return f"the manifest no longer describes {version.digest}"
         listed = {file.path for file in manifest.files}
-        with os.scandir(version.path) as entries:
+        with disk.explained(version.path), os.scandir(version.path) as entries:
             extra = sorted({entry.name for entry in entries} - listed - {MANIFEST})
         if extra:
             return f"{extra[0]} is not in the manifest"
@@ -172,7 +170,7 @@ class Versions:
     def export(self, version: Version, target: Path) -> None:
         """Copy a version's files (not the manifest) into the new folder `target`.
 
-        Raises: FileExistsError; StorageFailed: nothing is left behind then.
+        Raises: Occupied; StorageFailed: nothing is left behind then.
         """
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
@@ -192,11 +190,11 @@ def _digest(manifest: Manifest) -> str:
 
 def _file_problem(folder: Path, file: FileEntry) -> str | None:
     path = folder / file.path
-    if "/" in file.path or path.is_symlink():
-        return f"{file.path} is not a plain file of the version"
     try:
+        if "/" in file.path or not stat.S_ISREG(disk.status(path).st_mode):
+            return f"{file.path} is not a plain file of the version"
         size, sha256 = disk.hash_file(path)
-    except FileNotFoundError:
+    except Missing:
         return f"{file.path} is missing"
     if (size, sha256) != (file.size, file.sha256):
         published = f"published were {file.size} with {file.sha256}"

@@ -1,12 +1,12 @@
 """The watcher: keeps a view of the registry up to date from a thread of its own.
 
-Owns when the disk is read again. Invariant: a change by any process is seen within the polling interval,
-or within the sweep's period where its writer died before it could leave a mark.
+Owns when the disk is read again. Invariants: a change by any process is seen within the polling interval, or
+within the sweep's period where its writer died before it could leave a mark; nothing that is found on the
+disk ends the watching, and what is wrong with one adapter hides no change of another.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import math
@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
-from registry import disk
-from registry.errors import StorageFailed, WardrobeError
+from registry import anchor, disk
+from registry.background import Background
+from registry.errors import Missing
 from registry.store import Registry
 from registry.view import EMPTY, AdapterView, View
 
@@ -34,14 +35,19 @@ class Watcher:
     """
 
     def __init__(
-        self, registry: Registry, interval_seconds: float = 0.25, *, sweep_seconds: float = 30.0
+        self,
+        registry: Registry,
+        interval_seconds: float = 0.25,
+        *,
+        sweep_seconds: float = 30.0,
+        background: Background | None = None,
     ) -> None:
         self.view: View = EMPTY
         self.problems: Mapping[str, str] = MappingProxyType({})
         self.last_success = -math.inf
         self._catalogue = registry.catalogue
+        self._root = registry.root
         self._changes = registry.root / "changes"
-        self._interval_seconds = interval_seconds
         self._looks_per_sweep = max(1.0, sweep_seconds / interval_seconds)
         self._subscribers: list[Callable[[View], None]] = []
         self._marks: dict[str, _Mark] = {}
@@ -50,8 +56,8 @@ class Watcher:
         self._sweep: Iterator[str] = iter(())
         self._sweep_size = 0
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._background = background or Background()
+        self._work = self._background.work("watcher", self._turn, interval_seconds)
 
     def subscribe(self, callback: Callable[[View], None]) -> None:
         """Have `callback(view)` called after each change, from the thread that found it."""
@@ -63,14 +69,11 @@ class Watcher:
         Raises: StorageFailed: the root cannot be read.
         """
         self.refresh()
-        self._thread = threading.Thread(target=self._run, name="wardrobe-watcher", daemon=True)
-        self._thread.start()
+        self._background.thread(self._work)
 
     def stop(self) -> None:
-        """End the thread; `view` stays as it is."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
+        """End the thread, and those of the background that it was given; `view` stays as it is."""
+        self._background.stop()
 
     def refresh(self) -> None:
         """Read now what changed, and everything the first time; blocks for the disk.
@@ -83,41 +86,41 @@ class Watcher:
             view = self._reread(self._catalogue.known() if first else marked)
         self._announce(view)
 
-    def _run(self) -> None:
-        while not self._stopping.wait(self._interval_seconds):
-            try:
-                with self._lock:
-                    view = self._reread([*self._look(always=False), *self._next_of_sweep()])
-            except WardrobeError as error:
-                # The root may be back at the next look; until then `last_success` tells how old `view` is.
-                self.problems = MappingProxyType({"": str(error)})
-            else:
-                self._announce(view)
+    def _turn(self) -> None:
+        try:
+            with self._lock:
+                view = self._reread([*self._look(always=False), *self._next_of_sweep()])
+        except Exception as error:
+            # The root may be back at the next look; until then `last_success` tells how old `view` is.
+            self.problems = MappingProxyType({"": str(error)})
+            raise
+        self._announce(view)
 
     def _look(self, *, always: bool) -> list[str]:
         """Return the adapters with a new mark.
 
         Raises: StorageFailed.
         """
+        # An empty mount point must not look like a root without adapters.
+        anchor.confirm(self._root)
         try:
-            with disk.explained(self._changes):
-                return self._list_marks(always=always)
-        except FileNotFoundError as error:
-            raise StorageFailed(str(self._changes), "is missing", "check that the root is mounted") from error
+            return self._list_marks(always=always)
+        except Missing:
+            return []  # a backup leaves out empty folders
 
     def _list_marks(self, *, always: bool) -> list[str]:
-        mark = _mark(self._changes.stat())
+        mark = _mark(disk.status(self._changes))
         if mark == self._folder_mark and not always:
             return []
         # A second change within one tick of the file system's clock leaves the folder's time as it is, so
         # the look after a change lists the folder again.
         self._folder_mark = mark if self._folder_mark == mark else _UNSETTLED
         found = {}
-        with os.scandir(self._changes) as entries:
-            for entry in entries:
-                if not entry.name.startswith("."):
-                    with contextlib.suppress(FileNotFoundError):
-                        found[entry.name] = _mark(entry.stat(follow_symlinks=False))
+        for name in disk.names(self._changes):
+            try:
+                found[name] = _mark(disk.status(self._changes / name))
+            except Missing:
+                continue  # replaced by a newer one between the listing and the look
         marked = [name for name, mark in found.items() if self._marks.get(name) != mark]
         self._marks = found
         return marked
@@ -138,8 +141,8 @@ class Watcher:
             before = adapters.get(name)
             try:
                 after = self._catalogue.view(name, before)
-            except WardrobeError as error:
-                problems[name] = str(error)
+            except Exception as error:  # noqa: BLE001 - whatever lies there is that adapter's problem alone
+                problems[name] = str(error) or type(error).__name__
                 continue
             problems.pop(name, None)
             if after != before:

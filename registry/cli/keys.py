@@ -77,7 +77,7 @@ def list_(session: Session) -> None:
             output.moment(key.created_at),
             output.moment(key.expires_at),
             key.who,
-            key.note,
+            key.problem or key.note,
         )
         for key in found
     ]
@@ -114,6 +114,7 @@ def _describe(info: KeyInfo) -> KeyDocument:
         created_at=info.created,
         expires_at=info.expires,
         revoked_at=info.revoked,
+        problem=info.problem,
     )
 
 

@@ -105,7 +105,10 @@ def moment(seconds: float | None) -> str:
     """Return UNIX seconds as local date and time, or `-`."""
     if seconds is None:
         return "-"
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:g} s"  # beyond what calendars reach
 
 
 def amount(size_bytes: float) -> str:

@@ -39,6 +39,8 @@ def _print(status: StatusDocument) -> None:
     )
     if status.quarantined:
         output.print_table(("quarantined", "because"), sorted(status.quarantined.items()))
+    for name, problem in sorted(status.problems.items()):
+        output.print_warning(f"{name} cannot be read: {problem}")
     if not status.replicas:
         output.print_line("no server has served this root: start one with `wardrobe serve`")
         return
@@ -54,6 +56,9 @@ def _print(status: StatusDocument) -> None:
         for one in status.replicas
     ]
     output.print_table(("replica", "state", "url", "resident#", "started", "versions"), rows)
+    for one in status.replicas:
+        for problem in one.problems if one.live else ():
+            output.print_warning(f"replica {one.replica}: {problem}")
 
 
 def _rollouts(status: StatusDocument) -> str:

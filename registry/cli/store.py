@@ -122,8 +122,12 @@ def list_(session: Session) -> None:
             _others(one.aliases),
         )
         for one in adapters
+        if not one.problem
     ]
     output.print_table(("adapter", "stable#", "latest#", "versions#", "other aliases"), rows)
+    for one in adapters:
+        if one.problem:
+            output.print_warning(f"{one.adapter} cannot be read: {one.problem}")
 
 
 @click.command(short_help="Show an adapter, or one version of it.")
@@ -170,7 +174,7 @@ def verify(session: Session, name: str | None) -> None:
     """
     desk = session.desk()
     targets = _versions_of(desk, name)
-    results = []
+    results = [] if name is not None else _broken(desk)
     with output.progress("verify", len(targets)) as advance:
         for adapter, number in targets:
             results += desk.verify(adapter, number).results
@@ -202,16 +206,20 @@ def delete(session: Session, name: str) -> None:
 
 @click.command(short_help="Move what nothing uses to the trash (a dry run).")
 @click.option("--apply", is_flag=True, help="Do it; without this, only say what would be done.")
+@click.option("--now", is_flag=True, help="Free the room at once: nothing waits in the trash for a day.")
 @common_options
 @pass_session
-def gc(session: Session, apply: bool) -> None:
-    """Move what nothing uses to the trash, and empty the trash of yesterday."""
-    document = session.desk().gc(apply=apply)
+def gc(session: Session, apply: bool, now: bool) -> None:
+    """Move what nothing uses to the trash, and empty the trash of yesterday.
+
+    With --now it is removed at once, and the whole trash with it; that needs no room on the disk.
+    """
+    document = session.desk().gc(apply=apply, now=now)
     if session.as_json:
         output.print_json(document)
         return
     rows = [("trash", name, "") for name in document.trashed]
-    rows += [("empty", name, "") for name in document.emptied]
+    rows += [("remove", name, "") for name in document.emptied]
     rows += [("keep", name, why) for name, why in document.kept_because.items()]
     output.print_table(("action", "what", "because"), rows)
     if not apply:
@@ -239,15 +247,21 @@ def _size_bytes(folder: Path) -> int:
 def _versions_of(desk: Desk, name: str | None) -> list[tuple[str, int]]:
     # One version at a time, so that there is progress to show and no answer takes minutes.
     if name is None:
-        adapters = [one.adapter for one in desk.list().adapters]
-    else:
-        reference = parse_model(name)
-        if reference.version is not None:
-            return [(reference.adapter, reference.version)]
-        if reference.alias is not None:
-            return [(reference.adapter, _number_of(desk, reference.adapter, reference.alias))]
-        adapters = [reference.adapter]
-    return [(name, number) for name in adapters for number in _numbers(desk.show(name))]
+        adapters = [one.adapter for one in desk.list().adapters if not one.problem]
+        return [(adapter, number) for adapter in adapters for number in _numbers(desk.show(adapter))]
+    reference = parse_model(name)
+    if reference.version is not None:
+        return [(reference.adapter, reference.version)]
+    if reference.alias is not None:
+        return [(reference.adapter, _number_of(desk, reference.adapter, reference.alias))]
+    return [(reference.adapter, number) for number in _numbers(desk.show(reference.adapter))]
+
+
+def _broken(desk: Desk) -> list[doc.VerifyDocument]:
+    from registry import documents as doc
+
+    broken = (one for one in desk.list().adapters if one.problem)
+    return [doc.VerifyDocument(name=one.adapter, ok=False, problem=one.problem) for one in broken]
 
 
 def _numbers(adapter: doc.AdapterDocument) -> list[int]:

@@ -14,6 +14,7 @@ import logging
 import os
 from collections.abc import Callable
 
+import msgspec
 from prometheus_client import REGISTRY, CollectorRegistry
 from pydantic import ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -41,6 +42,7 @@ from serve.router.runtime import Runtime
 from serve.router.tracing import Tracing
 from serve.settings import HANDOVER_VARIABLE, ServeSettings
 
+_READY = b'{"status":"ready"}'
 EngineFactory = Callable[[Scope], Engine]
 
 _log = logging.getLogger("wardrobe.router")
@@ -216,6 +218,7 @@ class Router:
         self._inference = self._build_inference(runtime, refused)
         self._endpoints = served_endpoints(runtime.engine.abilities.paths)
         runtime.on_drain.append(self._inference.shadows.cancel)
+        runtime.on_drain.append(self._inference.doubts.cancel)
         self.runtime = runtime
 
     def _build_inference(self, runtime: Runtime, refused: frozenset[str]) -> Inference:
@@ -288,10 +291,14 @@ def _allow(endpoint: Endpoint) -> tuple[bytes, bytes]:
 
 async def _tell_ready(runtime: Runtime | None, send: Send) -> None:
     if runtime is not None and runtime.ready():
-        await send_json(send, 200, b'{"status":"ready"}')
+        problems = runtime.problems()
+        body = msgspec.json.encode({"status": "degraded", "problems": problems}) if problems else _READY
+        await send_json(send, 200, body)
         return
     draining = runtime is not None and runtime.draining
-    body = b'{"status":"draining"}' if draining else b'{"status":"not ready"}'
+    reasons = runtime.upkeep.refusals() if runtime is not None and not draining else []
+    told: dict[str, object] = {"status": "draining" if draining else "not ready"}
+    body = msgspec.json.encode(told | ({"reasons": reasons} if reasons else {}))
     await send_json(send, 503, body, [(b"retry-after", b"1")])
 
 

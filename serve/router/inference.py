@@ -30,6 +30,7 @@ from serve.router.body import (
     read_body,
 )
 from serve.router.booking import NO_UNIT, assign
+from serve.router.doubts import Doubts
 from serve.router.exchange import Exchange
 from serve.router.openai_errors import rejection_reason, send_error
 from serve.router.paths import Dialect, Endpoint
@@ -55,8 +56,8 @@ class Inference:
     """
 
     __slots__ = (
-        "app", "inflight", "max_body_bytes", "max_concurrency", "max_tokens", "refused_fields", "runtime",
-        "shadows", "stored", "total_seconds",
+        "app", "doubts", "errors_name_version", "inflight", "max_body_bytes", "max_concurrency", "max_tokens",
+        "refused_fields", "runtime", "shadows", "stored", "total_seconds",
     )  # fmt: skip
 
     def __init__(self, app: ASGIApp, runtime: Runtime, refused_fields: frozenset[str]) -> None:
@@ -70,6 +71,8 @@ class Inference:
         self.total_seconds = runtime.limits.total_seconds
         self.shadows = Shadows(self._copy)
         self.stored = ResponseStore(runtime.settings.responses)
+        self.doubts = Doubts(self._copy, runtime.metrics.doubts, runtime.engine.alive)
+        self.errors_name_version = runtime.settings.errors_name_version
 
     async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -102,6 +105,7 @@ class Inference:
                 kind = HeldExchange if target.arm is Arm.CANARY else Exchange
                 exchange = kind(target, endpoint, scope, headers, fields, unit, receive, send, began)
                 exchange.turn = turn
+                exchange.names_version = self.errors_name_version
                 if endpoint.proves:
                     exchange.booking = booking
                 await self._carry_arm(rollout, exchange)
@@ -135,6 +139,7 @@ class Inference:
         exchange.request_id = inner_id = request_id.encode()
         if b"x-request-id" in headers:
             exchange.request_id = echo_id(headers[b"x-request-id"], inner_id)
+            exchange.echoed = exchange.request_id is not inner_id
         fields["model"] = target.model
         if self.max_tokens is not None and endpoint.cap_field is not None:
             cap_tokens(fields, endpoint.cap_field, self.max_tokens)
@@ -191,7 +196,11 @@ class Inference:
         if isinstance(exchange, HeldExchange):
             await self._carry_canary(rollout, exchange)
             return
-        await self._carry(exchange, self.total_seconds)
+        try:
+            await self._carry(exchange, self.total_seconds)
+        finally:
+            if exchange.doubt is not None:
+                self.doubts.examine(exchange, rollout.witnesses.get(exchange.target.arm))
         booking = exchange.booking
         if booking is not None and booking.mirrored and not self.runtime.draining:
             self.shadows.mirror(rollout, exchange)
@@ -205,6 +214,9 @@ class Inference:
             if not held.failure:
                 raise
             _log.warning("%s failed a request, stable answers it: %r", held.target.name, error)
+        finally:
+            if held.doubt is not None and (not held.failure or held.left):
+                self.doubts.examine(held, rollout.witnesses.get(Arm.CANARY))
         if not held.failure or held.left:
             return
         now = monotonic()
@@ -218,6 +230,7 @@ class Inference:
         finally:
             why = held.target.series.adapter, held.failure.value, rescue.outcome.value
             self.runtime.metrics.retries[why] += 1
+            self.doubts.settle(held, rescue.outcome)
 
     async def _copy(self, exchange: Exchange) -> None:
         """Carry a copy: within `COPY_SECONDS` where requests have no limit of their own."""

@@ -113,7 +113,7 @@ def rejection_reason(error: WardrobeError) -> str | None:
     if isinstance(error, ModelNotFound):
         return "unknown_model"
     if isinstance(error, TooManyRequests):
-        return "concurrency"
+        return error.rejection
     if isinstance(error, LimitExceeded):
         return "body_too_large"
     if isinstance(error, BadBody | InvalidName | MethodNotAllowed):

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 from msgspec import Raw
-from pydantic import ValidationError
 
 from registry.chat_template import TEMPLATE_NAME
-from registry.errors import InvalidName, NotFound, NotServable, Quarantined, WardrobeError
+from registry.errors import CorruptStore, InvalidName, NotFound, NotServable, Quarantined, WardrobeError
 from registry.names import ModelRef, parse_model
 from registry.records import RolloutEntry, Version
 from registry.view import AdapterView, View, no_adapter
@@ -78,7 +77,8 @@ class OpenRollout:
 
     `rescue` is the control once more, for requests that the canary failed: its ids keep the canary's
     letter, because feedback belongs to the arm that was assigned. `shadow` answers copies, `mirrors`
-    of them at once; `listed` counts those whose arm a list decided.
+    of them at once; `listed` counts those whose arm a list decided. `witnesses` are asked what an arm
+    failed: stable for the canary, the base for stable, none where the base itself is the arm.
     """
 
     recorder: Recorder
@@ -87,6 +87,7 @@ class OpenRollout:
     shadow: Target
     mirrors: int
     listed: Mapping[Arm, Level]
+    witnesses: Mapping[Arm, Target]
 
 
 def resolve(view: View, text: str, base_name: str) -> tuple[ModelRef, Version]:
@@ -167,7 +168,7 @@ class Targets:
     def _rollout_plan(self, adapter: AdapterView, entry: RolloutEntry, recorders: Recorders) -> Plan:
         try:
             recorder = recorders(entry)
-        except ValidationError as error:  # a later release wrote it: no reason to fail anybody
+        except CorruptStore as error:  # a later release wrote it: no reason to fail anybody
             _log.error("rollout of %s cannot be read, stable answers: %s", adapter.name, error)
             return Plan(adapter.name, stable=self._arm(adapter, entry, entry.serving, Arm.STABLE))
         return Plan(adapter.name, rollout=self._open(adapter, entry, recorder))
@@ -191,7 +192,14 @@ class Targets:
                 arm: self.metrics.decisions(adapter.name, arm, Reason.LISTED)
                 for arm in (Arm.STABLE, Arm.CANARY)
             },
+            witnesses=self._witnesses(adapter, entry),
         )
+
+    def _witnesses(self, adapter: AdapterView, entry: RolloutEntry) -> dict[Arm, Target]:
+        found = {Arm.CANARY: self._arm(adapter, entry, entry.stable, Arm.SHADOW)}
+        if entry.stable:
+            found[Arm.STABLE] = self._arm(adapter, entry, 0, Arm.SHADOW)
+        return found
 
     def _arm(self, adapter: AdapterView, entry: RolloutEntry, number: int, arm: Arm) -> Target:
         """Return the target of an arm; number 0 is the base model, booked under the adapter."""

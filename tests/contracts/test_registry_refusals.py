@@ -20,6 +20,8 @@ from tests.fakes.store import leftovers, make_registry, publish, put, snapshot
 
 # What a full disk refuses; it does not refuse to unlink or to change a mode.
 GROWING = ("mkdir", "write", "copy", "link", "rename")
+URGENT = {"rollback", "delete", "quarantine"}
+"""What takes something away works on a full disk: the root keeps a reserve for it."""
 
 ACTIONS: dict[str, Callable[[Registry], object]] = {
     "publish-first": lambda r: publish(r, "fresh", seed=5, lineage={"seed": 5}),
@@ -66,7 +68,10 @@ def test_a_step_that_is_refused_is_named_and_leaves_nothing(
         assert [path for path in copy.root.glob("adapters/*/versions") if not any(path.iterdir())] == []
         assert all(result.ok for result in copy.verify())
         assert (world / "exported").exists() == (name == "export" and error is None)
-    assert refused >= 2
+    if number == errno.ENOSPC and name in URGENT:
+        assert refused == 0
+    else:
+        assert refused >= 2
 
 
 def _refusal(registry: Registry, name: str, refuse: Callable[[str], None]) -> StorageFailed | None:

@@ -51,7 +51,14 @@ def test_register_prints_the_name_and_digest_and_the_first_version_becomes_stabl
     assert (again["adapter"], again["version"], again["created"]) == ("support", 2, True)
     assert again["aliases"] == []
     assert wardrobe.ok("--json", "list").json == [
-        {"adapter": "support", "stable": 1, "latest": 2, "versions": 2, "aliases": {"stable": 1}}
+        {
+            "adapter": "support",
+            "stable": 1,
+            "latest": 2,
+            "versions": 2,
+            "aliases": {"stable": 1},
+            "problem": "",
+        }
     ]
 
 
@@ -358,7 +365,7 @@ def test_the_fields_of_json_output_are_stable(wardrobe: Terminal, folder: Callab
     version = wardrobe.ok("--json", "show", "support@1").json
     assert list(version) == [
         "adapter", "version", "digest", "created_at", "note", "who", "rank", "target_modules",
-        "size_bytes", "aliases", "quarantined", "files", "attestations",
+        "size_bytes", "aliases", "quarantined", "files", "attestations", "problems",
     ]  # fmt: skip
     assert shape(wardrobe.ok("--json", "promote", "support@1").json) == {
         "adapter": "str", "alias": "str", "seq": "int", "version": "int", "digest": "str", "who": "str",
@@ -366,5 +373,5 @@ def test_the_fields_of_json_output_are_stable(wardrobe: Terminal, folder: Callab
     }  # fmt: skip
     assert list(wardrobe.ok("--json", "status").json) == [
         "base", "max_lora_rank", "auth", "adapters", "versions", "without_stable", "quarantined", "replicas",
-        "rollouts",
+        "rollouts", "problems",
     ]  # fmt: skip

@@ -124,12 +124,12 @@ def test_the_evidence_of_a_rollout_is_kept_for_a_month_after_its_end(registry: R
     registry.record_engine_death("one", 2_000.0, ["support@2"])
     registry.record_engine_death("one", 2_001.0, ["support@2"])
     month = 2_000.0 + 30 * DAY
-    assert registry.gc(apply=True, now=month + 9 * DAY).trashed == ("deaths/1.json",)
+    assert registry.gc(apply=True, now=month + 9 * DAY).emptied == ("deaths/1.json",)
     go(registry, "rolled_back", at=2_000.0)
-    assert registry.gc(apply=True, now=month - 1).trashed == ()
-    assert registry.gc(now=month).trashed == (f"evidence/{ROLLOUT}",)
+    assert registry.gc(apply=True, now=month - 1).emptied == ()
+    assert registry.gc(now=month).emptied == (f"evidence/{ROLLOUT}",)
     assert registry.evidence(ROLLOUT) == {"one": b"{}"}
-    assert registry.gc(apply=True, now=month).trashed == (f"evidence/{ROLLOUT}",)
+    assert registry.gc(apply=True, now=month).emptied == (f"evidence/{ROLLOUT}",)
     assert registry.evidence(ROLLOUT) == {}
     assert len(registry.rollout_log("support")) == 2
     assert registry.record_engine_death("two", 1.0, [])

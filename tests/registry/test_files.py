@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from registry import disk, files
-from registry.errors import StorageFailed
+from registry.errors import CorruptStore, Occupied, StorageFailed
 from tests.fakes.store import without_links
 
 both_kinds = pytest.mark.parametrize("links", [True, False], ids=["links", "no-links"])
@@ -94,7 +94,7 @@ def test_a_folder_is_never_published_onto_another_not_even_an_empty_one(tmp_path
         (tmp_path / target).mkdir()
         if target == "full":
             (tmp_path / target / "file").write_bytes(b"theirs")
-        with pytest.raises(FileExistsError):
+        with pytest.raises(Occupied):
             files.publish_directory(staged, tmp_path / target)
         assert (staged / "file").read_bytes() == b"mine"
     assert (tmp_path / "full" / "file").read_bytes() == b"theirs"
@@ -109,7 +109,7 @@ def test_a_folder_that_appears_just_before_the_rename_is_kept(tmp_path: Path) ->
             target.mkdir()
             (target / "file").write_bytes(b"theirs")
 
-    with files.watch_steps(be_faster), pytest.raises(FileExistsError):
+    with files.watch_steps(be_faster), pytest.raises(Occupied):
         files.publish_directory(staged, target)
     assert (target / "file").read_bytes() == b"theirs"
 
@@ -138,7 +138,7 @@ def test_neither_a_symlink_nor_a_pipe_is_read(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "secret")
     os.mkfifo(tmp_path / "pipe")
     for name in ("link", "pipe"):
-        with pytest.raises((StorageFailed, FileNotFoundError)):
+        with pytest.raises((StorageFailed, CorruptStore)):
             disk.read(tmp_path / name)
         with pytest.raises(StorageFailed):
             files.copy_new(tmp_path / name, tmp_path / f"copy-{name}")
@@ -162,6 +162,24 @@ def test_a_refusal_names_the_path_the_reason_and_the_remedy(tmp_path: Path) -> N
         files.make_directory(tmp_path / "new")
     assert str(caught.value) == (
         f"{tmp_path}/new: the file system refused (No space left on device); "
-        "free space on the disk (`wardrobe gc --apply` helps) and try again"
+        "free space on the disk: `wardrobe gc --apply --now` needs no room, and try again"
     )
     assert caught.value.http_status == 507
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
+def test_what_root_makes_belongs_to_the_owner_of_its_folder(tmp_path: Path) -> None:
+    os.chown(tmp_path, 1234, 1235)
+    (tmp_path / "source").write_bytes(b"x")
+    files.replace(tmp_path / "replaced", b"x")
+    files.stage(tmp_path / "staged", b"x")
+    files.copy_new(tmp_path / "source", tmp_path / "copied")
+    files.append_lines(tmp_path / "appended", b"x\n")
+    files.touch(tmp_path / "touched")
+    files.make_directory(tmp_path / "made" / "inner")
+    files.append_entry(tmp_path / "log", lambda _: b"x")
+    with without_links():
+        files.claim(tmp_path / "claimed.json", b"x")
+    made = [path for path in tmp_path.rglob("*") if path.name != "source"]
+    assert len(made) == 11
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(1234, 1235)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from registry.errors import Conflict, Denied, NotFound
-from registry.keys import KeyStore, Scope
+from registry.keys import KeyStore, Scope, keys_folder
 from registry.store import Registry
 from serve.launcher.listener import listen
-from serve.preflight import prepare, survey
+from serve.preflight import prepare, settle, survey
 from serve.settings import ServeSettings
 from tests.fakes.base import make_base
 
@@ -143,3 +145,24 @@ def test_the_check_says_which_parsers_the_base_gets(tmp_path: Path) -> None:
     wrong = {one.subject: one for one in survey(ServeSettings(root=tmp_path / "root"), ("stray",))}
     assert not wrong["options"].ok
     assert "parsers" not in wrong
+
+
+def test_the_engines_are_told_that_keys_are_needed_once_one_was_made(root: Path) -> None:
+    local = ServeSettings(root=root, replica="r1")
+    assert not settle(local, 8000).keys_required
+    assert settle(local.model_copy(update={"host": "0.0.0.0"}), 8000).keys_required
+    KeyStore(root).create([Scope.INFER], who="tester")
+    shutil.rmtree(keys_folder(root))
+    assert settle(local, 8000).keys_required
+
+
+def test_a_server_without_a_name_gets_one_of_host_and_port_and_in_a_container_a_word_of_its_own(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ServeSettings(root=root)
+    host = re.escape(socket.gethostname())
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    first, second = (settle(settings, 8000).replica for _ in range(2))
+    assert re.fullmatch(rf"{host}-8000-[0-9a-f]{{4}}", first)
+    assert first != second
+    assert settle(settings.model_copy(update={"replica": "me"}), 8000).replica == "me"
