@@ -365,7 +365,7 @@ def _write(path: Path, data: bytes, mode: int, *, durable: bool = True) -> None:
 
 
 def _hand_over(made: Path | int, folder: Path) -> None:
-    """Give what root made to the owner of its folder: a server that runs as that user must read and replace it."""
+    """Give what root made to the owner of its folder: a server that runs as that user must read it."""
     if os.geteuid() == 0:
         owner = folder.stat()
         if owner.st_uid:
