@@ -3,9 +3,9 @@
     locust -f loadtests/locustfile.py --host http://127.0.0.1:8000 --adapters a,b -u 8 -t 60s --headless
 
 `--shape step|spike|soak` lets users come and go (the peak is -u). With `--scenario FILE` the runner's own
-plan is sent, open loop, whatever -u says. Locust's tables show TTFT, TPOT and E2E by adapter and arm; our
-own report (JSON, Markdown, HTML, JUnit, raw requests) is written beside them, and decides locust's exit
-code where there is a scenario.
+plan is sent, open loop, whatever -u says. Locust's tables show TTFT, TPOT and E2E by adapter and arm; its
+aggregated row is the requests (E2E) alone. Our own report (JSON, Markdown, HTML, JUnit, raw requests) is
+written beside them, and decides locust's exit code where there is a scenario.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class AdapterUser(FastHttpUser):
         """Ask once."""
         run: Run = self.environment.wardrobe_run
         planned = run.plan[next(run.numbers) % len(run.plan)]
-        ask(self.client, self.environment.events, run.journal, planned, run.options.api_key)
+        ask(self.client, self.environment.stats, run.journal, planned, run.options.api_key)
 
 
 class ScenarioUser(FastHttpUser):
@@ -80,7 +80,7 @@ class ScenarioUser(FastHttpUser):
             if len(pool) >= run.journal.scenario.max_in_flight:
                 self._refuse(run, Record(planned.index, planned.at, planned.model, 0, planned.stream))
                 continue
-            pool.spawn(ask, self.client, self.environment.events, run.journal, planned, run.options.api_key)
+            pool.spawn(ask, self.client, self.environment.stats, run.journal, planned, run.options.api_key)
         pool.join()
         run.journal.complete = True
         gevent.spawn(self.environment.runner.quit)

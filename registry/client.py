@@ -106,6 +106,10 @@ class Client:
         path = _path(adapter, "aliases", check_alias_name(alias))
         return self.ask(doc.MoveDocument, "PUT", path, doc.MoveRequest(version=number, force=force))
 
+    def remove_alias(self, adapter: str, alias: str) -> doc.MoveDocument:
+        """Remove an alias; its history stays."""
+        return self.ask(doc.MoveDocument, "DELETE", _path(adapter, "aliases", check_alias_name(alias)))
+
     def promote(self, adapter: str, number: int, force: str = "") -> doc.MoveDocument:
         """Point `stable` to a version; `force` as in `set_alias`."""
         path = _path(adapter, "promote")

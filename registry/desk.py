@@ -67,6 +67,10 @@ class Desk(Protocol):
         """Point an alias to a version; `force` is the reason for moving `stable` past what it lacks."""
         ...
 
+    def remove_alias(self, adapter: str, alias: str) -> doc.MoveDocument:
+        """Remove an alias; its history stays. Without `stable` the bare name is answered with 404."""
+        ...
+
     def promote(self, adapter: str, number: int, force: str = "") -> doc.MoveDocument:
         """Point `stable` to a version; `force` as in `set_alias`."""
         ...

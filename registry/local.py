@@ -116,6 +116,11 @@ class LocalDesk:
         move = self._registry.set_alias(adapter, alias, number, who=self._who, force=force)
         return doc.describe_move(move)
 
+    def remove_alias(self, adapter: str, alias: str) -> doc.MoveDocument:
+        """Remove an alias; its history stays."""
+        move = self._registry.remove_alias(check_adapter_name(adapter), alias, who=self._who)
+        return doc.describe_move(move)
+
     def promote(self, adapter: str, number: int, force: str = "") -> doc.MoveDocument:
         """Point `stable` to a version; `force` as in `set_alias`."""
         check_adapter_name(adapter)

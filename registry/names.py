@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 from registry.errors import InvalidName
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,62}"
+"""An adapter's name, whole; for documents that describe it."""
+
+_NAME = re.compile(NAME_PATTERN)
 _REPLICA = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 

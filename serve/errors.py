@@ -2,9 +2,14 @@
 
     NotFound
     ├── ModelNotFound        `model` names nothing that exists                  404
-    └── RouteNotFound        a path that is not on the allow-list               404
+    ├── ResponseNotFound     a response that is not kept                        404
+    ├── RouteNotFound        a path that is not on the allow-list               404
+    └── TaskNotServed        a path that the base model cannot answer           404
     UsageError
     ├── BadBody              a request body that is not what we can route       400
+    │   ├── FieldNotServed   a field that would be ignored                      400
+    │   ├── PreviousNotFound a response to go on from that is not kept          400
+    │   └── ToolsNotServed   tools, and the engine parses no calls              400
     └── MethodNotAllowed     a known path with another method                   405
     Denied
     └── ScopeMissing         a valid key that may not do this                   403
@@ -18,6 +23,7 @@
     └── EngineDead           the engine died; the launcher restarts it          503
     WardrobeError
     ├── EngineFailed         an answer that broke off                           500
+    ├── Forwarded            what vLLM refused or failed, in our words          4xx, 5xx
     └── TimedOut             over the limit on a request's total time           504
 
 `retry_after_seconds` becomes the Retry-After header of an answer.
@@ -40,10 +46,40 @@ class RouteNotFound(NotFound):
     code = "unknown_url"
 
 
+class TaskNotServed(NotFound):
+    """A known path that the base model cannot answer: it generates, or it only embeds and scores."""
+
+    code = "task_not_supported"
+
+
+class ResponseNotFound(NotFound):
+    """A response that is not kept here (any more), or that another key was given."""
+
+    code = "response_not_found"
+
+
 class BadBody(UsageError):
     """A body that is no JSON object, or that holds a field we refuse."""
 
     code = "invalid_body"
+
+
+class FieldNotServed(BadBody):
+    """A field, or a kind of tool, that would be taken and ignored though it changes the answer."""
+
+    code = "unsupported_parameter"
+
+
+class ToolsNotServed(BadBody):
+    """Tools on a server that parses no calls of them; the remedy names the setting."""
+
+    code = "tools_not_enabled"
+
+
+class PreviousNotFound(BadBody):
+    """A `previous_response_id` that is not kept; the conversation has to be sent whole."""
+
+    code = "previous_response_not_found"
 
 
 class MethodNotAllowed(UsageError):
@@ -123,3 +159,37 @@ class TimedOut(WardrobeError):
 
     http_status = 504
     code = "timeout"
+
+
+class Forwarded(WardrobeError):
+    """What vLLM itself refused or failed, told with this server's types and codes; its status is vLLM's."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "",
+        param: str | None = None,
+        code: str = "invalid_request",
+    ) -> None:
+        super().__init__("", message, param=param)
+        self.http_status = status
+        self.type = kind or ("invalid_request_error" if status < 500 else "server_error")
+        self.code = code
+
+
+_ANTHROPIC = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+def anthropic_type(status: int) -> str:
+    """Return the `type` of an error with this status in Anthropic's protocol."""
+    return _ANTHROPIC.get(status) or ("invalid_request_error" if status < 500 else "api_error")

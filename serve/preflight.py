@@ -22,9 +22,10 @@ from registry.keys import KeyStore
 from registry.records import BaseModel
 from registry.replicas import LIVE_SECONDS
 from registry.store import Registry
-from serve.engine.args import EngineArguments, engine_arguments
+from serve.engine.args import EngineArguments, engine_arguments, given_options
 from serve.engine.environment import Finding, check
 from serve.engine.machine import this_machine
+from serve.engine.parsers.choice import describe
 from serve.launcher.listener import is_loopback, listen
 from serve.settings import ServeSettings
 
@@ -150,9 +151,18 @@ def _survey(settings: ServeSettings, extra: Sequence[str]) -> Iterator[Finding]:
             "accepted by the launcher",
             lambda: engine_arguments(settings, base, registry.limits, extra=extra),
         )
+        yield from _parsers(settings, folder, extra)
         yield _tried("access", f"on {settings.host}", lambda: require_guard(settings))
     yield _tried("port", f"{settings.port} is free", lambda: listen(settings.host, settings.port).close())
     yield from check(settings, this_machine())
+
+
+def _parsers(settings: ServeSettings, folder: Path, extra: Sequence[str]) -> Iterator[Finding]:
+    """Yield which parsers were chosen; nothing where the options cannot be read, which was said already."""
+    with contextlib.suppress(WardrobeError):
+        given = given_options(settings, extra)
+        detail = describe(given, folder, automatic=settings.engine.parsers == "auto")
+        yield Finding("parsers", ok=True, detail=detail)
 
 
 def _tried(subject: str, fine: str, attempt: Callable[[], object]) -> Finding:

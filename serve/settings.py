@@ -53,6 +53,19 @@ class RequestLimits(BaseModel):
     """Most requests at once; beyond it clients get 429."""
 
 
+class ResponseSettings(BaseModel):
+    """Which responses (`/v1/responses`) a replica keeps in memory, so that a request can go on from one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    keep_seconds: float = Field(default=3600.0, gt=0)
+    """How long one is kept."""
+    max_bytes: int = Field(default=64 * 1024**2, ge=0)
+    """Memory for all of them; 0 keeps none, and `store: true` and `previous_response_id` are refused."""
+    max_count: int = Field(default=10_000, gt=0)
+    """How many are kept."""
+
+
 class ResidencySettings(BaseModel):
     """When versions are loaded, proved and unloaded."""
 
@@ -77,6 +90,8 @@ class EngineSettings(BaseModel):
     """LoRA on a CPU: ours, or vLLM's own."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the model; `auto` does where a C++ compiler is found."""
+    parsers: Literal["auto", "off"] = "auto"
+    """Choose vLLM's tool and reasoning parser by the base's family and chat template; see `serve --check`."""
     preload_libraries: bool = True
     """Preload tcmalloc and Intel's OpenMP where they exist."""
     start_timeout_seconds: float = Field(default=600.0, gt=0)
@@ -148,6 +163,7 @@ class ServeSettings(BaseSettings):
     """One line per request; never a prompt."""
     tracing: TracingSettings = TracingSettings()
     limits: RequestLimits = RequestLimits()
+    responses: ResponseSettings = ResponseSettings()
     residency: ResidencySettings = ResidencySettings()
     engine: EngineSettings = EngineSettings()
     vllm: dict[str, JsonValue] = Field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
 import re
@@ -20,6 +21,7 @@ from registry.cli.main import wardrobe
 from serve.rollout.presets import load_policy
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
+from tests.fakes.served import make_root, publish, serve
 from train.config import load_config
 from train.evaluation.goal import load_goal
 
@@ -54,7 +56,7 @@ def test_the_walk_finds_the_guides() -> None:
     names = {path.name for path in GUIDES}
     assert names >= {
         "README.md", "getting-started.md", "concepts.md", "register.md", "canary.md", "train.md",
-        "load-test.md", "deploy.md", "operate.md",
+        "load-test.md", "deploy.md", "operate.md", "clients.md",
     }  # fmt: skip
     assert len(list(commands())) >= 40
 
@@ -117,6 +119,39 @@ def test_every_configuration_of_the_guides_is_one(tmp_path: Path) -> None:
                     kinds.append(key)
                     load(path)
     assert set(kinds) == set(LOADERS)
+
+
+OFFICIAL = {"openai", "anthropic", "httpx", "pydantic", "os"}
+
+
+def imports(block: str) -> set[str]:
+    """Return the packages that a block of Python imports."""
+    nodes = list(ast.walk(ast.parse(block)))
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    found |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    return {name.partition(".")[0] for name in found}
+
+
+def test_the_examples_of_the_official_clients_run_as_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guide = REPOSITORY / "docs/how-to/clients.md"
+    examples = blocks(guide, "python")
+    official = [one for one in examples if imports(one) <= OFFICIAL]
+    assert (len(examples), len(official)) == (13, 7)
+    registry = make_root(tmp_path)
+    publish(registry, tmp_path, "support", 1)
+    with serve(registry, tmp_path) as served:
+        monkeypatch.setenv("WARDROBE_URL", str(served.client.base_url))
+        monkeypatch.setenv("WARDROBE_KEY", "none")
+        for one in official:
+            exec(compile(one, guide.name, "exec"), {"__name__": "example"})
+        done = subprocess.run(["bash", "-eu"], input="\n".join(blocks(guide, "bash")), text=True, check=False)
+        assert done.returncode == 0
+        assert served.outcomes() == {"ok": len(served.inner.seen)}
+    said = capsys.readouterr().out
+    for words in ("support@1 one", "get_weather", "name='Paris'", "seen 3", "model_not_found"):
+        assert words in said
 
 
 def test_every_link_leads_somewhere_headings_too() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from deploy.reference import errors
 from deploy.reference.tables import code, page, sentence, table
-from registry.errors import WardrobeError
 from serve.control.app import control_schema
+from serve.protocol.fields import IGNORED, UNSERVED
 from serve.router.paths import ENDPOINTS, Endpoint, Kind
 
 _CLIENTS = """\
@@ -16,15 +17,38 @@ router decides), `support@3`, `support@stable`, `support@canary`, `support@myali
 name. A path that is not listed here is a 404 and never reaches vLLM. [The life of a
 request](../../serve/README.md#the-life-of-a-request)."""
 
+_TASKS = """\
+A path that the base model cannot answer is a 404 `task_not_supported` that says so: a base that generates
+gives no embeddings, scores or decisions, one that embeds or scores no text. vLLM decides which it is. The
+answer to a wrong path names the right one where there is one (`/chat/completions`, `/v1/v1/…`, a slash at
+the end)."""
+
 _STORED = """\
-Stored responses: `GET /v1/responses/ID`, `POST /v1/responses/ID/cancel`, for ids that this server gave."""
+Responses are kept in the replica's memory, for the key that asked, within the limits of
+[`responses`](settings.md), unless the request says `store: false`; `previous_response_id` and items by
+reference go on from them."""
+
+_STORED_PATHS = (
+    ("GET", "`/v1/responses/ID`", "the response again; `?stream=true`, `&starting_after=N`: as events"),
+    ("GET", "`/v1/responses/ID/input_items`", "what the model was asked; `limit`, `order`, `after`"),
+    ("DELETE", "`/v1/responses/ID`", "forget it"),
+    ("POST", "`/v1/responses/ID/cancel`", "400: only background responses could be cancelled"),
+)
+
+_FIELDS = """\
+What vLLM would take and ignore, though the answer would be another one, is a 400 `unsupported_parameter`,
+and so are tools that OpenAI or Anthropic would run themselves (`web_search`, `code_interpreter`, `mcp`, …).
+Tools are a 400 `tools_not_enabled` where the base has no [tool format](../how-to/clients.md#tools) known
+here."""
+
+_DIALECTS = {"openai": "chat, completions, …", "responses": "`/v1/responses`", "messages": "`/v1/messages`"}
 
 _ADMIN = """\
 Needs a key with the scope `admin` once any key exists. The same as OpenAPI: `GET /admin/openapi.json`."""
 
 _MEANING = {
     Kind.INFERENCE: "forwarded to vLLM",
-    Kind.MODELS: "the base and every adapter, with versions; also `/v1/models/NAME`",
+    Kind.MODELS: "the base and every adapter, with versions and `max_model_len`; also `/v1/models/NAME`",
     Kind.FEEDBACK: "a score for an answer: `{response_id | adapter, score 0…1, unit?, comment?}`",
     Kind.LIVE: "the process lives; no key",
     Kind.READY: "200 when requests are taken, else 503; no key",
@@ -32,14 +56,17 @@ _MEANING = {
 }
 
 _HEADERS = (
-    ("request", "`authorization: Bearer KEY`, or `x-api-key`", "the key, where keys are in use"),
+    ("request", "`authorization: Bearer KEY`, `x-api-key` or `api-key`", "the key, where keys are in use"),
     ("request", "`x-session-id`", "the unit of a rollout: one session stays on one arm"),
-    ("request", "`x-request-id`", "is echoed"),
+    ("request", "`x-request-id`", "one word of visible ASCII, 128 characters at most: is echoed"),
     ("request", "`traceparent`, `tracestate`", "the trace that a span belongs to"),
     ("response", "`x-wardrobe-adapter`", "who answered: `support@3`"),
     ("response", "`x-wardrobe-arm`", "`stable`, `canary`, `direct` (an explicit reference) or `base`"),
     ("response", "`x-wardrobe-digest`", "the version's digest"),
+    ("response", "`x-request-id`", "of every answer, errors too: the client's own, else one of the server's"),
+    ("response", "`request-id`", "the same on `/v1/messages`, where Anthropic's clients look"),
     ("response", "`retry-after`", "seconds, with 429 and 503"),
+    ("response", "`x-should-retry`", "`false` where trying again ends the same way (409, 501, 504)"),
 )
 
 
@@ -52,16 +79,36 @@ def render() -> str:
         "## For clients",
         _CLIENTS,
         paths,
+        _TASKS,
+        "### Stored responses",
         _STORED,
+        table(("method", "path", ""), _STORED_PATHS),
+        "### Fields that are refused",
+        _FIELDS,
+        table(("field", "on", "", "instead"), _unserved()),
+        f"Taken, and without effect on the answer: {', '.join(map(_code_first, IGNORED))}.",
         "## Headers",
         headers,
         "## Admin API",
         _ADMIN,
         *_operations(control_schema()),
-        "## Errors",
-        'Every error has the body `{"error": {"message", "type", "param", "code"}}`.',
-        table(("status", "code", "type", "exit code", ""), _errors()),
+        errors.render(),
     )
+
+
+def _unserved() -> Iterator[tuple[str, str, str, str]]:
+    for one in UNSERVED:
+        where = (
+            "all"
+            if len(one.dialects) == len(_DIALECTS)
+            else ", ".join(_DIALECTS[name] for name in one.dialects)
+        )
+        yield code(one.field), where, one.fact, one.remedy
+
+
+def _code_first(text: str) -> str:
+    name, _, rest = text.partition(" ")
+    return f"{code(name)} {rest}".strip()
 
 
 def _route(path: bytes, endpoint: Endpoint) -> tuple[str, str, str]:
@@ -123,17 +170,3 @@ def _type(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return " or ".join(code(str(one)) for one in schema["enum"])
     return str(schema.get("type", "anything"))
-
-
-def _errors() -> Iterator[tuple[str, str, str, str, str]]:
-    found = sorted(_below(WardrobeError), key=lambda one: (one.http_status, one.code))
-    for one in found:
-        yield str(one.http_status), code(one.code), code(one.type), str(one.exit_code), sentence(one.__doc__)
-
-
-def _below(parent: type[WardrobeError]) -> Iterator[type[WardrobeError]]:
-    # Only the two modules that own the tree: a private subclass is nobody's reference.
-    for child in parent.__subclasses__():
-        if child.__module__ in {"registry.errors", "serve.errors"}:
-            yield child
-        yield from _below(child)

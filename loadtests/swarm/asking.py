@@ -1,12 +1,14 @@
 """One request of a locust user, read as a stream, and told to locust as TTFT, TPOT and E2E.
 
 Locust's own `iter_lines` waits for 1,024 bytes at a time and hides a connection that broke; here lines
-are taken as they come. Names of the events are `adapter|arm`, from the answer's own headers.
+are taken as they come. Names of the rows are `adapter|arm`, from the answer's own headers. Invariant: a
+request is one event of locust's, its E2E; TTFT and TPOT are rows of locust's tables beside it and in no
+total, else its aggregated row would count each request three times and mix seconds with milliseconds a token.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gevent
 
@@ -16,13 +18,14 @@ from loadtests.runner.records import CANCELLED, ERROR, OK, Record
 
 if TYPE_CHECKING:
     from locust.contrib.fasthttp import FastHttpSession, ResponseContextManager
+    from locust.stats import RequestStats
 
     from loadtests.swarm.journal import Journal
 
 _MILLI = 1_000.0
 
 
-def ask(client: FastHttpSession, events: Any, journal: Journal, planned: Planned, key: str) -> Record:
+def ask(client: FastHttpSession, stats: RequestStats, journal: Journal, planned: Planned, key: str) -> Record:
     """Send one planned request and return its record; locust is told, the journal keeps it."""
     scenario = journal.scenario
     now = journal.clock()
@@ -53,7 +56,7 @@ def ask(client: FastHttpSession, events: Any, journal: Journal, planned: Planned
             reading.close(journal.clock())
             _tell(response, record)
     journal.keep(record)
-    _tell_parts(events, record)
+    _tell_parts(stats, record)
     return record
 
 
@@ -115,23 +118,18 @@ def _tell(response: ResponseContextManager, record: Record) -> None:
         response.success()
 
 
-def _tell_parts(events: Any, record: Record) -> None:
+def _tell_parts(stats: RequestStats, record: Record) -> None:
+    """Add the times within an answer to rows of their own."""
     if record.outcome != OK or record.first is None:
         return
-    _fire(events, "TTFT", record, record.first - record.at)
+    _add(stats, "TTFT", record, record.first - record.at)
     if record.output_tokens > 1:
-        _fire(events, "TPOT", record, (record.ended - record.first) / (record.output_tokens - 1))
+        _add(stats, "TPOT", record, (record.ended - record.first) / (record.output_tokens - 1))
 
 
-def _fire(events: Any, kind: str, record: Record, seconds: float) -> None:
-    events.request.fire(
-        request_type=kind,
-        name=_name(record),
-        response_time=seconds * _MILLI,
-        response_length=record.output_tokens,
-        exception=None,
-        context={},
-    )
+def _add(stats: RequestStats, kind: str, record: Record, seconds: float) -> None:
+    # Not by an event of locust's: each one is a request in its total.
+    stats.get(_name(record), kind).log(seconds * _MILLI, record.output_tokens)
 
 
 def _name(record: Record) -> str:

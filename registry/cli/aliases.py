@@ -1,4 +1,4 @@
-"""`wardrobe alias set, promote, rollback`: which version an alias points to."""
+"""`wardrobe alias set, alias remove, promote, rollback`: which version an alias points to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 from registry.cli import output
 from registry.cli.session import Session, common_options, pass_session
 from registry.errors import UsageError
-from registry.names import parse_version
+from registry.names import STABLE, parse_version
 
 if TYPE_CHECKING:
     from registry.documents import MoveDocument
@@ -41,6 +41,20 @@ def set_(session: Session, name: str, alias_name: str, number: int, force: bool,
     For `stable` the version must have what the root requires (`[publishing] require`).
     """
     _print(session, session.desk().set_alias(name, alias_name, number, _reason(force, why)))
+
+
+@alias.command("remove")
+@click.argument("name")
+@click.argument("alias_name", metavar="ALIAS")
+@common_options
+@pass_session
+def remove(session: Session, name: str, alias_name: str) -> None:
+    """Remove ALIAS of adapter NAME, at once; its history stays.
+
+    Requests for NAME@ALIAS are then answered with 404. Without `stable` so are those for NAME, until a
+    version is promoted; NAME@N is served as before.
+    """
+    _print(session, session.desk().remove_alias(name, alias_name))
 
 
 @click.command(short_help="Make a version the stable one, at once.")
@@ -79,4 +93,11 @@ def _print(session: Session, move: MoveDocument) -> None:
     if session.as_json:
         output.print_json(move)
         return
-    output.print_line(f"{move.adapter}@{move.alias} -> {move.adapter}@{move.version}  {move.digest}")
+    subject = f"{move.adapter}@{move.alias}"
+    if move.version is not None:
+        output.print_line(f"{subject} -> {move.adapter}@{move.version}  {move.digest}")
+        return
+    output.print_line(f"{subject} removed")
+    if move.alias == STABLE:
+        fact = f"requests for it get 404 until a version is promoted: `wardrobe promote {move.adapter}@N`"
+        output.print_warning(f"{move.adapter} has no stable version; {fact}")

@@ -10,11 +10,13 @@ from starlette.responses import FileResponse
 from registry import documents as doc
 from registry.desk import Registration
 from registry.errors import NotFound
-from registry.names import STABLE, check_adapter_name
+from registry.names import STABLE
+from registry.peft import CONFIG_NAME
 from registry.requirements import parse_requirements
 from registry.view import AdapterView
-from serve.control.caller import CallerOf, ControlOf, caller_of
+from serve.control.caller import CallerOf, ControlOf, Name, caller_of
 from serve.control.errors import REFUSALS
+from serve.control.schema import ALIAS
 from serve.control.upload import Form, received
 
 adapters = APIRouter(
@@ -22,12 +24,13 @@ adapters = APIRouter(
 )
 
 
-def _checked(name: Annotated[str, Path(description="The adapter's name.")]) -> str:
-    return check_adapter_name(name)
-
-
-Name = Annotated[str, Depends(_checked)]
-Number = Annotated[int, Path(ge=1, le=999_999_999, description="The version's number.")]
+Number = Annotated[int, Path(ge=1, le=999_999_999, description="The version's number.", examples=[3])]
+Alias = Annotated[
+    str,
+    Path(
+        description="The alias: `stable`, or one of your own.", json_schema_extra=ALIAS, examples=["stable"]
+    ),
+]
 
 _UPLOAD_SCHEMA = {
     "type": "object",
@@ -96,7 +99,12 @@ async def show_version(name: Name, number: Number, caller: CallerOf) -> doc.Vers
 
 
 @adapters.get("/{name}/versions/{number}/files/{file}", response_class=FileResponse)
-async def download_file(name: Name, number: Number, file: str, control: ControlOf) -> FileResponse:
+async def download_file(
+    name: Name,
+    number: Number,
+    file: Annotated[str, Path(description="A file of the version, by its manifest.", examples=[CONFIG_NAME])],
+    control: ControlOf,
+) -> FileResponse:
     """Send one file of a version; only files that its manifest lists exist."""
     version = await control.run(lambda: control.registry.version(name, number))
     if file not in {entry.path for entry in version.files}:
@@ -114,9 +122,19 @@ async def delete_version(name: Name, number: Number, caller: CallerOf) -> doc.De
 
 
 @adapters.put("/{name}/aliases/{alias}")
-async def set_alias(name: Name, alias: str, body: doc.MoveRequest, caller: CallerOf) -> doc.MoveDocument:
+async def set_alias(name: Name, alias: Alias, body: doc.MoveRequest, caller: CallerOf) -> doc.MoveDocument:
     """Point an alias to a version, at once."""
     return await caller.write(lambda desk: desk.set_alias(name, alias, body.version, body.force))
+
+
+@adapters.delete("/{name}/aliases/{alias}")
+async def remove_alias(name: Name, alias: Alias, caller: CallerOf) -> doc.MoveDocument:
+    """Remove an alias, at once; its history stays.
+
+    Without `stable` the bare name is answered with 404 until a version is promoted; every version is still
+    served by its number. `stable` is not removed while a rollout is open.
+    """
+    return await caller.write(lambda desk: desk.remove_alias(name, alias))
 
 
 @adapters.post("/{name}/promote")

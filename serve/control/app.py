@@ -13,6 +13,7 @@ from serve.control.caller import Control
 from serve.control.guard import Guard, add_handlers
 from serve.control.operations import operations
 from serve.control.rollouts import alerts, rollouts
+from serve.control.schema import describe
 from serve.control.state import ControlState
 
 PREFIX = "/admin/v1"
@@ -50,4 +51,5 @@ def _application() -> FastAPI:
     app.include_router(rollouts, prefix=PREFIX)
     app.include_router(alerts, prefix=PREFIX)
     app.add_middleware(Guard)
+    describe(app)
     return app

@@ -12,11 +12,13 @@ from typing import Annotated, TypeVar
 
 import anyio
 import anyio.to_thread
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
 
 from registry.errors import Denied, WardrobeError
 from registry.local import LocalDesk
+from registry.names import check_adapter_name
 from registry.store import Registry
+from serve.control.schema import NAME
 from serve.control.state import ControlState
 
 _log = logging.getLogger("wardrobe.control")
@@ -94,3 +96,15 @@ def caller_of(request: Request) -> Caller:
 
 CallerOf = Annotated[Caller, Depends(caller_of)]
 ControlOf = Annotated[Control, Depends(control_of)]
+
+
+def _checked(
+    name: Annotated[
+        str, Path(description="The adapter's name.", json_schema_extra=NAME, examples=["support"])
+    ],
+) -> str:
+    return check_adapter_name(name)
+
+
+Name = Annotated[str, Depends(_checked)]
+"""The adapter of a path; refused as the registry refuses it."""

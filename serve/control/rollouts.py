@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 
-from fastapi import APIRouter, Body, Depends, Path
+from fastapi import APIRouter, Body, Depends
 
-from registry.names import check_adapter_name
-from serve.control.caller import Caller, CallerOf, caller_of
+from serve.control.caller import Caller, CallerOf, Name, caller_of
 from serve.control.errors import REFUSALS
 from serve.rollout import documents as doc
 from serve.rollout.alerts import Delivery, handle
@@ -25,11 +24,6 @@ rollouts = APIRouter(
 alerts = APIRouter(tags=["rollouts"], responses=REFUSALS, dependencies=[Depends(caller_of)])
 
 
-def _checked(name: Annotated[str, Path(description="The adapter's name.")]) -> str:
-    return check_adapter_name(name)
-
-
-Name = Annotated[str, Depends(_checked)]
 Why = Annotated[doc.WhyRequest | None, Body()]
 
 

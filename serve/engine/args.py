@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import JsonValue
 
@@ -18,6 +19,7 @@ from registry.errors import UsageError
 from registry.home import at_home
 from registry.records import BaseModel, Limits
 from serve.engine.machine import Machine, this_machine
+from serve.engine.parsers.choice import parser_options
 from serve.settings import ServeSettings
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -109,17 +111,27 @@ def engine_arguments(
     """
     chosen = {_plain(name): _at_home(value) for name, value in settings.vllm.items()}
     extra = [_option_at_home(argument) for argument in extra]
-    given = chosen | dict(options(extra))
+    given = given_options(settings, extra)
     for name in sorted(given):
         refuse_owned(name)
     owned = _owned(settings, base, limits)
-    defaults = {
-        name: value
-        for name, value in _defaults(settings, given, machine or this_machine()).items()
-        if name not in given
-    }
+    wanted = _defaults(settings, given, machine or this_machine())
+    if settings.engine.parsers == "auto":
+        wanted |= parser_options(given, base_folder(settings, base))
+    defaults = {name: value for name, value in wanted.items() if name not in given}
     argv = (*_spelled(defaults), *_spelled(chosen), *extra, *_spelled(owned))
     return EngineArguments(argv=argv, owned=owned)
+
+
+def given_options(settings: ServeSettings, extra: Sequence[str]) -> dict[str, JsonValue]:
+    """Return what the user says to vLLM, in the settings and after `--`, by plain names."""
+    chosen = {_plain(name): _at_home(value) for name, value in settings.vllm.items()}
+    return chosen | dict(options([_option_at_home(argument) for argument in extra]))
+
+
+def base_folder(settings: ServeSettings, base: BaseModel) -> Path:
+    """Return the folder that the base model is loaded from."""
+    return (settings.model or base.path).absolute()
 
 
 def refuse_owned(name: str) -> None:
@@ -159,7 +171,7 @@ def servable_rank(limit: int) -> int:
 
 def _owned(settings: ServeSettings, base: BaseModel, limits: Limits) -> dict[str, JsonValue]:
     return {
-        "model": str((settings.model or base.path).absolute()),
+        "model": str(base_folder(settings, base)),
         "served_model_name": [base.name],
         "host": settings.host,
         "port": settings.port,

@@ -80,9 +80,21 @@ def _vllm_arguments(options: Sequence[str], owned: Mapping[str, JsonValue]) -> a
     args: argparse.Namespace = parser.parse_args(list(options))
     configure_logging_from_args(args)
     validate_parsed_serve_args(args)
+    _import_parsers(args)
     validate_api_server_args(args)
     _confirm(args, owned)
     return args
+
+
+def _import_parsers(args: argparse.Namespace) -> None:
+    """Import parsers of the user's own, which vLLM does before it asks whether the named one exists."""
+    from vllm.reasoning import ReasoningParserManager
+    from vllm.tool_parsers import ToolParserManager
+
+    if args.tool_parser_plugin:
+        ToolParserManager.import_tool_parser(args.tool_parser_plugin)
+    if args.reasoning_parser_plugin:
+        ReasoningParserManager.import_reasoning_parser(args.reasoning_parser_plugin)
 
 
 def _confirm(args: argparse.Namespace, owned: Mapping[str, JsonValue]) -> None:

@@ -7,11 +7,27 @@ pass the same contract suite.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 TOP_TOKENS = 20
 """How many tokens `Engine.score` tells of: what vLLM gives anybody, unless `--max-logprobs` says less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What an engine was started to do; it does not change while it lives.
+
+    `paths` are those that its API server answers, None where that is not known: all. `max_model_len` is the
+    context in tokens. `calls_tools` says that calls of tools are parsed out of answers, `hosted_tools` that
+    the server runs some itself.
+    """
+
+    paths: frozenset[str] | None = None
+    max_model_len: int | None = None
+    calls_tools: bool = True
+    hosted_tools: bool = False
 
 
 class Engine(Protocol):
@@ -34,6 +50,11 @@ class Engine(Protocol):
     @property
     def slots(self) -> int:
         """Return how many adapters one batch can mix (vLLM: `max_loras`)."""
+        ...
+
+    @property
+    def abilities(self) -> Abilities:
+        """Return what the engine can do."""
         ...
 
     def alive(self) -> bool:

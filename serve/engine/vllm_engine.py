@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import NotServable
-from serve.engine.interface import TOP_TOKENS
+from serve.engine.interface import TOP_TOKENS, Abilities
 
 _WORDS = 400
 """Characters of the engine's own message that an error repeats."""
@@ -29,7 +29,8 @@ _WRAPPED = re.compile(
 class VllmEngine:
     """`serve.engine.interface.Engine` over vLLM's `openai_serving_models` and `engine_client`."""
 
-    def __init__(self, models: Any, client: Any) -> None:
+    def __init__(self, models: Any, client: Any, abilities: Abilities) -> None:
+        self.abilities = abilities
         self._models = models
         self._client = client
         self._lora = client.vllm_config.lora_config
@@ -38,9 +39,9 @@ class VllmEngine:
         self._loading = asyncio.Lock()
 
     @classmethod
-    def from_state(cls, state: Any) -> VllmEngine:
-        """Build it from the `app.state` of vLLM's API server (there in every ASGI scope)."""
-        return cls(state.openai_serving_models, state.engine_client)
+    def from_app(cls, app: Any) -> VllmEngine:
+        """Build it from vLLM's API server (`app` in every ASGI scope): its state and its routes."""
+        return cls(app.state.openai_serving_models, app.state.engine_client, read_abilities(app))
 
     @property
     def base_name(self) -> str:
@@ -153,6 +154,28 @@ class VllmEngine:
     def _check_alive(self, subject: str) -> None:
         if not self.alive():
             raise NotServable(subject, "the engine has died", "the launcher is restarting it")
+
+
+def read_abilities(app: Any) -> Abilities:
+    """Return what vLLM's API server was started to do, as its routes and arguments say.
+
+    vLLM registers the routes of a task only where the model supports it, so they are its list of tasks.
+    """
+    config, args = app.state.engine_client.vllm_config.model_config, app.state.args
+    # gpt-oss and Mistral's own tokenizer bring their tool format; everything else needs a parser.
+    built_in = (
+        config.hf_config.model_type == "gpt_oss"
+        or type(app.state.engine_client.get_tokenizer()).__name__ == "MistralTokenizer"
+    )
+    paths = {str(getattr(route, "path", "")) for route in app.routes}
+    if app.state.serving_structured_decisions is None:
+        paths.discard("/v1/systemone")  # always a route, and a 501 where the model has no labels
+    return Abilities(
+        paths=frozenset(paths),
+        max_model_len=config.max_model_len,
+        calls_tools=built_in or bool(args.enable_auto_tool_choice and args.tool_call_parser),
+        hosted_tools=app.state.tool_server is not None,
+    )
 
 
 def _refusal(message: str) -> str:

@@ -10,14 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import socket
 from dataclasses import dataclass
 
+from serve.errors import anthropic_type
 from serve.launcher.listener import BACKLOG
+from serve.request_id import ANTHROPIC_PATHS, id_headers
 
 _HEAD_LIMIT = 64 * 1024
 _HEAD_SECONDS = 10.0
 _LINGER_SECONDS = 2.0
+_OWN_ID = re.compile(rb"\r\nx-request-id:[ \t]*([^\r\n]*?)[ \t]*\r\n", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,9 @@ def response(head: bytes, situation: Situation) -> bytes:
         f"content-length: {len(content)}",
         "connection: close",
     ]
+    own = _OWN_ID.search(head)
+    named = id_headers(path, own[1] if own is not None else b"")
+    headers += [f"{name.decode()}: {value.decode()}" for name, value in named]
     if not status.startswith("200"):
         headers.append(f"retry-after: {situation.retry_after_seconds}")
     return "\r\n".join(headers).encode() + b"\r\n\r\n" + (b"" if method == b"HEAD" else content)
@@ -106,4 +113,6 @@ def _body(path: bytes, situation: Situation) -> dict[str, object]:
         return {"status": "not ready", "state": situation.state}
     message = f"{situation.message}; retry in {situation.retry_after_seconds} s"
     error = {"message": message, "type": "server_error", "param": None, "code": f"engine_{situation.state}"}
+    if path.startswith(ANTHROPIC_PATHS):
+        return {"type": "error", "error": {**error, "type": anthropic_type(503)}}
     return {"error": error}

@@ -85,6 +85,11 @@ class AccountedInference(Inference):
         request.reason = error.code
         await super()._refuse(send, endpoint, headers, error)
 
+    def _name_refusal(self, endpoint: Endpoint, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+        named = super()._name_refusal(endpoint, headers)
+        _present.get().request_id = named[0][1].decode("latin-1")
+        return named
+
     def _tell(self, what: Callable[[Keeper], None]) -> None:
         for keeper in self._keepers:
             try:

@@ -23,7 +23,11 @@ from registry.errors import UsageError, WardrobeError
 from registry.keys import Scope as KeyScope
 from serve import logs
 from serve.engine.interface import Engine
-from serve.errors import Busy, MethodNotAllowed, RouteNotFound
+from serve.errors import Busy, MethodNotAllowed, RouteNotFound, TaskNotServed
+from serve.protocol.hints import hint
+from serve.request_id import HEADER, id_headers
+from serve.responses import answers as kept
+from serve.responses.answers import Query
 from serve.rollout.inner import InnerClient
 from serve.router.access_log import AccessLog
 from serve.router.accounted import AccountedInference
@@ -32,8 +36,8 @@ from serve.router.auth import authorize
 from serve.router.body import SERVER_PATH_FIELDS, TRANSFER_FIELDS, ClientLeft
 from serve.router.inference import Inference
 from serve.router.models import base_card, render_model, render_models
-from serve.router.openai_errors import rejection_reason, send_error, send_json
-from serve.router.paths import ENDPOINTS, Endpoint, Kind, find_endpoint
+from serve.router.openai_errors import rejection_reason, send_error, send_events, send_json
+from serve.router.paths import ENDPOINTS, Dialect, Endpoint, Kind, find_endpoint, served_endpoints
 from serve.router.runtime import Runtime
 from serve.router.tracing import Tracing
 from serve.settings import HANDOVER_VARIABLE, ServeSettings
@@ -60,6 +64,7 @@ class Router:
         self._engine_factory = engine_factory or _vllm_engine
         self._collectors = collectors
         self._inference: Inference | None = None
+        self._endpoints = ENDPOINTS
         self._control: ASGIApp | None = None
         self._error: Exception | None = None
         self._end_logs: Callable[[], None] = lambda: None
@@ -74,7 +79,7 @@ class Router:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection: HTTP by the allow-list, the lifespan with ours in it, nothing else."""
         if scope["type"] == "http":
-            endpoint = ENDPOINTS.get(scope["raw_path"])
+            endpoint = self._endpoints.get(scope["raw_path"])
             if (
                 endpoint is not None
                 and endpoint.kind is Kind.INFERENCE
@@ -92,12 +97,11 @@ class Router:
             raise RuntimeError(f"unknown kind of connection: {scope['type']}")
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = find_endpoint(scope["raw_path"])
+        endpoint = find_endpoint(scope["raw_path"], self._endpoints)
+        send = _naming(scope, send)
         try:
             if endpoint is None:
-                raise RouteNotFound(
-                    _shown(scope), "is no path of this server", "see the README for its paths"
-                )
+                raise RouteNotFound(_shown(scope), "is no path of this server", hint(_shown(scope), _is_path))
             if scope["method"] == "OPTIONS":
                 await send({"type": "http.response.start", "status": 204, "headers": [_allow(endpoint)]})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -109,7 +113,8 @@ class Router:
         except WardrobeError as error:
             self._count_rejection(error)
             headers = [_allow(endpoint)] if endpoint is not None and error.http_status == 405 else []
-            await send_error(send, error, headers=headers)
+            dialect = endpoint.dialect if endpoint is not None else Dialect.OPENAI
+            await send_error(send, error, dialect, headers)
 
     async def _dispatch(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         runtime = self.runtime
@@ -128,27 +133,38 @@ class Router:
         elif endpoint.kind is Kind.MODELS:
             authorize(runtime.keys, dict(scope["headers"]), KeyScope.INFER)
             await _tell_models(runtime, endpoint.item, send)
+        elif endpoint.kind is Kind.STORED:
+            await self._tell_stored(runtime, endpoint, scope, send)
+        elif endpoint.kind is Kind.UNSERVED:
+            authorize(runtime.keys, dict(scope["headers"]), KeyScope.INFER)
+            raise _not_its_task(runtime, endpoint, _shown(scope))
+        elif endpoint.kind is Kind.METRICS:
+            authorize(runtime.keys, dict(scope["headers"]), None)
+            await self.app(scope, receive, send)
         else:
-            await self._forward_plain(runtime, endpoint, scope, receive, send)
+            raise Busy("server", "has not started yet", "try again", rejection="engine_busy")
 
     async def _forward_control(self, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
         who = authorize(runtime.keys, dict(scope["headers"]), KeyScope.ADMIN)
         assert self._control is not None, "built before the runtime is set"
         await self._control({**scope, "state": {**scope.get("state", {}), "who": who}}, receive, send)
 
-    async def _forward_plain(
-        self, runtime: Runtime, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        """Forward what has no `model`: the exposition, and a stored response by an id that we issued."""
-        scopes = None if endpoint.kind is Kind.METRICS else KeyScope.INFER
-        authorize(runtime.keys, dict(scope["headers"]), scopes)
-        if endpoint.kind is Kind.STORED and runtime.ids.verify(endpoint.item) is None:
-            raise RouteNotFound(
-                f"response {endpoint.item!r}", "is not one that this server gave", "check the id"
-            )
-        if endpoint.inner_path is not None:
-            scope = {**scope, "path": endpoint.inner_path, "raw_path": endpoint.inner_path.encode()}
-        await self.app(scope, receive, send)
+    async def _tell_stored(self, runtime: Runtime, endpoint: Endpoint, scope: Scope, send: Send) -> None:
+        """Answer what is asked of a kept response: all of it, its items, its end."""
+        who = authorize(runtime.keys, dict(scope["headers"]), KeyScope.INFER)
+        assert self._inference is not None, "built before the runtime is set"
+        store, query = self._inference.stored, Query(scope["query_string"])
+        if scope["method"] == "DELETE":
+            await send_json(send, 200, kept.delete(store, who, endpoint.item))
+        elif endpoint.part == "cancel":
+            kept.cancel(store, who, endpoint.item)
+        elif endpoint.part == "input_items":
+            await send_json(send, 200, kept.input_items(kept.find(store, who, endpoint.item), query))
+        elif query.text("stream") in {"true", "1"}:
+            events = kept.events(kept.find(store, who, endpoint.item), query.number("starting_after", -1))
+            await send_events(send, events)
+        else:
+            await send_json(send, 200, kept.whole(kept.find(store, who, endpoint.item)))
 
     def _count_rejection(self, error: WardrobeError) -> None:
         reason = rejection_reason(error)
@@ -200,6 +216,7 @@ class Router:
         transfers = runtime.settings.vllm.keys() & {"kv_transfer_config", "ec_transfer_config"}
         refused = SERVER_PATH_FIELDS if transfers else SERVER_PATH_FIELDS | TRANSFER_FIELDS
         self._inference = self._build_inference(runtime, refused)
+        self._endpoints = served_endpoints(runtime.engine.abilities.paths)
         runtime.on_drain.append(self._inference.shadows.cancel)
         runtime.on_drain.append(self._inference.doubts.cancel)
         self.runtime = runtime
@@ -231,7 +248,7 @@ def _read_settings() -> ServeSettings:
 def _vllm_engine(scope: Scope) -> Engine:
     from serve.engine.vllm_engine import VllmEngine
 
-    return VllmEngine.from_state(scope["app"].state)
+    return VllmEngine.from_app(scope["app"])
 
 
 def _build_control(runtime: Runtime) -> ASGIApp:
@@ -240,8 +257,32 @@ def _build_control(runtime: Runtime) -> ASGIApp:
     return build_control(runtime.registry, runtime)
 
 
+def _is_path(path: str) -> bool:
+    return find_endpoint(path.encode()) is not None
+
+
 def _shown(scope: Scope) -> str:
     return str(scope["path"])[:200]
+
+
+def _not_its_task(runtime: Runtime, endpoint: Endpoint, path: str) -> TaskNotServed:
+    given = "text" if "/v1/completions" in (runtime.engine.abilities.paths or ()) else "vectors and scores"
+    fact = f"needs a base model that gives {endpoint.gives}; {runtime.engine.base_name} gives {given}"
+    return TaskNotServed(path, fact, "serve such a model from a root of its own")
+
+
+def _naming(scope: Scope, send: Send) -> Send:
+    """Return a `send` that gives every answer the id of its request, unless it has one."""
+    own = dict(scope["headers"]).get(HEADER, b"")
+
+    async def named(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = list(message.get("headers", ()))
+            if HEADER not in dict(headers):
+                message = {**message, "headers": [*headers, *id_headers(scope["raw_path"], own)]}
+        await send(message)
+
+    return named
 
 
 def _allow(endpoint: Endpoint) -> tuple[bytes, bytes]:
@@ -263,6 +304,7 @@ async def _tell_ready(runtime: Runtime | None, send: Send) -> None:
 
 async def _tell_models(runtime: Runtime, item: str, send: Send) -> None:
     view, resident = runtime.watcher.view, frozenset(runtime.resident())
-    base = base_card(runtime.engine.base_name, runtime.registry.base.fingerprint, runtime.began)
+    engine, digest = runtime.engine, runtime.registry.base.fingerprint
+    base = base_card(engine.base_name, digest, runtime.began, engine.abilities.max_model_len)
     body = render_model(view, base, resident, item) if item else render_models(view, base, resident)
     await send_json(send, 200, body)

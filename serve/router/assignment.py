@@ -129,7 +129,8 @@ def conversation_unit(fields: Mapping[str, msgspec.Raw]) -> str | None:
 
     Chat: the digest of all messages up to and including the first user message, each as
     `[role, content]` in canonical JSON (UTF-8, keys sorted, no spaces). Completions: of the prompt.
-    Responses: of the input likewise.
+    Responses: of the input likewise; a string is the first user message, so the turns that follow it, sent
+    whole or by `previous_response_id`, have the same unit.
     """
     for name in ("messages", "prompt", "input"):
         if (raw := fields.get(name)) is not None:
@@ -137,7 +138,7 @@ def conversation_unit(fields: Mapping[str, msgspec.Raw]) -> str | None:
     else:
         return None
     try:
-        canonical = _first_turns(raw) if name == "messages" else _prompt(raw)
+        canonical = _first_turns(raw) if name == "messages" else _prompt(raw, turn=name == "input")
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None  # the server will refuse it, in its own words
     return blake2b(canonical, digest_size=8).hexdigest()
@@ -152,8 +153,10 @@ def _first_turns(raw: msgspec.Raw) -> bytes:
     return _ENCODER.encode(turns)
 
 
-def _prompt(raw: msgspec.Raw) -> bytes:
+def _prompt(raw: msgspec.Raw, *, turn: bool) -> bytes:
     value = msgspec.json.decode(raw)
+    if turn and isinstance(value, str):
+        return _ENCODER.encode([["user", value]])
     if isinstance(value, list) and value and isinstance(value[0], dict) and "role" in value[0]:
         return _first_turns(raw)
     return _ENCODER.encode(value)

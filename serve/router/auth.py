@@ -17,7 +17,7 @@ _REMEDY = "send `Authorization: Bearer KEY`; `wardrobe keys create` makes one"
 def authorize(ring: KeyRing, headers: Mapping[bytes, bytes], scope: Scope | None) -> str:
     """Return the id of the request's key, or `anonymous` where keys are not in use; None = any scope.
 
-    Anthropic's clients send `x-api-key` instead of a bearer token.
+    Anthropic's clients send `x-api-key` instead of a bearer token, Azure's `api-key`.
 
     Raises: Denied: no key, or not one of ours (401). ScopeMissing: 403. KeysUnknown: 503.
     """
@@ -36,7 +36,7 @@ def _find_key(ring: KeyRing, headers: Mapping[bytes, bytes]) -> KeyInfo:
     value = headers.get(b"authorization", b"").decode("latin-1")
     kind, _, token = value.partition(" ")
     if kind.lower() != "bearer":
-        token = headers.get(b"x-api-key", b"").decode("latin-1")
+        token = (headers.get(b"x-api-key") or headers.get(b"api-key", b"")).decode("latin-1")
     if not token:
         raise Denied("key", "none was sent", _REMEDY)
     key = ring.check(token.strip())

@@ -7,8 +7,6 @@ than the one that was routed (duplicate keys, escaped keys).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 from msgspec import Raw
 from starlette.types import Message, Receive
@@ -125,9 +123,3 @@ def _integer(raw: Raw) -> int | None:
         return msgspec.json.decode(raw, type=int)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None  # null, or a type that the server refuses itself
-
-
-def is_true(fields: Mapping[str, Raw], name: str) -> bool:
-    """Return True when the field is the literal `true`."""
-    raw = fields.get(name)
-    return raw is not None and bytes(raw) == b"true"

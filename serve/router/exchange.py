@@ -2,8 +2,8 @@
 
 An exchange gives the body once and then waits for the real disconnect, adds our headers to the answer,
 and watches the answer to its end without parsing it. It owns nothing but its own counters; the bytes of
-an answer are never changed. Invariant: `settle` is called once, after the server behind has returned, or
-`book` when the request never got there.
+an answer are never changed, but those of an error, which is put into this server's words. Invariant:
+`settle` is called once, after the server behind has returned, or `book` when the request never got there.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from time import monotonic
 from starlette.types import Message, Receive, Scope, Send
 
 from registry.errors import WardrobeError
+from serve.protocol.forwarded import MAX_BYTES as MAX_ERROR_BYTES
+from serve.protocol.forwarded import read_event, read_forwarded
+from serve.request_id import ANTHROPIC_HEADER, HEADER
+from serve.responses.turn import Turn
 from serve.rollout.baselines import BaselineArm
 from serve.rollout.recorder import Text
 from serve.router.accounts import Account
@@ -23,7 +27,7 @@ from serve.router.answers import MAX_BYTES, MAX_CHUNKS, read_text
 from serve.router.body import Fields
 from serve.router.booking import Booking
 from serve.router.openai_errors import error_event, send_error
-from serve.router.paths import Endpoint
+from serve.router.paths import Dialect, Endpoint
 from serve.router.streams import (
     TAIL_CHUNKS,
     Outcome,
@@ -36,6 +40,8 @@ from serve.router.streams import (
 from serve.router.targets import Target
 
 _EVENT_STREAM = b"text/event-stream"
+_ERROR_EVENTS = (b'data: {"error"', b"event: error\n")
+"""How vLLM's error events begin; each is a chunk of its own."""
 _USAGE_BYTES = 4096
 """Where an answer in one piece is searched for its usage: every server puts it last."""
 
@@ -47,13 +53,15 @@ class Exchange:
     `began` is the router's first sight of it, on the monotonic clock; `unit` its unit's digest. `body` and
     `request_id` (the answer's) are set before it is used. Its end is booked for `booking` or `baseline`,
     where there is one; `rescued` then says that another version was asked to answer. A failure of the engine
-    waits in `doubt` until `conclude` says whose it was. `names_version` says that errors may, too.
+    waits in `doubt` until `conclude` says whose it was. `names_version` says that errors may, too. `turn`
+    keeps the answer of a responses request, where it is to be kept.
     """
 
     __slots__ = (
-        "_chunks", "_first_at", "_last", "_left", "_receive", "_send", "_tail", "baseline", "began", "body",
-        "booking", "doubt", "echoed", "endpoint", "fields", "finished", "headers", "names_version", "outcome",
-        "request_id", "rescued", "scope", "status", "streaming", "target", "timed_out", "unit",
+        "_chunks", "_first_at", "_last", "_left", "_receive", "_refused", "_send", "_tail", "baseline",
+        "began", "body", "booking", "doubt", "echoed", "endpoint", "fields", "finished", "headers",
+        "names_version", "outcome", "request_id", "rescued", "scope", "status", "streaming", "target",
+        "timed_out", "turn", "unit",
     )  # fmt: skip
 
     body: bytes | None
@@ -84,13 +92,14 @@ class Exchange:
         self.began = began
         self.booking: Booking | None = None
         self.baseline: BaselineArm | None = None
+        self.turn: Turn | None = None
         self.doubt: Callable[..., None] | None = None
         self.names_version = True
         self.echoed = False
         self._first_at = 0.0
         self._last = b""
         self.status = self._chunks = 0
-        self.streaming = self.finished = self.timed_out = self._left = self.rescued = False
+        self.streaming = self.finished = self.timed_out = self._left = self.rescued = self._refused = False
         self.outcome = Outcome.CANCELLED
 
     @property
@@ -115,6 +124,7 @@ class Exchange:
             self._send,
             began,
         )
+        other.turn = self.turn
         other.names_version = self.names_version
         return other
 
@@ -134,21 +144,30 @@ class Exchange:
         if message["type"] == "http.response.body":
             body = message.get("body")
             if body and self.streaming:
+                if body.startswith(_ERROR_EVENTS):
+                    message = {**message, "body": self._own_event(body)}
+                    body = message["body"]
                 self._chunks += 1
                 self._tail.append(body)
                 if not self._first_at and has_delta(body):
                     self._first_at = monotonic()
+            elif self._refused:
+                return self._end_refusal(message)
             elif body:
                 self._last = body
             if not message.get("more_body", False):
                 self.finished = True
             return self._send(message)
-        return self._send(self._begin(message) if message["type"] == "http.response.start" else message)
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            if self.status >= 400:
+                self._refused = True
+                return _nothing()
+            message = self._begin(message)
+        return self._send(message)
 
     def _begin(self, message: Message) -> Message:
-        self.status = message["status"]
         headers = self._our_headers()
-        waiting = self.status == 503
         for header in message.get("headers", ()):
             name = header[0]
             if name == b"content-type":
@@ -156,21 +175,40 @@ class Exchange:
                     self.streaming = True
                     taped = self.booking is not None and self.booking.wants_text
                     self._tail = deque(maxlen=MAX_CHUNKS if taped else TAIL_CHUNKS)
-            elif name == b"x-request-id":
+                    headers.append((b"cache-control", b"no-cache"))
+            elif name == HEADER or (name == b"cache-control" and self.streaming):
                 continue
-            elif name == b"retry-after":
-                waiting = False
             headers.append(header)
-        if waiting:
-            headers.append((b"retry-after", b"1"))  # vLLM's own "engine is busy" names no time
         return {**message, "headers": headers}
 
+    async def _end_refusal(self, message: Message) -> None:
+        """Gather an error of the server behind, and send it in this server's words once it is whole."""
+        self._last = (self._last + message.get("body", b""))[:MAX_ERROR_BYTES]
+        if message.get("more_body", False):
+            return
+        self.finished = True
+        self._refused = False
+        anthropic = self.endpoint.dialect is Dialect.MESSAGES
+        error = read_forwarded(self.status, self._last, self.fields, messages=anthropic)
+        self.status = error.http_status
+        await send_error(self._send, error, self.endpoint.dialect, self._our_headers())
+
+    def _own_event(self, event: bytes) -> bytes:
+        """Return an error event of the server behind in this server's words."""
+        anthropic = self.endpoint.dialect is Dialect.MESSAGES
+        error = read_event(event, self.fields, messages=anthropic)
+        return event if error is None else error_event(error, self.endpoint.dialect, self._chunks)
+
     def _our_headers(self) -> list[tuple[bytes, bytes]]:
+        told, named = self.target.headers, self.request_id
         if self.status >= 400 and not self.names_version:
             # What costs nothing must not tell which arm a unit is in.
-            told = self.request_id if self.echoed else self.request_id.partition(b".")[0]
-            return [(b"x-request-id", told)]
-        return [*self.target.headers, (b"x-request-id", self.request_id)]
+            told = ()
+            named = named if self.echoed else named.partition(b".")[0]
+        headers = [*told, (HEADER, named)]
+        if self.endpoint.dialect is Dialect.MESSAGES:
+            headers.append((ANTHROPIC_HEADER, named))
+        return headers
 
     async def break_off(self, error: WardrobeError) -> None:
         """End an answer that its server will not end: by an error, as far as one can still be sent.
@@ -179,11 +217,12 @@ class Exchange:
         """
         if self.finished:
             return
-        if not self.status:
+        if not self.status or self._refused:
+            self._refused = False
             self.status = error.http_status
             await send_error(self._send, error, self.endpoint.dialect, self._our_headers())
         elif self.streaming:
-            event = error_event(error, self.endpoint.dialect)
+            event = error_event(error, self.endpoint.dialect, self._chunks)
             await self._send({"type": "http.response.body", "body": event, "more_body": False})
 
     def book(self, outcome: Outcome) -> None:
@@ -202,6 +241,8 @@ class Exchange:
         else:
             outcome = self._judge(tail)
         self.outcome = outcome
+        if self.turn is not None and outcome is Outcome.OK:
+            self.turn.keep(tail if self.streaming else self._last, streamed=self.streaming)
         series = self.target.series
         series.outcomes[self.endpoint.operation, outcome] += 1
         series.duration.observe(ended - self.began)
@@ -288,3 +329,7 @@ class Exchange:
         if self.streaming and self.status < 400:
             return judge_stream(tail, self.endpoint.dialect)
         return judge_status(self.status)
+
+
+async def _nothing() -> None:
+    """Wait for the rest of an error before anything of it is sent."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from time import monotonic
 
 from msgspec import Raw
@@ -17,12 +16,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from registry.errors import WardrobeError
 from registry.keys import Scope as KeyScope
 from serve.errors import BadBody, Busy, EngineFailed, TimedOut, TooManyRequests
+from serve.protocol.fields import check_fields
+from serve.request_id import ANTHROPIC_PATHS, HEADER, echo_id, id_headers
+from serve.responses.store import ResponseStore
+from serve.responses.turn import PREVIOUS, begin
 from serve.router.assignment import Arm, unit_digest
 from serve.router.auth import ANONYMOUS, authorize
 from serve.router.body import (
     ClientLeft,
     cap_tokens,
-    is_true,
     join_fields,
     parse_fields,
     read_body,
@@ -39,7 +41,6 @@ from serve.router.streams import Outcome
 from serve.router.targets import OpenRollout, Plan, Target
 
 _log = logging.getLogger("wardrobe.router")
-_ECHOED = re.compile(rb"[\x21-\x7e]{1,128}")
 _REPLACED = frozenset({b"x-request-id", b"content-length", b"transfer-encoding"})
 
 RawHeaders = dict[bytes, bytes]
@@ -56,7 +57,7 @@ class Inference:
 
     __slots__ = (
         "app", "doubts", "errors_name_version", "inflight", "max_body_bytes", "max_concurrency", "max_tokens",
-        "refused_fields", "runtime", "shadows", "total_seconds",
+        "refused_fields", "runtime", "shadows", "stored", "total_seconds",
     )  # fmt: skip
 
     def __init__(self, app: ASGIApp, runtime: Runtime, refused_fields: frozenset[str]) -> None:
@@ -69,6 +70,7 @@ class Inference:
         self.max_tokens = runtime.limits.max_tokens
         self.total_seconds = runtime.limits.total_seconds
         self.shadows = Shadows(self._copy)
+        self.stored = ResponseStore(runtime.settings.responses)
         self.doubts = Doubts(self._copy, runtime.metrics.doubts, runtime.engine.alive)
         self.errors_name_version = runtime.settings.errors_name_version
 
@@ -78,18 +80,22 @@ class Inference:
         headers: RawHeaders = dict(scope["headers"])
         self.inflight += 1
         try:
-            self._admit(headers)
+            who = self._admit(headers)
             message = await receive()
             body = message.get("body", b"")
             if message.get("more_body", False) or len(body) > self.max_body_bytes or not body:
                 body = await read_body(receive, message, headers.get(b"content-length"), self.max_body_bytes)
             fields = parse_fields(body, self.refused_fields)
             runtime = self.runtime
+            if not endpoint.watched.isdisjoint(fields):
+                check_fields(endpoint.dialect.value, fields, runtime.engine.abilities)
+            turn = begin(self.stored, who, fields) if endpoint.dialect is Dialect.RESPONSES else None
             plan = runtime.targets.find(runtime.watcher.view, fields.get("model"))
             rollout = plan.rollout
             if rollout is None:
                 target, unit = _choose(plan, headers)
                 exchange = Exchange(target, endpoint, scope, headers, fields, unit, receive, send, began)
+                exchange.turn = turn
                 if endpoint.proves:
                     exchange.baseline = plan.baseline
                 await self._carry(exchange, self.total_seconds)
@@ -98,6 +104,7 @@ class Inference:
                 target, unit, booking = assign(rollout, plan.adapter, session, fields, body)
                 kind = HeldExchange if target.arm is Arm.CANARY else Exchange
                 exchange = kind(target, endpoint, scope, headers, fields, unit, receive, send, began)
+                exchange.turn = turn
                 exchange.names_version = self.errors_name_version
                 if endpoint.proves:
                     exchange.booking = booking
@@ -131,15 +138,13 @@ class Inference:
         request_id = self.runtime.ids.issue(target.subject, exchange.unit, target.tag)
         exchange.request_id = inner_id = request_id.encode()
         if b"x-request-id" in headers:
-            exchange.request_id = _echo(headers[b"x-request-id"], inner_id)
+            exchange.request_id = echo_id(headers[b"x-request-id"], inner_id)
             exchange.echoed = exchange.request_id is not inner_id
         fields["model"] = target.model
         if self.max_tokens is not None and endpoint.cap_field is not None:
             cap_tokens(fields, endpoint.cap_field, self.max_tokens)
         if endpoint.dialect is Dialect.RESPONSES:
-            if is_true(fields, "background"):
-                fact = "is not served: a version could be unloaded while an answer goes on unseen"
-                raise BadBody("background", fact, "leave it out, or stream", param="background")
+            fields.pop(PREVIOUS, None)  # what it named is in `input` (serve.responses)
             fields["request_id"] = Raw(f'"resp_{request_id}"'.encode())
         exchange.body = body = join_fields(fields)
         return _inner_scope(endpoint, exchange.scope, inner_id, len(body))
@@ -248,11 +253,15 @@ class Inference:
         reason = rejection_reason(error)
         if reason is not None:
             self.runtime.metrics.rejections[reason] += 1
-        request_id = _echo(headers.get(b"x-request-id", b""), b"")
-        extra = [(b"x-request-id", request_id)] if request_id else []
+        extra = self._name_refusal(endpoint, headers)
         if error.http_status == 413 or self.runtime.draining:
             extra.append((b"connection", b"close"))
         await send_error(send, error, endpoint.dialect, extra)
+
+    def _name_refusal(self, endpoint: Endpoint, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+        """Return the headers with the id of a request that no version answers."""
+        path = ANTHROPIC_PATHS if endpoint.dialect is Dialect.MESSAGES else b""
+        return id_headers(path, headers.get(HEADER, b""))
 
 
 def _choose(plan: Plan, headers: RawHeaders) -> tuple[Target, str]:
@@ -275,11 +284,6 @@ def _foreign_template(target: Target) -> BadBody:
     fact = "was trained on a chat template of its own, and this server renders with the base's"
     remedy = "send /v1/completions the rendered prompt, or register it without chat_template.jinja"
     return BadBody(target.name, fact, remedy, param="messages")
-
-
-def _echo(own: bytes, otherwise: bytes) -> bytes:
-    """Return the request id of the answer: the client's own where it is fit for a header."""
-    return own if _ECHOED.fullmatch(own) else otherwise
 
 
 def _inner_scope(endpoint: Endpoint, scope: Scope, request_id: bytes, size: int) -> Scope:

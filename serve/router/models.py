@@ -1,7 +1,8 @@
 """`GET /v1/models`: the base and every adapter of the registry, as OpenAI's clients read them.
 
-`id`, `object`, `created`, `owned_by` and vLLM's `root` and `parent` are standard; the rest (`versions`,
-`aliases`, `digest`) are our extra fields. No path of the server is told.
+`id`, `object`, `created`, `owned_by` and vLLM's `root`, `parent` and `max_model_len` (by which clients size
+their context) are standard; the rest (`versions`, `aliases`, `digest`) are our extra fields. No path of the
+server is told.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class RolloutCard(msgspec.Struct):
 class ModelCard(msgspec.Struct):
     """One model: the base, an adapter, or one version of it; `root` is the version that answers now.
 
-    While a rollout is open, `root` is its stable side.
+    While a rollout is open, `root` is its stable side. `max_model_len` is the context in tokens, the base's.
     """
 
     id: str
@@ -55,6 +56,7 @@ class ModelCard(msgspec.Struct):
     digest: str | None
     aliases: dict[str, int]
     versions: list[VersionCard]
+    max_model_len: int | None = None
     rollout: RolloutCard | None = None
     object: str = "model"
     owned_by: str = OWNER
@@ -67,14 +69,14 @@ class ModelList(msgspec.Struct):
     object: str = "list"
 
 
-def base_card(name: str, digest: str, created: float) -> ModelCard:
-    """Return the base model's card."""
-    return ModelCard(name, int(created), name, None, digest, {}, [])
+def base_card(name: str, digest: str, created: float, max_model_len: int | None) -> ModelCard:
+    """Return the base model's card; the adapters' have its `max_model_len`."""
+    return ModelCard(name, int(created), name, None, digest, {}, [], max_model_len)
 
 
 def render_models(view: View, base: ModelCard, resident: Collection[str]) -> bytes:
     """Return the list of all models."""
-    cards = [_adapter_card(one, base.id, resident) for _, one in sorted(view.adapters.items())]
+    cards = [_adapter_card(one, base, resident) for _, one in sorted(view.adapters.items())]
     return msgspec.json.encode(ModelList([base, *cards]))
 
 
@@ -87,31 +89,32 @@ def render_model(view: View, base: ModelCard, resident: Collection[str], name: s
         return msgspec.json.encode(base)
     adapter = view.adapters.get(name)
     if adapter is not None:
-        return msgspec.json.encode(_adapter_card(adapter, base.id, resident))
+        return msgspec.json.encode(_adapter_card(adapter, base, resident))
     ref, one = resolve(view, name, base.id)
     owner = view.adapters[ref.adapter]
     versions = [_version_card(owner, one, _aliases(owner), resident)]
     return msgspec.json.encode(
-        ModelCard(str(ref), int(one.created), one.name, base.id, one.digest, {}, versions)
+        ModelCard(str(ref), int(one.created), one.name, base.id, one.digest, {}, versions, base.max_model_len)
     )
 
 
-def _adapter_card(adapter: AdapterView, base: str, resident: Collection[str]) -> ModelCard:
+def _adapter_card(adapter: AdapterView, base: ModelCard, resident: Collection[str]) -> ModelCard:
     every = [one for _, one in sorted(adapter.versions.items())]
     aliases = _aliases(adapter)
     stable = adapter.versions.get(aliases.get(STABLE, 0))
     root = stable.name if stable is not None else None
     if adapter.rollout is not None and not adapter.rollout.serving:
-        root = base
+        root = base.id
     return ModelCard(
         id=adapter.name,
         created=int(min((one.created for one in every), default=0.0)),
         root=root,
-        parent=base,
+        parent=base.id,
         digest=stable.digest if stable is not None else None,
         aliases=aliases,
         versions=[_version_card(adapter, one, aliases, resident) for one in every],
-        rollout=_rollout_card(adapter.rollout, base) if adapter.rollout is not None else None,
+        max_model_len=base.max_model_len,
+        rollout=_rollout_card(adapter.rollout, base.id) if adapter.rollout is not None else None,
     )
 
 

@@ -2,22 +2,25 @@
 
 Owns which raw path means what; a path that is not here never reaches vLLM. Paths are compared as the
 bytes that came over the wire, so `//v1`, `%61dapters`, dots and trailing slashes match nothing.
-Invariant: what is forwarded is the template's own path, never a path that a client wrote, except for a
-response id that was matched against its strict grammar.
+Invariant: what is forwarded is the template's own path, never a path that a client wrote.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
+
+from serve.protocol.fields import watched
 
 
 class Kind(Enum):
     """What the router does with a path."""
 
     INFERENCE = "inference"  # a JSON body with `model`, forwarded
-    STORED = "stored"  # a response by its id, forwarded
+    UNSERVED = "unserved"  # one that the base model cannot answer
+    STORED = "stored"  # a response by its id, answered here
     MODELS = "models"  # answered here, from the view
     FEEDBACK = "feedback"  # answered here
     LIVE = "live"
@@ -39,10 +42,11 @@ class Endpoint:
     """One entry of the allow-list.
 
     `operation` is a metric label (a closed set); `inner_path` is the server's own path where it differs
-    from ours; `item` is what a path's variable part held; `cap_field` names the field that caps
-    the answer's tokens, None where there is no answer to cap; `proves` is False where no version answers
-    but the tokenizer, so that the outcome is evidence of nothing; `renders` is True where the body is
-    always a conversation, which the chat template turns into a prompt.
+    from ours; `item` is what a path's variable part held, `part` what is asked of it; `cap_field` names the
+    field that caps the answer's tokens, None where there is no answer to cap; `proves` is False where no
+    version answers but the tokenizer, so that the outcome is evidence of nothing; `renders` is True where the
+    body is always a conversation, which the chat template turns into a prompt; `gives` is what a base model
+    must give to answer it; `watched` are the fields that are looked at before any version is.
     """
 
     kind: Kind
@@ -52,44 +56,57 @@ class Endpoint:
     inner_path: str | None = None
     cap_field: str | None = None
     item: str = ""
+    part: str = ""
     proves: bool = True
     renders: bool = False
+    gives: str = "text"
+    watched: frozenset[str] = frozenset()
 
 
-def _inference(operation: str, cap_field: str | None = None, *, renders: bool = False) -> Endpoint:
-    return Endpoint(Kind.INFERENCE, operation, cap_field=cap_field, renders=renders)
+def _inference(
+    operation: str,
+    cap_field: str | None = None,
+    dialect: Dialect = Dialect.OPENAI,
+    *,
+    renders: bool = False,
+    proves: bool = True,
+    gives: str = "text",
+) -> Endpoint:
+    return Endpoint(
+        Kind.INFERENCE,
+        operation,
+        dialect=dialect,
+        cap_field=cap_field,
+        renders=renders,
+        proves=proves,
+        gives=gives,
+        watched=watched(dialect.value),
+    )
 
 
 def _tokenizer(operation: str, inner_path: str) -> Endpoint:
-    return Endpoint(Kind.INFERENCE, operation, inner_path=inner_path, proves=False)
+    return Endpoint(Kind.INFERENCE, operation, inner_path=inner_path, proves=False, gives="")
 
 
 _GET = ("GET", "HEAD")
 _MODELS = Endpoint(Kind.MODELS, "models", _GET)
-_STORED = Endpoint(Kind.STORED, "responses", ("GET",), Dialect.RESPONSES)
+_STORED = Endpoint(Kind.STORED, "responses", ("GET", "DELETE"), Dialect.RESPONSES)
+_STORED_PARTS = {"cancel": ("POST",), "input_items": ("GET",)}
 _ADMIN = Endpoint(Kind.ADMIN, "admin", ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
 
 ENDPOINTS: dict[bytes, Endpoint] = {
     b"/v1/chat/completions": _inference("chat", cap_field="max_completion_tokens", renders=True),
     b"/v1/chat/completions/batch": _inference("chat_batch", cap_field="max_completion_tokens", renders=True),
     b"/v1/completions": _inference("completion", cap_field="max_tokens"),
-    b"/v1/responses": Endpoint(
-        Kind.INFERENCE,
-        "responses",
-        dialect=Dialect.RESPONSES,
-        cap_field="max_output_tokens",
-        renders=True,
+    b"/v1/responses": _inference("responses", "max_output_tokens", Dialect.RESPONSES, renders=True),
+    b"/v1/messages": _inference("messages", "max_tokens", Dialect.MESSAGES, renders=True),
+    b"/v1/messages/count_tokens": _inference(
+        "count_tokens", dialect=Dialect.MESSAGES, renders=True, proves=False
     ),
-    b"/v1/messages": Endpoint(
-        Kind.INFERENCE, "messages", dialect=Dialect.MESSAGES, cap_field="max_tokens", renders=True
-    ),
-    b"/v1/messages/count_tokens": Endpoint(
-        Kind.INFERENCE, "count_tokens", dialect=Dialect.MESSAGES, proves=False, renders=True
-    ),
-    b"/v1/embeddings": _inference("embeddings"),
-    b"/v1/score": _inference("score"),
-    b"/v1/rerank": _inference("rerank"),
-    b"/v1/systemone": _inference("decision"),
+    b"/v1/embeddings": _inference("embeddings", gives="embeddings"),
+    b"/v1/score": _inference("score", gives="scores"),
+    b"/v1/rerank": _inference("rerank", gives="scores"),
+    b"/v1/systemone": _inference("decision", gives="decisions"),
     # vLLM serves these two at the root, beside its operators' routes; here all of a client's are under /v1.
     b"/v1/tokenize": _tokenizer("tokenize", "/tokenize"),
     b"/v1/detokenize": _tokenizer("detokenize", "/detokenize"),
@@ -105,14 +122,30 @@ ENDPOINTS: dict[bytes, Endpoint] = {
 OPERATIONS = tuple(sorted({endpoint.operation for endpoint in ENDPOINTS.values()}))
 
 # An id of ours (response_id.py); `@` may come percent-encoded, nothing else may.
-_RESPONSE = re.compile(rb"/v1/responses/(resp_[A-Za-z0-9._@-]{1,256})(/cancel)?")
+_RESPONSE = re.compile(rb"/v1/responses/(resp_[A-Za-z0-9._@-]{1,256})(?:/(cancel|input_items))?")
 _MODEL = re.compile(rb"/v1/models/([A-Za-z0-9._@/-]{1,256})")
 _CONTROL = re.compile(rb"/admin(?:/[A-Za-z0-9_@-][A-Za-z0-9._@-]*)+")
 
 
-def find_endpoint(raw_path: bytes) -> Endpoint | None:
+def served_endpoints(paths: Collection[str] | None) -> dict[bytes, Endpoint]:
+    """Return the allow-list of a server behind that answers `paths`, None: all that there are.
+
+    What it does not answer stays known, so that a client is told the reason.
+    """
+    if paths is None:
+        return ENDPOINTS
+    return {path: _limited(path, endpoint, paths) for path, endpoint in ENDPOINTS.items()}
+
+
+def _limited(path: bytes, endpoint: Endpoint, paths: Collection[str]) -> Endpoint:
+    if endpoint.kind is not Kind.INFERENCE or (endpoint.inner_path or path.decode()) in paths:
+        return endpoint
+    return replace(endpoint, kind=Kind.UNSERVED)
+
+
+def find_endpoint(raw_path: bytes, endpoints: dict[bytes, Endpoint] = ENDPOINTS) -> Endpoint | None:
     """Return the allow-list's entry for `raw_path` (without the query string), or None: denied."""
-    endpoint = ENDPOINTS.get(raw_path)
+    endpoint = endpoints.get(raw_path)
     return endpoint if endpoint is not None else _find_pattern(raw_path)
 
 
@@ -120,9 +153,9 @@ def _find_pattern(raw_path: bytes) -> Endpoint | None:
     if _CONTROL.fullmatch(raw_path):
         return _ADMIN
     if found := _RESPONSE.fullmatch(raw_path.replace(b"%40", b"@")):
-        item, cancel = found[1].decode(), found[2] is not None
-        path = f"/v1/responses/{item}{'/cancel' if cancel else ''}"
-        return replace(_STORED, methods=("POST",) if cancel else ("GET",), inner_path=path, item=item)
+        part = (found[2] or b"").decode()
+        methods = _STORED_PARTS.get(part, _STORED.methods)
+        return replace(_STORED, methods=methods, item=found[1].decode(), part=part)
     # Answered here from the view: the name is looked up and never forwarded.
     if found := _MODEL.fullmatch(raw_path.replace(b"%40", b"@").replace(b"%2F", b"/")):
         return replace(_MODELS, item=found[1].decode())

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from deploy.observability.catalogue import TRAINING, server_families
+from deploy.reference import errors
 from deploy.reference.pages import FOLDER, PAGES, write_pages
 from registry.cli.main import wardrobe
+from serve.protocol import forwarded
 from serve.router.paths import ENDPOINTS
 from serve.settings import ServeSettings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))
@@ -51,6 +57,40 @@ def test_every_error_has_its_status_and_code() -> None:
     text = (FOLDER / "http.md").read_text().partition("## Errors")[2]
     for status, code in ((404, "model_not_found"), (401, "invalid_api_key"), (504, "timeout")):
         assert f"| {status} | `{code}` |" in text
+
+
+def test_every_code_in_the_source_is_in_the_table_of_errors() -> None:
+    found = {code for path in sources() for code in codes(path)}
+    assert len(found) >= 30
+    found |= {code for _, code in forwarded._KINDS.values()}
+    listed = {name.strip("`") for _, name, *_ in errors.rows()}
+    assert found - listed == set()
+
+
+def test_every_error_in_the_table_says_what_it_is() -> None:
+    table = errors.rows()
+    assert [name for _, name, _, _, words in table if not words] == []
+    assert len({name for _, name, *_ in table}) == len(table)
+
+
+def sources() -> list[Path]:
+    return [
+        path for package in ("registry", "serve", "train") for path in (REPOSITORY / package).rglob("*.py")
+    ]
+
+
+def codes(path: Path) -> Iterator[str]:
+    """Yield each code of an error that a module writes: a class's, an instance's, or of `Forwarded`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Assign):
+            names = {getattr(target, "id", getattr(target, "attr", "")) for target in node.targets}
+            if "code" in names and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+                yield node.value.value
+        if isinstance(node, ast.keyword) and node.arg == "code" and isinstance(node.value, ast.Constant):
+            yield str(node.value.value)
+    if path.parent.name == "launcher":
+        for state in re.findall(r'"(starting|restarting|draining)"', path.read_text()):
+            yield f"engine_{state}"
 
 
 def test_every_setting_of_the_server_has_a_meaning() -> None:

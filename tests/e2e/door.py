@@ -19,6 +19,7 @@ from registry.errors import NotServable
 from registry.records import BaseModel, Limits
 from serve.engine.args import engine_arguments
 from serve.engine.environment import engine_environment
+from serve.engine.interface import Abilities
 from serve.launcher.listener import listen
 from serve.settings import EngineSettings, ServeSettings
 
@@ -51,6 +52,11 @@ class RemoteEngine:
     @property
     def slots(self) -> int:
         return int(self.call("info")["slots"])
+
+    @property
+    def abilities(self) -> Abilities:
+        found = self.call("info")["abilities"]
+        return Abilities(**{**found, "paths": frozenset(found["paths"])})
 
     def alive(self) -> bool:
         return bool(self.call("info")["alive"])

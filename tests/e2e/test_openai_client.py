@@ -7,6 +7,7 @@ import json
 import time
 from functools import partial
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -116,18 +117,62 @@ def test_structured_output_is_valid_json_of_the_schema(live: Live) -> None:
     assert set(parsed) == {"city", "population"}
 
 
-def test_tools_are_refused_in_vllms_own_words_where_no_parser_is_set(live: Live) -> None:
+def test_tools_are_refused_where_the_template_has_no_tool_format_and_the_setting_is_named(live: Live) -> None:
     tool: openai.types.chat.ChatCompletionToolParam = {
         "type": "function",
         "function": {"name": "record_city", "description": "Record a city", "parameters": CITY},
     }
     ask_for = partial(live.client().chat.completions.create, model="support", messages=HELLO, tools=[tool])
-    with pytest.raises(openai.BadRequestError, match="--tool-call-parser") as caught:
-        ask_for(tool_choice="auto")
-    assert caught.value.response.headers["x-wardrobe-adapter"] == "support@1"
-    with pytest.raises(openai.BadRequestError, match="--tool-call-parser"):
-        ask_for(tool_choice={"type": "function", "function": {"name": "record_city"}})
+    named = {"type": "function", "function": {"name": "record_city"}}
+    for choice in ("auto", "required", named):
+        with pytest.raises(openai.BadRequestError, match="`tool_call_parser` under") as caught:
+            ask_for(tool_choice=choice)
+        assert caught.value.code == "tools_not_enabled"
+    flat: openai.types.responses.FunctionToolParam = {
+        "type": "function", "name": "record_city", "parameters": CITY, "strict": None,
+    }  # fmt: skip
+    with pytest.raises(openai.BadRequestError, match="`tool_call_parser` under"):
+        live.client().responses.create(model="support", input="Hello there!", tools=[flat])
     assert ask_for(tool_choice="none", max_tokens=8).model == "support@1"
+
+
+def test_a_response_goes_on_from_the_one_before_it(live: Live) -> None:
+    client = live.client()
+    first = client.responses.create(model="support", input="Hello there!", max_output_tokens=16)
+    second = client.responses.create(
+        model="support", input="And again?", previous_response_id=first.id, max_output_tokens=16
+    )
+    assert second.usage is not None
+    assert first.usage is not None
+    assert second.usage.input_tokens > first.usage.input_tokens + 10
+    assert client.responses.retrieve(second.id).output_text == second.output_text
+    # As Vercel's SDK and Codex send a history: parts without type and id (vllm#33089).
+    parts = [{"type": "output_text", "text": "Hi"}]
+    history: list[dict[str, object]] = [*HELLO, {"role": "assistant", "content": parts}, *HELLO]  # type: ignore[list-item]
+    answer = httpx.post(f"{live.url}/v1/responses", json={"model": "support", "input": history}, timeout=60)
+    assert answer.status_code == 200
+
+
+def test_the_engines_own_errors_have_our_types_and_codes(live: Live) -> None:
+    client = live.client()
+    long = [{"role": "user", "content": "word " * 3_000}]
+    with pytest.raises(openai.BadRequestError) as overflow:
+        client.chat.completions.create(model="support", messages=long)  # type: ignore[arg-type]
+    assert (overflow.value.code, overflow.value.param) == ("context_length_exceeded", "messages")
+    assert overflow.value.request_id
+    with pytest.raises(openai.BadRequestError) as invalid:
+        client.chat.completions.create(model="support", messages=HELLO, temperature=-1)
+    assert (invalid.value.type, invalid.value.code) == ("invalid_request_error", "invalid_request")
+    with pytest.raises(openai.NotFoundError) as task:
+        client.embeddings.create(model="support", input="Hi")
+    assert task.value.code == "task_not_supported"
+    model = client.models.retrieve("support").to_dict()
+    assert model["max_model_len"] == 1024
+    url = live.url
+    with anthropic.Anthropic(base_url=url, api_key="none", max_retries=0) as other:
+        with pytest.raises(anthropic.BadRequestError, match="prompt is too long") as too_long:
+            other.messages.create(model="support", max_tokens=8, messages=long)  # type: ignore[arg-type]
+        assert too_long.value.body["error"]["type"] == "invalid_request_error"  # type: ignore[index]
 
 
 def test_an_unknown_model_is_a_404_that_lists_what_exists(live: Live) -> None:

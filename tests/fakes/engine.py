@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from registry.errors import NotServable
-from serve.engine.interface import TOP_TOKENS
+from serve.engine.interface import TOP_TOKENS, Abilities
 
 VOCABULARY = 256
 
@@ -21,8 +21,16 @@ VOCABULARY = 256
 class FakeEngine:
     """An `Engine` without a model; logs every `load` and `unload` in `calls` as (verb, name)."""
 
-    def __init__(self, *, base_name: str = "base", capacity: int = 4, slots: int = 2) -> None:
+    def __init__(
+        self,
+        *,
+        base_name: str = "base",
+        capacity: int = 4,
+        slots: int = 2,
+        abilities: Abilities = Abilities(max_model_len=2048),  # noqa: B008 - frozen
+    ) -> None:
         self.base_name = base_name
+        self.abilities = abilities
         self.capacity = capacity
         self.slots = slots
         self.calls: list[tuple[str, str]] = []

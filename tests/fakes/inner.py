@@ -1,7 +1,8 @@
 """An application behind the router: it speaks OpenAI's streams in a few lines, and misbehaves on demand.
 
 The body's field `play` chooses what happens, or `plays` by the model that answers; everything that arrives
-is kept in `seen`. `before` is called at the beginning of each answer; `expose` answers /metrics.
+is kept in `seen`. `refusal` answers with the body's own `status` and `refusal`, `events` with its `events`.
+`before` is called at the beginning of each answer; `expose` answers /metrics.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+from tests.fakes.protocols import USAGE, chat, messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,15 @@ class InnerApp:
             await self._wait_for_leaving(receive)
         elif play.isdigit():
             await _send_json(send, int(play), {"error": {"message": "as told"}})
+        elif play == "refusal":
+            await _send_json(send, seen.body["status"], seen.body["refusal"])
+        elif play == "events":
+            await send(_start(200, b"text/event-stream; charset=utf-8"))
+            for event in seen.body["events"]:
+                await send(_body(event.encode()))
+            await send(_body(b"", more=False))
+        elif seen.path == "/v1/responses" and play in {"answer", "stream"}:
+            await _respond(send, _response(seen), streamed=play == "stream")
         elif play == "answer":
             await _send_json(send, 200, _answer(seen))
         else:
@@ -143,10 +153,31 @@ async def _read(receive: Receive) -> bytes:
 
 
 def _answer(seen: Seen) -> dict[str, Any]:
-    request_id = seen.body.get("request_id") or f"chatcmpl-{seen.headers.get('x-request-id')}"
-    choice = {"index": 0, "message": {"role": "assistant", "content": "one"}, "finish_reason": "stop"}
-    answer = {"id": request_id, "model": seen.body.get("model"), "path": seen.path, "choices": [choice]}
-    return {**answer, "usage": USAGE}
+    identity = seen.body.get("request_id") or f"chatcmpl-{seen.headers.get('x-request-id')}"
+    shape = messages if seen.path == "/v1/messages" else chat
+    return {**shape(seen.body, identity), "path": seen.path}
+
+
+def _response(seen: Seen) -> dict[str, Any]:
+    """Return a response that repeats how many items it was asked with."""
+    given = seen.body.get("input")
+    text = f"seen {len(given)}" if isinstance(given, list) else "seen text"
+    part = {"type": "output_text", "text": text, "annotations": []}
+    identity = f"msg_{seen.body['request_id'][-6:]}"
+    item = {"type": "message", "id": identity, "role": "assistant", "status": "completed", "content": [part]}
+    head = {"id": seen.body["request_id"], "object": "response", "status": "completed", "path": seen.path}
+    return {**head, "model": seen.body["model"], "output": [item], "usage": USAGE}
+
+
+async def _respond(send: Send, response: dict[str, Any], *, streamed: bool) -> None:
+    if not streamed:
+        await _send_json(send, 200, response)
+        return
+    await send(_start(200, b"text/event-stream; charset=utf-8"))
+    for number, kind in enumerate(("response.created", "response.completed")):
+        data = json.dumps({"type": kind, "sequence_number": number, "response": response})
+        await send(_body(f"event: {kind}\ndata: {data}\n\n".encode()))
+    await send(_body(b"", more=False))
 
 
 def _delta(seen: Seen, delta: dict[str, str]) -> dict[str, Any]:

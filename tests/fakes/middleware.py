@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class EngineDoor:
         if scope["type"] != "http" or not scope["path"].startswith("/engine/"):
             await self.app(scope, receive, send)
             return
-        self.engine = self.engine or VllmEngine.from_state(scope["app"].state)
+        self.engine = self.engine or VllmEngine.from_app(scope["app"])
         arguments = json.loads(await _body(receive) or b"{}")
         verb = scope["path"].removeprefix("/engine/")
         try:
@@ -73,6 +74,7 @@ def _facts(engine: VllmEngine, state: Any) -> dict[str, Any]:
         "base_name": engine.base_name,
         "capacity": engine.capacity,
         "slots": engine.slots,
+        "abilities": {**asdict(engine.abilities), "paths": sorted(engine.abilities.paths or ())},
         "alive": engine.alive(),
         "resident": sorted(engine.resident()),
         "max_lora_rank": config.lora_config.max_lora_rank,

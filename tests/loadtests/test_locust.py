@@ -46,7 +46,13 @@ def test_users_of_several_adapters_are_told_by_adapter_and_arm(tmp_path: Path) -
         )  # fmt: skip
     assert done.returncode == 1, done.stderr  # locust's own rule: `cut-d` failed
     with (tmp_path / "run_stats.csv").open() as file:
-        rows = {(row["Type"], row["Name"]) for row in csv.DictReader(file)}
+        table = list(csv.DictReader(file))
+    rows = {(row["Type"], row["Name"]) for row in table}
+    answers = [row for row in table if row["Type"] == "E2E"]
+    (total,) = [row for row in table if row["Name"] == "Aggregated"]
+    assert int(total["Request Count"]) == sum(int(row["Request Count"]) for row in answers)
+    # Its times are whole answers', not milliseconds a token.
+    assert float(total["Min Response Time"]) == min(float(row["Min Response Time"]) for row in answers)
     assert {("TTFT", "slow-c|canary"), ("TPOT", "pairs-b|stable"), ("E2E", "slow-a|stable")} <= rows
     assert ("E2E", "cut-d|stable") in rows
     assert (tmp_path / "run.html").exists()
@@ -61,6 +67,20 @@ def test_users_of_several_adapters_are_told_by_adapter_and_arm(tmp_path: Path) -
     assert {one["kind"] for one in found["errors"]} == {"cut"}
     by_adapter = {one["adapter"]: one["figures"] for one in found["adapters"]}
     assert by_adapter["pairs-b"]["distributions"]["chunks_per_token"]["mean"] == 0.5
+
+
+def test_a_request_is_one_request_in_the_aggregated_row(tmp_path: Path) -> None:
+    made = scenario(adapters={"names": ["slow"]}, max_tokens={"mean": 5}, duration_seconds=0.5)
+    (tmp_path / "s.yaml").write_text(json.dumps(made.model_dump(mode="json")))
+    with llm_server("slow") as (url, server):
+        done = locust(tmp_path, "--host", url, "--scenario", "s.yaml")
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout + done.stderr
+    asked = len(server.seen)
+    assert asked > 0
+    for kind in ("E2E", "TTFT", "TPOT"):
+        assert re.search(rf"^{kind} +slow\|stable +{asked} ", printed, re.MULTILINE), printed
+    assert re.search(rf"^ +Aggregated +{asked} ", printed, re.MULTILINE), printed
 
 
 def test_the_same_scenario_sends_the_same_requests_in_both_tools(tmp_path: Path) -> None:

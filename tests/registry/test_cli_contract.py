@@ -171,6 +171,35 @@ def test_aliases_promote_rollback_and_history(wardrobe: Terminal, folder: Callab
     assert len(wardrobe.ok("history", "support").out.splitlines()) == 5
 
 
+def test_an_alias_is_removed_and_its_history_stays(wardrobe: Terminal, folder: Callable[[int], Path]) -> None:
+    wardrobe.ok("register", "support", folder(1))
+    wardrobe.ok("alias", "set", "support", "night", "1")
+    done = wardrobe.ok("alias", "remove", "support", "night")
+    assert (done.out, done.err) == ("support@night removed\n", "")
+    assert wardrobe.ok("--json", "show", "support").json["aliases"] == {"stable": 1}
+    again = wardrobe("--json", "alias", "remove", "support", "night")
+    assert (again.code, again.out) == (1, "")
+    assert '"code": "not_found"' in again.err
+    moves = wardrobe.ok("--json", "history", "support").json
+    assert [(move["alias"], move["version"], move["why"]) for move in moves][-2:] == [
+        ("night", 1, "alias set"),
+        ("night", None, "alias removed"),
+    ]
+    assert "alias removed" in wardrobe.ok("history", "support").out
+
+
+def test_removing_stable_says_what_becomes_of_its_traffic(
+    wardrobe: Terminal, folder: Callable[[int], Path]
+) -> None:
+    wardrobe.ok("register", "support", folder(1))
+    done = wardrobe.ok("alias", "remove", "support", "stable", "--json")
+    assert (done.json["alias"], done.json["version"], done.json["digest"]) == ("stable", None, None)
+    told = wardrobe.ok("promote", "support@1"), wardrobe.ok("alias", "remove", "support", "stable")
+    assert "404 until a version is promoted" in told[1].err
+    assert wardrobe.ok("--json", "status").json["without_stable"] == ["support"]
+    assert wardrobe.ok("delete", "support@1").code == 0
+
+
 def test_delete_is_refused_while_an_alias_uses_the_version(
     wardrobe: Terminal, folder: Callable[[int], Path]
 ) -> None:
@@ -309,6 +338,10 @@ def test_status_tells_of_the_base_the_adapters_and_what_needs_attention(
         (("alias", "set", "support", "canary", "1"), 2, "invalid_name"),
         (("alias", "set", "support", "123", "1"), 2, "invalid_name"),
         (("alias", "set", "support", "../x", "1"), 2, "invalid_name"),
+        (("alias", "remove", "support", "night"), 1, "not_found"),
+        (("alias", "remove", "support", "canary"), 2, "invalid_name"),
+        (("alias", "remove", "support", "../x"), 2, "invalid_name"),
+        (("alias", "remove", "nothing", "stable"), 1, "not_found"),
         (("export", "support@9", "nowhere"), 1, "not_found"),
         (("verify", "nothing"), 1, "not_found"),
         (("show", "../../etc"), 2, "invalid_name"),
@@ -336,6 +369,7 @@ SCRIPT = (
     ("alias", "set", "support", "night", "1"), ("delete", "support@2"), ("gc",), ("show", "support@2"),
     ("register", "support", "A"), ("register", "support", "A", "--allow-duplicate"), ("status",),
     ("register", "support", "missing-folder"), ("export", "support@1", "a/b/c"),
+    ("alias", "remove", "support", "night"), ("alias", "remove", "support", "night"),
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,10 @@ from serve.engine.args import (
     options,
     servable_rank,
 )
+from serve.engine.child import _import_parsers
 from serve.engine.machine import Machine
 from serve.settings import EngineSettings, ServeSettings
+from tests.fakes.base import make_base
 
 BASE = BaseModel("smol", Path("/models/smol"), "sha256:0", None, {})
 
@@ -164,3 +167,34 @@ def test_vllms_own_parser_takes_all_of_it_and_gives_the_owned_values_back() -> N
     abbreviated = parser.parse_args([*arguments.argv, "--hos", "0.0.0.0"])
     with pytest.raises(UsageError, match="host"):
         _confirm(abbreviated, arguments.owned)
+
+
+def test_the_parsers_of_the_base_are_defaults_that_the_user_replaces_or_switches_off(tmp_path: Path) -> None:
+    folder = make_base(tmp_path / "base", chat_template="{% if tools %}<tool_call>{% endif %}")
+
+    def built(*extra: str, **given: Any) -> EngineArguments:
+        return engine_arguments(ServeSettings(model=folder, **given), BASE, Limits(), GPU, extra=extra)
+
+    assert value(built(), "--tool-call-parser") == "hermes"
+    assert "--enable-auto-tool-choice" in built().argv
+    assert value(built("--tool-call-parser", "xlam"), "--tool-call-parser") == "xlam"
+    assert built("--tool-call-parser", "xlam").argv.count("--tool-call-parser") == 1
+    assert value(built(vllm={"tool_call_parser": "xlam"}), "--tool-call-parser") == "xlam"
+    off = built(engine=EngineSettings(parsers="off")).argv
+    assert not {"--tool-call-parser", "--enable-auto-tool-choice", "--reasoning-parser"} & set(off)
+    assert "--no-enable-auto-tool-choice" in built(vllm={"enable_auto_tool_choice": False}).argv
+    assert value(build(), "--tool-call-parser") is None
+
+
+def test_a_parser_of_the_users_own_is_imported_before_its_name_is_looked_up(tmp_path: Path) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from vllm.tool_parsers import ToolParser, ToolParserManager\n\n"
+        "@ToolParserManager.register_module('mine_of_a_test')\nclass Mine(ToolParser):\n    pass\n"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from vllm.tool_parsers import ToolParserManager
+    assert "mine_of_a_test" not in ToolParserManager.list_registered()
+    _import_parsers(argparse.Namespace(tool_parser_plugin=str(plugin), reasoning_parser_plugin=None))
+    assert "mine_of_a_test" in ToolParserManager.list_registered()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -14,11 +15,12 @@ from typing import Any
 import httpx
 import pytest
 
-from registry.errors import StorageFailed
+from registry.errors import InvalidName, StorageFailed
 from registry.keys import KeyRing, KeyStore, Scope
+from registry.names import check_adapter_name, check_alias_name
 from registry.store import Registry
 from registry.view import View
-from serve.control.app import build_control
+from serve.control.app import build_control, control_schema
 from serve.control.guard import MAX_JSON_BYTES
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
@@ -63,6 +65,12 @@ def test_a_write_is_seen_by_the_next_read(http: httpx.Client) -> None:
     assert http.put("/adapters/support/aliases/night", json={"version": 2}).json()["alias"] == "night"
     assert http.get("/adapters/support").json()["aliases"] == {"night": 2, "stable": 1}
     assert http.delete("/adapters/support/versions/2").status_code == 409
+    removed = http.delete("/adapters/support/aliases/night")
+    assert (removed.status_code, removed.json()["version"]) == (200, None)
+    assert http.delete("/adapters/support/aliases/night").status_code == 404
+    assert http.get("/adapters/support").json()["aliases"] == {"stable": 1}
+    entries = http.get("/audit").json()["entries"]
+    assert [one["subject"] for one in entries if one["detail"].startswith("removed")] == ["support@night"]
     http.put("/adapters/support/aliases/night", json={"version": 1})
     assert http.delete("/adapters/support/versions/2").json()["deleted"] is True
     assert http.get("/adapters").json()["adapters"][0]["versions"] == 1
@@ -241,7 +249,7 @@ def test_the_openapi_document_types_every_answer_and_every_refusal(registry: Reg
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     }
-    assert len(operations) == 29
+    assert len(operations) == 30
     names = [operation["operationId"] for operation in operations.values()]
     assert len(set(names)) == len(names)
     for (method, path), operation in operations.items():
@@ -256,6 +264,55 @@ def test_the_openapi_document_types_every_answer_and_every_refusal(registry: Reg
     upload = operations["post", "/admin/v1/adapters/{name}/versions"]["requestBody"]
     assert list(upload["content"]) == ["multipart/form-data"]
     assert "HTTPValidationError" not in json.dumps(document)
+
+
+def test_the_openapi_document_tells_keys_servers_tags_patterns_and_examples() -> None:
+    document = control_schema()
+    assert document["openapi"].startswith("3.1")
+    schemes = document["components"]["securitySchemes"]
+    assert (schemes["bearer"]["scheme"], schemes["key"]["name"]) == ("bearer", "x-api-key")
+    assert document["security"] == [{"bearer": []}, {"key": []}, {}]
+    assert document["servers"][0]["url"] == "/"
+    assert {tag["name"] for tag in document["tags"] if tag["description"]} == {
+        tag for path in document["paths"].values() for one in path.values() for tag in one["tags"]
+    }
+    patterns = {
+        (one["name"], one["schema"].get("pattern"))
+        for path in document["paths"].values()
+        for operation in path.values()
+        for one in operation.get("parameters", ())
+        if one["name"] in {"name", "alias"}
+    }
+    assert len(patterns) == 2
+    for name, pattern in patterns:
+        check = check_adapter_name if name == "name" else check_alias_name
+        for text in ("support", "a", "3a", "1.5", "0-x", "__main__", "Support", "3", "", "a b", "-a", "a@1"):
+            assert (re.fullmatch(pattern, text) is not None) == _accepted(check, text), (name, text)
+    requests = [name for name in document["components"]["schemas"] if name.endswith("Request")]
+    assert len(requests) >= 6
+    assert [name for name in requests if "examples" not in document["components"]["schemas"][name]] == []
+    assert '"default": {' not in json.dumps(document)
+
+
+def _accepted(check: Callable[[str], str], text: str) -> bool:
+    try:
+        return check(text) == text
+    except InvalidName:
+        return False
+
+
+OPERATIONS = {
+    "list_adapters", "show_adapter", "show_history", "list_versions", "upload_version", "show_version",
+    "download_file", "delete_version", "set_alias", "remove_alias", "promote", "rollback", "show_status",
+    "list_replicas", "show_drain", "drain", "show_audit", "verify", "collect_garbage", "list_rollouts",
+    "show_rollout", "explain_rollout", "show_rollout_history", "start_rollout", "plan_rollout",
+    "pause_rollout", "resume_rollout", "promote_rollout", "abort_rollout", "receive_alerts",
+}  # fmt: skip
+
+
+def test_the_names_of_operations_are_those_that_generated_clients_call() -> None:
+    every = control_schema()["paths"].values()
+    assert {operation["operationId"] for path in every for operation in path.values()} >= OPERATIONS
 
 
 def test_listing_a_thousand_adapters_is_fast_and_keeps_the_loop_free(registry: Registry) -> None:

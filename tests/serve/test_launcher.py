@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -281,6 +283,18 @@ def test_an_address_of_another_machine_is_refused() -> None:
 )
 def test_loopback_is_what_only_this_machine_reaches(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+def test_what_the_launcher_answers_names_its_request_and_speaks_the_paths_dialect() -> None:
+    situation = Situation("restarting", "the engine is restarting", 5)
+    head = b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nX-Request-Id:  mine-1 \r\n\r\n"
+    lines, _, content = response(head, situation).partition(b"\r\n\r\n")
+    assert b"\r\nx-request-id: mine-1\r\nrequest-id: mine-1" in lines
+    found = json.loads(content)
+    assert (found["type"], found["error"]["type"]) == ("error", "overloaded_error")
+    other = response(b"GET /v1/models HTTP/1.1\r\nx-request-id: a b\r\n\r\n", situation)
+    assert re.search(rb"\r\nx-request-id: req_[0-9a-f]{32}\r\n", other)
+    assert json.loads(other.partition(b"\r\n\r\n")[2])["error"]["code"] == "engine_restarting"
 
 
 def test_a_head_request_gets_no_body() -> None:

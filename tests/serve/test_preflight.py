@@ -147,6 +147,17 @@ def test_the_launcher_imports_neither_vllm_nor_torch() -> None:
     assert done.stdout.strip() == "set()"
 
 
+def test_the_check_says_which_parsers_the_base_gets(tmp_path: Path) -> None:
+    make_base(tmp_path / "base", chat_template="{% if tools %}<tool_call>{% endif %}")
+    Registry.init(tmp_path / "root", tmp_path / "base", name="tiny")
+    found = {one.subject: one for one in survey(ServeSettings(root=tmp_path / "root"), ())}
+    assert found["parsers"].ok
+    assert found["parsers"].detail.startswith("tools: hermes, by `<tool_call>` in the chat template")
+    wrong = {one.subject: one for one in survey(ServeSettings(root=tmp_path / "root"), ("stray",))}
+    assert not wrong["options"].ok
+    assert "parsers" not in wrong
+
+
 def test_the_engines_are_told_that_keys_are_needed_once_one_was_made(root: Path) -> None:
     local = ServeSettings(root=root, replica="r1")
     assert not settle(local, 8000).keys_required

@@ -98,8 +98,10 @@ def test_a_request_that_is_not_answered_well_has_its_line_too(
     served: Served, fields: dict[str, Any], status: int, outcome: str, reason: str | None
 ) -> None:
     model = fields.pop("model", "support")
-    assert served.chat(model, **fields).status_code == status
+    answer = served.chat(model, **fields)
+    assert answer.status_code == status
     (line,) = lines(served)
+    assert line["request_id"] == answer.headers["x-request-id"]
     assert (line["status"], line["outcome"]) == (status, outcome)
     if reason is not None:
         assert line["reason"] == reason

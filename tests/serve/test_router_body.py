@@ -18,7 +18,6 @@ from serve.router.body import (
     SERVER_PATH_FIELDS,
     ClientLeft,
     cap_tokens,
-    is_true,
     join_fields,
     parse_fields,
     read_body,
@@ -143,8 +142,3 @@ def test_a_higher_limit_of_tokens_is_refused_and_a_lower_one_kept() -> None:
     fields = parse_fields(b'{"max_tokens":50}', frozenset())
     cap_tokens(fields, "max_completion_tokens", 50)
     assert join_fields(fields) == b'{"max_tokens":50}'
-
-
-def test_only_the_literal_true_is_true() -> None:
-    fields = parse_fields(b'{"a":true,"b":"true","c":1}', frozenset())
-    assert [is_true(fields, name) for name in "abcd"] == [True, False, False, False]

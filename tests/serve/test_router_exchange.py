@@ -112,10 +112,14 @@ def test_a_server_that_breaks_before_it_answers_is_a_500_in_our_shape(served: Se
     ("status", "outcome"),
     [(400, "client_error"), (422, "client_error"), (500, "engine_error"), (503, "rejected")],
 )
-def test_the_servers_own_errors_pass_and_are_booked(served: Served, status: int, outcome: str) -> None:
+def test_the_servers_own_errors_pass_in_our_words_and_are_booked(
+    served: Served, status: int, outcome: str
+) -> None:
     response = served.chat("support", play=str(status))
     assert response.status_code == status
-    assert response.json() == {"error": {"message": "as told"}}
+    found = response.json()["error"]
+    assert (list(found), found["message"]) == (["message", "type", "param", "code"], "as told")
+    assert int(response.headers["content-length"]) == len(response.content)
     assert settled(served) == {outcome: 1}
 
 

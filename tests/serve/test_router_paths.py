@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from serve.router.paths import ENDPOINTS, OPERATIONS, Kind, find_endpoint
+from serve.router.paths import ENDPOINTS, OPERATIONS, Kind, find_endpoint, served_endpoints
 
 ALLOWED = {
     ("POST", "/v1/chat/completions"),
@@ -73,12 +73,26 @@ def test_operations_are_a_small_closed_set() -> None:
 
 
 @pytest.mark.parametrize("at", [b"@", b"%40"])
-def test_a_stored_response_is_found_by_an_id_that_names_a_version(at: bytes) -> None:
-    found = find_endpoint(b"/v1/responses/resp_00ff.support" + at + b"3.s.ab.cd/cancel")
+@pytest.mark.parametrize(
+    ("part", "methods"),
+    [("", ("GET", "DELETE")), ("/cancel", ("POST",)), ("/input_items", ("GET",))],
+)
+def test_a_stored_response_is_found_by_an_id_that_names_a_version(
+    at: bytes, part: str, methods: tuple[str, ...]
+) -> None:
+    found = find_endpoint(b"/v1/responses/resp_00ff.support" + at + b"3.s.ab.cd" + part.encode())
     assert found is not None
-    assert (found.kind, found.methods) == (Kind.STORED, ("POST",))
-    assert found.item == "resp_00ff.support@3.s.ab.cd"
-    assert found.inner_path == "/v1/responses/resp_00ff.support@3.s.ab.cd/cancel"
+    assert (found.kind, found.methods) == (Kind.STORED, methods)
+    assert (found.item, found.part) == ("resp_00ff.support@3.s.ab.cd", part[1:])
+
+
+def test_what_the_server_behind_does_not_answer_stays_known_as_unserved() -> None:
+    limited = served_endpoints({"/v1/embeddings", "/tokenize", "/v1/chat/completions/batch"})
+    kinds = {path: one.kind for path, one in limited.items()}
+    assert kinds[b"/v1/embeddings"] is kinds[b"/v1/tokenize"] is Kind.INFERENCE
+    assert kinds[b"/v1/chat/completions"] is kinds[b"/v1/detokenize"] is Kind.UNSERVED
+    assert kinds[b"/v1/models"] is Kind.MODELS
+    assert served_endpoints(None) == ENDPOINTS
 
 
 def test_a_model_with_a_slash_in_its_name_is_looked_up_and_not_forwarded() -> None:

@@ -95,7 +95,9 @@ def test_a_response_that_is_copied_is_not_stored(served: Served) -> None:
     served.client.post("/v1/responses", json={"model": "support", "input": "Hi", "store": True})
     expect(served, recorder, both_ok=1)
     original, copy = served.inner.seen
-    assert (original.body["store"], copy.body["store"]) == (True, False)
+    assert (original.body["store"], copy.body["store"]) == (False, False)
+    assert served.router._inference is not None
+    assert served.router._inference.stored.count == 1
     assert original.body["request_id"] != copy.body["request_id"]
 
 

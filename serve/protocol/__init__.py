@@ -1,0 +1,1 @@
+"""What clients' protocols need beyond what vLLM does."""

@@ -1,0 +1,1 @@
+"""Stored responses: `previous_response_id`, retrieve, delete, within bounds of memory and time."""

@@ -1,0 +1,71 @@
+"""A wrong path is answered with the right one."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from serve.protocol.hints import hint
+from serve.router.paths import find_endpoint
+
+
+def known(path: str) -> bool:
+    return find_endpoint(path.encode()) is not None
+
+
+def said(path: str) -> str:
+    assert not known(path)
+    return hint(path, known)
+
+
+@pytest.mark.parametrize(
+    ("path", "right", "reason"),
+    [
+        ("/chat/completions", "/v1/chat/completions", "OpenAI's clients ends in /v1"),
+        ("/models", "/v1/models", "ends in /v1"),
+        ("/models/support", "/v1/models/support", "ends in /v1"),
+        ("/v1/chat/completions/", "/v1/chat/completions", ""),
+        ("/v1/models/", "/v1/models", ""),
+        ("//v1/chat/completions", "/v1/chat/completions", ""),
+        ("/v1//chat/completions", "/v1/chat/completions", ""),
+        ("/v1/v1/chat/completions", "/v1/chat/completions", "ends in /v1"),
+        ("/v1/v1/messages", "/v1/messages", "Anthropic's clients has no /v1"),
+        ("/api/v1/chat/completions", "/v1/chat/completions", ""),
+        ("/openai/v1/responses", "/v1/responses", ""),
+        ("/openai/deployments/support/chat/completions", "/v1/chat/completions", "as `model`"),
+        ("/v1/engines/support/completions", "/v1/completions", "as `model`"),
+        ("/v1/completion", "/v1/completions", ""),
+        ("/v1/chat/completion", "/v1/chat/completions", ""),
+        ("/V1/Chat/Completions", "/v1/chat/completions", ""),
+        ("/v1/message", "/v1/messages", ""),
+        ("/v1/health", "/health", ""),
+        ("/tokenize", "/v1/tokenize", "ends in /v1"),
+        ("/v1/admin/v1/status", "/admin/v1/status", ""),
+    ],
+)
+def test_a_wrong_path_names_the_right_one_and_why(path: str, right: str, reason: str) -> None:
+    words = said(path)
+    assert words.startswith(f"did you mean {right}?")
+    assert reason in words
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/ui", "/console", "/v1/files", "/v1/audio/speech", "/x" * 500])
+def test_a_path_without_a_likeness_names_what_there_is(path: str) -> None:
+    words = said(path)
+    assert "POST /v1/chat/completions, GET /v1/models" in words
+    assert len(words) < 300
+
+
+@pytest.mark.parametrize(
+    "path", ["/docs", "/redoc", "/openapi.json", "/version", "/ping", "/healthz", "/docs/"]
+)
+def test_a_page_that_other_servers_have_is_answered_with_what_stands_for_it(path: str) -> None:
+    assert re.search(r"GET /(admin/openapi\.json|livez)", said(path))
+
+
+@pytest.mark.parametrize("path", ["/é", "/\x00", "/v1/models/%2e%2e", "/" + "a/" * 5_000, "/?x"])
+def test_whatever_is_asked_there_is_an_answer_and_it_names_only_what_exists(path: str) -> None:
+    words = hint(path, known)
+    for named in re.findall(r"did you mean (\S+)\?", words):
+        assert known(named)
