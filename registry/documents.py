@@ -1,18 +1,13 @@
 """The JSON documents of Wardrobe: what `--json` prints, and what the admin API takes and gives.
 
-Owns their shapes and how they are made from records; no disk, no network. Invariant: a field is never
+Owns their shapes; `describe` makes them from records. No disk, no network. Invariant: a field is never
 renamed or removed within one major version; readers ignore fields that they do not know, so a newer
 server can answer an older client. Times are UNIX seconds, sizes bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
-
-from registry import records
-from registry.records import AliasMove, Heartbeat, Published, Version
 
 
 class Document(BaseModel):
@@ -335,94 +330,3 @@ class DrainRequest(Request):
     """Whether the answering replica shall drain."""
 
     draining: bool = True
-
-
-def summarise(summary: records.AdapterSummary) -> AdapterSummary:
-    """Return one line of `list`."""
-    return AdapterSummary(
-        adapter=summary.adapter,
-        stable=summary.stable,
-        latest=summary.latest,
-        versions=summary.versions,
-        aliases=dict(sorted(summary.aliases.items())),
-        problem=summary.problem,
-    )
-
-
-def describe_version(
-    version: Version, aliases: Mapping[str, int], quarantined: str | None
-) -> VersionDocument:
-    """Return the document of `version`; `aliases` are all of its adapter's."""
-    return VersionDocument(
-        adapter=version.adapter,
-        version=version.number,
-        digest=version.digest,
-        created_at=version.created,
-        note=version.note,
-        who=version.who,
-        rank=version.rank,
-        target_modules=list(version.target_modules),
-        size_bytes=version.size_bytes,
-        aliases=sorted(alias for alias, number in aliases.items() if number == version.number),
-        quarantined=quarantined,
-    )
-
-
-def detail_version(
-    document: VersionDocument,
-    version: Version,
-    attestations: Sequence[AttestationDocument],
-    problems: Sequence[str] = (),
-) -> VersionDetail:
-    """Return `document` with the files of `version` and its attestations."""
-    files = [FileDocument(path=file.path, size=file.size, sha256=file.sha256) for file in version.files]
-    return VersionDetail(
-        **document.model_dump(),
-        files=files,
-        attestations=list(attestations),
-        problems=list(problems),
-        base_named=version.base_named,
-    )
-
-
-def describe_publish(published: Published) -> PublishedDocument:
-    """Return the document of a publish."""
-    return PublishedDocument(
-        adapter=published.version.adapter,
-        version=published.version.number,
-        digest=published.version.digest,
-        created=published.created,
-        warnings=list(published.warnings),
-        left_out=list(published.left_out),
-        aliases=[move.alias for move in published.alias_moves],
-    )
-
-
-def describe_move(move: AliasMove) -> MoveDocument:
-    """Return the document of an alias move."""
-    return MoveDocument(
-        adapter=move.adapter,
-        alias=move.alias,
-        seq=move.seq,
-        version=move.version,
-        digest=move.digest,
-        who=move.who,
-        why=move.why,
-        at=move.at,
-    )
-
-
-def describe_replica(beat: Heartbeat, *, live: bool) -> ReplicaDocument:
-    """Return the document of a replica."""
-    return ReplicaDocument(
-        replica=beat.replica,
-        url=beat.url,
-        state=beat.state,
-        live=live,
-        resident=list(beat.resident),
-        capacity=beat.capacity,
-        base_fingerprint=beat.base_fingerprint,
-        started_at=beat.started,
-        pid=beat.pid,
-        problems=list(beat.problems),
-    )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from registry import describe
 from registry import documents as doc
 from registry.keys import KeyStore
 from registry.names import STABLE, check_adapter_name
@@ -27,7 +28,7 @@ class LocalDesk:
 
     def list(self) -> doc.AdapterList:
         """Return every adapter in brief."""
-        found = [doc.summarise(summary) for summary in self._registry.summaries()]
+        found = [describe.summarise(summary) for summary in self._registry.summaries()]
         return doc.AdapterList(adapters=found)
 
     def show(self, adapter: str) -> doc.AdapterDocument:
@@ -38,7 +39,7 @@ class LocalDesk:
             stable=view.aliases.get(STABLE),
             aliases=dict(sorted(view.aliases.items())),
             versions=[
-                doc.describe_version(version, view.aliases, view.quarantined.get(number))
+                describe.describe_version(version, view.aliases, view.quarantined.get(number))
                 for number, version in sorted(view.versions.items())
             ],
             unreadable={
@@ -51,7 +52,7 @@ class LocalDesk:
     def show_version(self, adapter: str, number: int) -> doc.VersionDetail:
         """Return one version with its files and attestations."""
         version = self._registry.version(check_adapter_name(adapter), number)
-        found = doc.describe_version(
+        found = describe.describe_version(
             version, self._registry.aliases(adapter), self._registry.quarantined(adapter, number)
         )
         known, broken = self._registry.catalogue.attestations.survey(adapter, number)
@@ -61,12 +62,12 @@ class LocalDesk:
             )
             for entry in known
         ]
-        return doc.detail_version(found, version, attestations, [str(error) for error in broken])
+        return describe.detail_version(found, version, attestations, [str(error) for error in broken])
 
     def history(self, adapter: str) -> doc.HistoryDocument:
         """Return every alias move of one adapter."""
         moves = self._registry.history(check_adapter_name(adapter))
-        return doc.HistoryDocument(adapter=adapter, moves=[doc.describe_move(move) for move in moves])
+        return doc.HistoryDocument(adapter=adapter, moves=[describe.describe_move(move) for move in moves])
 
     def audit(self, since: float | None = None) -> doc.AuditList:
         """Return every change from `since` (UNIX seconds) on."""
@@ -100,7 +101,7 @@ class LocalDesk:
             require=registration.require,
             follow_links=registration.follow_links,
         )
-        return doc.describe_publish(published)
+        return describe.describe_publish(published)
 
     def verify(self, adapter: str | None = None, number: int | None = None) -> doc.VerifyReport:
         """Hash versions again; one that is not as published is quarantined."""
@@ -114,21 +115,21 @@ class LocalDesk:
         """Point an alias to a version; `force` is the reason for moving `stable` past what it lacks."""
         check_adapter_name(adapter)
         move = self._registry.set_alias(adapter, alias, number, who=self._who, force=force)
-        return doc.describe_move(move)
+        return describe.describe_move(move)
 
     def remove_alias(self, adapter: str, alias: str) -> doc.MoveDocument:
         """Remove an alias; its history stays."""
         move = self._registry.remove_alias(check_adapter_name(adapter), alias, who=self._who)
-        return doc.describe_move(move)
+        return describe.describe_move(move)
 
     def promote(self, adapter: str, number: int, force: str = "") -> doc.MoveDocument:
         """Point `stable` to a version; `force` as in `set_alias`."""
         check_adapter_name(adapter)
-        return doc.describe_move(self._registry.promote(adapter, number, who=self._who, force=force))
+        return describe.describe_move(self._registry.promote(adapter, number, who=self._who, force=force))
 
     def rollback(self, adapter: str) -> doc.MoveDocument:
         """Undo the last forward move of `stable`."""
-        return doc.describe_move(self._registry.rollback(check_adapter_name(adapter), who=self._who))
+        return describe.describe_move(self._registry.rollback(check_adapter_name(adapter), who=self._who))
 
     def delete(self, adapter: str, number: int) -> doc.DeletedDocument:
         """Put a tombstone on a version."""
@@ -155,7 +156,7 @@ class LocalDesk:
 
     def replicas(self) -> doc.ReplicaList:
         """Return every replica by its last heartbeat."""
-        found = [doc.describe_replica(beat, live=live) for beat, live in self._registry.replicas()]
+        found = [describe.describe_replica(beat, live=live) for beat, live in self._registry.replicas()]
         return doc.ReplicaList(replicas=found)
 
     def status(self) -> doc.StatusDocument:
