@@ -11,10 +11,11 @@ import os
 import socket
 import tomllib
 from difflib import get_close_matches
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from registry.errors import UsageError
@@ -39,12 +40,62 @@ class RequestLimits(BaseModel):
     """Longest body of a request."""
     max_upload_bytes: int = Field(default=2 * 1024**3, gt=0)
     """Largest upload of a version."""
+    body_seconds: float = Field(default=30.0, gt=0)
+    """Longest time for a body to arrive; every 64 KiB of it bring one second more."""
+    body_memory_bytes: int = Field(default=512 * 1024**2, gt=0)
+    """Most bytes of bodies in memory at once, of requests in flight and of those that still arrive."""
+    max_nesting: int = Field(default=64, gt=0)
+    """Most objects and arrays inside each other in a body."""
+    max_values: int = Field(default=100_000, gt=0)
+    """Most keys, strings, numbers, objects and arrays in a body."""
+    max_messages: int = Field(default=2_048, gt=0)
+    """Most messages, items or prompts in a body."""
+    max_parts: int = Field(default=4_096, gt=0)
+    """Most content parts and tool calls in all of a body's messages."""
+    max_tools: int = Field(default=512, gt=0)
+    """Most tools in a body."""
+    max_grammar_bytes: int = Field(default=65_536, gt=0)
+    """Longest grammar, regular expression, JSON schema or list of choices for structured outputs."""
+    max_prompt_characters: int | None = Field(default=None, gt=0)
+    """Most characters in one prompt; where it is not set, what the longest tokens could bring into the context."""
+    max_text_characters: int = Field(default=4 * 1024**2, gt=0)
+    """Most characters in all prompts of a body together, unless a single one may hold more."""
     max_tokens: int | None = Field(default=None, gt=0)
-    """Cap on the tokens of an answer; a request that asks for more gets this many."""
+    """Most tokens of an answer: a request that asks for more is refused, one that names none gets this many."""
     total_seconds: float | None = Field(default=None, gt=0)
     """Longest time from a request's first byte to its answer's last."""
     max_concurrency: int | None = Field(default=None, gt=0)
-    """Most requests at once; beyond it clients get 429."""
+    """Most requests at once whose body has arrived; beyond it clients get 429."""
+
+
+class ConnectionLimits(BaseModel):
+    """Limits on connections, whoever opens them; a reverse proxy opens one per request in flight."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    head_bytes: int = Field(default=65_536, ge=1024)
+    """Longest head of a request: its first line and its headers."""
+    head_lines: int = Field(default=256, ge=16)
+    """Most headers of a request."""
+    head_seconds: float = Field(default=10.0, gt=0)
+    """Longest time for a head to arrive, from the connection or from its first byte."""
+    idle_seconds: float = Field(default=75.0, gt=0)
+    """How long a connection is kept for its next request; longer than a balancer in front keeps it."""
+    write_seconds: float = Field(default=60.0, gt=0)
+    """How long a client may take nothing of an answer that waits for it."""
+    total: int = Field(default=4_096, gt=0)
+    """Most connections; beyond it idle ones are closed, and where none is idle clients get 503."""
+    per_address: int | None = Field(default=1_024, gt=0)
+    """Most connections from one address (IPv6: from one /64), likewise."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks whose connections `per_address` does not count."""
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            ip_network(one, strict=False)
+        return value
 
 
 class ResidencySettings(BaseModel):
@@ -135,7 +186,12 @@ class ServeSettings(BaseSettings):
     access_log: bool = False
     """One line per request; never a prompt."""
     tracing: TracingSettings = TracingSettings()
+    allowed_hosts: tuple[str, ...] = ()
+    """Names under which clients may call this server, beside its own (see the README); `*` is any."""
+    cors_origins: tuple[str, ...] = ()
+    """Web pages that may call this server, as `https://app.example`; `*` is any. Only where keys exist."""
     limits: RequestLimits = RequestLimits()
+    connections: ConnectionLimits = ConnectionLimits()
     residency: ResidencySettings = ResidencySettings()
     engine: EngineSettings = EngineSettings()
     vllm: dict[str, JsonValue] = Field(default_factory=dict)
