@@ -115,6 +115,7 @@ def _plan(settings: ServeSettings, preparation: Preparation, say: Callable[[str]
         drain_seconds=settings.drain_seconds,
         say=say,
         output=_own_output(),
+        connections=settings.connections,
         describe_ready=lambda: _ready_line(settings, preparation.registry),
     )
 

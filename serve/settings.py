@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, f
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from registry.errors import UsageError
+from serve.door.hosts import ANY_HOST, plain_host
+from serve.door.pages import is_origin
 
 _REMEDY = "see docs/reference/settings.md"
 
@@ -57,11 +59,11 @@ class RequestLimits(BaseModel):
     max_grammar_bytes: int = Field(default=65_536, gt=0)
     """Longest grammar, regular expression, JSON schema or list of choices for structured outputs."""
     max_prompt_characters: int | None = Field(default=None, gt=0)
-    """Most characters in one prompt; where it is not set, what the longest tokens could bring into the context."""
+    """Most characters in one prompt; not set: what the longest tokens could bring into the context."""
     max_text_characters: int = Field(default=4 * 1024**2, gt=0)
     """Most characters in all prompts of a body together, unless a single one may hold more."""
     max_tokens: int | None = Field(default=None, gt=0)
-    """Most tokens of an answer: a request that asks for more is refused, one that names none gets this many."""
+    """Most tokens of an answer: who asks for more is refused, who names none gets this many."""
     total_seconds: float | None = Field(default=None, gt=0)
     """Longest time from a request's first byte to its answer's last."""
     max_concurrency: int | None = Field(default=None, gt=0)
@@ -197,6 +199,22 @@ class ServeSettings(BaseSettings):
     vllm: dict[str, JsonValue] = Field(default_factory=dict)
     """Options of vLLM under its own names."""
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            if one != ANY_HOST and not plain_host(one.encode()):
+                raise ValueError(f"{one!r} is no host name")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            if not is_origin(one):
+                raise ValueError(f"{one!r} is no origin such as https://app.example")
+        return value
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -237,10 +255,25 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> ServeSet
         raise _usage_error("settings", error) from error
 
 
+def handed_over() -> ServeSettings:
+    """Return the settings that the launcher handed to this process, else those of its environment.
+
+    Raises: UsageError: they are not valid.
+    """
+    text = os.environ.get(HANDOVER_VARIABLE)
+    try:
+        return ServeSettings.model_validate_json(text) if text is not None else ServeSettings()
+    except ValidationError as error:
+        fact = f"is not valid: {error}"
+        raise UsageError(HANDOVER_VARIABLE, fact, "start with `wardrobe serve`") from error
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
+    except RecursionError as error:
+        raise UsageError(str(path), "is nested too deeply", "correct the file") from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(str(path), f"cannot be read ({reason})", "check --config") from error

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.records import RolloutEntry
 from registry.store import Registry
+from serve.connections.protocol import limited
 from serve.rollout.policy import Policy, Step
 from serve.router.app import Router
 from serve.settings import ServeSettings
@@ -131,7 +132,7 @@ def main() -> None:
         config = uvicorn.Config(
             switch(bare, router),
             loop="uvloop",
-            http="httptools",
+            http=limited(ServeSettings().connections),
             access_log=False,
             lifespan="on",
             log_level="error",

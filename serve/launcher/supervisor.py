@@ -24,7 +24,7 @@ from serve.launcher.logs import next_log, reason
 from serve.launcher.processes import Child, Command, adopt_orphans, spawn
 from serve.launcher.readiness import wait_ready
 from serve.launcher.restarts import Ending, RestartPolicy
-from serve.settings import RESTARTS_VARIABLE
+from serve.settings import RESTARTS_VARIABLE, ConnectionLimits
 
 BAD_ARGUMENTS = 2
 """The child's exit code for a configuration that no restart can mend."""
@@ -42,7 +42,8 @@ _DRAIN_GRACE_SECONDS = 10.0
 class Plan:
     """What to start and how long to wait for it; `say` prints one line to the operator.
 
-    The engine inherits the descriptor `output`, for log lines of its own beside those.
+    The engine inherits the descriptor `output`, for log lines of its own beside those; `connections` are
+    the limits of what this process answers itself.
     """
 
     command: Command
@@ -53,6 +54,7 @@ class Plan:
     say: Callable[[str], None]
     describe_ready: Callable[[], str] = lambda: "ready"
     output: int | None = None
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     policy: RestartPolicy = field(default_factory=RestartPolicy)
 
 
@@ -62,7 +64,7 @@ class Supervisor:
     def __init__(self, listener: socket.socket, plan: Plan) -> None:
         self._listener = listener
         self._plan = plan
-        self._holding = Holding(listener)
+        self._holding = Holding(listener, plan.connections)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._endings: list[Ending] = []

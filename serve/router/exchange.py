@@ -16,6 +16,7 @@ from time import monotonic
 from starlette.types import Message, Receive, Scope, Send
 
 from registry.errors import WardrobeError
+from serve.errors import EngineFailed
 from serve.rollout.baselines import BaselineArm
 from serve.rollout.recorder import Text
 from serve.router.accounts import Account
@@ -170,7 +171,10 @@ class Exchange:
         if self.finished:
             return
         if not self.status:
-            await send_error(self._send, error, self.endpoint.dialect, self._our_headers())
+            # What broke off is raised again for the server's log, and it closes the connection on that.
+            closing = [(b"connection", b"close")] if isinstance(error, EngineFailed) else []
+            headers = [*self._our_headers(), *closing]
+            await send_error(self._send, error, self.endpoint.dialect, headers)
             self.status = error.http_status
         elif self.streaming:
             event = error_event(error, self.endpoint.dialect)

@@ -69,6 +69,9 @@ async def send_json(send: Send, status: int, body: bytes, headers: Headers = ())
 
 def rejection_reason(error: WardrobeError) -> str | None:
     """Return the value of `wardrobe_rejections_total{reason}` for `error`, None when it counts elsewhere."""
+    own: str | None = getattr(error, "rejection", None)
+    if own is not None:
+        return own
     if isinstance(error, Denied):
         return "forbidden" if error.http_status == 403 else "auth"
     if isinstance(error, ModelNotFound):
@@ -79,4 +82,4 @@ def rejection_reason(error: WardrobeError) -> str | None:
         return "body_too_large"
     if isinstance(error, BadBody | InvalidName | MethodNotAllowed):
         return "bad_request"
-    return getattr(error, "rejection", None)
+    return None

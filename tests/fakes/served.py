@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from registry.records import RolloutEntry, Version
 from registry.store import Registry
+from serve.connections.metrics import expose
 from serve.connections.protocol import limited
 from serve.rollout.policy import Metrics, Policy, Step
 from serve.rollout.recorder import Recorder
@@ -160,10 +161,12 @@ def serve(
     collectors = CollectorRegistry()
     inner.expose = inner.expose or (lambda: generate_latest(collectors))
     router = Router(inner, settings=settings, engine_factory=lambda _: engine, collectors=collectors)
+    protocol = limited(settings.connections)
+    expose(protocol.census, collectors)
     config = uvicorn.Config(
         router,
         port=0,
-        http=limited(settings.connections),
+        http=protocol,
         log_level="critical",
         lifespan="on",
         timeout_graceful_shutdown=1,

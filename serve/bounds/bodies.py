@@ -1,0 +1,107 @@
+"""What a body has to pass before it is worked on, and where that is looked at.
+
+A small, flat body in ASCII passes by its size and two counts. Others are looked into: here, or where they
+are large, in a thread. Nothing of a body that is refused goes to the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from msgspec import Raw
+
+from serve.bounds.content import ContentLimits, check_content
+from serve.bounds.structure import check_structure, check_text
+from serve.engine.interface import Engine
+from serve.errors import BadBody
+from serve.router.body import Fields, parse_fields
+from serve.router.paths import Dialect, Endpoint
+from serve.settings import RequestLimits
+
+EASY_BYTES = 4_096
+"""Up to here size alone bounds every number, text and grammar."""
+
+EASY_BRACKETS = 32
+"""Up to here their number alone bounds nesting, messages, parts and tools."""
+
+THREAD_BYTES = 256 * 1024
+"""From here a body is looked into in a thread: some 3 ms of work."""
+
+_THREADS = 2
+
+
+class Bodies:
+    """Parses bodies within `limits`; `refused` are fields that no request may have."""
+
+    def __init__(self, limits: RequestLimits, engine: Engine, refused: frozenset[str]) -> None:
+        self._limits = limits
+        self._engine = engine
+        self._refused = refused
+        self._content = ContentLimits(
+            messages=limits.max_messages,
+            parts=limits.max_parts,
+            tools=limits.max_tools,
+            grammar_bytes=limits.max_grammar_bytes,
+            prompt_characters=limits.max_prompt_characters or engine.prompt_characters,
+            text_characters=limits.max_text_characters,
+        )
+        smallest = (
+            EASY_BYTES,
+            limits.max_grammar_bytes,
+            limits.max_text_characters,
+            limits.max_values,
+            self._content.prompt_characters or EASY_BYTES,
+        )
+        self._easy_bytes = min(smallest)
+        self._easy_brackets = min(
+            EASY_BRACKETS, limits.max_nesting, limits.max_messages, limits.max_parts, limits.max_tools
+        )
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="wardrobe-body")
+
+    def is_easy(self, body: bytes) -> bool:
+        """Return True for a body that cannot break any bound: `parse_fields` is all that it needs."""
+        return (
+            len(body) <= self._easy_bytes
+            and body.count(b"{") + body.count(b"[") <= self._easy_brackets
+            and body.isascii()
+        )
+
+    async def parse(self, body: bytes, endpoint: Endpoint) -> Fields:
+        """Return the fields of any body.
+
+        Raises: BadBody, TooComplex, PromptTooLong.
+        """
+        if len(body) < THREAD_BYTES:
+            fields = self._look(body, endpoint)
+        else:
+            loop = asyncio.get_running_loop()
+            fields = await loop.run_in_executor(self._threads, self._look, body, endpoint)
+        if endpoint.dialect is Dialect.RESPONSES:
+            await self._vet(fields)
+        return fields
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _look(self, body: bytes, endpoint: Endpoint) -> Fields:
+        check_text(body)
+        check_structure(body, self._limits.max_nesting, self._limits.max_values)
+        fields = parse_fields(body, self._refused)
+        check_content(fields, self._content, fits=endpoint.proves)
+        return fields
+
+    async def _vet(self, fields: Mapping[str, Raw]) -> None:
+        """Have the engine look at the items one by one.
+
+        NOTE: vLLM holds each item against dozens of types and keeps every error of all of them: a thousand
+        items that are wrong in one field take it ten seconds. Remove when it stops at the first.
+        """
+        raw = fields.get("input")
+        if raw is None or not bytes(raw).startswith(b"["):
+            return
+        why = await self._engine.vet_items(bytes(raw))
+        if why:
+            raise BadBody("input", why, "see the reference of the Responses API", param="input")
