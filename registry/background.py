@@ -49,6 +49,7 @@ class Work:
     problem: str = ""
     began: float | None = None
     succeeded: float = 0.0
+    _noted: str = ""
     _told: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -71,28 +72,40 @@ class Work:
         return self.problem
 
     def succeed(self) -> None:
-        """Take note of a good turn."""
+        """Take note of a turn that came to its end, maybe with faults in parts of it."""
         if self.in_a_row:
-            seconds, self._told = self.clock() - self.succeeded, set()
+            seconds = self.clock() - self.succeeded
             _log.info("%s goes on, after %d failures within %.0f s", self.name, self.in_a_row, seconds)
-        self.in_a_row, self.problem, self.succeeded = 0, "", self.clock()
+        self.in_a_row, self.problem, self._noted, self.succeeded = 0, self._noted, "", self.clock()
+        if not self.problem:
+            self._told.clear()
 
     def fail(self, error: BaseException) -> None:
         """Take note of a failed turn: counted always, logged once per kind."""
-        self.failures += 1
         self.in_a_row += 1
-        try:
-            self.problem = _describe(error)
-            self._tell(error)
-        except Exception:  # noqa: BLE001 - no memory, no stack left: it is counted, and the work goes on
-            self.problem = self.problem or type(error).__name__
+        self.problem, self._noted = self._count(error), ""
 
-    def _tell(self, error: BaseException) -> None:
+    def note(self, error: BaseException) -> None:
+        """Take note of a fault in a part of a turn, which goes on with the other parts, and as often."""
+        self._noted = self._count(error)
+
+    def _count(self, error: BaseException) -> str:
+        self.failures += 1
+        try:
+            text = _describe(error)
+            self._tell(error, text)
+        except Exception:  # noqa: BLE001 - no memory, no stack left: it is counted, and the work goes on
+            text = type(error).__name__
+        return text
+
+    def _tell(self, error: BaseException, text: str) -> None:
         kind = f"{type(error).__name__} {getattr(error, 'subject', '')}"
         if kind not in self._told and len(self._told) < _KINDS_TOLD:
             self._told.add(kind)
             foreseen = isinstance(error, WardrobeError)
-            _log.warning("%s failed and is tried again: %s", self.name, self.problem, exc_info=not foreseen)
+            _log.warning(
+                "%s failed and is tried again: %s", self.name, text, exc_info=None if foreseen else error
+            )
 
 
 class Background:

@@ -35,6 +35,8 @@ _REMEDIES = {
     errno.ENFILE: "close files on this machine and try again",
     errno.ESTALE: "mount the root again",
 }
+# What opening says of a folder, a socket, a link, and of a name below a file.
+_NO_FILE = frozenset({errno.EISDIR, errno.ENXIO, errno.ELOOP, errno.ENOTDIR})
 _NO_ROOM = {
     errno.ENOSPC: "free space on the disk: `wardrobe gc --apply --now` needs no room, and try again",
     errno.EDQUOT: "raise the quota or free space (`wardrobe gc --apply --now`) and try again",
@@ -78,16 +80,18 @@ def names(directory: Path) -> list[str]:
 def read(path: Path, *, limit: int = MAX_BYTES) -> bytes:
     """Return the content of a file or of an entry; a symlink is refused.
 
-    Raises: Missing; CorruptStore: longer than `limit` bytes, or a folder that is no entry; StorageFailed.
+    Raises: Missing; CorruptStore: longer than `limit` bytes, or no file and no entry; StorageFailed.
     """
     with explained(path):
         try:
             return _read_plain(path, limit)
-        except IsADirectoryError as error:
-            try:
-                return _read_plain(path / ENTRY_FILE, limit)
-            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-                raise CorruptStore(str(path), "is no plain file", _RESTORE) from error
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise
+            if error.errno == errno.EISDIR:
+                with contextlib.suppress(OSError):
+                    return _read_plain(path / ENTRY_FILE, limit)
+            raise CorruptStore(str(path), "is no plain file", _RESTORE) from error
 
 
 def hash_file(path: Path) -> tuple[int, str]:

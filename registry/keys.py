@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 PREFIX = "wardrobe"
+STALE_SECONDS = 30.0
 SECRET_BYTES = 32
 _ID_BYTES = 6
 _ID = re.compile(r"[0-9a-f]{12}")
@@ -158,7 +159,7 @@ class KeyRing:
 
     The owner calls `refresh` at least once a second; any thread may, one at a time. With `required` every
     request needs a key, also where none can be found. `renewed` is the time of `monotonic` at which the keys
-    were last known to be those on the disk.
+    were last known to be those on the disk; after `stale_seconds` without news they are not to be trusted.
     """
 
     def __init__(
@@ -166,6 +167,7 @@ class KeyRing:
         root: Path,
         *,
         required: bool = False,
+        stale_seconds: float = STALE_SECONDS,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -178,6 +180,7 @@ class KeyRing:
         self._stamp: tuple[int, int] | None = None
         self._settled = False
         self._shut: dict[Path, int] = {}
+        self._stale_seconds = stale_seconds
         self._enabled = required
         try:
             self.refresh()
@@ -192,6 +195,10 @@ class KeyRing:
     def age(self) -> float:
         """Return for how many seconds the keys may have been others than those known here."""
         return self._monotonic() - self.renewed
+
+    def stale(self) -> bool:
+        """Return whether the keys have not been renewed for so long that one may have been revoked."""
+        return self._monotonic() - self.renewed > self._stale_seconds
 
     def check(self, token: str) -> KeyInfo | None:
         """Return the key that `token` is, or None for a wrong, expired or revoked one."""

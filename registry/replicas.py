@@ -96,6 +96,16 @@ class Replicas:
         """
         return [self._folder / f"{one.name}.json" for one in self._look(now) if one.age > seconds]
 
+    def changed(self, replica: str) -> float | None:
+        """Return when a replica beat last, by its file's time (UNIX seconds), None where it never did.
+
+        Raises: InvalidName; StorageFailed.
+        """
+        try:
+            return disk.status(self._path(replica)).st_mtime
+        except Missing:
+            return None
+
     def remove(self, replica: str) -> None:
         """Forget a replica; one that is not there is no error."""
         files.remove(self._path(replica))

@@ -173,6 +173,8 @@ def _read(folder: Path, adapter: str, seq: int) -> RolloutEntry:
         raise CorruptStore(str(path), f"holds entry {parsed.adapter}#{parsed.seq}", _REMEDY)
     if parsed.state not in STATES:
         raise CorruptStore(str(path), f"field state is {parsed.state!r}, not one of the eight", _REMEDY)
+    if parsed.resumes not in {"", *STATES}:
+        raise CorruptStore(str(path), f"field resumes is {parsed.resumes!r}, no state", _REMEDY)
     if _ID.fullmatch(parsed.rollout) is None:
         raise CorruptStore(str(path), f"field rollout is {parsed.rollout!r}, not 16 hex digits", _REMEDY)
     for name in ("weight", "base_weight", "shadow", "held_weight"):

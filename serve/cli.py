@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable
@@ -84,13 +85,14 @@ def _serve(settings: ServeSettings, vllm_options: tuple[str, ...], say: Callable
     from serve.engine.args import engine_arguments
     from serve.launcher.listener import listen
     from serve.launcher.supervisor import Supervisor
-    from serve.preflight import Preparation, prepare
+    from serve.preflight import Preparation, prepare, require_free_name, settle
 
     preparation = prepare(settings, vllm_options)
     registry = preparation.registry
     with listen(settings.host, settings.port) as listener:
         # Port 0 is known only now; replica name, heartbeat and vLLM's arguments all hold it.
-        bound = settings.model_copy(update={"port": listener.getsockname()[1]})
+        bound = settle(settings, listener.getsockname()[1])
+        require_free_name(registry, bound.replica, say)
         arguments = engine_arguments(bound, registry.base, registry.limits, extra=vllm_options)
         plan = _plan(bound, Preparation(registry, arguments), say)
         say(f"listening on {_url(bound)}  root {bound.root}  logs {plan.logs}")
@@ -100,6 +102,7 @@ def _serve(settings: ServeSettings, vllm_options: tuple[str, ...], say: Callable
 def _plan(settings: ServeSettings, preparation: Preparation, say: Callable[[str], None]) -> Plan:
     from serve.engine.environment import engine_environment
     from serve.launcher.supervisor import Plan
+    from serve.settings import SERVER_VARIABLE
 
     arguments = preparation.arguments
 
@@ -109,7 +112,7 @@ def _plan(settings: ServeSettings, preparation: Preparation, say: Callable[[str]
 
     return Plan(
         command=command,
-        environment=engine_environment(settings, os.environ),
+        environment={**engine_environment(settings, os.environ), SERVER_VARIABLE: secrets.token_hex(8)},
         logs=settings.root / "logs" / settings.replica_name,
         start_timeout_seconds=settings.engine.start_timeout_seconds,
         drain_seconds=settings.drain_seconds,

@@ -16,12 +16,14 @@
     └── ScopeMissing         a valid key that may not do this                   403
     LimitExceeded
     ├── TooManyRequests      over a limit on concurrency                        429
+    │   └── BudgetSpent      a key's feedback over what is kept in an hour      429
     ├── HeadTooLarge         a request's head over its limit                    431
     ├── TargetTooLong        a request's first line over it                     414
     └── TooManyConnections   more connections than are allowed                  503
     NotServable
     ├── LoadFailed           the version could not be loaded or proved          503
     ├── Busy                 no room, draining, not started: come back later    503
+    ├── KeysUnknown          the keys could not be read for too long            503
     └── EngineDead           the engine died; the launcher restarts it          503
     WardrobeError
     ├── EngineFailed         an answer that broke off                           500
@@ -122,6 +124,14 @@ class TooManyRequests(LimitExceeded):
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
     retry_after_seconds = 1
+    rejection = "concurrency"
+
+
+class BudgetSpent(TooManyRequests):
+    """Feedback of a key over what is kept of it in an hour."""
+
+    retry_after_seconds = 60
+    rejection = "feedback_budget"
 
 
 class HeadTooLarge(LimitExceeded):
@@ -163,6 +173,14 @@ class Busy(NotServable):
     def __init__(self, subject: str, fact: str, remedy: str = "", *, rejection: str) -> None:
         super().__init__(subject, fact, remedy)
         self.rejection = rejection
+
+
+class KeysUnknown(NotServable):
+    """Keys that could not be read for so long that one may have been revoked; nobody is let in."""
+
+    code = "keys_unknown"
+    retry_after_seconds = 5
+    rejection = "keys_unknown"
 
 
 class EngineDead(NotServable):

@@ -81,6 +81,16 @@ class Queued(logging.handlers.QueueHandler):
             self.dropped += 1
 
 
+class Written(logging.handlers.QueueListener):
+    """Writes what waits; a line that cannot be written is dropped, and the next one is tried."""
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        # NOTE: WatchedFileHandler opens a file that was moved away outside of its own guard.
+        with contextlib.suppress(Exception):
+            super().handle(record)
+
+
 def begin(settings: ServeSettings) -> Callable[[], None]:
     """Send this process's log lines where `settings` say; return what ends that and writes the rest.
 
@@ -91,7 +101,7 @@ def begin(settings: ServeSettings) -> Callable[[], None]:
         return lambda: None
     output.setFormatter(JsonLines() if settings.log_format == "json" else TextLines())
     queued = Queued()
-    listener = logging.handlers.QueueListener(queued.waiting, output)
+    listener = Written(queued.waiting, output)
     errors = logging.StreamHandler(sys.stderr)
     errors.setLevel(logging.WARNING)
     before = {name: logging.getLogger(name).level for name in OURS}

@@ -6,21 +6,29 @@ Neither imports vLLM.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import secrets
+import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from registry.base import read_base
-from registry.errors import Conflict, Denied, NotFound, WardrobeError
+from registry.errors import Conflict, Denied, NotFound, StorageFailed, WardrobeError
 from registry.keys import KeyStore
 from registry.records import BaseModel
+from registry.replicas import LIVE_SECONDS
 from registry.store import Registry
 from serve.engine.args import EngineArguments, engine_arguments
 from serve.engine.environment import Finding, check
 from serve.engine.machine import this_machine
 from serve.launcher.listener import is_loopback, listen
 from serve.settings import ServeSettings
+
+_LOOK_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +50,41 @@ def prepare(settings: ServeSettings, extra: Sequence[str]) -> Preparation:
     arguments = engine_arguments(settings, registry.base, registry.limits, extra=extra)
     require_guard(settings)
     require_keys_for_pages(settings)
+    with contextlib.suppress(StorageFailed):  # a root that takes no writes now can be served
+        registry.catalogue.root.try_mount()
     return Preparation(registry, arguments)
+
+
+def settle(settings: ServeSettings, port: int) -> ServeSettings:
+    """Return the settings that the engines get: with the bound port, a replica's name, and whether keys exist.
+
+    What is found here holds for every engine of this server: one that restarts after the keys were lost must
+    not open itself.
+
+    Raises: StorageFailed: whether a key exists cannot be told.
+    """
+    private = is_loopback(settings.host) or settings.insecure_no_auth
+    required = settings.keys_required or not private or KeyStore(settings.root).in_use()
+    name = settings.replica or _default_name(port)
+    return settings.model_copy(update={"port": port, "replica": name, "keys_required": required})
+
+
+def require_free_name(registry: Registry, replica: str, say: Callable[[str], None]) -> None:
+    """Raise Conflict when another server bears the name `replica` and lives: it is seen to beat again.
+
+    One that was killed a moment ago looks alive for `LIVE_SECONDS` at most; so long it is waited for.
+    """
+    replicas = registry.catalogue.replicas
+    first = replicas.changed(replica)
+    told = False
+    while first is not None and time.time() - first <= LIVE_SECONDS:
+        if replicas.changed(replica) not in {first, None}:
+            fact = "is the name of another server that lives"
+            raise Conflict(f"replica {replica}", fact, "give this one another name with --replica")
+        if not told:
+            say(f"replica {replica} was alive a moment ago; waiting whether it still is")
+            told = True
+        time.sleep(_LOOK_SECONDS)
 
 
 def survey(settings: ServeSettings, extra: Sequence[str]) -> list[Finding]:
@@ -82,6 +124,18 @@ def require_keys_for_pages(settings: ServeSettings) -> None:
     if settings.cors_origins and not KeyStore(settings.root).in_use():
         fact = "lets web pages call this server, and no key exists that they would have to send"
         raise Denied("cors_origins", fact, "make a key with `wardrobe keys create`", param="cors_origins")
+
+
+def _default_name(port: int) -> str:
+    name = f"{socket.gethostname()}-{port}"
+    # Two containers may well have one hostname and one port.
+    return f"{name}-{secrets.token_hex(2)}" if _in_container() else name
+
+
+def _in_container() -> bool:
+    marks = ("/.dockerenv", "/run/.containerenv")
+    named = ("KUBERNETES_SERVICE_HOST", "container")
+    return any(map(os.path.exists, marks)) or any(name in os.environ for name in named)
 
 
 def _survey(settings: ServeSettings, extra: Sequence[str]) -> Iterator[Finding]:

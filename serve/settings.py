@@ -29,6 +29,9 @@ HANDOVER_VARIABLE = "WARDROBE_SERVE_SETTINGS"
 OUTPUT_VARIABLE = "WARDROBE_OUTPUT"
 """Set by the launcher for the engine: the descriptor of its own standard output."""
 
+SERVER_VARIABLE = "WARDROBE_SERVER"
+"""Set by the launcher for its engines: a word that this server alone has."""
+
 RESTARTS_VARIABLE = "WARDROBE_ENGINE_RESTARTS"
 """Set by the launcher for each engine: how many ended before it."""
 
@@ -66,6 +69,8 @@ class RequestLimits(BaseModel):
     """Most tokens of an answer: who asks for more is refused, who names none gets this many."""
     total_seconds: float | None = Field(default=None, gt=0)
     """Longest time from a request's first byte to its answer's last."""
+    feedback_bytes_per_hour: int | None = Field(default=4 * 1024**2, gt=0)
+    """Feedback that one key may have kept in an hour, about 10,000 scores; beyond it clients get 429."""
     max_concurrency: int | None = Field(default=None, gt=0)
     """Most requests at once whose body has arrived; beyond it clients get 429."""
 
@@ -174,9 +179,13 @@ class ServeSettings(BaseSettings):
     model: Path | None = None
     """Folder of the base model; where it is not given, the one that `wardrobe init` recorded."""
     replica: str = ""
-    """This server's name among those that share the root; empty: `HOSTNAME-PORT`."""
+    """This server's name among those that share the root; empty: `HOSTNAME-PORT`, in containers with a suffix."""
     insecure_no_auth: bool = False
     """Listen beyond this machine although no key exists."""
+    keys_required: bool = False
+    """Answer nobody without a key, also while none can be found; the launcher sets it once a key exists."""
+    keys_stale_seconds: float = Field(default=30.0, gt=0)
+    """Answer 503 once the keys could not be read for so long: one may have been revoked."""
     drain_seconds: float = Field(default=30.0, ge=0)
     """How long requests in flight may take after SIGTERM."""
     log_format: Literal["text", "json"] = "text"

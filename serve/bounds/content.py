@@ -21,7 +21,7 @@ _CONVERSATIONS = ("messages", "input")
 _PROMPTS = ("prompt", "input", "query", "queries", "documents", "text_1", "text_2", "data_1", "data_2")
 _PREAMBLES = ("system", "instructions", "suffix")
 _PARTS = ("content", "tool_calls", "output", "summary")
-_MEDIA = frozenset(
+_NO_TEXT = frozenset(
     {
         "audio", "audio_embeds", "audio_url", "data", "encrypted_content", "file", "file_data", "file_url",
         "image", "image_embeds", "image_url", "input_audio", "prompt_embeds", "signature", "source", "video",
@@ -29,6 +29,9 @@ _MEDIA = frozenset(
     }
 )  # fmt: skip
 """Keys whose values are media, or opaque: nobody reads them as text."""
+
+_LABELS = frozenset({"call_id", "id", "role", "status", "tool_call_id", "type"})
+"""Keys whose values a template turns into something else, or leaves out."""
 
 _SOMETIMES_LEFT_OUT = frozenset({"reasoning", "reasoning_content", "thinking"})
 """Keys of earlier thoughts: many chat templates leave them out, so they say nothing of what fits."""
@@ -54,19 +57,18 @@ def check_content(fields: Mapping[str, Raw], limits: ContentLimits, *, fits: boo
     check_grammars(fields, limits.grammar_bytes)
     if "tools" in fields:
         _check_count("tools", len(_list_of(fields["tools"])), limits.tools, "max_tools")
-    preamble = sum(_characters(_decode(fields[name]), _MEDIA) for name in _PREAMBLES if name in fields)
-    total = 0
+    total = preamble = sum(_characters(_decode(fields[name])) for name in _PREAMBLES if name in fields)
     for name, prompt in _prompts(fields, limits):
-        total += _characters(prompt, _MEDIA)
+        total += _characters(prompt)
         most = limits.prompt_characters
         if fits and most is not None and total > most:
-            own = preamble + _characters(prompt, _MEDIA | _SOMETIMES_LEFT_OUT)
+            own = preamble + _characters(prompt, _NO_TEXT | _LABELS | _SOMETIMES_LEFT_OUT)
             if own > most:
                 fact = f"has {own} characters, and {most} are the most that the longest tokens could bring in"
                 raise PromptTooLong(name, f"{fact}to this model's context", "send a shorter one", param=name)
     most = max(limits.text_characters, limits.prompt_characters or 0)
-    if preamble + total > most:
-        fact = f"holds {preamble + total} characters of text, and {most} are the most for one request"
+    if total > most:
+        fact = f"holds {total} characters of text, and {most} are the most for one request"
         raise PromptTooLong("body", fact, "send several requests, or raise limits.max_text_characters")
 
 
@@ -109,7 +111,7 @@ def _check_count(name: str, found: int, most: int, setting: str, what: str = "")
         raise TooComplex(name, fact, f"send fewer, or raise limits.{setting}", param=name)
 
 
-def _characters(value: Any, left_out: frozenset[str]) -> int:
+def _characters(value: Any, left_out: frozenset[str] = _NO_TEXT) -> int:
     """Return the length of all texts in `value`, without what stands under the keys `left_out`."""
     found, open_values = 0, [value]
     while open_values:

@@ -61,6 +61,6 @@ async def verify(
 async def collect_garbage(
     caller: CallerOf, body: Annotated[doc.GcRequest | None, Body()] = None
 ) -> doc.GcDocument:
-    """Move what nothing uses to the trash, or free its room `now`; without `apply`, only say what would be."""
+    """Move what nothing uses to the trash, or free its room `now`; without `apply`, only say so."""
     wanted = body or doc.GcRequest()
     return await caller.write(lambda desk: desk.gc(apply=wanted.apply, now=wanted.now))

@@ -9,20 +9,21 @@ however it ends.
 from __future__ import annotations
 
 import shutil
-import tempfile
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, TypeVar
 
 import anyio
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
+from registry import disk, files
 from registry.adapter import WEIGHTS_NAME, check_file_name
-from registry.errors import InvalidAdapter, LimitExceeded, StorageFailed
+from registry.errors import InvalidAdapter, LimitExceeded
 from registry.peft import CONFIG_NAME
 from serve.errors import BadBody
 
@@ -33,7 +34,15 @@ _MAX_BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
 _TEXT_FIELDS = frozenset({"alias", "no_stable", "note", "allow_duplicate", "require"})
 _FLAGS = {"true": True, "1": True, "false": False, "0": False, "": False}
 
-Run = Callable[[Callable[[], object]], Awaitable[object]]
+_Answer = TypeVar("_Answer")
+
+
+class Run(Protocol):
+    """Runs a blocking call in a thread."""
+
+    def __call__(self, call: Callable[[], _Answer], /) -> Awaitable[_Answer]:
+        """Return what the call returns."""
+        ...
 
 
 @dataclass(slots=True)
@@ -70,8 +79,8 @@ async def received(
     """
     boundary = _boundary(request.headers.get("content-type", ""))
     _refuse_declared(request.headers.get("content-length"), max_bytes)
-    scratch = Path(tempfile.mkdtemp(prefix="upload-", dir=staging))
-    receiver = _Receiver(scratch, boundary, adapter)
+    scratch = staging / f"upload-{uuid.uuid4().hex}"
+    receiver = await run(lambda: _Receiver(scratch, boundary, adapter))
     try:
         await _pour(request, receiver, max_bytes, run)
         yield receiver.finish()
@@ -101,7 +110,7 @@ class _Receiver:
         self._adapter = adapter
         self._scratch = scratch
         self._form = Form(scratch / "files")
-        self._form.folder.mkdir()
+        files.make_directory(self._form.folder)
         self._golden = scratch / "golden.jsonl"
         self._header_name = b""
         self._header_value = b""
@@ -129,12 +138,10 @@ class _Receiver:
         if not data:
             return
         try:
-            self._parser.write(data)
+            with disk.explained(self._scratch):
+                self._parser.write(data)
         except FormParserError as error:
             raise BadBody("body", f"is no multipart form ({error})", "send a form", param="body") from error
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise StorageFailed("upload", f"could not be written ({reason})", "check the disk") from error
 
     def finish(self) -> Form:
         """Return the form, once all of it has arrived."""

@@ -2,7 +2,7 @@
 
 NOTE: vLLM's `input` is a list of a union of dozens of types without a discriminator, and pydantic keeps
 every error of every type of every item: 3 to 10 ms for each wrong one, all of them on the event loop, and a
-message of hundreds of lines. Here the first wrong one ends it. Remove when vLLM validates them by their `type`.
+message of hundreds of lines. Here the first wrong one ends it. Remove when vLLM goes by an item's `type`.
 """
 
 from __future__ import annotations

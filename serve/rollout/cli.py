@@ -134,8 +134,10 @@ def list_(session: Session) -> None:
     """List the last rollout of every adapter that had one."""
     from serve.rollout import pages
 
-    found = _desk(session).list().rollouts
-    output.print_json(found) if session.as_json else pages.print_list(found)
+    found = _desk(session).list()
+    output.print_json(found.rollouts) if session.as_json else pages.print_list(found.rollouts)
+    for name, problem in sorted(found.problems.items()):
+        output.print_warning(f"rollouts of {name} cannot be read: {problem}")
 
 
 @rollout.command()

@@ -1,33 +1,38 @@
-"""The loop that decides rollouts: look at all replicas' evidence, propose, move by compare-and-swap.
+"""What decides rollouts: look at all replicas' evidence, propose, move by compare-and-swap.
 
-Every replica runs it; the log lets one of them win each transition. Owns the local brake: this replica's
+Every replica does it; the log lets one of them win each transition. Owns the local brake: this replica's
 own share goes to stable at once when an alarm is raised here, when the canary cannot be loaded here, or
-when the root cannot be read for `FREEZE_SECONDS`. It never raises a weight by itself.
+when the root cannot be read for `FREEZE_SECONDS`. It never raises a weight by itself. Invariant: what is
+wrong with one adapter's rollout stops no other.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
-from registry.errors import Conflict, WardrobeError
+from registry.background import Background, Work
+from registry.errors import Conflict, StorageFailed
 from registry.records import Heartbeat, RolloutEntry, Version
 from registry.store import Registry
 from registry.view import AdapterView, View
 from registry.watcher import Watcher
 from serve.rollout import golden
 from serve.rollout.baselines import freeze_stable
-from serve.rollout.evidence import Baseline, ReplicaEvidence
+from serve.rollout.evidence import Baseline, ReplicaEvidence, baseline_of
 from serve.rollout.gate import check_forbidden, check_gate, check_health
 from serve.rollout.judgement import Judgement
 from serve.rollout.keeper import Keeper, read_evidence
 from serve.rollout.machine import transition
 from serve.rollout.metrics import RolloutMetrics, trigger_of
-from serve.rollout.policy import Policy
+from serve.rollout.policy import Policy, policy_of
 from serve.rollout.pooling import pool
 from serve.rollout.proposal import Situation, propose
 from serve.rollout.states import Event, Occasion, State
@@ -39,6 +44,9 @@ STABLE_ONLY_SECONDS = 60.0
 
 DEATHS_SECONDS = 86_400.0
 """Two deaths of an engine within this time, with a version in use at both, are no coincidence."""
+
+ASK_AGAIN_SECONDS = 30.0
+"""After golden prompts that could not be asked, or whose answers could not be kept."""
 
 LOAD_ATTEMPTS = 2
 """Failed loads of a canary after which its rollout gives up, 5 s apart."""
@@ -82,34 +90,30 @@ class _Look:
 
 @dataclass(slots=True, eq=False)
 class Controller:
-    """One replica's hand in all rollouts; `run` until cancelled."""
+    """One replica's hand in all rollouts; `work` is what goes on, a `tick` twice a second."""
 
     registry: Registry
     watcher: Watcher
     keeper: Keeper
     local: Local
+    background: Background = field(default_factory=Background)
     notifier: Notifier | None = None
     metrics: RolloutMetrics = field(default_factory=RolloutMetrics)
     clock: Callable[[], float] = time.time
     _seen: dict[str, RolloutEntry] = field(default_factory=dict)
     _braked_at: dict[str, int] = field(default_factory=dict)
-    _asking: set[str] = field(default_factory=set)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _asking: dict[str, float] = field(default_factory=dict)
     _waiting: dict[str, RolloutEntry] = field(default_factory=dict)
+    work: Work = field(init=False)
+    _death: tuple[float, tuple[str, ...]] | None = None
     _mourned: bool = False
-    _settled: bool = False
+    _settled: set[str] = field(default_factory=set)
 
-    async def run(self) -> None:
-        """Look and decide twice a second, for ever; a fault in one rollout does not stop the others."""
-        while True:
-            try:
-                await self.tick()
-            except Exception:  # noqa: BLE001 - whatever it is
-                _log.exception("the rollouts could not be looked at")
-            await asyncio.sleep(TICK_SECONDS)
+    def __post_init__(self) -> None:
+        self.work = self.background.work("rollouts", self.tick, TICK_SECONDS)
 
     async def tick(self) -> None:
-        """Look at every open rollout once."""
+        """Look at every open rollout once; a fault in one is noted and stops no other."""
         if not self.local.alive():
             await self.mourn()
             return
@@ -128,20 +132,24 @@ class Controller:
         if silent >= FREEZE_SECONDS:
             return
         for adapter, entry in rolling:
-            try:
-                await self._decide(adapter, entry)
-            except WardrobeError as error:
-                _log.warning("rollout of %s: %s", adapter.name, error)
-        await self._measure_rollbacks()
+            await self._guarded(self._decide(adapter, entry))
+        await self._guarded(self._measure_rollbacks())
+
+    async def _guarded(self, part: Coroutine[Any, Any, None]) -> None:
+        try:
+            await part
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others are looked at
+            self.work.note(error)
 
     async def mourn(self) -> None:
         """Record what was in use when this replica's engine died, and take canaries among it out."""
         if self._mourned or self.local.alive():
             return
-        self._mourned = True
-        names = self.local.inflight()
-        at = self.clock()
-        await asyncio.to_thread(self.registry.record_engine_death, self.local.replica, at, names)
+        self._death = self._death or (self.clock(), self.local.inflight())
+        at, names = self._death
+        record = self.registry.record_engine_death
+        with contextlib.suppress(StorageFailed):  # on a full disk the canary goes out all the same
+            await asyncio.to_thread(record, self.local.replica, at, names)
         for adapter in self.watcher.view.adapters.values():
             entry = adapter.rollout
             if entry is None or not entry.weight or not self.keeper.knows(entry):
@@ -151,6 +159,7 @@ class Controller:
                 occasion = Occasion.GUARD if entry.state == State.PROMOTED else Occasion.SUSPECT
                 await self._move(entry, Event(occasion, self._who, "suspect", sentence))
         await asyncio.to_thread(self._quarantine_repeaters, names)
+        self._mourned = True
 
     def _quarantine_repeaters(self, names: tuple[str, ...]) -> None:
         """Quarantine what was in use at two deaths; never a version that is somebody's stable."""
@@ -170,20 +179,19 @@ class Controller:
 
     async def _settle(self, view: View) -> None:
         """Complete, once after the start, what a writer that died had begun."""
-        if not self._settled:
-            self._settled = True
-            for name in view.adapters:
-                await asyncio.to_thread(self.registry.settle_rollout, name)
+        for name in view.adapters.keys() - self._settled:
+            await self._guarded(self._settle_one(name))
+
+    async def _settle_one(self, adapter: str) -> None:
+        await asyncio.to_thread(self.registry.settle_rollout, adapter)
+        self._settled.add(adapter)
 
     async def _follow(self, view: View) -> None:
         opened = {one.rollout.rollout: one.rollout for one in view.adapters.values() if one.rollout}
-        ended = {}
+        ended: dict[str, RolloutEntry] = {}
         for rollout, entry in list(self._seen.items()):
             if rollout not in opened:
-                last = await asyncio.to_thread(self.registry.rollout_log, entry.adapter)
-                for record in last:
-                    if record.rollout == rollout:
-                        ended[rollout] = record
+                await self._guarded(self._find_end(entry, ended))
         for rollout, entry in {**opened, **ended}.items():
             before = self._seen.get(rollout)
             if before is None or before.seq < entry.seq:
@@ -192,6 +200,11 @@ class Controller:
         for rollout in ended:
             self._seen.pop(rollout, None)
             self._braked_at.pop(rollout, None)
+            self._asking.pop(rollout, None)
+
+    async def _find_end(self, entry: RolloutEntry, ended: dict[str, RolloutEntry]) -> None:
+        log = await asyncio.to_thread(self.registry.rollout_log, entry.adapter)
+        ended |= {record.rollout: record for record in log if record.rollout == entry.rollout}
 
     def _notice(self, entry: RolloutEntry) -> None:
         self._seen[entry.rollout] = entry
@@ -212,7 +225,7 @@ class Controller:
             recorder.brake("")
 
     async def _decide(self, adapter: AdapterView, entry: RolloutEntry) -> None:
-        policy = Policy.model_validate(dict(entry.policy))
+        policy = policy_of(entry)
         look = await asyncio.to_thread(self._look, adapter, entry, policy)
         self.metrics.note(entry, look.documents, look.judgement)
         if entry.state == State.PRELOADING:
@@ -227,15 +240,17 @@ class Controller:
 
     async def _move(self, entry: RolloutEntry, event: Event) -> None:
         """Append what `event` makes of `entry`, unless somebody else moved the rollout meanwhile."""
-        policy = Policy.model_validate(dict(entry.policy))
+        policy = policy_of(entry)
 
         def decide(last: RolloutEntry | None) -> RolloutEntry | None:
             if last is None or (last.rollout, last.seq) != (entry.rollout, entry.seq):
                 return None
             return transition(last, event, policy, self.clock())
 
+        urgent = event.occasion in {Occasion.GUARD, Occasion.SUSPECT}
+        append = partial(self.registry.append_rollout, entry.adapter, decide, urgent=urgent)
         try:
-            made = await asyncio.to_thread(self.registry.append_rollout, entry.adapter, decide)
+            made = await asyncio.to_thread(append)
         except Conflict as error:
             _log.warning("rollout of %s: %s", entry.adapter, error)
             return
@@ -258,7 +273,7 @@ class Controller:
         documents = [*found, *([mine] if mine is not None else [])]
         replicas = [beat for beat, live in self.registry.replicas() if live]
         evidence = pool(documents, step=entry.step)
-        baseline = Baseline.model_validate(dict(entry.baseline))
+        baseline = baseline_of(entry)
         judgement = judge(policy, evidence, baseline)
         failure, attempts = self.local.failure(f"{entry.adapter}@{entry.canary}")
         situation = Situation(
@@ -294,14 +309,19 @@ class Controller:
 
     def _start_golden(self, adapter: AdapterView, entry: RolloutEntry) -> None:
         version = adapter.versions.get(entry.canary)
-        if version is None or entry.rollout in self._asking:
+        if version is None or self._asking.get(entry.rollout, 0.0) > self.clock():
             return
-        task = asyncio.create_task(self._ask_golden(entry.rollout, version))
-        self._asking.add(entry.rollout)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._asking[entry.rollout] = math.inf
+        self.background.once("golden prompts", partial(self._ask_golden, entry.rollout, version))
 
     async def _ask_golden(self, rollout: str, version: Version) -> None:
+        try:
+            await self._ask_golden_once(rollout, version)
+        except BaseException:
+            self._asking[rollout] = self.clock() + ASK_AGAIN_SECONDS
+            raise
+
+    async def _ask_golden_once(self, rollout: str, version: Version) -> None:
         """Ask the golden prompts once the version is loaded here, unless somebody has done it."""
         lines = await asyncio.to_thread(self.registry.golden, version.adapter)
         known = await asyncio.to_thread(
@@ -311,7 +331,7 @@ class Controller:
             return
         mine = [beat for beat, _ in await asyncio.to_thread(self.registry.replicas)]
         if not any(beat.replica == self.local.replica and version.name in beat.resident for beat in mine):
-            self._asking.discard(rollout)  # not loaded yet: the next look tries again
+            self._asking[rollout] = 0.0  # not loaded yet: the next look tries again
             return
         answers = await golden.ask_golden(self.local.ask, version.name, lines)
         body = golden.attestation(answers)

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from registry.errors import CorruptStore
 from registry.names import check_adapter_name
 from registry.records import RolloutEntry
 from serve.rollout import documents as doc
 from serve.rollout import explain
-from serve.rollout.policy import Policy
+from serve.rollout.evidence import baseline_of
+from serve.rollout.policy import Policy, Step, policy_of
 from serve.rollout.start import Order, plan, start
 from serve.rollout.states import Event, Occasion
 from serve.rollout.status import brief, no_rollout, read_status
@@ -98,9 +101,9 @@ class LocalRollouts:
 
     def list(self) -> doc.RolloutList:
         """Return the last rollout of every adapter that had one."""
-        names = self._registry.catalogue.rollouts.names()
-        last = (self._registry.rollout(name) for name in names)
-        return doc.RolloutList(rollouts=[brief(entry) for entry in last if entry is not None])
+        catalogue = self._registry.catalogue
+        found, problems = catalogue.each(self._brief, catalogue.rollouts.names())
+        return doc.RolloutList(rollouts=[one for one in found.values() if one is not None], problems=problems)
 
     def status(self, adapter: str) -> doc.RolloutStatus:
         """Return everything about an adapter's last rollout."""
@@ -149,11 +152,14 @@ class LocalRollouts:
         def decide(last: RolloutEntry | None) -> RolloutEntry:
             if last is None:
                 raise no_rollout(adapter)
-            after = transition(last, event, Policy.model_validate(last.policy), self._clock())
+            policy, known = _known(last, occasion)
+            after = transition(known, event, policy, self._clock())
             change[:] = [(last, after)]
             return after
 
-        self._registry.append_rollout(check_adapter_name(adapter), decide)
+        # What gives no weight to a canary must work on a full disk.
+        urgent = occasion in {Occasion.ABORT, Occasion.PAUSE}
+        self._registry.append_rollout(check_adapter_name(adapter), decide, urgent=urgent)
         for before, after in change:
             self._tell(before, after)
         return self.status(adapter)
@@ -170,6 +176,10 @@ class LocalRollouts:
     def last(self, adapter: str) -> RolloutEntry | None:
         """Return the last entry of the adapter's log, None where there was never a rollout."""
         return self._registry.rollout(check_adapter_name(adapter))
+
+    def _brief(self, adapter: str) -> doc.RolloutBrief | None:
+        entry = self._registry.rollout(adapter)
+        return None if entry is None else brief(entry)
 
     def _log(self, adapter: str) -> Sequence[RolloutEntry]:
         log = self._registry.rollout_log(check_adapter_name(adapter))
@@ -238,6 +248,21 @@ class RemoteRollouts:
 
     def _move(self, adapter: str, verb: str, why: str) -> doc.RolloutStatus:
         return self._client.ask(doc.RolloutStatus, "POST", _path(adapter, verb), doc.WhyRequest(why=why))
+
+
+def _known(entry: RolloutEntry, occasion: Occasion) -> tuple[Policy, RolloutEntry]:
+    """Return the policy of a rollout and its entry; an abort works whatever stands there, and replaces it."""
+    try:
+        policy = policy_of(entry)
+        baseline_of(entry)
+    except CorruptStore:
+        if occasion is not Occasion.ABORT:
+            raise
+        plain = Policy(steps=(Step(weight=1, min_units=0, min_seconds=0.0),))
+        return plain, replace(
+            entry, policy=plain.model_dump(mode="json"), baseline={}, step=min(entry.step, 0)
+        )
+    return policy, entry
 
 
 def _path(adapter: str, *parts: str) -> str:

@@ -143,9 +143,10 @@ class RolloutBrief(Document):
 
 
 class RolloutList(Document):
-    """The last rollout of every adapter that ever had one."""
+    """The last rollout of every adapter that ever had one; `problems` are those that cannot be read."""
 
     rollouts: list[RolloutBrief]
+    problems: dict[str, str] = Field(default_factory=dict)
 
 
 class RolloutStatus(Document):

@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from registry.errors import CorruptStore
+from registry.records import RolloutEntry
 
 QUANTILES = (0.5, 0.9, 0.99)
 """Whose exceedances are counted, of stable before the rollout."""
@@ -140,6 +143,18 @@ class Baseline(_Document):
     per_token: list[float] = Field(default_factory=list)
     error_rate: float = 0.0
     requests: int = 0
+
+
+def baseline_of(entry: RolloutEntry) -> Baseline:
+    """Return the baseline that an entry of a log holds.
+
+    Raises: CorruptStore: it is damaged.
+    """
+    try:
+        return Baseline.model_validate(dict(entry.baseline))
+    except ValidationError as error:
+        subject = f"rollout of {entry.adapter}, entry {entry.seq}"
+        raise CorruptStore(subject, "its baseline is damaged", "abort the rollout") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from registry.errors import WardrobeError
+from registry.errors import CorruptStore, WardrobeError
 from registry.records import RolloutEntry
 from registry.store import Registry
 from registry.view import View
@@ -75,10 +75,10 @@ class Keeper:
         """Return whether this release can act on a record; told once when it cannot."""
         try:
             self.find(entry)
-        except ValidationError as error:
+        except CorruptStore as error:
             if entry.rollout not in self._unknown:
                 self._unknown.add(entry.rollout)
-                _log.warning("rollout of %s has a policy that is not known here: %s", entry.adapter, error)
+                _log.warning("%s", error)
             return False
         return True
 

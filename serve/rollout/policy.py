@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from registry.errors import CorruptStore
+from registry.records import RolloutEntry
 from registry.requirements import Requirement
 from registry.rollouts import FULL_WEIGHT
 
@@ -166,3 +168,22 @@ class Policy(_Part):
         if self.observe_base + weights[-1] > FULL_WEIGHT:
             raise ValueError("observe_base and the last weight exceed 10000 together")
         return self
+
+
+def policy_of(entry: RolloutEntry) -> Policy:
+    """Return the policy that an entry of a log holds.
+
+    Raises: CorruptStore: it is damaged, or of a later release with rules that are not known here.
+    """
+    subject = f"rollout of {entry.adapter}, entry {entry.seq}"
+    try:
+        policy = Policy.model_validate(dict(entry.policy))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        fact = f"its policy is not known here ({where}: {first['msg']})"
+        raise CorruptStore(subject, fact, "use the release that wrote it, or abort the rollout") from error
+    if not -1 <= entry.step < len(policy.steps):
+        fact = f"is at step {entry.step + 1} of {len(policy.steps)}"
+        raise CorruptStore(subject, fact, "restore the log from a backup, or abort the rollout")
+    return policy

@@ -31,8 +31,9 @@ from serve.rollout.evidence import (
     ReplicaEvidence,
     Segment,
     Tally,
+    baseline_of,
 )
-from serve.rollout.policy import FormatMetric, Policy
+from serve.rollout.policy import FormatMetric, policy_of
 from serve.router.assignment import Arm, Split
 
 MAX_UNITS = 200_000
@@ -178,7 +179,7 @@ class Recorder:
     """
 
     def __init__(self, entry: RolloutEntry, replica: str, clock: Callable[[], float] = time.time) -> None:
-        self.policy = Policy.model_validate(dict(entry.policy))
+        self.policy = policy_of(entry)
         self.unit = self.policy.unit
         self.form = self.policy.metrics.format
         self.wants_text = self.form is not None
@@ -336,7 +337,7 @@ class Recorder:
     def _turn(self, entry: RolloutEntry) -> None:
         """Open a segment for this record and the weight that is now in force."""
         weight = 0 if self.braking else entry.weight
-        self._baseline = Baseline.model_validate(dict(entry.baseline))
+        self._baseline = baseline_of(entry)
         self.split = Split(
             entry.rollout,
             weight,

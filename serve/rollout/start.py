@@ -23,7 +23,7 @@ from serve.rollout.documents import PlanDocument
 from serve.rollout.evidence import Baseline
 from serve.rollout.explain import version_name
 from serve.rollout.plan import ASSUMED_RATE, plan_metrics, plan_steps, promises, shadow_requests
-from serve.rollout.policy import Policy
+from serve.rollout.policy import Policy, policy_of
 from serve.rollout.states import Event, Occasion, State
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def _next(
 
     if checked.supersedes is not None:
         event = _end_of(checked.supersedes, order.who, checked.canary.name)
-        policy = Policy.model_validate(checked.supersedes.policy)
+        policy = policy_of(checked.supersedes)
         return transition(checked.supersedes, event, policy, now)
     entry = begin(
         order.adapter,

@@ -24,11 +24,11 @@ from serve.rollout.documents import (
     RolloutStatus,
     StepDocument,
 )
-from serve.rollout.evidence import Baseline, Evidence, ReplicaEvidence
+from serve.rollout.evidence import Evidence, ReplicaEvidence, baseline_of
 from serve.rollout.explain import decisions, version_name
 from serve.rollout.judgement import Check, Judgement
 from serve.rollout.missing import Waiting, missing
-from serve.rollout.policy import Policy
+from serve.rollout.policy import Policy, policy_of
 from serve.rollout.pooling import pool
 
 LAST_DECISIONS = 6
@@ -72,7 +72,7 @@ def no_rollout(adapter: str) -> NotFound:
 def describe(known: Known) -> RolloutStatus:
     """Return the status of the last rollout of a log that is not empty."""
     entry = known.log[-1]
-    policy = Policy.model_validate(entry.policy)
+    policy = policy_of(entry)
     judgement = known.judgement
     reporters = _reporters(known, entry)
     waiting = Waiting(entry, policy, known.evidence, judgement, reporters, known.now, known.proved)
@@ -103,7 +103,7 @@ def describe(known: Known) -> RolloutStatus:
 
 def brief(entry: RolloutEntry) -> RolloutBrief:
     """Return a rollout in a line, from its last entry alone."""
-    policy = Policy.model_validate(entry.policy)
+    policy = policy_of(entry)
     return RolloutBrief(
         adapter=entry.adapter,
         rollout=entry.rollout,
@@ -128,7 +128,7 @@ def _known(registry: Registry, log: Sequence[RolloutEntry], now: float) -> Known
     entry = log[-1]
     documents, unreadable = _documents(registry.evidence(entry.rollout))
     evidence = pool(documents, step=entry.step)
-    policy, baseline = Policy.model_validate(entry.policy), Baseline.model_validate(entry.baseline)
+    policy, baseline = policy_of(entry), baseline_of(entry)
     judgement = judge(policy, evidence, baseline)
     view = registry.catalogue.view(entry.adapter)
     proved = view is not None and entry.canary in view.proved

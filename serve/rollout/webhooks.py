@@ -125,7 +125,10 @@ class _Channel:
                 body = self._queue.get()
                 if body is None:
                     return
-                deliver(client, self._url, body, self._backoff, self._stopping.wait)
+                try:
+                    deliver(client, self._url, body, self._backoff, self._stopping.wait)
+                except Exception as error:  # noqa: BLE001 - one message must not end the channel
+                    _log.warning("webhook %s failed: %s", host_of(self._url), type(error).__name__)
 
 
 def deliver(

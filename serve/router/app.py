@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+import msgspec
 from prometheus_client import REGISTRY, CollectorRegistry
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -45,6 +46,7 @@ from serve.settings import ServeSettings, handed_over
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+_READY = b'{"status":"ready"}'
 EngineFactory = Callable[[Scope], Engine]
 
 _PROBES = frozenset({Kind.LIVE, Kind.READY})
@@ -302,10 +304,14 @@ def _allow(methods: Iterable[str]) -> tuple[bytes, bytes]:
 
 async def _tell_ready(runtime: Runtime | None, send: Send) -> None:
     if runtime is not None and runtime.ready():
-        await send_json(send, 200, b'{"status":"ready"}')
+        problems = runtime.problems()
+        body = msgspec.json.encode({"status": "degraded", "problems": problems}) if problems else _READY
+        await send_json(send, 200, body)
         return
     draining = runtime is not None and runtime.draining
-    body = b'{"status":"draining"}' if draining else b'{"status":"not ready"}'
+    reasons = runtime.upkeep.refusals() if runtime is not None and not draining else []
+    told: dict[str, object] = {"status": "draining" if draining else "not ready"}
+    body = msgspec.json.encode(told | ({"reasons": reasons} if reasons else {}))
     await send_json(send, 503, body, [(b"retry-after", b"1")])
 
 

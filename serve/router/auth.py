@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from registry.errors import Denied
 from registry.keys import KeyInfo, KeyRing, Scope
-from serve.errors import ScopeMissing
+from serve.errors import KeysUnknown, ScopeMissing
 
 ANONYMOUS = "anonymous"
 """Who asks where no key was ever made."""
@@ -19,10 +19,13 @@ def authorize(ring: KeyRing, headers: Mapping[bytes, bytes], scope: Scope | None
 
     Anthropic's clients send `x-api-key` instead of a bearer token.
 
-    Raises: Denied: no key, or not one of ours (401). ScopeMissing: 403.
+    Raises: Denied: no key, or not one of ours (401). ScopeMissing: 403. KeysUnknown: 503.
     """
     if not ring.enabled:
         return ANONYMOUS
+    if ring.stale() and scope is not None:  # what asks for no scope watches, and must see this very state
+        fact = f"could not be renewed for {ring.age():.0f} s, and one may have been revoked"
+        raise KeysUnknown("keys", fact, "check that the server can read keys/api in its root")
     key = _find_key(ring, headers)
     if scope is not None and not key.allows(scope):
         raise ScopeMissing(f"key {key.id}", f"lacks the scope `{scope}`", "use a key that has it")

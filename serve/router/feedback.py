@@ -17,7 +17,7 @@ from msgspec import Meta
 from starlette.types import Send
 
 from registry.view import View
-from serve.errors import BadBody, Busy, ModelNotFound
+from serve.errors import BadBody, BudgetSpent, Busy, ModelNotFound
 from serve.rollout.recorder import Recorders
 from serve.router.assignment import Arm
 from serve.router.booking import NO_UNIT
@@ -30,6 +30,10 @@ MAX_COMMENT = 4_096
 MAX_WAITING = 10_000
 """Lines that may wait to be written; beyond it feedback is refused."""
 
+_LINE_BYTES = 400
+"""About what a line takes beside its comment and unit."""
+
+_HOUR_SECONDS = 3_600.0
 _ARMS = {arm.letter: arm for arm in (Arm.STABLE, Arm.CANARY, Arm.BASE)}
 _REMEDY = "send {response_id | adapter, score 0…1, unit?, comment?}"
 
@@ -72,9 +76,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 class FeedbackLog:
-    """Lines that wait to be appended to the root, oldest first; `add` on the loop, the rest anywhere."""
+    """Lines that wait to be appended to the root, oldest first; `add` on the loop, the rest anywhere.
+
+    `problem` says why the last ones could not be written, '' when they were.
+    """
 
     def __init__(self, limit: int = MAX_WAITING) -> None:
+        self.problem = ""
         self._limit = limit
         self._lines: deque[tuple[str, bytes]] = deque()
 
@@ -107,17 +115,51 @@ class FeedbackLog:
             adapter, lines = found.popitem()
             try:
                 append(adapter, b"".join(lines))
-            except Exception:
+            except Exception as error:
                 found[adapter] = lines
                 self._lines.extendleft((name, line) for name, each in found.items() for line in each[::-1])
+                self.problem = str(error)
                 raise
+        self.problem = ""
+
+
+class Budget:
+    """How many bytes of feedback each key may still have kept: a bucket that fills again within an hour."""
+
+    def __init__(self, bytes_per_hour: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._size = bytes_per_hour
+        self._clock = clock
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def take(self, who: str, size: int) -> None:
+        """Take `size` bytes from a key's bucket.
+
+        Raises: BudgetSpent: it is empty.
+        """
+        if self._size is None:
+            return
+        now = self._clock()
+        left, at = self._left.get(who, (float(self._size), now))
+        left = min(self._size, left + (now - at) * self._size / _HOUR_SECONDS)
+        if left < size:
+            fact = f"the key {who} has used up its {self._size} bytes of feedback an hour"
+            remedy = "send less, or raise limits.feedback_bytes_per_hour"
+            raise BudgetSpent("feedback", fact, remedy)
+        self._left[who] = left - size, now
 
 
 class FeedbackDesk:
-    """Takes feedback: books what is evidence, and lets all of it wait in `log`."""
+    """Takes feedback: books what is evidence, and lets all of it wait in `log`.
 
-    def __init__(self, ids: IdIssuer, recorders: Recorders, base_name: str) -> None:
+    `trouble` tells why the root cannot be written now, '' if it can: then feedback is refused, not lost.
+    """
+
+    def __init__(
+        self, ids: IdIssuer, recorders: Recorders, base_name: str, bytes_per_hour: int | None = None
+    ) -> None:
         self.log = FeedbackLog()
+        self.trouble: Callable[[], str] = str
+        self._budget = Budget(bytes_per_hour)
         self._ids = ids
         self._recorders = recorders
         self._base_name = base_name
@@ -142,6 +184,12 @@ class FeedbackDesk:
             reason = "it is about the base model, which is in no rollout of its own: not kept"
             return Receipt(counted=False, reason=reason)
         self.log.check_room()
+        if trouble := self.log.problem or self.trouble():
+            raise Busy(
+                "feedback", f"cannot be kept now ({trouble})", "try again later", rejection="not_stored"
+            )
+        said = f"{feedback.comment or ''}{feedback.unit or ''}{feedback.response_id or ''}"
+        self._budget.take(who, _LINE_BYTES + len(said.encode("utf-8", "replace")))
         reason = self._book(view, answered, feedback.score)
         line = Line(
             at=time.time(),

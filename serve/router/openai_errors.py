@@ -12,7 +12,7 @@ import msgspec
 from starlette.types import Message, Send
 
 from registry.errors import Denied, InvalidName, LimitExceeded, WardrobeError
-from serve.errors import BadBody, MethodNotAllowed, ModelNotFound, TooManyRequests
+from serve.errors import BadBody, MethodNotAllowed, ModelNotFound
 from serve.router.paths import Dialect
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -76,8 +76,6 @@ def rejection_reason(error: WardrobeError) -> str | None:
         return "forbidden" if error.http_status == 403 else "auth"
     if isinstance(error, ModelNotFound):
         return "unknown_model"
-    if isinstance(error, TooManyRequests):
-        return "concurrency"
     if isinstance(error, LimitExceeded):
         return "body_too_large"
     if isinstance(error, BadBody | InvalidName | MethodNotAllowed):

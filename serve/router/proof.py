@@ -9,12 +9,14 @@ figure between the base now and the base as measured before, the largest seen.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
+from registry.errors import CorruptStore, NotFound, StorageFailed
 from registry.records import Version
 from serve.engine.interface import Engine
 from serve.errors import LoadFailed
@@ -81,6 +83,7 @@ class Prover:
     proved: Callable[[Version], bool]
     attest: Callable[[Version, Mapping[str, JsonValue]], None]
     required: bool = True
+    _unstored: dict[str, tuple[Version, dict[str, JsonValue]]] = field(default_factory=dict)
     _base: list[list[float]] | None = None
     _noise: float = SMALLEST_NOISE
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -90,14 +93,30 @@ class Prover:
 
         Raises: LoadFailed: it cannot be told from the base.
         """
-        if not self.required or self.proved(version):
+        if not self.required or self.proved(version) or self._passed(version):
             return
         async with self._lock:
             proof = await self._measure(version.name)
-        await asyncio.to_thread(self.attest, version, proof.body())
+        self._unstored[version.name] = version, proof.body()
+        with contextlib.suppress(StorageFailed):  # it is stored later; what was found holds here and now
+            await asyncio.to_thread(self.store)
         if not proof.passed:
             remedy = "check its target modules and weights, or set residency.require_proof = false"
             raise LoadFailed(version.name, proof.fact, remedy)
+
+    def _passed(self, version: Version) -> bool:
+        waiting = self._unstored.get(version.name)
+        return waiting is not None and waiting[1]["passed"] is True
+
+    def store(self) -> None:
+        """Store the results that are not stored yet; blocks.
+
+        Raises: StorageFailed: what could not be stored waits.
+        """
+        for name, (version, body) in list(self._unstored.items()):
+            with contextlib.suppress(NotFound, CorruptStore):  # deleted or damaged meanwhile
+                self.attest(version, body)
+            self._unstored.pop(name, None)
 
     async def _measure(self, name: str) -> Proof:
         prompts = [self.engine.tokenize(text) for text in PROBES]

@@ -54,9 +54,13 @@ class IdIssuer:
     """Issues and verifies ids under one key."""
 
     def __init__(self, key: bytes) -> None:
-        self._keyed = blake2b(key=key, digest_size=_MAC_BYTES, person=_PERSON)
+        self.rekey(key)
         # It only tells two ids apart; that nobody can guess one is the work of the MAC.
         self._random = random.Random(os.urandom(32))  # noqa: S311
+
+    def rekey(self, key: bytes) -> None:
+        """Issue and verify under another key from now on."""
+        self._keyed = blake2b(key=key, digest_size=_MAC_BYTES, person=_PERSON)
 
     def issue(self, subject: str, unit: str, tag: str = "") -> str:
         """Return a fresh id for `subject` (`support@3.s`) and a unit's digest (16 hex digits).

@@ -1,7 +1,8 @@
 """Everything that one router process holds: built once at start-up, read by every request.
 
-Owns the lifetime of the watcher, the residency and the background loops. It is also what the control
-API sees of this process (`serve.control.state.ControlState`).
+Owns the lifetime of the watcher and the residency, and the loop that follows the registry; the other loops
+are `serve.router.upkeep`'s. It is also what the control API sees of this process
+(`serve.control.state.ControlState`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +20,8 @@ from importlib.metadata import PackageNotFoundError, version
 from prometheus_client import REGISTRY, CollectorRegistry
 from pydantic import JsonValue
 
-from registry.errors import WardrobeError
+from registry.background import Background
+from registry.errors import StorageFailed, WardrobeError
 from registry.keys import KeyRing
 from registry.records import Heartbeat, Version
 from registry.store import Registry
@@ -36,15 +39,12 @@ from serve.router.proof import Prover
 from serve.router.residency import Residency, Slot
 from serve.router.response_id import IdIssuer
 from serve.router.targets import Targets
+from serve.router.upkeep import SERVER, Upkeep
 from serve.router.vitals import Door, Vitals
 from serve.settings import RequestLimits, ServeSettings
 
-HEARTBEAT_SECONDS = 2.0
-KEYS_SECONDS = 0.5
-FEEDBACK_SECONDS = 1.0
 DYING_SECONDS = 1.5
 """What was in use this long before an engine's death was noticed counts as in use at it."""
-SECRET = "response-id"  # noqa: S105 - the name of the key, not the key
 
 _log = logging.getLogger("wardrobe.router")
 
@@ -64,6 +64,9 @@ class Runtime:
     targets: Targets
     keeper: Keeper
     feedback: FeedbackDesk
+    background: Background
+    prover: Prover
+    upkeep: Upkeep = field(init=False)
     ask: Ask | None = None
     draining: bool = False
     preloaded: bool = False
@@ -76,14 +79,29 @@ class Runtime:
     _controller: Controller | None = None
     notifier: Notifier = field(default_factory=Notifier)
 
+    def __post_init__(self) -> None:
+        self.upkeep = Upkeep(
+            self.registry,
+            self.background,
+            self.keys,
+            self.ids,
+            self.feedback,
+            self.prover,
+            self._describe,
+            self.replica,
+        )
+
     @classmethod
     def build(cls, settings: ServeSettings, engine: Engine) -> Runtime:
         """Open the root and put the parts together; blocks, so call it in a thread.
 
-        Raises: WardrobeError: when the root cannot be opened.
+        Raises: WardrobeError: when the root cannot be read, or its mount is unsafe.
         """
         registry = Registry.open(settings.root)
-        watcher = Watcher(registry, interval_seconds=settings.residency.poll_seconds)
+        with contextlib.suppress(StorageFailed):  # a root that takes no writes now can be served
+            registry.catalogue.root.try_mount()
+        background = Background()
+        watcher = Watcher(registry, interval_seconds=settings.residency.poll_seconds, background=background)
         watcher.refresh()
         replica = settings.replica_name
         metrics = counters.Metrics(replica, _build_info(registry))
@@ -104,12 +122,18 @@ class Runtime:
             recorders=keeper.find,
             baselines=keeper.baseline,
         )
-        ids = IdIssuer(registry.secret(SECRET))
-        keys = KeyRing(settings.root)
-        feedback = FeedbackDesk(ids, keeper.find, engine.base_name)
-        return cls(
-            settings, registry, engine, watcher, keys, ids, metrics, residency, targets, keeper, feedback
+        ids = IdIssuer(secrets.token_bytes(32))
+        keys = KeyRing(
+            registry.root, required=settings.keys_required, stale_seconds=settings.keys_stale_seconds
         )
+        budget = settings.limits.feedback_bytes_per_hour
+        feedback = FeedbackDesk(ids, keeper.find, engine.base_name, budget)
+        built = cls(
+            settings, registry, engine, watcher, keys, ids, metrics, residency, targets, keeper, feedback,
+            background, prover,
+        )  # fmt: skip
+        built.upkeep.load_secret()
+        return built
 
     @property
     def limits(self) -> RequestLimits:
@@ -142,7 +166,12 @@ class Runtime:
 
     def ready(self) -> bool:
         """Return True when the pinned set has been loaded and new requests are taken."""
-        return self.preloaded and not self.draining and self.engine.alive()
+        return self.preloaded and not self.draining and self.engine.alive() and not self.upkeep.refusals()
+
+    def problems(self) -> list[str]:
+        """Return what is not as it should be while this replica serves, in sentences."""
+        unread = (f"adapter {name}: {text}" for name, text in sorted(self.watcher.problems.items()) if name)
+        return [*self.upkeep.problems(), *unread]
 
     def check_open(self) -> None:
         """Pass when new requests are taken.
@@ -163,16 +192,16 @@ class Runtime:
         self._unregister = counters.register((self.metrics, controller.metrics, self._vitals()), registry)
         self.watcher.subscribe(lambda _: self._notice(loop))
         self.watcher.start()
-        await self._beat()
-        self._tasks.append(asyncio.create_task(self._keep_beating(), name="heartbeat"))
+        await self.upkeep.announce()
+        self._tasks += self.upkeep.begin()
         if self.settings.residency.preload_stable:
             await self._preload()
         self.preloaded = True
-        self._tasks.append(asyncio.create_task(self._follow(), name="follow the view"))
-        self._tasks.append(asyncio.create_task(self._renew_keys(), name="renew keys"))
-        self._tasks.append(asyncio.create_task(self._write_feedback(), name="write feedback"))
-        self._tasks.append(asyncio.create_task(controller.run(), name="decide rollouts"))
-        await self._beat()
+        # Loads take their time; a registry that is not followed is noticed by the watcher's own work.
+        patience = 10 * self.settings.residency.load_timeout_seconds
+        view = self.background.work("view", self._follow, 0.0, patience)
+        self._tasks += [self.background.loop(view), self.background.loop(controller.work)]
+        await self.upkeep.announce()
 
     async def stop(self) -> None:
         """End the loops and take this replica's heartbeat away; calling it twice changes nothing."""
@@ -186,7 +215,8 @@ class Runtime:
             await self._close_rollouts()
             self._unregister()
             await asyncio.to_thread(self.watcher.stop)
-            await asyncio.to_thread(self.registry.remove_replica, self.replica)
+            with contextlib.suppress(WardrobeError):  # it looks dead in ten seconds anyway
+                await asyncio.to_thread(self.registry.remove_replica, self.replica)
 
     async def _close_rollouts(self) -> None:
         """Write what the last requests showed, and what an engine that died had in use."""
@@ -194,7 +224,7 @@ class Runtime:
             if self._controller is not None:
                 await self._controller.mourn()
             await self.keeper.keep()
-            await asyncio.to_thread(self.feedback.log.write, self._append_feedback)
+            await self.upkeep.write_last()
         except WardrobeError as error:
             _log.warning("the rollouts' last evidence was not written: %s", error)
         await asyncio.to_thread(self.notifier.close)
@@ -208,7 +238,7 @@ class Runtime:
             inflight=lambda: self.residency.at_work(time.monotonic() - DYING_SECONDS),
             ask=self._ask,
         )
-        return Controller(self.registry, self.watcher, self.keeper, local, self.notifier)
+        return Controller(self.registry, self.watcher, self.keeper, local, self.background, self.notifier)
 
     async def _ask(self, path: str, body: bytes) -> tuple[int, bytes]:
         assert self.ask is not None, "set by the router before the start"
@@ -223,23 +253,21 @@ class Runtime:
         loop.call_soon_threadsafe(self._changed.set)
 
     async def _follow(self) -> None:
-        while True:
-            # The timeout is for what no change announces: idle at last, or due for another try.
-            # NOTE: not `wait_for`: it swallows a cancellation that comes with the event (python#86296), and
-            # `stop` would wait for ever. Remove when Python 3.12 is the oldest.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.settings.residency.poll_seconds):
-                    await self._changed.wait()
-            self._changed.clear()
-            try:
-                await self._keep_house(self.watcher.view)
-            except Exception:  # noqa: BLE001 - whatever it is
-                # one version that will not go must not end the care for all others; the next turn tries again
-                _log.exception("the loaded versions could not be brought in line with the registry")
+        # The timeout is for what no change announces: idle at last, or due for another try.
+        # NOTE: not `wait_for`: it swallows a cancellation that comes with the event (python#86296), and
+        # `stop` would wait for ever. Remove when Python 3.12 is the oldest.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.residency.poll_seconds):
+                await self._changed.wait()
+        self._changed.clear()
+        await self._keep_house(self.watcher.view)
 
     async def _keep_house(self, view: View) -> None:
         wanted = self._apply(view)
-        await self.residency.retire(lambda one: _is_gone(view, one))
+        try:
+            await self.residency.retire(lambda one: _is_gone(view, one))
+        except ExceptionGroup as error:  # what the engine will not let go must not stop what is to come
+            self.background.works["view"].note(error)
         for slot in wanted:
             if slot.due(time.monotonic()):
                 await self._load_quietly(slot)
@@ -264,39 +292,20 @@ class Runtime:
             # Its requests are told the same; the others must not suffer for it.
             _log.warning("%s", error)
 
-    async def _keep_beating(self) -> None:
-        while True:
-            await asyncio.sleep(HEARTBEAT_SECONDS)
-            try:
-                await self._beat()
-            except WardrobeError as error:
-                _log.warning("no heartbeat: %s", error)  # the next one may succeed; until then we look dead
-
-    async def _renew_keys(self) -> None:
-        while True:
-            await asyncio.sleep(KEYS_SECONDS)
-            try:
-                await asyncio.to_thread(self.keys.refresh)
-            except OSError as error:
-                _log.warning("keys cannot be read, the known ones stay in force: %s", error)
-
-    async def _write_feedback(self) -> None:
-        while True:
-            await asyncio.sleep(FEEDBACK_SECONDS)
-            try:
-                await asyncio.to_thread(self.feedback.log.write, self._append_feedback)
-            except WardrobeError as error:
-                _log.warning("feedback was not written, it waits: %s", error)
-
-    def _append_feedback(self, adapter: str, lines: bytes) -> None:
-        self.registry.append_feedback(adapter, self.replica, lines)
-
-    async def _beat(self) -> None:
+    def _describe(self) -> Heartbeat:
         state = "draining" if self.draining else "ready" if self.preloaded else "starting"
-        url = f"http://{self.settings.host}:{self.settings.port}"
-        base, pid = self.registry.base.fingerprint, os.getpid()
-        beat = Heartbeat(self.replica, url, base, self.resident(), self.capacity, state, self.began, pid)
-        await asyncio.to_thread(self.registry.beat, beat)
+        return Heartbeat(
+            replica=self.replica,
+            url=f"http://{self.settings.host}:{self.settings.port}",
+            base_fingerprint=self.registry.base.fingerprint,
+            resident=self.resident(),
+            capacity=self.capacity,
+            state=state,
+            started=self.began,
+            pid=os.getpid(),
+            server=SERVER,
+            problems=tuple(self.problems()),
+        )
 
     def _vitals(self) -> Vitals:
         return Vitals(
@@ -305,7 +314,9 @@ class Runtime:
             self.engine.alive,
             self.ready,
             self.residency.drift,
-            lambda: Door(self.keys.enabled, len(self.feedback.log)),
+            lambda: Door(self.keys.enabled, len(self.feedback.log), self.keys.age()),
+            self.background,
+            lambda: len(self.problems()),
         )
 
     def _residency(self) -> counters.Residency:

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 from msgspec import Raw
-from pydantic import ValidationError
 
 from registry.chat_template import TEMPLATE_NAME
-from registry.errors import InvalidName, NotFound, NotServable, Quarantined, WardrobeError
+from registry.errors import CorruptStore, InvalidName, NotFound, NotServable, Quarantined, WardrobeError
 from registry.names import ModelRef, parse_model
 from registry.records import RolloutEntry, Version
 from registry.view import AdapterView, View, no_adapter
@@ -167,7 +166,7 @@ class Targets:
     def _rollout_plan(self, adapter: AdapterView, entry: RolloutEntry, recorders: Recorders) -> Plan:
         try:
             recorder = recorders(entry)
-        except ValidationError as error:  # a later release wrote it: no reason to fail anybody
+        except CorruptStore as error:  # a later release wrote it: no reason to fail anybody
             _log.error("rollout of %s cannot be read, stable answers: %s", adapter.name, error)
             return Plan(adapter.name, stable=self._arm(adapter, entry, entry.serving, Arm.STABLE))
         return Plan(adapter.name, rollout=self._open(adapter, entry, recorder))

@@ -10,11 +10,12 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from prometheus_client.metrics_core import Metric
 
+from registry.background import Background
 from registry.view import AdapterView, View
 from serve.router.exposition import counter, gauge
 from serve.settings import RESTARTS_VARIABLE
@@ -38,10 +39,14 @@ class RegistryWatch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Who may enter: `keys` is True once a key exists, `feedback` lines wait to be written."""
+    """Who may enter: `keys` is True once a key exists, `feedback` lines wait to be written.
+
+    `age` is for how many seconds the keys have not been renewed.
+    """
 
     keys: bool = False
     feedback: int = 0
+    age: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +59,8 @@ class Vitals:
     ready: Callable[[], bool]
     drift: Callable[[], int]
     door: Callable[[], Door] = Door
+    background: Background = field(default_factory=Background)
+    problems: Callable[[], int] = int
     clock: Callable[[], float] = time.time
 
     def collect(self) -> Iterator[Metric]:
@@ -71,6 +78,11 @@ class Vitals:
         yield gauge("wardrobe_auth_required", text, (), [((), door.keys)])
         text = "Lines of feedback that wait to be written."
         yield gauge("wardrobe_feedback_waiting", text, (), [((), door.feedback)])
+        text = "Seconds since the keys were last read, where a key is needed."
+        yield gauge("wardrobe_keys_age_seconds", text, (), [((), door.age)] if door.keys else [])
+        text = "What this replica cannot do now, though it serves; `wardrobe status` and /readyz say what."
+        yield gauge("wardrobe_problems", text, labels, [(mine, self.problems())])
+        yield from _work(self.background)
         yield from _registry(self.watch, self.clock())
 
     def describe(self) -> Iterator[Metric]:
@@ -82,6 +94,16 @@ def restarts() -> int:
     """Return how many engines of this server ended before this one."""
     text = os.environ.get(RESTARTS_VARIABLE, "")
     return int(text) if text.isdigit() else 0
+
+
+def _work(background: Background) -> Iterator[Metric]:
+    works = [work for _, work in sorted(background.works.items())]
+    text = "Failures of work that goes on, such as renewing the keys; it is tried again."
+    failures = [((work.name,), float(work.failures)) for work in works]
+    yield counter("wardrobe_background_failures", text, ("task",), failures)
+    text = "1 while such work fails or does not come to an end."
+    states = [((work.name,), float(bool(work.state()))) for work in works]
+    yield gauge("wardrobe_background_failing", text, ("task",), states)
 
 
 def _registry(watch: RegistryWatch, now: float) -> Iterator[Metric]:

@@ -339,5 +339,5 @@ def test_the_fields_of_json_output_are_stable(wardrobe: Terminal, folder: Callab
     }  # fmt: skip
     assert list(wardrobe.ok("--json", "status").json) == [
         "base", "max_lora_rank", "auth", "adapters", "versions", "without_stable", "quarantined", "replicas",
-        "rollouts",
+        "rollouts", "problems",
     ]  # fmt: skip

@@ -39,7 +39,7 @@ def start(http: httpx.Client, registry: Registry, number: int = 2) -> None:
 
 
 def test_start_status_moves_and_history(http: httpx.Client, registry: Registry) -> None:
-    assert http.get("/rollouts").json() == {"rollouts": []}
+    assert http.get("/rollouts").json() == {"rollouts": [], "problems": {}}
     started = http.post("/rollouts/support", json={"version": 2, "policy": "fast", "note": "try"})
     assert started.status_code == 201
     assert started.json()["status"]["state"] == "preloading"

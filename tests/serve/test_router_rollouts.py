@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from registry.errors import CorruptStore
 from registry.store import Registry
 from serve.rollout.policy import FormatMetric, Metrics, Policy
 from serve.rollout.recorder import ArmRecord, Recorder
@@ -307,7 +308,7 @@ def test_a_promoted_canary_is_stable_everywhere(served: Served) -> None:
 
 
 def test_a_record_that_a_later_release_wrote_fails_nobody(served: Served) -> None:
-    with pytest.raises(ValueError, match="steps"):
+    with pytest.raises(CorruptStore, match="steps"):
         served.open_rollout(weight=5_000, document={"name": "of the future", "stages": []})
     for n in range(10):
         assert ask(served, n).headers["x-wardrobe-adapter"] == "support@1"
