@@ -32,6 +32,7 @@ class Arrivals:
         self._seconds = limits.body_seconds
         self._total_seconds = limits.total_seconds
         self._memory = limits.body_memory_bytes
+        self._max_bytes = limits.max_body_bytes
         self.held = 0
 
     async def first(self, receive: Receive) -> Message:
@@ -65,7 +66,7 @@ class Arrivals:
         """
         announced = int(declared[:20]) if declared is not None and declared.isdigit() else 0
         if announced > limit:
-            raise _too_large(announced, limit)
+            raise self._too_large(announced, limit)
         began, chunks, size = _now(), [], 0
         try:
             async with asyncio.timeout_at(self._due(began, 0)) as timer:
@@ -119,7 +120,7 @@ class Arrivals:
 
     def _check_size(self, size: int, limit: int, *, more: bool) -> None:
         if size > limit:
-            raise _too_large(size, limit)
+            raise self._too_large(size, limit)
         if more and self.held > self._memory:
             raise self._no_memory()
 
@@ -135,6 +136,11 @@ class Arrivals:
             fact = f"did not arrive within {self._seconds:g} s and one more for each 64 KiB"
             setting = "body_seconds"
         return TooSlow("body", fact, f"send it faster, or raise limits.{setting}")
+
+    def _too_large(self, size: int, limit: int) -> LimitExceeded:
+        settable = ", or raise limits.max_body_bytes" if limit == self._max_bytes else ""
+        fact = f"{size} bytes and more exceed this server's {limit}"
+        return LimitExceeded("body", fact, f"send less{settable}")
 
     def _no_memory(self) -> Busy:
         fact = f"holds {self.held} bytes of bodies, and {self._memory} are allowed"
@@ -167,11 +173,3 @@ def _chunk(message: Message) -> bytes:
         raise ClientLeft
     chunk: bytes = message.get("body", b"")
     return chunk
-
-
-def _too_large(size: int, limit: int) -> LimitExceeded:
-    return LimitExceeded(
-        "body",
-        f"{size} bytes and more exceed this server's {limit}",
-        "send less, or raise limits.max_body_bytes",
-    )

@@ -7,8 +7,9 @@ are large, in a thread. Nothing of a body that is refused goes to the engine.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, TypeVarTuple
 
 from msgspec import Raw
 
@@ -30,6 +31,8 @@ THREAD_BYTES = 256 * 1024
 """From here a body is looked into in a thread: some 3 ms of work."""
 
 _THREADS = 2
+_Given = TypeVarTuple("_Given")
+_Result = TypeVar("_Result")
 
 
 class Bodies:
@@ -76,11 +79,14 @@ class Bodies:
         if len(body) < THREAD_BYTES:
             fields = self._look(body, endpoint)
         else:
-            loop = asyncio.get_running_loop()
-            fields = await loop.run_in_executor(self._threads, self._look, body, endpoint)
+            fields = await self.in_thread(self._look, body, endpoint)
         if endpoint.dialect is Dialect.RESPONSES:
             await self._vet(fields)
         return fields
+
+    async def in_thread(self, work: Callable[[*_Given], _Result], *given: *_Given) -> _Result:
+        """Return `work(*given)`, done beside the event loop, behind other large bodies."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
 
     def close(self) -> None:
         """End the threads."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from registry.errors import WardrobeError
 from serve.connections.acceptor import Acceptor
 from serve.connections.census import Census, Wait
 from serve.connections.refusals import final_answer, render
+from serve.door.pages import Line, Pages
 from serve.errors import HeadTooLarge, TooManyConnections, TooSlow
 from serve.settings import ConnectionLimits
 
@@ -34,8 +35,11 @@ class Situation:
 class Holding:
     """Answers on `listener` between `start` and `stop`; the socket itself belongs to the caller."""
 
-    def __init__(self, listener: socket.socket, limits: ConnectionLimits | None = None) -> None:
+    def __init__(
+        self, listener: socket.socket, limits: ConnectionLimits | None = None, pages: Pages | None = None
+    ) -> None:
         self.census = Census(limits or ConnectionLimits())
+        self._pages = pages
         self._listener = listener
         self._acceptor: Acceptor | None = None
         self._situation = Situation("starting", "the engine is starting", 5)
@@ -61,7 +65,7 @@ class Holding:
             self._acceptor = None
 
     def _answer(self, head: bytes) -> bytes:
-        return response(head, self._situation)
+        return response(head, self._situation, self._pages)
 
 
 class _Caller(asyncio.Protocol):
@@ -125,13 +129,30 @@ class _Caller(asyncio.Protocol):
         self._transport.write_eof()
 
 
-def response(head: bytes, situation: Situation) -> bytes:
-    """Return the whole HTTP answer to a request with this `head`."""
+def response(head: bytes, situation: Situation, pages: Pages | None = None) -> bytes:
+    """Return the whole HTTP answer to a request with this `head`; `pages` may read it in a browser."""
     method, _, rest = head.partition(b" ")
     path = rest.partition(b" ")[0].partition(b"?")[0]
-    alive = path == b"/livez"
-    headers = [] if alive else [f"retry-after: {situation.retry_after_seconds}"]
-    return render(200 if alive else 503, _body(path, situation), headers, headless=method == b"HEAD")
+    lines = [f"retry-after: {situation.retry_after_seconds}"] if path != b"/livez" else []
+    if pages is not None:
+        headers = _headers(head)
+        lines += _shown(pages.answer(headers.get(b"origin")))
+        asked = pages.preflight(headers, ("GET", "POST"))
+        if method == b"OPTIONS" and asked is not None:
+            return "\r\n".join(
+                ("HTTP/1.1 204 No Content", "connection: close", *lines, *_shown(asked), "", "")
+            ).encode()
+    status = 200 if path == b"/livez" else 503
+    return render(status, _body(path, situation), lines, headless=method == b"HEAD")
+
+
+def _headers(head: bytes) -> dict[bytes, bytes]:
+    lines = (line.partition(b":") for line in head.split(b"\r\n")[1:])
+    return {name.strip().lower(): value.strip() for name, _, value in lines}
+
+
+def _shown(lines: Iterable[Line]) -> list[str]:
+    return [f"{name.decode('latin-1')}: {value.decode('latin-1')}" for name, value in lines]
 
 
 def _body(path: bytes, situation: Situation) -> dict[str, object]:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from serve.door.pages import Pages
 from serve.launcher.holding import Holding, Situation
 from serve.launcher.logs import next_log, reason
 from serve.launcher.processes import Child, Command, adopt_orphans, spawn
@@ -43,7 +44,7 @@ class Plan:
     """What to start and how long to wait for it; `say` prints one line to the operator.
 
     The engine inherits the descriptor `output`, for log lines of its own beside those; `connections` are
-    the limits of what this process answers itself.
+    the limits of what this process answers itself, `pages` those that may read it.
     """
 
     command: Command
@@ -55,6 +56,7 @@ class Plan:
     describe_ready: Callable[[], str] = lambda: "ready"
     output: int | None = None
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
+    pages: Pages | None = None
     policy: RestartPolicy = field(default_factory=RestartPolicy)
 
 
@@ -64,7 +66,7 @@ class Supervisor:
     def __init__(self, listener: socket.socket, plan: Plan) -> None:
         self._listener = listener
         self._plan = plan
-        self._holding = Holding(listener, plan.connections)
+        self._holding = Holding(listener, plan.connections, plan.pages)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._endings: list[Ending] = []

@@ -17,14 +17,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from registry.errors import WardrobeError
 from registry.keys import Scope as KeyScope
 from serve.bounds.arrival import Arrivals, ClientLeft
-from serve.bounds.bodies import Bodies
+from serve.bounds.bodies import THREAD_BYTES, Bodies
 from serve.bounds.structure import check_encoding
 from serve.door.hosts import Hosts
 from serve.errors import BadBody, Busy, EngineFailed, TimedOut, TooManyRequests
 from serve.router.assignment import Arm, unit_digest
 from serve.router.auth import ANONYMOUS, authorize
 from serve.router.body import Fields, cap_tokens, is_true, join_fields, parse_fields
-from serve.router.booking import NO_UNIT, assign
+from serve.router.booking import NO_UNIT, assign, find_unit
 from serve.router.exchange import Exchange
 from serve.router.openai_errors import rejection_reason, send_error
 from serve.router.paths import Dialect, Endpoint
@@ -144,10 +144,14 @@ class Inference:
                 exchange.baseline = plan.baseline
             await self._carry(exchange, self._left(began))
         else:
-            session = headers.get(b"x-session-id")
-            target, unit, booking = assign(rollout, plan.adapter, session, fields, body)
-            kind = HeldExchange if target.arm is Arm.CANARY else Exchange
-            exchange = kind(target, endpoint, scope, headers, fields, unit, receive, send, began)
+            kind, session = rollout.recorder.unit, headers.get(b"x-session-id")
+            if len(body) < THREAD_BYTES:
+                unit = find_unit(kind, session, fields)
+            else:
+                unit = await self.bodies.in_thread(find_unit, kind, session, fields)
+            target, unit, booking = assign(rollout, plan.adapter, unit, fields, body)
+            make = HeldExchange if target.arm is Arm.CANARY else Exchange
+            exchange = make(target, endpoint, scope, headers, fields, unit, receive, send, began)
             if endpoint.proves:
                 exchange.booking = booking
             await self._carry_arm(rollout, exchange)

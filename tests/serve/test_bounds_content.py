@@ -9,8 +9,9 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from registry.errors import WardrobeError
 from serve.bounds.content import ContentLimits, check_content
-from serve.errors import PromptTooLong, TooComplex, WardrobeError
+from serve.errors import PromptTooLong, TooComplex
 
 LIMITS = ContentLimits(
     messages=10, parts=20, tools=5, grammar_bytes=1_000, prompt_characters=1_000, text_characters=4_000
