@@ -60,7 +60,13 @@ class RequestLimits(BaseModel):
     max_tools: int = Field(default=512, gt=0)
     """Most tools in a body."""
     max_grammar_bytes: int = Field(default=65_536, gt=0)
-    """Longest grammar, regular expression, JSON schema or list of choices for structured outputs."""
+    """Longest JSON schema or list of choices that constrains an answer."""
+    max_pattern_bytes: int = Field(default=8_192, gt=0)
+    """Longest regular expression or grammar that does, alone or in a schema."""
+    max_loops: int = Field(default=32, gt=0)
+    """Most repetitions (`*`, `+`, `?`, `{m,n}`) in a request's patterns; 8 references are one more."""
+    max_properties: int = Field(default=256, gt=0)
+    """Most properties of one object in a schema."""
     max_prompt_characters: int | None = Field(default=None, gt=0)
     """Most characters in one prompt; not set: what the longest tokens could bring into the context."""
     max_text_characters: int = Field(default=4 * 1024**2, gt=0)

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from serve.bounds.grammars import check_grammars
+from serve.bounds.grammars import GrammarLimits, check_grammars
 from serve.errors import BadBody, PromptTooLong, TooComplex
 
 _CONVERSATIONS = ("messages", "input")
@@ -44,7 +44,7 @@ class ContentLimits:
     messages: int
     parts: int
     tools: int
-    grammar_bytes: int
+    grammars: GrammarLimits
     prompt_characters: int | None
     text_characters: int
 
@@ -54,7 +54,7 @@ def check_content(fields: Mapping[str, Raw], limits: ContentLimits, *, fits: boo
 
     Raises: TooComplex, PromptTooLong, BadBody.
     """
-    check_grammars(fields, limits.grammar_bytes)
+    check_grammars(fields, limits.grammars)
     if "tools" in fields:
         _check_count("tools", len(_list_of(fields["tools"])), limits.tools, "max_tools")
     total = preamble = sum(_characters(_decode(fields[name])) for name in _PREAMBLES if name in fields)

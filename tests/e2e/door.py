@@ -52,6 +52,14 @@ class RemoteEngine:
     def slots(self) -> int:
         return int(self.call("info")["slots"])
 
+    @property
+    def prompt_characters(self) -> int | None:
+        found: int | None = self.call("info")["prompt_characters"]
+        return found
+
+    async def vet_items(self, items: bytes) -> str:
+        return str(self.call("vet_items", items=items.decode()))
+
     def alive(self) -> bool:
         return bool(self.call("info")["alive"])
 

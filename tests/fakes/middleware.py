@@ -47,6 +47,8 @@ class EngineDoor:
             return await engine.unload(arguments["name"])
         if verb == "score":
             return await engine.score(arguments["name"], arguments["prompts"])
+        if verb == "vet_items":
+            return await engine.vet_items(arguments["items"].encode())
         if verb == "tokenize":
             return engine.tokenize(arguments["text"])
         if verb == "ids":
@@ -74,6 +76,7 @@ def _facts(engine: VllmEngine, state: Any) -> dict[str, Any]:
         "capacity": engine.capacity,
         "slots": engine.slots,
         "alive": engine.alive(),
+        "prompt_characters": engine.prompt_characters,
         "resident": sorted(engine.resident()),
         "max_lora_rank": config.lora_config.max_lora_rank,
         "compilation": str(config.compilation_config.mode),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -11,10 +12,16 @@ from msgspec import Raw
 
 from registry.errors import WardrobeError
 from serve.bounds.content import ContentLimits, check_content
+from serve.bounds.grammars import GrammarLimits
 from serve.errors import PromptTooLong, TooComplex
 
 LIMITS = ContentLimits(
-    messages=10, parts=20, tools=5, grammar_bytes=1_000, prompt_characters=1_000, text_characters=4_000
+    messages=10,
+    parts=20,
+    tools=5,
+    grammars=GrammarLimits(bytes=1_000, pattern_bytes=100, loops=8, properties=10),
+    prompt_characters=1_000,
+    text_characters=4_000,
 )
 LONG = "x" * 1_001
 PICTURE = "data:image/png;base64," + "A" * 1_000_000
@@ -109,7 +116,7 @@ def test_what_is_only_counted_need_not_fit_and_is_bounded_all_the_same() -> None
 
 
 def test_an_engine_that_cannot_say_what_fits_bounds_the_text_alone() -> None:
-    unknown = ContentLimits(10, 20, 5, 1_000, None, 4_000)
+    unknown = replace(LIMITS, prompt_characters=None)
     check(prompt=LONG, limits=unknown)
     with pytest.raises(PromptTooLong):
         check(prompt="x" * 4_001, limits=unknown)
