@@ -52,7 +52,7 @@ class RequestLimits(BaseModel):
     max_nesting: int = Field(default=64, gt=0)
     """Most objects and arrays inside each other in a body."""
     max_values: int = Field(default=100_000, gt=0)
-    """Most keys, strings, numbers, objects and arrays in a body."""
+    """Most keys, strings, numbers and brackets in a body; at least twice the model's context."""
     max_messages: int = Field(default=2_048, gt=0)
     """Most messages, items or prompts in a body."""
     max_parts: int = Field(default=4_096, gt=0)
@@ -204,7 +204,7 @@ class ServeSettings(BaseSettings):
     """One line per request; never a prompt."""
     tracing: TracingSettings = TracingSettings()
     allowed_hosts: tuple[str, ...] = ()
-    """Names under which clients may call this server, beside its own (see the README); `*` is any."""
+    """Names under which clients may call this server, beside its own; `*` is any."""
     cors_origins: tuple[str, ...] = ()
     """Web pages that may call this server, as `https://app.example`; `*` is any. Only where keys exist."""
     limits: RequestLimits = RequestLimits()

@@ -44,6 +44,8 @@ class Bodies:
         self._limits = limits
         self._engine = engine
         self._refused = refused
+        # A prompt may come as its tokens, which are values each.
+        self._max_values = max(limits.max_values, 2 * engine.context_tokens)
         self._content = ContentLimits(
             messages=limits.max_messages,
             parts=limits.max_parts,
@@ -108,7 +110,7 @@ class Bodies:
 
     def _look(self, body: bytes, endpoint: Endpoint) -> Fields:
         check_text(body)
-        check_structure(body, self._limits.max_nesting, self._limits.max_values)
+        check_structure(body, self._limits.max_nesting, self._max_values)
         fields = parse_fields(body, self._refused)
         check_content(fields, self._content, fits=endpoint.proves)
         return fields

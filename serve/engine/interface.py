@@ -34,6 +34,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def context_tokens(self) -> int:
+        """Return how many tokens a prompt and its answer can have together (vLLM: `max_model_len`)."""
+        ...
+
+    @property
     def prompt_characters(self) -> int | None:
         """Return the most characters that a prompt can have: the context in tokens × the longest token.
 

@@ -60,11 +60,16 @@ class VllmEngine:
         return slots
 
     @property
+    def context_tokens(self) -> int:
+        """Return vLLM's `max_model_len`."""
+        context: int = self._client.vllm_config.model_config.max_model_len
+        return context
+
+    @property
     def prompt_characters(self) -> int | None:
         """Return vLLM's own bound: it refuses what has more characters, after rendering it."""
         longest: int | None = getattr(self._client.get_tokenizer(), "max_chars_per_token", None)
-        context: int = self._client.vllm_config.model_config.max_model_len
-        return longest * context if longest else None
+        return longest * self.context_tokens if longest else None
 
     def alive(self) -> bool:
         """Return False once EngineCore has died or its output loop has ended."""

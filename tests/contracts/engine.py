@@ -59,7 +59,8 @@ class EngineContract:
         assert engine.alive()
         assert engine.base_name
         assert engine.capacity >= engine.slots >= 1
-        assert engine.prompt_characters is None or engine.prompt_characters > 0
+        assert engine.context_tokens > 0
+        assert engine.prompt_characters is None or engine.prompt_characters >= engine.context_tokens
 
     def test_it_tells_right_items_of_a_request_from_a_wrong_one(self, engine: Engine) -> None:
         right: list[object] = [{"role": "user", "content": "hi"}] * 40

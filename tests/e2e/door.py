@@ -53,6 +53,10 @@ class RemoteEngine:
         return int(self.call("info")["slots"])
 
     @property
+    def context_tokens(self) -> int:
+        return int(self.call("info")["context_tokens"])
+
+    @property
     def prompt_characters(self) -> int | None:
         found: int | None = self.call("info")["prompt_characters"]
         return found

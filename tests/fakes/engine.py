@@ -24,6 +24,7 @@ class FakeEngine:
         self.base_name = base_name
         self.capacity = capacity
         self.slots = slots
+        self.context_tokens = 1_000
         self.prompt_characters: int | None = None
         self.calls: list[tuple[str, str]] = []
         self.load_seconds = 0.0

@@ -76,6 +76,7 @@ def _facts(engine: VllmEngine, state: Any) -> dict[str, Any]:
         "capacity": engine.capacity,
         "slots": engine.slots,
         "alive": engine.alive(),
+        "context_tokens": engine.context_tokens,
         "prompt_characters": engine.prompt_characters,
         "resident": sorted(engine.resident()),
         "max_lora_rank": config.lora_config.max_lora_rank,
