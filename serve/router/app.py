@@ -227,6 +227,8 @@ class Router:
             if message["type"] == "lifespan.shutdown" and self.runtime is not None:
                 await self.runtime.stop()
                 await self._end_accounts()
+                if self._inference is not None:
+                    self._inference.bodies.close()
             return message
 
         await self.app(scope, announce, watch)
