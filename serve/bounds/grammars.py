@@ -7,7 +7,7 @@ of the engine's; it is refused here where that can be told at a glance.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,9 @@ from serve.errors import BadBody, TooComplex
 
 MAX_NESTING = 64
 """Of a schema that came as a string; as an object it is nested in the body, which has a limit."""
+
+PATTERNS_TOGETHER = 4
+"""All patterns of a schema may have so many times the loops of one: they stand apart, and add up."""
 
 CONSTRAINTS = frozenset({"structured_outputs", "response_format", "text", "output_config", "tools"})
 """The fields of a request that constrain its answer; `tools` where one of them is forced."""
@@ -71,24 +74,28 @@ def _schema_of(value: dict[str, Any]) -> Any:
 
 
 def _check_schema(name: str, value: Any, limits: GrammarLimits) -> None:
+    """Pass when each pattern in `value`, and all of them together, have few enough loops."""
     loops = 0
     for one in schemas.schemas_in(value):
-        most = schemas.count_properties(one)
-        _check(name, most, limits.properties, "properties in one object", "max_properties")
-        loops += schemas.count_schema_loops(one)
-        for pattern in _texts(one, "pattern", "regex", "grammar"):
+        found = schemas.count_properties(one)
+        _check(name, found, limits.properties, "properties in one object", "max_properties")
+        for pattern, own in _patterns(one):
             _check(name, len(pattern), limits.pattern_bytes, "characters in a pattern", "max_pattern_bytes")
-        for regex in _texts(one, "regex"):
-            loops += patterns.count_loops(regex)
-        for grammar in _texts(one, "grammar"):
-            loops += patterns.count_grammar_loops(grammar)
-            if patterns.is_endless(grammar):
-                raise _endless(name, "the grammar's root")
-    _check(name, loops, limits.loops, "repetitions in its patterns and grammars", "max_loops")
+            _check(name, own(pattern), limits.loops, "repetitions in a pattern", "max_loops")
+            loops += own(pattern)
+        if isinstance(one.get("grammar"), str) and patterns.is_endless(one["grammar"]):
+            raise _endless(name, "the grammar's root")
+    most = PATTERNS_TOGETHER * limits.loops
+    _check(name, loops, most, "repetitions in all patterns", "max_loops")
 
 
-def _texts(value: dict[str, Any], *keys: str) -> Iterator[str]:
-    return (value[key] for key in keys if isinstance(value.get(key), str))
+def _patterns(one: dict[str, Any]) -> Iterator[tuple[str, Callable[[str], int]]]:
+    """Yield the patterns of one object, each with what counts its loops."""
+    for pattern in (one.get("regex"), *schemas.patterns_of(one)):
+        if isinstance(pattern, str):
+            yield pattern, patterns.count_loops
+    if isinstance(one.get("grammar"), str):
+        yield one["grammar"], patterns.count_grammar_loops
 
 
 def _parsed(name: str, text: str) -> Any:

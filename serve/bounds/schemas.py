@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from serve.bounds.patterns import count_loops
-
 _VALUES = frozenset({"const", "default", "description", "enum", "examples", "title"})
 """Keywords that hold values and words, not schemas."""
 
@@ -23,10 +21,10 @@ def schemas_in(value: Any) -> Iterator[dict[str, Any]]:
             found += [inner for key, inner in one.items() if key not in _VALUES]
 
 
-def count_schema_loops(schema: dict[str, Any]) -> int:
-    """Return the loops of the patterns of one schema, without those inside it."""
-    patterns = [schema.get("pattern"), *_mapping(schema.get("patternProperties"))]
-    return sum(count_loops(pattern) for pattern in patterns if isinstance(pattern, str))
+def patterns_of(schema: dict[str, Any]) -> Iterator[Any]:
+    """Yield the regular expressions of one schema, without those inside it; some may be no text."""
+    yield schema.get("pattern")
+    yield from _mapping(schema.get("patternProperties"))
 
 
 def count_properties(schema: dict[str, Any]) -> int:
