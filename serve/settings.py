@@ -59,6 +59,8 @@ class RequestLimits(BaseModel):
     """Most content parts and tool calls in all of a body's messages."""
     max_tools: int = Field(default=512, gt=0)
     """Most tools in a body."""
+    max_choices: int = Field(default=128, gt=0)
+    """Most answers to one prompt (`n`)."""
     max_grammar_bytes: int = Field(default=65_536, gt=0)
     """Longest JSON schema or list of choices that constrains an answer."""
     max_pattern_bytes: int = Field(default=8_192, gt=0)

@@ -1,8 +1,8 @@
 """What a body has to pass before it is worked on, and where that is looked at.
 
-A small, flat body in ASCII passes by its size and two counts, unless something constrains its answer.
-Others are looked into: here, or where they are large, in a thread. Nothing of a body that is refused goes
-to the engine.
+A small, flat body in ASCII passes by its size and two counts, unless it asks for a grammar or for many
+answers. Others are looked into: here, or where they are large, in a thread. Nothing of a body that is refused
+goes to the engine.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TypeVar, TypeVarTuple
 
 from msgspec import Raw
 
-from serve.bounds.content import ContentLimits, check_content
-from serve.bounds.grammars import GrammarLimits, check_grammars
+from serve.bounds.content import ContentLimits, check_content, check_easy
+from serve.bounds.grammars import GrammarLimits
 from serve.bounds.structure import check_structure, check_text
 from serve.engine.interface import Engine
 from serve.errors import BadBody
@@ -50,6 +50,7 @@ class Bodies:
             messages=limits.max_messages,
             parts=limits.max_parts,
             tools=limits.max_tools,
+            choices=limits.max_choices,
             grammars=GrammarLimits(
                 bytes=limits.max_grammar_bytes,
                 pattern_bytes=limits.max_pattern_bytes,
@@ -73,19 +74,19 @@ class Bodies:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="wardrobe-body")
 
     def is_easy(self, body: bytes) -> bool:
-        """Return True for a body that can break no bound but those of what constrains its answer."""
+        """Return True for a body that can break no bound but those of the fields of `ASKED`."""
         return (
             len(body) <= self._easy_bytes
             and body.count(b"{") + body.count(b"[") <= self._easy_brackets
             and body.isascii()
         )
 
-    def check_constraints(self, fields: Fields) -> None:
-        """Pass when what constrains the answer of an easy body is within its limits.
+    def check_easy(self, fields: Fields) -> None:
+        """Pass when an easy body asks for no more than is allowed; only the fields of `ASKED` matter.
 
         Raises: TooComplex, BadBody.
         """
-        check_grammars(fields, self._content.grammars)
+        check_easy(fields, self._content)
 
     async def parse(self, body: bytes, endpoint: Endpoint) -> Fields:
         """Return the fields of any body.

@@ -14,8 +14,11 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from serve.bounds.grammars import GrammarLimits, check_grammars
+from serve.bounds.grammars import CONSTRAINTS, GrammarLimits, check_grammars
 from serve.errors import BadBody, PromptTooLong, TooComplex
+
+ASKED = CONSTRAINTS | {"n"}
+"""The fields with which a small body can ask for much."""
 
 _CONVERSATIONS = ("messages", "input")
 _PROMPTS = ("prompt", "input", "query", "queries", "documents", "text_1", "text_2", "data_1", "data_2")
@@ -44,6 +47,7 @@ class ContentLimits:
     messages: int
     parts: int
     tools: int
+    choices: int
     grammars: GrammarLimits
     prompt_characters: int | None
     text_characters: int
@@ -54,7 +58,7 @@ def check_content(fields: Mapping[str, Raw], limits: ContentLimits, *, fits: boo
 
     Raises: TooComplex, PromptTooLong, BadBody.
     """
-    check_grammars(fields, limits.grammars)
+    check_easy(fields, limits)
     if "tools" in fields:
         _check_count("tools", len(_list_of(fields["tools"])), limits.tools, "max_tools")
     total = preamble = sum(_characters(_decode(fields[name])) for name in _PREAMBLES if name in fields)
@@ -70,6 +74,17 @@ def check_content(fields: Mapping[str, Raw], limits: ContentLimits, *, fits: boo
     if total > most:
         fact = f"holds {total} characters of text, and {most} are the most for one request"
         raise PromptTooLong("body", fact, "send several requests, or raise limits.max_text_characters")
+
+
+def check_easy(fields: Mapping[str, Raw], limits: ContentLimits) -> None:
+    """Pass when a body that is small and flat asks for no more than is allowed; it matters for `ASKED` alone.
+
+    Raises: TooComplex, BadBody.
+    """
+    check_grammars(fields, limits.grammars)
+    wanted = _decode(fields["n"]) if "n" in fields else 1
+    if isinstance(wanted, int):
+        _check_count("n", wanted, limits.choices, "max_choices", "answers to be given")
 
 
 def _prompts(fields: Mapping[str, Raw], limits: ContentLimits) -> Iterator[tuple[str, Any]]:

@@ -18,7 +18,7 @@ from registry.errors import WardrobeError
 from registry.keys import Scope as KeyScope
 from serve.bounds.arrival import Arrivals, ClientLeft
 from serve.bounds.bodies import THREAD_BYTES, Bodies
-from serve.bounds.grammars import CONSTRAINTS
+from serve.bounds.content import ASKED
 from serve.bounds.structure import check_encoding
 from serve.door.hosts import Hosts
 from serve.errors import BadBody, Busy, EngineFailed, TimedOut, TooManyRequests
@@ -91,8 +91,8 @@ class Inference:
                 self._check_place(1)  # others may have taken it meanwhile
                 if self.bodies.is_easy(body):
                     fields = parse_fields(body, self.refused_fields)
-                    if not CONSTRAINTS.isdisjoint(fields):
-                        self.bodies.check_constraints(fields)
+                    if not ASKED.isdisjoint(fields):
+                        self.bodies.check_easy(fields)
                 else:
                     fields = await self._parse(body, endpoint, headers)
                 await self._answer(endpoint, scope, headers, fields, body, receive, send, began)

@@ -19,6 +19,7 @@ LIMITS = ContentLimits(
     messages=10,
     parts=20,
     tools=5,
+    choices=4,
     grammars=GrammarLimits(bytes=1_000, pattern_bytes=100, loops=8, properties=10),
     prompt_characters=1_000,
     text_characters=4_000,
@@ -135,6 +136,7 @@ def test_an_engine_that_cannot_say_what_fits_bounds_the_text_alone() -> None:
         ({"messages": user([{"type": "text", "text": "a"}] * 11) * 2}, "messages"),
         ({"messages": [{"role": "assistant", "tool_calls": [{}] * 21}]}, "messages"),
         ({"tools": [{}] * 6}, "tools"),
+        ({"prompt": "a", "n": 5}, "n"),
         ({"structured_outputs": {"regex": "a" * 1_000}}, "structured_outputs"),
         ({"structured_outputs": {"choice": ["a"] * 500}}, "structured_outputs"),
         (
