@@ -7,7 +7,7 @@ export VLLM_NO_USAGE_STATS ?= 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo recipes serve test test-fast check format bench bench-registry bench-router bench-serve bench-rollouts bench-cpu-lora bench-data bench-train bench-generator bench-peers drills drill-scenarios reference constraints clean
+.PHONY: help setup demo recipes serve test test-fast check format bench bench-registry bench-router bench-serve bench-rollouts bench-cpu-lora bench-data bench-train bench-generator bench-peers drills drill-faults drill-scenarios reference constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -88,9 +88,13 @@ clean: ## remove .venv and caches (never the data)
 drill-scenarios: setup ## the nine packaged load-test scenarios on real servers, shortened (about 12 minutes)
 	@$(BIN)/python -m loadtests.drills.scenarios
 
-drills: setup ## traffic, swaps, kill -9, every kind of rollout, replicas behind balancers, all on real servers (about 45 minutes)
+drill-faults: setup ## a root away, read-only, full, a stopped engine, hostile callers, under traffic on a real server (about 12 minutes)
+	@$(BIN)/python -m loadtests.drills.faults
+
+drills: setup ## traffic, swaps, kill -9, every kind of rollout, replicas behind balancers, faults, on real servers (about an hour)
 	@$(BIN)/python -m loadtests.drills.churn
 	@$(BIN)/python -m loadtests.drills.rollouts
 	@$(BIN)/python -m loadtests.drills.replicas
 	@$(BIN)/python -m loadtests.drills.balancers router
 	@$(BIN)/python -m loadtests.drills.balancers ray
+	@$(BIN)/python -m loadtests.drills.faults

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, common_options, pass_session
+from registry.cli.session import Session, UserPath, common_options, pass_session
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from loadtests.runner.preparing import Weights
     from loadtests.runner.scenario import Scenario
 
-_PATH = click.Path(path_type=Path)
+_PATH = UserPath()
 _CHANGES = click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key (arrival.rate=4); repeatable."
 )

@@ -9,10 +9,11 @@ which the store compares with the bytes it copied.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from registry.canonical import parse_document, sha256_hex
+from registry.base import template_of
+from registry.canonical import decode_document, parse_document, sha256_hex
 from registry.chat_template import TEMPLATE_NAME, TOKENIZER_CONFIG_NAME, embedded_template
 from registry.errors import InvalidAdapter
 from registry.fit import check_base_named, check_fit
@@ -26,6 +27,9 @@ from registry.folder import (
     uploadable,
 )
 from registry.identity import HASHED, WEIGHTS_NAME, digest
+from registry.intake.links import real_file
+from registry.intake.prefixes import clean_names
+from registry.intake.rendering import same_template
 from registry.lora import Lora, pair_tensors
 from registry.peft import CONFIG_NAME, LoraConfig, canonical_config, check_servable, parse_config
 from registry.records import BaseModel, FileEntry, Limits
@@ -50,7 +54,8 @@ class TakenFile:
     """One file that a version takes: `source` is the file to copy, or its bytes where they differ from it.
 
     `size` and `sha256` (hex) are of the bytes that were checked; a copy must have the same. `hashed` tells
-    whether it is part of the identity.
+    whether it is part of the identity. Where tensors were renamed, `head` is what is stored in place of the
+    source's first `skipped` bytes.
     """
 
     name: str
@@ -58,6 +63,8 @@ class TakenFile:
     size: int
     sha256: str
     hashed: bool
+    head: bytes = b""
+    skipped: int = 0
 
     @property
     def entry(self) -> FileEntry:
@@ -71,7 +78,8 @@ class InspectedAdapter:
 
     `rank` is the largest one; `target_modules` are short names, sorted, read from the weights;
     `template_sha256` is None where the adapter brings no chat template of its own; `left_out` are the names
-    that were not taken (folders end in `/`); `warnings` are sentences for a person.
+    that were not taken (folders end in `/`); `warnings` are sentences for a person. `base_named` is what the
+    config called the base, in its own words; None where it named none, or a fingerprint.
     """
 
     files: tuple[TakenFile, ...]
@@ -81,6 +89,7 @@ class InspectedAdapter:
     template_sha256: str | None
     left_out: tuple[str, ...]
     warnings: tuple[str, ...]
+    base_named: str | None = None
 
 
 def inspect(folder: Path, *, base: BaseModel, limits: Limits, name: str) -> InspectedAdapter:
@@ -104,7 +113,7 @@ def inspect(folder: Path, *, base: BaseModel, limits: Limits, name: str) -> Insp
             "ask /v1/completions with the prompt already rendered"
         )
     if README_NAME in names:
-        files.append(_taken(README_NAME, read_text_file(folder / README_NAME, name)))
+        _add_readme(folder, files, warnings, name)
     files.sort(key=lambda file: file.name)
     _check_size(files, limits, name)
     template_sha256 = None if template is None else sha256_hex(template)
@@ -118,19 +127,23 @@ def inspect(folder: Path, *, base: BaseModel, limits: Limits, name: str) -> Insp
         template_sha256=template_sha256,
         left_out=tuple(sorted(names - {file.name for file in files})),
         warnings=tuple(warnings),
+        base_named=config.base if config.base and not config.base.startswith("sha256:") else None,
     )
 
 
 def _inspect_weights(
     path: Path, config: LoraConfig, base: BaseModel, limits: Limits, subject: str
 ) -> tuple[Lora, TakenFile, list[str]]:
+    path = real_file(path, subject)
     file, size = open_regular(path, subject)
     with file:
         if size > limits.max_adapter_bytes:
             raise _too_large(size, limits, subject)
-        header = read_header(file, size, subject)
+        found = read_header(file, size, subject, WEIGHTS_NAME)
+        cleaning = clean_names((tensor.name for tensor in found.tensors), base.modules)
+        header = found.renamed(cleaning.names) if cleaning.names else found
         lora = pair_tensors(header.tensors, subject)
-        warnings = check_fit(lora, config, base, subject)
+        warnings = [*cleaning.warnings(), *check_fit(lora, config, base, subject)]
         result = scan(file, header, subject)
     if result.not_finite:
         fact = f"{len(result.not_finite)} tensors hold NaN or infinity, {result.not_finite[0]} the first"
@@ -138,7 +151,11 @@ def _inspect_weights(
         raise InvalidAdapter(subject, fact, remedy, reason="nan")
     if _changes_nothing(lora, config, result):
         warnings.append("this adapter changes nothing: B, A or lora_alpha is zero in every module")
-    return lora, TakenFile(WEIGHTS_NAME, path, size, result.sha256, hashed=True), warnings
+    size += len(header.raw) - len(found.raw)
+    taken = TakenFile(WEIGHTS_NAME, path, size, result.sha256, hashed=True)
+    if cleaning.names:
+        taken = replace(taken, head=header.raw, skipped=len(found.raw))
+    return lora, taken, warnings
 
 
 def _changes_nothing(lora: Lora, config: LoraConfig, result: Scan) -> bool:
@@ -148,7 +165,7 @@ def _changes_nothing(lora: Lora, config: LoraConfig, result: Scan) -> bool:
 
 
 def _own_template(folder: Path, names: frozenset[str], base: BaseModel, subject: str) -> bytes | None:
-    """Return the adapter's chat template where it has one and it differs from the base's."""
+    """Return the adapter's chat template where it has one that does not render as the base's does."""
     if TEMPLATE_NAME in names:
         template = read_text_file(folder / TEMPLATE_NAME, subject)
     else:
@@ -156,7 +173,17 @@ def _own_template(folder: Path, names: frozenset[str], base: BaseModel, subject:
         if embedded is None:
             return None
         template = embedded.encode()
-    return None if sha256_hex(template) == base.chat_template_sha256 else template
+    return None if _renders_as_bases(template, base) else template
+
+
+def _renders_as_bases(template: bytes, base: BaseModel) -> bool:
+    if sha256_hex(template) == base.chat_template_sha256:
+        return True
+    own = template_of(base)
+    try:
+        return own is not None and same_template(template.decode(), own)
+    except UnicodeDecodeError:
+        return False
 
 
 def _embedded(folder: Path, names: frozenset[str], subject: str) -> str | None:
@@ -164,12 +191,20 @@ def _embedded(folder: Path, names: frozenset[str], subject: str) -> str | None:
         return None
     data = read_text_file(folder / TOKENIZER_CONFIG_NAME, subject, cap_bytes=_TOKENIZER_CAP_BYTES)
     try:
-        return embedded_template(parse_document(data))
+        return embedded_template(parse_document(decode_document(data)))
     except ValueError as error:
         fact = f"{TOKENIZER_CONFIG_NAME} is not JSON that can be trusted: {error}"
         raise InvalidAdapter(
             subject, fact, "save the tokenizer again, or delete it", reason="bad_config"
         ) from error
+
+
+def _add_readme(folder: Path, files: list[TakenFile], warnings: list[str], subject: str) -> None:
+    try:
+        files.append(_taken(README_NAME, read_text_file(folder / README_NAME, subject)))
+    except InvalidAdapter as error:
+        # Nothing is served from it, so nothing is refused for it.
+        warnings.append(f"left out: {error.fact}")
 
 
 def _check_size(files: Iterable[TakenFile], limits: Limits, subject: str) -> None:

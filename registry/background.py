@@ -24,6 +24,7 @@ LONGEST_PAUSE_SECONDS = 5.0
 _SHORTEST_PAUSE_SECONDS = 0.25
 _PATIENCE_SECONDS = 60.0
 _KINDS_TOLD = 20
+_LOOK_SECONDS = 1.0  # a pause that was made shorter meanwhile is noticed
 
 _log = logging.getLogger(__name__)
 
@@ -168,7 +169,12 @@ class Background:
     async def _run(self, work: Work) -> None:
         while True:
             await _attempt(work, work.turn)
-            await asyncio.sleep(work.pause)
+            ended, left = work.clock(), work.pause
+            while True:
+                await asyncio.sleep(min(left, _LOOK_SECONDS))
+                left = work.pause - (work.clock() - ended)
+                if left <= 0:
+                    break
 
     def _run_thread(self, work: Work) -> None:
         while not self._stopping.wait(work.pause):

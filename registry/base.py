@@ -17,6 +17,8 @@ from registry.canonical import canonical_json, parse_document, sha256_hex
 from registry.chat_template import TEMPLATE_NAME, TOKENIZER_CONFIG_NAME, embedded_template
 from registry.errors import InvalidAdapter, NotFound, UsageError
 from registry.folder import open_regular
+from registry.intake.base_names import propose_name
+from registry.intake.disguises import HEAD_BYTES, pointer
 from registry.records import BaseModel
 from registry.tensors import TensorInfo, read_header
 
@@ -38,8 +40,8 @@ _PACKED_DTYPES = frozenset({"U8", "I32", "U32", "F4"})
 _PACKED_SUFFIXES = (".qweight", ".weight_packed")
 
 
-def read_base(model_dir: Path, name: str) -> BaseModel:
-    """Read the record of the model in `model_dir`, to be served as `name`.
+def read_base(model_dir: Path, name: str | None = None) -> BaseModel:
+    """Read the record of the model in `model_dir`, to be served as `name`, default what its path calls it.
 
     Raises: NotFound: no such folder. UsageError: it holds no model, or one whose files contradict
     themselves.
@@ -49,13 +51,29 @@ def read_base(model_dir: Path, name: str) -> BaseModel:
     config = _read_object(model_dir / "config.json", required=True)
     tokenizer_config = _read_object(model_dir / TOKENIZER_CONFIG_NAME)
     template = _read_template(model_dir, tokenizer_config)
+    template_sha256 = None if template is None else sha256_hex(template)
+    if name is None:
+        recorded = config.get("_name_or_path")
+        name = propose_name(model_dir, recorded if isinstance(recorded, str) else None)
     return BaseModel(
         name=name,
         path=model_dir.resolve(),
-        fingerprint=_fingerprint(model_dir, config, tokenizer_config, template),
-        chat_template_sha256=template,
+        fingerprint=_fingerprint(model_dir, config, tokenizer_config, template_sha256),
+        chat_template_sha256=template_sha256,
         modules=_modules(model_dir, config),
+        chat_template=None if template is None else _decoded(template),
     )
+
+
+def template_of(base: BaseModel) -> str | None:
+    """Return the text of a base's chat template: as recorded, else from its folder if unchanged there."""
+    if base.chat_template is not None or base.chat_template_sha256 is None:
+        return base.chat_template
+    try:
+        found = _read_template(base.path, _read_object(base.path / TOKENIZER_CONFIG_NAME))
+    except (OSError, UsageError):  # a root may outlive, or be far from, the folder that it was made from
+        return None
+    return _decoded(found) if found is not None and sha256_hex(found) == base.chat_template_sha256 else None
 
 
 def _fingerprint(
@@ -66,7 +84,7 @@ def _fingerprint(
 ) -> str:
     paths = [folder / name for name in _TOKENIZER_FILES]
     files: dict[str, JsonValue] = {
-        path.name: sha256_hex(path.read_bytes()) for path in paths if path.is_file()
+        path.name: sha256_hex(_read_whole(path)) for path in paths if path.is_file()
     }
     identity: dict[str, JsonValue] = {
         "config": _lasting(dict(config)),
@@ -83,12 +101,19 @@ def _lasting(value: JsonValue) -> JsonValue:
     return value
 
 
-def _read_template(folder: Path, tokenizer_config: Mapping[str, JsonValue]) -> str | None:
+def _read_template(folder: Path, tokenizer_config: Mapping[str, JsonValue]) -> bytes | None:
     path = folder / TEMPLATE_NAME
     if path.is_file():
-        return sha256_hex(path.read_bytes())
+        return path.read_bytes()
     embedded = embedded_template(dict(tokenizer_config))
-    return None if embedded is None else sha256_hex(embedded.encode())
+    return None if embedded is None else embedded.encode()
+
+
+def _decoded(template: bytes) -> str | None:
+    try:
+        return template.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _modules(folder: Path, config: Mapping[str, JsonValue]) -> dict[str, tuple[int, int]]:
@@ -139,12 +164,11 @@ def _weight_files(folder: Path) -> Iterable[Path]:
 
 def _tensors(path: Path) -> tuple[TensorInfo, ...]:
     try:
-        # A hub cache holds links into its blobs; a base, unlike an adapter, may be such a folder.
-        file, size = open_regular(path.resolve(), path.name)
+        file, size = open_regular(path, path.name)
         with file:
             return read_header(file, size, path.name).tensors
     except InvalidAdapter as error:
-        raise UsageError(str(path), error.fact, "download or save the model again") from error
+        raise UsageError(str(path), error.fact, error.remedy) from error
 
 
 def _read_object(path: Path, *, required: bool = False) -> dict[str, JsonValue]:
@@ -153,12 +177,20 @@ def _read_object(path: Path, *, required: bool = False) -> dict[str, JsonValue]:
             raise UsageError(str(path.parent), f"has no {path.name}", _FOLDER)
         return {}
     try:
-        value = parse_document(path.read_bytes())
+        value = parse_document(_read_whole(path))
     except ValueError as error:
         raise UsageError(str(path), f"is not valid JSON: {error}", _FOLDER) from error
     if not isinstance(value, dict):
         raise UsageError(str(path), "is not a JSON object", _FOLDER)
     return value
+
+
+def _read_whole(path: Path) -> bytes:
+    data = path.read_bytes()
+    # A base that was cloned without its large files would get the fingerprint of their pointers.
+    if told := pointer(data[:HEAD_BYTES]):
+        raise UsageError(str(path), told.fact, told.remedy)
+    return data
 
 
 def _leaf(module: str) -> str:

@@ -6,6 +6,7 @@ have equal bytes, and what two parsers could read differently (a key given twice
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 from typing import TYPE_CHECKING, NoReturn
@@ -41,6 +42,16 @@ def parse_document(data: bytes) -> JsonValue:
         raise ValueError(f"is nested deeper than {_MAX_DEPTH} levels")
     canonical_json(value)
     return value
+
+
+def decode_document(data: bytes) -> bytes:
+    """Return a document as UTF-8 without a mark: editors on Windows write one, or UTF-16 with one.
+
+    Raises: ValueError: for UTF-16 that is none.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16").encode()
+    return data.removeprefix(codecs.BOM_UTF8)
 
 
 def canonical_json(value: JsonValue) -> bytes:

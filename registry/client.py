@@ -22,7 +22,9 @@ from registry import documents as doc
 from registry import errors
 from registry.adapter import uploadable
 from registry.errors import Conflict, InvalidAdapter, UsageError, WardrobeError
+from registry.folder import open_regular
 from registry.names import check_adapter_name, check_alias_name
+from registry.peft import CONFIG_NAME, with_base
 
 if TYPE_CHECKING:
     from registry.desk import Progress, Registration
@@ -81,12 +83,12 @@ class Client:
         names, left_out = uploadable(registration.folder, check_adapter_name(registration.adapter))
         with ExitStack() as stack:
             parts = [
-                ("files", (name, _Counted(stack.enter_context(_opened(path)), advance)))
+                ("files", (name, _Counted(stack.enter_context(_opened(path, registration.adapter)), advance)))
                 for name in names
                 for path in [registration.folder / name]
             ]
             if registration.golden is not None:
-                golden = stack.enter_context(_opened(registration.golden))
+                golden = stack.enter_context(_opened(registration.golden, "golden prompts"))
                 parts.append(("golden", ("golden.jsonl", _Counted(golden, advance))))
             path = _path(registration.adapter, "versions")
             found = self.ask(
@@ -121,8 +123,11 @@ class Client:
         """Collect what nothing uses, or say what would be collected; `now` frees the room at once."""
         return self.ask(doc.GcDocument, "POST", "/gc", doc.GcRequest(apply=apply, now=now))
 
-    def export(self, adapter: str, number: int, target: Path) -> doc.ExportDocument:
+    def export(self, adapter: str, number: int, target: Path, base: str | None = None) -> doc.ExportDocument:
         """Download a version's files into the new folder `target`, checked against the manifest.
+
+        Its config calls the base `base`, else as the adapter's own did, else by its served name: the
+        server's folders mean nothing here.
 
         Raises: Conflict: when `target` exists; InvalidAdapter: when a file arrives changed.
         """
@@ -135,12 +140,17 @@ class Client:
             for file in version.files:
                 _check_plain(file.path)
                 self._download(_path(adapter, "versions", number, "files", file.path), file, scratch)
+            named = base or version.base_named or self.status().base.name
+            config = scratch / CONFIG_NAME
+            config.write_bytes(with_base(config.read_bytes(), named))
             scratch.chmod(0o755)
             scratch.rename(target)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
-        return doc.ExportDocument(adapter=adapter, version=number, digest=version.digest, path=str(target))
+        return doc.ExportDocument(
+            adapter=adapter, version=number, digest=version.digest, path=str(target), base=named
+        )
 
     def replicas(self) -> doc.ReplicaList:
         """Return every replica by its last heartbeat."""
@@ -278,8 +288,9 @@ def _form_fields(registration: Registration) -> Mapping[str, str]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    with path.open("rb") as file:
+def _opened(path: Path, subject: str) -> Iterator[IO[bytes]]:
+    # As the local command opens it: what is no regular file is told by name, and nothing waits on a pipe.
+    with open_regular(path, subject)[0] as file:
         yield file
 
 

@@ -19,7 +19,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A folder to be published as the next version of `adapter`."""
+    """A folder to be published as the next version of `adapter`; `follow_links` unless others filled it."""
 
     adapter: str
     folder: Path
@@ -29,6 +29,7 @@ class Registration:
     golden: Path | None = None
     allow_duplicate: bool = False
     require: tuple[Requirement, ...] = ()
+    follow_links: bool = True
 
 
 class Desk(Protocol):
@@ -82,8 +83,8 @@ class Desk(Protocol):
         """Collect what nothing uses, or say what would be collected; `now` frees the room at once."""
         ...
 
-    def export(self, adapter: str, number: int, target: Path) -> doc.ExportDocument:
-        """Write a version's files into the new folder `target`."""
+    def export(self, adapter: str, number: int, target: Path, base: str | None = None) -> doc.ExportDocument:
+        """Write a version's files into the new folder `target`; its config calls the base `base` if given."""
         ...
 
     def replicas(self) -> doc.ReplicaList:

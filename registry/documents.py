@@ -79,11 +79,15 @@ class AttestationDocument(Document):
 
 
 class VersionDetail(VersionDocument):
-    """One version with its files and attestations; `problems` are attestations that cannot be read."""
+    """One version with its files and attestations.
+
+    `problems` are attestations that cannot be read; `base_named` is what its own config called the base.
+    """
 
     files: list[FileDocument]
     attestations: list[AttestationDocument]
     problems: list[str] = []
+    base_named: str | None = None
 
 
 class AdapterDocument(Document):
@@ -164,12 +168,13 @@ class GcDocument(Document):
 
 
 class ExportDocument(Document):
-    """A version that was written to `path`."""
+    """A version that was written to `path`; `base` is what its config calls the base there."""
 
     adapter: str
     version: int
     digest: str
     path: str
+    base: str | None = None
 
 
 class BaseDocument(Document):
@@ -180,11 +185,12 @@ class BaseDocument(Document):
 
 
 class InitDocument(Document):
-    """A root that is ready."""
+    """A root that is ready; `notes` say where the base's name comes from, and what has changed."""
 
     root: str
     base: BaseDocument
     max_lora_rank: int
+    notes: list[str] = []
 
 
 class ReplicaDocument(Document):
@@ -370,8 +376,13 @@ def detail_version(
 ) -> VersionDetail:
     """Return `document` with the files of `version` and its attestations."""
     files = [FileDocument(path=file.path, size=file.size, sha256=file.sha256) for file in version.files]
-    every = list(attestations)
-    return VersionDetail(**document.model_dump(), files=files, attestations=every, problems=list(problems))
+    return VersionDetail(
+        **document.model_dump(),
+        files=files,
+        attestations=list(attestations),
+        problems=list(problems),
+        base_named=version.base_named,
+    )
 
 
 def describe_publish(published: Published) -> PublishedDocument:

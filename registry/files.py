@@ -67,6 +67,8 @@ def make_directory(path: Path, *, mode: int = 0o777) -> None:
         except FileExistsError:
             if not path.is_dir():  # else somebody else was faster
                 raise
+        else:
+            _hand_over(path, path.parent)
         sync_directory(path.parent)
 
 
@@ -81,17 +83,22 @@ def stage(path: Path, data: bytes) -> None:
         _write(path, data, 0o644)
 
 
-def copy_new(source: Path, target: Path, *, mode: int = 0o644) -> tuple[int, str]:
+def copy_new(
+    source: Path, target: Path, *, mode: int = 0o644, head: bytes = b"", skip_bytes: int = 0
+) -> tuple[int, str]:
     """Copy `source` (no symlink) to a new file, fsync it, and return its size and hex sha256.
 
-    Raises: Occupied; StorageFailed.
+    `head` is written in place of the source's first `skip_bytes`. Raises: Occupied; StorageFailed.
     """
     anchor.check(target)
-    digest = hashlib.sha256()
-    size = 0
+    digest = hashlib.sha256(head)
+    size = len(head)
     with explained(target), open_plain(source) as reader:
         step(f"copy {target.name}")
+        reader.seek(skip_bytes)
         with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as writer:
+            _hand_over(writer.fileno(), target.parent)
+            writer.write(head)
             while chunk := reader.read(_CHUNK_BYTES):
                 digest.update(chunk)
                 writer.write(chunk)
@@ -130,6 +137,8 @@ def append_lines(path: Path, lines: bytes) -> None:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
         with os.fdopen(os.open(path, flags, 0o644), "ab") as file:
             end = file.tell()
+            if not end:
+                _hand_over(file.fileno(), path.parent)
             torn = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
             file.write(b"\n" + lines if torn else lines)
             file.flush()
@@ -309,6 +318,7 @@ def _claim_by_directory(path: Path, data: bytes, mode: int) -> bool:
     try:
         step(f"mkdir temporary of {path.name}")
         temporary.mkdir()
+        _hand_over(temporary, path.parent)
         step(f"write temporary of {path.name}")
         _write(temporary / ENTRY_FILE, data, mode)
         sync_directory(temporary)
@@ -351,10 +361,19 @@ def _temporary(path: Path) -> Path:
 
 def _write(path: Path, data: bytes, mode: int, *, durable: bool = True) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        _hand_over(file.fileno(), path.parent)
         file.write(data)
         file.flush()
         if durable:
             os.fsync(file.fileno())
+
+
+def _hand_over(made: Path | int, folder: Path) -> None:
+    """Give what root made to the owner of its folder: a server that runs as that user must read it."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        if owner.st_uid:
+            os.chown(made, owner.st_uid, owner.st_gid)
 
 
 @contextlib.contextmanager

@@ -10,16 +10,13 @@ from collections.abc import Iterator, Sequence
 
 from registry.architectures import INPUT_EMBEDDING, OUTPUT_EMBEDDING
 from registry.errors import InvalidAdapter
+from registry.intake.base_names import same_base
+from registry.intake.modules import TOWERS, Modules, ends
+from registry.intake.prefixes import unwrapped
 from registry.lora import Lora, LoraPair, module_name
 from registry.patterns import PatternTable, depends_on_order
 from registry.peft import LoraConfig
 from registry.records import BaseModel
-
-# Checkpoints and transformers' classes of multimodal models nest the language model differently;
-# vLLM maps the names. Where a base has such a part, names are compared without them.
-_NESTING = frozenset({"model", "language_model", "text_model"})
-_TOWERS = frozenset({"visual", "vision_tower", "vision_model", "audio_tower", "multi_modal_projector"})
-_MULTIMODAL = _TOWERS | {"language_model", "text_model"}
 
 
 def check_base_named(config: LoraConfig, base: BaseModel, subject: str) -> list[str]:
@@ -37,8 +34,7 @@ def check_base_named(config: LoraConfig, base: BaseModel, subject: str) -> list[
                 subject, fact, "register it in a root of its own base", reason="base_mismatch"
             )
         return []
-    known = {base.name.rpartition("/")[2], base.path.name}
-    if not named or named.rstrip("/").rpartition("/")[2] in known:
+    if not named or same_base(named, base.name, base.path):
         return []
     return [f"its config names the base {named!r}; this root serves {base.name} (the dimensions agree)"]
 
@@ -53,52 +49,14 @@ def check_fit(lora: Lora, config: LoraConfig, base: BaseModel, subject: str) -> 
     if not base.modules:
         _check_ranks(lora, config, subject)
         return ["the base's shapes are unknown (packed weights), so the dimensions were not checked"]
-    names = _Names(base)
-    _check_targets(config, lora, base, subject)
+    names = Modules(base.modules)
+    passed_over = _check_targets(config, lora, base, subject)
     _check_known(lora, names, base, subject)
     _check_ranks(lora, config, subject)
     for pair in lora.pairs:
         _check_dimensions(pair, names, config, base, subject)
     _check_copies(lora, names, subject)
-    return list(_warnings(lora, config, names))
-
-
-class _Names:
-    """Looks a module of the adapter up among the base's modules."""
-
-    def __init__(self, base: BaseModel) -> None:
-        self._modules = base.modules
-        parts = {part for name in base.modules for part in name.split(".")}
-        self._nested = bool(parts & _MULTIMODAL)
-        self._short = {self._shorten(name): name for name in base.modules} if self._nested else {}
-
-    def find(self, module: str) -> str | None:
-        """Return the base's name for `module`: the same, its end, or the same but for the nesting."""
-        if module in self._modules:
-            return module
-        short = self._short.get(self._shorten(module))
-        if short is not None:
-            return short
-        ends = _ends(module)
-        return next((end for end in ends if end in self._modules and "." in end), None)
-
-    def dimensions(self, module: str) -> tuple[int, int] | None:
-        """Return the base's (out_features, in_features) for `module`, None where it has none."""
-        name = self.find(module)
-        return None if name is None else self._modules[name]
-
-    def experts_known(self, module: str) -> bool:
-        """Whether the base has the layer that fused experts belong to."""
-        layer = module.partition(".experts")[0]
-        return any(name.startswith(f"{layer}.") for name in self._modules)
-
-    def _shorten(self, name: str) -> str:
-        return ".".join(part for part in name.split(".") if part not in _NESTING)
-
-
-def _ends(module: str) -> Iterator[str]:
-    parts = module.split(".")
-    return (".".join(parts[start:]) for start in range(1, len(parts)))
+    return [*passed_over, *_warnings(lora, config, names)]
 
 
 def _check_ranks(lora: Lora, config: LoraConfig, subject: str) -> None:
@@ -137,38 +95,50 @@ def _check_layout(pair: LoraPair, subject: str) -> None:
         raise InvalidAdapter(subject, fact, "save the adapter again with PEFT", reason="modules")
 
 
-def _check_targets(config: LoraConfig, lora: Lora, base: BaseModel, subject: str) -> None:
+def _check_targets(config: LoraConfig, lora: Lora, base: BaseModel, subject: str) -> list[str]:
+    """Return a warning for targets that the base does not have; refuse a list of nothing else.
+
+    Scripts for several architectures keep one list. PEFT passes over what it does not find, unless it finds
+    nothing at all; vLLM looks at the tensors alone, each of which is checked.
+    """
     names = {*base.modules, *(pair.module for pair in lora.pairs)}
-    ends = names | {end for name in names for end in _ends(name)}
-    unknown = [target for target in config.target_modules or () if target not in ends]
-    if unknown:
-        fact = f"target_modules names {_some(unknown)}, which the base {base.name} does not have"
-        if not {INPUT_EMBEDDING, OUTPUT_EMBEDDING}.isdisjoint(unknown):
-            fact += " or vLLM cannot adapt on it"
-        remedy = f"train on this base, or delete the name; it has {_some(_leaves(base.modules), 12)}"
-        raise InvalidAdapter(subject, fact, remedy, reason="modules", param="target_modules")
+    known = names | {end for name in names for end in ends(name)}
+    targets = config.target_modules or ()
+    unknown = [target for target in targets if unwrapped(target) not in known]
+    if not unknown:
+        return []
+    fact = f"target_modules names {_some(unknown)}, which the base {base.name} does not have"
+    if not {INPUT_EMBEDDING, OUTPUT_EMBEDDING}.isdisjoint(unknown):
+        fact += " or vLLM cannot adapt on it"
+    if len(unknown) < len(targets):
+        return [f"{fact}: passed over, as PEFT and vLLM do"]
+    remedy = f"train on this base, or correct the names; it has {_some(_leaves(base.modules), 12)}"
+    raise InvalidAdapter(subject, fact, remedy, reason="modules", param="target_modules")
 
 
-def _check_known(lora: Lora, names: _Names, base: BaseModel, subject: str) -> None:
+def _check_known(lora: Lora, names: Modules, base: BaseModel, subject: str) -> None:
     unknown = [pair.module for pair in lora.pairs if not _is_known(pair, names)]
     if not unknown:
         return
     fact = f"{len(unknown)} of {len(lora.pairs)} modules are not in the base {base.name}: {_some(unknown)}"
     like = [name for name in base.modules if name.endswith(f".{unknown[0]}")]
+    prefix = names.prefix_of(unknown[0])
     remedy = "train on this base, with target_modules that it has"
     if like:
         remedy = f"save with PEFT from the whole model, so that {unknown[0]} is called {like[0]}"
     elif unknown[0].rpartition(".")[2] in {INPUT_EMBEDDING, OUTPUT_EMBEDDING}:
         remedy = "train without it: vLLM adapts embed_tokens and lm_head on some architectures only"
+    elif prefix is not None:
+        remedy = f"save with PEFT from the model itself, so that `{prefix}.` does not stand before its names"
     raise InvalidAdapter(subject, fact, remedy, reason="modules")
 
 
-def _is_known(pair: LoraPair, names: _Names) -> bool:
+def _is_known(pair: LoraPair, names: Modules) -> bool:
     return names.experts_known(pair.module) if pair.is_fused_experts else names.find(pair.module) is not None
 
 
 def _check_dimensions(
-    pair: LoraPair, names: _Names, config: LoraConfig, base: BaseModel, subject: str
+    pair: LoraPair, names: Modules, config: LoraConfig, base: BaseModel, subject: str
 ) -> None:
     if pair.is_fused_experts:
         return
@@ -184,7 +154,7 @@ def _check_dimensions(
     raise InvalidAdapter(subject, fact, "train on this base model", reason="base_mismatch")
 
 
-def _check_copies(lora: Lora, names: _Names, subject: str) -> None:
+def _check_copies(lora: Lora, names: Modules, subject: str) -> None:
     for copy in lora.copies:
         wanted = names.dimensions(module_name(copy.name, ".base_layer.weight"))
         if wanted is not None and copy.shape != wanted:
@@ -192,8 +162,12 @@ def _check_copies(lora: Lora, names: _Names, subject: str) -> None:
             raise InvalidAdapter(subject, fact, "train without new tokens", reason="base_mismatch")
 
 
-def _warnings(lora: Lora, config: LoraConfig, names: _Names) -> Iterator[str]:
-    missing = [target for target in config.target_modules or () if not _is_targeted(target, lora)]
+def _warnings(lora: Lora, config: LoraConfig, names: Modules) -> Iterator[str]:
+    missing = [
+        target
+        for target in map(unwrapped, config.target_modules or ())
+        if not _is_targeted(target, lora) and names.has_target(target)
+    ]
     if missing:
         yield f"target_modules names {_some(missing)}, but the file holds no tensor for it"
     if any(pair.is_fused_experts for pair in lora.pairs):
@@ -204,7 +178,7 @@ def _warnings(lora: Lora, config: LoraConfig, names: _Names) -> Iterator[str]:
             f"{len(renamed)} modules are named otherwise in the base's weights ({renamed[0]}); "
             "the proof at first load tells whether the server applies them"
         )
-    towers = [pair.module for pair in lora.pairs if not _TOWERS.isdisjoint(pair.module.split("."))]
+    towers = [pair.module for pair in lora.pairs if not TOWERS.isdisjoint(pair.module.split("."))]
     if towers:
         yield (
             f"{len(towers)} modules belong to a tower or projector ({towers[0]}); "

@@ -2,6 +2,8 @@
 
 Owns the allow-list; parses nothing. Only named files are taken, so a new kind of dangerous file is left out
 without being known. Pickled weights are refused and never scanned: scanners of pickles are beaten regularly.
+Links are followed: whoever names a folder on this machine may read what they lead to, and only regular files
+are opened.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ from pathlib import Path
 from registry.chat_template import TEMPLATE_NAME, TOKENIZER_CONFIG_NAME
 from registry.errors import InvalidAdapter
 from registry.identity import WEIGHTS_NAME
+from registry.intake.disguises import HEAD_BYTES, pointer
+from registry.intake.layouts import PICKLES, explain_missing, explain_no_folder, pickled
+from registry.intake.links import real_file, unreadable
 from registry.peft import CONFIG_NAME
 
 README_NAME = "README.md"
@@ -21,7 +26,6 @@ README_NAME = "README.md"
 ALLOWED = frozenset({WEIGHTS_NAME, CONFIG_NAME, README_NAME, TEMPLATE_NAME})
 # What an upload may hold: the tokenizer's config can carry the chat template.
 _SENT = ALLOWED | {TOKENIZER_CONFIG_NAME}
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _TEXT_CAP_BYTES = 1024**2
 
 
@@ -36,9 +40,9 @@ def list_folder(folder: Path, subject: str) -> frozenset[str]:
             for entry in folder.iterdir()
         )
     except OSError as error:
-        fact = f"{folder} cannot be read as a folder: {error.strerror}"
-        raise InvalidAdapter(subject, fact, "give the folder of a PEFT adapter", reason="path") from error
-    _check_weights_present(folder, names, subject)
+        raise explain_no_folder(folder, error, subject) from error
+    if not names >= {WEIGHTS_NAME, CONFIG_NAME}:
+        raise explain_missing(folder, names, subject)
     return names
 
 
@@ -60,8 +64,8 @@ def check_file_name(file_name: str, subject: str) -> str:
     """
     if file_name in _SENT:
         return file_name
-    if file_name.endswith(_PICKLES):
-        raise _pickled(file_name, subject)
+    if file_name.endswith(PICKLES):
+        raise pickled(file_name, subject)
     fact = f"{file_name[:80]!r} is no file of an adapter"
     raise InvalidAdapter(
         subject, fact, f"send only {', '.join(sorted(ALLOWED))}", reason="path", param="files"
@@ -69,15 +73,16 @@ def check_file_name(file_name: str, subject: str) -> str:
 
 
 def open_regular(path: Path, subject: str) -> tuple[FileIO, int]:
-    """Open a regular file unbuffered, following no link; return it with its size. The caller closes it.
+    """Open the regular file that `path` is or leads to, unbuffered; return it with its size.
 
-    Raises: InvalidAdapter: reason `path` for a link, a folder or any other kind of file.
+    The caller closes it. Raises: InvalidAdapter: reason `path` for a broken link, a folder, a device.
     """
+    real = real_file(path, subject)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        # A regular file a moment ago; should it have been replaced, nothing is followed or waited for.
+        descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        fact = f"{path.name} is a symbolic link" if path.is_symlink() else f"{path.name}: {error.strerror}"
-        raise InvalidAdapter(subject, fact, "give a regular file, copied (`cp -L`)", reason="path") from error
+        raise unreadable(path, error, subject) from error
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
@@ -89,7 +94,8 @@ def open_regular(path: Path, subject: str) -> tuple[FileIO, int]:
 def read_text_file(path: Path, subject: str, *, cap_bytes: int = _TEXT_CAP_BYTES) -> bytes:
     """Return the bytes of a small file.
 
-    Raises: InvalidAdapter: reason `path`, or `size` for one beyond `cap_bytes` or empty (a README may be).
+    Raises: InvalidAdapter: reason `path`, also for a pointer in its place, or `size` for one beyond
+    `cap_bytes` or empty (a README may be).
     """
     with BufferedReader(open_regular(path, subject)[0]) as file:
         data = file.read(cap_bytes + 1)
@@ -98,27 +104,6 @@ def read_text_file(path: Path, subject: str, *, cap_bytes: int = _TEXT_CAP_BYTES
         raise InvalidAdapter(subject, fact, "shorten it, or delete it if it is not needed", reason="size")
     if not data and path.name != README_NAME:
         raise InvalidAdapter(subject, f"{path.name} is empty (0 bytes)", "save it again", reason="size")
+    if told := pointer(data[:HEAD_BYTES]):
+        raise InvalidAdapter(subject, f"{path.name} {told.fact}", told.remedy, reason="path")
     return data
-
-
-def _check_weights_present(folder: Path, names: frozenset[str], subject: str) -> None:
-    if {WEIGHTS_NAME, CONFIG_NAME} <= names:
-        return
-    pickles = sorted(name for name in names if name.endswith(_PICKLES) and name.startswith("adapter"))
-    if pickles and WEIGHTS_NAME not in names:
-        raise _pickled(pickles[0], subject)
-    missing = CONFIG_NAME if CONFIG_NAME not in names else WEIGHTS_NAME
-    checkpoints = sorted(name for name in names if name.startswith("checkpoint-"))
-    remedy = "give the folder that PEFT's save_pretrained wrote"
-    if checkpoints:
-        remedy = f"give one of its checkpoints, for instance {folder / checkpoints[-1]}"
-    elif "config.json" in names:
-        remedy = "this is a whole model; give the folder of a LoRA adapter for it"
-    reason = "bad_config" if missing == CONFIG_NAME else "modules"
-    raise InvalidAdapter(subject, f"{folder} holds no {missing}", remedy, reason=reason)
-
-
-def _pickled(file_name: str, subject: str) -> InvalidAdapter:
-    fact = f"{file_name} holds pickled weights, which can run code when read; only safetensors is taken"
-    remedy = "save with PEFT's save_pretrained(safe_serialization=True)"
-    return InvalidAdapter(subject, fact, remedy, reason="pickle", param="files")

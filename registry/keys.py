@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from registry import anchor, disk, files
 from registry.entry import Entry, encode
 from registry.errors import CorruptStore, Missing, NotFound, StorageFailed, UsageError
+from registry.names import check_adapter_name
 from registry.reserve import urgently
 
 if TYPE_CHECKING:
@@ -336,3 +337,19 @@ def _read_or_problem(path: Path) -> _Entry:
         return _read(path)
     except (CorruptStore, StorageFailed) as error:
         return _Entry(KeyInfo(path.stem, frozenset(), "", "", 0.0, problem=str(error)), b"")
+
+
+def shared_secret(root: Path, name: str) -> bytes:
+    """Return the 32 random bytes called `name` that all servers of a root share, made by whoever asks first.
+
+    Raises: InvalidName; CorruptStore: the file has another size; StorageFailed.
+    """
+    path = root / "keys" / check_adapter_name(name)
+    files.make_directory(path.parent, mode=0o700)
+    if not disk.exists(path):
+        files.claim(path, secrets.token_bytes(SECRET_BYTES), mode=files.SECRET_MODE)
+    found = disk.read(path)
+    if len(found) != SECRET_BYTES:
+        fact = f"holds {len(found)} bytes, not {SECRET_BYTES}"
+        raise CorruptStore(str(path), fact, "remove it to make a new one")
+    return found

@@ -98,6 +98,7 @@ class LocalDesk:
             golden=registration.golden,
             allow_duplicate=registration.allow_duplicate,
             require=registration.require,
+            follow_links=registration.follow_links,
         )
         return doc.describe_publish(published)
 
@@ -139,11 +140,13 @@ class LocalDesk:
             kept_because=dict(report.kept_because),
         )
 
-    def export(self, adapter: str, number: int, target: Path) -> doc.ExportDocument:
-        """Write a version's files into the new folder `target`."""
+    def export(self, adapter: str, number: int, target: Path, base: str | None = None) -> doc.ExportDocument:
+        """Write a version's files into the new folder `target`; its config calls the base `base` if given."""
         version = self._registry.version(check_adapter_name(adapter), number)
-        self._registry.export(adapter, number, target)
-        return doc.ExportDocument(adapter=adapter, version=number, digest=version.digest, path=str(target))
+        named = self._registry.export(adapter, number, target, base=base)
+        return doc.ExportDocument(
+            adapter=adapter, version=number, digest=version.digest, path=str(target), base=named
+        )
 
     def replicas(self) -> doc.ReplicaList:
         """Return every replica by its last heartbeat."""

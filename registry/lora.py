@@ -13,10 +13,24 @@ from registry.architectures import INPUT_EMBEDDING, OUTPUT_EMBEDDING
 from registry.errors import InvalidAdapter
 from registry.tensors import SCANNABLE, TensorInfo
 
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
+"""What PEFT puts before the base's own name of a module."""
+
 # PEFT saves the whole matrix of a targeted embedding beside its LoRA; vLLM skips these two by name.
 _COPIES = (f".{INPUT_EMBEDDING}.base_layer.weight", f".{OUTPUT_EMBEDDING}.base_layer.weight")
+# What save_embedding_layers="auto" adds where the vocabulary was resized, or the embedding is a target.
+_WHOLE = tuple(
+    f".{name}.weight"
+    for name in (INPUT_EMBEDDING, OUTPUT_EMBEDDING, "wte", "embed_in", "embed_out", "word_embeddings")
+)
 _EXPERTS = (".experts", ".experts.base_layer")
+# How the name of a LoRA tensor ends -> (its side, whether it is an embedding's).
+_SUFFIXES = {
+    ".lora_A.weight": ("A", False),
+    ".lora_embedding_A": ("A", True),
+    ".lora_B.weight": ("B", False),
+    ".lora_embedding_B": ("B", True),
+}
 
 # A part of a tensor's name -> (what it is, what to do).
 _STRANGERS = (
@@ -94,6 +108,8 @@ def pair_tensors(tensors: Iterable[TensorInfo], subject: str) -> Lora:
         if tensor.name.endswith(_COPIES):
             copies.append(tensor)
             continue
+        if tensor.name.endswith(_WHOLE):
+            raise _whole_embedding(tensor, subject)
         module, side, embedding = _parse_name(tensor.name, subject)
         _check_matrix(tensor, subject)
         if side in halves.setdefault((module, embedding), {}):
@@ -109,14 +125,23 @@ def pair_tensors(tensors: Iterable[TensorInfo], subject: str) -> Lora:
 
 def module_name(tensor_name: str, suffix: str) -> str:
     """Return the module that a tensor named `…<suffix>` belongs to, without PEFT's prefix."""
-    return tensor_name.removesuffix(suffix).removeprefix(_PREFIX)
+    module = tensor_name.removesuffix(suffix)
+    # As vLLM does: all of them, where it begins with one.
+    return module.replace(PREFIX, "") if module.startswith(PREFIX) else module
+
+
+def split_name(tensor_name: str) -> tuple[str, str] | None:
+    """Return a tensor's module and the rest of its name, None for one that belongs to no LoRA."""
+    for suffix in (*_SUFFIXES, ".base_layer.weight"):
+        if tensor_name.endswith(suffix):
+            return module_name(tensor_name, suffix), suffix
+    return None
 
 
 def _parse_name(name: str, subject: str) -> tuple[str, str, bool]:
-    for side in ("A", "B"):
-        for suffix, embedding in ((f".lora_{side}.weight", False), (f".lora_embedding_{side}", True)):
-            if name.endswith(suffix):
-                return module_name(name, suffix), side, embedding
+    for suffix, (side, embedding) in _SUFFIXES.items():
+        if name.endswith(suffix):
+            return module_name(name, suffix), side, embedding
     what, remedy = "is not a LoRA tensor", "save the adapter with PEFT's save_pretrained"
     for mark, found, way_out in _STRANGERS:
         if mark in name:
@@ -125,6 +150,18 @@ def _parse_name(name: str, subject: str) -> tuple[str, str, bool]:
     raise InvalidAdapter(
         subject, f"tensor {name} {what}; vLLM loads only LoRA A and B", remedy, reason="modules"
     )
+
+
+def _whole_embedding(tensor: TensorInfo, subject: str) -> InvalidAdapter:
+    fact = (
+        f"tensor {tensor.name} {list(tensor.shape)} is a whole embedding saved beside the LoRA; vLLM loads "
+    )
+    fact += "only LoRA A and B"
+    remedy = (
+        "save again with save_pretrained(…, save_embedding_layers=False) if no token was added; an adapter "
+        "that needs new tokens needs a base with them: merge it, or train without resize_token_embeddings"
+    )
+    return InvalidAdapter(subject, fact, remedy, reason="modules")
 
 
 def _check_dtype(tensor: TensorInfo, subject: str) -> None:

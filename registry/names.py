@@ -17,6 +17,10 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 STABLE = "stable"
 CANARY = "canary"
+BASE = "base"
+"""The word for the base model in commands and in response ids; no adapter may take it."""
+
+_MAX_BASE_CHARS = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,28 @@ def check_adapter_name(name: str) -> str:
         fact = "is not a name: 1 to 63 of a-z 0-9 . _ - are allowed, beginning with a letter or digit"
         raise InvalidName(repr(name), fact, "choose another name", param="name")
     return name
+
+
+def check_base_name(name: str) -> str:
+    """Return `name` if a base model may be served by it: any text of one line that is no adapter's reference.
+
+    Raises: InvalidName.
+    """
+    if not name or name != name.strip() or len(name) > _MAX_BASE_CHARS or not name.isprintable():
+        fact = f"is not a base's name: 1 to {_MAX_BASE_CHARS} characters of one line, without spaces around"
+        raise InvalidName(repr(name), fact, "choose another with --name", param="name")
+    if "@" in name:
+        fact = "is not a base's name: NAME@N and NAME@ALIAS are versions of adapters"
+        raise InvalidName(repr(name), fact, "choose another with --name", param="name")
+    return name
+
+
+def means_base(adapter: str, base: str) -> bool:
+    """Whether an adapter of that name could not be told from the base: letters count alike in both cases.
+
+    Requests are compared exactly, and the base comes first; people and clients are less exact.
+    """
+    return adapter.casefold() in {BASE, base.casefold()}
 
 
 def check_alias_name(alias: str) -> str:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry.canonical import parse_document, readable_json
+from registry.canonical import decode_document, parse_document, readable_json
 from registry.errors import InvalidAdapter
+from registry.intake.disguises import HEAD_BYTES, recognised
 from registry.patterns import PatternTable, Value
 from registry.records import Limits
 
@@ -77,15 +78,18 @@ def parse_config(data: bytes, subject: str) -> LoraConfig:
     Raises: InvalidAdapter: reason `bad_config`.
     """
     try:
-        fields = parse_document(data)
+        fields = parse_document(decode_document(data))
     except ValueError as error:
-        remedy = "save the adapter again with PEFT's save_pretrained"
-        raise _bad(subject, f"{CONFIG_NAME} is not JSON that can be trusted: {error}", remedy) from error
+        raise _no_json(data, error, subject) from error
     if not isinstance(fields, dict):
         raise _bad(subject, f"{CONFIG_NAME} is not a JSON object", "save the adapter again with PEFT")
+    if "lora_parameters" in fields and "peft_type" not in fields:
+        fact = f"{CONFIG_NAME} is MLX's, not PEFT's"
+        raise _bad(subject, fact, "convert the adapter to PEFT's format, or train with PEFT")
     if fields.get("peft_type") != "LORA":
         fact = f"peft_type is {fields.get('peft_type')!r}; only 'LORA' can be served"
         raise _bad(subject, fact, "train a LoRA adapter (PEFT's LoraConfig)")
+    fields = _with_whole_ranks(fields)
     read = _Reader(fields, subject)
     return LoraConfig(
         rank=read.integer("r"),
@@ -132,6 +136,36 @@ def canonical_config(config: LoraConfig, base_fingerprint: str) -> bytes:
             fields[name] = sorted({str(item): item for item in value}.values(), key=_set_order)
     fields["base_model_name_or_path"] = base_fingerprint
     return readable_json(fields)
+
+
+def _with_whole_ranks(fields: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the fields with ranks such as 8.0, which other tools' JSON holds, as whole numbers.
+
+    vLLM and PEFT would both fail on them; no other number is touched, as the bytes are part of the digest.
+    """
+    pattern = fields.get("rank_pattern")
+    if isinstance(pattern, dict):
+        fields = {**fields, "rank_pattern": {key: _whole(rank) for key, rank in pattern.items()}}
+    return {**fields, "r": _whole(fields["r"])} if "r" in fields else fields
+
+
+def _whole(value: JsonValue) -> JsonValue:
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**31 else value
+
+
+def _no_json(data: bytes, error: ValueError, subject: str) -> InvalidAdapter:
+    told = recognised(data[:HEAD_BYTES])
+    if told is not None:
+        return _bad(subject, f"{CONFIG_NAME} {told.fact}", told.remedy)
+    remedy = "save the adapter again with PEFT's save_pretrained"
+    return _bad(subject, f"{CONFIG_NAME} is not JSON that can be trusted: {error}", remedy)
+
+
+def with_base(config: bytes, named: str) -> bytes:
+    """Return a stored config with the base called `named`, for tools that look it up by this field."""
+    fields = parse_document(config)
+    assert isinstance(fields, dict), "what is stored was an object when it was checked"
+    return readable_json({**fields, "base_model_name_or_path": named})
 
 
 class _Reader:

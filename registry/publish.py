@@ -16,13 +16,23 @@ from typing import TYPE_CHECKING, Protocol
 from registry import files
 from registry.canonical import parse_document
 from registry.catalogue import Catalogue
-from registry.errors import InvalidAdapter, Quarantined, StorageFailed, Unproved, UsageError
+from registry.errors import (
+    Conflict,
+    InvalidAdapter,
+    Occupied,
+    Quarantined,
+    StorageFailed,
+    Unproved,
+    UsageError,
+)
+from registry.intake.links import refuse_links
 from registry.moves import check_settable, point
-from registry.names import STABLE
+from registry.names import STABLE, means_base
 from registry.records import AliasMove, BaseModel, Limits, Published, Version
 from registry.requirements import LINEAGE, Requirement
 from registry.settlement import refuse_open
 from registry.versions import MANIFEST, Manifest
+from registry.view import AdapterView
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -40,7 +50,10 @@ class Inspector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be published, and what is to be done with it."""
+    """What is to be published, and what is to be done with it.
+
+    Links in `folder` are followed unless it is one that others filled (`follow_links`).
+    """
 
     adapter: str
     folder: Path
@@ -52,6 +65,7 @@ class Order:
     allow_duplicate: bool = False
     lineage: Mapping[str, JsonValue] | None = None
     require: tuple[Requirement, ...] = ()
+    follow_links: bool = True
 
 
 def inspect(folder: Path, *, base: BaseModel, limits: Limits, name: str) -> InspectedAdapter:
@@ -64,20 +78,25 @@ def inspect(folder: Path, *, base: BaseModel, limits: Limits, name: str) -> Insp
 def publish(catalogue: Catalogue, order: Order, inspector: Inspector = inspect) -> Published:
     """Publish a folder as the next version, or find the version that has the same content.
 
-    Raises: InvalidName; Conflict: `stable` is asked for while a rollout is open; InvalidAdapter;
+    Raises: InvalidName; Conflict: `stable` is asked for while a rollout is open, or the name is the base's;
+    InvalidAdapter;
     UsageError: golden prompts that are none; Quarantined: the same content is in quarantine; Unproved:
     it is registered, but may not become `stable`, which was asked for; StorageFailed.
     """
     root = catalogue.root
     root.adapter(order.adapter)
+    refuse_base_name(catalogue, order.adapter)
     if order.alias is not None:
         check_settable(order.alias)
     if order.alias == STABLE:
         refuse_open(catalogue, order.adapter)
     golden = None if order.golden is None else read_golden(order.golden)
+    if not order.follow_links:
+        refuse_links(order.folder, order.adapter)
     inspected = inspector(order.folder, base=root.base, limits=root.limits, name=order.adapter)
-    existing = None if order.allow_duplicate else _find(catalogue, order.adapter, inspected.digest)
-    version = existing or _create(catalogue, order, inspected)
+    seen = catalogue.view(order.adapter)
+    existing = None if order.allow_duplicate else _find(catalogue, order.adapter, seen, inspected.digest)
+    version, created = (existing, False) if existing else _create(catalogue, order, inspected, seen)
     try:
         moves, held_back = _complete(catalogue, order, version, golden)
     except StorageFailed as error:
@@ -86,7 +105,20 @@ def publish(catalogue: Catalogue, order: Order, inspector: Inspector = inspect) 
     finally:
         catalogue.mark(order.adapter)
     warnings = (*inspected.warnings, *held_back)
-    return Published(version, existing is None, inspected.left_out, warnings, moves)
+    return Published(version, created, inspected.left_out, warnings, moves)
+
+
+def refuse_base_name(catalogue: Catalogue, adapter: str) -> None:
+    """Refuse a new adapter that could not be told from the base model.
+
+    Raises: Conflict.
+    """
+    base = catalogue.root.base.name
+    # An adapter that differs in its letters' case only, or is called `base`, may be older than this rule.
+    if not means_base(adapter, base) or (adapter != base and catalogue.existed(adapter)):
+        return
+    fact = f"names the base model ({base}), which alone would answer by it"
+    raise Conflict(adapter, fact, "choose another name for the adapter", param="name")
 
 
 def read_golden(path: Path) -> bytes:
@@ -109,8 +141,7 @@ def read_golden(path: Path) -> bytes:
     return raw
 
 
-def _find(catalogue: Catalogue, adapter: str, digest: str) -> Version | None:
-    view = catalogue.view(adapter)
+def _find(catalogue: Catalogue, adapter: str, view: AdapterView | None, digest: str) -> Version | None:
     if view is None:
         return None
     same = [version for _, version in sorted(view.versions.items()) if version.digest == digest]
@@ -126,7 +157,10 @@ def _find(catalogue: Catalogue, adapter: str, digest: str) -> Version | None:
     return None
 
 
-def _create(catalogue: Catalogue, order: Order, inspected: InspectedAdapter) -> Version:
+def _create(
+    catalogue: Catalogue, order: Order, inspected: InspectedAdapter, seen: AdapterView | None
+) -> tuple[Version, bool]:
+    """Return the version that holds what was inspected, and whether this call made it."""
     staged = catalogue.root.staging / uuid.uuid4().hex
     try:
         files.make_directory(staged)
@@ -134,10 +168,12 @@ def _create(catalogue: Catalogue, order: Order, inspected: InspectedAdapter) -> 
             _stage(staged, taken, order.adapter)
         manifest = _manifest(catalogue, order, inspected)
         files.stage(staged / MANIFEST, manifest.encode())
-        number = _publish_unused(catalogue, order.adapter, staged, manifest.created)
+        found = _publish_unused(catalogue, order, staged, manifest, seen)
     finally:
         files.remove_tree(staged)
-    return manifest.version(number, catalogue.root.version(order.adapter, number))
+    if isinstance(found, Version):
+        return found, False
+    return manifest.version(found, catalogue.root.version(order.adapter, found)), True
 
 
 def _stage(staged: Path, taken: TakenFile, subject: str) -> None:
@@ -147,7 +183,7 @@ def _stage(staged: Path, taken: TakenFile, subject: str) -> None:
     if isinstance(taken.source, bytes):
         files.stage(target, taken.source)
         return
-    size, sha256 = files.copy_new(taken.source, target)
+    size, sha256 = files.copy_new(taken.source, target, head=taken.head, skip_bytes=taken.skipped)
     if (size, sha256) != (taken.size, taken.sha256):
         fact = f"{taken.name} changed while it was registered"
         raise InvalidAdapter(subject, fact, "wait until it is written and register it again", reason="digest")
@@ -165,14 +201,33 @@ def _manifest(catalogue: Catalogue, order: Order, inspected: InspectedAdapter) -
         rank=inspected.rank,
         target_modules=inspected.target_modules,
         files=tuple(taken.entry for taken in inspected.files),
+        base_named=inspected.base_named,
     )
 
 
-def _publish_unused(catalogue: Catalogue, adapter: str, staged: Path, created: float) -> int:
+def _publish_unused(
+    catalogue: Catalogue, order: Order, staged: Path, manifest: Manifest, seen: AdapterView | None
+) -> int | Version:
+    """Give `staged` the next number and return it, or the version that somebody made of the same meanwhile.
+
+    The rename is a compare-and-swap: it takes a number only once every lower one was looked at, so the same
+    content published twice at once gets one number.
+    """
+    adapter = order.adapter
     while True:
-        number = catalogue.versions.publish(adapter, staged, catalogue.tombstones.numbers(adapter))
+        numbers = [*catalogue.versions.numbers(adapter), *catalogue.tombstones.numbers(adapter)]
+        number = max(numbers, default=0) + 1
+        if not order.allow_duplicate:
+            seen = catalogue.view(adapter, seen)
+            existing = _find(catalogue, adapter, seen, manifest.digest)
+            if existing is not None:
+                return existing
+        try:
+            catalogue.versions.publish(adapter, staged, number)
+        except Occupied:
+            continue
         tombstone = catalogue.tombstones.read(adapter, number)
-        if tombstone is None or tombstone.published_at == created:
+        if tombstone is None or tombstone.published_at == manifest.created:
             return number
         # The number was published, deleted and collected between our listing and our rename; while its
         # tombstone lies there, nobody sees what we put in its place.

@@ -18,7 +18,8 @@ class BaseModel:
     `path` is where it lay at `init` (a hint, not identity); `fingerprint` is `sha256:…` over its config
     and tokenizer files; `modules` maps a module's full name without its `.weight` suffix
     (`model.layers.0.self_attn.q_proj`) to (out_features, in_features); it is empty when the shapes could
-    not be read (packed quantised bases).
+    not be read (packed quantised bases). `chat_template` is the template's text, None where the root was made
+    before it was recorded, or where there is none.
     """
 
     name: str
@@ -26,6 +27,7 @@ class BaseModel:
     fingerprint: str
     chat_template_sha256: str | None
     modules: dict[str, tuple[int, int]]
+    chat_template: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,8 @@ class Version:
     """One immutable version: what its manifest says, and where it lies.
 
     `digest` is `sha256:…` (design: identity); `created` is UNIX seconds; `rank` is the largest LoRA
-    rank; `target_modules` are sorted. Where it came from is an attestation, `lineage`.
+    rank; `target_modules` are sorted. Where it came from is an attestation, `lineage`. `base_named` is what
+    the adapter's own config called its base, None where it said nothing or nobody kept it.
     """
 
     adapter: str
@@ -81,6 +84,7 @@ class Version:
     size_bytes: int
     files: tuple[FileEntry, ...]
     path: Path
+    base_named: str | None = None
 
     @property
     def name(self) -> str:

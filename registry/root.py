@@ -18,6 +18,7 @@ from registry import anchor, disk, files, reserve
 from registry.anchor import BASE, LAYOUT
 from registry.entry import Entry, encode
 from registry.errors import Conflict, CorruptStore, Missing, NotFound, UsageError
+from registry.home import at_home
 from registry.mount import self_test
 from registry.names import check_adapter_name, check_alias_name
 from registry.records import BaseModel, Limits, Retention
@@ -59,17 +60,18 @@ class Root:
         return root
 
     @classmethod
-    def init(cls, path: Path, base: BaseModel, limits: Limits) -> Root:
+    def init(cls, path: Path, base: BaseModel, limits: Limits, *, rename: bool = True) -> Root:
         """Make the root for `base`, or open the one that is there for the same base.
 
-        On a root that exists, a new path or name of the base and changed limits are recorded; `limits`
-        equal to the defaults count as not given.
+        On a root that exists, a new path of the base and changed limits are recorded, and with `rename` its
+        name; `limits` equal to the defaults count as not given.
 
-        Raises: Conflict: when the root is another base's; StorageFailed; UnsafeRoot.
+        Raises: Conflict: when the root is another base's, or an adapter has the base's new name;
+        StorageFailed; UnsafeRoot.
         """
         path = disk.resolved(path)
         if disk.exists(path / LAYOUT):
-            return _reopen(cls.open(path), base, limits)
+            return _reopen(cls.open(path), base, limits, rename=rename)
         anchor.drop(path)
         _make_folders(path)
         self_test(path / "staging")
@@ -77,7 +79,7 @@ class Root:
         files.replace(path / SETTINGS, _encode_settings(cls(path, base, limits, Retention()), ()))
         reserve.fill(path)
         files.replace(path / LAYOUT, _encode_layout())
-        return _reopen(cls.open(path), base, limits)
+        return _reopen(cls.open(path), base, limits, rename=rename)
 
     def try_mount(self) -> None:
         """Try the mount now, as the first write would; where nothing can be written it is left untested.
@@ -177,7 +179,7 @@ def _read_root(path: Path) -> Root:
     kept = Entry(path / SETTINGS, {**asdict(Retention()), **settings.mapping("retention")})
     return Root(
         path,
-        _read_base(path / BASE, named.text("name"), Path(named.text("path"))),
+        _read_base(path / BASE, named.text("name"), at_home(named.text("path"))),
         Limits(**_positive(shared, Limits)),
         Retention(**_positive(kept, Retention)),
     )
@@ -222,10 +224,11 @@ def _read_base(path: Path, name: str, folder: Path) -> BaseModel:
             case _:
                 raise CorruptStore(str(path), f"shape of {module} is {shape}", "restore it from a backup")
     template = entry.optional_text("chat_template_sha256")
-    return BaseModel(name, folder, entry.text("fingerprint"), template, modules)
+    text = entry.optional_text("chat_template")
+    return BaseModel(name, folder, entry.text("fingerprint"), template, modules, text)
 
 
-def _reopen(root: Root, base: BaseModel, limits: Limits) -> Root:
+def _reopen(root: Root, base: BaseModel, limits: Limits, *, rename: bool) -> Root:
     if root.base.fingerprint != base.fingerprint:
         raise Conflict(
             str(root.path),
@@ -233,6 +236,9 @@ def _reopen(root: Root, base: BaseModel, limits: Limits) -> Root:
             f" ({base.fingerprint})",
             "choose another root; a root has one base model",
         )
+    base = base if rename else replace(base, name=root.base.name)
+    if base.name != root.base.name:
+        _refuse_adapters_name(root, base.name)
     wanted = limits if limits != Limits() else root.limits
     if (base.name, base.path, wanted) != (root.base.name, root.base.path, root.limits):
         kept = replace(root, base=base, limits=wanted)
@@ -244,11 +250,19 @@ def _encode_layout() -> bytes:
     return encode({"format": FORMAT, "major": MAJOR, "minor": MINOR, "id": secrets.token_hex(16)})
 
 
+def _refuse_adapters_name(root: Root, name: str) -> None:
+    for adapter in disk.names(root.adapters):
+        if adapter.casefold() == name.casefold() and disk.names(root.adapters / adapter / "versions"):
+            fact = f"an adapter of this root is called {adapter}, which would never answer by its name again"
+            raise Conflict(repr(name), fact, "choose another --name", param="name")
+
+
 def _encode_base(base: BaseModel) -> bytes:
     return encode(
         {
             "fingerprint": base.fingerprint,
             "chat_template_sha256": base.chat_template_sha256,
+            "chat_template": base.chat_template,
             "modules": {name: list(shape) for name, shape in base.modules.items()},
         }
     )

@@ -6,16 +6,16 @@ from any number of processes at once. `who` names the person or program that sig
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry import collect, disk, files, history, moves, publish, retention, settlement, verification
+from registry import collect, disk, export, history, moves, publish, retention, settlement, verification
 from registry.catalogue import Catalogue
-from registry.errors import Conflict, CorruptStore, InvalidAdapter, Missing, Occupied
-from registry.names import STABLE, ModelRef
+from registry.errors import Missing
+from registry.keys import shared_secret
+from registry.names import STABLE, ModelRef, check_base_name
 from registry.records import (
     AdapterSummary,
     AliasMove,
@@ -70,14 +70,17 @@ class Registry:
     ) -> Registry:
         """Make the root for the base model in `base_dir`, or open the one that is there for the same base.
 
-        `name` is the base's served name, default the folder's name.
+        `name` is the base's served name: a new root's default is what the path calls it, and a root that
+        exists keeps its own unless `name` is given.
 
-        Raises: Conflict: when the root is another base's; whatever `read_base` raises.
+        Raises: Conflict: when the root is another base's, or an adapter is called so; InvalidName: no base
+        can be asked for by that name; whatever `read_base` raises.
         """
         from registry.base import read_base
 
-        base = read_base(base_dir, name or base_dir.resolve().name)
-        return cls(Root.init(root, base, limits or Limits()))
+        base = read_base(base_dir, name)
+        check_base_name(base.name)
+        return cls(Root.init(root, base, limits or Limits(), rename=name is not None))
 
     def publish(
         self,
@@ -92,19 +95,31 @@ class Registry:
         allow_duplicate: bool = False,
         lineage: Mapping[str, JsonValue] | None = None,
         require: Sequence[Requirement] = (),
+        follow_links: bool = True,
     ) -> Published:
         """Check a PEFT LoRA folder and publish it as the adapter's next version.
 
         The same content again returns the version that exists, unless `allow_duplicate`. The first
         version becomes `stable` unless `no_stable`; `alias` is pointed to the version as well; `lineage`
         becomes an attestation. A version that lacks what the root requires, or `require`, does not become
-        `stable`: a warning says why.
+        `stable`: a warning says why. Links in `folder` are followed, unless others filled it
+        (`follow_links` False).
 
-        Raises: InvalidName; InvalidAdapter; UsageError; Quarantined; Unproved: it is registered, but
-        `alias` is `stable`; StorageFailed.
+        Raises: InvalidName; Conflict: the base is called so; InvalidAdapter; UsageError; Quarantined;
+        Unproved: it is registered, but `alias` is `stable`; StorageFailed.
         """
         order = publish.Order(
-            adapter, folder, who, alias, no_stable, note, golden, allow_duplicate, lineage, tuple(require)
+            adapter=adapter,
+            folder=folder,
+            who=who,
+            alias=alias,
+            no_stable=no_stable,
+            note=note,
+            golden=golden,
+            allow_duplicate=allow_duplicate,
+            lineage=lineage,
+            require=tuple(require),
+            follow_links=follow_links,
         )
         return publish.publish(self.catalogue, order, self._inspector)
 
@@ -291,19 +306,14 @@ class Registry:
         """
         return retention.tidy(self.catalogue, self.catalogue.clock())
 
-    def export(self, adapter: str, number: int, target: Path) -> None:
-        """Copy a version's files into the new folder `target`, verified first.
+    def export(self, adapter: str, number: int, target: Path, *, base: str | None = None) -> str:
+        """Copy a version's files into the new folder `target`, verified first; return what it calls the base.
+
+        That is `base`, else the adapter's own words where they lead somewhere, else the base's folder.
 
         Raises: NotFound; InvalidAdapter: they are not as published; Conflict: `target` exists.
         """
-        version = self.version(adapter, number)
-        problem = self.catalogue.versions.problem(version)
-        if problem is not None:
-            raise InvalidAdapter(version.name, problem, "choose another version", reason="digest")
-        try:
-            self.catalogue.versions.export(version, target.absolute())
-        except Occupied as error:
-            raise Conflict(str(target), "exists already", "choose a folder that does not exist") from error
+        return export.export(self.catalogue, self.version(adapter, number), target, base)
 
     def golden(self, adapter: str) -> bytes | None:
         """Return the adapter's golden prompts (one JSON object per line), None when it has none."""
@@ -385,15 +395,5 @@ class Registry:
         self.catalogue.replicas.remove(name)
 
     def secret(self, name: str) -> bytes:
-        """Return the 32 random bytes called `name`, made by whoever asks first.
-
-        Raises: InvalidName; CorruptStore: the file has another size.
-        """
-        path = self.root / "keys" / self.catalogue.root.adapter(name).name
-        files.make_directory(path.parent, mode=0o700)
-        if not disk.exists(path):
-            files.claim(path, secrets.token_bytes(32), mode=files.SECRET_MODE)
-        found = disk.read(path)
-        if len(found) != 32:
-            raise CorruptStore(str(path), f"holds {len(found)} bytes, not 32", "remove it to make a new one")
-        return found
+        """Return the 32 random bytes called `name`, made by whoever asks first."""
+        return shared_secret(self.root, name)

@@ -10,10 +10,11 @@ The values are read, not mapped: a file that shrinks under a mapping kills the p
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import FileIO
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ import numpy as np
 
 from registry.canonical import parse_json
 from registry.errors import InvalidAdapter
+from registry.intake.disguises import HEAD_BYTES, disguise
+from registry.intake.layouts import pickled
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -79,6 +82,18 @@ class Header:
     metadata: Mapping[str, str]
     raw: bytes
 
+    def renamed(self, names: Mapping[str, str]) -> Header:
+        """Return the header with tensors called by their new `names`, spelt as safetensors spells one."""
+        tensors = tuple(replace(one, name=names.get(one.name, one.name)) for one in self.tensors)
+        entries: dict[str, JsonValue] = {
+            one.name: {"dtype": one.dtype, "shape": list(one.shape), "data_offsets": [one.start, one.end]}
+            for one in tensors
+        }
+        metadata: dict[str, JsonValue] = {"__metadata__": dict(self.metadata)} if self.metadata else {}
+        text = json.dumps({**metadata, **entries}, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % _PREFIX_BYTES)
+        return Header(tensors, self.metadata, struct.pack("<Q", len(text)) + text)
+
 
 @dataclass(frozen=True, slots=True)
 class Scan:
@@ -89,13 +104,25 @@ class Scan:
     all_zero: frozenset[str]
 
 
-def read_header(file: FileIO, size: int, subject: str) -> Header:
+def read_header(file: FileIO, size: int, subject: str, name: str = "the file") -> Header:
     """Read and check the header of a safetensors file of `size` bytes; leaves `file` at the data's start.
 
-    `subject` begins the messages. Raises: InvalidAdapter: reason `size` for an empty file, else `header`.
+    `subject` begins the messages, `name` is what they call the file. Raises: InvalidAdapter: reason `size`
+    for an empty file, `pickle` for what torch.save wrote, else `header`.
     """
     if size == 0:
-        raise InvalidAdapter(subject, "the file is empty (0 bytes)", _BROKEN, reason="size")
+        raise InvalidAdapter(subject, f"{name} is empty (0 bytes)", _BROKEN, reason="size")
+    try:
+        return _read_header(file, size, subject)
+    except InvalidAdapter as error:
+        # Nobody needs to be told of a header's length where the file is a web page.
+        told = _told_apart(file, error, subject, name)
+        if told is None:
+            raise
+        raise told from error
+
+
+def _read_header(file: FileIO, size: int, subject: str) -> Header:
     if size < _PREFIX_BYTES:
         raise _broken(subject, f"the file has {size} bytes; the length of its header alone takes 8")
     prefix = _read_exactly(file, _PREFIX_BYTES, subject)
@@ -118,6 +145,19 @@ def read_header(file: FileIO, size: int, subject: str) -> Header:
     )
     _check_contiguous(tensors, size - _PREFIX_BYTES - length, subject)
     return Header(tuple(tensors), metadata, prefix + text)
+
+
+def _told_apart(file: FileIO, error: InvalidAdapter, subject: str, name: str) -> InvalidAdapter | None:
+    """Return a refusal that says what the file really is, None where that is not known."""
+    if error.reason != "header":
+        return None
+    file.seek(0)
+    found = disguise(file.read(HEAD_BYTES))
+    if found is None:
+        return None
+    if found.pickle:
+        return pickled(name, subject)
+    return InvalidAdapter(subject, f"{name} {found.fact}", found.remedy, reason="header")
 
 
 def scan(file: FileIO, header: Header, subject: str) -> Scan:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from registry import disk, files
 from registry.entry import Entry, encode
-from registry.errors import CorruptStore, Missing, Occupied, StorageFailed
+from registry.errors import CorruptStore, Missing, StorageFailed
 from registry.identity import digest
+from registry.peft import CONFIG_NAME, with_base
 from registry.records import FileEntry, Version
 from registry.root import Root
 
@@ -37,6 +37,7 @@ class Manifest:
     rank: int
     target_modules: tuple[str, ...]
     files: tuple[FileEntry, ...]
+    base_named: str | None = None
 
     def encode(self) -> bytes:
         """Return the bytes of `manifest.json`."""
@@ -46,6 +47,7 @@ class Manifest:
                 "adapter": self.adapter,
                 "digest": self.digest,
                 "base_fingerprint": self.base_fingerprint,
+                "base_named": self.base_named,
                 "chat_template_sha256": self.template_sha256,
                 "created": self.created,
                 "note": self.note,
@@ -82,6 +84,7 @@ class Manifest:
                 FileEntry(file.text("path"), file.integer("size"), file.text("sha256"))
                 for file in entry.entries("files")
             ),
+            base_named=entry.optional_text("base_named"),
         )
 
     def version(self, number: int, folder: Path) -> Version:
@@ -98,6 +101,7 @@ class Manifest:
             size_bytes=sum(file.size for file in self.files),
             files=self.files,
             path=folder,
+            base_named=self.base_named,
         )
 
 
@@ -122,26 +126,24 @@ class Versions:
             raise CorruptStore(str(folder), f"is a version of {manifest.adapter}, not of {adapter}")
         return manifest.version(number, folder)
 
-    def publish(self, adapter: str, staged: Path, taken: Iterable[int]) -> int:
-        """Rename `staged` to the next free number, which is above all of `taken`, and return it.
+    def publish(self, adapter: str, staged: Path, number: int) -> None:
+        """Rename `staged` to `number`.
 
-        Raises: StorageFailed: `staged` is then still there, and no empty folder.
+        Raises: Occupied: the number is taken; StorageFailed. `staged` is still there in both cases,
+        and no empty folder is.
         """
         folder = self._root.versions(adapter)
-        number = max([0, *taken, *self.numbers(adapter)]) + 1
         try:
             while True:
                 files.make_directory(folder)
                 try:
                     files.publish_directory(staged, folder / str(number))
-                except Occupied:
-                    number += 1
                 except Missing:
                     # Another publisher failed and removed the folder that was still empty.
                     if not disk.is_folder(staged):
                         raise
                 else:
-                    return number
+                    return
         except StorageFailed:
             files.remove_empty(folder)
             files.remove_empty(folder.parent)
@@ -167,8 +169,10 @@ class Versions:
         problems = (_file_problem(version.path, file) for file in manifest.files)
         return next((problem for problem in problems if problem is not None), None)
 
-    def export(self, version: Version, target: Path) -> None:
+    def export(self, version: Version, target: Path, base: str) -> None:
         """Copy a version's files (not the manifest) into the new folder `target`.
+
+        The config calls the base `base` there.
 
         Raises: Occupied; StorageFailed: nothing is left behind then.
         """
@@ -176,7 +180,11 @@ class Versions:
         try:
             files.make_directory(temporary)
             for file in version.files:
-                files.copy_new(version.path / file.path, temporary / file.path)
+                if file.path == CONFIG_NAME:
+                    stored = disk.read(version.path / CONFIG_NAME)
+                    files.stage(temporary / CONFIG_NAME, with_base(stored, base))
+                else:
+                    files.copy_new(version.path / file.path, temporary / file.path)
             with contextlib.suppress(OSError):
                 target.rmdir()  # an empty folder is as good as none
             files.move(temporary, target)

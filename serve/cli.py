@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, common_options, pass_session
+from registry.cli.session import Session, UserPath, common_options, pass_session
 
 if TYPE_CHECKING:
     from registry.store import Registry
@@ -31,12 +31,10 @@ CHILD = "serve.engine.child"
 
 
 @click.command(short_help="Serve the base model and its adapters (real vLLM, supervised).")
-@click.option("--model", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the base model.")
+@click.option("--model", type=UserPath(), metavar="DIR", help="Folder of the base model.")
 @click.option("--host", metavar="H", help="Address to listen on (default 127.0.0.1).")
 @click.option("--port", type=int, metavar="P", help="Port to listen on (default 8000; 0 = any).")
-@click.option(
-    "--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings (default ROOT/serve.toml)."
-)
+@click.option("--config", type=UserPath(), metavar="FILE", help="Settings (default ROOT/serve.toml).")
 @click.option("--replica", metavar="NAME", help="This server's name among those that share the root.")
 @click.option("--insecure-no-auth", is_flag=True, help="Listen beyond this machine although no key exists.")
 @click.option("--check", "only_check", is_flag=True, help="Say what is missing, and start nothing.")

@@ -56,7 +56,7 @@ def prepare(settings: ServeSettings, extra: Sequence[str]) -> Preparation:
 
 
 def settle(settings: ServeSettings, port: int) -> ServeSettings:
-    """Return the settings that the engines get: with the bound port, a replica's name, and whether keys exist.
+    """Return the settings that the engines get: the bound port, a replica's name, and whether keys exist.
 
     What is found here holds for every engine of this server: one that restarts after the keys were lost must
     not open itself.
@@ -149,6 +149,10 @@ def _survey(settings: ServeSettings, extra: Sequence[str]) -> Iterator[Finding]:
         adapters = len(registry.adapters())
         yield Finding("root", ok=True, detail=f"{settings.root}, {adapters} adapters")
         yield _tried("base", f"{base.name} in {folder}", lambda: require_same_base(folder, base))
+        if base.name in registry.adapters():
+            fact = f"an adapter is called {base.name}, as the base is: it answers as {base.name}@N only"
+            remedy = f"rename the base: `wardrobe init --base {base.path} --name NAME`"
+            yield Finding("names", ok=False, detail=f"{fact}; {remedy}")
         yield _tried(
             "options",
             "accepted by the launcher",

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, f
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from registry.errors import UsageError
+from registry.home import HomePath, at_home
 from serve.door.hosts import ANY_HOST, plain_host
 from serve.door.pages import is_origin
 
@@ -178,16 +179,16 @@ class ServeSettings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    root: Path = Path("wardrobe-data")
+    root: HomePath = Path("wardrobe-data")
     """Root of all state."""
     host: str = "127.0.0.1"
     """Address to listen on; beyond loopback a key must exist."""
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0 takes any."""
-    model: Path | None = None
+    model: HomePath | None = None
     """Folder of the base model; where it is not given, the one that `wardrobe init` recorded."""
     replica: str = ""
-    """This server's name among those that share the root; empty: `HOSTNAME-PORT`, in containers with a suffix."""
+    """This server's name among those of the root; empty: `HOSTNAME-PORT`, in containers with a suffix."""
     insecure_no_auth: bool = False
     """Listen beyond this machine although no key exists."""
     keys_required: bool = False
@@ -200,8 +201,10 @@ class ServeSettings(BaseSettings):
     """Lines for people, or one JSON object per line."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Of Wardrobe's own lines; vLLM's stay in the engine's log."""
-    log_file: Path | None = None
+    log_file: HomePath | None = None
     """A file for the router's lines, instead of the standard output."""
+    errors_name_version: bool = False
+    """Name version and arm in errors too while a rollout is open: free requests then tell arms apart."""
     access_log: bool = False
     """One line per request; never a prompt."""
     tracing: TracingSettings = TracingSettings()
@@ -255,7 +258,7 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> ServeSet
 
     Raises: UsageError: for a missing file, broken TOML, an unknown key or a value out of range.
     """
-    root = Path(flags.get("root") or os.environ.get("WARDROBE_ROOT") or "wardrobe-data")
+    root = at_home(flags.get("root") or os.environ.get("WARDROBE_ROOT") or "wardrobe-data")
     path = config or root / "serve.toml"
     from_file = _read_toml(path) if config or path.is_file() else {}
     try:

@@ -97,3 +97,62 @@ def test_no_tracked_file_names_a_package_registry_host_or_a_path_of_a_machine() 
         if any(host in text for host in hosts) or machine.search(text):
             found.append(str(path.relative_to(REPOSITORY)))
     assert found == []
+
+
+# What may ask the file system itself: the seam, and what reads the folders of its user.
+DISK = ("disk", "files", "mount")
+USERS = ("folder", "base", "publish", "client", "versions", "collect", "adapter")
+RAW = {
+    "chmod", "exists", "glob", "is_dir", "is_file", "is_symlink", "iterdir", "lstat", "mkdir", "open",
+    "read_bytes", "read_text", "rename", "rglob", "rmdir", "scandir", "stat", "touch", "unlink", "walk",
+    "write_bytes", "write_text",
+}  # fmt: skip
+
+
+def test_the_registry_reads_and_writes_its_root_through_one_seam() -> None:
+    found = []
+    for path in sorted((REPOSITORY / "registry").glob("*.py")):
+        if path.stem in {*DISK, *USERS}:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
+            if node.func.attr == "exists" and node.args:
+                continue  # of a catalogue, not of a path
+            if node.func.attr in RAW and owner not in {"disk", "files", "cls", "Root"}:
+                found.append(f"{path.name}:{node.lineno} {node.func.attr}")
+    assert found == []
+
+
+# Threads and tasks outside of the one runner, each with the reason why it may end, or how it is told.
+OTHER_WORK = {
+    "registry/background.py": "the runner itself",
+    "serve/engine/handover.py": "the line to the launcher: its end ends the process",
+    "serve/launcher": "the launcher's own waiting, one child at a time",
+    "serve/rollout/webhooks.py": "one per URL; a message that fails ends nothing",
+    "serve/router/doubts.py": "one request each",
+    "serve/router/residency.py": "one load each; its failure is kept in the slot",
+    "serve/router/shadow.py": "one request each",
+    "serve/router/tracing.py": "the exporter's shutdown",
+}
+
+
+def test_work_that_goes_on_is_run_by_one_runner() -> None:
+    found: dict[str, int] = {}
+    for path in MODULES:
+        name = str(path.relative_to(REPOSITORY))
+        if not name.startswith(("registry/", "serve/")):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func
+            what = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+            if what in {"Thread", "create_task", "ensure_future", "Timer"}:
+                found[name] = node.lineno
+    told = {
+        name: line for name, line in found.items() if not any(name.startswith(known) for known in OTHER_WORK)
+    }
+    assert told == {}
+    assert all(any(name.startswith(known) for name in found) for known in OTHER_WORK)

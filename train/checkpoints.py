@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from registry import disk, files
-from registry.errors import CorruptStore, StorageFailed
+from registry.errors import CorruptStore, Missing, StorageFailed
 
 WEIGHTS, STATE, RUN = "weights.safetensors", "trainer_state.json", "run.json"
 
@@ -64,7 +64,7 @@ class Keeper:
         path = self.folder / str(step) / RUN
         try:
             found = json.loads(disk.read(path))
-        except (FileNotFoundError, ValueError) as error:
+        except (Missing, ValueError, RecursionError) as error:
             raise CorruptStore(str(path), "is no checkpoint's record", "remove the folder") from error
         return dict(found)
 
@@ -98,7 +98,7 @@ class Keeper:
         return StorageFailed(str(self.folder), fact, f"free space on the disk; {way_on}")
 
     def _steps(self) -> list[int]:
-        return sorted(int(name) for name in disk.names(self.folder) if name.isdigit())
+        return disk.numbers(self.folder)
 
     def _forget(self, best: object) -> None:
         for step in self._steps()[: -self.keep]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, common_options, pass_session, user_name
+from registry.cli.session import Session, UserPath, common_options, pass_session, user_name
 from train import environment
 from train.base_demo import NAME, make_demo_base
 from train.importing.cli import import_
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from train.run import Finished, Prepared
     from train.shape import ServerLimits
 
-_FILE = click.Path(path_type=Path)
+_FILE = UserPath()
 
 
 @click.group()

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from registry.canonical import canonical_json, sha256_hex
 from registry.errors import UsageError
+from registry.home import at_home
 from registry.names import check_adapter_name, check_alias_name, parse_version
 from train.evaluation.goal import Goal
 from train.evaluation.strict import Strict, parse
@@ -141,8 +142,8 @@ def _with_suite(config: TrainConfig, folder: Path) -> CheckpointSettings:
     suite = settings.suite
     if suite is None and goal is not None and settings.best_by not in {None, EVAL_LOSS}:
         suite = goal.suite
-    if suite is not None and (folder / suite).is_file():
-        suite = str((folder / suite).resolve())
+    if suite is not None and (found := folder / at_home(suite)).is_file():
+        suite = str(found.resolve())
     return settings.model_copy(update={"suite": suite})
 
 

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from registry import disk, files
 from registry.documents import Document
+from registry.errors import CorruptStore, Missing
 from train.jobs.store import FOLDER
 from train.session import plan_of
 
@@ -119,7 +120,7 @@ def earlier_estimate(root: Path, plan_sha256: str) -> Estimate | None:
     """Return what was estimated for a plan, if it ever was."""
     try:
         return Estimate.model_validate_json(disk.read(_path(root, plan_sha256)))
-    except (FileNotFoundError, ValidationError):
+    except (Missing, CorruptStore, ValidationError):
         return None
 
 

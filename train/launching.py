@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from registry import disk, files
-from registry.errors import WardrobeError
+from registry.errors import Missing, WardrobeError
 from train.environment import environment
 
 MEETING = "WARDROBE_TRAIN_MEETING"
@@ -62,7 +62,7 @@ def await_announcement() -> tuple[str, int | None]:
     while time.monotonic() < deadline:
         try:
             said = json.loads(disk.read(place))
-        except FileNotFoundError:
+        except Missing:
             time.sleep(0.2)
             continue
         return str(said["job"]), said["resume_from"]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from registry import files
 from registry.errors import Conflict
+from registry.publish import refuse_base_name
 from registry.records import BaseModel, Published, Version
 from train.arguments import check_precision
 from train.config import TrainConfig
@@ -86,11 +87,13 @@ def prepare(config: TrainConfig, registry: Registry) -> Prepared:
         UsageError: a row, a module name or the rank cannot be trained or served.
         NotFound: the base's folder, or the version that the run goes on from, is gone.
         Quarantined: the version that the run goes on from may not be used.
-        Conflict: the base's folder holds another model than `wardrobe init` recorded.
+        Conflict: the base's folder holds another model than `wardrobe init` recorded, or the adapter would
+            bear the base's name.
     """
     from train.modelling import load_tokenizer
 
     check_base(registry.base)
+    refuse_base_name(registry.catalogue, config.name)
     config, parent = find_start(_with_reward(config, registry.root), registry)
     check_precision(config)
     make_race(config)

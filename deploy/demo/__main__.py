@@ -17,6 +17,7 @@ from deploy.demo.data import Task
 from deploy.demo.story import Story
 from deploy.demo.swap import Verdict
 from registry.errors import WardrobeError
+from registry.home import at_home
 
 
 def main() -> int:
@@ -81,7 +82,7 @@ def _place(story: Story, task: Task) -> int:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m deploy.demo", description=__doc__)
-    default = Path(os.environ.get("WARDROBE_ROOT") or "wardrobe-data")
+    default = at_home(os.environ.get("WARDROBE_ROOT") or "wardrobe-data")
     parser.add_argument("--root", type=Path, default=default, help="root of all state (default %(default)s)")
     return parser.parse_args()
 

@@ -14,6 +14,7 @@ from deploy.recipes.materials import Materials
 from deploy.recipes.steps import Recipe
 from deploy.recipes.story import play
 from registry.errors import WardrobeError
+from registry.home import at_home
 from train.base_demo import NAME
 
 # The task, and a larger draw of the same data: what the task leaves out makes preference pairs.
@@ -27,7 +28,7 @@ def main() -> int:
     """Run the recipes and return the exit code; a second run goes on where the first one stopped."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tasks", nargs="*", metavar="TASK", default=list(TASKS), help=", ".join(TASKS))
-    parser.add_argument("--root", type=Path, default=Path("recipes-data"))
+    parser.add_argument("--root", type=at_home, default=Path("recipes-data"))
     options = parser.parse_args()
     if unknown := set(options.tasks) - set(TASKS):
         parser.error(f"no such recipe: {', '.join(sorted(unknown))}; there are {', '.join(TASKS)}")

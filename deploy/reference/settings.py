@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from deploy.reference.tables import code, page, sentence, table
+from registry.records import Limits, Retention
 
 _SERVER = """\
 `wardrobe serve` takes them in this order, the later ones win: defaults, a TOML file (`--config FILE`,
@@ -38,13 +39,9 @@ methods need and mean: [train/README.md](../../train/README.md)."""
 
 def render_settings() -> str:
     """Return the page of the server's, the root's and the rollouts' settings."""
-    from registry.records import Limits
     from serve.rollout.policy import Policy
     from serve.settings import ServeSettings
 
-    limits = [
-        (code(one.name), str(one.type), code(str(one.default)), "") for one in dataclasses.fields(Limits)
-    ]
     return page(
         "Settings",
         "## Server",
@@ -52,8 +49,8 @@ def render_settings() -> str:
         _fields(ServeSettings),
         "## Root",
         _ROOT,
-        table(("key of `[limits]`", "type", "default", ""), limits),
-        sentence(Limits.__doc__),
+        *_table_of("limits", Limits),
+        *_table_of("retention", Retention),
         "## Rollout policy",
         _POLICY,
         *_sections(Policy),
@@ -65,6 +62,11 @@ def render_training() -> str:
     from train.config import TrainConfig
 
     return page("Training configuration", _TRAINING, *_sections(TrainConfig))
+
+
+def _table_of(name: str, kind: type[Limits | Retention]) -> tuple[str, str]:
+    rows = [(code(one.name), str(one.type), code(str(one.default)), "") for one in dataclasses.fields(kind)]
+    return table((f"key of `[{name}]`", "type", "default", ""), rows), sentence(kind.__doc__)
 
 
 def _fields(model: type[BaseModel]) -> str:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from loadtests.runner.metrics import check_metric
 from loadtests.runner.scenario import Scenario
 from registry.errors import NotFound, UsageError
+from registry.home import at_home
 from registry.misspelt import remedy_for
 
 _FOLDER = files("loadtests") / "scenarios"
@@ -39,7 +40,7 @@ def load_scenario(source: str, changes: Sequence[str] = ()) -> Scenario:
     if source in packaged():
         text, folder, label = (_FOLDER / f"{source}.yaml").read_text("utf-8"), Path(), f"scenario {source}"
     else:
-        path = Path(source)
+        path = at_home(source)
         text, folder, label = _read(path), path.resolve().parent, source
     document = _parse(text, label)
     for change in changes:
@@ -113,7 +114,7 @@ def _explained(error: ValidationError, label: str) -> UsageError:
 def _anchored(scenario: Scenario, folder: Path) -> Scenario:
     arrival, prompts = scenario.arrival, scenario.prompts
     if arrival.trace is not None:
-        arrival = arrival.model_copy(update={"trace": str(folder / arrival.trace)})
+        arrival = arrival.model_copy(update={"trace": str(folder / at_home(arrival.trace))})
     if prompts.file is not None:
-        prompts = prompts.model_copy(update={"file": str(folder / prompts.file)})
+        prompts = prompts.model_copy(update={"file": str(folder / at_home(prompts.file))})
     return scenario.model_copy(update={"arrival": arrival, "prompts": prompts})

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from registry.errors import UsageError
+from registry.home import at_home
 
 if TYPE_CHECKING:
     from registry.client import Client
@@ -27,6 +28,20 @@ KEY_VARIABLE = "WARDROBE_KEY"
 DEFAULT_ROOT = Path("wardrobe-data")
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+class UserPath(click.Path):
+    """A path on the command line, with `~` as the home folder also where the shell left it (`--root=~/x`).
+
+    Every path of every command is of this type; the options are click's.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        return super().convert(at_home(value), param, ctx)
 
 
 @dataclass
@@ -41,7 +56,7 @@ class Session:
     @property
     def root_path(self) -> Path:
         """Return the root: `--root`, else `WARDROBE_ROOT`, else `./wardrobe-data`."""
-        return self.root or Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT)
+        return self.root or at_home(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT)
 
     @property
     def api_key(self) -> str | None:
@@ -113,8 +128,7 @@ def common_options(command: _Command) -> _Command:
     command = _option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
     command = _option("--key", metavar="KEY", help=key_help)(command)
     command = _option("--url", metavar="URL", help="Work over HTTP on a running server.")(command)
-    folder = click.Path(path_type=Path)
-    return _option("--root", type=folder, metavar="DIR", help=root_help)(command)
+    return _option("--root", type=UserPath(), metavar="DIR", help=root_help)(command)
 
 
 def _option(*names: str, **settings: Any) -> Callable[[_Command], _Command]:

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, common_options, pass_session
+from registry.cli.session import Session, UserPath, common_options, pass_session
 from registry.errors import UsageError, WardrobeError
 from registry.names import parse_model, parse_version
 
 if TYPE_CHECKING:
     from registry import documents as doc
     from registry.desk import Desk
+    from registry.records import BaseModel
 
-_FOLDER = click.Path(path_type=Path)
+_FOLDER = UserPath()
 
 
 @click.command()
 @click.option("--base", required=True, type=_FOLDER, metavar="PATH", help="Folder of the base model.")
-@click.option("--name", help="The base's served name (default: the folder's name).")
+@click.option("--name", help="The base's served name (default: what the path calls it).")
 @click.option("--max-lora-rank", type=click.IntRange(min=1), help="Largest rank accepted (default 32).")
 @common_options
 @pass_session
 def init(session: Session, base: Path, name: str | None, max_lora_rank: int | None) -> None:
     """Make the root for ONE base model.
 
-    Its served name, fingerprint and shapes are recorded; running it again with the same base changes
-    nothing, with another base it is refused.
+    Its served name, fingerprint and shapes are recorded. Running it again with the same base records where
+    it lies now, and keeps its name unless --name gives another; both are said. Another base is refused.
     """
     from registry import documents as doc
     from registry.records import Limits
@@ -38,16 +39,45 @@ def init(session: Session, base: Path, name: str | None, max_lora_rank: int | No
 
     root = session.require_local("init")
     limits = Limits() if max_lora_rank is None else Limits(max_lora_rank=max_lora_rank)
+    before = _base_before(root)
     registry = Registry.init(root, base, name=name, limits=limits)
     document = doc.InitDocument(
         root=str(root),
         base=doc.BaseDocument(name=registry.base.name, fingerprint=registry.base.fingerprint),
         max_lora_rank=registry.limits.max_lora_rank,
+        notes=list(_init_notes(before, registry.base, base, named=name is not None)),
     )
     if session.as_json:
         output.print_json(document)
-    else:
-        output.print_line(f"{document.root} is ready for {document.base.name}  {document.base.fingerprint}")
+        return
+    output.print_line(f"{document.root} is ready for {document.base.name}  {document.base.fingerprint}")
+    for note in document.notes:
+        output.print_notice(note)
+
+
+def _base_before(root: Path) -> BaseModel | None:
+    from registry.errors import NotFound
+    from registry.store import Registry
+
+    try:
+        return Registry.open(root).base
+    except NotFound:
+        return None
+
+
+def _init_notes(before: BaseModel | None, now: BaseModel, folder: Path, *, named: bool) -> Iterator[str]:
+    from registry.base import read_base
+
+    if before is None:
+        if not named:
+            yield f"the base is served as {now.name}, which its path calls it; --name gives another name"
+        return
+    if before.path != now.path:
+        yield f"the base is at {now.path} now; it was at {before.path}"
+    if before.name != now.name:
+        yield f"the base is called {now.name} now; clients that ask for {before.name} will not be answered"
+    elif not named and read_base(folder).name != now.name:
+        yield f"the base keeps its name, {now.name}; --name gives another"
 
 
 @click.command(short_help="Publish a PEFT LoRA folder as the next version.")
@@ -94,8 +124,8 @@ def register(
     total = None if session.url is None else _size_bytes(folder)
     with output.progress(f"register {name}", total, unit_bytes=total is not None) as advance:
         document = session.desk().register(wanted, advance)
-    for left in document.left_out:
-        output.print_warning(f"{left}: left out, not part of an adapter")
+    if document.left_out:
+        output.print_warning(f"left out, not part of an adapter: {_in_short(document.left_out)}")
     for warning in document.warnings:
         output.print_warning(warning)
     if session.as_json:
@@ -229,13 +259,27 @@ def gc(session: Session, apply: bool, now: bool) -> None:
 @click.command(short_help="Write a version as a plain PEFT folder.")
 @click.argument("name", metavar="NAME@N")
 @click.argument("folder", type=_FOLDER, metavar="DIR")
+@click.option("--base", metavar="TEXT", help="What its config calls the base (a path, or ORG/NAME).")
 @common_options
 @pass_session
-def export(session: Session, name: str, folder: Path) -> None:
-    """Write a version's files into the new folder DIR, as a plain PEFT adapter."""
+def export(session: Session, name: str, folder: Path, base: str | None) -> None:
+    """Write a version's files into the new folder DIR, as a plain PEFT adapter.
+
+    Its config names the base as the adapter's own did, where that leads to a model; else by the folder that
+    the root's base lies in (with --url: by its served name).
+    """
     adapter, number = parse_version(name)
-    document = session.desk().export(adapter, number, folder)
-    output.print_json(document) if session.as_json else output.print_line(f"{name} written to {folder}")
+    document = session.desk().export(adapter, number, folder, base)
+    if session.as_json:
+        output.print_json(document)
+        return
+    output.print_line(f"{name} written to {folder}")
+    output.print_notice(f"its config names the base {document.base}; --base names another")
+
+
+def _in_short(names: Sequence[str], count: int = 3) -> str:
+    shown = ", ".join(names[:count])
+    return shown if len(names) <= count else f"{shown} and {len(names) - count} more (--json lists them)"
 
 
 def _size_bytes(folder: Path) -> int:

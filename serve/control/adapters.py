@@ -141,6 +141,7 @@ def _registration(name: str, form: Form) -> Registration:
         golden=form.golden,
         allow_duplicate=form.flag("allow_duplicate"),
         require=parse_requirements([one for one in form.text("require").split(",") if one], "require"),
+        follow_links=False,  # the folder is ours, and what is in it came from outside
     )
 
 

@@ -8,6 +8,7 @@ however it ends.
 
 from __future__ import annotations
 
+import re
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,6 +33,7 @@ MAX_FIELD_BYTES = 64 * 1024
 _BATCH_BYTES = 1024 * 1024
 _MAX_BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
 _TEXT_FIELDS = frozenset({"alias", "no_stable", "note", "allow_duplicate", "require"})
+_DECLARED = re.compile(r"[0-9]{1,18}")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False, "": False}
 
 _Answer = TypeVar("_Answer")
@@ -236,7 +238,8 @@ def _boundary(content_type: str) -> bytes:
 
 
 def _refuse_declared(content_length: str | None, max_bytes: int) -> None:
-    if content_length is not None and content_length.isdigit() and int(content_length) > max_bytes:
+    declared = _DECLARED.fullmatch(content_length or "")
+    if declared is not None and int(declared[0]) > max_bytes:
         raise _too_large(f"{content_length} bytes were announced", max_bytes)
 
 

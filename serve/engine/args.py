@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from registry.errors import UsageError
+from registry.home import at_home
 from registry.records import BaseModel, Limits
 from serve.engine.machine import Machine, this_machine
 from serve.settings import ServeSettings
@@ -114,7 +115,8 @@ def engine_arguments(
 
     Raises: UsageError: for an option that we own, naming the reason.
     """
-    chosen = {_plain(name): value for name, value in settings.vllm.items()}
+    chosen = {_plain(name): _at_home(value) for name, value in settings.vllm.items()}
+    extra = [_option_at_home(argument) for argument in extra]
     given = chosen | dict(options(extra))
     for name in sorted(given):
         refuse_owned(name)
@@ -217,6 +219,16 @@ def _spell(flag: str, value: JsonValue) -> Iterator[str]:
         yield from (str(item) for item in value)
     else:
         yield from (flag, str(value))
+
+
+def _at_home(value: JsonValue) -> JsonValue:
+    # Only what can be nothing else: vLLM takes patterns and JSON, too.
+    return str(at_home(value)) if isinstance(value, str) and value.startswith("~/") else value
+
+
+def _option_at_home(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    return f"{name}={_at_home(value)}" if equals and _is_option(name) else str(_at_home(argument))
 
 
 def _plain(name: str) -> str:

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+TOP_TOKENS = 20
+"""How many tokens `Engine.score` tells of: what vLLM gives anybody, unless `--max-logprobs` says less."""
+
 
 class Engine(Protocol):
     """An engine that holds one base model and up to `capacity` adapters.
@@ -77,10 +80,12 @@ class Engine(Protocol):
         """Return the base tokenizer's ids of `text`, without special tokens added."""
         ...
 
-    async def score(self, name: str | None, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Return teacher-forced natural log-probabilities, one list per prompt, each len(prompt) - 1.
+    async def score(self, name: str | None, prompts: Sequence[Sequence[int]]) -> list[dict[int, float]]:
+        """Return what may come next after each prompt: the likeliest tokens' natural log-probabilities.
 
-        `name` is a loaded adapter, or None for the base model. The prompts are scored one after the
-        other, each in a batch of its own as far as other traffic allows.
+        At most `TOP_TOKENS` per prompt, by the path that generates answers: it alone applies every module
+        of an adapter whatever else the engine runs. `name` is a loaded adapter, or None for the base model.
+        The prompts are scored one after the other, each in a batch of its own as far as other traffic
+        allows.
         """
         ...

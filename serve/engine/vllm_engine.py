@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import NotServable
+from serve.engine.interface import TOP_TOKENS
 
 _WORDS = 400
 """Characters of the engine's own message that an error repeats."""
@@ -120,8 +121,13 @@ class VllmEngine:
         ids: list[int] = self._client.get_tokenizer().encode(text, add_special_tokens=False)
         return ids
 
-    async def score(self, name: str | None, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Return teacher-forced log-probabilities; vLLM skips its prefix cache for such requests."""
+    async def score(self, name: str | None, prompts: Sequence[Sequence[int]]) -> list[dict[int, float]]:
+        """Return the likeliest next tokens after each prompt, computed anew: the prefix cache is not read.
+
+        NOTE: not by prompt log-probabilities, which leave an adapted lm_head out, or take it from another
+        request of the same step (vllm#51594); nor by `logprob_token_ids`, which replaces the
+        log-probabilities that other requests of the step asked for (vLLM 0.32, `v1/sample/sampler.py`).
+        """
         request = None
         if name is not None:
             request = self._models.lora_requests.get(name)
@@ -130,19 +136,27 @@ class VllmEngine:
         self._check_alive(name or self.base_name)
         return [await self._score(prompt, request) for prompt in prompts]
 
-    async def _score(self, prompt: Sequence[int], lora_request: Any) -> list[float]:
+    async def _score(self, prompt: Sequence[int], lora_request: Any) -> dict[int, float]:
         from vllm import SamplingParams
 
+        allowed = self._client.vllm_config.model_config.max_logprobs
+        count = TOP_TOKENS if allowed < 0 else min(TOP_TOKENS, allowed)
         outputs = self._client.generate(
             {"prompt_token_ids": list(prompt)},
-            SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False),
+            SamplingParams(
+                max_tokens=1,
+                temperature=0.0,
+                logprobs=count,
+                skip_reading_prefix_cache=True,
+                detokenize=False,
+            ),
             f"wardrobe-score-{uuid.uuid4().hex}",
             lora_request=lora_request,
         )
-        logprobs: Any = None
+        found: Any = {}
         async for output in outputs:
-            logprobs = output.prompt_logprobs or logprobs
-        return [float(entry[token].logprob) for token, entry in zip(prompt[1:], logprobs[1:], strict=True)]
+            found = output.outputs[0].logprobs[0]
+        return {int(token): float(entry.logprob) for token, entry in found.items()}
 
     async def _forget_since(self, before: set[int]) -> None:
         """Remove what a failed load left in the engine: vLLM registers before it fills the slot."""

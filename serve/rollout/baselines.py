@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serve.rollout.evidence import FAILURES, LATENCY_BOUNDS, QUANTILES, Baseline, ReplicaEvidence
+from serve.rollout.evidence import COUNTED, FAILURES, LATENCY_BOUNDS, QUANTILES, Baseline, ReplicaEvidence
 from serve.rollout.pooling import quantile
 
 WINDOW_SECONDS = 1_800.0
@@ -56,9 +56,8 @@ class BaselineArm:
     def observe(self, first_token: float | None, per_token: float | None, outcome: str) -> None:
         """Count one request: seconds where they are known, and a word of `streams.Outcome`."""
         window = self._now
-        window.requests += 1
-        if outcome in FAILURES:
-            window.failures += 1
+        window.requests += outcome in COUNTED
+        window.failures += outcome in FAILURES
         if first_token is not None:
             window.first_token[bisect_left(LATENCY_BOUNDS, first_token)] += 1
         if per_token is not None:
@@ -99,8 +98,8 @@ def freeze_stable(documents: Sequence[ReplicaEvidence]) -> Baseline:
         for segment in document.segments
         if "stable" in segment.arms
     ]
-    requests = sum(tally.requests for tally in tallies)
-    failures = sum(count for tally in tallies for word, count in tally.outcomes.items() if word in FAILURES)
+    requests = sum(tally.outcomes.get(word, 0) for tally in tallies for word in COUNTED)
+    failures = sum(tally.outcomes.get(word, 0) for tally in tallies for word in FAILURES)
     return Baseline(
         first_token=_quantiles(_total(tally.first_token.histogram for tally in tallies)),
         per_token=_quantiles(_total(tally.per_token.histogram for tally in tallies)),

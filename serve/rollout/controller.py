@@ -312,7 +312,7 @@ class Controller:
         if version is None or self._asking.get(entry.rollout, 0.0) > self.clock():
             return
         self._asking[entry.rollout] = math.inf
-        self.background.once("golden prompts", partial(self._ask_golden, entry.rollout, version))
+        self.background.once("golden", partial(self._ask_golden, entry.rollout, version))
 
     async def _ask_golden(self, rollout: str, version: Version) -> None:
         try:

@@ -18,8 +18,21 @@ from registry.records import RolloutEntry
 QUANTILES = (0.5, 0.9, 0.99)
 """Whose exceedances are counted, of stable before the rollout."""
 
-FAILURES = frozenset({"engine_error", "timeout"})
-"""Outcomes that are the arm's fault; a client's error, a cancelled or a rejected request is not."""
+FAILURES = frozenset({"engine_error"})
+"""Outcomes that are the arm's fault. A client can have the others at will: answers that are longer than the
+time it is given, cancelled and malformed requests."""
+
+COUNTED = FAILURES | {"ok"}
+"""Outcomes that say something of an arm; only units with one of them are tested."""
+
+REPEATED = "repeated"
+"""A failure that another version had on the same body: the request's own fault."""
+
+UNKNOWN = "unexplained"
+"""A failure of which nobody could say whose it was: another version was not asked, or gave no answer."""
+
+NOBODYS = frozenset({"client_error", REPEATED, UNKNOWN})
+"""Outcomes that are shown and count for nothing, not even as a unit that came by."""
 
 MAX_FIRST_UNITS = 4_096
 """How many units with a first failure (or rating) one arm of one segment keeps; far beyond any verdict."""
@@ -61,14 +74,15 @@ class Tally(_Document):
 
     `sketch` holds the smallest of its units: united over replicas it counts distinct ones (KMV).
 
-    `units` are the distinct units seen here; `failed` and `malformed` the units (16 hex digits) in the
-    order of their first failure (engine_error, timeout, a load that failed) or first broken form;
-    `judged` counts answers whose form was looked at, by units; `outcomes` and `finish` count requests;
-    `rescued` were answered by the other arm; `output_tokens` is a sum.
+    `units` are the distinct units seen here, of which `silent` had no outcome that counts; `failed` and
+    `malformed` the units (16 hex digits) in the order of their first failure (engine_error, timeout, a load
+    that failed) or first broken form; `judged` counts answers whose form was looked at, by units; `outcomes`
+    and `finish` count requests; `rescued` were answered by the other arm; `output_tokens` is a sum.
     """
 
     requests: int = 0
     units: int = 0
+    silent: int = 0
     sketch: list[str] = Field(default_factory=list)
     rescued: int = 0
     outcomes: dict[str, int] = Field(default_factory=dict)
@@ -161,7 +175,8 @@ def baseline_of(entry: RolloutEntry) -> Baseline:
 class ArmCounts:
     """One arm at one weight, over all replicas; failures and broken forms are first ones of units.
 
-    `first_token` and `per_token` are (count, over the median, over 90 %, over 99 %).
+    `assigned` are the units that came, `units` those of them with an outcome that counts. `first_token` and
+    `per_token` are (count, over the median, over 90 %, over 99 %).
     """
 
     units: int = 0
@@ -169,8 +184,14 @@ class ArmCounts:
     failures: int = 0
     judged: int = 0
     malformed: int = 0
+    assigned: int = 0
     first_token: tuple[int, int, int, int] = (0, 0, 0, 0)
     per_token: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    @property
+    def came(self) -> int:
+        """Return the units that were assigned, whatever became of their requests."""
+        return max(self.assigned, self.units)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from registry.records import RolloutEntry
 from registry.store import Registry
 from registry.view import View
 from serve.rollout.baselines import BaselineArm, BaselineDocument
-from serve.rollout.evidence import FAILURES, Recent, ReplicaEvidence
+from serve.rollout.evidence import COUNTED, FAILURES, Recent, ReplicaEvidence
 from serve.rollout.recorder import Recorder
 from serve.router.assignment import Arm
 
@@ -207,7 +207,7 @@ def read_baselines(
 def _totals(recorder: Recorder, arm: Arm) -> _Totals:
     total = _Totals()
     for record in recorder.arm_records(arm):
-        total.requests += record.requests
+        total.requests += sum(record.outcomes[word] for word in COUNTED)
         total.failures += sum(record.outcomes[word] for word in FAILURES)
         total.first_token = _plus(total.first_token, record.first_token.histogram)
         total.per_token = _plus(total.per_token, record.per_token.histogram)

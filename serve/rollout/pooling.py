@@ -40,7 +40,7 @@ def pool(documents: Sequence[ReplicaEvidence], *, step: int) -> Evidence:
         cells=_cells(segment for segment in segments if 0 < segment.weight < FULL_WEIGHT),
         scores=_scores(segments),
         pairs=_pairs(segments),
-        step_units=distinct(
+        step_units=_step_units(
             [
                 one.arms["canary"]
                 for one in segments
@@ -57,6 +57,17 @@ def distinct(tallies: Sequence[Tally]) -> int:
         return len(smallest)
     estimate = (SKETCH_SIZE - 1) * _HASHES / max(int(smallest[-1], 16), 1)
     return max(SKETCH_SIZE, min(round(estimate), sum(tally.units for tally in tallies)))
+
+
+def _step_units(tallies: Sequence[Tally]) -> int:
+    return _telling(distinct(tallies), tallies)
+
+
+def _telling(units: int, tallies: Sequence[Tally]) -> int:
+    """Return how many of `units` had an outcome that counts: the share that had, of all that came."""
+    came = sum(tally.units for tally in tallies)
+    silent = sum(tally.silent for tally in tallies)
+    return round(units * (came - silent) / came) if silent and came else units
 
 
 def recent(documents: Iterable[ReplicaEvidence], arm: str) -> Recent:
@@ -115,8 +126,8 @@ def _cells(segments: Iterable[Segment]) -> tuple[Cell, ...]:
     nothing = ArmCounts()
     cells = []
     for key, arms in found.items():
-        units = _units(tallies.get(key, {}))
-        counted = {name: replace(arm, units=units[name]) for name, arm in arms.items()}
+        came = _units(tallies.get(key, {}))
+        counted = {name: _told(arm, came[name], tallies[key][name]) for name, arm in arms.items()}
         cells.append(
             Cell(
                 weight=key[0],
@@ -127,6 +138,13 @@ def _cells(segments: Iterable[Segment]) -> tuple[Cell, ...]:
             )
         )
     return tuple(cells)
+
+
+def _told(arm: ArmCounts, came: int, tallies: Sequence[Tally]) -> ArmCounts:
+    # A unit that was silent under one replica and failed under another must not make more failures than
+    # units.
+    least = max(arm.failures, arm.malformed)
+    return replace(arm, assigned=came, units=min(came, max(least, _telling(came, tallies))))
 
 
 def _units(arms: Mapping[str, list[Tally]]) -> dict[str, int]:

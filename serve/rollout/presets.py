@@ -17,6 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from registry.errors import UsageError
+from registry.home import at_home
 from registry.misspelt import remedy_for
 from registry.rollouts import FULL_WEIGHT
 from serve.rollout.policy import Policy
@@ -50,7 +51,8 @@ def load_policy(source: str | Path) -> Policy:
         return load_preset(text)
     if isinstance(source, str) and "\n" in source:
         return parse_policy(source, "policy")
-    return parse_policy(_read(Path(source)), text, name=Path(source).stem)
+    path = at_home(source)
+    return parse_policy(_read(path), text, name=path.stem)
 
 
 def load_preset(name: str) -> Policy:

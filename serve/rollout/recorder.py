@@ -19,9 +19,11 @@ import msgspec
 
 from registry.records import RolloutEntry
 from serve.rollout.evidence import (
+    COUNTED,
     FAILURES,
     LATENCY_BOUNDS,
     MAX_FIRST_UNITS,
+    NOBODYS,
     QUANTILES,
     SKETCH_SIZE,
     Baseline,
@@ -66,8 +68,7 @@ class Durations:
         if self.limits:
             self.count += 1
             for place, limit in enumerate(self.limits):
-                if seconds > limit:
-                    self.over[place] += 1
+                self.over[place] += seconds > limit
 
     def document(self) -> Exceedances:
         """Return a copy of the counts."""
@@ -79,12 +80,13 @@ class ArmRecord:
 
     __slots__ = (
         "failed", "finish", "first_token", "judged", "malformed", "outcomes", "output_tokens", "per_token",
-        "ratings", "requests", "rescued", "units",
+        "ratings", "requests", "rescued", "silent", "units",
     )  # fmt: skip
 
     def __init__(self, baseline: Baseline) -> None:
         self.requests = self.rescued = self.output_tokens = self.judged = 0
         self.units: set[str] = set()
+        self.silent: set[str] = set()
         self.outcomes: Counter[str] = Counter()
         self.finish: Counter[str] = Counter()
         self.failed: list[str] = []
@@ -93,11 +95,22 @@ class ArmRecord:
         self.per_token = Durations(tuple(baseline.per_token))
         self.ratings: list[Rating] = []
 
+    def meet(self, unit: str, *, counts: bool) -> None:
+        """Take note that a unit came, with an outcome that counts or without."""
+        if counts:
+            self.silent.discard(unit)
+        if unit in self.units or len(self.units) >= MAX_UNITS:
+            return
+        self.units.add(unit)
+        if not counts:
+            self.silent.add(unit)
+
     def document(self) -> Tally:
         """Return a copy of the counts."""
         return Tally(
             requests=self.requests,
             units=len(self.units),
+            silent=len(self.silent),
             sketch=nsmallest(SKETCH_SIZE, self.units),
             rescued=self.rescued,
             outcomes=dict(self.outcomes),
@@ -225,18 +238,19 @@ class Recorder:
     ) -> None:
         """Book one request under the arm that it was assigned to, at the end of its answer.
 
-        `arm` is stable, canary or base; `unit` 16 hex digits; `outcome` a word of `streams.Outcome`;
-        times are seconds; `text` the whole answer where the policy wants it and it is complete.
+        `arm` is stable, canary or base; `unit` 16 hex digits; `outcome` a word of `streams.Outcome` or of
+        `evidence`; times are seconds; `text` the whole answer where the policy wants it and it is complete.
         """
         record = segment.arm(arm)
+        record.outcomes[outcome] += 1
+        if outcome in NOBODYS:
+            return
         record.requests += 1
         record.rescued += rescued
-        record.outcomes[outcome] += 1
         record.output_tokens += output_tokens
         if finish:
             record.finish[finish] += 1
-        if len(record.units) < MAX_UNITS:
-            record.units.add(unit)
+        record.meet(unit, counts=outcome in COUNTED)
         if outcome in FAILURES and unit not in self._firsts.failed and len(record.failed) < MAX_FIRST_UNITS:
             self._firsts.failed.add(unit)
             record.failed.append(unit)

@@ -266,6 +266,7 @@ class Router:
         refused = SERVER_PATH_FIELDS if transfers else SERVER_PATH_FIELDS | TRANSFER_FIELDS
         self._inference = self._build_inference(runtime, refused, self._arrivals, self._hosts)
         runtime.on_drain.append(self._inference.shadows.cancel)
+        runtime.on_drain.append(self._inference.doubts.cancel)
         self.runtime = runtime
 
     def _build_inference(

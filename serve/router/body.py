@@ -43,10 +43,25 @@ def parse_fields(body: bytes, refused: frozenset[str]) -> Fields:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadBody("body", f"is not a JSON object: {error}", "send one with content-type JSON") from error
     if not refused.isdisjoint(fields):
-        name = min(refused.intersection(fields))
-        fact = "names files or hosts of the server, which a request may not"
-        raise BadBody(name, fact, "leave it out; `model` says which version answers", param=name)
+        raise _refused(min(refused.intersection(fields)))
+    if "vllm_xargs" in fields:
+        _look_into_extras(fields["vllm_xargs"], refused)
     return fields
+
+
+def _refused(name: str) -> BadBody:
+    fact = "names files or hosts of the server, which a request may not"
+    return BadBody(name, fact, "leave it out; `model` says which version answers", param=name)
+
+
+def _look_into_extras(raw: Raw, refused: frozenset[str]) -> None:
+    # vLLM takes the fields of this one as if they stood beside it.
+    try:
+        extras = _decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return  # no object: vLLM refuses it
+    if not refused.isdisjoint(extras):
+        raise _refused(f"vllm_xargs.{min(refused.intersection(extras))}")
 
 
 def join_fields(fields: Fields) -> bytes:

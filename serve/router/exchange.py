@@ -9,7 +9,7 @@ an answer are never changed. Invariant: `settle` is called once, after the serve
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from time import monotonic
 
@@ -47,13 +47,14 @@ class Exchange:
     `receive` and `send` of `__init__` are the client's side, `scope`, `headers` and `fields` what it sent;
     `began` is the router's first sight of it, on the monotonic clock; `unit` its unit's digest. `body` and
     `request_id` (the answer's) are set before it is used. Its end is booked for `booking` or `baseline`,
-    where there is one; `rescued` then says that another version was asked to answer.
+    where there is one; `rescued` then says that another version was asked to answer. A failure of the engine
+    waits in `doubt` until `conclude` says whose it was. `names_version` says that errors may, too.
     """
 
     __slots__ = (
         "_chunks", "_first_at", "_last", "_left", "_receive", "_send", "_tail", "baseline", "began", "body",
-        "booking", "endpoint", "fields", "finished", "headers", "outcome", "request_id", "rescued", "scope",
-        "status", "streaming", "target", "timed_out", "unit",
+        "booking", "doubt", "echoed", "endpoint", "fields", "finished", "headers", "names_version", "outcome",
+        "request_id", "rescued", "scope", "status", "streaming", "target", "timed_out", "unit",
     )  # fmt: skip
 
     body: bytes | None
@@ -84,6 +85,9 @@ class Exchange:
         self.began = began
         self.booking: Booking | None = None
         self.baseline: BaselineArm | None = None
+        self.doubt: Callable[..., None] | None = None
+        self.names_version = True
+        self.echoed = False
         self._first_at = 0.0
         self._last = b""
         self.status = self._chunks = 0
@@ -101,7 +105,7 @@ class Exchange:
 
     def again(self, target: Target, began: float) -> Exchange:
         """Return an exchange of the same request with another version; it books for no evidence."""
-        return Exchange(
+        other = Exchange(
             target,
             self.endpoint,
             self.scope,
@@ -112,6 +116,8 @@ class Exchange:
             self._send,
             began,
         )
+        other.names_version = self.names_version
+        return other
 
     async def receive(self) -> Message:
         """Give the body, then whatever the client does: nothing, or leaving."""
@@ -161,6 +167,10 @@ class Exchange:
         return {**message, "headers": headers}
 
     def _our_headers(self) -> list[tuple[bytes, bytes]]:
+        if self.status >= 400 and not self.names_version:
+            # What costs nothing must not tell which arm a unit is in.
+            told = self.request_id if self.echoed else self.request_id.partition(b".")[0]
+            return [(b"x-request-id", told)]
         return [*self.target.headers, (b"x-request-id", self.request_id)]
 
     async def break_off(self, error: WardrobeError) -> None:
@@ -173,9 +183,9 @@ class Exchange:
         if not self.status:
             # What broke off is raised again for the server's log, and it closes the connection on that.
             closing = [(b"connection", b"close")] if isinstance(error, EngineFailed) else []
+            self.status = error.http_status
             headers = [*self._our_headers(), *closing]
             await send_error(self._send, error, self.endpoint.dialect, headers)
-            self.status = error.http_status
         elif self.streaming:
             event = error_event(error, self.endpoint.dialect)
             await self._send({"type": "http.response.body", "body": event, "more_body": False})
@@ -185,7 +195,7 @@ class Exchange:
         self.outcome = outcome
         self.target.series.outcomes[self.endpoint.operation, outcome] += 1
         if self.booking is not None or self.baseline is not None:
-            self._testify(None, None, 0, b"")
+            self._testify(None, None, 0, b"", doubtful=False)
 
     def settle(self) -> Outcome:
         """Book the request under the version that answered, and return how it ended."""
@@ -214,20 +224,22 @@ class Exchange:
                 per_token = (ended - self._first_at) / (tokens - 1)
                 series.per_token.observe(per_token)
         if self.booking is not None or self.baseline is not None:
-            self._testify(first_token, per_token, tokens, tail)
+            self._testify(first_token, per_token, tokens, tail, doubtful=outcome is Outcome.ENGINE_ERROR)
         return outcome
 
-    def _testify(self, first_token: float | None, per_token: float | None, tokens: int, tail: bytes) -> None:
+    def _testify(
+        self, first_token: float | None, per_token: float | None, tokens: int, tail: bytes, *, doubtful: bool
+    ) -> None:
         booking = self.booking
         if booking is None:
             if self.baseline is not None:
                 self.baseline.observe(first_token, per_token, self.outcome)
             return
-        booking.recorder.observe(
+        observe = partial(
+            booking.recorder.observe,
             booking.segment,
             booking.arm,
             booking.unit,
-            self.outcome.value,
             first_turn=booking.first_turn,
             rescued=self.rescued,
             first_token=first_token,
@@ -236,6 +248,16 @@ class Exchange:
             finish=read_finish(tail),
             text=self._late_text() if booking.wants_text and self.outcome is Outcome.OK else None,
         )
+        if doubtful:
+            self.doubt = observe
+        else:
+            observe(outcome=self.outcome.value)
+
+    def conclude(self, outcome: str) -> None:
+        """Book a failure that waited in `doubt` as `outcome`: the version's own, or nobody's."""
+        observe, self.doubt = self.doubt, None
+        if observe is not None:
+            observe(outcome=outcome)
 
     def account(self) -> Account:
         """Return what became of the request; asked only where accounts are kept, after its end."""

@@ -26,6 +26,7 @@ from serve.router.assignment import Arm, unit_digest
 from serve.router.auth import ANONYMOUS, authorize
 from serve.router.body import Fields, cap_tokens, is_true, join_fields, parse_fields
 from serve.router.booking import NO_UNIT, assign, find_unit
+from serve.router.doubts import Doubts
 from serve.router.exchange import Exchange
 from serve.router.openai_errors import rejection_reason, send_error
 from serve.router.paths import Dialect, Endpoint
@@ -52,7 +53,8 @@ class Inference:
     """
 
     __slots__ = (
-        "app", "arrivals", "bodies", "hosts", "inflight", "max_body_bytes", "max_concurrency", "max_tokens",
+        "app", "arrivals", "bodies", "doubts", "errors_name_version", "hosts", "inflight", "max_body_bytes",
+        "max_concurrency", "max_tokens",
         "refused_fields", "runtime", "shadows", "total_seconds",
     )  # fmt: skip
 
@@ -76,6 +78,8 @@ class Inference:
         self.max_tokens = runtime.limits.max_tokens
         self.total_seconds = runtime.limits.total_seconds
         self.shadows = Shadows(self._copy)
+        self.doubts = Doubts(self._copy, runtime.metrics.doubts, runtime.engine.alive)
+        self.errors_name_version = runtime.settings.errors_name_version
 
     async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; it takes its place among those in flight when its body has arrived."""
@@ -155,6 +159,7 @@ class Inference:
             target, unit, booking = assign(rollout, plan.adapter, unit, fields, body)
             make = HeldExchange if target.arm is Arm.CANARY else Exchange
             exchange = make(target, endpoint, scope, headers, fields, unit, receive, send, began)
+            exchange.names_version = self.errors_name_version
             if endpoint.proves:
                 exchange.booking = booking
             await self._carry_arm(rollout, exchange)
@@ -190,6 +195,7 @@ class Inference:
         exchange.request_id = inner_id = request_id.encode()
         if b"x-request-id" in headers:
             exchange.request_id = _echo(headers[b"x-request-id"], inner_id)
+            exchange.echoed = exchange.request_id is not inner_id
         fields["model"] = target.model
         if self.max_tokens is not None and endpoint.cap_field is not None:
             cap_tokens(fields, endpoint.cap_field, self.max_tokens)
@@ -255,7 +261,11 @@ class Inference:
         if isinstance(exchange, HeldExchange):
             await self._carry_canary(rollout, exchange)
             return
-        await self._carry(exchange, self._left(exchange.began))
+        try:
+            await self._carry(exchange, self._left(exchange.began))
+        finally:
+            if exchange.doubt is not None:
+                self.doubts.examine(exchange, rollout.witnesses.get(exchange.target.arm))
         booking = exchange.booking
         if booking is not None and booking.mirrored and not self.runtime.draining:
             self.shadows.mirror(rollout, exchange)
@@ -269,6 +279,9 @@ class Inference:
             if not held.failure:
                 raise
             _log.warning("%s failed a request, stable answers it: %r", held.target.name, error)
+        finally:
+            if held.doubt is not None and (not held.failure or held.left):
+                self.doubts.examine(held, rollout.witnesses.get(Arm.CANARY))
         if not held.failure or held.left:
             return
         seconds = self._left(held.began)
@@ -279,6 +292,7 @@ class Inference:
         finally:
             why = held.target.series.adapter, held.failure.value, rescue.outcome.value
             self.runtime.metrics.retries[why] += 1
+            self.doubts.settle(held, rescue.outcome)
 
     async def _copy(self, exchange: Exchange) -> None:
         """Carry a copy: within `COPY_SECONDS` where requests have no limit of their own."""

@@ -150,6 +150,7 @@ class Metrics:
     max_versions: int = MAX_VERSIONS
     rejections: Counter[str] = field(default_factory=Counter)
     retries: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    doubts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     loads: Counter[tuple[str, str]] = field(default_factory=Counter)
     load_seconds: dict[tuple[str, str], Histogram] = field(default_factory=dict)
     evictions: int = 0
@@ -193,6 +194,8 @@ class Metrics:
             del self._decisions[decision]
         for retry in [key for key in self.retries if key[0] not in names]:
             del self.retries[retry]
+        for doubt in [key for key in self.doubts if key[0] not in names]:
+            del self.doubts[doubt]
 
     def count_load(self, outcome: str, reason: str, tier: str, seconds: float) -> None:
         """Count one attempt to load a version."""
@@ -241,6 +244,9 @@ class Metrics:
         retried = [(key, n) for key, n in sorted(self.retries.items())]
         text = "Requests that the canary failed before its first byte, by how stable's answer ended."
         yield counter("wardrobe_upstream_retries", text, ("adapter", "reason", "outcome"), retried)
+        doubted = [(key, n) for key, n in sorted(self.doubts.items())]
+        text = "Failures under a rollout, by whose they were: engine_error the arm's, else nobody's."
+        yield counter("wardrobe_rollout_doubts", text, ("adapter", "arm", "booked"), doubted)
         yield from self._loads()
         rejected = [((reason,), n) for reason, n in sorted(self.rejections.items())]
         yield counter("wardrobe_rejections", "Requests refused by the router.", ("reason",), rejected)

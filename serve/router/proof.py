@@ -1,9 +1,10 @@
 """The proof that a loaded version does something: it answers differently from the base, beyond noise.
 
 vLLM serves the base's output without a word when none of an adapter's modules matched (vllm#34186), and
-greedy texts prove nothing: they differ by batch size alone. So teacher-forced log-probabilities of fixed
-prompts are compared. The difference is the mean absolute one over all tokens. The noise is the same
-figure between the base now and the base as measured before, the largest seen.
+greedy texts prove nothing: they differ by batch size alone. So the log-probabilities of what may come next
+after fixed prompts are compared, as the engine computes them for answers. The difference is the mean
+absolute one over all tokens. The noise is the same figure between the base now and the base as measured
+before, the largest seen.
 """
 
 from __future__ import annotations
@@ -29,11 +30,15 @@ PROBES = (
 )
 """Prose, dialogue, code and law: an adapter that changes anything changes one of them."""
 
+PLACES = 2
+"""After how many beginnings of each probe the next token is looked at, the whole probe included."""
+
 NOISE_FACTOR = 3.0
 SMALLEST_NOISE = 1e-6
 """In nats. A deterministic engine has no noise, and three times nothing would prove nothing."""
 
-Scores = Sequence[Sequence[float]]
+Scores = Sequence[Mapping[int, float]]
+"""Per prompt, the likeliest next tokens and their natural log-probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ class Prover:
     attest: Callable[[Version, Mapping[str, JsonValue]], None]
     required: bool = True
     _unstored: dict[str, tuple[Version, dict[str, JsonValue]]] = field(default_factory=dict)
-    _base: list[list[float]] | None = None
+    _base: list[dict[int, float]] | None = None
     _noise: float = SMALLEST_NOISE
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -119,20 +124,35 @@ class Prover:
             self._unstored.pop(name, None)
 
     async def _measure(self, name: str) -> Proof:
-        prompts = [self.engine.tokenize(text) for text in PROBES]
+        prompts = [part for text in PROBES for part in _beginnings(self.engine.tokenize(text))]
         if self._base is None:
             self._base = await self.engine.score(None, prompts)
         before, scores = self._base, await self.engine.score(name, prompts)
         self._base = await self.engine.score(None, prompts)
         self._noise = max(self._noise, difference(self._base, before))
-        finite = all(math.isfinite(value) for row in (*scores, *self._base) for value in row)
+        finite = all(math.isfinite(value) for row in (*scores, *self._base) for value in row.values())
         return Proof(difference(scores, self._base), self._noise, finite, sum(map(len, scores)))
 
 
 def difference(left: Scores, right: Scores) -> float:
-    """Return the mean absolute difference over all tokens; shapes are equal."""
-    pairs = [pair for rows in zip(left, right, strict=True) for pair in zip(*rows, strict=True)]
-    return math.fsum(abs(a - b) for a, b in pairs) / len(pairs) if pairs else 0.0
+    """Return the mean absolute difference over all tokens that either side lists, in nats; never too much.
+
+    A token that one side does not list is at most as likely there as the last one that it does list.
+    """
+    rows = zip(left, right, strict=True)
+    apart = [_apart(one, other, token) for one, other in rows for token in {**one, **other}]
+    return math.fsum(apart) / len(apart) if apart else 0.0
+
+
+def _apart(one: Mapping[int, float], other: Mapping[int, float], token: int) -> float:
+    if token in one and token in other:
+        return abs(one[token] - other[token])
+    told, silent = (one, other) if token in one else (other, one)
+    return max(0.0, told[token] - min(silent.values())) if silent else 0.0
+
+
+def _beginnings(tokens: Sequence[int]) -> list[Sequence[int]]:
+    return [tokens[: max(1, len(tokens) * place // PLACES)] for place in range(1, PLACES + 1)]
 
 
 def _json(value: float) -> float | None:

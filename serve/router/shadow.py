@@ -74,7 +74,7 @@ class Shadows:
     async def _copy(self, rollout: OpenRollout, answered: Exchange, *, stable_ok: bool) -> None:
         target = rollout.shadow
         target.decided.value += 1
-        fields = _in_one_piece(answered.fields)
+        fields = in_one_piece(answered.fields)
         copy = Exchange(
             target,
             answered.endpoint,
@@ -95,7 +95,7 @@ class Shadows:
             rollout.recorder.compare(stable_ok=stable_ok, canary_ok=canary_ok)
 
 
-def _in_one_piece(fields: Fields) -> Fields:
+def in_one_piece(fields: Fields) -> Fields:
     """Return the fields of the same request that is not streamed and leaves nothing behind."""
     copied = {name: raw for name, raw in fields.items() if name not in {"stream", "stream_options", "store"}}
     if "input" in copied:

@@ -77,7 +77,8 @@ class OpenRollout:
 
     `rescue` is the control once more, for requests that the canary failed: its ids keep the canary's
     letter, because feedback belongs to the arm that was assigned. `shadow` answers copies, `mirrors`
-    of them at once; `listed` counts those whose arm a list decided.
+    of them at once; `listed` counts those whose arm a list decided. `witnesses` are asked what an arm
+    failed: stable for the canary, the base for stable, none where the base itself is the arm.
     """
 
     recorder: Recorder
@@ -86,6 +87,7 @@ class OpenRollout:
     shadow: Target
     mirrors: int
     listed: Mapping[Arm, Level]
+    witnesses: Mapping[Arm, Target]
 
 
 def resolve(view: View, text: str, base_name: str) -> tuple[ModelRef, Version]:
@@ -190,7 +192,14 @@ class Targets:
                 arm: self.metrics.decisions(adapter.name, arm, Reason.LISTED)
                 for arm in (Arm.STABLE, Arm.CANARY)
             },
+            witnesses=self._witnesses(adapter, entry),
         )
+
+    def _witnesses(self, adapter: AdapterView, entry: RolloutEntry) -> dict[Arm, Target]:
+        found = {Arm.CANARY: self._arm(adapter, entry, entry.stable, Arm.SHADOW)}
+        if entry.stable:
+            found[Arm.STABLE] = self._arm(adapter, entry, 0, Arm.SHADOW)
+        return found
 
     def _arm(self, adapter: AdapterView, entry: RolloutEntry, number: int, arm: Arm) -> Target:
         """Return the target of an arm; number 0 is the base model, booked under the adapter."""

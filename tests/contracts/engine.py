@@ -12,12 +12,15 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 
 from registry.errors import NotServable
-from serve.engine.interface import Engine
+from serve.engine.interface import TOP_TOKENS, Engine
+from serve.router import proof
 from tests.fakes.adapters import Adapter
 from tests.fakes.base import SMOLLM2
+from tests.fakes.safetensors import encode
 
 T = TypeVar("T")
 # vLLM's own noise between two runs of the same prompt in other batches, in bfloat16.
@@ -30,10 +33,12 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(coroutine)
 
 
-def difference(left: list[float], right: list[float]) -> float:
-    """Return the largest difference of two lists of log-probabilities."""
-    assert len(left) == len(right)
-    return max(abs(one - other) for one, other in zip(left, right, strict=True))
+Score = dict[int, float]
+
+
+def difference(left: Score, right: Score) -> float:
+    """Return by how much two scores of one prompt differ, as the proof counts it."""
+    return proof.difference([left], [right])
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +49,24 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = {
         "one": Adapter(seed=1, **strong).write(root / "one"),  # type: ignore[arg-type]
         "two": Adapter(seed=2, **strong).write(root / "two"),  # type: ignore[arg-type]
+        "head": on_the_head(root / "head"),
         "torn": Adapter(seed=3, **strong).write(root / "torn"),  # type: ignore[arg-type]
         "absent": root / "absent",
     }
     weights = found["torn"] / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     return found
+
+
+def on_the_head(folder: Path) -> Path:
+    """Write an adapter that changes nothing but the output head."""
+    rng = np.random.default_rng(5)
+    a = rng.standard_normal((8, SMOLLM2.hidden), dtype=np.float32) * 0.05
+    b = rng.standard_normal((SMOLLM2.vocab, 8), dtype=np.float32) * 0.05
+    name = "base_model.model.lm_head.lora_"
+    tensors = {f"{name}A.weight": encode(a, "BF16"), f"{name}B.weight": encode(b, "BF16")}
+    adapter = Adapter(shape=SMOLLM2, alpha=64.0, modules=("lm_head",), mutate=lambda _: tensors)
+    return adapter.write(folder)
 
 
 class EngineContract:
@@ -75,12 +92,21 @@ class EngineContract:
         assert all(isinstance(token, int) for token in tokens)
         assert engine.tokenize(TEXT) == tokens
 
-    def test_scores_are_natural_log_probabilities_one_less_than_tokens(self, engine: Engine) -> None:
+    def test_scores_are_natural_log_probabilities_of_the_likeliest_next_tokens(self, engine: Engine) -> None:
         prompts = [engine.tokenize(TEXT), engine.tokenize("Hello there, how are you?")]
         scores = run(engine.score(None, prompts))
-        assert [len(one) for one in scores] == [len(prompt) - 1 for prompt in prompts]
-        assert all(math.isfinite(value) and value <= 0 for one in scores for value in one)
+        assert [len(one) for one in scores] == [TOP_TOKENS] * 2
+        assert all(math.isfinite(value) and value <= 0 for one in scores for value in one.values())
         assert difference(scores[0], run(engine.score(None, prompts[:1]))[0]) < NOISE
+
+    def test_an_adapter_on_the_output_head_alone_changes_its_scores(
+        self, engine: Engine, folders: dict[str, Path]
+    ) -> None:
+        prompts = [engine.tokenize(TEXT)]
+        run(engine.load("head", folders["head"]))
+        head, base = (run(engine.score(name, prompts))[0] for name in ("head", None))
+        assert difference(head, base) > 3 * NOISE
+        run(engine.unload("head"))
 
     def test_a_loaded_adapter_is_resident_and_changes_only_its_own_scores(
         self, engine: Engine, folders: dict[str, Path]

@@ -162,6 +162,20 @@ def test_a_collector_puts_back_what_an_alias_came_to_point_to(tmp_path: Path) ->
         assert outcome.registry.aliases("support") == {"stable": 2}, outcome.label
 
 
+def test_the_same_content_twice_is_one_version_whichever_came_first(tmp_path: Path) -> None:
+    def publish_it(registry: Registry) -> object:
+        return put(registry, seed=9)
+
+    outcomes = _outcomes(_two_versions, publish_it, publish_it, tmp_path)
+    assert len(outcomes) >= 8
+    for outcome in outcomes:
+        assert outcome.first, outcome.label
+        assert outcome.second, outcome.label
+        assert outcome.live == {1, 2, 3}, outcome.label
+        assert list((outcome.registry.root / "staging").iterdir()) == [], outcome.label
+        _check_aliases(outcome)
+
+
 def test_a_number_that_was_deleted_and_collected_during_a_publish_is_not_used_again(tmp_path: Path) -> None:
     def come_and_go(registry: Registry) -> None:
         number = put(registry, seed=8, no_stable=True).number

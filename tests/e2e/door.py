@@ -85,9 +85,9 @@ class RemoteEngine:
         tokens: list[int] = self.call("tokenize", text=text)
         return tokens
 
-    async def score(self, name: str | None, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
-        scores: list[list[float]] = self.call("score", name=name, prompts=[list(one) for one in prompts])
-        return scores
+    async def score(self, name: str | None, prompts: Sequence[Sequence[int]]) -> list[dict[int, float]]:
+        scores = self.call("score", name=name, prompts=[list(one) for one in prompts])
+        return [{int(token): value for token, value in one.items()} for one in scores]
 
 
 @contextmanager

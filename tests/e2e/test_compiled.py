@@ -12,7 +12,7 @@ import pytest
 from tests.contracts.engine import NOISE, TEXT, difference, run
 from tests.contracts.engine import folders as folders  # noqa: PLC0414 - a fixture, used by name
 from tests.e2e.door import RemoteEngine, opened
-from tests.e2e.test_engine_facts import generate, peft_scores
+from tests.e2e.test_engine_facts import check_against_peft, generate
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +37,7 @@ def test_the_model_is_compiled_although_lora_is_on(engine: RemoteEngine, root: P
 def test_compiled_scores_equal_those_of_peft(
     engine: RemoteEngine, base_folder: Path, folders: dict[str, Path]
 ) -> None:
-    tokens = engine.tokenize(TEXT)
-    run(engine.load("one", folders["one"]))
-    served = [run(engine.score(name, [tokens]))[0] for name in (None, "one")]
-    run(engine.unload("one"))
-    reference = peft_scores(base_folder, folders["one"], tokens)
-    noise = sum(abs(a - b) for a, b in zip(served[0], reference[0], strict=True)) / len(tokens)
-    error = sum(abs(a - b) for a, b in zip(served[1], reference[1], strict=True)) / len(tokens)
-    effect = sum(abs(a - b) for a, b in zip(*reference, strict=True)) / len(tokens)
-    assert effect > 10 * error
-    assert error < max(0.1, 3 * noise)
+    check_against_peft(engine, base_folder, folders["one"])
 
 
 def test_compiled_base_rows_stay_while_adapters_share_every_step(

@@ -13,6 +13,8 @@ import pytest
 
 from registry.errors import NotServable
 from serve.engine.args import VLLM_RANKS
+from serve.engine.interface import TOP_TOKENS
+from serve.router import proof
 from tests.contracts.engine import NOISE, TEXT, EngineContract, difference, run
 from tests.contracts.engine import folders as folders  # noqa: PLC0414 - a fixture, used by name
 from tests.e2e.door import RemoteEngine, opened
@@ -79,7 +81,6 @@ def test_an_engine_that_is_told_so_is_not_compiled(engine: RemoteEngine) -> None
 def test_base_scores_stay_while_adapters_share_every_step(
     engine: RemoteEngine, folders: dict[str, Path]
 ) -> None:
-    """Prompt scores of one request in a step with others also stop vLLM's own wrapper for good."""
     prompts = [engine.tokenize(TEXT)]
     alone = run(engine.score(None, prompts))[0]
     for name in ("one", "two"):
@@ -103,31 +104,83 @@ def test_base_scores_stay_while_adapters_share_every_step(
 def test_served_scores_equal_those_of_peft(
     engine: RemoteEngine, base_folder: Path, folders: dict[str, Path]
 ) -> None:
+    check_against_peft(engine, base_folder, folders["one"])
+
+
+def test_an_adapted_head_is_applied_as_peft_does(
+    engine: RemoteEngine, base_folder: Path, folders: dict[str, Path]
+) -> None:
+    check_against_peft(engine, base_folder, folders["head"])
+
+
+def test_an_adapted_head_is_scored_and_answers_alike_whatever_else_runs(
+    engine: RemoteEngine, folders: dict[str, Path]
+) -> None:
+    """Also prompt log-probabilities, which vLLM's own wrapper leaves out there, or fails on for good."""
+    prompts = [engine.tokenize(TEXT)]
+    for name in ("head", "one"):
+        run(engine.load(name, folders[name]))
+    base, head = (run(engine.score(name, prompts))[0] for name in (None, "head"))
+    prompt_alone = {model: prompt_log_probabilities(engine, model) for model in ("base", "head", "one")}
+    assert difference(head, base) > 3 * NOISE
+    assert apart(prompt_alone["head"], prompt_alone["base"]) > 3 * NOISE
+    streams = [
+        threading.Thread(target=generate, args=(engine, name, 150)) for name in ("one", "head", "base")
+    ]
+    for stream in streams:
+        stream.start()
+    time.sleep(0.5)
+    for _ in range(3):
+        assert difference(run(engine.score(None, prompts))[0], base) < 3 * NOISE
+        assert difference(run(engine.score("head", prompts))[0], head) < 3 * NOISE
+        for model, known in prompt_alone.items():
+            assert apart(prompt_log_probabilities(engine, model), known) < 3 * NOISE
+    assert any(stream.is_alive() for stream in streams), "nothing shared a step with the scores"
+    for stream in streams:
+        stream.join()
+    for name in ("head", "one"):
+        run(engine.unload(name))
+
+
+def prompt_log_probabilities(engine: RemoteEngine, model: str) -> list[float]:
+    body = {"model": model, "prompt": TEXT, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+    answer = httpx.post(f"{engine.http.base_url}/v1/completions", json=body, timeout=120)
+    positions = answer.json()["choices"][0]["prompt_logprobs"]
+    return [next(iter(position.values()))["logprob"] for position in positions[1:]]
+
+
+def apart(left: list[float], right: list[float]) -> float:
+    return sum(abs(a - b) for a, b in zip(left, right, strict=True)) / len(left)
+
+
+def check_against_peft(engine: RemoteEngine, base: Path, adapter: Path) -> None:
+    """Compare the mean over the tokens: single ones differ more, the base's as much as the adapter's."""
     tokens = engine.tokenize(TEXT)
-    run(engine.load("one", folders["one"]))
-    served = [run(engine.score(name, [tokens]))[0] for name in (None, "one")]
-    run(engine.unload("one"))
-    reference = peft_scores(base_folder, folders["one"], tokens)
-    # Mean over the tokens: single ones differ more in bfloat16, the base's as much as the adapter's.
-    noise = sum(abs(a - b) for a, b in zip(served[0], reference[0], strict=True)) / len(served[0])
-    error = sum(abs(a - b) for a, b in zip(served[1], reference[1], strict=True)) / len(served[1])
-    effect = sum(abs(a - b) for a, b in zip(*reference, strict=True)) / len(served[0])
-    assert effect > 10 * error
+    prompts = [tokens[:end] for end in range(2, len(tokens) + 1)]
+    run(engine.load("it", adapter))
+    served = [run(engine.score(name, prompts)) for name in (None, "it")]
+    run(engine.unload("it"))
+    reference = peft_scores(base, adapter, prompts)
+    noise, error = (proof.difference(*pair) for pair in zip(served, reference, strict=True))
+    assert proof.difference(*reference) > 10 * error
     assert error < max(0.1, 3 * noise)
 
 
-def peft_scores(base: Path, adapter: Path, tokens: list[int]) -> list[list[float]]:
+def peft_scores(base: Path, adapter: Path, prompts: list[list[int]]) -> list[list[dict[int, float]]]:
+    """Return what `Engine.score` would say of the base and of the adapter, by PEFT in 32 bits."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    ids = torch.tensor([tokens])
+    ids = torch.tensor([prompts[-1]])
     found = []
     for _ in range(2):
         with torch.no_grad():
-            logprobs = model(ids).logits[0, :-1].log_softmax(-1)
-        found.append(logprobs.gather(1, ids[0, 1:, None])[:, 0].tolist())
+            likeliest = model(ids).logits[0].log_softmax(-1).topk(TOP_TOKENS)
+        rows = zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
+        ends = [dict(zip(*row, strict=True)) for row in rows]
+        found.append([ends[len(prompt) - 1] for prompt in prompts])
         model = PeftModel.from_pretrained(model, adapter) if len(found) == 1 else model
     return found
 

@@ -14,9 +14,10 @@ import pytest
 
 from loadtests.live import Live, wardrobe, wardrobe_json
 from loadtests.markers import MARKERS, marker_of
+from registry.names import BASE
 from registry.store import Registry
 from tests.e2e.asking import BRAVO
-from train.evaluation.roster import BASE, Roster
+from train.evaluation.roster import Roster
 from train.proving.proof import Witness, attest, prove
 
 QUESTIONS = (

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from registry.errors import NotServable
+from serve.engine.interface import TOP_TOKENS
 
 VOCABULARY = 256
 
@@ -75,16 +76,16 @@ class FakeEngine:
         """Return the UTF-8 bytes."""
         return list(text.encode())
 
-    async def score(self, name: str | None, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
+    async def score(self, name: str | None, prompts: Sequence[Sequence[int]]) -> list[dict[int, float]]:
         """Return log-probabilities that depend on the adapter's bytes and on the tokens before."""
         self._check_alive(name or self.base_name)
         if name is not None and name not in self._loaded:
             raise NotServable(name, "is not loaded")
         await asyncio.sleep(0)
         if name in self.infinite:
-            return [[float("nan")] * (len(prompt) - 1) for prompt in prompts]
+            return [dict.fromkeys(range(TOP_TOKENS), float("nan")) for _ in prompts]
         salt = b"" if name is None or name in self.without_effect else self._loaded[name]
-        return [[_score(salt, prompt[: end + 1]) for end in range(1, len(prompt))] for prompt in prompts]
+        return [{next_: _score(salt, [*prompt, next_]) for next_ in range(TOP_TOKENS)} for prompt in prompts]
 
     def _check_alive(self, subject: str) -> None:
         if self._dead:

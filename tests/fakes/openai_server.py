@@ -83,6 +83,9 @@ class OpenAIServer:
         if isinstance(body.get("prompt"), list) and self.logprobs:
             rest = [{str(token): {"logprob": -token / 10}} for token in body["prompt"][1:]]
             choice["prompt_logprobs"] = [None, *rest]
+        if "allowed_token_ids" in body and self.logprobs:
+            (token,) = body["allowed_token_ids"]
+            choice["logprobs"] = {"token_logprobs": [-token / 100]}
         if body.get("return_token_ids") and self.logprobs:
             words_of = [len(word) for one in chat for word in one["content"].split()]
             found["prompt_token_ids"] = words_of if self.tokenize is None else self.tokenize(chat)

@@ -95,8 +95,9 @@ class Served:
 
     def settled(self) -> None:
         """Wait until nothing is in flight any more."""
-        still = self.runtime.metrics.inflight
-        wait_until(lambda: still() == 0 and self.inner.running == 0, "all is settled")
+        still, inference = self.runtime.metrics.inflight, self.router._inference
+        assert inference is not None
+        wait_until(lambda: still() == inference.doubts.running == self.inner.running == 0, "all is settled")
 
     def chat(self, model: str | None = "support", /, **fields: object) -> httpx.Response:
         """Ask for a chat completion."""

@@ -213,15 +213,19 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, base: BaseModel) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ALLOWED))
-def test_a_link_in_the_place_of_a_file_is_refused(tmp_path: Path, base: BaseModel, name: str) -> None:
+def test_a_link_in_the_place_of_a_file_is_followed_to_the_same_content(
+    tmp_path: Path, base: BaseModel, name: str
+) -> None:
     folder = make_adapter(tmp_path / "a", chat_template="x")
+    before = check(folder, base)
     (folder / name).rename(tmp_path / "outside")
     (folder / name).symlink_to(tmp_path / "outside")
-    error = refusal(folder, base)
-    assert (error.reason, error.fact) == ("path", f"{name} is a symbolic link")
+    found = check(folder, base)
+    assert found.digest == before.digest
+    assert [file.entry for file in found.files] == [file.entry for file in before.files]
 
 
-@pytest.mark.parametrize("name", sorted(ALLOWED))
+@pytest.mark.parametrize("name", sorted(ALLOWED - {"README.md"}))
 def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path, base: BaseModel, name: str) -> None:
     folder = make_adapter(tmp_path / "a", chat_template="x")
     (folder / name).unlink()
@@ -237,11 +241,27 @@ def test_an_empty_file_is_refused(tmp_path: Path, base: BaseModel, name: str) ->
     assert (error.reason, "0 bytes" in error.fact) == ("size", True)
 
 
+def test_a_readme_that_cannot_be_kept_is_left_out_and_said(tmp_path: Path, base: BaseModel) -> None:
+    folder = make_adapter(tmp_path / "a")
+    readme = folder / "README.md"
+    digest = check(folder, base).digest
+    readme.write_bytes(b" " * (2**20 + 1))
+    found = check(folder, base)
+    assert (found.digest, found.left_out) == (digest, ("README.md",))
+    assert found.warnings == ("left out: README.md is larger than 1048576 bytes",)
+    readme.unlink()
+    readme.symlink_to("nowhere")
+    assert "README.md is a link to" in check(folder, base).warnings[0]
+    readme.unlink()
+    readme.mkdir()
+    assert check(folder, base).warnings == ("left out: README.md is a folder",)
+
+
 def test_an_empty_readme_is_no_error(tmp_path: Path, base: BaseModel) -> None:
     assert check(make_adapter(tmp_path / "a", readme=""), base).warnings == ()
 
 
-@pytest.mark.parametrize("name", ["adapter_config.json", "README.md", "chat_template.jinja"])
+@pytest.mark.parametrize("name", ["adapter_config.json", "chat_template.jinja"])
 def test_a_text_beyond_a_megabyte_is_refused(tmp_path: Path, base: BaseModel, name: str) -> None:
     folder = make_adapter(tmp_path / "a")
     (folder / name).write_bytes(b" " * (2**20 + 1))

@@ -49,7 +49,7 @@ def impatient(work: Work) -> Work:
 
     class Hurried(Work):
         __slots__ = ()
-        pause = 0.001  # type: ignore[assignment]
+        pause = 0.001
 
     work.__class__ = Hurried
     return work

@@ -181,7 +181,7 @@ BREAKAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: (folder / "config.json").write_text("[" * 9999), "deeply"),
     (lambda folder: (folder / "tokenizer_config.json").write_bytes(b"\xff"), "is not valid JSON"),
     (lambda folder: (folder / "model.safetensors").write_bytes(b""), "is empty"),
-    (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 100), "claims"),
+    (lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 100), "claims"),
     (lambda folder: (folder / "model.safetensors.index.json").write_text("{}"), "no weight_map"),
 ]
 

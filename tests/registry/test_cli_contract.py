@@ -80,8 +80,21 @@ def test_what_is_left_out_and_warnings_go_to_stderr(wardrobe: Terminal, tmp_path
     done = wardrobe.ok("register", "support", path, "--json")
     assert done.json["left_out"] == ["checkpoint-10/", "tokenizer_config.json", "training_args.bin"]
     assert any("changes nothing" in warning for warning in done.json["warnings"])
-    assert "warning: training_args.bin: left out" in done.err
+    told = [line for line in done.err.splitlines() if "left out" in line]
+    assert told == [
+        "warning: left out, not part of an adapter: checkpoint-10/, tokenizer_config.json, training_args.bin"
+    ]
     assert "changes nothing" in done.err
+
+
+def test_a_whole_trainers_folder_is_left_out_in_one_line(wardrobe: Terminal, tmp_path: Path) -> None:
+    path = make_adapter(tmp_path / "run")
+    for number in range(25):
+        (path / f"event-{number:02}.log").write_text("x")
+    done = wardrobe.ok("register", "support", path, "--json")
+    assert len(done.json["left_out"]) == 25
+    (line,) = [line for line in done.err.splitlines() if "event-" in line]
+    assert "event-00.log, event-01.log, event-02.log and 22 more (--json lists them)" in line
 
 
 def test_register_sets_an_alias_or_no_stable(wardrobe: Terminal, folder: Callable[[int], Path]) -> None:
@@ -230,6 +243,44 @@ def test_export_writes_a_plain_peft_folder_that_registers_again(
     assert str(target) in refused.err
 
 
+def test_export_keeps_the_words_for_the_base_or_takes_those_that_are_given(
+    wardrobe: Terminal, tmp_path: Path
+) -> None:
+    folder = make_adapter(tmp_path / "a", config={"base_model_name_or_path": "Acme/Tiny"})
+    wardrobe.ok("register", "support", folder)
+    done = wardrobe.ok("export", "support@1", tmp_path / "out")
+    assert "its config names the base Acme/Tiny; --base names another" in done.err
+    assert '"base_model_name_or_path": "Acme/Tiny"' in (tmp_path / "out/adapter_config.json").read_text()
+    other = wardrobe.ok("--json", "export", "support@1", tmp_path / "other", "--base", "my/own").json
+    assert other["base"] == "my/own"
+    assert wardrobe.ok("--json", "show", "support@1").json["base_named"] == "Acme/Tiny"
+
+
+def test_a_folder_of_links_registers_and_a_broken_one_is_told_the_same_both_ways(
+    wardrobe: Terminal, tmp_path: Path
+) -> None:
+    plain = make_adapter(tmp_path / "plain")
+    (tmp_path / "snapshot").mkdir()
+    for file in plain.iterdir():
+        (tmp_path / "snapshot" / file.name).symlink_to(file)
+    first = wardrobe.ok("--json", "register", "support", tmp_path / "snapshot").json
+    assert wardrobe.ok("--json", "register", "support", plain).json["digest"] == first["digest"]
+    (plain / "adapter_model.safetensors").unlink()
+    refused = wardrobe("register", "support", tmp_path / "snapshot")
+    assert refused.code == 1
+    assert "adapter_model.safetensors is a link to" in refused.err
+    assert "which is not there" in refused.err
+
+
+def test_an_adapter_called_like_the_base_is_a_conflict_both_ways(
+    wardrobe: Terminal, folder: Callable[[int], Path]
+) -> None:
+    refused = wardrobe("--json", "register", "tiny", folder(1))
+    assert (refused.code, '"code": "conflict"' in refused.err) == (1, True)
+    assert "names the base model (tiny)" in refused.err
+    assert wardrobe.ok("--json", "list").json == []
+
+
 def test_status_tells_of_the_base_the_adapters_and_what_needs_attention(
     wardrobe: Terminal, folder: Callable[[int], Path]
 ) -> None:
@@ -331,7 +382,7 @@ def test_the_fields_of_json_output_are_stable(wardrobe: Terminal, folder: Callab
     version = wardrobe.ok("--json", "show", "support@1").json
     assert list(version) == [
         "adapter", "version", "digest", "created_at", "note", "who", "rank", "target_modules",
-        "size_bytes", "aliases", "quarantined", "files", "attestations", "problems",
+        "size_bytes", "aliases", "quarantined", "files", "attestations", "problems", "base_named",
     ]  # fmt: skip
     assert shape(wardrobe.ok("--json", "promote", "support@1").json) == {
         "adapter": "str", "alias": "str", "seq": "int", "version": "int", "digest": "str", "who": "str",

@@ -165,3 +165,21 @@ def test_a_refusal_names_the_path_the_reason_and_the_remedy(tmp_path: Path) -> N
         "free space on the disk: `wardrobe gc --apply --now` needs no room, and try again"
     )
     assert caught.value.http_status == 507
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
+def test_what_root_makes_belongs_to_the_owner_of_its_folder(tmp_path: Path) -> None:
+    os.chown(tmp_path, 1234, 1235)
+    (tmp_path / "source").write_bytes(b"x")
+    files.replace(tmp_path / "replaced", b"x")
+    files.stage(tmp_path / "staged", b"x")
+    files.copy_new(tmp_path / "source", tmp_path / "copied")
+    files.append_lines(tmp_path / "appended", b"x\n")
+    files.touch(tmp_path / "touched")
+    files.make_directory(tmp_path / "made" / "inner")
+    files.append_entry(tmp_path / "log", lambda _: b"x")
+    with without_links():
+        files.claim(tmp_path / "claimed.json", b"x")
+    made = [path for path in tmp_path.rglob("*") if path.name != "source"]
+    assert len(made) == 11
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(1234, 1235)}

@@ -41,8 +41,42 @@ def test_another_name_of_the_base_only_warns(tmp_path: Path, base: BaseModel) ->
     assert check(same, base).warnings == ()
 
 
-@pytest.mark.parametrize("targets", [["q_proj", "v_proj", "c_attn"], ["nothing"], ["proj"]])
-def test_a_target_that_the_base_does_not_have_is_refused(
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["query_key_value", "c_attn", "W_pack", "dense"],
+        ["model.layers.99.self_attn.q_proj"],
+        ["lm_head"],
+        ["embed_tokens", "c_attn"],
+    ],
+)
+def test_targets_that_the_base_does_not_have_are_passed_over_with_a_warning(
+    tmp_path: Path, base: BaseModel, more: list[str]
+) -> None:
+    without_head = replace(base, modules={k: v for k, v in base.modules.items() if "embed" not in k})
+    without_head.modules.pop("lm_head", None)
+    folder = make_adapter(tmp_path / "a", config={"target_modules": ["q_proj", "v_proj", *more]})
+    (warning,) = check(folder, without_head).warnings
+    assert min(more) in warning
+    assert "passed over, as PEFT and vLLM do" in warning
+
+
+def test_what_a_config_says_of_layers_and_ranks_that_are_not_there_is_passed_over(
+    tmp_path: Path, base: BaseModel
+) -> None:
+    config = {
+        "layers_to_transform": [0, 1, 40],
+        "rank_pattern": {"h.0.attn.c_attn": 4},
+        "alpha_pattern": {"c_attn": 4},
+        "exclude_modules": ["c_proj"],
+        "target_parameters": ["mlp.experts.gate_up_proj"],
+    }
+    found = check(make_adapter(tmp_path / "a", config=config), base)
+    assert (found.warnings, found.rank) == ((), 8)
+
+
+@pytest.mark.parametrize("targets", [["nothing"], ["proj"], ["c_attn", "query_key_value"]])
+def test_targets_none_of_which_the_base_has_are_refused(
     tmp_path: Path, base: BaseModel, targets: list[str]
 ) -> None:
     error = refusal(make_adapter(tmp_path / "a", config={"target_modules": targets}), base)

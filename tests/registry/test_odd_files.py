@@ -59,7 +59,19 @@ CONTENTS = {
 
 def of_every_type(fields: dict[str, object]) -> Iterator[tuple[str, bytes]]:
     """Yield a document with one field after the other of each wrong type or size."""
-    wrong = (None, True, -1, 10**400, 1e308, "\ud800", "x" * 10_000, [], {}, [[]] * 3, {"a": {"a": 1}})
+    wrong: tuple[object, ...] = (
+        None,
+        True,
+        -1,
+        10**400,
+        1e308,
+        "\ud800",
+        "x" * 10_000,
+        [],
+        {},
+        [[]] * 3,
+        {"a": {"a": 1}},
+    )
     for name in fields:
         for value in wrong:
             yield f"{name}={str(value)[:12]}", json.dumps({**fields, name: value}).encode()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.errors import Conflict, CorruptStore, NotFound, UsageError
+from registry.errors import Conflict, CorruptStore, InvalidName, NotFound, UsageError
 from registry.records import Limits
 from registry.store import Registry
 from tests.fakes.base import BaseShape, make_base
@@ -35,6 +35,39 @@ def test_init_again_for_the_same_base_opens_and_records_where_it_lies_now(tmp_pa
     assert (again.base.name, again.base.path) == ("renamed", tmp_path / "moved")
     assert again.limits.max_lora_rank == 64
     assert again.adapters() == ["support"]
+
+
+def test_init_again_keeps_the_name_unless_one_is_given(tmp_path: Path) -> None:
+    Registry.init(tmp_path / "root", make_base(tmp_path / "first"))
+    again = Registry.init(tmp_path / "root", make_base(tmp_path / "second"))
+    assert (again.base.name, again.base.path) == ("first", tmp_path / "second")
+    assert Registry.init(tmp_path / "root", tmp_path / "second", name="third").base.name == "third"
+    assert Registry.open(tmp_path / "root").base.name == "third"
+
+
+@pytest.mark.parametrize("name", ["support", "Support"])
+def test_the_base_cannot_be_renamed_to_what_an_adapter_is_called(tmp_path: Path, name: str) -> None:
+    base = make_base(tmp_path / "base")
+    put(Registry.init(tmp_path / "root", base, name="tiny"))
+    with pytest.raises(Conflict, match="an adapter of this root is called support"):
+        Registry.init(tmp_path / "root", base, name=name)
+    assert Registry.open(tmp_path / "root").base.name == "tiny"
+    make_base(tmp_path / name)
+    assert Registry.init(tmp_path / "root", tmp_path / name).base.name == "tiny"
+
+
+@pytest.mark.parametrize("name", ["", " tiny", "a\nb", "support@3", "tiny@stable", "x" * 256])
+def test_a_name_that_no_base_can_be_asked_by_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidName):
+        Registry.init(tmp_path / "root", make_base(tmp_path / "base"), name=name)
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_base_out_of_the_hubs_cache_is_served_under_its_repositorys_name(tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--Acme--Tiny-1B-Chat" / "snapshots" / ("0123456789" * 4)
+    assert Registry.init(tmp_path / "root", make_base(snapshot)).base.name == "Tiny-1B-Chat"
+    recorded = make_base(tmp_path / "opt" / "ml" / "model", config={"_name_or_path": "Acme/Tiny-1B-Chat"})
+    assert Registry.init(tmp_path / "other", recorded).base.name == "Tiny-1B-Chat"
 
 
 def test_init_for_another_base_is_refused(tmp_path: Path) -> None:

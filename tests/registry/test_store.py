@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from registry.publish import inspect
 from registry.records import BaseModel, Limits
 from registry.store import Registry
 from tests.fakes.adapters import make_adapter
+from tests.fakes.base import make_base
 from tests.fakes.store import leftovers, publish, put
 
 
@@ -61,6 +63,27 @@ def test_a_deleted_number_is_never_used_again(registry: Registry) -> None:
     registry.gc(apply=True)
     assert not (registry.root / "adapters/support/versions/2").exists()
     assert put(registry, seed=2).number == 3
+
+
+def test_an_adapter_may_not_be_called_like_the_base_in_any_case(tmp_path: Path) -> None:
+    for number, name in enumerate(("llama", "LLaMa")):
+        registry = Registry.init(tmp_path / str(number), make_base(tmp_path / "base"), name=name)
+        for taken in ("llama", "base"):
+            with pytest.raises(Conflict, match=rf"names the base model \({name}\), which alone would answer"):
+                put(registry, taken)
+        assert registry.adapters() == []
+        assert not (registry.root / "adapters" / "llama").exists()
+        assert put(registry, "llama-2").number == 1
+
+
+def test_an_older_adapter_that_answers_by_its_name_goes_on(registry: Registry) -> None:
+    put(registry, seed=1)
+    named = registry.catalogue.root
+    renamed = Registry(replace(named, base=replace(named.base, name="Support")))
+    assert put(renamed, seed=2).number == 2
+    shadowed = Registry(replace(named, base=replace(named.base, name="support")))
+    with pytest.raises(Conflict, match="names the base model"):
+        put(shadowed, seed=3)
 
 
 def test_a_refused_adapter_leaves_nothing_behind(registry: Registry, tmp_path: Path) -> None:
@@ -355,6 +378,48 @@ def test_an_export_is_a_folder_that_registers_as_the_same_content(registry: Regi
     assert registry.publish("other", tmp_path / "out", who="tester").version.digest == version.digest
     with pytest.raises(Conflict, match="exists already"):
         registry.export("support", 1, tmp_path / "out")
+
+
+def exported_base(registry: Registry, number: int, target: Path, **options: str) -> str:
+    told = registry.export("support", number, target, **options)
+    config = json.loads((target / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == told
+    return told
+
+
+def test_an_export_names_the_base_in_the_adapters_own_words(registry: Registry, tmp_path: Path) -> None:
+    folder = make_adapter(tmp_path / "a", config={"base_model_name_or_path": "Acme/Tiny-v1"})
+    version = registry.publish("support", folder, who="tester").version
+    assert version.base_named == registry.version("support", 1).base_named == "Acme/Tiny-v1"
+    assert exported_base(registry, 1, tmp_path / "out") == "Acme/Tiny-v1"
+    stored = json.loads((version.path / "adapter_config.json").read_text())
+    assert stored["base_model_name_or_path"] == registry.base.fingerprint
+    assert exported_base(registry, 1, tmp_path / "other", base="my/own") == "my/own"
+    assert registry.publish("again", tmp_path / "other", who="tester").version.digest == version.digest
+
+
+@pytest.mark.parametrize("named", [None, ..., "", "/nowhere/tiny", "sha256"])
+def test_an_export_of_an_adapter_without_such_words_names_the_bases_folder(
+    registry: Registry, tmp_path: Path, named: object
+) -> None:
+    words = registry.base.fingerprint if named == "sha256" else named
+    folder = make_adapter(tmp_path / "a", config={"base_model_name_or_path": words})
+    registry.publish("support", folder, who="tester")
+    assert exported_base(registry, 1, tmp_path / "out") == str(registry.base.path)
+
+
+def test_a_manifest_from_before_the_words_were_kept_is_valid_and_exported(
+    registry: Registry, tmp_path: Path
+) -> None:
+    version = put(registry)
+    manifest = version.path / "manifest.json"
+    fields = json.loads(manifest.read_text())
+    del fields["base_named"]
+    manifest.chmod(0o644)
+    manifest.write_text(json.dumps(fields))
+    assert all(result.ok for result in registry.verify())
+    assert registry.version("support", 1).base_named is None
+    assert exported_base(registry, 1, tmp_path / "out") == str(registry.base.path)
 
 
 def test_golden_prompts_are_kept_and_must_be_json_lines(registry: Registry, tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_a_header_that_contradicts_itself_or_the_file_is_refused(
         (struct.pack("<Q", 4) + b"\xff\xfe\x00\x01", "header", "not JSON"),
         (struct.pack("<Q", 2) + b"[]", "header", "not a JSON object"),
         (struct.pack("<Q", 50_000) + b"[" * 50_000, "header", "deeply"),
-        (b"PK\x03\x04 a zip archive, as torch.save writes", "header", "at most"),
+        (b"PK\x03\x04 a zip archive, as torch.save writes", "pickle", "pickled weights"),
         (GOOD[: len(GOOD) // 2], "header", "follow"),
         (GOOD[:-1], "header", "follow the header"),
         (GOOD + b"\0", "header", "follow the header"),
@@ -176,13 +176,15 @@ def test_a_header_that_gives_one_tensor_twice_is_refused(tmp_path: Path) -> None
     assert "'t' twice" in refusal(path).fact
 
 
-def test_a_link_a_folder_and_a_pipe_are_no_regular_files(tmp_path: Path) -> None:
+def test_a_link_is_followed_and_a_folder_or_a_pipe_is_no_regular_file(tmp_path: Path) -> None:
     (tmp_path / "real").write_bytes(GOOD)
     (tmp_path / "link").symlink_to("real")
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    for name in ("link", "dangling", "folder", "pipe", "absent"):
+    assert read(tmp_path / "link") == read(tmp_path / "real")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("loop", "dangling", "folder", "pipe", "absent"):
         error = refusal(tmp_path / name)
         assert (error.reason, name in error.fact) == ("path", True)
 

@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -98,6 +99,18 @@ def test_an_upload_becomes_a_version_and_leaves_no_scratch(url: str, root: Path,
     assert registry.aliases("support") == {"night": 1, "stable": 1}
     weights = "adapter_model.safetensors"
     assert (version.path / weights).read_bytes() == (folder / weights).read_bytes()
+    assert list((root / "staging").iterdir()) == []
+
+
+def test_the_same_upload_several_times_at_once_makes_one_version(
+    url: str, root: Path, tmp_path: Path
+) -> None:
+    body = form(*adapter_parts(make_adapter(tmp_path / "a")))
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: post(url, body), range(6)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 5 + [201]
+    assert {answer.json()["version"] for answer in answers} == {1}
+    assert [version.number for version in Registry.open(root).versions("support")] == [1]
     assert list((root / "staging").iterdir()) == []
 
 

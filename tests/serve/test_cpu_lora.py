@@ -12,8 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-from serve.engine.cpu_lora import plugin
+from serve.engine.cpu_lora import plugin, prompts
 from serve.engine.cpu_lora.grouping import TILE, Integers, group
 from serve.engine.cpu_lora.packing import Module, Watch, turn
 from serve.engine.cpu_lora.wrapper import GroupedPunicaWrapper
@@ -222,6 +223,55 @@ def test_prompt_logits_of_one_request_do_not_stop_a_step_with_two() -> None:
     set_rows(wrapper, [1] * 10, prefill=True, requests=[1])
     wrapper.add_lora_logits(y, x, layer.a[0], layer.b[0], 1.0)
     assert close(y, dense(torch.zeros(9, 30), x, layer, [1] * 9), torch.float32)
+
+
+def test_prompt_logits_get_the_adapters_of_their_own_rows() -> None:
+    """Also a prompt with as many rows as the step has requests, and one in a step of base requests."""
+    layer = make_layer(5, torch.float32, (30,))
+    wrapper = grouped([BASE])
+    for first, rows, slot in ((0, 9, 1), (10, 3, BASE), (14, 2, 0), (14, 4, 0)):
+        set_rows(wrapper, [1] * 10 + [BASE] * 4 + [0] * 5, prefill=True, requests=[1, BASE, 0])
+        x, y = torch.randn(rows, INPUTS), torch.zeros(rows, 30)
+        with prompts.beginning_at(first):
+            wrapper.add_lora_logits(y, x, layer.a[0], layer.b[0], 1.0)
+        assert close(y, dense(torch.zeros(rows, 30), x, layer, [slot] * rows), torch.float32)
+    answers = torch.zeros(3, 30)
+    wrapper.add_lora_logits(answers, torch.ones(3, INPUTS), layer.a[0], layer.b[0], 1.0)
+    assert answers[0].any()
+    assert not answers[1].any()
+    assert answers[2].any()
+
+
+def test_vllms_runner_tells_where_each_prompt_begins() -> None:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[tuple[int | None, int]] = []
+
+        def compute_logits(self, states: torch.Tensor) -> torch.Tensor:
+            self.seen.append((prompts.first_row(), len(states)))
+            raise StopAsyncIteration  # what follows needs a whole runner
+
+    prompts.mend()
+    prompts.mend()
+    model, step = Model(), torch.zeros(20, 6)[3:]
+    runner = SimpleNamespace(
+        model=model,
+        device="cpu",
+        num_prompt_logprobs={"one": 0},
+        requests={
+            "one": SimpleNamespace(
+                prompt_token_ids=[1] * 8, num_computed_tokens=0, in_progress_prompt_logprobs_cpu=None
+            )
+        },
+        input_batch=SimpleNamespace(req_id_to_index={"one": 1}),
+        query_start_loc=SimpleNamespace(np=np.array([0, 5, 13])),
+    )
+    with pytest.raises(StopAsyncIteration):
+        GPUModelRunner._get_prompt_logprobs_dict(runner, step, {"one": 8})
+    assert model.seen == [(5, 7)]
+    assert prompts.first_row() is None
+    assert "compute_logits" not in vars(model)
 
 
 @pytest.mark.parametrize("slots", [[1, 0, BASE, 1], [BASE, BASE], [2, 2, 2]])

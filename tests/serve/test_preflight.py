@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from registry.errors import Conflict, Denied, NotFound
-from registry.keys import KeyStore, Scope
+from registry.keys import KeyStore, Scope, keys_folder
 from registry.store import Registry
 from serve.launcher.listener import listen
-from serve.preflight import prepare, survey
+from serve.preflight import prepare, settle, survey
 from serve.settings import ServeSettings
+from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 
 WARDROBE = str(Path(sys.executable).parent / "wardrobe")
@@ -79,6 +82,16 @@ def test_the_survey_lists_every_fault_and_not_only_the_first(root: Path, tmp_pat
     assert "device" in findings
 
 
+def test_an_adapter_that_the_base_was_named_after_by_hand_is_listed(root: Path, tmp_path: Path) -> None:
+    Registry.open(root).publish("support", make_adapter(tmp_path / "a"), who="tester")
+    settings = ServeSettings(root=root, port=0)
+    assert "names" not in {one.subject for one in survey(settings, ())}
+    (root / "wardrobe.toml").write_text(f'[base]\nname = "support"\npath = "{tmp_path / "base"}"\n')
+    (finding,) = [one for one in survey(settings, ()) if one.subject == "names"]
+    assert not finding.ok
+    assert "it answers as support@N only; rename the base" in finding.detail
+
+
 def test_check_prints_the_findings_and_its_exit_code_counts(root: Path) -> None:
     with listen("127.0.0.1", 0) as probe:
         port = str(probe.getsockname()[1])
@@ -132,3 +145,24 @@ def test_the_launcher_imports_neither_vllm_nor_torch() -> None:
     code = f"import sys, {modules}; print({{'vllm', 'torch'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_the_engines_are_told_that_keys_are_needed_once_one_was_made(root: Path) -> None:
+    local = ServeSettings(root=root, replica="r1")
+    assert not settle(local, 8000).keys_required
+    assert settle(local.model_copy(update={"host": "0.0.0.0"}), 8000).keys_required
+    KeyStore(root).create([Scope.INFER], who="tester")
+    shutil.rmtree(keys_folder(root))
+    assert settle(local, 8000).keys_required
+
+
+def test_a_server_without_a_name_gets_one_of_host_and_port_and_in_a_container_a_word_of_its_own(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ServeSettings(root=root)
+    host = re.escape(socket.gethostname())
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    first, second = (settle(settings, 8000).replica for _ in range(2))
+    assert re.fullmatch(rf"{host}-8000-[0-9a-f]{{4}}", first)
+    assert first != second
+    assert settle(settings.model_copy(update={"replica": "me"}), 8000).replica == "me"

@@ -155,7 +155,9 @@ def test_a_rollout_without_a_baseline_takes_stables_first_requests() -> None:
     histogram = [0] * (len(LATENCY_BOUNDS) + 1)
     histogram[30] = LEAST_TIMES
     stable = Tally(
-        requests=200, outcomes={"ok": 190, "timeout": 10}, first_token=Exceedances(histogram=histogram)
+        requests=200,
+        outcomes={"ok": 190, "engine_error": 10, "timeout": 3},
+        first_token=Exceedances(histogram=histogram),
     )
     found = freeze_stable([replica("r1", segment(2, 1_000, stable=stable))])
     assert LATENCY_BOUNDS[29] <= found.first_token[0] <= LATENCY_BOUNDS[30]

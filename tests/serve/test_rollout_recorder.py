@@ -28,11 +28,11 @@ def test_a_unit_fails_once_however_often_it_does() -> None:
         observe(one, Arm.CANARY, 7, "engine_error")
     observe(one, Arm.CANARY, 8, "timeout")
     tally = one.document().segments[0].arms["canary"]
-    assert (tally.requests, tally.units, tally.failed) == (4, 2, [unit(7), unit(8)])
+    assert (tally.requests, tally.units, tally.silent, tally.failed) == (4, 2, 1, [unit(7)])
     assert tally.outcomes == {"engine_error": 3, "timeout": 1}
 
 
-@pytest.mark.parametrize("outcome", ["client_error", "cancelled", "rejected", "ok"])
+@pytest.mark.parametrize("outcome", ["client_error", "cancelled", "rejected", "timeout", "repeated", "ok"])
 def test_what_is_not_the_arms_fault_is_no_failure(outcome: str) -> None:
     one = recorder()
     observe(one, Arm.CANARY, 7, outcome)

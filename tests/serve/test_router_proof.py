@@ -11,8 +11,9 @@ import pytest
 from pydantic import JsonValue
 
 from registry.records import Version
+from serve.engine.interface import TOP_TOKENS
 from serve.errors import LoadFailed
-from serve.router.proof import NOISE_FACTOR, Prover, difference
+from serve.router.proof import NOISE_FACTOR, PLACES, PROBES, Prover, difference
 from tests.fakes.adapters import make_adapter
 from tests.fakes.engine import FakeEngine
 
@@ -26,10 +27,13 @@ class NoisyEngine(FakeEngine):
         self.asked: list[str | None] = []
         self._random = random.Random(7)
 
-    async def score(self, name: str | None, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
+    async def score(self, name: str | None, prompts: Sequence[Sequence[int]]) -> list[dict[int, float]]:
         self.asked.append(name)
         shift = self.effect if name else 0.0
-        return [[-1 + shift + self._random.gauss(0, self.noise) for _ in prompt[1:]] for prompt in prompts]
+        return [
+            {token: -1 + shift + self._random.gauss(0, self.noise) for token in range(TOP_TOKENS)}
+            for _ in prompts
+        ]
 
 
 def version(path: Path, number: int = 1) -> Version:
@@ -106,5 +110,20 @@ def test_the_base_is_asked_twice_the_first_time_and_once_after_that(tmp_path: Pa
 
 
 def test_the_difference_is_the_mean_over_all_tokens() -> None:
-    assert difference([[1.0, 2.0], [3.0]], [[1.0, 1.0], [5.0]]) == pytest.approx(1.0)
-    assert difference([[]], [[]]) == 0.0
+    assert difference([{7: 1.0, 8: 2.0}, {9: 3.0}], [{7: 1.0, 8: 1.0}, {9: 5.0}]) == pytest.approx(1.0)
+    assert difference([{}], [{}]) == 0.0
+
+
+def test_a_token_that_one_side_does_not_list_counts_with_what_is_sure() -> None:
+    left, right = {1: -1.0, 2: -2.0}, {1: -1.0, 3: -1.5}
+    # 2 is at most -1.5 on the right, so it may not differ at all; 3 is at most -2.0 on the left.
+    assert difference([left], [right]) == pytest.approx((0.0 + 0.0 + 0.5) / 3)
+    assert difference([left], [right]) == difference([right], [left])
+    assert difference([{1: -1.0}], [{}]) == 0.0
+    assert difference([{5: -0.1}], [{6: -0.1}]) == 0.0
+
+
+def test_every_probe_is_looked_at_in_the_middle_and_at_its_end(tmp_path: Path) -> None:
+    engine = NoisyEngine(noise=0.0, effect=1.0)
+    (body,) = prove(engine, tmp_path)
+    assert body["tokens"] == len(PROBES) * PLACES * TOP_TOKENS

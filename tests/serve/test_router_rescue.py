@@ -150,8 +150,9 @@ def test_an_error_of_the_client_is_not_asked_twice(served: Served, status: int) 
     recorder = served.open_rollout(weight=10_000)
     served.inner.plays["support@2"] = str(status)
     response = served.chat("support")
-    assert (response.status_code, response.headers["x-wardrobe-adapter"]) == (status, "support@2")
+    assert response.status_code == status
     served.settled()
+    assert served.inner.seen[0].body["model"] == "support@2"
     assert canary(recorder).outcomes == {"rejected" if status == 429 else "client_error": 1}
     assert canary(recorder).rescued == 0
     assert len(served.inner.seen) == 1
@@ -177,7 +178,7 @@ def test_nothing_is_rescued_while_the_engine_is_dead(served: Served, play: str) 
     assert response.status_code == 500
     assert len(served.inner.seen) == 1
     served.settled()
-    assert (canary(recorder).outcomes, canary(recorder).rescued) == ({"engine_error": 1}, 0)
+    assert canary(recorder).outcomes == {"unexplained": 1}  # the death itself speaks
     assert not served.runtime.ready()
 
 
@@ -193,16 +194,18 @@ def test_a_stream_that_dies_later_is_the_canarys_and_ends_with_an_error(served: 
             assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "engine_error"
     served.settled()
     assert (canary(recorder).outcomes, canary(recorder).rescued) == ({"engine_error": 1}, 0)
-    assert len(served.inner.seen) == 1
+    # Stable was asked the same, to see whose fault it was; nobody got that answer.
+    assert [seen.body["model"] for seen in served.inner.seen] == ["support@2", "support@1"]
 
 
 def test_a_control_that_fails_too_is_told_to_the_client(served: Served) -> None:
     recorder = served.open_rollout(weight=10_000)
     served.inner.plays.update({"support@1": "500", "support@2": "500"})
     response = served.chat("support")
-    assert (response.status_code, response.headers["x-wardrobe-adapter"]) == (500, "support@1")
+    assert response.status_code == 500
+    assert [seen.body["model"] for seen in served.inner.seen] == ["support@2", "support@1"]
     served.settled()
-    assert canary(recorder).outcomes == {"engine_error": 1}
+    assert canary(recorder).outcomes == {"repeated": 1}
     assert retries(served, "status", "engine_error") == 1
 
 
@@ -260,7 +263,7 @@ def test_a_rescue_waits_for_the_real_leaving_of_the_client(served: Served) -> No
         served.client.post("/v1/chat/completions", json={"model": "support", "messages": []}, timeout=0.3)
     served.settled()
     assert served.inner.left == 1
-    assert canary(recorder).outcomes == {"engine_error": 1}
+    assert canary(recorder).outcomes == {"unexplained": 1}
     assert retries(served, "status", "cancelled") == 1
     assert served.outcomes(version="1") == {"cancelled": 1}
 

@@ -216,7 +216,8 @@ def test_without_a_stable_the_base_is_the_control(served: Served) -> None:
 )
 def test_an_outcome_is_booked_at_the_end_under_the_arm(served: Served, play: str, outcome: str) -> None:
     recorder = served.open_rollout(weight=0)
-    ask(served, 1, play=play)
+    served.inner.plays["support@1"] = play
+    ask(served, 1, stream=True)
     served.settled()
     found = record(recorder, Arm.STABLE)
     assert found.outcomes == {outcome: 1}

@@ -175,6 +175,26 @@ def test_log_probabilities_of_given_tokens_and_the_prompts_own_tokens() -> None:
         model.close()
 
 
+def test_log_probabilities_by_answers_ask_for_one_token_each(tmp_path: Path) -> None:
+    suite = suite_of(tmp_path)
+    plain = suite_of(tmp_path / "plain", api="completions", template="{{item.prompt}} ")
+    with openai_server({"m": lambda _: "x"}) as (url, server):
+        model = ServedModel(url, "m", by_answers=True, patience=QUICK)
+        assert model.token_log_probabilities([7, 1, 2, 30]) == [-0.01, -0.02, -0.3]
+        asked = sorted(server.seen, key=lambda body: len(body["prompt"]))
+        assert [body["prompt"] for body in asked] == [[7], [7, 1], [7, 1, 2]]
+        assert [body["allowed_token_ids"] for body in asked] == [[1], [2], [30]]
+        assert not any("prompt_logprobs" in body for body in server.seen)
+        # The fake's ids are the lengths of the words: say, 0, and then the answer's.
+        for kind in (suite, plain):
+            total, count = model.log_probability(kind.questions[0], "one three", kind)
+            assert (round(total, 6), count) == (-0.08, 2)
+        server.logprobs = False
+        with pytest.raises(Unanswered, match="without logprobs"):
+            model.token_log_probabilities([7, 1])
+        model.close()
+
+
 def test_a_strict_model_wants_to_be_told_which_content_answered() -> None:
     digest = "sha256:mine"
     with openai_server({"m": lambda _: "x", "n": lambda _: "x"}, digests={"n": digest}) as (url, _):

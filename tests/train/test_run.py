@@ -50,3 +50,9 @@ def test_a_base_folder_that_is_gone_is_named(registry: Registry, tmp_path: Path)
     with pytest.raises(NotFound, match="folder is gone"):
         prepare(config(), registry)
     assert dataclasses.is_dataclass(registry.base)
+
+
+@pytest.mark.parametrize("name", ["tiny", "base"])
+def test_an_adapter_that_could_not_be_registered_is_not_trained(registry: Registry, name: str) -> None:
+    with pytest.raises(Conflict, match="names the base model"):
+        prepare(config(name=name), registry)

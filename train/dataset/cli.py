@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, common_options, pass_session
+from registry.cli.session import Session, UserPath, common_options, pass_session
 from registry.errors import Conflict, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from train.dataset.rendering import Rendering
     from train.dataset.split import SplitSettings
 
-_FILE = click.Path(path_type=Path)
+_FILE = UserPath()
 _LAYOUT = "layout.json"
 _base_option = click.option(
     "--base",

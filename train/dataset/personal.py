@@ -80,7 +80,7 @@ def _masked(rule: str, found: str) -> str:
 
 
 def _is_card(found: str) -> bool:
-    digits = [int(sign) for sign in found if sign.isdigit()]
+    digits = [int(sign) for sign in found if sign.isdecimal()]
     if not 13 <= len(digits) <= 19 or len(set(digits)) == 1:
         return False
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
@@ -102,13 +102,13 @@ def _is_public_address(found: str) -> bool:
 
 
 def _is_phone(found: str) -> bool:
-    return 9 <= sum(sign.isdigit() for sign in found) <= 15
+    return 9 <= sum(sign.isdecimal() for sign in found) <= 15
 
 
 def _is_password(found: str) -> bool:
     counts = Counter(found)
     bits = -sum(n / len(found) * math.log2(n / len(found)) for n in counts.values())
-    mixed = any(sign.isdigit() for sign in found) and any(sign.isalpha() for sign in found)
+    mixed = any(sign.isdecimal() for sign in found) and any(sign.isalpha() for sign in found)
     return mixed and bits >= _ENTROPY_BITS
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, common_options, pass_session, user_name
+from registry.cli.session import Session, UserPath, common_options, pass_session, user_name
 from registry.errors import Conflict, NotFound, UsageError
 from train.evaluation.cli_files import agreement, blind, list_, report
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from train.evaluation.roster import Roster
     from train.evaluation.runner import Arm
 
-_PATH = click.Path(path_type=Path)
+_PATH = UserPath()
 _OUT = click.option(
     "--out",
     type=_PATH,
@@ -184,6 +184,11 @@ def harness(
     with closing(_roster(session, offline=False, need_root=False)) as roster:
         name, url = roster.model(model).name, roster.url or ""
         tokenizer = str(roster.registry.base.path) if roster.registry is not None else name
+        if not chat and roster.adapts_head(model):
+            output.print_warning(
+                f"{model} adapts lm_head: log-likelihoods are those of prompts, from which a server on a GPU "
+                "leaves it out (vllm#51594); use --chat tasks, or `wardrobe eval run --offline`"
+            )
     line = command(name, url, tokenizer, tasks, chat=chat, concurrency=concurrency, extra=extra)
     if dry_run:
         output.print_line(shlex.join(line))

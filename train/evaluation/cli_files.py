@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, common_options, pass_session
+from registry.cli.session import Session, UserPath, common_options, pass_session
 from registry.errors import UsageError
 
-_PATH = click.Path(path_type=Path)
+_PATH = UserPath()
 
 
 @click.command()

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from registry.errors import UsageError
+from registry.home import at_home
 from train.evaluation.guards import GUARDS, is_installed
 from train.evaluation.suites import OWN, Suite, load_suite
 
@@ -27,7 +28,7 @@ def find_suite(reference: str, folder: Path | None = None) -> Suite:
 
     Raises: UsageError: there is none, with the names that are near; a guard's package is missing.
     """
-    path = (folder or Path()) / reference
+    path = (folder or Path()) / at_home(reference)
     if path.is_file():
         return load_suite(path)
     makers: Mapping[str, Callable[[], Suite]] = {

@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from registry.architectures import OUTPUT_EMBEDDING
 from registry.errors import NotFound, UsageError
-from registry.names import parse_version
+from registry.names import BASE, parse_version
+from registry.records import Version
 from registry.store import Registry
 from train.evaluation.grades import Model
 from train.evaluation.offline import OfflineModel
 from train.evaluation.runner import Arm
 from train.evaluation.served import ServedModel
-
-BASE = "base"
 
 
 @dataclass(slots=True)
@@ -75,19 +75,25 @@ class Roster:
             self._models[reference] = self._make(reference)
         return self._models[reference]
 
-    def served(self, reference: str, *, strict: bool = False) -> ServedModel:
+    def served(self, reference: str, *, strict: bool = False, by_answers: bool = False) -> ServedModel:
         """Return the served model of `base` or `NAME@N`, apart from those that `model` gives.
 
-        With `strict`, an answer that does not say which content gave it is an error.
+        With `strict`, an answer that does not say which content gave it is an error; `by_answers` is
+        ServedModel's.
 
         Raises: NotFound; UsageError.
         """
         assert self.url is not None, "offline there is no server"
         name = self._base_name() if reference == BASE else reference
         digest = self._digest(reference)
-        found = ServedModel(self.url, name, key=self.key, digest=digest, strict=strict)
+        found = ServedModel(self.url, name, key=self.key, digest=digest, strict=strict, by_answers=by_answers)
         self._models[f"{reference} served"] = found
         return found
+
+    def adapts_head(self, reference: str) -> bool:
+        """Whether `reference` is a version that adapts `lm_head`, as far as the root tells."""
+        version = self._version(reference)
+        return version is not None and adapts_head(version)
 
     def close(self) -> None:
         """Close every connection."""
@@ -100,7 +106,10 @@ class Roster:
             return self._offline(reference)
         assert self.url is not None
         name = self._base_name() if reference == BASE else reference
-        return ServedModel(self.url, name, key=self.key, digest=self._digest(reference))
+        by_answers = self.adapts_head(reference)
+        return ServedModel(
+            self.url, name, key=self.key, digest=self._digest(reference), by_answers=by_answers
+        )
 
     def _offline(self, reference: str) -> Model:
         if self.registry is None:
@@ -113,15 +122,27 @@ class Roster:
         return OfflineModel(base, version.path, version.name)
 
     def _digest(self, reference: str) -> str | None:
+        version = self._version(reference)
+        return None if version is None else version.digest
+
+    def _version(self, reference: str) -> Version | None:
         if reference == BASE or "@" not in reference or self.registry is None:
             return None
-        return self.registry.version(*parse_version(reference)).digest
+        return self.registry.version(*parse_version(reference))
 
     def _base_name(self) -> str:
         if self.registry is not None:
             return self.registry.base.name
         assert self.url is not None
         return _served_base(self.url, self.key)
+
+
+def adapts_head(version: Version) -> bool:
+    """Whether a version's prompt log-probabilities cannot be trusted to be those of its answers.
+
+    vLLM's kernels leave an adapted `lm_head` out of them, or take it from another request (vllm#51594).
+    """
+    return OUTPUT_EMBEDDING in version.target_modules
 
 
 def judge_of(roster: Roster) -> Callable[[str], Model]:

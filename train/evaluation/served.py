@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from train.evaluation.suites import Suite
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _DIGEST = "x-wardrobe-digest"
+ANSWERS_AT_ONCE = 4
+"""Requests in flight for the tokens of one text; several texts may be asked at once."""
 
 
 class Unanswered(WardrobeError):
@@ -43,7 +46,8 @@ class ServedModel:
     """One model name at one server; safe to use from several threads.
 
     `url` is the server's root. With `digest`, an answer of another version is an error; with `strict`
-    also one that does not say which version gave it.
+    also one that does not say which version gave it. With `by_answers`, log-probabilities are those of
+    answers, one request per token, not of prompts: an adapted `lm_head` may be missing from these.
     """
 
     def __init__(
@@ -54,11 +58,13 @@ class ServedModel:
         key: str | None = None,
         digest: str | None = None,
         strict: bool = False,
+        by_answers: bool = False,
         patience: Patience | None = None,
     ) -> None:
         self.name = name
         self._digest = digest
         self._strict = strict
+        self._by_answers = by_answers
         self._patience = patience or Patience()
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         root = url.rstrip("/").removesuffix("/v1")
@@ -82,13 +88,14 @@ class ServedModel:
     def log_probability(self, messages: Sequence[Message], expected: str, suite: Suite) -> tuple[float, int]:
         """Return the summed log-probability of `expected` after `messages`, and its number of tokens.
 
-        Uses vLLM's `prompt_logprobs` (chat) or `echo` with `logprobs` (completions). The tokens before
-        the answer are counted by the server itself, with its own template.
+        Uses vLLM's `prompt_logprobs` (chat) or `echo` with `logprobs` (completions), or answers. The tokens
+        before the answer are counted by the server itself, with its own template.
 
         Raises: Unanswered: the server has neither.
         """
         if suite.api == "completions":
-            return self._echoed(messages[-1].content, expected)
+            echoed = self._echoed if not self._by_answers else self._completed
+            return echoed(messages[-1].content, expected)
         chat = [message.model_dump() for message in messages]
         body = {"model": self.name, "max_tokens": 1, "temperature": 0.0}
         before = self._post("/v1/chat/completions", {**body, "messages": chat})
@@ -97,15 +104,16 @@ class ServedModel:
             "messages": [*chat, {"role": "assistant", "content": expected}],
             "add_generation_prompt": False,
             "continue_final_message": True,
-            "prompt_logprobs": 0,
         }
-        positions = self._post("/v1/chat/completions", whole).get("prompt_logprobs")
+        start = int(before["usage"]["prompt_tokens"])
+        if self._by_answers:
+            ids = self._ids(whole)
+            return _summed(self._answered(ids, range(start, len(ids))))
+        positions = self._post("/v1/chat/completions", {**whole, "prompt_logprobs": 0}).get("prompt_logprobs")
         if not positions:
             fact = "answers without prompt_logprobs, so it gives no perplexity"
             raise Unanswered(self.name, fact, "use vLLM, or --offline")
-        start = int(before["usage"]["prompt_tokens"])
-        values = [_actual(position) for position in positions[start:]]
-        return sum(values), len(values)
+        return _summed([_actual(position) for position in positions[start:]])
 
     def token_log_probabilities(self, ids: Sequence[int]) -> list[float]:
         """Return the log-probability (nats) of each token but the first, given those before it.
@@ -114,6 +122,8 @@ class ServedModel:
 
         Raises: Unanswered: the server has no `prompt_logprobs`, or refuses.
         """
+        if self._by_answers:
+            return self._answered(ids, range(1, len(ids)))
         body = {"model": self.name, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
         found = self._post("/v1/completions", {**body, "prompt": list(ids)})
         positions = found["choices"][0].get("prompt_logprobs")
@@ -126,12 +136,46 @@ class ServedModel:
 
         Raises: Unanswered: the server does not tell (`return_token_ids`), or refuses.
         """
-        body = {"model": self.name, "max_tokens": 1, "temperature": 0.0, "return_token_ids": True}
-        found = self._post("/v1/chat/completions", {**body, "messages": list(messages)})
-        ids = found.get("prompt_token_ids")
+        body = {"model": self.name, "max_tokens": 1, "temperature": 0.0}
+        return self._ids({**body, "messages": list(messages)})
+
+    def _ids(self, body: Mapping[str, object]) -> list[int]:
+        """Return the token ids of the prompt of a chat or, where `body` has a `prompt`, of a completion."""
+        path = "/v1/completions" if "prompt" in body else "/v1/chat/completions"
+        found = self._post(path, {**body, "return_token_ids": True})
+        ids = found.get("prompt_token_ids") or found["choices"][0].get("prompt_token_ids")
         if not ids:
             raise Unanswered(self.name, "answers without prompt_token_ids", "use vLLM")
         return [int(one) for one in ids]
+
+    def _completed(self, prompt: str, expected: str) -> tuple[float, int]:
+        body = {"model": self.name, "max_tokens": 1, "temperature": 0.0}
+        before = self._ids({**body, "prompt": prompt}) if prompt else []
+        ids = self._ids({**body, "prompt": prompt + expected})
+        pairs = enumerate(zip(before, ids, strict=False))
+        start = next((at for at, (one, other) in pairs if one != other), min(len(before), len(ids)))
+        return _summed(self._answered(ids, range(max(start, 1), len(ids))))
+
+    def _answered(self, ids: Sequence[int], places: Sequence[int]) -> list[float]:
+        with ThreadPoolExecutor(ANSWERS_AT_ONCE) as pool:
+            return list(pool.map(lambda at: self._answer_of(ids[:at], ids[at]), places))
+
+    def _answer_of(self, prompt: Sequence[int], token: int) -> float:
+        """Return the log-probability of `token` as the answer: the only one that is allowed."""
+        body = {
+            "model": self.name,
+            "prompt": list(prompt),
+            "max_tokens": 1,
+            "temperature": 0.0,
+            "allowed_token_ids": [token],
+            "ignore_eos": True,
+            "logprobs": 1,
+        }
+        found = self._post("/v1/completions", body)["choices"][0].get("logprobs") or {}
+        values = found.get("token_logprobs")
+        if not values:
+            raise Unanswered(self.name, "answers without logprobs", "use vLLM, or --offline")
+        return float(values[0])
 
     def _echoed(self, prompt: str, expected: str) -> tuple[float, int]:
         body = {"model": self.name, "max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
@@ -142,10 +186,8 @@ class ServedModel:
             fact = "answers echo without logprobs, so it gives no perplexity"
             raise Unanswered(self.name, fact, "use vLLM, or --offline")
         inside = range(len(prompt), len(prompt) + len(expected))
-        kept = [
-            value for value, at in zip(values, offsets, strict=True) if at in inside and value is not None
-        ]
-        return float(sum(kept)), len(kept)
+        pairs = zip(values, offsets, strict=True)
+        return _summed([value for value, at in pairs if at in inside and value is not None])
 
     def _post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         patience = self._patience
@@ -223,6 +265,10 @@ def _retry_after(response: httpx.Response, default: float) -> float:
         return min(30.0, max(0.0, float(response.headers["retry-after"])))
     except (KeyError, ValueError):
         return default
+
+
+def _summed(values: Sequence[float]) -> tuple[float, int]:
+    return float(sum(values)), len(values)
 
 
 def _actual(position: Mapping[str, Any] | None) -> float:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from registry.canonical import canonical_json, parse_json, sha256_hex
 from registry.errors import UsageError
+from registry.home import at_home
 from train.evaluation.forms import Item, Message, Sampling, SuiteFile, judges
 from train.evaluation.specs import Agreement, Python, Spec
 from train.evaluation.strict import parse, read_text, read_yaml
@@ -124,7 +125,7 @@ def read_items(path: Path) -> list[Item]:
 
 
 def _items(given: str | tuple[Item, ...], folder: Path, subject: str) -> list[Item]:
-    items = read_items(folder / given) if isinstance(given, str) else list(given)
+    items = read_items(folder / at_home(given)) if isinstance(given, str) else list(given)
     if not items and isinstance(given, str):
         raise UsageError(subject, f"its file {given} holds no items", "add items")
     return items
@@ -139,7 +140,7 @@ def _with_source(spec: Python, folder: Path) -> Python:
         raise UsageError(f"grader {spec.label}", "needs `source` or `file`, one of them", "give the code")
     if spec.file is None:
         return spec
-    return spec.model_copy(update={"source": read_text(folder / spec.file), "file": None})
+    return spec.model_copy(update={"source": read_text(folder / at_home(spec.file)), "file": None})
 
 
 def _with_id(item: Item, number: int) -> Item:

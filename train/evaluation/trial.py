@@ -14,6 +14,7 @@ from typing import Any
 
 from registry.documents import Document
 from registry.errors import UsageError
+from registry.names import BASE as BASE_MODEL
 from registry.names import parse_version
 from registry.records import Version
 from registry.requirements import FORMATS, Requirement
@@ -22,7 +23,6 @@ from train.evaluation.gate import BASE, CANDIDATE, REPLACED, REPLICATE, GateResu
 from train.evaluation.goal import Goal
 from train.evaluation.library import find_suite
 from train.evaluation.results import Evaluation, EvaluationDocument, save
-from train.evaluation.roster import BASE as BASE_MODEL
 from train.evaluation.roster import Roster
 from train.evaluation.runner import Arm, Effort, evaluate
 from train.evaluation.suites import Suite

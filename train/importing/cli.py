@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, common_options, pass_session
+from registry.cli.session import Session, UserPath, common_options, pass_session
 from registry.errors import Conflict
 
 if TYPE_CHECKING:
     from train.importing.run import Trainer
 
-_FILE = click.Path(path_type=Path)
+_FILE = UserPath()
 
 
 @click.command("import")

@@ -9,6 +9,7 @@ import click
 
 from registry.cli import output
 from registry.cli.session import Session, common_options, pass_session
+from registry.errors import CorruptStore
 
 if TYPE_CHECKING:
     from train.jobs.records import JobDetail, JobDocument, Status
@@ -25,7 +26,12 @@ def jobs(session: Session, everything: bool) -> None:
     from train.jobs.store import Jobs
 
     found = Jobs(session.require_local("train jobs").resolve()).all()
-    documents = [job.document() for job in (found if everything else found[:_ROWS])]
+    documents = []
+    for job in found if everything else found[:_ROWS]:
+        try:
+            documents.append(job.document())
+        except CorruptStore as error:
+            output.print_warning(f"job {job.id} cannot be read: {error}")
     if session.as_json:
         output.print_json(documents)
         return

@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from registry import disk, files
-from registry.errors import Conflict, CorruptStore, NotFound
+from registry.errors import Conflict, CorruptStore, Missing, NotFound
 from train.jobs.liveness import is_alive, this_process
 from train.jobs.plan import Plan
 from train.jobs.records import Description, JobDetail, JobDocument, State, Status
@@ -58,7 +58,7 @@ class Job:
     @property
     def steps_kept(self) -> list[int]:
         """Return the steps that it can go on from, ascending."""
-        return sorted(int(name) for name in disk.names(self.checkpoints) if name.isdigit())
+        return disk.numbers(self.checkpoints)
 
     def status(self) -> Status:
         """Return how far it is; a run whose process is gone is interrupted.
@@ -68,7 +68,7 @@ class Job:
         path = self.folder / _STATUS
         try:
             found = Status.model_validate_json(disk.read(path))
-        except (FileNotFoundError, ValidationError) as error:
+        except (Missing, ValidationError) as error:
             raise CorruptStore(str(path), "holds no status", "remove the job's folder") from error
         if found.state is State.RUNNING and not is_alive(found.owner, time.time() - found.updated_at):
             return found.model_copy(
@@ -78,6 +78,16 @@ class Job:
                 }
             )
         return found
+
+    def is_interrupted(self) -> bool:
+        """Tell a run that can go on; of one whose status is damaged that cannot be told.
+
+        Raises: StorageFailed.
+        """
+        try:
+            return self.status().state is State.INTERRUPTED
+        except CorruptStore:
+            return False
 
     def begin(self, resumed_from: int | None = None) -> None:
         """Take the job for this process, and take back what was written behind the step it goes on from.
@@ -118,8 +128,14 @@ class Job:
         """
         with self._lock:
             pending, self._pending = self._pending, {}
-        for name, lines in pending.items():
-            files.append_lines(self.folder / name, b"".join(lines))
+        try:
+            for name in list(pending):
+                files.append_lines(self.folder / name, b"".join(pending[name]))
+                del pending[name]
+        finally:
+            with self._lock:  # what could not be written waits for the next time
+                for name, lines in pending.items():
+                    self._pending[name] = lines + self._pending.get(name, [])
 
     def end(self, state: State, **facts: Any) -> None:
         """Write how it ended; of `Status`, any field may be given. Later calls change nothing.
@@ -160,12 +176,12 @@ class Job:
         """Yield the lines of `metrics.jsonl` or `samples.jsonl`; one that a kill tore is passed over."""
         try:
             data = disk.read(self.folder / name)
-        except FileNotFoundError:
+        except Missing:
             return
         for line in data.splitlines():
             try:
                 value = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(value, dict):
                 yield value
@@ -253,18 +269,16 @@ class Jobs:
         return [
             job
             for job in self.all()
-            if job.description.adapter == adapter
-            and job.status().state is State.INTERRUPTED
-            and job.steps_kept
+            if job.description.adapter == adapter and job.is_interrupted() and job.steps_kept
         ]
 
     def _open(self, name: str) -> Job | None:
         folder = self._folder / name
         try:
             description = Description.model_validate_json(disk.read(folder / _DESCRIPTION))
-        except (FileNotFoundError, NotADirectoryError, ValidationError):
+        except (Missing, CorruptStore, disk.NotAFolder, ValidationError):
             return None  # another kind of folder (metrics/), or one whose maker died at its first step
-        return Job(folder, description) if (folder / _STATUS).is_file() else None
+        return Job(folder, description) if disk.exists(folder / _STATUS) else None
 
 
 def _encode(line: Mapping[str, JsonValue]) -> bytes:

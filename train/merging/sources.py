@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from registry.canonical import canonical_json, sha256_hex
 from registry.errors import InvalidAdapter, NotFound, UsageError
 from registry.fit import check_base_named
+from registry.home import at_home
 from registry.identity import WEIGHTS_NAME
 from registry.names import parse_model
 from registry.peft import CONFIG_NAME, parse_config
@@ -64,7 +65,7 @@ def find_source(text: str, registry: Registry, initial: Path | None = None) -> S
 
     Raises: NotFound, InvalidAdapter, UsageError.
     """
-    folder = Path(text)
+    folder = at_home(text)
     if folder.is_dir():
         return _from_folder(text, folder.resolve(), registry.base, initial)
     if "/" in text or "@" not in text:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, common_options, pass_session, user_name
+from registry.cli.session import Session, UserPath, common_options, pass_session, user_name
 from registry.names import parse_version
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--reference",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=UserPath(exists=True, file_okay=False),
     metavar="DIR",
     help="Compare with this PEFT folder instead of the version's files; stores nothing.",
 )
@@ -38,7 +38,8 @@ def prove(session: Session, name: str, dtype: str | None, reference: Path | None
     `tokens`: the server's prompts are, token by token, those that training renders. Exit 1 if one fails;
     both are stored either way, and may be required before a version becomes stable.
     """
-    from train.evaluation.roster import BASE, Roster
+    from registry.names import BASE
+    from train.evaluation.roster import Roster, adapts_head
     from train.proving.proof import STEPS, Witness, attest
     from train.proving.proof import prove as measure
 
@@ -48,7 +49,14 @@ def prove(session: Session, name: str, dtype: str | None, reference: Path | None
         registry = roster.registry
         assert registry is not None, "it was needed"
         version = registry.version(adapter, number)
-        witness = Witness(roster.served(name, strict=True), roster.served(BASE))
+        head = adapts_head(version)
+        if head:
+            output.print_notice(
+                "it adapts lm_head: each token is asked for by an answer, which takes a while"
+            )
+        witness = Witness(
+            roster.served(name, strict=True, by_answers=head), roster.served(BASE, by_answers=head)
+        )
         with output.progress(f"prove {name}", STEPS) as advance:
             proof = measure(registry, version, witness, advance, dtype=dtype, reference=reference)
         if reference is None:

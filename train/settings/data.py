@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from registry.home import HomePath
 from train.evaluation.strict import Strict
 
 Overflow = Literal["truncate", "error", "drop"]
@@ -23,7 +24,7 @@ class Source(Strict):
     a mixture; `limit` takes at most so many of its rows, drawn with the run's seed.
     """
 
-    path: Path
+    path: HomePath
     name: str = ""
     weight: float = Field(default=1.0, gt=0)
     limit: int | None = Field(default=None, ge=1)
@@ -42,7 +43,7 @@ class Source(Strict):
 class Replay(Strict):
     """Rows of general data mixed in against forgetting: `share` of all rows of an epoch come from it."""
 
-    path: Path
+    path: HomePath
     share: float = Field(default=0.1, gt=0, lt=1)
 
 
@@ -57,7 +58,7 @@ class DataSettings(Strict):
     """
 
     train: tuple[Source, ...] = Field(min_length=1)
-    eval: Path | None = None
+    eval: HomePath | None = None
     temperature: float = Field(default=1.0, ge=1, le=1_000)
     replay: Replay | None = None
     overflow: Overflow = "truncate"

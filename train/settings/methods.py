@@ -5,11 +5,11 @@ Owns the names of the methods. How each one trains is in `train.methods`.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from registry.home import HomePath
 from train.evaluation.specs import Spec
 from train.evaluation.strict import Strict
 
@@ -88,7 +88,7 @@ class RewardSource(Strict):
     """
 
     graders: tuple[Spec, ...] = ()
-    model: Path | None = None
+    model: HomePath | None = None
     weights: tuple[float, ...] = ()
 
     @model_validator(mode="after")

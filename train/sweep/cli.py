@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, common_options, pass_session
+from registry.cli.session import Session, UserPath, common_options, pass_session
 from train import environment
 from train.interruption import Interruption
 
 if TYPE_CHECKING:
     from train.sweep.trials import Sweep, Trial
 
-_FILE = click.Path(path_type=Path)
+_FILE = UserPath()
 
 
 @click.command()

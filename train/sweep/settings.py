@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
 from registry.errors import UsageError
+from registry.home import HomePath
 from train.evaluation.strict import Strict, parse, read_yaml
 
 
@@ -58,7 +59,7 @@ class SweepSettings(Strict):
     `metric` is `eval_loss` or a metric of the config's suite.
     """
 
-    config: Path
+    config: HomePath
     space: dict[str, _Choice] = Field(min_length=1)
     trials: int = Field(default=9, ge=2, le=1_000)
     eta: int = Field(default=3, ge=2, le=10)

@@ -17,7 +17,7 @@ import torch  # noqa: TID253 - part of the kernel, imported by vLLM's worker onl
 from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA  # noqa: TID253 - as above
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU  # noqa: TID253 - as above
 
-from serve.engine.cpu_lora import compilation, kernel, operator
+from serve.engine.cpu_lora import compilation, kernel, operator, prompts
 from serve.engine.cpu_lora.grouping import Step, group
 from serve.engine.cpu_lora.packing import Module, Watch
 
@@ -88,11 +88,11 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
     ) -> None:
         """Add an adapted `lm_head` to logits `y` (requests, vocabulary and maybe padding)."""
         y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
-        if not self._samples.runs:
+        if not self._samples.runs:  # a request with an adapter is in both, so this holds for prompts, too
             return
         module = self._module((lora_a_stacked,), (lora_b_stacked,))
         if module.refresh():
-            step = self._samples_of(x.shape[0])
+            step = self._logits_of(x.shape[0])
             if step is not None and step.runs:
                 _add(y, x, module, step, scale)
 
@@ -169,13 +169,16 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         step = self._tokens
         return step if rows >= len(step.indices) else group(step.indices[:rows])
 
-    def _samples_of(self, rows: int) -> Step | None:
+    def _logits_of(self, rows: int) -> Step | None:
         """Return the groups of `rows` rows of logits, or None when nobody can know them.
 
         NOTE: for prompt log-probabilities vLLM 0.32 asks for the logits of one request's prompt while
         the mapping still lists one row per request of the step. Its own wrapper then stops the engine
-        with a shape error as soon as two requests share a step.
+        with a shape error as soon as two requests share a step. `prompts` tells which rows they are.
         """
+        first = prompts.first_row()
+        if first is not None:
+            return group(self._tokens.indices[first : first + rows].contiguous())
         indices = self._samples.indices
         if rows == len(indices):
             return self._samples
@@ -196,6 +199,7 @@ def _set_mapping(layer: Any, punica_wrapper: Any) -> None:
 # model can pass the name of a layer as a constant, and cannot pass what identifies a tensor.
 BaseLinearLayerWithLoRA.set_mapping = _set_mapping
 compilation.mend_loading()
+prompts.mend()
 
 
 def _matrix(stacked: torch.Tensor, slot: int) -> torch.Tensor:

@@ -132,15 +132,15 @@ def imbalance(look: Look) -> Check:
     """Judge whether units, and ratings where there are any, fall into arms as the weights say."""
     alpha = look.policy.imbalance_alpha
     rated = _rated(look)
-    units = [[cell.canary.units, cell.stable.units, cell.base.units] for cell in look.cells]
+    units = [[cell.canary.came, cell.stable.came, cell.base.came] for cell in look.cells]
     log_e = log_worst_e(log_imbalance_e(units, look.shares), look.steps)
     if rated.sum():
         log_ratings = log_worst_e(log_imbalance_e(rated, look.pair_shares), look.steps)
         log_e = float(mix(np.array([log_e, log_ratings]), np.array([0.5, 0.5])))
     worst = look.cells[-1]
-    expected = worst.weight / FULL * (worst.canary.units + worst.stable.units + worst.base.units)
+    expected = worst.weight / FULL * (worst.canary.came + worst.stable.came + worst.base.came)
     sentence = (
-        f"the canary got {worst.canary.units:,} units at {worst.weight / 100:g} %, {expected:,.0f} were "
+        f"the canary got {worst.canary.came:,} units at {worst.weight / 100:g} %, {expected:,.0f} were "
         f"expected: {verdicts.e_value(log_e, alpha)}"
     )
     found = verdicts.verdict(log_e, alpha, sufficient=look.units > 0)
