@@ -17,9 +17,9 @@ class Document(BaseModel):
 
 
 class Request(BaseModel):
-    """A question; an unknown field is refused, so that a misspelt one is not silently dropped."""
+    """A question; an unknown field is refused, and a value of another type (`true` or `"2"` for a number)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class AdapterSummary(Document):

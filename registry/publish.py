@@ -7,7 +7,6 @@ the same content again; a failure leaves nothing in `staging/`.
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from registry import files
+from registry.canonical import parse_document
 from registry.catalogue import Catalogue
 from registry.errors import (
     Conflict,
@@ -133,7 +133,7 @@ def read_golden(path: Path) -> bytes:
         raise UsageError(str(path), fact, "check --golden", param="golden") from error
     for number, line in enumerate(raw.splitlines(), 1):
         try:
-            found = json.loads(line) if line.strip() else {}
+            found = parse_document(line) if line.strip() else {}
         except ValueError as error:
             raise UsageError(f"{path}:{number}", f"is not JSON ({error})", param="golden") from error
         if not isinstance(found, dict):

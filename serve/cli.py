@@ -98,6 +98,7 @@ def _serve(settings: ServeSettings, vllm_options: tuple[str, ...], say: Callable
 
 
 def _plan(settings: ServeSettings, preparation: Preparation, say: Callable[[str], None]) -> Plan:
+    from serve.door.pages import Pages
     from serve.engine.environment import engine_environment
     from serve.launcher.supervisor import Plan
     from serve.settings import SERVER_VARIABLE
@@ -116,6 +117,8 @@ def _plan(settings: ServeSettings, preparation: Preparation, say: Callable[[str]
         drain_seconds=settings.drain_seconds,
         say=say,
         output=_own_output(),
+        connections=settings.connections,
+        pages=Pages(settings.cors_origins) if settings.cors_origins else None,
         describe_ready=lambda: _ready_line(settings, preparation.registry),
     )
 

@@ -9,13 +9,22 @@
     ├── BadBody              a request body that is not what we can route       400
     │   ├── FieldNotServed   a field that would be ignored                      400
     │   ├── PreviousNotFound a response to go on from that is not kept          400
-    │   └── ToolsNotServed   tools, and the engine parses no calls              400
+    │   ├── ToolsNotServed   tools, and the engine parses no calls              400
+    │   ├── TooComplex       one that holds more than a request may             400
+    │   └── PromptTooLong    a prompt that no context of this model can hold    400
+    ├── EncodedBody          a body that came compressed                        415
+    ├── MalformedRequest     bytes that are no HTTP request                     400
     └── MethodNotAllowed     a known path with another method                   405
     Denied
+    ├── ForeignHost          a request that was meant for another host          421
+    ├── UpgradeRefused       a request for another protocol than HTTP           403
     └── ScopeMissing         a valid key that may not do this                   403
     LimitExceeded
-    └── TooManyRequests      over a limit on concurrency                        429
-        └── BudgetSpent      a key's feedback over what is kept in an hour      429
+    ├── TooManyRequests      over a limit on concurrency                        429
+    │   └── BudgetSpent      a key's feedback over what is kept in an hour      429
+    ├── HeadTooLarge         a request's head over its limit                    431
+    ├── TargetTooLong        a request's first line over it                     414
+    └── TooManyConnections   more connections than are allowed                  503
     NotServable
     ├── LoadFailed           the version could not be loaded or proved          503
     ├── Busy                 no room, draining, not started: come back later    503
@@ -24,9 +33,11 @@
     WardrobeError
     ├── EngineFailed         an answer that broke off                           500
     ├── Forwarded            what vLLM refused or failed, in our words          4xx, 5xx
+    ├── TooSlow              a head or a body that did not arrive in time       408
     └── TimedOut             over the limit on a request's total time           504
 
-`retry_after_seconds` becomes the Retry-After header of an answer.
+`retry_after_seconds` becomes the Retry-After header of an answer; `rejection` is the reason under which
+the router counts it, from that metric's closed set.
 """
 
 from __future__ import annotations
@@ -82,11 +93,56 @@ class PreviousNotFound(BadBody):
     code = "previous_response_not_found"
 
 
+class TooComplex(BadBody):
+    """A body with more nesting, values, messages, tools or grammar than a request may hold."""
+
+    code = "body_too_complex"
+    rejection = "body_too_complex"
+
+
+class PromptTooLong(BadBody):
+    """A prompt that is longer than the context; told by its characters alone where they cannot fit."""
+
+    code = "context_length_exceeded"
+    rejection = "prompt_too_long"
+
+
+class EncodedBody(UsageError):
+    """A body with a content-encoding: it would have to be unpacked before its size is known."""
+
+    http_status = 415
+    code = "unsupported_encoding"
+    rejection = "bad_request"
+
+
+class MalformedRequest(UsageError):
+    """Bytes that are no HTTP request, or none that is served."""
+
+    code = "malformed_request"
+
+
 class MethodNotAllowed(UsageError):
     """A known path asked with a method that it does not have."""
 
     http_status = 405
     code = "method_not_allowed"
+
+
+class ForeignHost(Denied):
+    """A request whose Host is not this server: a page of another site may have sent it (DNS rebinding)."""
+
+    http_status = 421
+    type = "invalid_request_error"
+    code = "foreign_host"
+    rejection = "foreign_host"
+
+
+class UpgradeRefused(Denied):
+    """A request to go on in another protocol than HTTP."""
+
+    http_status = 403
+    type = "invalid_request_error"
+    code = "upgrade_refused"
 
 
 class ScopeMissing(Denied):
@@ -112,6 +168,29 @@ class BudgetSpent(TooManyRequests):
 
     retry_after_seconds = 60
     rejection = "feedback_budget"
+
+
+class HeadTooLarge(LimitExceeded):
+    """A head with more bytes or more lines than a request may have."""
+
+    http_status = 431
+    code = "head_too_large"
+
+
+class TargetTooLong(LimitExceeded):
+    """A first line that is longer than a whole head may be."""
+
+    http_status = 414
+    code = "target_too_long"
+
+
+class TooManyConnections(LimitExceeded):
+    """A connection beyond those that are allowed, all of which are at work."""
+
+    http_status = 503
+    type = "server_error"
+    code = "too_many_connections"
+    retry_after_seconds = 1
 
 
 class LoadFailed(NotServable):
@@ -152,6 +231,15 @@ class EngineFailed(WardrobeError):
     """An answer that the engine's side did not begin or did not finish; its log says why."""
 
     code = "engine_error"
+
+
+class TooSlow(WardrobeError):
+    """A head or a body that did not arrive in time; the rest of it is not waited for."""
+
+    http_status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+    rejection = "too_slow"
 
 
 class TimedOut(WardrobeError):

@@ -50,6 +50,7 @@ def prepare(settings: ServeSettings, extra: Sequence[str]) -> Preparation:
     require_same_base(settings.model or registry.base.path, registry.base)
     arguments = engine_arguments(settings, registry.base, registry.limits, extra=extra)
     require_guard(settings)
+    require_keys_for_pages(settings)
     with contextlib.suppress(StorageFailed):  # a root that takes no writes now can be served
         registry.catalogue.root.try_mount()
     return Preparation(registry, arguments)
@@ -119,6 +120,13 @@ def require_guard(settings: ServeSettings) -> None:
     raise Denied(f"--host {settings.host}", "is reached from other machines and no key exists", remedy)
 
 
+def require_keys_for_pages(settings: ServeSettings) -> None:
+    """Raise Denied for web pages that may call a server which asks for no key."""
+    if settings.cors_origins and not KeyStore(settings.root).in_use():
+        fact = "lets web pages call this server, and no key exists that they would have to send"
+        raise Denied("cors_origins", fact, "make a key with `wardrobe keys create`", param="cors_origins")
+
+
 def _default_name(port: int) -> str:
     name = f"{socket.gethostname()}-{port}"
     # Two containers may well have one hostname and one port.
@@ -153,6 +161,9 @@ def _survey(settings: ServeSettings, extra: Sequence[str]) -> Iterator[Finding]:
         )
         yield from _parsers(settings, folder, extra)
         yield _tried("access", f"on {settings.host}", lambda: require_guard(settings))
+        if settings.cors_origins:
+            pages = ", ".join(settings.cors_origins)
+            yield _tried("web pages", f"of {pages}", lambda: require_keys_for_pages(settings))
     yield _tried("port", f"{settings.port} is free", lambda: listen(settings.host, settings.port).close())
     yield from check(settings, this_machine())
 

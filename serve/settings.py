@@ -11,14 +11,17 @@ import os
 import socket
 import tomllib
 from difflib import get_close_matches
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from registry.errors import UsageError
 from registry.home import HomePath, at_home
+from serve.door.hosts import ANY_HOST, plain_host
+from serve.door.pages import is_origin
 
 _REMEDY = "see docs/reference/settings.md"
 
@@ -43,14 +46,72 @@ class RequestLimits(BaseModel):
     """Longest body of a request."""
     max_upload_bytes: int = Field(default=2 * 1024**3, gt=0)
     """Largest upload of a version."""
+    body_seconds: float = Field(default=30.0, gt=0)
+    """Longest time for a body to arrive; every 64 KiB of it bring one second more."""
+    body_memory_bytes: int = Field(default=512 * 1024**2, gt=0)
+    """Most bytes of bodies in memory at once, of requests in flight and of those that still arrive."""
+    max_nesting: int = Field(default=64, gt=0)
+    """Most objects and arrays inside each other in a body."""
+    max_values: int = Field(default=100_000, gt=0)
+    """Most keys, strings, numbers and brackets in a body; at least twice the model's context."""
+    max_messages: int = Field(default=2_048, gt=0)
+    """Most messages, items or prompts in a body."""
+    max_parts: int = Field(default=4_096, gt=0)
+    """Most content parts and tool calls in all of a body's messages."""
+    max_tools: int = Field(default=512, gt=0)
+    """Most tools in a body."""
+    max_choices: int = Field(default=128, gt=0)
+    """Most answers to one prompt (`n`)."""
+    max_grammar_bytes: int = Field(default=65_536, gt=0)
+    """Longest JSON schema or list of choices that constrains an answer."""
+    max_pattern_bytes: int = Field(default=8_192, gt=0)
+    """Longest regular expression or grammar that does, alone or in a schema."""
+    max_loops: int = Field(default=32, gt=0)
+    """Most repetitions (`*`, `+`, `?`, `{m,n}`) in a request's patterns; 8 references are one more."""
+    max_properties: int = Field(default=256, gt=0)
+    """Most properties of one object in a schema."""
+    max_prompt_characters: int | None = Field(default=None, gt=0)
+    """Most characters in one prompt; not set: what the longest tokens could bring into the context."""
+    max_text_characters: int = Field(default=4 * 1024**2, gt=0)
+    """Most characters in all prompts of a body together, unless a single one may hold more."""
     max_tokens: int | None = Field(default=None, gt=0)
-    """Cap on the tokens of an answer; a request that asks for more gets this many."""
+    """Most tokens of an answer: who asks for more is refused, who names none gets this many."""
     total_seconds: float | None = Field(default=None, gt=0)
     """Longest time from a request's first byte to its answer's last."""
     feedback_bytes_per_hour: int | None = Field(default=4 * 1024**2, gt=0)
     """Feedback that one key may have kept in an hour, about 10,000 scores; beyond it clients get 429."""
     max_concurrency: int | None = Field(default=None, gt=0)
-    """Most requests at once; beyond it clients get 429."""
+    """Most requests at once whose body has arrived; beyond it clients get 429."""
+
+
+class ConnectionLimits(BaseModel):
+    """Limits on connections, whoever opens them; a reverse proxy opens one per request in flight."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    head_bytes: int = Field(default=65_536, ge=1024)
+    """Longest head of a request: its first line and its headers."""
+    head_lines: int = Field(default=256, ge=16)
+    """Most headers of a request."""
+    head_seconds: float = Field(default=10.0, gt=0)
+    """Longest time for a head to arrive, from the connection or from its first byte."""
+    idle_seconds: float = Field(default=75.0, gt=0)
+    """How long a connection is kept for its next request; longer than a balancer in front keeps it."""
+    write_seconds: float = Field(default=60.0, gt=0)
+    """How long a client may take nothing of an answer that waits for it."""
+    total: int = Field(default=4_096, gt=0)
+    """Most connections; beyond it idle ones are closed, and where none is idle clients get 503."""
+    per_address: int | None = Field(default=1_024, gt=0)
+    """Most connections from one address (IPv6: from one /64), likewise."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks whose connections `per_address` does not count."""
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            ip_network(one, strict=False)
+        return value
 
 
 class ResponseSettings(BaseModel):
@@ -162,12 +223,33 @@ class ServeSettings(BaseSettings):
     access_log: bool = False
     """One line per request; never a prompt."""
     tracing: TracingSettings = TracingSettings()
+    allowed_hosts: tuple[str, ...] = ()
+    """Names under which clients may call this server, beside its own; `*` is any."""
+    cors_origins: tuple[str, ...] = ()
+    """Web pages that may call this server, as `https://app.example`; `*` is any. Only where keys exist."""
     limits: RequestLimits = RequestLimits()
     responses: ResponseSettings = ResponseSettings()
+    connections: ConnectionLimits = ConnectionLimits()
     residency: ResidencySettings = ResidencySettings()
     engine: EngineSettings = EngineSettings()
     vllm: dict[str, JsonValue] = Field(default_factory=dict)
     """Options of vLLM under its own names."""
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            if one != ANY_HOST and not plain_host(one.encode()):
+                raise ValueError(f"{one!r} is no host name")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            if not is_origin(one):
+                raise ValueError(f"{one!r} is no origin such as https://app.example")
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -209,10 +291,25 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> ServeSet
         raise _usage_error("settings", error) from error
 
 
+def handed_over() -> ServeSettings:
+    """Return the settings that the launcher handed to this process, else those of its environment.
+
+    Raises: UsageError: they are not valid.
+    """
+    text = os.environ.get(HANDOVER_VARIABLE)
+    try:
+        return ServeSettings.model_validate_json(text) if text is not None else ServeSettings()
+    except ValidationError as error:
+        fact = f"is not valid: {error}"
+        raise UsageError(HANDOVER_VARIABLE, fact, "start with `wardrobe serve`") from error
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
+    except RecursionError as error:
+        raise UsageError(str(path), "is nested too deeply", "correct the file") from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(str(path), f"cannot be read ({reason})", "check --config") from error

@@ -128,6 +128,8 @@ def test_the_registry_reads_and_writes_its_root_through_one_seam() -> None:
 # Threads and tasks outside of the one runner, each with the reason why it may end, or how it is told.
 OTHER_WORK = {
     "registry/background.py": "the runner itself",
+    "serve/connections/acceptor.py": "one per connection that arrives",
+    "serve/connections/protocol.py": "one per request",
     "serve/engine/handover.py": "the line to the launcher: its end ends the process",
     "serve/launcher": "the launcher's own waiting, one child at a time",
     "serve/rollout/webhooks.py": "one per URL; a message that fails ends nothing",

@@ -87,13 +87,17 @@ PROMETHEUS = frozenset({"up", "ALERTS"})
 
 def server_families() -> tuple[Family, ...]:
     """Return what a replica exposes, by name."""
+    from serve.connections.census import Census
+    from serve.connections.metrics import ConnectionMetrics
     from serve.rollout.metrics import RolloutMetrics
     from serve.router.metrics import Metrics
     from serve.router.vitals import Vitals
+    from serve.settings import ConnectionLimits
 
     metrics = Metrics("r1")
     vitals = Vitals("r1", _Watched(), bool, bool, int)
-    found = [*metrics.collect(), *RolloutMetrics().collect(), *vitals.collect()]
+    connections = ConnectionMetrics(Census(ConnectionLimits()))
+    found = [*metrics.collect(), *RolloutMetrics().collect(), *vitals.collect(), *connections.collect()]
     return tuple(sorted((_family(one) for one in found), key=lambda one: one.name))
 
 

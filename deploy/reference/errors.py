@@ -12,7 +12,6 @@ from registry.errors import WardrobeError
 _MODULES = ("serve.errors", "serve.rollout.machine", "serve.rollout.watch", "train.evaluation.served")
 
 OTHERS = (
-    (400, "context_length_exceeded", "invalid_request_error", "The prompt is longer than the context."),
     (403, "foreign_origin", "authentication_error", "A page of another site tried to change something."),
     (501, "unsupported", "invalid_request_error", "The model or the engine has no such feature (vLLM)."),
     (503, "engine_draining", "server_error", "The launcher, while the server is shutting down."),

@@ -14,6 +14,7 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any, Literal
 
 import uvicorn
 from prometheus_client import CollectorRegistry
@@ -21,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.records import RolloutEntry
 from registry.store import Registry
+from serve.connections.protocol import limited
 from serve.rollout.policy import Policy, Step
 from serve.router.app import Router
 from serve.settings import ServeSettings
@@ -92,18 +94,6 @@ async def mock(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": LAST, "more_body": False})
 
 
-def switch(bare_port: int, router: ASGIApp) -> ASGIApp:
-    """Return an application that is the mock on `bare_port` and the router elsewhere."""
-
-    async def choose(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["server"][1] == bare_port:
-            await mock(scope, receive, send)
-        else:
-            await router(scope, receive, send)
-
-    return choose
-
-
 def make_router(folder: Path) -> Router:
     """Return a router around the mock, on a root with two adapters, one with a rollout open at 25 %."""
     registry = Registry.init(folder / "root", make_base(folder / "base"), name=BASE)
@@ -127,25 +117,32 @@ def main() -> None:
     sockets = [socket.create_server(("127.0.0.1", 0), backlog=512) for _ in range(2)]
     bare, routed = (one.getsockname()[1] for one in sockets)
     with tempfile.TemporaryDirectory() as folder:
-        router = make_router(Path(folder))
-        config = uvicorn.Config(
-            switch(bare, router),
-            loop="uvloop",
-            http="httptools",
-            access_log=False,
-            lifespan="on",
-            log_level="error",
-        )
+        # The bare arm is uvicorn's own protocol, the other one the protocol that the router is served by.
+        servers = [
+            _server(mock, "httptools", "off"),
+            _server(make_router(Path(folder)), limited(ServeSettings().connections), "on"),
+        ]
         sys.stdout.write(json.dumps({"bare": bare, "routed": routed, "pid": os.getpid()}) + "\n")
         sys.stdout.flush()
-        _run(uvicorn.Server(config), sockets)
+        _run(servers, sockets)
 
 
-def _run(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+def _server(app: ASGIApp, http: Any, lifespan: Literal["on", "off"]) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(app, loop="uvloop", http=http, access_log=False, lifespan=lifespan, log_level="error")
+    )
+
+
+def _run(servers: list[uvicorn.Server], sockets: list[socket.socket]) -> None:
     import uvloop
 
+    async def both() -> None:
+        await asyncio.gather(
+            *(server.serve(sockets=[one]) for server, one in zip(servers, sockets, strict=True))
+        )
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(server.serve(sockets=sockets))
+        runner.run(both())
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """The outermost layer of the admin API: what is refused before any route, and what any failure looks like.
 
-Owns the OpenAI shape of errors under `/admin`, the cap on JSON bodies, and the refusal of requests that a
-foreign web page makes a browser send. Invariant: every answer that is no success has the shape
-`{"error": {"message", "type", "param", "code"}}`, and none tells of the server's insides.
+Owns the OpenAI shape of errors under `/admin`, the cap on the size and the nesting of bodies, and the refusal
+of requests that a foreign web page makes a browser send (the router says which pages are known).
+Invariant: every answer that is no success has the shape `{"error": {"message", "type", "param", "code"}}`,
+and none tells of the server's insides.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -21,12 +23,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.documents import ErrorBody, ErrorDocument
 from registry.errors import Denied, LimitExceeded, UsageError, WardrobeError
+from serve.bounds.structure import check_encoding, check_structure
 from serve.errors import MethodNotAllowed, RouteNotFound
 
 MAX_JSON_BYTES = 1024 * 1024
+MAX_NESTING = 64
 
 _log = logging.getLogger("wardrobe.control")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_UPLOAD = re.compile(r"/admin/v1/adapters/[^/]+/versions")
 
 
 class Guard:
@@ -49,8 +54,10 @@ class Guard:
 
         try:
             headers = Headers(scope=scope)
-            _refuse_foreign_page(scope["method"], headers)
-            if not headers.get("content-type", "").startswith("multipart/"):
+            if not scope.get("state", {}).get("known_origin", False):
+                _refuse_foreign_page(scope["method"], headers)
+            check_encoding(headers.get("content-encoding", "").encode("latin-1"))
+            if not _is_upload(scope["method"], scope["path"]):
                 receive = await _read_body(receive)
             await self._app(scope, receive, watched)
         except ClientDisconnect:
@@ -66,7 +73,7 @@ def error_response(error: WardrobeError, headers: Mapping[str, str] | None = Non
     every = dict(headers or {})
     if error.http_status == 401:
         every["www-authenticate"] = "Bearer"
-    if error.http_status == 413:
+    if error.http_status in {408, 413}:
         # Else the server would go on reading, and throwing away, all that the client still sends.
         every["connection"] = "close"
     if error.http_status in {429, 503}:
@@ -124,6 +131,11 @@ def _refuse_foreign_page(method: str, headers: Headers) -> None:
         raise error
 
 
+def _is_upload(method: str, path: str) -> bool:
+    """Return True for the one route whose body is larger, and is read by the route itself."""
+    return method == "POST" and _UPLOAD.fullmatch(path) is not None
+
+
 async def _read_body(receive: Receive) -> Receive:
     """Read a whole small body and return a `receive` that gives it once more."""
     chunks: list[bytes] = []
@@ -139,7 +151,9 @@ async def _read_body(receive: Receive) -> Receive:
             raise LimitExceeded("body", fact, "send a smaller one", param="body")
         if not message.get("more_body", False):
             break
-    whole: list[Message] = [{"type": "http.request", "body": b"".join(chunks), "more_body": False}]
+    body = b"".join(chunks)
+    check_structure(body, MAX_NESTING, MAX_JSON_BYTES)
+    whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
         return whole.pop() if whole else await receive()

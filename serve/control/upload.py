@@ -8,7 +8,6 @@ however it ends.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import shutil
 import uuid
@@ -27,10 +26,9 @@ from registry import disk, files
 from registry.adapter import WEIGHTS_NAME, check_file_name
 from registry.errors import InvalidAdapter, LimitExceeded
 from registry.peft import CONFIG_NAME
-from serve.errors import BadBody, TimedOut
+from serve.errors import BadBody
 
 MAX_FIELD_BYTES = 64 * 1024
-IDLE_SECONDS = 60.0
 # Bytes are gathered so that a big upload costs one thread switch per MiB, not one per packet.
 _BATCH_BYTES = 1024 * 1024
 _MAX_BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
@@ -78,7 +76,7 @@ async def received(
 ) -> AsyncIterator[Form]:
     """Receive the form of an adapter into a new folder under `staging`, and remove the folder afterwards.
 
-    `run` runs a blocking call in a thread. Raises: BadBody, InvalidAdapter, LimitExceeded, TimedOut;
+    `run` runs a blocking call in a thread. Raises: BadBody, InvalidAdapter, LimitExceeded, TooSlow;
     ClientDisconnect.
     """
     boundary = _boundary(request.headers.get("content-type", ""))
@@ -96,8 +94,7 @@ async def received(
 async def _pour(request: Request, receiver: _Receiver, max_bytes: int, run: Run) -> None:
     batch = bytearray()
     total = 0
-    chunks = request.stream().__aiter__()
-    while (chunk := await _next(chunks)) is not None:
+    async for chunk in request.stream():
         total += len(chunk)
         if total > max_bytes:
             raise _too_large(f"more than {max_bytes} bytes arrived", max_bytes)
@@ -106,15 +103,6 @@ async def _pour(request: Request, receiver: _Receiver, max_bytes: int, run: Run)
             data, batch = bytes(batch), bytearray()
             await run(lambda data=data: receiver.feed(data))  # type: ignore[misc]
     await run(lambda: receiver.feed(bytes(batch)))
-
-
-async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
-    try:
-        async with asyncio.timeout(IDLE_SECONDS):
-            return await anext(chunks, None)
-    except TimeoutError as error:
-        fact = f"sent nothing for {IDLE_SECONDS:g} seconds"
-        raise TimedOut("upload", fact, "send it again") from error
 
 
 class _Receiver:

@@ -64,6 +64,14 @@ OWNED: Mapping[str, str] = {
     "default_mm_loras": "adapters come from the registry; use `wardrobe register`",
     "shutdown_timeout": "the launcher drains; set drain_seconds",
     **dict.fromkeys(
+        ("allowed_origins", "allow_credentials", "allowed_methods", "allowed_headers"),
+        "the router answers a browser's preflight; set cors_origins",
+    ),
+    **dict.fromkeys(
+        ("h11_max_incomplete_event_size", "h11_max_header_count"),
+        "vLLM does not use that parser here; set head_bytes or head_lines under [connections]",
+    ),
+    **dict.fromkeys(
         (
             "ssl_keyfile",
             "ssl_certfile",

@@ -5,7 +5,8 @@
 happens here. This file holds everything that we take from vLLM's private start-up:
 
 - `make_arg_parser` and `validate_parsed_serve_args` parse and check what vLLM's own command would;
-- `run_server_worker` is all that vLLM's start-up does after binding;
+- `run_server_worker` is all that vLLM's start-up does after binding; what it is given besides goes to
+  `uvicorn.Config`, so `http` chooses the protocol;
 - `validate_api_server_args`, `set_ulimit` and the SIGTERM handler are what it does before.
 
 NOTE: the `vllm` command and `vllm.entrypoints.openai.api_server` are not used: both bind by themselves,
@@ -27,6 +28,7 @@ from pydantic import JsonValue
 
 from registry.errors import UsageError, WardrobeError
 from serve.engine.handover import Line, open_line
+from serve.settings import handed_over
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -103,6 +105,7 @@ def _confirm(args: argparse.Namespace, owned: Mapping[str, JsonValue]) -> None:
         "api_key": None,
         "ssl_keyfile": None,
         "lora_modules": None,
+        "allowed_origins": [],
     }
     for name, value in {**untouched, **owned}.items():
         if getattr(args, name) != value:
@@ -120,7 +123,8 @@ def _serve(listener: socket.socket, args: argparse.Namespace, line: Line) -> int
     signal.signal(signal.SIGTERM, _interrupt)
     address = f"http://{args.host}:{args.port}"
     try:
-        uvloop.run(run_server_worker(address, listener, args))
+        # `set_ulimit` comes first: how many connections can be held depends on it.
+        uvloop.run(run_server_worker(address, listener, args, http=_protocol()))
     except KeyboardInterrupt:
         return 128 + signal.SIGTERM
     except Exception as error:  # noqa: BLE001 - whatever it is, the supervisor is told
@@ -132,6 +136,18 @@ def _serve(listener: socket.socket, args: argparse.Namespace, line: Line) -> int
     if line.failed:
         return STARTUP_FAILED
     return ENGINE_DIED if line.engine_died else 0
+
+
+def _protocol() -> type:
+    """Return uvicorn's protocol with our limits; vLLM passes it on to uvicorn as it is."""
+    from prometheus_client import REGISTRY
+
+    from serve.connections.metrics import expose
+    from serve.connections.protocol import limited
+
+    protocol = limited(handed_over().connections)
+    expose(protocol.census, REGISTRY)
+    return protocol
 
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:

@@ -57,6 +57,19 @@ class Engine(Protocol):
         """Return what the engine can do."""
         ...
 
+    @property
+    def context_tokens(self) -> int:
+        """Return how many tokens a prompt and its answer can have together (vLLM: `max_model_len`)."""
+        ...
+
+    @property
+    def prompt_characters(self) -> int | None:
+        """Return the most characters that a prompt can have: the context in tokens × the longest token.
+
+        None where the engine cannot say (a tokenizer that drops or merges text without bound).
+        """
+        ...
+
     def alive(self) -> bool:
         """Return False once the engine has died; it never comes back in this process."""
         ...
@@ -75,6 +88,13 @@ class Engine(Protocol):
 
     async def unload(self, name: str) -> None:
         """Free `name` in the engine and in its front end; a name that is not loaded is no error."""
+        ...
+
+    async def vet_items(self, items: bytes) -> str:
+        """Return why the engine would refuse the `input` of a Responses request, '' where it would not.
+
+        `items` is a JSON list. It stops at the first wrong item, and yields to the loop meanwhile.
+        """
         ...
 
     def tokenize(self, text: str) -> list[int]:

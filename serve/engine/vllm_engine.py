@@ -61,6 +61,18 @@ class VllmEngine:
         slots: int = self._lora.max_loras
         return slots
 
+    @property
+    def context_tokens(self) -> int:
+        """Return vLLM's `max_model_len`."""
+        context: int = self._client.vllm_config.model_config.max_model_len
+        return context
+
+    @property
+    def prompt_characters(self) -> int | None:
+        """Return vLLM's own bound: it refuses what has more characters, after rendering it."""
+        longest: int | None = getattr(self._client.get_tokenizer(), "max_chars_per_token", None)
+        return longest * self.context_tokens if longest else None
+
     def alive(self) -> bool:
         """Return False once EngineCore has died or its output loop has ended."""
         return bool(self._client.is_running) and not self._client.errored
@@ -98,6 +110,12 @@ class VllmEngine:
         self._models.lora_resolver_lock.pop(name, None)
         if request is not None and self.alive():
             await self._client.remove_lora(request.lora_int_id)
+
+    async def vet_items(self, items: bytes) -> str:
+        """Hold the items against vLLM's own types, a few at a time; see `serve.engine.items`."""
+        from serve.engine.items import vet
+
+        return await vet(items)
 
     def tokenize(self, text: str) -> list[int]:
         """Return the base tokenizer's ids of `text`, without special tokens added."""

@@ -19,12 +19,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from serve.door.pages import Pages
 from serve.launcher.holding import Holding, Situation
 from serve.launcher.logs import next_log, reason
 from serve.launcher.processes import Child, Command, adopt_orphans, spawn
 from serve.launcher.readiness import wait_ready
 from serve.launcher.restarts import Ending, RestartPolicy
-from serve.settings import RESTARTS_VARIABLE
+from serve.settings import RESTARTS_VARIABLE, ConnectionLimits
 
 BAD_ARGUMENTS = 2
 """The child's exit code for a configuration that no restart can mend."""
@@ -42,7 +43,8 @@ _DRAIN_GRACE_SECONDS = 10.0
 class Plan:
     """What to start and how long to wait for it; `say` prints one line to the operator.
 
-    The engine inherits the descriptor `output`, for log lines of its own beside those.
+    The engine inherits the descriptor `output`, for log lines of its own beside those; `connections` are
+    the limits of what this process answers itself, `pages` those that may read it.
     """
 
     command: Command
@@ -53,6 +55,8 @@ class Plan:
     say: Callable[[str], None]
     describe_ready: Callable[[], str] = lambda: "ready"
     output: int | None = None
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
+    pages: Pages | None = None
     policy: RestartPolicy = field(default_factory=RestartPolicy)
 
 
@@ -62,7 +66,7 @@ class Supervisor:
     def __init__(self, listener: socket.socket, plan: Plan) -> None:
         self._listener = listener
         self._plan = plan
-        self._holding = Holding(listener)
+        self._holding = Holding(listener, plan.connections, plan.pages)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._endings: list[Ending] = []

@@ -386,7 +386,7 @@ def has_form(form: FormatMetric, text: str) -> bool:
 def _is_json(text: str) -> bool:
     try:
         msgspec.json.decode(text.strip())
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):  # a model may go on with brackets for ever
         return False
     return True
 

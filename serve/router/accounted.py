@@ -13,6 +13,8 @@ from contextvars import ContextVar
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from registry.errors import WardrobeError
+from serve.bounds.arrival import Arrivals
+from serve.door.hosts import Hosts
 from serve.router.accounts import Keeper, Request
 from serve.router.exchange import Exchange
 from serve.router.inference import Inference, RawHeaders
@@ -30,9 +32,15 @@ class AccountedInference(Inference):
     __slots__ = ("_keepers",)
 
     def __init__(
-        self, app: ASGIApp, runtime: Runtime, refused_fields: frozenset[str], keepers: Sequence[Keeper]
+        self,
+        app: ASGIApp,
+        runtime: Runtime,
+        refused_fields: frozenset[str],
+        arrivals: Arrivals,
+        hosts: Hosts,
+        keepers: Sequence[Keeper],
     ) -> None:
-        super().__init__(app, runtime, refused_fields)
+        super().__init__(app, runtime, refused_fields, arrivals, hosts)
         self._keepers = tuple(keepers)
 
     async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,17 +11,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 from prometheus_client import REGISTRY, CollectorRegistry
-from pydantic import ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.errors import UsageError, WardrobeError
 from registry.keys import Scope as KeyScope
 from serve import logs
+from serve.bounds.arrival import Arrivals, ClientLeft
+from serve.bounds.structure import check_encoding
+from serve.door.hosts import Hosts
+from serve.door.pages import Pages
+from serve.door.sending import for_pages
 from serve.engine.interface import Engine
 from serve.errors import Busy, MethodNotAllowed, RouteNotFound, TaskNotServed
 from serve.protocol.hints import hint
@@ -33,17 +37,24 @@ from serve.router.access_log import AccessLog
 from serve.router.accounted import AccountedInference
 from serve.router.accounts import Keeper
 from serve.router.auth import authorize
-from serve.router.body import SERVER_PATH_FIELDS, TRANSFER_FIELDS, ClientLeft
+from serve.router.body import SERVER_PATH_FIELDS, TRANSFER_FIELDS
+from serve.router.feedback import MAX_BODY_BYTES as MAX_FEEDBACK_BYTES
 from serve.router.inference import Inference
 from serve.router.models import base_card, render_model, render_models
 from serve.router.openai_errors import rejection_reason, send_error, send_events, send_json
 from serve.router.paths import ENDPOINTS, Dialect, Endpoint, Kind, find_endpoint, served_endpoints
 from serve.router.runtime import Runtime
 from serve.router.tracing import Tracing
-from serve.settings import HANDOVER_VARIABLE, ServeSettings
+from serve.settings import ServeSettings, handed_over
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 _READY = b'{"status":"ready"}'
 EngineFactory = Callable[[Scope], Engine]
+
+_PROBES = frozenset({Kind.LIVE, Kind.READY})
+"""Asked by balancers and orchestrators under whatever address they have; they tell nothing."""
 
 _log = logging.getLogger("wardrobe.router")
 
@@ -65,20 +76,25 @@ class Router:
         self._collectors = collectors
         self._inference: Inference | None = None
         self._endpoints = ENDPOINTS
-        self._control: ASGIApp | None = None
+        self._control: FastAPI | None = None
         self._error: Exception | None = None
         self._end_logs: Callable[[], None] = lambda: None
         self._tracing: Tracing | None = None
+        self._hosts: Hosts | None = None
+        self._pages: Pages | None = None
+        self._arrivals: Arrivals | None = None
         self._settings: ServeSettings | None = settings
         if settings is None:
             try:
-                self._settings = _read_settings()
+                self._settings = handed_over()
             except Exception as error:  # noqa: BLE001 - whatever it is, the lifespan tells it
                 self._error = error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection: HTTP by the allow-list, the lifespan with ours in it, nothing else."""
         if scope["type"] == "http":
+            if self._pages is not None:
+                send = for_pages(self._pages, scope["headers"], send)
             endpoint = self._endpoints.get(scope["raw_path"])
             if (
                 endpoint is not None
@@ -100,11 +116,12 @@ class Router:
         endpoint = find_endpoint(scope["raw_path"], self._endpoints)
         send = _naming(scope, send)
         try:
+            if endpoint is None or endpoint.kind not in _PROBES:
+                self._check_host(scope)
             if endpoint is None:
                 raise RouteNotFound(_shown(scope), "is no path of this server", hint(_shown(scope), _is_path))
             if scope["method"] == "OPTIONS":
-                await send({"type": "http.response.start", "status": 204, "headers": [_allow(endpoint)]})
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                await self._tell_options(endpoint, scope, send)
                 return
             if scope["method"] not in endpoint.methods:
                 fact = f"has no {scope['method']}"
@@ -112,9 +129,36 @@ class Router:
             await self._dispatch(endpoint, scope, receive, send)
         except WardrobeError as error:
             self._count_rejection(error)
-            headers = [_allow(endpoint)] if endpoint is not None and error.http_status == 405 else []
+            headers = [_allow(endpoint.methods)] if endpoint is not None and error.http_status == 405 else []
+            if error.http_status in {408, 413}:
+                headers.append((b"connection", b"close"))
             dialect = endpoint.dialect if endpoint is not None else Dialect.OPENAI
             await send_error(send, error, dialect, headers)
+
+    def _check_host(self, scope: Scope) -> None:
+        """Pass when the request was meant for this server.
+
+        Raises: ForeignHost.
+        """
+        runtime = self.runtime
+        if self._hosts is None or runtime is None:
+            return  # then nothing is answered but that it starts
+        if self._hosts.restricted or not runtime.keys.enabled:
+            self._hosts.check(dict(scope["headers"]).get(b"host"), scope["http_version"])
+
+    async def _tell_options(self, endpoint: Endpoint, scope: Scope, send: Send) -> None:
+        from serve.control.methods import control_methods
+
+        methods = endpoint.methods
+        if endpoint.kind is Kind.ADMIN and self._control is not None:
+            methods = control_methods(self._control, scope["path"])
+            if not methods:
+                raise RouteNotFound(_shown(scope), "is no path of this server", "see /admin/openapi.json")
+        headers = [_allow(methods)]
+        if self._pages is not None:
+            headers += self._pages.preflight(dict(scope["headers"]), methods) or ()
+        await send({"type": "http.response.start", "status": 204, "headers": headers})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _dispatch(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         runtime = self.runtime
@@ -127,9 +171,7 @@ class Router:
         elif endpoint.kind is Kind.ADMIN:
             await self._forward_control(runtime, scope, receive, send)
         elif endpoint.kind is Kind.FEEDBACK:
-            who = authorize(runtime.keys, dict(scope["headers"]), KeyScope.INFER)
-            with contextlib.suppress(ClientLeft):
-                await runtime.feedback.answer(runtime.watcher.view, who, receive, send)
+            await self._take_feedback(runtime, scope, receive, send)
         elif endpoint.kind is Kind.MODELS:
             authorize(runtime.keys, dict(scope["headers"]), KeyScope.INFER)
             await _tell_models(runtime, endpoint.item, send)
@@ -144,10 +186,24 @@ class Router:
         else:
             raise Busy("server", "has not started yet", "try again", rejection="engine_busy")
 
+    async def _take_feedback(self, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        who = authorize(runtime.keys, headers, KeyScope.INFER)
+        check_encoding(headers.get(b"content-encoding"))
+        assert self._arrivals is not None, "built before the runtime is set"
+        with contextlib.suppress(ClientLeft):
+            declared = headers.get(b"content-length")
+            body = await self._arrivals.whole(receive, declared, MAX_FEEDBACK_BYTES)
+            await runtime.feedback.answer(runtime.watcher.view, who, body, send)
+
     async def _forward_control(self, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
-        who = authorize(runtime.keys, dict(scope["headers"]), KeyScope.ADMIN)
+        headers = dict(scope["headers"])
+        who = authorize(runtime.keys, headers, KeyScope.ADMIN)
         assert self._control is not None, "built before the runtime is set"
-        await self._control({**scope, "state": {**scope.get("state", {}), "who": who}}, receive, send)
+        assert self._arrivals is not None, "built before the runtime is set"
+        known = self._pages is not None and self._pages.admits(headers.get(b"origin"))
+        state = {**scope.get("state", {}), "who": who, "known_origin": known}
+        await self._control({**scope, "state": state}, self._arrivals.paced(receive), send)
 
     async def _tell_stored(self, runtime: Runtime, endpoint: Endpoint, scope: Scope, send: Send) -> None:
         """Answer what is asked of a kept response: all of it, its items, its end."""
@@ -187,6 +243,8 @@ class Router:
             if message["type"] == "lifespan.shutdown" and self.runtime is not None:
                 await self.runtime.stop()
                 await self._end_accounts()
+                if self._inference is not None:
+                    self._inference.bodies.close()
             return message
 
         await self.app(scope, announce, watch)
@@ -207,6 +265,13 @@ class Router:
         return {"type": "lifespan.startup.complete"}
 
     async def _open(self, runtime: Runtime) -> None:
+        settings = runtime.settings
+        if settings.cors_origins and not runtime.keys.enabled:
+            fact = "lets web pages call this server, and no key exists that they would have to send"
+            raise UsageError("cors_origins", fact, "make a key with `wardrobe keys create`")
+        self._hosts = Hosts(settings.host, settings.allowed_hosts)
+        self._pages = Pages(settings.cors_origins) if settings.cors_origins else None
+        self._arrivals = Arrivals(settings.limits)
         self._control = _build_control(runtime)
         try:
             await runtime.start(self._collectors)
@@ -215,34 +280,26 @@ class Router:
             raise
         transfers = runtime.settings.vllm.keys() & {"kv_transfer_config", "ec_transfer_config"}
         refused = SERVER_PATH_FIELDS if transfers else SERVER_PATH_FIELDS | TRANSFER_FIELDS
-        self._inference = self._build_inference(runtime, refused)
+        self._inference = self._build_inference(runtime, refused, self._arrivals, self._hosts)
         self._endpoints = served_endpoints(runtime.engine.abilities.paths)
         runtime.on_drain.append(self._inference.shadows.cancel)
         runtime.on_drain.append(self._inference.doubts.cancel)
         self.runtime = runtime
 
-    def _build_inference(self, runtime: Runtime, refused: frozenset[str]) -> Inference:
+    def _build_inference(
+        self, runtime: Runtime, refused: frozenset[str], arrivals: Arrivals, hosts: Hosts
+    ) -> Inference:
         keepers: list[Keeper] = [] if self._tracing is None else [self._tracing]
         if runtime.settings.access_log:
             keepers.append(AccessLog())
         if not keepers:
-            return Inference(self.app, runtime, refused)
-        return AccountedInference(self.app, runtime, refused, keepers)
+            return Inference(self.app, runtime, refused, arrivals, hosts)
+        return AccountedInference(self.app, runtime, refused, arrivals, hosts, keepers)
 
     async def _end_accounts(self) -> None:
         if self._tracing is not None:
             await self._tracing.close()
         self._end_logs()
-
-
-def _read_settings() -> ServeSettings:
-    text = os.environ.get(HANDOVER_VARIABLE)
-    try:
-        return ServeSettings.model_validate_json(text) if text is not None else ServeSettings()
-    except ValidationError as error:
-        raise UsageError(
-            HANDOVER_VARIABLE, f"is not valid: {error}", "start with `wardrobe serve`"
-        ) from error
 
 
 def _vllm_engine(scope: Scope) -> Engine:
@@ -251,7 +308,7 @@ def _vllm_engine(scope: Scope) -> Engine:
     return VllmEngine.from_app(scope["app"])
 
 
-def _build_control(runtime: Runtime) -> ASGIApp:
+def _build_control(runtime: Runtime) -> FastAPI:
     from serve.control.app import build_control
 
     return build_control(runtime.registry, runtime)
@@ -285,8 +342,8 @@ def _naming(scope: Scope, send: Send) -> Send:
     return named
 
 
-def _allow(endpoint: Endpoint) -> tuple[bytes, bytes]:
-    return (b"allow", ", ".join((*endpoint.methods, "OPTIONS")).encode())
+def _allow(methods: Iterable[str]) -> tuple[bytes, bytes]:
+    return (b"allow", ", ".join((*methods, "OPTIONS")).encode())
 
 
 async def _tell_ready(runtime: Runtime | None, send: Send) -> None:

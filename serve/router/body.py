@@ -1,4 +1,4 @@
-"""The request's body: read within its limit, looked into, and rewritten.
+"""The request's body: looked into, and rewritten.
 
 The body is taken apart at its top level only; the bytes of every value stay the client's own. What goes
 on is put together from what was parsed here, so the server behind cannot read another `model` out of it
@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import msgspec
 from msgspec import Raw
-from starlette.types import Message, Receive
 
-from registry.errors import LimitExceeded
 from serve.errors import BadBody
 
 Fields = dict[str, Raw]
@@ -33,42 +31,6 @@ _decode = msgspec.json.Decoder(Fields).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class ClientLeft(Exception):
-    """Raised when the client went away before its body was complete."""
-
-
-async def read_body(receive: Receive, message: Message, declared: bytes | None, limit: int) -> bytes:
-    """Return the whole body that begins with `message`, whether declared by Content-Length or chunked.
-
-    Raises: LimitExceeded: 413, over `limit` bytes. ClientLeft: there is nobody to answer.
-    """
-    if declared is not None and declared.isdigit() and int(declared) > limit:
-        raise _too_large(int(declared), limit)
-    chunks, size = [_chunk(message)], len(_chunk(message))
-    while message.get("more_body", False) and size <= limit:
-        message = await receive()
-        chunks.append(_chunk(message))
-        size += len(chunks[-1])
-    if size > limit:
-        raise _too_large(size, limit)
-    return b"".join(chunks)
-
-
-def _chunk(message: Message) -> bytes:
-    if message["type"] != "http.request":
-        raise ClientLeft
-    chunk: bytes = message.get("body", b"")
-    return chunk
-
-
-def _too_large(size: int, limit: int) -> LimitExceeded:
-    return LimitExceeded(
-        "body",
-        f"{size} bytes and more exceed this server's {limit}",
-        "send less, or raise limits.max_body_bytes",
-    )
-
-
 def parse_fields(body: bytes, refused: frozenset[str]) -> Fields:
     """Return the body's top-level fields, their values as the client wrote them.
 
@@ -76,7 +38,7 @@ def parse_fields(body: bytes, refused: frozenset[str]) -> Fields:
     """
     try:
         fields = _decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadBody("body", f"is not a JSON object: {error}", "send one with content-type JSON") from error
     if not refused.isdisjoint(fields):
         raise _refused(min(refused.intersection(fields)))

@@ -48,15 +48,14 @@ class Booking:
 
 
 def assign(
-    rollout: OpenRollout, adapter: str, session: bytes | None, fields: Mapping[str, Raw], body: bytes
+    rollout: OpenRollout, adapter: str, unit: str, fields: Mapping[str, Raw], body: bytes
 ) -> tuple[Target, str, Booking | None]:
-    """Return the target of a request, its unit's digest, and its booking.
+    """Return the target of a request of `unit`, its unit's digest, and its booking.
 
-    `session` is the header x-session-id. `fields` and `body` are the client's.
+    `fields` and `body` are the client's.
     """
     recorder = rollout.recorder
     split = recorder.split
-    unit = _unit(recorder.unit, session, fields)
     arm = choose_arm(split, adapter, unit)
     target = rollout.arms[arm]
     if (split.allow or split.deny) and is_listed(split, unit):
@@ -71,8 +70,11 @@ def assign(
     return target, digest, booking
 
 
-def _unit(kind: str, session: bytes | None, fields: Mapping[str, Raw]) -> str:
-    """Return the unit: the request itself where nothing else names one."""
+def find_unit(kind: str, session: bytes | None, fields: Mapping[str, Raw]) -> str:
+    """Return the unit of a request: itself where nothing else names one; pure but for that.
+
+    `kind` is the policy's; `session` the header x-session-id; `fields` are the client's.
+    """
     unit: str | None = None
     if kind == "user":
         unit = user_unit(fields)

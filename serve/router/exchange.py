@@ -16,6 +16,7 @@ from time import monotonic
 from starlette.types import Message, Receive, Scope, Send
 
 from registry.errors import WardrobeError
+from serve.errors import EngineFailed
 from serve.protocol.forwarded import MAX_BYTES as MAX_ERROR_BYTES
 from serve.protocol.forwarded import read_event, read_forwarded
 from serve.request_id import ANTHROPIC_HEADER, HEADER
@@ -219,8 +220,11 @@ class Exchange:
             return
         if not self.status or self._refused:
             self._refused = False
+            # What broke off is raised again for the server's log, and it closes the connection on that.
+            closing = [(b"connection", b"close")] if isinstance(error, EngineFailed) else []
             self.status = error.http_status
-            await send_error(self._send, error, self.endpoint.dialect, self._our_headers())
+            headers = [*self._our_headers(), *closing]
+            await send_error(self._send, error, self.endpoint.dialect, headers)
         elif self.streaming:
             event = error_event(error, self.endpoint.dialect, self._chunks)
             await self._send({"type": "http.response.body", "body": event, "more_body": False})

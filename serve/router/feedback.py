@@ -14,13 +14,12 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta
-from starlette.types import Receive, Send
+from starlette.types import Send
 
 from registry.view import View
 from serve.errors import BadBody, BudgetSpent, Busy, ModelNotFound
 from serve.rollout.recorder import Recorders
 from serve.router.assignment import Arm
-from serve.router.body import read_body
 from serve.router.booking import NO_UNIT
 from serve.router.openai_errors import send_json
 from serve.router.response_id import BASE_SUBJECT, AnsweredBy, IdIssuer, read_claim
@@ -165,12 +164,11 @@ class FeedbackDesk:
         self._recorders = recorders
         self._base_name = base_name
 
-    async def answer(self, view: View, who: str, receive: Receive, send: Send) -> None:
+    async def answer(self, view: View, who: str, body: bytes, send: Send) -> None:
         """Answer one request.
 
-        Raises: BadBody, LimitExceeded, ModelNotFound, Busy; ClientLeft.
+        Raises: BadBody, ModelNotFound, Busy.
         """
-        body = await read_body(receive, await receive(), None, MAX_BODY_BYTES)
         receipt = self.take(view, _parse(body), who)
         await send_json(send, 202, _encode(receipt))
 
@@ -230,7 +228,7 @@ class FeedbackDesk:
 def _parse(body: bytes) -> Feedback:
     try:
         return _decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadBody("body", f"is no feedback: {error}", _REMEDY) from error
 
 

@@ -15,21 +15,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from registry.errors import WardrobeError
 from registry.keys import Scope as KeyScope
+from serve.bounds.arrival import Arrivals, ClientLeft
+from serve.bounds.bodies import THREAD_BYTES, Bodies
+from serve.bounds.content import ASKED
+from serve.bounds.structure import check_encoding
+from serve.door.hosts import Hosts
 from serve.errors import BadBody, Busy, EngineFailed, TimedOut, TooManyRequests
 from serve.protocol.fields import check_fields
 from serve.request_id import ANTHROPIC_PATHS, HEADER, echo_id, id_headers
 from serve.responses.store import ResponseStore
-from serve.responses.turn import PREVIOUS, begin
+from serve.responses.turn import PREVIOUS, Turn, begin
 from serve.router.assignment import Arm, unit_digest
 from serve.router.auth import ANONYMOUS, authorize
-from serve.router.body import (
-    ClientLeft,
-    cap_tokens,
-    join_fields,
-    parse_fields,
-    read_body,
-)
-from serve.router.booking import NO_UNIT, assign
+from serve.router.body import Fields, cap_tokens, join_fields, parse_fields
+from serve.router.booking import NO_UNIT, assign, find_unit
 from serve.router.doubts import Doubts
 from serve.router.exchange import Exchange
 from serve.router.openai_errors import rejection_reason, send_error
@@ -56,14 +55,24 @@ class Inference:
     """
 
     __slots__ = (
-        "app", "doubts", "errors_name_version", "inflight", "max_body_bytes", "max_concurrency", "max_tokens",
-        "refused_fields", "runtime", "shadows", "stored", "total_seconds",
+        "app", "arrivals", "bodies", "doubts", "errors_name_version", "hosts", "inflight", "max_body_bytes",
+        "max_concurrency", "max_tokens", "refused_fields", "runtime", "shadows", "stored", "total_seconds",
     )  # fmt: skip
 
-    def __init__(self, app: ASGIApp, runtime: Runtime, refused_fields: frozenset[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        runtime: Runtime,
+        refused_fields: frozenset[str],
+        arrivals: Arrivals,
+        hosts: Hosts,
+    ) -> None:
         self.app = app
         self.runtime = runtime
         self.refused_fields = refused_fields
+        self.arrivals = arrivals
+        self.hosts = hosts
+        self.bodies = Bodies(runtime.limits, runtime.engine, refused_fields)
         self.inflight = 0
         self.max_body_bytes = runtime.limits.max_body_bytes
         self.max_concurrency = runtime.limits.max_concurrency
@@ -75,46 +84,93 @@ class Inference:
         self.errors_name_version = runtime.settings.errors_name_version
 
     async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request; it takes its place among those in flight when its body has arrived."""
         began = monotonic()
         headers: RawHeaders = dict(scope["headers"])
-        self.inflight += 1
         try:
+            if self.hosts.restricted or not self.runtime.keys.enabled:
+                self.hosts.check(headers.get(b"host"), scope["http_version"])
             who = self._admit(headers)
-            message = await receive()
-            body = message.get("body", b"")
-            if message.get("more_body", False) or len(body) > self.max_body_bytes or not body:
-                body = await read_body(receive, message, headers.get(b"content-length"), self.max_body_bytes)
-            fields = parse_fields(body, self.refused_fields)
-            runtime = self.runtime
-            if not endpoint.watched.isdisjoint(fields):
-                check_fields(endpoint.dialect.value, fields, runtime.engine.abilities)
-            turn = begin(self.stored, who, fields) if endpoint.dialect is Dialect.RESPONSES else None
-            plan = runtime.targets.find(runtime.watcher.view, fields.get("model"))
-            rollout = plan.rollout
-            if rollout is None:
-                target, unit = _choose(plan, headers)
-                exchange = Exchange(target, endpoint, scope, headers, fields, unit, receive, send, began)
-                exchange.turn = turn
-                if endpoint.proves:
-                    exchange.baseline = plan.baseline
-                await self._carry(exchange, self.total_seconds)
-            else:
-                session = headers.get(b"x-session-id")
-                target, unit, booking = assign(rollout, plan.adapter, session, fields, body)
-                kind = HeldExchange if target.arm is Arm.CANARY else Exchange
-                exchange = kind(target, endpoint, scope, headers, fields, unit, receive, send, began)
-                exchange.turn = turn
-                exchange.names_version = self.errors_name_version
-                if endpoint.proves:
-                    exchange.booking = booking
-                await self._carry_arm(rollout, exchange)
+            body, held = await self._take_body(receive, headers)
+            self.inflight += 1
+            try:
+                self._check_place(1)  # others may have taken it meanwhile
+                if self.bodies.is_easy(body):
+                    fields = parse_fields(body, self.refused_fields)
+                    if not ASKED.isdisjoint(fields):
+                        self.bodies.check_easy(fields)
+                else:
+                    fields = await self._parse(body, endpoint, headers)
+                if not endpoint.watched.isdisjoint(fields):
+                    check_fields(endpoint.dialect.value, fields, self.runtime.engine.abilities)
+                turn = begin(self.stored, who, fields) if endpoint.dialect is Dialect.RESPONSES else None
+                await self._answer(endpoint, scope, headers, fields, body, receive, send, began, turn)
+            finally:
+                self.inflight -= 1
+                self.arrivals.held -= held
         except ClientLeft:
             pass
         except WardrobeError as error:
             await self._refuse(send, endpoint, headers, error)
-        finally:
-            self.inflight -= 1
+
+    async def _take_body(self, receive: Receive, headers: RawHeaders) -> tuple[bytes, int]:
+        """Return the body, and how much of it `arrivals` counts until it is given back."""
+        message = await self.arrivals.first(receive)
+        body: bytes = message.get("body", b"")
+        if body and not message.get("more_body", False) and len(body) <= self.max_body_bytes:
+            return body, 0
+        declared = headers.get(b"content-length")
+        body = await self.arrivals.rest(receive, message, declared, self.max_body_bytes)
+        return body, len(body)
+
+    async def _parse(self, body: bytes, endpoint: Endpoint, headers: RawHeaders) -> Fields:
+        """Return the fields of a body that is not plainly small, flat and ASCII."""
+        check_encoding(headers.get(b"content-encoding"))
+        try:
+            return await self.bodies.parse(body, endpoint)
+        except WardrobeError:
+            raise
+        except Exception as error:
+            _log.exception("a body could not be looked into")
+            raise WardrobeError("server", "failed on this body", "its log has the reason") from error
+
+    async def _answer(
+        self,
+        endpoint: Endpoint,
+        scope: Scope,
+        headers: RawHeaders,
+        fields: Fields,
+        body: bytes,
+        receive: Receive,
+        send: Send,
+        began: float,
+        turn: Turn | None,
+    ) -> None:
+        """Choose who answers, and have it answer."""
+        runtime = self.runtime
+        plan = runtime.targets.find(runtime.watcher.view, fields.get("model"))
+        rollout = plan.rollout
+        if rollout is None:
+            target, unit = _choose(plan, headers)
+            exchange = Exchange(target, endpoint, scope, headers, fields, unit, receive, send, began)
+            exchange.turn = turn
+            if endpoint.proves:
+                exchange.baseline = plan.baseline
+            await self._carry(exchange, self._left(began))
+        else:
+            kind, session = rollout.recorder.unit, headers.get(b"x-session-id")
+            if len(body) < THREAD_BYTES:
+                unit = find_unit(kind, session, fields)
+            else:
+                unit = await self.bodies.in_thread(find_unit, kind, session, fields)
+            target, unit, booking = assign(rollout, plan.adapter, unit, fields, body)
+            make = HeldExchange if target.arm is Arm.CANARY else Exchange
+            exchange = make(target, endpoint, scope, headers, fields, unit, receive, send, began)
+            exchange.turn = turn
+            exchange.names_version = self.errors_name_version
+            if endpoint.proves:
+                exchange.booking = booking
+            await self._carry_arm(rollout, exchange)
 
     def _admit(self, headers: RawHeaders) -> str:
         """Let a request in and return who asks."""
@@ -122,10 +178,18 @@ class Inference:
         if runtime.draining or not runtime.engine.alive():
             runtime.check_open()
         who = authorize(runtime.keys, headers, KeyScope.INFER) if runtime.keys.enabled else ANONYMOUS
-        if self.max_concurrency is not None and self.inflight > self.max_concurrency:
+        self._check_place()
+        return who
+
+    def _check_place(self, own: int = 0) -> None:
+        """Pass where a place is free, or where one is beside the `own` that this request holds."""
+        if self.max_concurrency is not None and self.inflight - own >= self.max_concurrency:
             fact = f"{self.max_concurrency} requests are in flight, as many as are allowed"
             raise TooManyRequests("server", fact, "try again")
-        return who
+
+    def _left(self, began: float) -> float | None:
+        """Return how many of the seconds are left that a request may take, None where it may take any."""
+        return None if self.total_seconds is None else max(0.0, self.total_seconds - (monotonic() - began))
 
     def _prepare(self, exchange: Exchange) -> Scope:
         """Give the request its id and its body, and return the scope for the server behind."""
@@ -164,7 +228,7 @@ class Inference:
                     exchange.book(Outcome.ENGINE_ERROR)
                     raise target.refused
             elif not residency.take(slot, exchange.began):
-                await self._acquire(exchange)
+                seconds = await self._acquire(exchange, seconds)
             try:
                 if seconds is None:
                     await self.app(scope, exchange.receive, exchange.send)
@@ -183,13 +247,20 @@ class Inference:
         finally:
             inflight.value -= 1
 
-    async def _acquire(self, exchange: Exchange) -> None:
+    async def _acquire(self, exchange: Exchange, seconds: float | None) -> float | None:
+        """Have the version loaded within `seconds`, and return how many are left."""
         assert exchange.target.slot is not None, "or there is nothing to load"
+        began = monotonic()
         try:
-            await self.runtime.residency.acquire(exchange.target.slot)
+            async with asyncio.timeout(seconds):
+                await self.runtime.residency.acquire(exchange.target.slot)
         except WardrobeError as error:
             exchange.book(Outcome.REJECTED if isinstance(error, Busy) else Outcome.ENGINE_ERROR)
             raise
+        except TimeoutError:
+            exchange.book(Outcome.REJECTED)
+            raise self._took_too_long() from None
+        return None if seconds is None else max(0.0, seconds - (monotonic() - began))
 
     async def _carry_arm(self, rollout: OpenRollout, exchange: Exchange) -> None:
         """Carry a request of an open rollout: the canary's may be rescued, stable's may be copied."""
@@ -197,7 +268,7 @@ class Inference:
             await self._carry_canary(rollout, exchange)
             return
         try:
-            await self._carry(exchange, self.total_seconds)
+            await self._carry(exchange, self._left(exchange.began))
         finally:
             if exchange.doubt is not None:
                 self.doubts.examine(exchange, rollout.witnesses.get(exchange.target.arm))
@@ -209,7 +280,7 @@ class Inference:
         """Carry a request of the canary; what it fails before its first byte, the control answers."""
         held.hold(self.runtime.engine.alive)
         try:
-            await self._carry(held, self.total_seconds)
+            await self._carry(held, self._left(held.began))
         except Exception as error:
             if not held.failure:
                 raise
@@ -219,11 +290,8 @@ class Inference:
                 self.doubts.examine(held, rollout.witnesses.get(Arm.CANARY))
         if not held.failure or held.left:
             return
-        now = monotonic()
-        seconds = self.total_seconds
-        if seconds is not None:
-            seconds = max(0.0, seconds - (now - held.began))
-        rescue = held.again(rollout.rescue, now)
+        seconds = self._left(held.began)
+        rescue = held.again(rollout.rescue, monotonic())
         rollout.rescue.decided.value += 1
         try:
             await self._carry(rescue, seconds)
@@ -244,8 +312,11 @@ class Inference:
             if not limit.expired():
                 raise
             exchange.timed_out = True
-            fact = f"took longer than this server's {seconds:g} s"
-            await exchange.break_off(TimedOut("request", fact, "ask for less, or raise limits.total_seconds"))
+            await exchange.break_off(self._took_too_long())
+
+    def _took_too_long(self) -> TimedOut:
+        fact = f"took longer than this server's {self.total_seconds or COPY_SECONDS:g} s"
+        return TimedOut("request", fact, "ask for less, or raise limits.total_seconds")
 
     async def _refuse(
         self, send: Send, endpoint: Endpoint, headers: RawHeaders, error: WardrobeError
@@ -254,7 +325,7 @@ class Inference:
         if reason is not None:
             self.runtime.metrics.rejections[reason] += 1
         extra = self._name_refusal(endpoint, headers)
-        if error.http_status == 413 or self.runtime.draining:
+        if error.http_status in {408, 413, 500} or self.runtime.draining:
             extra.append((b"connection", b"close"))
         await send_error(send, error, endpoint.dialect, extra)
 

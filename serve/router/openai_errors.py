@@ -13,7 +13,7 @@ import msgspec
 from starlette.types import Message, Send
 
 from registry.errors import Denied, InvalidName, LimitExceeded, WardrobeError
-from serve.errors import BadBody, MethodNotAllowed, ModelNotFound, TooManyRequests, anthropic_type
+from serve.errors import BadBody, MethodNotAllowed, ModelNotFound, anthropic_type
 from serve.router.paths import Dialect
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -108,14 +108,15 @@ async def send_events(send: Send, events: Iterable[bytes]) -> None:
 
 def rejection_reason(error: WardrobeError) -> str | None:
     """Return the value of `wardrobe_rejections_total{reason}` for `error`, None when it counts elsewhere."""
+    own: str | None = getattr(error, "rejection", None)
+    if own is not None:
+        return own
     if isinstance(error, Denied):
         return "forbidden" if error.http_status == 403 else "auth"
     if isinstance(error, ModelNotFound):
         return "unknown_model"
-    if isinstance(error, TooManyRequests):
-        return error.rejection
     if isinstance(error, LimitExceeded):
         return "body_too_large"
     if isinstance(error, BadBody | InvalidName | MethodNotAllowed):
         return "bad_request"
-    return getattr(error, "rejection", None)
+    return None

@@ -6,6 +6,7 @@ A subclass gives the fixture `engine`. Adapter folders are SmolLM2-135M's shapes
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Coroutine
 from pathlib import Path
@@ -75,6 +76,13 @@ class EngineContract:
         assert engine.alive()
         assert engine.base_name
         assert engine.capacity >= engine.slots >= 1
+        assert engine.context_tokens > 0
+        assert engine.prompt_characters is None or engine.prompt_characters >= engine.context_tokens
+
+    def test_it_tells_right_items_of_a_request_from_a_wrong_one(self, engine: Engine) -> None:
+        right: list[object] = [{"role": "user", "content": "hi"}] * 40
+        assert run(engine.vet_items(json.dumps(right).encode())) == ""
+        assert "item 40 " in run(engine.vet_items(json.dumps([*right, "text", *right]).encode()))
         assert engine.resident() == frozenset()
 
     def test_text_becomes_token_ids_without_special_ones(self, engine: Engine) -> None:

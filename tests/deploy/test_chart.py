@@ -257,3 +257,17 @@ def test_every_file_names_the_version_of_the_project() -> None:
         tag for path in tagged for tag in re.findall(r"(?:cpu|gpu|train)-(\d+\.\d+\.\d+)", path.read_text())
     }
     assert tags == {version}
+
+
+def test_without_keys_the_services_own_names_are_known_unless_others_are_given() -> None:
+    def hosts(given: dict[str, Any]) -> list[str]:
+        container = find(render(given), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+        return [one["value"] for one in container["env"] if one["name"] == "WARDROBE_ALLOWED_HOSTS"]
+
+    (named,) = hosts({"auth": {"insecureNoAuth": True}})
+    name = find(render(NONE), "Service")["metadata"]["name"]
+    assert name in json.loads(named)
+    assert any(host.endswith(".svc.cluster.local") for host in json.loads(named))
+    own = {"auth": {"insecureNoAuth": True}, "settings": {"allowed_hosts": ["models.example"]}}
+    assert hosts(own) == ['["models.example"]']
+    assert hosts(NONE) == []

@@ -58,6 +58,18 @@ class RemoteEngine:
         found = self.call("info")["abilities"]
         return Abilities(**{**found, "paths": frozenset(found["paths"])})
 
+    @property
+    def context_tokens(self) -> int:
+        return int(self.call("info")["context_tokens"])
+
+    @property
+    def prompt_characters(self) -> int | None:
+        found: int | None = self.call("info")["prompt_characters"]
+        return found
+
+    async def vet_items(self, items: bytes) -> str:
+        return str(self.call("vet_items", items=items.decode()))
+
     def alive(self) -> bool:
         return bool(self.call("info")["alive"])
 

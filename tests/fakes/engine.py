@@ -33,6 +33,8 @@ class FakeEngine:
         self.abilities = abilities
         self.capacity = capacity
         self.slots = slots
+        self.context_tokens = 1_000
+        self.prompt_characters: int | None = None
         self.calls: list[tuple[str, str]] = []
         self.load_seconds = 0.0
         self.refusals: dict[str, str] = {}
@@ -71,6 +73,12 @@ class FakeEngine:
         self.calls.append(("unload", name))
         await asyncio.sleep(0)
         self._loaded.pop(name, None)
+
+    async def vet_items(self, items: bytes) -> str:
+        """Refuse items that are no objects."""
+        await asyncio.sleep(0)
+        wrong = [number for number, one in enumerate(json.loads(items)) if not isinstance(one, dict)]
+        return f"item {wrong[0]} is no object" if wrong else ""
 
     def tokenize(self, text: str) -> list[int]:
         """Return the UTF-8 bytes."""

@@ -27,9 +27,11 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def served(app: Any, *, seconds: float = 10.0) -> Iterator[str]:
-    """Serve an ASGI app and give its URL; the server has ended when the block has."""
-    config = uvicorn.Config(app, port=0, log_level="critical", lifespan="off", timeout_graceful_shutdown=2)
+def served(app: Any, *, seconds: float = 10.0, http: Any = "auto") -> Iterator[str]:
+    """Serve an ASGI app by the protocol `http` and give its URL; the server has ended when the block has."""
+    config = uvicorn.Config(
+        app, port=0, http=http, log_level="critical", lifespan="off", timeout_graceful_shutdown=2
+    )
     server = _Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

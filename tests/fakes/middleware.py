@@ -48,6 +48,8 @@ class EngineDoor:
             return await engine.unload(arguments["name"])
         if verb == "score":
             return await engine.score(arguments["name"], arguments["prompts"])
+        if verb == "vet_items":
+            return await engine.vet_items(arguments["items"].encode())
         if verb == "tokenize":
             return engine.tokenize(arguments["text"])
         if verb == "ids":
@@ -76,6 +78,8 @@ def _facts(engine: VllmEngine, state: Any) -> dict[str, Any]:
         "slots": engine.slots,
         "abilities": {**asdict(engine.abilities), "paths": sorted(engine.abilities.paths or ())},
         "alive": engine.alive(),
+        "context_tokens": engine.context_tokens,
+        "prompt_characters": engine.prompt_characters,
         "resident": sorted(engine.resident()),
         "max_lora_rank": config.lora_config.max_lora_rank,
         "compilation": str(config.compilation_config.mode),

@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from registry.records import RolloutEntry, Version
 from registry.store import Registry
+from serve.connections.metrics import expose
+from serve.connections.protocol import limited
 from serve.rollout.policy import Metrics, Policy, Step
 from serve.rollout.recorder import Recorder
 from serve.router.app import Router
@@ -160,7 +162,16 @@ def serve(
     collectors = CollectorRegistry()
     inner.expose = inner.expose or (lambda: generate_latest(collectors))
     router = Router(inner, settings=settings, engine_factory=lambda _: engine, collectors=collectors)
-    config = uvicorn.Config(router, port=0, log_level="critical", lifespan="on", timeout_graceful_shutdown=1)
+    protocol = limited(settings.connections)
+    expose(protocol.census, collectors)
+    config = uvicorn.Config(
+        router,
+        port=0,
+        http=protocol,
+        log_level="critical",
+        lifespan="on",
+        timeout_graceful_shutdown=1,
+    )
     with running(uvicorn.Server(config)) as (server, url), httpx.Client(base_url=url, timeout=20) as client:
         yield Served(registry, folder, engine, inner, router, collectors, server, client)
 

@@ -197,7 +197,7 @@ def test_a_body_that_is_no_json_changes_nothing(
     headers = {"content-type": content_type}
     answer = http.post("/adapters/support/promote", content=content, headers=headers)
     assert answer.status_code == 400
-    assert refusal(answer)["code"] == "invalid_request"
+    assert refusal(answer)["code"] == ("body_too_complex" if len(content) > 100 else "invalid_request")
     assert http.get("/adapters").json()["adapters"][0]["stable"] == 1
 
 

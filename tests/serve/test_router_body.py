@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
-from starlette.types import Message
 
-from registry.errors import LimitExceeded
 from serve.errors import BadBody
 from serve.router.body import (
     SERVER_PATH_FIELDS,
-    ClientLeft,
     cap_tokens,
     join_fields,
     parse_fields,
-    read_body,
 )
 
 JSON = st.recursive(
@@ -28,43 +22,6 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-
-
-def read(chunks: Sequence[bytes | None], *, declared: bytes | None = None, limit: int = 10) -> bytes:
-    """Read a body that arrives in `chunks`; None is the client's leaving."""
-    left = list(chunks)
-
-    async def receive() -> Message:
-        chunk = left.pop(0)
-        if chunk is None:
-            return {"type": "http.disconnect"}
-        return {"type": "http.request", "body": chunk, "more_body": bool(left)}
-
-    async def whole() -> bytes:
-        return await read_body(receive, await receive(), declared, limit)
-
-    return asyncio.run(whole())
-
-
-def test_a_body_at_the_limit_is_read_in_one_piece_or_in_many() -> None:
-    assert read([b"0123456789"]) == b"0123456789"
-    assert read([b"01234", b"", b"56789"]) == b"0123456789"
-
-
-@pytest.mark.parametrize("chunks", [[b"0123456789x"], [b"01234", b"56789", b"x"], [b"x" * 6] * 100])
-def test_a_body_over_the_limit_is_refused_as_soon_as_it_is(chunks: list[bytes | None]) -> None:
-    with pytest.raises(LimitExceeded, match="exceed this server's 10"):
-        read(chunks)
-
-
-def test_a_declared_length_over_the_limit_is_refused_before_the_rest_is_read() -> None:
-    with pytest.raises(LimitExceeded):
-        read([b"0", b"1"], declared=b"11")
-
-
-def test_a_client_that_leaves_while_sending_is_no_body() -> None:
-    with pytest.raises(ClientLeft):
-        read([b"01", None])
 
 
 @given(body=st.dictionaries(st.text(), JSON, max_size=5), spaced=st.booleans(), escaped=st.booleans())

@@ -67,7 +67,8 @@ def expect(served: Served, recorder: Recorder, **pairs: int) -> None:
 def test_a_pair_is_who_managed_it(served: Served, stable: str, canary: str, expected: dict[str, int]) -> None:
     recorder = mirror(served)
     served.inner.plays.update({"support@1": stable, "support@2": canary})
-    assert ask(served).headers["x-wardrobe-adapter"] == "support@1"
+    answer = ask(served)
+    assert answer.headers.get("x-wardrobe-adapter") == ("support@1" if stable == "answer" else None)
     expect(served, recorder, **expected)
     assert recorder.segment.arm(Arm.STABLE).requests == 1
     assert Arm.CANARY not in recorder.segment.arms

@@ -1,0 +1,18 @@
+"""Which methods a path of the admin API has."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+
+def control_methods(app: FastAPI, path: str) -> tuple[str, ...]:
+    """Return the methods of `path`, sorted; none for a path that is not served."""
+    found: set[str] = set()
+    for route in app.routes:
+        if isinstance(route, APIRoute):
+            if route.path_regex.match(path):
+                found |= route.methods
+        elif getattr(route, "path", None) == path:
+            found |= getattr(route, "methods", None) or set()  # the OpenAPI document
+    return tuple(sorted(found))

@@ -1,0 +1,1 @@
+"""From where this server may be called: under which names, and from which web pages."""
