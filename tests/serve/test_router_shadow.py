@@ -70,7 +70,8 @@ def test_a_pair_is_who_managed_it(served: Served, stable: str, canary: str, expe
     answer = ask(served)
     assert answer.headers.get("x-wardrobe-adapter") == ("support@1" if stable == "answer" else None)
     expect(served, recorder, **expected)
-    assert recorder.segment.arm(Arm.STABLE).requests == 1
+    booked = {"answer": "ok", "400": "client_error", "503": "rejected"}.get(stable, "engine_error")
+    assert recorder.segment.arm(Arm.STABLE).outcomes == {booked: 1}
     assert Arm.CANARY not in recorder.segment.arms
 
 
