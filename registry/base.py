@@ -19,6 +19,7 @@ from registry.errors import InvalidAdapter, NotFound, UsageError
 from registry.folder import open_regular
 from registry.intake.base_names import propose_name
 from registry.intake.disguises import HEAD_BYTES, pointer
+from registry.intake.layouts import elsewhere
 from registry.records import BaseModel
 from registry.tensors import TensorInfo, read_header
 
@@ -47,7 +48,8 @@ def read_base(model_dir: Path, name: str | None = None) -> BaseModel:
     themselves.
     """
     if not model_dir.is_dir():
-        raise NotFound(str(model_dir), "is not a folder", _FOLDER, param="base")
+        remedy = _FOLDER if model_dir.exists() else elsewhere(model_dir) or _FOLDER
+        raise NotFound(str(model_dir), "is not a folder", remedy, param="base")
     config = _read_object(model_dir / "config.json", required=True)
     tokenizer_config = _read_object(model_dir / TOKENIZER_CONFIG_NAME)
     template = _read_template(model_dir, tokenizer_config)

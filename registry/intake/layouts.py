@@ -122,7 +122,19 @@ def explain_no_folder(path: Path, error: OSError, subject: str) -> InvalidAdapte
         remedy = "give this user the right to read it (`chmod a+rx`), or run this as its owner"
     elif path.is_symlink():
         fact = f"{path} is a link to {os.path.realpath(path)}, which is not there"
+    elif hint := elsewhere(path):
+        remedy = hint
     return InvalidAdapter(subject, fact, remedy, reason="path")
+
+
+def elsewhere(path: Path) -> str | None:
+    """Return what to do where `path` is no folder but an address, or a repository of the Hub; else None."""
+    text = str(path)
+    if re.match(r"[a-z][a-z0-9+.-]+:/", text):
+        return "download it first, and give the folder"
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", text):
+        return f"if that is a repository of the Hub, give the folder that `hf download {text}` prints"
+    return None
 
 
 def pickled(file_name: str, subject: str) -> InvalidAdapter:

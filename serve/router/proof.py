@@ -30,9 +30,6 @@ PROBES = (
 )
 """Prose, dialogue, code and law: an adapter that changes anything changes one of them."""
 
-PLACES = 2
-"""After how many beginnings of each probe the next token is looked at, the whole probe included."""
-
 NOISE_FACTOR = 3.0
 SMALLEST_NOISE = 1e-6
 """In nats. A deterministic engine has no noise, and three times nothing would prove nothing."""
@@ -124,7 +121,7 @@ class Prover:
             self._unstored.pop(name, None)
 
     async def _measure(self, name: str) -> Proof:
-        prompts = [part for text in PROBES for part in _beginnings(self.engine.tokenize(text))]
+        prompts = [self.engine.tokenize(text) for text in PROBES]
         if self._base is None:
             self._base = await self.engine.score(None, prompts)
         before, scores = self._base, await self.engine.score(name, prompts)
@@ -149,10 +146,6 @@ def _apart(one: Mapping[int, float], other: Mapping[int, float], token: int) -> 
         return abs(one[token] - other[token])
     told, silent = (one, other) if token in one else (other, one)
     return max(0.0, told[token] - min(silent.values())) if silent else 0.0
-
-
-def _beginnings(tokens: Sequence[int]) -> list[Sequence[int]]:
-    return [tokens[: max(1, len(tokens) * place // PLACES)] for place in range(1, PLACES + 1)]
 
 
 def _json(value: float) -> float | None:

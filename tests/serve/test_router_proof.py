@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from registry.records import Version
 from serve.engine.interface import TOP_TOKENS
 from serve.errors import LoadFailed
-from serve.router.proof import NOISE_FACTOR, PLACES, PROBES, Prover, difference
+from serve.router.proof import NOISE_FACTOR, PROBES, Prover, difference
 from tests.fakes.adapters import make_adapter
 from tests.fakes.engine import FakeEngine
 
@@ -123,7 +123,7 @@ def test_a_token_that_one_side_does_not_list_counts_with_what_is_sure() -> None:
     assert difference([{5: -0.1}], [{6: -0.1}]) == 0.0
 
 
-def test_every_probe_is_looked_at_in_the_middle_and_at_its_end(tmp_path: Path) -> None:
+def test_the_likeliest_tokens_after_every_probe_are_looked_at(tmp_path: Path) -> None:
     engine = NoisyEngine(noise=0.0, effect=1.0)
     (body,) = prove(engine, tmp_path)
-    assert body["tokens"] == len(PROBES) * PLACES * TOP_TOKENS
+    assert body["tokens"] == len(PROBES) * TOP_TOKENS

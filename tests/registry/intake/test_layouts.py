@@ -10,7 +10,7 @@ import pytest
 
 from registry.adapter import uploadable
 from registry.base import read_base
-from registry.errors import InvalidAdapter
+from registry.errors import InvalidAdapter, NotFound
 from registry.records import BaseModel
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
@@ -156,6 +156,27 @@ def test_a_file_in_place_of_a_folder_names_the_folder(tmp_path: Path, base: Base
     assert (error.fact, error.remedy) == (f"{folder / WEIGHTS} is a file", f"give its folder, {folder}")
     (tmp_path / "a.tar.gz").write_bytes(b"x")
     assert "unpack it" in refusal(tmp_path / "a.tar.gz", base).remedy
+
+
+@pytest.mark.parametrize(
+    ("path", "remedy"),
+    [
+        ("acme/support-lora", "`hf download acme/support-lora`"),
+        ("https://example.com/acme/support-lora", "download it first"),
+        ("s3://bucket/support", "download it first"),
+        ("./absent", "give the folder of a PEFT adapter"),
+        ("/nowhere/absent", "give the folder of a PEFT adapter"),
+    ],
+)
+def test_what_lies_elsewhere_is_to_be_fetched_first(
+    tmp_path: Path, base: BaseModel, monkeypatch: pytest.MonkeyPatch, path: str, remedy: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = Path(path) if path != "./absent" else tmp_path / path
+    assert remedy in refusal(given, base).remedy
+    with pytest.raises(NotFound) as caught:
+        read_base(given)
+    assert remedy.replace("the folder of a PEFT adapter", "a model folder") in caught.value.remedy
 
 
 def test_a_link_to_a_folder_that_is_gone_is_told(tmp_path: Path, base: BaseModel) -> None:
