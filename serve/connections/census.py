@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Protocol
 
 from serve.errors import TooManyConnections
@@ -168,7 +168,7 @@ class Census:
         if not self._trusted:
             return False
         found = parse_address(address)
-        return any(found in network for network in self._trusted)
+        return found is not None and any(found in network for network in self._trusted)
 
     def _keep_sweeping(self) -> None:
         if self._sweeping is None and self._clock is None:
@@ -195,7 +195,7 @@ def _place(address: str) -> str:
     return str(found) if found is not None else address
 
 
-def parse_address(address: str) -> object:
+def parse_address(address: str) -> IPv4Address | IPv6Address | None:
     """Return the IP address of a text, one that is mapped to IPv6 as itself, or None for none."""
     try:
         found = ip_address(address.partition("%")[0])

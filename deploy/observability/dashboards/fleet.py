@@ -82,6 +82,11 @@ FLEET = Dashboard(
                     "reqps",
                     stacked=True,
                 ),
+                series(
+                    "Connections",
+                    f"sum by (state) (wardrobe_connections{{{HERE}}})",
+                    "{{state}}",
+                ),
             ),
         ),
         Row(
