@@ -30,6 +30,7 @@ from loadtests.live import command_line, descendants, free_port, is_alive
 from registry.store import Registry
 from tests.fakes.replicas import Load, chat, paced, question, read_stream, status, wait_until
 from tests.fakes.served import make_root, publish
+from tests.isolation import outside
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FAKE = f"{sys.executable} -m tests.fakes.replica"
@@ -37,7 +38,8 @@ FAKE = f"{sys.executable} -m tests.fakes.replica"
 
 @pytest.fixture(scope="session")
 def ray_python() -> Path:
-    return environment.ray_python()
+    with outside():  # where it is not made yet, pip fetches it
+        return environment.ray_python()
 
 
 @dataclass
@@ -81,7 +83,7 @@ def application(ray_python: Path, folder: Path) -> Iterator[Running]:
     with said.open("wb") as out:
         process = subprocess.Popen(
             [*command, "--command", FAKE, "--cpus-per-replica", "0.1", "--drain-seconds", "5"],
-            env={**os.environ, "HOME": str(home), "PYTHONPATH": str(REPOSITORY)},
+            env={**os.environ, "HOME": str(home)},
             stdout=out,
             stderr=subprocess.DEVNULL,
         )
@@ -211,7 +213,7 @@ def test_a_replica_that_cannot_start_ends_the_command_with_its_last_words(
         str(free_port()),
     ]
     command += ["--command", "sh -c 'echo no such model; exit 3'", "--cpus-per-replica", "0.1"]
-    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
+    environment = {**os.environ, "HOME": str(tmp_path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 1, done.stderr[-2000:]
     assert "exit code 3: no such model" in done.stdout + done.stderr
@@ -265,7 +267,6 @@ def leashed(*command: str) -> subprocess.Popen[Any]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=REPOSITORY,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -15,27 +14,22 @@ from typing import Any
 import pytest
 
 from registry.store import Registry
-from train.base_demo import make_demo_base
 from train.jobs.records import State
 from train.jobs.store import Jobs
 from train.rows import hash_file
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 WARDROBE = Path(sys.executable).parent / "wardrobe"
 ROWS = 24
 STEPS = 8
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root on the real base, which is kept between sessions."""
-    cache = Path(os.environ.get("WARDROBE_CACHE") or REPOSITORY / ".cache")
-    base = cache / "smollm2-135m-instruct"
-    make_demo_base(base)
+def root(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root on the real base."""
     root = tmp_path_factory.mktemp("training") / "root"
-    Registry.init(root, base, name="smollm2")
+    Registry.init(root, base_folder, name="smollm2")
     return root
 
 
