@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests import isolation
@@ -15,11 +17,40 @@ from tests import isolation
 # Now, because libraries read their variables when they are imported.
 PLACE = isolation.enter()
 OWNED = frozenset(isolation.isolated({}, PLACE))
+# Until all tests are imported: that makes a million objects and no garbage, and it would look at them all.
+gc.disable()
+# A busy machine fails no test: examples may take their time.
+hypothesis.settings.register_profile(
+    "wardrobe", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("wardrobe")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the folders of the tests with the others, unless pytest was told a place."""
     config.option.basetemp = config.option.basetemp or PLACE.folder / "tests"
+    if getattr(config.option, "numprocesses", None):
+        # This process runs no tests. Those that do are its children, and make a place of their own.
+        isolation.replace_environment(isolation.OUTSIDE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import only what may hold a test for the real vLLM where nothing else is asked for."""
+    if config.option.markexpr != "engine" or not collection_path.match("test_*.py"):
+        return None
+    marked = collection_path.parent.name == "e2e" or "mark.engine" in collection_path.read_text()
+    return None if marked else True
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, begin with the long ones, so that all end together."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("training") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Collect again."""
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:

@@ -6,7 +6,6 @@ Two real engines under Ray take minutes to start and to come back on two cores: 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -70,9 +69,10 @@ class Running:
         return sum(float(line.split()[-1]) for line in lines if line.startswith(name + "{") and words in line)
 
 
-@contextlib.contextmanager
-def application(ray_python: Path, folder: Path) -> Iterator[Running]:
-    """Run two replicas under Ray; they are ready when the block begins."""
+@pytest.fixture(scope="module")
+def running(ray_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Two replicas under Ray; they are ready."""
+    folder = tmp_path_factory.mktemp("ray")
     registry = make_root(folder)
     publish(registry, folder, "support", seed=1)
     port = free_port()
@@ -97,12 +97,6 @@ def application(ray_python: Path, folder: Path) -> Iterator[Running]:
     finally:
         process.terminate()
         process.wait(60)
-
-
-@pytest.fixture(scope="module")
-def running(ray_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with application(ray_python, tmp_path_factory.mktemp("ray")) as running:
-        yield running
 
 
 def test_a_request_is_answered_as_by_the_replica_itself(running: Running) -> None:
@@ -184,18 +178,18 @@ def test_a_rolling_restart_replaces_every_replica_and_fails_no_stream(running: R
     assert load.failed() == []
 
 
-def test_a_stop_cuts_no_stream_and_leaves_no_process(ray_python: Path, tmp_path: Path) -> None:
-    with application(ray_python, tmp_path) as running:
-        below = descendants(running.process.pid)
-        streams: list[Stream] = []
-        ask = threading.Thread(target=lambda: streams.append(read_stream(running.url, **paced(20, 0.1))))
-        ask.start()
-        wait_until(lambda: running.metric("wardrobe_inference_inflight") == 1, "the stream has begun")
-        running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(60) == 0
-        ask.join()
-        assert streams[0].whole, streams
-        wait_until(lambda: not any(map(is_alive, below)), "every process has ended")
+def test_a_stop_cuts_no_stream_and_leaves_no_process(running: Running) -> None:
+    """The last of the tests that need the application: it ends it."""
+    below = descendants(running.process.pid)
+    streams: list[Stream] = []
+    ask = threading.Thread(target=lambda: streams.append(read_stream(running.url, **paced(20, 0.1))))
+    ask.start()
+    wait_until(lambda: running.metric("wardrobe_inference_inflight") == 1, "the stream has begun")
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(60) == 0
+    ask.join()
+    assert streams[0].whole, streams
+    wait_until(lambda: not any(map(is_alive, below)), "every process has ended")
 
 
 def test_a_replica_that_cannot_start_ends_the_command_with_its_last_words(
@@ -213,7 +207,9 @@ def test_a_replica_that_cannot_start_ends_the_command_with_its_last_words(
         str(free_port()),
     ]
     command += ["--command", "sh -c 'echo no such model; exit 3'", "--cpus-per-replica", "0.1"]
-    environment = {**os.environ, "HOME": str(tmp_path)}
+    command += ["--replicas", "1"]
+    # Ray tries a replica three times; its first last words are as good.
+    environment = {**os.environ, "HOME": str(tmp_path), "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 1, done.stderr[-2000:]
     assert "exit code 3: no such model" in done.stdout + done.stderr
