@@ -25,15 +25,18 @@ serve: setup ## serve ROOT (default ./wardrobe-data; made with the packaged base
 	@test -f $(ROOT)/layout.json || $(BIN)/wardrobe --root $(ROOT) init --base "$$($(BIN)/wardrobe --root $(ROOT) base demo)"
 	@exec $(BIN)/wardrobe --root $(ROOT) serve
 
-# Trainings get one thread: a second one saves the real base a fifth on a quiet machine and costs five times as much on a
-# busy one, where threads wait for each other at every step. vLLM takes all cores.
+# All but the real vLLM is shared out, by files, to a process per core, up to four: a training takes 2 GB. Each has one
+# thread: a second one saves the real base a fifth on a quiet machine and costs five times as much on a busy one, where
+# threads wait for each other at every step. vLLM takes all cores, alone.
+SHARED := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: setup ## all tests, the real vLLM, model and training included
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not engine"; light=$$?; \
+	@$(SHARED) -m "not engine"; light=$$?; \
 	$(BIN)/python -m pytest -m engine; engine=$$?; \
 	test $$light -eq 0 -a $$engine -eq 0
 
 test-fast: setup ## only the tests that need no engine and no training
-	@$(BIN)/python -m pytest -m "not engine and not training"
+	@$(SHARED) -m "not engine and not training"
 
 check: setup ## lint, format, types, layers
 	@$(BIN)/ruff check .

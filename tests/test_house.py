@@ -5,14 +5,13 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-PACKAGES = ("registry", "serve", "train", "deploy", "loadtests")
+from tests.checkout import PACKAGES, REPOSITORY, tracked_files
+
 MODULES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))
 # Packages whose `__init__` is a door: it lists its public names and nothing else.
 DOORS = ("registry", "serve", "train")
@@ -22,13 +21,6 @@ def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
-
-
-def tracked_files() -> list[Path]:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
-    return [REPOSITORY / name for name in listed.stdout.split("\0") if name and (REPOSITORY / name).is_file()]
 
 
 def test_the_walk_finds_the_modules() -> None:

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.checkout import REPOSITORY, tracked_files
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -56,8 +56,7 @@ def test_every_make_target_of_the_readme_exists() -> None:
 
 
 def test_every_link_of_the_readmes_leads_somewhere() -> None:
-    others = {".venv", ".cache", "node_modules"}
-    readmes = [path for path in REPOSITORY.rglob("*.md") if not others & set(path.parts)]
+    readmes = [path for path in tracked_files() if path.suffix == ".md"]
     assert len(readmes) >= 6
     broken = [
         f"{readme.relative_to(REPOSITORY)} → {target}"

@@ -23,9 +23,10 @@ def ray_python() -> Path:
     [wanted] = extras["ray"]
     folder = REPOSITORY / ".cache" / f"ray-{wanted.rpartition('==')[2]}"
     python = folder / "bin" / "python"
-    if not (folder / "done").exists():
-        venv.create(folder, with_pip=True, clear=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if not ((folder / "done").exists() and python.exists()):
+        venv.create(folder, clear=True)
+        pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+        pip += ["--disable-pip-version-check"]
         subprocess.run([*pip, "-c", str(REPOSITORY / "constraints.txt"), wanted], check=True)
         (folder / "done").touch()
     return python

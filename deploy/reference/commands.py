@@ -10,8 +10,8 @@ import click
 from deploy.reference.tables import code, page, sentence, table
 from registry.cli.main import DISTRIBUTION, Commands, wardrobe
 
-SHARED = frozenset({"root", "url", "key", "as_json", "help"})
-"""Parameters that every command takes; they are told once."""
+SHARED = frozenset({"--root", "--url", "--key", "--json", "--help"})
+"""Options that every command takes; they are told once."""
 
 _SHARED_ROWS = (
     ("`--root DIR`", "Root of all state (or `WARDROBE_ROOT`; default `./wardrobe-data`)."),
@@ -58,7 +58,7 @@ def _is_own(group: Commands, name: str) -> bool:
 
 def _section(command: click.Command, context: click.Context) -> str:
     usage = command.get_usage(context).removeprefix("Usage: ")
-    own = [one for one in command.get_params(context) if one.name not in SHARED]
+    own = [one for one in command.get_params(context) if SHARED.isdisjoint(one.opts)]
     rows = [record for one in own if (record := one.get_help_record(context)) is not None]
     options = table(("option", ""), ((_names(first), sentence(second)) for first, second in rows))
     text = inspect.cleandoc(command.help or "").replace("\b\n", "").replace("\f", "")

@@ -24,6 +24,7 @@ from deploy.checks.schemas import check_schemas
 from deploy.checks.settings_schema import OWNED_BY_CHART, rendered, schema_path, with_settings
 from registry.errors import UsageError
 from serve.settings import ServeSettings, load_settings
+from tests.checkout import tracked_files
 from tests.fakes.served import make_root, serve
 
 OBSERVABILITY = CHART.parent.parent / "observability"
@@ -250,9 +251,8 @@ def test_every_file_names_the_version_of_the_project() -> None:
     version = tomllib.loads((deploy.parent / "pyproject.toml").read_text())["project"]["version"]
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert (chart["version"], chart["appVersion"]) == (version, version)
-    tagged = [
-        path for path in deploy.rglob("*") if path.suffix in {".yaml", ".sh"} or path.name == "Dockerfile"
-    ]
+    files = [path for path in tracked_files() if deploy in path.parents]
+    tagged = [path for path in files if path.suffix in {".yaml", ".sh"} or path.name == "Dockerfile"]
     tags = {
         tag for path in tagged for tag in re.findall(r"(?:cpu|gpu|train)-(\d+\.\d+\.\d+)", path.read_text())
     }

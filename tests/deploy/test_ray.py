@@ -6,7 +6,6 @@ Two real engines under Ray take minutes to start and to come back on two cores: 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -30,6 +29,7 @@ from loadtests.live import command_line, descendants, free_port, is_alive
 from registry.store import Registry
 from tests.fakes.replicas import Load, chat, paced, question, read_stream, status, wait_until
 from tests.fakes.served import make_root, publish
+from tests.isolation import outside
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FAKE = f"{sys.executable} -m tests.fakes.replica"
@@ -37,7 +37,8 @@ FAKE = f"{sys.executable} -m tests.fakes.replica"
 
 @pytest.fixture(scope="session")
 def ray_python() -> Path:
-    return environment.ray_python()
+    with outside():  # where it is not made yet, pip fetches it
+        return environment.ray_python()
 
 
 @dataclass
@@ -68,9 +69,10 @@ class Running:
         return sum(float(line.split()[-1]) for line in lines if line.startswith(name + "{") and words in line)
 
 
-@contextlib.contextmanager
-def application(ray_python: Path, folder: Path) -> Iterator[Running]:
-    """Run two replicas under Ray; they are ready when the block begins."""
+@pytest.fixture(scope="module")
+def running(ray_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Two replicas under Ray; they are ready."""
+    folder = tmp_path_factory.mktemp("ray")
     registry = make_root(folder)
     publish(registry, folder, "support", seed=1)
     port = free_port()
@@ -81,7 +83,7 @@ def application(ray_python: Path, folder: Path) -> Iterator[Running]:
     with said.open("wb") as out:
         process = subprocess.Popen(
             [*command, "--command", FAKE, "--cpus-per-replica", "0.1", "--drain-seconds", "5"],
-            env={**os.environ, "HOME": str(home), "PYTHONPATH": str(REPOSITORY)},
+            env={**os.environ, "HOME": str(home)},
             stdout=out,
             stderr=subprocess.DEVNULL,
         )
@@ -95,12 +97,6 @@ def application(ray_python: Path, folder: Path) -> Iterator[Running]:
     finally:
         process.terminate()
         process.wait(60)
-
-
-@pytest.fixture(scope="module")
-def running(ray_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with application(ray_python, tmp_path_factory.mktemp("ray")) as running:
-        yield running
 
 
 def test_a_request_is_answered_as_by_the_replica_itself(running: Running) -> None:
@@ -182,18 +178,18 @@ def test_a_rolling_restart_replaces_every_replica_and_fails_no_stream(running: R
     assert load.failed() == []
 
 
-def test_a_stop_cuts_no_stream_and_leaves_no_process(ray_python: Path, tmp_path: Path) -> None:
-    with application(ray_python, tmp_path) as running:
-        below = descendants(running.process.pid)
-        streams: list[Stream] = []
-        ask = threading.Thread(target=lambda: streams.append(read_stream(running.url, **paced(20, 0.1))))
-        ask.start()
-        wait_until(lambda: running.metric("wardrobe_inference_inflight") == 1, "the stream has begun")
-        running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(60) == 0
-        ask.join()
-        assert streams[0].whole, streams
-        wait_until(lambda: not any(map(is_alive, below)), "every process has ended")
+def test_a_stop_cuts_no_stream_and_leaves_no_process(running: Running) -> None:
+    """The last of the tests that need the application: it ends it."""
+    below = descendants(running.process.pid)
+    streams: list[Stream] = []
+    ask = threading.Thread(target=lambda: streams.append(read_stream(running.url, **paced(20, 0.1))))
+    ask.start()
+    wait_until(lambda: running.metric("wardrobe_inference_inflight") == 1, "the stream has begun")
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(60) == 0
+    ask.join()
+    assert streams[0].whole, streams
+    wait_until(lambda: not any(map(is_alive, below)), "every process has ended")
 
 
 def test_a_replica_that_cannot_start_ends_the_command_with_its_last_words(
@@ -211,7 +207,9 @@ def test_a_replica_that_cannot_start_ends_the_command_with_its_last_words(
         str(free_port()),
     ]
     command += ["--command", "sh -c 'echo no such model; exit 3'", "--cpus-per-replica", "0.1"]
-    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
+    command += ["--replicas", "1"]
+    # Ray tries a replica three times; its first last words are as good.
+    environment = {**os.environ, "HOME": str(tmp_path), "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 1, done.stderr[-2000:]
     assert "exit code 3: no such model" in done.stdout + done.stderr
@@ -265,7 +263,6 @@ def leashed(*command: str) -> subprocess.Popen[Any]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=REPOSITORY,
     )
 
 

@@ -1,12 +1,10 @@
 """One real server and one real training for the whole session; nothing here is a fake.
 
-The base model and the trained marker adapters are kept in `WARDROBE_CACHE` (default: `.cache/` in the
-repository), so a second run starts sooner.
+The base model and the trained marker adapters are kept in the session's cache, so a second run starts sooner.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +12,8 @@ import pytest
 
 from loadtests.live import Live, wardrobe
 from loadtests.markers import marker_adapters
+from tests.isolation import CACHE
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 # Files in this order: the ones that kill and stop the session's server come last.
 LAST = ("test_recovery.py", "test_shutdown.py")
 SERVER_OPTIONS = (
@@ -40,24 +38,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def cache() -> Path:
-    folder = Path(os.environ.get("WARDROBE_CACHE") or REPOSITORY / ".cache")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def base_folder(cache: Path) -> Path:
-    """The packaged base model as a normal model folder."""
-    target = cache / "smollm2-135m-instruct"
-    wardrobe(cache, "base", "demo", target)
-    return target
-
-
-@pytest.fixture(scope="session")
-def markers(cache: Path, base_folder: Path) -> dict[str, Path]:
+def markers(base_folder: Path) -> dict[str, Path]:
     """Adapters trained by `wardrobe train run` to answer everything with their own marker text."""
-    return marker_adapters(cache, base_folder)
+    return marker_adapters(CACHE, base_folder)
 
 
 @pytest.fixture(scope="session")

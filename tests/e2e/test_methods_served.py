@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -55,9 +54,7 @@ def digests(live: Live, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
     folder = tmp_path_factory.mktemp("methods")
     configs = [write_small_run(folder, method, **CHANGES.get(method, USUAL)) for method in SERVABLE]
     command = [sys.executable, "-c", PROGRAM, str(live.root), *map(str, configs)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment(os.environ), cwd=Path.cwd()
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(os.environ))
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(line.split() for line in done.stdout.splitlines())
 

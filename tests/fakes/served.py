@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from serve.settings import RequestLimits, ResidencySettings, ServeSettings
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.fakes.engine import FakeEngine
+from tests.fakes.http_server import Server, running
 from tests.fakes.inner import InnerApp
 from tests.fakes.rollouts import make_entry
 
@@ -48,7 +48,6 @@ class Served:
     inner: InnerApp
     router: Router
     collectors: CollectorRegistry
-    server: uvicorn.Server
     client: httpx.Client
 
     @property
@@ -172,24 +171,8 @@ def serve(
         lifespan="on",
         timeout_graceful_shutdown=1,
     )
-    with running(uvicorn.Server(config)) as (server, url), httpx.Client(base_url=url, timeout=20) as client:
+    with running(Server(config)) as server, httpx.Client(base_url=server.url, timeout=20) as client:
         yield Served(registry, folder, engine, inner, router, collectors, server, client)
-
-
-@contextlib.contextmanager
-def running(server: uvicorn.Server) -> Iterator[tuple[uvicorn.Server, str]]:
-    """Run a server in a thread and give its URL."""
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        wait_until(lambda: server.started or not thread.is_alive(), "the server starts")
-        assert server.started, "the server did not start"
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield server, f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive(), "the server did not end"
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 10.0) -> None:

@@ -82,10 +82,10 @@ def test_too_many_expressions_are_refused() -> None:
 
 def test_a_full_table_of_costly_expressions_stays_cheap() -> None:
     table = PatternTable({f".*a.*{number}x": 1 for number in range(64)})
-    begin = time.perf_counter()
+    begin = time.thread_time()
     for _ in range(10):
         assert table.find("a." * 40, 8) == 8
-    assert time.perf_counter() - begin < 10
+    assert time.thread_time() - begin < 10
 
 
 def test_only_overlapping_patterns_depend_on_their_order() -> None:

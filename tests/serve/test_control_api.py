@@ -351,9 +351,9 @@ def test_listing_a_thousand_adapters_is_fast_and_keeps_the_loop_free(registry: R
             transport=httpx.ASGITransport(app=stated), base_url="http://t"
         ) as client:
             await client.get("/admin/v1/adapters")
-            started = time.perf_counter()
+            started = time.process_time()
             answer = await client.get("/admin/v1/adapters")
-            return len(answer.json()["adapters"]), time.perf_counter() - started
+            return len(answer.json()["adapters"]), time.process_time() - started
 
     count, seconds = asyncio.run(ask())
     assert count == 1000

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
-from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from serve.engine.cpu_lora import plugin, prompts
 from serve.engine.cpu_lora.grouping import TILE, Integers, group
 from serve.engine.cpu_lora.packing import Module, Watch, turn
-from serve.engine.cpu_lora.wrapper import GroupedPunicaWrapper
 from serve.engine.environment import CPU_LORA_VARIABLE
+
+# Importing vLLM takes ten seconds and 500 MB, also in a process that runs other tests.
+if TYPE_CHECKING:
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+    from serve.engine.cpu_lora.wrapper import GroupedPunicaWrapper
 
 # One rounding of the adapter's part and one of the sum to bfloat16 (8 bits of mantissa), or float32
 # sums in another order, relative to the largest value of the output.
@@ -78,9 +81,17 @@ def set_rows(
 
 
 def grouped(slots: list[int], *, prefill: bool = False) -> GroupedPunicaWrapper:
+    from serve.engine.cpu_lora.wrapper import GroupedPunicaWrapper
+
     wrapper = GroupedPunicaWrapper(4096, 256, "cpu", lora_config=None)
     set_rows(wrapper, slots, prefill=prefill)
     return wrapper
+
+
+def vllms_own() -> PunicaWrapperCPU:
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+    return PunicaWrapperCPU(4096, 256, "cpu")
 
 
 def dense(
@@ -163,7 +174,7 @@ def test_where_vllms_own_wrapper_is_right_both_agree(slots: list[int], prefill: 
     generator = torch.Generator().manual_seed(len(slots))
     x = torch.randn(len(slots), INPUTS, generator=generator).bfloat16()
     y = torch.randn(len(slots), 32, generator=generator).bfloat16()
-    stock = PunicaWrapperCPU(4096, 256, "cpu")
+    stock = vllms_own()
     set_rows(stock, slots, prefill=prefill)
     theirs, ours = y.clone(), y.clone()
     stock.add_lora_linear(theirs, x, layer.a, layer.b, 1.0, layer.slices)
@@ -181,7 +192,7 @@ def test_vllms_own_wrapper_still_gives_base_rows_the_last_slots_adapter(prefill:
     layer.b[0][SLOTS - 1].fill_(1.0)
     layer.a[0][SLOTS - 1].fill_(1.0)
     x, y = torch.ones(2, INPUTS), torch.zeros(2, 16)
-    stock = PunicaWrapperCPU(4096, 256, "cpu")
+    stock = vllms_own()
     set_rows(stock, [BASE, 0], prefill=prefill)
     stock.add_lora_linear(y, x, layer.a, layer.b, 1.0, layer.slices)
     last = dense(torch.zeros(1, 16), x[:1], layer, [SLOTS - 1])
@@ -211,7 +222,7 @@ def test_prompt_logits_of_one_request_do_not_stop_a_step_with_two() -> None:
     """vLLM's own wrapper raises here, inside the step, and takes the engine with it."""
     layer = make_layer(5, torch.float32, (30,))
     x = torch.randn(9, INPUTS)
-    stock = PunicaWrapperCPU(4096, 256, "cpu")
+    stock = vllms_own()
     set_rows(stock, [1] * 10 + [0], prefill=True, requests=[1, 0])
     with pytest.raises(RuntimeError):
         stock.add_lora_logits(torch.zeros(9, 30), x, layer.a[0], layer.b[0], 1.0)
@@ -251,6 +262,8 @@ def test_vllms_runner_tells_where_each_prompt_begins() -> None:
         def compute_logits(self, states: torch.Tensor) -> torch.Tensor:
             self.seen.append((prompts.first_row(), len(states)))
             raise StopAsyncIteration  # what follows needs a whole runner
+
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
     prompts.mend()
     prompts.mend()
@@ -399,6 +412,8 @@ def test_installing_twice_is_installing_once() -> None:
 def test_vllm_finds_the_plugin_and_builds_the_grouped_wrapper() -> None:
     from vllm.lora.punica_wrapper import get_punica_wrapper
     from vllm.platforms import current_platform
+
+    from serve.engine.cpu_lora.wrapper import GroupedPunicaWrapper
 
     plugin.install()
     assert current_platform.get_punica_wrapper() == plugin.WRAPPER

@@ -33,7 +33,7 @@ def root(tmp_path: Path) -> Path:
 
 def serve(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [WARDROBE, "--root", str(root), "serve", *arguments], capture_output=True, text=True, timeout=60
+        [WARDROBE, "--root", str(root), "serve", *arguments], capture_output=True, text=True, timeout=240
     )
 
 

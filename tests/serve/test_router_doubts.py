@@ -38,9 +38,9 @@ def record(recorder: Recorder, arm: Arm) -> ArmRecord:
 
 def ask(served: Served, session: int, /, **fields: Any) -> httpx.Response:
     body = {"model": "support", "messages": [{"role": "user", "content": "Hello"}], **fields}
-    return served.client.post(
-        "/v1/chat/completions", json=body, headers={"x-session-id": f"session {session}"}
-    )
+    # A connection of its own: uvicorn closes the one whose application broke, at some moment after it.
+    headers = {"x-session-id": f"session {session}", "connection": "close"}
+    return served.client.post("/v1/chat/completions", json=body, headers=headers)
 
 
 @pytest.mark.parametrize("play", ["500", "raise", "nothing", "error_first", "error", "unclosed"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,3 +18,15 @@ def tokenizer() -> Any:
 
     weights = packaged_weights()
     return AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries_are_no_garbage(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Keep the collector from what is there already: every training calls it, and torch is large."""
+    if request.node.get_closest_marker("training") is None:
+        yield
+        return
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()

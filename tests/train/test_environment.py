@@ -48,7 +48,7 @@ def test_a_process_is_replaced_once_by_the_same_command_with_the_same_id(tmp_pat
     }
     done = subprocess.run(
         [sys.executable, str(script), "one", "two three"],
-        env={**inherited, "PYTHONPATH": str(Path.cwd())},
+        env=inherited,
         capture_output=True,
         text=True,
         check=True,

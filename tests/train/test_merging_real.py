@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import torch
 
 from registry.cli.main import run as command
 from registry.store import Registry
-from train.base_demo import make_demo_base
 
 pytestmark = [
     pytest.mark.training,
@@ -21,20 +19,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 Merge = Callable[..., dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
-def base() -> Path:
-    folder = Path(os.environ.get("WARDROBE_CACHE") or REPOSITORY / ".cache") / "smollm2-135m-instruct"
-    make_demo_base(folder)
-    return folder
-
-
 @pytest.fixture
-def root(base: Path, tmp_path: Path) -> Path:
-    Registry.init(tmp_path / "root", base, name="smollm2")
+def root(base_folder: Path, tmp_path: Path) -> Path:
+    Registry.init(tmp_path / "root", base_folder, name="smollm2")
     return tmp_path / "root"
 
 
@@ -85,14 +75,14 @@ def adapter(base: Path, out: Path, **options: Any) -> Path:
 
 
 def test_a_version_merges_into_a_model_within_the_tolerance(
-    base: Path, root: Path, merge: Merge, tmp_path: Path
+    base_folder: Path, root: Path, merge: Merge, tmp_path: Path
 ) -> None:
-    Registry.open(root).publish("support", adapter(base, tmp_path / "trained"), who="tester")
+    Registry.open(root).publish("support", adapter(base_folder, tmp_path / "trained"), who="tester")
     report = merge("support@1", tmp_path / "out", "--dtype", "float32")
     assert report["parity"]["kl"] <= report["parity"]["tolerance"]
     assert report["parity"]["effect"] > 0.1
     assert (tmp_path / "out" / "chat_template.jinja").read_bytes() == (
-        base / "chat_template.jinja"
+        base_folder / "chat_template.jinja"
     ).read_bytes()
 
 
@@ -102,7 +92,7 @@ def test_a_version_merges_into_a_model_within_the_tolerance(
     ids=["dora", "olora"],
 )
 def test_what_vllm_cannot_load_becomes_a_lora_that_registers_and_answers_alike(
-    base: Path,
+    base_folder: Path,
     root: Path,
     merge: Merge,
     tmp_path: Path,
@@ -110,7 +100,7 @@ def test_what_vllm_cannot_load_becomes_a_lora_that_registers_and_answers_alike(
     residual: float,
     lost: float,
 ) -> None:
-    source = adapter(base, tmp_path / "trained", **options)
+    source = adapter(base_folder, tmp_path / "trained", **options)
     arguments = ("--as", "lora", "--rank", 32, "--accept-residual", residual)
     report = merge(source, tmp_path / "out", *arguments)
     assert report["parity"]["lost"] < lost
@@ -119,12 +109,12 @@ def test_what_vllm_cannot_load_becomes_a_lora_that_registers_and_answers_alike(
 
 
 def test_a_full_fine_tune_becomes_a_lora_whose_residual_is_told(
-    base: Path, root: Path, merge: Merge, tmp_path: Path
+    base_folder: Path, root: Path, merge: Merge, tmp_path: Path
 ) -> None:
-    model = load(base)
+    model = load(base_folder)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("_proj" in name)
-    train(model, ids(base), 2e-5).save_pretrained(tmp_path / "tuned")
+    train(model, ids(base_folder), 2e-5).save_pretrained(tmp_path / "tuned")
     arguments = ("--as", "lora", "--rank", 32, "--accept-residual", 0.95)
     report = merge(tmp_path / "tuned", tmp_path / "out", *arguments)
     assert len(report["extraction"]["modules"]) == 210
@@ -134,8 +124,8 @@ def test_a_full_fine_tune_becomes_a_lora_whose_residual_is_told(
     Registry.open(root).publish("support", tmp_path / "out", who="tester")
 
 
-def test_the_gguf_file_answers_as_base_and_adapter(base: Path, merge: Merge, tmp_path: Path) -> None:
-    source = adapter(base, tmp_path / "trained")
+def test_the_gguf_file_answers_as_base_and_adapter(base_folder: Path, merge: Merge, tmp_path: Path) -> None:
+    source = adapter(base_folder, tmp_path / "trained")
     report = merge(source, tmp_path / "out", "--as", "gguf", "--dtype", "float32")
     assert report["parity"]["kl"] <= 1e-8
     assert (tmp_path / "out" / "model.gguf").stat().st_size > 500_000_000

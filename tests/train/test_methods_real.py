@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +10,14 @@ import pytest
 
 from registry.store import Registry
 from tests.train.small_trainings import Training, quiet, train_small
-from train.base_demo import make_demo_base
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    """A root on the real base, which is kept between sessions."""
-    cache = Path(os.environ.get("WARDROBE_CACHE") or REPOSITORY / ".cache")
-    base = cache / "smollm2-135m-instruct"
-    make_demo_base(base)
-    return Registry.init(tmp_path_factory.mktemp("methods") / "root", base, name="smollm2")
+def registry(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """A root on the real base."""
+    return Registry.init(tmp_path_factory.mktemp("methods") / "root", base_folder, name="smollm2")
 
 
 def train(registry: Registry, folder: Path, method: str, /, **changes: Any) -> Training:

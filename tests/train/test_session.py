@@ -22,8 +22,6 @@ from train.trainer import Stopped
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
@@ -111,7 +109,7 @@ def test_a_killed_process_leaves_an_interrupted_job_that_goes_on_with_the_same_d
 ) -> None:
     # A process of its own, not a fork: torch's threads do not survive one.
     command = [sys.executable, "-m", "tests.train.killed", str(registry.root), str(tmp_path), "7"]
-    killed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    killed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     job = newest(registry)
     assert job.status().state is State.INTERRUPTED

@@ -1,0 +1,26 @@
+"""The files of the checkout, by git: nothing that a command or a person left beside them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGES = ("registry", "serve", "train", "deploy", "loadtests")
+
+
+def tracked_files() -> list[Path]:
+    """Return every tracked file that is there."""
+    return _listed("--cached")
+
+
+def new_files() -> list[Path]:
+    """Return the files of our packages and tests that are not tracked yet, and not ignored either."""
+    return _listed("--others", "--exclude-standard", "--", *PACKAGES, "tests")
+
+
+def _listed(*options: str) -> list[Path]:
+    done = subprocess.run(
+        ["git", "ls-files", "-z", *options], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    return [REPOSITORY / name for name in done.stdout.split("\0") if name and (REPOSITORY / name).is_file()]
