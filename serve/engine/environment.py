@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from serve.engine.machine import Library, Machine, cxx_compiler, this_machine
 from serve.settings import HANDOVER_VARIABLE, ServeSettings
@@ -22,6 +23,9 @@ COMPILE_VARIABLE = "WARDROBE_COMPILE"
 
 SUPERVISED_VARIABLE = "WARDROBE_SUPERVISED"
 """Set by the launcher: the plugin then ties the life of vLLM's helper processes to their parent's."""
+
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""No Python below us looks for modules in its working directory: users have a `serve.py` there."""
 
 REFUSED = ("VLLM_ALLOW_RUNTIME_LORA_UPDATING",)
 """Variables that would open a public endpoint which loads any path of the machine; never passed on."""
@@ -56,7 +60,8 @@ def engine_environment(
     """
     machine = machine or this_machine()
     environment = {name: value for name, value in inherited.items() if name not in REFUSED}
-    environment = _defaults(settings, machine) | _caches(settings, machine) | environment
+    caches = cache_variables(settings.root.absolute() / "cache", machine)
+    environment = _defaults(settings, machine) | caches | environment | SAFE_PATH
     if machine.libraries and settings.engine.preload_libraries:
         environment["LD_PRELOAD"] = _preload(machine.libraries, environment.get("LD_PRELOAD", ""))
     environment[CPU_LORA_VARIABLE] = settings.engine.cpu_lora
@@ -104,9 +109,9 @@ def _defaults(settings: ServeSettings, machine: Machine) -> dict[str, str]:
     return defaults
 
 
-def _caches(settings: ServeSettings, machine: Machine) -> dict[str, str]:
-    """Return where compiled code is kept: in the root, by the kind of processor it was compiled for."""
-    folder = settings.root.absolute() / "cache" / machine.processor
+def cache_variables(caches: Path, machine: Machine | None = None) -> dict[str, str]:
+    """Return where compiled code is kept: in `caches`, by the kind of processor it was compiled for."""
+    folder = caches / (machine or this_machine()).processor
     return {"VLLM_CACHE_ROOT": str(folder / "vllm"), "NUMBA_CACHE_DIR": str(folder / "numba")}
 
 

@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import NotServable
+from serve.engine import handover
+from serve.engine.interface import Progress
+from serve.engine.signs import Family, Tally
+from serve.process_group import Activity
 
 _WORDS = 400
 """Characters of the engine's own message that an error repeats."""
@@ -35,6 +39,9 @@ class VllmEngine:
         # One load at a time: the engine loads one by one anyway, and what a failed load left behind
         # can then be told from what another one is just bringing in.
         self._loading = asyncio.Lock()
+        self._given_up = False
+        self._tally = Tally.on(client)
+        self._family = Family()
 
     @classmethod
     def from_state(cls, state: Any) -> VllmEngine:
@@ -60,8 +67,30 @@ class VllmEngine:
         return slots
 
     def alive(self) -> bool:
-        """Return False once EngineCore has died or its output loop has ended."""
-        return bool(self._client.is_running) and not self._client.errored
+        """Return False once EngineCore has died, its output loop has ended, or it was given up."""
+        return bool(self._client.is_running) and not self._client.errored and not self._given_up
+
+    async def pulse(self, *, workers: bool) -> None:
+        """Ask EngineCore, which answers between two steps, or through it its workers.
+
+        NOTE: a worker of vLLM 0.32 spins for a second after each call (`SpinCondition.busy_loop_s`): asking
+        workers all the time would keep a core busy on a server that has nothing to do.
+        """
+        await (self._client.list_loras() if workers else self._client.is_paused())
+
+    def progress(self) -> Progress:
+        """Return the front end's unfinished requests, and the steps that made something of any."""
+        unfinished: int = self._client.output_processor.get_num_unfinished_requests()
+        return Progress(unfinished, None if self._tally is None else self._tally.made)
+
+    def activity(self) -> Activity | None:
+        """Return what EngineCore, its workers and all that they start are doing, under the launcher."""
+        return self._family.activity()
+
+    def give_up(self, reason: str) -> None:
+        """Count EngineCore as dead, and have this process end."""
+        self._given_up = True
+        handover.give_up(reason)
 
     def resident(self) -> frozenset[str]:
         """Return the names that vLLM's front end lists."""

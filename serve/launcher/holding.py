@@ -18,15 +18,17 @@ from serve.launcher.listener import BACKLOG
 _HEAD_LIMIT = 64 * 1024
 _HEAD_SECONDS = 10.0
 _LINGER_SECONDS = 2.0
+_RETRY_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """Why the engine does not answer, in words for a client."""
+    """Why the engine does not answer, in words for a client; `reason` is for who asks /readyz."""
 
     state: str  # starting | restarting | draining
     message: str
     retry_after_seconds: int
+    reason: str = ""
 
 
 class Holding:
@@ -35,6 +37,7 @@ class Holding:
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
         self._server: asyncio.Server | None = None
+        self._retrying: asyncio.Task[None] | None = None
         self._situation = Situation("starting", "the engine is starting", 5)
 
     def explain(self, situation: Situation) -> None:
@@ -47,15 +50,34 @@ class Holding:
         return self._server is not None
 
     async def start(self) -> None:
-        """Accept from now on; nothing happens when it does already."""
+        """Accept from now on; nothing happens when it does already.
+
+        Where no descriptor is left it is tried again until it succeeds; clients wait in the kernel's queue.
+        """
+        if self._retrying is None and not await self._open():
+            self._retrying = asyncio.create_task(self._keep_opening(), name="hold")
+
+    async def _keep_opening(self) -> None:
+        while not await self._open():  # noqa: ASYNC110 - nothing tells of a descriptor that is free again
+            await asyncio.sleep(_RETRY_SECONDS)
+        self._retrying = None
+
+    async def _open(self) -> bool:
         if self._server is None:
-            # A server closes its socket when it stops, so each one gets a descriptor of its own.
-            self._server = await asyncio.start_server(
-                self._answer, sock=self._listener.dup(), limit=_HEAD_LIMIT, backlog=BACKLOG
-            )
+            try:
+                # A server closes its socket when it stops, so each one gets a descriptor of its own.
+                self._server = await asyncio.start_server(
+                    self._answer, sock=self._listener.dup(), limit=_HEAD_LIMIT, backlog=BACKLOG
+                )
+            except OSError:
+                return False
+        return True
 
     def stop(self) -> None:
         """Leave new connections to somebody else; those accepted already still get their answer."""
+        if self._retrying is not None:
+            self._retrying.cancel()
+            self._retrying = None
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -103,7 +125,8 @@ def _body(path: bytes, situation: Situation) -> dict[str, object]:
     if path == b"/livez":
         return {"status": "alive", "state": situation.state}
     if path == b"/readyz":
-        return {"status": "not ready", "state": situation.state}
+        reason = {"reason": situation.reason} if situation.reason else {}
+        return {"status": "not ready", "state": situation.state, **reason}
     message = f"{situation.message}; retry in {situation.retry_after_seconds} s"
     error = {"message": message, "type": "server_error", "param": None, "code": f"engine_{situation.state}"}
     return {"error": error}

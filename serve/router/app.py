@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 from collections.abc import Callable
@@ -249,8 +250,12 @@ async def _tell_ready(runtime: Runtime | None, send: Send) -> None:
     if runtime is not None and runtime.ready():
         await send_json(send, 200, b'{"status":"ready"}')
         return
-    draining = runtime is not None and runtime.draining
-    body = b'{"status":"draining"}' if draining else b'{"status":"not ready"}'
+    body = b'{"status":"not ready"}'
+    if runtime is not None and runtime.draining:
+        body = b'{"status":"draining"}'
+    elif runtime is not None and runtime.watch.verdict is not None:
+        words = json.dumps(f"the engine hangs: {runtime.watch.verdict.reason}")
+        body = f'{{"status":"not ready","reason":{words}}}'.encode()
     await send_json(send, 503, body, [(b"retry-after", b"1")])
 
 

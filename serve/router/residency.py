@@ -108,6 +108,10 @@ class Residency:
         if self._waiting and not slot.in_use:
             self._freed.set()
 
+    def loading(self) -> bool:
+        """Return whether a version is on its way into the engine now."""
+        return any(slot.task is not None for slot in self._slots.values())
+
     def drift(self) -> int:
         """Return how many pinned versions are not ready, without those that made room for others."""
         return sum(slot.pinned and not slot.ready and not slot.evicted for slot in self._slots.values())

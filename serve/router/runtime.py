@@ -36,8 +36,9 @@ from serve.router.proof import Prover
 from serve.router.residency import Residency, Slot
 from serve.router.response_id import IdIssuer
 from serve.router.targets import Targets
-from serve.router.vitals import Door, Vitals
+from serve.router.vitals import Door, Pulse, Vitals
 from serve.settings import RequestLimits, ServeSettings
+from serve.watchdog.watch import EngineWatch
 
 HEARTBEAT_SECONDS = 2.0
 KEYS_SECONDS = 0.5
@@ -64,6 +65,7 @@ class Runtime:
     targets: Targets
     keeper: Keeper
     feedback: FeedbackDesk
+    watch: EngineWatch
     ask: Ask | None = None
     draining: bool = False
     preloaded: bool = False
@@ -107,8 +109,25 @@ class Runtime:
         ids = IdIssuer(registry.secret(SECRET))
         keys = KeyRing(settings.root)
         feedback = FeedbackDesk(ids, keeper.find, engine.base_name)
+        watch = EngineWatch(
+            engine,
+            settings.engine.hang_seconds,
+            in_use=lambda: residency.at_work(time.monotonic()),
+            loading_seconds=lambda: timeout if residency.loading() else 0.0,
+        )
         return cls(
-            settings, registry, engine, watcher, keys, ids, metrics, residency, targets, keeper, feedback
+            settings,
+            registry,
+            engine,
+            watcher,
+            keys,
+            ids,
+            metrics,
+            residency,
+            targets,
+            keeper,
+            feedback,
+            watch,
         )
 
     @property
@@ -152,7 +171,12 @@ class Runtime:
         if self.draining:
             raise Busy(self.replica, "is draining", "send it to another replica", rejection="draining")
         if not self.engine.alive():
-            raise EngineDead("engine", "has died", "it is being restarted: try again")
+            raise self.why_dead()
+
+    def why_dead(self) -> EngineDead:
+        """Return the error of a request while the engine is dead."""
+        fact = f"hangs: {self.watch.verdict.reason}" if self.watch.verdict else "has died"
+        return EngineDead("engine", fact, "it is being restarted: try again")
 
     async def start(self, registry: CollectorRegistry = REGISTRY) -> None:
         """Watch the root, load and prove what is pinned, and begin to beat and to follow."""
@@ -172,6 +196,7 @@ class Runtime:
         self._tasks.append(asyncio.create_task(self._renew_keys(), name="renew keys"))
         self._tasks.append(asyncio.create_task(self._write_feedback(), name="write feedback"))
         self._tasks.append(asyncio.create_task(controller.run(), name="decide rollouts"))
+        self._tasks.append(asyncio.create_task(self.watch.run(), name="watch the engine"))
         await self._beat()
 
     async def stop(self) -> None:
@@ -205,10 +230,15 @@ class Runtime:
             require_proof=self.settings.residency.require_proof,
             alive=self.engine.alive,
             failure=self.residency.failure,
-            inflight=lambda: self.residency.at_work(time.monotonic() - DYING_SECONDS),
+            inflight=self._in_use_at_death,
             ask=self._ask,
         )
         return Controller(self.registry, self.watcher, self.keeper, local, self.notifier)
+
+    def _in_use_at_death(self) -> tuple[str, ...]:
+        if self.watch.verdict is not None:
+            return self.watch.suspects
+        return self.residency.at_work(time.monotonic() - DYING_SECONDS)
 
     async def _ask(self, path: str, body: bytes) -> tuple[int, bytes]:
         assert self.ask is not None, "set by the router before the start"
@@ -306,6 +336,7 @@ class Runtime:
             self.ready,
             self.residency.drift,
             lambda: Door(self.keys.enabled, len(self.feedback.log)),
+            lambda: Pulse(self.watch.verdict is not None, self.watch.age),
         )
 
     def _residency(self) -> counters.Residency:

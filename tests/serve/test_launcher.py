@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -25,69 +20,7 @@ from serve.launcher.listener import is_loopback, listen
 from serve.launcher.logs import KEEP, next_log, reason
 from serve.launcher.restarts import Ending, RestartPolicy
 from serve.process_group import group_members
-
-PATIENCE = 20.0
-
-
-@dataclass
-class Launcher:
-    """A supervisor in a process of its own."""
-
-    process: subprocess.Popen[str]
-    port: int
-    lines: list[str] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def wait_for(self, text: str, times: int = 1) -> None:
-        wait(lambda: sum(text in line for line in self.lines) >= times, f"{text!r} in {self.lines}")
-
-    def groups(self) -> list[int]:
-        """The process groups of all children so far."""
-        return [int(line.split("process ")[1].split(",")[0]) for line in self.lines if "process " in line]
-
-    def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=PATIENCE)
-
-
-def wait(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, f"never came: {what}"
-        time.sleep(0.02)
-
-
-@contextlib.contextmanager
-def launched(logs: Path, modes: str = "serve", **environment: str) -> Iterator[Launcher]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.fakes.launch", str(logs), modes],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    launcher = Launcher(process, int(process.stdout.readline().split()[1]))
-
-    def read() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            launcher.lines.append(line.rstrip())
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    try:
-        yield launcher
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        reader.join(PATIENCE)
-        process.stdout.close()
-        for group in launcher.groups():
-            wait(lambda group=group: not group_members(group), f"group {group} left behind")  # type: ignore[misc]
+from tests.fakes.launched import PATIENCE, launched, wait
 
 
 class Hammer:
@@ -351,8 +284,5 @@ nanobind: leaked 4 instances!
         ("", "it said nothing"),
     ],
 )
-def test_the_reason_is_the_first_error_and_not_its_wrapping(tmp_path: Path, text: str, expected: str) -> None:
-    path = tmp_path / "engine.log"
-    path.write_text(text)
-    assert reason(path) == expected
-    assert reason(tmp_path / "none.log") == "it said nothing"
+def test_the_reason_is_the_first_error_and_not_its_wrapping(text: str, expected: str) -> None:
+    assert reason(text) == expected
