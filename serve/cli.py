@@ -97,6 +97,7 @@ def _serve(settings: ServeSettings, vllm_options: tuple[str, ...], *, as_json: b
 def _launch(
     settings: ServeSettings, vllm_options: tuple[str, ...], registry: Registry, say: Callable[[str], None]
 ) -> int:
+    from registry.foreign import warnings
     from serve.engine.args import engine_arguments
     from serve.launcher.listener import listen
     from serve.launcher.places import Places
@@ -110,6 +111,8 @@ def _launch(
         places = Places(bound.root.absolute(), bound.replica_name, say)
         plan = _plan(bound, Preparation(registry, arguments), places, say)
         say(f"listening on {_url(bound)}  root {bound.root}  logs {places.logs}")
+        for text in warnings(Path.cwd()):
+            say(f"warning: {text}")
         try:
             return asyncio.run(Supervisor(listener, plan).run())
         finally:
@@ -119,6 +122,7 @@ def _launch(
 def _plan(
     settings: ServeSettings, preparation: Preparation, places: Places, say: Callable[[str], None]
 ) -> Plan:
+    from registry.foreign import python
     from serve.engine.environment import engine_environment
     from serve.launcher.notify import VARIABLES
     from serve.launcher.supervisor import Plan
@@ -127,7 +131,7 @@ def _plan(
 
     def command(listener: int, line: int) -> list[str]:
         own = ["--fd", str(listener), "--line", str(line), "--owned", json.dumps(dict(arguments.owned))]
-        return [sys.executable, "-P", "-m", CHILD, *own, "--", *arguments.argv]
+        return python("-m", CHILD, *own, "--", *arguments.argv)
 
     inherited = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     return Plan(
@@ -174,7 +178,7 @@ def _url(settings: ServeSettings) -> str:
 
 
 def _line_as_json(text: str) -> str:
-    level = "error" if text.startswith("error:") else "info"
+    level = text.partition(":")[0] if text.startswith(("error:", "warning:")) else "info"
     at = round(time.time(), 3)
     return json.dumps({"at": at, "level": level, "logger": "wardrobe.launcher", "message": text})
 

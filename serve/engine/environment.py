@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from registry.foreign import SAFE_PATH
 from serve.engine.machine import Library, Machine, cxx_compiler, this_machine
 from serve.settings import HANDOVER_VARIABLE, ServeSettings
 
@@ -23,9 +24,6 @@ COMPILE_VARIABLE = "WARDROBE_COMPILE"
 
 SUPERVISED_VARIABLE = "WARDROBE_SUPERVISED"
 """Set by the launcher: the plugin then ties the life of vLLM's helper processes to their parent's."""
-
-SAFE_PATH = {"PYTHONSAFEPATH": "1"}
-"""No Python below us looks for modules in its working directory: users have a `serve.py` there."""
 
 REFUSED = ("VLLM_ALLOW_RUNTIME_LORA_UPDATING",)
 """Variables that would open a public endpoint which loads any path of the machine; never passed on."""
@@ -61,7 +59,7 @@ def engine_environment(
     machine = machine or this_machine()
     environment = {name: value for name, value in inherited.items() if name not in REFUSED}
     caches = cache_variables(settings.root.absolute() / "cache", machine)
-    environment = _defaults(settings, machine) | caches | environment | SAFE_PATH
+    environment = _defaults(settings, machine) | caches | environment | dict(SAFE_PATH)
     if machine.libraries and settings.engine.preload_libraries:
         environment["LD_PRELOAD"] = _preload(machine.libraries, environment.get("LD_PRELOAD", ""))
     environment[CPU_LORA_VARIABLE] = settings.engine.cpu_lora

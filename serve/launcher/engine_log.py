@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from serve.launcher.aside import start_thread
 from serve.launcher.log_file import LogFile
 
 TAIL_BYTES = 256 * 1024
@@ -51,10 +52,9 @@ class EngineLog:
         self._wake = threading.Condition()
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._opened = threading.Event()
-        self._thread = threading.Thread(target=self._write, name="wardrobe-log", daemon=True)
+        self._opened = self._written = False
         with contextlib.suppress(RuntimeError):  # no thread now: this log is kept in memory only
-            self._thread.start()
+            start_thread(self._write)
 
     @property
     def path(self) -> Path | None:
@@ -63,7 +63,7 @@ class EngineLog:
 
     async def named(self) -> str:
         """Return where the log goes, for people; a disk that does not answer is not waited for."""
-        await self._until(self._opened.is_set, _DISK_SECONDS)
+        await self._until(lambda: self._opened, _DISK_SECONDS)
         return str(self.path) if self.path is not None else "in memory only"
 
     def follow(self) -> None:
@@ -91,11 +91,11 @@ class EngineLog:
         with self._wake:
             self._closed = True
             self._wake.notify()
-        await self._until(lambda: not self._thread.is_alive(), _DISK_SECONDS)
+        await self._until(lambda: self._written, _DISK_SECONDS)
 
     async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while not condition() and self._thread.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110
+        while not condition() and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_SECONDS)  # a thread sets no event of a loop
 
     def _take(self) -> bool:
@@ -121,8 +121,14 @@ class EngineLog:
         return True
 
     def _write(self) -> None:
+        try:
+            self._write_all()
+        finally:
+            self._written = True
+
+    def _write_all(self) -> None:
         self._file.write(b"")
-        self._opened.set()
+        self._opened = True
         while True:
             with self._wake:
                 while not self._queue and not self._closed:

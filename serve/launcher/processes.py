@@ -15,9 +15,11 @@ import platform
 import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from serve.launcher.engine_log import EngineLog
 from serve.process_group import group_members, kill_members, remove_marks
@@ -50,6 +52,17 @@ def raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def watch_children() -> None:
+    """Have asyncio learn of a child's end without a thread for it, where the kernel can tell (Linux 5.3)."""
+    if sys.version_info >= (3, 12) or not hasattr(os, "pidfd_open"):
+        return  # from 3.12 on it does so by itself
+    with contextlib.suppress(OSError):
+        os.close(os.pidfd_open(os.getpid()))
+        watcher = asyncio.PidfdChildWatcher()
+        watcher.attach_loop(asyncio.get_running_loop())
+        asyncio.set_child_watcher(watcher)
+
+
 @dataclass(slots=True)
 class Child:
     """A running engine: its process, our end of the line, and its log; `seen` ran in its group."""
@@ -70,7 +83,7 @@ class Child:
 
     def notice(self) -> None:
         """Note who runs in the group: some end before it does, and their traces are removed with it."""
-        with contextlib.suppress(OSError):  # no descriptor to look with: a trace may stay
+        with contextlib.suppress(OSError, MemoryError):  # nothing to look with: a trace may stay
             self.seen.update(group_members(self.process.pid))
 
     async def end(self) -> int:
@@ -80,7 +93,7 @@ class Child:
         code = await self._code()
         await end_group(self.process.pid)
         reap_group(self.process.pid)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, MemoryError):
             remove_marks([self.process.pid, *self.seen])
         self.writer.close()
         await self.log.close()
@@ -148,6 +161,17 @@ def reap_group(group: int) -> None:
             pass
 
 
+def _kill_blindly(group: int) -> bool:
+    """Kill `group` without looking who is in it; return False when nobody is."""
+    if not Path(f"/proc/{group}").exists():  # the leader's exit code is waited for elsewhere
+        reap_group(group)
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 async def _kill_until_empty(group: int, seconds: float, *, trackers: bool) -> None:
     deadline = time.monotonic() + seconds
     kill = True
@@ -158,9 +182,9 @@ async def _kill_until_empty(group: int, seconds: float, *, trackers: bool) -> No
                 kill = False
             if not group_members(group):
                 return
-        except OSError:
-            # No descriptor to look into /proc with: the group is ended all the same, shared memory or not.
+        except (OSError, MemoryError):
+            # Nothing to look into /proc with: the group is ended all the same, shared memory or not.
             kill = True
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
+            if not _kill_blindly(group):
+                return
         await asyncio.sleep(_POLL_SECONDS)

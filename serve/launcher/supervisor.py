@@ -27,7 +27,14 @@ from serve.launcher.holding import Holding, Situation
 from serve.launcher.log_file import Folder, LogFile
 from serve.launcher.logs import reason
 from serve.launcher.notify import ServiceManager
-from serve.launcher.processes import Child, Command, adopt_orphans, raise_descriptor_limit, spawn
+from serve.launcher.processes import (
+    Child,
+    Command,
+    adopt_orphans,
+    raise_descriptor_limit,
+    spawn,
+    watch_children,
+)
 from serve.launcher.restarts import Ending, RestartPolicy
 from serve.settings import HANGS_VARIABLE, RESTARTS_VARIABLE
 
@@ -39,7 +46,7 @@ GAVE_UP = 1
 
 _AT_ONCE_SECONDS = 0.001
 _LAST_ANSWERS_SECONDS = 0.2
-_DISK_SECONDS = 10.0
+_DISK_SECONDS = 5.0
 _FIRST_TROUBLE_SECONDS = 0.2
 _LONGEST_TROUBLE_SECONDS = 15.0
 
@@ -60,7 +67,7 @@ class Plan:
     drain_seconds: float
     say: Callable[[str], None]
     hang_seconds: float = 0.0
-    overlay: Callable[[], Mapping[str, str]] = dict
+    overlay: Callable[[], Mapping[str, str]] | None = None
     describe_ready: Callable[[], str] = lambda: "ready"
     output: int | None = None
     policy: RestartPolicy = field(default_factory=RestartPolicy)
@@ -86,6 +93,7 @@ class Supervisor:
         """Supervise until SIGTERM or SIGINT (exit code 0), or until the policy gives up."""
         adopt_orphans()
         raise_descriptor_limit()
+        watch_children()
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._note)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -145,10 +153,7 @@ class Supervisor:
     async def _spawn(self) -> Child:
         log = EngineLog(LogFile(self.plan.log_folders, self.plan.say))
         try:
-            nothing: Mapping[str, str] = {}
-            overlay = await aside(self.plan.overlay, _DISK_SECONDS, nothing)
-            counts = {RESTARTS_VARIABLE: str(len(self._endings)), HANGS_VARIABLE: str(self._hangs)}
-            environment = {**self.plan.environment, **overlay, **counts}
+            environment = await self._environment()
             child = await spawn(self.plan.command, self.listener, environment, log, self.plan.output)
         except BaseException:
             await log.close()
@@ -157,6 +162,13 @@ class Supervisor:
         attempt = len(self._endings) + 1
         self.plan.say(f"starting the engine (start {attempt}, process {child.process.pid}, log {where})")
         return child
+
+    async def _environment(self) -> dict[str, str]:
+        overlay: Mapping[str, str] = {}
+        if self.plan.overlay is not None:
+            overlay = await aside(self.plan.overlay, _DISK_SECONDS, overlay)
+        counts = {RESTARTS_VARIABLE: str(len(self._endings)), HANGS_VARIABLE: str(self._hangs)}
+        return {**self.plan.environment, **overlay, **counts}
 
     async def _again(self, child: Child, ended: Ended) -> bool:
         """Book how the child ended; wait and return True, or say why not and return False."""

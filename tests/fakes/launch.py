@@ -1,6 +1,6 @@
 """The supervisor over fake engines, in a process of its own: `python -m tests.fakes.launch LOGS [MODES]`.
 
-It prints its port first. MODES are the child's modes, one per start, the last one for ever after.
+It writes its port to PORT_FILE. MODES are the child's modes, one per start, the last one for ever after.
 """
 
 from __future__ import annotations
@@ -24,11 +24,15 @@ def main() -> int:
     listener = listen("127.0.0.1", int(os.environ.get("FAKE_PORT", "0")))
     say = Voice()
     say(f"port {listener.getsockname()[1]}")
+    Path(os.environ["PORT_FILE"]).write_text(str(listener.getsockname()[1]))
 
     def command(fd: int, line: int) -> list[str]:
         mode = modes.pop(0) if len(modes) > 1 else modes[0]
-        child = [sys.executable, "-m", "tests.fakes.child", "--fd", str(fd), "--line", str(line)]
-        return [*child, "--mode", mode]
+        program = os.environ.get("PROGRAM", sys.executable)
+        return [
+            *(program, "-m", "tests.fakes.child"),
+            *("--fd", str(fd), "--line", str(line), "--mode", mode),
+        ]
 
     plan = Plan(
         command=command,

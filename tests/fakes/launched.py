@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -58,21 +59,43 @@ def wait(condition: Callable[[], bool], what: str) -> None:
 
 
 @contextlib.contextmanager
-def launched(logs: Path, modes: str = "serve", **environment: str) -> Iterator[Launcher]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.fakes.launch", str(logs), modes],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    launcher = Launcher(process, int(process.stdout.readline().split()[1]))
+def launched(
+    logs: Path,
+    modes: str = "serve",
+    *,
+    closed_stdout: bool = False,
+    unread_stdout: bool = False,
+    closed: str = "",
+    **environment: str,
+) -> Iterator[Launcher]:
+    """Run a supervisor until the block ends; then nothing of it may be left.
+
+    Its standard output loses its reader (`closed_stdout`), has one that does not read (`unread_stdout`), or
+    it begins without the descriptors `closed`.
+    """
+    command = [sys.executable, "-m", "tests.fakes.launch", str(logs), modes]
+    with tempfile.TemporaryDirectory() as folder:
+        port = Path(folder) / "port"
+        process = subprocess.Popen(
+            _without(closed, command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment, "PORT_FILE": str(port)},
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if closed_stdout:
+            process.stdout.close()
+        if unread_stdout:
+            _fill(process.stdout)
+        wait(lambda: port.exists() and port.read_text() != "", "its port")
+        launcher = Launcher(process, int(port.read_text()))
+    streams = [process.stderr] if closed_stdout or unread_stdout else [process.stdout, process.stderr]
     readers = [
-        threading.Thread(target=_read, args=(stream, launcher.lines), daemon=True)
-        for stream in (process.stdout, process.stderr)
+        threading.Thread(target=_read, args=(stream, launcher.lines), daemon=True) for stream in streams
     ]
     for reader in readers:
         reader.start()
@@ -82,12 +105,29 @@ def launched(logs: Path, modes: str = "serve", **environment: str) -> Iterator[L
         if process.poll() is None:
             process.kill()
         process.wait()
+        process.stdout.close()
         for reader in readers:
             reader.join(PATIENCE)
-        process.stdout.close()
         process.stderr.close()
         for group in launcher.groups():
             wait(lambda group=group: not group_members(group), f"group {group} left behind")  # type: ignore[misc]
+
+
+def _without(descriptors: str, command: list[str]) -> list[str]:
+    """Return the command that begins without `descriptors`, as a shell's `>&-` does."""
+    if not descriptors:
+        return command
+    closing = " ".join(f"{number}>&-" for number in descriptors)
+    return ["sh", "-c", f'exec "$@" {closing}', "sh", *command]
+
+
+def _fill(stream: IO[str]) -> None:
+    """Leave no room in the pipe behind `stream`."""
+    with Path(f"/proc/self/fd/{stream.fileno()}").open("wb", buffering=0) as writer:
+        os.set_blocking(writer.fileno(), False)
+        with contextlib.suppress(BlockingIOError):
+            while writer.write(b"x" * 4096):
+                pass
 
 
 def _read(stream: IO[str], lines: list[str]) -> None:

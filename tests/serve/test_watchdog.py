@@ -114,7 +114,7 @@ def test_a_request_that_waits_for_a_load_as_the_engine_ends_gets_a_503(tmp_path:
     ) as served:
         served.engine.load_seconds = 60
         thread, answers = ask_in_background(served)
-        wait_until(served.runtime.residency.loading, "it loads")
+        wait_until(lambda: ("load", "support@1") in served.engine.calls, "it loads")
         served.engine.give_up("a test says so")
         end(served, thread)
         assert answers[0].status_code == 503
