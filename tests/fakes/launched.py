@@ -34,7 +34,10 @@ class Launcher:
         return f"http://127.0.0.1:{self.port}"
 
     def wait_for(self, text: str, times: int = 1) -> None:
-        wait(lambda: sum(text in line for line in self.lines) >= times, f"{text!r} in {self.lines}")
+        end = time.monotonic() + PATIENCE
+        while sum(text in line for line in self.lines) < times:
+            assert time.monotonic() < end, f"never said: {text!r} in {self.lines}"
+            time.sleep(0.02)
 
     def groups(self) -> list[int]:
         """The process groups of all children so far."""

@@ -70,7 +70,7 @@ def test_what_a_child_starts_itself_does_not_look_there_either(tmp_path: Path) -
         "one = context.Process(target=time.sleep, args=(0,)); one.start(); one.join(); sys.exit(one.exitcode)"
     )
     for command in (["-c", "import json"], ["-m", "json.tool", "--help"], ["-c", spawn]):
-        done = run([sys.executable, *command], tmp_path, **SAFE_PATH)
+        done = run([sys.executable, *command], tmp_path, None, **SAFE_PATH)
         assert done.returncode == 0, done.stderr
         assert "somebody else" not in done.stderr
 

@@ -17,7 +17,7 @@ import pytest
 from registry.errors import Conflict, UsageError
 from serve.launcher.holding import Situation, response
 from serve.launcher.listener import is_loopback, listen
-from serve.launcher.logs import KEEP, next_log, reason
+from serve.launcher.logs import reason
 from serve.launcher.restarts import Ending, RestartPolicy
 from serve.process_group import group_members
 from tests.fakes.launched import PATIENCE, launched, wait
@@ -123,9 +123,9 @@ def test_a_wrong_configuration_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_a_start_that_hangs_is_ended_and_tried_again(tmp_path: Path) -> None:
-    with launched(tmp_path, "hang,serve", START_TIMEOUT="1") as launcher:
+    with launched(tmp_path, "hang,serve", START_TIMEOUT="3") as launcher:
         launcher.wait_for("all is well")
-        assert any("was not ready within 1 s" in line for line in launcher.lines)
+        assert any("was not ready within 3 s" in line for line in launcher.lines)
         assert launcher.get("/").status_code == 200
 
 
@@ -251,14 +251,6 @@ def test_an_engine_that_dies_after_each_start_loops_too() -> None:
 
 def test_what_no_restart_mends_is_not_tried_again() -> None:
     assert POLICY.delay([Ending(0, ready=False, incurable=True)]) is None
-
-
-def test_logs_are_numbered_and_old_ones_go(tmp_path: Path) -> None:
-    for number in range(1, KEEP + 4):
-        path = next_log(tmp_path)
-        assert path.name == f"engine-{number:06d}.log"
-        path.touch()
-    assert len(list(tmp_path.iterdir())) == KEEP
 
 
 VLLM_LOG = """\
