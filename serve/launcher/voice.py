@@ -59,7 +59,7 @@ class Voice:
 
     def _tell(self, line: str) -> None:
         lost, self._lost = self._lost, 0
-        if lost and not self._write(self._shape(f"{lost} lines were lost: nobody read them in time")):
+        if lost and not self._write(self._shape(f"{lost} lines were lost: they could not be written")):
             self._lost += lost
         if not self._write(line):
             self._lost += 1

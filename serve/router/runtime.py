@@ -109,12 +109,8 @@ class Runtime:
         ids = IdIssuer(registry.secret(SECRET))
         keys = KeyRing(settings.root)
         feedback = FeedbackDesk(ids, keeper.find, engine.base_name)
-        watch = EngineWatch(
-            engine,
-            settings.engine.hang_seconds,
-            in_use=lambda: residency.at_work(time.monotonic()),
-            loading_seconds=lambda: timeout if residency.loading() else 0.0,
-        )
+        hang_seconds = settings.engine.hang_seconds
+        watch = EngineWatch(engine, hang_seconds, residency.at_work, residency.loading_seconds)
         return cls(
             settings,
             registry,

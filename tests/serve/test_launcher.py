@@ -123,9 +123,9 @@ def test_a_wrong_configuration_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_a_start_that_hangs_is_ended_and_tried_again(tmp_path: Path) -> None:
-    with launched(tmp_path, "hang,serve", START_TIMEOUT="3") as launcher:
+    with launched(tmp_path, "hang,serve", START_TIMEOUT="6") as launcher:
         launcher.wait_for("all is well")
-        assert any("was not ready within 3 s" in line for line in launcher.lines)
+        assert any("was not ready within 6 s" in line for line in launcher.lines)
         assert launcher.get("/").status_code == 200
 
 

@@ -12,7 +12,7 @@ import httpx
 from serve.launcher.pulse import Pulse
 from tests.fakes.launched import launched, wait
 
-HANG = "0.5"
+HANG = "1.5"
 
 
 def test_a_stopped_api_server_is_ended_and_started_again_and_clients_hear_503(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_a_stopped_api_server_is_ended_and_started_again_and_clients_hear_503(tm
         told = launcher.get("/readyz").json()
         assert told == {"status": "not ready", "state": "restarting", "reason": "the engine has hung"}
         assert launcher.get("/livez").status_code == 200
-        launcher.wait_for("the engine hung: the API server has not answered for 0.5 s")
+        launcher.wait_for("the engine hung: the API server has not answered for 1.5 s")
         launcher.wait_for("all is well", times=2)
         assert launcher.get("/hangs").text == "1"
         assert launcher.get("/restarts").text == "1"
@@ -33,7 +33,7 @@ def test_an_event_loop_that_turns_no_more_is_a_hang_though_the_process_answers(t
     with launched(tmp_path, HANG_SECONDS=HANG) as launcher:
         launcher.wait_for("all is well")
         launcher.status("/block")
-        launcher.wait_for("the engine hung: the API server's event loop has been blocked for 0.5 s")
+        launcher.wait_for("the engine hung: the API server's event loop has been blocked for 1.5 s")
         launcher.wait_for("all is well", times=2)
 
 
@@ -59,7 +59,7 @@ def test_a_death_is_no_hang(tmp_path: Path) -> None:
 def test_a_quiet_server_is_not_taken_for_a_hung_one(tmp_path: Path) -> None:
     with launched(tmp_path, HANG_SECONDS=HANG) as launcher:
         launcher.wait_for("all is well")
-        time.sleep(1.5)
+        time.sleep(2.0)
         with httpx.stream("GET", launcher.url + "/stream?chunks=8&seconds=0.1", timeout=20) as stream:
             assert len(stream.read()) == 8
         assert len(launcher.groups()) == 1
@@ -84,7 +84,7 @@ def test_a_launcher_and_a_child_that_were_frozen_together_go_on(tmp_path: Path) 
         frozen = [launcher.process.pid, launcher.groups()[0]]
         for process in frozen:
             os.kill(process, signal.SIGSTOP)
-        time.sleep(1.2)
+        time.sleep(2.5)
         for process in frozen:
             os.kill(process, signal.SIGCONT)
         time.sleep(0.3)
