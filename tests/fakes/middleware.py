@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,13 @@ class EngineDoor:
             return await engine.score(arguments["name"], arguments["prompts"])
         if verb == "tokenize":
             return engine.tokenize(arguments["text"])
+        if verb == "pulse":
+            return await engine.pulse(workers=arguments["workers"])
+        if verb == "progress":
+            return asdict(engine.progress())
+        if verb == "activity":
+            found = engine.activity()
+            return None if found is None else asdict(found)
         if verb == "ids":
             return sorted(await state.engine_client.list_loras())
         if verb == "remove":

@@ -45,8 +45,9 @@ def test_a_manager_that_is_gone_is_no_error(tmp_path: Path) -> None:
 
 
 def test_the_launcher_says_that_it_answers_and_that_it_turns(tmp_path: Path, manager: socket.socket) -> None:
-    variables = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "300000"}
-    with launched(tmp_path / "logs", **variables) as launcher:
+    with launched(
+        tmp_path / "logs", NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="300000"
+    ) as launcher:
         assert manager.recv(100).startswith(b"READY=1")
         heard = {manager.recv(100) for _ in range(5)}
         assert b"WATCHDOG=1" in heard

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from serve.process_group import TICKS_PER_SECOND, Activity
-from serve.settings import EngineSettings, ResidencySettings
+from serve.settings import EngineSettings
 from serve.watchdog.watch import WORKERS_SECONDS, EngineWatch
 from tests.fakes.engine import FakeEngine
 from tests.fakes.served import Served, make_root, publish, serve, wait_until
@@ -68,9 +68,11 @@ def test_new_requests_of_a_hung_engine_are_told_to_come_back(served: Served) -> 
     assert "hangs" in answer.json()["error"]["message"]
 
 
-def ask_in_background(served: Served, **fields: object) -> tuple[threading.Thread, list[httpx.Response]]:
+def ask_in_background(
+    served: Served, model: str = "support", **fields: object
+) -> tuple[threading.Thread, list[httpx.Response]]:
     answers: list[httpx.Response] = []
-    thread = threading.Thread(target=lambda: answers.append(served.chat(**fields)))
+    thread = threading.Thread(target=lambda: answers.append(served.chat(model, **fields)))
     thread.start()
     return thread, answers
 
@@ -107,13 +109,10 @@ def test_a_request_of_a_hung_engine_that_has_no_answer_yet_gets_a_503(served: Se
 
 def test_a_request_that_waits_for_a_load_as_the_engine_ends_gets_a_503(tmp_path: Path) -> None:
     registry = make_root(tmp_path)
-    publish(registry, tmp_path, "support", 1)
-    residency = ResidencySettings(preload_stable=False)
-    with serve(
-        registry, tmp_path, engine=still_engine(), engine_settings=HANG, residency=residency
-    ) as served:
+    publish(registry, tmp_path, "support", 1, no_stable=True)
+    with serve(registry, tmp_path, engine=still_engine(), engine_settings=HANG) as served:
         served.engine.load_seconds = 60
-        thread, answers = ask_in_background(served)
+        thread, answers = ask_in_background(served, "support@1")
         wait_until(lambda: ("load", "support@1") in served.engine.calls, "it loads")
         served.engine.give_up("a test says so")
         end(served, thread)
