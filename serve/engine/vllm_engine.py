@@ -41,7 +41,7 @@ class VllmEngine:
         self._loading = asyncio.Lock()
         self._given_up = False
         self._tally = Tally.on(client)
-        self._family = Family()
+        self._family = Family() if _is_local(client.vllm_config.parallel_config) else None
 
     @classmethod
     def from_state(cls, state: Any) -> VllmEngine:
@@ -85,7 +85,7 @@ class VllmEngine:
 
     def activity(self) -> Activity | None:
         """Return what EngineCore, its workers and all that they start are doing, under the launcher."""
-        return self._family.activity()
+        return None if self._family is None else self._family.activity()
 
     def give_up(self, reason: str) -> None:
         """Count EngineCore as dead, and have this process end."""
@@ -168,6 +168,11 @@ class VllmEngine:
     def _check_alive(self, subject: str) -> None:
         if not self.alive():
             raise NotServable(subject, "the engine has died", "the launcher is restarting it")
+
+
+def _is_local(parallel: Any) -> bool:
+    """Return whether every worker is a process below this one: Ray's, and other machines', cannot be seen."""
+    return parallel.distributed_executor_backend in {None, "mp", "uni"} and parallel.nnodes == 1
 
 
 def _refusal(message: str) -> str:

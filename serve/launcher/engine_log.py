@@ -42,7 +42,7 @@ class EngineLog:
         Raises: OSError: no descriptors.
         """
         self._file = file
-        self._read, self.descriptor = os.pipe2(os.O_CLOEXEC)
+        self._read, self.descriptor = os.pipe()
         os.set_blocking(self._read, False)
         with contextlib.suppress(OSError, AttributeError):  # more room for a burst, where the kernel gives it
             fcntl.fcntl(self._read, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)

@@ -143,6 +143,8 @@ class Supervisor:
 
     async def _run_one(self) -> int | None:
         """Run one engine to its end; return the exit code where that was the last one."""
+        if self._child is not None:  # what could not be ended in the trouble before
+            await self._child.end()
         child = self._child = await self._spawn()
         ended = await follow(child, self)
         self._child = None
@@ -192,7 +194,7 @@ class Supervisor:
         self._tell_once(f"error: launcher: {type(error).__name__}: {error}; trying again")
         seconds = min(_FIRST_TROUBLE_SECONDS * 2**self._troubles, _LONGEST_TROUBLE_SECONDS)
         self._troubles += 1
-        with contextlib.suppress(Exception):  # the next turn ends what could not be ended now
+        with contextlib.suppress(Exception):  # the next turn begins with it
             await self.hold()
             if self._child is not None:
                 await self._child.end()
