@@ -139,6 +139,11 @@ class _File(logging.handlers.WatchedFileHandler):
             path.parent.mkdir(parents=True, exist_ok=True)
         super().__init__(path, encoding="utf-8", delay=True)
         self._refused = False
+        try:
+            self.stream = self._open()
+            self._statstream()
+        except OSError as error:
+            self._lose(error)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
