@@ -15,7 +15,7 @@ from pathlib import Path
 from serve.launcher.log_file import Folder
 
 ROOM_BYTES = 128 * 1024**2
-"""What compiled code takes (SmolLM2-135M with 8 adapters: 90 MB); less is no place for it."""
+"""A file system with less left counts as full: a compilation that runs out of room ends the start."""
 
 _PROBE = b"\0" * 4096
 
