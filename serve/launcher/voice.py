@@ -65,15 +65,15 @@ class Voice:
             self._lost += 1
 
     def _write(self, line: str) -> bool:
-        while self._outputs:
+        for output in list(self._outputs):
             try:
-                self._outputs[0](line + "\n")
+                output(line + "\n")
             except (BrokenPipeError, ValueError):  # gone for good, or closed
-                self._outputs.pop(0)
+                self._outputs.remove(output)
                 if self._outputs:
                     self._write(self._shape("the standard output has no reader any more: more follows here"))
             except OSError:
-                return False  # a full disk: the next line may find room
+                continue  # a full disk: the next line may find room there
             else:
                 return True
         return False

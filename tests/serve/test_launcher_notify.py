@@ -96,6 +96,18 @@ def test_a_full_disk_behind_the_output_costs_lines_and_nothing_else() -> None:
     assert written == ["1 lines were lost: they could not be written\n", "told\n"]
 
 
+def test_a_line_for_which_one_output_has_no_room_goes_to_the_next() -> None:
+    written: list[str] = []
+
+    def full(_: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    voice = Voice(outputs=[full, written.append])
+    voice("one")
+    voice.close()
+    assert written == ["one\n"]
+
+
 def test_a_reader_that_has_gone_sends_the_lines_to_the_next_output() -> None:
     written: list[str] = []
 
