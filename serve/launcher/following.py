@@ -129,6 +129,7 @@ async def _bring_up(child: Child, hearing: Hearing, events: _Events, owner: Supe
                 child.notice()
                 asking.append(asyncio.create_task(wait_ready(owner.listener)))
             if asking and asking[0].done():
+                asking[0].result()
                 await owner.announce_ready()
                 return True
             left = deadline - asyncio.get_running_loop().time()
