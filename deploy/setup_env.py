@@ -70,7 +70,7 @@ def fingerprint(variant: str) -> str:
 def make_venv(folder: Path) -> Path:
     """Create the virtual environment if there is none that runs, and return its Python."""
     python = folder / "bin" / "python"
-    works = python.exists() and subprocess.run([python, "-c", ""], check=False).returncode == 0
+    works = python.exists() and subprocess.run([python, "-P", "-c", ""], check=False).returncode == 0
     if not works:
         say(f"creating {folder.name} with Python {sys.version.split()[0]}")
         venv.create(folder, with_pip=True, clear=folder.exists())
@@ -92,7 +92,7 @@ def install(python: Path, variant: str) -> None:
 
     Raises: SetupError.
     """
-    pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
+    pip = [str(python), "-P", "-m", "pip", "--disable-pip-version-check"]
     extras = ",".join(EXTRAS[variant])
     pinned = variant == "cpu" and sys.version_info[:2] == (3, 11)
     options = ["--constraint", str(REPOSITORY / "constraints.txt")] if pinned else []
@@ -113,15 +113,16 @@ def remove_broken_companions(python: Path) -> list[str]:
     removed = []
     for name in COMPANIONS:
         probe = f"import importlib.util as u, sys; sys.exit(0 if u.find_spec({name!r}) else 3)"
-        if subprocess.run([python, "-c", probe], capture_output=True, check=False).returncode == 3:
+        if subprocess.run([python, "-P", "-c", probe], capture_output=True, check=False).returncode == 3:
             continue
-        tried = subprocess.run([python, "-c", f"import {name}"], capture_output=True, text=True, check=False)
+        command = [str(python), "-P", "-c", f"import {name}"]
+        tried = subprocess.run(command, capture_output=True, text=True, check=False)
         if tried.returncode == 0:
             say(f"{name} imports; kept")
             continue
         reason = (tried.stderr.strip().splitlines() or ["no message"])[-1][:160]
         run(
-            [str(python), "-m", "pip", "uninstall", "--quiet", "--yes", name],
+            [str(python), "-P", "-m", "pip", "uninstall", "--quiet", "--yes", name],
             why=name,
             remedy="remove it by hand",
         )
@@ -137,7 +138,8 @@ def prove(python: Path) -> None:
     """
     # NOTE: vLLM is found, not imported: the import alone takes 15 s and the server does it anyway.
     probe = "import torch, transformers, peft, trl, importlib.util as u; assert u.find_spec('vllm')"
-    run([str(python), "-c", probe], why="import check", remedy="remove .venv and run `make setup` again")
+    command = [str(python), "-P", "-c", probe]
+    run(command, why="import check", remedy="remove .venv and run `make setup` again")
 
 
 def system_notes() -> list[str]:

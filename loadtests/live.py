@@ -97,6 +97,7 @@ class Live:
         *options: str,
         environment: dict[str, str] | None = None,
         port: int | None = None,
+        cwd: Path | None = None,
     ) -> Live:
         """Start a server, uncompiled unless `environment` says otherwise; `options` are vLLM's own."""
         port = port or free_port()
@@ -107,6 +108,7 @@ class Live:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env={"WARDROBE_ENGINE__COMPILE": "off", **os.environ, **(environment or {})},
+                cwd=cwd,
             )
         return cls(root, port, process, log)
 

@@ -12,7 +12,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from registry.cli.session import Session, UserPath, common_options, pass_session
 
 if TYPE_CHECKING:
     from registry.store import Registry
+    from serve.launcher.places import Places
     from serve.launcher.supervisor import Plan
     from serve.preflight import Preparation
     from serve.settings import ServeSettings
@@ -62,7 +63,7 @@ def serve(
     settings = load_settings(flags, config)
     if only_check:
         return _check(settings, vllm_options, as_json=session.as_json)
-    return _serve(settings, vllm_options, _speaker(as_json=session.as_json or settings.log_format == "json"))
+    return _serve(settings, vllm_options, as_json=session.as_json or settings.log_format == "json")
 
 
 def _check(settings: ServeSettings, vllm_options: tuple[str, ...], *, as_json: bool) -> int:
@@ -79,27 +80,52 @@ def _check(settings: ServeSettings, vllm_options: tuple[str, ...], *, as_json: b
     return 0 if all(one.ok for one in findings) else 1
 
 
-def _serve(settings: ServeSettings, vllm_options: tuple[str, ...], say: Callable[[str], None]) -> int:
+def _serve(settings: ServeSettings, vllm_options: tuple[str, ...], *, as_json: bool) -> int:
+    from serve.launcher.voice import Voice, open_standard_descriptors
+    from serve.preflight import prepare
+
+    open_standard_descriptors()
+    preparation = prepare(settings, vllm_options)
+    say = Voice(_line_as_json if as_json else _line_as_text)
+    try:
+        return _launch(settings, vllm_options, preparation.registry, say)
+    finally:
+        say.close()
+
+
+def _launch(
+    settings: ServeSettings, vllm_options: tuple[str, ...], registry: Registry, say: Callable[[str], None]
+) -> int:
+    from registry.foreign import warnings
     from serve.engine.args import engine_arguments
     from serve.launcher.listener import listen
+    from serve.launcher.places import Places
     from serve.launcher.supervisor import Supervisor
-    from serve.preflight import Preparation, prepare, require_free_name, settle
+    from serve.preflight import Preparation, require_free_name, settle
 
-    preparation = prepare(settings, vllm_options)
-    registry = preparation.registry
     with listen(settings.host, settings.port) as listener:
         # Port 0 is known only now; replica name, heartbeat and vLLM's arguments all hold it.
         bound = settle(settings, listener.getsockname()[1])
         require_free_name(registry, bound.replica, say)
         arguments = engine_arguments(bound, registry.base, registry.limits, extra=vllm_options)
-        plan = _plan(bound, Preparation(registry, arguments), say)
-        say(f"listening on {_url(bound)}  root {bound.root}  logs {plan.logs}")
-        return asyncio.run(Supervisor(listener, plan).run())
+        places = Places(bound.root.absolute(), bound.replica_name, say)
+        plan = _plan(bound, Preparation(registry, arguments), places, say)
+        say(f"listening on {_url(bound)}  root {bound.root}  logs {places.logs}")
+        for text in warnings(Path.cwd()):
+            say(f"warning: {text}")
+        try:
+            return asyncio.run(Supervisor(listener, plan).run())
+        finally:
+            places.close()
 
 
-def _plan(settings: ServeSettings, preparation: Preparation, say: Callable[[str], None]) -> Plan:
+def _plan(
+    settings: ServeSettings, preparation: Preparation, places: Places, say: Callable[[str], None]
+) -> Plan:
+    from registry.foreign import python
     from serve.door.pages import Pages
     from serve.engine.environment import engine_environment
+    from serve.launcher.notify import VARIABLES
     from serve.launcher.supervisor import Plan
     from serve.settings import SERVER_VARIABLE
 
@@ -107,14 +133,17 @@ def _plan(settings: ServeSettings, preparation: Preparation, say: Callable[[str]
 
     def command(listener: int, line: int) -> list[str]:
         own = ["--fd", str(listener), "--line", str(line), "--owned", json.dumps(dict(arguments.owned))]
-        return [sys.executable, "-m", CHILD, *own, "--", *arguments.argv]
+        return python("-m", CHILD, *own, "--", *arguments.argv)
 
+    inherited = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     return Plan(
         command=command,
-        environment={**engine_environment(settings, os.environ), SERVER_VARIABLE: secrets.token_hex(8)},
-        logs=settings.root / "logs" / settings.replica_name,
+        environment={**engine_environment(settings, inherited), SERVER_VARIABLE: secrets.token_hex(8)},
+        overlay=lambda: _cache_overlay(places, inherited),
+        log_folders=places.log_folders(),
         start_timeout_seconds=settings.engine.start_timeout_seconds,
         drain_seconds=settings.drain_seconds,
+        hang_seconds=settings.engine.hang_seconds,
         say=say,
         output=_own_output(),
         connections=settings.connections,
@@ -123,11 +152,20 @@ def _plan(settings: ServeSettings, preparation: Preparation, say: Callable[[str]
     )
 
 
+def _cache_overlay(places: Places, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return where compiled code goes this time, as far as the user has not said it."""
+    from serve.engine.environment import cache_variables
+
+    folder = places.caches()
+    found = {} if folder is None else cache_variables(folder)
+    return {name: value for name, value in found.items() if name not in inherited}
+
+
 def _own_output() -> int | None:
     """Return a descriptor of this process's standard output that the engine can inherit, if there is one."""
     try:
         return os.dup(sys.stdout.fileno())
-    except (OSError, ValueError):  # closed, or no file at all
+    except (OSError, ValueError):  # no file at all
         return None
 
 
@@ -143,19 +181,11 @@ def _url(settings: ServeSettings) -> str:
     return f"http://{host}:{settings.port}"
 
 
-def _speaker(*, as_json: bool) -> Callable[[str], None]:
-    def say(text: str) -> None:
-        if as_json:
-            level = "error" if text.startswith("error:") else "info"
-            line = {
-                "at": round(time.time(), 3),
-                "level": level,
-                "logger": "wardrobe.launcher",
-                "message": text,
-            }
-            click.echo(json.dumps(line))
-        else:
-            click.echo(f"{time.strftime('%H:%M:%S')}  {output.shown(text)}")
-        sys.stdout.flush()
+def _line_as_json(text: str) -> str:
+    level = text.partition(":")[0] if text.startswith(("error:", "warning:")) else "info"
+    at = round(time.time(), 3)
+    return json.dumps({"at": at, "level": level, "logger": "wardrobe.launcher", "message": text})
 
-    return say
+
+def _line_as_text(text: str) -> str:
+    return f"{time.strftime('%H:%M:%S')}  {output.shown(text)}"

@@ -117,7 +117,8 @@ def begin(settings: ServeSettings) -> Callable[[], None]:
             logging.getLogger(name).removeHandler(errors)
             logging.getLogger(name).setLevel(level)
         listener.stop()
-        output.close()
+        with contextlib.suppress(OSError):  # what it could not write it could not write
+            output.close()
         if queued.dropped:
             sys.stderr.write(f"{queued.dropped} log lines were dropped: their reader did not keep up\n")
 
@@ -137,12 +138,47 @@ class _Pipe(logging.StreamHandler[TextIO]):
             self.stream.close()
 
 
+class _File(logging.handlers.WatchedFileHandler):
+    """Writes to `log_file`, made anew where log rotation moved it away; a disk that refuses costs its lines.
+
+    NOTE: the standard handler raises where it cannot open the file again, which ends the thread that writes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with contextlib.suppress(OSError):  # it may be there, or come to be
+            path.parent.mkdir(parents=True, exist_ok=True)
+        super().__init__(path, encoding="utf-8", delay=True)
+        self._refused = False
+        try:
+            self.stream = self._open()
+            self._statstream()
+        except OSError as error:
+            self._lose(error)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError as error:
+            self._lose(error)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            self._lose(error)
+        else:
+            super().handleError(record)
+
+    def _lose(self, error: OSError) -> None:
+        if not self._refused:
+            self._refused = True
+            sys.stderr.write(
+                f"log_file {self.baseFilename} cannot be written ({error.strerror}): lines are lost\n"
+            )
+
+
 def _output(settings: ServeSettings) -> logging.Handler | None:
     if settings.log_file is not None:
-        path = Path(settings.log_file)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # It looks whether the file was moved away before each line, as log rotation does.
-        return logging.handlers.WatchedFileHandler(path, encoding="utf-8")
+        return _File(Path(settings.log_file))
     descriptor = os.environ.get(OUTPUT_VARIABLE, "")
     if descriptor.isdigit():
         # The engine's own processes have no use for it.

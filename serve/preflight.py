@@ -17,7 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from registry.base import read_base
-from registry.errors import Conflict, Denied, NotFound, StorageFailed, WardrobeError
+from registry.errors import Conflict, Denied, NotFound, StorageFailed, UsageError, WardrobeError
+from registry.foreign import warnings
 from registry.keys import KeyStore
 from registry.records import BaseModel
 from registry.replicas import LIVE_SECONDS
@@ -94,9 +95,13 @@ def survey(settings: ServeSettings, extra: Sequence[str]) -> list[Finding]:
 
 
 def require_engine() -> None:
-    """Raise NotFound when vLLM is not installed in this environment."""
-    if find_spec("vllm") is None:
+    """Raise NotFound when vLLM is not installed, UsageError when something else has its name."""
+    spec = find_spec("vllm")
+    if spec is None:
         raise NotFound("vllm", "is not installed", "pip install 'wardrobe-llm[cpu]' (or [gpu])")
+    if spec.submodule_search_locations is None:  # a package has them, a module of that name has not
+        fact = f"{spec.origin} is imported in its place"
+        raise UsageError("vllm", fact, "take its folder off PYTHONPATH, or rename it")
 
 
 def require_same_base(folder: Path, base: BaseModel) -> None:
@@ -141,6 +146,10 @@ def _in_container() -> bool:
 
 def _survey(settings: ServeSettings, extra: Sequence[str]) -> Iterator[Finding]:
     yield _tried("vllm", "installed", require_engine)
+    told = warnings(Path.cwd())
+    yield Finding(
+        "packages", ok=True, detail="; ".join(told) or "no other module has the name of one of ours"
+    )
     try:
         registry = Registry.open(settings.root)
     except WardrobeError as error:

@@ -1,4 +1,4 @@
-"""A process group as the kernel shows it: who runs in it, how to end it, and what it leaves behind.
+"""A process group as the kernel shows it: who runs in it, what they do, how to end it, and what it leaves.
 
 Used by the launcher, from outside, and by the engine's process, from inside, when the launcher is gone.
 """
@@ -6,16 +6,39 @@ Used by the launcher, from outside, and by the engine's process, from inside, wh
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import platform
 import signal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
 _TRACKER = b"resource_tracker"
+_NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What processes did at one look.
+
+    `ticks` is the CPU time of each so far, in clock ticks; `stopped` names those that a signal stopped;
+    `traced`: a debugger holds one; `blocked`: one waits for a disk or a device and cannot be interrupted.
+    """
+
+    ticks: Mapping[int, int]
+    stopped: tuple[str, ...] = ()
+    traced: bool = False
+    blocked: bool = False
 
 
 def group_members(group: int) -> list[int]:
-    """Return the processes of `group` that run (zombies are not among them)."""
+    """Return the processes of `group` that run (zombies are not among them).
+
+    Raises: OSError: no descriptor is left to look with.
+    """
     if platform.system() != "Linux":
         return [group] if _exists(group) else []
     return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _runs_in(entry, group)]
@@ -42,11 +65,40 @@ def remove_marks(processes: list[int]) -> None:
             mark.unlink(missing_ok=True)
 
 
+def activity(processes: Iterable[int]) -> Activity:
+    """Return what `processes` are doing; those that have ended are left out."""
+    ticks: dict[int, int] = {}
+    states: dict[int, tuple[bytes, str]] = {}
+    for process in processes:
+        try:
+            name, fields = _stat(Path(f"/proc/{process}"))
+            ticks[process] = int(fields[11]) + int(fields[12])
+        except (OSError, ValueError, IndexError):
+            continue
+        states[process] = fields[0], f"process {process} ({name})"
+    return Activity(
+        ticks,
+        tuple(words for state, words in states.values() if state == b"T"),
+        traced=any(state == b"t" for state, _ in states.values()),
+        blocked=any(state == b"D" for state, _ in states.values()),
+    )
+
+
+def _stat(entry: Path) -> tuple[str, list[bytes]]:
+    """Return the name of a process and the fields behind it: state, parent, group, … (man 5 proc)."""
+    # pid (name) state parent group …; the name may hold spaces and brackets.
+    head, _, fields = (entry / "stat").read_bytes().rpartition(b")")
+    return head.partition(b"(")[2].decode(errors="replace"), fields.split()
+
+
 def _runs_in(entry: Path, group: int) -> bool:
     try:
-        # pid (name) state parent group …; the name may hold spaces and brackets.
-        state, _, member_of = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:3]
-    except (OSError, ValueError):
+        state, _, member_of = _stat(entry)[1][:3]
+    except OSError as error:
+        if error.errno in _NO_DESCRIPTORS:
+            raise  # nothing is known then, least of all that it has ended
+        return False
+    except ValueError:
         return False
     return int(member_of) == group and state not in {b"Z", b"X"}
 

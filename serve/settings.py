@@ -36,6 +36,9 @@ SERVER_VARIABLE = "WARDROBE_SERVER"
 RESTARTS_VARIABLE = "WARDROBE_ENGINE_RESTARTS"
 """Set by the launcher for each engine: how many ended before it."""
 
+HANGS_VARIABLE = "WARDROBE_ENGINE_HANGS"
+"""Set by the launcher for each engine: how many of those before it hung."""
+
 
 class RequestLimits(BaseModel):
     """Limits on one request; None means no limit of ours."""
@@ -157,6 +160,11 @@ class EngineSettings(BaseModel):
     """Preload tcmalloc and Intel's OpenMP where they exist."""
     start_timeout_seconds: float = Field(default=600.0, gt=0)
     """How long the engine may take to start before it is ended and tried again."""
+    hang_seconds: float = Field(default=30.0, ge=0)
+    """How long a ready engine may give no sign of life before it is started again; 0 = for ever.
+
+    While it computes it may take ten times as long, for one long step.
+    """
 
 
 class TracingSettings(BaseModel):

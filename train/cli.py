@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from registry import foreign
 from registry.cli import output
 from registry.cli.session import Session, UserPath, common_options, pass_session, user_name
 from train import environment
@@ -75,6 +76,9 @@ def run(session: Session, config: Path, out: Path | None, resume: bool, launcher
 
     registry = Registry.open(root)
     quiet = follows()
+    if not quiet:
+        for text in foreign.warnings(Path.cwd()):
+            output.print_warning(text)
     with (
         Interruption() as interruption,
         RunProgress(settings.name, interruption.hold, quiet=quiet) as progress,

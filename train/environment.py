@@ -13,6 +13,8 @@ import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
+from registry.foreign import SAFE_PATH
+
 DONE = "WARDROBE_TRAIN_PRELOADED"
 _TCMALLOC = ("libtcmalloc_minimal.so.4", "libtcmalloc.so.4")
 _LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib")
@@ -29,11 +31,14 @@ def preloads() -> tuple[Path, ...]:
 
 
 def environment(current: Mapping[str, str]) -> dict[str, str]:
-    """Return `current` with the libraries preloaded and the hub switched off; set values stay."""
+    """Return `current` with the libraries preloaded and the hub switched off; set values stay.
+
+    No Python below imports from its working directory: a user's own `train.py` may lie there.
+    """
     old = [name for name in current.get("LD_PRELOAD", "").split(":") if name]
     names = {Path(name).name for name in old}
     new = [str(path) for path in preloads() if path.name not in names]
-    merged = {**OFFLINE, **current, DONE: "1"}
+    merged = {**OFFLINE, **current, **SAFE_PATH, DONE: "1"}
     if new or old:
         merged["LD_PRELOAD"] = ":".join(new + old)
     return merged

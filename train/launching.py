@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from registry import disk, files
 from registry.errors import Missing, WardrobeError
+from registry.foreign import python
 from train.environment import environment
 
 MEETING = "WARDROBE_TRAIN_MEETING"
@@ -30,7 +30,7 @@ def launch(options: Sequence[str], command: Sequence[str]) -> int:
     Returns the exit code. Signals reach every process: they are in this one's group.
     """
     with tempfile.TemporaryDirectory(prefix="wardrobe-launch-") as folder:
-        line = [sys.executable, "-m", "accelerate.commands.launch", *options]
+        line = python("-m", "accelerate.commands.launch", *options)
         line += ["-m", "train.launching", *command]
         variables = {**environment(os.environ), MEETING: str(Path(folder) / "job.json")}
         process = subprocess.Popen(line, env=variables)

@@ -1,4 +1,4 @@
-"""Render the chart with given values and check what comes out: `python -m deploy.checks [-f VALUES]`.
+"""Render the chart with given values and check what comes out: `python -P -m deploy.checks [-f VALUES]`.
 
 Exit code 0: nothing was found; 1: findings, one a line; 2: wrong values or usage.
 """
@@ -22,7 +22,7 @@ from registry.errors import UsageError, WardrobeError
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the arguments, render and check; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.checks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -P -m deploy.checks", description=__doc__)
     parser.add_argument("-f", "--values", type=Path, action="append", default=[], help="as helm's -f")
     parser.add_argument("--chart", type=Path, default=CHART, help="another chart's folder")
     parser.add_argument("--kubernetes", default=KUBERNETES, metavar="1.N", help=f"default {KUBERNETES}")

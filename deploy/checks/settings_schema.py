@@ -1,6 +1,6 @@
 """The part `settings` of the chart's values.schema.json, made from the server's own settings.
 
-`python -m deploy.checks --write-schema` writes it; a test says when that was forgotten.
+`python -P -m deploy.checks --write-schema` writes it; a test says when that was forgotten.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Run the application on this machine, or on the Ray cluster that RAY_ADDRESS names.
 
-    python -m deploy.ray --root wardrobe-data --replicas 2
+    python -P -m deploy.ray --root wardrobe-data --replicas 2
 
 SIGUSR1 restarts the replicas, one after the other. It ends with SIGTERM or SIGINT: the replicas finish what
 they have. In a cluster that is there to stay, use `serve deploy deploy/ray/serve.yaml` instead.
@@ -49,7 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m deploy.ray", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -P -m deploy.ray", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="the root that all share")
     parser.add_argument("--model", type=Path, metavar="DIR", help="folder of the base model")
     parser.add_argument("--replicas", type=int, metavar="N", help="replicas (default 2)")

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import aiohttp
 from yarl import URL
 
+from deploy.ray import leash
+
 _LISTENING = re.compile(r"listening on (http://[^\s\"]+)")
 _POLL_SECONDS = 0.2
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "te", "trailer"})
@@ -69,12 +71,13 @@ class Child:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._lines: list[str] = []
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "deploy.ray.leash", *command],
+            # By its file: Ray's environment need not hold our packages, and may find others of their names.
+            [sys.executable, "-P", leash.__file__, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**without_ray(os.environ), **environment},
+            env={**without_ray(os.environ), "PYTHONSAFEPATH": "1", **environment},
         )
         threading.Thread(target=self._read, daemon=True).start()
         self._session: aiohttp.ClientSession | None = None

@@ -25,7 +25,7 @@ def ray_python() -> Path:
     python = folder / "bin" / "python"
     if not ((folder / "done").exists() and python.exists()):
         venv.create(folder, clear=True)
-        pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+        pip = [sys.executable, "-P", "-m", "pip", "--python", str(python), "install", "--quiet"]
         pip += ["--disable-pip-version-check"]
         subprocess.run([*pip, "-c", str(REPOSITORY / "constraints.txt"), wanted], check=True)
         (folder / "done").touch()

@@ -1,4 +1,4 @@
-"""Check a running deployment: `python -m deploy.verify fleet …` and `python -m deploy.verify load …`.
+"""Check a running deployment: `python -P -m deploy.verify fleet …` and `python -P -m deploy.verify load …`.
 
 `fleet` asks replicas by their own addresses whether they know and decide alike. `load` streams through a
 balancer until told to stop (Ctrl-C ends it early), and counts the answers that were cut or refused; kill or
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m deploy.verify",
+        prog="python -P -m deploy.verify",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -41,7 +41,7 @@ spec:
 POD
 k wait --for=condition=Ready pod/wardrobe-verify --timeout=180s
 k cp "$adapter" wardrobe-verify:/tmp/adapter
-verify() { k exec wardrobe-verify -- python -m deploy.verify "$@"; }
+verify() { k exec wardrobe-verify -- python -P -m deploy.verify "$@"; }
 
 say "registered once, served by all; a step applies everywhere within a second"
 replicas=()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.bench.cpu_lora_arm import MARK
+from registry.foreign import python
 
 TOKENS = 64
 """Of each stream, unless told otherwise."""
@@ -55,7 +55,7 @@ class Arm:
 @contextlib.contextmanager
 def running(log: Path, environment: Mapping[str, str], options: Mapping[str, Any]) -> Iterator[Arm]:
     """Start an engine with its log in `log`, yield it once it takes batches, and end it."""
-    command = [sys.executable, "-m", "loadtests.bench.cpu_lora_arm", json.dumps(options)]
+    command = python("-m", "loadtests.bench.cpu_lora_arm", json.dumps(options))
     began = time.monotonic()
     with log.open("w") as file:
         process = subprocess.Popen(

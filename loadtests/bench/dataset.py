@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests.bench.results import Figure, Interval, at_least, at_most, median_interval, publish
+from registry.foreign import python
 
 MEGABYTES = 2000.0
 SECONDS = 600.0
@@ -120,7 +121,7 @@ def generate(path: Path, rows: int) -> Counter[str]:
 def run_check(path: Path, *options: str) -> Measured:
     """Check the file at `path` in a process of its own."""
     program = "from registry.cli.main import main; main()"
-    command = [sys.executable, "-c", program, "data", "check", str(path), "--json", *options]
+    command = python("-c", program, "data", "check", str(path), "--json", *options)
     output = path.with_suffix(".found.json")
     started = time.perf_counter()
     with output.open("wb") as file, subprocess.Popen(command, stdout=file, cwd=path.parent) as process:

@@ -7,12 +7,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from registry import Registry
+from registry.foreign import python
 from serve.engine.args import engine_arguments
 from serve.engine.environment import engine_environment
 from serve.settings import load_settings
@@ -38,7 +38,7 @@ def running_engine(
     arguments = engine_arguments(settings, registry.base, registry.limits, extra=options)
     ours, theirs = socket.socketpair()
     command = [
-        *(sys.executable, "-m", "serve.engine.child"),
+        *python("-m", "serve.engine.child"),
         *("--fd", str(listener.fileno()), "--line", str(theirs.fileno())),
         *("--middleware", MIDDLEWARE, "--owned", json.dumps(arguments.owned), "--", *arguments.argv),
     ]

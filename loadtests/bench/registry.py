@@ -25,6 +25,7 @@ from threading import Event
 
 from loadtests.bench.results import Figure, at_most, median_interval, publish
 from registry import Registry, Watcher
+from registry.foreign import python
 from registry.names import parse_model
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import SMOLLM2, make_base
@@ -152,7 +153,7 @@ def _visibility(registry: Registry, watcher: Watcher, samples: int) -> Figure:
 
 @contextmanager
 def _writer(root: Path) -> Iterator[Callable[[str, int], float]]:
-    command = [sys.executable, "-c", _WRITER, str(root)]
+    command = python("-c", _WRITER, str(root))
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None

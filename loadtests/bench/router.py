@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 from loadtests.bench.mock import ADAPTER, ROLLING
 from loadtests.bench.results import Figure, Interval, at_least, at_most, median_interval, pair_ratio, publish
 from loadtests.bench.wrk import Run, drive, on_core, request_body
+from registry.foreign import python
 
 ADDED_P50_MICROSECONDS = 100.0
 THROUGHPUT_RATIO = 0.75
@@ -122,8 +124,11 @@ def wrk(port: int, model: str, kind: str, connections: int, seconds: int) -> Run
 @contextmanager
 def mock_server() -> Iterator[dict[str, int]]:
     """Run `loadtests.bench.mock` on a core of its own and give its ports and process id."""
-    command = [*on_core(0), sys.executable, "-m", "loadtests.bench.mock"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path.cwd()) as process:
+    command = [*on_core(0), *python("-m", "loadtests.bench.mock")]
+    # The mock is made of the tests' fakes, which are in the checkout only.
+    paths = os.pathsep.join([str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             assert process.stdout is not None
             ports: dict[str, int] = json.loads(process.stdout.readline())

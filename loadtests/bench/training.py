@@ -26,6 +26,7 @@ from typing import Any
 from deploy.demo.data import legal_task, medical_task, write_rows
 from loadtests.bench.results import Figure, at_least, at_most, median_interval, pair_ratio, publish
 from loadtests.bench.training_arm import BATCH, LEARNING_RATE, MAX_LENGTH, RANK, SEED
+from registry.foreign import python
 from train.base_demo import NAME, make_demo_base
 from train.environment import environment
 
@@ -78,7 +79,7 @@ class Bench:
     def trl(self, rows: Path, *options: str, steps: int | None = None, preload: bool = True) -> Ran:
         """Run the plain script; with `preload`, under the same allocator and threads as ours."""
         count = self.steps if steps is None else steps
-        module = [sys.executable, "-m", "loadtests.bench.training_arm"]
+        module = python("-m", "loadtests.bench.training_arm")
         out = tempfile.mkdtemp(dir=self.folder)
         command = [*module, str(self.base), str(rows), out, "--steps", str(count), *options]
         told = _last_json(command, environment(os.environ) if preload else os.environ)
@@ -96,14 +97,14 @@ class Bench:
         (out / "dataset_info.json").write_text(json.dumps(info))
         (out / "config.yaml").write_text(json.dumps(self._peer_settings(out)))
         launcher = "from llamafactory.train.tuner import run_exp; run_exp()"
-        command = [str(python), "-c", launcher, str(out / "config.yaml")]
+        command = [str(python), "-P", "-c", launcher, str(out / "config.yaml")]
         _run(command, environment(os.environ))
         state = json.loads((out / "adapter" / "trainer_state.json").read_text())["log_history"]
         seconds = next(entry["train_runtime"] for entry in state if "train_runtime" in entry)
         return self._ran(tokens / seconds, out / "adapter", tokens)
 
     def _ran(self, speed: float, adapter: Path, tokens: float) -> Ran:
-        module = [sys.executable, "-m", "loadtests.bench.training_arm", "--score"]
+        module = python("-m", "loadtests.bench.training_arm", "--score")
         held_out = str(self.folder / "held-out.jsonl")
         told = _last_json([*module, str(self.base), held_out, str(adapter)], environment(os.environ))
         return Ran(speed, told["loss"], tokens)

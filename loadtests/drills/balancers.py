@@ -30,6 +30,7 @@ from loadtests.drills import acts
 from loadtests.drills.stages import BALANCERS, OPTIONS, REPLICAS, REPOSITORY, Replica, Stage
 from loadtests.live import wardrobe
 from loadtests.markers import marker_adapters
+from registry.foreign import python
 from registry.store import Registry
 
 LIMITS = (
@@ -72,7 +73,7 @@ def _launcher(replica: Replica) -> int:
 
 
 def _verify(stage: Stage, adapter: Path) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "deploy.verify", "fleet", "--adapter", str(adapter), "--json"]
+    command = python("-m", "deploy.verify", "fleet", "--adapter", str(adapter), "--json")
     command += [word for replica in stage.replicas() for word in ("--replica", replica.url)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
     if not done.stdout:

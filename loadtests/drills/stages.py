@@ -167,7 +167,7 @@ def behind_router(registry: Registry, folder: Path) -> Iterator[Stage]:
 def behind_ray(registry: Registry, folder: Path) -> Iterator[Stage]:
     """Run two servers under Ray Serve."""
     port = free_port()
-    command = [str(ray_python()), "-m", "deploy.ray", "--root", str(registry.root), "--port", str(port)]
+    command = [str(ray_python()), "-P", "-m", "deploy.ray", "--root", str(registry.root), "--port", str(port)]
     command += ["--command", str(_named_log(folder)), "--vllm", shlex.join(OPTIONS)]
     (folder / "home").mkdir()
     paths = {"HOME": str(folder / "home"), "PYTHONPATH": str(REPOSITORY)}

@@ -21,6 +21,7 @@ import click
 from registry.cli.output import print_error
 from registry.cli.session import Session, common_options, pass_session
 from registry.errors import UsageError, WardrobeError
+from registry.foreign import require_own
 
 GROUP = "wardrobe.commands"
 DISTRIBUTION = "wardrobe-llm"
@@ -166,7 +167,10 @@ def _from_text(error: UnicodeEncodeError) -> WardrobeError:
 
 def _load(point: EntryPoint) -> click.Command:
     try:
+        require_own(point.module.partition(".")[0])
         command = point.load()
+    except WardrobeError as error:
+        return _Broken(point, str(error), error)
     except (Exception, SystemExit) as error:  # noqa: BLE001  a plug-in may fail in any way
         return _Broken(point, f"{type(error).__name__}: {error}")
     if not isinstance(command, click.Command):
@@ -177,14 +181,17 @@ def _load(point: EntryPoint) -> click.Command:
 class _Broken(click.Command):
     """Stands in for a sub-command that cannot be imported."""
 
-    def __init__(self, point: EntryPoint, reason: str) -> None:
+    def __init__(self, point: EntryPoint, reason: str, error: WardrobeError | None = None) -> None:
         super().__init__(point.name, short_help=f"(cannot be loaded: {reason})", add_help_option=False)
         self.ignore_unknown_options = True
         self.allow_extra_args = True
         self._point = point
         self._reason = reason
+        self._error = error
 
     def invoke(self, ctx: click.Context) -> NoReturn:  # noqa: ARG002
+        if self._error is not None:
+            raise self._error
         owner = self._point.dist.name if self._point.dist else "an unknown package"
         fact = f"cannot be loaded from {self._point.value} of {owner} ({self._reason})"
         raise WardrobeError(self._point.name, fact, f"repair or remove {owner}")

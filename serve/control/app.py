@@ -23,7 +23,7 @@ PREFIX = "/admin/v1"
 
 def control_schema() -> dict[str, Any]:
     """Return the OpenAPI document of the admin API, without a server or a root."""
-    return _application().openapi()
+    return application().openapi()
 
 
 def build_control(registry: Registry, state: ControlState) -> ASGIApp:
@@ -32,17 +32,18 @@ def build_control(registry: Registry, state: ControlState) -> ASGIApp:
     The router puts who asks (a key's id, or `anonymous`) into `scope["state"]["who"]`; without it every
     request is refused with 401.
     """
-    application, control = _application(), Control(registry, state)
+    admin, control = application(), Control(registry, state)
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"] = {**scope.get("state", {}), "control": control}
-        await application(scope, receive, send)
+        await admin(scope, receive, send)
 
     return answer
 
 
 @cache  # The routes are the same for every server and take a tenth of a second to build.
-def _application() -> FastAPI:
+def application() -> FastAPI:
+    """Return the admin API itself; who asks it, and of which server, comes with each request."""
     app = FastAPI(
         title="Wardrobe admin API",
         version=version("wardrobe-llm"),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from serve.control.app import application
 
-def control_methods(app: FastAPI, path: str) -> tuple[str, ...]:
+
+def control_methods(path: str) -> tuple[str, ...]:
     """Return the methods of `path`, sorted; none for a path that is not served."""
     found: set[str] = set()
-    for route in app.routes:
+    for route in application().routes:
         if isinstance(route, APIRoute):
             if route.path_regex.match(path):
                 found |= route.methods

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from registry.foreign import SAFE_PATH
 from serve.engine.machine import Library, Machine, cxx_compiler, this_machine
 from serve.settings import HANDOVER_VARIABLE, ServeSettings
 
@@ -56,7 +58,8 @@ def engine_environment(
     """
     machine = machine or this_machine()
     environment = {name: value for name, value in inherited.items() if name not in REFUSED}
-    environment = _defaults(settings, machine) | _caches(settings, machine) | environment
+    caches = cache_variables(settings.root.absolute() / "cache", machine)
+    environment = _defaults(settings, machine) | caches | environment | dict(SAFE_PATH)
     if machine.libraries and settings.engine.preload_libraries:
         environment["LD_PRELOAD"] = _preload(machine.libraries, environment.get("LD_PRELOAD", ""))
     environment[CPU_LORA_VARIABLE] = settings.engine.cpu_lora
@@ -104,9 +107,9 @@ def _defaults(settings: ServeSettings, machine: Machine) -> dict[str, str]:
     return defaults
 
 
-def _caches(settings: ServeSettings, machine: Machine) -> dict[str, str]:
-    """Return where compiled code is kept: in the root, by the kind of processor it was compiled for."""
-    folder = settings.root.absolute() / "cache" / machine.processor
+def cache_variables(caches: Path, machine: Machine | None = None) -> dict[str, str]:
+    """Return where compiled code is kept: in `caches`, by the kind of processor it was compiled for."""
+    folder = caches / (machine or this_machine()).processor
     return {"VLLM_CACHE_ROOT": str(folder / "vllm"), "NUMBA_CACHE_DIR": str(folder / "numba")}
 
 

@@ -1,8 +1,10 @@
 """The line between the engine's process and its supervisor: one socket pair, one word per line.
 
 Child to parent: `started`, once the application's lifespan has started and the server is about to
-accept; `failed REASON`, when it could not. Parent to child: `drain SECONDS`. The end of the line means
-that the other side is gone: the child then ends itself and everything in its process group.
+accept; `failed REASON`, when it could not, or when its engine has died; `hung REASON`, when its engine has
+given no sign of life for too long; `ended`, when nothing is left to do after either; `pong N`, where N is
+the number of earlier pings that the event loop has not seen. Parent to child: `drain SECONDS`; `ping`. The
+end of the line means that the other side is gone: the child then ends itself and its process group.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -26,6 +29,10 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _HEARTBEAT_SECONDS = 0.25
 _MOURNING_SECONDS = 2.0
+_AT_ONCE_SECONDS = 0.1
+_LAST_LOOKS = 3
+_LOOK_SECONDS = 0.02
+_WORD_BYTES = 8 * 1024
 
 
 class Line:
@@ -35,6 +42,8 @@ class Line:
         self._connection = connection
         self.failed = False
         self.engine_died = False
+        self.hung = ""
+        self._unseen = 0
         self._server: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._mourning: asyncio.Task[None] | None = None
@@ -53,9 +62,9 @@ class Line:
 
     def say(self, word: str) -> None:
         """Send one line to the parent; a parent that is gone is noticed by the listener."""
-        text = " ".join(word.split())
+        text = " ".join(word.split()).encode(errors="replace")[:_WORD_BYTES]
         try:
-            self._connection.sendall(f"{text}\n".encode())
+            self._connection.sendall(text + b"\n")
         except OSError:
             return
 
@@ -66,7 +75,24 @@ class Line:
                 verb, _, argument = line.strip().partition(" ")
                 if verb == "drain":
                     self._drain(float(argument))
+                elif verb == "ping":
+                    self._answer_ping()
         _end_everything()
+
+    def _answer_ping(self) -> None:
+        """Answer for this process, and tell how long its event loop has not turned: in pings, not in seconds.
+
+        A process that was frozen as a whole has then missed one, and not the whole time.
+        """
+        self.say(f"pong {self._unseen}")
+        if self._loop is None:
+            return
+        self._unseen += 1
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the end is near
+            self._loop.call_soon_threadsafe(self._see)
+
+    def _see(self) -> None:
+        self._unseen = 0
 
     def _drain(self, seconds: float) -> None:
         if self._server is None or self._loop is None:
@@ -78,7 +104,15 @@ class Line:
 def _end_everything() -> None:
     """End this process group at once: the supervisor is gone, nobody would restart, drain or end us."""
     if os.getpgrp() == os.getpid():  # else started by hand, in somebody else's group
-        remove_marks([os.getpid(), *kill_members(os.getpgrp(), spare=os.getpid(), trackers=False)])
+        killed = []
+        for _ in range(_LAST_LOOKS):  # the main thread may be starting one at this very moment
+            try:
+                killed += kill_members(os.getpgrp(), spare=os.getpid(), trackers=False)
+            except OSError:  # no descriptor to look with
+                os.killpg(os.getpgrp(), signal.SIGKILL)
+            time.sleep(_LOOK_SECONDS)
+        with contextlib.suppress(OSError):
+            remove_marks([os.getpid(), *killed])
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -89,15 +123,15 @@ def _stop_accepting(server: Any, seconds: float) -> None:
 
 
 async def _end_with(client: Any, server: Any, line: Line) -> None:
-    """End the server soon after its engine has died.
+    """End the server soon after its engine has died, or at once when it hangs: no stream gets a word more.
 
     NOTE: vLLM looks every 5 s, and then waits without limit for streams that nobody feeds any more.
     """
-    while not client.errored:  # noqa: ASYNC110 - vLLM has a flag, and no event to wait for
+    while not client.errored and not line.hung:  # noqa: ASYNC110 - vLLM has a flag, and no event to wait for
         await asyncio.sleep(_HEARTBEAT_SECONDS)
     line.engine_died = True
-    line.say("failed EngineCore has died")
-    _stop_accepting(server, _MOURNING_SECONDS)
+    line.say(f"hung {line.hung}" if line.hung else "failed EngineCore has died")
+    _stop_accepting(server, _AT_ONCE_SECONDS if line.hung else _MOURNING_SECONDS)
 
 
 _line: Line | None = None
@@ -109,6 +143,12 @@ def open_line(descriptor: int) -> Line:
     _line = Line(socket.socket(fileno=descriptor))
     _line.watch()
     return _line
+
+
+def give_up(reason: str) -> None:
+    """Have this process end, and be started again, because its engine hangs; without a launcher it stays."""
+    if _line is not None:
+        _line.hung = reason
 
 
 class Handover:
@@ -137,5 +177,8 @@ def _reporting(line: Line, scope: Message, send: Send) -> Send:
         elif message["type"] == "lifespan.startup.failed":
             line.failed = True
             line.say(f"failed {message.get('message', '')}")
+        elif message["type"].startswith("lifespan.shutdown.") and line.engine_died:
+            # All that was known has been written. What vLLM does from here on is to wait for its engine.
+            line.say("ended")
 
     return report

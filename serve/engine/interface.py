@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from serve.process_group import Activity
+
 TOP_TOKENS = 20
 """How many tokens `Engine.score` tells of: what vLLM gives anybody, unless `--max-logprobs` says less."""
 
@@ -28,6 +30,17 @@ class Abilities:
     max_model_len: int | None = None
     calls_tools: bool = True
     hosted_tools: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the engine has come: requests that it has `unfinished`, and what it has `made` of any so far.
+
+    `made` grows with every token and every piece of a prompt; None where that is not known.
+    """
+
+    unfinished: int
+    made: int | None
 
 
 class Engine(Protocol):
@@ -71,7 +84,27 @@ class Engine(Protocol):
         ...
 
     def alive(self) -> bool:
-        """Return False once the engine has died; it never comes back in this process."""
+        """Return False once the engine has died or was given up; it never comes back in this process."""
+        ...
+
+    async def pulse(self, *, workers: bool) -> None:
+        """Return once the engine has answered, and with `workers` those who compute for it.
+
+        It answers between two steps, idle or busy; one that hangs never does. What it raises is an answer
+        too. It costs next to nothing without `workers`, and may keep a core busy for a second with them.
+        """
+        ...
+
+    def progress(self) -> Progress:
+        """Return how far the engine has come."""
+        ...
+
+    def activity(self) -> Activity | None:
+        """Return what the engine's processes are doing, this one left out; None where nobody can tell."""
+        ...
+
+    def give_up(self, reason: str) -> None:
+        """Count the engine as dead from now on, because it hangs; the launcher ends this process soon."""
         ...
 
     def resident(self) -> frozenset[str]:

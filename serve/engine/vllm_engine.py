@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import NotServable
-from serve.engine.interface import TOP_TOKENS, Abilities
+from serve.engine import handover
+from serve.engine.interface import TOP_TOKENS, Abilities, Progress
+from serve.engine.signs import Family, Tally
+from serve.process_group import Activity
 
 _WORDS = 400
 """Characters of the engine's own message that an error repeats."""
@@ -37,6 +40,9 @@ class VllmEngine:
         # One load at a time: the engine loads one by one anyway, and what a failed load left behind
         # can then be told from what another one is just bringing in.
         self._loading = asyncio.Lock()
+        self._given_up = False
+        self._tally = Tally.on(client)
+        self._family = Family() if _is_local(client.vllm_config.parallel_config) else None
 
     @classmethod
     def from_app(cls, app: Any) -> VllmEngine:
@@ -74,8 +80,30 @@ class VllmEngine:
         return longest * self.context_tokens if longest else None
 
     def alive(self) -> bool:
-        """Return False once EngineCore has died or its output loop has ended."""
-        return bool(self._client.is_running) and not self._client.errored
+        """Return False once EngineCore has died, its output loop has ended, or it was given up."""
+        return bool(self._client.is_running) and not self._client.errored and not self._given_up
+
+    async def pulse(self, *, workers: bool) -> None:
+        """Ask EngineCore, which answers between two steps, or through it its workers.
+
+        NOTE: a worker of vLLM 0.32 spins for a second after each call (`SpinCondition.busy_loop_s`): asking
+        workers all the time would keep a core busy on a server that has nothing to do.
+        """
+        await (self._client.list_loras() if workers else self._client.is_paused())
+
+    def progress(self) -> Progress:
+        """Return the front end's unfinished requests, and the steps that made something of any."""
+        unfinished: int = self._client.output_processor.get_num_unfinished_requests()
+        return Progress(unfinished, None if self._tally is None else self._tally.made)
+
+    def activity(self) -> Activity | None:
+        """Return what EngineCore, its workers and all that they start are doing, under the launcher."""
+        return None if self._family is None else self._family.activity()
+
+    def give_up(self, reason: str) -> None:
+        """Count EngineCore as dead, and have this process end."""
+        self._given_up = True
+        handover.give_up(reason)
 
     def resident(self) -> frozenset[str]:
         """Return the names that vLLM's front end lists."""
@@ -194,6 +222,11 @@ def read_abilities(app: Any) -> Abilities:
         calls_tools=built_in or bool(args.enable_auto_tool_choice and args.tool_call_parser),
         hosted_tools=app.state.tool_server is not None,
     )
+
+
+def _is_local(parallel: Any) -> bool:
+    """Return whether every worker is a process below this one: Ray's, and other machines', cannot be seen."""
+    return parallel.distributed_executor_backend in {None, "mp", "uni"} and parallel.nnodes == 1
 
 
 def _refusal(message: str) -> str:

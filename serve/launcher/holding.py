@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from registry.errors import WardrobeError
-from serve.connections.acceptor import Acceptor
+from serve.connections.acceptor import RETRY_SECONDS, Acceptor
 from serve.connections.census import Census, Wait
 from serve.connections.refusals import final_answer, render
 from serve.door.pages import Line, Pages
@@ -26,11 +26,12 @@ _END_OF_HEAD = b"\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """Why the engine does not answer, in words for a client."""
+    """Why the engine does not answer, in words for a client; `reason` is for who asks /readyz."""
 
     state: str  # starting | restarting | draining
     message: str
     retry_after_seconds: int
+    reason: str = ""
 
 
 class Holding:
@@ -43,6 +44,7 @@ class Holding:
         self._pages = pages
         self._listener = listener
         self._acceptor: Acceptor | None = None
+        self._retrying: asyncio.Task[None] | None = None
         self._situation = Situation("starting", "the engine is starting", 5)
 
     def explain(self, situation: Situation) -> None:
@@ -55,12 +57,31 @@ class Holding:
         return self._acceptor is not None
 
     async def start(self) -> None:
-        """Accept from now on; nothing happens when it does already."""
+        """Accept from now on; nothing happens when it does already.
+
+        Where no descriptor is left it is tried again until it succeeds; clients wait in the kernel's queue.
+        """
+        if self._retrying is None and not self._open():
+            self._retrying = asyncio.create_task(self._keep_opening(), name="hold")
+
+    async def _keep_opening(self) -> None:
+        while not self._open():  # noqa: ASYNC110 - nothing tells of a descriptor that is free again
+            await asyncio.sleep(RETRY_SECONDS)
+        self._retrying = None
+
+    def _open(self) -> bool:
         if self._acceptor is None:
-            self._acceptor = Acceptor(self._listener, lambda: _Caller(self.census, self._answer))
+            try:
+                self._acceptor = Acceptor(self._listener, lambda: _Caller(self.census, self._answer))
+            except OSError:
+                return False
+        return True
 
     def stop(self) -> None:
         """Leave new connections to somebody else; those accepted already still get their answer."""
+        if self._retrying is not None:
+            self._retrying.cancel()
+            self._retrying = None
         if self._acceptor is not None:
             self._acceptor.close()
             self._acceptor = None
@@ -162,7 +183,8 @@ def _body(path: bytes, situation: Situation) -> dict[str, object]:
     if path == b"/livez":
         return {"status": "alive", "state": situation.state}
     if path == b"/readyz":
-        return {"status": "not ready", "state": situation.state}
+        reasons = {"reasons": [situation.reason]} if situation.reason else {}
+        return {"status": "not ready", "state": situation.state, **reasons}
     message = f"{situation.message}; retry in {situation.retry_after_seconds} s"
     error = {"message": message, "type": "server_error", "param": None, "code": f"engine_{situation.state}"}
     if path.startswith(ANTHROPIC_PATHS):

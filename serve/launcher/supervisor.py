@@ -5,7 +5,8 @@
 
 It imports neither vLLM nor torch, so it can neither be slow nor crash with them. Invariants: the socket
 listens from before the first start until after the last child has ended; at any time exactly one of the
-two, this process or a started child, accepts; no process outlives `run`.
+two, this process or a started child, accepts; no process outlives `run`; nothing that the machine lacks
+for a moment (descriptors, memory, disk, a reader of what is said) ends it.
 """
 
 from __future__ import annotations
@@ -15,17 +16,28 @@ import contextlib
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 from serve.door.pages import Pages
+from serve.launcher.aside import aside
+from serve.launcher.engine_log import EngineLog
+from serve.launcher.following import Ended, follow
 from serve.launcher.holding import Holding, Situation
-from serve.launcher.logs import next_log, reason
-from serve.launcher.processes import Child, Command, adopt_orphans, spawn
-from serve.launcher.readiness import wait_ready
+from serve.launcher.log_file import Folder, LogFile
+from serve.launcher.logs import reason
+from serve.launcher.notify import ServiceManager
+from serve.launcher.processes import (
+    Child,
+    Command,
+    adopt_orphans,
+    raise_descriptor_limit,
+    spawn,
+    watch_children,
+)
 from serve.launcher.restarts import Ending, RestartPolicy
-from serve.settings import RESTARTS_VARIABLE, ConnectionLimits
+from serve.settings import HANGS_VARIABLE, RESTARTS_VARIABLE, ConnectionLimits
 
 BAD_ARGUMENTS = 2
 """The child's exit code for a configuration that no restart can mend."""
@@ -34,162 +46,186 @@ GAVE_UP = 1
 """Our exit code after a crash loop."""
 
 _AT_ONCE_SECONDS = 0.001
-_LAST_WORDS_SECONDS = 0.5
 _LAST_ANSWERS_SECONDS = 0.2
-_DRAIN_GRACE_SECONDS = 10.0
+_DISK_SECONDS = 5.0
+_FIRST_TROUBLE_SECONDS = 0.2
+_LONGEST_TROUBLE_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to start and how long to wait for it; `say` prints one line to the operator.
+    """What to start and how long to wait for it; `say` prints one line to the operator, and never raises.
 
-    The engine inherits the descriptor `output`, for log lines of its own beside those; `connections` are
-    the limits of what this process answers itself, `pages` those that may read it.
+    `overlay` gives variables of the environment that are looked for at each start; it may wait for a disk.
+    `hang_seconds` is how long the child may be silent once it is ready, 0 for ever. The engine inherits the
+    descriptor `output`, for log lines of its own beside those; `connections` are the limits of what this
+    process answers itself, `pages` those that may read it.
     """
 
     command: Command
     environment: Mapping[str, str]
-    logs: Path
+    log_folders: Sequence[Folder]
     start_timeout_seconds: float
     drain_seconds: float
     say: Callable[[str], None]
+    hang_seconds: float = 0.0
+    overlay: Callable[[], Mapping[str, str]] | None = None
     describe_ready: Callable[[], str] = lambda: "ready"
     output: int | None = None
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     pages: Pages | None = None
     policy: RestartPolicy = field(default_factory=RestartPolicy)
+    manager: ServiceManager = field(default_factory=ServiceManager)
 
 
 class Supervisor:
     """Runs one engine after the other on `listener`, which belongs to the caller, until told to stop."""
 
     def __init__(self, listener: socket.socket, plan: Plan) -> None:
-        self._listener = listener
-        self._plan = plan
-        self._holding = Holding(listener, plan.connections, plan.pages)
-        self._stop = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self.listener = listener
+        self.plan = plan
+        self.holding = Holding(listener, plan.connections, plan.pages)
+        self.stopping = asyncio.Event()
+        self.hurry = asyncio.Event()
         self._endings: list[Ending] = []
-        self._told = ""
+        self._hangs = 0
+        self._child: Child | None = None
+        self._troubles = 0
+        self._told: set[str] = set()
 
     async def run(self) -> int:
         """Supervise until SIGTERM or SIGINT (exit code 0), or until the policy gives up."""
         adopt_orphans()
-        self._catch_signals()
-        await self._holding.start()
+        raise_descriptor_limit()
+        watch_children()
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._note)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        await self.holding.start()
+        self.plan.manager.ready("answering; the engine is starting")
+        beating = asyncio.create_task(self._beat(), name="tell the service manager")
         try:
-            while not self._stop.is_set():
-                child = await self._spawn()
-                code, ready = await self._watch(child)
-                if self._stop.is_set():
-                    break
-                if not await self._again(child, code, ready=ready):
-                    return BAD_ARGUMENTS if code == BAD_ARGUMENTS else GAVE_UP
-            await asyncio.sleep(_LAST_ANSWERS_SECONDS)  # whoever connected last still gets an answer
-            self._plan.say("stopped")
-            return 0
+            return await self._supervise()
         finally:
-            self._holding.stop()
+            beating.cancel()
+            self.holding.stop()
 
     def stop(self) -> None:
         """Drain and end; asked a second time, end at once."""
-        (self._hurry if self._stop.is_set() else self._stop).set()
+        (self.hurry if self.stopping.is_set() else self.stopping).set()
+        self.plan.manager.stopping()
 
-    def _catch_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
+    async def hold(self, *, hung: bool = False) -> None:
+        """Answer clients ourselves from now on."""
+        if self.stopping.is_set():
+            self.holding.explain(Situation("draining", "the server is shutting down", 5))
+        else:
+            why = "the engine has hung" if hung else ""
+            self.holding.explain(Situation("restarting", "the engine is restarting", 5, why))
+        await self.holding.start()
+
+    async def announce_ready(self) -> None:
+        """Say that the engine is ready; what we are told of it may lie on a disk that is away."""
+        self._troubles = 0
+        self._told.clear()
+        self.plan.say(await aside(self.plan.describe_ready, _DISK_SECONDS, "ready"))
+        self.plan.manager.status("ready")
+
+    async def _supervise(self) -> int:
+        while not self.stopping.is_set():
+            try:
+                code = await self._run_one()
+            except Exception as error:  # noqa: BLE001 - whatever the machine lacks, clients are answered
+                await self._weather(error)
+                continue
+            if code is not None:
+                return code
+        await asyncio.sleep(_LAST_ANSWERS_SECONDS)  # whoever connected last still gets an answer
+        self.plan.say("stopped")
+        return 0
+
+    async def _run_one(self) -> int | None:
+        """Run one engine to its end; return the exit code where that was the last one."""
+        if self._child is not None:  # what could not be ended in the trouble before
+            await self._child.end()
+        child = self._child = await self._spawn()
+        ended = await follow(child, self)
+        self._child = None
+        if self.stopping.is_set() or await self._again(child, ended):
+            return None
+        return BAD_ARGUMENTS if ended.code == BAD_ARGUMENTS else GAVE_UP
 
     async def _spawn(self) -> Child:
-        self._told = ""
-        log = next_log(self._plan.logs)
-        environment = {**self._plan.environment, RESTARTS_VARIABLE: str(len(self._endings))}
-        child = await spawn(self._plan.command, self._listener, environment, log, self._plan.output)
+        log = EngineLog(LogFile(self.plan.log_folders, self.plan.say))
+        try:
+            environment = await self._environment()
+            child = await spawn(self.plan.command, self.listener, environment, log, self.plan.output)
+        except BaseException:
+            await log.close()
+            raise
+        where = await log.named()
         attempt = len(self._endings) + 1
-        self._plan.say(f"starting the engine (start {attempt}, process {child.process.pid}, log {log})")
+        self.plan.say(f"starting the engine (start {attempt}, process {child.process.pid}, log {where})")
         return child
 
-    async def _watch(self, child: Child) -> tuple[int, bool]:
-        """Follow one child to its end; return its exit code and whether it was ever ready."""
-        ended = asyncio.create_task(child.process.wait())
-        stopping = asyncio.create_task(self._stop.wait())
-        starting = asyncio.create_task(self._follow_start(child))
-        try:
-            await self._wait_up(ended, stopping, starting)
-            was_ready = starting.done() and starting.result()
-            await self._hold()
-            if stopping.done():
-                await self._drain(child, ended)
-            return await child.end(), was_ready
-        finally:
-            for task in (ended, stopping, starting):
-                task.cancel()
+    async def _environment(self) -> dict[str, str]:
+        overlay: Mapping[str, str] = {}
+        if self.plan.overlay is not None:
+            overlay = await aside(self.plan.overlay, _DISK_SECONDS, overlay)
+        counts = {RESTARTS_VARIABLE: str(len(self._endings)), HANGS_VARIABLE: str(self._hangs)}
+        return {**self.plan.environment, **overlay, **counts}
 
-    async def _wait_up(
-        self, ended: asyncio.Task[int], stopping: asyncio.Task[bool], starting: asyncio.Task[bool]
-    ) -> None:
-        """Wait until the child has ended, has to end, or was not ready in time."""
-        seconds = self._plan.start_timeout_seconds
-        either = {ended, stopping}
-        await asyncio.wait({*either, starting}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done() and starting.result():
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        elif starting.done():
-            await asyncio.wait(either, timeout=_DRAIN_GRACE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        elif ended.done():
-            await asyncio.wait({starting}, timeout=_LAST_WORDS_SECONDS)
-        elif not stopping.done():
-            self._told = f"was not ready within {seconds:g} s"
-
-    async def _follow_start(self, child: Child) -> bool:
-        """Return True once the child is ready, False when its line ends before."""
-        while (word := await child.heard()) is not None:
-            verb, _, told = word.partition(" ")
-            if verb == "started":
-                self._holding.stop()
-                child.notice()
-                await wait_ready(self._listener)
-                self._plan.say(self._plan.describe_ready())
-                return True
-            self._told = told
-        return False
-
-    async def _hold(self) -> None:
-        state = "draining" if self._stop.is_set() else "restarting"
-        message = "the server is shutting down" if self._stop.is_set() else "the engine is restarting"
-        self._holding.explain(Situation(state, message, 5))
-        await self._holding.start()
-
-    async def _drain(self, child: Child, ended: asyncio.Task[int]) -> None:
-        seconds = self._plan.drain_seconds
-        self._plan.say(f"draining: finishing what is in flight, for up to {seconds:g} s")
-        child.drain(seconds)
-        hurry = asyncio.create_task(self._hurry.wait())
-        await asyncio.wait(
-            {ended, hurry}, timeout=seconds + _DRAIN_GRACE_SECONDS, return_when=asyncio.FIRST_COMPLETED
-        )
-        hurry.cancel()
-
-    async def _again(self, child: Child, code: int, *, ready: bool) -> bool:
+    async def _again(self, child: Child, ended: Ended) -> bool:
         """Book how the child ended; wait and return True, or say why not and return False."""
-        await self._hear_last_words(child)
-        why = self._told or (reason(child.log) if code >= 0 else "from outside; was memory short?")
-        self._endings.append(Ending(time.monotonic(), ready, incurable=code == BAD_ARGUMENTS))
-        delay = self._plan.policy.delay(self._endings)
-        self._plan.say(f"the engine ended ({_describe_exit(code)}): {why}")
+        code = ended.code
+        why = ended.told or (reason(child.log.words()) if code >= 0 else "from outside; was memory short?")
+        self._endings.append(Ending(time.monotonic(), ended.ready, incurable=code == BAD_ARGUMENTS))
+        self._hangs += ended.hung
+        delay = self.plan.policy.delay(self._endings)
+        self.plan.say(f"the engine {_describe_end(ended)}: {why}")
         if delay is None:
-            self._plan.say(f"error: engine: {_hopeless(code, len(self._endings))}: {why}; see {child.log}")
+            hopeless = _hopeless(code, len(self._endings))
+            self.plan.say(f"error: engine: {hopeless}: {why}; see {child.log.path or 'the lines above'}")
             return False
-        self._plan.say(f"starting it again in {delay:g} s")
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), delay or _AT_ONCE_SECONDS)
+        self.plan.say(f"starting it again in {delay:g} s")
+        self.plan.manager.status("the engine is restarting")
+        await self._wait(delay or _AT_ONCE_SECONDS)
         return True
 
-    async def _hear_last_words(self, child: Child) -> None:
+    async def _weather(self, error: Exception) -> None:
+        """Hold on after what should not happen: end what was begun, wait, and let it be tried again."""
+        self._tell_once(f"error: launcher: {type(error).__name__}: {error}; trying again")
+        seconds = min(_FIRST_TROUBLE_SECONDS * 2**self._troubles, _LONGEST_TROUBLE_SECONDS)
+        self._troubles += 1
+        with contextlib.suppress(Exception):  # the next turn begins with it
+            await self.hold()
+            if self._child is not None:
+                await self._child.end()
+                self._child = None
+        await self._wait(seconds)
+
+    async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                while (word := await child.heard()) is not None:
-                    self._told = word.partition(" ")[2] or self._told
+            async with asyncio.timeout(seconds):
+                await self.stopping.wait()
+
+    async def _beat(self) -> None:
+        interval = self.plan.manager.interval_seconds
+        while interval is not None:
+            self.plan.manager.alive()
+            await asyncio.sleep(interval)
+
+    def _note(self, _loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+        """Say once what a callback of the loop met; it is tried again by itself."""
+        error = context.get("exception")
+        words = f"{context.get('message', '')}: {error}" if error is not None else context.get("message", "")
+        self._tell_once(f"error: launcher: {words}")
+
+    def _tell_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self.plan.say(text)
 
 
 def _hopeless(code: int, starts: int) -> str:
@@ -198,10 +234,12 @@ def _hopeless(code: int, starts: int) -> str:
     return f"crash loop, gave up after {starts} starts"
 
 
-def _describe_exit(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
+def _describe_end(ended: Ended) -> str:
+    if ended.hung:
+        return "hung"
+    if ended.code >= 0:
+        return f"ended (exit code {ended.code})"
     try:
-        return f"killed by {signal.Signals(-code).name}"
+        return f"ended (killed by {signal.Signals(-ended.code).name})"
     except ValueError:
-        return f"killed by signal {-code}"
+        return f"ended (killed by signal {-ended.code})"

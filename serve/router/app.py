@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 import msgspec
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -47,9 +46,6 @@ from serve.router.runtime import Runtime
 from serve.router.tracing import Tracing
 from serve.settings import ServeSettings, handed_over
 
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-
 _READY = b'{"status":"ready"}'
 EngineFactory = Callable[[Scope], Engine]
 
@@ -76,7 +72,7 @@ class Router:
         self._collectors = collectors
         self._inference: Inference | None = None
         self._endpoints = ENDPOINTS
-        self._control: FastAPI | None = None
+        self._control: ASGIApp | None = None
         self._error: Exception | None = None
         self._end_logs: Callable[[], None] = lambda: None
         self._tracing: Tracing | None = None
@@ -151,7 +147,7 @@ class Router:
 
         methods = endpoint.methods
         if endpoint.kind is Kind.ADMIN and self._control is not None:
-            methods = control_methods(self._control, scope["path"])
+            methods = control_methods(scope["path"])
             if not methods:
                 raise RouteNotFound(_shown(scope), "is no path of this server", "see /admin/openapi.json")
         headers = [_allow(methods)]
@@ -308,7 +304,7 @@ def _vllm_engine(scope: Scope) -> Engine:
     return VllmEngine.from_app(scope["app"])
 
 
-def _build_control(runtime: Runtime) -> FastAPI:
+def _build_control(runtime: Runtime) -> ASGIApp:
     from serve.control.app import build_control
 
     return build_control(runtime.registry, runtime)
@@ -353,7 +349,7 @@ async def _tell_ready(runtime: Runtime | None, send: Send) -> None:
         await send_json(send, 200, body)
         return
     draining = runtime is not None and runtime.draining
-    reasons = runtime.upkeep.refusals() if runtime is not None and not draining else []
+    reasons = runtime.refusals() if runtime is not None and not draining else []
     told: dict[str, object] = {"status": "draining" if draining else "not ready"}
     body = msgspec.json.encode(told | ({"reasons": reasons} if reasons else {}))
     await send_json(send, 503, body, [(b"retry-after", b"1")])

@@ -235,7 +235,7 @@ class Inference:
                 else:
                     await self._run_within(seconds, exchange, scope)
             except asyncio.CancelledError:
-                exchange.abandon()
+                await self._cut(exchange)
                 raise
             except Exception:
                 await exchange.break_off(EngineFailed("engine", "broke off on this request", "see its log"))
@@ -247,6 +247,13 @@ class Inference:
         finally:
             inflight.value -= 1
 
+    async def _cut(self, exchange: Exchange) -> None:
+        """Note a request that is cut short; one that its engine will never answer is told so."""
+        if self.runtime.engine.alive():
+            exchange.abandon()
+        else:
+            await exchange.break_off(self.runtime.why_dead())
+
     async def _acquire(self, exchange: Exchange, seconds: float | None) -> float | None:
         """Have the version loaded within `seconds`, and return how many are left."""
         assert exchange.target.slot is not None, "or there is nothing to load"
@@ -254,6 +261,10 @@ class Inference:
         try:
             async with asyncio.timeout(seconds):
                 await self.runtime.residency.acquire(exchange.target.slot)
+        except asyncio.CancelledError:
+            if self.runtime.engine.alive():
+                raise
+            raise self.runtime.why_dead() from None
         except WardrobeError as error:
             exchange.book(Outcome.REJECTED if isinstance(error, Busy) else Outcome.ENGINE_ERROR)
             raise

@@ -108,11 +108,15 @@ class Residency:
         if self._waiting and not slot.in_use:
             self._freed.set()
 
+    def loading_seconds(self) -> float:
+        """Return how long a load that is going on may take, 0 when there is none."""
+        return self.timeout_seconds if any(slot.task is not None for slot in self._slots.values()) else 0.0
+
     def drift(self) -> int:
         """Return how many pinned versions are not ready, without those that made room for others."""
         return sum(slot.pinned and not slot.ready and not slot.evicted for slot in self._slots.values())
 
-    def at_work(self, since: float) -> tuple[str, ...]:
+    def at_work(self, since: float = math.inf) -> tuple[str, ...]:
         """Return the names in use or loading now, or in use after `since` (this residency's clock)."""
         return tuple(
             sorted(

@@ -35,13 +35,15 @@ from serve.rollout.keeper import Keeper
 from serve.rollout.webhooks import Notifier
 from serve.router import metrics as counters
 from serve.router.feedback import FeedbackDesk
+from serve.router.pinned import distinct, is_gone, is_known, is_proved, rolling, stables
 from serve.router.proof import Prover
 from serve.router.residency import Residency, Slot
 from serve.router.response_id import IdIssuer
 from serve.router.targets import Targets
 from serve.router.upkeep import SERVER, Upkeep
-from serve.router.vitals import Door, Vitals
+from serve.router.vitals import Door, Pulse, Vitals
 from serve.settings import RequestLimits, ServeSettings
+from serve.watchdog.watch import EngineWatch
 
 DYING_SECONDS = 1.5
 """What was in use this long before an engine's death was noticed counts as in use at it."""
@@ -64,6 +66,7 @@ class Runtime:
     targets: Targets
     keeper: Keeper
     feedback: FeedbackDesk
+    watch: EngineWatch
     background: Background
     prover: Prover
     upkeep: Upkeep = field(init=False)
@@ -107,7 +110,7 @@ class Runtime:
         metrics = counters.Metrics(replica, _build_info(registry))
         required = settings.residency.require_proof
         prover = Prover(
-            engine, lambda one: _is_proved(watcher.view, one), _attester(registry, replica), required
+            engine, lambda one: is_proved(watcher.view, one), _attester(registry, replica), required
         )
         timeout = settings.residency.load_timeout_seconds
         residency = Residency(engine, registry.verify_version, prover.prove, metrics, timeout)
@@ -128,9 +131,11 @@ class Runtime:
         )
         budget = settings.limits.feedback_bytes_per_hour
         feedback = FeedbackDesk(ids, keeper.find, engine.base_name, budget)
+        hang_seconds = settings.engine.hang_seconds
+        watch = EngineWatch(engine, hang_seconds, residency.at_work, residency.loading_seconds)
         built = cls(
             settings, registry, engine, watcher, keys, ids, metrics, residency, targets, keeper, feedback,
-            background, prover,
+            watch, background, prover,
         )  # fmt: skip
         built.upkeep.load_secret()
         return built
@@ -168,6 +173,12 @@ class Runtime:
         """Return True when the pinned set has been loaded and new requests are taken."""
         return self.preloaded and not self.draining and self.engine.alive() and not self.upkeep.refusals()
 
+    def refusals(self) -> list[str]:
+        """Return why no request may be taken now, in sentences; none as a rule."""
+        verdict = self.watch.verdict
+        hung = [] if verdict is None else [f"the engine hangs: {verdict.reason}"]
+        return [*hung, *self.upkeep.refusals()]
+
     def problems(self) -> list[str]:
         """Return what is not as it should be while this replica serves, in sentences."""
         unread = (f"adapter {name}: {text}" for name, text in sorted(self.watcher.problems.items()) if name)
@@ -181,7 +192,12 @@ class Runtime:
         if self.draining:
             raise Busy(self.replica, "is draining", "send it to another replica", rejection="draining")
         if not self.engine.alive():
-            raise EngineDead("engine", "has died", "it is being restarted: try again")
+            raise self.why_dead()
+
+    def why_dead(self) -> EngineDead:
+        """Return the error of a request while the engine is dead."""
+        fact = f"hangs: {self.watch.verdict.reason}" if self.watch.verdict else "has died"
+        return EngineDead("engine", fact, "it is being restarted: try again")
 
     async def start(self, registry: CollectorRegistry = REGISTRY) -> None:
         """Watch the root, load and prove what is pinned, and begin to beat and to follow."""
@@ -199,8 +215,10 @@ class Runtime:
         self.preloaded = True
         # Loads take their time; a registry that is not followed is noticed by the watcher's own work.
         patience = 10 * self.settings.residency.load_timeout_seconds
-        view = self.background.work("view", self._follow, 0.0, patience)
-        self._tasks += [self.background.loop(view), self.background.loop(controller.work)]
+        works = [self.background.work("view", self._follow, 0.0, patience), controller.work]
+        if self.watch.hang_seconds:
+            works.append(self.background.work("engine", self.watch.look, self.watch.look_seconds))
+        self._tasks += map(self.background.loop, works)
         await self.upkeep.announce()
 
     async def stop(self) -> None:
@@ -211,6 +229,7 @@ class Runtime:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.watch.stop()
         if tasks:
             await self._close_rollouts()
             self._unregister()
@@ -235,10 +254,15 @@ class Runtime:
             require_proof=self.settings.residency.require_proof,
             alive=self.engine.alive,
             failure=self.residency.failure,
-            inflight=lambda: self.residency.at_work(time.monotonic() - DYING_SECONDS),
+            inflight=self._in_use_at_death,
             ask=self._ask,
         )
         return Controller(self.registry, self.watcher, self.keeper, local, self.background, self.notifier)
+
+    def _in_use_at_death(self) -> tuple[str, ...]:
+        if self.watch.verdict is not None:
+            return self.watch.suspects
+        return self.residency.at_work(time.monotonic() - DYING_SECONDS)
 
     async def _ask(self, path: str, body: bytes) -> tuple[int, bytes]:
         assert self.ask is not None, "set by the router before the start"
@@ -265,7 +289,7 @@ class Runtime:
     async def _keep_house(self, view: View) -> None:
         wanted = self._apply(view)
         try:
-            await self.residency.retire(lambda one: _is_gone(view, one))
+            await self.residency.retire(lambda one: is_gone(view, one))
         except ExceptionGroup as error:  # what the engine will not let go must not stop what is to come
             self.background.works["view"].note(error)
         for slot in wanted:
@@ -274,15 +298,15 @@ class Runtime:
 
     def _apply(self, view: View) -> list[Slot]:
         """Pin what is to stay, and return the pinned versions that were never loaded here."""
-        pinned = [one for one in (*_rolling(view), *_stables(view)) if not _is_gone(view, one)]
-        slots = [self.residency.slot(one) for one in _distinct(pinned)[: self.engine.capacity]]
+        pinned = [one for one in (*rolling(view), *stables(view)) if not is_gone(view, one)]
+        slots = [self.residency.slot(one) for one in distinct(pinned)[: self.engine.capacity]]
         if view is not self._seen:
             self._seen = view
             self.residency.pin(slot.name for slot in slots)
-            kept = (*_rolling(view), *_stables(view))
+            kept = (*rolling(view), *stables(view))
             self.metrics.protect((one.adapter, str(one.number)) for one in kept)
             base = self.engine.base_name
-            self.metrics.forget(lambda one, number: one == base or _is_known(view, one, number))
+            self.metrics.forget(lambda one, number: one == base or is_known(view, one, number))
         return [slot for slot in slots if not slot.ready and not slot.evicted]
 
     async def _load_quietly(self, slot: Slot) -> None:
@@ -315,51 +339,13 @@ class Runtime:
             self.ready,
             self.residency.drift,
             lambda: Door(self.keys.enabled, len(self.feedback.log), self.keys.age()),
+            lambda: Pulse(self.watch.verdict is not None, self.watch.age),
             self.background,
             lambda: len(self.problems()),
         )
 
     def _residency(self) -> counters.Residency:
         return counters.Residency(self.resident(), self.engine.capacity, self.engine.slots)
-
-
-def _stables(view: View) -> list[Version]:
-    found = []
-    for _, adapter in sorted(view.adapters.items()):
-        number = adapter.rollout.serving if adapter.rollout else adapter.aliases.get("stable")
-        if number is not None and number in adapter.versions:
-            found.append(adapter.versions[number])
-    return found
-
-
-def _rolling(view: View) -> list[Version]:
-    """Return both versions of every open rollout: they stay loaded until it is closed."""
-    found: list[Version] = []
-    for _, adapter in sorted(view.adapters.items()):
-        if adapter.rollout is not None:
-            numbers = (adapter.rollout.stable, adapter.rollout.canary)
-            found.extend(adapter.versions[number] for number in numbers if number in adapter.versions)
-    return found
-
-
-def _distinct(versions: list[Version]) -> list[Version]:
-    return list({version.name: version for version in versions}.values())
-
-
-def _is_gone(view: View, one: Version) -> bool:
-    adapter = view.adapters.get(one.adapter)
-    return adapter is None or one.number not in adapter.versions or one.number in adapter.quarantined
-
-
-def _is_proved(view: View, one: Version) -> bool:
-    adapter = view.adapters.get(one.adapter)
-    return adapter is not None and one.number in adapter.proved
-
-
-def _is_known(view: View, adapter: str, number: str) -> bool:
-    """Return True for a version that is registered, and for 0: the base as an arm of a rollout."""
-    known = view.adapters.get(adapter)
-    return known is not None and (not number.isdigit() or int(number) in {0, *known.versions})
 
 
 def _attester(registry: Registry, replica: str) -> Callable[[Version, Mapping[str, JsonValue]], None]:

@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import Metric
 from registry.background import Background
 from registry.view import AdapterView, View
 from serve.router.exposition import counter, gauge
-from serve.settings import RESTARTS_VARIABLE
+from serve.settings import HANGS_VARIABLE, RESTARTS_VARIABLE
 
 
 class RegistryWatch(Protocol):
@@ -49,6 +49,14 @@ class Door:
     age: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """Whether the engine counts as hung, and for how many seconds it has given no sign of life."""
+
+    hung: bool = False
+    age: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Vitals:
     """A collector over what the router holds; every callable is asked at each scrape."""
@@ -59,6 +67,7 @@ class Vitals:
     ready: Callable[[], bool]
     drift: Callable[[], int]
     door: Callable[[], Door] = Door
+    pulse: Callable[[], Pulse] = Pulse
     background: Background = field(default_factory=Background)
     problems: Callable[[], int] = int
     clock: Callable[[], float] = time.time
@@ -71,6 +80,7 @@ class Vitals:
         yield gauge("wardrobe_engine_ready", text, labels, [(mine, self.ready())])
         text = "Engines of this server that ended by themselves."
         yield counter("wardrobe_engine_restarts", text, labels, [(mine, restarts())])
+        yield from self._signs_of_life()
         text = "Versions that should be loaded here and are not."
         yield gauge("wardrobe_reconcile_drift_adapters", text, labels, [(mine, self.drift())])
         door = self.door()
@@ -85,6 +95,15 @@ class Vitals:
         yield from _work(self.background)
         yield from _registry(self.watch, self.clock())
 
+    def _signs_of_life(self) -> Iterator[Metric]:
+        mine, labels, pulse = (self.replica,), ("replica",), self.pulse()
+        text = "1 while the engine counts as hung: it is about to be started again."
+        yield gauge("wardrobe_engine_hung", text, labels, [(mine, pulse.hung)])
+        text = "For how long the engine has given no sign of life; up to 1 is well."
+        yield gauge("wardrobe_engine_pulse_age_seconds", text, labels, [(mine, pulse.age)])
+        text = "Engines of this server that were ended because they hung."
+        yield counter("wardrobe_engine_hangs", text, labels, [(mine, hangs())])
+
     def describe(self) -> Iterator[Metric]:
         """Yield nothing: two routers in one process (tests) are no clash."""
         return iter(())
@@ -92,7 +111,16 @@ class Vitals:
 
 def restarts() -> int:
     """Return how many engines of this server ended before this one."""
-    text = os.environ.get(RESTARTS_VARIABLE, "")
+    return _told(RESTARTS_VARIABLE)
+
+
+def hangs() -> int:
+    """Return how many of those had hung."""
+    return _told(HANGS_VARIABLE)
+
+
+def _told(variable: str) -> int:
+    text = os.environ.get(variable, "")
     return int(text) if text.isdigit() else 0
 
 

@@ -85,6 +85,23 @@ class EngineContract:
         assert "item 40 " in run(engine.vet_items(json.dumps([*right, "text", *right]).encode()))
         assert engine.resident() == frozenset()
 
+    @pytest.mark.parametrize("workers", [False, True])
+    def test_it_answers_a_pulse_idle_and_while_it_works(self, engine: Engine, workers: bool) -> None:
+        async def both() -> None:
+            await asyncio.gather(engine.score(None, [engine.tokenize(TEXT)]), engine.pulse(workers=workers))
+
+        run(engine.pulse(workers=workers))
+        run(both())
+
+    def test_what_it_makes_of_a_request_is_progress(self, engine: Engine) -> None:
+        before = engine.progress()
+        run(engine.score(None, [engine.tokenize(TEXT)]))
+        after = engine.progress()
+        assert before.made is not None
+        assert after.made is not None
+        assert after.made > before.made
+        assert after.unfinished == 0
+
     def test_text_becomes_token_ids_without_special_ones(self, engine: Engine) -> None:
         assert engine.tokenize("") == []
         tokens = engine.tokenize(TEXT)

@@ -57,7 +57,7 @@ def test_systemd_has_nothing_to_say_about_a_unit(units: Path, name: str) -> None
 
 FAULTS = [
     ("KillMode=mixed", "KillModes=mixed", "Unknown key.* 'KillModes'"),
-    ("Type=exec", "Type=eager", "Failed to parse"),
+    ("Type=notify", "Type=eager", "Failed to parse"),
     ("/bin/true serve", "bin/true serve", "not absolute|Neither a valid"),
     ("SystemCallFilter=@system-service", "SystemCallFilter=@sytem-service", "sytem-service"),
     ("RestartSec=10", "RestartSec=soon", "Failed to parse"),

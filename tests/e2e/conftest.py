@@ -12,10 +12,12 @@ import pytest
 
 from loadtests.live import Live, wardrobe
 from loadtests.markers import marker_adapters
+from registry.foreign import PACKAGES
 from tests.isolation import CACHE
 
 # Files in this order: the ones that kill and stop the session's server come last.
 LAST = ("test_recovery.py", "test_shutdown.py")
+STRANGERS = (*PACKAGES, "vllm", "torch", "logging", "types", "random", "tokenizers", "datasets", "json")
 SERVER_OPTIONS = (
     "--max-model-len", "1024", "--max-num-seqs", "16", "--max-loras", "4", "--max-cpu-loras", "6",
 )  # fmt: skip
@@ -54,7 +56,17 @@ def live(
     wardrobe(root, "register", "support", markers["alpha"])
     wardrobe(root, "register", "support", markers["bravo"])
     wardrobe(root, "register", "coding", markers["bravo"])
-    server = Live.start(root, folder / "serve.log", *SERVER_OPTIONS)
+    # Of all the folders to start a server in, one that has every name which could be imported instead.
+    for name in STRANGERS:
+        (folder / "cwd" / name).mkdir(parents=True)
+        (folder / "cwd" / name / "__init__.py").write_text("raise SystemExit('a stranger was imported')")
+    server = Live.start(
+        root,
+        folder / "serve.log",
+        *SERVER_OPTIONS,
+        environment={"WARDROBE_ENGINE__HANG_SECONDS": "10"},
+        cwd=folder / "cwd",
+    )
     try:
         server.wait_ready()
         yield server

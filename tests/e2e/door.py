@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +15,17 @@ from typing import Any
 import httpx
 
 from registry.errors import NotServable
+from registry.foreign import python
 from registry.records import BaseModel, Limits
 from serve.engine.args import engine_arguments
 from serve.engine.environment import engine_environment
-from serve.engine.interface import Abilities
+from serve.engine.interface import Abilities, Progress
 from serve.launcher.listener import listen
+from serve.process_group import Activity
 from serve.settings import EngineSettings, ServeSettings
 
 DOOR = "tests.fakes.middleware.EngineDoor"
+REPOSITORY = Path(__file__).resolve().parents[2]
 START_SECONDS = 240.0
 
 
@@ -81,6 +83,19 @@ class RemoteEngine:
         found: list[int] = self.call("ids")
         return found
 
+    async def pulse(self, *, workers: bool) -> None:
+        self.call("pulse", workers=workers)
+
+    def progress(self) -> Progress:
+        return Progress(**self.call("progress"))
+
+    def activity(self) -> Activity | None:
+        found = self.call("activity")
+        return Activity({int(process): ticks for process, ticks in found["ticks"].items()}) if found else None
+
+    def give_up(self, reason: str) -> None:
+        raise NotImplementedError("it would end the engine of all tests")
+
     async def load(self, name: str, path: Path) -> None:
         self.call("load", name=name, path=str(path))
 
@@ -115,13 +130,14 @@ def opened(
         )
         arguments = engine_arguments(settings, BaseModel("base", base, "", None, {}), Limits())
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "serve.engine.child", "--fd", str(listener.fileno())]
+        command = python("-m", "serve.engine.child", "--fd", str(listener.fileno()))
         command += ["--line", str(theirs.fileno()), "--middleware", DOOR]
         command += ["--owned", json.dumps(dict(arguments.owned)), "--", *arguments.argv]
         with log.open("wb") as output, ours, theirs:
             process = subprocess.Popen(
                 command,
-                env=engine_environment(settings, os.environ),
+                # The door is one of the tests' modules, which are in the checkout only.
+                env={**engine_environment(settings, os.environ), "PYTHONPATH": _paths()},
                 pass_fds=(listener.fileno(), theirs.fileno()),
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -137,6 +153,11 @@ def opened(
             finally:
                 ours.sendall(b"drain 1\n")
                 _end(process)
+
+
+def _paths() -> str:
+    before = [path for path in [os.environ.get("PYTHONPATH")] if path]
+    return os.pathsep.join([str(REPOSITORY), *before])
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -14,7 +14,9 @@ import pytest
 from registry.errors import NotServable
 from serve.engine.args import VLLM_RANKS
 from serve.engine.interface import TOP_TOKENS
+from serve.process_group import TICKS_PER_SECOND
 from serve.router import proof
+from serve.watchdog.watch import WORKING_SHARE
 from tests.contracts.engine import NOISE, TEXT, EngineContract, difference, run
 from tests.contracts.engine import folders as folders  # noqa: PLC0414 - a fixture, used by name
 from tests.e2e.door import RemoteEngine, opened
@@ -57,6 +59,38 @@ def test_unloading_frees_the_engine_and_vllms_own_unload_does_not(
     assert engine.ids() == sorted({*before, left}), "vllm#54839 is mended: VllmEngine.unload can be simpler"
     engine.call("remove", id=left)
     assert engine.ids() == before
+
+
+def spent(engine: RemoteEngine, seconds: float) -> float:
+    """The share of a core that the engine's processes used for the next `seconds`."""
+    before = engine.activity()
+    began = time.monotonic()
+    time.sleep(seconds)
+    after = engine.activity()
+    assert before is not None
+    assert after is not None
+    assert len(after.ticks) >= 2, "EngineCore and its worker are seen"
+    ticks = sum(after.ticks[process] - before.ticks.get(process, 0) for process in after.ticks)
+    return ticks / TICKS_PER_SECOND / (time.monotonic() - began)
+
+
+def test_an_idle_engine_computes_nothing_and_a_pulse_costs_it_next_to_nothing(engine: RemoteEngine) -> None:
+    """What the watchdog takes for computing; a worker spins for a second after each call, so not at once."""
+    time.sleep(2)
+    assert spent(engine, 2) < WORKING_SHARE
+    pulses = threading.Thread(target=lambda: [run(engine.pulse(workers=False)) for _ in range(20)])
+    pulses.start()
+    assert spent(engine, 2) < WORKING_SHARE
+    pulses.join()
+
+
+def test_a_busy_engine_is_seen_to_compute(engine: RemoteEngine) -> None:
+    asking = threading.Thread(target=generate, args=(engine, engine.base_name, 400))
+    asking.start()
+    try:
+        assert spent(engine, 1) > WORKING_SHARE
+    finally:
+        asking.join()
 
 
 def test_loading_works_without_the_runtime_flag_and_opens_no_route(engine: RemoteEngine) -> None:

@@ -1,4 +1,4 @@
-"""The engine and the API server die in mid-stream: the server comes back, nothing is left."""
+"""The engine and the API server die or hang in mid-stream: the server comes back, nothing is left."""
 
 from __future__ import annotations
 
@@ -79,6 +79,29 @@ def test_kill_9_in_mid_stream_is_survived(live: Live, victim: str) -> None:
     assert not stream.is_alive()
     assert not stream.ended_properly or '"error"' in stream.text
     assert seen["refused"] == 0, seen
+    assert_recovered(live, before)
+
+
+def test_a_stopped_engine_in_mid_stream_is_a_death(live: Live) -> None:
+    """SIGSTOP: it neither dies nor answers. Told by /readyz, the stream ended, all of it ended, a new one."""
+    stream = Stream(live)
+    stream.start()
+    assert stream.begun.wait(30)
+    before = live.children()
+    os.kill(live.children("EngineCore")[0], signal.SIGSTOP)
+    seen = probe_until_ready(live, 240)
+    stream.join(60)
+    assert not stream.is_alive()
+    assert '"code":"engine_dead"' in stream.text
+    assert seen["refused"] == 0, seen
+    assert "the engine hung: a process of it has been stopped" in live.log.read_text()
+    assert_recovered(live, before)
+    assert "has the name of Wardrobe's package serve" in live.log.read_text(), "where it was started is told"
+    assert "wardrobe_engine_hangs_total" in httpx.get(f"{live.url}/metrics", timeout=30).text
+
+
+def assert_recovered(live: Live, before: list[int]) -> None:
+    """The server answers again, and nothing of the last engine is left."""
     live.wait_ready()
     assert ask(live.client(), "support").marker == ALPHA
     assert live.process.poll() is None

@@ -19,17 +19,17 @@ from urllib.parse import parse_qs
 
 import uvicorn
 
-from serve.engine.handover import Handover, Message, Receive, Send, open_line
-from serve.settings import OUTPUT_VARIABLE, RESTARTS_VARIABLE
+from serve.engine.handover import Handover, Message, Receive, Send, give_up, open_line
+from serve.settings import HANGS_VARIABLE, OUTPUT_VARIABLE, RESTARTS_VARIABLE
 
 HELPER = "import time; time.sleep(600)"
 
 
 class App:
-    """Answers /readyz, /crash, /restarts, /log, /stream and everything else."""
+    """Answers /readyz, /crash, /hang, /block, /shout, /restarts, /hangs, /log, /stream and all else."""
 
     def __init__(self, started: float) -> None:
-        self.state = SimpleNamespace(server=None)
+        self.state = SimpleNamespace(server=None, engine_client=SimpleNamespace(errored=False))
         self.ready_at = started + float(os.environ.get("FAKE_READY_SECONDS", "0"))
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -38,8 +38,19 @@ class App:
             await self._live(receive, send)
         elif scope["path"] == "/crash":
             os._exit(7)
+        elif scope["path"] == "/hang":
+            give_up("its engine was told to")
+            await _answer(send, 200, b"it hangs")
+        elif scope["path"] == "/block":
+            time.sleep(600)  # noqa: ASYNC251 - the loop turns no more
+        elif scope["path"] == "/shout":
+            for _ in range(64):
+                sys.stdout.write("x" * 65_535 + "\n")
+            await _answer(send, 200, b"said")
         elif scope["path"] == "/restarts":
             await _answer(send, 200, os.environ[RESTARTS_VARIABLE].encode())
+        elif scope["path"] == "/hangs":
+            await _answer(send, 200, os.environ[HANGS_VARIABLE].encode())
         elif scope["path"] == "/log":
             os.write(int(os.environ[OUTPUT_VARIABLE]), b"a line of the engine's\n")
             await _answer(send, 200, b"said")
@@ -101,6 +112,8 @@ def main() -> int:
     server = uvicorn.Server(uvicorn.Config(with_app(app), log_level="warning"))
     app.state.server = server
     asyncio.run(server.serve(sockets=[socket.socket(fileno=own.fd)]))
+    if line.hung:
+        time.sleep(600)  # as vLLM waits for an engine that hangs
     return 0
 
 

@@ -1,7 +1,8 @@
 """A small real engine: it loads folders, counts, and answers from a hash instead of a network.
 
 It passes the contract suite in `tests.contracts.engine`, as the adapter to vLLM does. Beyond the
-protocol it has a few handles that tests turn: how long a load takes, what it refuses, and its death.
+protocol it has a few handles that tests turn: how long a load takes, what it refuses, whether it hangs, and
+its death.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from registry.errors import NotServable
-from serve.engine.interface import TOP_TOKENS, Abilities
+from serve.engine.interface import TOP_TOKENS, Abilities, Progress
+from serve.process_group import Activity
 
 VOCABULARY = 256
 
@@ -40,6 +42,12 @@ class FakeEngine:
         self.refusals: dict[str, str] = {}
         self.without_effect: set[str] = set()
         self.infinite: set[str] = set()
+        self.pulses: list[bool] = []
+        self.frozen = False
+        self.unfinished = 0
+        self.doing: Activity | None = None
+        self.given_up = ""
+        self._made = 0
         self._loaded: dict[str, bytes] = {}
         self._dead = False
 
@@ -48,8 +56,27 @@ class FakeEngine:
         self._dead = True
 
     def alive(self) -> bool:
-        """Return False after `die`."""
+        """Return False after `die` and `give_up`."""
         return not self._dead
+
+    async def pulse(self, *, workers: bool) -> None:
+        """Answer, unless `frozen`: then never."""
+        self.pulses.append(workers)
+        while self.frozen:  # noqa: ASYNC110 - a test's thread thaws it
+            await asyncio.sleep(0.002)
+
+    def progress(self) -> Progress:
+        """Return the `unfinished` that a test has set, and the scores so far."""
+        return Progress(self.unfinished, self._made)
+
+    def activity(self) -> Activity | None:
+        """Return what a test says that its processes are `doing`."""
+        return self.doing
+
+    def give_up(self, reason: str) -> None:
+        """Be dead, and keep the reason."""
+        self.given_up = reason
+        self._dead = True
 
     def resident(self) -> frozenset[str]:
         """Return the loaded names."""
@@ -90,6 +117,9 @@ class FakeEngine:
         if name is not None and name not in self._loaded:
             raise NotServable(name, "is not loaded")
         await asyncio.sleep(0)
+        while self.frozen:  # noqa: ASYNC110 - a test's thread thaws it
+            await asyncio.sleep(0.002)
+        self._made += 1
         if name in self.infinite:
             return [dict.fromkeys(range(TOP_TOKENS), float("nan")) for _ in prompts]
         salt = b"" if name is None or name in self.without_effect else self._loaded[name]

@@ -1,7 +1,6 @@
 """The supervisor over fake engines, in a process of its own: `python -m tests.fakes.launch LOGS [MODES]`.
 
-It prints its port first. MODES are the child's modes, one per start, the last one for ever after; a
-file `mode` in LOGS overrides them.
+It writes its port to PORT_FILE. MODES are the child's modes, one per start, the last one for ever after.
 """
 
 from __future__ import annotations
@@ -14,39 +13,46 @@ from pathlib import Path
 from serve.launcher.listener import listen
 from serve.launcher.restarts import RestartPolicy
 from serve.launcher.supervisor import Plan, Supervisor
+from serve.launcher.voice import Voice, open_standard_descriptors
 
 
 def main() -> int:
     """Run it and return its exit code."""
+    open_standard_descriptors()
     logs = Path(sys.argv[1])
     modes = (sys.argv[2] if len(sys.argv) > 2 else "serve").split(",")
-    listener = listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", int(os.environ.get("FAKE_PORT", "0")))
+    say = Voice()
     say(f"port {listener.getsockname()[1]}")
+    Path(os.environ["PORT_FILE"]).write_text(str(listener.getsockname()[1]))
 
     def command(fd: int, line: int) -> list[str]:
         mode = modes.pop(0) if len(modes) > 1 else modes[0]
-        child = [sys.executable, "-m", "tests.fakes.child", "--fd", str(fd), "--line", str(line)]
-        return [*child, "--mode", mode]
+        program = os.environ.get("PROGRAM", sys.executable)
+        return [
+            *(program, "-m", "tests.fakes.child"),
+            *("--fd", str(fd), "--line", str(line), "--mode", mode),
+        ]
 
     plan = Plan(
         command=command,
         environment=dict(os.environ),
-        logs=logs,
+        log_folders=(
+            lambda: logs,
+            *((lambda: Path(other),) if (other := os.environ.get("OTHER_LOGS")) else ()),
+        ),
         start_timeout_seconds=float(os.environ.get("START_TIMEOUT", "20")),
         drain_seconds=float(os.environ.get("DRAIN_SECONDS", "5")),
+        hang_seconds=float(os.environ.get("HANG_SECONDS", "0")),
         say=say,
         describe_ready=lambda: "all is well",
         output=os.dup(sys.stdout.fileno()),
         policy=RestartPolicy(first_seconds=0.05, longest_seconds=0.2, limit=3),
     )
     with listener:
-        return asyncio.run(Supervisor(listener, plan).run())
-
-
-def say(text: str) -> None:
-    """Print one line at once."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+        code = asyncio.run(Supervisor(listener, plan).run())
+    say.close()
+    return code
 
 
 if __name__ == "__main__":

@@ -52,6 +52,13 @@ class EngineDoor:
             return await engine.vet_items(arguments["items"].encode())
         if verb == "tokenize":
             return engine.tokenize(arguments["text"])
+        if verb == "pulse":
+            return await engine.pulse(workers=arguments["workers"])
+        if verb == "progress":
+            return asdict(engine.progress())
+        if verb == "activity":
+            found = engine.activity()
+            return None if found is None else asdict(found)
         if verb == "ids":
             return sorted(await state.engine_client.list_loras())
         if verb == "remove":

@@ -21,7 +21,7 @@ from serve.rollout.policy import Metrics, Policy, Step
 from serve.rollout.recorder import Recorder
 from serve.router.app import Router
 from serve.router.runtime import Runtime
-from serve.settings import RequestLimits, ResidencySettings, ServeSettings
+from serve.settings import EngineSettings, RequestLimits, ResidencySettings, ServeSettings
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.fakes.engine import FakeEngine
@@ -48,6 +48,7 @@ class Served:
     inner: InnerApp
     router: Router
     collectors: CollectorRegistry
+    server: Server
     client: httpx.Client
 
     @property
@@ -142,6 +143,7 @@ def serve(
     inner: InnerApp | None = None,
     limits: RequestLimits | None = None,
     residency: ResidencySettings | None = None,
+    engine_settings: EngineSettings | None = None,
     replica: str = "r1",
     **more: Any,
 ) -> Iterator[Served]:
@@ -156,6 +158,7 @@ def serve(
         replica=replica,
         limits=limits or RequestLimits(),
         residency=residency or ResidencySettings(),
+        engine=engine_settings or EngineSettings(),
         **more,
     )
     collectors = CollectorRegistry()

@@ -66,6 +66,64 @@ def test_when_the_engine_dies_its_server_ends_soon(parent: socket.socket) -> Non
     assert parent.recv(100) == b"started\nfailed EngineCore has died\n"
 
 
+def hung_lifespan(parent: socket.socket, wait_seconds: float) -> Any:
+    """Live through a start, a hang and the end; return the server."""
+    server = SimpleNamespace(should_exit=False, config=SimpleNamespace(timeout_graceful_shutdown=None))
+    state = SimpleNamespace(server=server, engine_client=SimpleNamespace(errored=False))
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        await send({"type": "lifespan.startup.complete"})
+        handover.give_up("it has not answered for 30 s")
+        await asyncio.sleep(wait_seconds)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def send(message: Message) -> None:
+        pass
+
+    scope = {"type": "lifespan", "app": SimpleNamespace(state=state)}
+    asyncio.run(Handover(app)(scope, lambda: asyncio.sleep(0, {}), send))  # type: ignore[arg-type]
+    return server
+
+
+def test_when_the_engine_hangs_its_server_ends_at_once_and_says_its_last_word(parent: socket.socket) -> None:
+    server = hung_lifespan(parent, 0.6)
+    assert server.should_exit
+    assert 0 < server.config.timeout_graceful_shutdown <= 1
+    assert parent.recv(200) == b"started\nhung it has not answered for 30 s\nended\n"
+
+
+def test_an_orderly_end_needs_no_last_word(parent: socket.socket) -> None:
+    message = {"type": "lifespan.shutdown.complete"}
+    assert asyncio.run(lifespan(message, SimpleNamespace(server=None))) == [message]
+    parent.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        parent.recv(100)
+
+
+def test_a_ping_is_answered_with_how_many_the_loop_has_not_seen(parent: socket.socket) -> None:
+    line = handover._line
+    assert line is not None
+    line._answer_ping()  # nothing runs yet: importing is no hang
+
+    async def play() -> None:
+        line.attach(SimpleNamespace(), asyncio.get_running_loop())
+        for _ in range(3):  # the loop is held up meanwhile
+            line._answer_ping()
+        await asyncio.sleep(0.1)
+        line._answer_ping()
+
+    asyncio.run(play())
+    line._answer_ping()  # and a loop that is closed is no error
+    assert parent.recv(1000).decode().replace("pong ", "").split() == list("001200")
+
+
+def test_a_reason_without_end_is_cut(parent: socket.socket) -> None:
+    line = handover._line
+    assert line is not None
+    line.say("failed " + "x" * 10**6 + "\n\ud800")
+    assert len(parent.recv(10**6)) < 10_000
+
+
 def test_requests_pass_without_a_wrapper() -> None:
     seen: list[Any] = []
 

@@ -13,6 +13,7 @@ import pytest
 
 from serve import logs
 from serve.settings import OUTPUT_VARIABLE, ServeSettings
+from tests.fakes.served import wait_until
 
 
 def settings(**changes: Any) -> ServeSettings:
@@ -117,3 +118,35 @@ def test_a_moved_file_is_written_anew(tmp_path: Path) -> None:
     end()
     assert "two" in path.read_text()
     assert "one" in (tmp_path / "log.1").read_text()
+
+
+def test_a_file_that_cannot_be_written_costs_its_lines_and_is_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = tmp_path / "full"
+    full.symlink_to("/dev/full")
+    end = logs.begin(settings(log_file=full))
+    for _ in range(3):
+        logging.getLogger("wardrobe").info("hello")
+    end()
+    assert (
+        capsys.readouterr().err
+        == f"log_file {full} cannot be written (No space left on device): lines are lost\n"
+    )
+
+
+def test_a_file_whose_folder_is_away_is_written_again_when_it_is_back(tmp_path: Path) -> None:
+    (tmp_path / "away").touch()
+    path = tmp_path / "away" / "log"
+    end = logs.begin(settings(log_file=path))
+    log, [queued] = (
+        logging.getLogger("wardrobe"),
+        [one for one in logging.getLogger("wardrobe").handlers if isinstance(one, logs.Queued)],
+    )
+    log.info("lost")
+    wait_until(queued.waiting.empty, "it is lost")
+    (tmp_path / "away").unlink()
+    (tmp_path / "away").mkdir()
+    log.info("kept")
+    end()
+    assert "kept" in path.read_text()

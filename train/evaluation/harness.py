@@ -8,10 +8,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 
 from registry.errors import NotFound
+from registry.foreign import python
 
 
 def command(
@@ -35,10 +35,8 @@ def command(
     if not chat:
         arguments += ["tokenizer_backend=huggingface", f"tokenizer={tokenizer}"]
     template = ["--apply_chat_template"] if chat else []
-    return [
-        sys.executable, "-m", "lm_eval", "--model", kind, "--model_args", ",".join(arguments),
-        "--tasks", tasks, *template, *extra,
-    ]  # fmt: skip
+    options = ["--model", kind, "--model_args", ",".join(arguments), "--tasks", tasks]
+    return python("-m", "lm_eval", *options, *template, *extra)
 
 
 def run(arguments: Sequence[str], key: str | None) -> int:

@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import httpx
 
 from loadtests.live import START_SECONDS, Live, free_port
 from registry import Registry
+from registry.foreign import python
 
 ALLOWED_PLUGINS = "lora_filesystem_resolver,lora_hf_hub_resolver"
 """vLLM's own: naming them keeps out ours, which are installed beside it in the same environment."""
@@ -65,7 +65,7 @@ def bare_environment(inherited: Mapping[str, str]) -> dict[str, str]:
 def bare_command(base: Path, name: str, port: int, sizes: Sizes) -> list[str]:
     """Return the command line of vLLM's API server; the `vllm` command is missing in the CPU wheel."""
     return [
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(base)),
+        *python("-m", "vllm.entrypoints.openai.api_server", "--model", str(base)),
         *("--served-model-name", name, "--host", "127.0.0.1", "--port", str(port)),
         *("--enable-lora", "--max-lora-rank", str(sizes.rank), *sizes.options()),
     ]

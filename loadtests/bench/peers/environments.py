@@ -54,8 +54,9 @@ def make(folder: Path, pins: Path) -> None:
     Raises: subprocess.CalledProcessError: with what pip said.
     """
     venv.create(folder, with_pip=True)
-    pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    subprocess.run([*pip, "--no-deps", "-r", str(pins)], check=True, capture_output=True, text=True)
+    pip = [str(folder / "bin" / "python"), "-P", "-m", "pip", "--disable-pip-version-check"]
+    command = [*pip, "install", "--quiet", "--no-deps", "-r", str(pins)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
 
 
 def environment(

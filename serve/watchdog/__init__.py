@@ -1,0 +1,1 @@
+"""The inner half of the watchdog: whether the engine behind this router still lives."""
