@@ -129,6 +129,7 @@ OTHER_WORK = {
     "serve/router/residency.py": "one load each; its failure is kept in the slot",
     "serve/router/shadow.py": "one request each",
     "serve/router/tracing.py": "the exporter's shutdown",
+    "serve/watchdog/watch.py": "one pulse or probe each; that it raises is an answer",
 }
 
 

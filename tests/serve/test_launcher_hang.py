@@ -21,7 +21,7 @@ def test_a_stopped_api_server_is_ended_and_started_again_and_clients_hear_503(tm
         os.kill(launcher.groups()[0], signal.SIGSTOP)
         wait(lambda: launcher.status("/readyz") == 503, "a 503")
         told = launcher.get("/readyz").json()
-        assert told == {"status": "not ready", "state": "restarting", "reason": "the engine has hung"}
+        assert told == {"status": "not ready", "state": "restarting", "reasons": ["the engine has hung"]}
         assert launcher.get("/livez").status_code == 200
         launcher.wait_for("the engine hung: the API server has not answered for 1.5 s")
         launcher.wait_for("all is well", times=2)
