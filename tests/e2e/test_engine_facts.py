@@ -141,6 +141,7 @@ def test_served_scores_equal_those_of_peft(
     check_against_peft(engine, base_folder, folders["one"])
 
 
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")  # PEFT, of merging
 def test_an_adapted_head_is_applied_as_peft_does(
     engine: RemoteEngine, base_folder: Path, folders: dict[str, Path]
 ) -> None:
