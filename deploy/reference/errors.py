@@ -8,8 +8,11 @@ from importlib import import_module
 from deploy.reference.tables import code, sentence, table
 from registry.errors import WardrobeError
 
-# Modules with an error of their own, beside the two that own the tree.
-_MODULES = ("serve.errors", "serve.rollout.machine", "serve.rollout.watch", "train.evaluation.served")
+MODULES = (
+    "registry.errors", "registry.disk", "serve.errors", "serve.rollout.machine", "serve.rollout.watch",
+    "train.evaluation.served",
+)  # fmt: skip
+"""Where the product's errors are defined; those of benchmarks are nobody's reference."""
 
 OTHERS = (
     (403, "foreign_origin", "authentication_error", "A page of another site tried to change something."),
@@ -45,7 +48,7 @@ def render() -> str:
 
 def rows() -> list[tuple[str, str, str, str, str]]:
     """Return one row for each code, by status."""
-    for name in _MODULES:
+    for name in MODULES:
         import_module(name)
     kinds: list[type[WardrobeError]] = [WardrobeError, *_kinds(WardrobeError)]
     found = [
@@ -59,13 +62,9 @@ def rows() -> list[tuple[str, str, str, str, str]]:
 
 
 def _kinds(parent: type[WardrobeError]) -> Iterator[type[WardrobeError]]:
-    """Yield every class below `parent` that has a code of its own; private ones are nobody's reference."""
+    """Yield every class below `parent` in `MODULES` that has a code of its own."""
     for child in parent.__subclasses__():
-        if (
-            "code" in vars(child)
-            and not child.__name__.startswith("_")
-            and not child.__module__.startswith("tests")
-        ):
+        if "code" in vars(child) and child.__module__ in MODULES and not child.__name__.startswith("_"):
             yield child
         yield from _kinds(child)
 

@@ -111,7 +111,7 @@ def test_the_servers_settings_may_hold_one(home: Path, monkeypatch: pytest.Monke
 
 def test_vllms_own_options_may_hold_one(home: Path) -> None:
     base = BaseModel("tiny", home / "tiny", "sha256:0", None, {})
-    settings = ServeSettings(vllm={"chat_template": "~/a.jinja", "allowed_origins": ["~"]})
+    settings = ServeSettings(vllm={"chat_template": "~/a.jinja", "allowed_media_domains": ["~"]})
     extra = ("--download-dir=~/cache", "--tokenizer-mode", "auto", "--hf-config-path", "~/config")
     argv = engine_arguments(settings, base, Limits(), extra=extra).argv
     assert str(home / "a.jinja") in argv

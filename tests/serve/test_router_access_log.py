@@ -128,7 +128,7 @@ def test_a_key_is_named_by_its_id_and_never_by_its_secret(served: Served) -> Non
     info, token = KeyStore(served.registry.root).create([Scope.INFER], who="tester")
     wait_until(lambda: served.chat("support").status_code == 401, "keys are in use")
     served.client.headers["authorization"] = f"Bearer {token}"
-    assert served.chat("support").status_code == 200
+    wait_until(lambda: served.chat("support").status_code == 200, "the key is known")
     path = served.folder / "logs" / "access.jsonl"
     wait_until(lambda: info.id in path.read_text(), "the line is there")
     every = [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,6 +1,6 @@
 """A small disk of its own for a root, and the faults that a disk has: away, read-only, full.
 
-Owns a tmpfs of 96 MiB and a bind mount of its folder at `point`, which is the server's root. What another
+Owns a tmpfs of 384 MiB and a bind mount of its folder at `point`, which is the server's root. What another
 machine would do to the same disk is done through `store`. Needs the right to mount: without it the drill
 starts again inside a user namespace (`unshare -Urm`).
 """
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-SIZE = "96m"
+SIZE = "384m"
 
 
 def may_mount(scratch: Path) -> bool:
