@@ -52,7 +52,10 @@ class Root:
         path = disk.resolved(path)
         if not disk.exists(path / LAYOUT):
             raise NotFound(
-                str(path), "is not a Wardrobe root", "run `wardrobe init --base PATH`", param="root"
+                str(path),
+                "is not a Wardrobe root",
+                "mount it if it is away, or run `wardrobe init --base PATH`",
+                param="root",
             )
         _check_layout(path / LAYOUT)
         root = _read_root(path)

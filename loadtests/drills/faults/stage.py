@@ -19,6 +19,9 @@ from loadtests.drills.faults.volume import Volume
 from loadtests.live import Live, wardrobe, wardrobe_json
 
 SETTLE_SECONDS = 3.0
+
+WRITTEN_SECONDS = 10.0
+"""Feedback is on the disk within a second, and within six after a fault."""
 KEYS_STALE_SECONDS = 15.0
 """The drill's own `keys_stale_seconds`; half of the default, to be done sooner."""
 
@@ -93,16 +96,18 @@ class Stage:
                 return Call(began, time.monotonic(), 0, type(error).__name__)
         return Call(began, time.monotonic(), answer.status_code)
 
-    def check_kept(self) -> None:
+    async def check_kept(self) -> None:
         """Find every rating that was answered 202 in the root: nothing that was promised is lost."""
-        found = set()
-        for path in (self.disk.store / "feedback").rglob("*.jsonl"):
-            text = path.read_text()
-            found |= {note for note in self.traffic.kept if f'"{note}"' in text}
         promised = len(self.traffic.kept)
+        await self.wait(lambda: len(self._kept()) == promised, WRITTEN_SECONDS)
+        found = self._kept()
         self.find(
             "ratings answered 202 and kept", f"{len(found)} of {promised}", "all", ok=len(found) == promised
         )
+
+    def _kept(self) -> set[str]:
+        texts = [path.read_text() for path in (self.disk.store / "feedback").rglob("*.jsonl")]
+        return {note for note in self.traffic.kept if any(f'"{note}"' in text for text in texts)}
 
     def report(self) -> dict[str, Any]:
         """Return what was found and what /readyz said, in seconds from the scene's begin."""
@@ -145,7 +150,7 @@ async def play(
     finally:
         traffic.stop.set()
         await running
-    stage.check_kept()
+    await stage.check_kept()
     hung = sum(one.ended - one.began >= 85 for one in traffic.asked)
     stage.find("calls that hung", hung, "none", ok=not hung)
     return stage.report()

@@ -93,7 +93,8 @@ class Traffic:
 
     def last_let_in(self, begin: float) -> float:
         """Return the seconds from `begin` to the last call of the leaver that was let in; 0: none."""
-        return max((one.began - begin for one in self.left if one.status == 200), default=0.0)
+        let_in = (one.began - begin for one in self.left if one.status == 200 and one.began >= begin)
+        return max(let_in, default=0.0)
 
     def seen_after(self, begin: float, *words: str) -> float | None:
         """Return the seconds from `begin` until /readyz said one of `words`."""
