@@ -49,9 +49,11 @@ class Places:
             other = self._elsewhere() / "cache"
         except OSError:
             return None
+        brought = other.is_dir() or _bring(folder, other)
         if trouble != self._told:
             self._told = trouble
-            self._say(f"compiled code goes to {other} and is made anew: {folder} {trouble}")
+            anew = "" if brought else " and is made anew"
+            self._say(f"compiled code goes to {other}{anew}: {folder} {trouble}")
         return other
 
     def close(self) -> None:
@@ -87,3 +89,22 @@ class Places:
             # A name that nobody can guess: what is compiled there is run.
             self._temporary = Path(tempfile.mkdtemp(prefix="wardrobe-"))
         return self._temporary
+
+
+def _bring(cache: Path, other: Path) -> bool:
+    """Copy what was compiled before, which saves a start a minute; whether there was any that could be read.
+
+    It appears under its name when all of it is there.
+    """
+    unfinished = other.with_name(f"{other.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
+        if not size or shutil.disk_usage(other.parent).free < 2 * size:
+            return False
+        shutil.copytree(cache, unfinished)
+        unfinished.rename(other)
+    except (OSError, shutil.Error):
+        shutil.rmtree(unfinished, ignore_errors=True)
+        return False
+    return True

@@ -128,7 +128,7 @@ class Controller:
         ]
         for _, entry in rolling:
             self._brake(entry, silent)
-        await self.keeper.keep()
+        await self._guarded(self.keeper.keep())
         if silent >= FREEZE_SECONDS:
             return
         for adapter, entry in rolling:
@@ -252,7 +252,7 @@ class Controller:
         try:
             made = await asyncio.to_thread(append)
         except Conflict as error:
-            _log.warning("rollout of %s: %s", entry.adapter, error)
+            self.work.note(error)
             return
         if made is not None:
             _log.info(
@@ -267,9 +267,8 @@ class Controller:
         from serve.rollout.statistics.judge import judge
 
         mine = self.keeper.document(entry.rollout)
-        found = [
-            one for one in read_evidence(self.registry, entry.rollout) if one.replica != self.local.replica
-        ]
+        known = read_evidence(self.registry, entry.rollout, self.work.note)
+        found = [one for one in known if one.replica != self.local.replica]
         documents = [*found, *([mine] if mine is not None else [])]
         replicas = [beat for beat, live in self.registry.replicas() if live]
         evidence = pool(documents, step=entry.step)
@@ -343,7 +342,7 @@ class Controller:
         """Measure how long a rollback took to reach every live replica; the first by name measures."""
         for rollout, entry in list(self._waiting.items()):
             replicas = [beat for beat, live in await asyncio.to_thread(self.registry.replicas) if live]
-            documents = await asyncio.to_thread(read_evidence, self.registry, rollout)
+            documents = await asyncio.to_thread(read_evidence, self.registry, rollout, self.work.note)
             acting = {document.replica for document in documents if document.seq >= entry.seq}
             waited = self.clock() - entry.at
             if {beat.replica for beat in replicas} <= acting or waited > STABLE_ONLY_SECONDS:

@@ -118,8 +118,9 @@ class Keeper:
     async def keep(self) -> None:
         """Bring the files up to date: restore what is new here, then write what changed.
 
-        A disk that cannot be written is told once per call in the log; the counts stay and are tried
-        again.
+        What cannot be written is kept and tried again with the next call.
+
+        Raises: StorageFailed.
         """
         for kept in list(self._kept.values()):
             if not kept.recorder.restored:
@@ -136,10 +137,7 @@ class Keeper:
         baselines = self._due_baselines()
         if not texts and not baselines:
             return  # as in most ticks: no rollout is open
-        try:
-            await asyncio.to_thread(self._write, texts, baselines)
-        except WardrobeError as error:
-            _log.warning("evidence was not written: %s", error)
+        await asyncio.to_thread(self._write, texts, baselines)
 
     async def _restore(self, recorder: Recorder) -> None:
         rollout = recorder.entry.rollout
@@ -182,14 +180,17 @@ class Keeper:
             self._registry.put_baseline(adapter, self._replica, text)
 
 
-def read_evidence(registry: Registry, rollout: str) -> list[ReplicaEvidence]:
-    """Return every replica's evidence of a rollout; what cannot be parsed is left out, with a warning."""
+def read_evidence(
+    registry: Registry, rollout: str, note: Callable[[BaseException], None]
+) -> list[ReplicaEvidence]:
+    """Return every replica's evidence of a rollout; what cannot be parsed is left out, and noted."""
     found = []
     for replica, text in registry.evidence(rollout).items():
         try:
             found.append(ReplicaEvidence.model_validate_json(text))
         except ValidationError as error:
-            _log.warning("evidence of %s in rollout %s cannot be read: %s", replica, rollout, error)
+            fact = f"cannot be read: {error.error_count()} faults, the first: {error.errors()[0]['msg']}"
+            note(CorruptStore(f"evidence of {replica} in rollout {rollout}", fact, "it is left out"))
     return found
 
 

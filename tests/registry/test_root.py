@@ -13,7 +13,9 @@ from tests.fakes.store import put
 
 
 def test_a_folder_that_is_no_root_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="is not a Wardrobe root; mount it if it is away, or run `wardrobe init --base PATH`"):
+    with pytest.raises(
+        NotFound, match="is not a Wardrobe root; mount it if it is away, or run `wardrobe init --base PATH`"
+    ):
         Registry.open(tmp_path)
 
 

@@ -251,6 +251,20 @@ def test_a_root_without_room_sends_compiled_code_elsewhere_told_once(
     assert not first.exists()
 
 
+def test_what_was_compiled_before_is_taken_along(
+    root: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.launcher.places.ROOM_BYTES", 2**60)
+    (root / "cache" / "vllm").mkdir(parents=True)
+    (root / "cache" / "vllm" / "kernel.so").write_bytes(b"code")
+    told = Told()
+    other = Places(root, "r1", told).caches()
+    assert other is not None
+    assert temporary in other.parents
+    assert (other / "vllm" / "kernel.so").read_bytes() == b"code"
+    assert told[0].startswith(f"compiled code goes to {other}: {root}/cache has ")
+
+
 def test_a_root_that_only_can_be_read_sends_both_elsewhere(root: Path, temporary: Path) -> None:
     (root / "cache").touch()  # root may write anywhere, but not make a folder of a file
     (root / "logs").touch()

@@ -385,3 +385,28 @@ def test_a_rollout_shows_in_the_metrics(fleet: Fleet) -> None:
 
 def _requests(document: Any) -> int:
     return sum(tally.requests for segment in document.segments for tally in segment.arms.values())
+
+
+def test_evidence_that_cannot_be_written_or_read_is_told_once_and_stops_no_decision(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet.start()
+    fleet.load()
+    folder = fleet.registry.root / "evidence" / fleet.last.rollout
+    (folder / "stranger.json").write_text('{"replica": 7}')
+    mine = folder / f"{fleet.replicas[0].name}.json"
+    mine.unlink(missing_ok=True)
+    mine.mkdir()
+    work = fleet.replicas[0].controller.work
+    with caplog.at_level("WARNING"):
+        for _ in range(4):
+            fleet.tick()
+            work.succeed()
+    told = [record.getMessage() for record in caplog.records]
+    assert sum("stranger" in text for text in told) == len(fleet.replicas)
+    assert sum(mine.name in text for text in told) == 1
+    assert "stranger" in work.problem
+    fleet.registry.quarantine("support", 2, "bit rot", who="verify")
+    fleet.look()
+    fleet.tick()
+    assert fleet.last.state == "rolled_back"
