@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import json
 import time
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -19,11 +21,14 @@ ATTACK_SECONDS = 10.0
 ATTACKERS = 16
 GROWTH_MIB = 200.0
 LIVEZ_SECONDS = 1.0
+MACHINE_FACTOR = 3.0
+"""/livez may take this many times as long as without an attack, where the machine is slow already."""
 
 
 async def door(stage: Stage) -> None:
     """Play each attack for `ATTACK_SECONDS` and find what it cost the others."""
-    attacks = {
+    attacks: dict[str, list[Coroutine[Any, Any, None]]] = {
+        "no attack": [],
         "heads without end, no key": [_endless_head(stage) for _ in range(ATTACKERS)],
         "connections that say nothing": [_silent(stage) for _ in range(256)],
         "bodies of a byte a second": [_slow_body(stage) for _ in range(2 * ATTACKERS)],
@@ -31,6 +36,7 @@ async def door(stage: Stage) -> None:
         "bodies nested 1,000 deep": [_dear_body(stage, b'{"model":' + b"[" * 1000) for _ in range(2)],
         "bodies of 27 MB of keys": [_dear_body(stage, _keys()) for _ in range(2)],
     }
+    bar = LIVEZ_SECONDS
     for name, attackers in attacks.items():
         before, began = _memory(stage), time.monotonic()
         livez = asyncio.create_task(_slowest_livez(stage))
@@ -39,7 +45,9 @@ async def door(stage: Stage) -> None:
         growth = _memory(stage) - before
         failed = stage.traffic.failures(began, time.monotonic())
         stage.find(f"{name}: users failed", dict(failed) or 0, "none", ok=not failed)
-        stage.within(f"{name}: slowest /livez", slowest, LIVEZ_SECONDS)
+        if not attackers:
+            bar = max(LIVEZ_SECONDS, MACHINE_FACTOR * slowest)
+        stage.within(f"{name}: slowest /livez", slowest, bar)
         stage.find(
             f"{name}: memory", f"{growth:+.0f} MiB", f"at most +{GROWTH_MIB:g}", ok=growth <= GROWTH_MIB
         )

@@ -152,7 +152,7 @@ async def evidence(stage: Stage) -> None:
     """One client sends what always fails, what is malformed, and what it cancels, to a good canary."""
     policy = stage.disk.store.parent / "policy.yaml"
     policy.write_text(
-        "name: drill\nsteps: [{weight: 50%, min_units: 100000, max_seconds: 36000}]\n"
+        "name: drill\nsteps: [{weight: 50%, min_units: 100000, min_seconds: 0, max_seconds: 36000}]\n"
         "guard: {window_seconds: 20, min_requests: 10, latency_factor: 10}\n"
     )
     code, said, _ = await stage.command("rollout", "start", f"{stage.adapter}@2", "--policy", str(policy))
@@ -167,7 +167,16 @@ async def evidence(stage: Stage) -> None:
                         "messages": [{"role": "user", "content": f"{name} {number}"}], **more}  # fmt: skip
                 call, _ = await stage.traffic.call(client, "/v1/chat/completions", body, stage.traffic.key)
                 heard[f"{name}: {call}"] = heard.get(f"{name}: {call}", 0) + 1
-    stage.find("answers to 40 of each", heard, "none hung", ok=True)
+    async with httpx.AsyncClient(base_url=stage.live.url, timeout=0.3) as client:
+        for number in range(40):
+            body = {"model": stage.adapter, "max_tokens": 200, "user": f"left-{number}",
+                    "messages": [{"role": "user", "content": f"left {number}"}]}  # fmt: skip
+            call, _ = await stage.traffic.call(client, "/v1/chat/completions", body, stage.traffic.key)
+            heard[f"left: {call}"] = heard.get(f"left: {call}", 0) + 1
+    refused = sum(count for kind, count in heard.items() if ": 400 " in kind)
+    stage.find("40 of each of 4 kinds refused", refused, 160, ok=refused == 160)
+    left = sum(count for kind, count in heard.items() if kind.startswith("left: 0 "))
+    stage.find("40 clients left before their answer", left, "most", ok=left >= 30)
     await asyncio.sleep(5)
     state = await stage.command("--json", "rollout", "status", stage.adapter)
     still = '"state":"running"' in state[1].replace(" ", "") or "running" in state[1]
