@@ -174,7 +174,7 @@ async def evidence(stage: Stage) -> None:
             call, _ = await stage.traffic.call(client, "/v1/chat/completions", body, stage.traffic.key)
             heard[f"left: {call}"] = heard.get(f"left: {call}", 0) + 1
     refused = sum(count for kind, count in heard.items() if ": 400 " in kind)
-    stage.find("40 of each of 4 kinds refused", refused, 160, ok=refused == 160)
+    stage.find("40 of each of 4 kinds refused", refused, "160", ok=refused == 160)
     left = sum(count for kind, count in heard.items() if kind.startswith("left: 0 "))
     stage.find("40 clients left before their answer", left, "most", ok=left >= 30)
     await asyncio.sleep(5)
