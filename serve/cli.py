@@ -126,6 +126,7 @@ def _plan(
     from serve.door.pages import Pages
     from serve.engine.environment import engine_environment
     from serve.launcher.notify import VARIABLES
+    from serve.launcher.presence import Presence
     from serve.launcher.supervisor import Plan
     from serve.settings import SERVER_VARIABLE
 
@@ -135,10 +136,11 @@ def _plan(
         own = ["--fd", str(listener), "--line", str(line), "--owned", json.dumps(dict(arguments.owned))]
         return python("-m", CHILD, *own, "--", *arguments.argv)
 
+    server = secrets.token_hex(8)
     inherited = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     return Plan(
         command=command,
-        environment={**engine_environment(settings, inherited), SERVER_VARIABLE: secrets.token_hex(8)},
+        environment={**engine_environment(settings, inherited), SERVER_VARIABLE: server},
         overlay=lambda: _cache_overlay(places, inherited),
         log_folders=places.log_folders(),
         start_timeout_seconds=settings.engine.start_timeout_seconds,
@@ -148,6 +150,7 @@ def _plan(
         output=_own_output(),
         connections=settings.connections,
         pages=Pages(settings.cors_origins) if settings.cors_origins else None,
+        presence=Presence(preparation.registry, settings.replica_name, _url(settings), server),
         describe_ready=lambda: _ready_line(settings, preparation.registry),
     )
 

@@ -180,7 +180,7 @@ class Actions:
 
     def _kill(self, _action: Action) -> str:
         live = [one for one in self.client.replicas().replicas if one.live]
-        ours = [one for one in live if _is_ours(one.pid)]
+        ours = [one for one in live if one.state == "ready" and _is_ours(one.pid)]
         if not ours:
             fact = f"none of {len(live)} live replicas is a process of this machine"
             raise NotFound("kill_replica", fact, "use action: command")

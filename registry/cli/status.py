@@ -42,7 +42,7 @@ def _print(status: StatusDocument) -> None:
     for name, problem in sorted(status.problems.items()):
         output.print_warning(f"{name} cannot be read: {problem}")
     if not status.replicas:
-        output.print_line("no server has served this root: start one with `wardrobe serve`")
+        output.print_line("no server runs on this root: start one with `wardrobe serve`")
         return
     rows = [
         (

@@ -100,7 +100,7 @@ async def follow(child: Child, owner: Supervisor) -> Ended:
             await _stay(child, hearing, events, owner.plan.hang_seconds)
         await owner.hold(hung=hearing.hung)
         if events.stopping:
-            await _drain(child, events, owner)
+            await _drain(child, events, owner, ready=ready)
         elif (hearing.ending or hearing.closed) and not hearing.over:
             await events.wait_end(_LAST_WILL_SECONDS)
         code = await child.end()
@@ -159,7 +159,10 @@ async def _stay(child: Child, hearing: Hearing, events: _Events, hang_seconds: f
             hearing.told, hearing.hung, hearing.over = hung, True, True
 
 
-async def _drain(child: Child, events: _Events, owner: Supervisor) -> None:
+async def _drain(child: Child, events: _Events, owner: Supervisor, *, ready: bool) -> None:
+    if not ready:  # nothing is in flight, and an engine that starts does not listen
+        owner.plan.say("stopping: the engine was not ready yet")
+        return
     seconds = owner.plan.drain_seconds
     owner.plan.say(f"draining: finishing what is in flight, for up to {seconds:g} s")
     child.drain(seconds)

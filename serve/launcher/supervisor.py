@@ -28,6 +28,7 @@ from serve.launcher.holding import Holding, Situation
 from serve.launcher.log_file import Folder, LogFile
 from serve.launcher.logs import reason
 from serve.launcher.notify import ServiceManager
+from serve.launcher.presence import BEAT_SECONDS, Presence
 from serve.launcher.processes import (
     Child,
     Command,
@@ -71,6 +72,7 @@ class Plan:
     hang_seconds: float = 0.0
     overlay: Callable[[], Mapping[str, str]] | None = None
     describe_ready: Callable[[], str] = lambda: "ready"
+    presence: Presence | None = None
     output: int | None = None
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     pages: Pages | None = None
@@ -92,6 +94,7 @@ class Supervisor:
         self._child: Child | None = None
         self._troubles = 0
         self._told: set[str] = set()
+        self._refused = False
 
     async def run(self) -> int:
         """Supervise until SIGTERM or SIGINT (exit code 0), or until the policy gives up."""
@@ -104,11 +107,17 @@ class Supervisor:
             loop.add_signal_handler(number, self.stop)
         await self.holding.start()
         self.plan.manager.ready("answering; the engine is starting")
-        beating = asyncio.create_task(self._beat(), name="tell the service manager")
+        beating = [
+            asyncio.create_task(self._beat(), name="tell the service manager"),
+            asyncio.create_task(self._announce(), name="beat while the engine cannot"),
+        ]
         try:
             return await self._supervise()
         finally:
-            beating.cancel()
+            for task in beating:
+                task.cancel()
+            if self.plan.presence is not None:
+                await aside(self.plan.presence.leave, _DISK_SECONDS, None)
             self.holding.stop()
 
     def stop(self) -> None:
@@ -143,7 +152,7 @@ class Supervisor:
                 return code
         await asyncio.sleep(_LAST_ANSWERS_SECONDS)  # whoever connected last still gets an answer
         self.plan.say("stopped")
-        return 0
+        return GAVE_UP if self._refused else 0
 
     async def _run_one(self) -> int | None:
         """Run one engine to its end; return the exit code where that was the last one."""
@@ -215,6 +224,18 @@ class Supervisor:
         while interval is not None:
             self.plan.manager.alive()
             await asyncio.sleep(interval)
+
+    async def _announce(self) -> None:
+        presence = self.plan.presence
+        while presence is not None:
+            if self.holding.active and not self.stopping.is_set():
+                refusal = await aside(presence.beat, _DISK_SECONDS, "")
+                if refusal:
+                    self.plan.say(f"error: {refusal}")
+                    self._refused = True
+                    self.stop()
+                    return
+            await asyncio.sleep(BEAT_SECONDS)
 
     def _note(self, _loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
         """Say once what a callback of the loop met; it is tried again by itself."""

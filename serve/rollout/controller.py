@@ -341,7 +341,8 @@ class Controller:
     async def _measure_rollbacks(self) -> None:
         """Measure how long a rollback took to reach every live replica; the first by name measures."""
         for rollout, entry in list(self._waiting.items()):
-            replicas = [beat for beat, live in await asyncio.to_thread(self.registry.replicas) if live]
+            beats = await asyncio.to_thread(self.registry.replicas)
+            replicas = [beat for beat, live in beats if live and beat.state != "starting"]
             documents = await asyncio.to_thread(read_evidence, self.registry, rollout, self.work.note)
             acting = {document.replica for document in documents if document.seq >= entry.seq}
             waited = self.clock() - entry.at

@@ -1,16 +1,20 @@
 """The supervisor over fake engines, in a process of its own: `python -m tests.fakes.launch LOGS [MODES]`.
 
-It writes its port to PORT_FILE. MODES are the child's modes, one per start, the last one for ever after.
+It writes its port to PORT_FILE, and beats in the root ROOT where there is one, as REPLICA. MODES are the
+child's modes, one per start, the last one for ever after.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import sys
 from pathlib import Path
 
+from registry.store import Registry
 from serve.launcher.listener import listen
+from serve.launcher.presence import Presence
 from serve.launcher.restarts import RestartPolicy
 from serve.launcher.supervisor import Plan, Supervisor
 from serve.launcher.voice import Voice, open_standard_descriptors
@@ -34,6 +38,11 @@ def main() -> int:
             *("--fd", str(fd), "--line", str(line), "--mode", mode),
         ]
 
+    presence = None
+    if root := os.environ.get("ROOT"):
+        presence = Presence(
+            Registry.open(Path(root)), os.environ["REPLICA"], "http://x", secrets.token_hex(8)
+        )
     plan = Plan(
         command=command,
         environment=dict(os.environ),
@@ -46,6 +55,7 @@ def main() -> int:
         hang_seconds=float(os.environ.get("HANG_SECONDS", "0")),
         say=say,
         describe_ready=lambda: "all is well",
+        presence=presence,
         output=os.dup(sys.stdout.fileno()),
         policy=RestartPolicy(first_seconds=0.05, longest_seconds=0.2, limit=3),
     )

@@ -41,7 +41,7 @@ class Launcher:
 
     def groups(self) -> list[int]:
         """The process groups of all children so far."""
-        return [int(line.split("process ")[1].split(",")[0]) for line in self.lines if "process " in line]
+        return [int(line.split("process ")[1].split(",")[0]) for line in self.lines if ", process " in line]
 
     def get(self, path: str, seconds: float = PATIENCE) -> httpx.Response:
         return httpx.get(self.url + path, timeout=seconds)

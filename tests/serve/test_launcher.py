@@ -185,6 +185,7 @@ def test_a_signal_while_starting_ends_the_engine(tmp_path: Path) -> None:
         wait(lambda: len(group_members(launcher.groups()[0])) == 2, "engine and helper")
         launcher.process.terminate()
         assert launcher.process.wait(5) == 0
+        launcher.wait_for("stopping: the engine was not ready yet")
 
 
 @pytest.mark.parametrize("mode", ["serve", "hang"])
