@@ -30,7 +30,7 @@ def main() -> int:
     try:
         verdict = _play(story)
     except KeyboardInterrupt:
-        story.console.print("stopped; what was finished is kept, and the server is stopped")
+        story.console.print("stopped; what was finished is kept, and nothing is left running")
         return 130
     except WardrobeError as error:
         print(f"error: {error}", file=sys.stderr)

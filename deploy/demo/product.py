@@ -37,15 +37,20 @@ class Product:
 
         Raises: WardrobeError: when it fails.
         """
-        # Its own standard input, so that a command can never wait for somebody at the keyboard.
+        # Its own standard input, so that a command can never wait for somebody at the keyboard; its own
+        # group, so that it hears of a Ctrl-C once and from us: a training takes the second one as "at once".
         command = self.command(*arguments)
         with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, process_group=0
         ) as process:
             try:
                 printed, _ = process.communicate()
             except KeyboardInterrupt:
-                process.terminate()  # and wait: a training removes what it had begun
+                process.send_signal(signal.SIGINT)
+                with contextlib.suppress(KeyboardInterrupt):
+                    process.wait()  # a training writes a checkpoint behind its step, and goes on from there
+                    raise
+                process.terminate()
                 raise
         if process.returncode != 0:
             words = " ".join(map(str, arguments))

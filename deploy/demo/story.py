@@ -132,15 +132,25 @@ class Story:
         known = self.product.versions(recipe.task.name).get(recipe.note)
         if known is not None:
             return f"{recipe.task.name}@{known} is there already"
-        told = self.product.ask("train", "run", recipe.write(self.folder))
+        told = self._train_on(recipe)
         return f"{told['adapter']}@{told['version']} registered; {_measured(told)}"
 
     def _train_folder(self, recipe: Recipe) -> str:
         folder = self._folder_of(recipe)
         if folder.is_dir():
             return f"{folder.name} is there already"
-        told = self.product.ask("train", "run", recipe.write(self.folder), "--out", folder)
-        return f"kept in a folder; {_measured(told)}"
+        return f"kept in a folder; {_measured(self._train_on(recipe, '--out', folder))}"
+
+    def _train_on(self, recipe: Recipe, *options: str | Path) -> Any:
+        """Train, from the checkpoint on that a Ctrl-C left, if there is one."""
+        left = any(
+            job["adapter"] == recipe.task.name
+            and job["status"]["state"] == "interrupted"
+            and job["checkpoints"]
+            for job in self.product.ask("train", "jobs", "--all")
+        )
+        resume = ["--resume"] if left else []
+        return self.product.ask("train", "run", recipe.write(self.folder), *options, *resume)
 
     def _point_stable(self, recipe: Recipe) -> str:
         # A run that was stopped in the middle of the swap, or other data before, left another version there.
