@@ -1,7 +1,8 @@
 """A mock of an API server, bare and behind the router, in one process on one loop.
 
 Two processes would differ by more than the router; here both arms share everything, and only the port
-that a request came in by says which one answers it. Prints both ports and the process id as one line of JSON.
+that a request came in by says which one answers it. The mock also answers by our protocol and by h11. Prints
+the ports and the process id as one line of JSON.
 """
 
 from __future__ import annotations
@@ -114,15 +115,18 @@ def _open(last: RolloutEntry | None) -> RolloutEntry:
 def main() -> None:
     """Serve until the process is ended."""
     logging.disable(logging.INFO)
-    sockets = [socket.create_server(("127.0.0.1", 0), backlog=512) for _ in range(2)]
-    bare, routed = (one.getsockname()[1] for one in sockets)
+    sockets = [socket.create_server(("127.0.0.1", 0), backlog=512) for _ in range(4)]
+    bare, routed, ours, h11 = (one.getsockname()[1] for one in sockets)
     with tempfile.TemporaryDirectory() as folder:
         # The bare arm is uvicorn's own protocol, the other one the protocol that the router is served by.
         servers = [
             _server(mock, "httptools", "off"),
             _server(make_router(Path(folder)), limited(ServeSettings().connections), "on"),
+            _server(mock, limited(ServeSettings().connections), "off"),
+            _server(mock, "h11", "off"),
         ]
-        sys.stdout.write(json.dumps({"bare": bare, "routed": routed, "pid": os.getpid()}) + "\n")
+        ports = {"bare": bare, "routed": routed, "ours": ours, "h11": h11, "pid": os.getpid()}
+        sys.stdout.write(json.dumps(ports) + "\n")
         sys.stdout.flush()
         _run(servers, sockets)
 

@@ -26,6 +26,8 @@ from registry.foreign import python
 
 ADDED_P50_MICROSECONDS = 100.0
 THROUGHPUT_RATIO = 0.75
+PROTOCOL_RATIO = 0.95
+"""Of uvicorn's requests/s, with our limits on connections and nothing else of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,19 @@ def main() -> int:
             for kind in ("json", "stream")
             for connections in (1, 16)
         }
+        protocols = {
+            name: measure(ports, ADAPTER, "json", 16, options.pairs, options.seconds, name)
+            for name in ("ours", "h11")
+        }
     notes = [pairs.note(_load(*load)) for load, pairs in loads.items()]
-    return 0 if publish("router", figures(loads), notes=[*notes, SETUP]) else 1
+    share = protocols["h11"].rate_ratio()
+    h11 = f"json, 16 connections, bare mock with h11 as the parser: {share} of httptools' requests/s"
+    limits = at_least(
+        "requests/s with our limits on connections (json, 16 connections)",
+        protocols["ours"].rate_ratio(),
+        PROTOCOL_RATIO,
+    )
+    return 0 if publish("router", [*figures(loads), limits], notes=[*notes, h11, SETUP]) else 1
 
 
 SETUP = "uvicorn (uvloop, httptools) on one core, wrk (one thread) on another; a pair = bare, then routed"
@@ -97,13 +110,19 @@ def _load(model: str, kind: str, connections: int) -> str:
 
 
 def measure(
-    ports: dict[str, int], model: str, kind: str, connections: int, pairs: int, seconds: int
+    ports: dict[str, int],
+    model: str,
+    kind: str,
+    connections: int,
+    pairs: int,
+    seconds: int,
+    other: str = "routed",
 ) -> Pairs:
-    """Run `pairs` interleaved pairs after one that warms up."""
+    """Run `pairs` interleaved pairs, the bare mock and the port `other`, after one that warms up."""
     found = Pairs([], [])
     for turn in range(pairs + 1):
         bare = wrk(ports["bare"], model, kind, connections, seconds)
-        routed = wrk(ports["routed"], model, kind, connections, seconds)
+        routed = wrk(ports[other], model, kind, connections, seconds)
         if turn:
             found.bare.append(bare)
             found.routed.append(routed)
