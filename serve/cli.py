@@ -67,9 +67,11 @@ def serve(
 
 
 def _check(settings: ServeSettings, vllm_options: tuple[str, ...], *, as_json: bool) -> int:
-    from serve.preflight import survey
+    from serve.preflight import ask_vllm, survey
 
     findings = survey(settings, vllm_options)
+    if all(one.ok for one in findings if one.subject in {"vllm", "root", "base", "options"}):
+        findings.append(ask_vllm(settings, vllm_options))
     if as_json:
         rows = [{"subject": one.subject, "ok": one.ok, "detail": one.detail} for one in findings]
         click.echo(json.dumps(rows, indent=2))

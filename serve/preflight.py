@@ -24,9 +24,10 @@ from registry.records import BaseModel
 from registry.replicas import LIVE_SECONDS
 from registry.store import Registry
 from serve.engine.args import EngineArguments, engine_arguments, given_options
-from serve.engine.environment import Finding, check
+from serve.engine.environment import Finding, check, engine_environment
 from serve.engine.machine import this_machine
 from serve.engine.parsers.choice import describe
+from serve.engine.try_options import try_options
 from serve.launcher.listener import is_loopback, listen
 from serve.settings import ServeSettings
 
@@ -92,6 +93,17 @@ def require_free_name(registry: Registry, replica: str, say: Callable[[str], Non
 def survey(settings: ServeSettings, extra: Sequence[str]) -> list[Finding]:
     """Return one finding per thing that a start depends on, the bad ones included."""
     return list(_survey(settings, extra))
+
+
+def ask_vllm(settings: ServeSettings, extra: Sequence[str]) -> Finding:
+    """Have vLLM itself parse its options and read the model's configuration, in about ten seconds."""
+
+    def ask() -> None:
+        registry = Registry.open(settings.root)
+        arguments = engine_arguments(settings, registry.base, registry.limits, extra=extra)
+        try_options(arguments, engine_environment(settings, os.environ))
+
+    return _tried("vllm options", "accepted by vLLM", ask)
 
 
 def require_engine() -> None:

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     own = _own_arguments(argv)
     line = open_line(own.line)
     try:
-        args = _vllm_arguments(own.options, json.loads(own.owned))
+        args = vllm_arguments(own.options, json.loads(own.owned))
         # Outermost last: the handover sees the lifespan of everything, and no request.
         args.middleware = [own.middleware, HANDOVER]
     except (WardrobeError, ValueError, TypeError, KeyError) as error:
@@ -70,7 +70,11 @@ def _own_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _vllm_arguments(options: Sequence[str], owned: Mapping[str, JsonValue]) -> argparse.Namespace:
+def vllm_arguments(options: Sequence[str], owned: Mapping[str, JsonValue]) -> argparse.Namespace:
+    """Have vLLM parse and check its options; what is `owned` must come out as it is.
+
+    Raises: UsageError; ValueError, TypeError, KeyError: vLLM refuses them. SystemExit: one is unknown.
+    """
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
     from vllm.entrypoints.launchers.launcher import validate_api_server_args
     from vllm.entrypoints.serve.utils.api_utils import cli_env_setup

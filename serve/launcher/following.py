@@ -21,6 +21,9 @@ from serve.process_group import activity
 if TYPE_CHECKING:
     from serve.launcher.supervisor import Supervisor
 
+PATIENCE_SECONDS = 30.0
+"""A start that takes longer is told of, again and again: operators watch its output."""
+
 _LAST_WORDS_SECONDS = 0.5
 _LAST_WILL_SECONDS = 10.0
 _DRAIN_GRACE_SECONDS = 10.0
@@ -120,7 +123,8 @@ def _events(child: Child, hearing: Hearing, owner: Supervisor) -> Iterator[_Even
 async def _bring_up(child: Child, hearing: Hearing, events: _Events, owner: Supervisor) -> bool:
     """Wait until the child is ready and return True; False when it has ended, has to, or took too long."""
     seconds = owner.plan.start_timeout_seconds
-    deadline = asyncio.get_running_loop().time() + seconds
+    told = asyncio.get_running_loop().time()
+    deadline = told + seconds
     asking: list[asyncio.Task[None]] = []
     try:
         while not events.ending:
@@ -132,11 +136,15 @@ async def _bring_up(child: Child, hearing: Hearing, events: _Events, owner: Supe
                 asking[0].result()
                 await owner.announce_ready()
                 return True
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0:
+            now = asyncio.get_running_loop().time()
+            if now >= deadline:
                 hearing.told = f"was not ready within {seconds:g} s"
                 return False
-            await events.wait(left, *asking)
+            if now >= told + PATIENCE_SECONDS:
+                told = now
+                since = seconds - (deadline - now)
+                owner.plan.say(f"the engine is still starting, for {since:.0f} s of at most {seconds:g}")
+            await events.wait(min(deadline, told + PATIENCE_SECONDS) - now, *asking)
     finally:
         for task in asking:
             task.cancel()

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from registry.store import Registry
+from serve.launcher import following
 from serve.launcher.listener import listen
 from serve.launcher.presence import Presence
 from serve.launcher.restarts import RestartPolicy
@@ -38,6 +39,7 @@ def main() -> int:
             *("--fd", str(fd), "--line", str(line), "--mode", mode),
         ]
 
+    following.PATIENCE_SECONDS = float(os.environ.get("PATIENCE_SECONDS", "30"))
     presence = None
     if root := os.environ.get("ROOT"):
         presence = Presence(

@@ -179,6 +179,11 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
             assert launcher.process.wait(5) == 0
 
 
+def test_a_start_that_takes_long_is_told_of_again_and_again(tmp_path: Path) -> None:
+    with launched(tmp_path, "hang", PATIENCE_SECONDS="0.3") as launcher:
+        launcher.wait_for("the engine is still starting", times=2)
+
+
 def test_a_signal_while_starting_ends_the_engine(tmp_path: Path) -> None:
     with launched(tmp_path, "hang") as launcher:
         launcher.wait_for("starting the engine")

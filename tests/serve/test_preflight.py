@@ -99,7 +99,10 @@ def test_check_prints_the_findings_and_its_exit_code_counts(root: Path) -> None:
     found = {one["subject"]: one for one in json.loads(done.stdout)}
     assert found["base"]["ok"]
     assert done.returncode == (0 if all(one["ok"] for one in found.values()) else 1)
-    assert "tiny in" in serve(root, "--check").stdout
+    wrong = serve(root, "--check", "--", "--frobnicate")
+    assert wrong.returncode == 1
+    assert "tiny in" in wrong.stdout
+    assert "vllm options: unrecognized arguments: --frobnicate" in wrong.stdout
 
 
 @pytest.mark.parametrize(
