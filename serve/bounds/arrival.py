@@ -57,6 +57,15 @@ class Arrivals:
             raise ClientLeft
         return message
 
+    def check_declared(self, declared: bytes | None, limit: int) -> None:
+        """Pass where a Content-Length is within `limit`, or is none.
+
+        Raises: LimitExceeded.
+        """
+        announced = int(declared[:20]) if declared is not None and declared.isdigit() else 0
+        if announced > limit:
+            raise self._too_large(announced, limit)
+
     async def rest(self, receive: Receive, message: Message, declared: bytes | None, limit: int) -> bytes:
         """Return the whole body that begins with `message`, by Content-Length or chunked.
 
@@ -64,9 +73,7 @@ class Arrivals:
 
         Raises: LimitExceeded: over `limit` bytes. Busy: no memory for it. TooSlow. ClientLeft.
         """
-        announced = int(declared[:20]) if declared is not None and declared.isdigit() else 0
-        if announced > limit:
-            raise self._too_large(announced, limit)
+        self.check_declared(declared, limit)
         began, chunks, size = _now(), [], 0
         try:
             async with asyncio.timeout_at(self._due(began, 0)) as timer:
@@ -93,6 +100,7 @@ class Arrivals:
 
         Raises: as `rest`.
         """
+        self.check_declared(declared, limit)
         body = await self.rest(receive, await self.first(receive), declared, limit)
         self.held -= len(body)
         return body

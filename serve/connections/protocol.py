@@ -151,6 +151,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_body = True
         self._room = self._head_bytes
         self._heads.pop(self, None)
+        if len([None for name, _ in self.headers if name == b"host"]) > 1:
+            self._fault = MalformedRequest("request", "has more than one Host", "send one")
+            raise self._fault
         if not self.url.startswith(b"/"):
             self._name_host()
         super().on_headers_complete()

@@ -58,7 +58,7 @@ class Guard:
                 _refuse_foreign_page(scope["method"], headers)
             check_encoding(headers.get("content-encoding", "").encode("latin-1"))
             if not _is_upload(scope["method"], scope["path"]):
-                receive = await _read_body(receive)
+                receive = await _read_body(receive, headers.get("content-length", ""))
             await self._app(scope, receive, watched)
         except ClientDisconnect:
             return
@@ -136,10 +136,16 @@ def _is_upload(method: str, path: str) -> bool:
     return method == "POST" and _UPLOAD.fullmatch(path) is not None
 
 
-async def _read_body(receive: Receive) -> Receive:
+def _too_large() -> LimitExceeded:
+    return LimitExceeded("body", f"is larger than {MAX_JSON_BYTES} bytes", "send a smaller one", param="body")
+
+
+async def _read_body(receive: Receive, declared: str) -> Receive:
     """Read a whole small body and return a `receive` that gives it once more."""
     chunks: list[bytes] = []
     size = 0
+    if declared.isascii() and declared.isdigit() and int(declared[:20]) > MAX_JSON_BYTES:
+        raise _too_large()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -147,8 +153,7 @@ async def _read_body(receive: Receive) -> Receive:
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > MAX_JSON_BYTES:
-            fact = f"is larger than {MAX_JSON_BYTES} bytes"
-            raise LimitExceeded("body", fact, "send a smaller one", param="body")
+            raise _too_large()
         if not message.get("more_body", False):
             break
     body = b"".join(chunks)

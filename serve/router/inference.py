@@ -115,6 +115,8 @@ class Inference:
 
     async def _take_body(self, receive: Receive, headers: RawHeaders) -> tuple[bytes, int]:
         """Return the body, and how much of it `arrivals` counts until it is given back."""
+        if b"expect" in headers:  # asking for the body would answer "100 Continue"
+            self.arrivals.check_declared(headers.get(b"content-length"), self.max_body_bytes)
         message = await self.arrivals.first(receive)
         body: bytes = message.get("body", b"")
         if body and not message.get("more_body", False) and len(body) <= self.max_body_bytes:

@@ -218,6 +218,13 @@ def test_an_absolute_target_names_the_host_whatever_the_header_says() -> None:
         assert [value for name, value in scope["headers"] if name == b"host"] == [b"evil.example:81"]
 
 
+def test_two_hosts_are_refused_before_anybody_believes_one() -> None:
+    with server() as one, one.client() as client:
+        client.send(b"GET / HTTP/1.1\r\nhost: localhost\r\nHost: evil.example\r\n\r\n")
+        assert client.answer().status == 400
+        assert one.app.scopes == []
+
+
 def test_a_websocket_is_refused_and_another_upgrade_is_overlooked() -> None:
     upgrade = ["connection: upgrade", "sec-websocket-key: x", "sec-websocket-version: 13"]
     with server() as one, one.client() as client:

@@ -255,3 +255,12 @@ def test_after_an_answer_that_broke_off_the_connection_ends_as_it_was_told(serve
         assert client.is_closed()
     with raw(served) as client:
         assert client.ask("POST", CHAT, [JSON], chat()).status == 200
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/feedback", "/admin/v1/adapters/support/promote"])
+def test_nobody_is_asked_for_a_body_that_is_too_large(shared: Served, path: str) -> None:
+    """A client that expects `100 Continue` has sent nothing yet."""
+    lines = (JSON, "expect: 100-continue", "content-length: 99999999")
+    with raw(shared) as client:
+        client.send(request("POST", path, lines))
+        assert client.answer().status == 413
