@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, UserPath, common_options, pass_session
+from registry.cli.session import Session, UserPath, common_options, local_options, pass_session
 from registry.errors import UsageError, WardrobeError
 from registry.names import parse_model, parse_version
 
@@ -25,7 +25,7 @@ _FOLDER = UserPath()
 @click.option("--base", required=True, type=_FOLDER, metavar="PATH", help="Folder of the base model.")
 @click.option("--name", help="The base's served name (default: what the path calls it).")
 @click.option("--max-lora-rank", type=click.IntRange(min=1), help="Largest rank accepted (default 32).")
-@common_options
+@local_options
 @pass_session
 def init(session: Session, base: Path, name: str | None, max_lora_rank: int | None) -> None:
     """Make the root for ONE base model.
