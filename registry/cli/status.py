@@ -33,6 +33,7 @@ def _print(status: StatusDocument) -> None:
             ("API keys", "required" if status.auth else "not required (none was ever made)"),
             ("adapters", f"{status.adapters} with {status.versions} versions"),
             ("without stable", " ".join(status.without_stable) or "none"),
+            ("stable quarantined", " ".join(status.stable_quarantined) or "none"),
             ("open rollouts", _rollouts(status)),
             ("quarantined", str(len(status.quarantined)) if status.quarantined else "none"),
         ]
