@@ -14,8 +14,8 @@
     ├── CorruptStore          files under the root that break its rules         500, exit 1
     ├── StorageFailed         the file system refused: read-only, denied, …     507, exit 1
     │   ├── DiskFull          no room, or over the quota                        507, exit 1
-    │   ├── Missing           a file or folder that is not there                507, exit 1
-    │   ├── Occupied          a name that something else has                    507, exit 1
+    │   ├── Missing           a file or folder that is not there                500, exit 1
+    │   ├── Occupied          a name that something else has                    500, exit 1
     │   └── RootAway          the root that was opened is not there any more    503, exit 1
     └── UnsafeRoot            a root that cannot hold a store safely            500, exit 1
 
