@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, UserPath, common_options, pass_session
+from registry.cli.session import Session, UserPath, common_options, local_options, pass_session
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def run(
     metavar="METRIC>RATIO",
     help="Exit 1 when B / A is beyond it and the interval excludes 1, or the runs are not comparable.",
 )
-@common_options
+@local_options
 @pass_session
 def compare(session: Session, a: Path, b: Path, bars: tuple[str, ...]) -> None:
     """Compare the runs in the folders A (before) and B (after): ratios with 95 % intervals.
@@ -108,7 +108,7 @@ def compare(session: Session, a: Path, b: Path, bars: tuple[str, ...]) -> None:
 
 @loadtest.command("list")
 @click.option("--metrics", is_flag=True, help="List what a threshold may name instead.")
-@common_options
+@local_options
 @pass_session
 def list_(session: Session, metrics: bool) -> None:
     """List the packaged scenarios."""

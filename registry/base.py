@@ -19,7 +19,7 @@ from registry.errors import InvalidAdapter, NotFound, UsageError
 from registry.folder import open_regular
 from registry.intake.base_names import propose_name
 from registry.intake.disguises import HEAD_BYTES, pointer
-from registry.intake.layouts import elsewhere
+from registry.intake.layouts import elsewhere, newest_snapshot
 from registry.records import BaseModel
 from registry.tensors import TensorInfo, read_header
 
@@ -44,8 +44,7 @@ _PACKED_SUFFIXES = (".qweight", ".weight_packed")
 def read_base(model_dir: Path, name: str | None = None) -> BaseModel:
     """Read the record of the model in `model_dir`, to be served as `name`, default what its path calls it.
 
-    Raises: NotFound: no such folder. UsageError: it holds no model, or one whose files contradict
-    themselves.
+    Raises: NotFound: no such folder, or one without a config. UsageError: its files contradict themselves.
     """
     if not model_dir.is_dir():
         remedy = _FOLDER if model_dir.exists() else elsewhere(model_dir) or _FOLDER
@@ -176,7 +175,8 @@ def _tensors(path: Path) -> tuple[TensorInfo, ...]:
 def _read_object(path: Path, *, required: bool = False) -> dict[str, JsonValue]:
     if not path.is_file():
         if required:
-            raise UsageError(str(path.parent), f"has no {path.name}", _FOLDER)
+            remedy = _snapshot_below(path.parent) or _FOLDER
+            raise NotFound(str(path.parent), f"has no {path.name}", remedy, param="base")
         return {}
     try:
         value = parse_document(_read_whole(path))
@@ -185,6 +185,13 @@ def _read_object(path: Path, *, required: bool = False) -> dict[str, JsonValue]:
     if not isinstance(value, dict):
         raise UsageError(str(path), "is not a JSON object", _FOLDER)
     return value
+
+
+def _snapshot_below(folder: Path) -> str | None:
+    """Return what to give where `folder` is a repository in the Hub's cache, which keeps snapshots."""
+    found = [path.parent for path in folder.glob("snapshots/*/config.json")]
+    snapshot = newest_snapshot(folder, found)
+    return f"this is a download cache; give its snapshot {snapshot}" if snapshot is not None else None
 
 
 def _read_whole(path: Path) -> bytes:

@@ -158,8 +158,15 @@ class Catalogue:
         if not numbers:
             return None
         aliases = {alias: n for alias, n in self.standing(adapter).pointers.items() if n in numbers}
+        stable = aliases.get(STABLE)
+        barred = stable is not None and stable in self.quarantine.reasons(adapter)
         return AdapterSummary(
-            adapter, aliases.get(STABLE), numbers[-1], len(numbers), MappingProxyType(aliases)
+            adapter,
+            stable,
+            numbers[-1],
+            len(numbers),
+            MappingProxyType(aliases),
+            stable_quarantined=barred,
         )
 
     def view(self, adapter: str, before: AdapterView | None = None) -> AdapterView | None:

@@ -18,6 +18,7 @@ def summarise(summary: records.AdapterSummary) -> doc.AdapterSummary:
         versions=summary.versions,
         aliases=dict(sorted(summary.aliases.items())),
         problem=summary.problem,
+        stable_quarantined=summary.stable_quarantined,
     )
 
 

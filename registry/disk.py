@@ -184,8 +184,9 @@ def open_plain(path: Path) -> Iterator[io.BufferedReader]:
 
 
 class NotAFolder(StorageFailed):
-    """A file stands where a folder was expected."""
+    """A file that stands where the store needs a folder."""
 
+    http_status = 500
     code = "not_a_folder"
 
 

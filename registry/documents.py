@@ -23,7 +23,10 @@ class Request(BaseModel):
 
 
 class AdapterSummary(Document):
-    """One line of `list`; `problem` says why the adapter cannot be read, and the rest is empty then."""
+    """One line of `list`; `problem` says why the adapter cannot be read, and the rest is empty then.
+
+    With `stable_quarantined` the bare name is not answered: its stable may not be served.
+    """
 
     adapter: str
     stable: int | None
@@ -31,6 +34,7 @@ class AdapterSummary(Document):
     versions: int
     aliases: dict[str, int]
     problem: str = ""
+    stable_quarantined: bool = False
 
 
 class AdapterList(Document):
@@ -224,7 +228,8 @@ class OpenRollout(Document):
 class StatusDocument(Document):
     """The whole root at a glance; `auth` is True once any key was made.
 
-    `problems` says what cannot be read, by adapter or file; all that can be is in the other fields.
+    `stable_quarantined` are the stable versions that may not be served. `problems` says what cannot be read,
+    by adapter or file; all that can be is in the other fields.
     """
 
     base: BaseDocument
@@ -237,6 +242,7 @@ class StatusDocument(Document):
     replicas: list[ReplicaDocument]
     rollouts: list[OpenRollout] = []
     problems: dict[str, str] = {}
+    stable_quarantined: list[str] = []
 
 
 class DrainDocument(Document):

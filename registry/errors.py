@@ -14,8 +14,8 @@
     ├── CorruptStore          files under the root that break its rules         500, exit 1
     ├── StorageFailed         the file system refused: read-only, denied, …     507, exit 1
     │   ├── DiskFull          no room, or over the quota                        507, exit 1
-    │   ├── Missing           a file or folder that is not there                507, exit 1
-    │   ├── Occupied          a name that something else has                    507, exit 1
+    │   ├── Missing           a file or folder that is not there                500, exit 1
+    │   ├── Occupied          a name that something else has                    500, exit 1
     │   └── RootAway          the root that was opened is not there any more    503, exit 1
     └── UnsafeRoot            a root that cannot hold a store safely            500, exit 1
 
@@ -27,11 +27,11 @@ from __future__ import annotations
 
 
 class WardrobeError(Exception):
-    """A refusal or failure with a subject, a fact and a remedy.
+    """A failure that no other code tells of; the server's log has the reason.
 
-    `subject` names the thing (`support@3`, a path, a field), `fact` states what was found and the limit
-    it breaks, `remedy` says what to do; an empty remedy is left out. `param` names the request field or
-    option at fault, for OpenAI-shaped errors.
+    Every error is a subject, a fact and a remedy. `subject` names the thing (`support@3`, a path, a field),
+    `fact` states what was found and the limit it breaks, `remedy` says what to do; an empty remedy is left
+    out. `param` names the request field or option at fault, for OpenAI-shaped errors.
     """
 
     http_status = 500
@@ -119,7 +119,7 @@ class NotServable(WardrobeError):
 
 
 class Denied(WardrobeError):
-    """A request without a valid key (401) or without the needed scope (403)."""
+    """A request without a valid key."""
 
     http_status = 401
     type = "authentication_error"
@@ -127,7 +127,7 @@ class Denied(WardrobeError):
 
 
 class LimitExceeded(WardrobeError):
-    """A request over a limit of size (413) or rate (429)."""
+    """A request, or a body, over a limit of size."""
 
     http_status = 413
     type = "invalid_request_error"
@@ -154,14 +154,16 @@ class DiskFull(StorageFailed):
 
 
 class Missing(StorageFailed):
-    """A file or folder that is not there; to many readers that is an answer."""
+    """A file or folder under the root that is not there."""
 
+    http_status = 500
     code = "missing_file"
 
 
 class Occupied(StorageFailed):
-    """A name that something else has already."""
+    """A name under the root that another file or folder has already."""
 
+    http_status = 500
     code = "name_taken"
 
 

@@ -179,6 +179,9 @@ class LocalDesk:
                 **broken,
                 **{summary.adapter: summary.problem for summary in every if summary.problem},
             },
+            stable_quarantined=[
+                f"{summary.adapter}@{summary.stable}" for summary in summaries if summary.stable_quarantined
+            ],
         )
 
     def _rollouts(self) -> tuple[Sequence[doc.OpenRollout], dict[str, str]]:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from pydantic import BaseModel
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the one of `known` that `word` was meant to be: the same letters in another order come first."""
+    every = sorted(known)
+    letters = sorted(word)
+    near = get_close_matches(word, every, n=1, cutoff=cutoff)
+    return next((one for one in every if sorted(one) == letters), near[0] if near else None)
 
 
 def remedy_for(model: type[BaseModel], path: Sequence[int | str]) -> str:
     """Return what to do about the unknown key at `path` (as pydantic's `loc`) of a `model`'s document."""
     known = sorted(_fields(model, path[:-1]))
-    near = get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+    near = nearest(str(path[-1]), known, cutoff=0.5)
+    return f"did you mean {near}?" if near else f"known here: {', '.join(known)}"
 
 
 def _fields(model: type[BaseModel], path: Sequence[int | str]) -> set[str]:
@@ -26,6 +35,8 @@ def _fields(model: type[BaseModel], path: Sequence[int | str]) -> set[str]:
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:
+    from pydantic import BaseModel
+
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for inner in get_args(annotation) if (found := _model(inner))), None)

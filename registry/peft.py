@@ -123,7 +123,8 @@ def check_servable(config: LoraConfig, limits: Limits, subject: str) -> None:
     if config.highest_rank > limits.max_lora_rank:
         where = "rank" if config.highest_rank == config.rank else "a rank in rank_pattern,"
         fact = f"{where} {config.highest_rank} exceeds this server's max_lora_rank {limits.max_lora_rank}"
-        remedy = f"retrain with r <= {limits.max_lora_rank} or raise it"
+        raised = "raise max_lora_rank under [limits] in the root's wardrobe.toml and restart the servers"
+        remedy = f"train again with r <= {limits.max_lora_rank}, or {raised}"
         raise InvalidAdapter(subject, fact, remedy, reason="rank", param="r")
 
 

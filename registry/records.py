@@ -32,27 +32,30 @@ class BaseModel:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What registry and server share: sizes in bytes; ranks as vLLM allows them (8, 16, 32, 64, …)."""
+    """What registry and server share."""
 
     max_lora_rank: int = 32
+    """Largest rank of an adapter, as vLLM allows them (8, 16, 32, 64, …); a higher one takes more memory."""
     max_adapter_bytes: int = 2 * 1024**3
+    """Largest adapter, all files together, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long what the servers write is kept, and how much of it; the oldest goes first.
-
-    Days since the last change: `feedback_days` of a day's file, `evidence_days` after a rollout's end (of
-    deaths of engines too), `logs_days` of an engine's log, `replicas_days` of a replica that beats no more
-    and of its baselines. Bytes are of the whole root.
-    """
+    """How long what the servers write is kept, and how much of it; the oldest goes first."""
 
     feedback_days: int = 90
+    """Days that a day's file of feedback is kept."""
     feedback_bytes: int = 512 * 1024**2
+    """Most bytes of feedback in the whole root."""
     evidence_days: int = 30
+    """Days that a rollout's evidence is kept after its end, and the record of an engine's death."""
     logs_days: int = 30
+    """Days that an engine's log is kept after its last line."""
     logs_bytes: int = 1024**3
+    """Most bytes of engines' logs in the whole root."""
     replicas_days: int = 7
+    """Days that a replica that beats no more is remembered, with its baselines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +211,8 @@ class RolloutEntry:
 class AdapterSummary:
     """One adapter at a glance; `latest` is its highest live number, `versions` how many are live.
 
-    `problem` says why it cannot be read; the rest is empty then.
+    `stable_quarantined`: its stable may not be served. `problem` says why it cannot be read; the rest is
+    empty then.
     """
 
     adapter: str
@@ -217,6 +221,7 @@ class AdapterSummary:
     versions: int
     aliases: Mapping[str, int]
     problem: str = ""
+    stable_quarantined: bool = False
 
 
 @dataclass(frozen=True, slots=True)

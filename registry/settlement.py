@@ -97,7 +97,8 @@ def require_servable(catalogue: Catalogue, adapter: str, number: int) -> Version
         raise Conflict(version.name, "is being deleted", remedy)
     order = catalogue.quarantine.read(adapter, number)
     if order is not None:
-        raise Quarantined(version.name, f"is quarantined ({order.reason})", "choose another version")
+        fact = f"is quarantined ({order.reason})"
+        raise Quarantined(version.name, fact, "choose another version", param="version")
     return version
 
 

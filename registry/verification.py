@@ -51,7 +51,8 @@ def verify_version(catalogue: Catalogue, version: Version) -> None:
     """
     order = catalogue.quarantine.read(version.adapter, version.number)
     if order is not None:
-        raise Quarantined(version.name, f"is quarantined ({order.reason})", "choose another version")
+        fact = f"is quarantined ({order.reason})"
+        raise Quarantined(version.name, fact, "choose another version", param="version")
     problem = catalogue.versions.problem(version)
     if problem is not None:
         # On a root that cannot be written it is refused all the same, and at every try.

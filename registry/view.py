@@ -62,7 +62,9 @@ class AdapterView:
     def no_version(self, number: int, subject: str = "") -> NotFound:
         """Return the error that version `number` does not exist."""
         name = f"{self.name}@{number}"
-        return NotFound(subject or name, f"there is no {name}", f"versions: {self._numbers()}", param="model")
+        return NotFound(
+            subject or name, f"there is no {name}", f"versions: {self._numbers()}", param="version"
+        )
 
     def _no_alias(self, ref: ModelRef, alias: str) -> NotFound:
         if alias == CANARY:
@@ -72,7 +74,7 @@ class AdapterView:
             remedy = f"promote one (`wardrobe promote {self.name}@N`) or ask for {self.name}@N"
         else:
             fact, remedy = f"there is no alias {alias}", f"aliases: {_join(sorted(self.aliases))}"
-        return NotFound(str(ref), fact, f"{remedy}; versions: {self._numbers()}", param="model")
+        return NotFound(str(ref), fact, f"{remedy}; versions: {self._numbers()}", param="alias")
 
     def _numbers(self) -> str:
         return _join(str(number) for number in sorted(self.versions))
@@ -102,7 +104,7 @@ EMPTY = View(0, MappingProxyType({}))
 def no_adapter(ref: ModelRef | str, known: Iterable[str]) -> NotFound:
     """Return the error that an adapter does not exist; `known` are those that do."""
     fact = "there is no such adapter"
-    return NotFound(str(ref), fact, f"adapters: {_join(sorted(known))}", param="model")
+    return NotFound(str(ref), fact, f"adapters: {_join(sorted(known))}", param="name")
 
 
 def _join(names: Iterable[str]) -> str:

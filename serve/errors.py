@@ -82,7 +82,7 @@ class FieldNotServed(BadBody):
 
 
 class ToolsNotServed(BadBody):
-    """Tools on a server that parses no calls of them; the remedy names the setting."""
+    """Tools, where the base's template or the settings allow none; the remedy says what is missing."""
 
     code = "tools_not_enabled"
 

@@ -8,18 +8,20 @@ the file. The launcher hands the result to the server process as JSON in `WARDRO
 from __future__ import annotations
 
 import os
+import re
 import socket
 import tomllib
-from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from registry.errors import UsageError
 from registry.home import HomePath, at_home
+from registry.misspelt import nearest
+from registry.wording import fact_of
 from serve.door.hosts import ANY_HOST, plain_host
 from serve.door.pages import is_origin
 
@@ -297,6 +299,8 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> ServeSet
         return ServeSettings.model_validate(merged)
     except ValidationError as error:
         raise _usage_error("settings", error) from error
+    except SettingsError as error:
+        raise _unreadable(error) from error
 
 
 def handed_over() -> ServeSettings:
@@ -338,10 +342,18 @@ def _usage_error(subject: str, error: ValidationError) -> UsageError:
     path = [str(part) for part in first["loc"]]
     key = ".".join(path)
     if first["type"] != "extra_forbidden":
-        return UsageError(subject, f"{key}: {first['msg']}, not {first['input']!r}", _REMEDY, param=key)
-    near = get_close_matches(path[-1], _known(path[:-1]), n=1)
-    remedy = f"did you mean {'.'.join([*path[:-1], *near])}?" if near else _REMEDY
+        return UsageError(subject, f"{key}: {fact_of(first)}", _REMEDY, param=key)
+    near = nearest(path[-1], _known(path[:-1]))
+    remedy = f"did you mean {'.'.join([*path[:-1], near])}?" if near else _REMEDY
     return UsageError(subject, f"{key}: is no setting", remedy, param=key)
+
+
+def _unreadable(error: SettingsError) -> UsageError:
+    """Return what to say of a list or a table in the environment that is no JSON."""
+    named = re.search(r'field "(\w+)"', str(error))
+    key = named[1] if named else "settings"
+    remedy = """write it as JSON, for instance '["one", "two"]'"""
+    return UsageError(f"WARDROBE_{key.upper()}", "must be JSON: it is a list or a table", remedy, param=key)
 
 
 def _known(path: list[str]) -> list[str]:

@@ -18,7 +18,7 @@ import click
 
 from registry import foreign
 from registry.cli import output
-from registry.cli.session import Session, UserPath, common_options, pass_session, user_name
+from registry.cli.session import Session, UserPath, common_options, local_options, pass_session, user_name
 from train import environment
 from train.base_demo import NAME, make_demo_base
 from train.importing.cli import import_
@@ -49,7 +49,7 @@ train.add_command(import_)
 @click.option("--out", type=_FILE, metavar="DIR", help="Leave the adapter in DIR instead of registering it.")
 @click.option("--resume", is_flag=True, help="Go on with the newest interrupted run of the same plan.")
 @click.argument("launcher", nargs=-1, type=click.UNPROCESSED, metavar="[-- LAUNCHER…]")
-@common_options
+@local_options
 @pass_session
 def run(session: Session, config: Path, out: Path | None, resume: bool, launcher: tuple[str, ...]) -> None:
     """Train as CONFIG says and register the result as the adapter's next version.
@@ -147,7 +147,7 @@ def check(session: Session, config: Path) -> None:
 @train.command()
 @click.argument("config", type=_FILE)
 @click.option("--price-per-hour", type=click.FloatRange(0), metavar="AMOUNT", help="What the machine costs.")
-@common_options
+@local_options
 @pass_session
 def estimate(session: Session, config: Path, price_per_hour: float | None) -> None:
     """Say what a run of CONFIG takes on this machine: three real steps are measured, nothing is kept.
@@ -194,7 +194,7 @@ def base() -> None:
 
 @base.command()
 @click.argument("folder", type=_FILE, metavar="[DIR]", required=False)
-@common_options
+@local_options
 @pass_session
 def demo(session: Session, folder: Path | None) -> None:
     """Make the packaged SmolLM2-135M-Instruct a normal model folder and print its path.

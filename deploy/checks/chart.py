@@ -6,6 +6,7 @@ here, warnings included; only notes are let through.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -83,8 +84,22 @@ def render(
         if bad or report["errors"]:
             raise UsageError(f"chart {chart.name}", "; ".join(bad or report["errors"]), "correct it")
     except helm.HelmError as error:
-        raise UsageError(f"chart {chart.name}", str(error), "see values.yaml") from error
+        raise UsageError(
+            f"chart {chart.name}", _in_a_line(str(error), chart.name), "see values.yaml"
+        ) from error
     return [manifest for source, text in sorted(texts.items()) for manifest in parse(source, text)]
+
+
+def _in_a_line(text: str, chart: str) -> str:
+    """Return Helm's list of faults as one line: `values: additional properties 'foo' not allowed`."""
+    lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
+    facts = [re.sub(r"^at '([^']*)': ", _place, line) for line in lines if line not in {"", f"{chart}:"}]
+    return "; ".join(facts)
+
+
+def _place(found: re.Match[str]) -> str:
+    where = found[1].strip("/").replace("/", ".")
+    return f"{where}: " if where else "values: "
 
 
 def parse(source: str, text: str) -> Iterator[Manifest]:

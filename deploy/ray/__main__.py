@@ -21,6 +21,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from deploy.ray.options import Options
+from registry.wording import fact_of
 
 # Read by Ray at import: no reports home, and requests go to all nodes' replicas alike.
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING": "0"}
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         options = Options(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        parser.error(f"{first['loc'][0]}: {first['msg']}")
+        parser.error(f"{first['loc'][0]}: {fact_of(first)}")
     if not (options.root / "layout.json").is_file():
         print(f"error: {options.root}: is no root; `wardrobe --root DIR init` makes one", file=sys.stderr)
         return 1

@@ -9,6 +9,7 @@ import click
 
 from deploy.reference.tables import code, page, sentence, table
 from registry.cli.main import DISTRIBUTION, Commands, wardrobe
+from serve.rollout.cli import LazyCommand
 
 SHARED = frozenset({"--root", "--url", "--key", "--json", "--help"})
 """Options that every command takes; they are told once."""
@@ -42,6 +43,8 @@ def _commands(group: click.Group, context: click.Context) -> Iterator[tuple[clic
         command = group.get_command(context, name)
         if command is None or command.hidden:
             continue
+        if isinstance(command, LazyCommand):
+            command = command.loaded()
         below = click.Context(
             command, info_name=name, parent=context, terminal_width=100, max_content_width=100
         )

@@ -51,14 +51,18 @@ def rows() -> list[tuple[str, str, str, str, str]]:
     for name in MODULES:
         import_module(name)
     kinds: list[type[WardrobeError]] = [WardrobeError, *_kinds(WardrobeError)]
-    found = [
-        (one.http_status, one.code, one.type, str(one.exit_code), sentence(one.__doc__)) for one in kinds
-    ]
+    found = [(one.http_status, one.code, one.type, str(one.exit_code), _meaning(one)) for one in kinds]
     found += [(status, name, kind, "", words) for status, name, kind, words in OTHERS]
     return [
         (str(status), code(name), code(kind), exit_code, words)
         for status, name, kind, exit_code, words in sorted(found)
     ]
+
+
+def _meaning(kind: type[WardrobeError]) -> str:
+    """Return what a code means; what follows at the root of the tree is for those who raise errors."""
+    text = kind.__doc__ or ""
+    return sentence(text.partition("\n\n")[0] if kind is WardrobeError else text)
 
 
 def _kinds(parent: type[WardrobeError]) -> Iterator[type[WardrobeError]]:

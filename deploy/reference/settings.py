@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import json
 import types
 from collections.abc import Iterator
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -27,6 +29,17 @@ under their own names, or behind `--` on the command line."""
 _ROOT = """\
 `wardrobe.toml` in the root, written by `wardrobe init`: what the registry and every server of the root
 share."""
+
+_NEEDS = "What a version needs before it becomes `stable`: `gate`, `parity`, `tokens`."
+
+_SHARED = table(
+    ("key", "type", "default", ""),
+    (
+        ("`base.name`", "text", "by the path", "The name that the base is served under (`init --name`)."),
+        ("`base.path`", "path", "`init --base`", "The folder of the base model."),
+        ("`publishing.require`", "list of text", "`[]`", _NEEDS),
+    ),
+)
 
 _POLICY = """\
 `wardrobe rollout start NAME@N --policy FILE`: YAML, or a preset's name. Weights are shares (`10%`) or
@@ -49,6 +62,7 @@ def render_settings() -> str:
         _fields(ServeSettings),
         "## Root",
         _ROOT,
+        _SHARED,
         *_table_of("limits", Limits),
         *_table_of("retention", Retention),
         "## Rollout policy",
@@ -65,8 +79,24 @@ def render_training() -> str:
 
 
 def _table_of(name: str, kind: type[Limits | Retention]) -> tuple[str, str]:
-    rows = [(code(one.name), str(one.type), code(str(one.default)), "") for one in dataclasses.fields(kind)]
+    told = _told(kind)
+    rows = [
+        (code(one.name), "whole number", code(str(one.default)), told.get(one.name, ""))
+        for one in dataclasses.fields(kind)
+    ]
     return table((f"key of `[{name}]`", "type", "default", ""), rows), sentence(kind.__doc__)
+
+
+def _told(kind: type[Limits | Retention]) -> dict[str, str]:
+    """Return the text under each field of a dataclass, which Python itself does not keep."""
+    body = ast.parse(inspect.getsource(kind)).body[0]
+    assert isinstance(body, ast.ClassDef), "the source of a class"
+    found: dict[str, str] = {}
+    for one, after in pairwise(body.body):
+        match one, after:
+            case ast.AnnAssign(target=ast.Name(id=key)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[key] = sentence(text)
+    return found
 
 
 def _fields(model: type[BaseModel]) -> str:

@@ -20,6 +20,7 @@ from loadtests.runner.scenario import Scenario
 from registry.errors import NotFound, UsageError
 from registry.home import at_home
 from registry.misspelt import remedy_for
+from registry.wording import fact_of
 
 _FOLDER = files("loadtests") / "scenarios"
 
@@ -104,10 +105,8 @@ def _explained(error: ValidationError, label: str) -> UsageError:
     path = first["loc"]
     key = ".".join(str(part) for part in path)
     if first["type"] != "extra_forbidden":
-        fact = str(first.get("ctx", {}).get("error", first["msg"]))
-        found = "" if isinstance(first["input"], dict | list) else f", found {first['input']!r}"
         where = f"{key}: " if key else ""
-        return UsageError(label, f"{where}{fact}{found}", "correct it", param=key or None)
+        return UsageError(label, f"{where}{fact_of(first)}", "correct it", param=key or None)
     return UsageError(label, f"unknown key {key}", remedy_for(Scenario, path), param=key)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, common_options, pass_session, user_name
+from registry.cli.session import Session, local_options, pass_session, user_name
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 @click.group()
-@common_options
+@local_options
 def keys() -> None:
     """Make, list and revoke API keys.
 
@@ -42,7 +42,7 @@ def keys() -> None:
 )
 @click.option("--expires", metavar="AGE", help="Lifetime such as 12h, 90d or 52w (default: none).")
 @click.option("--note", default="", metavar="TEXT", help="Kept with the key, for instance who has it.")
-@common_options
+@local_options
 @pass_session
 def create(session: Session, scopes: tuple[str, ...], expires: str | None, note: str) -> None:
     """Make a key and print its token, once: only its hash is kept."""
@@ -61,7 +61,7 @@ def create(session: Session, scopes: tuple[str, ...], expires: str | None, note:
 
 
 @keys.command("list")
-@common_options
+@local_options
 @pass_session
 def list_(session: Session) -> None:
     """List every key that was ever made; secrets are not kept."""
@@ -86,7 +86,7 @@ def list_(session: Session) -> None:
 
 @keys.command()
 @click.argument("key_id", metavar="ID")
-@common_options
+@local_options
 @pass_session
 def revoke(session: Session, key_id: str) -> None:
     """Take a key out of use for good; servers refuse it within a second. ID may be the whole token."""

@@ -22,6 +22,7 @@ from registry.cli.output import print_error
 from registry.cli.session import Session, common_options, pass_session
 from registry.errors import UsageError, WardrobeError
 from registry.foreign import require_own
+from registry.wording import option_fact
 
 GROUP = "wardrobe.commands"
 DISTRIBUTION = "wardrobe-llm"
@@ -147,7 +148,7 @@ def _invoke(arguments: Sequence[str]) -> int:
 
 
 def _from_click(error: click.ClickException) -> WardrobeError:
-    fact = error.format_message().rstrip(".").replace("\n", " ")
+    fact = option_fact(error.format_message().rstrip(".").replace("\n", " "))
     context = error.ctx if isinstance(error, click.UsageError) else None
     path = "wardrobe" if context is None else context.command_path
     if isinstance(error, click.UsageError):

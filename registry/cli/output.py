@@ -164,3 +164,9 @@ def _bar(*, unit_bytes: bool) -> Progress:
 
 def _no_step(amount: int) -> None:
     """Do nothing: there is no terminal to show it on."""
+
+
+def in_short(names: Sequence[str], count: int = 3) -> str:
+    """Return the first names of many, and how many more there are."""
+    shown = ", ".join(names[:count])
+    return shown if len(names) <= count else f"{shown} and {len(names) - count} more (--json lists them)"

@@ -123,11 +123,24 @@ def common_options(command: _Command) -> _Command:
 
     They are kept in the call's `Session`, which a command receives with `pass_session`.
     """
+    return _options(command, hide_url=False)
+
+
+def local_options(command: _Command) -> _Command:
+    """Give a command that works beside the files only the same options, `--url` and `--key` out of its help.
+
+    They are still read, so that the refusal says where the command works.
+    """
+    return _options(command, hide_url=True)
+
+
+def _options(command: _Command, *, hide_url: bool) -> _Command:
     root_help = f"Root of all state (or {ROOT_VARIABLE}; default ./{DEFAULT_ROOT})."
     key_help = f"API key for --url (or {KEY_VARIABLE})."
+    url_help = "Work over HTTP on a running server."
     command = _option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
-    command = _option("--key", metavar="KEY", help=key_help)(command)
-    command = _option("--url", metavar="URL", help="Work over HTTP on a running server.")(command)
+    command = _option("--key", metavar="KEY", help=key_help, hidden=hide_url)(command)
+    command = _option("--url", metavar="URL", help=url_help, hidden=hide_url)(command)
     return _option("--root", type=UserPath(), metavar="DIR", help=root_help)(command)
 
 

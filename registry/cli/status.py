@@ -34,7 +34,7 @@ def _print(status: StatusDocument) -> None:
             ("adapters", f"{status.adapters} with {status.versions} versions"),
             ("without stable", " ".join(status.without_stable) or "none"),
             ("open rollouts", _rollouts(status)),
-            ("quarantined", str(len(status.quarantined)) if status.quarantined else "none"),
+            ("quarantined", _quarantined(status)),
         ]
     )
     if status.quarantined:
@@ -59,6 +59,13 @@ def _print(status: StatusDocument) -> None:
     for one in status.replicas:
         for problem in one.problems if one.live else ():
             output.print_warning(f"replica {one.replica}: {problem}")
+
+
+def _quarantined(status: StatusDocument) -> str:
+    if not status.quarantined:
+        return "none"
+    stable = " ".join(status.stable_quarantined)
+    return f"{len(status.quarantined)}{f', stable among them: {stable}' if stable else ''}"
 
 
 def _rollouts(status: StatusDocument) -> str:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, UserPath, common_options, pass_session
+from registry.cli.beginning import base_before, init_notes, others_in
+from registry.cli.session import Session, UserPath, common_options, local_options, pass_session
 from registry.errors import UsageError, WardrobeError
 from registry.names import parse_model, parse_version
 
 if TYPE_CHECKING:
     from registry import documents as doc
     from registry.desk import Desk
-    from registry.records import BaseModel
 
 _FOLDER = UserPath()
 
@@ -25,7 +25,7 @@ _FOLDER = UserPath()
 @click.option("--base", required=True, type=_FOLDER, metavar="PATH", help="Folder of the base model.")
 @click.option("--name", help="The base's served name (default: what the path calls it).")
 @click.option("--max-lora-rank", type=click.IntRange(min=1), help="Largest rank accepted (default 32).")
-@common_options
+@local_options
 @pass_session
 def init(session: Session, base: Path, name: str | None, max_lora_rank: int | None) -> None:
     """Make the root for ONE base model.
@@ -39,13 +39,13 @@ def init(session: Session, base: Path, name: str | None, max_lora_rank: int | No
 
     root = session.require_local("init")
     limits = Limits() if max_lora_rank is None else Limits(max_lora_rank=max_lora_rank)
-    before = _base_before(root)
+    before, others = base_before(root), others_in(root)
     registry = Registry.init(root, base, name=name, limits=limits)
     document = doc.InitDocument(
         root=str(root),
         base=doc.BaseDocument(name=registry.base.name, fingerprint=registry.base.fingerprint),
         max_lora_rank=registry.limits.max_lora_rank,
-        notes=list(_init_notes(before, registry.base, base, named=name is not None)),
+        notes=[*others, *init_notes(before, registry.base, base, named=name is not None)],
     )
     if session.as_json:
         output.print_json(document)
@@ -53,31 +53,6 @@ def init(session: Session, base: Path, name: str | None, max_lora_rank: int | No
     output.print_line(f"{document.root} is ready for {document.base.name}  {document.base.fingerprint}")
     for note in document.notes:
         output.print_notice(note)
-
-
-def _base_before(root: Path) -> BaseModel | None:
-    from registry.errors import NotFound
-    from registry.store import Registry
-
-    try:
-        return Registry.open(root).base
-    except NotFound:
-        return None
-
-
-def _init_notes(before: BaseModel | None, now: BaseModel, folder: Path, *, named: bool) -> Iterator[str]:
-    from registry.base import read_base
-
-    if before is None:
-        if not named:
-            yield f"the base is served as {now.name}, which its path calls it; --name gives another name"
-        return
-    if before.path != now.path:
-        yield f"the base is at {now.path} now; it was at {before.path}"
-    if before.name != now.name:
-        yield f"the base is called {now.name} now; clients that ask for {before.name} will not be answered"
-    elif not named and read_base(folder).name != now.name:
-        yield f"the base keeps its name, {now.name}; --name gives another"
 
 
 @click.command(short_help="Publish a PEFT LoRA folder as the next version.")
@@ -125,7 +100,7 @@ def register(
     with output.progress(f"register {name}", total, unit_bytes=total is not None) as advance:
         document = session.desk().register(wanted, advance)
     if document.left_out:
-        output.print_warning(f"left out, not part of an adapter: {_in_short(document.left_out)}")
+        output.print_warning(f"left out, not part of an adapter: {output.in_short(document.left_out)}")
     for warning in document.warnings:
         output.print_warning(warning)
     if session.as_json:
@@ -146,7 +121,7 @@ def list_(session: Session) -> None:
     rows = [
         (
             one.adapter,
-            _reference(one.stable),
+            f"{one.stable} (quarantined)" if one.stable_quarantined else _reference(one.stable),
             _reference(one.latest),
             str(one.versions),
             _others(one.aliases),
@@ -248,12 +223,25 @@ def gc(session: Session, apply: bool, now: bool) -> None:
     if session.as_json:
         output.print_json(document)
         return
-    rows = [("trash", name, "") for name in document.trashed]
-    rows += [("remove", name, "") for name in document.emptied]
+    rows = [("trash", name, _why_collected(name)) for name in document.trashed]
+    rows += [("remove", name, _why_collected(name)) for name in document.emptied]
+    if not rows:
+        output.print_line("nothing to collect")
     rows += [("keep", name, why) for name, why in document.kept_because.items()]
+    if not rows:
+        return
     output.print_table(("action", "what", "because"), rows)
-    if not apply:
+    if not apply and (document.trashed or document.emptied):
         output.print_line("nothing was changed: add --apply to do it")
+
+
+def _why_collected(name: str) -> str:
+    if "/" not in name:
+        return "deleted"
+    top = name.partition("/")[0]
+    if top == "trash":
+        return "in the trash"
+    return "begun and never finished" if ".tmp" in name or top == "staging" else "kept long enough"
 
 
 @click.command(short_help="Write a version as a plain PEFT folder.")
@@ -275,11 +263,6 @@ def export(session: Session, name: str, folder: Path, base: str | None) -> None:
         return
     output.print_line(f"{name} written to {folder}")
     output.print_notice(f"its config names the base {document.base}; --base names another")
-
-
-def _in_short(names: Sequence[str], count: int = 3) -> str:
-    shown = ", ".join(names[:count])
-    return shown if len(names) <= count else f"{shown} and {len(names) - count} more (--json lists them)"
 
 
 def _size_bytes(folder: Path) -> int:

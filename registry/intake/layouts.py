@@ -29,6 +29,7 @@ _UNFINISHED = (".aria2", ".crdownload", ".download", ".incomplete", ".part", ".p
 _SHARD = re.compile(
     r"adapter_model[-_.]\d+[-_]of[-_]\d+\.safetensors|adapter_model\.safetensors\.index\.json"
 )
+_CHECKPOINT = re.compile(r"(checkpoint|global_step|step|epoch|iter(ation)?)[-_=]?\d+|\d+_adapters$")
 _LAST_NUMBER = re.compile(r"(\d+)\D*$")
 _SEARCHED_LEVELS = 3
 _SEARCHED_ENTRIES = 5_000
@@ -160,7 +161,7 @@ def _suggest(folder: Path, within: list[Path]) -> str:
     main = _hub_snapshot(folder, within)
     if main is not None:
         return f"this is a download cache; give its snapshot {main}"
-    numbered = [path for path in within if _LAST_NUMBER.search(path.name)]
+    numbered = [path for path in within if _CHECKPOINT.match(path.name)]
     if numbered:
         newest = max(numbered, key=lambda path: (_number(path.name), -len(path.parts)))
         others = [path for path in within if path not in numbered]
@@ -176,7 +177,11 @@ def _suggest(folder: Path, within: list[Path]) -> str:
 
 def _hub_snapshot(folder: Path, within: list[Path]) -> Path | None:
     """Return the snapshot of a Hub repository's cache that `main` names, else the last one written."""
-    snapshots = [path for path in within if path.parent == folder / "snapshots"]
+    return newest_snapshot(folder, [path for path in within if path.parent == folder / "snapshots"])
+
+
+def newest_snapshot(folder: Path, snapshots: list[Path]) -> Path | None:
+    """Return the one of `snapshots` that `main` of a Hub's cache names, else the last one written."""
     if not snapshots:
         return None
     try:

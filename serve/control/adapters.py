@@ -168,6 +168,7 @@ def _summary(one: AdapterView) -> doc.AdapterSummary:
     return doc.AdapterSummary(
         adapter=one.name,
         stable=one.aliases.get(STABLE),
+        stable_quarantined=one.aliases.get(STABLE) in one.quarantined,
         latest=max(numbers),
         versions=len(numbers),
         aliases=dict(sorted(one.aliases.items())),

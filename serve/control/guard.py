@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.documents import ErrorBody, ErrorDocument
 from registry.errors import Denied, LimitExceeded, UsageError, WardrobeError
+from registry.wording import fact_of
 from serve.bounds.structure import check_encoding, check_structure
 from serve.errors import MethodNotAllowed, RouteNotFound
 
@@ -68,8 +69,10 @@ class Guard:
             await error_response(_public(error))(scope, receive, send)
 
 
-def error_response(error: WardrobeError, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Return the OpenAI-shaped answer for `error`."""
+def error_response(
+    error: WardrobeError, headers: Mapping[str, str] | None = None, param: str | None = None
+) -> JSONResponse:
+    """Return the OpenAI-shaped answer for `error`; `param` is what the request calls the field at fault."""
     every = dict(headers or {})
     if error.http_status == 401:
         every["www-authenticate"] = "Bearer"
@@ -78,7 +81,7 @@ def error_response(error: WardrobeError, headers: Mapping[str, str] | None = Non
         every["connection"] = "close"
     if error.http_status in {429, 503}:
         every["retry-after"] = str(getattr(error, "retry_after_seconds", 1))
-    body = ErrorBody(message=str(error), type=error.type, param=error.param, code=error.code)
+    body = ErrorBody(message=str(error), type=error.type, param=param or error.param, code=error.code)
     return JSONResponse(ErrorDocument(error=body).model_dump(), error.http_status, every)
 
 
@@ -86,15 +89,15 @@ def add_handlers(app: FastAPI) -> None:
     """Answer our own refusals, validation errors and unknown routes in the OpenAI shape."""
 
     @app.exception_handler(WardrobeError)
-    async def refused(_: Request, error: WardrobeError) -> JSONResponse:
-        return error_response(_public(error))
+    async def refused(request: Request, error: WardrobeError) -> JSONResponse:
+        return error_response(_public(error), param=_field(request, error.param))
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         path = [str(part) for part in first["loc"][1:]]
         param = ".".join(path) or str(first["loc"][0])
-        return error_response(UsageError(param, first["msg"], "see /admin/openapi.json", param=param))
+        return error_response(UsageError(param, fact_of(first), "see /admin/openapi.json", param=param))
 
     @app.exception_handler(HTTPException)
     async def unrouted(request: Request, error: HTTPException) -> JSONResponse:
@@ -107,6 +110,11 @@ def add_handlers(app: FastAPI) -> None:
         else:
             refusal = UsageError(subject, str(error.detail), "see /admin/openapi.json")
         return error_response(refusal, error.headers)
+
+
+def _field(request: Request, param: str | None) -> str | None:
+    """Return what the request calls the field at fault: `name` of a path is `adapter` in a body."""
+    return "adapter" if param == "name" and "name" not in request.path_params else param
 
 
 def _public(error: Exception) -> WardrobeError:

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from registry.names import NAME_PATTERN
+from serve.control.errors import keep_own_refusals
 
 NAME = {"pattern": f"^{NAME_PATTERN}$"}
 """An adapter's name, for the document; requests are told by `registry.names`, with a reason."""
@@ -80,6 +81,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
         schemas[name]["examples"] = [example]
     schemas["VerifyRequest"]["properties"]["adapter"] |= NAME
     _drop_object_defaults(schemas)
+    keep_own_refusals(document)
     return document
 
 

@@ -16,7 +16,14 @@ def for_pages(pages: Pages, headers: Iterable[Line], send: Send) -> Send:
 
     async def send_readable(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), *lines]}
+            kept = [line for line in message.get("headers", ()) if not _is_ours(line)]
+            message = {**message, "headers": [*kept, *lines]}
         await send(message)
 
     return send_readable
+
+
+def _is_ours(line: Line) -> bool:
+    """Whether a layer below, as vLLM's own, has said what is said here."""
+    name = line[0].lower()
+    return name.startswith(b"access-control-allow-o") or (name, line[1].lower()) == (b"vary", b"origin")

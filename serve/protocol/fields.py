@@ -138,8 +138,10 @@ def _check_tools(dialect: str, fields: Mapping[str, Raw], abilities: Abilities) 
     if tools and not abilities.calls_tools and not _declined(fields.get(TOOL_CHOICE)):
         raise ToolsNotServed(
             TOOLS,
-            "this server parses no calls of tools: it knows no tool format of the base model",
-            "set `tool_call_parser` under [vllm] in serve.toml (docs/how-to/clients.md), "
+            "this server parses no calls of tools: the base's chat template shows none to the model, or in a "
+            "format that is not known here",
+            "under [vllm] in serve.toml, give a template with tools as `chat_template`, and set "
+            "`tool_call_parser` where its format is not found out (docs/how-to/clients.md); "
             "or send `tool_choice: none`",
             param=TOOLS,
         )

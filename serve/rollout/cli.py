@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _why = click.option("--why", default="", metavar="TEXT", help="Kept in the rollout's log.")
 
 
-class _Lazy(click.Command):
+class LazyCommand(click.Command):
     """Stands in for a command whose module is imported when it is called."""
 
     def __init__(self, name: str, target: str, short_help: str) -> None:
@@ -36,10 +36,14 @@ class _Lazy(click.Command):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """Import the command and let it parse its own arguments."""
+        return self.loaded().make_context(info_name, args, parent, **extra)
+
+    def loaded(self) -> click.Command:
+        """Import and return the command itself."""
         module, attribute = self._target.split(":")
         command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command)
-        return command.make_context(info_name, args, parent, **extra)
+        return command
 
 
 @click.group(short_help="Move stable to another version by canary, with automatic rollback.")
@@ -199,7 +203,7 @@ def history(session: Session, name: str) -> None:
 
 
 rollout.add_command(
-    _Lazy(
+    LazyCommand(
         "simulate",
         "serve.rollout.simulation.cli:simulate",
         "Play a policy against traffic, beside other tools' rules.",

@@ -21,6 +21,7 @@ from registry.errors import CorruptStore, WardrobeError
 from registry.records import RolloutEntry
 from registry.store import Registry
 from registry.view import View
+from registry.wording import fact_of
 from serve.rollout.baselines import BaselineArm, BaselineDocument
 from serve.rollout.evidence import COUNTED, FAILURES, Recent, ReplicaEvidence
 from serve.rollout.recorder import Recorder
@@ -189,7 +190,7 @@ def read_evidence(
         try:
             found.append(ReplicaEvidence.model_validate_json(text))
         except ValidationError as error:
-            fact = f"cannot be read: {error.error_count()} faults, the first: {error.errors()[0]['msg']}"
+            fact = f"cannot be read: {error.error_count()} faults, the first: {fact_of(error.errors()[0])}"
             note(CorruptStore(f"evidence of {replica} in rollout {rollout}", fact, "it is left out"))
     return found
 

@@ -27,7 +27,7 @@ _PEOPLES = (Occasion.PAUSE, Occasion.RESUME, Occasion.PROMOTE, Occasion.ABORT)
 
 
 class IllegalMove(Conflict):
-    """An occasion that the rollout's state does not take; names both."""
+    """A step that the rollout's state does not allow, such as to resume one that is not paused."""
 
     code = "illegal_move"
 

@@ -14,6 +14,7 @@ from registry.errors import CorruptStore
 from registry.records import RolloutEntry
 from registry.requirements import Requirement
 from registry.rollouts import FULL_WEIGHT
+from registry.wording import fact_of
 
 Weight = Annotated[int, Field(ge=1, le=FULL_WEIGHT // 2)]
 Alpha = Annotated[float, Field(gt=0, lt=0.5)]
@@ -46,7 +47,7 @@ class LatencyMetric(_Part):
     """Exceedances of stable's quantiles from before the rollout, by first turns.
 
     `margin` applies to time per output token, `first_token_margin` to time to first token (the canary's
-    prefix cache starts cold; design: at least 1.25).
+    prefix cache starts cold, so that one is at least 1.25).
     """
 
     alpha: Alpha = 0.015
@@ -75,7 +76,7 @@ class FormatMetric(_Part):
 
 
 class Metrics(_Part):
-    """What is tested; None leaves a metric out. The alphas add up to the rollout's false alarms."""
+    """What is tested; `null` leaves a metric out. The alphas add up to the share of false alarms."""
 
     errors: ErrorMetric | None = ErrorMetric()
     latency: LatencyMetric | None = LatencyMetric()
@@ -181,7 +182,7 @@ def policy_of(entry: RolloutEntry) -> Policy:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        fact = f"its policy is not known here ({where}: {first['msg']})"
+        fact = f"its policy is not known here ({where}: {fact_of(first)})"
         raise CorruptStore(subject, fact, "use the release that wrote it, or abort the rollout") from error
     if not -1 <= entry.step < len(policy.steps):
         fact = f"is at step {entry.step + 1} of {len(policy.steps)}"

@@ -20,6 +20,7 @@ from registry.errors import UsageError
 from registry.home import at_home
 from registry.misspelt import remedy_for
 from registry.rollouts import FULL_WEIGHT
+from registry.wording import fact_of
 from serve.rollout.policy import Policy
 
 DEFAULT = "default"
@@ -91,10 +92,8 @@ def explained(error: ValidationError, source: str) -> UsageError:
     path = tuple(first["loc"])
     key = ".".join(str(part) for part in path)
     if first["type"] != "extra_forbidden":
-        fact = str(first.get("ctx", {}).get("error", first["msg"]))
         where = f"{key}: " if key else ""
-        found = "" if isinstance(first["input"], dict | list) else f", found {first['input']!r}"
-        return UsageError(source, f"{where}{fact}{found}", "correct it", param=key or "policy")
+        return UsageError(source, f"{where}{fact_of(first)}", "correct it", param=key or "policy")
     return UsageError(source, f"unknown key {key}", remedy_for(Policy, path), param=key)
 
 

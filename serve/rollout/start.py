@@ -103,7 +103,7 @@ def start(registry: Registry, order: Order, clock: Callable[[], float]) -> Begun
             return Begun(changes, superseded, warnings)
         assert before is not None
         superseded = version_name(before.adapter, before.canary)
-    raise Conflict(order.adapter, "others keep starting rollouts of it", "try again", param="model")
+    raise Conflict(order.adapter, "others keep starting rollouts of it", "try again", param="name")
 
 
 def plan(registry: Registry, order: Order, now: float) -> PlanDocument:

@@ -66,7 +66,7 @@ def read_status(registry: Registry, adapter: str, now: float) -> RolloutStatus:
 def no_rollout(adapter: str) -> NotFound:
     """Return the error that an adapter never had a rollout."""
     remedy = f"start one: `wardrobe rollout start {adapter}@N`"
-    return NotFound(adapter, "has had no rollout", remedy, param="model")
+    return NotFound(adapter, "has had no rollout", remedy, param="name")
 
 
 def describe(known: Known) -> RolloutStatus:

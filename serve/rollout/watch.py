@@ -28,7 +28,7 @@ MAX_FAILED_LOOKS = 30
 
 
 class RolledBack(WardrobeError):
-    """What a watch ends with when the canary was taken back."""
+    """A canary that was taken back while `rollout status --watch` looked on."""
 
     code = "rolled_back"
 

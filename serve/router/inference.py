@@ -95,12 +95,14 @@ class Inference:
             self.inflight += 1
             try:
                 self._check_place(1)  # others may have taken it meanwhile
+                if b"content-encoding" in headers:
+                    check_encoding(headers[b"content-encoding"])
                 if self.bodies.is_easy(body):
                     fields = parse_fields(body, self.refused_fields)
                     if not ASKED.isdisjoint(fields):
                         self.bodies.check_easy(fields)
                 else:
-                    fields = await self._parse(body, endpoint, headers)
+                    fields = await self._parse(body, endpoint)
                 if not endpoint.watched.isdisjoint(fields):
                     check_fields(endpoint.dialect.value, fields, self.runtime.engine.abilities)
                 turn = begin(self.stored, who, fields) if endpoint.dialect is Dialect.RESPONSES else None
@@ -125,9 +127,8 @@ class Inference:
         body = await self.arrivals.rest(receive, message, declared, self.max_body_bytes)
         return body, len(body)
 
-    async def _parse(self, body: bytes, endpoint: Endpoint, headers: RawHeaders) -> Fields:
+    async def _parse(self, body: bytes, endpoint: Endpoint) -> Fields:
         """Return the fields of a body that is not plainly small, flat and ASCII."""
-        check_encoding(headers.get(b"content-encoding"))
         try:
             return await self.bodies.parse(body, endpoint)
         except WardrobeError:

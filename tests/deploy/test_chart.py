@@ -271,3 +271,11 @@ def test_without_keys_the_services_own_names_are_known_unless_others_are_given()
     own = {"auth": {"insecureNoAuth": True}, "settings": {"allowed_hosts": ["models.example"]}}
     assert hosts(own) == ['["models.example"]']
     assert hosts(NONE) == []
+
+
+def test_what_the_values_schema_refuses_is_told_in_one_line() -> None:
+    with pytest.raises(UsageError) as caught:
+        render({"foo": 1})
+    assert str(caught.value) == (
+        "chart wardrobe: values: additional properties 'foo' not allowed; see values.yaml"
+    )

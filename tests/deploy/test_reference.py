@@ -7,11 +7,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from deploy.observability.catalogue import TRAINING, server_families
 from deploy.reference import errors
+from deploy.reference.commands import SHARED
 from deploy.reference.pages import FOLDER, PAGES, write_pages
 from registry.cli.main import wardrobe
 from serve.protocol import forwarded
@@ -36,6 +38,28 @@ def test_every_command_that_help_lists_has_its_section() -> None:
     assert len(names) >= 18
     text = (FOLDER / "cli.md").read_text()
     assert {name for name in names if f"## `wardrobe {name}" not in text} == set()
+
+
+def _leaves(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        if isinstance(command, click.Group):
+            yield from _leaves(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+def test_no_command_is_cut_a_section_has_the_words_and_the_options_of_its_help() -> None:
+    text = (FOLDER / "cli.md").read_text()
+    leaves = list(_leaves(wardrobe))
+    assert ("rollout", "simulate") in leaves
+    for leaf in leaves:
+        section = text.partition(f"## `wardrobe {' '.join(leaf)}`\n")[2].partition("\n## ")[0]
+        told = CliRunner().invoke(wardrobe, [*leaf, "--help"]).output
+        options = set(re.findall(r"^ +(--[a-z-]+)", told, re.MULTILINE)) - SHARED
+        assert {option for option in options if f"`{option}" not in section} == set(), leaf
+        words = re.sub(r"```text.*?```|^\|.*$|^## .*$", "", section, flags=re.DOTALL | re.MULTILINE)
+        assert len(words.split()) >= 3, leaf
 
 
 def test_every_option_of_a_command_is_in_its_section() -> None:

@@ -56,7 +56,7 @@ def test_changes_reach_blocks_lists_and_new_keys(tmp_path: Path) -> None:
         ("nmae: x\n", "unknown key nmae; did you mean name?"),
         ("slo: {ttft: 5}\n", "unknown key slo.ttft; did you mean ttft_ms?"),
         ("arrival: {process: posson}\n", "arrival.process: "),
-        ("arrival: {rate: 0}\n", "arrival.rate: Input should be greater than 0, found 0"),
+        ("arrival: {rate: 0}\n", "arrival.rate: must be greater than 0, not 0"),
         ("arrival: {process: trace}\n", "process trace and trace: FILE belong together"),
         ("arrival: {burstiness: 0.5}\n", "burstiness belongs to process gamma, found poisson"),
         ("thresholds: [{metric: ttft_ms.p59, at_most: 1}]\n", "'ttft_ms.p59' is no metric; did you mean"),

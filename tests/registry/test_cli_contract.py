@@ -58,6 +58,7 @@ def test_register_prints_the_name_and_digest_and_the_first_version_becomes_stabl
             "versions": 2,
             "aliases": {"stable": 1},
             "problem": "",
+            "stable_quarantined": False,
         }
     ]
 
@@ -256,6 +257,29 @@ def test_gc_is_a_dry_run_unless_told_otherwise(
     assert not (root / "adapters/support/versions/2").exists()
 
 
+def test_gc_says_why_a_thing_goes_and_when_there_is_nothing(
+    wardrobe: Terminal, folder: Callable[[int], Path]
+) -> None:
+    wardrobe.ok("register", "support", folder(1))
+    assert wardrobe.ok("gc").out == "nothing to collect\n"
+    wardrobe.ok("register", "support", folder(2))
+    wardrobe.ok("delete", "support@2")
+    (row,) = [line for line in wardrobe.ok("gc").out.splitlines() if "support@2" in line]
+    assert row.split() == ["trash", "support@2", "deleted"]
+
+
+def test_a_stable_version_in_quarantine_is_shown_as_such(
+    wardrobe: Terminal, folder: Callable[[int], Path], root: Path
+) -> None:
+    wardrobe.ok("register", "support", folder(1))
+    weights = root / "adapters/support/versions/1/adapter_model.safetensors"
+    weights.chmod(0o644)
+    weights.write_bytes(b"changed")
+    assert wardrobe("verify").code == 1
+    assert "1 (quarantined)" in wardrobe.ok("list").out
+    assert "1, stable among them: support@1\n" in wardrobe.ok("status").out
+
+
 def test_export_writes_a_plain_peft_folder_that_registers_again(
     wardrobe: Terminal, folder: Callable[[int], Path], tmp_path: Path
 ) -> None:
@@ -424,5 +448,5 @@ def test_the_fields_of_json_output_are_stable(wardrobe: Terminal, folder: Callab
     }  # fmt: skip
     assert list(wardrobe.ok("--json", "status").json) == [
         "base", "max_lora_rank", "auth", "adapters", "versions", "without_stable", "quarantined", "replicas",
-        "rollouts", "problems",
+        "rollouts", "problems", "stable_quarantined",
     ]  # fmt: skip

@@ -69,3 +69,29 @@ def test_the_help_says_what_a_second_init_does(wardrobe: Terminal) -> None:
     text = " ".join(wardrobe.ok("init", "--help").out.split())
     assert "keeps its name unless --name gives another" in text
     assert "changes nothing" not in text
+
+
+def test_a_folder_that_holds_no_model_is_refused_as_one_that_is_not_there(
+    wardrobe: Terminal, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "away"):
+        refused = wardrobe("init", "--base", tmp_path / name)
+        assert refused.code == 1, refused.err
+
+
+def test_a_repository_of_the_hubs_cache_leads_to_its_snapshot(wardrobe: Terminal, tmp_path: Path) -> None:
+    cache = tmp_path / "models--Acme--Tiny-1B"
+    snapshot = make_base(cache / "snapshots" / REVISION)
+    refused = wardrobe("init", "--base", cache)
+    assert refused.code == 1
+    assert f"this is a download cache; give its snapshot {snapshot}" in refused.err
+
+
+def test_a_root_in_a_folder_with_other_things_is_made_and_said(wardrobe: Terminal, tmp_path: Path) -> None:
+    base = make_base(tmp_path / "tiny")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "notes.txt").write_text("mine")
+    done = wardrobe.ok("init", "--base", base, "--name", "tiny")
+    assert "held other things already, which stay beside the root's files: notes.txt" in done.err
+    assert wardrobe.ok("init", "--base", base, "--name", "tiny").err == ""

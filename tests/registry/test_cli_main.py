@@ -278,3 +278,10 @@ def test_on_a_terminal_verify_shows_a_bar_and_stdout_stays_clean(root: Path, tmp
     os.close(ours)
     assert b"verify" in shown
     assert json.loads(done.stdout) == [{"name": "support@1", "ok": True, "problem": None}]
+
+
+@pytest.mark.parametrize("command", [("init",), ("keys", "create"), ("train", "run"), ("data", "check")])
+def test_the_help_of_a_command_that_works_on_files_only_offers_no_url(command: tuple[str, ...]) -> None:
+    out = wardrobe.ok(*command, "--help").out
+    assert "--url" not in out
+    assert "--root" in out

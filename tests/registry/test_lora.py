@@ -112,7 +112,8 @@ def test_tensors_that_vllm_would_refuse_or_ignore_are_refused(
 def test_a_rank_over_the_limit_is_refused_with_both_numbers(tmp_path: Path, base: BaseModel) -> None:
     error = refusal(make_adapter(tmp_path / "a", rank=64), base)
     assert str(error) == (
-        "support: rank 64 exceeds this server's max_lora_rank 32; retrain with r <= 32 or raise it"
+        "support: rank 64 exceeds this server's max_lora_rank 32; train again with r <= 32, "
+        "or raise max_lora_rank under [limits] in the root's wardrobe.toml and restart the servers"
     )
     assert error.reason == "rank"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from registry.misspelt import remedy_for
+from registry.misspelt import nearest, remedy_for
 
 
 class Inner(BaseModel):
@@ -25,3 +25,8 @@ def test_the_near_key_of_the_same_place_is_named() -> None:
 
 def test_where_none_is_near_all_of_the_place_are_named() -> None:
     assert remedy_for(Outer, ("steps", 3, "xyz")) == "known here: seconds, weight"
+
+
+def test_transposed_letters_come_before_a_word_that_is_as_near() -> None:
+    assert nearest("prot", ("host", "port", "root")) == "port"
+    assert nearest("xyz", ("host", "port", "root")) is None

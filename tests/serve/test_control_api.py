@@ -141,8 +141,8 @@ def test_without_a_router_nobody_is_answered(registry: Registry) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "param", "code"),
     [
-        ("GET", "/adapters/nothing", None, 404, "model", "not_found"),
-        ("GET", "/adapters/support/versions/9", None, 404, "model", "not_found"),
+        ("GET", "/adapters/nothing", None, 404, "name", "not_found"),
+        ("GET", "/adapters/support/versions/9", None, 404, "version", "not_found"),
         ("GET", "/adapters/support/versions/zero", None, 400, "number", "invalid_request"),
         ("GET", "/adapters/support/versions/0", None, 400, "number", "invalid_request"),
         ("GET", "/adapters/support/versions/9999999999", None, 400, "number", "invalid_request"),
@@ -157,14 +157,14 @@ def test_without_a_router_nobody_is_answered(registry: Registry) -> None:
         ("POST", "/adapters/support/promote", {}, 400, "version", "invalid_request"),
         ("POST", "/adapters/support/promote", {"version": "two"}, 400, "version", "invalid_request"),
         ("POST", "/adapters/support/promote", {"version": 2, "force": 1}, 400, "force", "invalid_request"),
-        ("POST", "/adapters/support/promote", {"version": 9}, 404, "model", "not_found"),
+        ("POST", "/adapters/support/promote", {"version": 9}, 404, "version", "not_found"),
         ("POST", "/adapters/support/promote", [], 400, "body", "invalid_request"),
         ("POST", "/adapters/support/rollback", None, 409, None, "conflict"),
         ("PUT", "/adapters/support/aliases/canary", {"version": 1}, 400, "alias", "invalid_name"),
         ("PUT", "/adapters/support/aliases/12", {"version": 1}, 400, "alias", "invalid_name"),
         ("PUT", "/adapters/support/aliases/%00", {"version": 1}, 400, "alias", "invalid_name"),
         ("DELETE", "/adapters/support/versions/1", None, 409, None, "conflict"),
-        ("POST", "/verify", {"adapter": "../x"}, 400, "name", "invalid_name"),
+        ("POST", "/verify", {"adapter": "../x"}, 400, "adapter", "invalid_name"),
         ("POST", "/drain", {"draining": "maybe"}, 400, "draining", "invalid_request"),
         ("GET", "/audit?since=yesterday", None, 400, "since", "invalid_request"),
     ],
@@ -268,7 +268,7 @@ def test_the_openapi_document_types_every_answer_and_every_refusal(registry: Reg
     for (method, path), operation in operations.items():
         assert path.startswith("/admin/v1/")
         assert operation["description"] or operation["summary"]
-        for status in ("400", "401", "404", "409", "422", "500"):
+        for status in ("400", "401", "403", "421", "500", "503"):
             schema = operation["responses"][status]["content"]["application/json"]["schema"]
             assert schema == {"$ref": "#/components/schemas/ErrorDocument"}, (method, path, status)
         if not path.endswith("/files/{file}"):
@@ -277,6 +277,50 @@ def test_the_openapi_document_types_every_answer_and_every_refusal(registry: Reg
     upload = operations["post", "/admin/v1/adapters/{name}/versions"]["requestBody"]
     assert list(upload["content"]) == ["multipart/form-data"]
     assert "HTTPValidationError" not in json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "own"),
+    [
+        ("get", "/status", "507"),
+        ("get", "/adapters/{name}", "404 507"),
+        ("get", "/drain", ""),
+        ("post", "/adapters/{name}/rollback", "404 409 507"),
+        ("post", "/adapters/{name}/promote", "404 408 409 413 415 507"),
+        ("post", "/adapters/{name}/versions", "404 408 409 413 415 422 507"),
+        ("delete", "/adapters/{name}/versions/{number}", "404 409 507"),
+        ("post", "/gc", "408 413 415 507"),
+    ],
+)
+def test_an_operation_lists_the_refusals_that_it_can_answer_and_no_other(
+    method: str, path: str, own: str
+) -> None:
+    listed = control_schema()["paths"][f"/admin/v1{path}"][method]["responses"]
+    always = {"400", "401", "403", "421", "500", "503"}
+    assert {status for status in listed if not status.startswith("2")} - always == set(own.split())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "param"),
+    [
+        ("POST", "/adapters/support/promote", {"version": 9}, "version"),
+        ("POST", "/adapters/nobody/promote", {"version": 1}, "name"),
+        ("PUT", "/adapters/support/aliases/night", {"version": 9}, "version"),
+        ("DELETE", "/adapters/support/versions/9", None, "version"),
+        ("GET", "/adapters/support/versions/9", None, "version"),
+        ("GET", "/adapters/nobody", None, "name"),
+        ("POST", "/rollouts/support", {"version": 9}, "version"),
+        ("GET", "/rollouts/support", None, "name"),
+        ("POST", "/verify", {"adapter": "nobody"}, "adapter"),
+        ("POST", "/verify", {"adapter": "support", "version": 9}, "version"),
+    ],
+)
+def test_what_is_not_there_is_named_by_the_field_of_the_request(
+    registry: Registry, method: str, path: str, body: dict[str, object] | None, param: str
+) -> None:
+    with admin_server(registry.root) as url:
+        answer = httpx.request(method, f"{url}/admin/v1{path}", json=body)
+    assert (answer.status_code, refusal(answer)["param"]) == (404, param)
 
 
 def test_the_openapi_document_tells_keys_servers_tags_patterns_and_examples() -> None:

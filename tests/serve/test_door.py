@@ -17,6 +17,7 @@ from registry.keys import KeyStore, Scope
 from registry.store import Registry
 from serve.door.hosts import Hosts
 from serve.door.pages import Pages
+from serve.door.sending import for_pages
 from serve.errors import ForeignHost
 from serve.launcher.holding import Situation, response
 from serve.preflight import require_keys_for_pages
@@ -289,6 +290,24 @@ def test_any_origin_is_a_star_and_depends_on_nothing() -> None:
     pages = Pages(["*"])
     assert dict(pages.answer(b"https://x.example"))[b"access-control-allow-origin"] == b"*"
     assert b"vary" not in dict(pages.answer(None))
+
+
+def test_what_a_layer_below_said_of_pages_is_not_said_twice() -> None:
+    sent: list[Message] = []
+
+    async def take(message: Message) -> None:
+        sent.append(message)
+
+    below = [(b"Vary", b"Origin"), (b"vary", b"Accept"), (b"access-control-allow-origin", b"*")]
+
+    async def answer() -> None:
+        send = for_pages(Pages([PAGE]), [(b"origin", PAGE.encode())], take)
+        await send({"type": "http.response.start", "status": 200, "headers": below})
+
+    asyncio.run(answer())
+    names = [name.lower() for name, _ in sent[0]["headers"]]
+    assert (b"vary", b"Origin") in sent[0]["headers"]
+    assert (names.count(b"vary"), names.count(b"access-control-allow-origin")) == (2, 1)
 
 
 def test_what_a_page_wants_to_send_is_repeated_only_if_it_is_a_list_of_names() -> None:

@@ -152,7 +152,7 @@ def test_the_line_of_the_check_names_parser_reason_and_the_way_to_another(tmp_pa
     folder = base(tmp_path, "qwen3", HYBRID, THINK)
     line = describe({}, folder, automatic=True)
     assert "tools: hermes, by `<tool_call>` in the chat template; reasoning: qwen3, by `<think>`" in line
-    assert "[vllm] tool_call_parser and reasoning_parser name others, engine.parsers = off none" in line
+    assert "(to choose others, set tool_call_parser and reasoning_parser under [vllm]; to have none, " in line
     assert "tools: xlam, as set" in describe({"tool_call_parser": "xlam"}, folder, automatic=True)
     assert "tools: none, engine.parsers is off" in describe({}, folder, automatic=False)
     plain = describe({}, base(tmp_path, "llama", SMOL), automatic=True)

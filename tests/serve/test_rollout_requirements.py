@@ -97,7 +97,7 @@ def test_the_promotion_that_ends_a_rollout_asks_no_more(registry: Registry) -> N
 
 
 def test_a_requirement_that_does_not_exist_is_named() -> None:
-    with pytest.raises(UsageError, match=r"require\.0: Input should be 'gate', .* found 'x'"):
+    with pytest.raises(UsageError, match=r"require\.0: must be 'gate', .* not 'x'"):
         parse_policy(GATED.replace("[gate]", "[x]"), "policy.yaml")
 
 

@@ -170,6 +170,12 @@ def test_a_compressed_body_is_a_415_with_the_reason(shared: Served, path: str) -
     assert (answer.status, answer.error()["code"]) == (415, "unsupported_encoding")
 
 
+@pytest.mark.parametrize("path", [CHAT, "/v1/feedback", ALIAS])
+def test_a_content_encoding_is_refused_also_with_a_small_plain_body(shared: Served, path: str) -> None:
+    answer = post(shared, chat(), path, (JSON, "content-encoding: gzip"))
+    assert (answer.status, answer.error()["code"]) == (415, "unsupported_encoding")
+
+
 @pytest.mark.parametrize("kind", ["multipart/x", "multipart/form-data; boundary=x", "application/json", ""])
 def test_no_content_type_lets_a_large_body_into_the_admin_api(shared: Served, kind: str) -> None:
     answer = post(shared, b" " * (MAX_JSON_BYTES + 1), ALIAS, (f"content-type: {kind}",))

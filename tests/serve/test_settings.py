@@ -27,9 +27,13 @@ def test_flags_win_over_the_environment_that_wins_over_the_file(
         ("acces_log = true", "acces_log: is no setting; did you mean access_log?"),
         ("[tracing]\nendpont = 'x'", "tracing.endpont: is no setting; did you mean tracing.endpoint?"),
         ("zzz = 1", "zzz: is no setting; see docs/reference/settings.md"),
-        ("log_format = 'xml'", "log_format: Input should be 'text' or 'json', not 'xml'"),
-        ("[tracing]\nendpoint = 'localhost:4318'", "tracing.endpoint: String should match"),
+        ("log_format = 'xml'", "log_format: must be 'text' or 'json', not 'xml'"),
+        ("[tracing]\nendpoint = 'localhost:4318'", "tracing.endpoint: must match"),
         ("port = ", "is not TOML"),
+        ("prot = 80", "prot: is no setting; did you mean port?"),
+        ("cors_origins = ['app.example']", "cors_origins: 'app.example' is no origin such as https"),
+        ("[connections]\ntrusted_proxies = 'x'", "connections.trusted_proxies: must be a list, not 'x'"),
+        ("port = 'x'", "port: must be a whole number, not 'x'"),
     ],
 )
 def test_a_mistake_names_the_file_the_key_and_the_way_out(tmp_path: Path, text: str, told: str) -> None:
@@ -45,4 +49,12 @@ def test_a_mistake_in_the_environment_is_told_like_one_in_the_file(
 ) -> None:
     monkeypatch.setenv("WARDROBE_TRACING__ENDPONT", "x")
     with pytest.raises(UsageError, match=r"did you mean tracing\.endpoint\?"):
+        load_settings({"root": tmp_path})
+
+
+def test_a_list_in_the_environment_that_is_no_json_is_told_with_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WARDROBE_ALLOWED_HOSTS", "one,two")
+    with pytest.raises(UsageError, match="WARDROBE_ALLOWED_HOSTS: must be JSON"):
         load_settings({"root": tmp_path})

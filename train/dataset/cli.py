@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, UserPath, common_options, pass_session
+from registry.cli.session import Session, UserPath, local_options, pass_session
 from registry.errors import Conflict, UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def data() -> None:
 @click.argument("files", nargs=-1, required=True, type=_FILE, metavar="FILE...")
 @_base_option
 @_length_option
-@common_options
+@local_options
 @pass_session
 def check(session: Session, files: tuple[Path, ...], base: Path | None, max_length: int) -> int:
     """Check FILEs, which are the parts of one data set: train, validation, test.
@@ -75,7 +75,7 @@ def check(session: Session, files: tuple[Path, ...], base: Path | None, max_leng
 )
 @_base_option
 @_length_option
-@common_options
+@local_options
 @pass_session
 def report(session: Session, files: tuple[Path, ...], out: Path, base: Path | None, max_length: int) -> None:
     """Check FILEs and write NAME.report.html and NAME.report.json, named after the first.
@@ -112,7 +112,7 @@ def report(session: Session, files: tuple[Path, ...], out: Path, base: Path | No
 )
 @click.option("--canonical", is_flag=True, help="Rewrite the rows in the canonical form.")
 @click.option("--out", type=_FILE, metavar="DIR", help="Leave the parts in the new folder DIR.")
-@common_options
+@local_options
 @pass_session
 def split(
     session: Session,
@@ -147,7 +147,7 @@ def split(
 )
 @_base_option
 @_length_option
-@common_options
+@local_options
 @pass_session
 def mask(session: Session, file: Path, rows: tuple[int, ...], base: Path | None, max_length: int) -> None:
     """Show for every token of a row of FILE whether it is trained on, and why.
@@ -173,7 +173,7 @@ def mask(session: Session, file: Path, rows: tuple[int, ...], base: Path | None,
 @data.command()
 @click.argument("name", metavar="NAME@N")
 @click.option("--row", type=click.IntRange(min=1), metavar="N", help="A row of the file that was trained on.")
-@common_options
+@local_options
 @pass_session
 def trace(session: Session, name: str, row: int | None) -> None:
     """Show the data sets that a version was trained on and, with --row, the row of the source.

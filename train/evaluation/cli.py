@@ -181,7 +181,7 @@ def harness(
     from train.evaluation.harness import command
     from train.evaluation.harness import run as run_harness
 
-    with closing(_roster(session, offline=False, need_root=False)) as roster:
+    with closing(_roster(session, offline=None, need_root=False)) as roster:
         name, url = roster.model(model).name, roster.url or ""
         tokenizer = str(roster.registry.base.path) if roster.registry is not None else name
         if not chat and roster.adapts_head(model):
@@ -196,7 +196,7 @@ def harness(
     click.get_current_context().exit(run_harness(line, session.api_key))
 
 
-def _roster(session: Session, *, offline: bool, need_root: bool) -> Roster:
+def _roster(session: Session, *, offline: bool | None, need_root: bool) -> Roster:
     from train.evaluation.roster import Roster
 
     return Roster.find(session.root_path, session.url, session.api_key, offline=offline, need_root=need_root)

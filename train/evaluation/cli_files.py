@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, UserPath, common_options, pass_session
+from registry.cli.session import Session, UserPath, local_options, pass_session
 from registry.errors import UsageError
 
 _PATH = UserPath()
@@ -21,7 +21,7 @@ _PATH = UserPath()
 @click.option(
     "--html", type=_PATH, metavar="FILE", help="Also write the page of side-by-side answers to FILE."
 )
-@common_options
+@local_options
 @pass_session
 def report(session: Session, folder: Path, html: Path | None) -> None:
     """Show the evaluation that `eval run` left in FOLDER."""
@@ -37,7 +37,7 @@ def report(session: Session, folder: Path, html: Path | None) -> None:
 
 
 @click.command("list")
-@common_options
+@local_options
 @pass_session
 def list_(session: Session) -> None:
     """List the suites that have a name, and which package a guard suite still needs."""
@@ -62,7 +62,7 @@ def list_(session: Session) -> None:
     "--out", type=_PATH, required=True, metavar="FILE", help="The file for the raters (JSON Lines)."
 )
 @click.option("--seed", type=int, default=0, show_default=True)
-@common_options
+@local_options
 @pass_session
 def blind(session: Session, folder: Path, arms: tuple[str, str] | None, out: Path, seed: int) -> None:
     """Write two arms' answers of FOLDER without their names, for people to rate A, B, tie or both_bad.
@@ -85,7 +85,7 @@ def blind(session: Session, folder: Path, arms: tuple[str, str] | None, out: Pat
 @click.command()
 @click.argument("names", type=_PATH, metavar="KEY.JSON")
 @click.argument("rated", type=_PATH, nargs=-1, required=True)
-@common_options
+@local_options
 @pass_session
 def agreement(session: Session, names: Path, rated: tuple[Path, ...]) -> None:
     """Read the raters' files back (one each): who was preferred, and how far the raters agree."""

@@ -35,8 +35,10 @@ class Roster:
     _models: dict[str, Model] = field(default_factory=dict)
 
     @classmethod
-    def find(cls, root: Path, url: str | None, key: str | None, *, offline: bool, need_root: bool) -> Roster:
-        """Open the root if there is one, and find the server.
+    def find(
+        cls, root: Path, url: str | None, key: str | None, *, offline: bool | None, need_root: bool
+    ) -> Roster:
+        """Open the root if there is one, and find the server; `offline` is None where no option says so.
 
         Raises: NotFound: there is no root where one is needed; UsageError: no server is known.
         """
@@ -48,7 +50,7 @@ class Roster:
             registry = None
         if offline:
             return cls(registry, None, key, offline=True)
-        return cls(registry, url or _live_url(registry), key)
+        return cls(registry, url or _live_url(registry, may_be_offline=offline is not None), key)
 
     @property
     def via(self) -> str:
@@ -150,12 +152,13 @@ def judge_of(roster: Roster) -> Callable[[str], Model]:
     return roster.model
 
 
-def _live_url(registry: Registry | None) -> str:
+def _live_url(registry: Registry | None, *, may_be_offline: bool) -> str:
     for beat, live in registry.replicas() if registry is not None else ():
         if live and beat.state == "ready":
             # A server that listens on every address says so; from here it is this machine.
             return beat.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//:::", "//127.0.0.1:")
-    remedy = "start `wardrobe serve`, give --url, or evaluate with --offline"
+    otherwise = "give --url, or evaluate with --offline" if may_be_offline else "or give --url"
+    remedy = f"start `wardrobe serve`, {otherwise}"
     raise UsageError("server", "none of this root is live", remedy)
 
 

@@ -174,7 +174,7 @@ class ServedModel:
         found = self._post("/v1/completions", body)["choices"][0].get("logprobs") or {}
         values = found.get("token_logprobs")
         if not values:
-            raise Unanswered(self.name, "answers without logprobs", "use vLLM, or --offline")
+            raise Unanswered(self.name, "answers without logprobs", "use vLLM")
         return float(values[0])
 
     def _echoed(self, prompt: str, expected: str) -> tuple[float, int]:

@@ -5,7 +5,6 @@ Owns the base class of every setting here and how a mistake in a YAML, JSON or J
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -14,6 +13,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from registry.errors import UsageError
+from registry.misspelt import nearest
+from registry.wording import fact_of
 
 
 class Strict(BaseModel):
@@ -67,17 +68,17 @@ def _usage_error(subject: str, error: ValidationError, model: type[BaseModel], s
     key = ".".join(places)
     if first["type"] == "extra_forbidden":
         return UsageError(subject, f"{key} is not a setting", _suggestion(places, model), param=key)
-    fact = f"{key}: {first['msg']}" if key else str(first["msg"])
-    return UsageError(subject, fact.rstrip("."), f"see {see}", param=key or None)
+    fact = f"{key}: {fact_of(first)}" if key else fact_of(first)
+    return UsageError(subject, fact, f"see {see}", param=key or None)
 
 
 def _suggestion(places: Sequence[str], model: type[BaseModel]) -> str:
     beside = sorted(_beside(places, model))
-    if near := difflib.get_close_matches(places[-1], beside, n=1, cutoff=0.6):
-        return f"did you mean {near[0]}?"
+    if near := nearest(places[-1], beside):
+        return f"did you mean {near}?"
     dotted = {key.rpartition(".")[2]: key for key in _keys(model)}
-    if near := difflib.get_close_matches(places[-1], dotted, n=1, cutoff=0.75):
-        return f"did you mean {dotted[near[0]]}?"
+    if near := nearest(places[-1], dotted, cutoff=0.75):
+        return f"did you mean {dotted[near]}?"
     return f"known settings: {', '.join(beside or sorted(dotted.values()))}"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, UserPath, common_options, pass_session
+from registry.cli.session import Session, UserPath, local_options, pass_session
 from registry.errors import Conflict
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _FILE = UserPath()
     type=click.Choice(["axolotl", "llama-factory"]),
     help="Who FILE is for (default: found out by its keys).",
 )
-@common_options
+@local_options
 @pass_session
 def import_(session: Session, file: Path, out: Path | None, trainer: Trainer | None) -> None:
     """Translate FILE, a YAML config of Axolotl or LLaMA-Factory, into a config for `train run`.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, common_options, pass_session
+from registry.cli.session import Session, local_options, pass_session
 from registry.errors import CorruptStore
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _ROWS = 20
 
 @click.command()
 @click.option("--all", "everything", is_flag=True, help=f"Every run, not only the newest {_ROWS}.")
-@common_options
+@local_options
 @pass_session
 def jobs(session: Session, everything: bool) -> None:
     """List training runs, the newest first."""
@@ -46,7 +46,7 @@ def jobs(session: Session, everything: bool) -> None:
 
 @click.command()
 @click.argument("job")
-@common_options
+@local_options
 @pass_session
 def show(session: Session, job: str) -> None:
     """Show one training run; JOB is its id, or the beginning or end of it."""

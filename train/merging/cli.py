@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, UserPath, common_options, pass_session
+from registry.cli.session import Session, UserPath, local_options, pass_session
 from registry.errors import UsageError
 from train.interruption import Interruption
 
@@ -49,7 +49,7 @@ _AUTO = "auto"
     metavar="DIR",
     help="The adapter before its first step, where its initialisation changed the base (LoRA-GA, CorDA).",
 )
-@common_options
+@local_options
 @pass_session
 def merge(
     session: Session,

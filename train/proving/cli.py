@@ -45,7 +45,7 @@ def prove(session: Session, name: str, dtype: str | None, reference: Path | None
 
     adapter, number = parse_version(name)
     key = session.api_key
-    with closing(Roster.find(session.root_path, session.url, key, offline=False, need_root=True)) as roster:
+    with closing(Roster.find(session.root_path, session.url, key, offline=None, need_root=True)) as roster:
         registry = roster.registry
         assert registry is not None, "it was needed"
         version = registry.version(adapter, number)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, UserPath, common_options, pass_session
+from registry.cli.session import Session, UserPath, local_options, pass_session
 from train import environment
 from train.interruption import Interruption
 
@@ -22,7 +22,7 @@ _FILE = UserPath()
 @click.command()
 @click.argument("sweep_file", metavar="SWEEP", type=_FILE)
 @click.option("--out", type=_FILE, metavar="DIR", help="The sweep's folder (default: beside SWEEP).")
-@common_options
+@local_options
 @pass_session
 def sweep(session: Session, sweep_file: Path, out: Path | None) -> None:
     """Try many settings of one training config briefly, and the better ones longer.

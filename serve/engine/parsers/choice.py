@@ -60,8 +60,8 @@ def describe(given: Mapping[str, JsonValue], folder: Path, *, automatic: bool) -
     thoughts = _told(given.get(REASONING_OPTION), choice.reasoning) or "none"
     if not tools:
         tools = f"none, {choice.why_no_tools}: requests with tools get 400"
-    names = f"[vllm] {TOOL_OPTION} and {REASONING_OPTION}"
-    return f"tools: {tools}; reasoning: {thoughts} ({names} name others, engine.parsers = off none)"
+    others = f"to choose others, set {TOOL_OPTION} and {REASONING_OPTION} under [vllm]"
+    return f"tools: {tools}; reasoning: {thoughts} ({others}; to have none, set engine.parsers = off)"
 
 
 def _told(named: JsonValue, chosen: Format | None) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, UserPath, common_options, pass_session
+from registry.cli.session import Session, UserPath, local_options, pass_session
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ SEED = 20_261_122
 @click.option("--runs", type=click.IntRange(min=1), default=1_000, show_default=True)
 @click.option("--seed", type=int, default=SEED, show_default=True)
 @click.option("--plot", type=UserPath(dir_okay=False), metavar="FILE.png", help="Draw a PNG.")
-@common_options
+@local_options
 @pass_session
 def simulate(session: Session, /, plot: Path | None, **options: Any) -> None:
     """Play a policy many times on made-up traffic and tell how often and how soon it takes the canary back.

@@ -48,6 +48,12 @@ def test_the_newest_checkpoint_is_suggested_by_its_number(
     )
 
 
+def test_a_number_in_a_name_makes_no_checkpoint(tmp_path: Path, base: BaseModel) -> None:
+    checkpoints(tmp_path / "all", "r8", "r64", "steps-for-v2")
+    shown = ", ".join(str(tmp_path / "all" / name) for name in ("r64", "r8", "steps-for-v2"))
+    assert refusal(tmp_path / "all", base).remedy == f"it holds several adapters below: give one of {shown}"
+
+
 def test_a_checkpoint_without_an_adapter_is_not_suggested(tmp_path: Path, base: BaseModel) -> None:
     checkpoints(tmp_path / "run", "checkpoint-500", "checkpoint-1000")
     (tmp_path / "run" / "checkpoint-1000" / WEIGHTS).unlink()
