@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import tomllib
+from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +41,9 @@ RESTARTS_VARIABLE = "WARDROBE_ENGINE_RESTARTS"
 
 HANGS_VARIABLE = "WARDROBE_ENGINE_HANGS"
 """Set by the launcher for each engine: how many of those before it hung."""
+
+
+_PREFIX = "WARDROBE_"
 
 
 class RequestLimits(BaseModel):
@@ -197,7 +201,7 @@ class ServeSettings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="WARDROBE_",
+        env_prefix=_PREFIX,
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
@@ -293,6 +297,7 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> ServeSet
             ServeSettings.model_validate(from_file)
     except ValidationError as error:
         raise _usage_error(str(path), error) from error
+    _require_known(os.environ)
     try:
         from_environment = ServeSettings().model_dump(exclude_unset=True)
         merged = _merge(_merge(from_file, from_environment), {**flags, "root": root})
@@ -301,6 +306,17 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> ServeSet
         raise _usage_error("settings", error) from error
     except SettingsError as error:
         raise _unreadable(error) from error
+
+
+def _require_known(environment: Mapping[str, str]) -> None:
+    """Raise UsageError for a variable that is nearly a setting; others may bear our prefix."""
+    for variable in environment:
+        name = variable.removeprefix(_PREFIX).lower()
+        if not variable.startswith(_PREFIX) or "__" in name or name in ServeSettings.model_fields:
+            continue
+        meant = nearest(name, ServeSettings.model_fields, cutoff=0.8)
+        if meant is not None:
+            raise UsageError(variable, "is no setting", f"did you mean {_PREFIX}{meant.upper()}?")
 
 
 def handed_over() -> ServeSettings:

@@ -23,7 +23,7 @@ class ConnectionMetrics:
         waiting = {wait: len(table) for wait, table in census.waits.items()}
         busy = census.open - sum(n for wait, n in waiting.items() if wait is not Wait.WRITE)
         rows = [(("busy",), float(max(busy, 0))), *(((wait.value,), float(n)) for wait, n in waiting.items())]
-        text = "Connections by what they are waited for (write: beside busy)."
+        text = "Open connections: busy with a request, or what is waited for (write is a part of busy)."
         yield gauge("wardrobe_connections", text, ("state",), rows)
         most = [((), float(census.total))]
         yield gauge("wardrobe_connections_limit", "Connections that are allowed at once.", (), most)

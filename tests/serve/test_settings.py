@@ -58,3 +58,14 @@ def test_a_list_in_the_environment_that_is_no_json_is_told_with_its_variable(
     monkeypatch.setenv("WARDROBE_ALLOWED_HOSTS", "one,two")
     with pytest.raises(UsageError, match="WARDROBE_ALLOWED_HOSTS: must be JSON"):
         load_settings({"root": tmp_path})
+
+
+def test_a_variable_that_is_nearly_a_setting_is_told_and_other_programs_variables_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WARDROBE_IMAGE", "x")
+    monkeypatch.setenv("WARDROBE_KEY", "x")
+    load_settings({"root": tmp_path})
+    monkeypatch.setenv("WARDROBE_PORTT", "9")
+    with pytest.raises(UsageError, match=r"WARDROBE_PORTT: is no setting; did you mean WARDROBE_PORT\?"):
+        load_settings({"root": tmp_path})

@@ -127,7 +127,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
     Registry.init(folder / "root", make_tiny_base(folder / "base", tokenizer), name="tiny")
     write_rows(folder)
     config = {
-        "name": "tiny",
+        "name": "support",
         "data": {"train": "rows.jsonl", "eval": "held-out.jsonl"},
         "lora": {"rank": 4},
         "training": {"batch_size": 4, "max_length": 64, "warmup": 0},
