@@ -28,7 +28,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
 @pytest.fixture
 def registry(tmp_path: Path, base: Path) -> Registry:
     write_rows(tmp_path)
-    return Registry.init(tmp_path / "root", base, name="tiny")
+    return Registry.init(tmp_path / "root", base, name="tiny-base")
 
 
 def lineage(registry: Registry) -> Any:

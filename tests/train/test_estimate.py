@@ -38,7 +38,7 @@ def test_an_estimate_is_kept_and_the_run_records_its_own_figures_beside_it(
 ) -> None:
     write_rows(tmp_path)
     base = make_tiny_base(tmp_path / "base", tokenizer)
-    registry = Registry.init(tmp_path / "root", base, name="tiny")
+    registry = Registry.init(tmp_path / "root", base, name="tiny-base")
     config = tiny_config(tmp_path, training={"steps": 5}, checkpoints={"best_by": "eval_loss"})
     found = estimate(prepare(config, registry), registry, price_per_hour=3600.0)
     assert found.steps == 5

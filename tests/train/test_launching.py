@@ -38,7 +38,7 @@ def test_the_first_process_says_which_job_and_the_others_hear_it(
 def test_two_processes_make_one_version_and_one_record(tmp_path: Path, tokenizer: Any) -> None:
     write_rows(tmp_path)
     root = tmp_path / "root"
-    registry = Registry.init(root, make_tiny_base(tmp_path / "base", tokenizer), name="tiny")
+    registry = Registry.init(root, make_tiny_base(tmp_path / "base", tokenizer), name="tiny-base")
     document = {
         "name": "both",
         "data": {"train": "rows.jsonl", "eval": "held-out.jsonl"},

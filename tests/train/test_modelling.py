@@ -26,7 +26,7 @@ pytestmark = pytest.mark.training
 def registry(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Registry:
     folder = tmp_path_factory.mktemp("modelling")
     write_rows(folder)
-    return Registry.init(folder / "root", make_tiny_base(folder / "base", tokenizer), name="tiny")
+    return Registry.init(folder / "root", make_tiny_base(folder / "base", tokenizer), name="tiny-base")
 
 
 @pytest.fixture(scope="module")

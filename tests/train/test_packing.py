@@ -130,7 +130,9 @@ def loss(model: Any, *, input_ids: Any, labels: Any, position_ids: Any = None) -
 @pytest.mark.training
 def test_a_packed_epoch_has_every_token_once_in_fewer_steps(tokenizer: Any, tmp_path: Path) -> None:
     write_rows(tmp_path)
-    registry = Registry.init(tmp_path / "root", make_tiny_base(tmp_path / "base", tokenizer), name="tiny")
+    registry = Registry.init(
+        tmp_path / "root", make_tiny_base(tmp_path / "base", tokenizer), name="tiny-base"
+    )
     settings = tiny_config(
         tmp_path,
         method={"type": "supervised", "packing": True},

@@ -31,7 +31,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
 @pytest.fixture
 def registry(tmp_path: Path, base: Path) -> Registry:
     write_rows(tmp_path)
-    return Registry.init(tmp_path / "root", base, name="tiny")
+    return Registry.init(tmp_path / "root", base, name="tiny-base")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory, base: Path) -> str:
     """The digest of the run that nothing disturbs."""
     folder = tmp_path_factory.mktemp("reference")
     write_rows(folder)
-    finished = train(Registry.init(folder / "root", base, name="tiny"), tiny_config(folder))
+    finished = train(Registry.init(folder / "root", base, name="tiny-base"), tiny_config(folder))
     assert finished.published is not None
     return finished.published.version.digest
 
