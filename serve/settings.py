@@ -233,7 +233,7 @@ class ServeSettings(BaseSettings):
     log_file: HomePath | None = None
     """A file for the router's lines, instead of the standard output."""
     errors_name_version: bool = False
-    """Name version and arm in errors too while a rollout is open: free requests then tell arms apart."""
+    """Name version and arm in errors and token counts too in a rollout: free requests then tell the arms."""
     access_log: bool = False
     """One line per request; never a prompt."""
     tracing: TracingSettings = TracingSettings()

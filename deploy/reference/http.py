@@ -60,7 +60,7 @@ _HEADERS = (
     ("request", "`x-session-id`", "the unit of a rollout: one session stays on one arm"),
     ("request", "`x-request-id`", "one word of visible ASCII, 128 characters at most: is echoed"),
     ("request", "`traceparent`, `tracestate`", "the trace that a span belongs to"),
-    ("response", "`x-wardrobe-adapter`", "who answered: `support@3`"),
+    ("response", "`x-wardrobe-adapter`", "who answered: `support@3`; in a rollout only if a version wrote"),
     ("response", "`x-wardrobe-arm`", "`stable`, `canary`, `direct` (an explicit reference) or `base`"),
     ("response", "`x-wardrobe-digest`", "the version's digest"),
     ("response", "`x-request-id`", "of every answer, errors too: the client's own, else one of the server's"),

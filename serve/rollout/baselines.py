@@ -8,29 +8,45 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from serve.rollout.evidence import COUNTED, FAILURES, LATENCY_BOUNDS, QUANTILES, Baseline, ReplicaEvidence
+from serve.rollout.evidence import (
+    BUCKETS,
+    COUNTED,
+    FAILURES,
+    LATENCY_BOUNDS,
+    QUANTILES,
+    Baseline,
+    Count,
+    Histogram,
+    ReplicaEvidence,
+    Seconds,
+)
 from serve.rollout.pooling import quantile
 
 WINDOW_SECONDS = 1_800.0
 LEAST_TIMES = 100
 """Values without which quantiles are not frozen: fewer do not hold a 99th percentile."""
 
-_BUCKETS = len(LATENCY_BOUNDS) + 1
-
 
 class BaselineDocument(BaseModel):
     """One replica's rolling counts: histograms by `LATENCY_BOUNDS`; `at` is UNIX seconds."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
-    at: float
-    requests: int = 0
-    failures: int = 0
-    first_token: list[int] = Field(default_factory=lambda: [0] * _BUCKETS)
-    per_token: list[int] = Field(default_factory=lambda: [0] * _BUCKETS)
+    at: Seconds
+    requests: Count = 0
+    failures: Count = 0
+    first_token: Histogram = Field(default_factory=lambda: [0] * BUCKETS)
+    per_token: Histogram = Field(default_factory=lambda: [0] * BUCKETS)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.failures > self.requests:
+            raise ValueError(f"failures: {self.failures} of {self.requests} requests")
+        return self
 
 
 class _Window:
@@ -38,8 +54,8 @@ class _Window:
 
     def __init__(self) -> None:
         self.requests = self.failures = 0
-        self.first_token = [0] * _BUCKETS
-        self.per_token = [0] * _BUCKETS
+        self.first_token = [0] * BUCKETS
+        self.per_token = [0] * BUCKETS
 
 
 class BaselineArm:
@@ -109,9 +125,9 @@ def freeze_stable(documents: Sequence[ReplicaEvidence]) -> Baseline:
 
 
 def _total(histograms: Iterable[Sequence[int]]) -> list[int]:
-    total = [0] * _BUCKETS
+    total = [0] * BUCKETS
     for histogram in histograms:
-        for place, count in enumerate(histogram[:_BUCKETS]):
+        for place, count in enumerate(histogram[:BUCKETS]):
             total[place] += count
     return total
 

@@ -2,18 +2,21 @@
 
 A segment is one (seq of the log, effective weight); while a replica brakes locally it books under weight
 0 and that counts for no test. An outcome belongs to the arm that was assigned, also when the other one
-answered. Everything here merges by addition or by union; documents are JSON.
+answered. Everything here merges by addition or by union; documents are JSON. Invariant: what is read passed
+the limits below, so that no sum, index or quantile of it can fail.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from registry.errors import CorruptStore
 from registry.records import RolloutEntry
+from registry.rollouts import FULL_WEIGHT
 
 QUANTILES = (0.5, 0.9, 0.99)
 """Whose exceedances are counted, of stable before the rollout."""
@@ -41,8 +44,26 @@ MAX_FIRST_UNITS = 4_096
 LATENCY_BOUNDS = tuple(round(0.001 * 1.2**n, 6) for n in range(74))
 
 
+BUCKETS = len(LATENCY_BOUNDS) + 1
+"""Places of a histogram: one for each bound, and one beyond the last."""
+
+SKETCH_SIZE = 1_024
+"""Units that a sketch keeps: exact below, 3 % standard error above (1 / sqrt(size))."""
+
+Count = Annotated[int, Field(ge=0, le=10**12)]
+"""How often something was seen: more than any replica counts in a rollout, and exact as a float."""
+
+Place = Annotated[int, Field(ge=0, lt=BUCKETS)]
+Histogram = Annotated[list[Count], Field(min_length=BUCKETS, max_length=BUCKETS)]
+Unit = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Units = Annotated[list[Unit], Field(max_length=MAX_FIRST_UNITS)]
+Points = Annotated[int, Field(ge=0, le=FULL_WEIGHT)]
+Seconds = Annotated[float, Field(ge=0)]
+ArmName = Literal["stable", "canary", "base"]
+
+
 class _Document(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
 
 class Exceedances(_Document):
@@ -52,21 +73,23 @@ class Exceedances(_Document):
     than bounds, over all requests of the segment that have the value, not only first turns.
     """
 
-    count: int = 0
-    over: list[int] = Field(default_factory=lambda: [0] * len(QUANTILES))
-    histogram: list[int] = Field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS) + 1))
+    count: Count = 0
+    over: list[Count] = Field(default_factory=lambda: [0] * len(QUANTILES), max_length=len(QUANTILES))
+    histogram: Histogram = Field(default_factory=lambda: [0] * BUCKETS)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if any(over > self.count for over in self.over):
+            raise ValueError(f"over: {max(self.over)} of {self.count} values exceed a quantile")
+        return self
 
 
 class Rating(_Document):
     """One score in 0 … 1 that a unit gave, `at` UNIX seconds."""
 
-    at: float
-    unit: str
-    score: float
-
-
-SKETCH_SIZE = 1_024
-"""Units that a sketch keeps: exact below, 3 % standard error above (1 / sqrt(size))."""
+    at: Seconds
+    unit: Unit
+    score: float = Field(ge=0, le=1)
 
 
 class Tally(_Document):
@@ -80,52 +103,68 @@ class Tally(_Document):
     and `finish` count requests; `rescued` were answered by the other arm; `output_tokens` is a sum.
     """
 
-    requests: int = 0
-    units: int = 0
-    silent: int = 0
-    sketch: list[str] = Field(default_factory=list)
-    rescued: int = 0
-    outcomes: dict[str, int] = Field(default_factory=dict)
-    finish: dict[str, int] = Field(default_factory=dict)
-    output_tokens: int = 0
-    failed: list[str] = Field(default_factory=list)
-    judged: int = 0
-    malformed: list[str] = Field(default_factory=list)
+    requests: Count = 0
+    units: Count = 0
+    silent: Count = 0
+    sketch: list[Unit] = Field(default_factory=list, max_length=SKETCH_SIZE)
+    rescued: Count = 0
+    outcomes: dict[str, Count] = Field(default_factory=dict)
+    finish: dict[str, Count] = Field(default_factory=dict)
+    output_tokens: Count = 0
+    failed: Units = Field(default_factory=list)
+    judged: Count = 0
+    malformed: Units = Field(default_factory=list)
     first_token: Exceedances = Field(default_factory=Exceedances)
     per_token: Exceedances = Field(default_factory=Exceedances)
-    ratings: list[Rating] = Field(default_factory=list)
+    ratings: list[Rating] = Field(default_factory=list, max_length=MAX_FIRST_UNITS)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if max(self.silent, len(self.failed)) > self.units:
+            raise ValueError(f"units: {self.units}, {self.silent} silent and {len(self.failed)} failed")
+        if len(self.sketch) != min(self.units, SKETCH_SIZE):
+            raise ValueError(f"sketch: holds {len(self.sketch)} of {self.units} units")
+        if len(self.malformed) > self.judged:
+            raise ValueError(f"malformed: {len(self.malformed)} of {self.judged} answers")
+        return self
 
 
 class Pairs(_Document):
     """Shadowed requests by who failed; `dropped` were chosen but not sent for want of room."""
 
-    both_ok: int = 0
-    canary_failed: int = 0
-    stable_failed: int = 0
-    both_failed: int = 0
-    dropped: int = 0
+    both_ok: Count = 0
+    canary_failed: Count = 0
+    stable_failed: Count = 0
+    both_failed: Count = 0
+    dropped: Count = 0
 
 
 class Segment(_Document):
     """What one replica saw under one record of the log at one effective weight (basis points)."""
 
-    seq: int
-    step: int
-    weight: int
-    base_weight: int = 0
-    began: float
-    ended: float
-    arms: dict[str, Tally] = Field(default_factory=dict)
+    seq: Count
+    step: int = Field(ge=-1, le=10**6)
+    weight: Points
+    base_weight: Points = 0
+    began: Seconds
+    ended: Seconds
+    arms: dict[ArmName, Tally] = Field(default_factory=dict)
     pairs: Pairs = Field(default_factory=Pairs)
 
 
 class Recent(_Document):
     """One arm's last `guard.window_seconds`: histograms are sparse, by index into `LATENCY_BOUNDS`."""
 
-    requests: int = 0
-    failures: int = 0
-    first_token: dict[int, int] = Field(default_factory=dict)
-    per_token: dict[int, int] = Field(default_factory=dict)
+    requests: Count = 0
+    failures: Count = 0
+    first_token: dict[Place, Count] = Field(default_factory=dict)
+    per_token: dict[Place, Count] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.failures > self.requests:
+            raise ValueError(f"failures: {self.failures} of {self.requests} requests")
+        return self
 
 
 class ReplicaEvidence(_Document):
@@ -135,14 +174,14 @@ class ReplicaEvidence(_Document):
     canary's share to stable by itself.
     """
 
-    format: int = 1
+    format: Literal[1] = 1
     rollout: str
     adapter: str
     replica: str
-    at: float
-    seq: int = 0
+    at: Seconds
+    seq: Count = 0
     braking: bool = False
-    recent: dict[str, Recent] = Field(default_factory=dict)
+    recent: dict[ArmName, Recent] = Field(default_factory=dict)
     segments: list[Segment] = Field(default_factory=list)
 
 
@@ -153,10 +192,10 @@ class Baseline(_Document):
     `error_rate` is a share of `requests`.
     """
 
-    first_token: list[float] = Field(default_factory=list)
-    per_token: list[float] = Field(default_factory=list)
-    error_rate: float = 0.0
-    requests: int = 0
+    first_token: list[Seconds] = Field(default_factory=list, max_length=len(QUANTILES))
+    per_token: list[Seconds] = Field(default_factory=list, max_length=len(QUANTILES))
+    error_rate: float = Field(default=0.0, ge=0, le=1)
+    requests: Count = 0
 
 
 def baseline_of(entry: RolloutEntry) -> Baseline:

@@ -21,15 +21,16 @@ from registry.errors import CorruptStore, WardrobeError
 from registry.records import RolloutEntry
 from registry.store import Registry
 from registry.view import View
-from registry.wording import fact_of
 from serve.rollout.baselines import BaselineArm, BaselineDocument
-from serve.rollout.evidence import COUNTED, FAILURES, Recent, ReplicaEvidence
+from serve.rollout.evidence import COUNTED, FAILURES, ArmName, Recent, ReplicaEvidence
 from serve.rollout.recorder import Recorder
 from serve.router.assignment import Arm
 
 BASELINE_SECONDS = 5.0
 FINAL_SECONDS = 30.0
 """How long after its end a rollout's last requests may still come in and be written."""
+
+_ARMS: Mapping[ArmName, Arm] = {"stable": Arm.STABLE, "canary": Arm.CANARY, "base": Arm.BASE}
 
 _log = logging.getLogger("wardrobe.rollout")
 
@@ -144,9 +145,9 @@ class Keeper:
         rollout = recorder.entry.rollout
         try:
             found = (await asyncio.to_thread(self._registry.evidence, rollout)).get(self._replica)
-            document = ReplicaEvidence.model_validate_json(found) if found else None
-        except (WardrobeError, ValidationError) as error:
-            _log.warning("earlier evidence of rollout %s cannot be read: %s", rollout, error)
+            document = read_document(rollout, self._replica, found) if found else None
+        except WardrobeError as error:
+            _log.warning("this replica begins to count anew: %s", error)
             document = None
         recorder.restore(document)
 
@@ -156,12 +157,12 @@ class Keeper:
         # A hold asks how stable is since then, without what led to it.
         held = entry.state_since if entry.state == "hold" else 0.0
         begin = max(document.at - kept.recorder.policy.guard.window_seconds, held)
-        totals = {arm: _totals(kept.recorder, arm) for arm in (Arm.STABLE, Arm.CANARY, Arm.BASE)}
+        totals = {arm: _totals(kept.recorder, arm) for arm in _ARMS.values()}
         kept.snapshots.append((document.at, totals))
         while len(kept.snapshots) > 2 and kept.snapshots[1][0] <= begin:
             kept.snapshots.popleft()
         earlier = kept.snapshots[0][1]
-        document.recent = {arm.value: _difference(totals[arm], earlier[arm]) for arm in totals}
+        document.recent = {name: _difference(totals[arm], earlier[arm]) for name, arm in _ARMS.items()}
         return document
 
     def _due_baselines(self) -> dict[str, bytes]:
@@ -184,15 +185,41 @@ class Keeper:
 def read_evidence(
     registry: Registry, rollout: str, note: Callable[[BaseException], None]
 ) -> list[ReplicaEvidence]:
-    """Return every replica's evidence of a rollout; what cannot be parsed is left out, and noted."""
+    """Return every replica's evidence of a rollout; what is damaged or another's is left out, and noted."""
     found = []
-    for replica, text in registry.evidence(rollout).items():
+    for replica, text in sorted(registry.evidence(rollout).items()):
         try:
-            found.append(ReplicaEvidence.model_validate_json(text))
-        except ValidationError as error:
-            fact = f"cannot be read: {error.error_count()} faults, the first: {fact_of(error.errors()[0])}"
-            note(CorruptStore(f"evidence of {replica} in rollout {rollout}", fact, "it is left out"))
+            found.append(read_document(rollout, replica, text))
+        except CorruptStore as error:
+            note(error)
     return found
+
+
+def read_document(rollout: str, replica: str, text: bytes) -> ReplicaEvidence:
+    """Return what a replica wrote about a rollout.
+
+    Raises: CorruptStore: it cannot be read, counts what cannot be, or is of another rollout or replica.
+    """
+    try:
+        document = ReplicaEvidence.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the document"
+        more = f" ({error.error_count()} faults)" if error.error_count() > 1 else ""
+        fact = f"cannot be read: {where}: {first['msg'][:200]}{more}"
+        raise _left_out(rollout, replica, fact) from error
+    for name, told, wanted in (
+        ("rollout", document.rollout, rollout),
+        ("replica", document.replica, replica),
+    ):
+        if told != wanted:
+            raise _left_out(rollout, replica, f"says {name} {told[:100]!r}, which is another's")
+    return document
+
+
+def _left_out(rollout: str, replica: str, fact: str) -> CorruptStore:
+    remedy = "it is left out of all decisions; delete it: a replica that lives writes it anew"
+    return CorruptStore(f"evidence/{rollout}/{replica}.json", fact, remedy)
 
 
 def read_baselines(

@@ -15,6 +15,7 @@ from serve.rollout.evidence import (
     LATENCY_BOUNDS,
     SKETCH_SIZE,
     ArmCounts,
+    ArmName,
     Cell,
     Evidence,
     Exceedances,
@@ -70,7 +71,7 @@ def _telling(units: int, tallies: Sequence[Tally]) -> int:
     return round(units * (came - silent) / came) if silent and came else units
 
 
-def recent(documents: Iterable[ReplicaEvidence], arm: str) -> Recent:
+def recent(documents: Iterable[ReplicaEvidence], arm: ArmName) -> Recent:
     """Return what an arm did lately on all replicas."""
     total = Recent()
     for document in documents:

@@ -7,10 +7,8 @@ missing; counts are `serve.rollout.pooling`'s and verdicts `serve.rollout.statis
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from pydantic import ValidationError
 
 from registry.errors import NotFound
 from registry.records import Heartbeat, RolloutEntry
@@ -27,6 +25,7 @@ from serve.rollout.documents import (
 from serve.rollout.evidence import Evidence, ReplicaEvidence, baseline_of
 from serve.rollout.explain import decisions, version_name
 from serve.rollout.judgement import Check, Judgement
+from serve.rollout.keeper import read_evidence
 from serve.rollout.missing import Waiting, missing
 from serve.rollout.policy import Policy, policy_of
 from serve.rollout.pooling import pool
@@ -126,23 +125,15 @@ def _known(registry: Registry, log: Sequence[RolloutEntry], now: float) -> Known
     from serve.rollout.statistics.judge import judge  # numpy and scipy
 
     entry = log[-1]
-    documents, unreadable = _documents(registry.evidence(entry.rollout))
+    damaged: list[BaseException] = []
+    documents = read_evidence(registry, entry.rollout, damaged.append)
     evidence = pool(documents, step=entry.step)
     policy, baseline = policy_of(entry), baseline_of(entry)
     judgement = judge(policy, evidence, baseline)
     view = registry.catalogue.view(entry.adapter)
     proved = view is not None and entry.canary in view.proved
+    unreadable = [str(error) for error in damaged]
     return Known(log, documents, evidence, judgement, registry.replicas(), now, unreadable, proved)
-
-
-def _documents(texts: Mapping[str, bytes]) -> tuple[list[ReplicaEvidence], list[str]]:
-    found, unreadable = [], []
-    for replica, text in sorted(texts.items()):
-        try:
-            found.append(ReplicaEvidence.model_validate_json(text))
-        except ValidationError:
-            unreadable.append(f"{replica}: its evidence cannot be read and is left out")
-    return found, unreadable
 
 
 def _record(entry: RolloutEntry) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """The text of an answer, taken out of its bytes when somebody has the time.
 
 Pure functions for the form tests of a rollout. They parse, so the hot path only keeps the bytes and hands
-over what would take the text out of them. Invariant: what is incomplete, too long or no text at all (a tool
-call) has no text, which is not the same as an empty one.
+over what would take the text out of them. Invariant: what is incomplete (cut by a limit too), too long or no
+text at all (a tool call) has no text, which is not the same as an empty one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ MAX_CHUNKS = 2_048
 """How many chunks of a stream are kept for it: a bound that costs nothing per chunk."""
 
 
+_WHOLE = frozenset({None, "stop", "end_turn", "completed", "in_progress", "queued"})
+"""How an answer says that the version ended it by itself; a limit or a stop word has words of its own."""
+
+
 class _Message(msgspec.Struct):
     content: str | None = None
     tool_calls: list[msgspec.Raw] | None = None
@@ -30,11 +34,17 @@ class _Choice(msgspec.Struct):
     text: str | None = None
     message: _Message | None = None
     delta: _Message | None = None
+    finish_reason: str | None = None
 
 
 class _Part(msgspec.Struct):
     type: str = ""
     text: str | None = None
+    stop_reason: str | None = None
+
+
+class _Response(msgspec.Struct):
+    status: str | None = None
 
 
 class _Item(msgspec.Struct):
@@ -50,13 +60,19 @@ class _Answer(msgspec.Struct):
     content: list[_Part] = []
     output: list[_Item] = []
     delta: str | _Part | None = None
+    stop_reason: str | None = None
+    status: str | None = None
+    response: _Response | None = None
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
 def read_text(chunks: Iterable[bytes], dialect: Dialect, *, streamed: bool) -> str | None:
-    """Return the text of a complete answer (of its first choice), None where there is none to judge."""
+    """Return the text of a complete answer (of its first choice), None where there is none to judge.
+
+    An answer that a limit or a stop word of the client's ended has none: its form is not the version's.
+    """
     body = b"".join(chunks)
     try:
         pieces = list(_streamed(body, dialect) if streamed else _whole(body, dialect))
@@ -68,6 +84,8 @@ def read_text(chunks: Iterable[bytes], dialect: Dialect, *, streamed: bool) -> s
 def _whole(body: bytes, dialect: Dialect) -> Iterator[str | None]:
     """Yield the pieces of text; None for a call of a tool."""
     answer = _decode(body)
+    if not {answer.stop_reason, answer.status} <= _WHOLE:
+        yield None
     if dialect is Dialect.MESSAGES:
         yield from (part.text or "" if part.type == "text" else None for part in answer.content)
     elif dialect is Dialect.RESPONSES:
@@ -88,10 +106,18 @@ def _streamed(body: bytes, dialect: Dialect) -> Iterator[str | None]:
             yield from _first_choice(event)
         elif event.type == "response.output_text.delta" and isinstance(event.delta, str):
             yield event.delta
-        elif event.type.startswith("response.function_call"):
+        elif event.type.startswith("response.function_call") or _is_cut(event):
             yield None
         elif event.type == "content_block_delta" and isinstance(event.delta, _Part):
             yield None if event.delta.type == "input_json_delta" else event.delta.text or ""
+
+
+def _is_cut(event: _Answer) -> bool:
+    """Return True for an event that says that a limit or a stop word ended the answer."""
+    told = {event.response.status} if event.response is not None else set()
+    if isinstance(event.delta, _Part):
+        told.add(event.delta.stop_reason)
+    return not told <= _WHOLE
 
 
 def _first_choice(answer: _Answer) -> Iterator[str | None]:
@@ -99,7 +125,9 @@ def _first_choice(answer: _Answer) -> Iterator[str | None]:
         if choice.index:
             continue
         message = choice.message or choice.delta
-        if message is None:
+        if choice.finish_reason not in _WHOLE:
+            yield None
+        elif message is None:
             yield choice.text or ""
         else:
             yield None if message.tool_calls else message.content or ""

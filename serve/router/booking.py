@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from msgspec import Raw
 
+from serve.protocol.form import leaves_form
 from serve.rollout.recorder import OpenSegment, Recorder
 from serve.router.assignment import (
     Arm,
@@ -32,19 +33,21 @@ class Booking:
     """One assigned request, until its answer has ended: what was in force when it was assigned.
 
     `mirrored` says that a copy of it goes to the canary once stable has answered; `wants_text` that the
-    form of its answer will be looked at.
+    form of its answer will be looked at: only where the request leaves it to the version.
     """
 
     __slots__ = ("arm", "first_turn", "mirrored", "recorder", "segment", "unit", "wants_text")
 
-    def __init__(self, recorder: Recorder, arm: Arm, unit: str, *, first_turn: bool) -> None:
+    def __init__(
+        self, recorder: Recorder, arm: Arm, unit: str, *, first_turn: bool, wants_text: bool
+    ) -> None:
         self.recorder = recorder
         self.segment: OpenSegment = recorder.segment
         self.arm = arm
         self.unit = unit
         self.first_turn = first_turn
         self.mirrored = False
-        self.wants_text = recorder.wants_text
+        self.wants_text = wants_text
 
 
 def assign(
@@ -63,7 +66,9 @@ def assign(
         return target, NO_UNIT, None
     target.decided.value += 1
     digest = unit_digest(unit)
-    booking = Booking(recorder, arm, digest, first_turn=_is_first_turn(fields, body))
+    wants_text = recorder.wants_text and leaves_form(fields)
+    first_turn = _is_first_turn(fields, body)
+    booking = Booking(recorder, arm, digest, first_turn=first_turn, wants_text=wants_text)
     share = recorder.entry.shadow
     if share and arm is Arm.STABLE:
         booking.mirrored = is_mirrored(split.salt, adapter, unit, share)

@@ -29,6 +29,7 @@ from serve.router.body import Fields
 from serve.router.booking import Booking
 from serve.router.openai_errors import error_event, send_error
 from serve.router.paths import Dialect, Endpoint
+from serve.router.response_id import without_mac
 from serve.router.streams import (
     TAIL_CHUNKS,
     Outcome,
@@ -54,15 +55,16 @@ class Exchange:
     `began` is the router's first sight of it, on the monotonic clock; `unit` its unit's digest. `body` and
     `request_id` (the answer's) are set before it is used. Its end is booked for `booking` or `baseline`,
     where there is one; `rescued` then says that another version was asked to answer. A failure of the engine
-    waits in `doubt` until `conclude` says whose it was. `names_version` says that errors may, too. `turn`
-    keeps the answer of a responses request, where it is to be kept.
+    waits in `doubt` until `conclude` says whose it was. `generates` says that a version is asked to write
+    something, `names_version` that what it did not write may name it, too. `turn` keeps the answer of a
+    responses request, where it is to be kept.
     """
 
     __slots__ = (
         "_chunks", "_first_at", "_last", "_left", "_receive", "_refused", "_send", "_tail", "baseline",
-        "began", "body", "booking", "doubt", "echoed", "endpoint", "fields", "finished", "headers",
-        "names_version", "outcome", "request_id", "rescued", "scope", "status", "streaming", "target",
-        "timed_out", "turn", "unit",
+        "began", "body", "booking", "doubt", "echoed", "endpoint", "fields", "finished", "generates",
+        "headers", "names_version", "outcome", "request_id", "rescued", "scope", "status", "streaming",
+        "target", "timed_out", "turn", "unit",
     )  # fmt: skip
 
     body: bytes | None
@@ -95,7 +97,7 @@ class Exchange:
         self.baseline: BaselineArm | None = None
         self.turn: Turn | None = None
         self.doubt: Callable[..., None] | None = None
-        self.names_version = True
+        self.names_version = self.generates = True
         self.echoed = False
         self._first_at = 0.0
         self._last = b""
@@ -127,6 +129,7 @@ class Exchange:
         )
         other.turn = self.turn
         other.names_version = self.names_version
+        other.generates = self.generates
         return other
 
     async def receive(self) -> Message:
@@ -202,10 +205,13 @@ class Exchange:
 
     def _our_headers(self) -> list[tuple[bytes, bytes]]:
         told, named = self.target.headers, self.request_id
-        if self.status >= 400 and not self.names_version:
-            # What costs nothing must not tell which arm a unit is in.
-            told = ()
-            named = named if self.echoed else named.partition(b".")[0]
+        if self.status >= 400 or not self.generates:
+            # What costs nothing must not tell which arm a unit is in, nor can it be rated.
+            if not self.names_version:
+                told = ()
+                named = named if self.echoed else named.partition(b".")[0]
+            elif self.target.tag and not self.echoed:
+                named = without_mac(named)
         headers = [*told, (HEADER, named)]
         if self.endpoint.dialect is Dialect.MESSAGES:
             headers.append((ANTHROPIC_HEADER, named))

@@ -1,8 +1,9 @@
 """`POST /v1/feedback`: what people thought of an answer.
 
 Owns which feedback is evidence, and the lines that wait to be written. Evidence is only what names an
-answer of ours by an id whose MAC is right, given under the rollout that is open now, to a unit that was
-assigned. All other feedback is kept for people, and nothing else. Invariant: no answer waits for a disk.
+answer of ours by an id whose MAC is right, written by a version under the rollout that is open now, to a
+unit that was assigned. All other feedback is kept for people, and nothing else. Invariant: no answer waits
+for a disk.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from serve.rollout.recorder import Recorders
 from serve.router.assignment import Arm
 from serve.router.booking import NO_UNIT
 from serve.router.openai_errors import send_json
-from serve.router.response_id import BASE_SUBJECT, AnsweredBy, IdIssuer, read_claim
+from serve.router.response_id import BASE_SUBJECT, NO_ANSWER, AnsweredBy, IdIssuer, read_claim
 
 MAX_BODY_BYTES = 65_536
 MAX_COMMENT = 4_096
@@ -216,6 +217,8 @@ class FeedbackDesk:
         arm = _ARMS.get(answered.arm)
         if arm is None:
             return "kept, but no evidence: the version was asked for by name"
+        if answered.tag == NO_ANSWER:
+            return "kept, but no evidence: no version wrote an answer to it"
         if entry is None or entry.rollout[: len(answered.tag)] != answered.tag:
             return "kept, but no evidence: the answer was given under no rollout that is open now"
         if answered.unit == NO_UNIT:

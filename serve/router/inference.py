@@ -22,6 +22,7 @@ from serve.bounds.structure import check_encoding
 from serve.door.hosts import Hosts
 from serve.errors import BadBody, Busy, EngineFailed, TimedOut, TooManyRequests
 from serve.protocol.fields import check_fields
+from serve.protocol.form import generates
 from serve.request_id import ANTHROPIC_PATHS, HEADER, echo_id, id_headers
 from serve.responses.store import ResponseStore
 from serve.responses.turn import PREVIOUS, Turn, begin
@@ -34,6 +35,7 @@ from serve.router.exchange import Exchange
 from serve.router.openai_errors import rejection_reason, send_error
 from serve.router.paths import Dialect, Endpoint
 from serve.router.rescue import HeldExchange
+from serve.router.response_id import NO_ANSWER
 from serve.router.runtime import Runtime
 from serve.router.shadow import Shadows
 from serve.router.streams import Outcome
@@ -171,7 +173,8 @@ class Inference:
             exchange = make(target, endpoint, scope, headers, fields, unit, receive, send, began)
             exchange.turn = turn
             exchange.names_version = self.errors_name_version
-            if endpoint.proves:
+            exchange.generates = endpoint.proves and generates(fields)
+            if exchange.generates:
                 exchange.booking = booking
             await self._carry_arm(rollout, exchange)
 
@@ -202,7 +205,8 @@ class Inference:
             exchange.fields,
             exchange.headers,
         )
-        request_id = self.runtime.ids.issue(target.subject, exchange.unit, target.tag)
+        tag = target.tag if exchange.generates else NO_ANSWER
+        request_id = self.runtime.ids.issue(target.subject, exchange.unit, tag)
         exchange.request_id = inner_id = request_id.encode()
         if b"x-request-id" in headers:
             exchange.request_id = echo_id(headers[b"x-request-id"], inner_id)

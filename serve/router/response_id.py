@@ -4,7 +4,8 @@
 `9f31c04be2a7d415.support@3.s.0c6e1f0a55d9b3e2.5d0e…`. vLLM puts a prefix (`chatcmpl-`, `resp_`) before
 it and sometimes an index behind. The key lies in the root, so every replica verifies every id. In an open
 rollout the second half of the first word is the rollout's tag, so that an old answer's feedback is none of
-a later rollout's. `support@0` is the base model as an arm of support's rollout, `base@0` the base itself.
+a later rollout's; a request to which no version writes an answer has `NO_ANSWER` there. `support@0` is the
+base model as an arm of support's rollout, `base@0` the base itself.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ _ID = re.compile(
     r"(?:[A-Za-z]+[-_])?"
     r"(?P<text>[0-9a-f]{8}(?P<tag>[0-9a-f]{8})\.(?P<version>[a-z0-9][a-z0-9._-]{0,62}@[0-9]{1,9})"
     r"\.(?P<arm>[schxb])\.(?P<unit>[0-9a-f]{16}))"
-    r"\.(?P<mac>[0-9a-f]{20})(?:[-_][0-9]+)*"
+    r"(?:\.(?P<mac>[0-9a-f]{20}))?(?:[-_][0-9]+)*"
 )
 
 TAG_DIGITS = 8
 """How much of a rollout's id is its tag."""
+
+NO_ANSWER = "0" * TAG_DIGITS
+"""The tag of a request to which no version writes an answer: tokens, or an echo of the prompt."""
 
 BASE_SUBJECT = "base@0.b"
 """What an answer of the base model carries in place of a version and an arm."""
@@ -78,7 +82,11 @@ class IdIssuer:
     def verify(self, response_id: str) -> AnsweredBy | None:
         """Return what `response_id` says, or None when it is not one that a holder of the key issued."""
         found = _ID.fullmatch(response_id)
-        if found is None or not hmac.compare_digest(self._mac(found["text"]), found["mac"]):
+        if (
+            found is None
+            or found["mac"] is None
+            or not hmac.compare_digest(self._mac(found["text"]), found["mac"])
+        ):
             return None
         return AnsweredBy(found["version"], found["arm"], found["unit"], found["tag"])
 
@@ -86,6 +94,11 @@ class IdIssuer:
         mac = self._keyed.copy()
         mac.update(text.encode())
         return mac.hexdigest()
+
+
+def without_mac(response_id: bytes) -> bytes:
+    """Return what an id tells, as a claim that nobody can prove: for the header of what is no answer."""
+    return response_id.rpartition(b".")[0]
 
 
 def read_claim(response_id: str) -> AnsweredBy | None:

@@ -136,7 +136,7 @@ class InnerApp:
         if play == "raise_late":
             raise RuntimeError("the inner application broke")
         if play != "unclosed":
-            await send(_event({"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}))
+            await send(_event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}))
             await send(_event({"choices": [], "usage": USAGE}))
             await send(_body(b"data: [DONE]\n\n"))
         await send(_body(b"", more=False))

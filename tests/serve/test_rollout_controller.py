@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -404,9 +405,32 @@ def test_evidence_that_cannot_be_written_or_read_is_told_once_and_stops_no_decis
             work.succeed()
     told = [record.getMessage() for record in caplog.records]
     assert sum("stranger" in text for text in told) == len(fleet.replicas)
-    assert sum(mine.name in text for text in told) == 1
+    assert sum(mine.name in text and "file system refused" in text for text in told) == 1
     assert "stranger" in work.problem
     fleet.registry.quarantine("support", 2, "bit rot", who="verify")
     fleet.look()
     fleet.tick()
     assert fleet.last.state == "rolled_back"
+
+
+def test_a_dead_replicas_damaged_evidence_does_not_switch_the_rollback_off(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet.start()
+    fleet.load()
+    rollout = fleet.last.rollout
+    recent = {"requests": 100, "failures": 0, "first_token": {"9999": 100}}
+    old = {
+        "rollout": rollout,
+        "adapter": "support",
+        "replica": "old",
+        "at": 1.0,
+        "recent": {"canary": recent},
+    }
+    fleet.registry.put_evidence(rollout, "old", json.dumps(old).encode())
+    for replica in fleet.replicas:
+        replica.serve(range(400), lambda arm, number: "engine_error" if arm is Arm.CANARY else "ok")
+    fleet.tick()
+    fleet.tick()
+    assert fleet.last.state == "rolled_back"
+    assert f"evidence/{rollout}/old.json" in caplog.text

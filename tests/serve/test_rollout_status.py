@@ -288,7 +288,9 @@ def test_evidence_that_cannot_be_read_is_said_and_left_out(registry: Registry) -
     seen(registry, canary=arm(3))
     registry.put_evidence(entry.rollout, "r9", b"{broken")
     one = status(registry)
-    assert "r9: its evidence cannot be read and is left out" in one.missing
+    (said,) = (text for text in one.missing if "r9" in text)
+    assert said.startswith(f"evidence/{entry.rollout}/r9.json: cannot be read")
+    assert "left out of all decisions; delete it" in said
     assert one.arms["canary"].units == 3
 
 

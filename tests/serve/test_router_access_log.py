@@ -61,7 +61,7 @@ def test_a_line_says_who_answered_how_and_for_how_long(served: Served) -> None:
         "version": "1",
         "arm": "stable",
     }
-    assert (line["input_tokens"], line["output_tokens"], line["finish"]) == (7, 3, "length")
+    assert (line["input_tokens"], line["output_tokens"], line["finish"]) == (7, 3, "stop")
     assert line["request_id"] == "mine-1" == answer.headers["x-request-id"]
     assert ".support@1.s." in line["id"]
     assert 0 < line["ttft_seconds"] <= line["seconds"]

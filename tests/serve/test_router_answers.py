@@ -97,6 +97,41 @@ def test_an_answer_in_events(dialect: Dialect, stream: list[object], text: str |
     assert read_text(events(*stream), dialect, streamed=True) == text
 
 
+@pytest.mark.parametrize(
+    ("dialect", "body"),
+    [
+        (Dialect.OPENAI, {"choices": [{"text": "Hi", "finish_reason": "length"}]}),
+        (Dialect.OPENAI, {"choices": [{"message": {"content": "Hi"}, "finish_reason": "length"}]}),
+        (Dialect.MESSAGES, {"content": [{"type": "text", "text": "Hi"}], "stop_reason": "max_tokens"}),
+        (Dialect.MESSAGES, {"content": [{"type": "text", "text": "Hi"}], "stop_reason": "stop_sequence"}),
+        (
+            Dialect.RESPONSES,
+            {"status": "incomplete", "output": [{"content": [{"type": "output_text", "text": "Hi"}]}]},
+        ),
+    ],
+)
+def test_an_answer_that_a_limit_ended_has_no_text_to_judge(dialect: Dialect, body: object) -> None:
+    assert read_text([json.dumps(body).encode()], dialect, streamed=False) is None
+
+
+@pytest.mark.parametrize(
+    ("dialect", "last"),
+    [
+        (Dialect.OPENAI, {"choices": [{"delta": {}, "finish_reason": "length"}]}),
+        (Dialect.MESSAGES, {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}}),
+        (Dialect.RESPONSES, {"type": "response.incomplete", "response": {"status": "incomplete"}}),
+    ],
+)
+def test_a_stream_that_a_limit_ended_has_no_text_to_judge(dialect: Dialect, last: object) -> None:
+    pieces = {
+        Dialect.OPENAI: {"choices": [{"delta": {"content": "Hi"}}]},
+        Dialect.MESSAGES: {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "Hi"}},
+        Dialect.RESPONSES: {"type": "response.output_text.delta", "delta": "Hi"},
+    }
+    assert read_text(events(pieces[dialect]), dialect, streamed=True) == "Hi"
+    assert read_text(events(pieces[dialect], last), dialect, streamed=True) is None
+
+
 def test_what_is_no_json_has_no_text() -> None:
     assert read_text([b"data: {oops\n\n"], Dialect.OPENAI, streamed=True) is None
     assert read_text([b"\xff"], Dialect.OPENAI, streamed=False) is None

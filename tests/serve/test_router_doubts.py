@@ -130,6 +130,50 @@ def test_errors_do_not_tell_which_arm_a_session_is_in(served: Served) -> None:
     assert mine.headers["x-request-id"] == "mine@1.2"
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/tokenize", {"prompt": "x"}),
+        ("/v1/detokenize", {"tokens": [1]}),
+        ("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": "x"}]}),
+        ("/v1/completions", {"prompt": "x", "max_tokens": 0, "echo": True}),
+        ("/v1/completions", {"prompt": "x", "max_tokens": 0.0, "echo": True}),
+        ("/v1/completions", {"prompt": "x", "max_tokens": False, "echo": True}),
+    ],
+)
+def test_what_no_version_writes_tells_no_arm_and_is_no_evidence(
+    registry: Registry, tmp_path: Path, path: str, body: dict[str, Any]
+) -> None:
+    for named in (False, True):
+        with serve(registry, tmp_path, errors_name_version=named) as served:
+            recorder = served.open_rollout(weight=5_000)
+            for session in range(6):
+                headers = {"x-session-id": f"session {session}"}
+                answer = served.client.post(path, json={"model": "support", **body}, headers=headers)
+                assert answer.status_code == 200
+                assert ("x-wardrobe-arm" in answer.headers) == named
+                assert ("support@" in answer.headers["x-request-id"]) == named
+                for identity in (answer.headers["x-request-id"], answer.json()["id"]):
+                    rated = {"response_id": identity, "adapter": "support", "score": 0}
+                    receipt = served.client.post("/v1/feedback", json=rated).json()
+                    assert not receipt["counted"]
+                    assert receipt["reason"].startswith("kept, but no evidence")
+            served.settled()
+            assert recorder.segment.arms == {}
+
+
+def test_an_error_is_no_answer_that_could_be_rated(registry: Registry, tmp_path: Path) -> None:
+    with serve(registry, tmp_path, errors_name_version=True) as served:
+        recorder = served.open_rollout(weight=10_000)
+        refused = ask(served, 1, play="400")
+        assert refused.headers["x-request-id"].split(".")[1] == "support@2"
+        rated = {"response_id": refused.headers["x-request-id"], "score": 0}
+        receipt = served.client.post("/v1/feedback", json=rated)
+        assert (receipt.status_code, receipt.json()["counted"]) == (202, False)
+        served.settled()
+        assert record(recorder, Arm.CANARY).ratings == []
+
+
 def test_errors_name_the_version_outside_rollouts_and_where_the_setting_says_so(
     registry: Registry, tmp_path: Path
 ) -> None:

@@ -222,7 +222,7 @@ def test_an_outcome_is_booked_at_the_end_under_the_arm(served: Served, play: str
     found = record(recorder, Arm.STABLE)
     assert found.outcomes == {outcome: 1}
     assert found.failed == ([conversation_of(1)] if outcome == "engine_error" else [])
-    assert found.finish == ({} if play in {"400", "unclosed"} else {"length": 1})
+    assert found.finish == ({} if play in {"400", "unclosed"} else {"stop": 1})
 
 
 def test_a_stream_that_ends_under_a_later_record_is_booked_where_it_began(served: Served) -> None:
@@ -264,6 +264,34 @@ def test_the_text_is_there_to_be_looked_at_where_the_policy_asks(served: Served,
     found = record(recorder, Arm.STABLE)
     assert found.judged == 1
     assert found.malformed == ([] if stream else [conversation_of(1)])
+
+
+@pytest.mark.parametrize(
+    "forced",
+    [
+        {"structured_outputs": {"regex": " "}},
+        {"structured_outputs": {"choice": [" "]}},
+        {"response_format": {"type": "json_object"}},
+        {"max_tokens": 1},
+        {"stop": ["o"]},
+        {"logit_bias": {"2": 100}},
+        {"min_p": 2.0},
+        {"a_field_of_a_later_release": 1},
+    ],
+    ids=str,
+)
+def test_a_form_that_a_clients_own_fields_caused_is_nobodys_evidence(
+    served: Served, forced: dict[str, Any]
+) -> None:
+    form = FormatMetric(kind="not_regex", pattern="one")
+    recorder = served.open_rollout(_with(Metrics(errors=None, latency=None, feedback=None, format=form)))
+    for stream in (False, True):
+        assert ask(served, 1, stream=stream, **forced).status_code == 200
+    served.settled()
+    assert recorder.take_answers() == []
+    assert ask(served, 1, temperature=0.7, max_tokens=200, stop=None).status_code == 200
+    served.settled()
+    assert [right for _, right in recorder.judge(recorder.take_answers())] == [False]
 
 
 def _with(metrics: Metrics) -> Policy:

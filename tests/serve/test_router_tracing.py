@@ -57,7 +57,7 @@ def test_a_stream_is_a_span_with_the_names_of_the_conventions(served: Served, ta
         "gen_ai.response.model": "support@1",
         "gen_ai.usage.input_tokens": 7,
         "gen_ai.usage.output_tokens": 3,
-        "gen_ai.response.finish_reasons": ["length"],
+        "gen_ai.response.finish_reasons": ["stop"],
         "http.response.status_code": 200,
         "wardrobe.adapter": "support",
         "wardrobe.adapter.version": "1",
