@@ -85,8 +85,19 @@ def collect(
     emptied += [str(path.relative_to(root)) for path in retention.outlived(catalogue, at)]
     if apply:
         retention.tidy(catalogue, at)
-        reserve.fill(root)
+        keep_ready(catalogue)
     return GcReport(tuple(trashed), tuple(emptied), dict(sorted(plan.kept.items())))
+
+
+def keep_ready(catalogue: Catalogue) -> None:
+    """Make ready what taking something away needs on a full disk, as far as there is room.
+
+    Raises: StorageFailed: the adapters cannot be listed.
+    """
+    reserve.fill(catalogue.root.path)
+    for adapter in catalogue.known():
+        if catalogue.versions.numbers(adapter):
+            reserve.make_folders(catalogue.root.adapter(adapter))
 
 
 def reason_to_keep(catalogue: Catalogue, adapter: str, number: int, now: float) -> str | None:

@@ -12,7 +12,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry import disk, files
+from registry import disk, files, reserve
 from registry.entry import Entry, encode
 from registry.errors import CorruptStore, Missing, StorageFailed
 from registry.identity import digest
@@ -143,6 +143,7 @@ class Versions:
                     if not disk.is_folder(staged):
                         raise
                 else:
+                    reserve.make_folders(folder.parent)
                     return
         except StorageFailed:
             files.remove_empty(folder)
