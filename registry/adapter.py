@@ -33,6 +33,7 @@ from registry.intake.rendering import same_template
 from registry.lora import Lora, pair_tensors
 from registry.peft import CONFIG_NAME, LoraConfig, canonical_config, check_servable, parse_config
 from registry.records import BaseModel, FileEntry, Limits
+from registry.spelling import spelled
 from registry.tensors import Scan, read_header, scan
 
 __all__ = [
@@ -125,7 +126,7 @@ def inspect(folder: Path, *, base: BaseModel, limits: Limits, name: str) -> Insp
         ),
         target_modules=lora.leaves,
         template_sha256=template_sha256,
-        left_out=tuple(sorted(names - {file.name for file in files})),
+        left_out=tuple(sorted(spelled(name) for name in names - {file.name for file in files})),
         warnings=tuple(warnings),
         base_named=config.base if config.base and not config.base.startswith("sha256:") else None,
     )

@@ -22,6 +22,7 @@ from registry.catalogue import Catalogue, Standing
 from registry.errors import DiskFull, Missing, Occupied
 from registry.records import GcReport
 from registry.settlement import settle
+from registry.spelling import spelled
 
 DAY_SECONDS = 86_400.0
 # A replica that hangs may come back with what it holds; after a day it has to load anew.
@@ -86,6 +87,7 @@ def collect(
     if apply:
         retention.tidy(catalogue, at)
         keep_ready(catalogue)
+    trashed, emptied = [spelled(name) for name in trashed], [spelled(name) for name in emptied]
     return GcReport(tuple(trashed), tuple(emptied), dict(sorted(plan.kept.items())))
 
 
@@ -95,9 +97,9 @@ def keep_ready(catalogue: Catalogue) -> None:
     Raises: StorageFailed: the adapters cannot be listed.
     """
     reserve.fill(catalogue.root.path)
-    for adapter in catalogue.known():
-        if catalogue.versions.numbers(adapter):
-            reserve.make_folders(catalogue.root.adapter(adapter))
+    found, _ = catalogue.each(catalogue.versions.numbers)
+    for adapter in (name for name, numbers in found.items() if numbers):
+        reserve.make_folders(catalogue.root.adapter(adapter))
 
 
 def reason_to_keep(catalogue: Catalogue, adapter: str, number: int, now: float) -> str | None:

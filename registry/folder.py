@@ -20,6 +20,7 @@ from registry.intake.disguises import HEAD_BYTES, pointer
 from registry.intake.layouts import PICKLES, explain_missing, explain_no_folder, pickled
 from registry.intake.links import real_file, unreadable
 from registry.peft import CONFIG_NAME
+from registry.spelling import spelled
 
 README_NAME = "README.md"
 # The files of a version; everything else in a folder is left out.
@@ -54,7 +55,7 @@ def uploadable(folder: Path, subject: str) -> tuple[tuple[str, ...], tuple[str, 
     """
     names = list_folder(folder, subject)
     sent = names & _SENT
-    return tuple(sorted(sent)), tuple(sorted(names - sent))
+    return tuple(sorted(sent)), tuple(sorted(spelled(name) for name in names - sent))
 
 
 def check_file_name(file_name: str, subject: str) -> str:

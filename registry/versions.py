@@ -19,6 +19,7 @@ from registry.identity import digest
 from registry.peft import CONFIG_NAME, with_base
 from registry.records import FileEntry, Version
 from registry.root import Root
+from registry.spelling import spelled
 
 MANIFEST = "manifest.json"
 
@@ -166,7 +167,7 @@ class Versions:
         with disk.explained(version.path), os.scandir(version.path) as entries:
             extra = sorted({entry.name for entry in entries} - listed - {MANIFEST})
         if extra:
-            return f"{extra[0]} is not in the manifest"
+            return f"{spelled(extra[0])} is not in the manifest"
         problems = (_file_problem(version.path, file) for file in manifest.files)
         return next((problem for problem in problems if problem is not None), None)
 
