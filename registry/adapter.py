@@ -21,6 +21,7 @@ from registry.folder import (
     ALLOWED,
     README_NAME,
     check_file_name,
+    lead_out,
     list_folder,
     open_regular,
     read_text_file,
@@ -101,7 +102,8 @@ def inspect(folder: Path, *, base: BaseModel, limits: Limits, name: str) -> Insp
     names = list_folder(folder, name)
     config = parse_config(read_text_file(folder / CONFIG_NAME, name), name)
     check_servable(config, limits, name)
-    warnings = check_base_named(config, base, name)
+    kept, warnings = lead_out(folder, names)
+    warnings += check_base_named(config, base, name)
     lora, weights, found = _inspect_weights(folder / WEIGHTS_NAME, config, base, limits, name)
     warnings += found
     template = _own_template(folder, names, base, name)
@@ -113,7 +115,7 @@ def inspect(folder: Path, *, base: BaseModel, limits: Limits, name: str) -> Insp
             f"to this version are refused; leave {TEMPLATE_NAME} out if it was trained on the base's, or "
             "ask /v1/completions with the prompt already rendered"
         )
-    if README_NAME in names:
+    if README_NAME in kept:
         _add_readme(folder, files, warnings, name)
     files.sort(key=lambda file: file.name)
     _check_size(files, limits, name)
