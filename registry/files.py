@@ -1,6 +1,6 @@
-"""The only module that writes the store's files: every change is one atomic step of the file system.
+"""What writes the store's files, with `registry.placing`: every change is one atomic step of the file system.
 
-Owns temporary names, fsync, rename, link and trash; knows nothing of adapters. Invariants: a reader sees
+Owns fsync, rename, link and trash; knows nothing of adapters. Invariants: a reader sees
 the old state or the new one, whatever step the writer died at; a name that begins with a dot is unfinished
 work and no reader looks at it; nothing is written where the opened root is not (`registry.anchor`); nothing
 but our own errors is raised. `registry.disk` reads what this module writes.

@@ -19,6 +19,7 @@ from registry.disk import NO_ROOM
 Draw = Callable[[bytes, int], Path | None]
 """Returns a file on the same disk that holds the bytes, durably, with this mode; None: it has none."""
 
+_BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's own block is
 _Answer = TypeVar("_Answer")
 _draw: ContextVar[Draw | None] = ContextVar("draw", default=None)
 _on_step: ContextVar[Callable[[str], None] | None] = ContextVar("on_step", default=None)
@@ -100,6 +101,27 @@ def write(path: Path, data: bytes, mode: int, *, durable: bool = True) -> None:
             os.fsync(file.fileno())
 
 
+def overwrite(path: Path, data: bytes, mode: int, *, whole: int) -> Path | None:
+    """Put `data` in place of the `whole` bytes of a spare file, durably, and return its hidden name.
+
+    None when somebody else took the file first, or when it is not whole: then it is removed. Raises: OSError.
+    """
+    taken = beside(path)
+    try:
+        step(f"take {path.name}")
+        path.rename(taken)  # whoever does it first has it
+    except FileNotFoundError:
+        return None
+    done = False
+    try:
+        done = _overwrite(taken, data, mode, whole)
+    finally:
+        if not done:
+            with contextlib.suppress(OSError):
+                taken.unlink()
+    return taken if done else None
+
+
 def hand_over(made: Path | int, folder: Path) -> None:
     """Give what root made to the owner of its folder: a server that runs as that user must read it."""
     if os.geteuid() == 0:
@@ -117,3 +139,21 @@ def removed_at_end(path: Path) -> Iterator[None]:
         with contextlib.suppress(FileNotFoundError):
             step(f"unlink {path.name.rpartition('.')[0]}")
             path.unlink()
+
+
+def _overwrite(path: Path, data: bytes, mode: int, whole: int) -> bool:
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+    try:
+        state = os.fstat(descriptor)
+        # One with a hole, which a crash may leave, would have to find its blocks first.
+        if state.st_size < whole or state.st_blocks * _BLOCK_BYTES < whole or state.st_nlink != 1:
+            return False
+        step(f"overwrite {path.name}")
+        if os.pwrite(descriptor, data, 0) != len(data):
+            return False
+        os.ftruncate(descriptor, len(data))
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return True

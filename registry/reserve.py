@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import TypeVar
 
 from registry import anchor, disk, files
 from registry.errors import DiskFull, StorageFailed
-from registry.placing import drawing
+from registry.placing import drawing, overwrite
 
 NAME = "reserve"
 FILES = 64
@@ -30,8 +29,6 @@ FILE_BYTES = 16 * 1024
 
 FOLDERS = ("tombstones", "quarantine")
 """Of each adapter, made with its first version: a folder needs an inode and a block."""
-
-_BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's own block is
 
 _Answer = TypeVar("_Answer")
 
@@ -79,38 +76,5 @@ def _draw(folder: Path, data: bytes, mode: int) -> Path | None:
     if len(data) > FILE_BYTES:
         return None
     anchor.check(folder)
-    for name in disk.names(folder):
-        taken = folder / f".{name}.{uuid.uuid4().hex}.tmp"
-        try:
-            files.step(f"take {name}")
-            (folder / name).rename(taken)  # whoever does it first has it
-        except FileNotFoundError:
-            continue
-        try:
-            if _overwrite(taken, data, mode):
-                return taken
-        except OSError:
-            with contextlib.suppress(OSError):
-                taken.unlink()
-            raise
-        with contextlib.suppress(OSError):
-            taken.unlink()
-    return None
-
-
-def _overwrite(path: Path, data: bytes, mode: int) -> bool:
-    """Put `data` in place of a file's bytes; False for one that does not own all its blocks."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
-    try:
-        state = os.fstat(descriptor)
-        if state.st_size < FILE_BYTES or state.st_blocks * _BLOCK_BYTES < FILE_BYTES or state.st_nlink != 1:
-            return False
-        files.step("overwrite a file of the reserve")
-        if os.pwrite(descriptor, data, 0) != len(data):
-            return False
-        os.ftruncate(descriptor, len(data))
-        os.fchmod(descriptor, mode)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return True
+    drawn = (overwrite(folder / name, data, mode, whole=FILE_BYTES) for name in disk.names(folder))
+    return next((path for path in drawn if path is not None), None)

@@ -124,6 +124,34 @@ def test_two_at_once_never_write_into_one_file_of_the_reserve(registry: Registry
     assert left(registry.root) == reserve.FILES - 2
 
 
+def test_a_kill_at_any_step_leaves_the_key_as_it_was_or_revoked(registry: Registry) -> None:
+    store = KeyStore(registry.root)
+    states = set()
+    for index in range(20):
+        info, token = store.create([Scope.INFER], who="tester")
+        child = os.fork()
+        if child == 0:
+            seen: list[str] = []
+
+            def kill(label: str, index: int = index, seen: list[str] = seen) -> None:
+                if len(seen) == index:
+                    os._exit(9)
+                seen.append(label)
+                full(label)
+
+            with files.watch_steps(kill):
+                store.revoke(info.id)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        revoked = KeyRing(registry.root).check(token) is None
+        states.add(revoked)
+        assert left(registry.root) >= reserve.FILES - index - 1
+        if code == 0:
+            assert revoked
+            break
+    assert (code, states) == (0, {False, True})
+
+
 def test_the_reserve_of_an_older_version_is_replaced(registry: Registry) -> None:
     shutil.rmtree(registry.root / reserve.NAME)
     (registry.root / reserve.NAME).write_bytes(b"x" * 262_144)
