@@ -108,6 +108,16 @@ def replace(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True)
         place(path, data, mode, put, put, durable=durable)
 
 
+def rewrite(path: Path, data: bytes) -> None:
+    """Overwrite a file in the blocks that it has, which needs no room; a reader may see it half done.
+
+    Raises: DiskFull: its blocks do not hold `data`; StorageFailed.
+    """
+    anchor.check(path)
+    with explained(path):
+        placing.rewrite(path, data)
+
+
 def append_lines(path: Path, lines: bytes) -> None:
     """Append `lines` (each ends in a newline) to a file with one writer, made when it is missing; fsynced.
 

@@ -7,6 +7,7 @@ is no room for a new one. `registry.files` decides what becomes of it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -120,6 +121,24 @@ def overwrite(path: Path, data: bytes, mode: int, *, whole: int) -> Path | None:
             with contextlib.suppress(OSError):
                 taken.unlink()
     return taken if done else None
+
+
+def rewrite(path: Path, data: bytes) -> None:
+    """Put `data` in place of a file's content, durably, in the blocks that it has; touch its folder.
+
+    Raises: OSError: ENOSPC where its blocks do not hold them.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+    try:
+        if os.fstat(descriptor).st_blocks * _BLOCK_BYTES < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        step(f"overwrite {path.name}")
+        os.pwrite(descriptor, data, 0)
+        os.ftruncate(descriptor, len(data))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.utime(path.parent)
 
 
 def hand_over(made: Path | int, folder: Path) -> None:

@@ -73,6 +73,20 @@ def test_a_key_is_revoked_on_a_full_disk(registry: Registry) -> None:
     assert KeyRing(registry.root).check(token) is None
 
 
+def test_keys_are_revoked_on_a_full_disk_also_without_a_reserve(registry: Registry) -> None:
+    store = KeyStore(registry.root)
+    made = [store.create([Scope.INFER], who="tester") for _ in range(3)]
+    ring = KeyRing(registry.root)
+    shutil.rmtree(registry.root / reserve.NAME)
+    with files.watch_steps(full):
+        for info, _ in made:
+            store.revoke(info.id)
+    ring.refresh()
+    assert [ring.check(token) for _, token in made] == [None] * 3
+    assert {info.state(0.0) for info in store.list()} == {"revoked"}
+    assert not [info.problem for info in store.list() if info.problem]
+
+
 def test_what_adds_something_leaves_the_reserve_alone(registry: Registry) -> None:
     with files.watch_steps(full):
         for adding in (
