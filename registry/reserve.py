@@ -65,7 +65,7 @@ def urgently(root: Path, change: Callable[[], _Answer]) -> _Answer:
         try:
             return change()
         except DiskFull as error:
-            if disk.names(root / NAME):
+            if _names(root / NAME):
                 raise
             fact = f"{error.fact}, and the reserve is used up"
             raise DiskFull(error.subject, fact, error.remedy) from error
@@ -76,5 +76,15 @@ def _draw(folder: Path, data: bytes, mode: int) -> Path | None:
     if len(data) > FILE_BYTES:
         return None
     anchor.check(folder)
-    drawn = (overwrite(folder / name, data, mode, whole=FILE_BYTES) for name in disk.names(folder))
-    return next((path for path in drawn if path is not None), None)
+    drawn = (overwrite(folder / name, data, mode, whole=FILE_BYTES) for name in _names(folder))
+    try:
+        return next((path for path in drawn if path is not None), None)
+    except OSError:
+        return None  # no rights, or overwriting takes room here: the change says that it found none
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return disk.names(folder)
+    except StorageFailed:
+        return []  # one that cannot be read is as good as none

@@ -87,6 +87,17 @@ def test_keys_are_revoked_on_a_full_disk_also_without_a_reserve(registry: Regist
     assert not [info.problem for info in store.list() if info.problem]
 
 
+def test_a_reserve_that_cannot_be_read_is_as_good_as_none(registry: Registry) -> None:
+    info, token = KeyStore(registry.root).create([Scope.INFER], who="tester")
+    shutil.rmtree(registry.root / reserve.NAME)
+    (registry.root / reserve.NAME).symlink_to(reserve.NAME)
+    with files.watch_steps(full):
+        with pytest.raises(DiskFull, match="the reserve is used up"):
+            registry.delete("support", 3, who="tester")
+        KeyStore(registry.root).revoke(info.id)
+    assert KeyRing(registry.root).check(token) is None
+
+
 def test_what_adds_something_leaves_the_reserve_alone(registry: Registry) -> None:
     with files.watch_steps(full):
         for adding in (
