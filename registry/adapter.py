@@ -21,6 +21,7 @@ from registry.folder import (
     ALLOWED,
     README_NAME,
     check_file_name,
+    lead_out,
     list_folder,
     open_regular,
     read_text_file,
@@ -33,6 +34,7 @@ from registry.intake.rendering import same_template
 from registry.lora import Lora, pair_tensors
 from registry.peft import CONFIG_NAME, LoraConfig, canonical_config, check_servable, parse_config
 from registry.records import BaseModel, FileEntry, Limits
+from registry.spelling import spelled
 from registry.tensors import Scan, read_header, scan
 
 __all__ = [
@@ -100,7 +102,8 @@ def inspect(folder: Path, *, base: BaseModel, limits: Limits, name: str) -> Insp
     names = list_folder(folder, name)
     config = parse_config(read_text_file(folder / CONFIG_NAME, name), name)
     check_servable(config, limits, name)
-    warnings = check_base_named(config, base, name)
+    kept, warnings = lead_out(folder, names)
+    warnings += check_base_named(config, base, name)
     lora, weights, found = _inspect_weights(folder / WEIGHTS_NAME, config, base, limits, name)
     warnings += found
     template = _own_template(folder, names, base, name)
@@ -112,7 +115,7 @@ def inspect(folder: Path, *, base: BaseModel, limits: Limits, name: str) -> Insp
             f"to this version are refused; leave {TEMPLATE_NAME} out if it was trained on the base's, or "
             "ask /v1/completions with the prompt already rendered"
         )
-    if README_NAME in names:
+    if README_NAME in kept:
         _add_readme(folder, files, warnings, name)
     files.sort(key=lambda file: file.name)
     _check_size(files, limits, name)
@@ -125,7 +128,7 @@ def inspect(folder: Path, *, base: BaseModel, limits: Limits, name: str) -> Insp
         ),
         target_modules=lora.leaves,
         template_sha256=template_sha256,
-        left_out=tuple(sorted(names - {file.name for file in files})),
+        left_out=tuple(sorted(spelled(name) for name in names - {file.name for file in files})),
         warnings=tuple(warnings),
         base_named=config.base if config.base and not config.base.startswith("sha256:") else None,
     )

@@ -80,7 +80,7 @@ class Client:
 
     def register(self, registration: Registration, advance: Progress) -> doc.PublishedDocument:
         """Upload a folder's files; `advance` is told of the bytes as they are read for sending."""
-        names, left_out = uploadable(registration.folder, check_adapter_name(registration.adapter))
+        names, left_out, warnings = uploadable(registration.folder, check_adapter_name(registration.adapter))
         with ExitStack() as stack:
             parts = [
                 ("files", (name, _Counted(stack.enter_context(_opened(path, registration.adapter)), advance)))
@@ -94,7 +94,8 @@ class Client:
             found = self.ask(
                 doc.PublishedDocument, "POST", path, files=parts, data=_form_fields(registration)
             )
-        return found.model_copy(update={"left_out": sorted({*found.left_out, *left_out})})
+        told = {"left_out": sorted({*found.left_out, *left_out}), "warnings": [*warnings, *found.warnings]}
+        return found.model_copy(update=told)
 
     def verify(self, adapter: str | None = None, number: int | None = None) -> doc.VerifyReport:
         """Hash versions again; one that is not as published is quarantined."""

@@ -22,6 +22,7 @@ from registry.catalogue import Catalogue, Standing
 from registry.errors import DiskFull, Missing, Occupied
 from registry.records import GcReport
 from registry.settlement import settle
+from registry.spelling import spelled
 
 DAY_SECONDS = 86_400.0
 # A replica that hangs may come back with what it holds; after a day it has to load anew.
@@ -85,8 +86,20 @@ def collect(
     emptied += [str(path.relative_to(root)) for path in retention.outlived(catalogue, at)]
     if apply:
         retention.tidy(catalogue, at)
-        reserve.fill(root)
+        keep_ready(catalogue)
+    trashed, emptied = [spelled(name) for name in trashed], [spelled(name) for name in emptied]
     return GcReport(tuple(trashed), tuple(emptied), dict(sorted(plan.kept.items())))
+
+
+def keep_ready(catalogue: Catalogue) -> None:
+    """Make ready what taking something away needs on a full disk, as far as there is room.
+
+    Raises: StorageFailed: the adapters cannot be listed.
+    """
+    reserve.fill(catalogue.root.path)
+    found, _ = catalogue.each(catalogue.versions.numbers)
+    for adapter in (name for name, numbers in found.items() if numbers):
+        reserve.make_folders(catalogue.root.adapter(adapter))
 
 
 def reason_to_keep(catalogue: Catalogue, adapter: str, number: int, now: float) -> str | None:

@@ -37,10 +37,8 @@ _REMEDIES = {
 }
 # What opening says of a folder, a socket, a link, and of a name below a file.
 _NO_FILE = frozenset({errno.EISDIR, errno.ENXIO, errno.ELOOP, errno.ENOTDIR})
-_NO_ROOM = {
-    errno.ENOSPC: "free space on the disk: `wardrobe gc --apply --now` needs no room, and try again",
-    errno.EDQUOT: "raise the quota or free space (`wardrobe gc --apply --now`) and try again",
-}
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+_COLLECT = "`wardrobe gc --apply --now`, which needs no room, removes what deleted versions hold, if any"
 
 
 def entry_numbers(directory: Path, *, prefix: str = "") -> list[int]:
@@ -206,11 +204,23 @@ def _own(path: Path, error: OSError) -> StorageFailed:
     if isinstance(error, FileExistsError):
         return Occupied(subject, "exists already", "choose another name")
     fact = f"the file system refused ({error.strerror or error})"
-    if number in _NO_ROOM:
-        return DiskFull(subject, fact, _NO_ROOM[number])
+    if number in NO_ROOM:
+        return DiskFull(subject, fact, _way_to_room(path, number))
     if isinstance(error, NotADirectoryError):
         return NotAFolder(subject, fact, "a file stands where a folder belongs: move it away")
     return StorageFailed(subject, fact, _REMEDIES.get(number, "check the disk and the mount"))
+
+
+def _way_to_room(path: Path, number: int) -> str:
+    if number == errno.EDQUOT:
+        return f"raise the quota, or remove files; {_COLLECT}"
+    try:
+        found = os.statvfs(path.parent)
+    except OSError:
+        found = None
+    if found is not None and found.f_files and not found.f_favail:
+        return f"the disk has no inodes left (`df -i`): remove files from it, however small; {_COLLECT}"
+    return f"free space on the disk; {_COLLECT}"
 
 
 def _read_plain(path: Path, limit: int) -> bytes:

@@ -124,7 +124,8 @@ class Entry:
         return value if isinstance(value, dict) else self._refuse(key, "an object")
 
     def _refuse(self, key: str, wanted: str) -> Never:
-        found = json.dumps(self._fields.get(key))[:80]
+        # TOML has dates and times, which JSON has not.
+        found = json.dumps(self._fields.get(key), default=str)[:80]
         raise CorruptStore(str(self.path), f"field {key} is {found}, not {wanted}", _REMEDY)
 
 

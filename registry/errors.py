@@ -25,6 +25,8 @@ error carries a subject, the fact, and the remedy; it is printed as `error: subj
 
 from __future__ import annotations
 
+from registry.spelling import spelled
+
 
 class WardrobeError(Exception):
     """A failure that no other code tells of; the server's log has the reason.
@@ -40,11 +42,10 @@ class WardrobeError(Exception):
     code = "wardrobe_error"
 
     def __init__(self, subject: str, fact: str, remedy: str = "", *, param: str | None = None) -> None:
-        self.subject = subject
-        self.fact = fact
-        self.remedy = remedy
+        # They may hold the name of a file, and go into JSON.
+        self.subject, self.fact, self.remedy = spelled(subject), spelled(fact), spelled(remedy)
         self.param = param
-        super().__init__(subject, fact, remedy)
+        super().__init__(self.subject, self.fact, self.remedy)
 
     def __str__(self) -> str:
         text = f"{self.subject}: {self.fact}" if self.subject else self.fact

@@ -1,6 +1,6 @@
-"""The only module that writes the store's files: every change is one atomic step of the file system.
+"""What writes the store's files, with `registry.placing`: every change is one atomic step of the file system.
 
-Owns temporary names, fsync, rename, link and trash; knows nothing of adapters. Invariants: a reader sees
+Owns fsync, rename, link and trash; knows nothing of adapters. Invariants: a reader sees
 the old state or the new one, whatever step the writer died at; a name that begins with a dot is unfinished
 work and no reader looks at it; nothing is written where the opened root is not (`registry.anchor`); nothing
 but our own errors is raised. `registry.disk` reads what this module writes.
@@ -16,38 +16,21 @@ import errno
 import hashlib
 import os
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
 from pathlib import Path
 
-from registry import anchor
-from registry.disk import ENTRY_FILE, entry_numbers, exists, explained, open_plain, read
+from registry import anchor, placing
+from registry.disk import ENTRY_FILE, NO_ROOM, entry_numbers, exists, explained, open_plain, read
+from registry.placing import beside, hand_over, place, write
+from registry.renaming import NOT_KNOWN, rename_new
 
+step, watch_steps = placing.step, placing.watch_steps
 PUBLIC_MODE = 0o444
 SECRET_MODE = 0o600
 _CHUNK_BYTES = 1024 * 1024
 # What a file system answers that has no hard links.
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR})
-_on_step: ContextVar[Callable[[str], None] | None] = ContextVar("on_step", default=None)
-
-
-@contextlib.contextmanager
-def watch_steps(callback: Callable[[str], None]) -> Iterator[None]:
-    """Call `callback(label)` before every mutating step of this thread, until the block ends."""
-    token = _on_step.set(callback)
-    try:
-        yield
-    finally:
-        _on_step.reset(token)
-
-
-def step(label: str) -> None:
-    """Announce the mutating step that comes next."""
-    callback = _on_step.get()
-    if callback is not None:
-        callback(label)
 
 
 def make_directory(path: Path, *, mode: int = 0o777) -> None:
@@ -68,7 +51,7 @@ def make_directory(path: Path, *, mode: int = 0o777) -> None:
             if not path.is_dir():  # else somebody else was faster
                 raise
         else:
-            _hand_over(path, path.parent)
+            hand_over(path, path.parent)
         sync_directory(path.parent)
 
 
@@ -80,7 +63,7 @@ def stage(path: Path, data: bytes) -> None:
     anchor.check(path)
     with explained(path):
         step(f"write {path.name}")
-        _write(path, data, 0o644)
+        write(path, data, 0o644)
 
 
 def copy_new(
@@ -97,7 +80,7 @@ def copy_new(
         step(f"copy {target.name}")
         reader.seek(skip_bytes)
         with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as writer:
-            _hand_over(writer.fileno(), target.parent)
+            hand_over(writer.fileno(), target.parent)
             writer.write(head)
             while chunk := reader.read(_CHUNK_BYTES):
                 digest.update(chunk)
@@ -114,14 +97,25 @@ def replace(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True)
     Raises: StorageFailed: the old content is then still there.
     """
     anchor.check(path)
-    temporary = _temporary(path)
-    with explained(path), _removed_at_end(temporary):
-        step(f"write temporary of {path.name}")
-        _write(temporary, data, mode, durable=durable)
+
+    def put(written: Path) -> None:
         step(f"rename to {path.name}")
-        temporary.rename(path)
+        written.rename(path)
         if durable:
             sync_directory(path.parent)
+
+    with explained(path):
+        place(path, data, mode, put, put, durable=durable)
+
+
+def rewrite(path: Path, data: bytes) -> None:
+    """Overwrite a file in the blocks that it has, which needs no room; a reader may see it half done.
+
+    Raises: DiskFull: its blocks do not hold `data`; StorageFailed.
+    """
+    anchor.check(path)
+    with explained(path):
+        placing.rewrite(path, data)
 
 
 def append_lines(path: Path, lines: bytes) -> None:
@@ -138,7 +132,7 @@ def append_lines(path: Path, lines: bytes) -> None:
         with os.fdopen(os.open(path, flags, 0o644), "ab") as file:
             end = file.tell()
             if not end:
-                _hand_over(file.fileno(), path.parent)
+                hand_over(file.fileno(), path.parent)
             torn = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
             file.write(b"\n" + lines if torn else lines)
             file.flush()
@@ -148,18 +142,27 @@ def append_lines(path: Path, lines: bytes) -> None:
 def touch(path: Path) -> None:
     """Put a new empty file at `path` whose time and inode no earlier one had; not fsynced.
 
+    Where there is no room for it, one that is there gets a new time, and its folder with it.
+
     Raises: StorageFailed.
     """
     anchor.check(path)
-    temporary = _temporary(path)
-    with explained(path), _removed_at_end(temporary):
-        step(f"write temporary of {path.name}")
-        _write(temporary, b"", 0o644, durable=False)
-        # The kernel stamps by its tick (4 ms), within which two changes would look like one.
-        now = time.time_ns()
-        os.utime(temporary, ns=(now, now))
+    # The kernel stamps by its tick (4 ms), within which two changes would look like one.
+    now = time.time_ns()
+
+    def put(written: Path) -> None:
+        os.utime(written, ns=(now, now))
         step(f"rename to {path.name}")
-        temporary.rename(path)
+        written.rename(path)
+
+    with explained(path):
+        try:
+            place(path, b"", 0o644, put, durable=False)
+        except OSError as error:
+            if error.errno not in NO_ROOM or not path.exists():
+                raise
+            for stamped in (path, path.parent):
+                os.utime(stamped, ns=(now, now))
 
 
 def claim(path: Path, data: bytes, *, mode: int = PUBLIC_MODE) -> bool:
@@ -172,21 +175,28 @@ def claim(path: Path, data: bytes, *, mode: int = PUBLIC_MODE) -> bool:
     Raises: StorageFailed.
     """
     anchor.check(path)
-    temporary = _temporary(path)
-    with explained(path), _removed_at_end(temporary):
-        step(f"write temporary of {path.name}")
-        _write(temporary, data, mode)
+
+    def link(written: Path) -> bool:
         try:
             step(f"link {path.name}")
-            os.link(temporary, path)
+            os.link(written, path)
         except OSError as error:
-            if error.errno in NO_LINKS:
-                return _claim_by_directory(path, data, mode)
-            if error.errno not in TAKEN:
-                raise
-            return _holds(path, data)
+            return _unclaimed(error, path, data, mode)
         sync_directory(path.parent)
         return True
+
+    def rename(drawn: Path) -> bool:
+        # A link takes an inode on tmpfs.
+        try:
+            step(f"rename to {path.name}")
+            rename_new(drawn, path)
+        except OSError as error:
+            return link(drawn) if error.errno in NOT_KNOWN else _unclaimed(error, path, data, mode)
+        sync_directory(path.parent)
+        return True
+
+    with explained(path):
+        return place(path, data, mode, link, rename)
 
 
 def append_entry(
@@ -276,25 +286,6 @@ def remove_tree(path: Path) -> None:
         _remove_tree(path)
 
 
-def shorten(path: Path, size: int) -> None:
-    """Cut a file to `size` bytes in place, which needs no room; to none removes it.
-
-    Raises: Missing; StorageFailed.
-    """
-    anchor.check(path)
-    with explained(path):
-        step(f"shorten {path.name}")
-        if not size:
-            path.unlink()
-            return
-        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
-        try:
-            os.ftruncate(descriptor, size)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def remove_empty(directory: Path) -> None:
     """Remove `directory` if it exists and is empty."""
     with contextlib.suppress(OSError):
@@ -311,16 +302,24 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def _unclaimed(error: OSError, path: Path, data: bytes, mode: int) -> bool:
+    if error.errno in NO_LINKS:
+        return _claim_by_directory(path, data, mode)
+    if error.errno not in TAKEN:
+        raise error
+    return _holds(path, data)
+
+
 def _claim_by_directory(path: Path, data: bytes, mode: int) -> bool:
     # The folder is filled before it is renamed: claiming first and filling later would leave an empty
     # entry after a crash, and renaming onto an empty folder would succeed.
-    temporary = _temporary(path)
+    temporary = beside(path)
     try:
         step(f"mkdir temporary of {path.name}")
         temporary.mkdir()
-        _hand_over(temporary, path.parent)
+        hand_over(temporary, path.parent)
         step(f"write temporary of {path.name}")
-        _write(temporary / ENTRY_FILE, data, mode)
+        write(temporary / ENTRY_FILE, data, mode)
         sync_directory(temporary)
         step(f"rename to {path.name}")
         temporary.rename(path)
@@ -353,34 +352,3 @@ def _holds(path: Path, data: bytes) -> bool:
 
 def _exists(path: Path) -> FileExistsError:
     return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-
-
-def _write(path: Path, data: bytes, mode: int, *, durable: bool = True) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        _hand_over(file.fileno(), path.parent)
-        file.write(data)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-
-
-def _hand_over(made: Path | int, folder: Path) -> None:
-    """Give what root made to the owner of its folder: a server that runs as that user must read it."""
-    if os.geteuid() == 0:
-        owner = folder.stat()
-        if owner.st_uid:
-            os.chown(made, owner.st_uid, owner.st_gid)
-
-
-@contextlib.contextmanager
-def _removed_at_end(path: Path) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            step(f"unlink {path.name.rpartition('.')[0]}")
-            path.unlink()

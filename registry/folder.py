@@ -2,8 +2,8 @@
 
 Owns the allow-list; parses nothing. Only named files are taken, so a new kind of dangerous file is left out
 without being known. Pickled weights are refused and never scanned: scanners of pickles are beaten regularly.
-Links are followed: whoever names a folder on this machine may read what they lead to, and only regular files
-are opened.
+Links are followed, for whoever names a folder on this machine may read what they lead to; one that leads
+elsewhere is told, and followed only to what an adapter needs. Only regular files are opened.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from registry.errors import InvalidAdapter
 from registry.identity import WEIGHTS_NAME
 from registry.intake.disguises import HEAD_BYTES, pointer
 from registry.intake.layouts import PICKLES, explain_missing, explain_no_folder, pickled
-from registry.intake.links import real_file, unreadable
+from registry.intake.links import followed_out, real_file, unreadable
 from registry.peft import CONFIG_NAME
+from registry.spelling import spelled
 
 README_NAME = "README.md"
 # The files of a version; everything else in a folder is left out.
@@ -46,15 +47,31 @@ def list_folder(folder: Path, subject: str) -> frozenset[str]:
     return names
 
 
-def uploadable(folder: Path, subject: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names to send of a PEFT LoRA folder, and the names to leave out, both sorted.
+def lead_out(folder: Path, names: frozenset[str]) -> tuple[frozenset[str], list[str]]:
+    """Return `names` without what is a link to a file elsewhere that no adapter needs, and what to warn of.
+
+    What an adapter cannot do without is followed, wherever its user has it lead, and told.
+    """
+    elsewhere = followed_out(folder, names & _SENT)
+    warnings = [
+        f"{name} is a link to {spelled(str(real))}, outside the folder: "
+        + ("left out" if name == README_NAME else "its content is taken")
+        for name, real in elsewhere.items()
+    ]
+    return names - ({README_NAME} & set(elsewhere)), warnings
+
+
+def uploadable(folder: Path, subject: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Return the names to send of a PEFT LoRA folder, the names to leave out, sorted, and what to warn of.
 
     A folder that `inspect` would refuse for what is in it, or not in it, is refused here too.
     Raises: InvalidAdapter.
     """
     names = list_folder(folder, subject)
-    sent = names & _SENT
-    return tuple(sorted(sent)), tuple(sorted(names - sent))
+    kept, warnings = lead_out(folder, names)
+    sent = kept & _SENT
+    left_out = sorted(spelled(name) for name in names - sent)
+    return tuple(sorted(sent)), tuple(left_out), tuple(warnings)
 
 
 def check_file_name(file_name: str, subject: str) -> str:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from registry import anchor, disk, files
 from registry.entry import Entry, encode
-from registry.errors import CorruptStore, Missing, NotFound, StorageFailed, UsageError
+from registry.errors import CorruptStore, DiskFull, Missing, NotFound, StorageFailed, UsageError
 from registry.names import check_adapter_name
 from registry.reserve import urgently
 
@@ -138,7 +138,11 @@ class KeyStore:
         if entry.info.revoked is not None:
             return entry.info
         revoked = _Entry(replace(entry.info, problem="", revoked=self._clock()), entry.token_sha256)
-        urgently(self._root, lambda: self._write(revoked))
+        try:
+            urgently(self._root, lambda: self._write(revoked))
+        except DiskFull:
+            # One that is read half done, or left so by a crash, lets nobody in: as it shall be.
+            files.rewrite(path, _encode(revoked))
         return revoked.info
 
     def in_use(self) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from registry import describe
 from registry import documents as doc
+from registry.errors import WardrobeError
 from registry.keys import KeyStore
 from registry.names import STABLE, check_adapter_name
 
@@ -160,45 +161,66 @@ class LocalDesk:
         return doc.ReplicaList(replicas=found)
 
     def status(self) -> doc.StatusDocument:
-        """Return the whole at a glance."""
+        """Return the whole at a glance; what cannot be read is a problem, and hides nothing else."""
+        problems: dict[str, str] = {}
         base, every = self._registry.base, self.list().adapters
         summaries = [summary for summary in every if not summary.problem]
-        rollouts, broken = self._rollouts()
+        rollouts = self._rollouts(problems)
+        quarantined = self._quarantined([summary.adapter for summary in summaries], problems)
+        problems |= {summary.adapter: summary.problem for summary in every if summary.problem}
         return doc.StatusDocument(
             base=doc.BaseDocument(name=base.name, fingerprint=base.fingerprint),
             max_lora_rank=self._registry.limits.max_lora_rank,
-            auth=KeyStore(self._registry.root).in_use(),
+            auth=self._auth(problems),
             adapters=len(summaries),
             versions=sum(summary.versions for summary in summaries),
             without_stable=[summary.adapter for summary in summaries if summary.stable is None],
-            quarantined=self._quarantined([summary.adapter for summary in summaries]),
-            replicas=self.replicas().replicas,
+            quarantined=quarantined,
+            replicas=self._replicas(problems),
             rollouts=rollouts,
-            problems={
-                **{f"replica {name}": text for name, text in self._registry.replica_problems().items()},
-                **broken,
-                **{summary.adapter: summary.problem for summary in every if summary.problem},
-            },
+            problems=problems,
             stable_quarantined=[
                 f"{summary.adapter}@{summary.stable}" for summary in summaries if summary.stable_quarantined
             ],
         )
 
-    def _rollouts(self) -> tuple[Sequence[doc.OpenRollout], dict[str, str]]:
+    def _auth(self, problems: dict[str, str]) -> bool:
+        try:
+            return KeyStore(self._registry.root).in_use()
+        except WardrobeError as error:
+            problems["keys"] = str(error)
+            return True  # as servers do, which let nobody in then
+
+    def _replicas(self, problems: dict[str, str]) -> Sequence[doc.ReplicaDocument]:
+        try:
+            broken = self._registry.replica_problems()
+            problems |= {f"replica {name}": text for name, text in broken.items()}
+            return self.replicas().replicas
+        except WardrobeError as error:
+            problems["replicas"] = str(error)
+            return []
+
+    def _rollouts(self, problems: dict[str, str]) -> Sequence[doc.OpenRollout]:
         catalogue = self._registry.catalogue
-        found, problems = catalogue.each(self._registry.rollout, catalogue.rollouts.names())
-        opened = [
+        try:
+            found, broken = catalogue.each(self._registry.rollout, catalogue.rollouts.names())
+        except WardrobeError as error:
+            found, broken = {}, {"rollouts": str(error)}
+        problems |= broken
+        return [
             doc.OpenRollout(adapter=one.adapter, canary=one.canary, state=one.state, weight=one.weight)
             for one in found.values()
             if one is not None and one.open
         ]
-        return opened, problems
 
-    def _quarantined(self, adapters: Sequence[str]) -> dict[str, str]:
+    def _quarantined(self, adapters: Sequence[str], problems: dict[str, str]) -> dict[str, str]:
         catalogue = self._registry.catalogue
-        found: dict[str, str] = {}
-        for adapter in adapters:
+
+        def look(adapter: str) -> dict[str, str]:
             reasons = catalogue.quarantine.reasons(adapter)
             live = set(catalogue.live(adapter)) if reasons else set()
-            found |= {f"{adapter}@{n}": reason for n, reason in sorted(reasons.items()) if n in live}
-        return found
+            return {f"{adapter}@{n}": reason for n, reason in sorted(reasons.items()) if n in live}
+
+        found, broken = catalogue.each(look, adapters)
+        problems |= broken
+        return {name: reason for one in found.values() for name, reason in one.items()}

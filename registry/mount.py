@@ -1,9 +1,9 @@
 """The trial of a mount: do the steps that the store relies on work there?
 
-Owns the trial and its throw-away files (the only writes outside `registry.files`). A file system on which
-a rename overwrites a folder, or a link a file, would lose versions and alias moves without an error, so
-it is refused before the first of them. One that takes no writes now (read-only, full, no rights) proves
-nothing either way and is left untested.
+Owns the trial and its throw-away files (the only writes outside `registry.files` and `registry.placing`). A
+file system on which a rename overwrites a folder, or a link a file, would lose versions and alias moves
+without an error, so it is refused before the first of them. One that takes no writes now (read-only, full, no
+rights) proves nothing either way and is left untested.
 """
 
 from __future__ import annotations

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from registry import disk, files
 from registry.entry import Entry, encode
-from registry.errors import Conflict, CorruptStore, Missing, WardrobeError
+from registry.errors import Conflict, CorruptStore, InvalidName, Missing, WardrobeError
 from registry.names import check_replica_name
 from registry.records import Heartbeat
 from registry.root import Root
+from registry.spelling import spelled
 
 LIVE_SECONDS = 10.0
 
@@ -30,12 +31,16 @@ class _Sighting:
 
 @dataclass(frozen=True, slots=True)
 class _Beat:
-    """A heartbeat of which a reader says how many seconds ago it changed; a broken one has no `beat`."""
+    """A heartbeat of which a reader says how many seconds ago it changed; a broken one has no `beat`.
+
+    One that is not `ours` has a name that no replica can have.
+    """
 
     name: str
     beat: Heartbeat | None
     age: float
     problem: str = ""
+    ours: bool = True
 
 
 class Replicas:
@@ -75,14 +80,15 @@ class Replicas:
 
         Raises: StorageFailed.
         """
-        return {one.name: one.problem for one in self._look(self._clock()) if one.beat is None}
+        return {spelled(one.name): one.problem for one in self._look(self._clock()) if one.beat is None}
 
     def within(self, seconds: float, now: float) -> list[Heartbeat]:
         """Return the heartbeats that changed within `seconds` before `now`.
 
         Raises: CorruptStore: one of them cannot be understood; StorageFailed.
         """
-        young = [one for one in self._look(now) if one.age <= seconds]
+        # A file whose name no replica can have is nobody's heartbeat, whatever is in it.
+        young = [one for one in self._look(now) if one.age <= seconds and one.ours]
         broken = next((one for one in young if one.beat is None), None)
         if broken is not None:
             remedy = f"remove it if no server is called {broken.name}"
@@ -130,12 +136,14 @@ class Replicas:
             if name.endswith(".json"):
                 path, replica = self._folder / name, name.removesuffix(".json")
                 try:
+                    check_replica_name(replica)
                     beat, age = self._read_one(path, now)
                     found.append(_Beat(replica, beat, age))
                 except Missing:
                     continue  # removed between the listing and the reading
                 except WardrobeError as error:
-                    found.append(_Beat(replica, None, now - _changed_at(path), str(error)))
+                    ours = not isinstance(error, InvalidName)
+                    found.append(_Beat(replica, None, now - _changed_at(path), str(error), ours))
         return found
 
     def _read_one(self, path: Path, now: float) -> tuple[Heartbeat, float]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from registry import disk, files
 from registry.catalogue import Catalogue
 from registry.errors import CorruptStore
+from registry.spelling import spelled
 
 DAY_SECONDS = 86_400.0
 
@@ -38,7 +39,7 @@ def tidy(catalogue: Catalogue, now: float) -> list[str]:
     for path in outlived(catalogue, now):
         files.remove_tree(path)
         files.remove_empty(path.parent)
-        removed.append(str(path.relative_to(root)))
+        removed.append(spelled(str(path.relative_to(root))))
     return removed
 
 

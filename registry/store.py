@@ -300,10 +300,11 @@ class Registry:
         )
 
     def tidy(self) -> list[str]:
-        """Remove what the servers wrote and nobody keeps any longer (`[retention]`); return the paths.
+        """Remove what the servers wrote and nobody keeps (`[retention]`), make ready; return the paths.
 
         Raises: StorageFailed.
         """
+        collect.keep_ready(self.catalogue)
         return retention.tidy(self.catalogue, self.catalogue.clock())
 
     def export(self, adapter: str, number: int, target: Path, *, base: str | None = None) -> str:

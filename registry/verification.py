@@ -5,12 +5,11 @@ Owns what follows when they are not: the version goes into quarantine and is ser
 
 from __future__ import annotations
 
-import contextlib
-
 from registry import history
 from registry.catalogue import Catalogue
-from registry.errors import CorruptStore, InvalidAdapter, Quarantined, StorageFailed
+from registry.errors import CorruptStore, InvalidAdapter, Quarantined, StorageFailed, WardrobeError
 from registry.records import VerifyResult, Version
+from registry.reserve import urgently
 
 
 def quarantine(catalogue: Catalogue, adapter: str, number: int, reason: str, *, who: str) -> None:
@@ -28,18 +27,18 @@ def quarantine(catalogue: Catalogue, adapter: str, number: int, reason: str, *, 
 def verify(catalogue: Catalogue, adapter: str | None, number: int | None) -> list[VerifyResult]:
     """Hash live versions again and quarantine those that are not as published.
 
+    What cannot be looked at, or not be quarantined, is told with its result, and the others go on.
+
     Raises: NotFound.
     """
-    names = catalogue.names() if adapter is None else [catalogue.require(adapter)]
-    found: list[VerifyResult] = []
-    if adapter is None:
-        _, problems = catalogue.each(catalogue.live)
-        found.extend(VerifyResult(name, ok=False, problem=problem) for name, problem in problems.items())
-    for name in names:
-        if number is not None and number not in catalogue.live(name):
-            catalogue.require_version(name, number)
-        numbers = catalogue.live(name) if number is None else [number]
-        found.extend(_verify(catalogue, name, each) for each in numbers)
+    names = None if adapter is None else [catalogue.require(adapter)]
+    if adapter is not None and number is not None and number not in catalogue.live(adapter):
+        catalogue.require_version(adapter, number)
+    live, problems = catalogue.each(catalogue.live, names)
+    found = [VerifyResult(name, ok=False, problem=problem) for name, problem in problems.items()]
+    for name, numbers in live.items():
+        wanted = numbers if number is None else [number]
+        found.extend(_verify(catalogue, name, each) for each in wanted)
     return found
 
 
@@ -56,21 +55,32 @@ def verify_version(catalogue: Catalogue, version: Version) -> None:
     problem = catalogue.versions.problem(version)
     if problem is not None:
         # On a root that cannot be written it is refused all the same, and at every try.
-        with contextlib.suppress(StorageFailed):
-            quarantine(catalogue, version.adapter, version.number, problem, who="verify")
+        _put(catalogue, version.adapter, version.number, problem)
         remedy = "register the adapter again from where it was trained"
         raise InvalidAdapter(version.name, problem, remedy, reason="digest")
 
 
 def _verify(catalogue: Catalogue, adapter: str, number: int) -> VerifyResult:
+    name = f"{adapter}@{number}"
     try:
         version = catalogue.versions.read(adapter, number)
         problem = catalogue.versions.problem(version) or _contradiction(catalogue, version)
     except CorruptStore as error:
         problem = str(error)
+    except StorageFailed as error:
+        return VerifyResult(name, ok=False, problem=str(error))  # not read, which proves nothing
     if problem is not None:
-        quarantine(catalogue, adapter, number, problem, who="verify")
-    return VerifyResult(f"{adapter}@{number}", problem is None, problem)
+        problem += _put(catalogue, adapter, number, problem)
+    return VerifyResult(name, problem is None, problem)
+
+
+def _put(catalogue: Catalogue, adapter: str, number: int, problem: str) -> str:
+    """Put a damaged version into quarantine; return what to add to the problem where that is impossible."""
+    try:
+        urgently(catalogue.root.path, lambda: quarantine(catalogue, adapter, number, problem, who="verify"))
+    except WardrobeError as error:
+        return f" (and it cannot be put into quarantine: {error})"
+    return ""
 
 
 def _contradiction(catalogue: Catalogue, version: Version) -> str | None:

@@ -12,13 +12,14 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry import disk, files
+from registry import disk, files, reserve
 from registry.entry import Entry, encode
 from registry.errors import CorruptStore, Missing, StorageFailed
 from registry.identity import digest
 from registry.peft import CONFIG_NAME, with_base
 from registry.records import FileEntry, Version
 from registry.root import Root
+from registry.spelling import spelled
 
 MANIFEST = "manifest.json"
 
@@ -143,6 +144,7 @@ class Versions:
                     if not disk.is_folder(staged):
                         raise
                 else:
+                    reserve.make_folders(folder.parent)
                     return
         except StorageFailed:
             files.remove_empty(folder)
@@ -165,7 +167,7 @@ class Versions:
         with disk.explained(version.path), os.scandir(version.path) as entries:
             extra = sorted({entry.name for entry in entries} - listed - {MANIFEST})
         if extra:
-            return f"{extra[0]} is not in the manifest"
+            return f"{spelled(extra[0])} is not in the manifest"
         problems = (_file_problem(version.path, file) for file in manifest.files)
         return next((problem for problem in problems if problem is not None), None)
 

@@ -341,7 +341,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(str(path), f"cannot be read ({reason})", "check --config") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # not UTF-8, or not TOML
         raise UsageError(str(path), f"is not TOML: {error}", "correct the file") from error
 
 

@@ -92,7 +92,7 @@ def test_no_tracked_file_names_a_package_registry_host_or_a_path_of_a_machine() 
 
 
 # What may ask the file system itself: the seam, and what reads the folders of its user.
-DISK = ("disk", "files", "mount")
+DISK = ("disk", "files", "placing", "mount")
 USERS = ("folder", "base", "publish", "client", "versions", "collect", "adapter")
 RAW = {
     "chmod", "exists", "glob", "is_dir", "is_file", "is_symlink", "iterdir", "lstat", "mkdir", "open",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -20,6 +20,7 @@ from registry.canonical import canonical_json, sha256_hex
 from registry.errors import UsageError
 from registry.home import at_home
 from registry.names import check_adapter_name, check_alias_name, parse_version
+from registry.yaml_text import parse_yaml
 from train.evaluation.goal import Goal
 from train.evaluation.strict import Strict, parse
 from train.presets import with_preset
@@ -153,10 +154,10 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(str(path), f"cannot be read ({reason})", "name a config file") from error
-    readers = {".toml": tomllib.loads, ".json": json.loads}
+    readers: dict[str, Callable[[str], object]] = {".toml": tomllib.loads, ".json": json.loads}
     try:
-        parsed = readers.get(path.suffix.lower(), yaml.safe_load)(text)
-    except (ValueError, yaml.YAMLError) as error:
+        parsed = readers.get(path.suffix.lower(), parse_yaml)(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(str(path), f"cannot be parsed: {error}", "correct the file") from error
     if not isinstance(parsed, dict):
         raise UsageError(str(path), "holds no settings", "see train/README.md for an example")

@@ -21,6 +21,7 @@ from registry.errors import NotFound, UsageError
 from registry.home import at_home
 from registry.misspelt import remedy_for
 from registry.wording import fact_of
+from registry.yaml_text import parse_yaml
 
 _FOLDER = files("loadtests") / "scenarios"
 
@@ -62,7 +63,7 @@ def _read(path: Path) -> str:
 
 def _parse(text: str, label: str) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(text)
+        document = parse_yaml(text)
     except yaml.YAMLError as error:
         fault = " ".join(str(error).split())
         raise UsageError(label, f"is no YAML: {fault}", "correct it") from error
@@ -76,7 +77,7 @@ def _apply(document: dict[str, Any], change: str) -> None:
     if not found or not key:
         raise UsageError("--set", f"{change!r} is no KEY=VALUE", "write for instance arrival.rate=4")
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError as error:
         raise UsageError("--set", f"{change!r}: the value is no YAML", "quote it") from error
     place: Any = document

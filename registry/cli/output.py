@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import click
 
 from registry.errors import WardrobeError
+from registry.spelling import spelled
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -95,7 +96,8 @@ def print_notice(text: str) -> None:
 
 
 def shown(text: str) -> str:
-    """Return `text` with control characters and lone surrogates written as escapes."""
+    """Return `text` with control characters, and bytes that are no UTF-8, written as escapes."""
+    text = spelled(text)
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -11,7 +11,7 @@ import click
 from registry.cli import output
 from registry.cli.beginning import base_before, init_notes, others_in
 from registry.cli.session import Session, UserPath, common_options, local_options, pass_session
-from registry.errors import UsageError, WardrobeError
+from registry.errors import NotFound, UsageError, WardrobeError
 from registry.names import parse_model, parse_version
 
 if TYPE_CHECKING:
@@ -179,10 +179,10 @@ def verify(session: Session, name: str | None) -> None:
     """
     desk = session.desk()
     targets = _versions_of(desk, name)
-    results = [] if name is not None else _broken(desk)
+    results: list[doc.VerifyDocument] = []
     with output.progress("verify", len(targets)) as advance:
         for adapter, number in targets:
-            results += desk.verify(adapter, number).results
+            results += _verified(desk, adapter, number, alone=name is not None)
             advance(1)
     if session.as_json:
         output.print_json(results)
@@ -271,33 +271,43 @@ def _size_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for name in ALLOWED if (path := folder / name).is_file())
 
 
-def _versions_of(desk: Desk, name: str | None) -> list[tuple[str, int]]:
+def _versions_of(desk: Desk, name: str | None) -> list[tuple[str, int | None]]:
     # One version at a time, so that there is progress to show and no answer takes minutes.
     if name is None:
-        adapters = [one.adapter for one in desk.list().adapters if not one.problem]
-        return [(adapter, number) for adapter in adapters for number in _numbers(desk.show(adapter))]
+        adapters = [one.adapter for one in desk.list().adapters]
+        return [(adapter, number) for adapter in adapters for number in _numbers(desk, adapter)]
     reference = parse_model(name)
     if reference.version is not None:
         return [(reference.adapter, reference.version)]
     if reference.alias is not None:
         return [(reference.adapter, _number_of(desk, reference.adapter, reference.alias))]
-    return [(reference.adapter, number) for number in _numbers(desk.show(reference.adapter))]
+    return [(reference.adapter, number) for number in _numbers(desk, reference.adapter)]
 
 
-def _broken(desk: Desk) -> list[doc.VerifyDocument]:
+def _verified(desk: Desk, adapter: str, number: int | None, *, alone: bool) -> list[doc.VerifyDocument]:
     from registry import documents as doc
 
-    broken = (one for one in desk.list().adapters if one.problem)
-    return [doc.VerifyDocument(name=one.adapter, ok=False, problem=one.problem) for one in broken]
+    try:
+        return desk.verify(adapter, number).results
+    except WardrobeError as error:
+        if alone:
+            raise
+        # The others go on; one that was deleted meanwhile is none.
+        broken = doc.VerifyDocument(name=adapter, ok=False, problem=str(error))
+        return [] if isinstance(error, NotFound) else [broken]
 
 
-def _numbers(adapter: doc.AdapterDocument) -> list[int]:
-    return sorted([*(one.version for one in adapter.versions), *adapter.unreadable])
+def _numbers(desk: Desk, adapter: str) -> list[int | None]:
+    try:
+        found = desk.show(adapter)
+    except (NotFound, UsageError):
+        raise
+    except WardrobeError:
+        return [None]  # whatever of it can be verified
+    return [*sorted([*(one.version for one in found.versions), *found.unreadable])]
 
 
 def _number_of(desk: Desk, adapter: str, alias: str) -> int:
-    from registry.errors import NotFound
-
     aliases = desk.show(adapter).aliases
     if alias not in aliases:
         known = ", ".join(sorted(aliases)) or "none"

@@ -1,15 +1,17 @@
 """Links in a folder that its own user names: followed to a regular file, or told by name what they are.
 
 Download caches and data version control keep a folder's files as links into a store of their own. Owns the
-resolution of one path; opens nothing. Invariant: what is handed out is the path of a regular file, free of
-links, so that a copy of it can be opened without following any.
+resolution of one path; opens nothing. Invariants: what is handed out is the path of a regular file, free of
+links, so that a copy of it can be opened without following any; what leads elsewhere is never silent.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from registry.errors import InvalidAdapter
@@ -44,6 +46,23 @@ def real_file(path: Path, subject: str) -> Path:
     return real
 
 
+def followed_out(folder: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Return which of `names` in `folder` are links that lead elsewhere, and to which file each leads.
+
+    Not elsewhere is the folder itself, and the blobs of the Hub's cache that the folder is a snapshot in.
+    Links that lead to nothing are left to whoever opens them.
+    """
+    found: dict[str, Path] = {}
+    home = Path(os.path.realpath(folder))
+    for name in sorted(names):
+        if (path := folder / name).is_symlink():
+            with contextlib.suppress(OSError, RuntimeError):
+                real = path.resolve(strict=True)
+                if not (real.is_relative_to(home) or _is_blob(real, home)):
+                    found[name] = real
+    return found
+
+
 def refuse_links(folder: Path, subject: str) -> None:
     """Refuse a folder that holds a link: one that nobody may have put there.
 
@@ -67,6 +86,12 @@ def unreadable(path: Path, error: OSError, subject: str) -> InvalidAdapter:
         return InvalidAdapter(subject, fact, remedy, reason="path")
     fact = f"{path.name}: {error.strerror or error}"
     return InvalidAdapter(subject, fact, "check the path", reason="path")
+
+
+def _is_blob(real: Path, snapshot: Path) -> bool:
+    """Tell `<repository>/blobs/<hash>`, of which `<repository>/snapshots/<revision>` is the snapshot."""
+    repository = real.parent.parent
+    return real.parent.name == "blobs" and snapshot.is_relative_to(repository / "snapshots")
 
 
 def _broken(path: Path, subject: str) -> InvalidAdapter:

@@ -21,6 +21,7 @@ from registry.home import at_home
 from registry.misspelt import remedy_for
 from registry.rollouts import FULL_WEIGHT
 from registry.wording import fact_of
+from registry.yaml_text import parse_yaml
 from serve.rollout.policy import Policy
 
 DEFAULT = "default"
@@ -72,7 +73,7 @@ def parse_policy(text: str, source: str, *, name: str = "custom") -> Policy:
     Raises: UsageError: broken YAML, an unknown key, an ambiguous weight, a value out of range.
     """
     try:
-        document = yaml.load(text, _Loader)  # noqa: S506  a SafeLoader
+        document = parse_yaml(text, _Loader)
     except yaml.YAMLError as error:
         raise UsageError(source, f"is no YAML: {_fault(error)}", "correct it", param="policy") from error
     if not isinstance(document, dict):

@@ -162,7 +162,8 @@ def test_a_refusal_names_the_path_the_reason_and_the_remedy(tmp_path: Path) -> N
         files.make_directory(tmp_path / "new")
     assert str(caught.value) == (
         f"{tmp_path}/new: the file system refused (No space left on device); "
-        "free space on the disk: `wardrobe gc --apply --now` needs no room, and try again"
+        "free space on the disk; `wardrobe gc --apply --now`, which needs no room, removes what deleted"
+        " versions hold, if any"
     )
     assert caught.value.http_status == 507
 

@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from registry import anchor, disk, files, reserve
+from registry import disk, files, reserve
 from registry.errors import DiskFull, StorageFailed
 from registry.keys import KeyRing, KeyStore, Scope
+from registry.names import parse_model
 from registry.store import Registry
-from tests.fakes.store import make_registry, put
-from tests.fakes.terminal import Done, Terminal
+from registry.watcher import Watcher
+from tests.fakes.store import leftovers, make_registry, put
 
 GROWING = ("mkdir", "write", "copy", "append")
 
 
-def size_of(root: Path) -> int:
-    path = root / reserve.NAME
-    return path.stat().st_size if path.exists() else 0
+def left(root: Path) -> int:
+    """Return how many whole files the reserve has."""
+    found = [path.stat().st_size for path in (root / reserve.NAME).iterdir() if path.name[0] != "."]
+    assert set(found) <= {reserve.FILE_BYTES}
+    return len(found)
 
 
-class Disk:
-    """A disk with so many bytes left, as the steps of this thread meet it; the reserve is part of it."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self.free = 0
-        self._reserved = size_of(root)
-
-    def __call__(self, label: str) -> None:
-        now = size_of(self._root)
-        self.free, self._reserved = self.free + self._reserved - now, now
-        if label.startswith(GROWING):
-            if self.free < 4_096:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self.free -= 4_096
+def full(label: str) -> None:
+    """Refuse every step that takes a block or an inode."""
+    if label.startswith(GROWING):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.fixture
@@ -54,7 +44,7 @@ def registry(tmp_path: Path) -> Registry:
 
 
 def test_a_root_is_made_with_a_reserve(registry: Registry) -> None:
-    assert size_of(registry.root) == reserve.SLICES * reserve.SLICE_BYTES
+    assert left(registry.root) == reserve.FILES
 
 
 URGENT: dict[str, Callable[[Registry], object]] = {
@@ -67,23 +57,49 @@ URGENT: dict[str, Callable[[Registry], object]] = {
 
 @pytest.mark.parametrize("name", URGENT)
 def test_what_takes_something_away_works_on_a_full_disk(name: str, registry: Registry) -> None:
-    with files.watch_steps(Disk(registry.root)):
+    with files.watch_steps(full):
         URGENT[name](registry)
-    assert 0 < size_of(registry.root) < reserve.SLICES * reserve.SLICE_BYTES
+    assert left(registry.root) == reserve.FILES - 1
+    assert list(leftovers(registry.root)) == []
     assert reserve.fill(registry.root)
-    assert size_of(registry.root) == reserve.SLICES * reserve.SLICE_BYTES
+    assert left(registry.root) == reserve.FILES
 
 
 def test_a_key_is_revoked_on_a_full_disk(registry: Registry) -> None:
     store = KeyStore(registry.root)
     info, token = store.create([Scope.INFER], who="tester")
-    with files.watch_steps(Disk(registry.root)):
+    with files.watch_steps(full):
         store.revoke(info.id)
     assert KeyRing(registry.root).check(token) is None
 
 
+def test_keys_are_revoked_on_a_full_disk_also_without_a_reserve(registry: Registry) -> None:
+    store = KeyStore(registry.root)
+    made = [store.create([Scope.INFER], who="tester") for _ in range(3)]
+    ring = KeyRing(registry.root)
+    shutil.rmtree(registry.root / reserve.NAME)
+    with files.watch_steps(full):
+        for info, _ in made:
+            store.revoke(info.id)
+    ring.refresh()
+    assert [ring.check(token) for _, token in made] == [None] * 3
+    assert {info.state(0.0) for info in store.list()} == {"revoked"}
+    assert not [info.problem for info in store.list() if info.problem]
+
+
+def test_a_reserve_that_cannot_be_read_is_as_good_as_none(registry: Registry) -> None:
+    info, token = KeyStore(registry.root).create([Scope.INFER], who="tester")
+    shutil.rmtree(registry.root / reserve.NAME)
+    (registry.root / reserve.NAME).symlink_to(reserve.NAME)
+    with files.watch_steps(full):
+        with pytest.raises(DiskFull, match="the reserve is used up"):
+            registry.delete("support", 3, who="tester")
+        KeyStore(registry.root).revoke(info.id)
+    assert KeyRing(registry.root).check(token) is None
+
+
 def test_what_adds_something_leaves_the_reserve_alone(registry: Registry) -> None:
-    with files.watch_steps(Disk(registry.root)):
+    with files.watch_steps(full):
         for adding in (
             lambda: registry.promote("support", 3, who="tester"),
             lambda: registry.attest("support", 1, "proof", {}, who="tester"),
@@ -91,21 +107,97 @@ def test_what_adds_something_leaves_the_reserve_alone(registry: Registry) -> Non
         ):
             with pytest.raises(DiskFull, match="gc --apply --now"):
                 adding()
-    assert size_of(registry.root) == reserve.SLICES * reserve.SLICE_BYTES
+    assert left(registry.root) == reserve.FILES
 
 
 def test_a_reserve_that_is_used_up_is_told(registry: Registry) -> None:
-    (registry.root / reserve.NAME).unlink()
-    with files.watch_steps(Disk(registry.root)), pytest.raises(DiskFull):
+    shutil.rmtree(registry.root / reserve.NAME)
+    with files.watch_steps(full), pytest.raises(DiskFull, match="and the reserve is used up"):
         registry.delete("support", 3, who="tester")
+
+
+def test_a_file_of_the_reserve_without_its_blocks_is_passed_over(registry: Registry) -> None:
+    folder = registry.root / reserve.NAME
+    (folder / "0").write_bytes(b"cut short by a crash")
+    os.truncate(folder / "1", 0)
+    os.truncate(folder / "1", reserve.FILE_BYTES)  # a hole: its blocks would have to be found
+    with files.watch_steps(full):
+        registry.delete("support", 3, who="tester")
+    assert registry.catalogue.tombstones.numbers("support") == [3]
+    assert left(registry.root) == reserve.FILES - 3
+    assert reserve.fill(registry.root)
+    assert left(registry.root) == reserve.FILES
+
+
+def test_two_at_once_never_write_into_one_file_of_the_reserve(registry: Registry) -> None:
+    """Each is stopped after it took a file, while the other takes one."""
+    store = KeyStore(registry.root)
+    keys = [store.create([Scope.INFER], who="tester") for _ in range(2)]
+    inner: list[str] = []
+
+    def interleave(label: str) -> None:
+        full(label)
+        if label.startswith("overwrite") and not inner:
+            inner.append(label)
+            store.revoke(keys[1][0].id)
+
+    with files.watch_steps(interleave):
+        store.revoke(keys[0][0].id)
+    ring = KeyRing(registry.root)
+    assert [ring.check(token) for _, token in keys] == [None, None]
+    assert {info.state(0.0) for info in store.list()} == {"revoked"}
+    assert left(registry.root) == reserve.FILES - 2
+
+
+def test_a_kill_at_any_step_leaves_the_key_as_it_was_or_revoked(registry: Registry) -> None:
+    store = KeyStore(registry.root)
+    states = set()
+    for index in range(20):
+        info, token = store.create([Scope.INFER], who="tester")
+        child = os.fork()
+        if child == 0:
+            seen: list[str] = []
+
+            def kill(label: str, index: int = index, seen: list[str] = seen) -> None:
+                if len(seen) == index:
+                    os._exit(9)
+                seen.append(label)
+                full(label)
+
+            with files.watch_steps(kill):
+                store.revoke(info.id)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        revoked = KeyRing(registry.root).check(token) is None
+        states.add(revoked)
+        assert left(registry.root) >= reserve.FILES - index - 1
+        if code == 0:
+            assert revoked
+            break
+    assert (code, states) == (0, {False, True})
+
+
+def test_the_reserve_of_an_older_version_is_replaced(registry: Registry) -> None:
+    shutil.rmtree(registry.root / reserve.NAME)
+    (registry.root / reserve.NAME).write_bytes(b"x" * 262_144)
+    assert reserve.fill(registry.root)
+    assert left(registry.root) == reserve.FILES
+
+
+def test_watchers_are_told_of_a_change_that_found_no_room(registry: Registry) -> None:
+    watcher = Watcher(registry)
+    watcher.refresh()
+    with files.watch_steps(full):
+        registry.rollback("support", who="tester")
+    watcher.refresh()
+    assert watcher.view.resolve(parse_model("support")).number == 1
 
 
 def test_a_collection_at_once_needs_no_room_and_frees_all(registry: Registry) -> None:
     registry.delete("support", 3, who="tester")
     registry.gc(apply=True)
     registry.delete("support", 1, who="tester")
-    (registry.root / reserve.NAME).unlink()
-    full = Disk(registry.root)
+    shutil.rmtree(registry.root / reserve.NAME)
     with files.watch_steps(full):
         report = registry.gc(apply=True, at_once=True)
     assert report.trashed == ()
@@ -123,63 +215,8 @@ def test_a_collection_at_once_keeps_what_is_used(registry: Registry) -> None:
     assert registry.catalogue.versions.numbers("support") == [1, 2, 3]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a disk of 4 MiB, where this user may mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip("mounting needs the rights of root; the other tests here refuse the steps themselves")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(folder: Path) -> None:
-    """Fill the disk to the last byte."""
-    for size in (65_536, 4_096, 1):
-        with (folder / f"filler-{size}").open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while file.write(b"\xff" * size):
-                pass
-    assert shutil.disk_usage(folder).free == 0
-
-
-def test_every_verb_on_a_disk_that_is_really_full(small_disk: Path, tmp_path: Path) -> None:
-    registry = make_registry(small_disk)
-    for seed in (1, 2):
-        put(registry, seed=seed)
-    key, _ = KeyStore(registry.root).create([Scope.INFER], who="tester")
-    fill(small_disk)
-
-    terminal = Terminal(("--root", str(registry.root)))
-
-    def wardrobe(*line: str) -> Done:
-        anchor.drop(registry.root)  # as a process of its own has never opened it
-        return terminal(*line)
-
-    reading = (
-        ["list"], ["status"], ["show", "support"], ["history", "support"], ["verify"], ["keys", "list"],
-        ["rollout", "list"], ["gc"],
-    )  # fmt: skip
-    for line in reading:
-        done = wardrobe(*line)
-        assert (done.code, done.err) == (0, ""), line
-    assert wardrobe("export", "support@1", str(tmp_path / "out")).code == 0
-    refused = wardrobe("alias", "set", "support", "mine", "1")
-    assert refused.code == 1
-    assert "No space left on device" in refused.err
-    assert "wardrobe gc --apply --now" in refused.err
-    for line in (["keys", "revoke", key.id], ["delete", "support@2"], ["gc", "--apply", "--now"]):
-        done = wardrobe(*line)
-        assert (done.code, done.err) == (0, ""), line
-    assert [one["version"] for one in wardrobe("--json", "show", "support").json["versions"]] == [1]
-    assert wardrobe("alias", "set", "support", "mine", "1").code == 0  # there is room again
-
-
 def test_a_reserve_that_cannot_be_made_is_no_failure(registry: Registry) -> None:
-    (registry.root / reserve.NAME).unlink()
+    shutil.rmtree(registry.root / reserve.NAME)
 
     def refuse(_: str) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))

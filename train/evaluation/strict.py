@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from registry.errors import UsageError
 from registry.misspelt import nearest
 from registry.wording import fact_of
+from registry.yaml_text import parse_yaml
 
 
 class Strict(BaseModel):
@@ -45,7 +46,7 @@ def read_yaml(path: Path) -> object:
     Raises: UsageError: it cannot be read or parsed.
     """
     try:
-        return yaml.safe_load(read_text(path))
+        return parse_yaml(read_text(path))
     except yaml.YAMLError as error:
         raise UsageError(str(path), f"cannot be parsed: {error}", "correct the file") from error
 

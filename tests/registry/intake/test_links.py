@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from registry import files
 from registry.base import read_base
 from registry.errors import InvalidAdapter
+from registry.folder import uploadable
 from registry.intake.links import unreadable
 from registry.records import BaseModel
 from registry.store import Registry
@@ -134,3 +136,56 @@ def test_a_file_that_may_not_be_read_is_told_with_the_right_that_is_missing(
     assert error.fact.startswith(f"{WEIGHTS} may not be read by this user")
     assert "chmod a+r" in error.remedy
     assert "cp -L" not in error.remedy
+
+
+def test_a_readme_that_leads_out_of_the_folder_is_left_out_and_told(base: BaseModel, tmp_path: Path) -> None:
+    folder = make_adapter(tmp_path / "a")
+    (tmp_path / "secret").write_text("root:x:0")
+    (folder / "README.md").unlink(missing_ok=True)
+    (folder / "README.md").symlink_to("../secret")
+    inspected = check(folder, base)
+    assert "README.md" not in {file.name for file in inspected.files}
+    assert "README.md" in inspected.left_out
+    told = f"README.md is a link to {tmp_path / 'secret'}, outside the folder: left out"
+    assert told in inspected.warnings
+    sent, left_out, warnings = uploadable(folder, "support")
+    assert ("README.md" in sent, "README.md" in left_out, warnings) == (False, True, (told,))
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG])
+def test_what_an_adapter_needs_is_followed_out_of_the_folder_and_told(
+    base: BaseModel, tmp_path: Path, name: str
+) -> None:
+    folder = make_adapter(tmp_path / "a")
+    (folder / name).rename(tmp_path / "elsewhere")
+    (folder / name).symlink_to(tmp_path / "elsewhere")
+    told = f"{name} is a link to {tmp_path / 'elsewhere'}, outside the folder: its content is taken"
+    assert told in check(folder, base).warnings
+    assert uploadable(folder, "support")[2] == (told,)
+
+
+def test_links_within_the_folder_and_to_the_hubs_blobs_are_followed_in_silence(
+    base: BaseModel, tmp_path: Path
+) -> None:
+    plain = make_adapter(tmp_path / "plain")
+    (plain / "README.md").write_text("# An adapter")
+    warnings = check(plain, base).warnings
+    (plain / "kept").mkdir()
+    (plain / "README.md").rename(plain / "kept" / "README.md")
+    (plain / "README.md").symlink_to("kept/README.md")
+    assert check(plain, base).warnings == warnings
+    shutil.rmtree(plain)
+    plain = make_adapter(tmp_path / "plain")
+    cache = tmp_path / "models--acme--support-lora"
+    snapshot = linked(plain, cache / "snapshots" / REVISION, cache / "blobs")
+    (tmp_path / "latest").symlink_to(snapshot)
+    assert check(tmp_path / "latest", base).warnings == warnings
+
+
+def test_a_folder_called_blobs_that_is_not_of_the_snapshots_repository_is_elsewhere(
+    base: BaseModel, tmp_path: Path
+) -> None:
+    folder = linked(
+        make_adapter(tmp_path / "plain"), tmp_path / "a" / "snapshots" / "x", tmp_path / "b" / "blobs"
+    )
+    assert len([text for text in check(folder, base).warnings if "outside the folder" in text]) >= 2
