@@ -43,7 +43,7 @@ class Endpoint:
 
     `operation` is a metric label (a closed set); `inner_path` is the server's own path where it differs
     from ours; `item` is what a path's variable part held, `part` what is asked of it; `cap_fields` are the
-    fields by which vLLM caps the answer's tokens, none where there is no answer to cap; `proves` is False where no
+    fields by which vLLM caps an answer's tokens, none where there is none to cap; `proves` is False where no
     version answers but the tokenizer, so that the outcome is evidence of nothing; `renders` is True where the
     body is always a conversation, which the chat template turns into a prompt; `gives` is what a base model
     must give to answer it; `watched` are the fields that are looked at before any version is.

@@ -120,6 +120,8 @@ ENDLESS: list[dict[str, Any]] = [
     {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
     {"type": "array", "items": {"$ref": "#"}, "minItems": 1},
     {"type": "object", "properties": {"a": {"oneOf": [{"$ref": "#"}]}}, "required": ["a"]},
+    {"anyOf": [{"$ref": "#"}, {"$ref": "#/anyOf/0"}, False]},
+    {"allOf": [{"$ref": "#/a"}, {"$ref": "#/a"}, {}], "a": {"$ref": "#"}},
 ]
 
 
@@ -144,6 +146,10 @@ def test_a_schema_that_only_ever_refers_on_is_refused_in_every_field(schema: dic
         },
         {"$ref": "#/$defs/a~1b", "$defs": {"a/b": {"type": "string"}}},
         {"$ref": "#/$defs/none"},
+        {"$ref": "#/a/²", "a": [{"$ref": "#"}]},
+        {"$ref": "#/a/" + "9" * 5_000, "a": [1]},
+        {"anyOf": [{"$ref": "#"}, True]},
+        {"properties": {"a": {"$ref": "#/properties/a"}}},
         {"properties": {f"p{n}": {"type": "string", "pattern": r"^\d{4}-\d\d$"} for n in range(100)}},
         {"$ref": "https://example.org/schema"},
         {"enum": ["$ref", "#"], "default": {"$ref": "#"}},
@@ -194,6 +200,53 @@ def test_what_takes_the_engine_long_is_refused_in_every_field(constraint: str, v
         with pytest.raises(TooComplex) as caught:
             check(**body)
         assert caught.value.param == next(iter(body))
+
+
+class Counted(dict[str, Any]):
+    """An object of JSON that counts how often it is read."""
+
+    reads = 0
+
+    def get(self, key: str, default: Any = None) -> Any:
+        Counted.reads += 1
+        return super().get(key, default)
+
+
+def chain(length: int, last: Any) -> Counted:
+    """Return a schema whose references name each other one after the other."""
+    links = {f"{n}": Counted(allOf=[Counted({"$ref": f"#/d/{n + 1}"})]) for n in range(length)}
+    return Counted({"$ref": "#/d/0", "d": Counted({**links, f"{length}": last})})
+
+
+@pytest.mark.parametrize("last", [{}, {"$ref": "#"}])
+def test_each_link_of_a_chain_of_references_is_read_a_few_times_however_long_it_is(last: Any) -> None:
+    counts = []
+    for length in (100, 1_000):
+        Counted.reads = 0
+        assert is_endless_schema(chain(length, last)) == bool(last)
+        counts.append(Counted.reads)
+    assert counts[1] < 11 * counts[0]
+
+
+NAMES = ["title", "description", "default", "enum", "const", "examples", "x"]
+HOLDERS = ["properties", "$defs", "definitions", "patternProperties", "dependentSchemas"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_a_schema_is_looked_at_whatever_its_name(holder: str, name: str) -> None:
+    for costly in (MANY, {"type": "string", "pattern": "(ab|c)*" * 33}):
+        for body in fields("json", {"type": "object", holder: {name: costly}}):
+            with pytest.raises(TooComplex):
+                check(**body)
+
+
+@pytest.mark.parametrize("name", NAMES[:-1])
+def test_a_value_is_no_schema_unless_a_reference_names_it(name: str) -> None:
+    check(structured_outputs={"json": {name: MANY}})
+    for ref in (f"#/{name}", "#/%64efault"):
+        with pytest.raises(TooComplex):
+            check(structured_outputs={"json": {name: MANY, "anyOf": [{"$ref": ref}]}})
 
 
 def test_a_forced_tools_parameters_are_looked_at_as_well() -> None:
