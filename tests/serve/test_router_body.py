@@ -106,7 +106,7 @@ def test_every_field_that_caps_an_answer_is_held_to_the_limit_however_its_number
     names: tuple[str, ...], value: object
 ) -> None:
     for name in names:
-        for before, after in (({}, {"max_tokens_": 1}), ({other: 1 for other in names}, {}), ({}, {"n": 1})):
+        for before, after in (({}, {"max_tokens_": 1}), (dict.fromkeys(names, 1), {}), ({}, {"n": 1})):
             body = {**before, name: value, **after}
             with pytest.raises(BadBody) as caught:
                 capped(body, names)
@@ -117,8 +117,9 @@ def test_every_field_that_caps_an_answer_is_held_to_the_limit_however_its_number
 def test_a_missing_limit_of_tokens_becomes_the_servers_whatever_other_fields_say(
     names: tuple[str, ...],
 ) -> None:
-    foreign = {name: 1 for one in CAPS for name in one if name not in names}
-    for body in ({}, foreign, {**foreign, "min_tokens": 2}, dict.fromkeys(names)):
+    foreign: dict[str, object] = {name: 1 for one in CAPS for name in one if name not in names}
+    bodies: list[dict[str, object]] = [{}, foreign, {**foreign, "min_tokens": 2}, dict.fromkeys(names)]
+    for body in bodies:
         assert capped(body, names) == {**body, names[0]: 50}
 
 
