@@ -19,6 +19,8 @@ _NAMED = frozenset(
 )
 """Keywords that hold schemas by name; a name may be that of a keyword."""
 
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+
 _ALWAYS, _NEVER = "always", "never"
 
 _INDEX = re.compile(r"[0-9]{1,9}")
@@ -66,10 +68,14 @@ def count_properties(schema: dict[str, Any]) -> int:
     return len(_mapping(schema.get("properties")))
 
 
-def length_of(schema: dict[str, Any]) -> tuple[float, float]:
+def lengths_of(schema: dict[str, Any]) -> tuple[float, float]:
     """Return the least and the greatest length that one schema allows a text, 0 where it says none."""
-    least, greatest = (_number(schema.get(name)) for name in ("minLength", "maxLength"))
-    return least, greatest
+    return _number(schema.get("minLength")), _number(schema.get("maxLength"))
+
+
+def range_of(schema: dict[str, Any]) -> tuple[float, ...]:
+    """Return the bounds that one schema sets a number."""
+    return tuple(_number(schema[name]) for name in _BOUNDS if name in schema)
 
 
 def is_endless(schema: Any) -> bool:

@@ -20,7 +20,7 @@ LIMITS = ContentLimits(
     parts=20,
     tools=5,
     choices=4,
-    grammars=GrammarLimits(bytes=1_000, pattern_bytes=100, loops=8, properties=10),
+    grammars=GrammarLimits(bytes=1_000, pattern_bytes=100, loops=8, properties=10, repetitions=100),
     prompt_characters=1_000,
     text_characters=4_000,
 )

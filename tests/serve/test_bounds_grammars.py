@@ -11,14 +11,19 @@ from msgspec import Raw
 
 from registry.errors import WardrobeError
 from serve.bounds.grammars import GrammarLimits, check_grammars
-from serve.bounds.patterns import count_grammar_loops, count_loops, is_endless
+from serve.bounds.patterns import cost_of_pattern
+from serve.bounds.rules import cost_of_grammar, is_endless
 from serve.bounds.schemas import is_endless as is_endless_schema
 from serve.errors import BadBody, TooComplex
 from serve.settings import RequestLimits
 
 DEFAULTS = RequestLimits()
 LIMITS = GrammarLimits(
-    DEFAULTS.max_grammar_bytes, DEFAULTS.max_pattern_bytes, DEFAULTS.max_loops, DEFAULTS.max_properties
+    DEFAULTS.max_grammar_bytes,
+    DEFAULTS.max_pattern_bytes,
+    DEFAULTS.max_loops,
+    DEFAULTS.max_properties,
+    DEFAULTS.max_repetitions,
 )
 JSON_GRAMMAR = r"""
 root ::= object
@@ -67,13 +72,13 @@ def fields(constraint: str, value: Any) -> list[dict[str, Any]]:
     ],
 )
 def test_the_loops_of_a_regular_expression_are_its_repetitions(pattern: str, loops: int) -> None:
-    assert count_loops(pattern) == loops
+    assert cost_of_pattern(pattern).loops == loops
 
 
 def test_the_loops_of_a_grammar_are_its_repetitions_and_a_share_of_its_references() -> None:
-    assert 14 <= count_grammar_loops(JSON_GRAMMAR) <= 24
-    assert count_grammar_loops("root ::= " + "a " * 80 + '\na ::= "x*+?"') == 10
-    assert count_grammar_loops('start: WORD+ "!"\n%import common.WORD') == 1
+    assert 14 <= cost_of_grammar(JSON_GRAMMAR).loops <= 24
+    assert cost_of_grammar("root ::= " + "a " * 80 + '\na ::= "x*+?"').loops == 10
+    assert cost_of_grammar('start: WORD+ "!"\n%import common.WORD').loops == 1
 
 
 @pytest.mark.parametrize(
