@@ -148,7 +148,7 @@ def _characters(value: Any, left_out: frozenset[str] = _NO_TEXT) -> int:
 def _list_of(raw: Raw) -> list[Raw]:
     try:
         return msgspec.json.decode(raw, type=list[Raw])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return []  # no list: the server behind refuses it, in its own words
 
 

@@ -25,14 +25,14 @@ MAX_NESTING = 64
 PATTERNS_TOGETHER = 4
 """All patterns of a schema may have so many times the loops of one: they stand apart, and add up."""
 
-TOUCHING_PER_LOOP = 3
-"""Loops that touch may weigh so much for each loop that is allowed: a dozen of `.?` in a row."""
+TOUCHING_PER_LOOP = 2
+"""Loops that touch may weigh so much for each loop that is allowed: eight of `.?` in a row."""
 
 PAIRS_TOGETHER = 2
 """All objects may have as many pairs of properties as so many of the largest: each may follow each."""
 
 _RANGE = WIDE // 2
-"""What a range of numbers costs, in positions of patterns."""
+"""What a range of numbers costs, in positions of patterns; a named format costs a wide one."""
 
 CONSTRAINTS = frozenset({"structured_outputs", "response_format", "text", "output_config", "tools"})
 """The fields of a request that constrain its answer; `tools` where one of them is forced."""
@@ -129,6 +129,8 @@ class _Total:
         lengths, bounds = schemas.lengths_of(schema), schemas.range_of(schema)
         if any(lengths) and self._is_new(("length", *lengths)):
             self._positions += int(min(max(lengths), MOST_REPEATS)) * WIDE
+        if isinstance(schema.get("format"), str):
+            self._positions += WIDE
         if bounds and self._is_new(("range", *bounds)):
             self._positions += _RANGE
 

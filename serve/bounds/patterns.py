@@ -3,8 +3,8 @@
 What makes them expensive for the engine is not their length but their loops, the positions of wide classes
 (`.`, `[^"]`), each held against the whole vocabulary, and loops that touch, so that a text can be shared out
 among them in many ways. Measured with xgrammar 0.2.8 and a vocabulary of 49,152, in seconds of one core:
-`.{1,100}` 0.9 and `.` 300 times 1.3 to compile, but `[a-z]` 1,000 times 0.9; `.?` 8 times 0.3, 16 times
-2.5; `[a-z]?` 16 times 0.5, 32 times 4.9; `.{0,9}` twice next to each other 0.1 a step.
+`.{1,100}` 0.9 to compile, `.` 639 times 2.7, `[a-z]` 1,630 times 1.4; `.?` 8 times 0.3, 16 times 2.5;
+`[a-z]?` 16 times 0.5, 32 times 4.9; and for a step `.{0,9}` twice next to each other more than 0.1.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ MOST_REPEATS = 200
 REFERENCE = "\uf8ff"
 """Stands for a rule of a grammar, which may be empty."""
 
-_LOOSE, _LOOSE_NARROW, _LOOSE_LITERAL, _COUNTED = 8, 6, 1, 64
+_LOOSE, _LOOSE_NARROW, _LOOSE_LITERAL, _COUNTED = 8, 6, 1, 48
 """What a loop adds to those that it touches: of a wide class, a narrow one, a literal; a counted one."""
 
 # No alternative gives back what it took, and none fails after more than it takes: the scan is linear.
-_TOKEN = re.compile(
+TOKEN = re.compile(
     r"""(?P<literal>\\[^wWsSDpP])
     |(?P<wide>\\[WSDpP]|\.)
     |(?P<narrow>\\[ws])
@@ -37,6 +37,8 @@ _TOKEN = re.compile(
     |(?P<other>.)""",
     re.DOTALL | re.VERBOSE,
 )
+"""One piece of a regular expression; every text is a row of them."""
+
 _NARROW_SET = re.compile(
     r"\[-?(?:[a-z]-[a-z]|[A-Z]-[A-Z]|[0-9]-[0-9]|[^\\\]^-]|\\[^WSDpPuUxs])*+-?\]", re.DOTALL
 )
@@ -80,6 +82,7 @@ class Cost:
         counted = most != least and times > 1
         own = _weight(self.positions, counted=counted) if most != least else 0
         if self.apart:
+            own = min(own, _LOOSE_NARROW)  # what is fixed in it tells its turns apart
             self.touching = max(self.touching, self.last + self.first)
         else:  # each turn touches the next one
             own = max(own, self.first * (times if most is not None else 2))
@@ -129,7 +132,7 @@ class _Group:
 def cost_of_pattern(pattern: str) -> Cost:
     """Return what a regular expression costs."""
     groups = [_Group()]
-    for token in _TOKEN.finditer(pattern):
+    for token in TOKEN.finditer(pattern):
         kind = token.lastgroup if token["loop"] is None else "loop"
         if kind == "open":
             groups.append(_Group())
@@ -154,7 +157,7 @@ def cost_of_pattern(pattern: str) -> Cost:
 def _atom(token: re.Match[str]) -> Cost:
     """Return the cost of one sign or class; what is wide touches what is around it."""
     if token["narrow"] or (token["set"] and _NARROW_SET.fullmatch(token["set"])):
-        return Cost(positions=1, apart=True)
+        return Cost(positions=1)
     if token["other"] == REFERENCE:
         return Cost(touching=_LOOSE_NARROW, first=_LOOSE_NARROW, last=_LOOSE_NARROW)
     if token["wide"] or token["set"]:

@@ -5,26 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import msgspec
 import pytest
-from msgspec import Raw
 
 from registry.errors import WardrobeError
-from serve.bounds.grammars import GrammarLimits, check_grammars
 from serve.bounds.patterns import cost_of_pattern
 from serve.bounds.rules import cost_of_grammar, is_endless
 from serve.bounds.schemas import is_endless as is_endless_schema
 from serve.errors import BadBody, TooComplex
-from serve.settings import RequestLimits
+from tests.serve.constraints import MANY, check, fields
 
-DEFAULTS = RequestLimits()
-LIMITS = GrammarLimits(
-    DEFAULTS.max_grammar_bytes,
-    DEFAULTS.max_pattern_bytes,
-    DEFAULTS.max_loops,
-    DEFAULTS.max_properties,
-    DEFAULTS.max_repetitions,
-)
 JSON_GRAMMAR = r"""
 root ::= object
 value ::= object | array | string | number | ("true" | "false" | "null") ws
@@ -39,23 +28,6 @@ TREE = {
     "properties": {"v": {"type": "string"}, "c": {"type": "array", "items": {"$ref": "#"}}},
     "required": ["v", "c"],
 }
-
-
-def check(**body: Any) -> None:
-    check_grammars(msgspec.json.decode(json.dumps(body), type=dict[str, Raw]), LIMITS)
-
-
-def fields(constraint: str, value: Any) -> list[dict[str, Any]]:
-    """Return the same constraint in every field that takes one of its kind."""
-    if constraint != "json":
-        return [{"structured_outputs": {constraint: value}}]
-    return [
-        {"structured_outputs": {"json": value}},
-        {"structured_outputs": {"json": json.dumps(value)}},
-        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": value}}},
-        {"text": {"format": {"type": "json_schema", "name": "a", "schema": value}}},
-        {"output_config": {"format": {"type": "json_schema", "schema": value}}},
-    ]
 
 
 @pytest.mark.parametrize(
@@ -173,9 +145,6 @@ def test_a_schema_that_can_be_satisfied_passes_in_every_field(schema: dict[str, 
     assert not is_endless_schema(schema)
     for body in fields("json", schema):
         check(**body)
-
-
-MANY = {"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(257)}}
 
 
 @pytest.mark.parametrize(
