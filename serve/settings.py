@@ -73,7 +73,7 @@ class RequestLimits(BaseModel):
     """Most repetitions (`*`, `+`, `?`, `{m,n}`) in a request's patterns; 8 references are one more."""
     max_properties: int = Field(default=256, gt=0)
     """Most properties of one object in a schema; all objects together have as many pairs as two such."""
-    max_repetitions: int = Field(default=512, gt=0)
+    max_repetitions: int = Field(default=640, gt=0)
     """Most characters that different `maxLength`s and patterns repeat, in all; one counts for 200 at most."""
     max_prompt_characters: int | None = Field(default=None, gt=0)
     """Most characters in one prompt; not set: what the longest tokens could bring into the context."""

@@ -31,6 +31,9 @@ TOUCHING_PER_LOOP = 2
 PAIRS_TOGETHER = 2
 """All objects may have as many pairs of properties as so many of the largest: each may follow each."""
 
+ALTERNATIVES = 4
+"""So many lengths in one union cost as much again: all of them are asked at each step."""
+
 _RANGE = WIDE // 2
 """What a range of numbers costs, in positions of patterns; a named format costs a wide one."""
 
@@ -128,7 +131,10 @@ class _Total:
     def _add_numbers(self, schema: dict[str, Any]) -> None:
         lengths, bounds = schemas.lengths_of(schema), schemas.range_of(schema)
         if any(lengths) and self._is_new(("length", *lengths)):
-            self._positions += int(min(max(lengths), MOST_REPEATS)) * WIDE
+            self._positions += _unrolled(lengths)
+        for alternatives in schemas.alternatives_of(schema):
+            times = len(alternatives) // ALTERNATIVES
+            self._positions += times * sum(map(_unrolled, alternatives))
         if isinstance(schema.get("format"), str):
             self._positions += WIDE
         if bounds and self._is_new(("range", *bounds)):
@@ -149,6 +155,10 @@ class _Total:
         known = part in self._seen
         self._seen.add(part)
         return not known
+
+
+def _unrolled(lengths: tuple[float, float]) -> int:
+    return int(min(max(lengths), MOST_REPEATS)) * WIDE
 
 
 def _patterns(one: dict[str, Any]) -> Iterator[tuple[str, Callable[[str], Cost]]]:

@@ -73,6 +73,14 @@ def lengths_of(schema: dict[str, Any]) -> tuple[float, float]:
     return _number(schema.get("minLength")), _number(schema.get("maxLength"))
 
 
+def alternatives_of(schema: dict[str, Any]) -> Iterator[set[tuple[float, float]]]:
+    """Yield the different lengths that the alternatives of one schema allow a text."""
+    for keyword in ("anyOf", "oneOf"):
+        choices = schema.get(keyword)
+        if isinstance(choices, list):
+            yield {lengths_of(one) for one in choices if isinstance(one, dict)} - {(0, 0)}
+
+
 def range_of(schema: dict[str, Any]) -> tuple[float, ...]:
     """Return the bounds that one schema sets a number."""
     return tuple(_number(schema[name]) for name in _BOUNDS if name in schema)
