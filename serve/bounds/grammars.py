@@ -66,9 +66,18 @@ def check_grammars(fields: Mapping[str, Raw], limits: GrammarLimits) -> None:
         value = _parsed(name, raw)
         total.add_bytes(name, len(raw) - _described(value))
         if name == "tools":
-            total.add(name, value)
+            total.add(name, value, made=_are_made(value, fields.get("tool_choice")))
         elif isinstance(value, dict):
             _check_constraint(name, value, total)
+
+
+def _are_made(tools: Any, choice: Raw | None) -> bool:
+    """Return whether the engine makes a grammar of tools: one is forced, or wants to be strict."""
+    asked = None if choice is None else _parsed("tool_choice", bytes(choice))
+    kind = asked.get("type") if isinstance(asked, dict) else asked
+    if kind not in (None, "auto", "none"):
+        return True
+    return any(one.get("strict") not in (None, False) for one in schemas.schemas_in(tools))
 
 
 def _described(value: Any) -> int:
@@ -108,16 +117,17 @@ class _Total:
         self._bytes += size
         _check(name, self._bytes, self._limits.bytes, "bytes", "max_grammar_bytes")
 
-    def add(self, name: str, value: Any) -> None:
-        """Add every schema, pattern and grammar in `value`."""
+    def add(self, name: str, value: Any, *, made: bool = True) -> None:
+        """Add every schema, pattern and grammar in `value`; what is not made unrolls to nothing."""
         limits = self._limits
         for one in schemas.schemas_in(value):
             found = schemas.count_properties(one)
             _check(name, found, limits.properties, "properties in one object", "max_properties")
-            self._pairs += found**2
-            self._add_numbers(one)
+            if made:
+                self._pairs += found**2
+                self._add_numbers(one)
             for pattern, cost_of in _patterns(one):
-                self._add_pattern(name, pattern, cost_of)
+                self._add_pattern(name, pattern, cost_of, made=made)
             if isinstance(one.get("grammar"), str) and rules.is_endless(one["grammar"]):
                 raise _endless(name, "the grammar's root")
         most = PAIRS_TOGETHER * limits.properties**2
@@ -140,7 +150,7 @@ class _Total:
         if bounds and self._is_new(("range", *bounds)):
             self._positions += _RANGE
 
-    def _add_pattern(self, name: str, pattern: str, cost_of: Callable[[str], Cost]) -> None:
+    def _add_pattern(self, name: str, pattern: str, cost_of: Callable[[str], Cost], *, made: bool) -> None:
         limits = self._limits
         _check(name, len(pattern), limits.pattern_bytes, "characters in a pattern", "max_pattern_bytes")
         cost = cost_of(pattern)
@@ -148,7 +158,7 @@ class _Total:
         most = TOUCHING_PER_LOOP * limits.loops
         _check(name, cost.touching, most, "as the weight of repetitions next to each other", "max_loops")
         self._loops += cost.loops
-        if self._is_new(("pattern", pattern)):
+        if made and self._is_new(("pattern", pattern)):
             self._positions += cost.positions
 
     def _is_new(self, part: tuple[str | float, ...]) -> bool:

@@ -70,10 +70,12 @@ class Cost:
 
     def instead(self, other: Cost) -> None:
         """Add what may come in its place."""
+        # Wide texts of different lengths are as a loop: what follows may begin at several places.
+        loose = _LOOSE if WIDE <= self.positions != other.positions >= WIDE else 0
         self.loops += other.loops
         self.positions += other.positions
-        self.touching = max(self.touching, other.touching)
-        self.first, self.last = max(self.first, other.first), max(self.last, other.last)
+        self.first, self.last = max(self.first, other.first, loose), max(self.last, other.last, loose)
+        self.touching = max(self.touching, other.touching, loose)
         self.apart &= other.apart
 
     def again(self, least: int, most: int | None) -> None:

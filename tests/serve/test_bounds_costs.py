@@ -64,6 +64,7 @@ def text(most: int) -> dict[str, Any]:
                 "." * 641,
                 "[a-z]?" * 11,
                 "(.|..)?" * 9,
+                "(.|..){0,20}",
                 "a|(b|.?.?.?)(.?.?.?)(.?.?.?)",
                 "[^a]{1,200}b" * 4,
                 "[ -~]{0,8}{0,8}",
@@ -107,6 +108,24 @@ def test_a_model_of_a_hundred_fields_with_some_lengths_and_long_enums_passes() -
     }
     for body in fields("json", model):
         check(**body)
+
+
+@pytest.mark.parametrize("choice", [None, "auto", "none", {"type": "auto"}, {"type": "none"}])
+@pytest.mark.parametrize("strict", [None, False, "left out"])
+def test_tools_unroll_to_nothing_where_none_is_forced_or_strict(choice: Any, strict: Any) -> None:
+    schema = {"type": "object", "properties": {f"p{n}": text(n + 500) for n in range(10)}}
+    function: dict[str, Any] = {"name": "f", "parameters": schema}
+    if strict != "left out":
+        function["strict"] = strict
+    tools = [{"type": "function", "function": function}]
+    check(tools=tools, tool_choice=choice)
+    check(tools=tools)
+    strict_one = {"type": "function", "function": {**function, "strict": True}}
+    forced = ("required", {"type": "function", "function": {"name": "f"}}, {"type": "tool", "name": "f"})
+    bodies: list[dict[str, Any]] = [{"tools": [strict_one]}]
+    for body in (*bodies, *({"tools": tools, "tool_choice": one} for one in forced)):
+        with pytest.raises(TooComplex, match="max_repetitions"):
+            check(**body)
 
 
 def test_fields_and_tools_share_the_bytes_and_descriptions_are_none() -> None:
