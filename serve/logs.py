@@ -180,7 +180,7 @@ def _output(settings: ServeSettings) -> logging.Handler | None:
     if settings.log_file is not None:
         return _File(Path(settings.log_file))
     descriptor = os.environ.get(OUTPUT_VARIABLE, "")
-    if descriptor.isdigit():
+    if descriptor.isascii() and descriptor.isdigit():
         # The engine's own processes have no use for it.
         os.set_inheritable(int(descriptor), False)  # noqa: FBT003 - os' signature
         return _Pipe(os.fdopen(os.dup(int(descriptor)), "w", encoding="utf-8"))

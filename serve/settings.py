@@ -72,13 +72,15 @@ class RequestLimits(BaseModel):
     max_choices: int = Field(default=128, gt=0)
     """Most answers to one prompt (`n`)."""
     max_grammar_bytes: int = Field(default=65_536, gt=0)
-    """Longest JSON schema or list of choices that constrains an answer."""
+    """Most bytes of schemas, choices and tools that constrain an answer, without descriptions."""
     max_pattern_bytes: int = Field(default=8_192, gt=0)
     """Longest regular expression or grammar that does, alone or in a schema."""
     max_loops: int = Field(default=32, gt=0)
     """Most repetitions (`*`, `+`, `?`, `{m,n}`) in a request's patterns; 8 references are one more."""
     max_properties: int = Field(default=256, gt=0)
-    """Most properties of one object in a schema."""
+    """Most properties of one object in a schema; all objects together have as many pairs as two such."""
+    max_repetitions: int = Field(default=640, gt=0)
+    """Most characters that different `maxLength`s and patterns repeat, in all; one counts for 200 at most."""
     max_prompt_characters: int | None = Field(default=None, gt=0)
     """Most characters in one prompt; not set: what the longest tokens could bring into the context."""
     max_text_characters: int = Field(default=4 * 1024**2, gt=0)

@@ -83,7 +83,7 @@ def target_names(lora: LoraSettings, modules: Collection[str]) -> tuple[str, ...
 
 def layer_of(module: str) -> int | None:
     """Return the number of the layer that `module` lies in, None outside of the layers."""
-    return next((int(part) for part in module.split(".") if part.isdecimal()), None)
+    return next((int(part) for part in module.split(".") if part.isascii() and part.isdecimal()), None)
 
 
 def _is_named(module: str, names: Collection[str]) -> bool:

@@ -56,6 +56,7 @@ class Bodies:
                 pattern_bytes=limits.max_pattern_bytes,
                 loops=limits.max_loops,
                 properties=limits.max_properties,
+                repetitions=limits.max_repetitions,
             ),
             prompt_characters=limits.max_prompt_characters or engine.prompt_characters,
             text_characters=limits.max_text_characters,

@@ -15,9 +15,13 @@ import msgspec
 from msgspec import Raw
 
 from serve.bounds.grammars import CONSTRAINTS, GrammarLimits, check_grammars
+from serve.bounds.numbers import whole_number
 from serve.errors import BadBody, PromptTooLong, TooComplex
 
-ASKED = CONSTRAINTS | {"n"}
+_COUNTS = ("n", "best_of")
+"""How many answers are wanted; vLLM bounds its other numbers (log-probabilities) itself."""
+
+ASKED = CONSTRAINTS.union(_COUNTS)
 """The fields with which a small body can ask for much."""
 
 _CONVERSATIONS = ("messages", "input")
@@ -82,9 +86,10 @@ def check_easy(fields: Mapping[str, Raw], limits: ContentLimits) -> None:
     Raises: TooComplex, BadBody.
     """
     check_grammars(fields, limits.grammars)
-    wanted = _decode(fields["n"]) if "n" in fields else 1
-    if isinstance(wanted, int):
-        _check_count("n", wanted, limits.choices, "max_choices", "answers to be given")
+    for name in _COUNTS:
+        wanted = whole_number(fields[name]) if name in fields else None
+        if wanted is not None:
+            _check_count(name, wanted, limits.choices, "max_choices", "answers to be given")
 
 
 def _prompts(fields: Mapping[str, Raw], limits: ContentLimits) -> Iterator[tuple[str, Any]]:
@@ -143,7 +148,7 @@ def _characters(value: Any, left_out: frozenset[str] = _NO_TEXT) -> int:
 def _list_of(raw: Raw) -> list[Raw]:
     try:
         return msgspec.json.decode(raw, type=list[Raw])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return []  # no list: the server behind refuses it, in its own words
 
 

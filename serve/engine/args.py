@@ -195,7 +195,7 @@ def _defaults(
     slots = str(given.get("max_loras", own_slots))
     defaults: dict[str, JsonValue] = {
         "max_loras": own_slots,
-        "max_cpu_loras": max(RESIDENTS, int(slots) if slots.isdigit() else 0),
+        "max_cpu_loras": max(RESIDENTS, int(slots) if slots.isascii() and slots.isdigit() else 0),
         # The router counts every request; a log line for each costs more than the router itself.
         "disable_uvicorn_access_log": True,
     }

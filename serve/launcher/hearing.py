@@ -42,7 +42,7 @@ class Hearing:
             self.turn.set()
 
     def _hear(self, verb: str, argument: str) -> None:
-        if verb == "pong" and argument.isdigit():
+        if verb == "pong" and argument.isascii() and argument.isdigit():
             self.pongs += 1
             self.missed = int(argument)
         elif verb == "started":

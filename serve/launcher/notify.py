@@ -22,7 +22,7 @@ class ServiceManager:
         address = found.get("NOTIFY_SOCKET", "")
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         asked = found.get("WATCHDOG_USEC", "")
-        self._watchdog = float(asked) / 1e6 if asked.isdigit() and address else 0.0
+        self._watchdog = float(asked) / 1e6 if asked.isascii() and asked.isdigit() and address else 0.0
 
     @property
     def interval_seconds(self) -> float | None:

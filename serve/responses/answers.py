@@ -38,7 +38,7 @@ class Query:
         value = self.text(name)
         if not value:
             return otherwise
-        if not value.isdigit() or len(value) > 9:
+        if not (value.isascii() and value.isdigit()) or len(value) > 9:
             raise BadBody(name, f"{value[:40]!r} is no whole number", "correct it", param=name)
         return int(value)
 

@@ -99,17 +99,18 @@ def reference_of(item: bytes) -> str | None:
 def identity_of(item: bytes) -> str | None:
     """Return an item's own id, None where it has none."""
     try:
-        found = msgspec.json.decode(item, type=dict[str, Any]).get("id")
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return msgspec.json.decode(msgspec.json.decode(item, type=dict[str, Raw])["id"], type=str)
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError):
         return None
-    return found if isinstance(found, str) else None
 
 
 def shown_item(item: bytes, identity: str) -> dict[str, Any]:
     """Return an item of `input` as OpenAI lists it: with a type, parts and an id."""
-    found = msgspec.json.decode(item, type=dict[str, Any])
-    shown = {"id": identity, "type": "message", **found}
-    if isinstance(content := shown.get("content"), str):
-        kind = "output_text" if shown.get("role") == "assistant" else "input_text"
+    found = msgspec.json.decode(item, type=dict[str, Raw])
+    shown: dict[str, Any] = {"id": identity, "type": "message", **found}
+    shown["id"] = identity
+    content = found.get("content")
+    if content is not None and bytes(content).startswith(b'"'):
+        kind = "output_text" if bytes(found.get("role", b"")) == b'"assistant"' else "input_text"
         shown["content"] = [{"type": kind, "text": content}]
     return shown

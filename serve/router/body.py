@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
+from serve.bounds.numbers import whole_number
 from serve.errors import BadBody
 
 Fields = dict[str, Raw]
@@ -24,8 +25,6 @@ SERVER_PATH_FIELDS = frozenset(
 
 TRANSFER_FIELDS = frozenset({"ec_transfer_params", "kv_transfer_params"})
 """Fields that name other hosts; allowed only where the server was configured for such transfers."""
-
-_TOKEN_FIELDS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 _decode = msgspec.json.Decoder(Fields).decode
 _encode = msgspec.json.Encoder().encode
@@ -67,21 +66,22 @@ def join_fields(fields: Fields) -> bytes:
     return _encode(fields)
 
 
-def cap_tokens(fields: Fields, field: str, limit: int) -> None:
+def cap_tokens(fields: Fields, names: tuple[str, ...], limit: int) -> None:
     """Hold an answer's tokens to `limit`: a higher wish is refused, a missing one becomes the limit.
 
-    Raises: BadBody: over the limit.
+    `names` are the fields that vLLM reads on this path; what it does not read caps nothing.
+
+    Raises: BadBody: over the limit, or no whole number.
     """
-    asked = {name: _integer(fields[name]) for name in _TOKEN_FIELDS if name in fields}
-    for name, value in asked.items():
-        if value is not None and value > limit:
+    capped = False
+    for name in (*names, "min_tokens"):
+        if name not in fields or bytes(fields[name]) == b"null":
+            continue
+        value = whole_number(fields[name])
+        if value is None:
+            raise BadBody(name, "is no whole number", "correct it, or leave it out", param=name)
+        if value > limit:
             raise BadBody(name, f"{value} exceeds this server's {limit}", "ask for fewer tokens", param=name)
-    if all(value is None for value in asked.values()):
-        fields[field] = Raw(str(limit).encode())
-
-
-def _integer(raw: Raw) -> int | None:
-    try:
-        return msgspec.json.decode(raw, type=int)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None  # null, or a type that the server refuses itself
+        capped |= name in names
+    if not capped:
+        fields[names[0]] = Raw(str(limit).encode())

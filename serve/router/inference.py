@@ -212,8 +212,8 @@ class Inference:
             exchange.request_id = echo_id(headers[b"x-request-id"], inner_id)
             exchange.echoed = exchange.request_id is not inner_id
         fields["model"] = target.model
-        if self.max_tokens is not None and endpoint.cap_field is not None:
-            cap_tokens(fields, endpoint.cap_field, self.max_tokens)
+        if self.max_tokens is not None and endpoint.cap_fields:
+            cap_tokens(fields, endpoint.cap_fields, self.max_tokens)
         if endpoint.dialect is Dialect.RESPONSES:
             fields.pop(PREVIOUS, None)  # what it named is in `input` (serve.responses)
             fields["request_id"] = Raw(f'"resp_{request_id}"'.encode())

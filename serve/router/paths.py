@@ -42,8 +42,8 @@ class Endpoint:
     """One entry of the allow-list.
 
     `operation` is a metric label (a closed set); `inner_path` is the server's own path where it differs
-    from ours; `item` is what a path's variable part held, `part` what is asked of it; `cap_field` names the
-    field that caps the answer's tokens, None where there is no answer to cap; `proves` is False where no
+    from ours; `item` is what a path's variable part held, `part` what is asked of it; `cap_fields` are the
+    fields by which vLLM caps an answer's tokens, none where there is none to cap; `proves` is False where no
     version answers but the tokenizer, so that the outcome is evidence of nothing; `renders` is True where the
     body is always a conversation, which the chat template turns into a prompt; `gives` is what a base model
     must give to answer it; `watched` are the fields that are looked at before any version is.
@@ -54,7 +54,7 @@ class Endpoint:
     methods: tuple[str, ...] = ("POST",)
     dialect: Dialect = Dialect.OPENAI
     inner_path: str | None = None
-    cap_field: str | None = None
+    cap_fields: tuple[str, ...] = ()
     item: str = ""
     part: str = ""
     proves: bool = True
@@ -65,7 +65,7 @@ class Endpoint:
 
 def _inference(
     operation: str,
-    cap_field: str | None = None,
+    cap_fields: tuple[str, ...] = (),
     dialect: Dialect = Dialect.OPENAI,
     *,
     renders: bool = False,
@@ -76,7 +76,7 @@ def _inference(
         Kind.INFERENCE,
         operation,
         dialect=dialect,
-        cap_field=cap_field,
+        cap_fields=cap_fields,
         renders=renders,
         proves=proves,
         gives=gives,
@@ -89,17 +89,18 @@ def _tokenizer(operation: str, inner_path: str) -> Endpoint:
 
 
 _GET = ("GET", "HEAD")
+_CHAT_CAPS = ("max_completion_tokens", "max_tokens")
 _MODELS = Endpoint(Kind.MODELS, "models", _GET)
 _STORED = Endpoint(Kind.STORED, "responses", ("GET", "DELETE"), Dialect.RESPONSES)
 _STORED_PARTS = {"cancel": ("POST",), "input_items": ("GET",)}
 _ADMIN = Endpoint(Kind.ADMIN, "admin", ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
 
 ENDPOINTS: dict[bytes, Endpoint] = {
-    b"/v1/chat/completions": _inference("chat", cap_field="max_completion_tokens", renders=True),
-    b"/v1/chat/completions/batch": _inference("chat_batch", cap_field="max_completion_tokens", renders=True),
-    b"/v1/completions": _inference("completion", cap_field="max_tokens"),
-    b"/v1/responses": _inference("responses", "max_output_tokens", Dialect.RESPONSES, renders=True),
-    b"/v1/messages": _inference("messages", "max_tokens", Dialect.MESSAGES, renders=True),
+    b"/v1/chat/completions": _inference("chat", _CHAT_CAPS, renders=True),
+    b"/v1/chat/completions/batch": _inference("chat_batch", _CHAT_CAPS, renders=True),
+    b"/v1/completions": _inference("completion", ("max_tokens",)),
+    b"/v1/responses": _inference("responses", ("max_output_tokens",), Dialect.RESPONSES, renders=True),
+    b"/v1/messages": _inference("messages", ("max_tokens",), Dialect.MESSAGES, renders=True),
     b"/v1/messages/count_tokens": _inference(
         "count_tokens", dialect=Dialect.MESSAGES, renders=True, proves=False
     ),

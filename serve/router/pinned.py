@@ -46,4 +46,6 @@ def is_proved(view: View, one: Version) -> bool:
 def is_known(view: View, adapter: str, number: str) -> bool:
     """Return True for a version that is registered, and for 0: the base as an arm of a rollout."""
     known = view.adapters.get(adapter)
-    return known is not None and (not number.isdigit() or int(number) in {0, *known.versions})
+    return known is not None and (
+        not (number.isascii() and number.isdigit()) or int(number) in {0, *known.versions}
+    )

@@ -121,7 +121,7 @@ def hangs() -> int:
 
 def _told(variable: str) -> int:
     text = os.environ.get(variable, "")
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def _work(background: Background) -> Iterator[Metric]:

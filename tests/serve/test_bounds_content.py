@@ -20,7 +20,7 @@ LIMITS = ContentLimits(
     parts=20,
     tools=5,
     choices=4,
-    grammars=GrammarLimits(bytes=1_000, pattern_bytes=100, loops=8, properties=10),
+    grammars=GrammarLimits(bytes=1_000, pattern_bytes=100, loops=8, properties=10, repetitions=100),
     prompt_characters=1_000,
     text_characters=4_000,
 )
@@ -70,6 +70,7 @@ def user(content: Any) -> list[dict[str, Any]]:
         {"messages": user("hi"), "metadata": {"note": LONG}},
         {"messages": [user("x" * 900), user("y" * 900)]},
         {"messages": "no list", "prompt": None, "tools": 5},
+        *({"prompt": "a", "n": n} for n in (4, 4.0, "4", True, None, "many", "²", 4.5, [9], -1)),
     ],
 )
 def test_what_can_fit_passes_wherever_its_text_and_its_media_stand(body: dict[str, Any]) -> None:
@@ -136,7 +137,8 @@ def test_an_engine_that_cannot_say_what_fits_bounds_the_text_alone() -> None:
         ({"messages": user([{"type": "text", "text": "a"}] * 11) * 2}, "messages"),
         ({"messages": [{"role": "assistant", "tool_calls": [{}] * 21}]}, "messages"),
         ({"tools": [{}] * 6}, "tools"),
-        ({"prompt": "a", "n": 5}, "n"),
+        *(({"prompt": "a", "n": n}, "n") for n in (5, 10_000.0, "10000", " 1_0.0 ", 1e30, "1e9")),
+        ({"messages": user("a"), "best_of": "5"}, "best_of"),
         ({"structured_outputs": {"regex": "a" * 1_000}}, "structured_outputs"),
         ({"structured_outputs": {"choice": ["a"] * 500}}, "structured_outputs"),
         (

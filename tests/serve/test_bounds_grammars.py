@@ -5,21 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import msgspec
 import pytest
-from msgspec import Raw
 
 from registry.errors import WardrobeError
-from serve.bounds.grammars import GrammarLimits, check_grammars
-from serve.bounds.patterns import count_grammar_loops, count_loops, is_endless
+from serve.bounds.patterns import cost_of_pattern
+from serve.bounds.rules import cost_of_grammar, is_endless
 from serve.bounds.schemas import is_endless as is_endless_schema
 from serve.errors import BadBody, TooComplex
-from serve.settings import RequestLimits
+from tests.serve.constraints import MANY, check, fields
 
-DEFAULTS = RequestLimits()
-LIMITS = GrammarLimits(
-    DEFAULTS.max_grammar_bytes, DEFAULTS.max_pattern_bytes, DEFAULTS.max_loops, DEFAULTS.max_properties
-)
 JSON_GRAMMAR = r"""
 root ::= object
 value ::= object | array | string | number | ("true" | "false" | "null") ws
@@ -36,23 +30,6 @@ TREE = {
 }
 
 
-def check(**body: Any) -> None:
-    check_grammars(msgspec.json.decode(json.dumps(body), type=dict[str, Raw]), LIMITS)
-
-
-def fields(constraint: str, value: Any) -> list[dict[str, Any]]:
-    """Return the same constraint in every field that takes one of its kind."""
-    if constraint != "json":
-        return [{"structured_outputs": {constraint: value}}]
-    return [
-        {"structured_outputs": {"json": value}},
-        {"structured_outputs": {"json": json.dumps(value)}},
-        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": value}}},
-        {"text": {"format": {"type": "json_schema", "name": "a", "schema": value}}},
-        {"output_config": {"format": {"type": "json_schema", "schema": value}}},
-    ]
-
-
 @pytest.mark.parametrize(
     ("pattern", "loops"),
     [
@@ -67,13 +44,13 @@ def fields(constraint: str, value: Any) -> list[dict[str, Any]]:
     ],
 )
 def test_the_loops_of_a_regular_expression_are_its_repetitions(pattern: str, loops: int) -> None:
-    assert count_loops(pattern) == loops
+    assert cost_of_pattern(pattern).loops == loops
 
 
 def test_the_loops_of_a_grammar_are_its_repetitions_and_a_share_of_its_references() -> None:
-    assert 14 <= count_grammar_loops(JSON_GRAMMAR) <= 24
-    assert count_grammar_loops("root ::= " + "a " * 80 + '\na ::= "x*+?"') == 10
-    assert count_grammar_loops('start: WORD+ "!"\n%import common.WORD') == 1
+    assert 14 <= cost_of_grammar(JSON_GRAMMAR).loops <= 24
+    assert cost_of_grammar("root ::= " + "a " * 80 + '\na ::= "x*+?"').loops == 10
+    assert cost_of_grammar('start: WORD+ "!"\n%import common.WORD').loops == 1
 
 
 @pytest.mark.parametrize(
@@ -120,6 +97,8 @@ ENDLESS: list[dict[str, Any]] = [
     {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
     {"type": "array", "items": {"$ref": "#"}, "minItems": 1},
     {"type": "object", "properties": {"a": {"oneOf": [{"$ref": "#"}]}}, "required": ["a"]},
+    {"anyOf": [{"$ref": "#"}, {"$ref": "#/anyOf/0"}, False]},
+    {"allOf": [{"$ref": "#/a"}, {"$ref": "#/a"}, {}], "a": {"$ref": "#"}},
 ]
 
 
@@ -144,6 +123,10 @@ def test_a_schema_that_only_ever_refers_on_is_refused_in_every_field(schema: dic
         },
         {"$ref": "#/$defs/a~1b", "$defs": {"a/b": {"type": "string"}}},
         {"$ref": "#/$defs/none"},
+        {"$ref": "#/a/²", "a": [{"$ref": "#"}]},
+        {"$ref": "#/a/" + "9" * 5_000, "a": [1]},
+        {"anyOf": [{"$ref": "#"}, True]},
+        {"properties": {"a": {"$ref": "#/properties/a"}}},
         {"properties": {f"p{n}": {"type": "string", "pattern": r"^\d{4}-\d\d$"} for n in range(100)}},
         {"$ref": "https://example.org/schema"},
         {"enum": ["$ref", "#"], "default": {"$ref": "#"}},
@@ -162,9 +145,6 @@ def test_a_schema_that_can_be_satisfied_passes_in_every_field(schema: dict[str, 
     assert not is_endless_schema(schema)
     for body in fields("json", schema):
         check(**body)
-
-
-MANY = {"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(257)}}
 
 
 @pytest.mark.parametrize(
@@ -194,6 +174,53 @@ def test_what_takes_the_engine_long_is_refused_in_every_field(constraint: str, v
         with pytest.raises(TooComplex) as caught:
             check(**body)
         assert caught.value.param == next(iter(body))
+
+
+class Counted(dict[str, Any]):
+    """An object of JSON that counts how often it is read."""
+
+    reads = 0
+
+    def get(self, key: str, default: Any = None) -> Any:
+        Counted.reads += 1
+        return super().get(key, default)
+
+
+def chain(length: int, last: Any) -> Counted:
+    """Return a schema whose references name each other one after the other."""
+    links = {f"{n}": Counted(allOf=[Counted({"$ref": f"#/d/{n + 1}"})]) for n in range(length)}
+    return Counted({"$ref": "#/d/0", "d": Counted({**links, f"{length}": last})})
+
+
+@pytest.mark.parametrize("last", [{}, {"$ref": "#"}])
+def test_each_link_of_a_chain_of_references_is_read_a_few_times_however_long_it_is(last: Any) -> None:
+    counts = []
+    for length in (100, 1_000):
+        Counted.reads = 0
+        assert is_endless_schema(chain(length, last)) == bool(last)
+        counts.append(Counted.reads)
+    assert counts[1] < 11 * counts[0]
+
+
+NAMES = ["title", "description", "default", "enum", "const", "examples", "x"]
+HOLDERS = ["properties", "$defs", "definitions", "patternProperties", "dependentSchemas"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_a_schema_is_looked_at_whatever_its_name(holder: str, name: str) -> None:
+    for costly in (MANY, {"type": "string", "pattern": "(ab|c)*" * 33}):
+        for body in fields("json", {"type": "object", holder: {name: costly}}):
+            with pytest.raises(TooComplex):
+                check(**body)
+
+
+@pytest.mark.parametrize("name", NAMES[:-1])
+def test_a_value_is_no_schema_unless_a_reference_names_it(name: str) -> None:
+    check(structured_outputs={"json": {name: MANY}})
+    for ref in (f"#/{name}", "#/%64efault"):
+        with pytest.raises(TooComplex):
+            check(structured_outputs={"json": {name: MANY, "anyOf": [{"$ref": ref}]}})
 
 
 def test_a_forced_tools_parameters_are_looked_at_as_well() -> None:

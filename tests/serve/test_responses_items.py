@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import Raw
 
 from serve.errors import BadBody
-from serve.responses.items import join_items, mend, read_items, reference_of, shown_item
+from serve.responses.items import identity_of, join_items, mend, read_items, reference_of, shown_item
 
 USER = {"role": "user", "content": "Hi"}
 
@@ -83,9 +84,12 @@ def test_a_reference_is_known_by_its_type() -> None:
 
 
 def test_an_item_is_shown_with_a_type_an_id_and_parts() -> None:
-    shown = shown_item(json.dumps(USER).encode(), "item_0")
+    shown = json.loads(msgspec.json.encode(shown_item(json.dumps(USER).encode(), "item_0")))
     assert shown == {
         "id": "item_0", "type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi"}],
     }  # fmt: skip
     own = {"id": "msg_1", "type": "message", "role": "assistant", "content": [{"type": "output_text"}]}
-    assert shown_item(json.dumps(own).encode(), "item_1") == own
+    again = shown_item(json.dumps(own).encode(), str(own["id"]))
+    assert json.loads(msgspec.json.encode(again)) == own
+    odd = b'{"role":"user","content":"x","id":"a","n":1e999}'
+    assert (identity_of(odd), b'"n":1e999' in msgspec.json.encode(shown_item(odd, "a"))) == ("a", True)

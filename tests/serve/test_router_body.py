@@ -16,6 +16,7 @@ from serve.router.body import (
     join_fields,
     parse_fields,
 )
+from serve.router.paths import ENDPOINTS
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -87,15 +88,62 @@ def test_an_escaped_spelling_of_such_a_field_is_refused_too() -> None:
         parse_fields(b'{"lora\\u005fpath":"/etc"}', SERVER_PATH_FIELDS)
 
 
-def test_a_missing_limit_of_tokens_becomes_the_servers() -> None:
-    fields = parse_fields(b'{"model":"a"}', frozenset())
-    cap_tokens(fields, "max_tokens", 50)
-    assert join_fields(fields) == b'{"model":"a","max_tokens":50}'
+CAPS = sorted({endpoint.cap_fields for endpoint in ENDPOINTS.values() if endpoint.cap_fields})
+CHAT = ("max_completion_tokens", "max_tokens")
 
 
-def test_a_higher_limit_of_tokens_is_refused_and_a_lower_one_kept() -> None:
-    with pytest.raises(BadBody, match="51 exceeds this server's 50"):
-        cap_tokens(parse_fields(b'{"max_completion_tokens":51}', frozenset()), "max_tokens", 50)
-    fields = parse_fields(b'{"max_tokens":50}', frozenset())
-    cap_tokens(fields, "max_completion_tokens", 50)
-    assert join_fields(fields) == b'{"max_tokens":50}'
+def capped(body: dict[str, object], names: tuple[str, ...]) -> dict[str, object]:
+    """Return what goes on of a body where an answer may have 50 tokens."""
+    fields = parse_fields(json.dumps(body).encode(), frozenset())
+    cap_tokens(fields, names, 50)
+    forwarded: dict[str, object] = json.loads(join_fields(fields))
+    return forwarded
+
+
+@pytest.mark.parametrize("names", CAPS)
+@pytest.mark.parametrize("value", [51, 5_000.0, 1e30, "5000", " 5_000.0", "1e4", "x", [1], {}, 0.5])
+def test_every_field_that_caps_an_answer_is_held_to_the_limit_however_its_number_is_written(
+    names: tuple[str, ...], value: object
+) -> None:
+    for name in names:
+        for before, after in (({}, {"max_tokens_": 1}), (dict.fromkeys(names, 1), {}), ({}, {"n": 1})):
+            body = {**before, name: value, **after}
+            with pytest.raises(BadBody) as caught:
+                capped(body, names)
+            assert caught.value.param == name
+
+
+@pytest.mark.parametrize("names", CAPS)
+def test_a_missing_limit_of_tokens_becomes_the_servers_whatever_other_fields_say(
+    names: tuple[str, ...],
+) -> None:
+    foreign: dict[str, object] = {name: 1 for one in CAPS for name in one if name not in names}
+    bodies: list[dict[str, object]] = [{}, foreign, {**foreign, "min_tokens": 2}, dict.fromkeys(names)]
+    for body in bodies:
+        assert capped(body, names) == {**body, names[0]: 50}
+
+
+@pytest.mark.parametrize("value", [50, 50.0, "50", 1, "0", -1])
+def test_a_lower_limit_of_tokens_goes_on_as_the_client_wrote_it(value: object) -> None:
+    for body in ({name: value} for name in CHAT):
+        assert capped(body, CHAT) == body
+    assert capped({CHAT[0]: value, CHAT[1]: None}, CHAT) == {CHAT[0]: value, CHAT[1]: None}
+
+
+def test_of_a_field_that_came_twice_the_last_is_held_to_the_limit_and_goes_on() -> None:
+    fields = parse_fields(b'{"max_tokens":5000,"max\\u005ftokens":7}', frozenset())
+    cap_tokens(fields, CHAT, 50)
+    assert join_fields(fields) == b'{"max_tokens":7}'
+    with pytest.raises(BadBody, match="5000 exceeds this server's 50"):
+        cap_tokens(parse_fields(b'{"max_tokens":7,"max_tokens":5000}', frozenset()), CHAT, 50)
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"-1e999", b'"' + b"9" * 5_000 + b'"'])
+def test_a_number_that_nobody_can_read_caps_nothing(number: bytes) -> None:
+    with pytest.raises(BadBody, match="is no whole number"):
+        cap_tokens(parse_fields(b'{"max_tokens":' + number + b"}", frozenset()), CHAT, 50)
+
+
+def test_more_tokens_than_an_answer_may_have_cannot_be_its_least() -> None:
+    with pytest.raises(BadBody, match="min_tokens: 51 exceeds this server's 50"):
+        capped({"max_tokens": 5, "min_tokens": "51"}, CHAT)

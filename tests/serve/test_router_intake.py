@@ -14,6 +14,7 @@ from msgspec import Raw
 
 from registry.store import Registry
 from serve.bounds.bodies import THREAD_BYTES
+from serve.bounds.grammars import CONSTRAINTS
 from serve.control.guard import MAX_JSON_BYTES
 from serve.router.assignment import conversation_unit
 from serve.settings import RequestLimits
@@ -75,6 +76,37 @@ def test_clients_that_send_slowly_hold_no_place_among_those_in_flight(
             slow = stack.enter_context(raw(served))
             slow.send(request("POST", CHAT, [JSON, "content-length: 100"]) + b'{"model":')
         assert [served.chat().status_code for _ in range(3)] == [200] * 3
+
+
+FIELDS = (
+    "tools",
+    "structured_outputs",
+    "response_format",
+    "text",
+    "output_config",
+    "n",
+    "max_tokens",
+    "user",
+)
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/responses", "/v1/messages"])
+@pytest.mark.parametrize("padding", [0, THREAD_BYTES])
+def test_a_number_that_nothing_can_hold_is_no_failure_of_the_servers(
+    registry: Registry, tmp_path: Path, path: str, padding: int
+) -> None:
+    begin = b'{"model":"support","messages":[{"role":"user","content":"hi"}],"prompt":"hi","input":"hi","x":"'
+    with serve(registry, tmp_path, limits=RequestLimits(max_tokens=9)) as served:
+        for field in FIELDS:
+            for value in (
+                b"1e999",
+                b"-1e999",
+                b"[1e999]",
+                b'{"json":{"$ref":"#/a/\xc2\xb2","a":[]},"b":1e999}',
+            ):
+                body = begin + b"x" * padding + b'","' + field.encode() + b'":' + value + b"}"
+                answer = post(served, body, path)
+                assert answer.status in ({400} if field in CONSTRAINTS else {200, 400}), (field, value)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,16 @@ def test_the_items_that_the_model_was_asked_are_listed_in_pages(client: openai.O
             client.responses.input_items.list(second.id, **wrong)
 
 
+@pytest.mark.parametrize("number", ["²", "٣", "-1", "1.0", "1" * 10, "x"])
+def test_what_is_no_number_in_a_query_is_refused(served: Served, client: openai.OpenAI, number: str) -> None:
+    path = f"/v1/responses/{client.responses.create(model='support', input='One').id}"
+    for asked in (
+        served.client.get(path, params={"stream": "true", "starting_after": number}),
+        served.client.get(f"{path}/input_items", params={"limit": number}),
+    ):
+        assert (asked.status_code, asked.json()["error"]["code"]) == (400, "invalid_body")
+
+
 def test_a_turn_that_was_given_may_be_sent_by_reference(served: Served, client: openai.OpenAI) -> None:
     first = client.responses.create(model="support", input="One")
     items: Any = [

@@ -189,6 +189,7 @@ def test_an_initialisation_that_cannot_be_repeated_needs_the_adapter_before_trai
         (["ADAPTER", "OUT", "--rank", "8"], 2, "--rank: is for --as lora"),
         (["ADAPTER", "OUT", "--as", "lora", "--rank", "64"], 2, "64 is not within 1 to 32"),
         (["ADAPTER", "OUT", "--as", "lora", "--rank", "0"], 2, "a whole number of at least 1, or auto"),
+        (["ADAPTER", "OUT", "--as", "lora", "--rank", "٣"], 2, "a whole number of at least 1, or auto"),
         (["ADAPTER", "OUT", "--as", "lora", "--dtype", "float16"], 2, "is for --as model and gguf"),
         (["BASE", "OUT", "--as", "lora"], 1, "nothing was learnt"),
         (["ADAPTER", "OUT", "--as", "gguf"], 2, "convert_hf_to_gguf.py"),

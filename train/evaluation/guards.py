@@ -165,7 +165,7 @@ def _gsm() -> Suite:
 
 def _written(number: str) -> tuple[str, ...]:
     """Return a number as people write it: also with commas between thousands."""
-    return (number, f"{int(number):,}") if number.lstrip("-").isdigit() else (number,)
+    return (number, f"{int(number):,}") if re.fullmatch("-?[0-9]+", number) else (number,)
 
 
 def _mt_bench() -> Suite:

@@ -107,7 +107,7 @@ def _check_options(form: str, rank: str, accept_residual: float | None, dtype: s
 def _rank(text: str) -> int | None:
     if text == _AUTO:
         return None
-    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 10_000:
         raise UsageError("--rank", f"is {text!r}", "give a whole number of at least 1, or auto", param="rank")
     return int(text)
 

@@ -197,7 +197,9 @@ def _advance(
     task = Task(trial.config, prepared.base.path, prepared.items, prepared.held_out, prepared.start)
     folder = sweep.folder / "trials" / str(trial.number)
     checkpoints = folder / "checkpoints"
-    kept = sorted(int(one.name) for one in checkpoints.glob("*") if one.name.isdecimal())
+    kept = sorted(
+        int(one.name) for one in checkpoints.glob("*") if one.name.isascii() and one.name.isdecimal()
+    )
     watch = _Watch(
         rung.until,
         sweep.settings.metric,
