@@ -4,7 +4,8 @@ vLLM serves the base's output without a word when none of an adapter's modules m
 greedy texts prove nothing: they differ by batch size alone. So the log-probabilities of what may come next
 after fixed prompts are compared, as the engine computes them for answers. The difference is the mean
 absolute one over all tokens. The noise is the same figure between the base now and the base as measured
-before, the largest seen.
+before, the largest seen. An adapter that was trained for a few steps differs by little more than that: then
+both are measured `ROUNDS` times, and what differs in the same way each time is no noise.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import fmean, stdev
 
 from pydantic import JsonValue
 
@@ -34,6 +36,12 @@ NOISE_FACTOR = 3.0
 SMALLEST_NOISE = 1e-6
 """In nats. A deterministic engine has no noise, and three times nothing would prove nothing."""
 
+ROUNDS = 4
+CONSISTENT = 4.0
+"""Standard errors; noise alone reached 3.5 in 20,000 simulated proofs, with logits in steps of bfloat16."""
+
+_FEWEST_TOKENS = 20
+
 Scores = Sequence[Mapping[int, float]]
 """Per prompt, the likeliest next tokens and their natural log-probabilities."""
 
@@ -46,11 +54,18 @@ class Proof:
     noise: float
     finite: bool
     tokens: int
+    consistency: float = 0.0
+    """Standard errors by which the difference is the same each time; 0 where it was measured once."""
+
+    @property
+    def clear(self) -> bool:
+        """Return True when one measurement is enough."""
+        return not self.finite or self.difference > NOISE_FACTOR * self.noise
 
     @property
     def passed(self) -> bool:
         """Return True when the version's answers are finite and differ from the base's beyond noise."""
-        return self.finite and self.difference > NOISE_FACTOR * self.noise
+        return self.finite and (self.clear or self.consistency >= CONSISTENT)
 
     @property
     def fact(self) -> str:
@@ -59,7 +74,8 @@ class Proof:
             return "its log-probabilities are not all finite"
         return (
             f"its answers differ from the base's by {self.difference:.2g} nats per token, which is not more "
-            f"than {NOISE_FACTOR:g} times the base's own noise of {self.noise:.2g}"
+            f"than {NOISE_FACTOR:g} times the base's own noise of {self.noise:.2g}, and not in the same way "
+            f"each time ({self.consistency:.1f} of {CONSISTENT:g} standard errors)"
         )
 
     def body(self) -> dict[str, JsonValue]:
@@ -69,6 +85,7 @@ class Proof:
             "difference": _json(self.difference),
             "noise": _json(self.noise),
             "noise_factor": NOISE_FACTOR,
+            "consistency": _json(self.consistency),
             "finite": self.finite,
             "tokens": self.tokens,
         }
@@ -128,7 +145,19 @@ class Prover:
         self._base = await self.engine.score(None, prompts)
         self._noise = max(self._noise, difference(self._base, before))
         finite = all(math.isfinite(value) for row in (*scores, *self._base) for value in row.values())
-        return Proof(difference(scores, self._base), self._noise, finite, sum(map(len, scores)))
+        proof = Proof(difference(scores, self._base), self._noise, finite, sum(map(len, scores)))
+        return proof if proof.clear else await self._measure_again(name, prompts, proof, scores)
+
+    async def _measure_again(
+        self, name: str, prompts: Sequence[Sequence[int]], proof: Proof, scores: Scores
+    ) -> Proof:
+        assert self._base is not None, "measured with the first round"
+        rounds: list[tuple[Scores, Scores]] = [(scores, self._base)]
+        while len(rounds) < ROUNDS:
+            scores = await self.engine.score(name, prompts)
+            self._base = await self.engine.score(None, prompts)
+            rounds.append((scores, self._base))
+        return replace(proof, consistency=consistency(rounds))
 
 
 def difference(left: Scores, right: Scores) -> float:
@@ -139,6 +168,34 @@ def difference(left: Scores, right: Scores) -> float:
     rows = zip(left, right, strict=True)
     apart = [_apart(one, other, token) for one, other in rows for token in {**one, **other}]
     return math.fsum(apart) / len(apart) if apart else 0.0
+
+
+def consistency(rounds: Sequence[tuple[Scores, Scores]]) -> float:
+    """Return by how many standard errors a version differs from the base in the same way in every round.
+
+    A round is (version, base). Two rounds' differences of one token have the same sign and size where the
+    version has an effect, and their product is 0 on average where there is only noise: the mean product over
+    all tokens, in its own standard errors. What a whole prompt has in common is taken off.
+    """
+    products: list[float] = []
+    for prompt in range(len(rounds[0][0])):
+        sides = [side[prompt] for one in rounds for side in one]
+        tokens = set(sides[0]).intersection(*sides)
+        lists = [
+            _centred([one[prompt][token] - base[prompt][token] for token in tokens]) for one, base in rounds
+        ]
+        products += [
+            math.fsum(of) ** 2 - math.fsum(value**2 for value in of) for of in zip(*lists, strict=True)
+        ]
+    if len(products) < _FEWEST_TOKENS:
+        return 0.0
+    mean, error = fmean(products), stdev(products) / math.sqrt(len(products))
+    return mean / error if error else 0.0
+
+
+def _centred(values: Sequence[float]) -> list[float]:
+    middle = fmean(values) if values else 0.0
+    return [value - middle for value in values]
 
 
 def _apart(one: Mapping[int, float], other: Mapping[int, float], token: int) -> float:

@@ -13,13 +13,14 @@ from tests.contracts.engine import NOISE, TEXT, difference, run
 from tests.contracts.engine import folders as folders  # noqa: PLC0414 - a fixture, used by name
 from tests.e2e.door import RemoteEngine, opened
 from tests.e2e.test_engine_facts import check_against_peft, generate
+from tests.isolation import CACHE
 
 
 @pytest.fixture(scope="module")
-def root(cache: Path) -> Path:
+def root() -> Path:
     """A root whose compiled code outlives the test run, so that only the first run waits for it."""
-    folder = cache / "compiled"
-    folder.mkdir(exist_ok=True)
+    folder = CACHE / "compiled"
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

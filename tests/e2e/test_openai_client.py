@@ -125,13 +125,13 @@ def test_tools_are_refused_where_the_template_has_no_tool_format_and_the_setting
     ask_for = partial(live.client().chat.completions.create, model="support", messages=HELLO, tools=[tool])
     named = {"type": "function", "function": {"name": "record_city"}}
     for choice in ("auto", "required", named):
-        with pytest.raises(openai.BadRequestError, match="`tool_call_parser` under") as caught:
+        with pytest.raises(openai.BadRequestError, match="set `tool_call_parser`") as caught:
             ask_for(tool_choice=choice)
         assert caught.value.code == "tools_not_enabled"
     flat: openai.types.responses.FunctionToolParam = {
         "type": "function", "name": "record_city", "parameters": CITY, "strict": None,
     }  # fmt: skip
-    with pytest.raises(openai.BadRequestError, match="`tool_call_parser` under"):
+    with pytest.raises(openai.BadRequestError, match="set `tool_call_parser`"):
         live.client().responses.create(model="support", input="Hello there!", tools=[flat])
     assert ask_for(tool_choice="none", max_tokens=8).model == "support@1"
 

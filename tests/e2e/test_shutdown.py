@@ -23,7 +23,7 @@ def gone(pids: list[int], seconds: float) -> list[int]:
 
 
 def test_sigterm_lets_a_stream_finish_and_refuses_new_work(live: Live) -> None:
-    stream = Stream(live)
+    stream = Stream(live, tokens=250)  # less than `drain_seconds` of a busy machine
     stream.start()
     assert stream.begun.wait(30)
     processes = live.children()

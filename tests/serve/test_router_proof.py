@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from registry.records import Version
 from serve.engine.interface import TOP_TOKENS
 from serve.errors import LoadFailed
-from serve.router.proof import NOISE_FACTOR, PROBES, Prover, difference
+from serve.router.proof import CONSISTENT, NOISE_FACTOR, PROBES, ROUNDS, Prover, consistency, difference
 from tests.fakes.adapters import make_adapter
 from tests.fakes.engine import FakeEngine
 
@@ -31,7 +31,10 @@ class NoisyEngine(FakeEngine):
         self.asked.append(name)
         shift = self.effect if name else 0.0
         return [
-            {token: -1 + shift + self._random.gauss(0, self.noise) for token in range(TOP_TOKENS)}
+            {
+                token: -1 + shift * (-1) ** token + self._random.gauss(0, self.noise)
+                for token in range(TOP_TOKENS)
+            }
             for _ in prompts
         ]
 
@@ -83,6 +86,33 @@ def test_a_version_that_answers_with_nan_is_refused(tmp_path: Path) -> None:
 def test_noise_alone_proves_nothing(tmp_path: Path) -> None:
     with pytest.raises(LoadFailed, match="not more than 3 times"):
         prove(NoisyEngine(noise=0.05, effect=0.0), tmp_path)
+
+
+def test_an_effect_within_the_noise_is_proved_by_being_the_same_each_time(tmp_path: Path) -> None:
+    engine = NoisyEngine(noise=0.05, effect=0.06)
+    (body,) = prove(engine, tmp_path)
+    assert body["passed"] is True
+    assert isinstance(body["difference"], float)
+    assert isinstance(body["noise"], float)
+    assert body["difference"] < 3 * body["noise"]
+    assert isinstance(body["consistency"], float)
+    assert body["consistency"] >= CONSISTENT
+    assert engine.asked.count("a@1") == ROUNDS
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_noise_is_not_the_same_each_time(seed: int) -> None:
+    source = random.Random(seed)
+
+    def scores() -> list[dict[int, float]]:
+        return [{token: -1 + source.gauss(0, 0.05) for token in range(TOP_TOKENS)} for _ in PROBES]
+
+    assert consistency([(scores(), scores()) for _ in range(ROUNDS)]) < CONSISTENT
+
+
+def test_what_a_few_tokens_say_is_no_proof() -> None:
+    rounds = [([{1: 0.5, 2: 0.1}], [{1: 0.0, 2: 0.3}])] * ROUNDS
+    assert consistency(rounds) == 0.0
 
 
 def test_an_effect_beyond_the_noise_is_proved(tmp_path: Path) -> None:
