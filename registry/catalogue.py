@@ -159,7 +159,9 @@ class Catalogue:
             return None
         aliases = {alias: n for alias, n in self.standing(adapter).pointers.items() if n in numbers}
         stable = aliases.get(STABLE)
-        barred = stable is not None and stable in self.quarantine.reasons(adapter)
+        barred = False
+        with contextlib.suppress(WardrobeError):  # `status` and `verify` tell of an unreadable one
+            barred = stable is not None and stable in self.quarantine.reasons(adapter)
         return AdapterSummary(
             adapter,
             stable,
