@@ -18,6 +18,9 @@ from loadtests.drills.faults.traffic import Call, Traffic
 from loadtests.drills.faults.volume import Volume
 from loadtests.live import Live, wardrobe, wardrobe_json
 
+KEYS_SECONDS = 1.0
+"""A server knows a new key within this time."""
+
 SETTLE_SECONDS = 3.0
 
 WRITTEN_SECONDS = 10.0
@@ -140,6 +143,7 @@ async def play(
     leaver = await asyncio.to_thread(wardrobe_json, disk.point, "keys", "create", "--note", "leaver")
     traffic = Traffic(live.url, adapter, user["token"], leaver["token"])
     stage = Stage(live, disk, admin, adapter, traffic, leaver["id"])
+    await asyncio.sleep(KEYS_SECONDS)
     running = asyncio.create_task(traffic.run())
     try:
         await stage.wait(lambda: len(traffic.asked) >= 8, 60)

@@ -97,8 +97,11 @@ class Traffic:
         return max(let_in, default=0.0)
 
     def seen_after(self, begin: float, *words: str) -> float | None:
-        """Return the seconds from `begin` until /readyz said one of `words`."""
-        return next((look.at - begin for look in self.looks if look.at >= begin and look.word in words), None)
+        """Return the seconds from `begin` until /readyz said one of `words`; 0 where it did so then."""
+        for look, after in zip(self.looks, [*self.looks[1:], None], strict=True):
+            if look.word in words and (after is None or after.at >= begin):
+                return max(0.0, look.at - begin)
+        return None
 
     async def _user(self, client: httpx.AsyncClient) -> None:
         while not self.stop.is_set():
