@@ -14,6 +14,7 @@ import anyio
 import anyio.to_thread
 from fastapi import Depends, Path, Request
 
+from registry import anchor
 from registry.errors import Denied, WardrobeError
 from registry.local import LocalDesk
 from registry.names import check_adapter_name
@@ -54,8 +55,16 @@ class Caller:
         self._desk = LocalDesk(control.registry, who=who)
 
     async def read(self, ask: Callable[[LocalDesk], _Answer]) -> _Answer:
-        """Answer a question that changes nothing."""
-        return await self.control.run(lambda: ask(self._desk))
+        """Answer a question that changes nothing.
+
+        Raises: RootAway: it would be answered as if there were nothing.
+        """
+
+        def confirm_and_ask() -> _Answer:
+            anchor.confirm(self.control.registry.root)
+            return ask(self._desk)
+
+        return await self.control.run(confirm_and_ask)
 
     async def write(self, change: Callable[[LocalDesk], _Answer]) -> _Answer:
         """Make a change; when this returns, this process routes by it."""
@@ -65,6 +74,7 @@ class Caller:
         """Make a change that is no desk's of adapters; when this returns, this process routes by it."""
 
         def change_and_refresh() -> _Answer:
+            anchor.confirm(self.control.registry.root)
             answer = change()
             try:
                 self.control.state.watcher.refresh()

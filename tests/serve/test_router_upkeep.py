@@ -166,6 +166,16 @@ def test_a_root_that_is_away_for_a_while_stops_nothing_and_nothing_is_lost(serve
     refused = served.client.post("/v1/feedback", json={"adapter": "support", "score": 1})
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "server_is_overloaded")
     assert "cannot be kept now" in refused.json()["error"]["message"]
+    for method, path in (
+        ("GET", "/adapters/support"),
+        ("GET", "/status"),
+        ("PUT", "/adapters/support/aliases/mine"),
+    ):
+        answer = served.client.request(
+            method, f"/admin/v1{path}", json={"version": 1} if method == "PUT" else None
+        )
+        assert answer.status_code == 503, (path, answer.text)
+        assert answer.json()["error"]["code"] == "root_away"
     assert list(registry.root.iterdir()) == []
     back(registry, elsewhere)
     wait_until(lambda: not served.runtime.problems(), "all goes on", 20.0)
