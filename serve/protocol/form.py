@@ -15,8 +15,8 @@ from msgspec import Raw
 
 from serve.protocol.fields import IGNORED
 
-LEAST_TOKENS = 16
-"""A limit below which the client, not the version, decides what an answer looks like."""
+LEAST_TOKENS = 4
+"""A lower limit lets the client, not the version, decide what an answer looks like; labels are short too."""
 
 TOKEN_FIELDS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 

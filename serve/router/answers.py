@@ -1,7 +1,7 @@
 """The text of an answer, taken out of its bytes when somebody has the time.
 
 Pure functions for the form tests of a rollout. They parse, so the hot path only keeps the bytes and hands
-over what would take the text out of them. Invariant: what is incomplete (cut by a limit too), too long or no
+over what would take the text out of them. Invariant: what is incomplete, cut by a stop word, too long or no
 text at all (a tool call) has no text, which is not the same as an empty one.
 """
 
@@ -20,8 +20,11 @@ MAX_CHUNKS = 2_048
 """How many chunks of a stream are kept for it: a bound that costs nothing per chunk."""
 
 
-_WHOLE = frozenset({None, "stop", "end_turn", "completed", "in_progress", "queued"})
-"""How an answer says that the version ended it by itself; a limit or a stop word has words of its own."""
+_WHOLE = frozenset(
+    {None, "stop", "end_turn", "completed", "in_progress", "queued", "length", "max_tokens", "incomplete"}
+)
+"""How an answer says that the version ended it by itself, or went on to a limit (`serve.protocol.form` knows
+those that leave no room); a stop word has words of its own."""
 
 
 class _Message(msgspec.Struct):
@@ -71,7 +74,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 def read_text(chunks: Iterable[bytes], dialect: Dialect, *, streamed: bool) -> str | None:
     """Return the text of a complete answer (of its first choice), None where there is none to judge.
 
-    An answer that a limit or a stop word of the client's ended has none: its form is not the version's.
+    An answer that a stop word of the client's ended has none: its form is not the version's.
     """
     body = b"".join(chunks)
     try:
@@ -113,7 +116,7 @@ def _streamed(body: bytes, dialect: Dialect) -> Iterator[str | None]:
 
 
 def _is_cut(event: _Answer) -> bool:
-    """Return True for an event that says that a limit or a stop word ended the answer."""
+    """Return True for an event that says that a stop word ended the answer."""
     told = {event.response.status} if event.response is not None else set()
     if isinstance(event.delta, _Part):
         told.add(event.delta.stop_reason)

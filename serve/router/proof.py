@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
@@ -106,6 +107,7 @@ class Prover:
     _base: list[dict[int, float]] | None = None
     _noise: float = SMALLEST_NOISE
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _storing: threading.Lock = field(default_factory=threading.Lock)
 
     async def prove(self, version: Version) -> None:
         """Prove a loaded version, unless it is proved already, and store the result.
@@ -132,10 +134,11 @@ class Prover:
 
         Raises: StorageFailed: what could not be stored waits.
         """
-        for name, (version, body) in list(self._unstored.items()):
-            with contextlib.suppress(NotFound, CorruptStore):  # deleted or damaged meanwhile
-                self.attest(version, body)
-            self._unstored.pop(name, None)
+        with self._storing:  # a load's own thread and the one that stores again may come at once
+            for name, (version, body) in list(self._unstored.items()):
+                with contextlib.suppress(NotFound, CorruptStore):  # deleted or damaged meanwhile
+                    self.attest(version, body)
+                self._unstored.pop(name, None)
 
     async def _measure(self, name: str) -> Proof:
         prompts = [self.engine.tokenize(text) for text in PROBES]

@@ -98,38 +98,46 @@ def test_an_answer_in_events(dialect: Dialect, stream: list[object], text: str |
 
 
 @pytest.mark.parametrize(
-    ("dialect", "body"),
+    ("dialect", "body", "text"),
     [
-        (Dialect.OPENAI, {"choices": [{"text": "Hi", "finish_reason": "length"}]}),
-        (Dialect.OPENAI, {"choices": [{"message": {"content": "Hi"}, "finish_reason": "length"}]}),
-        (Dialect.MESSAGES, {"content": [{"type": "text", "text": "Hi"}], "stop_reason": "max_tokens"}),
-        (Dialect.MESSAGES, {"content": [{"type": "text", "text": "Hi"}], "stop_reason": "stop_sequence"}),
+        (Dialect.OPENAI, {"choices": [{"text": "Hi", "finish_reason": "length"}]}, "Hi"),
+        (Dialect.OPENAI, {"choices": [{"message": {"content": "Hi"}, "finish_reason": "length"}]}, "Hi"),
+        (Dialect.MESSAGES, {"content": [{"type": "text", "text": "Hi"}], "stop_reason": "max_tokens"}, "Hi"),
+        (
+            Dialect.MESSAGES,
+            {"content": [{"type": "text", "text": "Hi"}], "stop_reason": "stop_sequence"},
+            None,
+        ),
         (
             Dialect.RESPONSES,
             {"status": "incomplete", "output": [{"content": [{"type": "output_text", "text": "Hi"}]}]},
+            "Hi",
         ),
     ],
 )
-def test_an_answer_that_a_limit_ended_has_no_text_to_judge(dialect: Dialect, body: object) -> None:
-    assert read_text([json.dumps(body).encode()], dialect, streamed=False) is None
+def test_an_answer_that_goes_on_to_its_limit_is_judged_and_one_that_a_stop_word_ended_is_not(
+    dialect: Dialect, body: object, text: str | None
+) -> None:
+    assert read_text([json.dumps(body).encode()], dialect, streamed=False) == text
 
 
 @pytest.mark.parametrize(
-    ("dialect", "last"),
+    ("dialect", "last", "text"),
     [
-        (Dialect.OPENAI, {"choices": [{"delta": {}, "finish_reason": "length"}]}),
-        (Dialect.MESSAGES, {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}}),
-        (Dialect.RESPONSES, {"type": "response.incomplete", "response": {"status": "incomplete"}}),
+        (Dialect.OPENAI, {"choices": [{"delta": {}, "finish_reason": "length"}]}, "Hi"),
+        (Dialect.MESSAGES, {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}}, "Hi"),
+        (Dialect.MESSAGES, {"type": "message_delta", "delta": {"stop_reason": "stop_sequence"}}, None),
+        (Dialect.RESPONSES, {"type": "response.incomplete", "response": {"status": "incomplete"}}, "Hi"),
     ],
 )
-def test_a_stream_that_a_limit_ended_has_no_text_to_judge(dialect: Dialect, last: object) -> None:
+def test_so_it_is_with_a_stream(dialect: Dialect, last: object, text: str | None) -> None:
     pieces = {
         Dialect.OPENAI: {"choices": [{"delta": {"content": "Hi"}}]},
         Dialect.MESSAGES: {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "Hi"}},
         Dialect.RESPONSES: {"type": "response.output_text.delta", "delta": "Hi"},
     }
     assert read_text(events(pieces[dialect]), dialect, streamed=True) == "Hi"
-    assert read_text(events(pieces[dialect], last), dialect, streamed=True) is None
+    assert read_text(events(pieces[dialect], last), dialect, streamed=True) == text
 
 
 def test_what_is_no_json_has_no_text() -> None:
