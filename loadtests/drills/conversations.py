@@ -99,7 +99,6 @@ class Conversations:
             "model": self.model,
             "messages": messages,
             "max_tokens": self.max_tokens,
-            "ignore_eos": True,
             "temperature": 0,
             "stream": True,
         }
