@@ -40,10 +40,18 @@ class Control:
         self._threads: anyio.CapacityLimiter | None = None
 
     async def run(self, call: Callable[[], _Answer]) -> _Answer:
-        """Run a blocking call in one of the admin API's own threads."""
+        """Run a blocking call on the root in one of the admin API's own threads.
+
+        Raises: RootAway: it would be answered as if there were nothing.
+        """
         if self._threads is None:
             self._threads = anyio.CapacityLimiter(_THREADS)
-        return await anyio.to_thread.run_sync(call, limiter=self._threads)
+
+        def confirm_and_call() -> _Answer:
+            anchor.confirm(self.registry.root)
+            return call()
+
+        return await anyio.to_thread.run_sync(confirm_and_call, limiter=self._threads)
 
 
 class Caller:
@@ -55,16 +63,8 @@ class Caller:
         self._desk = LocalDesk(control.registry, who=who)
 
     async def read(self, ask: Callable[[LocalDesk], _Answer]) -> _Answer:
-        """Answer a question that changes nothing.
-
-        Raises: RootAway: it would be answered as if there were nothing.
-        """
-
-        def confirm_and_ask() -> _Answer:
-            anchor.confirm(self.control.registry.root)
-            return ask(self._desk)
-
-        return await self.control.run(confirm_and_ask)
+        """Answer a question that changes nothing."""
+        return await self.control.run(lambda: ask(self._desk))
 
     async def write(self, change: Callable[[LocalDesk], _Answer]) -> _Answer:
         """Make a change; when this returns, this process routes by it."""
@@ -74,7 +74,6 @@ class Caller:
         """Make a change that is no desk's of adapters; when this returns, this process routes by it."""
 
         def change_and_refresh() -> _Answer:
-            anchor.confirm(self.control.registry.root)
             answer = change()
             try:
                 self.control.state.watcher.refresh()
