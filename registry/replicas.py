@@ -20,6 +20,7 @@ from registry.records import Heartbeat
 from registry.root import Root
 from registry.spelling import spelled
 
+HEARTBEAT_SECONDS = 2.0
 LIVE_SECONDS = 10.0
 
 

@@ -47,10 +47,10 @@ class Product:
                 printed, _ = process.communicate()
             except KeyboardInterrupt:
                 process.send_signal(signal.SIGINT)
-                with contextlib.suppress(KeyboardInterrupt):
+                try:
                     process.wait()  # a training writes a checkpoint behind its step, and goes on from there
-                    raise
-                process.terminate()
+                except KeyboardInterrupt:
+                    process.terminate()
                 raise
         if process.returncode != 0:
             words = " ".join(map(str, arguments))

@@ -21,6 +21,11 @@ BYTES_PER_SECOND = 64 * 1024
 """What has arrived buys time at this rate: 32 MiB over a slow line, but nothing for single bytes."""
 
 
+def declared_bytes(content_length: bytes | None) -> int:
+    """Return how many bytes a Content-Length announces, 0 where there is none or it is no number."""
+    return int(content_length[:20]) if content_length is not None and content_length.isdigit() else 0
+
+
 class ClientLeft(Exception):
     """Raised when the client went away before its body was complete."""
 
@@ -62,7 +67,7 @@ class Arrivals:
 
         Raises: LimitExceeded.
         """
-        announced = int(declared[:20]) if declared is not None and declared.isdigit() else 0
+        announced = declared_bytes(declared)
         if announced > limit:
             raise self._too_large(announced, limit)
 

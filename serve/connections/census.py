@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Protocol
 
 from serve.errors import TooManyConnections
@@ -57,9 +57,6 @@ class Visitor(Protocol):
     def drop(self) -> None:
         """End at once and without a word: the place is needed."""
         ...
-
-
-Network = IPv4Network | IPv6Network
 
 
 class Census:

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from registry.documents import ErrorBody, ErrorDocument
 from registry.errors import Denied, LimitExceeded, UsageError, WardrobeError
 from registry.wording import fact_of
+from serve.bounds.arrival import declared_bytes
 from serve.bounds.structure import check_encoding, check_structure
 from serve.errors import MethodNotAllowed, RouteNotFound
 
@@ -59,7 +60,7 @@ class Guard:
                 _refuse_foreign_page(scope["method"], headers)
             check_encoding(headers.get("content-encoding", "").encode("latin-1"))
             if not _is_upload(scope["method"], scope["path"]):
-                receive = await _read_body(receive, headers.get("content-length", ""))
+                receive = await _read_body(receive, headers.get("content-length", "").encode("latin-1"))
             await self._app(scope, receive, watched)
         except ClientDisconnect:
             return
@@ -148,11 +149,11 @@ def _too_large() -> LimitExceeded:
     return LimitExceeded("body", f"is larger than {MAX_JSON_BYTES} bytes", "send a smaller one", param="body")
 
 
-async def _read_body(receive: Receive, declared: str) -> Receive:
+async def _read_body(receive: Receive, declared: bytes) -> Receive:
     """Read a whole small body and return a `receive` that gives it once more."""
     chunks: list[bytes] = []
     size = 0
-    if declared.isascii() and declared.isdigit() and int(declared[:20]) > MAX_JSON_BYTES:
+    if declared_bytes(declared) > MAX_JSON_BYTES:
         raise _too_large()
     while True:
         message = await receive()

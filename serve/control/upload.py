@@ -8,7 +8,6 @@ however it ends.
 
 from __future__ import annotations
 
-import re
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,6 +25,7 @@ from registry import disk, files
 from registry.adapter import WEIGHTS_NAME, check_file_name
 from registry.errors import InvalidAdapter, LimitExceeded
 from registry.peft import CONFIG_NAME
+from serve.bounds.arrival import declared_bytes
 from serve.errors import BadBody
 
 MAX_FIELD_BYTES = 64 * 1024
@@ -33,7 +33,6 @@ MAX_FIELD_BYTES = 64 * 1024
 _BATCH_BYTES = 1024 * 1024
 _MAX_BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
 _TEXT_FIELDS = frozenset({"alias", "no_stable", "note", "allow_duplicate", "require"})
-_DECLARED = re.compile(r"[0-9]{1,18}")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False, "": False}
 
 _Answer = TypeVar("_Answer")
@@ -238,9 +237,9 @@ def _boundary(content_type: str) -> bytes:
 
 
 def _refuse_declared(content_length: str | None, max_bytes: int) -> None:
-    declared = _DECLARED.fullmatch(content_length or "")
-    if declared is not None and int(declared[0]) > max_bytes:
-        raise _too_large(f"{content_length} bytes were announced", max_bytes)
+    announced = declared_bytes((content_length or "").encode("latin-1"))
+    if announced > max_bytes:
+        raise _too_large(f"{announced} bytes were announced", max_bytes)
 
 
 def _too_large(fact: str, max_bytes: int) -> LimitExceeded:

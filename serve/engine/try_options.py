@@ -12,8 +12,11 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
+from pydantic import ValidationError
+
 from registry.errors import UsageError, WardrobeError
 from registry.foreign import python
+from registry.wording import fact_of
 from serve.engine.args import EngineArguments
 
 SECONDS = 120.0
@@ -62,11 +65,9 @@ def _read_model(args: argparse.Namespace) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return the error's first fault in words; pydantic's has a list of them."""
-    from pydantic import ValidationError
-
+    """Return what is wrong in words; pydantic's error is a list of faults."""
     if isinstance(error, ValidationError):
-        return "; ".join(str(one["msg"]).removeprefix("Value error, ") for one in error.errors())
+        return "; ".join(map(fact_of, error.errors()))
     return str(error)
 
 

@@ -14,11 +14,12 @@ from registry.errors import Conflict
 from registry.records import Heartbeat
 from registry.store import Registry
 
-BEAT_SECONDS = 2.0
-
 
 class Presence:
-    """The heartbeat of one server; its calls block on the root's disk."""
+    """The heartbeat of one server; its calls block on the root's disk.
+
+    `refused` says that the name is another server's, so that this one must end.
+    """
 
     def __init__(
         self, registry: Registry, replica: str, url: str, server: str, clock: Callable[[], float] = time.time
@@ -35,7 +36,7 @@ class Presence:
             pid=os.getpid(),
             server=server,
         )
-        self._refused = False
+        self.refused = False
 
     def beat(self) -> str:
         """Beat once; return why this server must end, '' as a rule.
@@ -45,7 +46,7 @@ class Presence:
         try:
             self._registry.beat(self._beat)
         except Conflict as error:
-            self._refused = True
+            self.refused = True
             return str(error)
         return ""
 
@@ -54,5 +55,5 @@ class Presence:
 
         Raises: StorageFailed.
         """
-        if not self._refused:
+        if not self.refused:
             self._registry.remove_replica(self._beat.replica)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from registry.replicas import HEARTBEAT_SECONDS
 from serve.door.pages import Pages
 from serve.launcher.aside import aside
 from serve.launcher.engine_log import EngineLog
@@ -28,7 +29,7 @@ from serve.launcher.holding import Holding, Situation
 from serve.launcher.log_file import Folder, LogFile
 from serve.launcher.logs import reason
 from serve.launcher.notify import ServiceManager
-from serve.launcher.presence import BEAT_SECONDS, Presence
+from serve.launcher.presence import Presence
 from serve.launcher.processes import (
     Child,
     Command,
@@ -94,7 +95,6 @@ class Supervisor:
         self._child: Child | None = None
         self._troubles = 0
         self._told: set[str] = set()
-        self._refused = False
 
     async def run(self) -> int:
         """Supervise until SIGTERM or SIGINT (exit code 0), or until the policy gives up."""
@@ -152,7 +152,8 @@ class Supervisor:
                 return code
         await asyncio.sleep(_LAST_ANSWERS_SECONDS)  # whoever connected last still gets an answer
         self.plan.say("stopped")
-        return GAVE_UP if self._refused else 0
+        presence = self.plan.presence
+        return GAVE_UP if presence is not None and presence.refused else 0
 
     async def _run_one(self) -> int | None:
         """Run one engine to its end; return the exit code where that was the last one."""
@@ -232,10 +233,9 @@ class Supervisor:
                 refusal = await aside(presence.beat, _DISK_SECONDS, "")
                 if refusal:
                     self.plan.say(f"error: {refusal}")
-                    self._refused = True
                     self.stop()
                     return
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(HEARTBEAT_SECONDS)
 
     def _note(self, _loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
         """Say once what a callback of the loop met; it is tried again by itself."""

@@ -19,7 +19,7 @@ from registry.background import Background, Work
 from registry.errors import Conflict, CorruptStore, StorageFailed
 from registry.keys import KeyRing
 from registry.records import Heartbeat
-from registry.replicas import LIVE_SECONDS
+from registry.replicas import HEARTBEAT_SECONDS, LIVE_SECONDS
 from registry.reserve import fill
 from registry.store import Registry
 from serve.router.feedback import FeedbackDesk
@@ -27,7 +27,6 @@ from serve.router.proof import Prover
 from serve.router.response_id import IdIssuer
 from serve.settings import SERVER_VARIABLE
 
-HEARTBEAT_SECONDS = 2.0
 KEYS_SECONDS = 0.5
 FEEDBACK_SECONDS = 1.0
 PROOFS_SECONDS = 5.0

@@ -15,6 +15,7 @@ from registry.store import Registry
 from registry.watcher import Watcher
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
+from tests.fakes.mounts import away, back
 from tests.fakes.store import beat, make_registry, put
 
 WRITES: dict[str, Callable[[Registry], object]] = {
@@ -34,18 +35,6 @@ def registry(tmp_path: Path) -> Registry:
     registry = make_registry(tmp_path)
     put(registry)
     return registry
-
-
-def away(registry: Registry) -> Path:
-    """Take the root away, as an unmount does, and leave the bare mount point."""
-    elsewhere = registry.root.rename(registry.root.with_name("elsewhere"))
-    registry.root.mkdir()
-    return elsewhere
-
-
-def back(registry: Registry, elsewhere: Path) -> None:
-    registry.root.rmdir()
-    elsewhere.rename(registry.root)
 
 
 @pytest.mark.parametrize("name", WRITES)

@@ -26,16 +26,9 @@ from serve.settings import ServeSettings
 from tests.fakes.engine import FakeEngine
 from tests.fakes.inner import InnerApp
 from tests.fakes.raw import RawClient
-from tests.fakes.served import Served, make_root, publish, serve
+from tests.fakes.served import Served, serve
 
 PAGE = "https://app.example"
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    root = make_root(tmp_path)
-    publish(root, tmp_path, "support", 1)
-    return root
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from serve.engine.interface import Abilities
 from serve.protocol.fields import IGNORED, UNSERVED, check_fields, watched
 from serve.router.body import parse_fields
 from tests.fakes.engine import FakeEngine
-from tests.fakes.served import BASE, Served, make_root, publish, serve
+from tests.fakes.served import BASE, Served, serve
 
 ABLE = Abilities()
 FUNCTION = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
@@ -114,13 +114,6 @@ def ask(served: Served, dialect: str, **fields: object) -> Any:
     answer = served.client.post(PATHS[dialect], json=body)
     assert answer.status_code == 400
     return answer.json()["error"]
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    registry = make_root(tmp_path)
-    publish(registry, tmp_path, "support", 1)
-    return registry
 
 
 def test_all_three_protocols_refuse_tools_alike_and_no_version_is_loaded(

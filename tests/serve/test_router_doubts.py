@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,6 @@ def registry(tmp_path: Path) -> Registry:
     for seed in (1, 2):
         publish(registry, tmp_path, "support", seed)
     return registry
-
-
-@pytest.fixture
-def served(registry: Registry, tmp_path: Path) -> Iterator[Served]:
-    with serve(registry, tmp_path) as server:
-        yield server
 
 
 def record(recorder: Recorder, arm: Arm) -> ArmRecord:

@@ -15,7 +15,7 @@ import pytest
 from registry.keys import KeyStore, Scope
 from registry.store import Registry
 from serve.settings import RequestLimits
-from tests.fakes.served import Served, make_root, publish, serve
+from tests.fakes.served import Served, serve
 
 CHAT = {"model": "support", "messages": [{"role": "user", "content": "Hi"}]}
 MESSAGES = {**CHAT, "max_tokens": 5}
@@ -24,13 +24,6 @@ TYPES = {
     404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error", 500: "api_error",
     503: "overloaded_error", 504: "timeout_error",
 }  # fmt: skip
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    registry = make_root(tmp_path)
-    publish(registry, tmp_path, "support", 1)
-    return registry
 
 
 @pytest.fixture

@@ -13,20 +13,7 @@ import pytest
 
 from registry.store import Registry
 from serve.settings import RequestLimits
-from tests.fakes.served import Served, make_root, publish, serve, wait_until
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    registry = make_root(tmp_path)
-    publish(registry, tmp_path, "support", 1)
-    return registry
-
-
-@pytest.fixture
-def served(registry: Registry, tmp_path: Path) -> Iterator[Served]:
-    with serve(registry, tmp_path) as server:
-        yield server
+from tests.fakes.served import Served, serve, wait_until
 
 
 @contextlib.contextmanager

@@ -29,19 +29,6 @@ JSON = "content-type: application/json"
 FORM = "content-type: multipart/form-data; boundary=x"
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    root = make_root(tmp_path)
-    publish(root, tmp_path, "support", 1)
-    return root
-
-
-@pytest.fixture
-def served(registry: Registry, tmp_path: Path) -> Iterator[Served]:
-    with serve(registry, tmp_path) as server:
-        yield server
-
-
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server for what leaves nothing behind."""

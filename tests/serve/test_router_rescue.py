@@ -6,7 +6,6 @@ import concurrent.futures
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -29,12 +28,6 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     for seed in (1, 2):
         publish(registry, tmp_path, "support", seed)
     return registry
-
-
-@pytest.fixture
-def served(registry: Registry, tmp_path: Path) -> Iterator[Served]:
-    with serve(registry, tmp_path) as server:
-        yield server
 
 
 def canary(recorder: Recorder) -> ArmRecord:

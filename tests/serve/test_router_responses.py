@@ -14,22 +14,9 @@ import pytest
 from registry.keys import KeyStore, Scope
 from registry.store import Registry
 from serve.settings import ResponseSettings
-from tests.fakes.served import Served, make_root, publish, serve
+from tests.fakes.served import Served, serve
 
 FORGED = "resp_0123456789abcdef.support@1.s.0123456789abcdef.0123456789abcdef0123"
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    registry = make_root(tmp_path)
-    publish(registry, tmp_path, "support", 1)
-    return registry
-
-
-@pytest.fixture
-def served(registry: Registry, tmp_path: Path) -> Iterator[Served]:
-    with serve(registry, tmp_path) as server:
-        yield server
 
 
 @pytest.fixture

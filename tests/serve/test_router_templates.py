@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from registry.store import Registry
 from serve.router.assignment import Arm
 from serve.router.paths import ENDPOINTS, Kind
 from tests.fakes.adapters import make_adapter
-from tests.fakes.served import Served, make_root, publish, serve
+from tests.fakes.served import Served, make_root, publish
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -26,12 +25,6 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     folder = make_adapter(tmp_path / "own", seed=2, chat_template="{{ messages[0].content }}")
     registry.publish("support", folder, who="tester")
     return registry
-
-
-@pytest.fixture
-def served(registry: Registry, tmp_path: Path) -> Iterator[Served]:
-    with serve(registry, tmp_path) as server:
-        yield server
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -14,34 +14,10 @@ from registry.keys import KeyStore, Scope, keys_folder
 from registry.store import Registry
 from serve.preflight import require_free_name
 from serve.router.upkeep import SERVER
-from tests.fakes.served import Served, make_root, publish, serve, wait_until
+from tests.fakes.mounts import away, back
+from tests.fakes.served import Served, serve, wait_until
 
 ERRORS = (OSError(5, "Input/output error"), RuntimeError("odd"), RecursionError("too deep"), MemoryError())
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    registry = make_root(tmp_path)
-    publish(registry, tmp_path, "support", 1)
-    return registry
-
-
-@pytest.fixture
-def served(registry: Registry, tmp_path: Path) -> Iterator[Served]:
-    with serve(registry, tmp_path) as server:
-        yield server
-
-
-def away(registry: Registry) -> Path:
-    """Take the root away, as an unmount does, and leave the bare mount point."""
-    elsewhere = registry.root.rename(registry.root.with_name("elsewhere"))
-    registry.root.mkdir()
-    return elsewhere
-
-
-def back(registry: Registry, elsewhere: Path) -> None:
-    registry.root.rmdir()
-    elsewhere.rename(registry.root)
 
 
 def shut(registry: Registry) -> Callable[[], None]:
@@ -169,6 +145,7 @@ def test_a_root_that_is_away_for_a_while_stops_nothing_and_nothing_is_lost(serve
     for method, path in (
         ("GET", "/adapters/support"),
         ("GET", "/status"),
+        ("GET", "/adapters/support/versions/1/files/adapter_config.json"),
         ("PUT", "/adapters/support/aliases/mine"),
     ):
         answer = served.client.request(
