@@ -33,7 +33,7 @@ class Tokenizer(Protocol):
     all_special_tokens: list[str]
 
     def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+        self, conversation: list[dict[str, Any]], *, tokenize: bool, add_generation_prompt: bool
     ) -> str:
         """Render `conversation` to text."""
 
@@ -133,7 +133,7 @@ def render(row: Row, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
         whole, in characters or in tokens, or an answer does not end with the end-of-turn token.
     """
     _refuse_special_tokens(row, tokenizer)
-    chat = [{"role": message.role, "content": message.content} for message in row.messages]
+    chat = [message.chat() for message in row.messages]
     whole = _text(tokenizer, chat, prompt=False)
     ids = _ids(tokenizer, whole)
     labels = [IGNORED] * len(ids)
@@ -149,7 +149,7 @@ def message_ends(row: Row, tokenizer: Tokenizer, ids: Sequence[int]) -> list[int
 
     Where a template changes earlier text, it is how many tokens stay the same.
     """
-    chat = [{"role": message.role, "content": message.content} for message in row.messages]
+    chat = [message.chat() for message in row.messages]
     ends = []
     for index in range(len(chat)):
         prefix = _ids(tokenizer, _text(tokenizer, chat[: index + 1], prompt=False))
@@ -172,7 +172,7 @@ def cut(path: Path, number: int, ids: list[int], labels: list[int], max_length: 
 
 
 def _answer_positions(
-    tokenizer: Tokenizer, chat: list[dict[str, str]], index: int, whole: str, ids: list[int]
+    tokenizer: Tokenizer, chat: list[dict[str, Any]], index: int, whole: str, ids: list[int]
 ) -> Iterable[int]:
     before = _text(tokenizer, chat[:index], prompt=True)
     after = _text(tokenizer, chat[: index + 1], prompt=False) if index + 1 < len(chat) else whole
@@ -201,7 +201,7 @@ def _refuse_special_tokens(row: Row, tokenizer: Tokenizer) -> None:
                 raise ValueError(f"messages[{index}].content holds the special token {token}")
 
 
-def _text(tokenizer: Tokenizer, chat: list[dict[str, str]], *, prompt: bool) -> str:
+def _text(tokenizer: Tokenizer, chat: list[dict[str, Any]], *, prompt: bool) -> str:
     if not chat and not prompt:
         return ""
     return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=prompt)

@@ -159,7 +159,7 @@ def _split_shared(
     last = len(chosen) - 1
     if not chosen or last != len(rejected) - 1 or chosen[:last] != rejected[:last] or last == 0:
         raise Malformed("has no prompt, and chosen and rejected share no turns")
-    prompt = tuple(Message(turn.role, turn.content, learn=False) for turn in chosen[:last])
+    prompt = tuple(turn.unlearnt() for turn in chosen[:last])
     return prompt, chosen[last:], rejected[last:]
 
 

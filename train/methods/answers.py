@@ -8,7 +8,7 @@ left out. Invariant: at least one token of the answer is left, or the row is ref
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from registry.errors import UsageError
@@ -60,9 +60,8 @@ def render_answer(
         roles = ", ".join(message.role for message in answer)
         fact = f"has an answer of the turns {roles or 'none'}, not one assistant turn"
         raise row_error(path, number, fact, "put the earlier turns into the prompt")
-    turns = [Message(turn.role, turn.content, learn=False) for turn in prompt]
-    turns.append(Message(answer[0].role, answer[0].content, learn=True))
-    ids, labels = render_row(path, Row(number, tuple(turns)), tokenizer)
+    turns = (*(turn.unlearnt() for turn in prompt), replace(answer[0], learn=True))
+    ids, labels = render_row(path, Row(number, turns), tokenizer)
     learnt = [index for index, label in enumerate(labels) if label != IGNORED]
     first, last = learnt[0], learnt[-1] + 1
     return Answered(tuple(ids[:first]), tuple(ids[first:last]), last)
