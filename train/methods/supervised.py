@@ -33,8 +33,13 @@ class SupervisedMethod:
 
         Raises: UsageError: naming file and row.
         """
+        data = config.data
         return load_examples(
-            path, tokenizer, max_length=config.training.max_length, overflow=config.data.overflow
+            path,
+            tokenizer,
+            max_length=config.training.max_length,
+            overflow=data.overflow,
+            answers=data.answers,
         )
 
     def build(self, workshop: Workshop) -> Any:
