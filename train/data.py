@@ -19,6 +19,7 @@ from registry.errors import UsageError
 from train.items import Item, ItemFile
 from train.rows import Row, read_rows, row_error
 from train.settings.data import Overflow
+from train.tools.showing import REMEDY, ToolsHidden, require_shown
 
 _Kind = TypeVar("_Kind", bound=Item)
 
@@ -100,7 +101,10 @@ def render_row(path: Path, row: Row, tokenizer: Tokenizer) -> tuple[list[int], l
     Raises: UsageError.
     """
     try:
+        require_shown(row, tokenizer)
         return render(row, tokenizer)
+    except ToolsHidden as error:
+        raise row_error(path, row.number, str(error), REMEDY) from error
     except ValueError as error:
         raise row_error(path, row.number, str(error), "correct the row or the chat template") from error
 

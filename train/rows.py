@@ -50,7 +50,8 @@ def _read_row(path: Path, line: Line) -> Row:
     except Malformed as error:
         raise row_error(path, line.number, str(error), "write one JSON object per line") from error
     try:
-        return Row(line.number, _supervised(parsed).messages)
+        sample = _supervised(parsed)
+        return Row(line.number, sample.messages, sample.tools)
     except Malformed as error:
         raise row_error(path, line.number, str(error), _REMEDY) from error
 

@@ -17,6 +17,7 @@ from train.dataset.forms import read_sample
 from train.dataset.records import Kind, Malformed, Message, Row, Sample
 from train.dataset.sources import Line, read_lines
 from train.rows import row_error
+from train.tools.showing import require_shown
 
 DEFAULT_ROWS = 3
 
@@ -95,14 +96,15 @@ def _masked(
         return
     yield (
         ("chosen" if sample.rejected else "conversation"),
-        _explain(Row(number, sample.messages), tokenizer, max_length),
+        _explain(Row(number, sample.messages, sample.tools), tokenizer, max_length),
     )
     if sample.rejected:
-        row = Row(number, sample.prompt + sample.rejected)
+        row = Row(number, sample.prompt + sample.rejected, sample.tools)
         yield "rejected", _explain(row, tokenizer, max_length)
 
 
 def _explain(row: Row, tokenizer: Any, max_length: int) -> list[MaskedToken]:
+    require_shown(row, tokenizer)
     ids, labels = render(row, tokenizer)
     ends = message_ends(row, tokenizer, ids)
     reasons: list[Why] = []

@@ -1,0 +1,1 @@
+"""Tools: whether a chat template shows them, and what an answer calls."""
