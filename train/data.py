@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from registry.errors import UsageError
+from train.dataset.reading import PLAIN, Reading
 from train.items import Item, ItemFile
 from train.rows import Row, read_rows, row_error
 from train.settings.data import Overflow
@@ -65,7 +66,12 @@ class Example:
 
 
 def load_examples(
-    path: Path, tokenizer: Tokenizer, *, max_length: int, overflow: Overflow = "truncate"
+    path: Path,
+    tokenizer: Tokenizer,
+    *,
+    max_length: int,
+    overflow: Overflow = "truncate",
+    reading: Reading = PLAIN,
 ) -> ItemFile[Example]:
     """Read and render every row of the file at `path`.
 
@@ -75,7 +81,7 @@ def load_examples(
     """
     require_template(tokenizer)
     found, dropped = [], []
-    for row in read_rows(path):
+    for row in read_rows(path, reading):
         ids, labels = render_row(path, row, tokenizer)
         if len(ids) > max_length and overflow != "truncate":
             refuse_overflow(path, row.number, len(ids), max_length, overflow)
