@@ -14,7 +14,7 @@ from pathlib import Path
 
 from registry.errors import UsageError
 from train.dataset.forms import read_sample
-from train.dataset.reading import PLAIN, Reading, require_columns
+from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import ROLES, Kind, Malformed, Message, Row, Sample
 from train.dataset.sources import Line, read_lines
 

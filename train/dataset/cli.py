@@ -19,7 +19,7 @@ from registry.errors import Conflict, UsageError
 
 if TYPE_CHECKING:
     from train.dataset.documents import DataReport, SplitDocument
-    from train.dataset.reading import Reading
+    from train.dataset.forms.mapping import Reading
     from train.dataset.rendering import Rendering
     from train.dataset.split import SplitSettings
 
@@ -266,7 +266,7 @@ def _split(session: Session, file: Path, settings: SplitSettings, out: Path | No
 
 
 def _reading(columns: Sequence[str]) -> Reading:
-    from train.dataset.reading import Reading, parse_columns
+    from train.dataset.forms.mapping import Reading, parse_columns
 
     return Reading(parse_columns(columns))
 

@@ -14,7 +14,7 @@ from typing import Any
 from registry.errors import UsageError
 from train.data import IGNORED, message_ends, render
 from train.dataset.forms import read_sample
-from train.dataset.reading import PLAIN, Reading, require_columns
+from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import Kind, Malformed, Message, Row, Sample
 from train.dataset.sources import Line, read_lines
 from train.rows import row_error

@@ -15,8 +15,8 @@ from train.dataset.columns import Columns, normal
 from train.dataset.content import inspect_text
 from train.dataset.findings import Ledger, pack
 from train.dataset.forms import read_sample
+from train.dataset.forms.mapping import PLAIN, Reading
 from train.dataset.personal import find_personal
-from train.dataset.reading import PLAIN, Reading
 from train.dataset.records import Kind, Malformed, Message, Sample, joined
 from train.dataset.rendering import Rendering
 from train.dataset.sketches import Sketches, common_shingles

@@ -14,7 +14,7 @@ from pathlib import Path
 from registry.errors import UsageError
 from train.data import IGNORED, Tokenizer, render_row
 from train.dataset.forms import read_sample
-from train.dataset.reading import PLAIN, Reading, require_columns
+from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import Kind, Malformed, Message, Row, Sample
 from train.dataset.sources import read_lines
 from train.rows import row_error

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from train.config import TrainConfig
 from train.data import Tokenizer
-from train.dataset.reading import PLAIN, Reading
+from train.dataset.forms.mapping import PLAIN, Reading
 from train.items import Item, ItemFile
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from registry.errors import UsageError
 from train.config import TrainConfig
 from train.data import Tokenizer, kept, refuse_overflow, require_template
-from train.dataset.reading import PLAIN, Reading
+from train.dataset.forms.mapping import PLAIN, Reading
 from train.dataset.records import Kind, Message, Sample
 from train.items import Item, ItemFile
 from train.methods.answers import cut_answer, read_samples, render_answer

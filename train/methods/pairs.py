@@ -13,7 +13,7 @@ from typing import Any
 
 from train.config import TrainConfig
 from train.data import Tokenizer, kept, refuse_overflow, require_template
-from train.dataset.reading import PLAIN, Reading
+from train.dataset.forms.mapping import PLAIN, Reading
 from train.dataset.records import Kind, Sample
 from train.items import ItemFile
 from train.methods.answers import cut_answer, read_samples, render_answer

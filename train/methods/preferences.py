@@ -7,7 +7,7 @@ from typing import Any
 
 from train.config import TrainConfig
 from train.data import Tokenizer
-from train.dataset.reading import PLAIN, Reading
+from train.dataset.forms.mapping import PLAIN, Reading
 from train.items import Item, ItemFile
 from train.methods.interface import Workshop
 from train.methods.pair_losses import dpo_loss, orpo_loss

@@ -14,7 +14,7 @@ from registry.errors import UsageError
 from train.config import TrainConfig
 from train.data import Example, Tokenizer
 from train.dataset.forms import read_sample
-from train.dataset.reading import PLAIN, Reading, require_columns
+from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import Kind, Malformed
 from train.dataset.sources import Line, read_lines
 from train.items import Item, ItemFile

@@ -12,7 +12,7 @@ from typing import Any
 
 from train.config import TrainConfig
 from train.data import Tokenizer, load_examples
-from train.dataset.reading import PLAIN, Reading
+from train.dataset.forms.mapping import PLAIN, Reading
 from train.items import Item, ItemFile
 from train.methods.finishing import finish
 from train.methods.interface import Workshop

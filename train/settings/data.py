@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from registry.home import HomePath
-from train.dataset.reading import Reading, checked_columns
+from train.dataset.forms.mapping import Reading, checked_columns
 from train.evaluation.strict import Strict
 
 Overflow = Literal["truncate", "error", "drop"]

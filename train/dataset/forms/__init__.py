@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from train.dataset.chat import read_conversation, read_messages, shown, text
-from train.dataset.reading import PLAIN, Reading
+from train.dataset.forms.mapping import PLAIN, Reading
 from train.dataset.records import Form, Kind, Malformed, Message, Sample
 
 TOOL_KEYS = frozenset({"tools", "functions", "parallel_tool_calls", "tool_choice", "function_call"})
