@@ -14,6 +14,7 @@ from pathlib import Path
 from registry.errors import UsageError
 from train.data import Tokenizer, render_row
 from train.dataset.forms import read_sample
+from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import Kind, Malformed, Message, Row, Sample
 from train.dataset.sources import read_lines
 from train.rows import row_error
@@ -28,17 +29,20 @@ class Answered:
     whole: int
 
 
-def read_samples(path: Path, kinds: Sequence[Kind], remedy: str) -> Iterator[tuple[int, Sample]]:
+def read_samples(
+    path: Path, kinds: Sequence[Kind], remedy: str, reading: Reading = PLAIN
+) -> Iterator[tuple[int, Sample]]:
     """Yield every row of the file at `path` with its number; only rows of `kinds` are taken.
 
     Raises: UsageError: naming file and row; a file without rows.
     """
+    require_columns(path, reading)
     number = None
     for line in read_lines(path):
         number = line.number
         try:
             parsed = line.parse()
-            sample = read_sample(parsed)
+            sample = read_sample(parsed, reading)
         except Malformed as error:
             raise row_error(path, number, str(error), remedy) from error
         if sample.form.kind not in kinds:
