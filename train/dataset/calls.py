@@ -13,8 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from registry.canonical import parse_json
-from train.dataset.records import Malformed, Message, ToolCall
+from train.dataset.records import Malformed, Message, Sample, ToolCall
 
+TOOL_KEYS = ("tools", "functions")
 _CALL_KEYS = {"id", "call_id", "tool_call_id", "type", "function", "name", "arguments", "parameters", "index"}
 _VALUES = {"default", "const", "enum", "examples"}
 _SCHEMA_KEYS = ("parameters", "input_schema", "inputSchema")
@@ -34,6 +35,14 @@ def read_tools(value: object, where: str = "tools") -> tuple[Mapping[str, Any], 
     if not isinstance(parsed, list):
         raise Malformed(f"{where} is {shown(value)}, not a list of tools")
     return tuple(_tool(one, f"{where}[{index}]") for index, one in enumerate(parsed) if one is not None)
+
+
+def tools_of(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """Read the tools of a row, under any of `TOOL_KEYS`.
+
+    Raises: Malformed.
+    """
+    return tuple(tool for key in TOOL_KEYS for tool in read_tools(row.get(key), key))
 
 
 def read_calls(value: object, where: str) -> tuple[ToolCall, ...]:
@@ -64,6 +73,18 @@ def linked(
     linking = _Linking(tools)
     turns = tuple(linking.turn(index, message) for index, message in enumerate(messages, start=1))
     return turns, tuple(linking.found)
+
+
+def with_links(sample: Sample) -> Sample:
+    """Return the sample with an id for every call, and every result linked to its call."""
+    if not any(turn.calls or turn.role == "tool" for turn in (*sample.messages, *sample.rejected)):
+        return sample
+    messages, notes = linked(sample.messages, sample.tools)
+    rejected = sample.rejected
+    if rejected:
+        turns, others = linked((*sample.prompt, *rejected), sample.tools)
+        rejected, notes = turns[len(sample.prompt) :], tuple(dict.fromkeys((*notes, *others)))
+    return replace(sample, messages=messages, rejected=rejected, notes=(*sample.notes, *notes))
 
 
 def shown(value: object) -> str:

@@ -7,17 +7,17 @@ misspelt, is an error, so that no input is lost to a typing mistake.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from train.dataset.calls import linked, read_calls, read_tools
+from train.dataset.calls import TOOL_KEYS, read_calls, tools_of, with_links
 from train.dataset.chat import read_conversation, read_messages, shown, text, written
+from train.dataset.forms.mapping import PLAIN, Reading
 from train.dataset.records import Form, Kind, Malformed, Message, Sample
 
 Tools = tuple[Mapping[str, Any], ...]
-TOOL_KEYS = frozenset({"tools", "functions"})
+_STAND_IN = "answer"
 # What a form must have, in the order of asking, and what it may have besides.
 _KEYS: dict[Form, tuple[frozenset[str], frozenset[str]]] = {
     Form.OPENAI_PREFERENCE: (
@@ -35,28 +35,46 @@ _KEYS: dict[Form, tuple[frozenset[str], frozenset[str]]] = {
 }
 
 
-def detect(row: object) -> Form:
-    """Return the form of a parsed row.
+def detect(row: object, reading: Reading = PLAIN) -> Form:
+    """Return the form of a parsed row, whose keys are ours already.
 
     Raises: Malformed: when its keys fit none.
     """
     if not isinstance(row, dict):
         raise Malformed(f"is {shown(row)}, not a JSON object")
-    for form, (needed, _) in _KEYS.items():
-        if needed <= row.keys():
+    for form, (needed, allowed) in _KEYS.items():
+        if needed <= row.keys() and reading.columns.keys() <= needed | allowed:
             return form
     raise Malformed(f"has the keys {sorted(row)}", "D-FORM")
 
 
-def read_sample(row: object) -> Sample:
-    """Return what a parsed row says.
+def read_sample(row: object, reading: Reading = PLAIN) -> Sample:
+    """Return what a parsed row says, read as `reading` says.
 
     Raises: Malformed: when it fits no form, a value has a wrong type, or there is nothing to learn.
     """
-    form = detect(row)
+    if isinstance(row, dict) and reading.columns:
+        row = _renamed(row, reading)
+    form = detect(row, reading)
     assert isinstance(row, dict)
     extra = _other_keys(form, row)
-    return _linked(_READERS[form](row, extra, _tools(row)))
+    return with_links(_READERS[form](row, extra, tools_of(row)))
+
+
+def read_prompt(row: object, reading: Reading = PLAIN) -> tuple[Sample, bool]:
+    """Return what a row asks, with a stand-in for the answer where it has none; whether it has one.
+
+    Raises: Malformed: as `read_sample`.
+    """
+    if not isinstance(row, dict):
+        return read_sample(row), True
+    given = reading.renamed(row) if reading.columns else row
+    if _asks_only(given.get("messages")):
+        turn = {"role": "assistant", "content": _STAND_IN}
+        return read_sample({**given, "messages": [*given["messages"], turn]}), False
+    if "prompt" in given and not given.keys() & {"completion", "chosen", "rejected"}:
+        return read_sample({**given, "completion": _STAND_IN}), False
+    return read_sample(row, reading), True
 
 
 def canonical(sample: Sample) -> dict[str, object]:
@@ -74,28 +92,27 @@ def canonical(sample: Sample) -> dict[str, object]:
 
 def _other_keys(form: Form, row: Mapping[str, Any]) -> tuple[str, ...]:
     needed, allowed = _KEYS[form]
-    others = row.keys() - needed - allowed - TOOL_KEYS
+    others = row.keys() - needed - allowed - set(TOOL_KEYS)
     for key in sorted(others):
         if near := get_close_matches(key.lower(), sorted(allowed - row.keys()), n=1, cutoff=0.8):
             raise Malformed(f"has the key {key!r}, which looks like {near[0]!r}", "D-FORM")
     return tuple(sorted(others))
 
 
-def _tools(row: Mapping[str, Any]) -> Tools:
-    return tuple(tool for key in ("tools", "functions") for tool in read_tools(row.get(key), key))
+def _renamed(row: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
+    given = reading.renamed(row)
+    for key, column in reading.columns.items():
+        if key not in given and not any(key in allowed for _, allowed in _KEYS.values()):
+            raise Malformed(f"has no value in the column {column!r}, which stands for {key}", "D-FORM")
+    return given
 
 
-def _linked(sample: Sample) -> Sample:
-    """Return the sample with an id for every call, and every result linked to its call."""
-    if not any(turn.calls or turn.role == "tool" for turn in (*sample.messages, *sample.rejected)):
-        return sample
-    messages, notes = linked(sample.messages, sample.tools)
-    rejected, others = linked((*sample.prompt, *sample.rejected), sample.tools)
-    return replace(
-        sample,
-        messages=messages,
-        rejected=rejected[len(sample.prompt) :] if sample.rejected else (),
-        notes=tuple(dict.fromkeys((*notes, *(others if sample.rejected else ())))),
+def _asks_only(messages: object) -> bool:
+    return (
+        isinstance(messages, Sequence)
+        and bool(messages)
+        and isinstance(messages[-1], dict)
+        and messages[-1].get("role") in {"user", "tool"}
     )
 
 
@@ -193,7 +210,7 @@ def _openai_preference(row: Mapping[str, Any], extra: tuple[str, ...], tools: To
     prompt = read_messages(given.get("messages"), "input.messages", learn=False)
     chosen = read_messages(row["preferred_output"], "preferred_output")
     rejected = read_messages(row["non_preferred_output"], "non_preferred_output")
-    named = tools or _tools(given)
+    named = tools or tools_of(given)
     return Sample(Form.OPENAI_PREFERENCE, _learnable(prompt + chosen), rejected, extra=extra, tools=named)
 
 

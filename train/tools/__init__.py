@@ -1,1 +1,0 @@
-"""Tools: whether a chat template shows them, and what an answer calls."""
