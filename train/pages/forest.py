@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from train.pages.parts import Html, note, safe
 from train.pages.plots import round_values
 
-_MIDDLE, _HEIGHT = 13, 26
-
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -60,12 +58,12 @@ class _Axis:
     def scale(self) -> str:
         """Return the axis with its figures."""
         parts = ['<line class="axis" x1="0" y1="1" x2="100%" y2="1"/>']
-        for value in round_values(self.low, self.high, 4):
+        for value in round_values(self.low, self.high, 6):
             x = self.across(value)
             parts.append(f'<line class="axis" x1="{x}" y1="1" x2="{x}" y2="5"/>')
             words = "0" if value == 0 else f"{value:+.3g}"
             parts.append(f'<text class="label" x="{x}" y="17" text-anchor="middle">{words}</text>')
-        return f'<svg aria-hidden="true">{"".join(parts)}</svg>'
+        return f'<svg class="scale" aria-hidden="true">{"".join(parts)}</svg>'
 
 
 def _row(axis: _Axis, row: Interval) -> str:
@@ -76,16 +74,14 @@ def _row(axis: _Axis, row: Interval) -> str:
 
 def _picture(axis: _Axis, row: Interval) -> str:
     zero = axis.across(0.0)
-    parts = [f'<line class="axis" x1="{zero}" y1="0" x2="{zero}" y2="{_HEIGHT}"/>']
+    parts = [f'<line class="axis" x1="{zero}" y1="0" x2="{zero}" y2="100%"/>']
     if row.limit is not None:
         x = axis.across(row.limit)
-        parts.append(f'<line class="limit" x1="{x}" y1="0" x2="{x}" y2="{_HEIGHT}"/>')
+        parts.append(f'<line class="limit" x1="{x}" y1="0" x2="{x}" y2="100%"/>')
     if row.value is not None and row.low is not None and row.high is not None:
         low, high = axis.across(row.low), axis.across(row.high)
-        parts.append(f'<line class="whisker" x1="{low}" y1="{_MIDDLE}" x2="{high}" y2="{_MIDDLE}"/>')
-        parts += [
-            f'<line class="whisker" x1="{end}" y1="{_MIDDLE - 4}" x2="{end}" y2="{_MIDDLE + 4}"/>'
-            for end in (low, high)
-        ]
-        parts.append(f'<circle class="dot" cx="{axis.across(row.value)}" cy="{_MIDDLE}" r="4.5"></circle>')
-    return f'<svg aria-hidden="true">{"".join(parts)}</svg>'
+        parts.append(f'<line class="whisker" x1="{low}" y1="50%" x2="{high}" y2="50%"/>')
+        ends = "".join(f'<line class="whisker" x1="{end}" y1="-4" x2="{end}" y2="4"/>' for end in (low, high))
+        parts.append(f'<svg class="ends" y="50%">{ends}</svg>')
+        parts.append(f'<circle class="dot" cx="{axis.across(row.value)}" cy="50%" r="4.5"></circle>')
+    return f'<span class="picture"><svg aria-hidden="true">{"".join(parts)}</svg></span>'

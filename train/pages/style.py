@@ -13,7 +13,7 @@ STYLE = """
 *{box-sizing:border-box}body{font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);
 max-width:60rem;margin:0 auto;padding:2rem 1.25rem 4rem;overflow-wrap:anywhere}body.broad{max-width:76rem}
 h1{font-size:1.6rem;line-height:1.25;margin:0 0 .25rem}h2{font-size:1.15rem;margin:2.25rem 0 .75rem}
-h3{font-size:1rem;margin:0 0 .4rem}p{margin:.25rem 0}a{color:inherit}
+h3{font-size:1rem;margin:0 0 .4rem}h3 .dim{font-weight:400}p{margin:.25rem 0}a{color:inherit}
 .dim{color:var(--dim)}code,.rows,pre{font-family:ui-monospace,monospace;font-size:.87em}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:.3rem 0;padding:.5rem .7rem;border-radius:6px;
 background:var(--card);border:1px solid var(--line)}details pre{background:var(--bg)}
@@ -47,17 +47,21 @@ vertical-align:middle;margin-right:.4rem}.legend i.two{background:var(--second)}
 .counts{display:grid;grid-template-columns:minmax(5rem,auto) 1fr auto;gap:.3rem .75rem;align-items:center;
 margin:.5rem 0}.counts svg{width:100%;height:14px}
 .counts span:nth-child(3n){font-variant-numeric:tabular-nums}
-.forest{display:grid;grid-template-columns:minmax(9rem,17rem) minmax(8rem,1fr) auto;gap:0 1.25rem;
-align-items:center}.forest>*{padding:.3rem 0}.forest svg{width:100%;height:26px;padding:0}
-.forest .row{display:contents}.forest .figures{font-variant-numeric:tabular-nums}
+.forest{display:grid;grid-template-columns:minmax(9rem,17rem) minmax(8rem,1fr) minmax(auto,15rem);
+gap:0 1.5rem;align-items:center;margin:0 0 1.5rem}.forest .row{display:contents}
+.forest .row>span{padding:.35rem 0}.forest .picture{position:relative;align-self:stretch;min-height:26px}
+.picture>svg{position:absolute;inset:0;width:100%;height:100%}.forest .scale{width:100%;height:24px}
+.forest .figures{font-variant-numeric:tabular-nums;width:15rem}.ends{overflow:visible}
 .whisker{stroke:var(--bar);stroke-width:2}
 .arms{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,16rem),1fr));gap:.25rem 1rem}
 .arms>div{min-width:0}.item{border-top:1px solid var(--line);padding:.9rem 0}
-.right{color:var(--info);font-weight:600}.wrong{color:var(--error);font-weight:600}
+.grades>span{margin-right:1rem}.grades b{font-weight:600}.right{color:var(--info)}.wrong{color:var(--error)}
 label{margin-right:1rem;cursor:pointer}:focus-visible{outline:2px solid var(--bar);outline-offset:2px}
 body:has(#changed:checked) .same{display:none}body:has(#errors:checked) .fine{display:none}
 @media(max-width:640px){td,th{padding-right:.5rem}body{padding:1.25rem .9rem 3rem}
-.fact{flex:1 1 40%;min-width:0}.forest{grid-template-columns:1fr}.forest .row{display:block;border-top:1px solid var(--line);padding:.3rem 0}
-.forest .row>*{padding:.1rem 0}.counts{grid-template-columns:minmax(4rem,40%) 1fr auto}}
+.fact{flex:1 1 40%;min-width:0}.forest{grid-template-columns:1fr}.forest .row{display:block;padding:.3rem 0;
+border-top:1px solid var(--line)}
+.forest .row>span{padding:.1rem 0;display:block}.forest .figures{width:auto}
+.counts{grid-template-columns:minmax(4rem,40%) 1fr auto}}
 @media print{details{break-inside:avoid}.item{break-inside:avoid}}
 """
