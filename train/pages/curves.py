@@ -17,7 +17,7 @@ _STRETCHES = 300
 _SIZE = 1_000  # the inner drawing's own units, both ways
 _TOP, _DEPTH = 10, 150
 _HEIGHT = _TOP + _DEPTH + 22
-_MOST_DOTS = 40
+_MOST_DOTS, _FEW = 40, 12
 
 Points = Sequence[tuple[float, float]]
 
@@ -49,9 +49,9 @@ def figure(title: str, curves: Sequence[Curve], cuts: Iterable[tuple[float, str]
     drawn = [one for one in drawn if one.points]
     if not drawn:
         return Html()
-    marks = list(cuts)
+    marks = sorted(cuts)
     frame = _Frame.around([point for one in drawn for point in one.points], [step for step, _ in marks])
-    parts = [*_axes(frame), *(_cut(frame, step, words) for step, words in marks)]
+    parts = [*_axes(frame), *(_cut(frame, place, *one) for place, one in enumerate(marks))]
     for index, one in enumerate(drawn):
         parts.append(_line(frame, one, second=index > 0))
     told = "; ".join(f"{one.name} {one.points[0][1]:.4g} to {one.points[-1][1]:.4g}" for one in drawn)
@@ -115,7 +115,7 @@ def _line(frame: _Frame, curve: Curve, *, second: bool) -> str:
         f'<svg y="{_TOP}" width="100%" height="{_DEPTH}" viewBox="0 0 {_SIZE} {_SIZE}" '
         f'preserveAspectRatio="none">{shape}<polyline class="{kind}" points="{path}"></polyline></svg>'
     )
-    few = len(found) <= (_MOST_DOTS if second else 1)
+    few = len(found) <= (_MOST_DOTS if second else _FEW)
     return inner + ("".join(_dot(frame, one, second=second) for one in found) if few else "")
 
 
@@ -144,11 +144,11 @@ def _axes(frame: _Frame) -> Iterator[str]:
             yield tick(frame.across(step) * 100, base, f"{step:,.0f}")
 
 
-def _cut(frame: _Frame, step: float, words: str) -> str:
+def _cut(frame: _Frame, place: int, step: float, words: str) -> str:
     x = f"{frame.across(step) * 100:.2f}%"
     line = f'<line class="cut" x1="{x}" y1="{_TOP}" x2="{x}" y2="{_TOP + _DEPTH}"/>'
     anchor = "end" if frame.across(step) > 0.5 else "start"
-    return line + text(x, _TOP - 1, words, anchor)
+    return line + text(x, _TOP - 1 + 11 * (place % 3), words, anchor)
 
 
 def _legend(curves: Sequence[Curve]) -> str:

@@ -22,9 +22,9 @@ background:var(--card);border:1px solid var(--line)}details pre{background:var(-
 min-width:8.5rem;max-width:100%}
 .fact b{display:block;font-size:1.35rem;line-height:1.3;font-variant-numeric:tabular-nums}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.35rem .75rem .35rem 0;
-border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:break-word}
+border-bottom:1px solid var(--line);vertical-align:top}
 th{color:var(--dim);font-weight:600}
-td{min-width:4.5rem}td.number,th.number{min-width:0;text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+td{min-width:5.5rem}th{overflow-wrap:normal}td.number,th.number{min-width:0;text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 details{border:1px solid var(--line);border-radius:8px;margin:.5rem 0;background:var(--card)}
 summary{cursor:pointer;padding:.55rem .9rem}details>div{padding:0 .9rem .8rem}
 .mark{font-weight:700}.error,.fail{color:var(--error)}.warning,.cannot_tell{color:var(--warning)}
@@ -59,7 +59,8 @@ gap:0 1.5rem;align-items:center;margin:0 0 1.5rem}.forest .row{display:contents}
 label{margin-right:1rem;cursor:pointer}:focus-visible{outline:2px solid var(--bar);outline-offset:2px}
 body:has(#changed:checked) .same{display:none}body:has(#errors:checked) .fine{display:none}
 @media(max-width:640px){td,th{padding-right:.5rem}body{padding:1.25rem .9rem 3rem}
-.fact{flex:1 1 40%;min-width:0}.forest{grid-template-columns:1fr}.forest .row{display:block;padding:.3rem 0;
+.fact{flex:1 1 40%;min-width:0}.fact b{font-size:1.15rem}.forest{grid-template-columns:1fr}
+.forest .row{display:block;padding:.3rem 0;
 border-top:1px solid var(--line)}
 .forest .row>span{padding:.1rem 0;display:block}.forest .figures{width:auto}
 .counts{grid-template-columns:minmax(4rem,40%) 1fr auto}}
