@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from registry.errors import UsageError
+from train.dataset.forms.mapping import PLAIN, Reading
 from train.items import Item, ItemFile
 from train.rendering.examples import render, shared
 from train.rendering.interface import IGNORED, Labelled, Tokenizer, Unrenderable
@@ -55,6 +56,7 @@ def load_examples(
     max_length: int,
     overflow: Overflow = "truncate",
     answers: Answers = "all",
+    reading: Reading = PLAIN,
 ) -> ItemFile[Example]:
     """Read and render every row of the file at `path`.
 
@@ -64,7 +66,7 @@ def load_examples(
     """
     require_template(tokenizer)
     found, dropped, repeated = [], [], 0
-    for row in read_rows(path):
+    for row in read_rows(path, reading):
         examples = render_row(path, row, tokenizer, answers)
         longest = max(len(one.ids) for one in examples)
         if longest > max_length and overflow != "truncate":

@@ -14,6 +14,7 @@ from typing import Any
 from registry.errors import UsageError
 from train.data import IGNORED, Labelled, render
 from train.dataset.forms import read_sample
+from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import Kind, Malformed, Row, Sample
 from train.dataset.sources import Line, read_lines
 from train.rendering.ends import stops_of
@@ -59,27 +60,32 @@ class MaskedRow:
     tokens: tuple[MaskedToken, ...]
 
 
-def mask_file(path: Path, rows: frozenset[int], tokenizer: Any, max_length: int) -> Iterator[MaskedRow]:
+def mask_file(
+    path: Path, rows: frozenset[int], tokenizer: Any, max_length: int, reading: Reading = PLAIN
+) -> Iterator[MaskedRow]:
     """Yield the rows with the numbers `rows` (none: the first three) of the file at `path`.
 
     Raises: UsageError: a row that cannot be read, rendered, has no trained token, or is not there.
     """
+    require_columns(path, reading)
     missing = set(rows)
     for count, line in enumerate(read_lines(path)):
         if (rows and not missing) or (not rows and count == DEFAULT_ROWS):
             return
         if not rows or line.number in rows:
             missing.discard(line.number)
-            yield from _mask_line(path, line, tokenizer, max_length)
+            yield from _mask_line(path, line, tokenizer, max_length, reading)
     if missing:
         raise UsageError(
             f"{path} row {min(missing)}", "is not in the file, or blank", "name a row of the file"
         )
 
 
-def _mask_line(path: Path, line: Line, tokenizer: Any, max_length: int) -> Iterator[MaskedRow]:
+def _mask_line(
+    path: Path, line: Line, tokenizer: Any, max_length: int, reading: Reading
+) -> Iterator[MaskedRow]:
     try:
-        sample = read_sample(line.parse())
+        sample = read_sample(line.parse(), reading)
         for part, tokens in _masked(line.number, sample, tokenizer, max_length):
             if not any(token.why.learnt for token in tokens):
                 raise row_error(path, line.number, "has no trained token", "raise max_length or shorten it")
@@ -96,9 +102,9 @@ def _masked(
         yield "text", [MaskedToken(one, tokenizer.decode([one]), Why.TEXT) for one in ids]
         return
     part = "chosen" if sample.rejected else "conversation"
-    yield from _explained(part, Row(number, sample.messages), tokenizer, max_length)
+    yield from _explained(part, Row(number, sample.messages, sample.tools), tokenizer, max_length)
     if sample.rejected:
-        row = Row(number, sample.prompt + sample.rejected)
+        row = Row(number, sample.prompt + sample.rejected, sample.tools)
         yield from _explained("rejected", row, tokenizer, max_length)
 
 

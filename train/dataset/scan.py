@@ -15,11 +15,13 @@ from train.dataset.columns import Columns, normal
 from train.dataset.content import inspect_text
 from train.dataset.findings import Ledger, pack
 from train.dataset.forms import read_sample
+from train.dataset.forms.mapping import PLAIN, Reading
 from train.dataset.personal import find_personal
 from train.dataset.records import Kind, Malformed, Message, Sample, joined
 from train.dataset.rendering import Rendering
 from train.dataset.sketches import Sketches, common_shingles
 from train.dataset.sources import Line, has_bom, read_lines, sample_lines
+from train.dataset.uses import inspect_calls
 
 LABEL_CHARACTERS = 60
 _MOST_LABELS = 5000
@@ -56,8 +58,9 @@ class Scan:
 class Scanner:
     """Scans files into a `Scan`; findings about single rows go to `ledger`."""
 
-    def __init__(self, ledger: Ledger, rendering: Rendering | None) -> None:
+    def __init__(self, ledger: Ledger, rendering: Rendering | None, reading: Reading = PLAIN) -> None:
         self._ledger = ledger
+        self._reading = reading
         self._rendering = rendering
         self._special = rendering.special_tokens if rendering else ()
 
@@ -77,7 +80,7 @@ class Scanner:
 
     def _row(self, found: Scan, place: int, line: Line) -> None:
         try:
-            sample = read_sample(line.parse())
+            sample = read_sample(line.parse(), self._reading)
         except Malformed as error:
             self._ledger.add(error.rule, place, str(error))
             found.unreadable += 1
@@ -104,12 +107,12 @@ class Scanner:
         return rendered.tokens, rendered.learnt
 
     def _inspect(self, sample: Sample) -> Iterator[tuple[str, str]]:
-        if sample.tools:
-            yield "D-TOOLS", f"has {', '.join(sample.tools)}, which training does not read"
+        yield from sample.notes
+        yield from inspect_calls(sample)
         if sample.extra:
             yield "D-EXTRA", f"has the keys {', '.join(sample.extra)}"
         yield from inspect_turns(sample.messages)
-        if sample.prompt and normal(sample.prompt[-1].content) == normal(answer_text(sample)):
+        if sample.prompt and normal(sample.prompt[-1].said) == normal(answer_text(sample)):
             yield "D-ECHO", "the answer is the question again"
         for index, text in enumerate(sample.texts):
             for rule, fact in (*inspect_text(text, self._special), *find_personal(text)):
@@ -137,7 +140,7 @@ def inspect_turns(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
 
 def answer_text(sample: Sample) -> str:
     """Return the last learnt answer."""
-    return sample.answer[0].content.strip() if sample.answer else ""
+    return sample.answer[0].said.strip() if sample.answer else ""
 
 
 def sketched_text(sample: Sample) -> str:
@@ -145,18 +148,18 @@ def sketched_text(sample: Sample) -> str:
     return sample.text or joined((*sample.messages, *sample.rejected))
 
 
-def open_sketches(paths: Sequence[Path]) -> Sketches:
+def open_sketches(paths: Sequence[Path], reading: Reading = PLAIN) -> Sketches:
     """Return empty sketches that know the boilerplate of `paths`.
 
     Raises: UsageError: when a file cannot be read.
     """
-    return Sketches(common_shingles(_sampled(paths)))
+    return Sketches(common_shingles(_sampled(paths, reading)))
 
 
-def _sampled(paths: Sequence[Path]) -> Iterator[str]:
+def _sampled(paths: Sequence[Path], reading: Reading) -> Iterator[str]:
     for path in paths:
         for line in sample_lines(path, _SAMPLED_LINES // len(paths)):
             try:
-                yield sketched_text(read_sample(line.parse()))
+                yield sketched_text(read_sample(line.parse(), reading))
             except Malformed:
                 continue

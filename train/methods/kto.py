@@ -14,7 +14,9 @@ from typing import Any
 from registry.errors import UsageError
 from train.config import TrainConfig
 from train.data import Tokenizer, kept, refuse_overflow, require_template
+from train.dataset.forms.mapping import PLAIN, Reading
 from train.dataset.records import Kind, Message, Sample
+from train.duration import Epoch
 from train.items import Item, ItemFile
 from train.methods.answers import cut_answer, read_samples, render_answer
 from train.methods.finishing import finish
@@ -60,7 +62,9 @@ class KtoMethod:
             fact = "training.batch_size is 1, and kto compares the rows of a batch"
             raise UsageError(config.name, fact, "set it to 2 or more", param="training.batch_size")
 
-    def read(self, path: Path, tokenizer: Tokenizer, config: TrainConfig) -> ItemFile[Item]:
+    def read(
+        self, path: Path, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
+    ) -> ItemFile[Item]:
         """Return every rated answer, rendered with the base's template.
 
         Raises: UsageError: naming file and row; a file with a single answer.
@@ -68,12 +72,17 @@ class KtoMethod:
         require_template(tokenizer)
         found: list[Item] = []
         dropped = []
-        for number, sample in read_samples(path, (Kind.KTO, Kind.PREFERENCE), _REMEDY):
+        for number, sample in read_samples(path, (Kind.KTO, Kind.PREFERENCE), _REMEDY, reading):
             items = _rated(path, number, sample, tokenizer, config)
             found.extend(items) if items else dropped.append(number)
         if len(found) == 1:
             raise UsageError(str(path), "holds a single answer, and kto compares answers", "add rows")
         return kept(path, found, dropped, config.training.max_length)
+
+    def epoch(self, items: Sequence[Item], config: TrainConfig) -> Epoch:
+        """Return the answers; those that estimate the distance to the start are not counted."""
+        del config
+        return Epoch(len(items), sum(item.length for item in items))
 
     def build(self, workshop: Workshop) -> Any:
         """Return TRL's KTO trainer with our rows and batches."""
@@ -127,7 +136,7 @@ def _rated(path: Path, number: int, sample: Sample, tokenizer: Tokenizer, config
         answers.append((sample.rejected, False))
     items = []
     for answer, liked in answers:
-        whole = render_answer(path, number, sample.prompt, answer, tokenizer)
+        whole = render_answer(path, number, sample.prompt, answer, tokenizer, sample.tools)
         if whole.whole > limit and overflow != "truncate":
             refuse_overflow(path, number, whole.whole, limit, overflow)
             return []

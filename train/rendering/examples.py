@@ -15,6 +15,7 @@ from train.dataset.records import Message, Row
 from train.rendering.answers import answer_text
 from train.rendering.ends import GENERATION_CONFIG, stops_of
 from train.rendering.interface import IGNORED, Labelled, Tokenizer, Unrenderable
+from train.rendering.showing import require_shown
 from train.rendering.template import Template
 from train.rendering.tokens import Tokens, Written, tokens_of
 from train.settings.data import Answers
@@ -25,8 +26,8 @@ _ELLIPSIS = "…"
 def render(row: Row, tokenizer: Tokenizer, answers: Answers = "all") -> tuple[Labelled, ...]:
     """Return the examples of `row`: of the answers that are learnt, all or only the `last`.
 
-    Raises: Unrenderable: a message holds a special token, the template refuses the conversation, or writes
-        an answer that the server would not end.
+    Raises: Unrenderable: a message holds a special token, the template refuses the conversation, leaves out
+        tools or calls, or writes an answer that the server would not end.
     """
     scribe = _Scribe(row, tokenizer)
     learnt = [index for index, message in enumerate(row.messages) if message.learn]
@@ -80,6 +81,7 @@ class _Scribe:
         self._stops = stops_of(tokenizer)
         self._before: Written | None = None
         refuse_special_tokens(row, self._tokens)
+        require_shown(row, tokenizer)
 
     def say(self, index: int) -> _Said:
         messages = self._messages[: index + 1]
@@ -150,9 +152,9 @@ def refuse_special_tokens(row: Row, tokens: Tokens) -> None:
     """
     for index, message in enumerate(row.messages):
         thoughts = message.role == "assistant"
-        for part, text in (("content", message.content), ("reasoning", message.reasoning)):
+        for text in message.texts:
             if token := tokens.special_in(text, thoughts=thoughts):
-                raise Unrenderable(f"messages[{index}].{part} holds the special token {token}")
+                raise Unrenderable(f"messages[{index}].content holds the special token {token}")
 
 
 def message_ends(row: Row, tokenizer: Tokenizer, example: Labelled) -> list[int]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from registry.home import HomePath
+from train.dataset.forms.mapping import Reading, checked_columns
 from train.evaluation.strict import Strict
 
 Overflow = Literal["truncate", "error", "drop"]
 Answers = Literal["all", "last"]
+ColumnNames = Annotated[dict[str, str], AfterValidator(checked_columns)]
+"""Our keys of a form by the columns that stand for them: `{prompt: frage, completion: antwort}`."""
 
 EVAL = "eval"
 REPLAY = "replay"
@@ -22,13 +25,15 @@ class Source(Strict):
     """One file of rows.
 
     `name` is the task it stands for in reports (default: the file's stem). `weight` multiplies its share in
-    a mixture; `limit` takes at most so many of its rows, drawn with the run's seed.
+    a mixture; `limit` takes at most so many of its rows, drawn with the run's seed. `columns` names our key
+    of a form, then the file's column: `{prompt: frage, completion: antwort}`.
     """
 
     path: HomePath
     name: str = ""
     weight: float = Field(default=1.0, gt=0)
     limit: int | None = Field(default=None, ge=1)
+    columns: ColumnNames = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -46,6 +51,7 @@ class Replay(Strict):
 
     path: HomePath
     share: float = Field(default=0.1, gt=0, lt=1)
+    columns: ColumnNames = Field(default_factory=dict)
 
 
 class DataSettings(Strict):
@@ -92,6 +98,14 @@ class DataSettings(Strict):
         if self.eval is not None:
             found[EVAL] = self.eval
         return found if self.replay is None else {**found, REPLAY: self.replay.path}
+
+    @property
+    def readings(self) -> dict[str, Reading]:
+        """Return how every file of `files` is to be read, by its label."""
+        mapped: dict[str, ColumnNames] = {source.label: source.columns for source in self.train}
+        if self.replay is not None:
+            mapped[REPLAY] = self.replay.columns
+        return {label: Reading(mapped.get(label, {})) for label in self.files}
 
     def resolved(self, folder: Path) -> DataSettings:
         """Return the same settings with every path absolute, counted from `folder`."""
