@@ -136,6 +136,9 @@ def check(session: Session, config: Path) -> None:
             for name, f in document.data.items()
         ],
     )
+    for name, counts in document.data.items():
+        for line in counts.remarks(name):
+            output.print_warning(line)
     if len(document.mixture) > 1:
         output.print_table(
             ("mixture", "rows#", "of#", "passes#", "tokens#", "learnt#"),

@@ -99,6 +99,7 @@ def publish(
 def _source(source: DataSource) -> dict[str, JsonValue]:
     counts = {**asdict(source.report), "truncated": len(source.report.truncated)}
     counts["dropped"] = list(source.report.dropped)
+    counts["thoughtless"] = len(source.report.thoughtless)
     return {"path": str(source.path), "sha256": source.sha256, **counts}
 
 

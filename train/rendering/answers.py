@@ -32,7 +32,7 @@ def answer_text(template: Template, messages: Sequence[Message], prompt: str) ->
     given, opened = messages[:-1], _OPENED.search(prompt)
     answer = messages[-1]
     if opened or template.takes_reasoning_apart:
-        answer = _with_thought_apart(answer)
+        answer = thought_apart(answer)
     written = template.answered([*given, answer])
     if written.startswith(prompt):
         return written[len(prompt) :]
@@ -45,7 +45,7 @@ def answer_text(template: Template, messages: Sequence[Message], prompt: str) ->
     raise _other_beginning()
 
 
-def _with_thought_apart(answer: Message) -> Message:
+def thought_apart(answer: Message) -> Message:
     """Return `answer` with a thought that its content begins with as its reasoning."""
     found = None if answer.reasoning else _THOUGHT.match(answer.content)
     if found is None:

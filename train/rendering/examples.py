@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from train.dataset.records import Message, Row
-from train.rendering.answers import answer_text
+from train.rendering.answers import answer_text, thought_apart
 from train.rendering.ends import GENERATION_CONFIG, stops_of
-from train.rendering.interface import IGNORED, Labelled, Tokenizer, Unrenderable
+from train.rendering.interface import IGNORED, Labelled, Tokenizer, Tools, Unrenderable
 from train.rendering.showing import require_shown
 from train.rendering.template import Template
 from train.rendering.tokens import Tokens, Written, tokens_of
@@ -42,12 +42,21 @@ def render(row: Row, tokenizer: Tokenizer, answers: Answers = "all") -> tuple[La
     return tuple(one.done() for one in examples)
 
 
+def prompt_ids(messages: Sequence[Message], tokenizer: Tokenizer, tools: Tools = ()) -> list[int]:
+    """Return the ids that the server puts before its answer to `messages`.
+
+    Raises: Unrenderable.
+    """
+    return list(tokens_of(tokenizer).ids(Template(tokenizer, tools).prompt(messages)))
+
+
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """The ids of the server's prompt, and of the answer with its end."""
+    """The ids of the server's prompt, and of the answer with its end; `whole`: with its reasoning, if any."""
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
+    whole: bool
 
 
 class _Growing:
@@ -55,6 +64,7 @@ class _Growing:
 
     def __init__(self, index: int, said: _Said) -> None:
         self._answers = [index]
+        self._thoughtless = [] if said.whole else [index]
         self._ids = said.prompt + said.answer
         self._labels = (IGNORED,) * len(said.prompt) + said.answer
 
@@ -63,12 +73,13 @@ class _Growing:
         if said.prompt[: len(self._ids)] != self._ids:
             return False
         self._answers.append(index)
+        self._thoughtless += [] if said.whole else [index]
         self._labels += (IGNORED,) * (len(said.prompt) - len(self._ids)) + said.answer
         self._ids = said.prompt + said.answer
         return True
 
     def done(self) -> Labelled:
-        return Labelled(self._ids, self._labels, tuple(self._answers))
+        return Labelled(self._ids, self._labels, tuple(self._answers), tuple(self._thoughtless))
 
 
 class _Scribe:
@@ -102,7 +113,7 @@ class _Scribe:
                 raise _endless(self._tokens, self._stops, behind[-1:] if end is None else (end,))
             behind, text = (*behind, end), text + self._tokens.marks.get(end, "")
         self._before = self._after(before, behind, text, exact=exact)
-        return _Said(before.ids, behind)
+        return _Said(before.ids, behind, whole=thought_apart(messages[-1]).reasoning.strip() in text)
 
     def _after(self, before: Written, behind: tuple[int, ...], text: str, *, exact: bool) -> Written | None:
         """Return what stands there when the answer has ended; None where its letters are not known."""

@@ -7,10 +7,12 @@ template knows no developer. Invariant: `prompt` is, letter for letter, what the
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from train.dataset.records import Message
@@ -105,11 +107,36 @@ class Template:
                 'begin with the user\'s turn, or give that answer "weight": 0',
             )
         try:
-            return self._tokenizer.apply_chat_template(
-                chat, tools=self._tools, tokenize=False, add_generation_prompt=prompt
-            )
+            return self._apply(chat, prompt=prompt)
         except Exception as error:  # a template runs the code of whoever wrote it: anything can come
-            raise Unrenderable(f"the chat template refuses it: {_reason(error)}") from error
+            fact = f"the chat template refuses it: {_reason(error)}"
+            raise Unrenderable(fact, self._way_out(chat, prompt=prompt)) from error
+
+    def _apply(self, chat: list[dict[str, Any]], *, prompt: bool) -> str:
+        return self._tokenizer.apply_chat_template(
+            chat, tools=self._tools, tokenize=False, add_generation_prompt=prompt
+        )
+
+    def _way_out(self, chat: list[dict[str, Any]], *, prompt: bool) -> str:
+        """Return what makes the template take a conversation that it refuses, found by trying."""
+        tries = {
+            "put the system's text into the first user turn: this template takes no system turn": [
+                one for one in chat if one["role"] != "system"
+            ],
+            "put the system's text first, as one turn": _with_one_system_turn(chat),
+            "join turns of one role that follow each other, so that user and assistant alternate": [
+                one for before, one in pairwise([{"role": ""}, *chat]) if before["role"] != one["role"]
+            ],
+            "leave tools, calls and results out: this template shows none": [
+                {"role": one["role"], "content": one["content"]} for one in chat if one["role"] != "tool"
+            ],
+        }
+        for remedy, changed in tries.items():
+            if changed != chat and changed:
+                with contextlib.suppress(Exception):  # refused as well: not the way out
+                    self._apply(changed, prompt=prompt)
+                    return remedy
+        return "correct the row or the chat template"
 
 
 def _with_one_system_turn(chat: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
