@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
 from train.data import IGNORED, message_ends, render
 from train.dataset.forms import read_sample
 from train.dataset.records import Kind, Malformed, Message, Row, Sample
-from train.dataset.sources import Line, read_lines
+from train.dataset.sources import Line, Where, read_lines
 from train.rows import row_error
 
 DEFAULT_ROWS = 3
@@ -57,7 +56,7 @@ class MaskedRow:
     tokens: tuple[MaskedToken, ...]
 
 
-def mask_file(path: Path, rows: frozenset[int], tokenizer: Any, max_length: int) -> Iterator[MaskedRow]:
+def mask_file(path: Where, rows: frozenset[int], tokenizer: Any, max_length: int) -> Iterator[MaskedRow]:
     """Yield the rows with the numbers `rows` (none: the first three) of the file at `path`.
 
     Raises: UsageError: a row that cannot be read, rendered, has no trained token, or is not there.
@@ -75,7 +74,7 @@ def mask_file(path: Path, rows: frozenset[int], tokenizer: Any, max_length: int)
         )
 
 
-def _mask_line(path: Path, line: Line, tokenizer: Any, max_length: int) -> Iterator[MaskedRow]:
+def _mask_line(path: Where, line: Line, tokenizer: Any, max_length: int) -> Iterator[MaskedRow]:
     try:
         sample = read_sample(line.parse())
         for part, tokens in _masked(line.number, sample, tokenizer, max_length):
@@ -83,7 +82,7 @@ def _mask_line(path: Path, line: Line, tokenizer: Any, max_length: int) -> Itera
                 raise row_error(path, line.number, "has no trained token", "raise max_length or shorten it")
             yield MaskedRow(line.number, part, tuple(tokens))
     except (Malformed, ValueError) as error:
-        raise row_error(path, line.number, str(error), "see `wardrobe data check`") from error
+        raise row_error(path, line.number, error, "see `wardrobe data check`") from error
 
 
 def _masked(
