@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from registry.errors import UsageError
+from train.dataset.containers.place import Where
+from train.dataset.reading import PLAIN, Reading
 from train.items import Item, ItemFile
 from train.rows import Row, read_rows, row_error
 from train.settings.data import Overflow
@@ -33,7 +34,7 @@ class Tokenizer(Protocol):
     all_special_tokens: list[str]
 
     def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+        self, conversation: list[dict[str, Any]], *, tokenize: bool, add_generation_prompt: bool
     ) -> str:
         """Render `conversation` to text."""
 
@@ -65,7 +66,12 @@ class Example:
 
 
 def load_examples(
-    path: Path, tokenizer: Tokenizer, *, max_length: int, overflow: Overflow = "truncate"
+    path: Where,
+    tokenizer: Tokenizer,
+    *,
+    max_length: int,
+    overflow: Overflow = "truncate",
+    reading: Reading = PLAIN,
 ) -> ItemFile[Example]:
     """Read and render every row of the file at `path`.
 
@@ -75,7 +81,7 @@ def load_examples(
     """
     require_template(tokenizer)
     found, dropped = [], []
-    for row in read_rows(path):
+    for row in read_rows(path, reading):
         ids, labels = render_row(path, row, tokenizer)
         if len(ids) > max_length and overflow != "truncate":
             refuse_overflow(path, row.number, len(ids), max_length, overflow)
@@ -94,7 +100,7 @@ def require_template(tokenizer: Tokenizer) -> None:
         raise UsageError("base model", "has no chat template", "use an instruct model, or give it a template")
 
 
-def render_row(path: Path, row: Row, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+def render_row(path: Where, row: Row, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     """Return token ids and labels of a row (`render`), its faults told with file and row.
 
     Raises: UsageError.
@@ -105,7 +111,7 @@ def render_row(path: Path, row: Row, tokenizer: Tokenizer) -> tuple[list[int], l
         raise row_error(path, row.number, str(error), "correct the row or the chat template") from error
 
 
-def refuse_overflow(path: Path, number: int, length: int, max_length: int, overflow: Overflow) -> None:
+def refuse_overflow(path: Where, number: int, length: int, max_length: int, overflow: Overflow) -> None:
     """Refuse a row that is too long where `overflow` is `error`.
 
     Raises: UsageError.
@@ -115,7 +121,7 @@ def refuse_overflow(path: Path, number: int, length: int, max_length: int, overf
         raise row_error(path, number, fact, f"raise max_length to {length}, shorten the row, or drop it")
 
 
-def kept(path: Path, items: Sequence[_Kind], dropped: Sequence[int], max_length: int) -> ItemFile[_Kind]:
+def kept(path: Where, items: Sequence[_Kind], dropped: Sequence[int], max_length: int) -> ItemFile[_Kind]:
     """Return the items of a file of which `dropped` rows were left out.
 
     Raises: UsageError: nothing is left.
@@ -133,7 +139,7 @@ def render(row: Row, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
         whole, in characters or in tokens, or an answer does not end with the end-of-turn token.
     """
     _refuse_special_tokens(row, tokenizer)
-    chat = [{"role": message.role, "content": message.content} for message in row.messages]
+    chat = [message.chat() for message in row.messages]
     whole = _text(tokenizer, chat, prompt=False)
     ids = _ids(tokenizer, whole)
     labels = [IGNORED] * len(ids)
@@ -149,7 +155,7 @@ def message_ends(row: Row, tokenizer: Tokenizer, ids: Sequence[int]) -> list[int
 
     Where a template changes earlier text, it is how many tokens stay the same.
     """
-    chat = [{"role": message.role, "content": message.content} for message in row.messages]
+    chat = [message.chat() for message in row.messages]
     ends = []
     for index in range(len(chat)):
         prefix = _ids(tokenizer, _text(tokenizer, chat[: index + 1], prompt=False))
@@ -158,7 +164,7 @@ def message_ends(row: Row, tokenizer: Tokenizer, ids: Sequence[int]) -> list[int
     return ends
 
 
-def cut(path: Path, number: int, ids: list[int], labels: list[int], max_length: int) -> Example:
+def cut(path: Where, number: int, ids: list[int], labels: list[int], max_length: int) -> Example:
     """Return the first `max_length` tokens of a row.
 
     Raises: UsageError: nothing that is learnt is left.
@@ -172,7 +178,7 @@ def cut(path: Path, number: int, ids: list[int], labels: list[int], max_length: 
 
 
 def _answer_positions(
-    tokenizer: Tokenizer, chat: list[dict[str, str]], index: int, whole: str, ids: list[int]
+    tokenizer: Tokenizer, chat: list[dict[str, Any]], index: int, whole: str, ids: list[int]
 ) -> Iterable[int]:
     before = _text(tokenizer, chat[:index], prompt=True)
     after = _text(tokenizer, chat[: index + 1], prompt=False) if index + 1 < len(chat) else whole
@@ -201,7 +207,7 @@ def _refuse_special_tokens(row: Row, tokenizer: Tokenizer) -> None:
                 raise ValueError(f"messages[{index}].content holds the special token {token}")
 
 
-def _text(tokenizer: Tokenizer, chat: list[dict[str, str]], *, prompt: bool) -> str:
+def _text(tokenizer: Tokenizer, chat: list[dict[str, Any]], *, prompt: bool) -> str:
     if not chat and not prompt:
         return ""
     return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=prompt)

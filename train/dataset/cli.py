@@ -9,26 +9,61 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from registry.cli import output
 from registry.cli.session import Session, UserPath, local_options, pass_session
 from registry.errors import Conflict, UsageError
+from train.dataset.containers.place import Place, label_of
 
 if TYPE_CHECKING:
     from train.dataset.documents import DataReport, SplitDocument
+    from train.dataset.reading import Reading
     from train.dataset.rendering import Rendering
     from train.dataset.split import SplitSettings
 
-_FILE = UserPath()
+_SPLIT = "wardrobe.split"
+
+
+class _UserPlace(UserPath):
+    """Data on the command line: a file, a folder, a pattern or hf://ORG/NAME, and the part of it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the place."""
+        path = super().convert(value, param, ctx)
+        return Place(path, ctx.meta.get(_SPLIT) if ctx else None)
+
+
+_FILE, _PLACE = UserPath(), _UserPlace()
 _LAYOUT = "layout.json"
 _base_option = click.option(
     "--base",
     type=_FILE,
     metavar="DIR",
     help="Model folder whose tokenizer is used (default: the root's base).",
+)
+
+
+def _note_split(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    context.meta[_SPLIT] = value
+
+
+# Read before the paths are, which it belongs to.
+_split_option = click.option(
+    "--split",
+    metavar="NAME",
+    is_eager=True,
+    expose_value=False,
+    callback=_note_split,
+    help="The part to read of a data set that has several: train, test.",
+)
+_columns_option = click.option(
+    "--columns",
+    multiple=True,
+    metavar="KEY=COLUMN,…",
+    help="Which columns stand for our keys: prompt=frage,completion=antwort. May be repeated.",
 )
 _length_option = click.option(
     "--max-length",
@@ -46,12 +81,16 @@ def data() -> None:
 
 
 @data.command()
-@click.argument("files", nargs=-1, required=True, type=_FILE, metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, type=_PLACE, metavar="FILE...")
 @_base_option
 @_length_option
+@_split_option
+@_columns_option
 @local_options
 @pass_session
-def check(session: Session, files: tuple[Path, ...], base: Path | None, max_length: int) -> int:
+def check(
+    session: Session, files: tuple[Place, ...], base: Path | None, max_length: int, columns: tuple[str, ...]
+) -> int:
     """Check FILEs, which are the parts of one data set: train, validation, test.
 
     Takes chat (OpenAI, ShareGPT), Alpaca, prompt/completion/context, preference (TRL, OpenAI), KTO and
@@ -60,7 +99,7 @@ def check(session: Session, files: tuple[Path, ...], base: Path | None, max_leng
     """
     from train.dataset.display import print_report
 
-    document = _check(session, files, base, max_length)
+    document = _check(session, files, base, max_length, columns)
     if session.as_json:
         output.print_json(document)
     else:
@@ -69,15 +108,24 @@ def check(session: Session, files: tuple[Path, ...], base: Path | None, max_leng
 
 
 @data.command()
-@click.argument("files", nargs=-1, required=True, type=_FILE, metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, type=_PLACE, metavar="FILE...")
 @click.option(
     "--out", type=_FILE, metavar="DIR", default=Path(), help="Folder for the two files (default: here)."
 )
 @_base_option
 @_length_option
+@_split_option
+@_columns_option
 @local_options
 @pass_session
-def report(session: Session, files: tuple[Path, ...], out: Path, base: Path | None, max_length: int) -> None:
+def report(
+    session: Session,
+    files: tuple[Place, ...],
+    out: Path,
+    base: Path | None,
+    max_length: int,
+    columns: tuple[str, ...],
+) -> None:
     """Check FILEs and write NAME.report.html and NAME.report.json, named after the first.
 
     The page needs no network and no JavaScript: counts, lengths, labels, and every finding with its rows.
@@ -85,17 +133,17 @@ def report(session: Session, files: tuple[Path, ...], out: Path, base: Path | No
     from registry import files as store
     from train.dataset.page import page
 
-    document = _check(session, files, base, max_length)
+    document = _check(session, files, base, max_length, columns)
     written = {".html": page(document), ".json": document.model_dump_json(indent=2) + "\n"}
     store.make_directory(out)
     for suffix, text in written.items():
-        path = out / f"{files[0].stem}.report{suffix}"
+        path = out / f"{label_of(files[0])}.report{suffix}"
         store.replace(path, text.encode("utf-8", "backslashreplace"))
         output.print_line(str(path))
 
 
 @data.command()
-@click.argument("file", type=_FILE)
+@click.argument("file", type=_PLACE)
 @click.option(
     "--parts",
     default="train=0.8,validation=0.1,test=0.1",
@@ -112,17 +160,20 @@ def report(session: Session, files: tuple[Path, ...], out: Path, base: Path | No
 )
 @click.option("--canonical", is_flag=True, help="Rewrite the rows in the canonical form.")
 @click.option("--out", type=_FILE, metavar="DIR", help="Leave the parts in the new folder DIR.")
+@_split_option
+@_columns_option
 @local_options
 @pass_session
 def split(
     session: Session,
-    file: Path,
+    file: Place,
     parts: str,
     seed: int,
     group: str | None,
     stratify: str | None,
     canonical: bool,
     out: Path | None,
+    columns: tuple[str, ...],
 ) -> None:
     """Split FILE into parts that share no content, and store them in the root by their hash.
 
@@ -132,7 +183,7 @@ def split(
     from train.dataset.display import print_split
     from train.dataset.split import SplitSettings
 
-    settings = SplitSettings(_shares(parts), seed, group, stratify, canonical)
+    settings = SplitSettings(_shares(parts), seed, group, stratify, canonical, _reading(columns))
     document = _split(session, file, settings, out)
     if session.as_json:
         output.print_json(document)
@@ -141,15 +192,24 @@ def split(
 
 
 @data.command()
-@click.argument("file", type=_FILE)
+@click.argument("file", type=_PLACE)
 @click.option(
     "--row", "rows", type=click.IntRange(min=1), multiple=True, metavar="N", help="May be repeated."
 )
 @_base_option
 @_length_option
+@_split_option
+@_columns_option
 @local_options
 @pass_session
-def mask(session: Session, file: Path, rows: tuple[int, ...], base: Path | None, max_length: int) -> None:
+def mask(
+    session: Session,
+    file: Place,
+    rows: tuple[int, ...],
+    base: Path | None,
+    max_length: int,
+    columns: tuple[str, ...],
+) -> None:
     """Show for every token of a row of FILE whether it is trained on, and why.
 
     Shows the first three rows unless --row is given: in colours on a terminal, else as JSON.
@@ -162,7 +222,8 @@ def mask(session: Session, file: Path, rows: tuple[int, ...], base: Path | None,
     folder = base or _base_of_root(session)
     if folder is None:
         raise UsageError("data mask", "needs a tokenizer", "give --base or --root", param="base")
-    masked = list(mask_file(file, frozenset(rows), load_tokenizer_of(folder), max_length))
+    tokenizer = load_tokenizer_of(folder)
+    masked = list(mask_file(file, frozenset(rows), tokenizer, max_length, _reading(columns)))
     if session.as_json or not sys.stdout.isatty():
         output.print_json([MaskedDocument.of(one) for one in masked])
         return
@@ -197,19 +258,23 @@ def trace(session: Session, name: str, row: int | None) -> None:
         output.print_line(f"{one.use}: sha256 {one.sha256[:12]}: {stored}{line}")
 
 
-def _check(session: Session, files: Sequence[Path], base: Path | None, max_length: int) -> DataReport:
+def _check(
+    session: Session, files: Sequence[Place], base: Path | None, max_length: int, columns: Sequence[str]
+) -> DataReport:
     from train.dataset.check import check_files
+    from train.dataset.containers.folders import places_in
     from train.dataset.documents import DataReport
     from train.dataset.progress import LateProgress
 
     folder = base or _base_of_root(session)
     rendering = _rendering(folder, max_length)
+    places = [place for file in files for place in places_in(file)]
     with LateProgress() as progress:
-        checked = check_files(files, rendering, progress)
+        checked = check_files(places, rendering, progress, _reading(columns))
     return DataReport.of(checked, folder.name if folder else None, max_length if folder else None)
 
 
-def _split(session: Session, file: Path, settings: SplitSettings, out: Path | None) -> SplitDocument:
+def _split(session: Session, file: Place, settings: SplitSettings, out: Path | None) -> SplitDocument:
     from registry.datasets import publish_dataset
     from train.dataset.documents import SplitDocument
     from train.dataset.progress import LateProgress
@@ -232,6 +297,12 @@ def _split(session: Session, file: Path, settings: SplitSettings, out: Path | No
         dataset=str(stored[0].path) if stored else None,
         out=str(out) if out else None,
     )
+
+
+def _reading(columns: Sequence[str]) -> Reading:
+    from train.dataset.reading import Reading, parse_columns
+
+    return Reading(parse_columns(columns))
 
 
 def _shares(text: str) -> dict[str, float]:

@@ -13,6 +13,7 @@ from typing import Any
 from registry.errors import UsageError
 from train.data import IGNORED, message_ends, render
 from train.dataset.forms import read_sample
+from train.dataset.reading import PLAIN, Reading, require_columns
 from train.dataset.records import Kind, Malformed, Message, Row, Sample
 from train.dataset.sources import Line, Where, read_lines
 from train.rows import row_error
@@ -56,27 +57,32 @@ class MaskedRow:
     tokens: tuple[MaskedToken, ...]
 
 
-def mask_file(path: Where, rows: frozenset[int], tokenizer: Any, max_length: int) -> Iterator[MaskedRow]:
+def mask_file(
+    path: Where, rows: frozenset[int], tokenizer: Any, max_length: int, reading: Reading = PLAIN
+) -> Iterator[MaskedRow]:
     """Yield the rows with the numbers `rows` (none: the first three) of the file at `path`.
 
     Raises: UsageError: a row that cannot be read, rendered, has no trained token, or is not there.
     """
+    require_columns(path, reading)
     missing = set(rows)
     for count, line in enumerate(read_lines(path)):
         if (rows and not missing) or (not rows and count == DEFAULT_ROWS):
             return
         if not rows or line.number in rows:
             missing.discard(line.number)
-            yield from _mask_line(path, line, tokenizer, max_length)
+            yield from _mask_line(path, line, tokenizer, max_length, reading)
     if missing:
         raise UsageError(
             f"{path} row {min(missing)}", "is not in the file, or blank", "name a row of the file"
         )
 
 
-def _mask_line(path: Where, line: Line, tokenizer: Any, max_length: int) -> Iterator[MaskedRow]:
+def _mask_line(
+    path: Where, line: Line, tokenizer: Any, max_length: int, reading: Reading
+) -> Iterator[MaskedRow]:
     try:
-        sample = read_sample(line.parse())
+        sample = read_sample(line.parse(), reading)
         for part, tokens in _masked(line.number, sample, tokenizer, max_length):
             if not any(token.why.learnt for token in tokens):
                 raise row_error(path, line.number, "has no trained token", "raise max_length or shorten it")

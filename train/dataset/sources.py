@@ -22,7 +22,7 @@ from train.dataset.containers.folders import find_files
 from train.dataset.containers.kinds import Container, Kind, find_kind
 from train.dataset.containers.line import LONGEST_BYTES, Line, Shard, too_long
 from train.dataset.containers.paragraphs import document_rows
-from train.dataset.containers.place import Place, Where, place_of
+from train.dataset.containers.place import Place, Where
 from train.dataset.containers.streams import Stream, open_stream
 from train.dataset.records import Malformed
 
@@ -231,4 +231,4 @@ def _measured(rows: Iterator[Line], raw: BinaryIO) -> Iterator[Line]:
 
 def _unreadable(path: Path, error: OSError) -> UsageError:
     reason = error.strerror or str(error)
-    return UsageError(str(path), f"cannot be read ({reason})", "name a data file, a folder of them or a pattern")
+    return UsageError(str(path), f"cannot be read ({reason})", "name a data file, a folder or a pattern")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from registry.home import HomePath
 from train.dataset.containers.place import Place, absolute, label_of
+from train.dataset.reading import Reading, checked_columns
 from train.evaluation.strict import Strict
 
 Overflow = Literal["truncate", "error", "drop"]
+ColumnNames = Annotated[dict[str, str], AfterValidator(checked_columns)]
+"""Our keys of a form by the columns that stand for them: `{prompt: frage, completion: antwort}`."""
 
-_Located = TypeVar("_Located", "Source", "HeldOut", "Replay")
+_Located = TypeVar("_Located", "Source", "EvalData", "Replay")
 EVAL = "eval"
 REPLAY = "replay"
 """The labels of the held-out file and of the replay file, which no source may have."""
@@ -24,7 +27,8 @@ class Source(Strict):
 
     `split` is the part of a data set that has several. `name` is the task it stands for in reports (default:
     the file's stem, with the split behind it). `weight` multiplies its share in a mixture; `limit` takes at
-    most so many of its rows, drawn with the run's seed.
+    most so many of its rows, drawn with the run's seed. `columns` names our key of a form, then the file's
+    column: `{prompt: frage, completion: antwort}`.
     """
 
     path: HomePath
@@ -32,6 +36,7 @@ class Source(Strict):
     split: str | None = None
     weight: float = Field(default=1.0, gt=0)
     limit: int | None = Field(default=None, ge=1)
+    columns: ColumnNames = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -48,8 +53,13 @@ class Source(Strict):
         """Return where its rows lie."""
         return Place(self.path, self.split)
 
+    @property
+    def reading(self) -> Reading:
+        """Return how its rows are to be read."""
+        return Reading(self.columns)
 
-class HeldOut(Strict):
+
+class EvalData(Strict):
     """Held-out rows: those of another source, or `share` of the rows of each source of `train`.
 
     A share is taken as `wardrobe data split` takes it: rows that are equal, nearly equal or ask the same
@@ -58,6 +68,7 @@ class HeldOut(Strict):
 
     path: HomePath | None = None
     split: str | None = None
+    columns: ColumnNames = Field(default_factory=dict)
     share: float | None = Field(default=None, gt=0, lt=1)
 
     @model_validator(mode="before")
@@ -66,11 +77,11 @@ class HeldOut(Strict):
         return {"path": value} if isinstance(value, str | Path) else value
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> HeldOut:
+    def _one_of_both(self) -> EvalData:
         if (self.path is None) == (self.share is None):
             raise ValueError("eval is a path or a share: give one of them")
-        if self.share is not None and self.split is not None:
-            raise ValueError("eval has a share and a split: the share is taken of the rows of train")
+        if self.share is not None and (self.split is not None or self.columns):
+            raise ValueError("eval has a share, which is taken of the rows of train: leave the rest out")
         return self
 
     @property
@@ -84,6 +95,7 @@ class Replay(Strict):
 
     path: HomePath
     share: float = Field(default=0.1, gt=0, lt=1)
+    columns: ColumnNames = Field(default_factory=dict)
 
 
 class DataSettings(Strict):
@@ -97,7 +109,7 @@ class DataSettings(Strict):
     """
 
     train: tuple[Source, ...] = Field(min_length=1)
-    eval: HeldOut | None = None
+    eval: EvalData | None = None
     temperature: float = Field(default=1.0, ge=1, le=1_000)
     replay: Replay | None = None
     overflow: Overflow = "truncate"
@@ -128,6 +140,16 @@ class DataSettings(Strict):
         if self.eval is not None and self.eval.place is not None:
             found[EVAL] = self.eval.place
         return found if self.replay is None else {**found, REPLAY: Place(self.replay.path)}
+
+    @property
+    def readings(self) -> dict[str, Reading]:
+        """Return how every file of `files` is to be read, by its label."""
+        mapped: dict[str, ColumnNames] = {source.label: source.columns for source in self.train}
+        if self.eval is not None:
+            mapped[EVAL] = self.eval.columns
+        if self.replay is not None:
+            mapped[REPLAY] = self.replay.columns
+        return {label: Reading(mapped.get(label, {})) for label in self.files}
 
     def resolved(self, folder: Path) -> DataSettings:
         """Return the same settings with every path absolute, counted from `folder`."""

@@ -30,34 +30,34 @@ def columnar_rows(path: Path, file: BinaryIO, kind: Kind) -> Iterator[Line]:
 
     Raises: Malformed: the file is damaged, from some row on.
     """
-    import pyarrow
+    import pyarrow as pa
 
     try:
         if kind is Kind.PARQUET:
             yield from _parquet(path, file)
         else:
             yield from _rows(_arrow(file, kind), 0)
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         told = " ".join(str(error).split())[:200]
         raise Malformed(f"{path.name} is damaged ({told})", "D-CONTAINER", _AGAIN) from error
 
 
 def _parquet(path: Path, file: BinaryIO) -> Iterator[Line]:
-    import pyarrow.parquet
+    import pyarrow.parquet as pq
 
     # Buffered and not ahead of time: a row group may be larger than memory.
-    with pyarrow.parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False) as opened:
+    with pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False) as opened:
         size = path.stat().st_size // max(1, opened.metadata.num_rows)
         yield from _rows(opened.iter_batches(batch_size=_BATCH_ROWS, use_threads=False), size)
 
 
 def _arrow(file: BinaryIO, kind: Kind) -> Iterator[Any]:
-    import pyarrow
+    import pyarrow as pa
 
     if kind is Kind.ARROW_STREAM:
-        yield from pyarrow.ipc.open_stream(file)
+        yield from pa.ipc.open_stream(file)
         return
-    opened = pyarrow.ipc.open_file(file)
+    opened = pa.ipc.open_file(file)
     for number in range(opened.num_record_batches):
         yield opened.get_batch(number)
 

@@ -27,9 +27,10 @@ WHOLE = ""
 _SUFFIXES = frozenset(
     {".json", ".jsonl", ".ndjson", ".jsonlines", ".parquet", ".pq", ".arrow", ".feather", *TABLE_SUFFIXES}
 )
-_ABOUT = frozenset(
-    "state.json dataset_info.json dataset_infos.json dataset_dict.json manifest.json config.json".split()
-)
+_ABOUT = frozenset((
+    "state.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "manifest.json",
+    "config.json",
+))  # fmt: skip
 _SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}$")
 _WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -194,8 +195,8 @@ def _is_shown(path: Path) -> bool:
 
 
 def _is_document(path: Path) -> bool:
-    about = path.stem.upper() in {"README", "LICENSE", "NOTICE", "CHANGELOG"} or path.name.endswith(".rows.txt")
-    return suffix_of(path) in TEXT_SUFFIXES and not about
+    about = path.stem.upper() in {"README", "LICENSE", "NOTICE", "CHANGELOG"}
+    return suffix_of(path) in TEXT_SUFFIXES and not about and not path.name.endswith(".rows.txt")
 
 
 def _by_names(folder: Path, files: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
@@ -212,7 +213,9 @@ def _by_names(folder: Path, files: Sequence[Path]) -> dict[str, tuple[Path, ...]
         return {WHOLE: tuple(files)}
     if others:
         fact = f"has files of the parts {', '.join(sorted(told))}, and of none: {', '.join(others[:3])}"
-        raise UsageError(str(folder), fact, "name the files by a pattern, or put them into folders of their own")
+        raise UsageError(
+            str(folder), fact, "name the files by a pattern, or put them into folders of their own"
+        )
     grouped = {name: [p for p, n in zip(files, names, strict=True) if n == name] for name in sorted(told)}
     return {name: tuple(found) for name, found in grouped.items()}
 

@@ -73,7 +73,7 @@ def not_utf8(data: bytes, error: UnicodeDecodeError) -> Malformed:
 def too_long(number: int, size: int) -> Line:
     """Return the row that stands for one of more than `LONGEST_BYTES`."""
     fact = f"is longer than {LONGEST_BYTES >> 20} MiB"
-    return Line(number, b"", size, Malformed(fact, "D-CONTAINER", "shorten the row, or part the file into rows"))
+    return Line(number, b"", size, Malformed(fact, "D-CONTAINER", "shorten it, or part the file into rows"))
 
 
 def _rule(written: str, error: json.JSONDecodeError) -> str:

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from train.dataset.containers.encodings import BOM, find_wide
 from train.dataset.records import Malformed
@@ -161,15 +161,19 @@ def _recoded(chunks: Iterator[bytes], codec: str, skipped: int) -> Iterator[byte
         raise Malformed(fact, "D-ENCODING", "save the file as UTF-8") from error
 
 
-def _zstd(raw: BinaryIO) -> IO[bytes]:
-    import pyarrow
-
-    return pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), "zstd")
+def _gzip(raw: BinaryIO) -> Any:
+    return gzip.GzipFile(fileobj=raw)
 
 
-_OPENERS: dict[str, Callable[[BinaryIO], IO[bytes]]] = {
-    "gzip": lambda raw: gzip.GzipFile(fileobj=raw),
+def _zstd(raw: BinaryIO) -> Any:
+    import pyarrow as pa
+
+    return pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
+
+
+_OPENERS: dict[str, Callable[[BinaryIO], Any]] = {
+    "gzip": _gzip,
     "zstd": _zstd,
-    "bzip2": lambda raw: bz2.BZ2File(raw),
-    "xz": lambda raw: lzma.LZMAFile(raw),
+    "bzip2": bz2.BZ2File,
+    "xz": lzma.LZMAFile,
 }

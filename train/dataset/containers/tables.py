@@ -16,10 +16,10 @@ from train.dataset.containers.line import LONGEST_BYTES, Line, not_utf8
 from train.dataset.records import Malformed
 
 # A cell of these columns is JSON where it looks so: everywhere else a text stays a text.
-_JSON_COLUMNS = frozenset(
-    "messages conversations conversation tools functions preferred_output non_preferred_output"
-    " chosen_messages rejected_messages history".split()
-)
+_JSON_COLUMNS = frozenset((
+    "messages", "conversations", "conversation", "tools", "functions", "preferred_output",
+    "non_preferred_output", "chosen_messages", "rejected_messages", "history",
+))  # fmt: skip
 # Keys that a row need not have: where their cell is empty, it has not.
 _MAY_LACK = frozenset({"system", "context", "input", "history", "tools", "functions", "label", "weight"})
 _ANSWERED = frozenset({"completion", "messages", "conversations"})

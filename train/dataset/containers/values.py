@@ -21,14 +21,14 @@ _SPLIT_REMEDY = "name the one to read with `split`"
 _ROW_LISTS = frozenset(
     {"data", "rows", "examples", "items", "records", "instances", "samples", "train", "validation", "test"}
 )
-_ROW_KEYS = frozenset(
-    "messages conversations conversation prompt completion instruction input output response question query"
-    " answer text chosen rejected".split()
-)
-_OF_A_ROW = frozenset(
-    "messages tools functions tool_calls documents history images answers choices preferred_output"
-    " non_preferred_output chosen rejected".split()
-)
+_ROW_KEYS = frozenset((
+    "messages", "conversations", "conversation", "prompt", "completion", "instruction", "input",
+    "output", "response", "question", "query", "answer", "text", "chosen", "rejected",
+))  # fmt: skip
+_OF_A_ROW = frozenset((
+    "messages", "tools", "functions", "tool_calls", "documents", "history", "images", "answers",
+    "choices", "preferred_output", "non_preferred_output", "chosen", "rejected",
+))  # fmt: skip
 
 
 class Cursor:
@@ -200,7 +200,7 @@ def find_list(head: str, wanted: str | None) -> str | None:
 
 
 def _lists_of(head: str) -> tuple[list[str], set[str]]:
-    """Return the keys of the first object in `head` whose lists hold objects that are no turns, and all keys."""
+    """Return the keys of the first object in `head` that lists of objects (no turns) have, and all keys."""
     lists: list[str] = []
     keys: set[str] = set()
     at = head.find("{") + 1
