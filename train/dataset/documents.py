@@ -93,6 +93,12 @@ class DataReport(Document):
     length_bias: float | None
     findings: list[FindingDocument]
 
+    @property
+    def several(self) -> bool:
+        """Tell whether rows must be named with their file: there are several, or a folder of them."""
+        named = {name for found in self.findings for name in found.rows}
+        return len(self.files) > 1 or bool(named - {file.path for file in self.files})
+
     @classmethod
     def of(cls, checked: Checked, base: str | None, max_length: int | None) -> Self:
         """Describe a check; `base` and `max_length` are those that it rendered with."""

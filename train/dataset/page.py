@@ -55,7 +55,7 @@ def page(document: DataReport) -> str:
     sections = (
         _head(document, name),
         _files(document),
-        _findings(document.findings, several=len(document.files) > 1),
+        _findings(document.findings, several=document.several),
         _section("Lengths", (_lengths(key, found) for key, found in document.lengths.items())),
         _section("Labels", _labels(document.labels)),
         _section("Personal data and secrets", _personal(document.findings)),

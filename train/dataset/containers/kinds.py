@@ -35,6 +35,10 @@ _FOREIGN = (
     (b"Obj\x01", "an Avro file", "write it as Parquet"),
     (b"FEA1", "a Feather file of version 1", "write it as Parquet"),
     (b"PARE", "an encrypted Parquet file", "write it without encryption"),
+    *(
+        (bytes((0x80, version)), "a pickle, which can run code", "write it as JSON Lines")
+        for version in (2, 3, 4, 5)
+    ),
     (b"%PDF", "a PDF", "save its text as .txt"),
     (b"version https://git-lfs", "a pointer of Git LFS, not the file itself", "fetch the file: git lfs pull"),
 )
@@ -78,7 +82,7 @@ def find_kind(path: Path, stream: Stream) -> Container:
     if found.kind is Kind.LINES and b"\0" in head[:4096]:
         fact = f"is binary, of a kind that is not read (it begins with {head[:4]!r})"
         raise Malformed(fact, "D-CONTAINER", "write it as JSON Lines or Parquet")
-    told = _surprise(found, suffix)
+    told = _surprise(found, suffix) if b"\n" in head.strip() else ""
     return Container(found.kind, found.delimiter, (("D-READ-AS", told),) if told else ())
 
 

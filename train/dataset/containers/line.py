@@ -67,7 +67,7 @@ def not_utf8(data: bytes, error: UnicodeDecodeError) -> Malformed:
         return Malformed(fact, "D-ENCODING", "save the file as UTF-8")
     told = "Windows-1252 (Latin-1)" if name == "WINDOWS-1252" else name
     remedy = f"convert it: iconv -f {name} -t UTF-8 FILE > NEW"
-    return Malformed(f"{fact}; in {told} it reads {shown!r}", "D-ENCODING", remedy)
+    return Malformed(f"{fact}; as {told} it would read {shown!r}", "D-ENCODING", remedy)
 
 
 def too_long(number: int, size: int) -> Line:

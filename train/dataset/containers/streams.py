@@ -109,6 +109,23 @@ class _Chunks(io.RawIOBase):
         return count
 
 
+class _Lent(io.RawIOBase):
+    """A file that whoever reads it cannot close."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` with what comes next."""
+        chunk = self._file.read(len(buffer))
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+
 def _buffered(chunks: Iterator[bytes]) -> BinaryIO:
     return io.BufferedReader(_Chunks(chunks), _CHUNK_BYTES)
 
@@ -168,7 +185,7 @@ def _gzip(raw: BinaryIO) -> Any:
 def _zstd(raw: BinaryIO) -> Any:
     import pyarrow as pa
 
-    return pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
+    return pa.CompressedInputStream(pa.PythonFile(_Lent(raw), mode="r"), "zstd")
 
 
 _OPENERS: dict[str, Callable[[BinaryIO], Any]] = {
