@@ -14,7 +14,7 @@ from pathlib import Path
 
 from registry.errors import UsageError
 from train.dataset.forms import read_sample
-from train.dataset.reading import PLAIN, Reading, require_columns
+from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import ROLES, Kind, Malformed, Message, Row, Sample
 from train.dataset.sources import Line, Where, name_row, read_lines
 
@@ -52,7 +52,8 @@ def _read_row(path: Where, line: Line, reading: Reading) -> Row:
     except Malformed as error:
         raise row_error(path, line.number, error, "write one JSON object per line") from error
     try:
-        return Row(line.number, _supervised(parsed, reading).messages)
+        sample = _supervised(parsed, reading)
+        return Row(line.number, sample.messages, sample.tools)
     except Malformed as error:
         raise row_error(path, line.number, error, _REMEDY) from error
 

@@ -16,8 +16,8 @@ from registry.errors import UsageError
 from train.dataset import labels, lengths, pairs, relations
 from train.dataset.columns import FORMS, Columns
 from train.dataset.findings import Finding, Ledger, pack
+from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.lengths import Lengths
-from train.dataset.reading import PLAIN, Reading, require_columns
 from train.dataset.records import Progress, Unwatched
 from train.dataset.relations import Related
 from train.dataset.rendering import Rendering

@@ -20,7 +20,7 @@ from train.dataset.containers.place import Place, label_of
 
 if TYPE_CHECKING:
     from train.dataset.documents import DataReport, SplitDocument
-    from train.dataset.reading import Reading
+    from train.dataset.forms.mapping import Reading
     from train.dataset.rendering import Rendering
     from train.dataset.split import SplitSettings
 
@@ -300,7 +300,7 @@ def _split(session: Session, file: Place, settings: SplitSettings, out: Path | N
 
 
 def _reading(columns: Sequence[str]) -> Reading:
-    from train.dataset.reading import Reading, parse_columns
+    from train.dataset.forms.mapping import Reading, parse_columns
 
     return Reading(parse_columns(columns))
 

@@ -25,7 +25,7 @@ from train.dataset.clusters import Clusters
 from train.dataset.columns import FORMS, Columns, text_hash
 from train.dataset.containers.place import name_of
 from train.dataset.forms import canonical, read_sample
-from train.dataset.reading import PLAIN, Reading, require_columns
+from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import Malformed, Progress, Unwatched
 from train.dataset.relations import relate
 from train.dataset.scan import answer_text, open_sketches, sketched_text

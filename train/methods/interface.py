@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from train.config import TrainConfig
 from train.data import Tokenizer
 from train.dataset.containers.place import Where
-from train.dataset.reading import PLAIN, Reading
+from train.dataset.forms.mapping import PLAIN, Reading
+from train.duration import Epoch
 from train.items import Item, ItemFile
 
 
@@ -63,6 +64,9 @@ class Method(Protocol):
 
         Raises: UsageError: naming file and row.
         """
+
+    def epoch(self, items: Sequence[Item], config: TrainConfig) -> Epoch:
+        """Return what one pass over `items` sends through the model; no torch."""
 
     def build(self, workshop: Workshop) -> Any:
         """Return a transformers `Trainer` that is ready to train."""

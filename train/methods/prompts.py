@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from registry.errors import UsageError
 from train.data import Tokenizer, kept, require_template
 from train.dataset.forms import read_prompt
-from train.dataset.reading import PLAIN, Reading, require_columns
+from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import Kind, Malformed, Message
 from train.dataset.sources import Line, Where, read_lines
 from train.items import ItemFile
