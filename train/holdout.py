@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from registry.errors import UsageError
+from train.data import Example
 from train.dataset.clusters import Clusters
 from train.dataset.columns import Columns
 from train.dataset.findings import pack, unpack
@@ -27,6 +29,7 @@ from train.dataset.sketches import Sketches, common_shingles
 from train.dataset.sources import Line, read_lines, sample_lines
 from train.dataset.split import assign
 from train.items import Item, ItemFile
+from train.rendering.examples import shared
 from train.rows import row_error
 from train.settings.data import EVAL, DataSettings, Source
 
@@ -85,17 +88,16 @@ def read_files(
         return files, None
     held = hold_out(settings, settings.eval.share, config.seed)
     parted = {label: _parted(files[label], held.rows[label]) for label in held.rows}
-    items = tuple(item for _, inside in parted.values() for item in inside.items)
-    if not items:
+    held_out = _joined([inside for _, inside in parted.values()])
+    if not held_out.items:
         fact = f"all {held.count} held-out rows are longer than max_length and would be dropped"
         raise UsageError(config.name, fact, "raise training.max_length", param="data.eval")
     for label, (kept, inside) in parted.items():
         if not kept.items:
             fact = f"keeps no row to train on: {len(inside.items)} are held out"
             raise UsageError(str(settings.files[label]), fact, "give another share, or more rows that differ")
-    dropped = tuple(row for _, inside in parted.values() for row in inside.dropped)
     files |= {label: kept for label, (kept, _) in parted.items()}
-    return {**files, EVAL: ItemFile(items, dropped)}, held
+    return {**files, EVAL: held_out}, held
 
 
 def hold_out(settings: DataSettings, share: float, seed: int) -> HeldOut:
@@ -134,8 +136,35 @@ def _parted(file: ItemFile[Item], rows: Sequence[int]) -> tuple[ItemFile[Item], 
     both = []
     for wanted in (False, True):
         items = tuple(item for item in file.items if (item.row in inside) is wanted)
-        both.append(ItemFile(items, tuple(row for row in file.dropped if (row in inside) is wanted)))
+        dropped = tuple(row for row in file.dropped if (row in inside) is wanted)
+        both.append(ItemFile(items, dropped, _repeated(items) if file.repeated else 0))
     return both[0], both[1]
+
+
+def _repeated(items: Sequence[Item]) -> int:
+    """Return the tokens that items of one row have in common with the item before them."""
+    pairs = ((one, other) for one, other in pairwise(items) if one.row == other.row)
+    return sum(
+        shared(one.input_ids, other.input_ids)
+        for one, other in pairs
+        if isinstance(one, Example) and isinstance(other, Example)
+    )
+
+
+def _joined(files: Sequence[ItemFile[Item]]) -> ItemFile[Item]:
+    """Return the items of all files as one, their rows counted on."""
+    items: list[Item] = []
+    dropped: list[int] = []
+    offset = 0
+    for file in files:
+        items += [_moved(item, offset) for item in file.items]
+        dropped += [row + offset for row in file.dropped]
+        offset = max((offset, *(item.row for item in items), *dropped))
+    return ItemFile(tuple(items), tuple(dropped), sum(file.repeated for file in files))
+
+
+def _moved(item: Any, offset: int) -> Any:
+    return replace(item, row=item.row + offset) if offset else item
 
 
 def _sha256(lines: Iterable[str]) -> str:

@@ -39,18 +39,12 @@ def find_wide(head: bytes) -> tuple[str, int] | None:
 def name_encoding(data: bytes, start: int) -> tuple[str | None, str]:
     """Return the encoding that `data`, which is no UTF-8 at `start`, is likely in, and the text around there.
 
-    None where no encoding is likely. Latin-1 is told as WINDOWS-1252, which holds it.
+    None where it is none of Western languages: a single row is too little to tell the others apart by.
+    Latin-1 is told as WINDOWS-1252, which holds it.
     """
     if _is_western(data):
-        return "WINDOWS-1252", _around(data, start, "cp1252")
-    try:
-        from charset_normalizer import from_bytes
-    except ImportError:
-        return None, ""
-    best = from_bytes(data[: 1 << 16]).best()
-    if best is None or best.encoding in {"ascii", "utf_8"}:
-        return None, ""
-    return best.encoding.replace("_", "-").upper(), _around(data, start, best.encoding)
+        return "WINDOWS-1252", data[max(0, start - _AROUND) : start + _AROUND].decode("cp1252", "replace")
+    return None, ""
 
 
 def _is_western(data: bytes) -> bool:
@@ -62,7 +56,3 @@ def _is_western(data: bytes) -> bool:
         return False
     likely = sum(unicodedata.category(one)[0] in "LPS" for one in text)
     return len(high) < 0.3 * len(data) and likely == len(high)
-
-
-def _around(data: bytes, start: int, codec: str) -> str:
-    return data[max(0, start - _AROUND) : start + _AROUND].decode(codec, "replace")

@@ -64,10 +64,13 @@ def not_utf8(data: bytes, error: UnicodeDecodeError) -> Malformed:
     name, shown = name_encoding(data, error.start)
     fact = f"is not UTF-8: byte 0x{data[error.start]:02x} at position {error.start + 1}"
     if name is None:
-        return Malformed(fact, "D-ENCODING", "save the file as UTF-8")
-    told = "Windows-1252 (Latin-1)" if name == "WINDOWS-1252" else name
+        remedy = (
+            "find out the encoding (`file -i FILE`) and convert it: iconv -f ENCODING -t UTF-8 FILE > NEW"
+        )
+        return Malformed(fact, "D-ENCODING", remedy)
     remedy = f"convert it: iconv -f {name} -t UTF-8 FILE > NEW"
-    return Malformed(f"{fact}; as {told} it would read {shown!r}", "D-ENCODING", remedy)
+    fact = f"{fact}; as Windows-1252 (Latin-1) it would read {shown!r}"
+    return Malformed(fact, "D-ENCODING", remedy)
 
 
 def too_long(number: int, size: int) -> Line:

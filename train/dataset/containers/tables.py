@@ -53,6 +53,8 @@ def table_rows(file: BinaryIO, delimiter: str) -> Iterator[Line]:
 def _texts(file: BinaryIO) -> Iterator[str]:
     # What is no UTF-8 passes through, so that the row is told by its number.
     for line in iter(partial(file.readline, LONGEST_BYTES), b""):
+        if len(line) == LONGEST_BYTES:
+            raise Malformed(f"has a line of more than {LONGEST_BYTES >> 20} MiB", "D-CELLS", _QUOTE)
         yield line.decode("utf-8", "surrogateescape")
 
 
