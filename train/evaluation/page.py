@@ -6,6 +6,7 @@ or a model is escaped, so no answer becomes markup or script.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from html import escape
 
@@ -92,11 +93,12 @@ def _gate(gate: GateDocument) -> Iterator[str]:
 
 def _item(evaluation: Evaluation, index: int) -> str:
     item, question = evaluation.suite.items[index], evaluation.suite.questions[index]
-    asked = "\n\n".join(f"{message.role}: {message.content}" for message in question)
+    asked = "\n\n".join(f"{message.role}: {message.said}" for message in question)
     tags = " ".join(f"{name}={value}" for name, value in sorted(item.tags.items()))
-    expected = f"<p>expected: {escape(' | '.join(item.answers))}</p>" if item.answers else ""
+    wanted = [*item.answers, *(f"{call.name}({json.dumps(call.arguments)})" for call in item.calls or ())]
+    expected = f"<p>expected: {escape(' | '.join(wanted))}</p>" if wanted else ""
     arms = "".join(_answer(evaluation, arm, index) for arm in range(len(evaluation.arms)))
-    same = len({arm.samples[index].text for arm in evaluation.arms}) == 1
+    same = len({arm.samples[index].said for arm in evaluation.arms}) == 1
     scores = [grades[index].score for arm in evaluation.arms for grades in arm.grades.values()]
     fine = all(score in {None, 1.0} for score in scores)
     return (
@@ -109,7 +111,7 @@ def _item(evaluation: Evaluation, index: int) -> str:
 def _answer(evaluation: Evaluation, arm_index: int, index: int) -> str:
     arm = evaluation.arms[arm_index]
     sample = arm.samples[index]
-    text = sample.text if sample.error is None else f"no answer: {sample.error}"
+    text = sample.said if sample.error is None else f"no answer: {sample.error}"
     grades = []
     for name, found in arm.grades.items():
         score = found[index].score
