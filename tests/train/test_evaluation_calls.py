@@ -14,7 +14,7 @@ from train.evaluation.calling import judge_arguments, judge_calls
 from train.evaluation.forms import Item, SuiteFile
 from train.evaluation.grades import Sample
 from train.evaluation.journal import Journal
-from train.evaluation.page import page
+from train.evaluation.reports.evaluation import page
 from train.evaluation.results import Evaluation, load, save
 from train.evaluation.runner import Arm, evaluate, with_shots
 from train.evaluation.served import ServedModel

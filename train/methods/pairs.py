@@ -15,7 +15,8 @@ from train.config import TrainConfig
 from train.data import Tokenizer, kept, refuse_overflow, require_template
 from train.dataset.forms.mapping import PLAIN, Reading
 from train.dataset.records import Kind, Sample
-from train.items import ItemFile
+from train.duration import Epoch
+from train.items import Item, ItemFile
 from train.methods.answers import cut_answer, read_samples, render_answer
 from train.rows import row_error
 
@@ -57,6 +58,12 @@ def read_pairs(
         pair = _pair(path, number, sample, tokenizer, config)
         found.append(pair) if pair is not None else dropped.append(number)
     return kept(path, found, dropped, config.training.max_length)
+
+
+def pair_epoch(items: Sequence[Item]) -> Epoch:
+    """Return the pairs of one pass, with the tokens of both answers, each behind the prompt."""
+    pairs = [item for item in items if isinstance(item, Pair)]
+    return Epoch(len(items), sum(2 * len(pair.prompt_ids) + pair.learnt for pair in pairs))
 
 
 def pair_rows(items: Sequence[Any]) -> Any:
