@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from registry.documents import Document
 from train.jobs.store import REWARD
+from train.length_report import LengthReport
 
 if TYPE_CHECKING:
     from train.run import Finished, Prepared
@@ -42,13 +43,14 @@ class TaskShare(Document):
 
 
 class CheckReport(Document):
-    """A run that could start; `parent` is the version that it goes on with."""
+    """A run that could start; `parent` is the version that it goes on with, `length` how long it is."""
 
     adapter: str
     base: str
     parent: str | None
     data: dict[str, DataCounts]
     mixture: dict[str, TaskShare]
+    length: LengthReport
 
     @classmethod
     def of(cls, prepared: Prepared) -> Self:
@@ -75,7 +77,12 @@ class CheckReport(Document):
         }
         parent = prepared.parent.name if prepared.parent else None
         return cls(
-            adapter=prepared.config.name, base=prepared.base.name, parent=parent, data=data, mixture=mixture
+            adapter=prepared.config.name,
+            base=prepared.base.name,
+            parent=parent,
+            data=data,
+            mixture=mixture,
+            length=LengthReport.of(prepared.duration, prepared.config),
         )
 
 
