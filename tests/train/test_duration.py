@@ -120,10 +120,8 @@ def test_check_counts_checkpoints_and_evaluations_and_warns_of_a_warm_up_without
     settings = parse_config(document, "config", Path())
     found = LengthReport.of(measured(settings, Epoch(10, 100)), settings)
     assert (found.checkpoints, found.evaluations) == (3, 7)  # 5, 10, 15; 3, 6, …, 18 and the end
-    assert list(found.warnings()) == [
-        "the warm-up of 100 steps is not over when the run ends (20): the rate never reaches "
-        "training.learning_rate"
-    ]
+    (warning,) = found.warnings()
+    assert warning.startswith("the warm-up of 100 steps is not over when the run ends (20)")
 
 
 METHODS: list[tuple[str, dict[str, Any]]] = [
