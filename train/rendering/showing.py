@@ -41,9 +41,10 @@ def require_shown(row: Row, tokenizer: Tokenizer) -> None:
     except Unrenderable:
         # It refuses the row, a turn of role tool perhaps. Does it show tools to a question at all?
         marks = {mark: what for mark, what in marks.items() if mark.startswith(f"{_MARK}t")}
-        text = _question(template) if marks else ""
-        if text is None:
+        shown = _question(template) if marks else ""
+        if shown is None:
             return
+        text = shown
     if hidden := [what for mark, what in marks.items() if mark not in text]:
         more = f" and {len(hidden) - 1} more" if len(hidden) > 1 else ""
         raise ToolsHidden(f"the chat template does not show {hidden[0]}{more}", _REMEDY)
