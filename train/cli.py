@@ -140,6 +140,9 @@ def check(session: Session, config: Path) -> None:
         told = ", ".join(f"{rows} of {name}" for name, rows in held.sources.items())
         fact = f"{held.rows} of {held.of} rows (share {held.share:g}, {held.clusters} sets of like rows)"
         output.print_line(f"held out: {fact}: {told}")
+    for name, counts in document.data.items():
+        for line in counts.remarks(name):
+            output.print_warning(line)
     if len(document.mixture) > 1:
         output.print_table(
             ("mixture", "rows#", "of#", "passes#", "tokens#", "learnt#"),
