@@ -58,7 +58,7 @@ def shipped_templates() -> dict[str, str]:
 
 
 def speaking(folder: Path, template: str, ends: tuple[str, ...], stops: tuple[str, ...] | None = None) -> Any:
-    """Return a tokenizer with `template`; its folder says that the model ends an answer at `stops` (`ends`)."""
+    """Return a tokenizer with `template`; its folder ends the model's answers at `stops` (`ends`)."""
     from tokenizers import AddedToken, Tokenizer
     from transformers import PreTrainedTokenizerFast
 

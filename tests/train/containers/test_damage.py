@@ -29,7 +29,7 @@ def zstd(data: bytes) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.CompressedOutputStream(sink, "zstd") as opened:
         opened.write(data)
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 @pytest.mark.parametrize(("name", "packed"), [("rows.jsonl.gz", gzip.compress), ("rows.jsonl.zst", zstd)])
@@ -72,7 +72,7 @@ def test_a_torn_arrow_stream_is_an_error_in_words(tmp_path: Path) -> None:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, arrow_table().schema) as opened:
         opened.write_table(arrow_table())
-    path = written(tmp_path, "rows.arrow", sink.getvalue().to_pybytes()[:-120])
+    path = written(tmp_path, "rows.arrow", bytes(sink.getvalue())[:-120])
     assert "rows.arrow is damaged" in str(fault(path))
 
 

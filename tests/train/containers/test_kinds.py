@@ -12,6 +12,7 @@ import lzma
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,7 +36,7 @@ def parquet() -> bytes:
     """Return `ROWS` as Parquet, in groups of two rows."""
     sink = pa.BufferOutputStream()
     pq.write_table(arrow_table(), sink, row_group_size=2)
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 def arrow(writer: Callable[..., pa.ipc.RecordBatchStreamWriter]) -> bytes:
@@ -43,7 +44,7 @@ def arrow(writer: Callable[..., pa.ipc.RecordBatchStreamWriter]) -> bytes:
     sink = pa.BufferOutputStream()
     with writer(sink, arrow_table().schema) as opened:
         opened.write_table(arrow_table())
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 def zstd(data: bytes) -> bytes:
@@ -51,7 +52,7 @@ def zstd(data: bytes) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.CompressedOutputStream(sink, "zstd") as opened:
         opened.write(data)
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 CONTAINERS: dict[str, bytes] = {
@@ -192,7 +193,7 @@ def test_json_in_the_cells_of_a_conversation_and_a_rating_are_values(tmp_path: P
 
 
 def test_the_values_of_arrow_become_plain_json_and_null_is_as_if_absent(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "messages": [{"role": "user", "content": "a", "weight": None, "calls": [{"x": None, "y": 1}]}],
             "tools": None,
