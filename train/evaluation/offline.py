@@ -20,8 +20,8 @@ from train.evaluation.forms import Message
 from train.evaluation.grades import Sample, Tools
 from train.evaluation.listening import Listener
 from train.evaluation.suites import Suite
-from train.rendering.examples import ids_of
-from train.rendering.template import Template
+from train.rendering.examples import prompt_ids
+from train.rendering.interface import Unrenderable
 
 
 class OfflineModel:
@@ -83,7 +83,10 @@ class OfflineModel:
         if suite.api == "completions":
             return list(tokenizer(messages[-1].content).input_ids)
         turns = read_messages([message.written for message in messages], learn=False)
-        return ids_of(tokenizer, Template(tokenizer, tools).prompt(turns))
+        try:
+            return prompt_ids(turns, tokenizer, tools)
+        except Unrenderable as error:
+            raise UsageError(f"suite {suite.name}", str(error), error.remedy) from error
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:

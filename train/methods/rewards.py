@@ -11,10 +11,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NoReturn
 
 from registry.errors import UsageError
+from train.dataset.containers.place import Where
 from train.dataset.records import ToolCall
 from train.evaluation.forms import Call, Item, Message, SuiteFile
 from train.evaluation.graders import judge_all
@@ -55,7 +55,7 @@ def check_graders(name: str, graders: Sequence[Spec]) -> None:
             raise UsageError(subject, fact, "give one a `name`", param="method.reward")
 
 
-def check_prompts(path: Path, prompts: Sequence[Prompt], graders: Sequence[Spec]) -> None:
+def check_prompts(path: Where, prompts: Sequence[Prompt], graders: Sequence[Spec]) -> None:
     """Check that every row has what the graders need: an expected answer, a known label.
 
     Raises: UsageError: naming the row.
