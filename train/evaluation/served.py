@@ -134,13 +134,15 @@ class ServedModel:
             raise Unanswered(self.name, "answers without prompt_logprobs of every token", "use vLLM")
         return [float(positions[at][str(ids[at])]["logprob"]) for at in range(1, len(ids))]
 
-    def prompt_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Return the token ids that the server makes of a conversation that is to be answered.
+    def prompt_ids(self, messages: Sequence[Mapping[str, Any]], tools: Tools = ()) -> list[int]:
+        """Return the token ids that the server makes of a conversation that is to be answered with `tools`.
 
         Raises: Unanswered: the server does not tell (`return_token_ids`), or refuses.
         """
         body = {"model": self.name, "max_tokens": 1, "temperature": 0.0}
-        return self._ids({**body, "messages": list(messages)})
+        # Tools are shown whatever the choice; a server that parses no calls takes this one only.
+        shown = {"tools": list(tools), "tool_choice": "none"} if tools else {}
+        return self._ids({**body, "messages": list(messages), **shown})
 
     def _ids(self, body: Mapping[str, object]) -> list[int]:
         """Return the token ids of the prompt of a chat or, where `body` has a `prompt`, of a completion."""

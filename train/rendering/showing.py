@@ -37,14 +37,13 @@ def require_shown(row: Row, tokenizer: Tokenizer) -> None:
         return
     template = Template(tokenizer, tools)
     try:
-        text = template.answered(turns)
+        text: str | None = template.answered(turns)
     except Unrenderable:
         # It refuses the row, a turn of role tool perhaps. Does it show tools to a question at all?
         marks = {mark: what for mark, what in marks.items() if mark.startswith(f"{_MARK}t")}
-        shown = _question(template) if marks else ""
-        if shown is None:
-            return
-        text = shown
+        text = _question(template)
+    if text is None:
+        return
     if hidden := [what for mark, what in marks.items() if mark not in text]:
         more = f" and {len(hidden) - 1} more" if len(hidden) > 1 else ""
         raise ToolsHidden(f"the chat template does not show {hidden[0]}{more}", _REMEDY)

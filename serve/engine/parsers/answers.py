@@ -19,16 +19,16 @@ from serve.engine.parsers.choice import REASONING_OPTION, TOOL_OPTION, choose, p
 
 
 class Reader:
-    """vLLM's parser for one base model; without a tool format, calls stay text.
+    """vLLM's parser for one base model.
 
     Raises: ValueError: vLLM knows no parser of a name.
     """
 
     def __init__(self, base: Path, options: dict[str, Any]) -> None:
+        config = json.loads((base / "config.json").read_text(encoding="utf-8"))
         from vllm.parser import ParserManager
         from vllm.tokenizers import get_tokenizer
 
-        config = json.loads((base / "config.json").read_text(encoding="utf-8"))
         self._tokenizer: Any = get_tokenizer(str(base))
         self._stops = _stops(base, self._tokenizer)
         self._parser: Any = ParserManager.get_parser(
@@ -73,9 +73,11 @@ def main(arguments: list[str]) -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     options = {**parser_options(given.options, given.base), **given.options}
-    why = "" if options.get(TOOL_OPTION) else choose(given.base).why_no_tools
+    if not options.get(TOOL_OPTION):
+        _write(answers, {"tools": None, "why_no_tools": choose(given.base).why_no_tools})
+        return
     reader = Reader(given.base, options)
-    _write(answers, {"tools": options.get(TOOL_OPTION), "why_no_tools": why})
+    _write(answers, {"tools": options[TOOL_OPTION], "why_no_tools": ""})
     for asked in _lines(sys.stdin):
         _write(answers, reader.read(asked["ids"], asked["tools"]))
 
