@@ -20,6 +20,7 @@ from registry import foreign
 from registry.cli import output
 from registry.cli.session import Session, UserPath, common_options, local_options, pass_session, user_name
 from train import environment
+from train.averaging.cli import average
 from train.base_demo import NAME, make_demo_base
 from train.importing.cli import import_
 from train.interruption import Interruption
@@ -41,6 +42,7 @@ def train() -> None:
 
 
 train.add_command(merge)
+train.add_command(average)
 train.add_command(import_)
 
 
@@ -134,6 +136,13 @@ def check(session: Session, config: Path) -> None:
             for name, f in document.data.items()
         ],
     )
+    if (held := document.held_out) is not None:
+        told = ", ".join(f"{rows} of {name}" for name, rows in held.sources.items())
+        fact = f"{held.rows} of {held.of} rows (share {held.share:g}, {held.clusters} sets of like rows)"
+        output.print_line(f"held out: {fact}: {told}")
+    for name, counts in document.data.items():
+        for line in counts.remarks(name):
+            output.print_warning(line)
     if len(document.mixture) > 1:
         output.print_table(
             ("mixture", "rows#", "of#", "passes#", "tokens#", "learnt#"),

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
+from train.dataset.records import Message as Turn
 from train.evaluation.forms import Message
 from train.evaluation.grades import Sample
 from train.evaluation.suites import Suite
+from train.rendering.examples import prompt_ids
+from train.rendering.interface import Unrenderable
 
 
 class OfflineModel:
@@ -62,9 +65,11 @@ class OfflineModel:
         tokenizer, _ = self._load()
         if suite.api == "completions":
             return list(tokenizer(messages[-1].content).input_ids)
-        chat = [message.model_dump() for message in messages]
-        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        return list(tokenizer(text, add_special_tokens=False).input_ids)
+        turns = [Turn(message.role, message.content, learn=False) for message in messages]
+        try:
+            return prompt_ids(turns, tokenizer)
+        except Unrenderable as error:
+            raise UsageError(f"suite {suite.name}", str(error), error.remedy) from error
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
