@@ -17,6 +17,7 @@ from registry.errors import UsageError
 from train.evaluation.forms import Message
 from train.evaluation.grades import Sample
 from train.evaluation.suites import Suite
+from train.silence import quiet
 
 
 class OfflineModel:
@@ -39,7 +40,7 @@ class OfflineModel:
     def answer(self, messages: Sequence[Message], suite: Suite) -> Sample:
         """Answer one question."""
         started = time.monotonic()
-        with self._lock:
+        with self._lock, quiet():
             tokenizer, model = self._load()
             ids = self._prompt_ids(messages, suite)
             text, finish, count = _generate(tokenizer, model, ids, suite)
@@ -49,7 +50,7 @@ class OfflineModel:
         """Return the summed log-probability of `expected` after `messages`, and its number of tokens."""
         import torch
 
-        with self._lock, torch.inference_mode():
+        with self._lock, quiet(), torch.inference_mode():
             tokenizer, model = self._load()
             before = self._prompt_ids(messages, suite)
             answer = list(tokenizer(expected, add_special_tokens=False).input_ids)
