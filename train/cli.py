@@ -124,6 +124,8 @@ def check(session: Session, config: Path) -> None:
     if session.url is not None:
         check_server(prepared.config, prepared.base, _limits_of(session, session.url))
     document = CheckReport.of(prepared)
+    for text in document.length.warnings():
+        output.print_warning(text)
     if session.as_json:
         output.print_json(document)
         return
@@ -151,6 +153,7 @@ def check(session: Session, config: Path) -> None:
                 for name, s in document.mixture.items()
             ],
         )
+    output.print_facts(document.length.facts())
 
 
 @train.command()

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from registry.documents import Document
 from train.jobs.store import REWARD
+from train.length_report import LengthReport
 
 if TYPE_CHECKING:
     from train.holdout import HeldOut
@@ -76,7 +77,7 @@ class HeldOutShare(Document):
 
 
 class CheckReport(Document):
-    """A run that could start; `parent` is the version that it goes on with.
+    """A run that could start; `parent` is the version that it goes on with, `length` how long it is.
 
     `held_out` is null unless `data.eval` is a share.
     """
@@ -86,6 +87,7 @@ class CheckReport(Document):
     parent: str | None
     data: dict[str, DataCounts]
     mixture: dict[str, TaskShare]
+    length: LengthReport
     held_out: HeldOutShare | None = None
 
     @classmethod
@@ -122,6 +124,7 @@ class CheckReport(Document):
             data=data,
             mixture=mixture,
             held_out=_held_out(prepared.share),
+            length=LengthReport.of(prepared.duration, prepared.config),
         )
 
 
