@@ -49,16 +49,16 @@ def test_a_share_is_held_out_measured_and_told_in_the_lineage(
 def test_data_split_of_a_folder_stores_rows_of_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, part in (("part-1", ROWS[:15]), ("part-2", ROWS[15:])):
-        (tmp_path / "in").mkdir(exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(part), tmp_path / "in" / f"{name}.parquet")
+    (tmp_path / "in").mkdir()
+    for name, half in (("part-1", ROWS[:15]), ("part-2", ROWS[15:])):
+        pq.write_table(pa.Table.from_pylist(half), tmp_path / "in" / f"{name}.parquet")
     out = tmp_path / "out"
     options = ["--parts", "train=0.8,test=0.2", "--out", str(out)]
     assert wardrobe(["data", "split", str(tmp_path / "in"), *options, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == {"train": 24, "test": 6}
-    rows = {name: (out / f"{name}.jsonl").read_text().splitlines() for name in ("train", "test")}
-    numbers = {name: (out / f"{name}.rows.txt").read_text().split() for name in rows}
-    for name, found in rows.items():
-        assert [json.loads(row) for row in found] == [ROWS[int(number) - 1] for number in numbers[name]]
+    found = {name: (out / f"{name}.jsonl").read_text().splitlines() for name in ("train", "test")}
+    numbers = {name: (out / f"{name}.rows.txt").read_text().split() for name in found}
+    for name, rows in found.items():
+        assert [json.loads(row) for row in rows] == [ROWS[int(number) - 1] for number in numbers[name]]
     assert wardrobe(["data", "check", str(out), "--split", "train", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 24

@@ -134,6 +134,11 @@ def test_latin_1_is_named_with_the_command_that_converts_it(name: str, tmp_path:
     assert caught.value.remedy == "convert it: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
 
 
+def test_the_notation_of_python_is_recognised(tmp_path: Path) -> None:
+    path = written(tmp_path, "rows.jsonl", "{'prompt': 'a', 'completion': 'b'}\n")
+    assert "json.dumps" in fault(path).remedy
+
+
 def test_an_encoding_that_a_row_does_not_tell_is_not_guessed_at(tmp_path: Path) -> None:
     row = json.dumps({"prompt": "Это вопрос, ответьте на него", "completion": "Ответ"}, ensure_ascii=False)
     error = fault(written(tmp_path, "rows.jsonl", row.encode("cp1251")))

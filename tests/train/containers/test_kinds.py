@@ -173,6 +173,16 @@ def test_a_bad_first_row_does_not_make_another_container_of_json_lines(tmp_path:
     assert outcomes(path) == [(1, "D-TORN"), *((number, "ok") for number in range(2, 7))]
 
 
+def test_the_separator_that_a_spreadsheet_writes_above_the_header_is_taken(tmp_path: Path) -> None:
+    path = written(tmp_path, "rows.csv", "sep=;\r\nprompt;completion\r\na, b;c\r\n")
+    assert read_all(path) == [{"prompt": "a, b", "completion": "c"}]
+
+
+def test_a_first_row_longer_than_what_is_looked_at_leaves_json_lines(tmp_path: Path) -> None:
+    path = written(tmp_path, "rows.jsonl", json.dumps({"prompt": "x" * (2 << 20)}) + "\nbad\n" + LINES)
+    assert outcomes(path)[:3] == [(1, "ok"), (2, "D-JSON"), (3, "ok")]
+
+
 def test_unnamed_columns_and_empty_cells_of_optional_keys_say_nothing(tmp_path: Path) -> None:
     path = written(tmp_path, "rows.csv", ",prompt,completion,system\n0,a,b,\n,c,,be brief\n")
     assert read_all(path) == [
