@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from registry.documents import Document
 from train.jobs.store import REWARD
+from train.nearest.choice import Choice
 
 if TYPE_CHECKING:
     from train.run import Finished, Prepared
@@ -42,11 +43,12 @@ class TaskShare(Document):
 
 
 class CheckReport(Document):
-    """A run that could start; `parent` is the version that it goes on with."""
+    """A run that could start; `parent` is the version that it goes on with, `nearest` how it was found."""
 
     adapter: str
     base: str
     parent: str | None
+    nearest: Choice | None
     data: dict[str, DataCounts]
     mixture: dict[str, TaskShare]
 
@@ -75,7 +77,12 @@ class CheckReport(Document):
         }
         parent = prepared.parent.name if prepared.parent else None
         return cls(
-            adapter=prepared.config.name, base=prepared.base.name, parent=parent, data=data, mixture=mixture
+            adapter=prepared.config.name,
+            base=prepared.base.name,
+            parent=parent,
+            nearest=prepared.choice,
+            data=data,
+            mixture=mixture,
         )
 
 

@@ -14,6 +14,7 @@ from registry.architectures import INPUT_EMBEDDING, OUTPUT_EMBEDDING
 from registry.errors import UsageError
 from registry.patterns import PatternTable, depends_on_order
 from train.config import ALL_LINEAR, TrainConfig
+from train.experts import check_experts, without_experts
 
 if TYPE_CHECKING:
     from registry.records import BaseModel
@@ -40,6 +41,7 @@ def check_shape(config: TrainConfig, base: BaseModel, max_rank: int) -> None:
     """
     lora, subject = config.lora, config.name
     _check_rank(lora, max_rank, f"this root's max_lora_rank {max_rank}", subject)
+    check_experts(config, base.path, base.modules)
     if not base.modules:
         return
     _check_targets(lora, base, subject)
@@ -65,9 +67,9 @@ def check_server(config: TrainConfig, base: BaseModel, limits: ServerLimits) -> 
 def targeted_modules(lora: LoraSettings, modules: Collection[str]) -> frozenset[str]:
     """Return which of the base's `modules` (whole names) the adapter changes."""
     names = (
-        {name for name in modules if name.rpartition(".")[2] not in _EMBEDDINGS}
+        {name for name in without_experts(modules) if name.rpartition(".")[2] not in _EMBEDDINGS}
         if lora.target_modules == ALL_LINEAR
-        else {name for name in modules if _is_named(name, lora.target_modules)}
+        else {name for name in without_experts(modules) if _is_named(name, lora.target_modules)}
     )
     if lora.layers is None:
         return frozenset(names)
@@ -78,7 +80,7 @@ def target_names(lora: LoraSettings, modules: Collection[str]) -> tuple[str, ...
     """Return the short names that PEFT takes for `target_modules`, sorted."""
     if lora.target_modules != ALL_LINEAR:
         return tuple(lora.target_modules)
-    return tuple(sorted({name.rpartition(".")[2] for name in modules} - _EMBEDDINGS))
+    return tuple(sorted({name.rpartition(".")[2] for name in without_experts(modules)} - _EMBEDDINGS))
 
 
 def layer_of(module: str) -> int | None:
