@@ -14,7 +14,7 @@ from train.settings.adapter import LoraSettings
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # Tens of rows: a small rank, more passes at a lower rate, and the best point on held-out rows, since
-    # the adapter learns the rows by heart soon (training.md's guides: r <= 8 and early stopping).
+    # the adapter learns the rows by heart soon. Measured against the defaults: README, Few rows.
     "few-shot": {
         "lora": {"rank": 8, "dropout": 0.05},
         "training": {"epochs": 10, "batch_size": 4, "learning_rate": 1e-4, "warmup": 0.1},
