@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from registry.base import read_base
+from train.adapted_head import plain_head
 from train.config import ALL_LINEAR, TrainConfig
 from train.experts import experts_of
 from train.settings.adapter import Quantization
-from train.shape import target_names, targeted_modules
+from train.targets import target_names, targeted_modules
 
 ADAPTER = "default"
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -72,13 +73,14 @@ def load_base(
     if router_aux_loss_coef is not None:
         extra["router_aux_loss_coef"] = router_aux_loss_coef
         extra["output_router_logits"] = router_aux_loss_coef > 0
-    return AutoModelForCausalLM.from_pretrained(
+    model = AutoModelForCausalLM.from_pretrained(
         base,
         dtype=_dtype(precision),
         local_files_only=True,
         attn_implementation="sdpa",
         **extra,
     )
+    return plain_head(model)
 
 
 def load_start(model: Any, config: TrainConfig, start: Path) -> Any:
@@ -108,12 +110,13 @@ def free_targets(model: Any, config: TrainConfig, base: Path) -> None:
 
 
 def lora_config(config: TrainConfig, base: Path) -> Any:
-    """Return the adapter's PEFT config; the base's names are asked for where only some layers are adapted."""
+    """Return the adapter's PEFT config; an expression or layers are held against the base's names."""
     from peft import LoraConfig
 
     lora = config.lora
     modules: Any = lora.target_modules
-    if lora.layers is not None or (modules == ALL_LINEAR and experts_of(base)):
+    whole = lora.layers is None and lora.target_pattern is None
+    if not whole or (modules == ALL_LINEAR and experts_of(base)):
         modules = target_names(lora, read_base(base, base.name).modules)
     return LoraConfig(
         r=lora.rank,

@@ -18,8 +18,11 @@ from registry.publish import refuse_base_name
 from registry.records import BaseModel, Published, Version
 from train.arguments import check_precision
 from train.config import TrainConfig
+from train.duration import Duration, duration_of
+from train.holdout import HeldOut, read_files
 from train.items import DataReport, Item, ItemFile
 from train.jobs.store import REWARD, Job
+from train.launching import processes
 from train.looks import make_race
 from train.methods import method_of
 from train.mixture import Mixture, mix
@@ -43,16 +46,19 @@ class Prepared:
     """A run that is ready to start: every row rendered, every limit checked.
 
     `files` are the data files by the label of their source; `eval` and `replay` are such labels too.
-    `mixture` is one epoch; `parent` is the version that the run goes on with, `choice` how `from: nearest`
-    found it.
+    `mixture` is one epoch, `duration` says how many steps and passes the run makes; `parent` is the version
+    that it goes on with, `choice` how `from: nearest` found it; `share` says which rows are held out
+    where that is a share of them.
     """
 
     config: TrainConfig
     base: BaseModel
     files: Mapping[str, ItemFile[Item]]
     mixture: Mixture
+    duration: Duration
     held_out: tuple[Item, ...]
     parent: Version | None
+    share: HeldOut | None = None
     choice: Choice | None = None
 
     @property
@@ -72,8 +78,14 @@ class Prepared:
 
     def sources(self) -> dict[str, DataSource]:
         """Return each data file as it is now, with its hash, by its label."""
-        paths = self.config.data.files
-        return {label: describe_source(paths[label], found) for label, found in self.reports.items()}
+        share = self.share
+        found = {
+            label: describe_source(place, self.reports[label], share.facts(label) if share else {})
+            for label, place in self.config.data.files.items()
+        }
+        if share is not None:
+            found[EVAL] = DataSource(None, share.sha256(), self.reports[EVAL], share.facts(EVAL))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +123,24 @@ def prepare(config: TrainConfig, registry: Registry, *, resume: bool = False) ->
     if config.start == NEAREST:
         check_nearest(config)
     tokenizer = load_tokenizer(registry.base.path)
-    readings = config.data.readings
-    files = {
-        label: method.read(path, tokenizer, config, readings[label])
-        for label, path in config.data.files.items()
-    }
+    files, share = read_files(config, method, tokenizer)
     mixture = mix(files, config.data, config.seed)
     held_out = files[EVAL].items if EVAL in files else ()
     choice = None
     if config.start == NEAREST:
         rows = Rows(held_out, mixture.items)
         config, parent, choice = start_nearest(config, registry, rows, resume=resume)
-    return Prepared(config, registry.base, files, mixture, held_out, parent, choice)
+    return Prepared(
+        config=config,
+        base=registry.base,
+        files=files,
+        mixture=mixture,
+        duration=duration_of(config, mixture.items, processes()),
+        held_out=held_out,
+        parent=parent,
+        share=share,
+        choice=choice,
+    )
 
 
 def train_and_publish(prepared: Prepared, registry: Registry, progress: Progress, wish: Wish) -> Finished:

@@ -13,7 +13,8 @@ from registry.store import Registry
 from tests.train.tiny import tiny_config, train, write_rows
 from train.experts import experts_of, is_router, without_experts
 from train.modelling import make_model
-from train.shape import check_shape, targeted_modules
+from train.shape import check_shape
+from train.targets import targeted_modules
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2,

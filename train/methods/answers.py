@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from registry.errors import UsageError
 from train.data import Tokenizer, render_row
+from train.dataset.containers.place import Where
 from train.dataset.forms import read_sample
 from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import Kind, Malformed, Message, Row, Sample
 from train.dataset.sources import read_lines
+from train.rendering.interface import Tools
 from train.rows import row_error
 
 
@@ -30,7 +31,7 @@ class Answered:
 
 
 def read_samples(
-    path: Path, kinds: Sequence[Kind], remedy: str, reading: Reading = PLAIN
+    path: Where, kinds: Sequence[Kind], remedy: str, reading: Reading = PLAIN
 ) -> Iterator[tuple[int, Sample]]:
     """Yield every row of the file at `path` with its number; only rows of `kinds` are taken.
 
@@ -44,7 +45,7 @@ def read_samples(
             parsed = line.parse()
             sample = read_sample(parsed, reading)
         except Malformed as error:
-            raise row_error(path, number, str(error), remedy) from error
+            raise row_error(path, number, error, remedy) from error
         if sample.form.kind not in kinds:
             fact = f"has the keys {sorted(parsed)}: {sample.form.kind.value}, which this method does not take"
             raise row_error(path, number, fact, remedy)
@@ -54,9 +55,14 @@ def read_samples(
 
 
 def render_answer(
-    path: Path, number: int, prompt: Sequence[Message], answer: Sequence[Message], tokenizer: Tokenizer
+    path: Where,
+    number: int,
+    prompt: Sequence[Message],
+    answer: Sequence[Message],
+    tokenizer: Tokenizer,
+    tools: Tools = (),
 ) -> Answered:
-    """Return the ids of `prompt` and of the one turn `answer`, nothing cut off.
+    """Return the ids of `prompt`, with `tools`, and of the one turn `answer`, nothing cut off.
 
     Raises: UsageError: naming file and row: an answer of several turns, or one that cannot be rendered.
     """
@@ -65,12 +71,12 @@ def render_answer(
         fact = f"has an answer of the turns {roles or 'none'}, not one assistant turn"
         raise row_error(path, number, fact, "put the earlier turns into the prompt")
     turns = (*(turn.unlearnt() for turn in prompt), replace(answer[0], learn=True))
-    (one,) = render_row(path, Row(number, turns), tokenizer)
+    (one,) = render_row(path, Row(number, turns, tuple(tools)), tokenizer)
     first = len(one.ids) - one.learnt
     return Answered(one.ids[:first], one.ids[first:], len(one.ids))
 
 
-def cut_answer(path: Path, number: int, answered: Answered, max_length: int) -> Answered:
+def cut_answer(path: Where, number: int, answered: Answered, max_length: int) -> Answered:
     """Return `answered` with at most `max_length` tokens in all.
 
     Raises: UsageError: naming file and row: no token of the answer is left.

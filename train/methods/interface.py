@@ -14,7 +14,9 @@ from typing import Any, Protocol
 
 from train.config import TrainConfig
 from train.data import Tokenizer
+from train.dataset.containers.place import Where
 from train.dataset.forms.mapping import PLAIN, Reading
+from train.duration import Epoch
 from train.items import Item, ItemFile
 
 
@@ -56,12 +58,15 @@ class Method(Protocol):
         """
 
     def read(
-        self, path: Path, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
+        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
     ) -> ItemFile[Item]:
         """Read and render every row of the file at `path`, as `reading` says; no torch.
 
         Raises: UsageError: naming file and row.
         """
+
+    def epoch(self, items: Sequence[Item], config: TrainConfig) -> Epoch:
+        """Return what one pass over `items` sends through the model; no torch."""
 
     def build(self, workshop: Workshop) -> Any:
         """Return a transformers `Trainer` that is ready to train."""

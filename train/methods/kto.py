@@ -14,8 +14,10 @@ from typing import Any
 from registry.errors import UsageError
 from train.config import TrainConfig
 from train.data import Tokenizer, kept, refuse_overflow, require_template
+from train.dataset.containers.place import Where
 from train.dataset.forms.mapping import PLAIN, Reading
 from train.dataset.records import Kind, Message, Sample
+from train.duration import Epoch
 from train.items import Item, ItemFile
 from train.methods.answers import cut_answer, read_samples, render_answer
 from train.methods.finishing import finish
@@ -62,7 +64,7 @@ class KtoMethod:
             raise UsageError(config.name, fact, "set it to 2 or more", param="training.batch_size")
 
     def read(
-        self, path: Path, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
+        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
     ) -> ItemFile[Item]:
         """Return every rated answer, rendered with the base's template.
 
@@ -77,6 +79,11 @@ class KtoMethod:
         if len(found) == 1:
             raise UsageError(str(path), "holds a single answer, and kto compares answers", "add rows")
         return kept(path, found, dropped, config.training.max_length)
+
+    def epoch(self, items: Sequence[Item], config: TrainConfig) -> Epoch:
+        """Return the answers; those that estimate the distance to the start are not counted."""
+        del config
+        return Epoch(len(items), sum(item.length for item in items))
 
     def build(self, workshop: Workshop) -> Any:
         """Return TRL's KTO trainer with our rows and batches."""
@@ -123,14 +130,16 @@ def with_other_answers(examples: Sequence[dict[str, Any]]) -> list[dict[str, Any
     return [{**example, "KL_completion_ids": other} for example, other in zip(examples, others, strict=True)]
 
 
-def _rated(path: Path, number: int, sample: Sample, tokenizer: Tokenizer, config: TrainConfig) -> list[Rated]:
+def _rated(
+    path: Where, number: int, sample: Sample, tokenizer: Tokenizer, config: TrainConfig
+) -> list[Rated]:
     limit, overflow = config.training.max_length, config.data.overflow
     answers: list[tuple[tuple[Message, ...], bool]] = [(sample.answer, sample.liked is not False)]
     if sample.rejected:
         answers.append((sample.rejected, False))
     items = []
     for answer, liked in answers:
-        whole = render_answer(path, number, sample.prompt, answer, tokenizer)
+        whole = render_answer(path, number, sample.prompt, answer, tokenizer, sample.tools)
         if whole.whole > limit and overflow != "truncate":
             refuse_overflow(path, number, whole.whole, limit, overflow)
             return []
