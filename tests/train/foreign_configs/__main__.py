@@ -1,0 +1,78 @@
+"""The measurement: import every YAML below the folders, put rows in, check on bases that have their modules."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from registry.errors import WardrobeError
+from registry.store import Registry
+from tests.train.foreign_configs.bases import LAYERS, architecture_of, make_bases
+from tests.train.foreign_configs.rows import put_rows
+from train.config import parse_config
+from train.importing.reading import read_settings
+from train.importing.run import Imported, import_config
+from train.run import prepare
+
+_RANK = 512
+
+
+def main(folders: list[str]) -> None:
+    """Print the figures of each folder, and the reason of everything that was refused or did not pass."""
+    with tempfile.TemporaryDirectory() as work:
+        for folder in folders:
+            _measure(Path(folder), Path(work))
+
+
+def _measure(folder: Path, work: Path) -> None:
+    files = sorted(path for path in folder.rglob("*.y*ml") if ".github" not in path.parts)
+    counts: Counter[str] = Counter(files=len(files))
+    for path in files:
+        try:
+            found = import_config(path, layers=lambda: LAYERS)
+        except WardrobeError as error:
+            counts["refused"] += 1
+            print(f"refused  {path.relative_to(folder)}: {str(error).removeprefix(f'{path}: ')}")
+            continue
+        counts["imported"] += 1
+        counts[f"imported as {found.form}"] += 1
+        failure = _failure(path, found, work)
+        counts["pass train check" if failure is None else "do not pass"] += 1
+        if failure is not None:
+            print(f"no pass  {path.relative_to(folder)} ({architecture_of(_model(path))}): {failure}")
+    print(f"{folder}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+
+
+def _failure(path: Path, found: Imported, work: Path) -> str | None:
+    """Return why no base with the modules of the config's model passes, None where one does."""
+    failure = "no base could be made"
+    for base in make_bases(work, _model(path)):
+        root = base.with_name(f"{base.name}-root")
+        if not root.exists():
+            Registry.init(root, base)
+            settings = root / "wardrobe.toml"
+            settings.write_text(settings.read_text().replace("max_lora_rank = 32", f"max_lora_rank = {_RANK}"))
+        try:
+            with tempfile.TemporaryDirectory() as rows:
+                config = put_rows(Path(rows), found.config)
+                prepare(parse_config(config, str(path), Path(rows)), Registry.open(root))
+        except WardrobeError as error:
+            failure = str(error)
+        else:
+            return None
+    return failure
+
+
+def _model(path: Path) -> str:
+    source: dict[str, Any] = read_settings(path)
+    given = next((source[key] for key in ("base_model", "model_name_or_path", "model") if key in source), "")
+    return str(given.get("_component_", given)) if isinstance(given, dict) else str(given)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    main(sys.argv[1:])
