@@ -102,5 +102,20 @@ def count_rows(path: Path | None) -> int | None:
     return len(rows) if isinstance(rows, list) else None
 
 
+def first_row(path: Path | None) -> dict[str, object] | None:
+    """Return the first row of a JSON Lines file or a JSON array; None where that cannot be told cheaply."""
+    if path is None or not path.is_file() or path.suffix not in {".jsonl", ".json"}:
+        return None
+    try:
+        with path.open(encoding="utf-8") as file:
+            found = json.loads(file.readline()) if path.suffix == ".jsonl" else None
+        if found is None and path.stat().st_size <= _COUNTED_BYTES:
+            found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    row = found[0] if isinstance(found, list) and found else found
+    return row if isinstance(row, dict) else None
+
+
 def _is_pattern(text: str) -> bool:
     return any(mark in text for mark in "*?[")

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from train.importing.draft import Draft, number, whole
-from train.importing.places import Place, count_rows, is_elsewhere
+from train.importing.places import Place, count_rows, first_row, is_elsewhere
 from train.importing.reading import fill_in
 from train.settings.data import EVAL, REPLAY
 
@@ -142,8 +142,8 @@ def _source(draft: Draft, rows: Rows, place: Place, *, whole_part: bool = False)
     if rows.subset and place.hub and rows.subset != "default":
         reason = "which of the data set's configurations is read cannot be said: its default is"
         draft.lose(f"{rows.key}.name", rows.subset, reason)
-    if rows.columns:
-        source["columns"] = dict(rows.columns)
+    if columns := _columns(rows, place):
+        source["columns"] = columns
     if rows.weight is not None:
         source["weight"] = rows.weight
     limit = rows.limit if whole_part else _limit(draft, rows, place)
@@ -152,6 +152,16 @@ def _source(draft: Draft, rows: Rows, place: Place, *, whole_part: bool = False)
     if rows.label:
         source["name"] = rows.label
     return source
+
+
+def _columns(rows: Rows, place: Place) -> dict[str, str]:
+    """Return the mapping, without what the file itself shows to be called as ours is."""
+    row = first_row(place.found)
+    if row is None:
+        return dict(rows.columns)
+    return {
+        ours: theirs for ours, theirs in rows.columns.items() if theirs.split(".")[0] in row or ours not in row
+    }
 
 
 def _limit(draft: Draft, rows: Rows, place: Place) -> int | None:

@@ -57,6 +57,15 @@ _REMOTE: Mapping[str, tuple[str, ...]] = {
         )
     ),
 }  # fmt: skip
+# What an architecture's own defaults leave open.
+_OPEN: Mapping[str, Mapping[str, Any]] = {
+    "hunyuan_v1_dense": {"head_dim": 128},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 4, "num_hidden_layers": LAYERS},
+    "nemotron": {"num_key_value_heads": 8},
+    "smolvlm": {"text_config": {"model_type": "llama", "pad_token_id": 2}, "pad_token_id": 2},
+}
+# Needs a package for pictures; its language model alone has the same names below another prefix.
+_TEXT_PART = {"gemma3n": "gemma3n_text"}
 _WORDS = "what is item a box of screws say yes no hello".split() + [str(number) for number in range(400)]
 
 
@@ -85,9 +94,11 @@ def module_shapes(kind: str) -> tuple[dict[str, tuple[int, ...]], dict[str, tupl
     """Return the weights of an architecture by the names in memory and, where they differ, in older files."""
     if kind in _REMOTE:
         return {name.format(at): (64, 64) for at in range(LAYERS) for name in _REMOTE[kind]}, {}
-    model = _build(kind)
+    model = _build(_TEXT_PART.get(kind, kind))
     shapes = {name.removesuffix(".weight"): tuple(value.shape) for name, value in model.state_dict().items()
               if name.endswith(".weight") and value.dim() == 2}  # fmt: skip
+    if kind in _TEXT_PART:
+        shapes = {re.sub("^model", "model.language_model", name): dims for name, dims in shapes.items()}
     older = {re.sub(r"^model\.language_model\.", "language_model.model.", name): dims for name, dims in shapes.items()}
     return shapes, older if older != shapes else {}
 
@@ -96,13 +107,16 @@ def _build(kind: str) -> Any:
     import torch
     import transformers
 
-    config = transformers.AutoConfig.for_model(kind)
+    config = transformers.AutoConfig.for_model(kind, **_OPEN.get(kind, {}))
     for part in (config, getattr(config, "text_config", None)):
-        if part is not None:
+        if part is not None and kind not in _TEXT_PART.values():
             _shorten(part)
+    autos = [transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText, transformers.AutoModel]
+    if hasattr(config, "vision_config"):
+        autos.reverse()
+        autos.insert(0, transformers.AutoModelForImageTextToText)
     with torch.device("meta"):
-        for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText,
-                     transformers.AutoModelForSeq2SeqLM, transformers.AutoModel):  # fmt: skip
+        for auto in autos:
             if type(config) in auto._model_mapping:
                 return auto.from_config(config)
     raise ValueError(f"{kind}: transformers has no model for it")

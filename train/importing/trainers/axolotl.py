@@ -13,7 +13,7 @@ from train.importing import shared
 from train.importing.draft import Draft, Rule, adapter_name, is_empty, number, positive, whole
 from train.importing.trainers.axolotl_reasons import LOST, SAME
 from train.importing.trainers.axolotl_rows import set_data
-from train.importing.trainers.sections import flattened
+from train.importing.trainers.sections import flattened, is_sectioned
 
 _PREFERENCES = {"dpo": "dpo", "ipo": "dpo", "kto": "kto", "orpo": "orpo"}
 _REFUSED = {
@@ -40,22 +40,23 @@ def translate(draft: Draft) -> None:
 
     Raises: UsageError: a method or kind of adapter that no config of ours can say.
     """
+    sectioned = is_sectioned(draft.source)
     draft.source = flattened(draft.source)
     given = str(draft.source.get("output_dir") or draft.source.get("hub_model_id") or "")
     draft.set("name", adapter_name(given, draft.path.stem))
     _set_method(draft)
-    set_data(draft)
+    set_data(draft, sectioned=sectioned)
     _set_adapter(draft)
     _set_batch(draft)
-    draft.put("training.max_length", draft.take("sequence_len", 512), "sequence_len", shared.length)
-    draft.set("training.grouping", "length" if draft.take("group_by_length") else "random")
-    draft.put("training.schedule", draft.take("lr_scheduler", "cosine"), "lr_scheduler", shared.schedule)
+    _set_max_length(draft, sectioned=sectioned)
+    draft.set("training.grouping", "length" if draft.take("group_by_length", ours="training.grouping") else "random")
+    draft.put("training.schedule", draft.take("lr_scheduler", "cosine", ours="training.schedule"), "lr_scheduler", shared.schedule)
     draft.follow(_RULES)
     shared.widen_batch(draft)
     shared.set_precision(draft)
     shared.set_length(draft, "num_epochs", 1.0)
     shared.set_warmup(draft)
-    shared.set_packing(draft, wanted=draft.take("sample_packing", default=False))
+    shared.set_packing(draft, wanted=draft.take("sample_packing", default=False, ours="method.packing"))
     shared.set_keeping(draft)
     _set_tracking(draft)
     draft.finish(LOST, SAME, f"{shared.UNKNOWN} (Axolotl)")
@@ -102,6 +103,10 @@ def _refuse_other_models(draft: Draft) -> None:
 
 def _set_adapter(draft: Draft) -> None:
     adapter = draft.take("adapter", ours="lora.kind")
+    if not adapter and draft.get("method.type") == "reward":
+        draft.change("adapter", "(none)", "a reward model is a LoRA with a head: rank 16 on all linear modules")
+        draft.set("lora", {"kind": "lora"})
+        return
     if isinstance(adapter, str) and adapter.lower() not in {"lora", "qlora"}:
         raise draft.refuse("adapter", adapter, "use lora or qlora: vLLM swaps only LoRA")
     draft.set("lora.kind", _kind(draft, adapter))
@@ -167,6 +172,17 @@ def _set_batch(draft: Draft) -> None:
     if total is not None and "gradient_accumulation_steps" not in draft.source:
         times = max(1, round(number(total) / draft.get("training.batch_size")))
         draft.set("training.accumulation", times)
+
+
+def _set_max_length(draft: Draft, *, sectioned: bool) -> None:
+    """Translate the longest row; a guide that says none does not mean Axolotl's own 512 tokens."""
+    given = draft.take("sequence_len", ours="training.max_length")
+    if given is None and sectioned:
+        draft.change("sequence_len", "(not given)", "the default is taken: training.max_length 1024")
+        return
+    if given is None:
+        draft.change("sequence_len", "(not given)", "512 is taken, Axolotl's default")
+    draft.put("training.max_length", 512 if given is None else given, "sequence_len", shared.length)
 
 
 def _set_tracking(draft: Draft) -> None:

@@ -88,8 +88,10 @@ _OUR_ROLES: Mapping[str, str] = {
 }  # fmt: skip
 
 
-def set_data(draft: Draft) -> None:
+def set_data(draft: Draft, *, sectioned: bool = False) -> None:
     """Set the data, and the method where only the data say it: plain text, or conversations.
+
+    A long row is left out, which is Axolotl's default but not what a guide (`sectioned`) says.
 
     Raises: UsageError: no data set, or one whose rows no form of ours holds.
     """
@@ -108,7 +110,7 @@ def set_data(draft: Draft) -> None:
     set_share(draft, "val_set_size")
     strategy = {"drop": "drop", "truncate": "truncate", "raise": "error"}
     given = str(draft.take("excess_length_strategy", "drop", ours="data.overflow"))
-    if draft.get("method.type") != "pretrain":
+    if draft.get("method.type") != "pretrain" and not sectioned:
         draft.set("data.overflow", strategy.get(given, "drop"))
 
 

@@ -110,6 +110,8 @@ class Info:
         given = entry.get("columns") or {}
         turns = str(entry.get("formatting", "alpaca")) != "alpaca"
         table = {**_BOTH, **({"messages": self._turns(place, entry)} if turns else _ALPACA)}
+        if self.draft.get("method.type") == "pretrain":
+            table["prompt"] = "text"
         found = {}
         for theirs, column in given.items():
             if theirs in _MEDIA:
