@@ -14,6 +14,7 @@ from pathlib import Path
 
 from registry.errors import UsageError
 from train.dataset.forms import read_sample
+from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import ROLES, Kind, Malformed, Message, Row, Sample
 from train.dataset.sources import Line, read_lines
 
@@ -22,12 +23,13 @@ __all__ = ["ROLES", "Message", "Row", "hash_file", "read_rows", "row_error"]
 _REMEDY = 'write {"messages": [{"role": …, "content": …}]} or {"prompt": …, "completion": …}'
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path, reading: Reading = PLAIN) -> list[Row]:
     """Read every row of the file at `path`; blank lines are skipped.
 
     Raises: UsageError: naming file and row, for anything that is not a form of supervised training.
     """
-    rows = [_read_row(path, line) for line in read_lines(path)]
+    require_columns(path, reading)
+    rows = [_read_row(path, line, reading) for line in read_lines(path)]
     if not rows:
         raise UsageError(str(path), "holds no rows", "write one JSON object per line")
     return rows
@@ -44,19 +46,19 @@ def row_error(path: Path, number: int, fact: str, remedy: str) -> UsageError:
     return UsageError(f"{path} row {number}", fact, remedy)
 
 
-def _read_row(path: Path, line: Line) -> Row:
+def _read_row(path: Path, line: Line, reading: Reading) -> Row:
     try:
         parsed = line.parse()
     except Malformed as error:
         raise row_error(path, line.number, str(error), "write one JSON object per line") from error
     try:
-        return Row(line.number, _supervised(parsed).messages)
+        return Row(line.number, _supervised(parsed, reading).messages)
     except Malformed as error:
         raise row_error(path, line.number, str(error), _REMEDY) from error
 
 
-def _supervised(parsed: object) -> Sample:
-    sample = read_sample(parsed)
+def _supervised(parsed: object, reading: Reading) -> Sample:
+    sample = read_sample(parsed, reading)
     if sample.form.kind is not Kind.SUPERVISED:
         keys = sorted(parsed) if isinstance(parsed, dict) else ()
         raise Malformed(f"has the keys {keys}: {sample.form.kind.value}, not supervised training")

@@ -101,7 +101,11 @@ def prepare(config: TrainConfig, registry: Registry) -> Prepared:
     method = method_of(config)
     method.check(config)
     tokenizer = load_tokenizer(registry.base.path)
-    files = {label: method.read(path, tokenizer, config) for label, path in config.data.files.items()}
+    readings = config.data.readings
+    files = {
+        label: method.read(path, tokenizer, config, readings[label])
+        for label, path in config.data.files.items()
+    }
     return Prepared(
         config=config,
         base=registry.base,

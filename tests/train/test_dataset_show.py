@@ -63,14 +63,14 @@ def test_the_mask_says_why_of_every_token_and_agrees_with_training(tokenizer: An
     ]
     path = write(tmp_path / "rows.jsonl", {"messages": turns})
     (masked,) = mask_file(path, frozenset(), tokenizer, 1024)
-    _, labels = render(read_rows(path)[0], tokenizer)
-    assert [token.why.learnt for token in masked.tokens] == [label != IGNORED for label in labels]
+    (example,) = render(read_rows(path)[0], tokenizer)
+    assert [token.why.learnt for token in masked.tokens] == [label != IGNORED for label in example.labels]
     texts = {why: "".join(t.text for t in masked.tokens if t.why is why) for why in Why}
     assert texts[Why.ANSWER] == "second"
     assert texts[Why.END] == "<|im_end|>"
     assert texts[Why.HEADER] == "<|im_start|>assistant\n"
     assert texts[Why.UNUSED] == "<|im_start|>assistant\nfirst<|im_end|>\n"
-    assert texts[Why.AFTER] == "\n"
+    assert texts[Why.AFTER] == ""
     assert texts[Why.QUESTION].endswith("<|im_start|>user\ntwo?<|im_end|>\n")
 
 

@@ -17,6 +17,7 @@ from registry.errors import UsageError
 from train.dataset import labels, lengths, pairs, relations
 from train.dataset.columns import FORMS, Columns
 from train.dataset.findings import Finding, Ledger, pack
+from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.lengths import Lengths
 from train.dataset.records import Progress, Unwatched
 from train.dataset.relations import Related
@@ -72,17 +73,22 @@ class Checked:
 
 
 def check_files(
-    paths: Sequence[Path], rendering: Rendering | None = None, progress: Progress | None = None
+    paths: Sequence[Path],
+    rendering: Rendering | None = None,
+    progress: Progress | None = None,
+    reading: Reading = PLAIN,
 ) -> Checked:
-    """Check `paths`, which are the parts of one data set.
+    """Check `paths`, which are the parts of one data set, all read as `reading` says.
 
     Raises: UsageError: when a file cannot be read, or holds no row at all.
     """
+    for path in paths:
+        require_columns(path, reading)
     ledger = Ledger([str(path) for path in paths])
     progress = progress or Unwatched()
     progress.phase("checking", size_of(paths), in_bytes=True)
-    with open_sketches(paths) as sketches:
-        scan = Scanner(ledger, rendering).scan(paths, sketches, progress.advance)
+    with open_sketches(paths, reading) as sketches:
+        scan = Scanner(ledger, rendering, reading).scan(paths, sketches, progress.advance)
         if not len(scan.columns) and not scan.unreadable:
             raise UsageError(str(paths[0]), "holds no rows", "write one JSON object per line")
         related = relations.relate(scan.columns, scan.sketches, progress)

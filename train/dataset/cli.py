@@ -19,6 +19,7 @@ from registry.errors import Conflict, UsageError
 
 if TYPE_CHECKING:
     from train.dataset.documents import DataReport, SplitDocument
+    from train.dataset.forms.mapping import Reading
     from train.dataset.rendering import Rendering
     from train.dataset.split import SplitSettings
 
@@ -29,6 +30,12 @@ _base_option = click.option(
     type=_FILE,
     metavar="DIR",
     help="Model folder whose tokenizer is used (default: the root's base).",
+)
+_columns_option = click.option(
+    "--columns",
+    multiple=True,
+    metavar="KEY=COLUMN,…",
+    help="Which columns stand for our keys: prompt=frage,completion=antwort. May be repeated.",
 )
 _length_option = click.option(
     "--max-length",
@@ -49,9 +56,12 @@ def data() -> None:
 @click.argument("files", nargs=-1, required=True, type=_FILE, metavar="FILE...")
 @_base_option
 @_length_option
+@_columns_option
 @local_options
 @pass_session
-def check(session: Session, files: tuple[Path, ...], base: Path | None, max_length: int) -> int:
+def check(
+    session: Session, files: tuple[Path, ...], base: Path | None, max_length: int, columns: tuple[str, ...]
+) -> int:
     """Check FILEs, which are the parts of one data set: train, validation, test.
 
     Takes chat (OpenAI, ShareGPT), Alpaca, prompt/completion/context, preference (TRL, OpenAI), KTO and
@@ -60,7 +70,7 @@ def check(session: Session, files: tuple[Path, ...], base: Path | None, max_leng
     """
     from train.dataset.display import print_report
 
-    document = _check(session, files, base, max_length)
+    document = _check(session, files, base, max_length, columns)
     if session.as_json:
         output.print_json(document)
     else:
@@ -75,9 +85,17 @@ def check(session: Session, files: tuple[Path, ...], base: Path | None, max_leng
 )
 @_base_option
 @_length_option
+@_columns_option
 @local_options
 @pass_session
-def report(session: Session, files: tuple[Path, ...], out: Path, base: Path | None, max_length: int) -> None:
+def report(
+    session: Session,
+    files: tuple[Path, ...],
+    out: Path,
+    base: Path | None,
+    max_length: int,
+    columns: tuple[str, ...],
+) -> None:
     """Check FILEs and write NAME.report.html and NAME.report.json, named after the first.
 
     The page needs no network and no JavaScript: counts, lengths, labels, and every finding with its rows.
@@ -85,7 +103,7 @@ def report(session: Session, files: tuple[Path, ...], out: Path, base: Path | No
     from registry import files as store
     from train.dataset.page import page
 
-    document = _check(session, files, base, max_length)
+    document = _check(session, files, base, max_length, columns)
     written = {".html": page(document), ".json": document.model_dump_json(indent=2) + "\n"}
     store.make_directory(out)
     for suffix, text in written.items():
@@ -112,6 +130,7 @@ def report(session: Session, files: tuple[Path, ...], out: Path, base: Path | No
 )
 @click.option("--canonical", is_flag=True, help="Rewrite the rows in the canonical form.")
 @click.option("--out", type=_FILE, metavar="DIR", help="Leave the parts in the new folder DIR.")
+@_columns_option
 @local_options
 @pass_session
 def split(
@@ -123,6 +142,7 @@ def split(
     stratify: str | None,
     canonical: bool,
     out: Path | None,
+    columns: tuple[str, ...],
 ) -> None:
     """Split FILE into parts that share no content, and store them in the root by their hash.
 
@@ -132,7 +152,7 @@ def split(
     from train.dataset.display import print_split
     from train.dataset.split import SplitSettings
 
-    settings = SplitSettings(_shares(parts), seed, group, stratify, canonical)
+    settings = SplitSettings(_shares(parts), seed, group, stratify, canonical, _reading(columns))
     document = _split(session, file, settings, out)
     if session.as_json:
         output.print_json(document)
@@ -147,9 +167,17 @@ def split(
 )
 @_base_option
 @_length_option
+@_columns_option
 @local_options
 @pass_session
-def mask(session: Session, file: Path, rows: tuple[int, ...], base: Path | None, max_length: int) -> None:
+def mask(
+    session: Session,
+    file: Path,
+    rows: tuple[int, ...],
+    base: Path | None,
+    max_length: int,
+    columns: tuple[str, ...],
+) -> None:
     """Show for every token of a row of FILE whether it is trained on, and why.
 
     Shows the first three rows unless --row is given: in colours on a terminal, else as JSON.
@@ -162,7 +190,8 @@ def mask(session: Session, file: Path, rows: tuple[int, ...], base: Path | None,
     folder = base or _base_of_root(session)
     if folder is None:
         raise UsageError("data mask", "needs a tokenizer", "give --base or --root", param="base")
-    masked = list(mask_file(file, frozenset(rows), load_tokenizer_of(folder), max_length))
+    tokenizer = load_tokenizer_of(folder)
+    masked = list(mask_file(file, frozenset(rows), tokenizer, max_length, _reading(columns)))
     if session.as_json or not sys.stdout.isatty():
         output.print_json([MaskedDocument.of(one) for one in masked])
         return
@@ -197,7 +226,9 @@ def trace(session: Session, name: str, row: int | None) -> None:
         output.print_line(f"{one.use}: sha256 {one.sha256[:12]}: {stored}{line}")
 
 
-def _check(session: Session, files: Sequence[Path], base: Path | None, max_length: int) -> DataReport:
+def _check(
+    session: Session, files: Sequence[Path], base: Path | None, max_length: int, columns: Sequence[str]
+) -> DataReport:
     from train.dataset.check import check_files
     from train.dataset.documents import DataReport
     from train.dataset.progress import LateProgress
@@ -205,7 +236,7 @@ def _check(session: Session, files: Sequence[Path], base: Path | None, max_lengt
     folder = base or _base_of_root(session)
     rendering = _rendering(folder, max_length)
     with LateProgress() as progress:
-        checked = check_files(files, rendering, progress)
+        checked = check_files(files, rendering, progress, _reading(columns))
     return DataReport.of(checked, folder.name if folder else None, max_length if folder else None)
 
 
@@ -232,6 +263,12 @@ def _split(session: Session, file: Path, settings: SplitSettings, out: Path | No
         dataset=str(stored[0].path) if stored else None,
         out=str(out) if out else None,
     )
+
+
+def _reading(columns: Sequence[str]) -> Reading:
+    from train.dataset.forms.mapping import Reading, parse_columns
+
+    return Reading(parse_columns(columns))
 
 
 def _shares(text: str) -> dict[str, float]:

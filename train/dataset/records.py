@@ -5,10 +5,11 @@ Owns the values that pass between reading, checking and training; knows no file 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -69,20 +70,62 @@ _KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call in an assistant's turn; `arguments` is JSON, as OpenAI's API writes it."""
+
+    name: str
+    arguments: str
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn; `learn` is True for the answers that are trained on."""
+    """One turn; `learn` is True for the answers that are trained on.
+
+    `reasoning` is what a reasoning model thought before `content`, `calls` are the tools that an assistant's
+    turn calls, `call_id` is the call whose result a tool's turn is, `name` who speaks. Empty: there is none.
+    """
 
     role: str
     content: str
     learn: bool
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
+    name: str = ""
+
+    def unlearnt(self) -> Message:
+        """Return the same turn, given and not learnt."""
+        return replace(self, learn=False) if self.learn else self
+
+    def chat(self) -> dict[str, Any]:
+        """Return the turn as chat templates take it, which is as vLLM gives it to them.
+
+        That is OpenAI's form, with arguments as an object where they are one.
+        """
+        found: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.reasoning:
+            # vLLM gives both names: templates ask for either.
+            found |= {"reasoning": self.reasoning, "reasoning_content": self.reasoning}
+        if self.calls:
+            found["tool_calls"] = [_call(one) for one in self.calls]
+        if self.call_id:
+            found["tool_call_id"] = self.call_id
+        if self.name:
+            found["name"] = self.name
+        return found
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One conversation and the line of the file (from 1) that it came from."""
+    """One conversation and the line of the file (from 1) that it came from.
+
+    `tools` are the tools that the assistant may call, in OpenAI's form.
+    """
 
     number: int
     messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +166,15 @@ class Sample:
     def _answer(self) -> int:
         learnt = [index for index, message in enumerate(self.messages) if message.learn]
         return learnt[-1] if learnt else len(self.messages)
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    try:
+        arguments = json.loads(call.arguments)
+    except ValueError:
+        arguments = call.arguments
+    given = {"name": call.name, "arguments": arguments}
+    return {"type": "function", "function": given} | ({"id": call.id} if call.id else {})
 
 
 def joined(messages: Sequence[Message]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
-from train.data import IGNORED, Tokenizer, render
+from train.data import IGNORED, Labelled, Tokenizer, render
 from train.dataset.records import Kind, Message, Row, Sample
 
 
@@ -46,22 +46,28 @@ class Rendering:
 
     def _conversation(self, messages: tuple[Message, ...]) -> Rendered:
         try:
-            ids, labels = render(Row(0, messages), self._tokenizer)
+            examples = render(Row(0, messages), self._tokenizer)
         except ValueError as error:
             return Rendered(0, 0, (("D-TEMPLATE", str(error)),))
-        learnt = sum(label != IGNORED for label in labels[: self._max_length])
-        return Rendered(len(ids), learnt, tuple(self._cuts(ids, labels, learnt)))
+        found = [self._example(one) for one in examples]
+        cuts = list(dict.fromkeys(finding for one in found for finding in one.findings))
+        if any(one.learnt for one in found):  # what is left of the row is learnt
+            cuts = [("D-CUT", fact) for _, fact in cuts]
+        return Rendered(max(one.tokens for one in found), sum(one.learnt for one in found), tuple(cuts))
 
-    def _cuts(self, ids: list[int], labels: list[int], learnt: int) -> Iterator[tuple[str, str]]:
-        if len(ids) <= self._max_length:
+    def _example(self, example: Labelled) -> Rendered:
+        learnt = sum(label != IGNORED for label in example.labels[: self._max_length])
+        return Rendered(len(example.ids), learnt, tuple(self._cuts(example, learnt)))
+
+    def _cuts(self, example: Labelled, learnt: int) -> Iterator[tuple[str, str]]:
+        if len(example.ids) <= self._max_length:
             return
-        fact = f"has {len(ids)} tokens, max_length is {self._max_length}"
+        fact = f"has {len(example.ids)} tokens, max_length is {self._max_length}"
         if learnt == 0:
-            first = next(index for index, label in enumerate(labels) if label != IGNORED)
+            first = next(index for index, label in enumerate(example.labels) if label != IGNORED)
             yield "D-CUT-OFF", f"{fact}, and its answer begins at token {first + 1}"
         else:
-            lost = sum(label != IGNORED for label in labels) - learnt
-            yield "D-CUT", f"{fact}: {lost} tokens of the answer are cut off"
+            yield "D-CUT", f"{fact}: {example.learnt - learnt} tokens of the answer are cut off"
 
 
 def load_rendering(base: Path, max_length: int) -> Rendering:

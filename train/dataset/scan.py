@@ -15,6 +15,7 @@ from train.dataset.columns import Columns, normal
 from train.dataset.content import inspect_text
 from train.dataset.findings import Ledger, pack
 from train.dataset.forms import read_sample
+from train.dataset.forms.mapping import PLAIN, Reading
 from train.dataset.personal import find_personal
 from train.dataset.records import Kind, Malformed, Message, Sample, joined
 from train.dataset.rendering import Rendering
@@ -56,8 +57,9 @@ class Scan:
 class Scanner:
     """Scans files into a `Scan`; findings about single rows go to `ledger`."""
 
-    def __init__(self, ledger: Ledger, rendering: Rendering | None) -> None:
+    def __init__(self, ledger: Ledger, rendering: Rendering | None, reading: Reading = PLAIN) -> None:
         self._ledger = ledger
+        self._reading = reading
         self._rendering = rendering
         self._special = rendering.special_tokens if rendering else ()
 
@@ -77,7 +79,7 @@ class Scanner:
 
     def _row(self, found: Scan, place: int, line: Line) -> None:
         try:
-            sample = read_sample(line.parse())
+            sample = read_sample(line.parse(), self._reading)
         except Malformed as error:
             self._ledger.add(error.rule, place, str(error))
             found.unreadable += 1
@@ -145,18 +147,18 @@ def sketched_text(sample: Sample) -> str:
     return sample.text or joined((*sample.messages, *sample.rejected))
 
 
-def open_sketches(paths: Sequence[Path]) -> Sketches:
+def open_sketches(paths: Sequence[Path], reading: Reading = PLAIN) -> Sketches:
     """Return empty sketches that know the boilerplate of `paths`.
 
     Raises: UsageError: when a file cannot be read.
     """
-    return Sketches(common_shingles(_sampled(paths)))
+    return Sketches(common_shingles(_sampled(paths, reading)))
 
 
-def _sampled(paths: Sequence[Path]) -> Iterator[str]:
+def _sampled(paths: Sequence[Path], reading: Reading) -> Iterator[str]:
     for path in paths:
         for line in sample_lines(path, _SAMPLED_LINES // len(paths)):
             try:
-                yield sketched_text(read_sample(line.parse()))
+                yield sketched_text(read_sample(line.parse(), reading))
             except Malformed:
                 continue

@@ -24,6 +24,7 @@ from registry.errors import UsageError
 from train.dataset.clusters import Clusters
 from train.dataset.columns import FORMS, Columns, text_hash
 from train.dataset.forms import canonical, read_sample
+from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import Malformed, Progress, Unwatched
 from train.dataset.relations import relate
 from train.dataset.scan import answer_text, open_sketches, sketched_text
@@ -43,7 +44,7 @@ class SplitSettings:
     """How to split: shares by part, the seed, and the keys whose values stay together or spread evenly.
 
     `stratify` may also be `answer`: the last answer. With `canonical` the rows are rewritten in the
-    canonical form, else they stay as they are.
+    canonical form, else they stay as they are. `reading` says how the rows are read.
     """
 
     shares: Mapping[str, float]
@@ -51,6 +52,7 @@ class SplitSettings:
     group: str | None = None
     stratify: str | None = None
     canonical: bool = False
+    reading: Reading = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,9 @@ def split_file(path: Path, settings: SplitSettings, folder: Path, progress: Prog
         if count == 0:
             fact = f"its {len(columns)} rows form {found} clusters, which leaves none for {name}"
             raise UsageError(str(path), fact, "give fewer parts, or more rows that differ")
-    files = _write(path, list(settings.shares), parts, folder, canonical_form=settings.canonical)
+    files = _write(
+        path, list(settings.shares), parts, folder, settings.reading if settings.canonical else None
+    )
     return Split(files, rows, found, _facts(path, settings, columns, rows, found))
 
 
@@ -128,11 +132,12 @@ def _totals(strata: NDArray[np.uint64], sizes: Labels) -> tuple[list[int], list[
 def _read(
     path: Path, settings: SplitSettings, progress: Progress
 ) -> tuple[Columns, Labels, NDArray[np.uint64]]:
+    require_columns(path, settings.reading)
     progress.phase("splitting", size_of([path]), in_bytes=True)
     columns, groups, strata = Columns(), array("Q"), array("Q")
-    with open_sketches([path]) as sketches:
+    with open_sketches([path], settings.reading) as sketches:
         for line in read_lines(path):
-            row, sample = _parse(path, line)
+            row, sample = _parse(path, line, settings.reading)
             columns.add(line.number, sample, 0, 0)
             sketches.add(sketched_text(sample))
             if settings.group:
@@ -150,10 +155,10 @@ def _read(
     return columns, bound.labels(), flat
 
 
-def _parse(path: Path, line: Line) -> tuple[Any, Any]:
+def _parse(path: Path, line: Line, reading: Reading) -> tuple[Any, Any]:
     try:
         row = line.parse()
-        return row, read_sample(row)
+        return row, read_sample(row, reading)
     except Malformed as error:
         raise row_error(path, line.number, str(error), "correct it; see `wardrobe data check`") from error
 
@@ -165,14 +170,14 @@ def _value_hash(path: Path, line: Line, row: Mapping[str, Any], key: str) -> int
 
 
 def _write(
-    path: Path, names: Sequence[str], parts: Labels, folder: Path, *, canonical_form: bool
+    path: Path, names: Sequence[str], parts: Labels, folder: Path, rewrite: Reading | None
 ) -> dict[str, Path]:
     files = {name: folder / name for part in names for name in (f"{part}.jsonl", f"{part}.rows.txt")}
     rows = [files[f"{part}.jsonl"].open("wb") for part in names]
     numbers = [files[f"{part}.rows.txt"].open("w") for part in names]
     try:
         for line, part in zip(read_lines(path), parts.tolist(), strict=True):
-            rows[part].write(_written(line, canonical_form=canonical_form) + b"\n")
+            rows[part].write(_written(line, rewrite) + b"\n")
             numbers[part].write(f"{line.number}\n")
     finally:
         for file in (*rows, *numbers):
@@ -180,9 +185,9 @@ def _write(
     return files
 
 
-def _written(line: Line, *, canonical_form: bool) -> bytes:
-    if canonical_form:
-        return _dumped(canonical(read_sample(line.parse())))
+def _written(line: Line, rewrite: Reading | None) -> bytes:
+    if rewrite is not None:
+        return _dumped(canonical(read_sample(line.parse(), rewrite)))
     # An item of an array may stand over several lines.
     return _dumped(line.parse()) if b"\n" in line.data else line.data
 
@@ -214,6 +219,7 @@ def _facts(
             "group": settings.group,
             "stratify": settings.stratify,
             "canonical": settings.canonical,
+            "columns": dict(settings.reading.columns),
             "clusters": clusters,
             "similarity": SIMILAR,
         },

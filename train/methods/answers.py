@@ -8,12 +8,13 @@ left out. Invariant: at least one token of the answer is left, or the row is ref
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from registry.errors import UsageError
-from train.data import IGNORED, Tokenizer, render_row
+from train.data import Tokenizer, render_row
 from train.dataset.forms import read_sample
+from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import Kind, Malformed, Message, Row, Sample
 from train.dataset.sources import read_lines
 from train.rows import row_error
@@ -28,17 +29,20 @@ class Answered:
     whole: int
 
 
-def read_samples(path: Path, kinds: Sequence[Kind], remedy: str) -> Iterator[tuple[int, Sample]]:
+def read_samples(
+    path: Path, kinds: Sequence[Kind], remedy: str, reading: Reading = PLAIN
+) -> Iterator[tuple[int, Sample]]:
     """Yield every row of the file at `path` with its number; only rows of `kinds` are taken.
 
     Raises: UsageError: naming file and row; a file without rows.
     """
+    require_columns(path, reading)
     number = None
     for line in read_lines(path):
         number = line.number
         try:
             parsed = line.parse()
-            sample = read_sample(parsed)
+            sample = read_sample(parsed, reading)
         except Malformed as error:
             raise row_error(path, number, str(error), remedy) from error
         if sample.form.kind not in kinds:
@@ -60,12 +64,10 @@ def render_answer(
         roles = ", ".join(message.role for message in answer)
         fact = f"has an answer of the turns {roles or 'none'}, not one assistant turn"
         raise row_error(path, number, fact, "put the earlier turns into the prompt")
-    turns = [Message(turn.role, turn.content, learn=False) for turn in prompt]
-    turns.append(Message(answer[0].role, answer[0].content, learn=True))
-    ids, labels = render_row(path, Row(number, tuple(turns)), tokenizer)
-    learnt = [index for index, label in enumerate(labels) if label != IGNORED]
-    first, last = learnt[0], learnt[-1] + 1
-    return Answered(tuple(ids[:first]), tuple(ids[first:last]), last)
+    turns = (*(turn.unlearnt() for turn in prompt), replace(answer[0], learn=True))
+    (one,) = render_row(path, Row(number, turns), tokenizer)
+    first = len(one.ids) - one.learnt
+    return Answered(one.ids[:first], one.ids[first:], len(one.ids))
 
 
 def cut_answer(path: Path, number: int, answered: Answered, max_length: int) -> Answered:

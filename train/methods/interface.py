@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from train.config import TrainConfig
 from train.data import Tokenizer
+from train.dataset.forms.mapping import PLAIN, Reading
 from train.items import Item, ItemFile
 
 
@@ -54,8 +55,10 @@ class Method(Protocol):
         Raises: UsageError.
         """
 
-    def read(self, path: Path, tokenizer: Tokenizer, config: TrainConfig) -> ItemFile[Item]:
-        """Read and render every row of the file at `path`; no torch.
+    def read(
+        self, path: Path, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
+    ) -> ItemFile[Item]:
+        """Read and render every row of the file at `path`, as `reading` says; no torch.
 
         Raises: UsageError: naming file and row.
         """

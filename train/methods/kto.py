@@ -14,6 +14,7 @@ from typing import Any
 from registry.errors import UsageError
 from train.config import TrainConfig
 from train.data import Tokenizer, kept, refuse_overflow, require_template
+from train.dataset.forms.mapping import PLAIN, Reading
 from train.dataset.records import Kind, Message, Sample
 from train.items import Item, ItemFile
 from train.methods.answers import cut_answer, read_samples, render_answer
@@ -60,7 +61,9 @@ class KtoMethod:
             fact = "training.batch_size is 1, and kto compares the rows of a batch"
             raise UsageError(config.name, fact, "set it to 2 or more", param="training.batch_size")
 
-    def read(self, path: Path, tokenizer: Tokenizer, config: TrainConfig) -> ItemFile[Item]:
+    def read(
+        self, path: Path, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
+    ) -> ItemFile[Item]:
         """Return every rated answer, rendered with the base's template.
 
         Raises: UsageError: naming file and row; a file with a single answer.
@@ -68,7 +71,7 @@ class KtoMethod:
         require_template(tokenizer)
         found: list[Item] = []
         dropped = []
-        for number, sample in read_samples(path, (Kind.KTO, Kind.PREFERENCE), _REMEDY):
+        for number, sample in read_samples(path, (Kind.KTO, Kind.PREFERENCE), _REMEDY, reading):
             items = _rated(path, number, sample, tokenizer, config)
             found.extend(items) if items else dropped.append(number)
         if len(found) == 1:

@@ -13,6 +13,7 @@ from typing import Any
 from registry.errors import UsageError
 from train.config import TrainConfig
 from train.data import Tokenizer
+from train.dataset.forms.mapping import PLAIN, Reading
 from train.items import Item, ItemFile
 from train.methods.finishing import finish
 from train.methods.interface import Workshop
@@ -53,14 +54,16 @@ class _OnlineMethod:
         if settings.reward.model is not None:
             check_reward_folder(settings.reward.model)
 
-    def read(self, path: Path, tokenizer: Tokenizer, config: TrainConfig) -> ItemFile[Item]:
+    def read(
+        self, path: Path, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
+    ) -> ItemFile[Item]:
         """Return every prompt, rendered with the base's template.
 
         Raises: UsageError: naming file and row.
         """
         settings = _settings(config)
         longest = config.training.max_length - settings.max_answer_tokens
-        found = read_prompts(path, tokenizer, longest=longest, overflow=config.data.overflow)
+        found = read_prompts(path, tokenizer, longest=longest, overflow=config.data.overflow, reading=reading)
         check_prompts(path, found.items, settings.reward.graders)
         return found
 

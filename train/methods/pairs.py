@@ -13,6 +13,7 @@ from typing import Any
 
 from train.config import TrainConfig
 from train.data import Tokenizer, kept, refuse_overflow, require_template
+from train.dataset.forms.mapping import PLAIN, Reading
 from train.dataset.records import Kind, Sample
 from train.items import ItemFile
 from train.methods.answers import cut_answer, read_samples, render_answer
@@ -42,7 +43,9 @@ class Pair:
         return len(self.chosen_ids) + len(self.rejected_ids)
 
 
-def read_pairs(path: Path, tokenizer: Tokenizer, config: TrainConfig) -> ItemFile[Pair]:
+def read_pairs(
+    path: Path, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
+) -> ItemFile[Pair]:
     """Read and render every pair of the file at `path`.
 
     Raises: UsageError: naming file and row: a malformed row, equal answers, an answer that is cut off
@@ -50,7 +53,7 @@ def read_pairs(path: Path, tokenizer: Tokenizer, config: TrainConfig) -> ItemFil
     """
     require_template(tokenizer)
     found, dropped = [], []
-    for number, sample in read_samples(path, (Kind.PREFERENCE,), REMEDY):
+    for number, sample in read_samples(path, (Kind.PREFERENCE,), REMEDY, reading):
         pair = _pair(path, number, sample, tokenizer, config)
         found.append(pair) if pair is not None else dropped.append(number)
     return kept(path, found, dropped, config.training.max_length)

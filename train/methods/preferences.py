@@ -7,6 +7,7 @@ from typing import Any
 
 from train.config import TrainConfig
 from train.data import Tokenizer
+from train.dataset.forms.mapping import PLAIN, Reading
 from train.items import Item, ItemFile
 from train.methods.interface import Workshop
 from train.methods.pair_losses import dpo_loss, orpo_loss
@@ -24,12 +25,14 @@ class _PairMethod:
     def check(self, config: TrainConfig) -> None:
         """Nothing beyond the types."""
 
-    def read(self, path: Path, tokenizer: Tokenizer, config: TrainConfig) -> ItemFile[Item]:
+    def read(
+        self, path: Path, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
+    ) -> ItemFile[Item]:
         """Return every pair, rendered with the base's template.
 
         Raises: UsageError: naming file and row.
         """
-        return read_pairs(path, tokenizer, config)
+        return read_pairs(path, tokenizer, config, reading)
 
     def save(self, trainer: Any, folder: Path) -> None:
         """Write the adapter, without the frozen copy of the start."""

@@ -14,6 +14,7 @@ from registry.errors import UsageError
 from train.config import TrainConfig
 from train.data import Example, Tokenizer
 from train.dataset.forms import read_sample
+from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import Kind, Malformed
 from train.dataset.sources import Line, read_lines
 from train.items import Item, ItemFile
@@ -41,14 +42,17 @@ class PretrainMethod:
             fact = f"data.overflow is {config.data.overflow}; a long document goes on in the next row"
             raise UsageError(config.name, fact, "leave it out with method: pretrain", param="data.overflow")
 
-    def read(self, path: Path, tokenizer: Tokenizer, config: TrainConfig) -> ItemFile[Item]:
+    def read(
+        self, path: Path, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
+    ) -> ItemFile[Item]:
         """Return every document with its last token, however long it is.
 
         Raises: UsageError: naming file and row.
         """
         del config
+        require_columns(path, reading)
         end = end_of_text(tokenizer)
-        found = [_document(path, line, tokenizer, end) for line in read_lines(path)]
+        found = [_document(path, line, tokenizer, end, reading) for line in read_lines(path)]
         if not found:
             raise UsageError(str(path), "holds no documents", _REMEDY)
         return ItemFile(tuple(found))
@@ -79,9 +83,9 @@ def end_of_text(tokenizer: Tokenizer) -> int:
     return tokenizer.eos_token_id
 
 
-def _document(path: Path, line: Line, tokenizer: Tokenizer, end: int) -> Example:
+def _document(path: Path, line: Line, tokenizer: Tokenizer, end: int, reading: Reading) -> Example:
     try:
-        sample = read_sample(line.parse())
+        sample = read_sample(line.parse(), reading)
     except Malformed as error:
         raise row_error(path, line.number, str(error), _REMEDY) from error
     if sample.form.kind is not Kind.TEXT:

@@ -7,17 +7,17 @@ are rows that end with the user's turn, or have a `prompt` alone. Other keys of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import JsonValue
 
 from registry.errors import UsageError
 from train.data import Tokenizer, kept, require_template
-from train.dataset.forms import read_sample
-from train.dataset.records import Kind, Malformed, Message, Sample
+from train.dataset.forms import read_prompt
+from train.dataset.forms.mapping import PLAIN, Reading, require_columns
+from train.dataset.records import Kind, Malformed, Message
 from train.dataset.sources import Line, read_lines
 from train.items import ItemFile
 from train.methods.answers import render_answer
@@ -50,16 +50,19 @@ class Prompt:
         return len(self.prompt_ids)
 
 
-def read_prompts(path: Path, tokenizer: Tokenizer, *, longest: int, overflow: Overflow) -> ItemFile[Prompt]:
+def read_prompts(
+    path: Path, tokenizer: Tokenizer, *, longest: int, overflow: Overflow, reading: Reading = PLAIN
+) -> ItemFile[Prompt]:
     """Read and render every prompt of the file at `path`; one may have `longest` tokens.
 
     Raises: UsageError: naming file and row: a malformed row, or a prompt that is too long (with `overflow:
         drop` it is left out; a prompt is never cut); a file without prompts.
     """
     require_template(tokenizer)
+    require_columns(path, reading)
     found, dropped = [], []
     for line in read_lines(path):
-        prompt = _prompt(path, line, tokenizer)
+        prompt = _prompt(path, line, tokenizer, reading)
         if prompt.length <= longest:
             found.append(prompt)
         elif overflow == "drop":
@@ -73,10 +76,10 @@ def read_prompts(path: Path, tokenizer: Tokenizer, *, longest: int, overflow: Ov
     return kept(path, found, dropped, longest)
 
 
-def _prompt(path: Path, line: Line, tokenizer: Tokenizer) -> Prompt:
+def _prompt(path: Path, line: Line, tokenizer: Tokenizer, reading: Reading) -> Prompt:
     try:
         row = line.parse()
-        sample, answered = _read(row)
+        sample, answered = read_prompt(row, reading)
     except Malformed as error:
         raise row_error(path, line.number, str(error), _REMEDY) from error
     if sample.form.kind is not Kind.SUPERVISED:
@@ -87,27 +90,3 @@ def _prompt(path: Path, line: Line, tokenizer: Tokenizer) -> Prompt:
     expected = tuple(message.content for message in sample.answer[:1]) if answered else ()
     data = {key: row[key] for key in sample.extra}
     return Prompt(line.number, ids, sample.prompt[-1].content, expected, data)
-
-
-def _read(row: Any) -> tuple[Sample, bool]:
-    """Return what a row says, with a stand-in for the answer where it has none; whether it has one."""
-    if not isinstance(row, dict):
-        return read_sample(row), True
-    if _asks_only(row.get("messages")):
-        return read_sample({**row, "messages": [*row["messages"], _turn()]}), False
-    if "prompt" in row and not row.keys() & {"completion", "chosen", "rejected"}:
-        return read_sample({**row, "completion": _STAND_IN}), False
-    return read_sample(row), True
-
-
-def _asks_only(messages: object) -> bool:
-    return (
-        isinstance(messages, Sequence)
-        and bool(messages)
-        and isinstance(messages[-1], dict)
-        and messages[-1].get("role") in {"user", "tool"}
-    )
-
-
-def _turn() -> dict[str, str]:
-    return {"role": "assistant", "content": _STAND_IN}

@@ -12,6 +12,7 @@ from typing import Any
 from registry.errors import UsageError
 from train.config import TrainConfig
 from train.data import Tokenizer
+from train.dataset.forms.mapping import PLAIN, Reading
 from train.items import Item, ItemFile
 from train.methods.finishing import finish
 from train.methods.interface import Workshop
@@ -37,12 +38,14 @@ class RewardMethod:
             fact = f"lora.kind is {config.lora.kind}, and a reward model is a plain LoRA with a head"
             raise UsageError(config.name, fact, "set lora.kind to lora", param="lora.kind")
 
-    def read(self, path: Path, tokenizer: Tokenizer, config: TrainConfig) -> ItemFile[Item]:
+    def read(
+        self, path: Path, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
+    ) -> ItemFile[Item]:
         """Return every pair, rendered with the base's template.
 
         Raises: UsageError: naming file and row.
         """
-        return read_pairs(path, tokenizer, config)
+        return read_pairs(path, tokenizer, config, reading)
 
     def build(self, workshop: Workshop) -> Any:
         """Return TRL's reward trainer over the base with a new head."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from train.config import TrainConfig
 from train.data import Tokenizer, load_examples
+from train.dataset.forms.mapping import PLAIN, Reading
 from train.items import Item, ItemFile
 from train.methods.finishing import finish
 from train.methods.interface import Workshop
@@ -28,13 +29,21 @@ class SupervisedMethod:
     def check(self, config: TrainConfig) -> None:
         """Nothing beyond the types."""
 
-    def read(self, path: Path, tokenizer: Tokenizer, config: TrainConfig) -> ItemFile[Item]:
+    def read(
+        self, path: Path, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
+    ) -> ItemFile[Item]:
         """Return every row rendered with the base's template, with its labels.
 
         Raises: UsageError: naming file and row.
         """
+        data = config.data
         return load_examples(
-            path, tokenizer, max_length=config.training.max_length, overflow=config.data.overflow
+            path,
+            tokenizer,
+            max_length=config.training.max_length,
+            overflow=data.overflow,
+            answers=data.answers,
+            reading=reading,
         )
 
     def build(self, workshop: Workshop) -> Any:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from registry.home import HomePath
+from train.dataset.forms.mapping import Reading, checked_columns
 from train.evaluation.strict import Strict
 
 Overflow = Literal["truncate", "error", "drop"]
+Answers = Literal["all", "last"]
+ColumnNames = Annotated[dict[str, str], AfterValidator(checked_columns)]
+"""Our keys of a form by the columns that stand for them: `{prompt: frage, completion: antwort}`."""
 
 EVAL = "eval"
 REPLAY = "replay"
@@ -21,13 +25,15 @@ class Source(Strict):
     """One file of rows.
 
     `name` is the task it stands for in reports (default: the file's stem). `weight` multiplies its share in
-    a mixture; `limit` takes at most so many of its rows, drawn with the run's seed.
+    a mixture; `limit` takes at most so many of its rows, drawn with the run's seed. `columns` names our key
+    of a form, then the file's column: `{prompt: frage, completion: antwort}`.
     """
 
     path: HomePath
     name: str = ""
     weight: float = Field(default=1.0, gt=0)
     limit: int | None = Field(default=None, ge=1)
+    columns: ColumnNames = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -45,6 +51,7 @@ class Replay(Strict):
 
     path: HomePath
     share: float = Field(default=0.1, gt=0, lt=1)
+    columns: ColumnNames = Field(default_factory=dict)
 
 
 class DataSettings(Strict):
@@ -54,7 +61,8 @@ class DataSettings(Strict):
     (rows × weight)^(1/T): 1 keeps the sizes, large values make all tasks equal; an epoch has as many rows as
     all sources together. `overflow` says what
     happens to a row that is longer than `max_length`: its end is cut off with a warning (`truncate`), the
-    run is refused (`error`), or the row is left out and listed (`drop`).
+    run is refused (`error`), or the row is left out and listed (`drop`). `answers` says which answers of a
+    conversation are learnt: `all`, or only the `last`.
     """
 
     train: tuple[Source, ...] = Field(min_length=1)
@@ -62,6 +70,7 @@ class DataSettings(Strict):
     temperature: float = Field(default=1.0, ge=1, le=1_000)
     replay: Replay | None = None
     overflow: Overflow = "truncate"
+    answers: Answers = "all"
 
     @model_validator(mode="before")
     @classmethod
@@ -89,6 +98,14 @@ class DataSettings(Strict):
         if self.eval is not None:
             found[EVAL] = self.eval
         return found if self.replay is None else {**found, REPLAY: self.replay.path}
+
+    @property
+    def readings(self) -> dict[str, Reading]:
+        """Return how every file of `files` is to be read, by its label."""
+        mapped: dict[str, ColumnNames] = {source.label: source.columns for source in self.train}
+        if self.replay is not None:
+            mapped[REPLAY] = self.replay.columns
+        return {label: Reading(mapped.get(label, {})) for label in self.files}
 
     def resolved(self, folder: Path) -> DataSettings:
         """Return the same settings with every path absolute, counted from `folder`."""

@@ -151,11 +151,7 @@ def _repeats(file: Planted) -> None:
 def _lengths(file: Planted) -> None:
     file.add(chat(sentence("long q"), sentence("long", 1500)), "D-LENGTH", "D-CUT")
     file.add(chat(sentence("late", 1600), sentence("late answer")), "D-LENGTH", "D-CUT-OFF")
-    unseen = [
-        {"role": "user", "content": sentence("t1")},
-        {"role": "assistant", "content": f"\n {sentence('t2')}"},
-    ]
-    file.add({"messages": unseen}, "D-TEMPLATE")
+    file.add({"messages": [{"role": "assistant", "content": sentence("t2")}]}, "D-ORDER", "D-TEMPLATE")
 
 
 def _part(name: str) -> Planted:

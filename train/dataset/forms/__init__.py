@@ -7,14 +7,16 @@ misspelt, is an error, so that no input is lost to a typing mistake.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from train.dataset.chat import read_conversation, read_messages, shown, text
+from train.dataset.forms.mapping import PLAIN, Reading
 from train.dataset.records import Form, Kind, Malformed, Message, Sample
 
 TOOL_KEYS = frozenset({"tools", "functions", "parallel_tool_calls", "tool_choice", "function_call"})
+_STAND_IN = "answer"
 # What a form must have, in the order of asking, and what it may have besides.
 _KEYS: dict[Form, tuple[frozenset[str], frozenset[str]]] = {
     Form.OPENAI_PREFERENCE: (
@@ -31,28 +33,46 @@ _KEYS: dict[Form, tuple[frozenset[str], frozenset[str]]] = {
 }
 
 
-def detect(row: object) -> Form:
-    """Return the form of a parsed row.
+def detect(row: object, reading: Reading = PLAIN) -> Form:
+    """Return the form of a parsed row, whose keys are ours already.
 
     Raises: Malformed: when its keys fit none.
     """
     if not isinstance(row, dict):
         raise Malformed(f"is {shown(row)}, not a JSON object")
-    for form, (needed, _) in _KEYS.items():
-        if needed <= row.keys():
+    for form, (needed, allowed) in _KEYS.items():
+        if needed <= row.keys() and reading.columns.keys() <= needed | allowed:
             return form
     raise Malformed(f"has the keys {sorted(row)}", "D-FORM")
 
 
-def read_sample(row: object) -> Sample:
-    """Return what a parsed row says.
+def read_sample(row: object, reading: Reading = PLAIN) -> Sample:
+    """Return what a parsed row says, read as `reading` says.
 
     Raises: Malformed: when it fits no form, a value has a wrong type, or there is nothing to learn.
     """
-    form = detect(row)
+    if isinstance(row, dict) and reading.columns:
+        row = _renamed(row, reading)
+    form = detect(row, reading)
     assert isinstance(row, dict)
     extra, tools = _other_keys(form, row)
     return _READERS[form](row, extra, tools)
+
+
+def read_prompt(row: object, reading: Reading = PLAIN) -> tuple[Sample, bool]:
+    """Return what a row asks, with a stand-in for the answer where it has none; whether it has one.
+
+    Raises: Malformed: as `read_sample`.
+    """
+    if not isinstance(row, dict):
+        return read_sample(row), True
+    given = reading.renamed(row) if reading.columns else row
+    if _asks_only(given.get("messages")):
+        turn = {"role": "assistant", "content": _STAND_IN}
+        return read_sample({**given, "messages": [*given["messages"], turn]}), False
+    if "prompt" in given and not given.keys() & {"completion", "chosen", "rejected"}:
+        return read_sample({**given, "completion": _STAND_IN}), False
+    return read_sample(row, reading), True
 
 
 def canonical(sample: Sample) -> dict[str, object]:
@@ -74,6 +94,23 @@ def _other_keys(form: Form, row: Mapping[str, Any]) -> tuple[tuple[str, ...], tu
         if near := get_close_matches(key.lower(), sorted(allowed - row.keys()), n=1, cutoff=0.8):
             raise Malformed(f"has the key {key!r}, which looks like {near[0]!r}", "D-FORM")
     return tuple(sorted(others - TOOL_KEYS)), tuple(sorted(others & TOOL_KEYS))
+
+
+def _renamed(row: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
+    given = reading.renamed(row)
+    for key, column in reading.columns.items():
+        if key not in given and not any(key in allowed for _, allowed in _KEYS.values()):
+            raise Malformed(f"has no value in the column {column!r}, which stands for {key}", "D-FORM")
+    return given
+
+
+def _asks_only(messages: object) -> bool:
+    return (
+        isinstance(messages, Sequence)
+        and bool(messages)
+        and isinstance(messages[-1], dict)
+        and messages[-1].get("role") in {"user", "tool"}
+    )
 
 
 def _chat(row: Mapping[str, Any], extra: tuple[str, ...], tools: tuple[str, ...]) -> Sample:
@@ -159,7 +196,7 @@ def _split_shared(
     last = len(chosen) - 1
     if not chosen or last != len(rejected) - 1 or chosen[:last] != rejected[:last] or last == 0:
         raise Malformed("has no prompt, and chosen and rejected share no turns")
-    prompt = tuple(Message(turn.role, turn.content, learn=False) for turn in chosen[:last])
+    prompt = tuple(turn.unlearnt() for turn in chosen[:last])
     return prompt, chosen[last:], rejected[last:]
 
 
