@@ -41,9 +41,9 @@ def import_(
 ) -> None:
     """Translate FILE, a YAML config of another trainer, into a config for `train run`.
 
-    Axolotl's, LLaMA-Factory's, TRL's and torchtune's configs are read; of others it is said whose they are and
-    what would carry over. What makes the result another one is named first, each with its reason. Without OUT
-    the config is printed. Its paths count from OUT's folder, else from the working directory.
+    Axolotl's, LLaMA-Factory's, TRL's and torchtune's configs are read; of others it is said whose they are
+    and what would carry over. What makes the result another one is named first, each with its reason. Without
+    OUT the config is printed. Its paths count from OUT's folder, else from the working directory.
     """
     from train.importing.display import print_notes, print_outcome
     from train.importing.run import import_config

@@ -35,12 +35,12 @@ _AXOLOTL = frozenset({
     "dataset_prepared_path", "load_in_4bit", "learning_rate", "gradient_accumulation_steps", "lora_alpha",
 })  # fmt: skip
 _OLD_FACTORY = frozenset({
-    "stage", "finetuning_type", "cutoff_len", "dataset_dir", "lora_target", "lora_rank", "pref_loss", "pref_beta",
-    "quantization_bit", "do_train", "template",
+    "stage", "finetuning_type", "cutoff_len", "dataset_dir", "lora_target", "lora_rank", "pref_loss",
+    "pref_beta", "quantization_bit", "do_train", "template",
 })  # fmt: skip
 _NEW_FACTORY = frozenset({
-    "train_dataset", "peft_config", "dist_config", "kernel_config", "quant_config", "init_config", "cutoff_len",
-    "micro_batch_size", "sample_backend", "model_class",
+    "train_dataset", "peft_config", "dist_config", "kernel_config", "quant_config", "init_config",
+    "cutoff_len", "micro_batch_size", "sample_backend", "model_class",
 })  # fmt: skip
 _TRL = frozenset({
     "dataset_name", "dataset_mixture", "dataset_mixer", "dataset_train_split", "use_peft", "lora_r",
@@ -75,7 +75,9 @@ def refuse_other(path: Path, source: Mapping[str, Any]) -> None:
         return
     found = others.carried_over(source) or "nothing that is known"
     raise UsageError(
-        str(path), f"is {who}'s config, which is not read", f"write a config of ours; what carries over: {found}"
+        str(path),
+        f"is {who}'s config, which is not read",
+        f"write a config of ours; what carries over: {found}",
     )
 
 

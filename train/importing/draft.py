@@ -79,10 +79,8 @@ class Rule:
 class Draft:
     """The foreign config `source` (of the file `path`), and our config as far as it is made.
 
-    `folders` says where paths count from.
-
-    `layers` tells how many layers the root's base has, None where no root is known. `method` is what the caller
-    says that the config is for, where the config itself does not.
+    `folders` says where paths count from. `layers` tells how many layers the root's base has, None where no
+    root is known. `method` is what the caller says that the config is for, where the config does not.
     """
 
     path: Path

@@ -7,10 +7,10 @@ directory), beside the config, and in the folders above it.
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -63,13 +63,13 @@ class Folders:
         """Return the file, folder or pattern that `given` names, None where there is none."""
         if _ELSEWHERE.match(given) or not given:
             return None
-        home = os.path.expanduser(given)
+        home = str(Path(given).expanduser())
         # A name on a hub must not be taken for whatever lies further up.
         above = () if self._is_hub_name(given) else self.beside.parents
         folders = (self.here, self.beside, *above)
         for folder in folders if not Path(home).is_absolute() else (Path("/"),):
             candidate = Path(os.path.normpath(folder / home))
-            if candidate.exists() or (_is_pattern(home) and glob.glob(str(candidate))):
+            if candidate.exists() or (_is_pattern(home) and any(_matches(candidate))):
                 return candidate
         return None
 
@@ -115,6 +115,12 @@ def first_row(path: Path | None) -> dict[str, object] | None:
         return None
     row = found[0] if isinstance(found, list) and found else found
     return row if isinstance(row, dict) else None
+
+
+def _matches(pattern: Path) -> Iterator[Path]:
+    """Yield what a pattern names; its folder holds no pattern in the usual case."""
+    at = next(at for at, part in enumerate(pattern.parts) if _is_pattern(part))
+    return Path(*pattern.parts[:at]).glob(str(Path(*pattern.parts[at:])))
 
 
 def _is_pattern(text: str) -> bool:

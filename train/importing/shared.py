@@ -104,7 +104,7 @@ COMMON: Mapping[str, Rule] = {
 
 
 def widen_batch(draft: Draft) -> None:
-    """Give KTO, which compares the rows of a batch, two at once where theirs has one; a step stays as large."""
+    """Give KTO, which compares the rows of a batch, two at once where theirs has one; a step stays."""
     if draft.get("method.type") != "kto" or draft.get("training.batch_size") != 1:
         return
     times = draft.get("training.accumulation", 1)

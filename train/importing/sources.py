@@ -60,7 +60,7 @@ def set_rows(draft: Draft, train: Sequence[Rows], held_out: Rows | None = None) 
     """Set `data.train` and, where given, `data.eval`."""
     rest = _rest_share(train, held_out)
     found: list[dict[str, Any]] = []
-    bare = []
+    bare: list[dict[str, Any]] = []
     for rows in train:
         for source in _sources(draft, rows, whole_part=rest is not None):
             unlimited = {key: value for key, value in source.items() if key not in {"limit", "name"}}
@@ -136,12 +136,11 @@ def _source(draft: Draft, rows: Rows, place: Place, *, whole_part: bool = False)
     source: dict[str, Any] = {"path": place.path}
     _say_where(draft, rows, place)
     if place.has_parts:
-        source["split"] = rows.part
+        # A part of a configuration other than the default one is called by both names.
+        other = rows.subset not in {None, "", "default"}
+        source["split"] = f"{rows.subset}/{rows.part}" if other else rows.part
     elif rows.part != "train":
         draft.lose(f"{rows.key}.split", rows.split, "a file has no parts: all its rows are taken")
-    if rows.subset and place.hub and rows.subset != "default":
-        reason = "which of the data set's configurations is read cannot be said: its default is"
-        draft.lose(f"{rows.key}.name", rows.subset, reason)
     if columns := _columns(rows, place):
         source["columns"] = columns
     if rows.weight is not None:
@@ -160,7 +159,9 @@ def _columns(rows: Rows, place: Place) -> dict[str, str]:
     if row is None:
         return dict(rows.columns)
     return {
-        ours: theirs for ours, theirs in rows.columns.items() if theirs.split(".")[0] in row or ours not in row
+        ours: theirs
+        for ours, theirs in rows.columns.items()
+        if theirs.split(".")[0] in row or ours not in row
     }
 
 

@@ -1,4 +1,4 @@
-"""The measurement: import every YAML below the folders, put rows in, check on bases that have their modules."""
+"""The measurement: import every YAML of a folder, put rows in, check on a base that has its modules."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+import click
 
 from registry.errors import WardrobeError
 from registry.store import Registry
@@ -36,7 +38,7 @@ def _measure(folder: Path, work: Path) -> None:
             found = import_config(path, layers=lambda: LAYERS)
         except WardrobeError as error:
             counts["refused"] += 1
-            print(f"refused  {path.relative_to(folder)}: {str(error).removeprefix(f'{path}: ')}")
+            click.echo(f"refused  {path.relative_to(folder)}: {str(error).removeprefix(f'{path}: ')}")
             continue
         counts["imported"] += 1
         counts[f"imported as {found.form}"] += 1
@@ -44,22 +46,28 @@ def _measure(folder: Path, work: Path) -> None:
         if failure is not None and "fp16 needs a GPU" in failure:
             counts["of these in fp16, so on a GPU only"] += 1
             training = {**found.config["training"], "precision": "bf16"}
-            failure = _failure(path, {**found.config, "training": training}, work)
+            found.config["training"] = training
+            failure = _failure(path, found.config, work)
+        if failure is not None and "which the base does not have" in failure:
+            counts["of these on a base of another architecture, for theirs lacks modules that they name"] += 1
+            failure = _failure(path, found.config, work, "llama")
         counts["pass train check" if failure is None else "do not pass"] += 1
         if failure is not None:
-            print(f"no pass  {path.relative_to(folder)} ({architecture_of(_model(path))}): {failure}")
-    print(f"{folder}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+            click.echo(f"no pass  {path.relative_to(folder)} ({architecture_of(_model(path))}): {failure}")
+    click.echo(f"{folder}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
 
 
-def _failure(path: Path, given: dict[str, Any], work: Path) -> str | None:
+def _failure(path: Path, given: dict[str, Any], work: Path, model: str | None = None) -> str | None:
     """Return why no base with the modules of the config's model passes, None where one does."""
     failure = "no base could be made"
-    for base in make_bases(work, _model(path)):
+    for base in make_bases(work, model or _model(path)):
         root = base.with_name(f"{base.name}-root")
         if not root.exists():
             Registry.init(root, base)
             settings = root / "wardrobe.toml"
-            settings.write_text(settings.read_text().replace("max_lora_rank = 32", f"max_lora_rank = {_RANK}"))
+            settings.write_text(
+                settings.read_text().replace("max_lora_rank = 32", f"max_lora_rank = {_RANK}")
+            )
         try:
             with tempfile.TemporaryDirectory() as rows:
                 config = put_rows(Path(rows), given)

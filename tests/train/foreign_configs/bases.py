@@ -1,8 +1,8 @@
 """Bases by the name that a config gives: headers with the modules that the named model's architecture has.
 
-The weights are holes of zeros (tests.fakes.base): `train check` reads names and shapes only. Architectures are
-transformers' own, built on the meta device with at most eight layers; models that bring code of their own have
-their modules' names written down here.
+The weights are holes of zeros (tests.fakes.base): `train check` reads names and shapes only. Architectures
+are transformers' own, built on the meta device with at most eight layers; models that bring code of their
+own have their modules' names written down here.
 """
 
 from __future__ import annotations
@@ -27,34 +27,33 @@ _ARCHITECTURES: tuple[tuple[str, str], ...] = (
     ("qwen2.5-vl", "qwen2_5_vl"), ("qwen2-vl", "qwen2_vl"), ("qwen1.5-moe", "qwen2_moe"),
     ("qwen-7b", "remote-qwen"), ("qwen3|mimo|plano|skywork", "qwen3"), ("qwen|deepcoder", "qwen2"),
     ("gemma-4-e2b", "gemma4"), ("gemma-4", "gemma4"), ("gemma-3n", "gemma3n"),
-    ("gemma-3-(1b|270m)", "gemma3_text"), ("gemma-3", "gemma3"), ("gemma-2|gemma2", "gemma2"), ("gemma", "gemma"),
-    ("phi-?3|phi-?4", "phi3"), ("phi", "phi"), ("falcon-h1", "falcon_h1"), ("falcon-e", "llama"),
-    ("falcon", "falcon"), ("pythia|redpajama", "gpt_neox"), ("gpt-j", "gptj"), ("gpt-oss", "gpt_oss"),
-    ("cerebras-gpt|gpt2", "gpt2"), ("btlm", "remote-btlm"), ("replit", "remote-replit"), ("mpt", "mpt"),
-    ("dbrx", "remote-dbrx"), ("stablelm", "stablelm"), ("starcoder2", "starcoder2"), ("jamba", "jamba"),
-    ("mamba", "mamba"), ("command", "cohere2"), ("deepseek-v2", "deepseek_v2"), ("deepseek-v4", "deepseek_v4"),
-    ("deepseek", "deepseek_v3"), ("glm-4.6v", "glm46v"), ("glm-4.7-flash", "glm4_moe_lite"),
-    ("glm-4.5", "glm4_moe"), ("glm-5", "glm_moe_dsa"), ("glm-4", "glm4"), ("granite-4", "granitemoehybrid"),
+    ("gemma-3-(1b|270m)", "gemma3_text"), ("gemma-3", "gemma3"), ("gemma-2|gemma2", "gemma2"),
+    ("gemma", "gemma"), ("phi-?3|phi-?4", "phi3"), ("phi", "phi"), ("falcon-h1", "falcon_h1"),
+    ("falcon-e", "llama"), ("falcon", "falcon"), ("pythia|redpajama", "gpt_neox"), ("gpt-j", "gptj"),
+    ("gpt-oss", "gpt_oss"), ("cerebras-gpt|gpt2", "gpt2"), ("btlm", "remote-btlm"),
+    ("replit", "remote-replit"), ("mpt", "mpt"), ("dbrx", "remote-dbrx"), ("stablelm", "stablelm"),
+    ("starcoder2", "starcoder2"), ("jamba", "jamba"), ("mamba", "mamba"), ("command", "cohere2"),
+    ("deepseek-v2", "deepseek_v2"), ("deepseek-v4", "deepseek_v4"), ("deepseek", "deepseek_v3"),
+    ("glm-4.6v", "glm46v"), ("glm-4.7-flash", "glm4_moe_lite"), ("glm-4.5", "glm4_moe"),
+    ("glm-5", "glm_moe_dsa"), ("glm-4", "glm4"), ("granite-4", "granitemoehybrid"),
     ("hunyuan", "hunyuan_v1_dense"), ("internvl", "internvl"), ("kimi-linear", "kimi_linear"),
     ("lfm2-vl", "lfm2_vl"), ("lfm2-8b", "lfm2_moe"), ("lfm2", "lfm2"), ("nemotron-3", "nemotron_h"),
     ("nemotron-mini", "nemotron"), ("olmo-3", "olmo3"), ("seed-oss", "seed_oss"), ("smolvlm", "smolvlm"),
     ("smollm3", "smollm3"), ("trinity", "afmoe"), ("apertus", "apertus"), ("afm-", "arcee"),
     ("paddleocr", "paddleocr_vl"), ("minimax-m2", "minimax_m2"), ("voxtral", "voxtral"),
     ("mistral-small-4", "mistral4"), ("ministral-3", "mistral3"), ("pixtral", "llava"),
-    ("mistral-small-3.1|mistral-medium|magistral-small-2509", "mistral3"), ("mixtral|zephyr-141b", "mixtral"),
-    ("mistral|magistral|devstral|ministral|zephyr", "mistral"), ("moss", "qwen3_vl"),
+    ("mistral-small-3.1|mistral-medium|magistral-small-2509", "mistral3"),
+    ("mixtral|zephyr-141b", "mixtral"), ("mistral|magistral|devstral|ministral|zephyr", "mistral"),
+    ("moss", "qwen3_vl"),
 )  # fmt: skip
 _REMOTE: Mapping[str, tuple[str, ...]] = {
-    "remote-qwen": ("transformer.h.{}.attn.c_attn", "transformer.h.{}.attn.c_proj", "transformer.h.{}.mlp.w1"),
-    "remote-btlm": ("transformer.h.{}.attn.c_attn", "transformer.h.{}.mlp.c_fc", "transformer.h.{}.mlp.c_proj"),
-    "remote-replit": (
-        "transformer.blocks.{}.attn.Wqkv", "transformer.blocks.{}.ffn.mlp_up", "transformer.blocks.{}.ffn.mlp_down",
-    ),
-    "remote-dbrx": tuple(
-        f"transformer.blocks.{{}}.{name}" for name in (
-            "norm_attn_norm.attn.q_proj", "norm_attn_norm.attn.k_proj", "norm_attn_norm.attn.v_proj",
-            "norm_attn_norm.attn.out_proj", "ffn.router.layer", "ffn.experts.mlp.0.w1",
-        )
+    "remote-qwen": ("h.{}.attn.c_attn", "h.{}.attn.c_proj", "h.{}.mlp.w1", "h.{}.mlp.w2"),
+    "remote-btlm": ("h.{}.attn.c_attn", "h.{}.mlp.c_fc", "h.{}.mlp.c_proj"),
+    "remote-replit": ("blocks.{}.attn.Wqkv", "blocks.{}.ffn.mlp_up", "blocks.{}.ffn.mlp_down"),
+    "remote-dbrx": (
+        "blocks.{}.norm_attn_norm.attn.q_proj", "blocks.{}.norm_attn_norm.attn.k_proj",
+        "blocks.{}.norm_attn_norm.attn.v_proj", "blocks.{}.norm_attn_norm.attn.out_proj",
+        "blocks.{}.ffn.router.layer", "blocks.{}.ffn.experts.mlp.0.w1",
     ),
 }  # fmt: skip
 # What an architecture's own defaults leave open.
@@ -66,7 +65,9 @@ _OPEN: Mapping[str, Mapping[str, Any]] = {
 }
 # Needs a package for pictures; its language model alone has the same names below another prefix.
 _TEXT_PART = {"gemma3n": "gemma3n_text"}
-_WORDS = "what is item a box of screws say yes no hello".split() + [str(number) for number in range(400)]
+_WORDS = ["what", "is", "item", "a", "box", "of", "screws", "say", "yes", "no"] + [
+    str(number) for number in range(400)
+]
 
 
 def architecture_of(model: str) -> str:
@@ -93,13 +94,18 @@ def make_bases(folder: Path, model: str) -> Iterator[Path]:
 def module_shapes(kind: str) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
     """Return the weights of an architecture by the names in memory and, where they differ, in older files."""
     if kind in _REMOTE:
-        return {name.format(at): (64, 64) for at in range(LAYERS) for name in _REMOTE[kind]}, {}
+        return {
+            f"transformer.{name}".format(at): (64, 64) for at in range(LAYERS) for name in _REMOTE[kind]
+        }, {}
     model = _build(_TEXT_PART.get(kind, kind))
     shapes = {name.removesuffix(".weight"): tuple(value.shape) for name, value in model.state_dict().items()
               if name.endswith(".weight") and value.dim() == 2}  # fmt: skip
     if kind in _TEXT_PART:
         shapes = {re.sub("^model", "model.language_model", name): dims for name, dims in shapes.items()}
-    older = {re.sub(r"^model\.language_model\.", "language_model.model.", name): dims for name, dims in shapes.items()}
+    older = {
+        re.sub(r"^model\.language_model\.", "language_model.model.", name): dims
+        for name, dims in shapes.items()
+    }
     return shapes, older if older != shapes else {}
 
 
@@ -111,7 +117,11 @@ def _build(kind: str) -> Any:
     for part in (config, getattr(config, "text_config", None)):
         if part is not None and kind not in _TEXT_PART.values():
             _shorten(part)
-    autos = [transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText, transformers.AutoModel]
+    autos = [
+        transformers.AutoModelForCausalLM,
+        transformers.AutoModelForImageTextToText,
+        transformers.AutoModel,
+    ]
     if hasattr(config, "vision_config"):
         autos.reverse()
         autos.insert(0, transformers.AutoModelForImageTextToText)

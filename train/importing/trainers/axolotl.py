@@ -49,8 +49,15 @@ def translate(draft: Draft) -> None:
     _set_adapter(draft)
     _set_batch(draft)
     _set_max_length(draft, sectioned=sectioned)
-    draft.set("training.grouping", "length" if draft.take("group_by_length", ours="training.grouping") else "random")
-    draft.put("training.schedule", draft.take("lr_scheduler", "cosine", ours="training.schedule"), "lr_scheduler", shared.schedule)
+    draft.set(
+        "training.grouping", "length" if draft.take("group_by_length", ours="training.grouping") else "random"
+    )
+    draft.put(
+        "training.schedule",
+        draft.take("lr_scheduler", "cosine", ours="training.schedule"),
+        "lr_scheduler",
+        shared.schedule,
+    )
     draft.follow(_RULES)
     shared.widen_batch(draft)
     shared.set_precision(draft)
@@ -104,7 +111,9 @@ def _refuse_other_models(draft: Draft) -> None:
 def _set_adapter(draft: Draft) -> None:
     adapter = draft.take("adapter", ours="lora.kind")
     if not adapter and draft.get("method.type") == "reward":
-        draft.change("adapter", "(none)", "a reward model is a LoRA with a head: rank 16 on all linear modules")
+        draft.change(
+            "adapter", "(none)", "a reward model is a LoRA with a head: rank 16 on all linear modules"
+        )
         draft.set("lora", {"kind": "lora"})
         return
     if isinstance(adapter, str) and adapter.lower() not in {"lora", "qlora"}:
@@ -124,10 +133,12 @@ def _set_lora(draft: Draft) -> None:
     if rank is None:
         draft.change("lora_r", "(not given)", "8 is taken, PEFT's default")
     draft.put("lora.rank", 8 if rank is None else rank, "lora_r", whole)
-    draft.follow({
-        "lora_alpha": Rule("lora.alpha", positive),
-        "lora_dropout": Rule("lora.dropout", number),
-    })
+    draft.follow(
+        {
+            "lora_alpha": Rule("lora.alpha", positive),
+            "lora_dropout": Rule("lora.dropout", number),
+        }
+    )
     linear = draft.take("lora_target_linear", ours="lora.target_modules")
     named = draft.take("lora_target_modules", ours="lora.target_modules")
     if is_empty(named) and not linear:
@@ -137,7 +148,9 @@ def _set_lora(draft: Draft) -> None:
 
 
 def _set_quantization(draft: Draft, adapter: Any) -> None:
-    bits = str(draft.take("quantization_bits", "", ours="quantization")).lower().removesuffix("bit").rstrip("-")
+    bits = (
+        str(draft.take("quantization_bits", "", ours="quantization")).lower().removesuffix("bit").rstrip("-")
+    )
     four = draft.take("load_in_4bit", default=False, ours="quantization") or bits in {"4", "nf4", "int4"}
     double = draft.take("double_quant", ours="quantization.double")
     kwargs = draft.take("bnb_config_kwargs", {}, ours="quantization")

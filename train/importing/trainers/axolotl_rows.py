@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from train.dataset.forms.mapping import FIXED
 from train.importing import shared
 from train.importing.draft import Draft, is_empty
 from train.importing.sources import Rows, set_rows, set_share
@@ -95,15 +96,15 @@ def set_data(draft: Draft, *, sectioned: bool = False) -> None:
 
     Raises: UsageError: no data set, or one whose rows no form of ours holds.
     """
-    text = _entries(draft.take("pretraining_dataset", ours="data.train"))
-    entries = _entries(draft.take("datasets", ours="data.train"))
+    text = _entries(draft, "pretraining_dataset")
+    entries = _entries(draft, "datasets")
     if not entries and not text:
         raise draft.refuse("datasets", "(none)", "name one at least: nothing here says what to train on")
     _set_method(draft, entries, text)
     keys = [f"datasets[{at}]" for at in range(len(entries))]
     keys += [f"pretraining_dataset[{at}]" for at in range(len(text))]
     rows = [_rows(draft, key, entry) for key, entry in zip(keys, [*entries, *text], strict=True)]
-    held_out = _entries(draft.take("test_datasets", ours="data.eval"))
+    held_out = _entries(draft, "test_datasets")
     for at, entry in enumerate(held_out[1:], 1):
         draft.lose(f"test_datasets[{at}]", entry, "one held-out file is measured; join the files")
     set_rows(draft, rows, _rows(draft, "test_datasets[0]", held_out[0]) if held_out else None)
@@ -124,9 +125,13 @@ def _set_method(draft: Draft, entries: list[dict[str, Any]], text: list[dict[str
     draft.set("method", {"type": "pretrain" if kinds == {True} else "supervised"})
 
 
-def _entries(value: Any) -> list[dict[str, Any]]:
+def _entries(draft: Draft, key: str) -> list[dict[str, Any]]:
+    value = draft.take(key, ours="data.eval" if key == "test_datasets" else "data.train")
     found = value if isinstance(value, list) else [] if is_empty(value) else [value]
-    return [entry if isinstance(entry, dict) else {"path": str(entry)} for entry in found]
+    for entry in found:
+        if not isinstance(entry, dict | str):
+            raise draft.refuse(key, entry, "an entry is a path, or a section with a path")
+    return [entry if isinstance(entry, dict) else {"path": entry} for entry in found]
 
 
 def _is_text(entry: Mapping[str, Any]) -> bool:
@@ -177,12 +182,16 @@ def _columns(draft: Draft, key: str, entry: Mapping[str, Any]) -> dict[str, str]
 
 
 def _own_fields(draft: Draft, key: str, kind: Mapping[str, Any]) -> dict[str, str]:
-    """Return the columns of a type that names its own fields; its wording is lost."""
+    """Return the columns of a type that names its own fields, and its fixed system prompt."""
     method = draft.get("method.type")
     table = _RATED if method == "kto" else _PAIR if method in {"dpo", "orpo", "reward"} else _INSTRUCTION
-    for name in sorted(set(kind) - set(table)):
+    found = {ours: str(kind[field]) for field, ours in table.items() if not is_empty(kind.get(field))}
+    text = kind.get("system_prompt")
+    if not is_empty(text) and "system" not in found:
+        found["system"] = f"{FIXED}{text}"
+    for name in sorted(set(kind) - set(table) - ({"system_prompt"} if "system" in found else set())):
         draft.lose(f"{key}.type.{name}", kind[name], _WORDING)
-    return {ours: str(kind[field]) for field, ours in table.items() if not is_empty(kind.get(field))}
+    return found
 
 
 def _preference_columns(draft: Draft, key: str, entry: Mapping[str, Any], name: str) -> dict[str, str]:

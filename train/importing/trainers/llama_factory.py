@@ -107,6 +107,8 @@ def _set_data(draft: Draft) -> None:
     rows = [info.rows("dataset", name, limit, share) for name, share in zip(wanted, shares, strict=True)]
     set_rows(draft, rows, info.rows("eval_dataset", held_out[0]) if held_out else None)
     set_share(draft, "val_size")
+    if draft.take("mask_history", ours="data.answers"):
+        draft.set("data.answers", "last")
 
 
 def _shares(draft: Draft, count: int) -> list[float | None]:
@@ -137,7 +139,10 @@ def _set_adapter(draft: Draft) -> None:
         rank = draft.take("lora_rank", 8, ours="lora.rank")
         alpha = draft.take("lora_alpha", 2 * whole(rank), ours="lora.alpha")
         shared.set_rank(draft, rank, alpha, draft.take("lora_dropout", 0.0, ours="lora.dropout"))
-        draft.set("lora.target_modules", shared.modules(draft.take("lora_target", "all", ours="lora.target_modules")))
+        draft.set(
+            "lora.target_modules",
+            shared.modules(draft.take("lora_target", "all", ours="lora.target_modules")),
+        )
     for key in ("pissa_iter", "pissa_convert"):
         draft.take(key)  # how PiSSA begins is ours to choose, and it is always converted
     _set_quantization(draft, full=full)

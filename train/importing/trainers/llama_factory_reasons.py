@@ -1,4 +1,4 @@
-"""Why keys of LLaMA-Factory's have no counterpart: those that change what is learnt, and those that do not."""
+"""Why keys of LLaMA-Factory's have no counterpart: those that change what is learnt, and the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ LOST: Mapping[str, str] = {
     "create_new_adapter": "an adapter goes on (`from: NAME@N`) or is new",
     "additional_target": shared.WHOLE_MODULES,
     "train_on_prompt": shared.ANSWERS,
-    "mask_history": "say `data.answers: last`, or give earlier answers `weight: 0` in the rows",
     "eval_on_each_dataset": "one held-out file is measured",
     "image_*": shared.PICTURES,
     "video_*": shared.PICTURES,

@@ -90,7 +90,9 @@ def _rows(draft: Draft, key: str, given: str) -> tuple[list[Rows], bool]:
         draft.lose(key, given, reason)
         label = PurePosixPath(given).stem
         return [Rows(key, str(PurePosixPath(given).with_suffix(".jsonl")))], "dpo" in label.lower()
-    listed = {name: one for name, one in read_settings(found).items() if isinstance(one, dict) and "path" in one}
+    listed = {
+        name: one for name, one in read_settings(found).items() if isinstance(one, dict) and "path" in one
+    }
     if not listed:
         raise draft.refuse(key, given, "it lists no data set with a path")
     rows = [_entry(draft, f"{key}.{name}", name, one) for name, one in listed.items()]

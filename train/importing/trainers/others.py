@@ -54,7 +54,8 @@ NO_CONFIGS: tuple[tuple[str, Sign], ...] = (
 """What a file is that trains nothing, and how it is known."""
 
 TRAINERS: tuple[tuple[str, Sign], ...] = (
-    ("AutoTrain", lambda source: {"task", "base_model"} <= set(source) and bool({"params", "project_name"} & set(source))),
+    ("AutoTrain", _has("task", "base_model", "params")),
+    ("AutoTrain", _has("task", "base_model", "project_name")),
     ("Unsloth", _within("training", "training_type", "random_seed", "train_on_completions")),
     ("Unsloth", _within("lora", "finetune_vision_layers", "finetune_language_layers", "use_loftq")),
     ("LitGPT", _has("checkpoint_dir", "train")),
@@ -113,7 +114,7 @@ def whose_it_is(source: Mapping[str, Any]) -> str | None:
 
 
 def carried_over(source: Mapping[str, Any]) -> str:
-    """Return our keys with the values that a config of another trainer has for them, as one sentence's part."""
+    """Return our keys with the values that another trainer's config has for them, as a part of a sentence."""
     leaves = dict(_leaves(source))
     found = []
     for ours, theirs in _COUNTERPARTS.items():

@@ -108,7 +108,9 @@ def _open_data(flat: dict[str, Any], value: Any) -> None:
         return
     path = next((value[name] for name in _TRAIN_FILES if not _is_empty(value.get(name))), None)
     held_out = next((value[name] for name in _HELD_OUT_FILES if isinstance(value.get(name), str)), None)
-    entry = {name: one for name, one in value.items() if name in _ENTRY or name.startswith(("field", "message_"))}
+    entry = {
+        name: one for name, one in value.items() if name in _ENTRY or name.startswith(("field", "message_"))
+    }
     if path is not None:
         flat["datasets"] = [{**entry, "path": path}]
     if held_out is not None:
@@ -124,7 +126,9 @@ def _open_quantization(flat: dict[str, Any], section: Mapping[str, Any]) -> None
         if name.startswith("bnb_4bit_"):
             flat.setdefault("bnb_config_kwargs", {})[name] = value
         elif name in {"type", "quant_type", "method", "bits", "quant", "enabled"}:
-            _put(flat, "quantization_bits", "4" if str(value).lower() in {"nf4", "4", "4bit", "fp4"} else value)
+            _put(
+                flat, "quantization_bits", "4" if str(value).lower() in {"nf4", "4", "4bit", "fp4"} else value
+            )
         else:
             _put(flat, _NAMES.get(name, name), value)
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from train.dataset.forms.mapping import FIXED
 from train.importing import shared
 from train.importing.draft import Draft, Rule, adapter_name, is_empty, number, positive, whole
 from train.importing.reading import refers
 from train.importing.sources import Rows, set_rows
-from train.importing.trainers.torchtune_rows import COLUMNS, PREFERENCES, SOURCES, TEXT
+from train.importing.trainers.torchtune_rows import CHATS, COLUMNS, PREFERENCES, SOURCES, TEXT
 
 COMPONENT = "_component_"
 _OTHER_RECIPES: Mapping[str, str] = {
@@ -26,6 +27,10 @@ _OTHER_RECIPES: Mapping[str, str] = {
     "ppo_epochs": "PPO is not here: train a reward model, then use method: rloo or grpo with it",
 }
 _MODULES = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "output_proj": "o_proj"}
+_FUSED = {
+    "q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj",
+    "gate_proj": "gate_up_proj", "up_proj": "gate_up_proj",
+}  # fmt: skip
 _MLP = ("gate_proj", "up_proj", "down_proj")
 _MULTIMODAL = ("vision", "multimodal", "flamingo")
 
@@ -95,7 +100,7 @@ def _resolve(draft: Draft) -> None:
 
 def _set_method(draft: Draft) -> None:
     loss = draft.source.get("loss")
-    if component(loss) == "DPOLoss" and isinstance(loss, dict):
+    if isinstance(loss, dict) and component(loss) == "DPOLoss":
         draft.set("method", {"type": "dpo"})
         draft.put("method.beta", loss.get("beta", 0.1), "loss.beta", positive)
         if number(loss.get("label_smoothing", 0)) > 0:
@@ -104,7 +109,7 @@ def _set_method(draft: Draft) -> None:
         draft.take("loss", ours="method")
         return
     if component(loss) in {"PPOLoss", "GRPOSimpleLoss", "RSOLoss", "SimPOLoss"}:
-        raise draft.refuse("loss", loss.get(COMPONENT), "use DPO's, or a supervised recipe")
+        raise draft.refuse("loss", component(loss), "use DPO's, or a supervised recipe")
     kind = component(draft.source.get("dataset"))
     draft.set("method", {"type": "pretrain" if kind in TEXT else "supervised"})
 
@@ -133,15 +138,21 @@ def _rows(draft: Draft, key: str, entry: Any) -> Rows:
     columns |= {_our_key(kind, name): str(column) for name, column in (entry.get("column_map") or {}).items()}
     if kind == "chat_dataset":
         sharegpt = str(entry.get("conversation_style")) == "sharegpt"
-        columns["conversations" if sharegpt else "messages"] = str(entry.get("conversation_column", "messages"))
+        columns["conversations" if sharegpt else "messages"] = str(
+            entry.get("conversation_column", "messages")
+        )
     if kind in TEXT and entry.get("column"):
         columns["text"] = str(entry["column"])
     if kind in {"alpaca_dataset", "alpaca_cleaned_dataset", "grammar_dataset", "samsum_dataset"}:
-        reason = "theirs writes a prompt of its own around the row; here it is a turn in the base's chat template"
+        reason = (
+            "theirs writes a prompt of its own around the row; here it is a turn in the base's chat template"
+        )
         draft.change(f"{key}.{COMPONENT}", kind, reason)
-    if entry.get("train_on_input", kind == "alpaca_dataset"):
-        draft.lose(f"{key}.train_on_input", True, shared.ANSWERS)
-    if text := entry.get("new_system_prompt"):
+    if learnt := entry.get("train_on_input", kind == "alpaca_dataset"):
+        draft.lose(f"{key}.train_on_input", learnt, shared.ANSWERS)
+    if (text := entry.get("new_system_prompt")) and kind not in CHATS:
+        columns["system"] = f"{FIXED}{text}"
+    elif text:
         draft.lose(f"{key}.new_system_prompt", text, "write it into the rows as a system message")
     files = entry.get("data_files") or ()
     return Rows(
@@ -181,16 +192,18 @@ def _set_adapter(draft: Draft) -> None:
 
 
 def _targets(draft: Draft, model: Mapping[str, Any]) -> list[str]:
-    found = [_MODULES.get(str(name), str(name)) for name in model.get("lora_attn_modules", ("q_proj", "v_proj"))]
+    found = [
+        _MODULES.get(str(name), str(name)) for name in model.get("lora_attn_modules", ("q_proj", "v_proj"))
+    ]
     if model.get("apply_lora_to_mlp"):
         found += _MLP
     if model.get("apply_lora_to_output"):
         found.append("lm_head")
     if any(word in str(model.get(COMPONENT)) for word in ("phi3", "phi4")):
-        draft.ignore("model", "q_proj, …", "Phi's fused modules (qkv_proj, gate_up_proj) hold these")
-        fused = {"q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj", "gate_proj": "gate_up_proj",
-                 "up_proj": "gate_up_proj"}  # fmt: skip
-        found = [fused.get(name, name) for name in found]
+        draft.change(
+            "model.lora_attn_modules", found, "Phi's fused modules (qkv_proj, gate_up_proj) are taken"
+        )
+        found = [_FUSED.get(name, name) for name in found]
     return list(dict.fromkeys(found))
 
 
@@ -208,15 +221,21 @@ def _set_training(draft: Draft) -> None:
         draft.change("max_steps_per_epoch", per_epoch, f"{steps} steps in all")
     length = (draft.source.get("tokenizer") or {}).get("max_seq_len")
     if length is None:
-        draft.change("tokenizer.max_seq_len", "(none)", "2048 is taken: set training.max_length for longer rows")
-    draft.put("training.max_length", 2048 if length is None else length, "tokenizer.max_seq_len", shared.length)
+        draft.change(
+            "tokenizer.max_seq_len", "(none)", "2048 is taken: set training.max_length for longer rows"
+        )
+    draft.put(
+        "training.max_length", 2048 if length is None else length, "tokenizer.max_seq_len", shared.length
+    )
     if draft.take("clip_grad_norm", ours="training.max_grad_norm") is None:
         draft.change("clip_grad_norm", "(none)", "gradients are always clipped, at 1.0")
-    draft.follow({
-        "gradient_accumulation_steps": Rule("training.accumulation", whole),
-        "enable_activation_checkpointing": Rule("training.gradient_checkpointing", bool),
-        "seed": Rule("seed", lambda value: int(number(value))),
-    })
+    draft.follow(
+        {
+            "gradient_accumulation_steps": Rule("training.accumulation", whole),
+            "enable_activation_checkpointing": Rule("training.gradient_checkpointing", bool),
+            "seed": Rule("seed", lambda value: int(number(value))),
+        }
+    )
 
 
 def _set_optimiser(draft: Draft) -> None:

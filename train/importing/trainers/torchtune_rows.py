@@ -32,3 +32,4 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
 }  # fmt: skip
 TEXT = frozenset({"text_completion_dataset", "cnn_dailymail_articles_dataset", "wikitext_dataset"})
 PREFERENCES = frozenset({"stack_exchange_paired_dataset", "hh_rlhf_helpful_dataset", "preference_dataset"})
+CHATS = PREFERENCES | {"chat_dataset", "slimorca_dataset", "multimodal_chat_dataset"}

@@ -16,7 +16,8 @@ from train.importing.sources import Rows, set_rows, set_share
 from train.importing.trainers.trl_reasons import LOST, SAME
 
 METHODS = {
-    "sft": "supervised", "supervised": "supervised", "dpo": "dpo", "kto": "kto", "orpo": "orpo", "reward": "reward",
+    "sft": "supervised", "supervised": "supervised", "dpo": "dpo", "kto": "kto", "orpo": "orpo",
+    "reward": "reward",
 }  # fmt: skip
 _LOSSES = {"sigmoid": "sigmoid", "ipo": "ipo", "hinge": "hinge", "robust": "robust"}
 _RATES = {"supervised": 2e-5, "dpo": 1e-6, "kto": 1e-6, "orpo": 1e-6, "reward": 1e-4}
@@ -40,7 +41,9 @@ _RULES: Mapping[str, Rule] = {
 _ONLINE = frozenset({"reward_funcs", "num_generations", "reward_model_path", "reward_model_name_or_path"})
 _SIGNS: Mapping[str, frozenset[str]] = {
     "kto": frozenset({"desirable_weight", "undesirable_weight"}),
-    "dpo": frozenset({"loss_type", "precompute_ref_log_probs", "ref_model_init_kwargs", "rpo_alpha", "f_divergence_type"}),
+    "dpo": frozenset({
+        "loss_type", "precompute_ref_log_probs", "ref_model_init_kwargs", "rpo_alpha", "f_divergence_type",
+    }),
     "reward": frozenset({"center_rewards_coefficient"}),
     "supervised": frozenset({
         "packing", "assistant_only_loss", "completion_only_loss", "dataset_text_field", "max_seq_length",
