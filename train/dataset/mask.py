@@ -102,9 +102,9 @@ def _masked(
         yield "text", [MaskedToken(one, tokenizer.decode([one]), Why.TEXT) for one in ids]
         return
     part = "chosen" if sample.rejected else "conversation"
-    yield from _explained(part, Row(number, sample.messages), tokenizer, max_length)
+    yield from _explained(part, Row(number, sample.messages, sample.tools), tokenizer, max_length)
     if sample.rejected:
-        row = Row(number, sample.prompt + sample.rejected)
+        row = Row(number, sample.prompt + sample.rejected, sample.tools)
         yield from _explained("rejected", row, tokenizer, max_length)
 
 

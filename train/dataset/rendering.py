@@ -6,7 +6,7 @@ uses, so what is found here is what training would do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from registry.errors import UsageError
 from train.data import IGNORED, Labelled, Tokenizer, render
 from train.dataset.records import Kind, Message, Row, Sample
+from train.rendering.showing import ToolsHidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,17 @@ class Rendering:
         if sample.form.kind is Kind.TEXT:
             ids = self._tokenizer(sample.text, add_special_tokens=False).input_ids
             return Rendered(len(ids), len(ids), ())
-        parts = [self._conversation(messages) for messages in _conversations(sample)]
+        parts = [self._conversation(messages, sample.tools) for messages in _conversations(sample)]
         longest = max(parts, key=lambda part: part.tokens)
         return Rendered(longest.tokens, longest.learnt, tuple(f for part in parts for f in part.findings))
 
-    def _conversation(self, messages: tuple[Message, ...]) -> Rendered:
+    def _conversation(
+        self, messages: tuple[Message, ...], tools: tuple[Mapping[str, Any], ...]
+    ) -> Rendered:
         try:
-            examples = render(Row(0, messages), self._tokenizer)
+            examples = render(Row(0, messages, tools), self._tokenizer)
+        except ToolsHidden as error:
+            return Rendered(0, 0, (("D-TOOLS", str(error)),))
         except ValueError as error:
             return Rendered(0, 0, (("D-TEMPLATE", str(error)),))
         found = [self._example(one) for one in examples]

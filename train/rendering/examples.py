@@ -15,6 +15,7 @@ from train.dataset.records import Message, Row
 from train.rendering.answers import answer_text
 from train.rendering.ends import GENERATION_CONFIG, stops_of
 from train.rendering.interface import IGNORED, Labelled, Tokenizer, Unrenderable
+from train.rendering.showing import require_shown
 from train.rendering.template import Template
 from train.settings.data import Answers
 
@@ -22,10 +23,11 @@ from train.settings.data import Answers
 def render(row: Row, tokenizer: Tokenizer, answers: Answers = "all") -> tuple[Labelled, ...]:
     """Return the examples of `row`: of the answers that are learnt, all or only the `last`.
 
-    Raises: Unrenderable: a message holds a special token, the template refuses the conversation, or writes
-        an answer that the server would not end.
+    Raises: Unrenderable: a message holds a special token, the template refuses the conversation, leaves out
+        tools or calls, or writes an answer that the server would not end.
     """
     refuse_special_tokens(row, tokenizer)
+    require_shown(row, tokenizer)
     template, stops = Template(tokenizer, row.tools), stops_of(tokenizer)
     learnt = [index for index, message in enumerate(row.messages) if message.learn]
     examples: list[_Growing] = []
@@ -146,7 +148,7 @@ def refuse_special_tokens(row: Row, tokenizer: Tokenizer) -> None:
     """
     for index, message in enumerate(row.messages):
         for token in tokenizer.all_special_tokens:
-            if token in message.content:
+            if any(token in text for text in message.texts):
                 raise Unrenderable(f"messages[{index}].content holds the special token {token}")
 
 

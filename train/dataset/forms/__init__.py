@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from train.dataset.chat import read_conversation, read_messages, shown, text
+from train.dataset.calls import TOOL_KEYS, read_calls, tools_of, with_links
+from train.dataset.chat import read_conversation, read_messages, shown, text, written
 from train.dataset.forms.mapping import PLAIN, Reading
 from train.dataset.records import Form, Kind, Malformed, Message, Sample
 
-TOOL_KEYS = frozenset({"tools", "functions", "parallel_tool_calls", "tool_choice", "function_call"})
+Tools = tuple[Mapping[str, Any], ...]
 _STAND_IN = "answer"
 # What a form must have, in the order of asking, and what it may have besides.
 _KEYS: dict[Form, tuple[frozenset[str], frozenset[str]]] = {
@@ -29,6 +30,7 @@ _KEYS: dict[Form, tuple[frozenset[str], frozenset[str]]] = {
     Form.SHAREGPT: (frozenset({"conversations"}), frozenset({"system"})),
     Form.ALPACA: (frozenset({"instruction", "output"}), frozenset({"input", "system", "history"})),
     Form.PROMPT: (frozenset({"prompt", "completion"}), frozenset({"context", "system"})),
+    Form.CALLS: (frozenset({"query", "answers"}), frozenset({"system"})),
     Form.TEXT: (frozenset({"text"}), frozenset()),
 }
 
@@ -55,8 +57,8 @@ def read_sample(row: object, reading: Reading = PLAIN) -> Sample:
         row = _renamed(row, reading)
     form = detect(row, reading)
     assert isinstance(row, dict)
-    extra, tools = _other_keys(form, row)
-    return _READERS[form](row, extra, tools)
+    extra = _other_keys(form, row)
+    return with_links(_READERS[form](row, extra, tools_of(row)))
 
 
 def read_prompt(row: object, reading: Reading = PLAIN) -> tuple[Sample, bool]:
@@ -79,21 +81,22 @@ def canonical(sample: Sample) -> dict[str, object]:
     """Return the one JSON form of a sample that `data split --canonical` writes."""
     if sample.form.kind is Kind.TEXT:
         return {"text": sample.text}
+    tools = {"tools": [dict(tool) for tool in sample.tools]} if sample.tools else {}
     if sample.form.kind is Kind.SUPERVISED:
-        return {"messages": _written(sample.messages)}
+        return {"messages": _written(sample.messages), **tools}
     prompt, answer = _written(sample.prompt), _written(sample.answer)
     if sample.form.kind is Kind.KTO:
-        return {"prompt": prompt, "completion": answer, "label": sample.liked}
-    return {"prompt": prompt, "chosen": answer, "rejected": _written(sample.rejected)}
+        return {"prompt": prompt, "completion": answer, "label": sample.liked, **tools}
+    return {"prompt": prompt, "chosen": answer, "rejected": _written(sample.rejected), **tools}
 
 
-def _other_keys(form: Form, row: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _other_keys(form: Form, row: Mapping[str, Any]) -> tuple[str, ...]:
     needed, allowed = _KEYS[form]
-    others = row.keys() - needed - allowed
-    for key in sorted(others - TOOL_KEYS):
+    others = row.keys() - needed - allowed - set(TOOL_KEYS)
+    for key in sorted(others):
         if near := get_close_matches(key.lower(), sorted(allowed - row.keys()), n=1, cutoff=0.8):
             raise Malformed(f"has the key {key!r}, which looks like {near[0]!r}", "D-FORM")
-    return tuple(sorted(others - TOOL_KEYS)), tuple(sorted(others & TOOL_KEYS))
+    return tuple(sorted(others))
 
 
 def _renamed(row: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
@@ -113,16 +116,16 @@ def _asks_only(messages: object) -> bool:
     )
 
 
-def _chat(row: Mapping[str, Any], extra: tuple[str, ...], tools: tuple[str, ...]) -> Sample:
+def _chat(row: Mapping[str, Any], extra: tuple[str, ...], tools: Tools) -> Sample:
     return Sample(Form.CHAT, _learnable(read_messages(row["messages"])), extra=extra, tools=tools)
 
 
-def _sharegpt(row: Mapping[str, Any], extra: tuple[str, ...], tools: tuple[str, ...]) -> Sample:
+def _sharegpt(row: Mapping[str, Any], extra: tuple[str, ...], tools: Tools) -> Sample:
     messages = read_conversation(row["conversations"], row.get("system"))
     return Sample(Form.SHAREGPT, _learnable(messages), extra=extra, tools=tools)
 
 
-def _alpaca(row: Mapping[str, Any], extra: tuple[str, ...], tools: tuple[str, ...]) -> Sample:
+def _alpaca(row: Mapping[str, Any], extra: tuple[str, ...], tools: Tools) -> Sample:
     question = text(row["instruction"], "instruction")
     if _is_given(row.get("input")):
         question = f"{question}\n\n{text(row['input'], 'input')}"
@@ -146,7 +149,7 @@ def _history(history: object) -> tuple[Message, ...]:
     return tuple(turns)
 
 
-def _prompt(row: Mapping[str, Any], extra: tuple[str, ...], tools: tuple[str, ...]) -> Sample:
+def _prompt(row: Mapping[str, Any], extra: tuple[str, ...], tools: Tools) -> Sample:
     turns = (*_system(row), *_question(row), *_answer(row["completion"], "completion"))
     return Sample(Form.PROMPT, _learnable(turns), extra=extra, tools=tools)
 
@@ -166,14 +169,14 @@ def _answer(value: object, where: str) -> tuple[Message, ...]:
     return (Message("assistant", text(value, where, rule="D-EMPTY"), learn=True),)
 
 
-def _kto(row: Mapping[str, Any], extra: tuple[str, ...], tools: tuple[str, ...]) -> Sample:
+def _kto(row: Mapping[str, Any], extra: tuple[str, ...], tools: Tools) -> Sample:
     if not isinstance(row["label"], bool):
         raise Malformed(f"label is {shown(row['label'])}, not true or false")
     turns = (*_question(row), *_answer(row["completion"], "completion"))
     return Sample(Form.KTO, _learnable(turns), liked=row["label"], extra=extra, tools=tools)
 
 
-def _preference(row: Mapping[str, Any], extra: tuple[str, ...], tools: tuple[str, ...]) -> Sample:
+def _preference(row: Mapping[str, Any], extra: tuple[str, ...], tools: Tools) -> Sample:
     chosen, rejected = _answer(row["chosen"], "chosen"), _answer(row["rejected"], "rejected")
     if "prompt" in row and not _repeats_prompt(row["prompt"], chosen, rejected):
         prompt = _question(row)
@@ -200,18 +203,27 @@ def _split_shared(
     return prompt, chosen[last:], rejected[last:]
 
 
-def _openai_preference(row: Mapping[str, Any], extra: tuple[str, ...], tools: tuple[str, ...]) -> Sample:
+def _openai_preference(row: Mapping[str, Any], extra: tuple[str, ...], tools: Tools) -> Sample:
     given = row["input"]
     if not isinstance(given, dict):
         raise Malformed(f"input is {shown(given)}, not an object with messages")
     prompt = read_messages(given.get("messages"), "input.messages", learn=False)
     chosen = read_messages(row["preferred_output"], "preferred_output")
     rejected = read_messages(row["non_preferred_output"], "non_preferred_output")
-    named = tuple(sorted({*tools, *(given.keys() & TOOL_KEYS)}))
+    named = tools or tools_of(given)
     return Sample(Form.OPENAI_PREFERENCE, _learnable(prompt + chosen), rejected, extra=extra, tools=named)
 
 
-def _text(row: Mapping[str, Any], extra: tuple[str, ...], tools: tuple[str, ...]) -> Sample:
+def _xlam(row: Mapping[str, Any], extra: tuple[str, ...], tools: Tools) -> Sample:
+    question = Message("user", text(row["query"], "query", rule="D-EMPTY-INPUT"), learn=False)
+    calls = read_calls(row["answers"], "answers")
+    if not calls:
+        raise Malformed("answers calls nothing", "D-EMPTY")
+    turns = (*_system(row), question, Message("assistant", "", learn=True, calls=calls))
+    return Sample(Form.CALLS, turns, extra=extra, tools=tools)
+
+
+def _text(row: Mapping[str, Any], extra: tuple[str, ...], tools: Tools) -> Sample:
     return Sample(Form.TEXT, text=text(row["text"], "text", rule="D-EMPTY"), extra=extra, tools=tools)
 
 
@@ -231,17 +243,10 @@ def _learnable(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 def _written(messages: tuple[Message, ...]) -> list[dict[str, object]]:
-    return [
-        {
-            "role": m.role,
-            "content": m.content,
-            **({"weight": 0} if m.role == "assistant" and not m.learn else {}),
-        }
-        for m in messages
-    ]
+    return [written(message) for message in messages]
 
 
-_READERS: dict[Form, Callable[[Mapping[str, Any], tuple[str, ...], tuple[str, ...]], Sample]] = {
+_READERS: dict[Form, Callable[[Mapping[str, Any], tuple[str, ...], Tools], Sample]] = {
     Form.CHAT: _chat,
     Form.SHAREGPT: _sharegpt,
     Form.ALPACA: _alpaca,
@@ -249,5 +254,6 @@ _READERS: dict[Form, Callable[[Mapping[str, Any], tuple[str, ...], tuple[str, ..
     Form.PREFERENCE: _preference,
     Form.OPENAI_PREFERENCE: _openai_preference,
     Form.KTO: _kto,
+    Form.CALLS: _xlam,
     Form.TEXT: _text,
 }
