@@ -48,16 +48,14 @@ class Folders:
     out: Path
 
     def place(self, given: str) -> Place:
-        """Return where `given` lies."""
+        """Return where `given` lies; what is not there keeps the path that it has."""
         if given.startswith("hf://"):
             return Place(given, None, hub=True)
         if (found := self.find(given)) is not None:
             return Place(self.spelled(found), found)
         if self._is_hub_name(given):
             return Place(f"hf://{given}", None, hub=True)
-        if _ELSEWHERE.match(given) or Path(given).is_absolute():
-            return Place(given, None)
-        return Place(self.spelled(Path(os.path.normpath(self.here / given))), None)
+        return Place(given if _ELSEWHERE.match(given) else os.path.normpath(given), None)
 
     def find(self, given: str) -> Path | None:
         """Return the file, folder or pattern that `given` names, None where there is none."""

@@ -187,7 +187,7 @@ def _say_where(draft: Draft, rows: Rows, place: Place) -> None:
     if is_elsewhere(place.path):
         draft.lose(rows.key, rows.given, "rows are read from this machine: download them and name the file")
     else:
-        reason = "no such file in the working directory, beside the config or above it: put it there"
+        reason = "no such file in the working directory, beside the config or above it: correct the path"
         draft.lose(rows.key, rows.given, reason)
 
 
