@@ -21,6 +21,10 @@ from train.importing.places import Folders
 _EMPTY: tuple[object, ...] = (None, False, "", [], {}, "none", "None", "no", "null")
 
 
+# In quotes, they are texts to YAML and switches to whoever wrote them.
+_SWITCHES = {"true": True, "false": False}
+
+
 class Weight(StrEnum):
     """What a note says about the result: it is another one, something of it is missing, or it is the same."""
 
@@ -95,6 +99,8 @@ class Draft:
     def take(self, key: str, default: Any = None, *, ours: str = "") -> Any:
         """Return the value of a foreign key, which then counts as translated, into `ours` if that is one."""
         value = self.source.pop(key, None)
+        if isinstance(value, str) and value.lower() in _SWITCHES:
+            value = _SWITCHES[value.lower()]
         if not is_empty(value):
             self.seen.append(Taken(key, value, ours))
         return default if value is None else value
@@ -222,6 +228,11 @@ def positive(value: Any) -> float | Instead:
     if found <= 0:
         return Instead(None, "is not above 0, which ours must be; the default is taken")
     return value if isinstance(value, int) else found
+
+
+def switch(value: Any) -> bool:
+    """Read a switch; other words than off and no (`offload`, `unsloth`) turn it on."""
+    return bool(value) and str(value).lower() not in {"off", "no", "none", "0"}
 
 
 def names(value: Any) -> list[str]:

@@ -61,13 +61,13 @@ class Folders:
         """Return the file, folder or pattern that `given` names, None where there is none."""
         if _ELSEWHERE.match(given) or not given:
             return None
-        home = str(Path(given).expanduser())
+        home = _at_home(given)
         # A name on a hub must not be taken for whatever lies further up.
         above = () if self._is_hub_name(given) else self.beside.parents
         folders = (self.here, self.beside, *above)
         for folder in folders if not Path(home).is_absolute() else (Path("/"),):
             candidate = Path(os.path.normpath(folder / home))
-            if candidate.exists() or (_is_pattern(home) and any(_matches(candidate))):
+            if _exists(candidate) or (_is_pattern(home) and any(_matches(candidate))):
                 return candidate
         return None
 
@@ -113,6 +113,22 @@ def first_row(path: Path | None) -> dict[str, object] | None:
         return None
     row = found[0] if isinstance(found, list) and found else found
     return row if isinstance(row, dict) else None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        # A text that is no path at all (too long) is no file either.
+        return False
+
+
+def _at_home(given: str) -> str:
+    try:
+        return str(Path(given).expanduser())
+    except RuntimeError:
+        # There is no such person, so it is a name like any other.
+        return given
 
 
 def _matches(pattern: Path) -> Iterator[Path]:

@@ -55,6 +55,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not found:
         raise UsageError(str(path), f"holds no settings but {_kind(found)}", "name a trainer's YAML config")
     _check_keys(path, found)
+    if _is_endless(found, ()):
+        raise UsageError(str(path), "holds an anchor that contains itself", "write the values out")
     return found
 
 
@@ -95,6 +97,13 @@ def _kind(found: object) -> str:
     if isinstance(found, list):
         return "a list"
     return "nothing" if found is None or found == {} else f"one text ({json.dumps(str(found)[:40])})"
+
+
+def _is_endless(value: object, above: tuple[int, ...]) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return id(value) in above or any(_is_endless(one, (*above, id(value))) for one in inner)
 
 
 def _check_keys(path: Path, found: dict[Any, Any]) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from train.importing.draft import Draft, Instead, Rule, is_empty, names, number, positive, whole
+from train.importing.draft import Draft, Instead, Rule, is_empty, names, number, positive, switch, whole
 
 _OPTIMISERS: Mapping[str, str] = {
     "adamw_torch": "adamw",
@@ -99,7 +99,7 @@ COMMON: Mapping[str, Rule] = {
     "weight_decay": Rule("training.weight_decay", number),
     "max_grad_norm": Rule("training.max_grad_norm", positive),
     "seed": Rule("seed", lambda value: int(number(value))),
-    "use_rslora": Rule("lora.rslora", bool),
+    "use_rslora": Rule("lora.rslora", switch),
 }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from train.importing import shared
-from train.importing.draft import Draft, Rule, adapter_name, is_empty, number, positive, whole
+from train.importing.draft import Draft, Rule, adapter_name, is_empty, number, positive, switch, whole
 from train.importing.trainers.axolotl_reasons import LOST, SAME
 from train.importing.trainers.axolotl_rows import set_data
 from train.importing.trainers.sections import flattened, is_sectioned
@@ -25,13 +25,13 @@ _REFUSED = {
 _RULES: Mapping[str, Rule] = {
     **shared.COMMON,
     "optimizer": Rule("training.optimiser", shared.optimiser),
-    "peft_use_rslora": Rule("lora.rslora", bool),
+    "peft_use_rslora": Rule("lora.rslora", switch),
     "peft_layers_to_transform": Rule(
         "lora.layers", lambda value: [value] if isinstance(value, int) else value
     ),
     "lora_rank_pattern": Rule("lora.rank_pattern"),
     "lora_alpha_pattern": Rule("lora.alpha_pattern"),
-    "gradient_checkpointing": Rule("training.gradient_checkpointing", bool),
+    "gradient_checkpointing": Rule("training.gradient_checkpointing", switch),
 }
 
 
@@ -42,7 +42,7 @@ def translate(draft: Draft) -> None:
     """
     sectioned = is_sectioned(draft.source)
     draft.source = flattened(draft.source)
-    given = str(draft.source.get("output_dir") or draft.source.get("hub_model_id") or "")
+    given = str(draft.take("output_dir", ours="name") or draft.source.get("hub_model_id") or "")
     draft.set("name", adapter_name(given, draft.path.stem))
     _set_method(draft)
     set_data(draft, sectioned=sectioned)

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from train.importing import shared
-from train.importing.draft import Draft, Rule, adapter_name, is_empty, number, positive, whole
+from train.importing.draft import Draft, Rule, adapter_name, is_empty, number, positive, switch, whole
 from train.importing.reading import read_settings
 from train.importing.sources import Rows, set_rows
 from train.importing.trainers.llama_factory import set_freeze
@@ -29,7 +29,7 @@ _RULES: Mapping[str, Rule] = {
     **shared.COMMON,
     "micro_batch_size": Rule("training.batch_size", whole),
     "cutoff_len": Rule("training.max_length", shared.length),
-    "enable_activation_checkpointing": Rule("training.gradient_checkpointing", bool),
+    "enable_activation_checkpointing": Rule("training.gradient_checkpointing", switch),
 }
 _PAIRS = frozenset({"pair", "dpo", "preference"})
 

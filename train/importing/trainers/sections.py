@@ -13,11 +13,27 @@ _LORA = frozenset({"lora", "peft", "adapter", "qlora", "lora_config", "peft_conf
 _DATA = frozenset({"dataset", "data", "dataset_config"})
 _QUANTIZATION = frozenset({"quantization", "quantization_config", "bnb", "bnb_config"})
 _TRACKERS = frozenset({"wandb", "mlflow", "tensorboard"})
-_PLAIN = frozenset({
-    "model", "training", "train", "trainer", "training_args", "training_arguments", "hyperparameters",
-    "optimizer_config", "output", "evaluation", "eval", "logging", "saving", "checkpointing", "hardware",
-})  # fmt: skip
-SECTIONS = _LORA | _DATA | _QUANTIZATION | _TRACKERS | _PLAIN
+_EVALUATION: Mapping[str, str] = {
+    "strategy": "eval_strategy", "steps": "eval_steps", "every": "eval_steps", "val_size": "val_set_size",
+}  # fmt: skip
+_SAVING: Mapping[str, str] = {
+    "strategy": "save_strategy", "steps": "save_steps", "every": "save_steps", "dir": "output_dir",
+    "path": "output_dir", "limit": "save_total_limit", "total_limit": "save_total_limit",
+    "keep": "save_total_limit",
+}  # fmt: skip
+# What the names of a section mean in the flat form, beside those that mean the same everywhere.
+_PLAIN: Mapping[str, Mapping[str, str]] = {
+    **dict.fromkeys(("training", "train", "trainer", "training_args", "training_arguments"), {}),
+    **dict.fromkeys(("hyperparameters", "hardware"), {}),
+    **dict.fromkeys(("saving", "checkpointing", "output"), _SAVING),
+    **dict.fromkeys(("evaluation", "eval"), _EVALUATION),
+    "model": {"name": "base_model", "path": "base_model"},
+    "logging": {"steps": "logging_steps", "project": "wandb_project", "wandb": "use_wandb"},
+    **dict.fromkeys(("optimizer", "optimizer_config"), {"type": "optimizer", "name": "optimizer"}),
+    **dict.fromkeys(("scheduler", "lr_scheduler"), {"type": "lr_scheduler", "name": "lr_scheduler"}),
+}
+SECTIONS = _LORA | _DATA | _QUANTIZATION | _TRACKERS | set(_PLAIN)
+_ALSO_FLAT = frozenset({"adapter", "optimizer", "scheduler", "lr_scheduler", "peft", "deepspeed"})
 
 _NAMES: Mapping[str, str] = {
     "epochs": "num_epochs",
@@ -86,8 +102,7 @@ def _open(flat: dict[str, Any], key: str, value: Any) -> None:
         flat |= {f"{key}_{name}": one for name, one in value.items() if name != "enabled"}
         flat[f"use_{key}"] = value.get("enabled", True)
     elif isinstance(value, dict) and key in _PLAIN:
-        names = {**_NAMES, "name": "base_model", "path": "base_model"} if key == "model" else _NAMES
-        _open_plain(flat, value, names)
+        _open_plain(flat, value, {**_NAMES, **_PLAIN[key]})
     else:
         _put(flat, _NAMES.get(key, key), value)
 
@@ -95,7 +110,7 @@ def _open(flat: dict[str, Any], key: str, value: Any) -> None:
 def _open_plain(flat: dict[str, Any], section: Mapping[str, Any], names: Mapping[str, str]) -> None:
     renamed = {"batch_size": "micro_batch_size", **names}
     for name, value in section.items():
-        if name in SECTIONS and (isinstance(value, dict) or name in _DATA):
+        if name in SECTIONS and (isinstance(value, dict) or (name in _DATA and not _is_empty(value))):
             _open(flat, name, value)
         else:
             _put(flat, renamed.get(name, name), value)
@@ -149,7 +164,8 @@ def _is_empty(value: Any) -> bool:
 
 
 def _lost(source: Mapping[str, Any]) -> bool:
-    empty = [key for key, value in source.items() if key in SECTIONS and value is None]
+    # The flat form has these keys too, often empty.
+    empty = [key for key, value in source.items() if key in SECTIONS - _ALSO_FLAT and value is None]
     return len(empty) > 1
 
 
@@ -158,7 +174,7 @@ def _indented(source: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     place = found
     for key, value in source.items():
-        if key in SECTIONS and value is None:
+        if key in SECTIONS - _ALSO_FLAT and value is None:
             # A tracker stands inside the section for logging.
             place = found.setdefault(key, {})
         else:

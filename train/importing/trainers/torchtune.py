@@ -12,7 +12,7 @@ from typing import Any
 
 from train.dataset.forms.mapping import FIXED
 from train.importing import shared
-from train.importing.draft import Draft, Rule, adapter_name, is_empty, number, positive, whole
+from train.importing.draft import Draft, Rule, adapter_name, is_empty, number, positive, switch, whole
 from train.importing.reading import refers
 from train.importing.sources import Rows, set_rows
 from train.importing.trainers.torchtune_rows import CHATS, COLUMNS, PREFERENCES, SOURCES, TEXT
@@ -76,7 +76,7 @@ def translate(draft: Draft) -> None:
     for key, why in _OTHER_RECIPES.items():
         if not is_empty(draft.source.get(key)):
             raise draft.refuse(key, draft.source[key], why)
-    draft.set("name", adapter_name(str(draft.source.get("output_dir", "")), draft.path.stem))
+    draft.set("name", adapter_name(str(draft.take("output_dir", "", ours="name")), draft.path.stem))
     _set_method(draft)
     _set_data(draft)
     _set_adapter(draft)
@@ -232,7 +232,7 @@ def _set_training(draft: Draft) -> None:
     draft.follow(
         {
             "gradient_accumulation_steps": Rule("training.accumulation", whole),
-            "enable_activation_checkpointing": Rule("training.gradient_checkpointing", bool),
+            "enable_activation_checkpointing": Rule("training.gradient_checkpointing", switch),
             "seed": Rule("seed", lambda value: int(number(value))),
         }
     )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from train.importing import shared
-from train.importing.draft import Draft, Rule, adapter_name, is_empty, names, number, positive, whole
+from train.importing.draft import Draft, Rule, adapter_name, is_empty, names, number, positive, switch, whole
 from train.importing.sources import Rows, set_rows, set_share
 from train.importing.trainers.trl_reasons import LOST, SAME
 
@@ -35,7 +35,7 @@ _RULES: Mapping[str, Rule] = {
     "per_device_train_batch_size": Rule("training.batch_size", whole),
     "max_seq_length": Rule("training.max_length", shared.length),
     "max_length": Rule("training.max_length", shared.length),
-    "gradient_checkpointing": Rule("training.gradient_checkpointing", bool),
+    "gradient_checkpointing": Rule("training.gradient_checkpointing", switch),
 }
 # Keys that only one of TRL's trainers has.
 _ONLINE = frozenset({"reward_funcs", "num_generations", "reward_model_path", "reward_model_name_or_path"})
@@ -57,7 +57,7 @@ def translate(draft: Draft) -> None:
 
     Raises: UsageError: a trainer or a loss that no config of ours can say, or no data set.
     """
-    given = str(draft.source.get("output_dir") or draft.source.get("hub_model_id") or "")
+    given = str(draft.take("output_dir", ours="name") or draft.source.get("hub_model_id") or "")
     draft.set("name", adapter_name(given, draft.path.stem))
     method = _method(draft)
     draft.set("method", {"type": method})
