@@ -89,7 +89,7 @@ def _check(session: Session, found: Imported, folder: Path | None) -> str:
 def _layers(session: Session) -> int | None:
     """Return how many layers the root's base has, None where there is no root to ask."""
     from registry.store import Registry
-    from train.shape import layer_of
+    from train.targets import layer_of
 
     try:
         modules = Registry.open(session.root_path).base.modules

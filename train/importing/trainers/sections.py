@@ -23,14 +23,24 @@ _SAVING: Mapping[str, str] = {
 }  # fmt: skip
 # What the names of a section mean in the flat form, beside those that mean the same everywhere.
 _PLAIN: Mapping[str, Mapping[str, str]] = {
-    **dict.fromkeys(("training", "train", "trainer", "training_args", "training_arguments"), {}),
-    **dict.fromkeys(("hyperparameters", "hardware"), {}),
-    **dict.fromkeys(("saving", "checkpointing", "output"), _SAVING),
-    **dict.fromkeys(("evaluation", "eval"), _EVALUATION),
+    "training": {},
+    "train": {},
+    "trainer": {},
+    "training_args": {},
+    "training_arguments": {},
+    "hyperparameters": {},
+    "hardware": {},
+    "saving": _SAVING,
+    "checkpointing": _SAVING,
+    "output": _SAVING,
+    "evaluation": _EVALUATION,
+    "eval": _EVALUATION,
     "model": {"name": "base_model", "path": "base_model"},
     "logging": {"steps": "logging_steps", "project": "wandb_project", "wandb": "use_wandb"},
-    **dict.fromkeys(("optimizer", "optimizer_config"), {"type": "optimizer", "name": "optimizer"}),
-    **dict.fromkeys(("scheduler", "lr_scheduler"), {"type": "lr_scheduler", "name": "lr_scheduler"}),
+    "optimizer": {"type": "optimizer", "name": "optimizer"},
+    "optimizer_config": {"type": "optimizer", "name": "optimizer"},
+    "scheduler": {"type": "lr_scheduler", "name": "lr_scheduler"},
+    "lr_scheduler": {"type": "lr_scheduler", "name": "lr_scheduler"},
 }
 SECTIONS = _LORA | _DATA | _QUANTIZATION | _TRACKERS | set(_PLAIN)
 _ALSO_FLAT = frozenset({"adapter", "optimizer", "scheduler", "lr_scheduler", "peft", "deepspeed"})
