@@ -98,7 +98,8 @@ def import_config(
         raise UsageError(str(path), fact, "correct it in the file") from error
     except (TypeError, AttributeError) as error:
         # A value of another kind than its key ever has (a list for a number) meets code that trusts the kind.
-        fact = f"has a value of a kind that {NAMES[form]} does not know ({error})"
-        raise UsageError(str(path), fact, "correct it in the file") from error
+        last = draft.seen[-1] if draft.seen else Taken("it", source, "")
+        fact = f"{last.key}: {shown(last.value)} holds a value of a kind that the key does not have"
+        raise UsageError(str(path), fact, "correct it in the file", param=last.key) from error
     parse_config(draft.config, f"{path}, imported", folders.out)
     return Imported(form, draft.config, draft.taken, tuple(draft.notes))
