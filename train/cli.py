@@ -136,6 +136,10 @@ def check(session: Session, config: Path) -> None:
             for name, f in document.data.items()
         ],
     )
+    if (held := document.held_out) is not None:
+        told = ", ".join(f"{rows} of {name}" for name, rows in held.sources.items())
+        fact = f"{held.rows} of {held.of} rows (share {held.share:g}, {held.clusters} sets of like rows)"
+        output.print_line(f"held out: {fact}: {told}")
     if len(document.mixture) > 1:
         output.print_table(
             ("mixture", "rows#", "of#", "passes#", "tokens#", "learnt#"),

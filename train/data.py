@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import TypeVar
 
 from registry.errors import UsageError
+from train.dataset.containers.place import Where
 from train.dataset.forms.mapping import PLAIN, Reading
 from train.items import Item, ItemFile
 from train.rendering.examples import render, shared
@@ -50,7 +50,7 @@ class Example:
 
 
 def load_examples(
-    path: Path,
+    path: Where,
     tokenizer: Tokenizer,
     *,
     max_length: int,
@@ -93,7 +93,7 @@ def require_template(tokenizer: Tokenizer) -> None:
         raise UsageError("base model", "has no chat template", "use an instruct model, or give it a template")
 
 
-def render_row(path: Path, row: Row, tokenizer: Tokenizer, answers: Answers = "all") -> tuple[Labelled, ...]:
+def render_row(path: Where, row: Row, tokenizer: Tokenizer, answers: Answers = "all") -> tuple[Labelled, ...]:
     """Return the examples of a row (`render`), its faults told with file and row.
 
     Raises: UsageError.
@@ -104,7 +104,7 @@ def render_row(path: Path, row: Row, tokenizer: Tokenizer, answers: Answers = "a
         raise row_error(path, row.number, str(error), error.remedy) from error
 
 
-def refuse_overflow(path: Path, number: int, length: int, max_length: int, overflow: Overflow) -> None:
+def refuse_overflow(path: Where, number: int, length: int, max_length: int, overflow: Overflow) -> None:
     """Refuse a row that is too long where `overflow` is `error`.
 
     Raises: UsageError.
@@ -115,7 +115,7 @@ def refuse_overflow(path: Path, number: int, length: int, max_length: int, overf
 
 
 def kept(
-    path: Path, items: Sequence[_Kind], dropped: Sequence[int], max_length: int, repeated: int = 0
+    path: Where, items: Sequence[_Kind], dropped: Sequence[int], max_length: int, repeated: int = 0
 ) -> ItemFile[_Kind]:
     """Return the items of a file of which `dropped` rows were left out.
 
@@ -127,7 +127,7 @@ def kept(
     return ItemFile(tuple(items), tuple(dropped), repeated)
 
 
-def cut(path: Path, number: int, examples: Sequence[Labelled], max_length: int) -> list[Example]:
+def cut(path: Where, number: int, examples: Sequence[Labelled], max_length: int) -> list[Example]:
     """Return the first `max_length` tokens of each example of row `number`.
 
     An example of which nothing that is learnt is left falls away, and the row counts as truncated.

@@ -11,6 +11,7 @@ from registry.documents import Document
 from train.jobs.store import REWARD
 
 if TYPE_CHECKING:
+    from train.holdout import HeldOut
     from train.run import Finished, Prepared
 
 
@@ -41,14 +42,28 @@ class TaskShare(Document):
     learnt_tokens: int
 
 
+class HeldOutShare(Document):
+    """Rows that are held out by share: `rows` of `of`, in `clusters` of rows that are alike; by source."""
+
+    share: float
+    rows: int
+    of: int
+    clusters: int
+    sources: dict[str, int]
+
+
 class CheckReport(Document):
-    """A run that could start; `parent` is the version that it goes on with."""
+    """A run that could start; `parent` is the version that it goes on with.
+
+    `held_out` is null unless `data.eval` is a share.
+    """
 
     adapter: str
     base: str
     parent: str | None
     data: dict[str, DataCounts]
     mixture: dict[str, TaskShare]
+    held_out: HeldOutShare | None = None
 
     @classmethod
     def of(cls, prepared: Prepared) -> Self:
@@ -75,7 +90,12 @@ class CheckReport(Document):
         }
         parent = prepared.parent.name if prepared.parent else None
         return cls(
-            adapter=prepared.config.name, base=prepared.base.name, parent=parent, data=data, mixture=mixture
+            adapter=prepared.config.name,
+            base=prepared.base.name,
+            parent=parent,
+            data=data,
+            mixture=mixture,
+            held_out=_held_out(prepared.share),
         )
 
 
@@ -134,3 +154,12 @@ class RunReport(Document):
             artefact=str(reward) if reward.is_dir() else None,
             warnings=[*result.warnings, *(published.warnings if published else ())],
         )
+
+
+def _held_out(held: HeldOut | None) -> HeldOutShare | None:
+    if held is None:
+        return None
+    sources = {label: len(rows) for label, rows in held.rows.items()}
+    return HeldOutShare(
+        share=held.share, rows=held.count, of=held.of, clusters=held.clusters, sources=sources
+    )

@@ -45,9 +45,7 @@ class Rendering:
         longest = max(parts, key=lambda part: part.tokens)
         return Rendered(longest.tokens, longest.learnt, tuple(f for part in parts for f in part.findings))
 
-    def _conversation(
-        self, messages: tuple[Message, ...], tools: tuple[Mapping[str, Any], ...]
-    ) -> Rendered:
+    def _conversation(self, messages: tuple[Message, ...], tools: tuple[Mapping[str, Any], ...]) -> Rendered:
         try:
             examples = render(Row(0, messages, tools), self._tokenizer)
         except ToolsHidden as error:

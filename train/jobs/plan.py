@@ -51,6 +51,7 @@ def make_plan(
     config: TrainConfig, base: BaseModel, data: Mapping[str, str], start: str | None = None
 ) -> Plan:
     """Return the plan of a run; `data` holds each file's SHA-256 by label, `start` a version's digest."""
+    share = config.data.eval is not None and config.data.eval.share is not None
     settings = config.model_dump(
         mode="json",
         by_alias=True,
@@ -60,7 +61,8 @@ def make_plan(
             "note": True,
             "tracking": True,
             "checkpoints": {"keep", "keep_finished"},
-            "data": {"train": {"__all__": {"path"}}, "eval": True, "replay": {"path"}},
+            # A held-out source decides by its content; a share of the rows, by itself.
+            "data": {"train": {"__all__": {"path", "split"}}, "eval": not share, "replay": {"path"}},
         },
     )
     return Plan(settings=settings, data=dict(data), base=base.fingerprint, start=start)

@@ -13,6 +13,7 @@ from typing import Any
 from registry.errors import UsageError
 from train.config import TrainConfig
 from train.data import Tokenizer
+from train.dataset.containers.place import Where
 from train.dataset.forms.mapping import PLAIN, Reading
 from train.duration import Epoch
 from train.items import Item, ItemFile
@@ -56,7 +57,7 @@ class _OnlineMethod:
             check_reward_folder(settings.reward.model)
 
     def read(
-        self, path: Path, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
+        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
     ) -> ItemFile[Item]:
         """Return every prompt, rendered with the base's template.
 

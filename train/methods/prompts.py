@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import JsonValue
 
@@ -18,7 +17,7 @@ from train.data import Tokenizer, kept, require_template
 from train.dataset.forms import read_prompt
 from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import Kind, Malformed, Message
-from train.dataset.sources import Line, read_lines
+from train.dataset.sources import Line, Where, read_lines
 from train.items import ItemFile
 from train.methods.answers import render_answer
 from train.rows import row_error
@@ -51,7 +50,7 @@ class Prompt:
 
 
 def read_prompts(
-    path: Path, tokenizer: Tokenizer, *, longest: int, overflow: Overflow, reading: Reading = PLAIN
+    path: Where, tokenizer: Tokenizer, *, longest: int, overflow: Overflow, reading: Reading = PLAIN
 ) -> ItemFile[Prompt]:
     """Read and render every prompt of the file at `path`; one may have `longest` tokens.
 
@@ -76,12 +75,12 @@ def read_prompts(
     return kept(path, found, dropped, longest)
 
 
-def _prompt(path: Path, line: Line, tokenizer: Tokenizer, reading: Reading) -> Prompt:
+def _prompt(path: Where, line: Line, tokenizer: Tokenizer, reading: Reading) -> Prompt:
     try:
         row = line.parse()
         sample, answered = read_prompt(row, reading)
     except Malformed as error:
-        raise row_error(path, line.number, str(error), _REMEDY) from error
+        raise row_error(path, line.number, error, _REMEDY) from error
     if sample.form.kind is not Kind.SUPERVISED:
         fact = f"has the keys {sorted(row)}: {sample.form.kind.value}, which this method does not take"
         raise row_error(path, line.number, fact, _REMEDY)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NoReturn
 
 from registry.errors import UsageError
+from train.dataset.containers.place import Where
 from train.evaluation.forms import Item, Message, SuiteFile
 from train.evaluation.graders import judge_all
 from train.evaluation.grades import Grade, Hearing, Sample
@@ -51,7 +51,7 @@ def check_graders(name: str, graders: Sequence[Spec]) -> None:
             raise UsageError(subject, fact, "give one a `name`", param="method.reward")
 
 
-def check_prompts(path: Path, prompts: Sequence[Prompt], graders: Sequence[Spec]) -> None:
+def check_prompts(path: Where, prompts: Sequence[Prompt], graders: Sequence[Spec]) -> None:
     """Check that every row has what the graders need: an expected answer, a known label.
 
     Raises: UsageError: naming the row.
