@@ -99,7 +99,7 @@ def everything(folder: Path, text: str) -> None:
     assert (config.evaluation.every, config.checkpoints.every) == (500, 500)
     assert (config.tracking.to, config.tracking.project) == (("wandb",), "fine-tuning")
     assert set(changed(found)) == {"sequence_len"}
-    assert set(lost(found)) == {"datasets[0].chat_template", "evaluation"}
+    assert set(lost(found)) == {"datasets[0].chat_template", "eval_steps"}
     assert {"base_model", "wandb_entity", "task_type", "logging_steps"} <= set(same(found))
 
 

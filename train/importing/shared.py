@@ -204,8 +204,9 @@ def _set_best(draft: Draft, *, best: bool) -> None:
     if draft.get("data.eval") is None:
         draft.lose("load_best_model_at_end", wanted, HELD_OUT)
         draft.lose("early_stopping_patience", patience, HELD_OUT)
-        if (every := draft.get("evaluation.every")) is not None:
-            draft.lose("evaluation", every, HELD_OUT)
+        measured = next((one for one in draft.seen if one.ours == "evaluation.every"), None)
+        if measured is not None and draft.get("evaluation.every") is not None:
+            draft.lose(measured.key, measured.value, HELD_OUT)
         return
     if wanted or best or patience:
         draft.set("checkpoints.best_by", "eval_loss")

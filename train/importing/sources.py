@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -59,17 +59,9 @@ class Rows:
 def set_rows(draft: Draft, train: Sequence[Rows], held_out: Rows | None = None) -> None:
     """Set `data.train` and, where given, `data.eval`."""
     rest = _rest_share(train, held_out)
-    found: list[dict[str, Any]] = []
-    bare: list[dict[str, Any]] = []
-    for rows in train:
-        for source in _sources(draft, rows, whole_part=rest is not None):
-            unlimited = {key: value for key, value in source.items() if key not in {"limit", "name"}}
-            if rows.slice and unlimited in bare:
-                found[bare.index(unlimited)].pop("limit", None)
-                draft.change(f"{rows.key}.split", rows.split, "all its rows are taken already, once")
-                continue
-            bare.append(unlimited)
-            found.append(source)
+    found = [
+        source for rows in _joined(draft, train) for source in _sources(draft, rows, whole_part=rest is not None)
+    ]
     draft.set("data.train", _named(found))
     if rest is not None:
         draft.set("data.eval", {"share": rest})
@@ -102,6 +94,21 @@ def set_share(draft: Draft, key: str) -> None:
     draft.set("data.eval", {"share": _USUAL_SHARE})
     reason = f"how many rows there are is not known here: a share of {_USUAL_SHARE} is held out instead"
     draft.change(key, value, reason)
+
+
+def _joined(draft: Draft, train: Sequence[Rows]) -> list[Rows]:
+    """Return the data sets, with those that are slices of one part as one: else its rows would come twice."""
+    found: list[Rows] = []
+    for rows in train:
+        whole_set = replace(rows, key="", split=rows.part)
+        others = [one for one in train if one.slice and replace(one, key="", split=one.part) == whole_set]
+        if not rows.slice or len(others) == 1:
+            found.append(rows)
+        elif rows is others[0]:
+            slices = ", ".join(str(one.split) for one in others)
+            draft.change(f"{rows.key}.split", slices, "they are one source here, with all its rows")
+            found.append(replace(rows, split=rows.part))
+    return found
 
 
 def _rest_share(train: Sequence[Rows], held_out: Rows | None) -> float | None:

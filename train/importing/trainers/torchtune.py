@@ -219,7 +219,8 @@ def _set_training(draft: Draft) -> None:
         steps = whole(per_epoch) * max(1, round(draft.get("training.epochs", 1)))
         draft.set("training.steps", steps)
         draft.change("max_steps_per_epoch", per_epoch, f"{steps} steps in all")
-    length = (draft.source.get("tokenizer") or {}).get("max_seq_len")
+    tokenizer = draft.source.get("tokenizer")
+    length = tokenizer.get("max_seq_len") if isinstance(tokenizer, dict) else None
     if length is None:
         draft.change(
             "tokenizer.max_seq_len", "(none)", "2048 is taken: set training.max_length for longer rows"
