@@ -65,7 +65,8 @@ def load_examples(
         longer; a file of which every row would be dropped.
     """
     require_template(tokenizer)
-    found, dropped, repeated = [], [], 0
+    found: list[Example] = []
+    dropped, thoughtless, repeated = [], [], 0
     for row in read_rows(path, reading):
         examples = render_row(path, row, tokenizer, answers)
         longest = max(len(one.ids) for one in examples)
@@ -75,7 +76,9 @@ def load_examples(
         else:
             found += cut(path, row.number, examples, max_length)
             repeated += repeated_tokens(examples)
-    return kept(path, found, dropped, max_length, repeated)
+            thoughtless += [row.number] if any(one.thoughtless for one in examples) else []
+    items = kept(path, found, dropped, max_length)
+    return replace(items, repeated=repeated, thoughtless=tuple(thoughtless))
 
 
 def repeated_tokens(examples: Sequence[Labelled]) -> int:
@@ -114,9 +117,7 @@ def refuse_overflow(path: Where, number: int, length: int, max_length: int, over
         raise row_error(path, number, fact, f"raise max_length to {length}, shorten the row, or drop it")
 
 
-def kept(
-    path: Where, items: Sequence[_Kind], dropped: Sequence[int], max_length: int, repeated: int = 0
-) -> ItemFile[_Kind]:
+def kept(path: Where, items: Sequence[_Kind], dropped: Sequence[int], max_length: int) -> ItemFile[_Kind]:
     """Return the items of a file of which `dropped` rows were left out.
 
     Raises: UsageError: nothing is left.
@@ -124,7 +125,7 @@ def kept(
     if not items:
         fact = f"all {len(dropped)} rows are longer than max_length {max_length} and would be dropped"
         raise UsageError(str(path), fact, "raise training.max_length")
-    return ItemFile(tuple(items), tuple(dropped), repeated)
+    return ItemFile(tuple(items), tuple(dropped))
 
 
 def cut(path: Where, number: int, examples: Sequence[Labelled], max_length: int) -> list[Example]:

@@ -103,6 +103,7 @@ def publish(
 def _source(source: DataSource) -> dict[str, JsonValue]:
     counts = {**asdict(source.report), "truncated": len(source.report.truncated)}
     counts["dropped"] = list(source.report.dropped)
+    counts["thoughtless"] = len(source.report.thoughtless)
     path = None if source.path is None else str(source.path)
     return {"path": path, "sha256": source.sha256, **counts, **source.facts}
 

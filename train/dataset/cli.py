@@ -1,4 +1,4 @@
-"""`wardrobe data check|split|report|mask|trace`.
+"""`wardrobe data check|split|report|mask|trace|annotations`.
 
 Owns the options of these commands and the order of what they do; `display` owns what a person sees.
 Imports nothing heavy at its top.
@@ -16,6 +16,7 @@ import click
 from registry.cli import output
 from registry.cli.session import Session, UserPath, local_options, pass_session
 from registry.errors import Conflict, UsageError
+from train.annotations.cli import annotations_
 from train.dataset.containers.place import Place, label_of
 
 if TYPE_CHECKING:
@@ -78,6 +79,9 @@ _length_option = click.option(
 @click.group()
 def data() -> None:
     """Check, split and show the data that adapters are trained on."""
+
+
+data.add_command(annotations_)
 
 
 @data.command()

@@ -60,7 +60,9 @@ def set_rows(draft: Draft, train: Sequence[Rows], held_out: Rows | None = None) 
     """Set `data.train` and, where given, `data.eval`."""
     rest = _rest_share(train, held_out)
     found = [
-        source for rows in _joined(draft, train) for source in _sources(draft, rows, whole_part=rest is not None)
+        source
+        for rows in _joined(draft, train)
+        for source in _sources(draft, rows, whole_part=rest is not None)
     ]
     draft.set("data.train", _named(found))
     if rest is not None:

@@ -16,6 +16,7 @@ from train.data import Tokenizer
 from train.dataset.containers.place import Where
 from train.dataset.forms.mapping import PLAIN, Reading
 from train.duration import Epoch
+from train.evaluation.listening import Listener
 from train.items import Item, ItemFile
 from train.methods.finishing import finish
 from train.methods.interface import Workshop
@@ -150,7 +151,7 @@ def _prompts(workshop: Workshop) -> list[Prompt]:
 
 def _rewards(workshop: Workshop, prompts: Sequence[Prompt]) -> list[Rewarder]:
     source = _settings(workshop.config).reward
-    rewards = grading_rewards(prompts, source.graders)
+    rewards = grading_rewards(prompts, source.graders, Listener(workshop.base))
     if source.model is not None:
         judge = RewardModel(source.model, workshop.base, workshop.tokenizer, dtype=workshop.model.dtype)
         rewards.append(model_reward(judge.to(workshop.model.device).scores))

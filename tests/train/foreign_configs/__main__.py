@@ -50,7 +50,9 @@ def _measure(folder: Path, work: Path) -> None:
             failure = _failure(path, found.config, work)
         if failure is not None and "lora.target_modules" in failure:
             counts["of these on another architecture's base, for theirs lacks modules that they name"] += 1
-            failure = _failure(path, found.config, work, "llama") and _failure(path, found.config, work, "gemma-3")
+            failure = _failure(path, found.config, work, "llama") and _failure(
+                path, found.config, work, "gemma-3"
+            )
         counts["pass train check" if failure is None else "do not pass"] += 1
         if failure is not None:
             click.echo(f"no pass  {path.relative_to(folder)} ({architecture_of(_model(path))}): {failure}")
