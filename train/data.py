@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import TypeVar
 
 from registry.errors import UsageError
+from train.dataset.containers.place import Where
 from train.dataset.forms.mapping import PLAIN, Reading
 from train.items import Item, ItemFile
 from train.rendering.examples import render, shared
@@ -50,7 +50,7 @@ class Example:
 
 
 def load_examples(
-    path: Path,
+    path: Where,
     tokenizer: Tokenizer,
     *,
     max_length: int,
@@ -96,7 +96,7 @@ def require_template(tokenizer: Tokenizer) -> None:
         raise UsageError("base model", "has no chat template", "use an instruct model, or give it a template")
 
 
-def render_row(path: Path, row: Row, tokenizer: Tokenizer, answers: Answers = "all") -> tuple[Labelled, ...]:
+def render_row(path: Where, row: Row, tokenizer: Tokenizer, answers: Answers = "all") -> tuple[Labelled, ...]:
     """Return the examples of a row (`render`), its faults told with file and row.
 
     Raises: UsageError.
@@ -107,7 +107,7 @@ def render_row(path: Path, row: Row, tokenizer: Tokenizer, answers: Answers = "a
         raise row_error(path, row.number, str(error), error.remedy) from error
 
 
-def refuse_overflow(path: Path, number: int, length: int, max_length: int, overflow: Overflow) -> None:
+def refuse_overflow(path: Where, number: int, length: int, max_length: int, overflow: Overflow) -> None:
     """Refuse a row that is too long where `overflow` is `error`.
 
     Raises: UsageError.
@@ -117,7 +117,7 @@ def refuse_overflow(path: Path, number: int, length: int, max_length: int, overf
         raise row_error(path, number, fact, f"raise max_length to {length}, shorten the row, or drop it")
 
 
-def kept(path: Path, items: Sequence[_Kind], dropped: Sequence[int], max_length: int) -> ItemFile[_Kind]:
+def kept(path: Where, items: Sequence[_Kind], dropped: Sequence[int], max_length: int) -> ItemFile[_Kind]:
     """Return the items of a file of which `dropped` rows were left out.
 
     Raises: UsageError: nothing is left.
@@ -128,7 +128,7 @@ def kept(path: Path, items: Sequence[_Kind], dropped: Sequence[int], max_length:
     return ItemFile(tuple(items), tuple(dropped))
 
 
-def cut(path: Path, number: int, examples: Sequence[Labelled], max_length: int) -> list[Example]:
+def cut(path: Where, number: int, examples: Sequence[Labelled], max_length: int) -> list[Example]:
     """Return the first `max_length` tokens of each example of row `number`.
 
     An example of which nothing that is learnt is left falls away, and the row counts as truncated.

@@ -10,8 +10,11 @@ from pydantic import JsonValue
 
 from registry.documents import Document
 from train.jobs.store import REWARD
+from train.length_report import LengthReport
+from train.nearest.choice import Choice
 
 if TYPE_CHECKING:
+    from train.holdout import HeldOut
     from train.run import Finished, Prepared
 
 
@@ -64,14 +67,32 @@ class TaskShare(Document):
     learnt_tokens: int
 
 
+class HeldOutShare(Document):
+    """Rows that are held out by share: `rows` of `of`, in `clusters` of rows that are alike; by source."""
+
+    share: float
+    rows: int
+    of: int
+    clusters: int
+    sources: dict[str, int]
+
+
 class CheckReport(Document):
-    """A run that could start; `parent` is the version that it goes on with."""
+    """A run that could start; `parent` is the version that it goes on with, `length` how long it is.
+
+    `nearest` is how `from: nearest` found the parent.
+
+    `held_out` is null unless `data.eval` is a share.
+    """
 
     adapter: str
     base: str
     parent: str | None
+    nearest: Choice | None
     data: dict[str, DataCounts]
     mixture: dict[str, TaskShare]
+    length: LengthReport
+    held_out: HeldOutShare | None = None
 
     @classmethod
     def of(cls, prepared: Prepared) -> Self:
@@ -101,7 +122,14 @@ class CheckReport(Document):
         }
         parent = prepared.parent.name if prepared.parent else None
         return cls(
-            adapter=prepared.config.name, base=prepared.base.name, parent=parent, data=data, mixture=mixture
+            adapter=prepared.config.name,
+            base=prepared.base.name,
+            parent=parent,
+            nearest=prepared.choice,
+            data=data,
+            mixture=mixture,
+            held_out=_held_out(prepared.share),
+            length=LengthReport.of(prepared.duration, prepared.config),
         )
 
 
@@ -160,3 +188,12 @@ class RunReport(Document):
             artefact=str(reward) if reward.is_dir() else None,
             warnings=[*result.warnings, *(published.warnings if published else ())],
         )
+
+
+def _held_out(held: HeldOut | None) -> HeldOutShare | None:
+    if held is None:
+        return None
+    sources = {label: len(rows) for label, rows in held.rows.items()}
+    return HeldOutShare(
+        share=held.share, rows=held.count, of=held.of, clusters=held.clusters, sources=sources
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +17,13 @@ from pydantic import JsonValue
 
 from registry.records import BaseModel, Published, Version
 from train.config import TrainConfig
+from train.dataset.sources import Where, hash_source
 from train.items import DataReport
 from train.mixture import Share
-from train.rows import hash_file
 
 if TYPE_CHECKING:
     from registry.store import Registry
+    from train.nearest.choice import Choice
     from train.watching import TrainingResult
 
 _PACKAGES = ("wardrobe-llm", "torch", "transformers", "peft", "trl", "datasets", "accelerate", "tokenizers")
@@ -30,26 +31,34 @@ _PACKAGES = ("wardrobe-llm", "torch", "transformers", "peft", "trl", "datasets",
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """One data file as it was used: where it lay, its SHA-256 (hex) and what it held."""
+    """One data file as it was used: where it lay, its SHA-256 (hex) and what it held.
 
-    path: Path
+    Without a path it is a share of the others, and the hash that of the row numbers; `facts` say more of it.
+    """
+
+    path: Where | None
     sha256: str
     report: DataReport
+    facts: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a run was made from; `shares` and `sources` are by the labels of the data files."""
+    """What a run was made from; `shares` and `sources` are by the labels of the data files.
+
+    `choice` is how `from: nearest` found the parent.
+    """
 
     base: BaseModel
     sources: Mapping[str, DataSource]
     shares: Mapping[str, Share]
     parent: Version | None
+    choice: Choice | None = None
 
 
-def describe_source(path: Path, report: DataReport) -> DataSource:
+def describe_source(path: Where, report: DataReport, facts: Mapping[str, JsonValue]) -> DataSource:
     """Return `path` with its hash, beside what was counted in it."""
-    return DataSource(path, hash_file(path), report)
+    return DataSource(path, hash_source(path), report, facts)
 
 
 def lineage(
@@ -67,6 +76,7 @@ def lineage(
         "mixture": {name: {**asdict(share), "passes": share.passes} for name, share in origin.shares.items()},
         "base": {"name": base.name, "fingerprint": base.fingerprint},
         "parent": None if parent is None else {"version": parent.name, "digest": parent.digest},
+        "nearest": origin.choice.model_dump(mode="json") if origin.choice else None,
         "losses": {
             "first": result.first_loss,
             "last": result.last_loss,
@@ -100,7 +110,8 @@ def _source(source: DataSource) -> dict[str, JsonValue]:
     counts = {**asdict(source.report), "truncated": len(source.report.truncated)}
     counts["dropped"] = list(source.report.dropped)
     counts["thoughtless"] = len(source.report.thoughtless)
-    return {"path": str(source.path), "sha256": source.sha256, **counts}
+    path = None if source.path is None else str(source.path)
+    return {"path": path, "sha256": source.sha256, **counts, **source.facts}
 
 
 def installed() -> dict[str, JsonValue]:

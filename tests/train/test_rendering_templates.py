@@ -54,7 +54,8 @@ def runs(example: Labelled) -> Iterator[tuple[int, int]]:
 def check(tokenizer: Any, messages: tuple[Message, ...]) -> list[str]:
     """Check every answer of a row against vLLM; return the texts that are learnt."""
     stops = {tokenizer.convert_tokens_to_ids(one) for one in ends_of(tokenizer.name_or_path.rsplit("/")[-1])}
-    learnt, texts = [], []
+    learnt: list[int] = []
+    texts: list[str] = []
     for example in render(Row(1, messages), tokenizer):
         found = list(runs(example))
         assert len(found) == len(example.answers)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -23,14 +22,14 @@ from train.dataset.records import Progress, Unwatched
 from train.dataset.relations import Related
 from train.dataset.rendering import Rendering
 from train.dataset.scan import Scan, Scanner, open_sketches
-from train.dataset.sources import size_of
+from train.dataset.sources import Where, size_of
 
 
 @dataclass(frozen=True, slots=True)
 class FileCount:
     """One file: its size, readable rows, and how they are written."""
 
-    path: Path
+    path: Where
     size_bytes: int
     rows: int
     forms: dict[str, int]
@@ -73,7 +72,7 @@ class Checked:
 
 
 def check_files(
-    paths: Sequence[Path],
+    paths: Sequence[Where],
     rendering: Rendering | None = None,
     progress: Progress | None = None,
     reading: Reading = PLAIN,
@@ -107,7 +106,7 @@ def _find_all(scan: Scan, related: Related, ledger: Ledger) -> None:
     lengths.find_outliers(scan.columns, ledger)
 
 
-def _summarise(paths: Sequence[Path], scan: Scan, related: Related) -> Summary:
+def _summarise(paths: Sequence[Where], scan: Scan, related: Related) -> Summary:
     columns = scan.columns
     turns, counts = np.unique(columns["turns"], return_counts=True)
     return Summary(
@@ -127,8 +126,8 @@ def _summarise(paths: Sequence[Path], scan: Scan, related: Related) -> Summary:
     )
 
 
-def _count(columns: Columns, number: int, path: Path) -> FileCount:
+def _count(columns: Columns, number: int, path: Where) -> FileCount:
     places = columns["place"]
     inside = (places >= pack(number, 0)) & (places < pack(number + 1, 0))
     forms = Counter(FORMS[index].value for index in columns["form"][inside].tolist())
-    return FileCount(path, path.stat().st_size, int(inside.sum()), dict(forms.most_common()))
+    return FileCount(path, size_of([path]), int(inside.sum()), dict(forms.most_common()))

@@ -38,7 +38,7 @@ def print_report(document: DataReport) -> None:
     facts = f"{document.rows} rows, {document.distinct} distinct, {document.sets} without near duplicates"
     output.print_line(f"{facts}, {document.unreadable} unreadable")
     for found in document.findings:
-        _print_finding(found, several=len(document.files) > 1)
+        _print_finding(found, several=document.several)
     errors = sum(found.severity == "error" for found in document.findings)
     click.echo(f"\n{len(document.findings)} kinds of findings, {errors} of them errors")
 

@@ -202,8 +202,12 @@ def joined(messages: Sequence[Message]) -> str:
 
 
 class Malformed(ValueError):
-    """What is wrong with a row, in words; `rule` is the finding of the catalogue that it is."""
+    """What is wrong with a row, in words; `rule` is the finding of the catalogue that it is.
 
-    def __init__(self, fact: str, rule: str = "D-SCHEMA") -> None:
+    `remedy` is what to do where that is another thing than for every row of the rule.
+    """
+
+    def __init__(self, fact: str, rule: str = "D-SCHEMA", remedy: str = "") -> None:
         super().__init__(fact)
         self.rule = rule
+        self.remedy = remedy
