@@ -179,6 +179,11 @@ def test_last_answers_alone_are_learnt_where_theirs_masks_the_history(tmp_path: 
     assert bring(tmp_path, SMALL + "mask_history: true\n").config["data"]["answers"] == "last"
 
 
+def test_the_loss_of_the_experts_router_keeps_its_weight(tmp_path: Path) -> None:
+    found = bring(tmp_path, SMALL + "moe_aux_loss_coef: 0.01\n")
+    assert written(tmp_path, found).training.router_aux_loss_coef == 0.01
+
+
 def test_frozen_layers_are_the_trained_ones_of_the_roots_base(tmp_path: Path) -> None:
     text = SMALL.replace("finetuning_type: lora", "finetuning_type: freeze\nfreeze_trainable_layers: 2")
     lora = bring(tmp_path, text, layers=lambda: 8).config["lora"]

@@ -52,7 +52,7 @@ LOST: Mapping[str, str] = {
     "curriculum_sampling": "rows are drawn by the seed",
     "sample_packing_sequentially": "rows are drawn by the seed",
     "shuffle_merged_datasets": "rows are drawn by the seed",
-    "model_config": "the base is served as it is",
+    "model_config": "the base is served as it is; its experts' router: training.router_aux_loss_coef",
     "overrides_of_model_*": "the base is served as it is",
     "rope_scaling": "the base is served as it is",
     "trl": "its settings are those of reinforcement learning",

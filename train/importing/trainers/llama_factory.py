@@ -31,6 +31,7 @@ _RULES: Mapping[str, Rule] = {
     "lr_scheduler_type": Rule("training.schedule", shared.schedule),
     "per_device_train_batch_size": Rule("training.batch_size", whole),
     "cutoff_len": Rule("training.max_length", shared.length),
+    "moe_aux_loss_coef": Rule("training.router_aux_loss_coef", number),
     "disable_gradient_checkpointing": Rule("training.gradient_checkpointing", lambda value: not value),
 }
 
