@@ -30,6 +30,7 @@ from train.proving.cli import prove
 from train.sweep.cli import sweep
 
 if TYPE_CHECKING:
+    from train.nearest.choice import Candidate, Choice
     from train.run import Finished, Prepared
     from train.shape import ServerLimits
 
@@ -87,8 +88,9 @@ def run(session: Session, config: Path, out: Path | None, resume: bool, launcher
     ):
         wish = Wish(user_name(), resume, lambda: interruption.requested, output.print_notice)
         try:
-            prepared = prepare(settings, registry)
+            prepared = prepare(settings, registry, resume=resume)
             if not quiet:
+                _say_nearest(prepared)
                 _warn_truncated(prepared)
             interruption.defer(_say_stopping)
             if out is None:
@@ -131,6 +133,8 @@ def check(session: Session, config: Path) -> None:
         return
     facts = [("adapter", document.adapter), ("base", document.base)]
     output.print_facts([*facts, ("goes on with", document.parent)] if document.parent else facts)
+    if document.nearest is not None:
+        print_nearest(document.nearest)
     output.print_table(
         ("data", "rows#", "tokens#", "learnt#", "longest#", "cut off#"),
         [
@@ -269,6 +273,29 @@ def _warn_truncated(prepared: Prepared) -> None:
                 f"{name}: {len(found.truncated)} rows are longer than max_length {limit} and lose their end "
                 f"(rows {rows}{', …' if len(found.truncated) > 5 else ''})"
             )
+
+
+def _say_nearest(prepared: Prepared) -> None:
+    if prepared.choice is not None:
+        output.print_notice(prepared.choice.sentence)
+
+
+def print_nearest(choice: Choice) -> None:
+    """Print the candidates of `from: nearest` with their losses."""
+    output.print_table(
+        ("nearest", "loss#", ""),
+        [
+            (one.name, "-" if one.loss is None else f"{one.loss:.4f}", _said(one, choice))
+            for one in choice.candidates
+        ],
+    )
+    output.print_notice(choice.sentence)
+
+
+def _said(candidate: Candidate, choice: Choice) -> str:
+    if candidate.left_out is not None:
+        return candidate.left_out
+    return "the start" if candidate is choice.winner else ""
 
 
 def _print_run(session: Session, finished: Finished, out: Path | None, seconds: float) -> None:

@@ -23,7 +23,7 @@ from registry.names import check_adapter_name, check_alias_name, parse_version
 from registry.yaml_text import parse_yaml
 from train.evaluation.goal import Goal
 from train.evaluation.strict import Strict, parse
-from train.presets import with_preset
+from train.presets import with_given, with_preset
 from train.race import EVAL_LOSS
 from train.settings.adapter import ALL_LINEAR, LoraSettings, Quantization
 from train.settings.data import DataSettings
@@ -37,6 +37,7 @@ from train.settings.keeping import (
 from train.settings.method_names import check_name
 from train.settings.methods import LEARNING_RATES, MethodSettings, Supervised
 from train.settings.optimiser import OptimiserSettings, Schedule
+from train.settings.starting import NEAREST, NearestSettings
 
 __all__ = ["ALL_LINEAR", "Schedule", "TrainConfig", "known_keys", "load_config", "parse_config"]
 
@@ -45,7 +46,8 @@ class TrainConfig(Strict):
     """Everything that decides a run; the same config, data and base give the same digest on one machine.
 
     `name` is the adapter that gets the new version; `alias` is set to it when given. `from` is the version
-    (`NAME@N`) whose weights the run starts with: the result is one adapter that holds both. `preset` fills
+    (`NAME@N`) whose weights the run starts with: the result is one adapter that holds both; `nearest` takes
+    the one with the lowest loss on the new rows. `preset` fills
     in defaults that the file does not give. `goal` is what the gate will judge.
     """
 
@@ -55,6 +57,7 @@ class TrainConfig(Strict):
     preset: Literal["few-shot"] | None = None
     method: MethodSettings = Supervised()
     start: str | None = Field(default=None, alias="from")
+    nearest: NearestSettings = NearestSettings()
     data: DataSettings
     lora: LoraSettings = LoraSettings()
     quantization: Quantization | None = None
@@ -84,8 +87,10 @@ class TrainConfig(Strict):
         check_adapter_name(self.name)
         if self.alias is not None:
             check_alias_name(self.alias)
-        if self.start is not None:
+        if self.start is not None and self.start != NEAREST:
             parse_version(self.start)
+        if "nearest" in self.model_fields_set and self.start != NEAREST:
+            raise ValueError("nearest is for `from: nearest`")
         if self.quantization is not None and self.lora.kind in {"full", "pissa"}:
             raise ValueError(f"quantization does not go with lora.kind {self.lora.kind}; use lora or dora")
         return self
@@ -120,6 +125,7 @@ def parse_config(value: dict[str, Any], subject: str, folder: Path) -> TrainConf
     """
     config = parse(subject, with_preset(value, subject), TrainConfig, see="train/README.md")
     resolved = {
+        "lora": with_given(config.lora, value),
         "data": config.data.resolved(folder),
         "method": _resolved(config, folder),
         "checkpoints": _with_suite(config, folder),

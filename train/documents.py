@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from registry.documents import Document
 from train.jobs.store import REWARD
 from train.length_report import LengthReport
+from train.nearest.choice import Choice
 
 if TYPE_CHECKING:
     from train.holdout import HeldOut
@@ -79,12 +80,15 @@ class HeldOutShare(Document):
 class CheckReport(Document):
     """A run that could start; `parent` is the version that it goes on with, `length` how long it is.
 
+    `nearest` is how `from: nearest` found the parent.
+
     `held_out` is null unless `data.eval` is a share.
     """
 
     adapter: str
     base: str
     parent: str | None
+    nearest: Choice | None
     data: dict[str, DataCounts]
     mixture: dict[str, TaskShare]
     length: LengthReport
@@ -121,6 +125,7 @@ class CheckReport(Document):
             adapter=prepared.config.name,
             base=prepared.base.name,
             parent=parent,
+            nearest=prepared.choice,
             data=data,
             mixture=mixture,
             held_out=_held_out(prepared.share),

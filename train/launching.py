@@ -41,9 +41,14 @@ def launch(options: Sequence[str], command: Sequence[str]) -> int:
                 continue
 
 
+def is_launched() -> bool:
+    """Tell whether this process is one of those that `launch` started."""
+    return MEETING in os.environ
+
+
 def follows() -> bool:
     """Tell whether this process is one of several and not the first."""
-    return MEETING in os.environ and int(os.environ.get("RANK", "0")) > 0
+    return is_launched() and int(os.environ.get("RANK", "0")) > 0
 
 
 def processes() -> int:

@@ -12,7 +12,8 @@ from typing import Any
 
 from registry.base import read_base
 from train.adapted_head import plain_head
-from train.config import TrainConfig
+from train.config import ALL_LINEAR, TrainConfig
+from train.experts import experts_of
 from train.settings.adapter import Quantization
 from train.targets import target_names, targeted_modules
 
@@ -36,7 +37,7 @@ def make_model(config: TrainConfig, base: Path, start: Path | None = None) -> tu
     `start` is the folder of the version that the run goes on with. The caller has set the seed: the
     adapter's first weights are random.
     """
-    model = load_base(base, precision_of(config), config.quantization)
+    model = load_base(base, precision_of(config), config.quantization, config.training.router_aux_loss_coef)
     if start is not None:
         return load_start(model, config, start), None
     if config.lora.kind == "full":
@@ -56,11 +57,22 @@ def precision_of(config: TrainConfig) -> str:
     return "fp32" if config.lora.kind in {"full", "pissa"} else "bf16"
 
 
-def load_base(base: Path, precision: str = "bf16", quantization: Quantization | None = None) -> Any:
-    """Return the base in `precision`, or quantised with the rest of it in `precision`; its folder only."""
+def load_base(
+    base: Path,
+    precision: str = "bf16",
+    quantization: Quantization | None = None,
+    router_aux_loss_coef: float | None = None,
+) -> Any:
+    """Return the base in `precision`, or quantised with the rest of it in `precision`; its folder only.
+
+    `router_aux_loss_coef` is the weight of the routers' loss, where the base has routers.
+    """
     from transformers import AutoModelForCausalLM
 
     extra = {} if quantization is None else {"quantization_config": _packed(quantization), **_placed()}
+    if router_aux_loss_coef is not None:
+        extra["router_aux_loss_coef"] = router_aux_loss_coef
+        extra["output_router_logits"] = router_aux_loss_coef > 0
     model = AutoModelForCausalLM.from_pretrained(
         base,
         dtype=_dtype(precision),
@@ -103,7 +115,8 @@ def lora_config(config: TrainConfig, base: Path) -> Any:
 
     lora = config.lora
     modules: Any = lora.target_modules
-    if lora.layers is not None or lora.target_pattern is not None:
+    whole = lora.layers is None and lora.target_pattern is None
+    if not whole or (modules == ALL_LINEAR and experts_of(base)):
         modules = target_names(lora, read_base(base, base.name).modules)
     return LoraConfig(
         r=lora.rank,

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from registry.errors import UsageError
+from train.settings.adapter import LoraSettings
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # Tens of rows: a small rank, more passes at a lower rate, and the best point on held-out rows, since
-    # the adapter learns the rows by heart soon (training.md's guides: r <= 8 and early stopping).
+    # the adapter learns the rows by heart soon. Measured against the defaults: README, Few rows.
     "few-shot": {
         "lora": {"rank": 8, "dropout": 0.05},
         "training": {"epochs": 10, "batch_size": 4, "learning_rate": 1e-4, "warmup": 0.1},
@@ -38,6 +39,16 @@ def with_preset(value: dict[str, Any], subject: str) -> dict[str, Any]:
     held_out = isinstance(data, dict) and data.get("eval") is not None
     filled = _merged(PRESETS[name], value)
     return _merged(_WITH_HELD_OUT[name], filled) if held_out else filled
+
+
+def with_given(lora: LoraSettings, value: Mapping[str, Any]) -> LoraSettings:
+    """Return the same settings, of which only those that the file itself gives count as set.
+
+    A version that a run goes on from has its own shape, which a preset must not contradict.
+    """
+    written = value.get("lora")
+    given = set(written) if isinstance(written, Mapping) else set()
+    return LoraSettings.model_construct(_fields_set=given, **dict(lora))
 
 
 def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

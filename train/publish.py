@@ -23,6 +23,7 @@ from train.mixture import Share
 
 if TYPE_CHECKING:
     from registry.store import Registry
+    from train.nearest.choice import Choice
     from train.watching import TrainingResult
 
 _PACKAGES = ("wardrobe-llm", "torch", "transformers", "peft", "trl", "datasets", "accelerate", "tokenizers")
@@ -43,12 +44,16 @@ class DataSource:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a run was made from; `shares` and `sources` are by the labels of the data files."""
+    """What a run was made from; `shares` and `sources` are by the labels of the data files.
+
+    `choice` is how `from: nearest` found the parent.
+    """
 
     base: BaseModel
     sources: Mapping[str, DataSource]
     shares: Mapping[str, Share]
     parent: Version | None
+    choice: Choice | None = None
 
 
 def describe_source(path: Where, report: DataReport, facts: Mapping[str, JsonValue]) -> DataSource:
@@ -71,6 +76,7 @@ def lineage(
         "mixture": {name: {**asdict(share), "passes": share.passes} for name, share in origin.shares.items()},
         "base": {"name": base.name, "fingerprint": base.fingerprint},
         "parent": None if parent is None else {"version": parent.name, "digest": parent.digest},
+        "nearest": origin.choice.model_dump(mode="json") if origin.choice else None,
         "losses": {
             "first": result.first_loss,
             "last": result.last_loss,

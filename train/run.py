@@ -26,10 +26,13 @@ from train.launching import processes
 from train.looks import make_race
 from train.methods import method_of
 from train.mixture import Mixture, mix
+from train.nearest.choice import Choice
+from train.nearest.search import Rows, check_nearest, start_nearest, write_choice
 from train.publish import DataSource, Origin, describe_source, lineage, publish
 from train.recorded_base import check_base
 from train.session import Wish, Work, open_work, reward_folder
 from train.settings.data import EVAL
+from train.settings.starting import NEAREST
 from train.shape import check_shape
 from train.starting import find_start
 
@@ -44,7 +47,8 @@ class Prepared:
 
     `files` are the data files by the label of their source; `eval` and `replay` are such labels too.
     `mixture` is one epoch, `duration` says how many steps and passes the run makes; `parent` is the version
-    that it goes on with; `share` says which rows are held out where that is a share of them.
+    that it goes on with, `choice` how `from: nearest` found it; `share` says which rows are held out
+    where that is a share of them.
     """
 
     config: TrainConfig
@@ -55,6 +59,7 @@ class Prepared:
     held_out: tuple[Item, ...]
     parent: Version | None
     share: HeldOut | None = None
+    choice: Choice | None = None
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -92,8 +97,11 @@ class Finished:
     job: Job
 
 
-def prepare(config: TrainConfig, registry: Registry) -> Prepared:
+def prepare(config: TrainConfig, registry: Registry, *, resume: bool = False) -> Prepared:
     """Check all that can be checked before the first step, and render the rows.
+
+    `from: nearest` is decided here: the base is loaded and measured, unless `resume` finds the choice of an
+    interrupted run.
 
     Raises:
         UsageError: a row, a module name or the rank cannot be trained or served.
@@ -112,18 +120,26 @@ def prepare(config: TrainConfig, registry: Registry) -> Prepared:
     check_shape(config, registry.base, registry.limits.max_lora_rank)
     method = method_of(config)
     method.check(config)
+    if config.start == NEAREST:
+        check_nearest(config)
     tokenizer = load_tokenizer(registry.base.path)
     files, share = read_files(config, method, tokenizer)
     mixture = mix(files, config.data, config.seed)
+    held_out = files[EVAL].items if EVAL in files else ()
+    choice = None
+    if config.start == NEAREST:
+        rows = Rows(held_out, mixture.items)
+        config, parent, choice = start_nearest(config, registry, rows, resume=resume)
     return Prepared(
         config=config,
         base=registry.base,
         files=files,
         mixture=mixture,
         duration=duration_of(config, mixture.items, processes()),
-        held_out=files[EVAL].items if EVAL in files else (),
+        held_out=held_out,
         parent=parent,
         share=share,
+        choice=choice,
     )
 
 
@@ -136,6 +152,7 @@ def train_and_publish(prepared: Prepared, registry: Registry, progress: Progress
     """
     sources = prepared.sources()
     with open_work(registry.root, prepared.config, prepared.base, sources, prepared.parent, wish) as work:
+        _keep_choice(prepared, work)
         out = work.folder / "adapter"
         result = _train(prepared, work, out, progress)
         progress.publishing()
@@ -146,7 +163,7 @@ def train_and_publish(prepared: Prepared, registry: Registry, progress: Progress
             files.move(out, work.job.folder / REWARD)
             work.succeed(result, None, REWARD)
             return Finished(result, None, work.job)
-        origin = Origin(prepared.base, sources, prepared.mixture.shares, prepared.parent)
+        origin = Origin(prepared.base, sources, prepared.mixture.shares, prepared.parent, prepared.choice)
         facts = lineage(prepared.config, origin, result, work.job.id)
         published = publish(registry, prepared.config, out, facts, who=wish.who)
         work.succeed(result, published, None)
@@ -164,6 +181,7 @@ def train_to_folder(
         raise Conflict(str(target), "exists", "name a new folder", param="out")
     sources = prepared.sources()
     with open_work(registry.root, prepared.config, prepared.base, sources, prepared.parent, wish) as work:
+        _keep_choice(prepared, work)
         out = work.folder / "adapter"
         result = _train(prepared, work, out, progress)
         progress.publishing()
@@ -173,6 +191,11 @@ def train_to_folder(
         shutil.move(out, target)
         work.succeed(result, None, str(target.resolve()))
         return Finished(result, None, work.job)
+
+
+def _keep_choice(prepared: Prepared, work: Work) -> None:
+    if prepared.choice is not None and not work.follows:
+        write_choice(work.job, prepared.choice)
 
 
 def _train(prepared: Prepared, work: Work, out: Path, progress: Progress) -> TrainingResult:

@@ -15,6 +15,7 @@ from registry.architectures import OUTPUT_EMBEDDING
 from registry.errors import UsageError
 from registry.patterns import PatternTable, depends_on_order
 from train.config import ALL_LINEAR, TrainConfig
+from train.experts import check_experts
 from train.targets import EMBEDDINGS, is_named, layer_of, targeted_modules
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def check_shape(config: TrainConfig, base: BaseModel, max_rank: int) -> None:
     """
     lora, subject = config.lora, config.name
     _check_rank(lora, max_rank, f"this root's max_lora_rank {max_rank}", subject)
+    check_experts(config, base.path, base.modules)
     if not base.modules:
         _check_no_pattern(lora, base, subject)
         return

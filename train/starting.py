@@ -15,6 +15,7 @@ from registry.names import parse_version
 from registry.peft import CONFIG_NAME
 from train.config import ALL_LINEAR, TrainConfig
 from train.settings.adapter import LoraSettings
+from train.settings.starting import NEAREST
 from train.targets import target_names, targeted_modules
 
 if TYPE_CHECKING:
@@ -31,19 +32,36 @@ def find_start(config: TrainConfig, registry: Registry) -> tuple[TrainConfig, Ve
         InvalidAdapter: its files are not what was registered.
         UsageError: the config wants another shape, or another kind than a plain LoRA.
     """
-    if config.start is None:
+    if config.start is None or config.start == NEAREST:  # the latter is chosen once the rows are read
         return config, None
-    adapter, number = parse_version(config.start)
+    return start_from(config, config.start, registry)
+
+
+def start_from(config: TrainConfig, name: str, registry: Registry) -> tuple[TrainConfig, Version]:
+    """Return the config with the shape of the version `name` (`NAME@N`) filled in, and the version.
+
+    Raises: as `find_start`.
+    """
+    adapter, number = parse_version(name)
     version = registry.version(adapter, number)
     if (reason := registry.quarantined(adapter, number)) is not None:
         raise Quarantined(
             version.name, f"is quarantined: {reason}", "go on from another version", param="from"
         )
     registry.verify_version(version)
+    shape = check_start(config, version, registry)
+    return config.model_copy(update={"lora": shape.model_copy(update=_training_only(config))}), version
+
+
+def check_start(config: TrainConfig, version: Version, registry: Registry) -> LoraSettings:
+    """Return the version's shape, in which it can be trained on.
+
+    Raises: UsageError: the config wants another shape, or another kind than a plain LoRA.
+    """
     shape = _shape_of(version)
     _check_kind(config)
     _check_equal(config, shape, version, registry)
-    return config.model_copy(update={"lora": shape.model_copy(update=_training_only(config))}), version
+    return shape
 
 
 def _shape_of(version: Version) -> LoraSettings:

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator
 import regex
 
 from registry.architectures import INPUT_EMBEDDING, OUTPUT_EMBEDDING
+from train.experts import without_experts
 from train.settings.adapter import ALL_LINEAR, LoraSettings
 
 EMBEDDINGS = frozenset({INPUT_EMBEDDING, OUTPUT_EMBEDDING})
@@ -32,6 +33,7 @@ def targeted_modules(lora: LoraSettings, modules: Collection[str]) -> frozenset[
 
     Raises: ValueError: the expression is none, or takes too long.
     """
+    modules = without_experts(modules)
     if lora.target_modules == ALL_LINEAR:
         names = {name for name in modules if name.rpartition(".")[2] not in EMBEDDINGS}
     elif lora.target_pattern is not None:
@@ -48,6 +50,7 @@ def target_names(lora: LoraSettings, modules: Collection[str]) -> tuple[str, ...
 
     Raises: ValueError: the expression is none, or takes too long.
     """
+    modules = without_experts(modules)
     if lora.target_modules == ALL_LINEAR:
         return tuple(sorted({name.rpartition(".")[2] for name in modules} - EMBEDDINGS))
     if lora.target_pattern is None:

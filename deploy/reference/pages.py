@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from deploy.reference import commands, disk, http, metrics, settings
+from deploy.reference import commands, disk, http, metrics, settings, templates
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "reference"
 
@@ -14,6 +14,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "http.md": http.render,
     "settings.md": settings.render_settings,
     "training.md": settings.render_training,
+    "templates.md": templates.render,
     "metrics.md": metrics.render,
     "on-disk.md": disk.render,
 }

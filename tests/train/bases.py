@@ -37,6 +37,7 @@ ENDS: dict[str, tuple[str, ...]] = {
     "phi": ("<|endoftext|>", "<|end|>", "<|assistant|>"),
     "smolvlm": ("<end_of_utterance>",),
 }
+_WORDS = 8_192
 _CHATML = ("<|im_end|>",)
 
 
@@ -58,7 +59,7 @@ def shipped_templates() -> dict[str, str]:
 
 
 def speaking(folder: Path, template: str, ends: tuple[str, ...], stops: tuple[str, ...] | None = None) -> Any:
-    """Return a tokenizer with `template`; its folder says that the model ends an answer at `stops` (`ends`)."""
+    """Return a tokenizer with `template`; its folder says that the model stops at `stops`, else at `ends`."""
     from tokenizers import AddedToken, Tokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -86,5 +87,9 @@ def _words() -> str:
     written = json.loads(found.backend_tokenizer.to_str())
     split = {"type": "Split", "pattern": {"Regex": _SPLIT}, "behavior": "Isolated", "invert": False}
     letters = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    # A sixth of the words, so that a tokenizer is made in a moment: ids are in the order of the merges.
+    words = {word: one for word, one in written["model"]["vocab"].items() if one < _WORDS}
+    written["model"]["vocab"] = words
+    written["model"]["merges"] = [pair for pair in written["model"]["merges"] if "".join(pair) in words]
     written["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, letters]}
     return json.dumps(written)

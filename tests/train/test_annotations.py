@@ -204,6 +204,17 @@ def test_columns_and_annotators_may_have_any_names(tmp_path: Path) -> None:
     assert item.labels == {"anna": "true", "ben": "1"}
 
 
+def test_a_table_with_a_column_for_each_annotator_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "sheet.csv"
+    path.write_text("frage,anna,ben,cleo\nWhere?,here,here,\nWhen?,now,later,now\nWho?,me,you,\n")
+    out = tmp_path / "out.jsonl"
+    found = report(capsys, path, "--annotators", "anna,ben,cleo", "--columns", "prompt=frage", "--out", out)
+    assert (found["annotations"], found["consensus"]) == (7, {"here": 1, "now": 1})
+    assert [json.loads(line)["prompt"] for line in out.read_text().splitlines()] == ["Where?", "When?"]
+
+
 def test_the_consensus_is_rows_that_check_accepts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     both = {"ann": "yes", "ben": "yes"}
     turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
@@ -251,7 +262,8 @@ def test_what_is_disputed_can_be_settled_and_read_again(
         ([{"id": 1, "labels": {" ": "x"}}], "row 1: annotator is ' ', not a name"),
         ([{"id": {}, "labels": ["x"]}], "row 1: item is an object"),
         ([{"id": True, "labels": ["x"]}], "row 1: item is true or false"),
-        ([{"id": 1, "annotations": [{"label": "x"}]}], "row 1: annotations[0] has no `annotator`"),
+        ([LONG[0], {"id": 1, "annotations": [{"label": "x"}]}], "row 2: annotations[0] has no `annotator`"),
+        ([{"annotator": "ann", "label": "x"}], "row 1: does not say what is labelled"),
         ([{"id": 1, "annotations": {"ann": "x"}}], "row 1: annotations is an object"),
         ([{"item": 1, "annotator": None, "label": "x"}], "row 1: annotator is null"),
         ([LONG[0], LONG[1], LONG[0]], "row 3: is the second label of 'ann' for '1' (the first: row 1)"),

@@ -76,7 +76,7 @@ def test_the_page_of_every_planted_file_is_well_formed_and_loads_nothing(group: 
     paths = [file.write(tmp_path) for file in files]
     document = DataReport.of(check_files(paths), None, None)
     assert_harmless(page(document))
-    assert "<svg" in page(document)
+    assert ("<svg" in page(document)) is bool(document.lengths)  # none where no row can be read
     assert all(finding.id in page(document) for finding in document.findings)
 
 

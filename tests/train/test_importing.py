@@ -1,19 +1,13 @@
-"""Configs of other trainers say the same in ours, and whatever they say beyond that is named."""
+"""Axolotl's configs say the same in ours, and whatever they say beyond that is named with its weight."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from click.testing import CliRunner
 
 from registry.errors import UsageError
-from train.config import load_config
-from train.importing.cli import import_
-from train.importing.run import Imported, import_config
+from tests.train.imports import bring, changed, lost, noted, same, written
 
 QLORA = """
 base_model: some-org/Some-8B
@@ -52,88 +46,20 @@ flash_attention: true
 warmup_ratio: 0.1
 evals_per_epoch: 4
 saves_per_epoch: 1
+early_stopping_patience: 3
 weight_decay: 0.01
 special_tokens: {pad_token: "<pad>"}
 made_up_key: 3
 """
-
-NESTED = """
-model:
-  base_model: some-org/Some-7B
-lora:
-  r: 16
-  alpha: 32
-  dropout: 0.1
-  target_modules: [q_proj, v_proj]
-datasets:
-  - path: data/train.jsonl
-    type: sharegpt
-training:
-  num_epochs: 3
-  batch_size: 4
-  gradient_accumulation_steps: 8
-  learning_rate: 2e-4
-  warmup_steps: 100
-  max_seq_length: 1024
-  save_steps: 50
-quantization:
-  load_in_4bit: true
-"""
-
-FACTORY = """
-model_name_or_path: some-org/Some-8B-Instruct
-stage: sft
-do_train: true
-finetuning_type: lora
-lora_rank: 16
-lora_target: all
-dataset: own_rows,other_rows
-dataset_dir: data
-template: llama3
-cutoff_len: 1024
-max_samples: 500
-preprocessing_num_workers: 4
-output_dir: saves/own/lora
-logging_steps: 10
-save_steps: 200
-plot_loss: true
-per_device_train_batch_size: 2
-gradient_accumulation_steps: 8
-learning_rate: 1.0e-4
-num_train_epochs: 2.0
-lr_scheduler_type: cosine
-warmup_ratio: 0.1
-bf16: true
-quantization_bit: 4
-report_to: none
-val_size: 0.1
-"""
-
-
-def bring(folder: Path, text: str) -> Imported:
-    path = folder / "theirs.yaml"
-    path.write_text(text)
-    return import_config(path)
-
-
-def left(found: Imported) -> dict[str, str]:
-    return {one.key: one.reason for one in found.left}
-
-
-def written(folder: Path, found: Imported) -> Any:
-    """Return the config as `train run` would read it."""
-    path = folder / "ours.yaml"
-    path.write_text(found.text())
-    return load_config(path)
+SMALL = "datasets: [{path: rows.jsonl, type: chat_template}]\nadapter: lora\nlora_r: 8\nlearning_rate: 1e-4\n"
 
 
 def test_axolotls_values_arrive_under_our_keys(tmp_path: Path) -> None:
     found = bring(tmp_path, QLORA)
     config = written(tmp_path, found)
-    assert found.trainer == "axolotl"
+    assert found.trainer == "Axolotl"
     assert config.name == "tickets-qlora"
     assert (config.method.type, config.method.packing) == ("supervised", True)
-    assert [source.path.name for source in config.data.train] == ["tickets.jsonl", "chats.jsonl"]
     assert config.data.overflow == "drop"
     lora = config.lora
     assert (lora.kind, lora.rank, lora.alpha, lora.dropout) == ("lora", 32, 16, 0.05)
@@ -146,97 +72,233 @@ def test_axolotls_values_arrive_under_our_keys(tmp_path: Path) -> None:
     assert (config.tracking.to, config.tracking.project) == (("wandb",), "tickets")
 
 
-def test_every_key_without_a_counterpart_is_named_with_a_reason(tmp_path: Path) -> None:
-    named = left(bring(tmp_path, QLORA))
-    assert set(named) == {
-        "base_model",
-        "model_type",
-        "datasets[1].path",
-        "datasets[1].field_messages",
-        "dataset_prepared_path",
-        "val_set_size",
-        "flash_attention",
-        "evals_per_epoch",
-        "saves_per_epoch",
-        "special_tokens",
-        "made_up_key",
-    }
-    assert "wardrobe init" in named["base_model"]
-    assert "wardrobe data split" in named["val_set_size"]
-    assert "that we know of" in named["made_up_key"]
-    assert "put its rows into chats.jsonl" in named["datasets[1].path"]
+def test_what_is_measured_and_kept_in_parts_of_an_epoch_stays_that(tmp_path: Path) -> None:
+    found = bring(tmp_path, QLORA)
+    assert found.config["data"]["eval"] == {"share": 0.05}
+    assert found.config["evaluation"] == {"every": {"per_epoch": 4}}
+    assert found.config["checkpoints"] == {"every": {"per_epoch": 1}, "best_by": "eval_loss"}
+    assert found.config["early_stopping"] == {"patience": 3}
 
 
-def test_the_nested_form_of_guides_is_read_like_the_flat_one(tmp_path: Path) -> None:
-    found = bring(tmp_path, NESTED)
-    config = written(tmp_path, found)
-    assert (config.lora.rank, config.lora.alpha, config.lora.dropout) == (16, 32, 0.1)
-    assert config.lora.target_modules == ("q_proj", "v_proj")
-    training = config.training
-    assert (training.batch_size, training.accumulation, training.max_length) == (4, 8, 1024)
-    assert (training.epochs, training.learning_rate) == (3, 2e-4)
-    assert config.checkpoints.every == 50
-    assert config.quantization is not None
-    assert set(left(found)) == {"base_model", "warmup_steps"}
+def test_every_key_without_a_counterpart_is_named_by_what_it_means_for_the_result(tmp_path: Path) -> None:
+    found = bring(tmp_path, QLORA)
+    assert set(changed(found)) == {"datasets[0].type"}
+    assert set(lost(found)) == {"datasets[0].path", "special_tokens", "made_up_key"}
+    assert set(same(found)) == {"base_model", "model_type", "dataset_prepared_path", "flash_attention"}
+    assert "wardrobe init" in same(found)["base_model"]
+    assert "that we know of" in lost(found)["made_up_key"]
+    assert "no such file" in lost(found)["datasets[0].path"]
 
 
-def test_llama_factorys_values_arrive_under_our_keys(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    info = {"own_rows": {"file_name": "own.json"}, "other_rows": {"hf_hub_url": "some-org/rows"}}
-    (tmp_path / "data" / "dataset_info.json").write_text(json.dumps(info))
-    found = bring(tmp_path, FACTORY)
-    config = written(tmp_path, found)
-    assert found.trainer == "llama-factory"
-    assert (config.name, config.method.type) == ("lora", "supervised")
-    assert [source.path.name for source in config.data.train] == ["own.json", "other_rows.jsonl"]
-    assert [source.limit for source in config.data.train] == [500, 500]
-    assert (config.lora.rank, config.lora.alpha, config.lora.target_modules) == (16, 32, "all-linear")
-    assert config.quantization is not None
-    training = config.training
-    assert (training.batch_size, training.accumulation, training.epochs) == (2, 8, 2)
-    assert (training.learning_rate, training.max_length, training.warmup) == (1e-4, 1024, 0.1)
-    assert (training.schedule, training.precision) == ("cosine", "bf16")
-    assert config.checkpoints.every == 200
-    assert {"model_name_or_path", "template", "dataset", "val_size", "do_train"} <= set(left(found))
+def test_a_data_set_on_a_hub_keeps_its_name_and_part(tmp_path: Path) -> None:
+    train = bring(tmp_path, QLORA).config["data"]["train"]
+    assert train[1] == {"path": "hf://some-org/chats", "split": "train", "columns": {"messages": "talk"}}
 
 
 @pytest.mark.parametrize(
     ("change", "method"),
     [
-        ("stage: pt", "pretrain"),
-        ("stage: dpo\npref_beta: 0.2", "dpo"),
-        ("stage: dpo\npref_loss: orpo", "orpo"),
-        ("stage: kto", "kto"),
-        ("stage: rm", "reward"),
+        ("rl: dpo\nrl_beta: 0.2", "dpo"),
+        ("rl: ipo", "dpo"),
+        ("rl: kto", "kto"),
+        ("rl: orpo", "orpo"),
+        ("reward_model: true\nnum_labels: 1\ncenter_rewards_coefficient: 0.01", "reward"),
     ],
 )
-def test_each_stage_of_llama_factory_is_a_method(tmp_path: Path, change: str, method: str) -> None:
-    text = FACTORY.replace("stage: sft", change)
-    assert written(tmp_path, bring(tmp_path, text)).method.type == method
+def test_each_method_of_axolotl_that_is_here_is_a_method(tmp_path: Path, change: str, method: str) -> None:
+    assert written(tmp_path, bring(tmp_path, SMALL + change)).method.type == method
 
 
-@pytest.mark.parametrize(
-    ("change", "method"),
-    [("rl: dpo\nrl_beta: 0.2", "dpo"), ("rl: ipo", "dpo"), ("rl: kto", "kto"), ("rl: orpo", "orpo")],
-)
-def test_each_kind_of_preference_training_of_axolotl_is_a_method(
-    tmp_path: Path, change: str, method: str
-) -> None:
-    config = written(tmp_path, bring(tmp_path, QLORA + change))
-    assert config.method.type == method
+def test_kto_gets_two_rows_at_once_where_theirs_has_one(tmp_path: Path) -> None:
+    found = bring(tmp_path, SMALL + "rl: kto\nmicro_batch_size: 1\ngradient_accumulation_steps: 8\n")
+    assert (found.config["training"]["batch_size"], found.config["training"]["accumulation"]) == (2, 4)
+    assert "compares the rows" in changed(found)["batch size"]
 
 
 def test_axolotls_plain_text_becomes_pre_training(tmp_path: Path) -> None:
     text = "datasets: [{path: books.txt, type: completion}]\nadapter: lora\nlearning_rate: 1e-4\n"
-    config = written(tmp_path, bring(tmp_path, text))
-    assert (config.method.type, config.training.max_length) == ("pretrain", 512)
-
-
-def test_all_weights_without_an_adapter_are_trained_and_converted(tmp_path: Path) -> None:
-    text = "datasets: [{path: rows.jsonl, type: alpaca}]\nlearning_rate: 1e-5\nlora_r: 8\n"
     found = bring(tmp_path, text)
+    assert (found.config["method"]["type"], found.config["training"]["max_length"]) == ("pretrain", 512)
+    assert {"lora_r", "sequence_len"} <= set(changed(found))
+
+
+def test_all_weights_without_an_adapter_are_trained_and_that_is_said(tmp_path: Path) -> None:
+    found = bring(tmp_path, "datasets: [{path: rows.jsonl, type: alpaca}]\nlearning_rate: 1e-5\nlora_r: 8\n")
     assert written(tmp_path, found).lora.kind == "full"
-    assert set(left(found)) == {"lora_r"}
+    assert "becomes a LoRA" in changed(found)["adapter"]
+    assert "lora_r" in lost(found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns"),
+    [
+        ("alpaca_chat.load_qa", {"prompt": "question", "completion": "answer"}),
+        ("context_qa.load_v2", {"prompt": "question", "completion": "answer"}),
+        ("alpaca", None),
+        ("chat_template", None),
+        ("{field_instruction: frage, field_output: antwort, system_prompt: Kurz.}",
+         {"instruction": "frage", "output": "antwort", "system": "=Kurz."}),
+    ],
+)  # fmt: skip
+def test_a_prompt_format_becomes_the_columns_that_it_reads(
+    tmp_path: Path, kind: str, columns: dict[str, str] | None
+) -> None:
+    found = bring(tmp_path, SMALL.replace("chat_template", kind))
+    assert found.config["data"]["train"][0].get("columns") == columns
+
+
+@pytest.mark.parametrize(
+    ("change", "columns"),
+    [
+        ("rl: dpo", ("chatml.intel", {"prompt": "question"})),
+        ("rl: dpo", ("llama3.icr", {"prompt": "input"})),
+        ("rl: kto", ("chatml.argilla", {"prompt": "instruction"})),
+        ("rl: dpo", ("{field_prompt: a, field_chosen: b, field_rejected: c}",
+                     {"prompt": "a", "chosen": "b", "rejected": "c"})),
+        ("rl: kto", ("{field_prompt: a, field_completion: b, field_label: c}",
+                     {"prompt": "a", "completion": "b", "label": "c"})),
+        ("reward_model: true", ("bradley_terry.chat_template", {"prompt": "input"})),
+    ],
+)  # fmt: skip
+def test_formats_of_preferences_become_columns_too(
+    tmp_path: Path, change: str, columns: tuple[str, dict[str, str]]
+) -> None:
+    found = bring(tmp_path, SMALL.replace("chat_template", columns[0]) + change)
+    assert found.config["data"]["train"][0]["columns"] == columns[1]
+
+
+def test_a_column_that_the_file_already_calls_as_ours_is_not_mapped(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "Say hi", "chosen": "Hi!", "rejected": "No"}\n')
+    text = SMALL.replace("chat_template", "bradley_terry.chat_template") + "reward_model: true\n"
+    found = bring(tmp_path, text)
+    assert found.config["data"]["train"] == [{"path": "rows.jsonl"}]
+    assert written(tmp_path, found).method.type == "reward"
+
+
+def test_the_wording_of_a_prompt_that_is_lost_is_said(tmp_path: Path) -> None:
+    kind = "{field_instruction: frage, field_output: antwort, format: 'Q: {instruction}'}"
+    found = bring(tmp_path, SMALL.replace("chat_template", kind))
+    assert "chat template" in lost(found)["datasets[0].type.format"]
+    assert (
+        "chat template"
+        in changed(bring(tmp_path, SMALL.replace("chat_template", "alpaca")))["datasets[0].type"]
+    )
+
+
+def test_messages_with_other_names_are_named(tmp_path: Path) -> None:
+    entry = "{path: rows.jsonl, type: chat_template, field_messages: talk, "
+    entry += "message_property_mappings: {role: speaker, content: said}, roles: {assistant: [bot]}}"
+    found = bring(tmp_path, SMALL.replace("{path: rows.jsonl, type: chat_template}", entry))
+    assert {key.rpartition(".")[2] for key in lost(found)} >= {"role", "content", "roles"}
+
+
+def test_sharegpts_turns_are_read_as_conversations(tmp_path: Path) -> None:
+    entry = "{path: rows.jsonl, type: chat_template, field_messages: talk, "
+    entry += "message_property_mappings: {role: from, content: value}}"
+    found = bring(tmp_path, SMALL.replace("{path: rows.jsonl, type: chat_template}", entry))
+    assert found.config["data"]["train"][0]["columns"] == {"conversations": "talk"}
+    assert set(lost(found)) == {"datasets[0].path"}
+
+
+@pytest.mark.parametrize(
+    ("value", "ours"),
+    [
+        (
+            r"'model.layers.[\d]+.(mlp|self_attn).(up|q)_proj'",
+            r"model.layers.[\d]+.(mlp|self_attn).(up|q)_proj",
+        ),
+        ("'q_proj, v_proj'", ["q_proj", "v_proj"]),
+        ("[q_proj, v_proj]", ["q_proj", "v_proj"]),
+        (r"['.*\.q_proj']", r".*\.q_proj"),
+        (r"[v_proj, '.*\.q_proj']", r"(?:(?:.*\.)?v_proj)|(?:.*\.q_proj)"),
+        ("all-linear", "all-linear"),
+    ],
+)
+def test_modules_are_names_or_one_pattern(tmp_path: Path, value: str, ours: object) -> None:
+    found = bring(tmp_path, SMALL + f"lora_target_modules: {value}\n")
+    assert found.config["lora"]["target_modules"] == ours
+    assert written(tmp_path, found).lora.rank == 8
+
+
+def test_two_parts_of_one_data_set_that_make_it_whole_are_one_source(tmp_path: Path) -> None:
+    entries = "[{path: org/data, split: 'train[:50%]'}, {path: org/data, split: 'train[50%:]'}]"
+    found = bring(tmp_path, SMALL.replace("[{path: rows.jsonl, type: chat_template}]", entries))
+    assert found.config["data"]["train"] == [{"path": "hf://org/data", "split": "train"}]
+    assert changed(found)["datasets[0].path.split"] == "they are one source here, with all its rows"
+
+
+def test_a_data_set_that_is_named_twice_is_two_sources_with_names_of_their_own(tmp_path: Path) -> None:
+    entries = "[{path: org/data, split: train}, {path: org/data, split: test}, {path: org/data}]"
+    found = bring(tmp_path, SMALL.replace("[{path: rows.jsonl, type: chat_template}]", entries))
+    train = written(tmp_path, found).data.train
+    assert len({source.label for source in train}) == 3
+
+
+def test_the_first_rows_of_a_part_become_so_many_rows(tmp_path: Path) -> None:
+    found = bring(tmp_path, SMALL.replace("rows.jsonl", "org/data, split: 'train[:500]'"))
+    assert found.config["data"]["train"][0]["limit"] == 500
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "ours"),
+    [
+        ("warmup_steps: 100", "training.warmup", 100),
+        ("warmup_steps: 0.1", "training.warmup", 0.1),
+        ("warmup_ratio: 0.03", "training.warmup", 0.03),
+        ("warmup_steps: 10\nwarmup_ratio: 0.1", "training.warmup", 10),
+        ("save_steps: 50", "checkpoints.every", 50),
+        ("save_steps: 0.25\nnum_epochs: 1", "checkpoints.every", {"per_epoch": 4}),
+        ("save_steps: 0.25\nmax_steps: 40", "checkpoints.every", 10),
+        ("save_strategy: epoch", "checkpoints.every", {"per_epoch": 1}),
+        ("save_strategy: 'no'\nsave_steps: 50", "checkpoints", None),
+        ("save_total_limit: 3", "checkpoints.keep", 3),
+        ("val_set_size: 0.1\neval_strategy: epoch", "evaluation.every", {"per_epoch": 1}),
+        ("val_set_size: 0.1\nload_best_model_at_end: true", "checkpoints.best_by", "eval_loss"),
+        ("val_set_size: 0", "data.eval", None),
+        ("val_set_size: 0.1", "data.eval", {"share": 0.1}),
+        ("max_steps: 10", "training.steps", 10),
+        ("batch_size: 8\nmicro_batch_size: 2", "training.accumulation", 4),
+    ],
+)
+def test_what_is_counted_in_steps_shares_and_epochs_becomes_what_it_means(
+    tmp_path: Path, line: str, key: str, ours: object
+) -> None:
+    found = bring(tmp_path, f"{SMALL}{line}\n")
+    place: object = found.config
+    for part in key.split("."):
+        place = place.get(part) if isinstance(place, dict) else None
+    assert place == ours
+    assert written(tmp_path, found).name
+
+
+def test_a_number_of_held_out_rows_is_a_share_of_those_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 200)
+    assert bring(tmp_path, SMALL + "val_set_size: 20\n").config["data"]["eval"] == {"share": 0.1}
+    unknown = bring(tmp_path, SMALL.replace("rows.jsonl", "org/data") + "val_set_size: 20\n")
+    assert unknown.config["data"]["eval"] == {"share": 0.05}
+    assert "not known" in changed(unknown)["val_set_size"]
+
+
+def test_what_is_measured_without_held_out_rows_is_kept_and_said(tmp_path: Path) -> None:
+    found = bring(tmp_path, SMALL + "eval_steps: 500\nearly_stopping_patience: 3\n")
+    assert found.config["evaluation"] == {"every": 500}
+    assert {"eval_steps", "early_stopping_patience"} <= set(lost(found))
+
+
+def test_a_config_for_pictures_is_named_first_of_all(tmp_path: Path) -> None:
+    found = bring(tmp_path, SMALL + "processor_type: AutoProcessor\nlogging_steps: 1\n")
+    assert "pictures" in lost(found)["processor_type"]
+    assert "logging_steps" in same(found)
+
+
+def test_a_folder_with_files_of_its_own_gives_a_source_for_each(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / "d" / name).write_text('{"prompt": "a", "completion": "b"}\n')
+    found = bring(tmp_path, SMALL.replace("rows.jsonl", "d, data_files: [a.jsonl, b.jsonl]"))
+    assert [one["path"] for one in found.config["data"]["train"]] == ["d/a.jsonl", "d/b.jsonl"]
+    found = bring(tmp_path, SMALL.replace("rows.jsonl", "json, data_files: d/a.jsonl"))
+    assert [one["path"] for one in found.config["data"]["train"]] == ["d/a.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -244,11 +306,18 @@ def test_all_weights_without_an_adapter_are_trained_and_converted(tmp_path: Path
     [
         (QLORA.replace("adapter: qlora", "adapter: llama-adapter"), "adapter: llama-adapter cannot be"),
         (QLORA + "rl: simpo\n", "rl: simpo cannot be imported"),
-        (FACTORY.replace("stage: sft", "stage: ppo"), "stage: ppo cannot be imported; train a reward model"),
-        (FACTORY.replace("finetuning_type: lora", "finetuning_type: oft"), "oft cannot be imported"),
+        (QLORA + "rl: grpo\n", "rewards are Python functions"),
+        (QLORA + "rl: ebft\n", "rl: ebft cannot be imported"),
+        (QLORA + "process_reward_model: true\n", "single steps"),
+        (QLORA + "diffusion: {noise_schedule: cosine}\n", "diffusion language model"),
         (QLORA.replace("num_epochs: 4", "num_epochs: many"), "is not a number"),
-        ("- 1\n", "holds no settings"),
         (QLORA.replace("lora_r: 32", "lora_r: 4096"), "lora.rank"),
+        (SMALL.replace("chat_template", "input_output"), "segments"),
+        (
+            SMALL.replace("datasets: [{path: rows.jsonl, type: chat_template}]", "base_model: a/b"),
+            "datasets: ",
+        ),
+        (SMALL.replace("rows.jsonl", "'${NOWHERE}/rows.jsonl'"), "variable NOWHERE, which is not set"),
     ],
 )
 def test_what_no_config_of_ours_can_say_is_refused(tmp_path: Path, text: str, fact: str) -> None:
@@ -256,17 +325,12 @@ def test_what_no_config_of_ours_can_say_is_refused(tmp_path: Path, text: str, fa
         bring(tmp_path, text)
 
 
-def test_the_command_writes_a_file_that_loads_and_never_an_old_one(tmp_path: Path) -> None:
-    (tmp_path / "theirs.yaml").write_text(QLORA)
-    out = tmp_path / "ours.yaml"
-    arguments = [str(tmp_path / "theirs.yaml"), "-o", str(out), "--json"]
-    done = CliRunner().invoke(import_, arguments, catch_exceptions=False)
-    told = json.loads(done.stdout)
-    assert (told["trainer"], told["out"]) == ("axolotl", str(out))
-    assert {"key", "value", "reason"} == set(told["left"][0])
-    assert yaml.safe_load(out.read_text()) == told["config"]
-    assert load_config(out).name == told["config"]["name"]
-    before = out.read_text()
-    again = CliRunner().invoke(import_, arguments)
-    assert "exists" in str(again.exception)
-    assert out.read_text() == before
+def test_a_variable_of_the_environment_is_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHERE", "somewhere")
+    found = bring(tmp_path, SMALL.replace("rows.jsonl", "'${WHERE}/rows.jsonl'"))
+    assert found.config["data"]["train"][0]["path"] == "somewhere/rows.jsonl"
+
+
+def test_nothing_is_noted_twice(tmp_path: Path) -> None:
+    keys = noted(bring(tmp_path, QLORA))
+    assert len(keys) == len(set(keys))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deploy.reference.templates import TABLE
 from tests.train.bases import ends_of, shipped_templates, speaking
+from tests.train.template_table import measured
 from tests.train.vllm_prompts import content_in_parts, served_ids
 from train.dataset.records import Message, Row
 from train.rendering.content_format import walks_over_parts
@@ -51,7 +54,8 @@ def runs(example: Labelled) -> Iterator[tuple[int, int]]:
 def check(tokenizer: Any, messages: tuple[Message, ...]) -> list[str]:
     """Check every answer of a row against vLLM; return the texts that are learnt."""
     stops = {tokenizer.convert_tokens_to_ids(one) for one in ends_of(tokenizer.name_or_path.rsplit("/")[-1])}
-    learnt, texts = [], []
+    learnt: list[int] = []
+    texts: list[str] = []
     for example in render(Row(1, messages), tokenizer):
         found = list(runs(example))
         assert len(found) == len(example.answers)
@@ -120,3 +124,8 @@ def test_what_is_tokenised_in_pieces_has_the_ids_of_the_whole(tokenizer: Any) ->
         served = served_ids(tokenizer, [asked(one) for one in messages[:last]])
         assert list(example.ids[:begin]) == served
         assert tokens.decode(example.ids) == tokens.decode(tuple(served)) + tokens.decode(example.ids[begin:])
+
+
+def test_the_page_on_templates_says_what_is_measured(tokenizer: Any) -> None:
+    # `python -m tests.train.template_table` writes it anew.
+    assert json.loads(TABLE.read_text(encoding="utf-8"))[name_of(tokenizer)] == measured(tokenizer)

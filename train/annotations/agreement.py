@@ -43,7 +43,7 @@ class Table:
     """Labels of items that have two and more: `items` and `marks` by label given, `sizes` by item.
 
     `marks` are places in the labels' order; `values` are their numbers (interval), else their places.
-    `within` is by how much the labels of each item differ, over all ordered pairs (ordinal: it depends on all).
+    `within` is by how much the labels of each item differ, over all ordered pairs.
     """
 
     level: Level

@@ -19,7 +19,7 @@ from typing import Any
 from registry.errors import UsageError
 from train.dataset.forms.mapping import Reading
 from train.dataset.records import Malformed
-from train.dataset.sources import Line, read_lines
+from train.dataset.sources import Line, name_row, read_lines
 
 CONTENT = ("system", "context", "prompt", "messages", "text", "completion")
 """The keys of what is annotated; they go into the consensus."""
@@ -82,7 +82,7 @@ def read_annotations(path: Path, columns: Columns | None = None) -> list[Item]:
             row = _row(line, reading, read)
             _take(row, line.number, read.annotators, items)
         except Malformed as error:
-            raise UsageError(f"{path} row {line.number}", str(error), _FORMS) from error
+            raise UsageError(name_row(path, line.number), str(error), _FORMS) from error
     if not any(item.labels for item in items.values()):
         raise UsageError(str(path), "holds no label", _FORMS)
     return list(items.values())
@@ -159,8 +159,10 @@ def _identity(row: Mapping[str, Any], number: int) -> str:
     value = row.get("item", row.get("id"))
     if value is None:
         content = {key: row[key] for key in CONTENT if row.get(key) is not None}
-        if "annotator" not in row or not content:
+        if "annotator" not in row:
             return f"row {number}"
+        if not content:
+            raise Malformed("does not say what is labelled: it has no `item`, `id`, `prompt` or `text`")
         return str(content.get("text") or json.dumps(content, sort_keys=True, ensure_ascii=False))
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise Malformed(f"item is {_kind(value)}, not a name or number")

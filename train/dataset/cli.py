@@ -98,7 +98,8 @@ def check(
     """Check FILEs, which are the parts of one data set: train, validation, test.
 
     Takes chat (OpenAI, ShareGPT), Alpaca, prompt/completion/context, preference (TRL, OpenAI), KTO and
-    text rows, as JSON Lines, a JSON array, or .txt. Every finding has an id, its rows and a remedy; the
+    text rows. FILE is JSON Lines, JSON, CSV, Parquet, Arrow or text, also compressed; a folder, a pattern,
+    a Hugging Face data set folder, or hf://ORG/NAME. Every finding has an id, its rows and a remedy; the
     exit code is 1 when one is an error. With a base the rows are rendered as training would.
     """
     from train.dataset.display import print_report

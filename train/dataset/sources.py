@@ -165,6 +165,9 @@ def _open(path: Path, raw: BinaryIO, key: str | None) -> tuple[Stream, Container
     inner = None
     if container.kind is Kind.VALUES:
         inner = values.find_list(stream.head.decode("utf-8", "replace"), key)
+        if inner is None and b"\n" not in stream.head.strip():
+            # One long line that is a row: others may follow it.
+            container = Container(Kind.LINES)
     if key is not None and inner is None:
         raise UsageError(str(path), f"has no part {key!r}", "leave split out: it is one file", param="split")
     return stream, container, inner

@@ -22,6 +22,7 @@ from train.evaluation.listening import Listener
 from train.evaluation.suites import Suite
 from train.rendering.examples import prompt_ids
 from train.rendering.interface import Unrenderable
+from train.silence import quiet
 
 
 class OfflineModel:
@@ -48,7 +49,7 @@ class OfflineModel:
         Raises: UsageError: there are tools, and nothing here reads calls.
         """
         started = time.monotonic()
-        with self._lock:
+        with self._lock, quiet():
             tokenizer, model = self._load()
             ids = self._prompt_ids(messages, suite, tools)
             said, text = _generate(tokenizer, model, ids, suite)
@@ -69,7 +70,7 @@ class OfflineModel:
         """Return the summed log-probability of `expected` after `messages`, and its number of tokens."""
         import torch
 
-        with self._lock, torch.inference_mode():
+        with self._lock, quiet(), torch.inference_mode():
             tokenizer, model = self._load()
             before = self._prompt_ids(messages, suite)
             answer = list(tokenizer(expected, add_special_tokens=False).input_ids)

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from registry import files
 from registry.cli import output
 from registry.cli.session import Session, UserPath, local_options, pass_session
-from registry.errors import Conflict
+from registry.errors import Conflict, WardrobeError
 
 if TYPE_CHECKING:
-    from train.importing.run import Trainer
+    from train.importing.detection import Trainer
+    from train.importing.run import Imported
 
 _FILE = UserPath()
 
@@ -23,29 +25,80 @@ _FILE = UserPath()
 @click.option(
     "--from",
     "trainer",
-    type=click.Choice(["axolotl", "llama-factory"]),
+    type=click.Choice(["axolotl", "llama-factory", "trl", "torchtune"]),
     help="Who FILE is for (default: found out by its keys).",
 )
+@click.option(
+    "--method",
+    type=click.Choice(["sft", "dpo", "kto", "orpo", "reward"]),
+    help="Which of TRL's trainers FILE is for, where it does not say.",
+)
+@click.option("--check", "checked", is_flag=True, help="Show what becomes of each key, and check the result.")
 @local_options
 @pass_session
-def import_(session: Session, file: Path, out: Path | None, trainer: Trainer | None) -> None:
-    """Translate FILE, a YAML config of Axolotl or LLaMA-Factory, into a config for `train run`.
+def import_(
+    session: Session, file: Path, out: Path | None, trainer: Trainer | None, method: str | None, checked: bool
+) -> None:
+    """Translate FILE, a YAML config of another trainer, into a config for `train run`.
 
-    Every key without a counterpart is named with the reason; keys that are empty or false are passed over.
-    Paths of data files stay as they are written, so put OUT beside FILE.
+    Axolotl's, LLaMA-Factory's, TRL's and torchtune's configs are read; of others it is said whose they are
+    and what would carry over. What makes the result another one is named first, each with its reason. Without
+    OUT the config is printed. Its paths count from OUT's folder, else from the working directory.
     """
+    from train.importing.display import print_notes, print_outcome
     from train.importing.run import import_config
 
     if out is not None and out.exists():
-        raise Conflict(str(out), "exists", "name a new file", param="out")
-    found = import_config(file, trainer)
-    if out is not None:
-        out.write_text(found.text(), encoding="utf-8")
+        raise _exists(out)
+    folder = None if out is None else out.parent
+    found = import_config(file, trainer, out=folder, method=method, layers=lambda: _layers(session))
+    if checked and not session.as_json:
+        print_outcome(found, to_stderr=out is None)
+    if checked:
+        output.print_notice(f"train check: {_check(session, found, folder)}")
+    if out is not None and not files.claim(out, found.text().encode()):
+        raise _exists(out)
     if session.as_json:
         from train.importing.documents import ImportReport
 
         output.print_json(ImportReport.of(found, out))
         return
-    for one in found.left:
-        output.print_warning(f"{one.key}: {one.value}: {one.reason}")
-    output.print_line(str(out) if out is not None else found.text().rstrip("\n"))
+    if not checked:
+        print_notes(found)
+    if out is not None:
+        output.print_line(str(out))
+    else:
+        click.echo(found.text(), nl=False)
+
+
+def _check(session: Session, found: Imported, folder: Path | None) -> str:
+    """Check the config as `train check` does, and say how many rows it would train on.
+
+    Raises: WardrobeError: what `train check` would say.
+    """
+    from registry.store import Registry
+    from train.config import parse_config
+    from train.run import prepare
+
+    config = parse_config(found.config, found.config["name"], (folder or Path.cwd()).resolve())
+    prepared = prepare(config, Registry.open(session.root_path))
+    rows = sum(report.rows for report in prepared.reports.values())
+    return f"fine, {rows} rows on {prepared.base.name}"
+
+
+def _layers(session: Session) -> int | None:
+    """Return how many layers the root's base has, None where there is no root to ask."""
+    from registry.store import Registry
+    from train.targets import layer_of
+
+    try:
+        modules = Registry.open(session.root_path).base.modules
+    except WardrobeError:
+        # Most imports need no root; whoever needs the number says that a root is missing.
+        return None
+    found = [layer for name in modules if (layer := layer_of(name)) is not None]
+    return max(found) + 1 if found else None
+
+
+def _exists(out: Path) -> Conflict:
+    return Conflict(str(out), "exists", "name a new file", param="out")

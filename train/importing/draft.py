@@ -1,4 +1,4 @@
-"""A foreign config on its way into ours: what is taken, what is left, and why.
+"""A foreign config on its way into ours: what is taken over, what changes, what is lost, and why.
 
 Owns the bookkeeping that makes nothing vanish: whoever translates takes keys out of the foreign config;
 every key that nobody took is named with a reason. Keys that are empty or false ask for nothing and are passed
@@ -7,33 +7,68 @@ over. Knows no trainer.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
+from train.importing.places import Folders
 
-Convert = Callable[[Any], Any]
-"""From a foreign value to ours.
+_EMPTY: tuple[object, ...] = (None, False, "", [], {}, "none", "None", "no", "null")
 
-Raises: Unusable: it has no counterpart, and why.
-"""
 
-_EMPTY: tuple[object, ...] = (None, False, "", [], {}, "none", "None", "no")
+# In quotes, they are texts to YAML and switches to whoever wrote them.
+_SWITCHES = {"true": True, "false": False}
+
+
+class Weight(StrEnum):
+    """What a note says about the result: it is another one, something of it is missing, or it is the same."""
+
+    CHANGED = "changed"
+    LOST = "lost"
+    SAME = "same"
 
 
 class Unusable(Exception):
-    """A value without a counterpart; the text says why."""
+    """A value that ours cannot hold and no default stands in for; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """One key of the foreign config that has no counterpart, as written there, and why."""
+class Instead:
+    """What ours gets for a value that it does not have (None: its default), and why."""
+
+    value: Any
+    reason: str
+
+
+Convert = Callable[[Any], Any]
+"""From a foreign value to ours, or to `Instead`.
+
+Raises: Unusable: it is no value of this key at all.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One key of the foreign config, its value there, and what becomes of it."""
 
     key: str
     value: Any
     reason: str
+    weight: Weight
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One key of the foreign config that ours says too; `ours` is the dotted key where there is one."""
+
+    key: str
+    value: Any
+    ours: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +81,28 @@ class Rule:
 
 @dataclass(slots=True)
 class Draft:
-    """The foreign config `source` (of the file `subject`), and our config as far as it is made."""
+    """The foreign config `source` (of the file `path`), and our config as far as it is made.
 
-    subject: str
+    `folders` says where paths count from. `layers` tells how many layers the root's base has, None where no
+    root is known. `method` is what the caller says that the config is for, where the config does not.
+    """
+
+    path: Path
     source: dict[str, Any]
+    folders: Folders
+    layers: Callable[[], int | None] = lambda: None
+    method: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
-    left: list[Left] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    seen: list[Taken] = field(default_factory=list)
 
-    def take(self, key: str, default: Any = None) -> Any:
-        """Return the value of a foreign key, which then counts as translated."""
+    def take(self, key: str, default: Any = None, *, ours: str = "") -> Any:
+        """Return the value of a foreign key, which then counts as translated, into `ours` if that is one."""
         value = self.source.pop(key, None)
+        if isinstance(value, str) and value.lower() in _SWITCHES:
+            value = _SWITCHES[value.lower()]
+        if not is_empty(value):
+            self.seen.append(Taken(key, value, ours))
         return default if value is None else value
 
     def set(self, key: str, value: Any) -> None:
@@ -66,42 +113,77 @@ class Draft:
             place = place.setdefault(section, {})
         place[last] = value
 
-    def has(self, key: str) -> bool:
-        """Tell whether our dotted key is set."""
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return what our dotted key is set to."""
         place: Any = self.config
         for part in key.split("."):
             if not isinstance(place, dict) or part not in place:
-                return False
+                return default
             place = place[part]
-        return True
+        return place
 
-    def leave(self, key: str, value: Any, reason: str) -> None:
-        """Name a foreign key that has no counterpart, unless it asks for nothing."""
-        if not is_empty(value):
-            self.left.append(Left(key, value, reason))
+    def change(self, key: str, value: Any, reason: str) -> None:
+        """Say that ours does something else than the foreign key asks for."""
+        self._note(key, value, reason, Weight.CHANGED)
+
+    def lose(self, key: str, value: Any, reason: str) -> None:
+        """Say that the result lacks what the foreign key asks for."""
+        self._note(key, value, reason, Weight.LOST)
+
+    def ignore(self, key: str, value: Any, reason: str) -> None:
+        """Say that the foreign key has no counterpart and that nothing that is learnt depends on it."""
+        self._note(key, value, reason, Weight.SAME)
 
     def follow(self, rules: Mapping[str, Rule]) -> None:
         """Translate every key of `rules` that the source has."""
         for key, rule in rules.items():
-            if key not in self.source:
-                continue
-            value = self.source.pop(key)
+            value = self.source.get(key)
             if value is None or value == "":
+                self.source.pop(key, None)
                 continue
-            try:
-                self.set(rule.key, rule.convert(value))
-            except Unusable as reason:
-                self.leave(key, value, str(reason))
+            self.put(rule.key, self.take(key, ours=rule.key), key, rule.convert)
 
-    def finish(self, reasons: Mapping[str, str], unknown: str) -> None:
-        """Name all that is left; `reasons` are by a key or, with a `*` at the end, by its beginning."""
+    def put(self, ours: str, value: Any, key: str, convert: Convert) -> None:
+        """Set our dotted key to the converted value of the foreign `key`; a note says where it is another.
+
+        Raises: Unusable: naming the key.
+        """
+        try:
+            found = convert(value)
+        except Unusable as error:
+            raise Unusable(f"{key}: {value!r} {error}") from error
+        if isinstance(found, Instead):
+            self.change(key, value, found.reason)
+            found = found.value
+        if found is not None:
+            self.set(ours, found)
+
+    def finish(self, lost: Mapping[str, str], same: Mapping[str, str], unknown: str) -> None:
+        """Name all that is left; reasons are by a key or, with a `*` at the end, by its beginning."""
         for key in sorted(self.source):
-            self.leave(key, self.source[key], _reason(key, reasons) or unknown)
+            value = self.source[key]
+            if reason := _reason(key, lost):
+                self.lose(key, value, reason)
+            elif reason := _reason(key, same):
+                self.ignore(key, value, reason)
+            else:
+                self.lose(key, value, unknown)
         self.source.clear()
 
     def refuse(self, key: str, value: Any, remedy: str) -> UsageError:
         """Return the error for what no config of ours can say."""
-        return UsageError(self.subject, f"{key}: {value} cannot be imported", remedy, param=key)
+        return UsageError(str(self.path), f"{key}: {shown(value)} cannot be imported", remedy, param=key)
+
+    @property
+    def taken(self) -> tuple[Taken, ...]:
+        """Return the keys that ours says too and that no note names."""
+        named = {re.split(r"[.\[]", note.key)[0] for note in self.notes}
+        return tuple(one for one in self.seen if one.key not in named)
+
+    def _note(self, key: str, value: Any, reason: str, weight: Weight) -> None:
+        note = Note(key, value, reason, weight)
+        if not is_empty(value) and note not in self.notes:
+            self.notes.append(note)
 
 
 def is_empty(value: Any) -> bool:
@@ -109,25 +191,53 @@ def is_empty(value: Any) -> bool:
     return any(value is empty or (type(value) is type(empty) and value == empty) for empty in _EMPTY)
 
 
+def shown(value: object, width: int = 60) -> str:
+    """Return a value on one line of at most `width` characters."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
 def number(value: Any) -> float:
-    """Read a number; YAML takes `2e-4` for text."""
+    """Read a number; YAML takes `2e-4` for text.
+
+    Raises: Unusable.
+    """
     try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise Unusable("is not a number") from error
+        found = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise Unusable("is not a number")
+    return found
 
 
 def whole(value: Any) -> int:
-    """Read a whole number of at least 1."""
+    """Read a whole number of at least 1.
+
+    Raises: Unusable.
+    """
     found = number(value)
     if found != int(found) or found < 1:
         raise Unusable("is not a whole number of at least 1, which ours must be")
     return int(found)
 
 
+def positive(value: Any) -> float | Instead:
+    """Read a number that our settings want above 0; for another the default is taken."""
+    found = number(value)
+    if found <= 0:
+        return Instead(None, "is not above 0, which ours must be; the default is taken")
+    return value if isinstance(value, int) else found
+
+
+def switch(value: Any) -> bool:
+    """Read a switch; other words than off and no (`offload`, `unsloth`) turn it on."""
+    return bool(value) and str(value).lower() not in {"off", "no", "none", "0"}
+
+
 def names(value: Any) -> list[str]:
     """Read names: a list, or text with commas."""
-    found = value.split(",") if isinstance(value, str) else list(value)
+    found: Sequence[Any] = value.split(",") if isinstance(value, str) else list(value)
     return [str(name).strip() for name in found if str(name).strip()]
 
 

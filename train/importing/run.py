@@ -5,61 +5,101 @@ Invariant: what comes out is a config that `train run` accepts, as far as the da
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from registry.errors import UsageError
 from train.config import parse_config
-from train.evaluation.strict import read_yaml
-from train.importing import axolotl, llama_factory
-from train.importing.draft import Draft, Left, Unusable
+from train.importing.detection import NAMES, Form, Trainer, detect, refuse_other
+from train.importing.draft import Draft, Note, Taken, Unusable, Weight, shown
+from train.importing.places import Folders
+from train.importing.reading import read_settings
+from train.importing.trainers import axolotl, llama_factory, llama_factory_v1, torchtune, trl
 
-Trainer = Literal["axolotl", "llama-factory"]
-_ONLY_LLAMA_FACTORY = frozenset({"stage", "finetuning_type", "model_name_or_path", "cutoff_len", "dataset"})
+_TRANSLATORS: Mapping[Form, Callable[[Draft], None]] = {
+    "axolotl": axolotl.translate,
+    "axolotl-sections": axolotl.translate,
+    "llama-factory-0": llama_factory.translate,
+    "llama-factory-1": llama_factory_v1.translate,
+    "trl": trl.translate,
+    "alignment-handbook": trl.translate,
+    "torchtune": torchtune.translate,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """Our config as a document, who wrote the foreign one, and what of it has no counterpart."""
+    """Our config as a document, whose config it was, what was taken over and what was not."""
 
-    trainer: Trainer
+    form: Form
     config: dict[str, Any]
-    left: tuple[Left, ...]
+    taken: tuple[Taken, ...]
+    notes: tuple[Note, ...]
+
+    @property
+    def trainer(self) -> str:
+        """Return whose config it was, and in which form."""
+        return NAMES[self.form]
+
+    @property
+    def grave(self) -> tuple[Note, ...]:
+        """Return what makes the result another one: what changed first, then what is lost."""
+        return self._of(Weight.CHANGED) + self._of(Weight.LOST)
+
+    @property
+    def harmless(self) -> tuple[Note, ...]:
+        """Return what has no counterpart and changes nothing that is learnt."""
+        return self._of(Weight.SAME)
 
     def text(self) -> str:
-        """Return the config as YAML, with what has no counterpart as comments at its top."""
+        """Return the config as YAML, with what is not carried over as comments at its top."""
         notes = [f"# Imported from {self.trainer}."]
-        notes += [
-            f"# {one.key}: {_one_line(one.value)} has no counterpart: {one.reason}" for one in self.left
-        ]
+        notes += [f"# {one.weight}: {one.key}: {shown(one.value)}: {one.reason}" for one in self.grave]
+        if self.harmless:
+            keys = ", ".join(dict.fromkeys(one.key for one in self.harmless))
+            notes.append(f"# Without a counterpart, and nothing that is learnt depends on it: {keys}")
         return "\n".join(notes) + "\n" + yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
 
+    def _of(self, weight: Weight) -> tuple[Note, ...]:
+        return tuple(note for note in self.notes if note.weight is weight)
 
-def import_config(path: Path, trainer: Trainer | None = None) -> Imported:
+
+def import_config(
+    path: Path,
+    trainer: Trainer | None = None,
+    *,
+    out: Path | None = None,
+    method: str | None = None,
+    layers: Callable[[], int | None] = lambda: None,
+) -> Imported:
     """Translate the file at `path`; `trainer` None finds out who wrote it.
 
-    Raises: UsageError: it is no config of either, asks for a method that is not here, or has a value that
+    `out` is the folder that our config will lie in (default: the working directory), from which its paths
+    count. `method` says which of TRL's trainers the file is for; `layers` tells how many the root's base has.
+
+    Raises: UsageError: it is no config that is read, asks for a method that is not here, or has a value that
     ours refuses.
     """
-    source = read_yaml(path)
-    if not isinstance(source, dict) or not source:
-        raise UsageError(str(path), "holds no settings", "name a config of Axolotl or LLaMA-Factory")
-    if any(not isinstance(key, str) for key in source):
-        raise UsageError(str(path), "has a key that is no text", "correct the file")
-    found = trainer or ("llama-factory" if _ONLY_LLAMA_FACTORY & set(source) else "axolotl")
-    draft = Draft(str(path), dict(source))
+    source = read_settings(path)
+    if trainer is None:
+        refuse_other(path, source)
+    form = detect(path, source, trainer)
+    here = Path.cwd()
+    folders = Folders(here, path.resolve().parent, (out or here).resolve())
+    draft = Draft(path, source, folders, layers=layers, method=method)
     try:
-        (axolotl if found == "axolotl" else llama_factory).translate(draft)
+        _TRANSLATORS[form](draft)
     except Unusable as error:
         fact = f"has a value that cannot be imported: {error}"
         raise UsageError(str(path), fact, "correct it in the file") from error
-    parse_config(draft.config, f"{path}, imported", path.resolve().parent)
-    return Imported(found, draft.config, tuple(draft.left))
-
-
-def _one_line(value: object) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    except (TypeError, AttributeError) as error:
+        # A value of another kind than its key ever has (a list for a number) meets code that trusts the kind.
+        last = draft.seen[-1] if draft.seen else Taken("it", source, "")
+        fact = f"{last.key}: {shown(last.value)} holds a value of a kind that the key does not have"
+        raise UsageError(str(path), fact, "correct it in the file", param=last.key) from error
+    parse_config(draft.config, f"{path}, imported", folders.out)
+    return Imported(form, draft.config, draft.taken, tuple(draft.notes))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import UsageError
+from train.rendering.template import template_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,7 +149,7 @@ def _add_tokenizer(writer: Any, base: Path, splitter: str, config: Any) -> None:
     writer.add_add_bos_token(tokenizer("a").input_ids[0] == tokenizer.bos_token_id)
     writer.add_add_space_prefix(value=False)
     if tokenizer.chat_template is not None:
-        writer.add_chat_template(tokenizer.chat_template)
+        writer.add_chat_template(template_of(tokenizer))
 
 
 def _tensors(model: Any, dtype: str) -> Iterator[tuple[str, np.ndarray, Any]]:

@@ -92,7 +92,8 @@ def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Html:
     """Return a table; columns whose name ends in `#` are numbers."""
     kinds = [' class="number"' if name.endswith("#") else "" for name in names]
     head = "".join(
-        f"<th{kind}>{safe(name.rstrip('#'))}</th>" for kind, name in zip(kinds, names, strict=True)
+        f'<th scope="col"{kind}>{safe(name.rstrip("#"))}</th>'
+        for kind, name in zip(kinds, names, strict=True)
     )
     lines = (
         "".join(f"<td{kind}>{safe(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)) for row in rows

@@ -55,7 +55,8 @@ gap:0 1.5rem;align-items:center;margin:0 0 1.5rem}.forest .row{display:contents}
 .whisker{stroke:var(--bar);stroke-width:2}
 .arms{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,16rem),1fr));gap:.25rem 1rem}
 .arms>div{min-width:0}.item{border-top:1px solid var(--line);padding:.9rem 0}
-.grades>span{margin-right:1rem}.grades b{font-weight:600}.right{color:var(--info)}.wrong{color:var(--error)}
+.grades>span{margin-right:1rem}.grades b{font-weight:600;white-space:nowrap}
+.right{color:var(--info)}.wrong{color:var(--error)}
 label{margin-right:1rem;cursor:pointer}:focus-visible{outline:2px solid var(--bar);outline-offset:2px}
 body:has(#changed:checked) .same{display:none}body:has(#errors:checked) .fine{display:none}
 @media(max-width:640px){td,th{padding-right:.5rem}body{padding:1.25rem .9rem 3rem}

@@ -24,6 +24,7 @@ from train.proving.parity import TOLERANCE_FACTOR, Parity, compare
 from train.proving.probes import CONVERSATIONS, TOOL_ROWS, probes_sha256
 from train.proving.prompts import Deviation, Prompt, deviation, tool_prompts, training_prompts, whole_ids
 from train.proving.reference import refer, served_dtype
+from train.rendering.template import template_of
 
 Advance = Callable[[int], None]
 
@@ -89,7 +90,7 @@ def prove_tokens(
 ) -> TokensDocument:
     """Compare the server's prompts with those that training renders; a server that refuses is a fault."""
     recorded = registry.base.chat_template_sha256
-    template = sha256_hex(str(tokenizer.chat_template).encode()) if tokenizer.chat_template else None
+    template = sha256_hex(template_of(tokenizer).encode()) if tokenizer.chat_template else None
     prompts, left_out = _prompts(tokenizer) if template else ([], [])
     fault = _template_fault(version, template, recorded)
     found: list[tuple[Prompt, Deviation]] = []

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
+from train.silence import quiet
 
 Scores = list[list[float]]
 """Per prompt, the log-probability (nats) of each of its tokens but the first, given those before it."""
@@ -51,10 +52,11 @@ def refer(base: Path, adapter: Path, prompts: Sequence[Sequence[int]], dtype: st
     """
     import torch
 
-    model = _load(base, adapter)
-    whole, whole_base = _both(model, prompts)
-    model = model.to(getattr(torch, dtype))
-    rounded, rounded_base = _both(model, prompts)
+    with quiet():
+        model = _load(base, adapter)
+        whole, whole_base = _both(model, prompts)
+        model = model.to(getattr(torch, dtype))
+        rounded, rounded_base = _both(model, prompts)
     return References(whole, whole_base, rounded, rounded_base)
 
 

@@ -128,7 +128,7 @@ class Template:
                 one for before, one in pairwise([{"role": ""}, *chat]) if before["role"] != one["role"]
             ],
             "leave tools, calls and results out: this template shows none": [
-                {"role": one["role"], "content": one["content"]} for one in chat if one["role"] != "tool"
+                one for one in chat if one["role"] != "tool" and "tool_calls" not in one
             ],
         }
         for remedy, changed in tries.items():

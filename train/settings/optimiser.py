@@ -20,6 +20,8 @@ class OptimiserSettings(Strict):
     from 1); `max_length` counts tokens of the rendered conversation. `batch_size` rows go through the model
     at once, and `accumulation` such batches make one step. `grouping: length` puts rows of like length
     together. `precision` is of the base's weights; `auto` is bf16, the adapter is always fp32.
+    `router_aux_loss_coef` is the weight of the loss that keeps the experts of a mixture-of-experts base
+    evenly used (default: the base's own; 0: none).
     """
 
     learning_rate: float | None = Field(default=None, gt=0, lt=1)
@@ -36,3 +38,4 @@ class OptimiserSettings(Strict):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     gradient_checkpointing: bool | None = None
     grouping: Literal["length", "random"] = "length"
+    router_aux_loss_coef: float | None = Field(default=None, ge=0)

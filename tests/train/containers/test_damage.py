@@ -29,7 +29,7 @@ def zstd(data: bytes) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.CompressedOutputStream(sink, "zstd") as opened:
         opened.write(data)
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 @pytest.mark.parametrize(("name", "packed"), [("rows.jsonl.gz", gzip.compress), ("rows.jsonl.zst", zstd)])
@@ -72,7 +72,7 @@ def test_a_torn_arrow_stream_is_an_error_in_words(tmp_path: Path) -> None:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, arrow_table().schema) as opened:
         opened.write_table(arrow_table())
-    path = written(tmp_path, "rows.arrow", sink.getvalue().to_pybytes()[:-120])
+    path = written(tmp_path, "rows.arrow", bytes(sink.getvalue())[:-120])
     assert "rows.arrow is damaged" in str(fault(path))
 
 
@@ -132,6 +132,11 @@ def test_latin_1_is_named_with_the_command_that_converts_it(name: str, tmp_path:
         line.parse()
     assert caught.value.rule == "D-ENCODING"
     assert caught.value.remedy == "convert it: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
+
+
+def test_the_notation_of_python_is_recognised(tmp_path: Path) -> None:
+    path = written(tmp_path, "rows.jsonl", "{'prompt': 'a', 'completion': 'b'}\n")
+    assert "json.dumps" in fault(path).remedy
 
 
 def test_an_encoding_that_a_row_does_not_tell_is_not_guessed_at(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import lzma
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,7 +36,7 @@ def parquet() -> bytes:
     """Return `ROWS` as Parquet, in groups of two rows."""
     sink = pa.BufferOutputStream()
     pq.write_table(arrow_table(), sink, row_group_size=2)
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 def arrow(writer: Callable[..., pa.ipc.RecordBatchStreamWriter]) -> bytes:
@@ -43,7 +44,7 @@ def arrow(writer: Callable[..., pa.ipc.RecordBatchStreamWriter]) -> bytes:
     sink = pa.BufferOutputStream()
     with writer(sink, arrow_table().schema) as opened:
         opened.write_table(arrow_table())
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 def zstd(data: bytes) -> bytes:
@@ -51,7 +52,7 @@ def zstd(data: bytes) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.CompressedOutputStream(sink, "zstd") as opened:
         opened.write(data)
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 CONTAINERS: dict[str, bytes] = {
@@ -172,6 +173,16 @@ def test_a_bad_first_row_does_not_make_another_container_of_json_lines(tmp_path:
     assert outcomes(path) == [(1, "D-TORN"), *((number, "ok") for number in range(2, 7))]
 
 
+def test_the_separator_that_a_spreadsheet_writes_above_the_header_is_taken(tmp_path: Path) -> None:
+    path = written(tmp_path, "rows.csv", "sep=;\r\nprompt;completion\r\na, b;c\r\n")
+    assert read_all(path) == [{"prompt": "a, b", "completion": "c"}]
+
+
+def test_a_first_row_longer_than_what_is_looked_at_leaves_json_lines(tmp_path: Path) -> None:
+    path = written(tmp_path, "rows.jsonl", json.dumps({"prompt": "x" * (2 << 20)}) + "\nbad\n" + LINES)
+    assert outcomes(path)[:3] == [(1, "ok"), (2, "D-JSON"), (3, "ok")]
+
+
 def test_unnamed_columns_and_empty_cells_of_optional_keys_say_nothing(tmp_path: Path) -> None:
     path = written(tmp_path, "rows.csv", ",prompt,completion,system\n0,a,b,\n,c,,be brief\n")
     assert read_all(path) == [
@@ -192,7 +203,7 @@ def test_json_in_the_cells_of_a_conversation_and_a_rating_are_values(tmp_path: P
 
 
 def test_the_values_of_arrow_become_plain_json_and_null_is_as_if_absent(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "messages": [{"role": "user", "content": "a", "weight": None, "calls": [{"x": None, "y": 1}]}],
             "tools": None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -22,6 +23,8 @@ TABLE_SUFFIXES = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
 _JSON_SUFFIXES = frozenset({".json", ".jsonl", ".ndjson", ".jsonlines"})
 _DELIMITERS = (",", "\t", ";", "|")
 _SNIFFED_RECORDS = 20
+# What a spreadsheet writes above the header.
+_SEPARATOR = re.compile(r"sep=([,;|\t])\r?\n")
 _LONGEST_NAME = 64
 _UNPACK = "unpack it and name the file inside"
 _FOREIGN = (
@@ -175,6 +178,8 @@ def find_delimiter(head: str, *, named: str | None, whole: bool) -> str:
     `named` is the separator that the file's name stands for: then the first line alone may decide, and a
     table of one column is one.
     """
+    if (told := _SEPARATOR.match(head)) is not None:
+        return told[1]
     counts = {one: list(_cell_counts(head, one, whole=whole)) for one in _DELIMITERS}
     even = [one for one, found in counts.items() if len(found) > 1 and found[0] > 1 and len(set(found)) == 1]
     best = max(even, key=lambda one: counts[one][0], default="")

@@ -14,6 +14,7 @@ from typing import Any
 from train.dataset.containers.encodings import name_encoding
 from train.dataset.records import Malformed
 
+_PYTHON = "it is Python's notation: write rows with json.dumps"
 LONGEST_BYTES = 1 << 26
 """A row that is longer is refused by its number: a container of a few bytes can unpack to any size."""
 
@@ -54,7 +55,8 @@ class Line:
         try:
             return _decoder.decode(written)
         except json.JSONDecodeError as error:
-            raise Malformed(f"is not JSON: {error}", _rule(written, error)) from error
+            remedy = _PYTHON if written.lstrip().startswith("{'") else ""
+            raise Malformed(f"is not JSON: {error}", _rule(written, error), remedy) from error
         except RecursionError as error:
             raise Malformed("is not JSON: nested too deeply", "D-JSON") from error
 

@@ -35,6 +35,8 @@ def table_rows(file: BinaryIO, delimiter: str) -> Iterator[Line]:
     csv.field_size_limit(LONGEST_BYTES)
     records = csv.reader(_texts(file), delimiter=delimiter, strict=True)
     header = _header(records)
+    if header == ["sep=", ""]:
+        header = _header(records)
     number = 0
     while True:
         try:

@@ -99,7 +99,10 @@ class Cursor:
         if self._ended and (error.msg.startswith("Unterminated") or error.pos >= len(self._text.rstrip())):
             return Malformed(f"is not JSON: {error.msg}, and the file ends there", "D-TORN")
         lines = self._text.count("\n", self._at, error.pos) + 1
-        return Malformed(f"is not JSON: {error.msg}, in line {lines} of the row, near {near!r}", "D-JSON")
+        return Malformed(
+            f"is not JSON: {error.msg}, in line {lines} of the row, near {near!r}; nothing behind it is read",
+            "D-JSON",
+        )
 
 
 def array_rows(file: BinaryIO) -> Iterator[Line]:

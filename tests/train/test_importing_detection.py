@@ -1,0 +1,101 @@
+"""What is no config that is read is refused with what it is; nothing becomes a config by guessing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from registry.errors import UsageError
+from tests.train.imports import bring
+
+UNSLOTH = """
+model: unsloth/Qwen2.5-0.5B
+data: {dataset: tatsu-lab/alpaca, format_type: auto}
+training: {training_type: lora, max_seq_length: 2048, num_epochs: 1, learning_rate: 0.0002, random_seed: 3407}
+lora: {lora_r: 64, lora_alpha: 16, finetune_mlp_modules: true}
+"""
+AUTOTRAIN = """
+task: llm-sft
+base_model: org/model
+project_name: mine
+data: {path: org/rows, train_split: train}
+params: {lr: 3e-5, epochs: 3, batch_size: 2, peft: true}
+"""
+AXOLOTL = "base_model: a/b\ndatasets: [{path: rows.jsonl}]\nadapter: lora\nlora_r: 8\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "whose", "carried"),
+    [
+        (UNSLOTH, "Unsloth", "lora.rank 64, lora.alpha 16, training.learning_rate 0.0002"),
+        (AUTOTRAIN, "AutoTrain", "data.train org/rows, training.learning_rate 3e-5"),
+        ("checkpoint_dir: c\nlora_r: 8\ntrain: {epochs: 2}\n", "LitGPT", "lora.rank 8"),
+        ("model: m\ndata: d\niters: 1000\nlora_parameters: {rank: 8}\n", "mlx-lm", "training.steps 1000"),
+        ("train_type: lora\nlora_rank: 8\n", "ms-swift", "lora.rank 8"),
+        ("input_features: []\noutput_features: []\nmodel_type: llm\n", "Ludwig", "nothing that is known"),
+        ("actor_rollout_ref: {}\n", "verl", "nothing that is known"),
+    ],
+)
+def test_another_trainers_config_is_recognised_with_what_would_carry_over(
+    tmp_path: Path, text: str, whose: str, carried: str
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        bring(tmp_path, text)
+    assert f"is {whose}'s config, which is not read" in str(raised.value)
+    assert carried in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("on: [push]\njobs: {test: {runs-on: ubuntu-latest}}\n", "is a workflow"),
+        ("name: ci\n'on': push\njobs: {}\n", "is a workflow"),
+        ("compute_environment: LOCAL_MACHINE\ndistributed_type: FSDP\n", "is a config of accelerate's"),
+        ("zero_optimization: {stage: 3}\n", "is a config of DeepSpeed's"),
+        ("apiVersion: v1\nkind: Pod\n", "is a Kubernetes manifest"),
+        ("services: {db: {image: postgres}}\n", "is a Docker Compose file"),
+        ("repos: []\nx: 1\n", "is settings of pre-commit"),
+        ("gpu: h100\nsecrets: [TOKEN]\n", "for a cloud"),
+        ("model_name_or_path: a/b\ntemplate: qwen\ninfer_backend: vllm\n", "for inference"),
+        ("model_name_or_path: a/b\ntemplate: qwen\nexport_dir: out\n", "for merging"),
+        ("site_name: Docs\ntheme: material\n", r"is known here \(its keys: site_name"),
+        ("learning_rate: 1e-4\nlora_r: 8\n", "is no config of a trainer that is known here"),
+        ("base_model: a/b\n", "is no config of a trainer that is known here"),
+        ("dataset: {made_up: true}\nbatch: 3\n", "is no config of a trainer that is known here"),
+        ("name: x\ndata: {train: r.jsonl}\nlora: {rank: 8}\ntraining: {epochs: 1}\n", "is no config"),
+    ],
+)  # fmt: skip
+def test_what_is_no_training_config_is_said_to_be_what_it_is(tmp_path: Path, text: str, what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        bring(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("- 1\n", "holds no settings but a list"),
+        ("", "holds no settings but nothing"),
+        ("just words\n", "holds no settings but one text"),
+        (f"{AXOLOTL}---\n{AXOLOTL}", "holds several YAML documents"),
+        (f"{AXOLOTL}lora_r: 16\n", "line 5: the key lora_r stands twice"),
+        ("datasets: [{path: a.jsonl, path: b.jsonl}]\n", "the key path stands twice"),
+        ("base_model: {{ model }}\nlora_r: {{ rank }}\n", "is a template"),
+        ("{% for x in y %}\na: b\n{% endfor %}\n", "is a template"),
+        (f"{AXOLOTL}1: x\n", "a key that YAML does not read as text: 1"),
+        ("datasets: [{path: a\n", "cannot be parsed"),
+        (f"{AXOLOTL}lora_alpha: [1, 2]\n", "is not a number"),
+        (AXOLOTL.replace("[{path: rows.jsonl}]", "[3]"), "datasets: 3 cannot be imported"),
+        (AXOLOTL.replace("lora_r: 8", "lora_r: yes"), "is not a number"),
+    ],
+)
+def test_a_file_that_cannot_be_read_as_one_config_is_refused(tmp_path: Path, text: str, fact: str) -> None:
+    with pytest.raises(UsageError, match=fact):
+        bring(tmp_path, text)
+
+
+def test_anchors_and_merges_are_what_they_stand_for(tmp_path: Path) -> None:
+    text = "base_model: a/b\n_usual: &usual {type: chat_template, path: b.jsonl}\n"
+    text += "datasets: [{<<: *usual, path: a.jsonl}, *usual]\nadapter: lora\nlora_r: 8\n"
+    train = bring(tmp_path, text).config["data"]["train"]
+    assert [one["path"] for one in train] == ["a.jsonl", "b.jsonl"]
