@@ -77,14 +77,19 @@ def speaking(folder: Path, template: str, ends: tuple[str, ...], stops: tuple[st
 
 
 @cache
-def _words() -> str:
+def smollm2() -> Any:
+    """Return SmolLM2's own tokenizer, read once out of the package: no weights are converted."""
     from transformers import AutoTokenizer
 
     from train.base_demo import packaged_weights
 
     weights = packaged_weights()
-    found = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
-    written = json.loads(found.backend_tokenizer.to_str())
+    return AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
+
+
+@cache
+def _words() -> str:
+    written = json.loads(smollm2().backend_tokenizer.to_str())
     split = {"type": "Split", "pattern": {"Regex": _SPLIT}, "behavior": "Isolated", "invert": False}
     letters = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     # A sixth of the words, so that a tokenizer is made in a moment: ids are in the order of the merges.

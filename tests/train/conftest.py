@@ -8,16 +8,13 @@ from typing import Any
 
 import pytest
 
-from train.base_demo import packaged_weights
+from tests.train.bases import smollm2
 
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
-    """Read the tokenizer alone out of the package: no weights are converted."""
-    from transformers import AutoTokenizer
-
-    weights = packaged_weights()
-    return AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
+    """Return SmolLM2's tokenizer."""
+    return smollm2()
 
 
 @pytest.fixture(scope="module", autouse=True)

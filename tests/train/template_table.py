@@ -52,7 +52,9 @@ def _reasoning(tokenizer: Any) -> str:
 
 def _turns(*, again: bool = False, thought: str = "") -> tuple[Message, ...]:
     def pair(question: str, answer: str) -> tuple[Message, Message]:
-        return Message("user", question, learn=False), Message("assistant", answer, True, thought)
+        return Message("user", question, learn=False), Message(
+            "assistant", answer, learn=True, reasoning=thought
+        )
 
     return pair("one?", "first") + (pair("two?", "second") if again else ())
 
@@ -61,7 +63,7 @@ def _calling() -> tuple[Message, ...]:
     call = ToolCall("get_weather", '{"city": "Oslo"}', "call00001")
     return (
         Message("user", "Is it cold in Oslo?", learn=False),
-        Message("assistant", "", True, calls=(call,)),
+        Message("assistant", "", learn=True, calls=(call,)),
         Message("tool", '{"degrees": 3}', learn=False, call_id="call00001", name="get_weather"),
         Message("assistant", "It has 3 degrees.", learn=True),
     )

@@ -1,4 +1,4 @@
-"""Where an answer begins and ends, on templates that rewrite, refuse, or end turns with marks of their own."""
+"""Where an answer begins and ends, on templates that rewrite, refuse, or have ends of their own."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_what_ends_an_answer_is_what_the_models_own_file_says(tmp_path: Path) ->
 def test_an_end_at_which_the_server_does_not_stop_is_refused_with_the_file_that_names_it(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(Unrenderable, match=r"ends it with '\\n'.*stops at <eos>") as caught:
+    with pytest.raises(Unrenderable, match=r"ends it with '<.im_end.>'.*stops at <eos>") as caught:
         render(row(*TURNS[:2]), chatml(tmp_path, "<eos>"))
     assert "eos_token_id of the base's generation_config.json" in caught.value.remedy
 

@@ -110,7 +110,7 @@ class _Scribe:
         else:
             end = self._end_by_next_turn(messages)
             if end not in self._stops:
-                raise _endless(self._tokens, self._stops, behind[-1:] if end is None else (end,))
+                raise _endless(self._tokens, self._stops, behind if end is None else (*behind, end))
             behind, text = (*behind, end), text + self._tokens.marks.get(end, "")
         self._before = self._after(before, behind, text, exact=exact)
         return _Said(before.ids, behind, whole=thought_apart(messages[-1]).reasoning.strip() in text)
@@ -146,9 +146,10 @@ class _Scribe:
         return next(iter(self._tokens.ids(whole[len(written) :])), None)
 
 
-def _endless(tokens: Tokens, stops: frozenset[int], last: tuple[int, ...]) -> Unrenderable:
+def _endless(tokens: Tokens, stops: frozenset[int], written: tuple[int, ...]) -> Unrenderable:
     known = ", ".join(f"{tokens.decode((one,))} ({one})" for one in sorted(stops)) or "nothing"
-    ends = f"{tokens.decode(last)!r} (id {last[0]})" if last else "nothing"
+    mark = next((one for one in written if one in tokens.marks), written[-1] if written else None)
+    ends = "nothing" if mark is None else f"{tokens.decode((mark,))!r} (id {mark})"
     return Unrenderable(
         f"it has no end-of-turn token at which the server stops: the chat template ends it with {ends}, "
         f"the server stops at {known}",
