@@ -9,13 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from registry.errors import UsageError
+from train.config import TrainConfig
 from train.data import load_examples
 from train.dataset import read_sample
-from train.dataset.records import Row
+from train.dataset.records import Row, ToolCall
 from train.dataset.rendering import Rendering
-from train.methods.prompts import read_prompts
+from train.evaluation.listening import Heard
+from train.evaluation.specs import Spec
+from train.methods.pairs import read_pairs
+from train.methods.prompts import Prompt, read_prompts
+from train.methods.rewards import grading_rewards
+from train.methods.table import METHODS
 from train.rendering.examples import render
 from train.rendering.interface import IGNORED
 from train.rendering.showing import ToolsHidden, require_shown
@@ -123,6 +130,45 @@ def test_training_and_the_check_say_the_same_of_a_template_without_tools(
     assert "give the base a chat template that shows tools" in str(caught.value)
     rendered = Rendering(tokenizer, 512).render(read_sample(conversation()))
     assert [rule for rule, _ in rendered.findings] == ["D-TOOLS"]
+
+
+def test_pairs_and_ratings_keep_calls_and_show_tools(tokenizer: Any, tmp_path: Path) -> None:
+    template = with_template(tokenizer, "qwen2_5")
+    called = {"role": "assistant", "tool_calls": [call()]}
+    pair = {"prompt": [ASK], "chosen": [called], "rejected": [SAID], "tools": [TOOL]}
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps(pair))
+    config = TrainConfig.model_validate(
+        {"name": "a", "data": {"train": str(path)}, "method": "dpo", "training": {"max_length": 512}}
+    )
+    (found,) = read_pairs(path, template, config).items
+    assert '"name": "lamp"' in template.decode(list(found.prompt_ids))
+    assert template.decode(list(found.chosen_ids)).startswith('<tool_call>\n{"name": "lamp"')
+    assert template.decode(list(found.rejected_ids)) == "It is on.<|im_end|>"
+    rated = [
+        {"prompt": [ASK], "completion": [one], "label": one is called, "tools": [TOOL]}
+        for one in (called, SAID)
+    ]
+    path.write_text("".join(json.dumps(one) + "\n" for one in rated))
+    items: Any = METHODS["kto"].read(path, template, config).items
+    assert [(one.prompt_ids, one.answer_ids) for one in items] == [
+        (found.prompt_ids, found.chosen_ids),
+        (found.prompt_ids, found.rejected_ids),
+    ]
+
+
+def test_reinforcement_rewards_the_calls_that_are_heard() -> None:
+    sample = read_sample({"messages": [ASK, {"role": "assistant", "tool_calls": [call()]}], "tools": [TOOL]})
+    prompt = Prompt(1, (1,), "Light on", (), {}, tools=sample.tools, calls=sample.answer[0].calls)
+
+    def hear(ids: Any, tools: Any) -> Heard:
+        assert tools[0]["function"]["name"] == "lamp"
+        return Heard("", "", (ToolCall("lamp", '{"on": true}' if ids[0] == 1 else "{}"),))
+
+    graders = TypeAdapter(tuple[Spec, ...]).validate_python([{"type": "calls"}, {"type": "arguments"}])
+    rewards = grading_rewards([prompt], graders, hear)
+    given = {"item": [0, 0], "completions": ["", ""], "completion_ids": [[1], [2]], "stopped": [True, True]}
+    assert [reward(**given) for reward in rewards] == [[1, 0], [1, 0]]
 
 
 def test_a_prompt_of_reinforcement_shows_its_tools_and_expects_its_calls(

@@ -19,7 +19,7 @@ from train.dataset.records import ToolCall
 from train.evaluation.forms import Call, Item, Message, SuiteFile
 from train.evaluation.graders import judge_all
 from train.evaluation.grades import Grade, Hearing, Sample, Tools
-from train.evaluation.listening import Listener
+from train.evaluation.listening import Heard
 from train.evaluation.specs import Python, Spec
 from train.evaluation.suites import NEEDS_EXPECTED, Suite, build_suite
 from train.methods.prompts import Prompt
@@ -32,6 +32,9 @@ _WITHOUT = {
     "bleu": "is a figure of a whole corpus; rouge_l judges one answer",
     "chrf": "is a figure of a whole corpus; rouge_l judges one answer",
 }
+
+Hear = Callable[[Sequence[int], Tools], Heard]
+"""Reads the ids of an answer that may call tools."""
 
 Rewarder = Callable[..., list[float | None]]
 """TRL's reward function: keywords in (`item`, `completions`, …), one number per answer out."""
@@ -70,16 +73,16 @@ def check_prompts(path: Where, prompts: Sequence[Prompt], graders: Sequence[Spec
 
 
 def grading_rewards(
-    prompts: Sequence[Prompt], graders: Sequence[Spec], listener: Listener | None = None
+    prompts: Sequence[Prompt], graders: Sequence[Spec], hear: Hear | None = None
 ) -> list[Rewarder]:
     """Return a reward function per grader; their `item` is the index of the prompt in `prompts`.
 
-    `listener` reads the calls in answers to prompts with tools.
+    `hear` reads the calls in answers to prompts with tools.
     """
     if not graders:
         return []
     suite = _suite("reward", dict(enumerate(prompts)), graders)
-    return [_rewarder(spec, suite, listener) for spec in graders]
+    return [_rewarder(spec, suite, hear) for spec in graders]
 
 
 def model_reward(scores: Callable[[Sequence[Sequence[int]]], list[float]]) -> Rewarder:
@@ -95,11 +98,11 @@ def model_reward(scores: Callable[[Sequence[Sequence[int]]], list[float]]) -> Re
     return reward_model
 
 
-def _rewarder(spec: Spec, suite: Suite, listener: Listener | None) -> Rewarder:
+def _rewarder(spec: Spec, suite: Suite, hear: Hear | None) -> Rewarder:
     def reward(**given: Any) -> list[float | None]:
         items = [suite.items[index] for index in given["item"]]
         samples = [
-            _heard(listener, item, Sample(text, "stop" if stopped else "length", 0, len(ids)), ids)
+            _heard(hear, item, Sample(text, "stop" if stopped else "length", 0, len(ids)), ids)
             for item, text, ids, stopped in zip(
                 items, given["completions"], given["completion_ids"], given["stopped"], strict=True
             )
@@ -110,11 +113,11 @@ def _rewarder(spec: Spec, suite: Suite, listener: Listener | None) -> Rewarder:
     return reward
 
 
-def _heard(listener: Listener | None, item: Item, said: Sample, ids: Sequence[int]) -> Sample:
+def _heard(hear: Hear | None, item: Item, said: Sample, ids: Sequence[int]) -> Sample:
     """Return the answer with its calls apart from its text, as the server would return it."""
-    if listener is None or not item.tools:
+    if hear is None or not item.tools:
         return said
-    heard = listener.hear(ids, item.tools)
+    heard = hear(ids, item.tools)
     return replace(said, text=heard.text, calls=heard.calls)
 
 
