@@ -9,23 +9,22 @@ TABLE = Path(__file__).with_name("templates.json")
 
 _HEAD = """# Chat templates
 
-What a conversation is trained as depends on the base's chat template. This table is measured on the
-models' own templates that TRL ships in its package, by `tests/train/test_rendering_templates.py`: every
-answer that is learnt stands behind the very token ids that vLLM's own code makes of the same messages,
-and ends with a token at which the model's `generation_config.json` (or its tokenizer) has the server
-stop.
+What a conversation is trained as depends on the base's chat template. This table is measured on the models'
+own templates that TRL ships in its package, by `tests/train/test_rendering_templates.py`: every answer that
+is learnt stands behind the very token ids that vLLM's own code makes of the same messages, and ends with a
+token at which the model's `generation_config.json` (or its tokenizer) has the server stop.
 
 - *yes*: one training example per conversation.
 - *own examples*: the template changes earlier turns when a later one comes (it drops their reasoning, or
-  moves a mark), so each answer is an example of its own, rendered as the server does at that moment.
-  `train check` says what that costs; `data.answers: last` learns only the last answer of each row.
+  moves a mark), so each answer is an example of its own, rendered as the server does at that moment. `train
+  check` says what that costs; `data.answers: last` learns only the last answer of each row.
 - *no*: refused; the way out is below the table.
-- Reasoning (`reasoning_content`, `reasoning`, or `<think>…</think>` before the answer): *learnt*, or
-  *left out* by the template, which `train check` tells. Where the server's prompt opens a thought, an
-  answer without reasoning closes it at once.
+- Reasoning (`reasoning_content`, `reasoning`, or `<think>…</think>` before the answer): *learnt*, or *left
+  out* by the template, which `train check` tells. Where the server's prompt opens a thought, an answer
+  without reasoning closes it at once.
 
-gpt-oss is an exception: vLLM renders requests to it with OpenAI's harmony library instead of its
-template. `wardrobe train prove` compares with the running server.
+gpt-oss is an exception: vLLM renders requests to it with OpenAI's harmony library instead of its template.
+`wardrobe train prove` compares with the running server.
 
 """
 
