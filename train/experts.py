@@ -98,5 +98,11 @@ def _weighs_routers(base: Path) -> bool:
 
 
 def _config(base: Path) -> Mapping[str, Any]:
-    found: Any = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    path = base / "config.json"
+    try:
+        found: Any = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UsageError(str(path), f"cannot be read ({error})", "mend the base's folder") from error
     return found if isinstance(found, dict) else {}
