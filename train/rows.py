@@ -41,20 +41,20 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def row_error(path: Path, number: int, fact: str, remedy: str) -> UsageError:
-    """Build the error about one row, so that all of them read alike."""
-    return UsageError(f"{path} row {number}", fact, remedy)
+def row_error(path: Path, number: int, fact: str | ValueError, remedy: str) -> UsageError:
+    """Build the error about one row, so that all of them read alike; a fault's own remedy goes first."""
+    return UsageError(f"{path} row {number}", str(fact), getattr(fact, "remedy", "") or remedy)
 
 
 def _read_row(path: Path, line: Line, reading: Reading) -> Row:
     try:
         parsed = line.parse()
     except Malformed as error:
-        raise row_error(path, line.number, str(error), "write one JSON object per line") from error
+        raise row_error(path, line.number, error, "write one JSON object per line") from error
     try:
         return Row(line.number, _supervised(parsed, reading).messages)
     except Malformed as error:
-        raise row_error(path, line.number, str(error), _REMEDY) from error
+        raise row_error(path, line.number, error, _REMEDY) from error
 
 
 def _supervised(parsed: object, reading: Reading) -> Sample:

@@ -16,7 +16,7 @@ _INVISIBLE = re.compile("[\u200b\u2060\u00ad\ufeff\u202a-\u202e\u2066-\u2069\U00
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MARKER = re.compile(
     r"<\|[A-Za-z0-9_ ]{2,40}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|</?s>|<(?:bos|eos|pad|unk)>"
-    r"|<｜[^｜]{2,40}｜>"
+    r"|<｜[^｜]{2,40}｜>|<(?:image|video|audio)>"
 )
 _SHOWN_CHARACTERS = 24
 

@@ -89,7 +89,7 @@ def _mask_line(
                 raise row_error(path, line.number, "has no trained token", "raise max_length or shorten it")
             yield MaskedRow(line.number, part, tuple(tokens))
     except (Malformed, ValueError) as error:
-        raise row_error(path, line.number, str(error), "see `wardrobe data check`") from error
+        raise row_error(path, line.number, error, "see `wardrobe data check`") from error
 
 
 def _masked(

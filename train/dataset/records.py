@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Protocol
 
@@ -134,7 +134,8 @@ class Sample:
 
     `messages` is the conversation; of a preference it ends with the chosen answer, of a KTO row with the
     rated one. `rejected` is the other answer, `liked` the rating, `text` a plain document. `extra` names
-    the keys that no form knows, `tools` those about tools: neither is trained on.
+    the keys that no form knows, `tools` those about tools: neither is trained on; `notes` are findings
+    (rule, fact) about how the row was read.
     """
 
     form: Form
@@ -144,6 +145,7 @@ class Sample:
     text: str = ""
     extra: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
+    notes: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -183,8 +185,12 @@ def joined(messages: Sequence[Message]) -> str:
 
 
 class Malformed(ValueError):
-    """What is wrong with a row, in words; `rule` is the finding of the catalogue that it is."""
+    """What is wrong with a row, in words; `rule` is the finding of the catalogue that it is.
 
-    def __init__(self, fact: str, rule: str = "D-SCHEMA") -> None:
+    `remedy` is what to do where that is another thing than for every row of the rule.
+    """
+
+    def __init__(self, fact: str, rule: str = "D-SCHEMA", remedy: str = "") -> None:
         super().__init__(fact)
         self.rule = rule
+        self.remedy = remedy

@@ -81,7 +81,7 @@ class Scanner:
         try:
             sample = read_sample(line.parse(), self._reading)
         except Malformed as error:
-            self._ledger.add(error.rule, place, str(error))
+            self._ledger.add(error.rule, place, f"{error}; {error.remedy}" if error.remedy else str(error))
             found.unreadable += 1
             # What cannot be read may be repaired by hand later; a secret in it must not wait for that.
             for rule, fact in find_personal(line.data.decode("utf-8", "replace")):
@@ -106,6 +106,7 @@ class Scanner:
         return rendered.tokens, rendered.learnt
 
     def _inspect(self, sample: Sample) -> Iterator[tuple[str, str]]:
+        yield from sample.notes
         if sample.tools:
             yield "D-TOOLS", f"has {', '.join(sample.tools)}, which training does not read"
         if sample.extra:

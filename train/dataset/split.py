@@ -160,7 +160,7 @@ def _parse(path: Path, line: Line, reading: Reading) -> tuple[Any, Any]:
         row = line.parse()
         return row, read_sample(row, reading)
     except Malformed as error:
-        raise row_error(path, line.number, str(error), "correct it; see `wardrobe data check`") from error
+        raise row_error(path, line.number, error, "correct it; see `wardrobe data check`") from error
 
 
 def _value_hash(path: Path, line: Line, row: Mapping[str, Any], key: str) -> int:

@@ -44,7 +44,7 @@ def read_samples(
             parsed = line.parse()
             sample = read_sample(parsed, reading)
         except Malformed as error:
-            raise row_error(path, number, str(error), remedy) from error
+            raise row_error(path, number, error, remedy) from error
         if sample.form.kind not in kinds:
             fact = f"has the keys {sorted(parsed)}: {sample.form.kind.value}, which this method does not take"
             raise row_error(path, number, fact, remedy)

@@ -87,7 +87,7 @@ def _document(path: Path, line: Line, tokenizer: Tokenizer, end: int, reading: R
     try:
         sample = read_sample(line.parse(), reading)
     except Malformed as error:
-        raise row_error(path, line.number, str(error), _REMEDY) from error
+        raise row_error(path, line.number, error, _REMEDY) from error
     if sample.form.kind is not Kind.TEXT:
         fact = f"is {sample.form.kind.value}, not plain text"
         raise row_error(path, line.number, fact, f"{_REMEDY}; or use method: supervised")

@@ -81,7 +81,7 @@ def _prompt(path: Path, line: Line, tokenizer: Tokenizer, reading: Reading) -> P
         row = line.parse()
         sample, answered = read_prompt(row, reading)
     except Malformed as error:
-        raise row_error(path, line.number, str(error), _REMEDY) from error
+        raise row_error(path, line.number, error, _REMEDY) from error
     if sample.form.kind is not Kind.SUPERVISED:
         fact = f"has the keys {sorted(row)}: {sample.form.kind.value}, which this method does not take"
         raise row_error(path, line.number, fact, _REMEDY)
