@@ -20,6 +20,7 @@ from registry import foreign
 from registry.cli import output
 from registry.cli.session import Session, UserPath, common_options, local_options, pass_session, user_name
 from train import environment
+from train.averaging.cli import average
 from train.base_demo import NAME, make_demo_base
 from train.importing.cli import import_
 from train.interruption import Interruption
@@ -41,6 +42,7 @@ def train() -> None:
 
 
 train.add_command(merge)
+train.add_command(average)
 train.add_command(import_)
 
 

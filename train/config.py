@@ -34,6 +34,7 @@ from train.settings.keeping import (
     GuardSettings,
     TrackingSettings,
 )
+from train.settings.method_names import check_name
 from train.settings.methods import LEARNING_RATES, MethodSettings, Supervised
 from train.settings.optimiser import OptimiserSettings, Schedule
 
@@ -72,8 +73,11 @@ class TrainConfig(Strict):
     @classmethod
     def _method_by_name(cls, value: Any) -> Any:
         if isinstance(value, str):
-            return {"type": value}
-        return {"type": "supervised", **value} if isinstance(value, dict) else value
+            value = {"type": value}
+        found = {"type": "supervised", **value} if isinstance(value, dict) else value
+        if isinstance(found, dict):
+            check_name(found["type"])
+        return found
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -168,10 +172,15 @@ def _dotted(model: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
         key = f"{prefix}{field.alias or name}"
         inner = list(_models(field.annotation))
-        if not inner or name == "graders":
+        if not inner or name == "graders" or _takes_steps(field.annotation):
             yield key
         for kind in inner if name != "graders" else ():
             yield from _dotted(kind, f"{key}.")
+
+
+def _takes_steps(annotation: Any) -> bool:
+    """Tell whether a whole number may stand in place of a section."""
+    return any(one is int or (one is not None and _takes_steps(one)) for one in get_args(annotation))
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -16,6 +16,7 @@ from pydantic import JsonValue
 
 from registry.canonical import sha256_hex
 from train.config import TrainConfig
+from train.duration import is_due
 from train.guards import Guards
 from train.looks import Looks, undisturbed
 from train.race import EVAL_LOSS, Race
@@ -28,7 +29,7 @@ class Course:
     """One run as it goes; `stopping` tells whether somebody asked it to stop.
 
     `agree` makes one answer of those of several processes. `row_tokens` is the mean length of a row, for
-    trainers that count no tokens.
+    trainers that count no tokens. `per_epoch` is how many steps one pass over the rows has.
     """
 
     config: TrainConfig
@@ -40,6 +41,7 @@ class Course:
     stopping: Callable[[], bool] = lambda: False
     agree: Callable[[bool], bool] = bool
     row_tokens: float = 0.0
+    per_epoch: int = 1
     step: int = 0
     total: int = 0
     tokens: int = 0
@@ -107,8 +109,7 @@ class Course:
         at_boundary = done % self._boundary == 0
         last = done >= self.total
         control.should_evaluate = self.held_out and self._is_due(done)
-        every = self.config.checkpoints.every
-        if every is not None and not last and done % self._rounded(every) == 0:
+        if not last and is_due(self.config.checkpoints.every, done, self.per_epoch, self._boundary):
             control.should_save = True
         if at_boundary and not last and self.agree(self.stopping()):
             self.stopped = True
@@ -170,10 +171,7 @@ class Course:
         every = self.config.evaluation.every or self.config.checkpoints.every
         if every is None and self.race is not None:
             every = max(1, self.total // 10)
-        return step >= self.total or (every is not None and step % self._rounded(every) == 0)
-
-    def _rounded(self, every: int) -> int:
-        return -(-every // self._boundary) * self._boundary
+        return step >= self.total or is_due(every, step, self.per_epoch, self._boundary)
 
 
 def callback(course: Course, trainer: Callable[[], Any]) -> Any:

@@ -7,7 +7,6 @@ in `jobs/estimates/<plan>.json`, so that the run itself can tell how far off the
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,19 +83,15 @@ def estimate(prepared: Prepared, registry: Registry, price_per_hour: float | Non
 
 def sums(prepared: Prepared, probe: Probe, price_per_hour: float | None) -> Estimate:
     """Return the whole run's figures from those of the three steps."""
-    training = prepared.config.training
-    batch = training.batch_size * training.accumulation
-    per_pass = math.ceil(len(prepared.items) / batch)
-    steps = training.steps or math.ceil(per_pass * training.epochs)
+    steps = prepared.duration.steps
     usual = probe.steps[1:] or probe.steps
     step_seconds = median(step.seconds for step in usual)
     speed = median(step.tokens_per_second for step in usual)
     seconds = steps * step_seconds
-    mean = sum(item.length for item in prepared.items) / max(1, len(prepared.items))
     return Estimate(
         steps=steps,
         rows=len(prepared.items),
-        tokens=round(steps * batch * mean),
+        tokens=prepared.duration.tokens,
         seconds=round(seconds, 1),
         tokens_per_second=round(speed, 1),
         peak_memory_bytes=probe.peak_memory_bytes,

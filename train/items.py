@@ -35,7 +35,8 @@ class Item(Protocol):
 class DataReport:
     """Counts over all items of one file; `truncated` lists the rows whose end was cut off.
 
-    `dropped` lists the rows that were left out because `overflow: drop` says so.
+    `dropped` lists the rows that were left out because `overflow: drop` says so. A row may give several
+    `examples`; `repeated_tokens` of `tokens` are computed again for that.
     """
 
     rows: int
@@ -44,6 +45,8 @@ class DataReport:
     longest: int
     truncated: tuple[int, ...]
     dropped: tuple[int, ...] = ()
+    examples: int = 0
+    repeated_tokens: int = 0
 
 
 _Kind_co = TypeVar("_Kind_co", bound=Item, covariant=True)
@@ -51,24 +54,30 @@ _Kind_co = TypeVar("_Kind_co", bound=Item, covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class ItemFile(Generic[_Kind_co]):
-    """The items of one file, and the rows that were left out of it on request."""
+    """The items of one file, and the rows that were left out of it on request.
+
+    `repeated` are the tokens that stand in an item only because an item of the same row has them too.
+    """
 
     items: tuple[_Kind_co, ...]
     dropped: tuple[int, ...] = ()
+    repeated: int = 0
 
     @property
     def report(self) -> DataReport:
         """Return the counts."""
-        return report(self.items, self.dropped)
+        return report(self.items, self.dropped, self.repeated)
 
 
-def report(items: Sequence[Item], dropped: Sequence[int] = ()) -> DataReport:
+def report(items: Sequence[Item], dropped: Sequence[int] = (), repeated: int = 0) -> DataReport:
     """Count what `items` hold."""
     return DataReport(
-        rows=len(items),
+        rows=len({item.row for item in items}),
         tokens=sum(item.length for item in items),
         learnt_tokens=sum(item.learnt for item in items),
         longest=max((item.length for item in items), default=0),
-        truncated=tuple(item.row for item in items if item.truncated),
+        truncated=tuple(dict.fromkeys(item.row for item in items if item.truncated)),
         dropped=tuple(dropped),
+        examples=len(items),
+        repeated_tokens=repeated,
     )

@@ -46,6 +46,11 @@ def follows() -> bool:
     return MEETING in os.environ and int(os.environ.get("RANK", "0")) > 0
 
 
+def processes() -> int:
+    """Return how many processes the run has."""
+    return max(1, int(os.environ.get("WORLD_SIZE", "1"))) if MEETING in os.environ else 1
+
+
 def announce(job: str, resume_from: int | None) -> None:
     """Say which job the run is, if other processes wait for it."""
     if place := os.environ.get(MEETING):

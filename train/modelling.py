@@ -13,7 +13,7 @@ from typing import Any
 from registry.base import read_base
 from train.config import TrainConfig
 from train.settings.adapter import Quantization
-from train.shape import target_names, targeted_modules
+from train.targets import target_names, targeted_modules
 
 ADAPTER = "default"
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -96,12 +96,12 @@ def free_targets(model: Any, config: TrainConfig, base: Path) -> None:
 
 
 def lora_config(config: TrainConfig, base: Path) -> Any:
-    """Return the adapter's PEFT config; the base's names are asked for where only some layers are adapted."""
+    """Return the adapter's PEFT config; an expression or layers are held against the base's names."""
     from peft import LoraConfig
 
     lora = config.lora
     modules: Any = lora.target_modules
-    if lora.layers is not None:
+    if lora.layers is not None or lora.target_pattern is not None:
         modules = target_names(lora, read_base(base, base.name).modules)
     return LoraConfig(
         r=lora.rank,

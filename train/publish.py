@@ -79,7 +79,7 @@ def lineage(
         "job": {"id": job, "resumed": list(result.resumed)} if job else None,
         "tokens": result.tokens,
         "seconds": round(result.seconds, 1),
-        "packages": _installed(),
+        "packages": installed(),
         "python": platform.python_version(),
         "machine": f"{platform.machine()} {platform.system()}",
         "device": result.device,
@@ -102,7 +102,8 @@ def _source(source: DataSource) -> dict[str, JsonValue]:
     return {"path": str(source.path), "sha256": source.sha256, **counts}
 
 
-def _installed() -> dict[str, JsonValue]:
+def installed() -> dict[str, JsonValue]:
+    """Return the versions of the packages that decide the bytes."""
     found: dict[str, JsonValue] = {}
     for name in _PACKAGES:
         try:

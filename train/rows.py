@@ -52,7 +52,8 @@ def _read_row(path: Path, line: Line, reading: Reading) -> Row:
     except Malformed as error:
         raise row_error(path, line.number, error, "write one JSON object per line") from error
     try:
-        return Row(line.number, _supervised(parsed, reading).messages)
+        sample = _supervised(parsed, reading)
+        return Row(line.number, sample.messages, sample.tools)
     except Malformed as error:
         raise row_error(path, line.number, error, _REMEDY) from error
 

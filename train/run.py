@@ -18,8 +18,10 @@ from registry.publish import refuse_base_name
 from registry.records import BaseModel, Published, Version
 from train.arguments import check_precision
 from train.config import TrainConfig
+from train.duration import Duration, duration_of
 from train.items import DataReport, Item, ItemFile
 from train.jobs.store import REWARD, Job
+from train.launching import processes
 from train.looks import make_race
 from train.methods import method_of
 from train.mixture import Mixture, mix
@@ -40,13 +42,15 @@ class Prepared:
     """A run that is ready to start: every row rendered, every limit checked.
 
     `files` are the data files by the label of their source; `eval` and `replay` are such labels too.
-    `mixture` is one epoch; `parent` is the version that the run goes on with.
+    `mixture` is one epoch, `duration` says how many steps and passes the run makes; `parent` is the version
+    that it goes on with.
     """
 
     config: TrainConfig
     base: BaseModel
     files: Mapping[str, ItemFile[Item]]
     mixture: Mixture
+    duration: Duration
     held_out: tuple[Item, ...]
     parent: Version | None
 
@@ -106,11 +110,13 @@ def prepare(config: TrainConfig, registry: Registry) -> Prepared:
         label: method.read(path, tokenizer, config, readings[label])
         for label, path in config.data.files.items()
     }
+    mixture = mix(files, config.data, config.seed)
     return Prepared(
         config=config,
         base=registry.base,
         files=files,
-        mixture=mix(files, config.data, config.seed),
+        mixture=mixture,
+        duration=duration_of(config, mixture.items, processes()),
         held_out=files[EVAL].items if EVAL in files else (),
         parent=parent,
     )

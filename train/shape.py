@@ -6,22 +6,23 @@ knows no torch. Invariant: what passes here is not refused for its shape when it
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry.architectures import INPUT_EMBEDDING, OUTPUT_EMBEDDING
 from registry.errors import UsageError
 from registry.patterns import PatternTable, depends_on_order
 from train.config import ALL_LINEAR, TrainConfig
+from train.targets import EMBEDDINGS, is_named, layer_of, targeted_modules
 
 if TYPE_CHECKING:
     from registry.records import BaseModel
     from train.settings.adapter import LoraSettings
 
-_EMBEDDINGS = frozenset({INPUT_EMBEDDING, OUTPUT_EMBEDDING})
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM 0.32 takes for `max_lora_rank`."""
+_TARGETS = "lora.target_modules"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,16 @@ def check_shape(config: TrainConfig, base: BaseModel, max_rank: int) -> None:
     lora, subject = config.lora, config.name
     _check_rank(lora, max_rank, f"this root's max_lora_rank {max_rank}", subject)
     if not base.modules:
+        _check_no_pattern(lora, base, subject)
         return
     _check_targets(lora, base, subject)
     _check_layers(lora, base, subject)
     modules = sorted(targeted_modules(lora, base.modules))
+    if not modules:
+        fact = (
+            f"lora.layers {_list(lora.layers)} hold none of lora.target_modules {_list(lora.target_modules)}"
+        )
+        raise UsageError(subject, fact, "leave lora.layers out, or name other modules", param="lora.layers")
     _check_pattern("rank_pattern", lora.rank_pattern, modules, subject)
     _check_pattern("alpha_pattern", lora.alpha_pattern, modules, subject)
 
@@ -62,34 +69,6 @@ def check_server(config: TrainConfig, base: BaseModel, limits: ServerLimits) -> 
     )
 
 
-def targeted_modules(lora: LoraSettings, modules: Collection[str]) -> frozenset[str]:
-    """Return which of the base's `modules` (whole names) the adapter changes."""
-    names = (
-        {name for name in modules if name.rpartition(".")[2] not in _EMBEDDINGS}
-        if lora.target_modules == ALL_LINEAR
-        else {name for name in modules if _is_named(name, lora.target_modules)}
-    )
-    if lora.layers is None:
-        return frozenset(names)
-    return frozenset(name for name in names if layer_of(name) in lora.layers)
-
-
-def target_names(lora: LoraSettings, modules: Collection[str]) -> tuple[str, ...]:
-    """Return the short names that PEFT takes for `target_modules`, sorted."""
-    if lora.target_modules != ALL_LINEAR:
-        return tuple(lora.target_modules)
-    return tuple(sorted({name.rpartition(".")[2] for name in modules} - _EMBEDDINGS))
-
-
-def layer_of(module: str) -> int | None:
-    """Return the number of the layer that `module` lies in, None outside of the layers."""
-    return next((int(part) for part in module.split(".") if part.isascii() and part.isdecimal()), None)
-
-
-def _is_named(module: str, names: Collection[str]) -> bool:
-    return any(module == name or module.endswith(f".{name}") for name in names)
-
-
 def _check_rank(lora: LoraSettings, limit: int, whose: str, subject: str) -> None:
     if lora.highest_rank <= limit:
         return
@@ -104,16 +83,44 @@ def _check_rank(lora: LoraSettings, limit: int, whose: str, subject: str) -> Non
     raise UsageError(subject, fact, remedy, param=key)
 
 
+def _check_no_pattern(lora: LoraSettings, base: BaseModel, subject: str) -> None:
+    if lora.target_pattern is not None:
+        fact = f"lora.target_modules is an expression, and the module names of {base.name} are unknown"
+        raise UsageError(subject, f"{fact} (packed weights)", "name the modules in a list", param=_TARGETS)
+
+
 def _check_targets(lora: LoraSettings, base: BaseModel, subject: str) -> None:
     if lora.target_modules == ALL_LINEAR:
         return
+    known = sorted({name.rpartition(".")[2] for name in base.modules})
+    if lora.target_pattern is not None:
+        _check_pattern_matches(lora, base, subject, known)
+        return
     missing = [
-        name for name in lora.target_modules if not any(_is_named(module, [name]) for module in base.modules)
+        name for name in lora.target_modules if not any(is_named(module, [name]) for module in base.modules)
     ]
-    if missing:
-        known = sorted({name.rpartition(".")[2] for name in base.modules})
-        fact = f"lora.target_modules names {', '.join(missing)}, which the base does not have"
-        raise UsageError(subject, fact, f"it has {', '.join(known)}", param="lora.target_modules")
+    if not missing:
+        return
+    fact = f"lora.target_modules names {', '.join(missing)}, which the base does not have"
+    if not EMBEDDINGS.isdisjoint(missing):
+        fact += " or vLLM cannot adapt on it"
+    raise UsageError(subject, fact, f"it has {', '.join(known)}", param=_TARGETS)
+
+
+def _check_pattern_matches(lora: LoraSettings, base: BaseModel, subject: str, known: list[str]) -> None:
+    whole = lora.model_copy(update={"layers": None})
+    try:
+        if targeted_modules(whole, base.modules):
+            return
+    except ValueError as error:
+        raise UsageError(
+            subject, f"lora.target_modules {error}", "name modules in a list", param=_TARGETS
+        ) from error
+    fact = f"lora.target_modules {lora.target_pattern} matches no module of the base as a whole name"
+    example = min(base.modules, key=lambda name: (layer_of(name) is None, name))
+    named = [name for name in re.split(r"[\s,|]+", lora.target_pattern or "") if name in known]
+    remedy = f"write it as a list: [{', '.join(named)}]" if named else f"whole names are like {example}"
+    raise UsageError(subject, fact, remedy, param=_TARGETS)
 
 
 def _check_layers(lora: LoraSettings, base: BaseModel, subject: str) -> None:
@@ -139,3 +146,7 @@ def _check_pattern(field: str, pattern: Mapping[str, float], modules: list[str],
     if (module := depends_on_order(pattern, modules)) is not None:
         fact = f"lora.{field} gives {module} another value when its keys are sorted, as they are stored"
         raise UsageError(subject, fact, "let only one name match a module", param=f"lora.{field}")
+
+
+def _list(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -15,7 +15,7 @@ from registry.names import parse_version
 from registry.peft import CONFIG_NAME
 from train.config import ALL_LINEAR, TrainConfig
 from train.settings.adapter import LoraSettings
-from train.shape import target_names
+from train.targets import target_names, targeted_modules
 
 if TYPE_CHECKING:
     from registry.records import Version
@@ -82,9 +82,12 @@ def _check_equal(config: TrainConfig, shape: LoraSettings, version: Version, reg
 
 
 def _names(wanted: object, config: TrainConfig, registry: Registry) -> tuple[str, ...]:
-    if wanted == ALL_LINEAR and registry.base.modules:
-        return target_names(config.lora, registry.base.modules)
-    return config.lora.target_modules if isinstance(config.lora.target_modules, tuple) else (ALL_LINEAR,)
+    modules = registry.base.modules
+    if wanted == ALL_LINEAR and modules:
+        return target_names(config.lora, modules)
+    if config.lora.target_pattern is not None and modules:
+        return tuple({name.rpartition(".")[2] for name in targeted_modules(config.lora, modules)})
+    return config.lora.target_modules if isinstance(config.lora.target_modules, tuple) else (str(wanted),)
 
 
 def _shown(value: object) -> str:

@@ -18,9 +18,11 @@ from train.checkpoints import Keeper, load_weights
 from train.config import TrainConfig
 from train.conversion import Outcome, save_result
 from train.course import Course, callback, quiet_evaluation
+from train.duration import duration_of
 from train.guards import check_weights, overfitting, weight_sums
 from train.head import scored_where_learnt
 from train.items import Item
+from train.launching import processes
 from train.looks import Looks, make_looks, make_race
 from train.methods import Workshop, method_of
 from train.modelling import load_tokenizer, make_model
@@ -125,6 +127,7 @@ def probe_task(task: Task, folder: Path) -> Probe:
 
 def _make_course(task: Task, progress: Progress, attempt: Attempt) -> Course:
     config = task.config
+    length = duration_of(config, task.items, processes())
     return Course(
         config=config,
         looks=make_looks(config, load_tokenizer(task.base)),
@@ -135,6 +138,8 @@ def _make_course(task: Task, progress: Progress, attempt: Attempt) -> Course:
         stopping=attempt.stopping,
         agree=_agree,
         row_tokens=sum(item.length for item in task.items) / max(1, len(task.items)),
+        total=length.steps,
+        per_epoch=length.steps_per_epoch,
     )
 
 
@@ -151,7 +156,7 @@ def _build(task: Task, folder: Path, course: Course) -> tuple[Workshop, Any]:
         tokenizer=load_tokenizer(task.base),
         model=model,
         peft_config=peft_config,
-        arguments=common_arguments(config, folder),
+        arguments={**common_arguments(config, folder), "max_steps": course.total},
         items=task.items,
         held_out=task.held_out,
         callbacks=[callback(course, lambda: made[0])],

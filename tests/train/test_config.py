@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from registry.errors import InvalidName, UsageError
-from train.config import TrainConfig, known_keys, load_config
+from registry.yaml_text import parse_yaml
+from train.config import TrainConfig, known_keys, load_config, parse_config
+from train.settings.method_names import _SAID_ELSEWHERE, _SAME
 from train.settings.methods import LEARNING_RATES
+from train.settings.steps import PerEpoch
 
 FULL = """
 name: support
@@ -137,13 +141,78 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(
         ("lora: {dropout: 1.0}", "lora.dropout"),
         ("training: {learning_rate: 2}", "training.learning_rate"),
         ("training: {schedule: zigzag}", "training.schedule"),
-        ("training: {warmup: 1}", "training.warmup"),
+        (
+            "training: {warmup: 10.5}",
+            "training.warmup: must be a share of all steps (0.05) or a whole number",
+        ),
+        ("training: {warmup: -1}", "training.warmup"),
+        ("training: {warmup: true}", "training.warmup"),
+        ("training: {warmup: .nan}", "training.warmup"),
+        ("checkpoints: {every: 0}", "checkpoints.every: must be a number of steps (500) or {per_epoch: 4}"),
+        ("checkpoints: {every: {epoch: 1}}", "checkpoints.every: must be a number of steps"),
+        ("evaluation: {every: {per_epoch: 0}}", "evaluation.every: per_epoch must be between 1 and"),
+        ("lora: {target_modules: []}", "lora.target_modules: must be all-linear, a list"),
+        ("lora: {target_modules: 5}", "lora.target_modules: must be all-linear, a list"),
+        ("lora: {kind: qlora}", "lora: kind qlora is said in another way"),
+        ("lora: {kind: loha}", "lora: kind loha cannot be served"),
         ("seed: -1", "seed"),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_its_key(tmp_path: Path, line: str, key: str) -> None:
-    with pytest.raises(UsageError, match=key.replace(".", r"\.")):
+    with pytest.raises(UsageError, match=re.escape(key)):
         load_config(write(tmp_path, f"name: a\ndata: {{train: x}}\n{line}\n"))
+
+
+@pytest.mark.parametrize(
+    ("method", "remedy"),
+    [
+        ("sft", "did you mean supervised?"),
+        ("{type: sft}", "did you mean supervised?"),
+        ("DPO", "did you mean dpo?"),
+        ("reward_model", "did you mean reward?"),
+        ("pt", "did you mean pretrain?"),
+        ("{type: ppo}", "use rloo or grpo"),
+        ("simpo", "use orpo"),
+        ("cpo", "use orpo"),
+        ("ipo", "write method: {type: dpo, loss: ipo}"),
+        ("bco", "use kto"),
+        ("dapo", "use grpo"),
+        ("online_dpo", "use rloo or grpo"),
+        ("qlora", "leave method out: the kind of adapter is lora.kind"),
+        ("superviesd", "did you mean supervised?"),
+        ("{type: 3}", "use one of supervised, pretrain"),
+        ("zzzzzz", "use one of supervised, pretrain"),
+    ],
+)
+def test_a_method_that_is_not_ours_is_answered_with_the_one_to_use(
+    tmp_path: Path, method: str, remedy: str
+) -> None:
+    with pytest.raises(UsageError, match=f"is not a method; {re.escape(remedy)}"):
+        load_config(write(tmp_path, f"name: a\ndata: {{train: x}}\nmethod: {method}\n"))
+
+
+def test_every_advised_method_is_one_that_a_config_may_name() -> None:
+    assert set(_SAME) <= set(LEARNING_RATES)
+    for line in _SAID_ELSEWHERE:
+        said = parse_yaml(f"name: a\ndata: {{train: x}}\n{line}")
+        assert isinstance(said, dict)
+        assert parse_config(said, "advice", Path()).method.type == "dpo"
+
+
+def test_a_warm_up_is_a_share_below_1_and_whole_steps_from_1_on(tmp_path: Path) -> None:
+    found = [
+        load_config(write(tmp_path, f"name: a\ndata: {{train: x}}\ntraining: {{warmup: {one}}}\n"))
+        for one in ("0", "0.25", "1", "100", "100.0")
+    ]
+    assert [config.training.warmup for config in found] == [0, 0.25, 1, 100, 100]
+    assert [type(config.training.warmup) for config in found] == [float, float, int, int, int]
+
+
+def test_checkpoints_and_evaluations_count_steps_or_times_in_each_epoch(tmp_path: Path) -> None:
+    text = "name: a\ndata: {train: x}\ncheckpoints: {every: 500}\nevaluation: {every: {per_epoch: 4}}\n"
+    config = load_config(write(tmp_path, text))
+    assert (config.checkpoints.every, config.evaluation.every) == (500, PerEpoch(per_epoch=4))
+    assert {"checkpoints.every", "evaluation.every.per_epoch"} <= set(known_keys())
 
 
 def test_an_impossible_adapter_name_is_refused(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_the_answer_and_its_end_of_turn_token_are_learnt_and_nothing_else(
     (example,) = load_examples(path, tokenizer, max_length=64).items
     assert learnt_texts(tokenizer, example) == [f"Hi there!{END}"]
     whole = tokenizer.decode(example.input_ids)
-    assert whole.endswith(f"<|im_start|>assistant\nHi there!{END}\n")
+    assert whole.endswith(f"<|im_start|>assistant\nHi there!{END}")
     assert whole.count("<|im_start|>system") == 1
 
 
@@ -92,7 +92,8 @@ def test_an_answer_of_weight_zero_is_read_but_not_learnt(tokenizer: Any, tmp_pat
 )
 def test_the_ids_before_an_answer_are_exactly_what_a_server_sends(tokenizer: Any, answer: str) -> None:
     row = Row(1, (Message("user", "Q?", learn=False), Message("assistant", answer, learn=True)))
-    ids, labels = render(row, tokenizer)
+    (example,) = render(row, tokenizer)
+    ids, labels = list(example.ids), example.labels
     prompt = tokenizer.apply_chat_template([{"role": "user", "content": "Q?"}], add_generation_prompt=True)
     served = list(prompt["input_ids"])
     assert ids[: len(served)] == served
@@ -183,7 +184,7 @@ def test_a_byte_order_mark_and_blank_lines_do_no_harm(tmp_path: Path) -> None:
         # The last message's text depends on what follows it.
         (
             "{% for m in messages %}{{ m.content if loop.last else 'x' }}<|im_end|>{% endfor %}",
-            "changes earlier text",
+            "does not begin an answer as its generation prompt does",
         ),
         ("{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}", "end-of-turn token"),
     ],

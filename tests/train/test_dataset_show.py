@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 
 from registry.cli.main import run as wardrobe
 from registry.errors import UsageError
+from tests.train.outline import assert_harmless
 from tests.train.planted.corpus import chat, clean, corpus, sentence
 from train.data import IGNORED, render
 from train.dataset.check import check_files
@@ -23,30 +23,6 @@ from train.dataset.mask import Why, mask_file
 from train.dataset.page import page
 from train.dataset.progress import LateProgress
 from train.rows import read_rows
-
-VOID = {"meta", "rect", "line", "br", "link", "img"}
-
-
-class Outline(HTMLParser):
-    """Checks that tags nest and collects what a page would load or run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.loads: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in {"meta", "br"}:
-            self.open.append(tag)
-        names = {name for name, _ in attrs}
-        if tag in {"script", "link", "img", "iframe"} or names & {"src", "href", "onclick"}:
-            self.loads.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag == "line"
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def write(path: Path, *rows: object) -> Path:
@@ -63,14 +39,14 @@ def test_the_mask_says_why_of_every_token_and_agrees_with_training(tokenizer: An
     ]
     path = write(tmp_path / "rows.jsonl", {"messages": turns})
     (masked,) = mask_file(path, frozenset(), tokenizer, 1024)
-    _, labels = render(read_rows(path)[0], tokenizer)
-    assert [token.why.learnt for token in masked.tokens] == [label != IGNORED for label in labels]
+    (example,) = render(read_rows(path)[0], tokenizer)
+    assert [token.why.learnt for token in masked.tokens] == [label != IGNORED for label in example.labels]
     texts = {why: "".join(t.text for t in masked.tokens if t.why is why) for why in Why}
     assert texts[Why.ANSWER] == "second"
     assert texts[Why.END] == "<|im_end|>"
     assert texts[Why.HEADER] == "<|im_start|>assistant\n"
     assert texts[Why.UNUSED] == "<|im_start|>assistant\nfirst<|im_end|>\n"
-    assert texts[Why.AFTER] == "\n"
+    assert texts[Why.AFTER] == ""
     assert texts[Why.QUESTION].endswith("<|im_start|>user\ntwo?<|im_end|>\n")
 
 
@@ -99,10 +75,7 @@ def test_the_page_of_every_planted_file_is_well_formed_and_loads_nothing(group: 
     files, _ = corpus()[group]
     paths = [file.write(tmp_path) for file in files]
     document = DataReport.of(check_files(paths), None, None)
-    outline = Outline()
-    outline.feed(page(document))
-    assert outline.open == []
-    assert outline.loads == []
+    assert_harmless(page(document))
     assert "<svg" in page(document)
     assert all(finding.id in page(document) for finding in document.findings)
 

@@ -131,7 +131,7 @@ def test_a_gate_passes_is_stored_and_is_read_by_whoever_requires_it(
     )
     printed = json.loads(capsys.readouterr().out)
     assert (printed["verdict"], printed["replaces"], len(printed["checks"])) == ("pass", 1, 6)
-    assert {path.name for path in out.iterdir()} == {"task", "skill", "gate.json"}
+    assert {path.name for path in out.iterdir()} == {"task", "skill", "gate.json", "gate.html"}
     state = gate_verdict(
         registry.attestations("support", 2),
         digest=registry.version("support", 2).digest,

@@ -59,10 +59,10 @@ def test_a_pair_holds_the_servers_prompt_and_two_answers_that_end(tmp_path: Path
 def test_a_pair_trains_on_the_same_ids_as_supervised_training(tmp_path: Path, tokenizer: Any) -> None:
     (found,) = read_pairs(write(tmp_path, pair()), tokenizer, config("dpo")).items
     turns = (Message("user", QUESTION, learn=False), Message("assistant", "green", learn=True))
-    ids, labels = render(Row(1, turns), tokenizer)
-    learnt = [one for one, label in zip(ids, labels, strict=True) if label != IGNORED]
+    (example,) = render(Row(1, turns), tokenizer)
+    learnt = [one for one, label in zip(example.ids, example.labels, strict=True) if label != IGNORED]
     assert list(found.chosen_ids) == learnt
-    assert ids[: len(found.prompt_ids)] == list(found.prompt_ids)
+    assert example.ids == found.prompt_ids + found.chosen_ids
 
 
 @pytest.mark.parametrize(

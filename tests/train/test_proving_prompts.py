@@ -22,9 +22,15 @@ class Letters:
         self._strict = strict
 
     def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+        self,
+        conversation: list[dict[str, str]],
+        *,
+        tokenize: bool,
+        add_generation_prompt: bool,
+        tools: Any = None,
     ) -> str:
         assert not tokenize
+        assert not tools
         if self._strict and any(turn["role"] == "system" for turn in conversation):
             raise ValueError("System role not supported")
         text = "".join(f"<{turn['role']}>{turn['content']}\0" for turn in conversation)
@@ -49,7 +55,7 @@ def test_what_the_template_cannot_render_is_left_out_and_told() -> None:
     prompts, left_out = training_prompts(CONVERSATIONS, Letters(strict=True))
     systems = [one for one in CONVERSATIONS if one[0][0] == "system"]
     assert len(left_out) >= len(systems) > 1
-    assert left_out[0].startswith("conversation 2: System role not supported")
+    assert left_out[0].startswith("conversation 2: messages[2]: the chat template refuses it: System role")
     assert all(turn["role"] != "system" for prompt in prompts for turn in prompt.messages)
     assert len(whole_ids(CONVERSATIONS, Letters(strict=True))) == len(CONVERSATIONS) - len(systems)
 

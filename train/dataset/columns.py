@@ -6,6 +6,7 @@ texts look equal with a probability of 3 in 100 million.
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -41,7 +42,9 @@ class Columns:
 
     def add(self, place: int, sample: Sample, tokens: int, learnt: int) -> None:
         """Append a row; `tokens` and `learnt` are 0 where no tokenizer was given."""
-        question, answer = normal(joined(sample.prompt)), joined(sample.answer) or sample.text
+        # With other tools the same words ask something else.
+        tools = json.dumps(sample.tools) if sample.tools else ""
+        question, answer = normal(joined(sample.prompt)) + tools, joined(sample.answer) or sample.text
         rejected = joined(sample.rejected)
         values = (
             place,
@@ -80,4 +83,4 @@ def text_hash(text: str) -> int:
 
 def length(messages: Sequence[Message]) -> int:
     """Return the characters of all texts of `messages`."""
-    return sum(len(message.content) for message in messages)
+    return sum(len(message.said) for message in messages)

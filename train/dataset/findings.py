@@ -113,6 +113,10 @@ _RULES = {
         ("D-TEMPLATE", "the chat template cannot show the row", "correct the row's turns or the template"),
         ("D-MEDIA", "pictures, sounds or films", "remove the row, or accept that its text is learnt"),
         ("D-RATED", "a row that says its answer is bad", "rate it (KTO), accept it, or remove the row"),
+        ("D-CALL", "a tool call that cannot be read", 'write {"name": …, "arguments": {…}}'),
+        ("D-TOOL", "a call of a tool that is not in tools", "correct the name, or add the tool"),
+        ("D-RESULT", "a tool's result without its call", "add the call, or name it by tool_call_id"),
+        ("D-TOOLS", "the chat template cannot show tools", "give the base a template that shows them"),
         ("D-SPECIAL", "a special token of the base inside a text", "remove it: it would end the turn"),
         ("D-SURROGATE", "half a character", "repair the escape: it cannot be written as UTF-8"),
         ("D-LEAK", "the same content in two files", "split with `wardrobe data split`"),
@@ -124,7 +128,9 @@ _RULES = {
     ),
     Severity.WARNING: (
         ("D-FORMS", "rows written in different forms", "bring them into one form"),
-        ("D-TOOLS", "tools are not trained on", "remove them, or put the calls into the texts"),
+        ("D-NO-TOOLS", "calls of tools that the row does not give", "give the row its `tools`"),
+        ("D-NO-RESULT", "a call without its result", "add the turn of role tool"),
+        ("D-ARGUMENTS", "arguments that do not fit the tool's schema", "correct the call or the schema"),
         ("D-ORDER", "turns out of order", "system first, then user and assistant in turn"),
         ("D-CUT", "max_length cuts the end of the answer off", "raise max_length or shorten the row"),
         ("D-MARKER", "a chat marker of some model inside a text", "remove it if it is left over"),
@@ -152,6 +158,7 @@ _RULES = {
     Severity.INFO: (
         ("D-BOM", "the file begins with a byte order mark", "nothing: it is skipped"),
         ("D-EXTRA", "keys that training does not read", "nothing, unless they were meant as data"),
+        ("D-CALL-ID", "calls without an id", "nothing: they are numbered"),
         ("D-UNUSED-ANSWER", "an answer of weight 0", "nothing: it is read and not learnt"),
     ),
 }

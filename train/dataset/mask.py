@@ -5,18 +5,20 @@ Owns the words for it. The labels come from `train.data.render`, the one that tr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
-from train.data import IGNORED, message_ends, render
+from train.data import IGNORED, Labelled, render
 from train.dataset.forms import read_sample
 from train.dataset.forms.mapping import PLAIN, Reading, require_columns
-from train.dataset.records import Kind, Malformed, Message, Row, Sample
+from train.dataset.records import Kind, Malformed, Row, Sample
 from train.dataset.sources import Line, read_lines
+from train.rendering.ends import stops_of
+from train.rendering.examples import message_ends
 from train.rows import row_error
 
 DEFAULT_ROWS = 3
@@ -99,31 +101,44 @@ def _masked(
         ids = tokenizer(sample.text, add_special_tokens=False).input_ids
         yield "text", [MaskedToken(one, tokenizer.decode([one]), Why.TEXT) for one in ids]
         return
-    yield (
-        ("chosen" if sample.rejected else "conversation"),
-        _explain(Row(number, sample.messages), tokenizer, max_length),
-    )
+    part = "chosen" if sample.rejected else "conversation"
+    yield from _explained(part, Row(number, sample.messages, sample.tools), tokenizer, max_length)
     if sample.rejected:
-        row = Row(number, sample.prompt + sample.rejected)
-        yield "rejected", _explain(row, tokenizer, max_length)
+        row = Row(number, sample.prompt + sample.rejected, sample.tools)
+        yield from _explained("rejected", row, tokenizer, max_length)
 
 
-def _explain(row: Row, tokenizer: Any, max_length: int) -> list[MaskedToken]:
-    ids, labels = render(row, tokenizer)
-    ends = message_ends(row, tokenizer, ids)
+def _explained(
+    part: str, row: Row, tokenizer: Any, max_length: int
+) -> Iterator[tuple[str, list[MaskedToken]]]:
+    examples = render(row, tokenizer)
+    for number, example in enumerate(examples):
+        name = part if len(examples) == 1 else f"{part}, example {number + 1} of {len(examples)}"
+        yield name, _explain(row, example, tokenizer, max_length)
+
+
+def _explain(row: Row, example: Labelled, tokenizer: Any, max_length: int) -> list[MaskedToken]:
+    ids, labels, stops = example.ids, example.labels, stops_of(tokenizer)
+    ends = message_ends(row, tokenizer, example)
     reasons: list[Why] = []
-    for message, start, end in zip(row.messages, [0, *ends], ends, strict=False):
-        reasons += _reasons(message, labels[start:end], ids[start:end], tokenizer.eos_token_id)
-    reasons += [Why.AFTER] * (len(ids) - len(reasons))
+    for index, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+        learn, role = index in example.answers, row.messages[index].role
+        reasons += _reasons(role, learn, labels[start:end], ids[start:end], stops)
+    reasons += [
+        Why.HEADER if label == IGNORED else Why.END if one in stops else Why.ANSWER
+        for one, label in zip(ids[len(reasons) :], labels[len(reasons) :], strict=True)
+    ]
     return [
         MaskedToken(one, tokenizer.decode([one]), why if index < max_length else Why.CUT)
         for index, (one, why) in enumerate(zip(ids, reasons, strict=True))
     ]
 
 
-def _reasons(message: Message, labels: list[int], ids: list[int], end: int | None) -> Iterator[Why]:
-    if not message.learn:
-        yield from [Why.UNUSED if message.role == "assistant" else Why.QUESTION] * len(ids)
+def _reasons(
+    role: str, learn: bool, labels: Sequence[int], ids: Sequence[int], stops: frozenset[int]
+) -> Iterator[Why]:
+    if not learn and all(label == IGNORED for label in labels):
+        yield from [Why.UNUSED if role == "assistant" else Why.QUESTION] * len(ids)
         return
     begun = False
     for one, label in zip(ids, labels, strict=True):
@@ -131,4 +146,4 @@ def _reasons(message: Message, labels: list[int], ids: list[int], end: int | Non
             yield Why.AFTER if begun else Why.HEADER
         else:
             begun = True
-            yield Why.END if one == end else Why.ANSWER
+            yield Why.END if one in stops else Why.ANSWER

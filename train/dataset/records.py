@@ -53,6 +53,7 @@ class Form(Enum):
     PREFERENCE = "preference"
     OPENAI_PREFERENCE = "openai preference"
     KTO = "kto"
+    CALLS = "xlam"
     TEXT = "text"
 
     @property
@@ -98,6 +99,21 @@ class Message:
         """Return the same turn, given and not learnt."""
         return replace(self, learn=False) if self.learn else self
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Return everything that the turn says: thoughts, content, and the arguments of its calls."""
+        return tuple(
+            one for one in (self.reasoning, self.content, *(call.arguments for call in self.calls)) if one
+        ) or ("",)
+
+    @property
+    def said(self) -> str:
+        """Return the turn as one text, its calls as `name(arguments)`, for comparing and for people."""
+        if not self.calls and not self.reasoning:
+            return self.content
+        calls = (f"{call.name}({call.arguments})" for call in self.calls)
+        return "\n".join(one for one in (self.reasoning, self.content, *calls) if one)
+
     def chat(self) -> dict[str, Any]:
         """Return the turn as chat templates take it, which is as vLLM gives it to them.
 
@@ -133,9 +149,9 @@ class Sample:
     """One row in the canonical form.
 
     `messages` is the conversation; of a preference it ends with the chosen answer, of a KTO row with the
-    rated one. `rejected` is the other answer, `liked` the rating, `text` a plain document. `extra` names
-    the keys that no form knows, `tools` those about tools: neither is trained on; `notes` are findings
-    (rule, fact) about how the row was read.
+    rated one. `rejected` is the other answer, `liked` the rating, `text` a plain document. `tools` are the
+    tools that answers may call, in OpenAI's form. `extra` names the keys that training does not read, `notes`
+    are findings (rule, fact) about how the row was read.
     """
 
     form: Form
@@ -144,7 +160,7 @@ class Sample:
     liked: bool | None = None
     text: str = ""
     extra: tuple[str, ...] = ()
-    tools: tuple[str, ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
@@ -162,7 +178,7 @@ class Sample:
         """Return every text of the row, in order."""
         if self.text:
             return (self.text,)
-        return tuple(message.content for message in (*self.messages, *self.rejected))
+        return tuple(one for message in (*self.messages, *self.rejected) for one in message.texts)
 
     @property
     def _answer(self) -> int:
@@ -175,13 +191,14 @@ def _call(call: ToolCall) -> dict[str, Any]:
         arguments = json.loads(call.arguments)
     except ValueError:
         arguments = call.arguments
-    given = {"name": call.name, "arguments": arguments}
-    return {"type": "function", "function": given} | ({"id": call.id} if call.id else {})
+    # In vLLM's order of keys: some templates show the whole object.
+    function = {"arguments": arguments, "name": call.name}
+    return ({"id": call.id} if call.id else {}) | {"function": function, "type": "function"}
 
 
 def joined(messages: Sequence[Message]) -> str:
     """Return the texts of `messages`, one after the other, with their roles."""
-    return "\n".join(f"{message.role}: {message.content}" for message in messages)
+    return "\n".join(f"{message.role}: {message.said}" for message in messages)
 
 
 class Malformed(ValueError):

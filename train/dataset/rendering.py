@@ -6,14 +6,15 @@ uses, so what is found here is what training would do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
-from train.data import IGNORED, Tokenizer, render
+from train.data import IGNORED, Labelled, Tokenizer, render
 from train.dataset.records import Kind, Message, Row, Sample
+from train.rendering.showing import ToolsHidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,28 +41,36 @@ class Rendering:
         if sample.form.kind is Kind.TEXT:
             ids = self._tokenizer(sample.text, add_special_tokens=False).input_ids
             return Rendered(len(ids), len(ids), ())
-        parts = [self._conversation(messages) for messages in _conversations(sample)]
+        parts = [self._conversation(messages, sample.tools) for messages in _conversations(sample)]
         longest = max(parts, key=lambda part: part.tokens)
         return Rendered(longest.tokens, longest.learnt, tuple(f for part in parts for f in part.findings))
 
-    def _conversation(self, messages: tuple[Message, ...]) -> Rendered:
+    def _conversation(self, messages: tuple[Message, ...], tools: tuple[Mapping[str, Any], ...]) -> Rendered:
         try:
-            ids, labels = render(Row(0, messages), self._tokenizer)
+            examples = render(Row(0, messages, tools), self._tokenizer)
+        except ToolsHidden as error:
+            return Rendered(0, 0, (("D-TOOLS", str(error)),))
         except ValueError as error:
             return Rendered(0, 0, (("D-TEMPLATE", str(error)),))
-        learnt = sum(label != IGNORED for label in labels[: self._max_length])
-        return Rendered(len(ids), learnt, tuple(self._cuts(ids, labels, learnt)))
+        found = [self._example(one) for one in examples]
+        cuts = list(dict.fromkeys(finding for one in found for finding in one.findings))
+        if any(one.learnt for one in found):  # what is left of the row is learnt
+            cuts = [("D-CUT", fact) for _, fact in cuts]
+        return Rendered(max(one.tokens for one in found), sum(one.learnt for one in found), tuple(cuts))
 
-    def _cuts(self, ids: list[int], labels: list[int], learnt: int) -> Iterator[tuple[str, str]]:
-        if len(ids) <= self._max_length:
+    def _example(self, example: Labelled) -> Rendered:
+        learnt = sum(label != IGNORED for label in example.labels[: self._max_length])
+        return Rendered(len(example.ids), learnt, tuple(self._cuts(example, learnt)))
+
+    def _cuts(self, example: Labelled, learnt: int) -> Iterator[tuple[str, str]]:
+        if len(example.ids) <= self._max_length:
             return
-        fact = f"has {len(ids)} tokens, max_length is {self._max_length}"
+        fact = f"has {len(example.ids)} tokens, max_length is {self._max_length}"
         if learnt == 0:
-            first = next(index for index, label in enumerate(labels) if label != IGNORED)
+            first = next(index for index, label in enumerate(example.labels) if label != IGNORED)
             yield "D-CUT-OFF", f"{fact}, and its answer begins at token {first + 1}"
         else:
-            lost = sum(label != IGNORED for label in labels) - learnt
-            yield "D-CUT", f"{fact}: {lost} tokens of the answer are cut off"
+            yield "D-CUT", f"{fact}: {example.learnt - learnt} tokens of the answer are cut off"
 
 
 def load_rendering(base: Path, max_length: int) -> Rendering:

@@ -21,6 +21,7 @@ from train.dataset.records import Kind, Malformed, Message, Sample, joined
 from train.dataset.rendering import Rendering
 from train.dataset.sketches import Sketches, common_shingles
 from train.dataset.sources import Line, has_bom, read_lines, sample_lines
+from train.dataset.uses import inspect_calls
 
 LABEL_CHARACTERS = 60
 _MOST_LABELS = 5000
@@ -107,12 +108,11 @@ class Scanner:
 
     def _inspect(self, sample: Sample) -> Iterator[tuple[str, str]]:
         yield from sample.notes
-        if sample.tools:
-            yield "D-TOOLS", f"has {', '.join(sample.tools)}, which training does not read"
+        yield from inspect_calls(sample)
         if sample.extra:
             yield "D-EXTRA", f"has the keys {', '.join(sample.extra)}"
         yield from inspect_turns(sample.messages)
-        if sample.prompt and normal(sample.prompt[-1].content) == normal(answer_text(sample)):
+        if sample.prompt and normal(sample.prompt[-1].said) == normal(answer_text(sample)):
             yield "D-ECHO", "the answer is the question again"
         for index, text in enumerate(sample.texts):
             for rule, fact in (*inspect_text(text, self._special), *find_personal(text)):
@@ -140,7 +140,7 @@ def inspect_turns(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
 
 def answer_text(sample: Sample) -> str:
     """Return the last learnt answer."""
-    return sample.answer[0].content.strip() if sample.answer else ""
+    return sample.answer[0].said.strip() if sample.answer else ""
 
 
 def sketched_text(sample: Sample) -> str:

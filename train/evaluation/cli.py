@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from train.evaluation.results import Evaluation, EvaluationDocument
     from train.evaluation.roster import Roster
     from train.evaluation.runner import Arm
+    from train.evaluation.trial import GateDocument
 
 _PATH = UserPath()
 _OUT = click.option(
@@ -32,6 +33,9 @@ _CONCURRENCY = click.option(
 )
 _OFFLINE = click.option(
     "--offline", is_flag=True, help="Answer with transformers; no evidence about serving."
+)
+_HTML = click.option(
+    "--html", type=_PATH, metavar="FILE", help="Also write the page (in the folder anyway) to FILE."
 )
 _NO_ATTEST = click.option("--no-attest", is_flag=True, help="Store nothing with the version.")
 
@@ -57,6 +61,7 @@ for _command in (report, list_, blind, agreement):
 @click.option("--replicate", is_flag=True, help="Also the model a second time: the noise floor.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N items.")
 @_OUT
+@_HTML
 @_CONCURRENCY
 @_OFFLINE
 @_NO_ATTEST
@@ -71,6 +76,7 @@ def run(
     replicate: bool,
     limit: int | None,
     out: Path | None,
+    html: Path | None,
     concurrency: int,
     offline: bool,
     no_attest: bool,
@@ -87,12 +93,12 @@ def run(
     found = find_suite(suite).limited(limit)
     with closing(_roster(session, offline=offline, need_root=False)) as roster:
         arms = _arms(roster, model, against, shots, replicate)
-        folder = _free(out or _folder(found.name))
+        folder = _free(out or _folder(found.name), html)
         journal = _journal(folder)
         with output.progress(f"evaluate {found.name}", len(arms) * len(found.items)) as advance:
             results = evaluate(found, arms, roster.model, Effort(concurrency, advance, journal))
         evaluation = Evaluation.finished(found, results, roster.via)
-        document = _keep(evaluation, folder)
+        document = _keep(evaluation, folder, html)
         journal.finish()
         if not no_attest:
             _attest(roster, [model, *against], document)
@@ -106,6 +112,7 @@ def run(
     "--replaces", metavar="NAME@M", help="The version it is to replace (default: the adapter's stable)."
 )
 @_OUT
+@_HTML
 @_CONCURRENCY
 @_OFFLINE
 @_NO_ATTEST
@@ -117,6 +124,7 @@ def gate(
     model: str,
     replaces: str | None,
     out: Path | None,
+    html: Path | None,
     concurrency: int,
     offline: bool,
     no_attest: bool,
@@ -128,7 +136,6 @@ def gate(
     """
     from train.evaluation import trial
     from train.evaluation.goal import load_goal
-    from train.evaluation.page import page
     from train.evaluation.runner import Effort
     from train.evaluation.tables import print_gate
 
@@ -136,23 +143,20 @@ def gate(
     suites = trial.suites_of(aim, goal.resolve().parent)
     with closing(_roster(session, offline=offline, need_root=not no_attest)) as roster:
         case = trial.Trial(aim, model, replaces or _stable(roster, model))
-        folder = _free(out or _folder(f"gate-{model.replace('@', '-')}"))
+        folder = _free(out or _folder(f"gate-{model.replace('@', '-')}"), html)
         journal = _journal(folder)
         with output.progress(f"gate {model}", trial.questions(case, suites)) as advance:
             result, evaluations = trial.run_trial(case, suites, roster, Effort(concurrency, advance, journal))
         kept = trial.keep(evaluations, folder)
         document = trial.describe(case, result, kept, roster.registry, roster.via)
-        for name, found in evaluations.items():
-            text = page(found, kept[name], document)
-            (folder / found.suite.name / "report.html").write_text(text, encoding="utf-8")
-        (folder / "gate.json").write_text(document.model_dump_json(indent=2), encoding="utf-8")
+        _keep_gate(document, evaluations, kept, folder, html)
         journal.finish()
         if not no_attest and roster.registry is not None:
             who = user_name()
             trial.attest_evaluations(roster.registry, model, list(kept.values()), "candidate", who)
             trial.attest_gate(roster.registry, document, who)
     output.print_json(document) if session.as_json else print_gate(document)
-    output.print_notice(f"answers and reports: {folder}")
+    output.print_notice(f"answers and reports: {folder}, to begin with gate.html")
     if document.verdict != "pass":
         click.get_current_context().exit(1)
 
@@ -234,8 +238,12 @@ def _folder(name: str) -> Path:
     return Path("evaluations") / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
 
 
-def _free(folder: Path) -> Path:
-    """Return `folder`; said before hours of questions, not after."""
+def _free(folder: Path, html: Path | None) -> Path:
+    """Return `folder`; what is wrong with it or with `html` is said before hours of questions, not after."""
+    if html is not None:
+        from train.pages.writing import check_target
+
+        check_target(html)
     if folder.exists():
         raise Conflict(str(folder), "exists already", "choose a folder that does not exist")
     return folder
@@ -250,13 +258,38 @@ def _journal(folder: Path) -> Journal:
     return journal
 
 
-def _keep(evaluation: Evaluation, folder: Path) -> EvaluationDocument:
-    from train.evaluation.page import page
+def _keep(evaluation: Evaluation, folder: Path, html: Path | None) -> EvaluationDocument:
+    from train.evaluation.reports.evaluation import page
     from train.evaluation.results import save
 
     document = save(evaluation, folder)
-    (folder / "report.html").write_text(page(evaluation, document), encoding="utf-8")
+    _write(page(evaluation, document), folder / "report.html", html)
     return document
+
+
+def _keep_gate(
+    document: GateDocument,
+    evaluations: dict[str, Evaluation],
+    kept: dict[str, EvaluationDocument],
+    folder: Path,
+    html: Path | None,
+) -> None:
+    from train.evaluation.reports.evaluation import page
+    from train.evaluation.reports.gate import gate_page
+    from train.evaluation.trial import GATE_FILE
+
+    (folder / GATE_FILE).write_text(document.model_dump_json(indent=2), encoding="utf-8")
+    for name, found in evaluations.items():
+        _write(page(found, kept[name], document), folder / found.suite.name / "report.html", None)
+    _write(gate_page(document, evaluations), folder / "gate.html", html)
+
+
+def _write(text: str, *targets: Path | None) -> None:
+    from train.pages.writing import write_page
+
+    for target in targets:
+        if target is not None:
+            write_page(target, text)
 
 
 def _attest(roster: Roster, references: list[str], document: EvaluationDocument) -> None:

@@ -19,20 +19,29 @@ _PATH = UserPath()
 @click.command()
 @click.argument("folder", type=_PATH)
 @click.option(
-    "--html", type=_PATH, metavar="FILE", help="Also write the page of side-by-side answers to FILE."
+    "--html", type=_PATH, metavar="FILE", help="Also write the page with the answers side by side to FILE."
 )
 @local_options
 @pass_session
 def report(session: Session, folder: Path, html: Path | None) -> None:
-    """Show the evaluation that `eval run` left in FOLDER."""
-    from train.evaluation.page import page
+    """Show the evaluation that `eval run` left in FOLDER, or the gate that `eval gate` left there."""
+    from train.evaluation.reports.evaluation import page
+    from train.evaluation.reports.gate import gate_page
     from train.evaluation.results import load
-    from train.evaluation.tables import print_evaluation
+    from train.evaluation.tables import print_evaluation, print_gate
+    from train.evaluation.trial import load_gate
+    from train.pages.writing import write_page
 
+    if (found := load_gate(folder)) is not None:
+        gate, evaluations = found
+        if html is not None:
+            write_page(html, gate_page(gate, evaluations))
+        output.print_json(gate) if session.as_json else print_gate(gate)
+        return
     evaluation = load(folder)
     document = evaluation.document()
     if html is not None:
-        html.write_text(page(evaluation, document), encoding="utf-8")
+        write_page(html, page(evaluation, document))
     output.print_json(document) if session.as_json else print_evaluation(document)
 
 

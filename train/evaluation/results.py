@@ -21,6 +21,7 @@ from registry.canonical import sha256_hex
 from registry.documents import Document
 from registry.errors import Conflict, UsageError
 from train.evaluation import specs
+from train.evaluation.differences import DifferenceDocument, differences
 from train.evaluation.figures import confusion, figure, slices
 from train.evaluation.forms import Item, Message, Sampling
 from train.evaluation.grades import Grade, Sample
@@ -61,7 +62,10 @@ class ArmDocument(Document):
 
 
 class EvaluationDocument(Document):
-    """One evaluation; `via` is `server` or `offline`, `notes` are sacrebleu's signatures and the like."""
+    """One evaluation; `via` is `server` or `offline`, `notes` are sacrebleu's signatures and the like.
+
+    `differences` hold the first arm against each other one.
+    """
 
     format: str
     suite: str
@@ -71,6 +75,7 @@ class EvaluationDocument(Document):
     via: str
     created_at: float
     arms: list[ArmDocument]
+    differences: list[DifferenceDocument]
     notes: list[str]
 
 
@@ -115,6 +120,7 @@ class Evaluation:
             via=self.via,
             created_at=self.created,
             arms=[_describe(self.suite, arm) for arm in self.arms],
+            differences=list(differences(self.suite, self.arms)),
             notes=_notes(self.suite),
         )
 

@@ -24,6 +24,14 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Advice(ValueError):
+    """A refused value whose remedy is known; validators of settings raise it."""
+
+    def __init__(self, fact: str, remedy: str) -> None:
+        self.remedy = remedy
+        super().__init__(fact)
+
+
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -70,7 +78,9 @@ def _usage_error(subject: str, error: ValidationError, model: type[BaseModel], s
     if first["type"] == "extra_forbidden":
         return UsageError(subject, f"{key} is not a setting", _suggestion(places, model), param=key)
     fact = f"{key}: {fact_of(first)}" if key else fact_of(first)
-    return UsageError(subject, fact, f"see {see}", param=key or None)
+    reason = first.get("ctx", {}).get("error")
+    remedy = reason.remedy if isinstance(reason, Advice) else f"see {see}"
+    return UsageError(subject, fact, remedy, param=key or None)
 
 
 def _suggestion(places: Sequence[str], model: type[BaseModel]) -> str:

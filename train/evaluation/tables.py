@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from registry.cli import output
+from train.evaluation.differences import DifferenceDocument
 from train.evaluation.figures import ALL
 from train.evaluation.results import ArmDocument, EvaluationDocument, FigureDocument
 from train.evaluation.trial import CheckDocument, GateDocument
 
-_WORDS = {"pass": "pass", "fail": "FAIL", "cannot_tell": "cannot tell"}
+WORDS = {"pass": "pass", "fail": "FAIL", "cannot_tell": "cannot tell"}
+"""How a verdict is written for people."""
 
 
 def print_evaluation(document: EvaluationDocument) -> None:
     """Print every figure of every arm, whole and by slice, then what is worth a remark."""
     arms = [arm.label for arm in document.arms]
     output.print_table(("figure", "slice", "items#", *(f"{arm}#" for arm in arms)), _rows(document))
+    if document.differences:
+        output.print_line("")
+        columns = (f"{arms[0]} against", "figure", "slice", "changed#", "gain#", "95 %", "p#")
+        output.print_table(columns, [_difference_row(one) for one in document.differences])
     for arm in document.arms:
         for name, table in arm.confusion.items():
             output.print_notice(f"{arm.label}, {name}: {_mistakes(table)}")
@@ -32,7 +38,7 @@ def print_gate(document: GateDocument) -> None:
         [_check_row(check) for check in document.checks],
     )
     needed = f" ({document.needed:,} more items would probably tell)" if document.needed else ""
-    output.print_line(f"{document.candidate}: {_WORDS[document.verdict]}{needed}")
+    output.print_line(f"{document.candidate}: {WORDS[document.verdict]}{needed}")
     output.print_line(document.sentence)
 
 
@@ -57,6 +63,12 @@ def _figure(arm: ArmDocument, name: str, label: str) -> FigureDocument | None:
     return arm.figures.get(name, {}).get(label)
 
 
+def _difference_row(found: DifferenceDocument) -> tuple[str, ...]:
+    interval = f"{found.low:+.3f} to {found.high:+.3f}"
+    head = (found.against, found.figure, found.slice, f"{found.changed} of {found.items}")
+    return (*head, f"{found.gain:+.3f}", interval, f"{found.p_value:.3g}")
+
+
 def _mistakes(table: list[list[int]]) -> str:
     total = sum(map(sum, table))
     right = sum(row[index] for index, row in enumerate(table))
@@ -69,4 +81,4 @@ def _check_row(check: CheckDocument) -> tuple[str, ...]:
     numbers = ["-" if value is None else f"{value:.3f}" for value in (check.mine, check.other)]
     gain = "-" if check.gain is None else f"{check.gain:+.3f}"
     head = (check.kind, check.suite, check.slice, check.against, str(check.items))
-    return (*head, *numbers, gain, interval, _WORDS[check.verdict])
+    return (*head, *numbers, gain, interval, WORDS[check.verdict])

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from registry.documents import Document
 from registry.errors import UsageError
 from registry.names import BASE as BASE_MODEL
@@ -22,12 +24,14 @@ from registry.store import Registry
 from train.evaluation.gate import BASE, CANDIDATE, REPLACED, REPLICATE, GateResult, hold
 from train.evaluation.goal import Goal
 from train.evaluation.library import find_suite
-from train.evaluation.results import Evaluation, EvaluationDocument, save
+from train.evaluation.results import Evaluation, EvaluationDocument, load, save
 from train.evaluation.roster import Roster
 from train.evaluation.runner import Arm, Effort, evaluate
+from train.evaluation.strict import read_text
 from train.evaluation.suites import Suite
 
 EVALUATION = "evaluation"
+GATE_FILE = "gate.json"
 
 
 class CheckDocument(Document):
@@ -121,6 +125,26 @@ def questions(trial: Trial, suites: dict[str, Suite]) -> int:
 def keep(evaluations: dict[str, Evaluation], folder: Path) -> dict[str, EvaluationDocument]:
     """Keep every evaluation in a folder of its own under `folder`; return their documents."""
     return {name: save(found, folder / found.suite.name) for name, found in evaluations.items()}
+
+
+def load_gate(folder: Path) -> tuple[GateDocument, dict[str, Evaluation]] | None:
+    """Return the gate that `folder` keeps, with its evaluations by the goal's names; None if it keeps none.
+
+    Raises: UsageError: an answer or the gate's file was changed, or a suite's folder is gone.
+    """
+    path = folder / GATE_FILE
+    if not path.is_file():
+        return None
+    try:
+        document = GateDocument.model_validate_json(read_text(path))
+    except ValidationError as error:
+        raise UsageError(str(path), "holds no gate", "hold the gate again") from error
+    found = [load(run.parent) for run in sorted(folder.glob("*/run.json"))]
+    by_answers = {one.items_sha256: one for one in found}
+    missing = [name for name, digest in document.items_sha256.items() if digest not in by_answers]
+    if missing:
+        raise UsageError(str(folder), f"lacks the answers of {', '.join(missing)}", "hold the gate again")
+    return document, {name: by_answers[digest] for name, digest in document.items_sha256.items()}
 
 
 def describe(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, local_options, pass_session
+from registry.cli.session import Session, UserPath, local_options, pass_session
 from registry.errors import CorruptStore
 
 if TYPE_CHECKING:
     from train.jobs.records import JobDetail, JobDocument, Status
+    from train.jobs.store import Job
 
 _ROWS = 20
 
@@ -46,13 +48,26 @@ def jobs(session: Session, everything: bool) -> None:
 
 @click.command()
 @click.argument("job")
+@click.option(
+    "--html",
+    type=UserPath(),
+    metavar="FILE",
+    help="Also write a page to FILE: curves, evaluations, answers, data, verdicts, config.",
+)
 @local_options
 @pass_session
-def show(session: Session, job: str) -> None:
-    """Show one training run; JOB is its id, or the beginning or end of it."""
+def show(session: Session, job: str, html: Path | None) -> None:
+    """Show one training run; JOB is its id, or the beginning or end of it.
+
+    The page of --html needs no network and no JavaScript; it shows the run as it is now.
+    """
     from train.jobs.store import Jobs
 
-    document = Jobs(session.require_local("train show").resolve()).find(job).detail()
+    root = session.require_local("train show").resolve()
+    found = Jobs(root).find(job)
+    document = found.detail()
+    if html is not None:
+        _write_page(root, found, document, html)
     if session.as_json:
         output.print_json(document)
         return
@@ -60,6 +75,17 @@ def show(session: Session, job: str) -> None:
     for one in document.samples[-len(_prompts(document)) :] if document.samples else ():
         output.print_line(f"> {one.get('prompt')}")
         output.print_line(f"  {one.get('answer')}")
+
+
+def _write_page(root: Path, job: Job, document: JobDetail, target: Path) -> None:
+    from train.jobs.page import page
+    from train.jobs.store import METRICS
+    from train.jobs.verdicts import aftermath
+    from train.pages.writing import write_page
+
+    steps = [line for line in job.lines(METRICS) if line.get("kind") != "evaluation"]
+    write_page(target, page(document, steps, aftermath(root, document)))
+    output.print_notice(f"page: {target}")
 
 
 def _row(job: JobDocument) -> tuple[str, ...]:

@@ -63,7 +63,7 @@ class Extraction:
     @property
     def unheld_share(self) -> float:
         """The part of the residual that a higher rank cannot mend."""
-        return _root(one.norm for one in self.unheld) / self.norm
+        return root_sum(one.norm for one in self.unheld) / self.norm
 
 
 def holdable_weights(base: Path) -> frozenset[str]:
@@ -99,7 +99,7 @@ def extract_lora(
     nothing changed, or for the reasons of `find_changes`; `out` then has no new file. UsageError: for a
     rank outside 1 to `max_rank`, or a base with packed weights.
     """
-    _check_rank(rank, max_rank)
+    check_rank(rank, max_rank)
     record = read_base(base, base.name)
     if not record.modules:
         fact = "has packed weights, from which no difference can be taken"
@@ -116,13 +116,17 @@ def extract_lora(
             advance(1)
     if rank is None:
         rank = _least_rank(held, unheld, max_rank, accept_residual)
-    extraction = _measured(out, rank, held, unheld)
+    extraction = measure(out, rank, held, unheld)
     _check_residual(extraction, accept_residual, max_rank)
-    _write(extraction, held, record)
+    write_lora(extraction, held, record)
     return extraction
 
 
-def _check_rank(rank: int | None, max_rank: int) -> None:
+def check_rank(rank: int | None, max_rank: int) -> None:
+    """Refuse a rank that this root could not take; None is one that is still to be chosen.
+
+    Raises: UsageError.
+    """
     if rank is not None and not 1 <= rank <= max_rank:
         fact = f"{rank} is not within 1 to {max_rank}, the root's max_lora_rank"
         raise UsageError("--rank", fact, "give a rank within it, or raise it", param="rank")
@@ -132,24 +136,28 @@ def _least_rank(
     held: Mapping[str, Factors], unheld: Sequence[Unheld], max_rank: int, accept_residual: float
 ) -> int:
     for rank in range(1, max_rank):
-        if _measured(Path(), rank, held, unheld).residual <= accept_residual:
+        if measure(Path(), rank, held, unheld).residual <= accept_residual:
             return rank
     return max_rank
 
 
-def _measured(out: Path, rank: int, held: Mapping[str, Factors], unheld: Sequence[Unheld]) -> Extraction:
+def measure(out: Path, rank: int, held: Mapping[str, Factors], unheld: Sequence[Unheld]) -> Extraction:
+    """Return what a LoRA of this rank in the folder `out` would hold of the changes, and what it leaves out.
+
+    Raises: InvalidAdapter: nothing changed.
+    """
     if not held and not unheld:
         fact = "every one is the base's own: nothing was learnt"
         raise InvalidAdapter("weights", fact, "train it first", reason="modules")
     left_out = {module: factors.left_out(rank) for module, factors in held.items()}
     lost = [one.norm for one in unheld]
-    norm = _root([*lost, *(factors.norm for factors in held.values())])
+    norm = root_sum([*lost, *(factors.norm for factors in held.values())])
     modules = tuple(
         ModuleResidual(module, factors.norm, left_out[module] / factors.norm)
         for module, factors in sorted(held.items())
     )
     found = tuple(sorted(unheld, key=lambda one: one.norm, reverse=True))
-    return Extraction(out, rank, modules, found, norm, _root([*lost, *left_out.values()]) / norm)
+    return Extraction(out, rank, modules, found, norm, root_sum([*lost, *left_out.values()]) / norm)
 
 
 def _check_residual(found: Extraction, accept_residual: float, max_rank: int) -> None:
@@ -162,14 +170,15 @@ def _check_residual(found: Extraction, accept_residual: float, max_rank: int) ->
         more = len(found.unheld) - 3
         fact += f"; {found.unheld_share:.3f} of it is in weights that no LoRA holds: {names}"
         fact += f" and {more} more" if more > 0 else ""
-    ways = ["serve it merged (--as model)", f"accept it (--accept-residual {_next_up(found.residual)})"]
+    ways = ["serve it merged (--as model)", f"accept it (--accept-residual {next_up(found.residual)})"]
     if found.rank < max_rank:
         ways.insert(0, f"give --rank up to {max_rank}")
     subject = f"LoRA of rank {found.rank}"
     raise InvalidAdapter(subject, fact, ", or ".join(ways), reason="rank", param="rank")
 
 
-def _write(extraction: Extraction, held: Mapping[str, Factors], base: BaseModel) -> None:
+def write_lora(extraction: Extraction, held: Mapping[str, Factors], base: BaseModel) -> None:
+    """Write the factors as a plain PEFT LoRA with a scale of 1 into the extraction's folder."""
     from peft import LoraConfig
     from safetensors.torch import save_file
 
@@ -212,9 +221,11 @@ def _leaf(module: str) -> str:
     return module.rpartition(".")[2]
 
 
-def _next_up(residual: float) -> str:
+def next_up(residual: float) -> str:
+    """Return a residual to accept, just above this one, as it is typed."""
     return f"{min(1.0, residual + 0.005):.2f}"
 
 
-def _root(values: Iterable[float]) -> float:
-    return math.sqrt(sum(value * value for value in values))
+def root_sum(norms: Iterable[float]) -> float:
+    """Return the Frobenius norm of all together."""
+    return math.sqrt(sum(norm * norm for norm in norms))

@@ -82,6 +82,20 @@ def factorise(matrix: Tensor, rank: int) -> Factors:
     return Factors(left, values, right, frobenius(matrix), rest)
 
 
+def factorise_product(left: Tensor, right: Tensor) -> Factors:
+    """Return all factors of `left @ right` without making the matrix, computed in fp64 on the CPU.
+
+    `left` is (rows, k), `right` is (k, columns); nothing is left out beyond fp64's rounding.
+    """
+    import torch
+
+    rows, upper = torch.linalg.qr(left.double().cpu())
+    columns, lower = torch.linalg.qr(right.double().cpu().T)
+    inner, values, outer = torch.linalg.svd(upper @ lower.T, full_matrices=False)
+    norm = float(values.norm())
+    return Factors((rows @ inner).float(), values.float(), (outer @ columns.T).float(), norm, 0.0)
+
+
 def frobenius(matrix: Tensor) -> float:
     """Return the Frobenius norm, summed in fp64."""
     return float(matrix.double().square().sum().sqrt())

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from registry.errors import UsageError
-from train.data import IGNORED, Tokenizer, render_row
+from train.data import Tokenizer, render_row
 from train.dataset.forms import read_sample
 from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import Kind, Malformed, Message, Row, Sample
 from train.dataset.sources import read_lines
+from train.rendering.interface import Tools
 from train.rows import row_error
 
 
@@ -54,9 +55,14 @@ def read_samples(
 
 
 def render_answer(
-    path: Path, number: int, prompt: Sequence[Message], answer: Sequence[Message], tokenizer: Tokenizer
+    path: Path,
+    number: int,
+    prompt: Sequence[Message],
+    answer: Sequence[Message],
+    tokenizer: Tokenizer,
+    tools: Tools = (),
 ) -> Answered:
-    """Return the ids of `prompt` and of the one turn `answer`, nothing cut off.
+    """Return the ids of `prompt`, with `tools`, and of the one turn `answer`, nothing cut off.
 
     Raises: UsageError: naming file and row: an answer of several turns, or one that cannot be rendered.
     """
@@ -65,10 +71,9 @@ def render_answer(
         fact = f"has an answer of the turns {roles or 'none'}, not one assistant turn"
         raise row_error(path, number, fact, "put the earlier turns into the prompt")
     turns = (*(turn.unlearnt() for turn in prompt), replace(answer[0], learn=True))
-    ids, labels = render_row(path, Row(number, turns), tokenizer)
-    learnt = [index for index, label in enumerate(labels) if label != IGNORED]
-    first, last = learnt[0], learnt[-1] + 1
-    return Answered(tuple(ids[:first]), tuple(ids[first:last]), last)
+    (one,) = render_row(path, Row(number, turns, tuple(tools)), tokenizer)
+    first = len(one.ids) - one.learnt
+    return Answered(one.ids[:first], one.ids[first:], len(one.ids))
 
 
 def cut_answer(path: Path, number: int, answered: Answered, max_length: int) -> Answered:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from train.config import TrainConfig
 from train.data import Tokenizer
 from train.dataset.forms.mapping import PLAIN, Reading
+from train.duration import Epoch
 from train.items import Item, ItemFile
 
 
@@ -62,6 +63,9 @@ class Method(Protocol):
 
         Raises: UsageError: naming file and row.
         """
+
+    def epoch(self, items: Sequence[Item], config: TrainConfig) -> Epoch:
+        """Return what one pass over `items` sends through the model; no torch."""
 
     def build(self, workshop: Workshop) -> Any:
         """Return a transformers `Trainer` that is ready to train."""

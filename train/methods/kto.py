@@ -16,6 +16,7 @@ from train.config import TrainConfig
 from train.data import Tokenizer, kept, refuse_overflow, require_template
 from train.dataset.forms.mapping import PLAIN, Reading
 from train.dataset.records import Kind, Message, Sample
+from train.duration import Epoch
 from train.items import Item, ItemFile
 from train.methods.answers import cut_answer, read_samples, render_answer
 from train.methods.finishing import finish
@@ -78,6 +79,11 @@ class KtoMethod:
             raise UsageError(str(path), "holds a single answer, and kto compares answers", "add rows")
         return kept(path, found, dropped, config.training.max_length)
 
+    def epoch(self, items: Sequence[Item], config: TrainConfig) -> Epoch:
+        """Return the answers; those that estimate the distance to the start are not counted."""
+        del config
+        return Epoch(len(items), sum(item.length for item in items))
+
     def build(self, workshop: Workshop) -> Any:
         """Return TRL's KTO trainer with our rows and batches."""
         from trl import KTOConfig
@@ -130,7 +136,7 @@ def _rated(path: Path, number: int, sample: Sample, tokenizer: Tokenizer, config
         answers.append((sample.rejected, False))
     items = []
     for answer, liked in answers:
-        whole = render_answer(path, number, sample.prompt, answer, tokenizer)
+        whole = render_answer(path, number, sample.prompt, answer, tokenizer, sample.tools)
         if whole.whole > limit and overflow != "truncate":
             refuse_overflow(path, number, whole.whole, limit, overflow)
             return []

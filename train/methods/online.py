@@ -14,6 +14,7 @@ from registry.errors import UsageError
 from train.config import TrainConfig
 from train.data import Tokenizer
 from train.dataset.forms.mapping import PLAIN, Reading
+from train.duration import Epoch
 from train.items import Item, ItemFile
 from train.methods.finishing import finish
 from train.methods.interface import Workshop
@@ -66,6 +67,11 @@ class _OnlineMethod:
         found = read_prompts(path, tokenizer, longest=longest, overflow=config.data.overflow, reading=reading)
         check_prompts(path, found.items, settings.reward.graders)
         return found
+
+    def epoch(self, items: Sequence[Item], config: TrainConfig) -> Epoch:
+        """Return the prompts, each with its answers to be drawn."""
+        settings, tokens = _settings(config), sum(item.length for item in items)
+        return Epoch(len(items), tokens, settings.answers, settings.max_answer_tokens)
 
     def save(self, trainer: Any, folder: Path) -> None:
         """Write the adapter, without the frozen copy of the start."""

@@ -15,7 +15,8 @@ from train.config import TrainConfig
 from train.data import Tokenizer, kept, refuse_overflow, require_template
 from train.dataset.forms.mapping import PLAIN, Reading
 from train.dataset.records import Kind, Sample
-from train.items import ItemFile
+from train.duration import Epoch
+from train.items import Item, ItemFile
 from train.methods.answers import cut_answer, read_samples, render_answer
 from train.rows import row_error
 
@@ -59,6 +60,12 @@ def read_pairs(
     return kept(path, found, dropped, config.training.max_length)
 
 
+def pair_epoch(items: Sequence[Item]) -> Epoch:
+    """Return the pairs of one pass, with the tokens of both answers, each behind the prompt."""
+    pairs = [item for item in items if isinstance(item, Pair)]
+    return Epoch(len(items), sum(2 * len(pair.prompt_ids) + pair.learnt for pair in pairs))
+
+
 def pair_rows(items: Sequence[Any]) -> Any:
     """Return the pairs as a data set with TRL's columns, and `length` for grouping."""
     from datasets import Dataset
@@ -75,8 +82,8 @@ def pair_rows(items: Sequence[Any]) -> Any:
 
 def _pair(path: Path, number: int, sample: Sample, tokenizer: Tokenizer, config: TrainConfig) -> Pair | None:
     limit, overflow = config.training.max_length, config.data.overflow
-    chosen = render_answer(path, number, sample.prompt, sample.answer, tokenizer)
-    rejected = render_answer(path, number, sample.prompt, sample.rejected, tokenizer)
+    chosen = render_answer(path, number, sample.prompt, sample.answer, tokenizer, sample.tools)
+    rejected = render_answer(path, number, sample.prompt, sample.rejected, tokenizer, sample.tools)
     if chosen.answer_ids == rejected.answer_ids:
         raise row_error(path, number, "chosen and rejected are the same text", "correct or delete the row")
     whole = max(chosen.whole, rejected.whole)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from train.config import TrainConfig
 from train.data import Tokenizer
 from train.dataset.forms.mapping import PLAIN, Reading
+from train.duration import Epoch
 from train.items import Item, ItemFile
 from train.methods.interface import Workshop
 from train.methods.pair_losses import dpo_loss, orpo_loss
 from train.methods.pair_trainer import make_pair_trainer
-from train.methods.pairs import read_pairs
+from train.methods.pairs import pair_epoch, read_pairs
 from train.methods.saving import save_adapter
 from train.settings.methods import Dpo, Orpo
 
@@ -33,6 +35,11 @@ class _PairMethod:
         Raises: UsageError: naming file and row.
         """
         return read_pairs(path, tokenizer, config, reading)
+
+    def epoch(self, items: Sequence[Item], config: TrainConfig) -> Epoch:
+        """Return the pairs, with the tokens of both answers."""
+        del config
+        return pair_epoch(items)
 
     def save(self, trainer: Any, folder: Path) -> None:
         """Write the adapter, without the frozen copy of the start."""

@@ -17,6 +17,7 @@ from train.dataset.forms import read_sample
 from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import Kind, Malformed
 from train.dataset.sources import Line, read_lines
+from train.duration import Epoch
 from train.items import Item, ItemFile
 from train.methods.interface import Workshop
 from train.methods.packing import pack_stream
@@ -56,6 +57,11 @@ class PretrainMethod:
         if not found:
             raise UsageError(str(path), "holds no documents", _REMEDY)
         return ItemFile(tuple(found))
+
+    def epoch(self, items: Sequence[Item], config: TrainConfig) -> Epoch:
+        """Return the rows of `max_length` tokens that the documents fill end to end."""
+        tokens = sum(item.length for item in items)
+        return Epoch(-(-tokens // config.training.max_length), tokens)
 
     def build(self, workshop: Workshop) -> Any:
         """Return a trainer over rows of exactly `max_length` tokens."""

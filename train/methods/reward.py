@@ -13,10 +13,11 @@ from registry.errors import UsageError
 from train.config import TrainConfig
 from train.data import Tokenizer
 from train.dataset.forms.mapping import PLAIN, Reading
+from train.duration import Epoch
 from train.items import Item, ItemFile
 from train.methods.finishing import finish
 from train.methods.interface import Workshop
-from train.methods.pairs import read_pairs
+from train.methods.pairs import pair_epoch, read_pairs
 from train.methods.reward_model import save_reward_model, scoring_pad, with_score_head
 from train.settings.methods import Reward
 
@@ -46,6 +47,11 @@ class RewardMethod:
         Raises: UsageError: naming file and row.
         """
         return read_pairs(path, tokenizer, config, reading)
+
+    def epoch(self, items: Sequence[Item], config: TrainConfig) -> Epoch:
+        """Return the pairs, with the tokens of both answers."""
+        del config
+        return pair_epoch(items)
 
     def build(self, workshop: Workshop) -> Any:
         """Return TRL's reward trainer over the base with a new head."""

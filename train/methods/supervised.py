@@ -13,6 +13,7 @@ from typing import Any
 from train.config import TrainConfig
 from train.data import Tokenizer, load_examples
 from train.dataset.forms.mapping import PLAIN, Reading
+from train.duration import Epoch
 from train.items import Item, ItemFile
 from train.methods.finishing import finish
 from train.methods.interface import Workshop
@@ -36,13 +37,22 @@ class SupervisedMethod:
 
         Raises: UsageError: naming file and row.
         """
+        data = config.data
         return load_examples(
             path,
             tokenizer,
             max_length=config.training.max_length,
-            overflow=config.data.overflow,
+            overflow=data.overflow,
+            answers=data.answers,
             reading=reading,
         )
+
+    def epoch(self, items: Sequence[Item], config: TrainConfig) -> Epoch:
+        """Return the rows, or the packed ones."""
+        settings, tokens = config.method, sum(item.length for item in items)
+        if isinstance(settings, Supervised) and settings.packing:
+            return Epoch(len(pack_whole(items, config.training.max_length)), tokens)
+        return Epoch(len(items), tokens)
 
     def build(self, workshop: Workshop) -> Any:
         """Return TRL's SFT trainer over rows that are tokenised and labelled already."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from train.data import IGNORED, Tokenizer, render
+from train.data import Tokenizer, render
 from train.proving.probes import Conversation
 from train.rows import Message, Row
 
@@ -49,10 +49,10 @@ def training_prompts(
 
 def whole_ids(conversations: Sequence[Conversation], tokenizer: Tokenizer) -> list[list[int]]:
     """Return the token ids of whole conversations, as far as they can be rendered."""
-    found = []
+    found: list[list[int]] = []
     for conversation in conversations:
         try:
-            found.append(render(_row(conversation), tokenizer)[0])
+            found += [list(one.ids) for one in render(_row(conversation), tokenizer, "last")]
         except ValueError:
             continue
     return found
@@ -74,10 +74,9 @@ def _up_to_each_answer(conversation: Conversation) -> Iterator[Conversation]:
 
 
 def _prompt(turns: Conversation, tokenizer: Tokenizer) -> Prompt:
-    ids, labels = render(_row(turns), tokenizer)
-    begin = next(index for index, label in enumerate(labels) if label != IGNORED)
+    (example,) = render(_row(turns), tokenizer)
     messages = tuple({"role": role, "content": content} for role, content in turns[:-1])
-    return Prompt(messages, tuple(ids[:begin]))
+    return Prompt(messages, example.ids[: len(example.ids) - example.learnt])
 
 
 def _row(turns: Conversation) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from train.evaluation.strict import Strict
 
@@ -21,8 +21,35 @@ NOT_SERVABLE = {
     "houlsby": "bottleneck (Houlsby) adapters add layers to the model",
     "ia3": "IA3 scales activations",
     "adalora": "AdaLoRA's SVD form is not a LoRA that vLLM loads",
+    "loha": "LoHa multiplies two products entry by entry",
+    "lokr": "LoKr is a Kronecker product",
+    "oft": "OFT rotates the weights",
+    "boft": "BOFT rotates the weights",
+    "vera": "VeRA's shared matrices are not a LoRA that vLLM loads",
 }
 """Ways of fine-tuning that vLLM 0.32 cannot swap while it runs, and why."""
+
+_SAID_ELSEWHERE = {
+    "qlora": "use kind: lora with quantization: {type: nf4}",
+    "rslora": "use kind: lora with rslora: true",
+    "freeze": "use kind: full with layers: [...], which trains the weights of these layers alone",
+}
+
+
+def _targets(value: Any) -> Any:
+    """Return `all-linear`, one expression or a tuple of names; anything else is refused in one sentence."""
+    fact = "must be all-linear, a list of module names ([q_proj, v_proj]) or one expression over whole names"
+    if isinstance(value, list | tuple) and all(isinstance(name, str) and name.strip() for name in value):
+        if not value:
+            raise ValueError(f"{fact}; the list is empty")
+        return ALL_LINEAR if list(value) == [ALL_LINEAR] else tuple(value)
+    if isinstance(value, str) and value.strip():
+        return value
+    raise ValueError(f"{fact}, not {value!r}")
+
+
+Targets = Annotated[str | tuple[str, ...], BeforeValidator(_targets)]
+"""`all-linear`, the names of modules, or one regular expression that a module's whole name must match."""
 
 
 class LoraSettings(Strict):
@@ -31,8 +58,9 @@ class LoraSettings(Strict):
     `kind`: `lora` is served as it is trained; `dora`, `pissa` and `full` (every weight of the target
     modules) are trained and then turned into a plain LoRA of `convert_rank` (default: `rank`) by SVD of the
     weight difference, with the residual reported. `alpha` defaults to twice the rank; `rslora` scales by
-    alpha/√rank. `target_modules` is `all-linear` or names of modules; `layers` keeps to these layers
-    (from 0). `rank_pattern` and `alpha_pattern` map module names, whole or their ends, to their own values.
+    alpha/√rank. `target_modules` is `all-linear`, a list of names of modules, or one regular expression
+    that must match a module's whole name, as in PEFT; `layers` keeps to these layers (from 0).
+    `rank_pattern` and `alpha_pattern` map module names, whole or their ends, to their own values.
     `accept_residual` is the share of what was learnt (Frobenius norm) that a conversion may leave out; a
     larger one fails the run. Without it a loss is only reported.
     """
@@ -41,7 +69,7 @@ class LoraSettings(Strict):
     rank: int = Field(default=16, ge=1, le=512)
     alpha: Annotated[int | float, Field(gt=0)] | None = None
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+    target_modules: Targets = ALL_LINEAR
     layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     rslora: bool = False
     rank_pattern: dict[str, Annotated[int, Field(ge=1, le=512)]] = Field(default_factory=dict)
@@ -60,6 +88,8 @@ class LoraSettings(Strict):
         kind = value.get("kind") if isinstance(value, dict) else None
         if isinstance(kind, str) and (why := NOT_SERVABLE.get(kind.lower().replace("_", "-"))):
             raise ValueError(f"kind {kind} cannot be served: {why}, and vLLM swaps only LoRA; use kind: lora")
+        if isinstance(kind, str) and (said := _SAID_ELSEWHERE.get(kind.lower())):
+            raise ValueError(f"kind {kind} is said in another way here: {said}")
         return value
 
     @model_validator(mode="after")
@@ -73,6 +103,12 @@ class LoraSettings(Strict):
                 if getattr(self, key):
                     raise ValueError(f"{key} has no meaning with kind full, which trains no LoRA")
         return self
+
+    @property
+    def target_pattern(self) -> str | None:
+        """Return the expression that names the modules, None where a list or `all-linear` does."""
+        named = self.target_modules
+        return named if isinstance(named, str) and named != ALL_LINEAR else None
 
     @property
     def converted_rank(self) -> int:

@@ -12,6 +12,7 @@ from train.dataset.forms.mapping import Reading, checked_columns
 from train.evaluation.strict import Strict
 
 Overflow = Literal["truncate", "error", "drop"]
+Answers = Literal["all", "last"]
 ColumnNames = Annotated[dict[str, str], AfterValidator(checked_columns)]
 """Our keys of a form by the columns that stand for them: `{prompt: frage, completion: antwort}`."""
 
@@ -60,7 +61,8 @@ class DataSettings(Strict):
     (rows × weight)^(1/T): 1 keeps the sizes, large values make all tasks equal; an epoch has as many rows as
     all sources together. `overflow` says what
     happens to a row that is longer than `max_length`: its end is cut off with a warning (`truncate`), the
-    run is refused (`error`), or the row is left out and listed (`drop`).
+    run is refused (`error`), or the row is left out and listed (`drop`). `answers` says which answers of a
+    conversation are learnt: `all`, or only the `last`.
     """
 
     train: tuple[Source, ...] = Field(min_length=1)
@@ -68,6 +70,7 @@ class DataSettings(Strict):
     temperature: float = Field(default=1.0, ge=1, le=1_000)
     replay: Replay | None = None
     overflow: Overflow = "truncate"
+    answers: Answers = "all"
 
     @model_validator(mode="before")
     @classmethod

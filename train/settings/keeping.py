@@ -7,18 +7,20 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from train.evaluation.strict import Strict
+from train.settings.steps import Every
 
 
 class CheckpointSettings(Strict):
     """When a checkpoint is written and which ones stay.
 
-    `every` counts steps (None: only when a signal stops the run). The newest `keep` stay, and the best one,
+    `every` counts steps, or says how often in each epoch (`{per_epoch: 4}`); None: only when a signal stops
+    the run. The newest `keep` stay, and the best one,
     until the run has succeeded (`keep_finished`: also then). With `best_by`, the result is the best
     checkpoint instead of the last step: by `eval_loss`, or by a metric of the goal's or the named suite
     (`accuracy`), asked of the checkpoint itself.
     """
 
-    every: int | None = Field(default=None, ge=1)
+    every: Every | None = None
     keep: int = Field(default=2, ge=1, le=1_000)
     keep_finished: bool = False
     best_by: str | None = Field(default=None, min_length=1)
@@ -35,11 +37,12 @@ class EarlyStopping(Strict):
 class EvaluationSettings(Strict):
     """When the held-out file is measured (None: at the end, or with each checkpoint), and what is shown.
 
+    `every` counts steps, or says how often in each epoch (`{per_epoch: 4}`).
     `samples` are prompts whose answers are written down at each evaluation, greedy, up to
     `sample_tokens` tokens each.
     """
 
-    every: int | None = Field(default=None, ge=1)
+    every: Every | None = None
     samples: tuple[str, ...] = Field(default=(), max_length=20)
     sample_tokens: int = Field(default=64, ge=1, le=4_096)
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from train.evaluation.strict import Strict
+from train.settings.steps import Warmup
 
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -15,10 +16,10 @@ class OptimiserSettings(Strict):
     """How long and how fast it learns.
 
     `learning_rate` defaults by method (train/README.md). `steps` wins over `epochs` and may exceed one
-    pass; `warmup` is the share of all steps during which the rate rises; `max_length` counts tokens of the
-    rendered conversation. `batch_size` rows go through the model at once, and `accumulation` such batches
-    make one step. `grouping: length` puts rows of like length together. `precision` is of the base's
-    weights; `auto` is bf16, the adapter is always fp32.
+    pass; during `warmup` the rate rises: a share of all steps (below 1) or so many steps (a whole number
+    from 1); `max_length` counts tokens of the rendered conversation. `batch_size` rows go through the model
+    at once, and `accumulation` such batches make one step. `grouping: length` puts rows of like length
+    together. `precision` is of the base's weights; `auto` is bf16, the adapter is always fp32.
     """
 
     learning_rate: float | None = Field(default=None, gt=0, lt=1)
@@ -28,7 +29,7 @@ class OptimiserSettings(Strict):
     accumulation: int = Field(default=1, ge=1)
     max_length: int = Field(default=1024, ge=2)
     schedule: Schedule = "linear"
-    warmup: float = Field(default=0.05, ge=0, lt=1)
+    warmup: Warmup = 0.05
     optimiser: Literal["adamw", "adamw_8bit"] = "adamw"
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)

@@ -59,6 +59,21 @@ def clean(seed: str) -> dict[str, object]:
     return chat(f"What about {sentence(seed)}?", f"It is {sentence(seed + ' answer')}.")
 
 
+def tool(name: str) -> dict[str, object]:
+    """Return a tool with one argument, `on`."""
+    schema = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}
+    return {"type": "function", "function": {"name": name, "parameters": schema}}
+
+
+def called(seed: str, arguments: object, *turns: dict[str, object], **keys: object) -> dict[str, object]:
+    """Return a row whose answer calls the lamp, with the turns that follow."""
+    function = {"name": "lamp", "arguments": arguments}
+    call = {"id": "c1", "type": "function", "function": function} | keys
+    question = {"role": "user", "content": sentence(seed)}
+    messages = [question, {"role": "assistant", "tool_calls": [call]}, *turns]
+    return {"messages": messages, "tools": [tool("lamp")]}
+
+
 def corpus() -> list[tuple[list[Planted], bool]]:
     """Return groups of files that are checked together; True where with the base's tokenizer."""
     return [
@@ -69,6 +84,7 @@ def corpus() -> list[tuple[list[Planted], bool]]:
         ([_preferences()], False),
         ([_ratings()], False),
         ([_one_sided()], False),
+        ([_calls()], False),
     ]
 
 
@@ -100,8 +116,23 @@ def _broken_rows(file: Planted) -> None:
     file.add({"messages": [{"role": "user", "content": "Hello?"}]}, "D-UNTRAINED")
     file.add({"prompt": "Best tree?", "chosen": "The oak.", "rejected": "Stone."}, "D-MIXED")
     file.add({"instruction": sentence("i"), "input": "", "output": sentence("o")}, "D-FORMS")
-    file.add({**clean("tools"), "tools": []}, "D-TOOLS")
+    file.add({**clean("tools"), "tools": [tool("lamp")]}, "D-TOOLS")
     file.add({**clean("extra"), "source": "wiki"}, "D-EXTRA")
+
+
+def _calls() -> Planted:
+    file = Planted("calls.jsonl")
+    result: dict[str, object] = {"role": "tool", "tool_call_id": "c1", "content": "done"}
+    said: dict[str, object] = {"role": "assistant", "content": sentence("it is on")}
+    file.add(called("fine", {"on": True}, result, said))
+    file.add(called("broken", "{on: true}"), "D-CALL")
+    file.add(called("wrong", {"on": "yes"}), "D-ARGUMENTS")
+    file.add({**called("other", {"on": True}), "tools": [tool("oven")]}, "D-TOOL")
+    file.add({**called("none", {"on": True}), "tools": []}, "D-NO-TOOLS")
+    file.add(called("anonymous", {"on": True}, id=None), "D-CALL-ID")
+    file.add(called("stranger", {"on": True}, result, {**result, "tool_call_id": "c2"}, said), "D-RESULT")
+    file.add(called("hasty", {"on": True}, {"role": "user", "content": "And?"}, said), "D-NO-RESULT")
+    return file
 
 
 def _wrong_turns(file: Planted) -> None:
@@ -153,11 +184,7 @@ def _repeats(file: Planted) -> None:
 def _lengths(file: Planted) -> None:
     file.add(chat(sentence("long q"), sentence("long", 1500)), "D-LENGTH", "D-CUT")
     file.add(chat(sentence("late", 1600), sentence("late answer")), "D-LENGTH", "D-CUT-OFF")
-    unseen = [
-        {"role": "user", "content": sentence("t1")},
-        {"role": "assistant", "content": f"\n {sentence('t2')}"},
-    ]
-    file.add({"messages": unseen}, "D-TEMPLATE")
+    file.add({"messages": [{"role": "assistant", "content": sentence("t2")}]}, "D-ORDER", "D-TEMPLATE")
 
 
 def _part(name: str) -> Planted:

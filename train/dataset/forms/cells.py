@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-from train.dataset.chat import read_conversation, read_messages, shown, text
+from train.dataset.chat import read_messages, shown, text
 from train.dataset.records import Malformed, Message
 
 _HH_TURN = re.compile(r"(?:\A|\n\n)\s*(Human|Assistant|System):")
@@ -37,10 +37,7 @@ def read_turns(value: object, where: str, *, learn: bool = True) -> tuple[Messag
         raise Malformed(f"{where} is {shown(value)}, not a list of messages")
     if isinstance(found[0], str) or (isinstance(found[0], dict) and not found[0].keys() & _TURN_MARKS):
         found = _in_turn(found)
-    if all(isinstance(one, dict) and "role" in one for one in found):
-        return read_messages(found, where, learn=learn)
-    turns = read_conversation(found)
-    return turns if learn else tuple(turn.unlearnt() for turn in turns)
+    return read_messages(found, where, learn=learn)
 
 
 def read_question(value: object, where: str) -> tuple[Message, ...]:

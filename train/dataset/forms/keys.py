@@ -13,10 +13,11 @@ from functools import lru_cache
 from itertools import product
 from typing import Final
 
+from train.dataset.calls import TOOL_KEYS
 from train.dataset.forms.hints import keys_fault
 from train.dataset.records import Form, Kind, Malformed
 
-TOOL_KEYS = frozenset({"tools", "functions", "parallel_tool_calls", "tool_choice", "function_call"})
+_TOOLS = frozenset(TOOL_KEYS)
 
 
 class Slot:
@@ -97,8 +98,8 @@ def plans_of(keys: tuple[str, ...], mapped: frozenset[str] = frozenset()) -> tup
     Raises: Malformed: there is none, or a key looks like one that is missing.
     """
     by_slot = _by_slot(keys)
-    for group in (_pairs(by_slot), _answered(by_slot), _texts(by_slot)):
-        if ways := [(form, found) for form, found in group if mapped - TOOL_KEYS <= set(found.values())]:
+    for group in (_pairs(by_slot), _answered(by_slot, keys), _texts(by_slot)):
+        if ways := [(form, found) for form, found in group if mapped - _TOOLS <= set(found.values())]:
             return tuple(_plan(form, found, keys) for form, found in ways)
     raise keys_fault(keys)
 
@@ -115,7 +116,7 @@ def questions_of(keys: tuple[str, ...], mapped: frozenset[str] = frozenset()) ->
         for key in by_slot.get(Slot.CONVERSATION, ())
     ]
     found += [(Form.PROMPT, {Slot.QUESTION: key, **_without(optional, key)}) for key in _questions(by_slot)]
-    return tuple(_plan(form, ways, keys) for form, ways in found if mapped - TOOL_KEYS <= set(ways.values()))
+    return tuple(_plan(form, ways, keys) for form, ways in found if mapped - _TOOLS <= set(ways.values()))
 
 
 def known(name: str) -> bool:
@@ -134,7 +135,7 @@ def _by_slot(keys: tuple[str, ...]) -> Found:
     return found
 
 
-def _answered(by_slot: Found) -> Iterator[Way]:
+def _answered(by_slot: Found, keys: tuple[str, ...]) -> Iterator[Way]:
     optional, answers = _optional(by_slot), by_slot.get(Slot.ANSWER, [])
     rated = {Slot.LABEL: by_slot[Slot.LABEL][0]} if Slot.LABEL in by_slot else {}
     # A conversation that ends with the user may have its answer in a column of its own.
@@ -144,8 +145,9 @@ def _answered(by_slot: Found) -> Iterator[Way]:
         yield form, {Slot.CONVERSATION: key, **_only(optional, Slot.SYSTEM), **last, **rated}
     for question, answer in product(_questions(by_slot), answers):
         alpaca = _plain(question) == "instruction" and Slot.CONTEXT not in by_slot
+        called = (_plain(question), _plain(answer)) == ("query", "answers") and not _TOOLS.isdisjoint(keys)
         found = {Slot.QUESTION: question, Slot.ANSWER: answer, **_without(optional, question), **rated}
-        yield Form.ALPACA if alpaca else Form.PROMPT, found
+        yield (Form.CALLS if called else Form.ALPACA if alpaca else Form.PROMPT), found
 
 
 def _texts(by_slot: Found) -> Iterator[Way]:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from train.dataset.calls import tools_of, with_links
 from train.dataset.chat import shown, text
 from train.dataset.forms import media, rated
 from train.dataset.forms.cells import read_turns
 from train.dataset.forms.hints import ambiguous
-from train.dataset.forms.keys import NAMES, TOOL_KEYS, Plan, Slot, plans_of, questions_of
+from train.dataset.forms.keys import NAMES, Plan, Slot, plans_of, questions_of
 from train.dataset.forms.mapping import PLAIN, Reading
 from train.dataset.forms.preference import pair_of
 from train.dataset.forms.supervised import answered_turns, conversation_turns, question_turns, with_system
@@ -41,11 +42,12 @@ def understand(row: object, reading: Reading = PLAIN) -> tuple[Plan, Sample]:
     Raises: Malformed: as `read_sample`.
     """
     given, left_out = _given(row, reading)
-    return _agreed(
-        given,
-        _plans(given, reading),
-        lambda plan: _checked(given, _read(given, plan, reading), reading, left_out),
-    )
+
+    def read(plan: Plan) -> Sample:
+        sample = _finished(given, plan, _read(given, plan, reading))
+        return _checked(given, sample, reading, left_out)
+
+    return _agreed(given, _plans(given, reading), read)
 
 
 def read_prompt(row: object, reading: Reading = PLAIN) -> tuple[Sample, bool]:
@@ -57,9 +59,12 @@ def read_prompt(row: object, reading: Reading = PLAIN) -> tuple[Sample, bool]:
     plans = [plan for plan in questions_of(_keys(given), _mapped(given, reading)) if _asks(given, plan)]
     if not plans:
         return read_sample(row, reading), True
-    return _agreed(given, plans, lambda plan: _checked(given, _question(given, plan), reading, left_out))[
-        1
-    ], False
+
+    def read(plan: Plan) -> Sample:
+        sample = _finished(given, plan, _question(given, plan))
+        return _checked(given, sample, reading, left_out)
+
+    return _agreed(given, plans, read)[1], False
 
 
 def _given(row: object, reading: Reading) -> tuple[Row, tuple[str, ...]]:
@@ -123,12 +128,10 @@ def _agreed(given: Row, plans: Sequence[Plan], read: Callable[[Plan], Sample]) -
 def _read(given: Row, plan: Plan, reading: Reading) -> Sample:
     if plan.kind is Kind.TEXT:
         written = text(given[plan.keys[Slot.TEXT]], plan.keys[Slot.TEXT], rule="D-EMPTY")
-        return Sample(plan.form, text=written, extra=plan.extra, tools=plan.tools)
+        return Sample(plan.form, text=written, extra=plan.extra)
     if plan.kind is Kind.PREFERENCE:
         prompt, chosen, rejected = pair_of(given, plan)
-        return Sample(
-            plan.form, _learnable(prompt + chosen), rejected, extra=plan.extra, tools=_pair_tools(given, plan)
-        )
+        return Sample(plan.form, _learnable(prompt + chosen), rejected, extra=plan.extra)
     unused: tuple[str, ...] = ()
     if Slot.CONVERSATION in plan.keys:
         turns, unused = conversation_turns(given, plan)
@@ -155,7 +158,7 @@ def _rated(
         else:
             rated.refuse_bad(given, extra)
     form = plan.form if liked is None else Form.KTO
-    return Sample(form, turns, liked=liked, extra=tuple(sorted(extra)), tools=plan.tools)
+    return Sample(form, turns, liked=liked, extra=tuple(sorted(extra)))
 
 
 def _question(given: Row, plan: Plan) -> Sample:
@@ -164,7 +167,7 @@ def _question(given: Row, plan: Plan) -> Sample:
         turns = with_system(given, plan, read_turns(given[key], key, learn=False))
     else:
         turns = question_turns(given, plan)
-    return Sample(plan.form, (*turns, _STAND_IN), extra=plan.extra, tools=plan.tools)
+    return Sample(plan.form, (*turns, _STAND_IN), extra=plan.extra)
 
 
 def _asks(given: Row, plan: Plan) -> bool:
@@ -178,6 +181,15 @@ def _asks(given: Row, plan: Plan) -> bool:
         return False
 
 
+def _finished(given: Row, plan: Plan, sample: Sample) -> Sample:
+    """Return `sample` with its tools, and its calls linked to their results."""
+    asked = given.get(plan.keys[Slot.QUESTION]) if Slot.QUESTION in plan.keys else None
+    holder = given if plan.tools else asked if isinstance(asked, dict) else None
+    if holder is not None and (tools := tools_of(holder)):
+        sample = replace(sample, tools=tools)
+    return with_links(sample)
+
+
 def _checked(given: Row, sample: Sample, reading: Reading, left_out: tuple[str, ...]) -> Sample:
     """Return `sample`, refused or noted where its row holds media."""
     held = media.media_of(given, sample.extra) if sample.extra else ()
@@ -188,12 +200,6 @@ def _checked(given: Row, sample: Sample, reading: Reading, left_out: tuple[str, 
     if media.RULE not in reading.accept:
         raise fault
     return replace(sample, notes=((media.RULE, str(fault)), *sample.notes))
-
-
-def _pair_tools(given: Row, plan: Plan) -> tuple[str, ...]:
-    asked = given.get(plan.keys.get(Slot.QUESTION, ""))
-    inner = asked.keys() & TOOL_KEYS if isinstance(asked, dict) else set()
-    return tuple(sorted({*plan.tools, *inner}))
 
 
 def _learnable(messages: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from train.dataset.calls import read_calls
 from train.dataset.chat import shown, text
 from train.dataset.forms.cells import read_answer, read_question, read_turns
 from train.dataset.forms.keys import Plan, Slot
-from train.dataset.records import Malformed, Message
+from train.dataset.records import Form, Malformed, Message
 
 Row = Mapping[str, Any]
 
@@ -41,6 +42,11 @@ def answered_turns(row: Row, plan: Plan) -> tuple[Message, ...]:
     Raises: Malformed.
     """
     key = plan.keys[Slot.ANSWER]
+    if plan.form is Form.CALLS:
+        calls = read_calls(row[key], key)
+        if not calls:
+            raise Malformed(f"{key} calls nothing", "D-EMPTY")
+        return (*question_turns(row, plan), Message("assistant", "", learn=True, calls=calls))
     return (*question_turns(row, plan), *read_answer(row[key], key))
 
 

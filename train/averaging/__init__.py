@@ -1,0 +1,1 @@
+"""Federated averaging: adapters that were trained apart, made into one by weight."""

@@ -1,0 +1,112 @@
+"""One HTML file of an evaluation: figures, differences between arms, and every item side by side.
+
+Owns what the page shows, in which order; the look is `train.pages`. Invariants: the figures are those of the
+JSON document; everything that came from a suite or a model is escaped, so no answer becomes markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from registry.cli.output import moment
+from train.evaluation.differences import DifferenceDocument
+from train.evaluation.figures import ALL
+from train.evaluation.reports.gate import checks_of, verdict_of
+from train.evaluation.reports.item import item_of
+from train.evaluation.results import Evaluation, EvaluationDocument
+from train.evaluation.tables import shown_figure
+from train.evaluation.trial import GateDocument
+from train.pages.forest import Interval, forest, key
+from train.pages.parts import Html, facts, folded, note, page_of, safe, section, table
+
+MOST_ITEMS = 2_000
+"""Items that a page shows; all of them are in the folder's `items.jsonl`."""
+
+_FILTERS = (
+    '<p><label><input type="checkbox" id="changed"> only items on which the arms differ</label>'
+    '<label><input type="checkbox" id="errors"> only items that somebody got wrong</label></p>'
+)
+
+
+def page(evaluation: Evaluation, document: EvaluationDocument, gate: GateDocument | None = None) -> str:
+    """Return the HTML document; `document` holds the evaluation's figures."""
+    parts = (
+        f"<h1>{safe(document.suite)}</h1>",
+        note(f"{moment(document.created_at)}, suite sha256 {document.suite_sha256[:12]}"),
+        facts({"items": f"{document.items:,}", "arms": str(len(document.arms)), "answered by": document.via}),
+        *(_gate(gate, document) if gate is not None else ()),
+        section("Figures", _figures(document)),
+        section("Difference between arms", _differences(document)),
+        section("Labels", _confusions(evaluation, document)),
+        section("Items", _items(evaluation)),
+    )
+    return page_of(f"{document.suite}: evaluation", parts, wide=True)
+
+
+def _gate(gate: GateDocument, document: EvaluationDocument) -> Iterator[str]:
+    yield verdict_of(gate)
+    named = next((name for name, digest in gate.suites.items() if digest == document.suite_sha256), "")
+    yield from checks_of(gate, [check for check in gate.checks if check.suite == named])
+
+
+def _figures(document: EvaluationDocument) -> Iterator[str]:
+    rows = []
+    for name in dict.fromkeys(name for arm in document.arms for name in arm.figures):
+        found = next(arm.figures[name] for arm in document.arms if name in arm.figures)
+        for label in found:
+            cells = (shown_figure(arm.figures.get(name, {}).get(label)) for arm in document.arms)
+            rows.append((name if label == ALL else "", label, *cells))
+    yield table(("figure", "slice", *(arm.label for arm in document.arms)), rows)
+    yield note("In brackets the 95 % interval of one arm alone; what parts two arms is below.")
+    yield from (
+        note(f"{arm.label}: {arm.errors} questions have no answer") for arm in document.arms if arm.errors
+    )
+    yield from map(note, document.notes)
+
+
+def _differences(document: EvaluationDocument) -> Iterator[str]:
+    if not document.differences:
+        return
+    for name in dict.fromkeys(one.figure for one in document.differences):
+        rows = [_interval(one) for one in document.differences if one.figure == name]
+        yield f"<h3>{safe(name)}</h3>{forest(rows, f'gain of {document.arms[0].label}')}"
+    yield key(limits=False)
+    yield note(
+        "On the items that both arms were judged on, pair by pair; positive is better, also where less is. "
+        "p: two-sided, of no difference at all."
+    )
+
+
+def _interval(found: DifferenceDocument) -> Interval:
+    place = "" if found.slice == ALL else f" {safe(found.slice)}"
+    missing = f", {found.missing} in one arm only" if found.missing else ""
+    counted = f"{found.changed:,} of {found.items:,} items changed{missing}"
+    figures = (
+        f"<b>{found.gain:+.3f}</b> ({found.low:+.3f} to {found.high:+.3f})"
+        f'<br><span class="dim">{found.mine:.3f} against {found.other:.3f}, p {found.p_value:.2g}</span>'
+    )
+    name = f'against <b>{safe(found.against)}</b>{place}<br><span class="dim">{counted}</span>'
+    return Interval(Html(name), Html(figures), found.gain, found.low, found.high)
+
+
+def _confusions(evaluation: Evaluation, document: EvaluationDocument) -> Iterator[str]:
+    for arm in document.arms:
+        for name, counts in arm.confusion.items():
+            labels = getattr(evaluation.suite.grader(name), "labels", ())
+            rows = ((label, *map(str, row)) for label, row in zip(labels, counts, strict=True))
+            heads = ("expected \\ found", *(f"{label}#" for label in (*labels, "no label")))
+            yield folded(f"{arm.label}: confusion of {name}", table(heads, rows))
+
+
+def _items(evaluation: Evaluation) -> Iterator[str]:
+    count = len(evaluation.suite.items)
+    yield _FILTERS
+    if count > MOST_ITEMS:
+        yield note(f"{MOST_ITEMS:,} of {count:,} items, those that differ first; all are in items.jsonl.")
+    chosen = sorted(range(count), key=lambda index: _is_same(evaluation, index))[:MOST_ITEMS]
+    for index in sorted(chosen):
+        yield item_of(evaluation, index, evaluation.arms)
+
+
+def _is_same(evaluation: Evaluation, index: int) -> bool:
+    return len({arm.samples[index].text for arm in evaluation.arms}) == 1
