@@ -1,4 +1,4 @@
-"""`wardrobe data check|split|report|mask|trace`.
+"""`wardrobe data check|split|report|mask|repair|trace`.
 
 Owns the options of these commands and the order of what they do; `display` owns what a person sees.
 Imports nothing heavy at its top.
@@ -37,6 +37,12 @@ _columns_option = click.option(
     metavar="KEY=COLUMN,…",
     help="Which columns stand for our keys: prompt=frage,completion=antwort. May be repeated.",
 )
+_accept_option = click.option(
+    "--accept",
+    multiple=True,
+    metavar="ID[:ROW],…",
+    help="Findings that you have looked at: D-SECRET, D-SECRET:66, D-SECRET:test.jsonl:66. May be repeated.",
+)
 _length_option = click.option(
     "--max-length",
     type=click.IntRange(min=2),
@@ -57,10 +63,16 @@ def data() -> None:
 @_base_option
 @_length_option
 @_columns_option
+@_accept_option
 @local_options
 @pass_session
 def check(
-    session: Session, files: tuple[Path, ...], base: Path | None, max_length: int, columns: tuple[str, ...]
+    session: Session,
+    files: tuple[Path, ...],
+    base: Path | None,
+    max_length: int,
+    columns: tuple[str, ...],
+    accept: tuple[str, ...],
 ) -> int:
     """Check FILEs, which are the parts of one data set: train, validation, test.
 
@@ -70,7 +82,7 @@ def check(
     """
     from train.dataset.display import print_report
 
-    document = _check(session, files, base, max_length, columns)
+    document = _check(session, files, base, max_length, columns, accept)
     if session.as_json:
         output.print_json(document)
     else:
@@ -86,6 +98,7 @@ def check(
 @_base_option
 @_length_option
 @_columns_option
+@_accept_option
 @local_options
 @pass_session
 def report(
@@ -95,6 +108,7 @@ def report(
     base: Path | None,
     max_length: int,
     columns: tuple[str, ...],
+    accept: tuple[str, ...],
 ) -> None:
     """Check FILEs and write NAME.report.html and NAME.report.json, named after the first.
 
@@ -103,7 +117,7 @@ def report(
     from registry import files as store
     from train.dataset.page import page
 
-    document = _check(session, files, base, max_length, columns)
+    document = _check(session, files, base, max_length, columns, accept)
     written = {".html": page(document), ".json": document.model_dump_json(indent=2) + "\n"}
     store.make_directory(out)
     for suffix, text in written.items():
@@ -131,6 +145,7 @@ def report(
 @click.option("--canonical", is_flag=True, help="Rewrite the rows in the canonical form.")
 @click.option("--out", type=_FILE, metavar="DIR", help="Leave the parts in the new folder DIR.")
 @_columns_option
+@_accept_option
 @local_options
 @pass_session
 def split(
@@ -143,16 +158,26 @@ def split(
     canonical: bool,
     out: Path | None,
     columns: tuple[str, ...],
+    accept: tuple[str, ...],
 ) -> None:
     """Split FILE into parts that share no content, and store them in the root by their hash.
 
     Rows that are equal, nearly equal or ask the same are never parted. Beside each part lie the row
     numbers of FILE. Without a root give --out. The same file, seed and options give the same bytes.
     """
+    from train.dataset.acceptance import parse_acceptance
     from train.dataset.display import print_split
     from train.dataset.split import SplitSettings
 
-    settings = SplitSettings(_shares(parts), seed, group, stratify, canonical, _reading(columns))
+    settings = SplitSettings(
+        _shares(parts),
+        seed,
+        group,
+        stratify,
+        canonical,
+        _reading(columns, accept),
+        parse_acceptance(accept).written,
+    )
     document = _split(session, file, settings, out)
     if session.as_json:
         output.print_json(document)
@@ -168,6 +193,7 @@ def split(
 @_base_option
 @_length_option
 @_columns_option
+@_accept_option
 @local_options
 @pass_session
 def mask(
@@ -177,6 +203,7 @@ def mask(
     base: Path | None,
     max_length: int,
     columns: tuple[str, ...],
+    accept: tuple[str, ...],
 ) -> None:
     """Show for every token of a row of FILE whether it is trained on, and why.
 
@@ -191,12 +218,58 @@ def mask(
     if folder is None:
         raise UsageError("data mask", "needs a tokenizer", "give --base or --root", param="base")
     tokenizer = load_tokenizer_of(folder)
-    masked = list(mask_file(file, frozenset(rows), tokenizer, max_length, _reading(columns)))
+    masked = list(mask_file(file, frozenset(rows), tokenizer, max_length, _reading(columns, accept)))
     if session.as_json or not sys.stdout.isatty():
         output.print_json([MaskedDocument.of(one) for one in masked])
         return
     for one in masked:
         print_masked(one)
+
+
+@data.command()
+@click.argument("file", type=_FILE, metavar="IN")
+@click.option("--out", type=_FILE, metavar="OUT", required=True, help="The repaired rows, a new .jsonl file.")
+@click.option(
+    "--rules", multiple=True, metavar="ID,…", help="What is repaired (default: everything that can be)."
+)
+@click.option("--overwrite", is_flag=True, help="Replace OUT and its report where they exist.")
+@_base_option
+@_columns_option
+@_accept_option
+@local_options
+@pass_session
+def repair(
+    session: Session,
+    file: Path,
+    out: Path,
+    rules: tuple[str, ...],
+    overwrite: bool,
+    base: Path | None,
+    columns: tuple[str, ...],
+    accept: tuple[str, ...],
+) -> None:
+    """Repair the rows of IN by the findings that can be, and write OUT and OUT's .report.jsonl.
+
+    Mends encodings, control and invisible characters and special tokens (of the base), masks personal data
+    and secrets, drops empty rows, repeats and near repeats. Conflicts are listed only. Rows keep their form.
+    """
+    from train.dataset.display import print_repaired
+    from train.dataset.documents import RepairDocument
+    from train.dataset.progress import LateProgress
+    from train.dataset.repair import RepairSettings, parse_rules, repair_file
+
+    found = RepairSettings(
+        parse_rules(rules),
+        _reading(columns, accept),
+        _special_tokens(base or _base_of_root(session)),
+        overwrite,
+    )
+    with LateProgress() as progress:
+        document = RepairDocument.of(repair_file(file, out, found, progress))
+    if session.as_json:
+        output.print_json(document)
+    else:
+        print_repaired(document)
 
 
 @data.command()
@@ -227,8 +300,14 @@ def trace(session: Session, name: str, row: int | None) -> None:
 
 
 def _check(
-    session: Session, files: Sequence[Path], base: Path | None, max_length: int, columns: Sequence[str]
+    session: Session,
+    files: Sequence[Path],
+    base: Path | None,
+    max_length: int,
+    columns: Sequence[str],
+    accept: Sequence[str],
 ) -> DataReport:
+    from train.dataset.acceptance import parse_acceptance
     from train.dataset.check import check_files
     from train.dataset.documents import DataReport
     from train.dataset.progress import LateProgress
@@ -236,7 +315,7 @@ def _check(
     folder = base or _base_of_root(session)
     rendering = _rendering(folder, max_length)
     with LateProgress() as progress:
-        checked = check_files(files, rendering, progress, _reading(columns))
+        checked = check_files(files, rendering, progress, _reading(columns, accept), parse_acceptance(accept))
     return DataReport.of(checked, folder.name if folder else None, max_length if folder else None)
 
 
@@ -265,10 +344,20 @@ def _split(session: Session, file: Path, settings: SplitSettings, out: Path | No
     )
 
 
-def _reading(columns: Sequence[str]) -> Reading:
+def _special_tokens(folder: Path | None) -> tuple[str, ...]:
+    if folder is None:
+        output.print_notice("no base: special tokens are not looked for (give --base or --root)")
+        return ()
+    from train.dataset.rendering import load_tokenizer_of
+
+    return tuple(load_tokenizer_of(folder).all_special_tokens)
+
+
+def _reading(columns: Sequence[str], accept: Sequence[str]) -> Reading:
+    from train.dataset.acceptance import parse_acceptance
     from train.dataset.forms.mapping import Reading, parse_columns
 
-    return Reading(parse_columns(columns))
+    return Reading(parse_columns(columns), parse_acceptance(accept).kinds)
 
 
 def _shares(text: str) -> dict[str, float]:

@@ -75,11 +75,6 @@ class Ledger:
         order = list(Severity)
         return sorted(self._found.values(), key=lambda f: (order.index(f.rule.severity), f.rule.id))
 
-    @property
-    def has_errors(self) -> bool:
-        """Return True when any finding is an error."""
-        return any(found.rule.severity is Severity.ERROR for found in self._found.values())
-
     def named(self, place: int) -> str:
         """Return `row 17` or, with several files, `test.jsonl row 17`."""
         file, row = unpack(place)
