@@ -1,4 +1,4 @@
-"""What a person has looked at is accepted by its id or its row, and recorded; what training refuses is not."""
+"""What a person has looked at is accepted by its id or row, and recorded; what training refuses is not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from train.dataset.split import SplitSettings, split_file
 from train.rows import read_rows
 from train.settings.data import DataSettings
 
-SECRET = "password: hunter2hunter3"
+SECRET = "password: Tr0ub4dor93xyzK"
 
 
 def write(path: Path, *rows: object) -> Path:

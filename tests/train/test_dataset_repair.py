@@ -110,12 +110,14 @@ def test_special_tokens_of_the_base_are_taken_out(tmp_path: Path) -> None:
 
 
 def test_bytes_that_are_no_utf8_are_read_as_windows_wrote_them_and_a_bom_goes(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", b'\xef\xbb\xbf{"prompt": "caf\xe9?", "completion": "x"}', b"{torn")
+    path = write(
+        tmp_path / "a.jsonl", b'\xef\xbb\xbf{"prompt": "caf\xe9?", "completion": "x"}', b'{"prompt": "torn'
+    )
     out = tmp_path / "o.jsonl"
     found = repair_file(path, out, RepairSettings())
     lines = out.read_bytes().splitlines()
     assert json.loads(lines[0])["prompt"] == "café?"
-    assert lines[1] == b"{torn"
+    assert lines[1] == b'{"prompt": "torn'
     assert {(1, "D-BOM"), (1, "D-ENCODING"), (2, "D-TORN")} == {
         (one["row"], one["rule"]) for one in map(json.loads, found.report.read_text().splitlines())
     }
@@ -123,7 +125,9 @@ def test_bytes_that_are_no_utf8_are_read_as_windows_wrote_them_and_a_bom_goes(tm
 
 def test_a_repaired_file_passes_the_check_and_is_not_changed_by_another_repair(tmp_path: Path) -> None:
     rows = [
-        answer(f"{sentence(str(number % 40))} {value}") for number in range(120) for value in SECRETS.values()
+        chat(sentence(f"{value} {number}"), f"{sentence(str(number % 40))} {value}")
+        for number in range(60)
+        for value in SECRETS.values()
     ]
     path = write(tmp_path / "a.jsonl", *rows, answer("schÃ¶n\x07"), chat("x", ""))
     out, again = tmp_path / "out.jsonl", tmp_path / "again.jsonl"
