@@ -7,7 +7,7 @@ export VLLM_NO_USAGE_STATS ?= 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo recipes serve test test-fast check format bench bench-registry bench-router bench-serve bench-rollouts bench-cpu-lora bench-data bench-train bench-generator bench-peers drills drill-faults drill-scenarios reference constraints clean
+.PHONY: help setup demo recipes serve test test-fast check format bench bench-registry bench-router bench-serve bench-rollouts bench-cpu-lora bench-data bench-train bench-tools bench-generator bench-peers drills drill-faults drill-scenarios reference constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ bench-data: setup ## a data set of a million rows, checked: memory, seconds, wha
 
 bench-train: setup ## training against a plain TRL script and TRL's defaults (about 10 minutes)
 	@$(BIN)/python -m loadtests.bench.training
+
+bench-tools: setup ## tool calls: trained, then exact held-out calls offline and served (about 15 minutes)
+	@$(BIN)/python -m loadtests.bench.calls
 
 bench-generator: setup ## what the load generator itself can send (about 4 minutes)
 	@$(BIN)/python -m loadtests.bench.generator

@@ -125,6 +125,8 @@ def check(session: Session, config: Path) -> None:
     if session.url is not None:
         check_server(prepared.config, prepared.base, _limits_of(session, session.url))
     document = CheckReport.of(prepared)
+    for text in document.length.warnings():
+        output.print_warning(text)
     if session.as_json:
         output.print_json(document)
         return
@@ -141,6 +143,13 @@ def check(session: Session, config: Path) -> None:
         first = first_row(path, prepared.config.data.readings[label])
         for line in first.lines() if first else ():
             output.print_line(line if line.startswith(" ") else f"{label} {line}")
+    if (held := document.held_out) is not None:
+        told = ", ".join(f"{rows} of {name}" for name, rows in held.sources.items())
+        fact = f"{held.rows} of {held.of} rows (share {held.share:g}, {held.clusters} sets of like rows)"
+        output.print_line(f"held out: {fact}: {told}")
+    for name, counts in document.data.items():
+        for line in counts.remarks(name):
+            output.print_warning(line)
     if len(document.mixture) > 1:
         output.print_table(
             ("mixture", "rows#", "of#", "passes#", "tokens#", "learnt#"),
@@ -149,6 +158,7 @@ def check(session: Session, config: Path) -> None:
                 for name, s in document.mixture.items()
             ],
         )
+    output.print_facts(document.length.facts())
 
 
 @train.command()

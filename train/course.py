@@ -16,7 +16,7 @@ from pydantic import JsonValue
 
 from registry.canonical import sha256_hex
 from train.config import TrainConfig
-from train.duration import is_due
+from train.duration import evaluated_every, is_due
 from train.guards import Guards
 from train.looks import Looks, undisturbed
 from train.race import EVAL_LOSS, Race
@@ -168,9 +168,7 @@ class Course:
         return evaluation.loss if self.race.metric == EVAL_LOSS else evaluation.scores.get(self.race.metric)
 
     def _is_due(self, step: int) -> bool:
-        every = self.config.evaluation.every or self.config.checkpoints.every
-        if every is None and self.race is not None:
-            every = max(1, self.total // 10)
+        every = evaluated_every(self.config, self.total)
         return step >= self.total or is_due(every, step, self.per_epoch, self._boundary)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import TypeVar
 
 from registry.errors import UsageError
+from train.dataset.containers.place import Where
 from train.dataset.forms.mapping import PLAIN, Reading
 from train.items import Item, ItemFile
 from train.rendering.examples import render, shared
@@ -50,7 +50,7 @@ class Example:
 
 
 def load_examples(
-    path: Path,
+    path: Where,
     tokenizer: Tokenizer,
     *,
     max_length: int,
@@ -65,7 +65,8 @@ def load_examples(
         longer; a file of which every row would be dropped.
     """
     require_template(tokenizer)
-    found, dropped, repeated = [], [], 0
+    found: list[Example] = []
+    dropped, thoughtless, repeated = [], [], 0
     for row in read_rows(path, reading):
         examples = render_row(path, row, tokenizer, answers)
         longest = max(len(one.ids) for one in examples)
@@ -75,7 +76,9 @@ def load_examples(
         else:
             found += cut(path, row.number, examples, max_length)
             repeated += repeated_tokens(examples)
-    return kept(path, found, dropped, max_length, repeated)
+            thoughtless += [row.number] if any(one.thoughtless for one in examples) else []
+    items = kept(path, found, dropped, max_length)
+    return replace(items, repeated=repeated, thoughtless=tuple(thoughtless))
 
 
 def repeated_tokens(examples: Sequence[Labelled]) -> int:
@@ -93,7 +96,7 @@ def require_template(tokenizer: Tokenizer) -> None:
         raise UsageError("base model", "has no chat template", "use an instruct model, or give it a template")
 
 
-def render_row(path: Path, row: Row, tokenizer: Tokenizer, answers: Answers = "all") -> tuple[Labelled, ...]:
+def render_row(path: Where, row: Row, tokenizer: Tokenizer, answers: Answers = "all") -> tuple[Labelled, ...]:
     """Return the examples of a row (`render`), its faults told with file and row.
 
     Raises: UsageError.
@@ -104,7 +107,7 @@ def render_row(path: Path, row: Row, tokenizer: Tokenizer, answers: Answers = "a
         raise row_error(path, row.number, str(error), error.remedy) from error
 
 
-def refuse_overflow(path: Path, number: int, length: int, max_length: int, overflow: Overflow) -> None:
+def refuse_overflow(path: Where, number: int, length: int, max_length: int, overflow: Overflow) -> None:
     """Refuse a row that is too long where `overflow` is `error`.
 
     Raises: UsageError.
@@ -114,9 +117,7 @@ def refuse_overflow(path: Path, number: int, length: int, max_length: int, overf
         raise row_error(path, number, fact, f"raise max_length to {length}, shorten the row, or drop it")
 
 
-def kept(
-    path: Path, items: Sequence[_Kind], dropped: Sequence[int], max_length: int, repeated: int = 0
-) -> ItemFile[_Kind]:
+def kept(path: Where, items: Sequence[_Kind], dropped: Sequence[int], max_length: int) -> ItemFile[_Kind]:
     """Return the items of a file of which `dropped` rows were left out.
 
     Raises: UsageError: nothing is left.
@@ -124,10 +125,10 @@ def kept(
     if not items:
         fact = f"all {len(dropped)} rows are longer than max_length {max_length} and would be dropped"
         raise UsageError(str(path), fact, "raise training.max_length")
-    return ItemFile(tuple(items), tuple(dropped), repeated)
+    return ItemFile(tuple(items), tuple(dropped))
 
 
-def cut(path: Path, number: int, examples: Sequence[Labelled], max_length: int) -> list[Example]:
+def cut(path: Where, number: int, examples: Sequence[Labelled], max_length: int) -> list[Example]:
     """Return the first `max_length` tokens of each example of row `number`.
 
     An example of which nothing that is learnt is left falls away, and the row counts as truncated.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -9,8 +10,10 @@ from pydantic import JsonValue
 
 from registry.documents import Document
 from train.jobs.store import REWARD
+from train.length_report import LengthReport
 
 if TYPE_CHECKING:
+    from train.holdout import HeldOut
     from train.run import Finished, Prepared
 
 
@@ -22,13 +25,35 @@ class BaseFolder(Document):
 
 
 class DataCounts(Document):
-    """One data file: rows, tokens, tokens with a loss, and the rows whose end is cut off."""
+    """One data file: rows, tokens, tokens with a loss, and the rows whose end is cut off.
+
+    A row is several `examples` where the base's template changes earlier turns, and `repeated_tokens` of
+    `tokens` are computed again for that. `thoughtless` rows have reasoning that the template leaves out.
+    """
 
     rows: int
+    examples: int
     tokens: int
     learnt_tokens: int
     longest: int
     truncated: list[int]
+    repeated_tokens: int
+    thoughtless: list[int]
+
+    def remarks(self, name: str) -> Iterator[str]:
+        """Yield what else is to be known of the file `name`."""
+        if self.repeated_tokens:
+            once = self.tokens - self.repeated_tokens
+            yield (
+                f"{name}: the base's chat template changes earlier turns, so {self.rows} rows are "
+                f"{self.examples} examples, and {self.tokens} tokens are computed instead of {once} "
+                "(data.answers: last learns only the last answer of each row)"
+            )
+        if self.thoughtless:
+            yield (
+                f"{name}: the reasoning of {len(self.thoughtless)} rows (first {self.thoughtless[0]}) "
+                "is not learnt: the base's chat template leaves it out of an answer"
+            )
 
 
 class TaskShare(Document):
@@ -41,14 +66,29 @@ class TaskShare(Document):
     learnt_tokens: int
 
 
+class HeldOutShare(Document):
+    """Rows that are held out by share: `rows` of `of`, in `clusters` of rows that are alike; by source."""
+
+    share: float
+    rows: int
+    of: int
+    clusters: int
+    sources: dict[str, int]
+
+
 class CheckReport(Document):
-    """A run that could start; `parent` is the version that it goes on with."""
+    """A run that could start; `parent` is the version that it goes on with, `length` how long it is.
+
+    `held_out` is null unless `data.eval` is a share.
+    """
 
     adapter: str
     base: str
     parent: str | None
     data: dict[str, DataCounts]
     mixture: dict[str, TaskShare]
+    length: LengthReport
+    held_out: HeldOutShare | None = None
 
     @classmethod
     def of(cls, prepared: Prepared) -> Self:
@@ -56,10 +96,13 @@ class CheckReport(Document):
         data = {
             name: DataCounts(
                 rows=found.rows,
+                examples=found.examples,
                 tokens=found.tokens,
                 learnt_tokens=found.learnt_tokens,
                 longest=found.longest,
                 truncated=list(found.truncated),
+                repeated_tokens=found.repeated_tokens,
+                thoughtless=list(found.thoughtless),
             )
             for name, found in prepared.reports.items()
         }
@@ -75,7 +118,13 @@ class CheckReport(Document):
         }
         parent = prepared.parent.name if prepared.parent else None
         return cls(
-            adapter=prepared.config.name, base=prepared.base.name, parent=parent, data=data, mixture=mixture
+            adapter=prepared.config.name,
+            base=prepared.base.name,
+            parent=parent,
+            data=data,
+            mixture=mixture,
+            held_out=_held_out(prepared.share),
+            length=LengthReport.of(prepared.duration, prepared.config),
         )
 
 
@@ -134,3 +183,12 @@ class RunReport(Document):
             artefact=str(reward) if reward.is_dir() else None,
             warnings=[*result.warnings, *(published.warnings if published else ())],
         )
+
+
+def _held_out(held: HeldOut | None) -> HeldOutShare | None:
+    if held is None:
+        return None
+    sources = {label: len(rows) for label, rows in held.rows.items()}
+    return HeldOutShare(
+        share=held.share, rows=held.count, of=held.of, clusters=held.clusters, sources=sources
+    )

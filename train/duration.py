@@ -127,6 +127,17 @@ def is_due(every: int | PerEpoch | None, step: int, per_epoch: int, boundary: in
     return step % (-(-every // boundary) * boundary) == 0
 
 
+def evaluated_every(config: TrainConfig, steps: int) -> int | PerEpoch | None:
+    """Return how often the model in training is looked at, None: at the end alone.
+
+    What `evaluation.every` leaves open follows the checkpoints, or is a tenth of the run where a best step
+    is wanted.
+    """
+    every = config.evaluation.every or config.checkpoints.every
+    wanted = config.checkpoints.best_by is not None or config.early_stopping is not None
+    return max(1, steps // 10) if every is None and wanted else every
+
+
 def _whole_steps(config: TrainConfig, epoch: Epoch, batch: int) -> tuple[int, int, int]:
     """Return steps of an epoch, answers of its last step, and the prompts that are left out."""
     prompts = batch // epoch.answers

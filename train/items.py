@@ -7,7 +7,7 @@ their methods.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 
@@ -36,7 +36,8 @@ class DataReport:
     """Counts over all items of one file; `truncated` lists the rows whose end was cut off.
 
     `dropped` lists the rows that were left out because `overflow: drop` says so. A row may give several
-    `examples`; `repeated_tokens` of `tokens` are computed again for that.
+    `examples`; `repeated_tokens` of `tokens` are computed again for that. Of the rows
+    `thoughtless`, the base's template leaves out reasoning.
     """
 
     rows: int
@@ -47,6 +48,7 @@ class DataReport:
     dropped: tuple[int, ...] = ()
     examples: int = 0
     repeated_tokens: int = 0
+    thoughtless: tuple[int, ...] = ()
 
 
 _Kind_co = TypeVar("_Kind_co", bound=Item, covariant=True)
@@ -56,20 +58,24 @@ _Kind_co = TypeVar("_Kind_co", bound=Item, covariant=True)
 class ItemFile(Generic[_Kind_co]):
     """The items of one file, and the rows that were left out of it on request.
 
-    `repeated` are the tokens that stand in an item only because an item of the same row has them too.
+    `repeated` are the tokens that an item begins with as the item of the same row before it does,
+    `thoughtless` the rows with reasoning that the base's template leaves out.
     """
 
     items: tuple[_Kind_co, ...]
     dropped: tuple[int, ...] = ()
     repeated: int = 0
+    thoughtless: tuple[int, ...] = ()
 
     @property
     def report(self) -> DataReport:
         """Return the counts."""
-        return report(self.items, self.dropped, self.repeated)
+        return replace(
+            report(self.items, self.dropped), repeated_tokens=self.repeated, thoughtless=self.thoughtless
+        )
 
 
-def report(items: Sequence[Item], dropped: Sequence[int] = (), repeated: int = 0) -> DataReport:
+def report(items: Sequence[Item], dropped: Sequence[int] = ()) -> DataReport:
     """Count what `items` hold."""
     return DataReport(
         rows=len({item.row for item in items}),
@@ -79,5 +85,4 @@ def report(items: Sequence[Item], dropped: Sequence[int] = (), repeated: int = 0
         truncated=tuple(dict.fromkeys(item.row for item in items if item.truncated)),
         dropped=tuple(dropped),
         examples=len(items),
-        repeated_tokens=repeated,
     )

@@ -11,9 +11,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from train.items import Item, ItemFile
 from train.settings.data import REPLAY, DataSettings, Source
+
+Row = tuple[Item, ...]
+"""The items of one row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +53,18 @@ def mix(files: Mapping[str, ItemFile[Item]], settings: DataSettings, seed: int) 
 
     A single source without replay keeps the order of its file.
     """
-    pools = {one.label: _limited(files[one.label].items, one, seed) for one in settings.train}
+    pools = {one.label: _limited(_rows(files[one.label].items), one, seed) for one in settings.train}
     counts = counts_of({label: len(pool) for label, pool in pools.items()}, settings)
     if settings.replay is not None:
-        pools[REPLAY] = files[REPLAY].items
+        pools[REPLAY] = _rows(files[REPLAY].items)
         counts[REPLAY] = replay_rows(sum(counts.values()), settings.replay.share)
     drawn = {label: _drawn(label, pools[label], counts[label], seed) for label in pools}
-    items = [((label, number), item) for label, found in drawn.items() for number, item in enumerate(found)]
+    found = {label: [item for row in rows for item in row] for label, rows in drawn.items()}
+    items = [((label, number), item) for label, mine in found.items() for number, item in enumerate(mine)]
     if len(drawn) > 1:
         items.sort(key=lambda one: _key(seed, "order", *one[0]))
-    shares = {label: _share(files[label].items, pools[label], found) for label, found in drawn.items()}
+    sizes = {label: len(_rows(files[label].items)) for label in drawn}
+    shares = {label: _share(sizes[label], pools[label], rows) for label, rows in drawn.items()}
     return Mixture(tuple(item for _, item in items), shares)
 
 
@@ -89,27 +95,32 @@ def replay_rows(rows: int, share: float) -> int:
     return max(1, round(rows * share / (1 - share)))
 
 
-def _limited(items: Sequence[Item], source: Source, seed: int) -> tuple[Item, ...]:
-    if source.limit is None or source.limit >= len(items):
-        return tuple(items)
-    chosen = sorted(range(len(items)), key=lambda place: _key(seed, "limit", source.label, place))
-    return tuple(items[place] for place in sorted(chosen[: source.limit]))
+def _rows(items: Sequence[Item]) -> tuple[Row, ...]:
+    """Return the items of each row together: a row may be several examples, and is drawn as one."""
+    return tuple(tuple(found) for _, found in groupby(items, key=lambda item: item.row))
 
 
-def _drawn(label: str, pool: Sequence[Item], count: int, seed: int) -> tuple[Item, ...]:
-    """Return `count` items: every one as often as the pool goes into it, and the rest drawn."""
+def _limited(rows: Sequence[Row], source: Source, seed: int) -> tuple[Row, ...]:
+    if source.limit is None or source.limit >= len(rows):
+        return tuple(rows)
+    chosen = sorted(range(len(rows)), key=lambda place: _key(seed, "limit", source.label, place))
+    return tuple(rows[place] for place in sorted(chosen[: source.limit]))
+
+
+def _drawn(label: str, pool: Sequence[Row], count: int, seed: int) -> tuple[Row, ...]:
+    """Return `count` rows: every one as often as the pool goes into it, and the rest drawn."""
     passes, rest = divmod(count, len(pool))
     chosen = sorted(range(len(pool)), key=lambda place: _key(seed, "rest", label, place))
     return tuple(pool) * passes + tuple(pool[place] for place in sorted(chosen[:rest]))
 
 
-def _share(all_items: Sequence[Item], pool: Sequence[Item], drawn: Sequence[Item]) -> Share:
+def _share(available: int, pool: Sequence[Row], drawn: Sequence[Row]) -> Share:
     return Share(
-        available=len(all_items),
+        available=available,
         limited=len(pool),
         rows=len(drawn),
-        tokens=sum(item.length for item in drawn),
-        learnt_tokens=sum(item.learnt for item in drawn),
+        tokens=sum(item.length for row in drawn for item in row),
+        learnt_tokens=sum(item.learnt for row in drawn for item in row),
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.base import read_base
+from train.adapted_head import plain_head
 from train.config import TrainConfig
 from train.settings.adapter import Quantization
 from train.targets import target_names, targeted_modules
@@ -60,13 +61,14 @@ def load_base(base: Path, precision: str = "bf16", quantization: Quantization | 
     from transformers import AutoModelForCausalLM
 
     extra = {} if quantization is None else {"quantization_config": _packed(quantization), **_placed()}
-    return AutoModelForCausalLM.from_pretrained(
+    model = AutoModelForCausalLM.from_pretrained(
         base,
         dtype=_dtype(precision),
         local_files_only=True,
         attn_implementation="sdpa",
         **extra,
     )
+    return plain_head(model)
 
 
 def load_start(model: Any, config: TrainConfig, start: Path) -> Any:

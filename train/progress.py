@@ -63,14 +63,15 @@ class RunProgress:
         if not self._started:
             self._started, self._first_step, self._first_tokens = time.monotonic(), done, tokens
         seconds = time.monotonic() - self._started
-        speed = (tokens - self._first_tokens) / seconds if seconds else 0.0
-        facts = f"loss {loss:.3f}  {speed:.0f} tokens/s"
+        measured = done - self._first_step  # steps that the speed is of; none behind the first one
+        speed = f"  {(tokens - self._first_tokens) / seconds:.0f} tokens/s" if measured and seconds else ""
+        facts = f"loss {loss:.3f}{speed}"
         self._bar.update(
             self._task, description=f"{self._name}: training", total=total, completed=done, facts=facts
         )
         if self._bar.disable and not self._quiet and (done == total or done % max(1, total // _LINES) == 0):
-            left = seconds / max(1, done - self._first_step) * (total - done)
-            print(f"{self._name}: step {done}/{total}  {facts}  {left:.0f} s left", file=sys.stderr)  # noqa: T201
+            left = f"  {seconds / measured * (total - done):.0f} s left" if measured and done < total else ""
+            print(f"{self._name}: step {done}/{total}  {facts}{left}", file=sys.stderr)  # noqa: T201
 
     def evaluation(self, text: str) -> None:
         """Show an evaluation on a line of its own."""

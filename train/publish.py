@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +17,9 @@ from pydantic import JsonValue
 
 from registry.records import BaseModel, Published, Version
 from train.config import TrainConfig
+from train.dataset.sources import Where, hash_source
 from train.items import DataReport
 from train.mixture import Share
-from train.rows import hash_file
 
 if TYPE_CHECKING:
     from registry.store import Registry
@@ -30,11 +30,15 @@ _PACKAGES = ("wardrobe-llm", "torch", "transformers", "peft", "trl", "datasets",
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """One data file as it was used: where it lay, its SHA-256 (hex) and what it held."""
+    """One data file as it was used: where it lay, its SHA-256 (hex) and what it held.
 
-    path: Path
+    Without a path it is a share of the others, and the hash that of the row numbers; `facts` say more of it.
+    """
+
+    path: Where | None
     sha256: str
     report: DataReport
+    facts: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +51,9 @@ class Origin:
     parent: Version | None
 
 
-def describe_source(path: Path, report: DataReport) -> DataSource:
+def describe_source(path: Where, report: DataReport, facts: Mapping[str, JsonValue]) -> DataSource:
     """Return `path` with its hash, beside what was counted in it."""
-    return DataSource(path, hash_file(path), report)
+    return DataSource(path, hash_source(path), report, facts)
 
 
 def lineage(
@@ -99,7 +103,9 @@ def publish(
 def _source(source: DataSource) -> dict[str, JsonValue]:
     counts = {**asdict(source.report), "truncated": len(source.report.truncated)}
     counts["dropped"] = list(source.report.dropped)
-    return {"path": str(source.path), "sha256": source.sha256, **counts}
+    counts["thoughtless"] = len(source.report.thoughtless)
+    path = None if source.path is None else str(source.path)
+    return {"path": path, "sha256": source.sha256, **counts, **source.facts}
 
 
 def installed() -> dict[str, JsonValue]:

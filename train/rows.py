@@ -18,14 +18,14 @@ from train.dataset.forms import read_sample
 from train.dataset.forms.hints import guess
 from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import ROLES, Kind, Malformed, Message, Row, Sample
-from train.dataset.sources import Line, read_lines
+from train.dataset.sources import Line, Where, name_row, read_lines
 
 __all__ = ["ROLES", "Message", "Row", "hash_file", "read_rows", "row_error"]
 
 _REMEDY = 'write {"messages": [{"role": …, "content": …}]} or {"prompt": …, "completion": …}'
 
 
-def read_rows(path: Path, reading: Reading = PLAIN) -> list[Row]:
+def read_rows(path: Where, reading: Reading = PLAIN) -> list[Row]:
     """Read every row of the file at `path`; blank lines are skipped.
 
     Raises: UsageError: naming file and row, for anything that is not a form of supervised training.
@@ -43,12 +43,12 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def row_error(path: Path, number: int, fact: str | ValueError, remedy: str) -> UsageError:
+def row_error(path: Where, number: int, fact: str | ValueError, remedy: str) -> UsageError:
     """Build the error about one row, so that all of them read alike; a fault's own remedy goes first."""
-    return UsageError(f"{path} row {number}", str(fact), getattr(fact, "remedy", "") or remedy)
+    return UsageError(name_row(path, number), str(fact), getattr(fact, "remedy", "") or remedy)
 
 
-def _read_row(path: Path, line: Line, reading: Reading) -> Row:
+def _read_row(path: Where, line: Line, reading: Reading) -> Row:
     try:
         parsed = line.parse()
     except Malformed as error:

@@ -19,6 +19,7 @@ from registry.records import BaseModel, Published, Version
 from train.arguments import check_precision
 from train.config import TrainConfig
 from train.duration import Duration, duration_of
+from train.holdout import HeldOut, read_files
 from train.items import DataReport, Item, ItemFile
 from train.jobs.store import REWARD, Job
 from train.launching import processes
@@ -43,7 +44,7 @@ class Prepared:
 
     `files` are the data files by the label of their source; `eval` and `replay` are such labels too.
     `mixture` is one epoch, `duration` says how many steps and passes the run makes; `parent` is the version
-    that it goes on with.
+    that it goes on with; `share` says which rows are held out where that is a share of them.
     """
 
     config: TrainConfig
@@ -53,6 +54,7 @@ class Prepared:
     duration: Duration
     held_out: tuple[Item, ...]
     parent: Version | None
+    share: HeldOut | None = None
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -71,8 +73,14 @@ class Prepared:
 
     def sources(self) -> dict[str, DataSource]:
         """Return each data file as it is now, with its hash, by its label."""
-        paths = self.config.data.files
-        return {label: describe_source(paths[label], found) for label, found in self.reports.items()}
+        share = self.share
+        found = {
+            label: describe_source(place, self.reports[label], share.facts(label) if share else {})
+            for label, place in self.config.data.files.items()
+        }
+        if share is not None:
+            found[EVAL] = DataSource(None, share.sha256(), self.reports[EVAL], share.facts(EVAL))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +113,7 @@ def prepare(config: TrainConfig, registry: Registry) -> Prepared:
     method = method_of(config)
     method.check(config)
     tokenizer = load_tokenizer(registry.base.path)
-    readings = config.data.readings
-    files = {
-        label: method.read(path, tokenizer, config, readings[label])
-        for label, path in config.data.files.items()
-    }
+    files, share = read_files(config, method, tokenizer)
     mixture = mix(files, config.data, config.seed)
     return Prepared(
         config=config,
@@ -119,6 +123,7 @@ def prepare(config: TrainConfig, registry: Registry) -> Prepared:
         duration=duration_of(config, mixture.items, processes()),
         held_out=files[EVAL].items if EVAL in files else (),
         parent=parent,
+        share=share,
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from registry.architectures import OUTPUT_EMBEDDING
 from registry.errors import UsageError
 from registry.patterns import PatternTable, depends_on_order
 from train.config import ALL_LINEAR, TrainConfig
@@ -52,6 +53,7 @@ def check_shape(config: TrainConfig, base: BaseModel, max_rank: int) -> None:
             f"lora.layers {_list(lora.layers)} hold none of lora.target_modules {_list(lora.target_modules)}"
         )
         raise UsageError(subject, fact, "leave lora.layers out, or name other modules", param="lora.layers")
+    _check_embeddings(config, modules)
     _check_pattern("rank_pattern", lora.rank_pattern, modules, subject)
     _check_pattern("alpha_pattern", lora.alpha_pattern, modules, subject)
 
@@ -121,6 +123,19 @@ def _check_pattern_matches(lora: LoraSettings, base: BaseModel, subject: str, kn
     named = [name for name in re.split(r"[\s,|]+", lora.target_pattern or "") if name in known]
     remedy = f"write it as a list: [{', '.join(named)}]" if named else f"whole names are like {example}"
     raise UsageError(subject, fact, remedy, param=_TARGETS)
+
+
+def _check_embeddings(config: TrainConfig, modules: list[str]) -> None:
+    adapted = sorted(EMBEDDINGS & {name.rpartition(".")[2] for name in modules})
+    lora = config.lora
+    if adapted and lora.kind != "lora":
+        # Rows of a vocabulary that nobody uses are zeros, by whose length DoRA divides; PiSSA knows no
+        # embedding; and the weights of a tied pair cannot be trained apart.
+        fact = f"lora.kind {lora.kind} takes linear modules only, and {_TARGETS} has {', '.join(adapted)}"
+        raise UsageError(config.name, fact, "use kind: lora, or leave them out", param=_TARGETS)
+    if OUTPUT_EMBEDDING in adapted and config.method.type == "reward":
+        fact = f"{_TARGETS} has {OUTPUT_EMBEDDING}, in whose place a reward model has a head of its own"
+        raise UsageError(config.name, fact, "leave it out", param=_TARGETS)
 
 
 def _check_layers(lora: LoraSettings, base: BaseModel, subject: str) -> None:

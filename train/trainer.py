@@ -26,6 +26,7 @@ from train.launching import processes
 from train.looks import Looks, make_looks, make_race
 from train.methods import Workshop, method_of
 from train.modelling import load_tokenizer, make_model
+from train.refusals import named_refusals
 from train.rehearsal import is_out_of_memory, too_large
 from train.silence import quiet
 from train.watching import Evaluation, Observer, Progress, Steps, TrainingResult
@@ -144,10 +145,18 @@ def _make_course(task: Task, progress: Progress, attempt: Attempt) -> Course:
 
 
 def _build(task: Task, folder: Path, course: Course) -> tuple[Workshop, Any]:
-    from transformers import PrinterCallback, set_seed
+    from transformers import set_seed
 
     config = task.config
     set_seed(config.seed)  # before the adapter is made: its first weights are random
+    with named_refusals(config.name):
+        return _built(task, folder, course)
+
+
+def _built(task: Task, folder: Path, course: Course) -> tuple[Workshop, Any]:
+    from transformers import PrinterCallback
+
+    config = task.config
     model, peft_config = make_model(config, task.base, task.start)
     made: list[Any] = []
     workshop = Workshop(

@@ -17,7 +17,8 @@ from starlette.routing import Route
 
 from tests.fakes.http_server import served
 
-Answer = Callable[[list[dict[str, str]]], str]
+Answer = Callable[[list[dict[str, str]]], Any]
+"""What a model says to a conversation: a text, or a whole message."""
 
 
 @dataclass
@@ -51,7 +52,7 @@ class OpenAIServer:
 
     async def chat(self, request: Request) -> Response:
         body = await request.json()
-        return self._answer(body, body["messages"], lambda text: {"message": {"content": text}})
+        return self._answer(body, body["messages"], _message)
 
     async def completions(self, request: Request) -> Response:
         body = await request.json()
@@ -61,7 +62,7 @@ class OpenAIServer:
         return self._answer(body, chat, lambda text: {"text": text})
 
     def _answer(
-        self, body: dict[str, Any], chat: list[dict[str, str]], shape: Callable[[str], Any]
+        self, body: dict[str, Any], chat: list[dict[str, str]], shape: Callable[[Any], Any]
     ) -> Response:
         with self.lock:
             self.seen.append(body)
@@ -77,7 +78,9 @@ class OpenAIServer:
         headers = {"x-wardrobe-digest": self.digests[model]} if model in self.digests else {}
         words = sum(len(one["content"].split()) for one in chat)
         choice = {**shape(text), "finish_reason": "stop"}
-        found: dict[str, Any] = {"usage": {"prompt_tokens": words, "completion_tokens": len(text.split())}}
+        found: dict[str, Any] = {
+            "usage": {"prompt_tokens": words, "completion_tokens": len(str(text).split())}
+        }
         if body.get("echo") and self.logprobs:
             choice["logprobs"] = _echo(body["prompt"])
         if isinstance(body.get("prompt"), list) and self.logprobs:
@@ -92,6 +95,10 @@ class OpenAIServer:
         if "prompt_logprobs" in body and self.logprobs:
             found["prompt_logprobs"] = [None, *([{"1": {"logprob": -0.5}}] * (words - 1))]
         return JSONResponse({**found, "choices": [choice]}, headers=headers)
+
+
+def _message(said: Any) -> dict[str, Any]:
+    return {"message": said if isinstance(said, dict) else {"content": said}}
 
 
 @contextmanager

@@ -127,7 +127,7 @@ def test_training_configs_sweeps_and_suites_may_hold_one(home: Path) -> None:
         "method": {"type": "grpo", "reward": {"model": "~/judge"}},
     }
     config = parse_config(value, "test", Path("/configs"))
-    assert config.data.files == {
+    assert {label: place.path for label, place in config.data.files.items()} == {
         "train": home / "train.jsonl",
         "eval": home / "eval.jsonl",
         "replay": home / "old.jsonl",

@@ -22,6 +22,7 @@ from tests.train.small_runs import write_small_run
 from train.config import TrainConfig, load_config
 from train.items import Item
 from train.methods import Workshop, method_of
+from train.settings.data import EVAL
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ def build_small(folder: Path, base: Path, method: str, start: Path | None = None
     config = load_config(write_small_run(folder, method, **changes))
     found, tokenizer = method_of(config), load_tokenizer(base)
     found.check(config)
-    items = found.read(config.data.train[0].path, tokenizer, config).items
-    held_out = found.read(config.data.eval, tokenizer, config).items if config.data.eval else ()
+    files = {label: found.read(place, tokenizer, config) for label, place in config.data.files.items()}
+    items, held_out = files[config.data.train[0].label].items, files[EVAL].items if EVAL in files else ()
     with quiet():
         set_seed(config.seed)
         model, shape = make_model(config, base, start)

@@ -77,3 +77,17 @@ def test_without_a_terminal_progress_is_about_ten_lines(capsys: pytest.CaptureFi
     assert len(lines) == 10
     assert lines[0].startswith("support: step 10/100  loss 1.500")
     assert held == [True]
+
+
+def test_a_first_step_tells_neither_speed_nor_time_left_as_neither_is_known(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with RunProgress("support", lambda: None) as progress:
+        progress.step(1, 3, 2.0, 50)
+        progress.step(2, 3, 1.5, 100)
+        progress.step(3, 3, 1.25, 150)
+    first, second, last = capsys.readouterr().err.splitlines()
+    assert first == "support: step 1/3  loss 2.000"
+    assert second.startswith("support: step 2/3  loss 1.500  ")
+    assert second.endswith(" s left")
+    assert last.endswith(" tokens/s")  # nothing is left

@@ -98,7 +98,8 @@ def test_alpha_is_twice_the_rank_unless_given(tmp_path: Path) -> None:
 
 def test_relative_data_paths_count_from_the_config_files_folder(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, FULL))
-    assert config.data.files == {"train": tmp_path / "rows.jsonl", "eval": tmp_path / "held-out.jsonl"}
+    paths = {label: place.path for label, place in config.data.files.items()}
+    assert paths == {"train": tmp_path / "rows.jsonl", "eval": tmp_path / "held-out.jsonl"}
 
 
 @pytest.mark.parametrize("name", ["config.json", "config.toml", "config.yaml"])

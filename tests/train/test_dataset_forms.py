@@ -157,7 +157,7 @@ def test_training_refuses_rows_of_another_kind_by_name(tmp_path: Path) -> None:
 def test_an_array_is_read_item_by_item_whatever_the_chunks(
     chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train.dataset.sources._CHUNK_BYTES", chunk)
+    monkeypatch.setattr("train.dataset.containers.values._CHUNK_BYTES", chunk)
     path = tmp_path / "rows.json"
     items = [{"prompt": f"é {number}", "completion": "[x], ]"} for number in range(5)]
     path.write_text(json.dumps(items, ensure_ascii=False, indent=1))

@@ -13,6 +13,7 @@ from tests.train.small_runs import ROWS
 from tests.train.small_trainings import build_small, make_tiny_base, quiet
 from train.config import TrainConfig, parse_config
 from train.duration import Epoch, duration_of, is_due, measured, warmup_steps
+from train.length_report import LengthReport
 from train.settings.steps import PerEpoch
 
 
@@ -74,6 +75,53 @@ def test_what_may_happen_at_boundaries_only_happens_at_the_next_one() -> None:
     assert due(4, 12) == [6, 12]
     assert due(PerEpoch(per_epoch=2), 8) == [6, 9, 12]  # due at 4, 8 and 12
     assert due(None, 8) == []
+
+
+def told(found: Any, settings: TrainConfig) -> dict[str, str]:
+    return dict(LengthReport.of(found, settings).facts())
+
+
+def test_check_tells_steps_batch_tokens_and_warm_up() -> None:
+    settings = config(batch_size=2, accumulation=2, epochs=3, warmup=0.05)
+    assert told(measured(settings, Epoch(9, 900)), settings) == {
+        "steps": "9 (3 epochs of 3 steps)",
+        "batch": "4 rows a step (batch_size 2 × accumulation 2); the last step of an epoch has 1 row and "
+        "moves the weights like any other",
+        "tokens": "900 an epoch, 2700 in all",
+        "warm-up": "1 step",
+        "on the way": "0 checkpoints, 1 evaluations",
+    }
+
+
+def test_check_tells_what_several_processes_and_reinforcement_make_of_a_batch() -> None:
+    settings = config(batch_size=2, epochs=1)
+    assert (
+        "8 rows a step (batch_size 2 × 4 processes)"
+        in told(measured(settings, Epoch(16, 160), processes=4), settings).values()
+    )
+    method = {"type": "grpo", "reward": {"graders": [{"type": "regex", "pattern": "x"}]}, "answers": 4}
+    online = config(method, batch_size=8, epochs=1)
+    found = told(measured(online, Epoch(7, 70, answers=4, answer_tokens=16)), online)
+    assert found["batch"] == (
+        "8 answers a step (batch_size 8), 4 to each prompt; 1 prompts of an epoch make no whole step and are "
+        "left out"
+    )
+    assert found["tokens"].endswith("(prompts, once for each answer), and answers of 384 at most")
+
+
+def test_check_counts_checkpoints_and_evaluations_and_warns_of_a_warm_up_without_end() -> None:
+    document = {
+        "name": "a",
+        "data": {"train": "x"},
+        "training": {"batch_size": 1, "epochs": 2, "warmup": 100},
+        "checkpoints": {"every": {"per_epoch": 2}},
+        "evaluation": {"every": 3},
+    }
+    settings = parse_config(document, "config", Path())
+    found = LengthReport.of(measured(settings, Epoch(10, 100)), settings)
+    assert (found.checkpoints, found.evaluations) == (3, 7)  # 5, 10, 15; 3, 6, …, 18 and the end
+    (warning,) = found.warnings()
+    assert warning.startswith("the warm-up of 100 steps is not over when the run ends (20)")
 
 
 METHODS: list[tuple[str, dict[str, Any]]] = [

@@ -17,7 +17,7 @@ from train.evaluation import specs
 from train.evaluation.figures import confusion, figure
 from train.evaluation.forms import Message
 from train.evaluation.graders import judge_all
-from train.evaluation.grades import Grade, Hearing, Sample
+from train.evaluation.grades import Grade, Hearing, Sample, Tools
 from train.evaluation.rouge import rouge_l
 from train.evaluation.suites import Suite, load_suite
 
@@ -32,7 +32,7 @@ class Said:
         self.texts = list(texts)
         self.asked: list[str] = []
 
-    def answer(self, messages: Sequence[Message], suite: Suite) -> Sample:
+    def answer(self, messages: Sequence[Message], suite: Suite, tools: Tools = ()) -> Sample:
         self.asked.append(messages[-1].content)
         return Sample(self.texts[(len(self.asked) - 1) % len(self.texts)])
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes.openai_server import last, openai_server, write_suite
 from train.evaluation.forms import Message
-from train.evaluation.grades import Sample
+from train.evaluation.grades import Sample, Tools
 from train.evaluation.journal import Journal
 from train.evaluation.runner import Arm, Effort, evaluate
 from train.evaluation.served import Patience, ServedModel, Unanswered
@@ -110,7 +110,7 @@ class Stopped:
         self.at = at
         self.asked: list[str] = []
 
-    def answer(self, messages: Sequence[Message], suite: Suite) -> Sample:
+    def answer(self, messages: Sequence[Message], suite: Suite, tools: Tools = ()) -> Sample:
         self.asked.append(messages[-1].content)
         if messages[-1].content == self.at:
             raise KeyboardInterrupt

@@ -86,7 +86,7 @@ def test_a_merged_folder_is_a_model_that_answers_as_base_and_adapter(
     assert (report["form"], report["dtype"], report["source"]) == ("model", "float32", "trained")
 
 
-def test_a_version_of_the_root_is_merged_in_the_bases_dtype(
+def test_a_version_of_the_root_is_merged_into_float32_which_loses_nothing(
     base: Path, root: Path, run: Run, tmp_path: Path
 ) -> None:
     adapter(base, tmp_path / "trained")
@@ -95,8 +95,10 @@ def test_a_version_of_the_root_is_merged_in_the_bases_dtype(
     assert code == 0, told
     report = json.loads(printed)
     assert (report["source"], report["source_digest"]) == ("support@1", version.digest)
-    assert report["dtype"] == "bfloat16"
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
+    assert report["dtype"] == "float32"
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "float32"
+    assert report["size_bytes"] == (tmp_path / "out" / "model.safetensors").stat().st_size
+    assert report["warnings"] == []
 
 
 def test_a_chat_template_of_the_adapter_wins_over_the_bases(base: Path, run: Run, tmp_path: Path) -> None:
@@ -115,7 +117,7 @@ def test_a_merge_that_loses_what_was_learnt_is_refused_and_leaves_nothing(
             if "lora_B" in name:
                 parameter.mul_(1e-5)
     model.save_pretrained(tmp_path / "small")
-    code, _, told = run(tmp_path / "small", tmp_path / "out")
+    code, _, told = run(tmp_path / "small", tmp_path / "out", "--dtype", "bfloat16")
     assert code == 1
     assert "merged model in bfloat16: does not answer as base and adapter do" in told
     assert "--dtype float16 or float32" in told
@@ -191,6 +193,13 @@ def test_an_initialisation_that_cannot_be_repeated_needs_the_adapter_before_trai
         (["ADAPTER", "OUT", "--as", "lora", "--rank", "0"], 2, "a whole number of at least 1, or auto"),
         (["ADAPTER", "OUT", "--as", "lora", "--rank", "٣"], 2, "a whole number of at least 1, or auto"),
         (["ADAPTER", "OUT", "--as", "lora", "--dtype", "float16"], 2, "is for --as model and gguf"),
+        (["ADAPTER", "OUT", "--quantize", "q8_0"], 2, "--quantize: is for --as gguf, not --as model"),
+        (
+            ["ADAPTER", "OUT", "--as", "gguf", "--quantize", "q4_0", "--dtype", "float16"],
+            2,
+            "one of them out",
+        ),
+        (["BASE", "OUT", "--as", "gguf-lora"], 2, "is a whole model, and no adapter"),
         (["BASE", "OUT", "--as", "lora"], 1, "nothing was learnt"),
         (["ADAPTER", "OUT", "--as", "gguf"], 2, "convert_hf_to_gguf.py"),
     ],

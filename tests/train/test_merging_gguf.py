@@ -41,14 +41,14 @@ def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(("dtype", "close"), [("float32", 1e-5), ("bfloat16", 1e-5), ("float16", 1e-4)])
 def test_the_file_answers_as_the_model(base: Path, tmp_path: Path, dtype: str, close: float) -> None:
     model = load_llama(base)  # its weights are bf16 numbers: only fp16 can round them
-    file = write_gguf(model, base, dtype, tmp_path)
+    file = write_gguf(model, base, dtype, tmp_path / "model.gguf")
     assert float((logits(load_gguf(file)) - logits(model)).abs().max()) < close
 
 
 def test_the_file_carries_the_tokenizer_and_the_chat_template(base: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    file = write_gguf(load_llama(base), base, "float16", tmp_path)
+    file = write_gguf(load_llama(base), base, "float16", tmp_path / "model.gguf")
     found = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     own = AutoTokenizer.from_pretrained(base)
     text = "the 3 ships<|end|>"
@@ -90,7 +90,7 @@ def test_rows_of_queries_and_keys_are_put_in_pairs(base: Path, tmp_path: Path) -
     from gguf import GGUFReader
 
     model = load_llama(base)
-    reader = GGUFReader(write_gguf(model, base, "float32", tmp_path))
+    reader = GGUFReader(write_gguf(model, base, "float32", tmp_path / "model.gguf"))
     written = {tensor.name: torch.tensor(tensor.data) for tensor in reader.tensors}
     key = model.state_dict()["model.layers.0.self_attn.k_proj.weight"]
     half = key.shape[0] // model.config.num_key_value_heads // 2

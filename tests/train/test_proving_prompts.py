@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from importlib.resources import files
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from train.proving.probes import CONVERSATIONS, probes_sha256
-from train.proving.prompts import deviation, training_prompts, whole_ids
+from train.proving.probes import CONVERSATIONS, TOOL_ROWS, probes_sha256
+from train.proving.prompts import deviation, tool_prompts, training_prompts, whole_ids
 
 
 class Letters:
@@ -81,5 +83,15 @@ def test_a_deviation_names_its_first_token(change: Any, position: int) -> None:
 
 def test_the_probes_are_fixed() -> None:
     # A proof names them by this hash: who changes them, on purpose, writes the new one here.
-    assert probes_sha256() == "e9d208c252dd94af3dd2246ccb4138bc393c005dabbd2c32738caa9cd68f7e12"
+    assert probes_sha256() == "08362cbfe1073ea83837a711d29bbd9a33c0fafb6e9dd9066e3709a3a55942cd"
     assert all(one[-1][0] == "assistant" for one in CONVERSATIONS)
+
+
+def test_rows_with_tools_are_probes_where_the_template_shows_them(tokenizer: Any) -> None:
+    assert tool_prompts(TOOL_ROWS, tokenizer) == ([], [])
+    template = copy.copy(tokenizer)
+    template.chat_template = files("trl").joinpath("chat_templates", "qwen2_5.jinja").read_text()
+    prompts, left_out = tool_prompts(TOOL_ROWS, template)
+    assert (len(prompts), left_out) == (5, [])
+    assert "<tool_response>" in template.decode(list(prompts[1].ids))
+    assert [message["role"] for message in prompts[1].messages] == ["user", "assistant", "tool"]

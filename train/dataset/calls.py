@@ -19,7 +19,7 @@ TOOL_KEYS = ("tools", "functions")
 _CALL_KEYS = {"id", "call_id", "tool_call_id", "type", "function", "name", "arguments", "parameters", "index"}
 _VALUES = {"default", "const", "enum", "examples"}
 _SCHEMA_KEYS = ("parameters", "input_schema", "inputSchema")
-_EMPTY: tuple[object, ...] = (None, "", [], {})
+_EMPTY: tuple[object, ...] = (None, "", [], {}, ())
 
 
 def read_tools(value: object, where: str = "tools") -> tuple[Mapping[str, Any], ...]:
@@ -32,7 +32,7 @@ def read_tools(value: object, where: str = "tools") -> tuple[Mapping[str, Any], 
     parsed = _parsed(value, where, "D-SCHEMA")
     if isinstance(parsed, Mapping):
         parsed = [parsed]
-    if not isinstance(parsed, list):
+    if not isinstance(parsed, list | tuple):
         raise Malformed(f"{where} is {shown(value)}, not a list of tools")
     return tuple(_tool(one, f"{where}[{index}]") for index, one in enumerate(parsed) if one is not None)
 

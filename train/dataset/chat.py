@@ -49,9 +49,13 @@ def read_messages(messages: object, where: str = "messages", *, learn: bool = Tr
     """
     if not isinstance(messages, list) or not messages:
         raise Malformed(f"{where} is {shown(messages)}, not a list of messages")
-    return tuple(
-        turn for index, one in enumerate(messages) for turn in _turns(f"{where}[{index}]", one, learn=learn)
-    )
+    turns: list[Message] = []
+    for index, one in enumerate(messages):
+        if (plain := _plain(one, learn=learn)) is not None:
+            turns.append(plain)
+        else:
+            turns += _turns(f"{where}[{index}]", one, learn=learn)
+    return tuple(turns)
 
 
 def read_conversation(turns: object, system: object = None) -> tuple[Message, ...]:
@@ -107,6 +111,16 @@ class _Content:
     def text(self) -> str:
         # As vLLM joins the parts of a request.
         return "\n".join(self.texts)
+
+
+def _plain(given: object, *, learn: bool) -> Message | None:
+    """Return a turn of role and content alone, which nearly all are; None for what needs a closer look."""
+    if not isinstance(given, dict) or len(given) != 2:
+        return None
+    role, content = given.get("role"), given.get("content")
+    if role not in ROLES or not isinstance(content, str) or (role == "assistant" and not content.strip()):
+        return None
+    return Message(role, content, learn=learn and role == "assistant")
 
 
 def _turns(where: str, given: object, *, learn: bool) -> Iterator[Message]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from registry.errors import UsageError
 from train.dataset import labels, lengths, pairs, relations
 from train.dataset.acceptance import NOTHING, Acceptance
 from train.dataset.columns import FORMS, Columns
-from train.dataset.findings import Finding, Ledger, Severity, pack, unpack
+from train.dataset.findings import Finding, Ledger, Severity, pack
 from train.dataset.first import FirstRow, first_row
 from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.lengths import Lengths
@@ -25,14 +24,14 @@ from train.dataset.records import Progress, Unwatched
 from train.dataset.relations import Related
 from train.dataset.rendering import Rendering
 from train.dataset.scan import Scan, Scanner, open_sketches
-from train.dataset.sources import size_of
+from train.dataset.sources import Where, size_of
 
 
 @dataclass(frozen=True, slots=True)
 class FileCount:
     """One file: its size, readable rows, and how they are written."""
 
-    path: Path
+    path: Where
     size_bytes: int
     rows: int
     forms: dict[str, int]
@@ -86,15 +85,15 @@ class Checked:
 
     def accepted(self, found: Finding) -> int:
         """Return how often `found` was accepted."""
-        rule, files = found.rule.id, self.ledger.files
+        rule = found.rule.id
         if rule in self.acceptance.kinds:
             return found.count
-        places = map(unpack, found.places) if self.acceptance.rows else ()
-        return sum(self.acceptance.covers(rule, files[file], row) for file, row in places)
+        places = found.places if self.acceptance.rows else ()
+        return sum(self.acceptance.covers(rule, *self.ledger.locate(place)) for place in places)
 
 
 def check_files(
-    paths: Sequence[Path],
+    paths: Sequence[Where],
     rendering: Rendering | None = None,
     progress: Progress | None = None,
     reading: Reading = PLAIN,
@@ -131,7 +130,7 @@ def _find_all(scan: Scan, related: Related, ledger: Ledger) -> None:
     lengths.find_outliers(scan.columns, ledger)
 
 
-def _summarise(paths: Sequence[Path], scan: Scan, related: Related, reading: Reading) -> Summary:
+def _summarise(paths: Sequence[Where], scan: Scan, related: Related, reading: Reading) -> Summary:
     columns = scan.columns
     turns, counts = np.unique(columns["turns"], return_counts=True)
     return Summary(
@@ -152,8 +151,8 @@ def _summarise(paths: Sequence[Path], scan: Scan, related: Related, reading: Rea
     )
 
 
-def _count(columns: Columns, number: int, path: Path) -> FileCount:
+def _count(columns: Columns, number: int, path: Where) -> FileCount:
     places = columns["place"]
     inside = (places >= pack(number, 0)) & (places < pack(number + 1, 0))
     forms = Counter(FORMS[index].value for index in columns["form"][inside].tolist())
-    return FileCount(path, path.stat().st_size, int(inside.sum()), dict(forms.most_common()))
+    return FileCount(path, size_of([path]), int(inside.sum()), dict(forms.most_common()))

@@ -1,4 +1,4 @@
-"""`wardrobe data check|split|report|mask|repair|trace`.
+"""`wardrobe data check|split|report|mask|repair|trace|annotations`.
 
 Owns the options of these commands and the order of what they do; `display` owns what a person sees.
 Imports nothing heavy at its top.
@@ -9,13 +9,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from registry.cli import output
 from registry.cli.session import Session, UserPath, local_options, pass_session
 from registry.errors import Conflict, UsageError
+from train.annotations.cli import annotations_
+from train.dataset.containers.place import Place, label_of
 
 if TYPE_CHECKING:
     from train.dataset.documents import DataReport, SplitDocument
@@ -23,13 +25,40 @@ if TYPE_CHECKING:
     from train.dataset.rendering import Rendering
     from train.dataset.split import SplitSettings
 
-_FILE = UserPath()
+_SPLIT = "wardrobe.split"
+
+
+class _UserPlace(UserPath):
+    """Data on the command line: a file, a folder, a pattern or hf://ORG/NAME, and the part of it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the place."""
+        path = super().convert(value, param, ctx)
+        return Place(path, ctx.meta.get(_SPLIT) if ctx else None)
+
+
+_FILE, _PLACE = UserPath(), _UserPlace()
 _LAYOUT = "layout.json"
 _base_option = click.option(
     "--base",
     type=_FILE,
     metavar="DIR",
     help="Model folder whose tokenizer is used (default: the root's base).",
+)
+
+
+def _note_split(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    context.meta[_SPLIT] = value
+
+
+# Read before the paths are, which it belongs to.
+_split_option = click.option(
+    "--split",
+    metavar="NAME",
+    is_eager=True,
+    expose_value=False,
+    callback=_note_split,
+    help="The part to read of a data set that has several: train, test.",
 )
 _columns_option = click.option(
     "--columns",
@@ -58,17 +87,21 @@ def data() -> None:
     """Check, split and show the data that adapters are trained on."""
 
 
+data.add_command(annotations_)
+
+
 @data.command()
-@click.argument("files", nargs=-1, required=True, type=_FILE, metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, type=_PLACE, metavar="FILE...")
 @_base_option
 @_length_option
+@_split_option
 @_columns_option
 @_accept_option
 @local_options
 @pass_session
 def check(
     session: Session,
-    files: tuple[Path, ...],
+    files: tuple[Place, ...],
     base: Path | None,
     max_length: int,
     columns: tuple[str, ...],
@@ -77,7 +110,8 @@ def check(
     """Check FILEs, which are the parts of one data set: train, validation, test.
 
     Takes chat (OpenAI, ShareGPT), Alpaca, prompt/completion/context, preference (TRL, OpenAI), KTO and
-    text rows, as JSON Lines, a JSON array, or .txt. Every finding has an id, its rows and a remedy; the
+    text rows. FILE is JSON Lines, JSON, CSV, Parquet, Arrow or text, also compressed; a folder, a pattern,
+    a Hugging Face data set folder, or hf://ORG/NAME. Every finding has an id, its rows and a remedy; the
     exit code is 1 when one is an error. With a base the rows are rendered as training would.
     """
     from train.dataset.display import print_report
@@ -91,19 +125,20 @@ def check(
 
 
 @data.command()
-@click.argument("files", nargs=-1, required=True, type=_FILE, metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, type=_PLACE, metavar="FILE...")
 @click.option(
     "--out", type=_FILE, metavar="DIR", default=Path(), help="Folder for the two files (default: here)."
 )
 @_base_option
 @_length_option
+@_split_option
 @_columns_option
 @_accept_option
 @local_options
 @pass_session
 def report(
     session: Session,
-    files: tuple[Path, ...],
+    files: tuple[Place, ...],
     out: Path,
     base: Path | None,
     max_length: int,
@@ -121,13 +156,13 @@ def report(
     written = {".html": page(document), ".json": document.model_dump_json(indent=2) + "\n"}
     store.make_directory(out)
     for suffix, text in written.items():
-        path = out / f"{files[0].stem}.report{suffix}"
+        path = out / f"{label_of(files[0])}.report{suffix}"
         store.replace(path, text.encode("utf-8", "backslashreplace"))
         output.print_line(str(path))
 
 
 @data.command()
-@click.argument("file", type=_FILE)
+@click.argument("file", type=_PLACE)
 @click.option(
     "--parts",
     default="train=0.8,validation=0.1,test=0.1",
@@ -144,13 +179,14 @@ def report(
 )
 @click.option("--canonical", is_flag=True, help="Rewrite the rows in the canonical form.")
 @click.option("--out", type=_FILE, metavar="DIR", help="Leave the parts in the new folder DIR.")
+@_split_option
 @_columns_option
 @_accept_option
 @local_options
 @pass_session
 def split(
     session: Session,
-    file: Path,
+    file: Place,
     parts: str,
     seed: int,
     group: str | None,
@@ -186,19 +222,20 @@ def split(
 
 
 @data.command()
-@click.argument("file", type=_FILE)
+@click.argument("file", type=_PLACE)
 @click.option(
     "--row", "rows", type=click.IntRange(min=1), multiple=True, metavar="N", help="May be repeated."
 )
 @_base_option
 @_length_option
+@_split_option
 @_columns_option
 @_accept_option
 @local_options
 @pass_session
 def mask(
     session: Session,
-    file: Path,
+    file: Place,
     rows: tuple[int, ...],
     base: Path | None,
     max_length: int,
@@ -227,7 +264,7 @@ def mask(
 
 
 @data.command()
-@click.argument("file", type=_FILE, metavar="IN")
+@click.argument("file", type=_PLACE, metavar="IN")
 @click.option("--out", type=_FILE, metavar="OUT", required=True, help="The repaired rows, a new .jsonl file.")
 @click.option(
     "--rules", multiple=True, metavar="ID,…", help="What is repaired (default: everything that can be)."
@@ -301,7 +338,7 @@ def trace(session: Session, name: str, row: int | None) -> None:
 
 def _check(
     session: Session,
-    files: Sequence[Path],
+    files: Sequence[Place],
     base: Path | None,
     max_length: int,
     columns: Sequence[str],
@@ -309,17 +346,21 @@ def _check(
 ) -> DataReport:
     from train.dataset.acceptance import parse_acceptance
     from train.dataset.check import check_files
+    from train.dataset.containers.folders import places_in
     from train.dataset.documents import DataReport
     from train.dataset.progress import LateProgress
 
     folder = base or _base_of_root(session)
     rendering = _rendering(folder, max_length)
+    places = [place for file in files for place in places_in(file)]
     with LateProgress() as progress:
-        checked = check_files(files, rendering, progress, _reading(columns, accept), parse_acceptance(accept))
+        checked = check_files(
+            places, rendering, progress, _reading(columns, accept), parse_acceptance(accept)
+        )
     return DataReport.of(checked, folder.name if folder else None, max_length if folder else None)
 
 
-def _split(session: Session, file: Path, settings: SplitSettings, out: Path | None) -> SplitDocument:
+def _split(session: Session, file: Place, settings: SplitSettings, out: Path | None) -> SplitDocument:
     from registry.datasets import publish_dataset
     from train.dataset.documents import SplitDocument
     from train.dataset.progress import LateProgress

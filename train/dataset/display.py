@@ -43,7 +43,7 @@ def print_report(document: DataReport) -> None:
         where = f"{first.file} " if len(document.files) > 1 else ""
         _print_first(where, FirstRow(**first.model_dump()))
     for found in document.findings:
-        _print_finding(found, several=len(document.files) > 1)
+        _print_finding(found, several=document.several)
     errors = sum(found.severity == "error" for found in document.findings)
     accepted = sum(found.accepted == found.count for found in document.findings)
     told = f", {accepted} accepted" if document.accepted else ""

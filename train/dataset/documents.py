@@ -9,7 +9,7 @@ from typing import Self
 
 from registry.documents import Document
 from train.dataset.check import Checked, FileCount
-from train.dataset.findings import Finding, unpack
+from train.dataset.findings import Finding
 from train.dataset.first import FirstRow
 from train.dataset.lengths import QUANTILES, Lengths
 from train.dataset.mask import MaskedRow
@@ -45,11 +45,11 @@ class FindingDocument(Document):
         ledger = checked.ledger
         rows: defaultdict[str, list[int]] = defaultdict(list)
         for place in sorted(set(found.places)):
-            file, row = unpack(place)
-            rows[ledger.files[file]].append(row)
+            file, row = ledger.locate(place)
+            rows[file].append(row)
         examples = (
-            ExampleDocument(file=ledger.files[unpack(place)[0]], row=unpack(place)[1], fact=fact)
-            for place, fact in sorted(found.examples)
+            ExampleDocument(file=file, row=row, fact=fact)
+            for (file, row), fact in ((ledger.locate(place), fact) for place, fact in sorted(found.examples))
         )
         rule = found.rule
         return cls(
@@ -123,6 +123,12 @@ class DataReport(Document):
     accepted: list[str]
     first: list[FirstRowDocument]
     findings: list[FindingDocument]
+
+    @property
+    def several(self) -> bool:
+        """Tell whether rows must be named with their file: there are several, or a folder of them."""
+        named = {name for found in self.findings for name in found.rows}
+        return len(self.files) > 1 or bool(named - {file.path for file in self.files})
 
     @classmethod
     def of(cls, checked: Checked, base: str | None, max_length: int | None) -> Self:

@@ -7,6 +7,7 @@ no sentence shows a personal datum or a secret in full.
 
 from __future__ import annotations
 
+import bisect
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,20 @@ class Ledger:
     def __init__(self, files: Sequence[str]) -> None:
         self.files = tuple(files)
         self._found: dict[str, Finding] = {}
+        self._shards: list[tuple[int, str, int]] = []
+
+    def begin_shard(self, file: int, path: str, offset: int) -> None:
+        """Note that the rows of `file` behind `offset` lie in the file at `path`, counted there from 1."""
+        self._shards.append((pack(file, offset), path, offset))
+
+    def locate(self, place: int) -> tuple[str, int]:
+        """Return the file that the row at `place` lies in, and its row there."""
+        file, row = unpack(place)
+        at = bisect.bisect_left(self._shards, place, key=lambda shard: shard[0]) - 1
+        if at < 0 or unpack(self._shards[at][0])[0] != file:
+            return self.files[file], row
+        _, path, offset = self._shards[at]
+        return path, row - offset
 
     def add(self, rule: str, place: int, fact: str) -> None:
         """Note that the row at `place` breaks `rule`; `fact` says how, without the row's number.
@@ -77,8 +92,8 @@ class Ledger:
 
     def named(self, place: int) -> str:
         """Return `row 17` or, with several files, `test.jsonl row 17`."""
-        file, row = unpack(place)
-        return f"row {row}" if len(self.files) == 1 else f"{self.files[file]} row {row}"
+        file, row = self.locate(place)
+        return f"row {row}" if len(self.files) == 1 and not self._shards else f"{file} row {row}"
 
 
 def pack(file: int, row: int) -> int:
@@ -94,6 +109,8 @@ def unpack(place: int) -> tuple[int, int]:
 _RULES = {
     Severity.ERROR: (
         ("D-ENCODING", "the line is not UTF-8", "save the file as UTF-8"),
+        ("D-CONTAINER", "the file is of no kind that is read, or damaged", "do what the fact says"),
+        ("D-CELLS", "a record does not fit its table", "quote cells that hold a separator or a line end"),
         ("D-JSON", "the line is not JSON", "write one JSON object per line"),
         ("D-TORN", "the line ends in the middle", "write the file again: a writer was stopped"),
         ("D-KEY-TWICE", "a key stands twice", "keep one: parsers differ in which they take"),
@@ -151,6 +168,7 @@ _RULES = {
         ("D-SSN", "a US social security number", "mask it"),
     ),
     Severity.INFO: (
+        ("D-READ-AS", "the file is read as what it holds, not as its name says", "nothing, if that is so"),
         ("D-BOM", "the file begins with a byte order mark", "nothing: it is skipped"),
         ("D-EXTRA", "keys that training does not read", "nothing, unless they were meant as data"),
         ("D-CALL-ID", "calls without an id", "nothing: they are numbered"),

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from pathlib import Path
 
 from train.dataset.forms import PLAIN, Reading, understand
 from train.dataset.personal import hide
 from train.dataset.records import Malformed, Sample
-from train.dataset.sources import read_lines
+from train.dataset.sources import Where, read_lines
 
 _SHOWN_CHARACTERS = 60
 _SEARCHED_ROWS = 100
@@ -39,7 +38,7 @@ class FirstRow:
         return shown + ([f"    not read: {', '.join(self.not_read)}"] if self.not_read else [])
 
 
-def first_row(path: Path, reading: Reading = PLAIN) -> FirstRow | None:
+def first_row(path: Where, reading: Reading = PLAIN) -> FirstRow | None:
     """Return how the first row of the file at `path` that can be read was understood.
 
     None where none of the first 100 can.

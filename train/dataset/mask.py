@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
@@ -16,7 +15,7 @@ from train.data import IGNORED, Labelled, render
 from train.dataset.forms import read_sample
 from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import Kind, Malformed, Row, Sample
-from train.dataset.sources import Line, read_lines
+from train.dataset.sources import Line, Where, read_lines
 from train.rendering.ends import stops_of
 from train.rendering.examples import message_ends
 from train.rows import row_error
@@ -61,7 +60,7 @@ class MaskedRow:
 
 
 def mask_file(
-    path: Path, rows: frozenset[int], tokenizer: Any, max_length: int, reading: Reading = PLAIN
+    path: Where, rows: frozenset[int], tokenizer: Any, max_length: int, reading: Reading = PLAIN
 ) -> Iterator[MaskedRow]:
     """Yield the rows with the numbers `rows` (none: the first three) of the file at `path`.
 
@@ -82,7 +81,7 @@ def mask_file(
 
 
 def _mask_line(
-    path: Path, line: Line, tokenizer: Any, max_length: int, reading: Reading
+    path: Where, line: Line, tokenizer: Any, max_length: int, reading: Reading
 ) -> Iterator[MaskedRow]:
     try:
         sample = read_sample(line.parse(), reading)

@@ -33,7 +33,7 @@ def page(document: DataReport) -> str:
     sections = (
         _head(document, name),
         _files(document),
-        _findings(document.findings, several=len(document.files) > 1),
+        _findings(document.findings, several=document.several),
         section("Lengths", (_lengths(key, found) for key, found in document.lengths.items())),
         section("Labels", _labels(document.labels)),
         section("Personal data and secrets", _personal(document.findings)),

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from train.dataset.columns import Columns, normal
 from train.dataset.content import inspect_text
@@ -20,7 +19,7 @@ from train.dataset.personal import find_personal
 from train.dataset.records import Kind, Malformed, Message, Sample, joined
 from train.dataset.rendering import Rendering
 from train.dataset.sketches import Sketches, common_shingles
-from train.dataset.sources import Line, has_bom, read_lines, sample_lines
+from train.dataset.sources import Line, Where, read_lines, remarks, sample_lines
 from train.dataset.uses import inspect_calls
 
 LABEL_CHARACTERS = 60
@@ -64,16 +63,20 @@ class Scanner:
         self._rendering = rendering
         self._special = rendering.special_tokens if rendering else ()
 
-    def scan(self, paths: Sequence[Path], sketches: Sketches, advance: Callable[[int], None]) -> Scan:
+    def scan(self, paths: Sequence[Where], sketches: Sketches, advance: Callable[[int], None]) -> Scan:
         """Read every row of `paths`, and add its text to `sketches`; `advance` is told the bytes read.
 
         Raises: UsageError: when a file cannot be read.
         """
         found = Scan(Columns(), sketches, Labels())
         for number, path in enumerate(paths):
-            if has_bom(path):
-                self._ledger.add("D-BOM", pack(number, 1), "begins with a byte order mark")
+            for rule, fact in remarks(path):
+                self._ledger.add(rule, pack(number, 1), fact)
+            shard = None
             for line in read_lines(path):
+                if line.shard is not None and line.shard is not shard:
+                    shard = line.shard
+                    self._ledger.begin_shard(number, str(shard.file), shard.offset)
                 self._row(found, pack(number, line.number), line)
                 advance(line.size)
         return found
@@ -148,7 +151,7 @@ def sketched_text(sample: Sample) -> str:
     return sample.text or joined((*sample.messages, *sample.rejected))
 
 
-def open_sketches(paths: Sequence[Path], reading: Reading = PLAIN) -> Sketches:
+def open_sketches(paths: Sequence[Where], reading: Reading = PLAIN) -> Sketches:
     """Return empty sketches that know the boilerplate of `paths`.
 
     Raises: UsageError: when a file cannot be read.
@@ -156,7 +159,7 @@ def open_sketches(paths: Sequence[Path], reading: Reading = PLAIN) -> Sketches:
     return Sketches(common_shingles(_sampled(paths, reading)))
 
 
-def _sampled(paths: Sequence[Path], reading: Reading) -> Iterator[str]:
+def _sampled(paths: Sequence[Where], reading: Reading) -> Iterator[str]:
     for path in paths:
         for line in sample_lines(path, _SAMPLED_LINES // len(paths)):
             try:

@@ -1,192 +1,237 @@
-"""Files of rows, read one row at a time.
+"""Data of any container, read one row at a time.
 
-Owns the containers: JSON Lines, a JSON array, plain text (a document per paragraph). Invariants: memory
-does not grow with the file; every line that is not blank comes out, as bytes or as a row, with its number
-from 1 (of an array: the number of the item).
+Owns the way from a place (a file, a folder, a pattern, a data set of the hub) to its rows; the containers
+themselves are read in `train.dataset.containers`. Invariants: memory does not grow with the data; every row
+that is not blank comes out, as a line, with its number from 1, counted on through the files of a folder;
+what cannot be read comes out as the fault of a row.
 """
 
 from __future__ import annotations
 
-import codecs
-import contextlib
+import hashlib
 import itertools
-import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from registry.errors import UsageError
+from train.dataset.containers import values
+from train.dataset.containers.folders import find_files
+from train.dataset.containers.kinds import Container, Kind, find_kind
+from train.dataset.containers.line import LONGEST_BYTES, Line, Shard, too_long
+from train.dataset.containers.paragraphs import document_rows
+from train.dataset.containers.place import Place, Where
+from train.dataset.containers.streams import Stream, open_stream
 from train.dataset.records import Malformed
 
-BOM = b"\xef\xbb\xbf"
-TEXT_SUFFIXES = frozenset({".txt", ".md"})
-_CHUNK_BYTES = 1 << 20
-_LONGEST_ITEM_CHARACTERS = 1 << 26
+__all__ = [
+    "Line", "Place", "Where", "hash_source", "name_row", "read_lines", "remarks", "sample_lines", "size_of",
+]  # fmt: skip
+
 _SHORT_LINE_BYTES = 1000
-_BETWEEN = " \t\r\n,"
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One row as it lies in the file; `size` counts all bytes read for it, for progress."""
+def read_lines(where: Where) -> Iterator[Line]:
+    """Yield every row at `where` that is not blank.
 
-    number: int
-    data: bytes
-    size: int
-
-    def parse(self) -> Any:
-        """Return the JSON value.
-
-        Raises: Malformed: no UTF-8, no JSON, a torn line, or a key given twice.
-        """
-        try:
-            written = self.data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            fact = f"is not UTF-8: byte 0x{self.data[error.start]:02x} at position {error.start + 1}"
-            raise Malformed(fact, "D-ENCODING") from error
-        try:
-            return _decoder.decode(written)
-        except json.JSONDecodeError as error:
-            raise Malformed(f"is not JSON: {error}", _rule(written, error)) from error
-        except RecursionError as error:
-            raise Malformed("is not JSON: nested too deeply", "D-JSON") from error
-
-
-def read_lines(path: Path) -> Iterator[Line]:
-    """Yield every row of the file at `path` that is not blank.
-
-    Raises: UsageError: when the file cannot be read.
+    Raises: UsageError: when a file cannot be opened, or `where` leaves open which ones are meant.
     """
+    files = find_files(where)
+    if len(files.paths) == 1:
+        yield from _read_file(files.paths[0], files.key)
+        return
+    offset = 0
+    for path in files.paths:
+        shard, last = Shard(path, offset), 0
+        for line in _read_file(path, None):
+            last = line.number
+            yield replace(line, number=offset + last, shard=shard)
+        offset += last
+
+
+def sample_lines(where: Where, count: int) -> Iterator[Line]:
+    """Yield about `count` rows, the same ones at every call; row numbers are 0 where they are not known.
+
+    From all over a file of JSON Lines and from every file of a folder, else from the beginning.
+
+    Raises: UsageError: when a file cannot be read.
+    """
+    files = find_files(where)
+    each = max(1, count // len(files.paths))
+    for path in files.paths[:count]:
+        yield from _sample_file(path, files.key, each)
+
+
+def size_of(places: Iterable[Where]) -> int:
+    """Return the bytes of all files of `places`, as they are stored; what is no file counts nothing."""
+    return sum(path.stat().st_size for place in places for path in find_files(place).paths if path.is_file())
+
+
+def remarks(where: Where) -> Iterator[tuple[str, str]]:
+    """Yield (rule, fact) of what there is to say of each file at `where` as a whole.
+
+    Raises: UsageError: when a file cannot be read.
+    """
+    files = find_files(where)
+    for path in files.paths:
+        for rule, fact in _remarks(path, files.key):
+            shown = f"{path.name} {fact}" if len(files.paths) > 1 else fact
+            yield rule, shown
+
+
+def name_row(where: Where, number: int) -> str:
+    """Return how an error names a row: with its file, and counted in that, where `where` is several."""
+    if len(find_files(where).paths) > 1:
+        line = next((line for line in read_lines(where) if line.number == number), None)
+        if line is not None and line.shard is not None:
+            return f"{line.shard.file} row {number - line.shard.offset}"
+    return f"{where} row {number}"
+
+
+def hash_source(where: Where) -> str:
+    """Return the SHA-256 (hex) of the file at `where`; of several, one over their hashes and names in order.
+
+    Raises: UsageError: when a file cannot be read.
+    """
+    found = [(path.name, _hash_file(path)) for path in find_files(where).paths]
+    if len(found) == 1:
+        return found[0][1]
+    return hashlib.sha256("".join(f"{sha256}  {name}\n" for name, sha256 in found).encode()).hexdigest()
+
+
+def _hash_file(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            yield from _lines(path, file)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        reason = error.strerror or str(error)
-        remedy = "name a JSON Lines file in UTF-8"
-        raise UsageError(str(path), f"cannot be read ({reason})", remedy) from error
+        raise _unreadable(path, error) from error
 
 
-def sample_lines(path: Path, count: int) -> Iterator[Line]:
-    """Yield about `count` rows from all over the file, the same ones at every call; row numbers are 0.
+def _read_file(path: Path, key: str | None) -> Iterator[Line]:
+    last = 0
+    try:
+        with path.open("rb") as raw:
+            for line in _lines(path, raw, key):
+                last = line.number
+                yield line
+    except Malformed as fault:
+        yield Line(last + 1, b"", 0, fault)
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
-    Raises: UsageError: when the file cannot be read.
+
+def _lines(path: Path, raw: BinaryIO, key: str | None) -> Iterator[Line]:
+    stream, container, inner = _open(path, raw, key)
+    if container.kind is Kind.LINES:
+        rows = _plain(stream.file)
+    elif container.kind is Kind.TEXT:
+        rows = document_rows(stream.file)
+    elif container.kind is Kind.ARRAY:
+        rows = values.array_rows(stream.file)
+    elif container.kind is Kind.VALUES:
+        rows = (
+            values.value_rows(stream.file)
+            if inner is None
+            else values.list_rows(stream.file, inner, named=key is not None)
+        )
+    else:
+        rows = _typed_rows(path, stream, container)
+    told = stream.plain and container.kind in {Kind.LINES, Kind.TEXT, Kind.PARQUET}
+    return rows if told else _measured(rows, raw)
+
+
+def _typed_rows(path: Path, stream: Stream, container: Container) -> Iterator[Line]:
+    if container.kind is Kind.TABLE:
+        from train.dataset.containers.tables import table_rows
+
+        return table_rows(stream.file, container.delimiter)
+    from train.dataset.containers.columnar import columnar_rows
+
+    if not stream.plain and container.kind is not Kind.ARROW_STREAM:
+        fact = f"is {container.kind.value} inside {stream.packed}: it cannot be read from its end"
+        raise Malformed(fact, "D-CONTAINER", "unpack it: it is compressed in itself")
+    return columnar_rows(path, stream.file, container.kind)
+
+
+def _open(path: Path, raw: BinaryIO, key: str | None) -> tuple[Stream, Container, str | None]:
+    """Return the stream of a file, its container and, of an object around a list of rows, the list's key.
+
+    Raises: Malformed: a container that is not read; UsageError: it has no part `key`.
     """
+    stream = open_stream(path, raw)
+    container = find_kind(path, stream)
+    inner = None
+    if container.kind is Kind.VALUES:
+        inner = values.find_list(stream.head.decode("utf-8", "replace"), key)
+        if inner is None and b"\n" not in stream.head.strip():
+            # One long line that is a row: others may follow it.
+            container = Container(Kind.LINES)
+    if key is not None and inner is None:
+        raise UsageError(str(path), f"has no part {key!r}", "leave split out: it is one file", param="split")
+    return stream, container, inner
+
+
+def _remarks(path: Path, key: str | None) -> tuple[tuple[str, str], ...]:
+    try:
+        with path.open("rb") as raw:
+            stream, container, _ = _open(path, raw, key)
+            return (*stream.remarks, *container.remarks)
+    except Malformed:
+        return ()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _sample_file(path: Path, key: str | None, count: int) -> Iterator[Line]:
     size = path.stat().st_size if path.is_file() else 0
-    if size < count * _SHORT_LINE_BYTES or not _is_plain(path):
-        yield from itertools.islice(read_lines(path), count)
+    if size < count * _SHORT_LINE_BYTES or not _is_plain(path, key):
+        yield from itertools.islice(_read_file(path, key), count)
         return
     with path.open("rb") as file:
         for index in range(count):
             file.seek(index * size // count)
-            file.readline()
-            if data := file.readline().strip():
+            file.readline(LONGEST_BYTES)
+            if data := file.readline(LONGEST_BYTES).strip():
                 yield Line(0, data, len(data))
 
 
-def size_of(paths: Iterable[Path]) -> int:
-    """Return the bytes of all files of `paths`; what is no file counts nothing."""
-    return sum(path.stat().st_size for path in paths if path.is_file())
-
-
-def has_bom(path: Path) -> bool:
-    """Return True when the file begins with a byte order mark."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        return file.read(3) == BOM
-    return False
-
-
-def _lines(path: Path, file: BinaryIO) -> Iterator[Line]:
-    file.seek(3 if has_bom(path) else 0)
-    if _is_plain(path):
-        return _plain(file)
-    return _paragraphs(file) if path.suffix.lower() in TEXT_SUFFIXES else _items(file)
-
-
-def _is_plain(path: Path) -> bool:
-    if path.suffix.lower() in TEXT_SUFFIXES:
+def _is_plain(path: Path, key: str | None) -> bool:
+    try:
+        with path.open("rb") as raw:
+            stream, container, _ = _open(path, raw, key)
+            return stream.plain and container.kind is Kind.LINES
+    except Malformed:
         return False
-    with path.open("rb") as file:
-        head = file.read(4096).removeprefix(BOM).lstrip()
-    return head[:1] != b"[" or _first_line_is_json(head)
 
 
 def _plain(file: BinaryIO) -> Iterator[Line]:
-    for number, line in enumerate(file, start=1):
-        if line.strip():
+    for number, line in enumerate(_whole_lines(file), start=1):
+        if len(line) >= LONGEST_BYTES:
+            yield too_long(number, len(line))
+        elif line.strip():
             yield Line(number, line.rstrip(b"\r\n"), len(line))
 
 
-def _paragraphs(file: BinaryIO) -> Iterator[Line]:
-    start, held = 0, b""
-    for number, line in enumerate(file, start=1):
-        if line.strip():
-            start, held = start or number, held + line
-        elif held:
-            yield _document(start, held)
-            start, held = 0, b""
-    if held:
-        yield _document(start, held)
+def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of `file`; of one that is too long, its beginning."""
+    for line in iter(partial(file.readline, LONGEST_BYTES), b""):
+        yield line
+        rest = line
+        while len(rest) == LONGEST_BYTES and not rest.endswith(b"\n"):
+            rest = file.readline(LONGEST_BYTES)
 
 
-def _document(start: int, held: bytes) -> Line:
-    try:
-        data = json.dumps({"text": held.decode("utf-8").strip()}, ensure_ascii=False).encode()
-    except UnicodeDecodeError:
-        data = held
-    return Line(start, data, len(held))
+def _measured(rows: Iterator[Line], raw: BinaryIO) -> Iterator[Line]:
+    """Yield `rows` with the bytes that were read of the file on the disk for each."""
+    before = 0
+    for line in rows:
+        now = raw.tell()
+        yield replace(line, size=max(0, now - before))
+        before = max(before, now)
 
 
-def _items(file: BinaryIO) -> Iterator[Line]:
-    """Yield the items of one JSON array, with a buffer that holds one item and one chunk."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    buffer, position, number, ended = "", 0, 0, False
-    while not ended and len(buffer) - position <= _LONGEST_ITEM_CHARACTERS:
-        chunk = file.read(_CHUNK_BYTES)
-        ended = not chunk
-        buffer, position = buffer[position:] + decoder.decode(chunk, final=ended), 0
-        if number == 0:
-            number, position = 1, buffer.index("[") + 1
-        while (found := _next_item(buffer, position)) is not None:
-            start, position = found
-            yield Line(number, buffer[start:position].encode(), position - start)
-            number += 1
-    rest = buffer[position:].strip(_BETWEEN)
-    if rest != "]":
-        yield Line(number, rest[:_CHUNK_BYTES].encode(), len(rest))
-
-
-def _next_item(buffer: str, position: int) -> tuple[int, int] | None:
-    while position < len(buffer) and buffer[position] in _BETWEEN:
-        position += 1
-    try:
-        _, end = _plain_decoder.raw_decode(buffer, position)
-    except json.JSONDecodeError:
-        return None
-    return position, end
-
-
-def _first_line_is_json(head: bytes) -> bool:
-    # `[1]` in a line of its own is a malformed row of JSON Lines, not the start of an array.
-    with contextlib.suppress(ValueError):
-        return isinstance(json.loads(head.split(b"\n", 1)[0]), list) and b"\n" in head.strip()
-    return False
-
-
-def _rule(written: str, error: json.JSONDecodeError) -> str:
-    # A writer that was stopped leaves an open text or an open bracket at the very end.
-    torn = error.msg.startswith("Unterminated string") or error.pos >= len(written.rstrip())
-    return "D-TORN" if torn else "D-JSON"
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise Malformed(f"has the key {twice!r} twice", "D-KEY-TWICE")
-    return found
-
-
-_decoder = json.JSONDecoder(object_pairs_hook=_unique)
-_plain_decoder = json.JSONDecoder()
+def _unreadable(path: Path, error: OSError) -> UsageError:
+    reason = error.strerror or str(error)
+    return UsageError(str(path), f"cannot be read ({reason})", "name a data file, a folder or a pattern")

@@ -23,14 +23,15 @@ from numpy.typing import NDArray
 from registry.errors import UsageError
 from train.dataset.clusters import Clusters
 from train.dataset.columns import FORMS, Columns, text_hash
+from train.dataset.containers.place import name_of
 from train.dataset.forms import canonical, read_sample
 from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import Malformed, Progress, Unwatched
 from train.dataset.relations import relate
 from train.dataset.scan import answer_text, open_sketches, sketched_text
 from train.dataset.sketches import SIMILAR
-from train.dataset.sources import Line, read_lines, size_of
-from train.rows import hash_file, row_error
+from train.dataset.sources import Line, Where, hash_source, read_lines, size_of
+from train.rows import row_error
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -67,7 +68,7 @@ class Split:
     facts: dict[str, JsonValue]
 
 
-def split_file(path: Path, settings: SplitSettings, folder: Path, progress: Progress | None = None) -> Split:
+def split_file(path: Where, settings: SplitSettings, folder: Path, progress: Progress | None = None) -> Split:
     """Write the parts of the file at `path` into `folder`, each with the source's row numbers beside it.
 
     Raises: UsageError: a row that cannot be read or lacks a key, or too few clusters for a part.
@@ -132,7 +133,7 @@ def _totals(strata: NDArray[np.uint64], sizes: Labels) -> tuple[list[int], list[
 
 
 def _read(
-    path: Path, settings: SplitSettings, progress: Progress
+    path: Where, settings: SplitSettings, progress: Progress
 ) -> tuple[Columns, Labels, NDArray[np.uint64]]:
     require_columns(path, settings.reading)
     progress.phase("splitting", size_of([path]), in_bytes=True)
@@ -157,7 +158,7 @@ def _read(
     return columns, bound.labels(), flat
 
 
-def _parse(path: Path, line: Line, reading: Reading) -> tuple[Any, Any]:
+def _parse(path: Where, line: Line, reading: Reading) -> tuple[Any, Any]:
     try:
         row = line.parse()
         return row, read_sample(row, reading)
@@ -165,14 +166,14 @@ def _parse(path: Path, line: Line, reading: Reading) -> tuple[Any, Any]:
         raise row_error(path, line.number, error, "correct it; see `wardrobe data check`") from error
 
 
-def _value_hash(path: Path, line: Line, row: Mapping[str, Any], key: str) -> int:
+def _value_hash(path: Where, line: Line, row: Mapping[str, Any], key: str) -> int:
     if key not in row:
         raise row_error(path, line.number, f"has no {key}", "add it, or leave the option out")
     return text_hash(json.dumps(row[key], sort_keys=True))
 
 
 def _write(
-    path: Path, names: Sequence[str], parts: Labels, folder: Path, rewrite: Reading | None
+    path: Where, names: Sequence[str], parts: Labels, folder: Path, rewrite: Reading | None
 ) -> dict[str, Path]:
     files = {name: folder / name for part in names for name in (f"{part}.jsonl", f"{part}.rows.txt")}
     rows = [files[f"{part}.jsonl"].open("wb") for part in names]
@@ -202,16 +203,16 @@ def _dumped(row: object) -> bytes:
 
 
 def _facts(
-    path: Path, settings: SplitSettings, columns: Columns, rows: Mapping[str, int], clusters: int
+    path: Where, settings: SplitSettings, columns: Columns, rows: Mapping[str, int], clusters: int
 ) -> dict[str, JsonValue]:
     forms: Iterable[int] = np.unique(columns["form"]).tolist()
     return {
         "format": "wardrobe-dataset",
         "version": 1,
         "source": {
-            "name": path.name,
-            "sha256": hash_file(path),
-            "size": path.stat().st_size,
+            "name": name_of(path),
+            "sha256": hash_source(path),
+            "size": size_of([path]),
             "rows": len(columns),
             "forms": [FORMS[form].value for form in forms],
         },

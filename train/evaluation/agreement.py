@@ -1,13 +1,15 @@
 """How far raters agree beyond chance, for nominal ratings. Pure.
 
-Cohen (1960) for two raters on the items both rated; Krippendorff (2011, "Computing Krippendorff's
-Alpha-Reliability") for any number of raters and missing ratings.
+Cohen (1960) for two raters on the items both rated; Krippendorff's alpha (`train.annotations`) for any number
+of raters and missing ratings.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+
+from train.annotations.agreement import point
 
 
 def cohen_kappa(first: Mapping[str, str], second: Mapping[str, str]) -> float | None:
@@ -26,22 +28,14 @@ def cohen_kappa(first: Mapping[str, str], second: Mapping[str, str]) -> float | 
 
 
 def krippendorff_alpha(raters: Sequence[Mapping[str, str]]) -> float | None:
-    """Return Krippendorff's alpha for nominal ratings; None where no item has two ratings."""
-    units = [
-        [rater[item] for rater in raters if item in rater]
-        for item in sorted({item for rater in raters for item in rater})
-    ]
+    """Return Krippendorff's alpha for nominal ratings; None where no item has two ratings.
+
+    1.0 where all ratings are the same, although chance alone would do that too.
+    """
+    items = sorted({item for rater in raters for item in rater})
+    units = [[rater[item] for rater in raters if item in rater] for item in items]
     paired = [unit for unit in units if len(unit) > 1]
-    total = sum(len(unit) for unit in paired)
-    if total == 0:
+    if not paired:
         return None
-    counts = Counter(rating for unit in paired for rating in unit)
-    disagreed = sum(_disagreement(unit) / (len(unit) - 1) for unit in paired) / total
-    by_chance = sum(count * (total - count) for count in counts.values()) / (total * (total - 1))
-    return 1.0 if by_chance == 0 else 1 - disagreed / by_chance
-
-
-def _disagreement(unit: Sequence[str]) -> int:
-    """Return the number of ordered pairs of different ratings within one item."""
-    counts = Counter(unit)
-    return sum(count * (len(unit) - count) for count in counts.values())
+    found = point(paired, sorted({rating for unit in paired for rating in unit}))
+    return 1.0 if found is None else found

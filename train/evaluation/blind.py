@@ -128,7 +128,7 @@ def read_ratings(key_path: Path, rated: Sequence[Path]) -> HumanReport:
 def _blind_line(evaluation: Evaluation, index: int, a: str, b: str) -> str:
     row: dict[str, Any] = {
         "item": evaluation.suite.items[index].id,
-        "question": [message.model_dump() for message in evaluation.suite.questions[index]],
+        "question": [message.written for message in evaluation.suite.questions[index]],
         "a": a,
         "b": b,
         "rating": "",

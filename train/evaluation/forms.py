@@ -6,36 +6,96 @@ checked against each other is `suites.py`.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
+from train.dataset.calls import read_tools
+from train.evaluation.rows import read_row
 from train.evaluation.specs import Spec
 from train.evaluation.strict import Strict
 
 
-class Message(Strict):
-    """One message of a conversation."""
+class Call(Strict):
+    """A call that is expected; `arguments` are an object."""
 
-    role: Literal["system", "user", "assistant"]
-    content: str
+    name: str
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Message(Strict):
+    """One message of a conversation: of OpenAI's form, results of tools and earlier calls included."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str = ""
+    reasoning_content: str = ""
+    tool_calls: tuple[dict[str, JsonValue], ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
+
+    @property
+    def written(self) -> dict[str, JsonValue]:
+        """Return the message as the API takes it, without what is empty."""
+        more: dict[str, JsonValue] = self.model_dump(mode="json", exclude_defaults=True)
+        return {"role": self.role, "content": self.content} | more
+
+    @property
+    def said(self) -> str:
+        """Return content and calls, for people."""
+        calls = [json.dumps(call.get("function", call)) for call in self.tool_calls]
+        return "\n".join([self.content, *calls] if self.content or not calls else calls)
+
+
+def called(calls: Sequence[Call]) -> Message:
+    """Return the assistant's turn that makes `calls`."""
+    written = [
+        {
+            "id": f"call{number:05}",
+            "type": "function",
+            "function": {"name": call.name, "arguments": json.dumps(call.arguments)},
+        }
+        for number, call in enumerate(calls, start=1)
+    ]
+    return Message.model_validate({"role": "assistant", "tool_calls": written})
 
 
 class Item(Strict):
     """One question: `prompt` or `messages`; `expected` is one right answer or several.
 
-    `tags` are its slices (`kind: refusal`), items of one `pair` must agree, `graders` limits who judges it,
-    `data` is for templates, Python graders and programs.
+    `tools` may be called, `calls` are the calls that are right (an empty list: none). A row of training with
+    its answer at the end is an item too: the answer is what is expected. `tags` are its slices (`kind:
+    refusal`), items of one `pair` must agree, `graders` limits who judges it, `data` is for templates, Python
+    graders and programs.
     """
 
     id: str = ""
     prompt: str | None = None
     messages: tuple[Message, ...] = ()
     expected: str | tuple[str, ...] | None = None
+    tools: tuple[dict[str, JsonValue], ...] = ()
+    calls: tuple[Call, ...] | None = None
     tags: dict[str, str] = Field(default_factory=dict)
     pair: str | None = None
     graders: tuple[str, ...] | None = None
     data: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_row(cls, value: object) -> object:
+        return read_row(value) if isinstance(value, dict) else value
+
+    @property
+    def written(self) -> dict[str, JsonValue]:
+        """Return what identifies the item: keys that it does not use change nothing."""
+        found: dict[str, JsonValue] = self.model_dump(mode="json")
+        unused = {"tools"} if not self.tools else set()
+        unused |= {"calls"} if self.calls is None else set()
+        found = {key: one for key, one in found.items() if key not in unused}
+        if self.messages:
+            found["messages"] = [message.written for message in self.messages]
+        return found
 
     @model_validator(mode="after")
     def _one_question(self) -> Self:
@@ -70,10 +130,16 @@ class SuiteFile(Strict):
     shots: str | tuple[Item, ...] = ()
     template: str | None = None
     system: str | None = None
+    tools: tuple[dict[str, JsonValue], ...] = ()
     api: Literal["chat", "completions"] = "chat"
     sampling: Sampling = Sampling()
     graders: tuple[Spec, ...] = Field(min_length=1)
     slices: tuple[str, ...] = ()
+
+    @field_validator("tools", mode="before")
+    @classmethod
+    def _as_served(cls, value: object) -> object:
+        return read_tools(value)
 
 
 def judges(spec: Spec, item: Item) -> bool:

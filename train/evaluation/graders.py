@@ -15,6 +15,7 @@ from typing import Any
 
 from registry.errors import UsageError
 from train.evaluation import specs
+from train.evaluation.calling import judge_arguments, judge_calls
 from train.evaluation.forms import Item, judges
 from train.evaluation.grades import NOT_JUDGED, Grade, Hearing, Sample
 from train.evaluation.rouge import rouge_l
@@ -72,8 +73,12 @@ def _text(spec: specs.Spec, item: Item, sample: Sample) -> Grade:
             return Grade(rouge_l(sample.text, item.answers))
         case specs.Refusal():
             return _refusal(spec, item, sample)
+        case specs.Calls():
+            return judge_calls(spec, item, sample)
+        case specs.Arguments():
+            return judge_arguments(item, sample)
         case specs.Stops():
-            return _binary(sample.finish == "stop", sample.finish)
+            return _binary(sample.finish in {"stop", "tool_calls"}, sample.finish)
     raise UsageError(f"grader {spec.label}", "has no implementation", "use another")
 
 

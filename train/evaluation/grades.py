@@ -6,19 +6,28 @@ it is never counted as wrong in silence: a missing answer is in `Sample.error`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from train.dataset.records import ToolCall
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from train.evaluation.forms import Item, Message
     from train.evaluation.suites import Suite
 
+Tools = Sequence[Mapping[str, Any]]
+"""Tools that an answer may call, as servers and templates take them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer; `finish` is the protocol's reason, `error` why there is no answer."""
+    """One answer; `finish` is the protocol's reason, `error` why there is no answer.
+
+    `calls` are the tools that it calls; its `text` is what is said besides.
+    """
 
     text: str
     finish: str = "stop"
@@ -26,6 +35,22 @@ class Sample:
     completion_tokens: int = 0
     seconds: float = 0.0
     error: str | None = None
+    calls: tuple[ToolCall, ...] = ()
+
+    @classmethod
+    def read(cls, value: Mapping[str, Any]) -> Sample:
+        """Return the sample whose fields are `value`, as JSON has them.
+
+        Raises: TypeError: a field is missing or not known.
+        """
+        calls = tuple(ToolCall(**call) for call in value.get("calls", ()))
+        return cls(**{**value, "calls": calls})
+
+    @property
+    def said(self) -> str:
+        """Return text and calls, for people."""
+        calls = [f"{call.name}({call.arguments})" for call in self.calls]
+        return "\n".join([self.text, *calls] if self.text or not calls else calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +74,8 @@ class Model(Protocol):
 
     name: str
 
-    def answer(self, messages: Sequence[Message], suite: Suite) -> Sample:
-        """Answer one question; a failure is in the sample's `error`."""
+    def answer(self, messages: Sequence[Message], suite: Suite, tools: Tools = ()) -> Sample:
+        """Answer one question that may call `tools`; a failure is in the sample's `error`."""
 
     def log_probability(self, messages: Sequence[Message], expected: str, suite: Suite) -> tuple[float, int]:
         """Return the sum of the natural log-probabilities of `expected` and its number of tokens.

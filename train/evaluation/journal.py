@@ -58,7 +58,7 @@ def _read(path: Path) -> dict[str, Sample]:
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 row: dict[str, Any] = json.loads(line)
-                found[row["key"]] = Sample(**row["sample"])
+                found[row["key"]] = Sample.read(row["sample"])
             except (ValueError, KeyError, TypeError):
                 continue
     return found

@@ -14,9 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
+from train.dataset.chat import read_messages
+from train.dataset.records import ToolCall
 from train.evaluation.forms import Message
-from train.evaluation.grades import Sample
+from train.evaluation.grades import Sample, Tools
+from train.evaluation.listening import Listener
 from train.evaluation.suites import Suite
+from train.rendering.examples import prompt_ids
+from train.rendering.interface import Unrenderable
 
 
 class OfflineModel:
@@ -26,24 +31,39 @@ class OfflineModel:
         self.name = name
         self._base = base
         self._adapter = adapter
+        self._listener = Listener(base)
         self._loaded: tuple[Any, Any] | None = None
         self._lock = threading.Lock()
 
     @classmethod
     def around(cls, tokenizer: Any, model: Any, name: str) -> OfflineModel:
         """Return a model that is loaded already and belongs to the caller (one in training)."""
-        made = cls(Path(), None, name)
+        made = cls(Path(str(getattr(tokenizer, "name_or_path", ""))), None, name)
         made._loaded = (tokenizer, model)
         return made
 
-    def answer(self, messages: Sequence[Message], suite: Suite) -> Sample:
-        """Answer one question."""
+    def answer(self, messages: Sequence[Message], suite: Suite, tools: Tools = ()) -> Sample:
+        """Answer one question that may call `tools`.
+
+        Raises: UsageError: there are tools, and nothing here reads calls.
+        """
         started = time.monotonic()
         with self._lock:
             tokenizer, model = self._load()
-            ids = self._prompt_ids(messages, suite)
-            text, finish, count = _generate(tokenizer, model, ids, suite)
-        return Sample(text, finish, len(ids), count, time.monotonic() - started)
+            ids = self._prompt_ids(messages, suite, tools)
+            said, text = _generate(tokenizer, model, ids, suite)
+        finish = "length" if len(said) >= suite.sampling.max_tokens else "stop"
+        calls: tuple[ToolCall, ...] = ()
+        if tools:
+            heard = self._listener.hear(said, tools)
+            text, calls = heard.text, heard.calls
+            finish = "tool_calls" if calls else finish
+        seconds = time.monotonic() - started
+        return Sample(text, finish, len(ids), len(said), seconds, calls=calls)
+
+    def close(self) -> None:
+        """End what reads its calls."""
+        self._listener.close()
 
     def log_probability(self, messages: Sequence[Message], expected: str, suite: Suite) -> tuple[float, int]:
         """Return the summed log-probability of `expected` after `messages`, and its number of tokens."""
@@ -58,13 +78,15 @@ class OfflineModel:
             values = picked.gather(1, torch.tensor(answer)[:, None])
             return float(values.sum()), len(answer)
 
-    def _prompt_ids(self, messages: Sequence[Message], suite: Suite) -> list[int]:
+    def _prompt_ids(self, messages: Sequence[Message], suite: Suite, tools: Tools = ()) -> list[int]:
         tokenizer, _ = self._load()
         if suite.api == "completions":
             return list(tokenizer(messages[-1].content).input_ids)
-        chat = [message.model_dump() for message in messages]
-        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        return list(tokenizer(text, add_special_tokens=False).input_ids)
+        turns = read_messages([message.written for message in messages], learn=False)
+        try:
+            return prompt_ids(turns, tokenizer, tools)
+        except Unrenderable as error:
+            raise UsageError(f"suite {suite.name}", str(error), error.remedy) from error
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
@@ -89,7 +111,8 @@ def _load(base: Path, adapter: Path | None) -> tuple[Any, Any]:
     return tokenizer, model.eval()
 
 
-def _generate(tokenizer: Any, model: Any, ids: list[int], suite: Suite) -> tuple[str, str, int]:
+def _generate(tokenizer: Any, model: Any, ids: list[int], suite: Suite) -> tuple[list[int], str]:
+    """Return the ids of the answer, and its text without special tokens."""
     import torch
 
     sampling = suite.sampling
@@ -111,4 +134,4 @@ def _generate(tokenizer: Any, model: Any, ids: list[int], suite: Suite) -> tuple
     text = str(tokenizer.decode(new, skip_special_tokens=True))
     for stop in sampling.stop:
         text = text.partition(stop)[0]
-    return text, "length" if len(new) >= sampling.max_tokens else "stop", len(new)
+    return new, text

@@ -49,6 +49,7 @@ def _python(spec: Python, item: Item, sample: Sample) -> Grade:
         "output_text": sample.text,
         "output_json": _parsed(sample.text),
         "finish": sample.finish,
+        "calls": [{"name": call.name, "arguments": _parsed(call.arguments)} for call in sample.calls],
     }
     about: dict[str, JsonValue] = {**item.data, "expected": item.model_dump(mode="json")["expected"]}
     outcome = call_grade(spec.source or "", asked, about, spec.limits)

@@ -227,7 +227,7 @@ def _line(evaluation: Evaluation, index: int) -> bytes:
     suite = evaluation.suite
     row = {
         "item": suite.items[index].model_dump(mode="json", exclude_defaults=True),
-        "question": [message.model_dump() for message in suite.questions[index]],
+        "question": [message.written for message in suite.questions[index]],
         "arms": {
             arm.label: {
                 **asdict(arm.samples[index]),
@@ -263,7 +263,7 @@ def _arm(arm: dict[str, Any], rows: list[dict[str, Any]], suite: Suite) -> ArmRe
         arm["model"],
         arm["digest"],
         arm["shots"],
-        tuple(Sample(**{key: value for key, value in one.items() if key != "grades"}) for one in said),
+        tuple(Sample.read({key: value for key, value in one.items() if key != "grades"}) for one in said),
         {name: tuple(_grade(one["grades"][name]) for one in said) for name in names},
     )
 

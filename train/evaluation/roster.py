@@ -100,7 +100,7 @@ class Roster:
     def close(self) -> None:
         """Close every connection."""
         for model in self._models.values():
-            if isinstance(model, ServedModel):
+            if isinstance(model, ServedModel | OfflineModel):
                 model.close()
 
     def _make(self, reference: str) -> Model:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from registry.errors import UsageError
-from train.evaluation.forms import Message
+from train.evaluation.forms import Item, Message, called
 from train.evaluation.graders import judge_all
 from train.evaluation.grades import Grade, Hearing, Model, Sample
 from train.evaluation.specs import Judge
@@ -104,10 +104,7 @@ def with_shots(suite: Suite, count: int) -> list[tuple[Message, ...]]:
         raise UsageError(f"suite {suite.name}", f"has {len(suite.shots)} shots, not {count}", "add `shots`")
     turns: list[Message] = []
     for item, question in zip(suite.shots[:count], suite.shot_questions[:count], strict=True):
-        if not item.answers:
-            raise UsageError(f"suite {suite.name}", f"shot {item.id} has no `expected`", "add it")
-        turns += [*(one for one in question if one.role != "system")]
-        turns.append(Message(role="assistant", content=item.answers[0]))
+        turns += [*(one for one in question if one.role != "system"), *_shown(suite, item)]
     return [_after_system(question, turns, suite) for question in suite.questions]
 
 
@@ -119,10 +116,24 @@ def _after_system(question: tuple[Message, ...], turns: list[Message], suite: Su
     return (*question[:head], *turns, *question[head:])
 
 
+def _shown(suite: Suite, item: Item) -> tuple[Message, ...]:
+    """Return how an example answers."""
+    if item.calls:
+        return (called(item.calls),)
+    if not item.answers:
+        raise UsageError(f"suite {suite.name}", f"shot {item.id} has no `expected`", "add it")
+    return (Message(role="assistant", content=item.answers[0]),)
+
+
+def _answer(arm: Arm, question: Sequence[Message], suite: Suite, item: Item) -> Sample:
+    # A model that knows no tools is asked as ever.
+    return arm.model.answer(question, suite, **({"tools": item.tools} if item.tools else {}))
+
+
 def _ask(suite: Suite, arm: Arm, questions: Sequence[Sequence[Message]], effort: Effort) -> list[Sample]:
     def ask(index: int) -> Sample:
         known = effort.memory.find(suite, arm, index) if effort.memory is not None else None
-        sample = known or arm.model.answer(questions[index], suite)
+        sample = known or _answer(arm, questions[index], suite, suite.items[index])
         if effort.memory is not None and known is None:
             effort.memory.add(suite, arm, index, sample)
         effort.advance(1)

@@ -16,8 +16,9 @@ from typing import Any
 import httpx
 
 from registry.errors import WardrobeError
+from train.dataset.records import ToolCall
 from train.evaluation.forms import Message
-from train.evaluation.grades import Sample
+from train.evaluation.grades import Sample, Tools
 from train.evaluation.suites import Suite
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
@@ -75,10 +76,12 @@ class ServedModel:
         """Close the connections."""
         self._client.close()
 
-    def answer(self, messages: Sequence[Message], suite: Suite) -> Sample:
-        """Answer one question; a failure is in the sample's `error`."""
+    def answer(self, messages: Sequence[Message], suite: Suite, tools: Tools = ()) -> Sample:
+        """Answer one question that may call `tools`; a failure is in the sample's `error`."""
         started = time.monotonic()
         path, body = _request(self.name, messages, suite)
+        if tools:
+            body["tools"] = list(tools)
         try:
             found = self._post(path, body)
             return _sample(found, time.monotonic() - started)
@@ -96,7 +99,7 @@ class ServedModel:
         if suite.api == "completions":
             echoed = self._echoed if not self._by_answers else self._completed
             return echoed(messages[-1].content, expected)
-        chat = [message.model_dump() for message in messages]
+        chat = [message.written for message in messages]
         body = {"model": self.name, "max_tokens": 1, "temperature": 0.0}
         before = self._post("/v1/chat/completions", {**body, "messages": chat})
         whole = {
@@ -131,13 +134,15 @@ class ServedModel:
             raise Unanswered(self.name, "answers without prompt_logprobs of every token", "use vLLM")
         return [float(positions[at][str(ids[at])]["logprob"]) for at in range(1, len(ids))]
 
-    def prompt_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Return the token ids that the server makes of a conversation that is to be answered.
+    def prompt_ids(self, messages: Sequence[Mapping[str, Any]], tools: Tools = ()) -> list[int]:
+        """Return the token ids that the server makes of a conversation that is to be answered with `tools`.
 
         Raises: Unanswered: the server does not tell (`return_token_ids`), or refuses.
         """
         body = {"model": self.name, "max_tokens": 1, "temperature": 0.0}
-        return self._ids({**body, "messages": list(messages)})
+        # Tools are shown whatever the choice; a server that parses no calls takes this one only.
+        shown = {"tools": list(tools), "tool_choice": "none"} if tools else {}
+        return self._ids({**body, "messages": list(messages), **shown})
 
     def _ids(self, body: Mapping[str, object]) -> list[int]:
         """Return the token ids of the prompt of a chat or, where `body` has a `prompt`, of a completion."""
@@ -235,13 +240,14 @@ def _request(name: str, messages: Sequence[Message], suite: Suite) -> tuple[str,
         body["seed"] = sampling.seed
     if suite.api == "completions":
         return "/v1/completions", {**body, "prompt": messages[-1].content}
-    return "/v1/chat/completions", {**body, "messages": [message.model_dump() for message in messages]}
+    return "/v1/chat/completions", {**body, "messages": [message.written for message in messages]}
 
 
 def _sample(found: Mapping[str, Any], seconds: float) -> Sample:
     try:
         choice = found["choices"][0]
-        text = choice["text"] if "text" in choice else choice["message"]["content"]
+        message = choice.get("message") or {}
+        text = choice["text"] if "text" in choice else message["content"]
         usage = found.get("usage") or {}
         return Sample(
             text=text or "",
@@ -249,9 +255,15 @@ def _sample(found: Mapping[str, Any], seconds: float) -> Sample:
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             completion_tokens=int(usage.get("completion_tokens") or 0),
             seconds=seconds,
+            calls=tuple(_call(call) for call in message.get("tool_calls") or ()),
         )
     except (KeyError, IndexError, TypeError) as error:
         raise Unanswered("answer", f"is not OpenAI-shaped ({error!r})", "check the URL") from error
+
+
+def _call(found: Mapping[str, Any]) -> ToolCall:
+    function = found["function"]
+    return ToolCall(function["name"], function["arguments"] or "{}", found.get("id") or "")
 
 
 def _complaint(response: httpx.Response, found: object) -> str:

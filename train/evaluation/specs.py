@@ -182,6 +182,22 @@ class Agreement(_Grader):
     extract: Pattern | None = None
 
 
+class Calls(_Grader):
+    """The answer calls the item's `calls` and no others, arguments equal as JSON, in any order.
+
+    With `arguments: false` the names alone count.
+    """
+
+    type: Literal["calls"]
+    arguments: bool = True
+
+
+class Arguments(_Grader):
+    """Every call names one of the item's tools and fits its schema; no call is right if none is expected."""
+
+    type: Literal["arguments"]
+
+
 class Stops(_Grader):
     """The model ended its answer itself, before `max_tokens`."""
 
@@ -204,6 +220,8 @@ Spec = Annotated[
     | Judge
     | Refusal
     | Agreement
+    | Calls
+    | Arguments
     | Stops,
     Field(discriminator="type"),
 ]

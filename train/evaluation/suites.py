@@ -27,6 +27,9 @@ NEEDS_EXPECTED = frozenset(
 )
 """The graders that hold an answer against the expected ones."""
 
+NEEDS_TOOLS = frozenset({"calls", "arguments"})
+"""The graders that look at calls."""
+
 
 @dataclass(frozen=True, slots=True)
 class Suite:
@@ -88,8 +91,8 @@ def build_suite(subject: str, written: SuiteFile, items: Iterable[Item], shots: 
 
     Raises: UsageError.
     """
-    numbered = tuple(_with_id(item, index) for index, item in enumerate(items, start=1))
-    examples = tuple(_with_id(item, index) for index, item in enumerate(shots, start=1))
+    numbered = tuple(_with_id(written, item, index) for index, item in enumerate(items, start=1))
+    examples = tuple(_with_id(written, item, index) for index, item in enumerate(shots, start=1))
     _check(subject, written, numbered)
     questions = tuple(_question(subject, written, item) for item in numbered)
     return Suite(
@@ -143,8 +146,12 @@ def _with_source(spec: Python, folder: Path) -> Python:
     return spec.model_copy(update={"source": read_text(folder / at_home(spec.file)), "file": None})
 
 
-def _with_id(item: Item, number: int) -> Item:
-    return item if item.id else item.model_copy(update={"id": str(number)})
+def _with_id(written: SuiteFile, item: Item, number: int) -> Item:
+    """Return the item with an id, and with the suite's tools where it has none."""
+    found: dict[str, Any] = {} if item.id else {"id": str(number)}
+    if written.tools and not item.tools:
+        found["tools"] = written.tools
+    return item.model_copy(update=found) if found else item
 
 
 def _check(subject: str, written: SuiteFile, items: tuple[Item, ...]) -> None:
@@ -168,10 +175,21 @@ def _check_expected(subject: str, written: SuiteFile, item: Item) -> None:
         if spec.type in NEEDS_EXPECTED and judges(spec, item) and not item.answers:
             fact = f"has no `expected`, which grader {spec.label} needs"
             raise UsageError(f"{subject} item {item.id}", fact, "add it, or limit the item's `graders`")
+        if spec.type in NEEDS_TOOLS and judges(spec, item):
+            _check_tools(subject, spec, item)
         labels = getattr(spec, "labels", ())
         if spec.type in {"accuracy", "macro_f1"} and judges(spec, item) and item.answers[0] not in labels:
             fact = f"expects {item.answers[0]!r}, which is none of the labels of {spec.label}"
             raise UsageError(f"{subject} item {item.id}", fact, f"labels: {', '.join(labels)}")
+
+
+def _check_tools(subject: str, spec: Spec, item: Item) -> None:
+    if not item.tools:
+        fact = f"has no `tools`, which grader {spec.label} needs"
+        raise UsageError(f"{subject} item {item.id}", fact, "add them, to the item or to the suite")
+    if spec.type == "calls" and item.calls is None:
+        fact = f"has no `calls`, which grader {spec.label} needs"
+        raise UsageError(f"{subject} item {item.id}", fact, "add them; an empty list expects none")
 
 
 def _check_pairs(subject: str, items: tuple[Item, ...]) -> None:
@@ -203,7 +221,7 @@ def _question(subject: str, written: SuiteFile, item: Item) -> tuple[Message, ..
         messages = (Message(role="user", content=item.prompt),)
     else:
         raise UsageError(f"{subject} item {item.id}", "asks nothing", "give it `prompt` or `messages`")
-    if messages[-1].role != "user":
+    if messages[-1].role not in {"user", "tool"}:
         raise UsageError(
             f"{subject} item {item.id}", "does not end with a user's message", "drop what follows"
         )
@@ -232,9 +250,9 @@ def _digest(
         "api": written.api,
         "sampling": written.sampling.model_dump(mode="json"),
         "graders": [spec.model_dump(mode="json", by_alias=True) for spec in written.graders],
-        "shots": [item.model_dump(mode="json") for item in shots],
+        "shots": [item.written for item in shots],
         "items": [
-            {**item.model_dump(mode="json"), "question": [message.model_dump() for message in question]}
+            {**item.written, "question": [message.written for message in question]}
             for item, question in zip(items, questions, strict=True)
         ],
     }

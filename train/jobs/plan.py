@@ -7,7 +7,7 @@ watches a run (name, note, alias, trackers, how many checkpoints stay).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
@@ -51,6 +51,8 @@ def make_plan(
     config: TrainConfig, base: BaseModel, data: Mapping[str, str], start: str | None = None
 ) -> Plan:
     """Return the plan of a run; `data` holds each file's SHA-256 by label, `start` a version's digest."""
+    shared = config.data.eval is not None and config.data.eval.share is not None
+    held_out: Any = {"path", "split", "columns"} if shared else True
     settings = config.model_dump(
         mode="json",
         by_alias=True,
@@ -60,7 +62,8 @@ def make_plan(
             "note": True,
             "tracking": True,
             "checkpoints": {"keep", "keep_finished"},
-            "data": {"train": {"__all__": {"path"}}, "eval": True, "replay": {"path"}},
+            # A held-out source decides by its content; a share of the rows, by itself.
+            "data": {"train": {"__all__": {"path", "split"}}, "eval": held_out, "replay": {"path"}},
         },
     )
     return Plan(settings=settings, data=dict(data), base=base.fingerprint, start=start)

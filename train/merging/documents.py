@@ -8,6 +8,7 @@ from registry.documents import Document
 
 if TYPE_CHECKING:
     from train.merging.extraction import Extraction
+    from train.merging.losses import Losses
     from train.merging.parity import Parity
 
 REPORT_NAME = "merge.json"
@@ -85,8 +86,36 @@ class ExtractionReport(Document):
         )
 
 
+class LossReport(Document):
+    """Mean losses (nats per learnt token) on rows of the user's, in fp32: base, source, and what was made."""
+
+    file: str
+    rows: int
+    tokens: int
+    base: float
+    before: float
+    after: float
+
+    @classmethod
+    def of(cls, losses: Losses) -> Self:
+        """Describe the losses."""
+        return cls(
+            file=losses.file,
+            rows=losses.rows,
+            tokens=losses.tokens,
+            base=losses.base,
+            before=losses.before,
+            after=losses.after,
+        )
+
+
 class MergeReport(Document):
-    """What was made of what; `form` is `model`, `lora` or `gguf`, `extraction` only there for `lora`."""
+    """What was made of what.
+
+    `form` is `model`, `lora`, `gguf` or `gguf-lora`; `extraction` is only there for `lora`, `loss` where rows
+    were given. `dtype` may be a kind of quantised blocks; `size_bytes` is of the weights. `warnings` are for
+    a person.
+    """
 
     form: str
     out: str
@@ -95,7 +124,10 @@ class MergeReport(Document):
     base: str
     base_fingerprint: str
     dtype: str
+    size_bytes: int
     parity: ParityReport
+    loss: LossReport | None
     extraction: ExtractionReport | None
+    warnings: list[str]
     seconds: float
     packages: dict[str, str]

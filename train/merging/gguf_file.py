@@ -19,8 +19,15 @@ if TYPE_CHECKING:
     import numpy as np
 
 GGUF_NAME = "model.gguf"
-_TYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-_FILE_TYPES = {"float32": "ALL_F32", "bfloat16": "MOSTLY_BF16", "float16": "MOSTLY_F16"}
+QUANTIZED = ("q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+"""The kinds of blocks (llama.cpp's names) that the `gguf` package itself makes; K-quants it only reads."""
+
+_TYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"} | {one: one.upper() for one in QUANTIZED}
+_FILE_TYPES = {"float32": "ALL_F32", "bfloat16": "MOSTLY_BF16", "float16": "MOSTLY_F16"} | {
+    one: f"MOSTLY_{one.upper()}" for one in QUANTIZED
+}
+_EMBEDDINGS = ("token_embd.weight", "output.weight")
+_BLOCK = 32
 # llama.cpp splits text by a named rule of its own; these are the tokenizer.json forms of the rules' regexes.
 _BYTES: Mapping[str, object] = {"type": "ByteLevel", "use_regex": True}
 _SPLITTERS: Mapping[str, list[Mapping[str, object]]] = {
@@ -49,14 +56,14 @@ def check_exportable(base: Path) -> str:
     return splitter
 
 
-def write_gguf(model: Any, base: Path, dtype: str, out: Path) -> Path:
-    """Write `model` (fp32) with the tokenizer of `base` into the folder `out`; return the file.
+def write_gguf(model: Any, base: Path, dtype: str, path: Path) -> Path:
+    """Write `model` (fp32) with the tokenizer of `base` to the new file `path`; return it.
 
-    Takes the size of the file in memory. Vectors stay in fp32.
+    `dtype` is a float type or one of `QUANTIZED`. Takes the size of the file in memory. Vectors stay in fp32,
+    embedding and head in 8 bits at least.
     """
     from gguf import GGUFWriter
 
-    path = out / GGUF_NAME
     writer = GGUFWriter(path, "llama")
     _add_model(writer, model.config, dtype)
     _add_tokenizer(writer, base, check_exportable(base), model.config)
@@ -153,19 +160,34 @@ def _tensors(model: Any, dtype: str) -> Iterator[tuple[str, np.ndarray, Any]]:
     for name, tensor in model.named_parameters():  # a tied head is not named twice
         array = tensor.detach().float().numpy()
         if name.endswith("q_proj.weight"):
-            array = _interleaved(array, config.num_attention_heads)
+            array = interleaved(array, config.num_attention_heads)
         elif name.endswith("k_proj.weight"):
-            array = _interleaved(array, config.num_key_value_heads)
-        kind = GGMLQuantizationType[_TYPES[dtype] if array.ndim > 1 else "F32"]
+            array = interleaved(array, config.num_key_value_heads)
         written = names.get_name(name, try_suffixes=(".weight",))
         assert written is not None, name
+        kind = GGMLQuantizationType[_kind(written, array, dtype)]
         yield written, quantize(array, kind), kind
 
 
-def _interleaved(array: np.ndarray, heads: int) -> np.ndarray:
+def _kind(name: str, array: np.ndarray, dtype: str) -> str:
+    """Return the type of one tensor: whole blocks only, and embeddings, which everything reads, in 8 bits."""
+    if array.ndim == 1:
+        return "F32"
+    if dtype in QUANTIZED and array.shape[-1] % _BLOCK:
+        return "F16"
+    return "Q8_0" if dtype in QUANTIZED and name in _EMBEDDINGS else _TYPES[dtype]
+
+
+def interleaved(array: np.ndarray, heads: int) -> np.ndarray:
     """Reorder rows from halves (transformers) to pairs (llama.cpp), the way both rotate positions."""
     halves = array.reshape(heads, 2, array.shape[0] // heads // 2, *array.shape[1:])
     return halves.swapaxes(1, 2).reshape(array.shape)
+
+
+def halved(array: np.ndarray, heads: int) -> np.ndarray:
+    """Reorder rows back: from pairs to halves."""
+    pairs = array.reshape(heads, array.shape[0] // heads // 2, 2, *array.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(array.shape)
 
 
 def _splitter(tokenizer: Mapping[str, Any]) -> str | None:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from train.dataset.records import Message
+from train.rendering.examples import prompt_ids
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -59,7 +62,7 @@ def probe_ids(folder: Path) -> list[list[int]]:
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if tokenizer.chat_template is None:
         return [list(tokenizer(probe).input_ids) for probe in PROBES]
-    return [_chat_ids(tokenizer, probe) for probe in PROBES]
+    return [prompt_ids([Message("user", probe, learn=False)], tokenizer) for probe in PROBES]
 
 
 def probe_logits(model: Any, ids: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -88,12 +91,6 @@ def compare(reference: Logits, candidate: Logits, base: Logits) -> Parity:
         top1=sum(int((one.argmax(-1) == other.argmax(-1)).sum()) for one, other in pairs) / positions,
         effect=effect / values,
     )
-
-
-def _chat_ids(tokenizer: Any, probe: str) -> list[int]:
-    chat = [{"role": "user", "content": probe}]
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    return list(tokenizer(text, add_special_tokens=False).input_ids)
 
 
 def _divergence(reference: Tensor, candidate: Tensor) -> float:

@@ -48,6 +48,33 @@ def new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def new_file(out: Path, report: str) -> Iterator[Path]:
+    """Give an empty folder whose one file becomes `out` when the block ends well.
+
+    The folder's `report`, if there is one, becomes `STEM.REPORT` beside it, first.
+
+    Raises: Conflict: when `out` or the report's place exists before or after.
+    """
+    beside = out.with_name(f"{out.stem}.{report}")
+    check_free(beside)
+    check_free(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}"
+    staging.mkdir()
+    try:
+        yield staging
+        (file,) = (path for path in staging.iterdir() if path.name != report)
+        for path, place in ((staging / report, beside), (file, out)):
+            path.chmod(0o644)
+            _sync(path)
+            check_free(place)
+            path.rename(place)
+        _sync(out.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

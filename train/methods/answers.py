@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from registry.errors import UsageError
 from train.data import Tokenizer, render_row
+from train.dataset.containers.place import Where
 from train.dataset.forms import read_sample
 from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import Kind, Malformed, Message, Row, Sample
@@ -31,7 +31,7 @@ class Answered:
 
 
 def read_samples(
-    path: Path, kinds: Sequence[Kind], remedy: str, reading: Reading = PLAIN
+    path: Where, kinds: Sequence[Kind], remedy: str, reading: Reading = PLAIN
 ) -> Iterator[tuple[int, Sample]]:
     """Yield every row of the file at `path` with its number; only rows of `kinds` are taken.
 
@@ -55,7 +55,7 @@ def read_samples(
 
 
 def render_answer(
-    path: Path,
+    path: Where,
     number: int,
     prompt: Sequence[Message],
     answer: Sequence[Message],
@@ -76,7 +76,7 @@ def render_answer(
     return Answered(one.ids[:first], one.ids[first:], len(one.ids))
 
 
-def cut_answer(path: Path, number: int, answered: Answered, max_length: int) -> Answered:
+def cut_answer(path: Where, number: int, answered: Answered, max_length: int) -> Answered:
     """Return `answered` with at most `max_length` tokens in all.
 
     Raises: UsageError: naming file and row: no token of the answer is left.

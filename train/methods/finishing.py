@@ -1,4 +1,4 @@
-"""What TRL's trainers leave undone: the adapter's precision, and a reference without noise.
+"""What TRL's trainers leave undone: the adapter's precision, an adapted head, a reference without noise.
 
 Invariant: after `finish` every trained adapter weight is fp32, and the frozen reference adapter has no
 dropout.
@@ -7,6 +7,8 @@ dropout.
 from __future__ import annotations
 
 from typing import Any
+
+from train.adapted_head import score_through_head
 
 REFERENCE = "ref"
 """TRL's name for the frozen copy of an adapter that a run starts with."""
@@ -18,6 +20,7 @@ def finish(trainer: Any) -> Any:
 
     if isinstance(trainer.model, PeftModel):
         _restore_precision(trainer.model)
+        score_through_head(trainer.model)
         _silence_reference(trainer.model)
     return trainer
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from train.config import TrainConfig
 from train.data import Tokenizer
+from train.dataset.containers.place import Where
 from train.dataset.forms.mapping import PLAIN, Reading
 from train.duration import Epoch
 from train.items import Item, ItemFile
@@ -57,7 +58,7 @@ class Method(Protocol):
         """
 
     def read(
-        self, path: Path, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
+        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
     ) -> ItemFile[Item]:
         """Read and render every row of the file at `path`, as `reading` says; no torch.
 

@@ -14,6 +14,7 @@ from typing import Any
 from registry.errors import UsageError
 from train.config import TrainConfig
 from train.data import Tokenizer, kept, refuse_overflow, require_template
+from train.dataset.containers.place import Where
 from train.dataset.forms.mapping import PLAIN, Reading
 from train.dataset.records import Kind, Message, Sample
 from train.duration import Epoch
@@ -63,7 +64,7 @@ class KtoMethod:
             raise UsageError(config.name, fact, "set it to 2 or more", param="training.batch_size")
 
     def read(
-        self, path: Path, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
+        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
     ) -> ItemFile[Item]:
         """Return every rated answer, rendered with the base's template.
 
@@ -129,7 +130,9 @@ def with_other_answers(examples: Sequence[dict[str, Any]]) -> list[dict[str, Any
     return [{**example, "KL_completion_ids": other} for example, other in zip(examples, others, strict=True)]
 
 
-def _rated(path: Path, number: int, sample: Sample, tokenizer: Tokenizer, config: TrainConfig) -> list[Rated]:
+def _rated(
+    path: Where, number: int, sample: Sample, tokenizer: Tokenizer, config: TrainConfig
+) -> list[Rated]:
     limit, overflow = config.training.max_length, config.data.overflow
     answers: list[tuple[tuple[Message, ...], bool]] = [(sample.answer, sample.liked is not False)]
     if sample.rejected:

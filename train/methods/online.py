@@ -13,8 +13,10 @@ from typing import Any
 from registry.errors import UsageError
 from train.config import TrainConfig
 from train.data import Tokenizer
+from train.dataset.containers.place import Where
 from train.dataset.forms.mapping import PLAIN, Reading
 from train.duration import Epoch
+from train.evaluation.listening import Listener
 from train.items import Item, ItemFile
 from train.methods.finishing import finish
 from train.methods.interface import Workshop
@@ -56,7 +58,7 @@ class _OnlineMethod:
             check_reward_folder(settings.reward.model)
 
     def read(
-        self, path: Path, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
+        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
     ) -> ItemFile[Item]:
         """Return every prompt, rendered with the base's template.
 
@@ -149,7 +151,7 @@ def _prompts(workshop: Workshop) -> list[Prompt]:
 
 def _rewards(workshop: Workshop, prompts: Sequence[Prompt]) -> list[Rewarder]:
     source = _settings(workshop.config).reward
-    rewards = grading_rewards(prompts, source.graders)
+    rewards = grading_rewards(prompts, source.graders, Listener(workshop.base))
     if source.model is not None:
         judge = RewardModel(source.model, workshop.base, workshop.tokenizer, dtype=workshop.model.dtype)
         rewards.append(model_reward(judge.to(workshop.model.device).scores))

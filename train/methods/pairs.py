@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from train.config import TrainConfig
 from train.data import Tokenizer, kept, refuse_overflow, require_template
+from train.dataset.containers.place import Where
 from train.dataset.forms.mapping import PLAIN, Reading
 from train.dataset.records import Kind, Sample
 from train.duration import Epoch
@@ -45,7 +45,7 @@ class Pair:
 
 
 def read_pairs(
-    path: Path, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
+    path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
 ) -> ItemFile[Pair]:
     """Read and render every pair of the file at `path`.
 
@@ -80,7 +80,7 @@ def pair_rows(items: Sequence[Any]) -> Any:
     )
 
 
-def _pair(path: Path, number: int, sample: Sample, tokenizer: Tokenizer, config: TrainConfig) -> Pair | None:
+def _pair(path: Where, number: int, sample: Sample, tokenizer: Tokenizer, config: TrainConfig) -> Pair | None:
     limit, overflow = config.training.max_length, config.data.overflow
     chosen = render_answer(path, number, sample.prompt, sample.answer, tokenizer, sample.tools)
     rejected = render_answer(path, number, sample.prompt, sample.rejected, tokenizer, sample.tools)

@@ -8,6 +8,7 @@ from typing import Any
 
 from train.config import TrainConfig
 from train.data import Tokenizer
+from train.dataset.containers.place import Where
 from train.dataset.forms.mapping import PLAIN, Reading
 from train.duration import Epoch
 from train.items import Item, ItemFile
@@ -28,7 +29,7 @@ class _PairMethod:
         """Nothing beyond the types."""
 
     def read(
-        self, path: Path, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
+        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
     ) -> ItemFile[Item]:
         """Return every pair, rendered with the base's template.
 

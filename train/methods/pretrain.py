@@ -13,6 +13,7 @@ from typing import Any
 from registry.errors import UsageError
 from train.config import TrainConfig
 from train.data import Example, Tokenizer
+from train.dataset.containers.place import Where
 from train.dataset.forms import read_sample
 from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import Kind, Malformed
@@ -44,7 +45,7 @@ class PretrainMethod:
             raise UsageError(config.name, fact, "leave it out with method: pretrain", param="data.overflow")
 
     def read(
-        self, path: Path, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
+        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
     ) -> ItemFile[Item]:
         """Return every document with its last token, however long it is.
 
@@ -89,7 +90,7 @@ def end_of_text(tokenizer: Tokenizer) -> int:
     return tokenizer.eos_token_id
 
 
-def _document(path: Path, line: Line, tokenizer: Tokenizer, end: int, reading: Reading) -> Example:
+def _document(path: Where, line: Line, tokenizer: Tokenizer, end: int, reading: Reading) -> Example:
     try:
         sample = read_sample(line.parse(), reading)
     except Malformed as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import JsonValue
 
@@ -17,10 +16,11 @@ from registry.errors import UsageError
 from train.data import Tokenizer, kept, require_template
 from train.dataset.forms import read_prompt
 from train.dataset.forms.mapping import PLAIN, Reading, require_columns
-from train.dataset.records import Kind, Malformed, Message
-from train.dataset.sources import Line, read_lines
+from train.dataset.records import Kind, Malformed, Message, ToolCall
+from train.dataset.sources import Line, Where, read_lines
 from train.items import ItemFile
 from train.methods.answers import render_answer
+from train.rendering.interface import Tools
 from train.rows import row_error
 from train.settings.data import Overflow
 
@@ -32,8 +32,9 @@ _STAND_IN = "answer"
 class Prompt:
     """One prompt.
 
-    `question` is its last turn, `expected` the right answers that the row gives, `data` its other keys.
-    Nothing is learnt of it and nothing cut off.
+    `question` is its last turn, `expected` the right answers that the row gives, `calls` the right calls of
+    its `tools` (None where the row does not answer), `data` its other keys. Nothing is learnt of it and
+    nothing cut off.
     """
 
     row: int
@@ -43,6 +44,8 @@ class Prompt:
     data: Mapping[str, JsonValue]
     learnt: int = 0
     truncated: bool = False
+    tools: Tools = ()
+    calls: tuple[ToolCall, ...] | None = None
 
     @property
     def length(self) -> int:
@@ -51,7 +54,7 @@ class Prompt:
 
 
 def read_prompts(
-    path: Path, tokenizer: Tokenizer, *, longest: int, overflow: Overflow, reading: Reading = PLAIN
+    path: Where, tokenizer: Tokenizer, *, longest: int, overflow: Overflow, reading: Reading = PLAIN
 ) -> ItemFile[Prompt]:
     """Read and render every prompt of the file at `path`; one may have `longest` tokens.
 
@@ -76,7 +79,7 @@ def read_prompts(
     return kept(path, found, dropped, longest)
 
 
-def _prompt(path: Path, line: Line, tokenizer: Tokenizer, reading: Reading) -> Prompt:
+def _prompt(path: Where, line: Line, tokenizer: Tokenizer, reading: Reading) -> Prompt:
     try:
         row = line.parse()
         sample, answered = read_prompt(row, reading)
@@ -86,7 +89,11 @@ def _prompt(path: Path, line: Line, tokenizer: Tokenizer, reading: Reading) -> P
         fact = f"has the keys {sorted(row)}: {sample.form.kind.value}, which this method does not take"
         raise row_error(path, line.number, fact, _REMEDY)
     stand_in = (Message("assistant", _STAND_IN, learn=True),)
-    ids = render_answer(path, line.number, sample.prompt, stand_in, tokenizer).prompt_ids
-    expected = tuple(message.content for message in sample.answer[:1]) if answered else ()
+    ids = render_answer(path, line.number, sample.prompt, stand_in, tokenizer, sample.tools).prompt_ids
+    answer = sample.answer[0] if answered else None
+    expected = (answer.content,) if answer is not None and answer.content else ()
+    calls = answer.calls if answer is not None else None
     data = {key: row[key] for key in sample.extra}
-    return Prompt(line.number, ids, sample.prompt[-1].content, expected, data)
+    return Prompt(
+        line.number, ids, sample.prompt[-1].content, expected, data, tools=sample.tools, calls=calls
+    )

@@ -12,6 +12,7 @@ from typing import Any
 from registry.errors import UsageError
 from train.config import TrainConfig
 from train.data import Tokenizer
+from train.dataset.containers.place import Where
 from train.dataset.forms.mapping import PLAIN, Reading
 from train.duration import Epoch
 from train.items import Item, ItemFile
@@ -40,7 +41,7 @@ class RewardMethod:
             raise UsageError(config.name, fact, "set lora.kind to lora", param="lora.kind")
 
     def read(
-        self, path: Path, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
+        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
     ) -> ItemFile[Item]:
         """Return every pair, rendered with the base's template.
 

@@ -6,16 +6,20 @@ grader that cannot judge within a run (it needs a second model, or judges no ans
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from registry.errors import UsageError
-from train.evaluation.forms import Item, Message, SuiteFile
+from train.dataset.containers.place import Where
+from train.dataset.records import ToolCall
+from train.evaluation.forms import Call, Item, Message, SuiteFile
 from train.evaluation.graders import judge_all
-from train.evaluation.grades import Grade, Hearing, Sample
+from train.evaluation.grades import Grade, Hearing, Sample, Tools
+from train.evaluation.listening import Listener
 from train.evaluation.specs import Python, Spec
 from train.evaluation.suites import NEEDS_EXPECTED, Suite, build_suite
 from train.methods.prompts import Prompt
@@ -51,7 +55,7 @@ def check_graders(name: str, graders: Sequence[Spec]) -> None:
             raise UsageError(subject, fact, "give one a `name`", param="method.reward")
 
 
-def check_prompts(path: Path, prompts: Sequence[Prompt], graders: Sequence[Spec]) -> None:
+def check_prompts(path: Where, prompts: Sequence[Prompt], graders: Sequence[Spec]) -> None:
     """Check that every row has what the graders need: an expected answer, a known label.
 
     Raises: UsageError: naming the row.
@@ -65,12 +69,17 @@ def check_prompts(path: Path, prompts: Sequence[Prompt], graders: Sequence[Spec]
         _suite(str(path), {prompt.row: prompt for prompt in prompts}, graders)
 
 
-def grading_rewards(prompts: Sequence[Prompt], graders: Sequence[Spec]) -> list[Rewarder]:
-    """Return a reward function per grader; their `item` is the index of the prompt in `prompts`."""
+def grading_rewards(
+    prompts: Sequence[Prompt], graders: Sequence[Spec], listener: Listener | None = None
+) -> list[Rewarder]:
+    """Return a reward function per grader; their `item` is the index of the prompt in `prompts`.
+
+    `listener` reads the calls in answers to prompts with tools.
+    """
     if not graders:
         return []
     suite = _suite("reward", dict(enumerate(prompts)), graders)
-    return [_rewarder(spec, suite) for spec in graders]
+    return [_rewarder(spec, suite, listener) for spec in graders]
 
 
 def model_reward(scores: Callable[[Sequence[Sequence[int]]], list[float]]) -> Rewarder:
@@ -86,19 +95,27 @@ def model_reward(scores: Callable[[Sequence[Sequence[int]]], list[float]]) -> Re
     return reward_model
 
 
-def _rewarder(spec: Spec, suite: Suite) -> Rewarder:
+def _rewarder(spec: Spec, suite: Suite, listener: Listener | None) -> Rewarder:
     def reward(**given: Any) -> list[float | None]:
         items = [suite.items[index] for index in given["item"]]
         samples = [
-            Sample(text, "stop" if stopped else "length", completion_tokens=len(ids))
-            for text, ids, stopped in zip(
-                given["completions"], given["completion_ids"], given["stopped"], strict=True
+            _heard(listener, item, Sample(text, "stop" if stopped else "length", 0, len(ids)), ids)
+            for item, text, ids, stopped in zip(
+                items, given["completions"], given["completion_ids"], given["stopped"], strict=True
             )
         ]
         return [grade.score for grade in judge_all(spec, _hearing(suite, items, samples))]
 
     reward.__name__ = spec.label
     return reward
+
+
+def _heard(listener: Listener | None, item: Item, said: Sample, ids: Sequence[int]) -> Sample:
+    """Return the answer with its calls apart from its text, as the server would return it."""
+    if listener is None or not item.tools:
+        return said
+    heard = listener.hear(ids, item.tools)
+    return replace(said, text=heard.text, calls=heard.calls)
 
 
 def _hearing(suite: Suite, items: Sequence[Item], samples: Sequence[Sample]) -> Hearing:
@@ -117,7 +134,13 @@ def _item(number: int, prompt: Prompt) -> Item:
         prompt=prompt.question,
         expected=prompt.expected or None,
         data=dict(prompt.data),
+        tools=tuple(dict(tool) for tool in prompt.tools),
+        calls=None if prompt.calls is None else tuple(_call(call) for call in prompt.calls),
     )
+
+
+def _call(call: ToolCall) -> Call:
+    return Call(name=call.name, arguments=json.loads(call.arguments))
 
 
 def _spread(call: Callable[[int], Grade], indices: Sequence[int]) -> list[Grade]:
@@ -131,8 +154,9 @@ class _Nobody:
 
     name = "the model in training"
 
-    def answer(self, messages: Sequence[Message], suite: Suite) -> Sample:
+    def answer(self, messages: Sequence[Message], suite: Suite, tools: Tools = ()) -> Sample:
         """Refuse."""
+        del tools
         _no_judge(f"{self.name} about {len(messages)} messages of {suite.name}")
 
     def log_probability(self, messages: Sequence[Message], expected: str, suite: Suite) -> tuple[float, int]:

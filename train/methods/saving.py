@@ -16,7 +16,8 @@ def save_adapter(trainer: Any, folder: Path) -> None:
     machine) and everything that TRL would add stay out.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
-    model.save_pretrained(folder, selected_adapters=["default"])
+    # An adapted embedding needs no copy of the base's own beside it, which vLLM would pass over.
+    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
     for entry in folder.iterdir():
         if entry.name not in ADAPTER_FILES:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

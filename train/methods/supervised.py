@@ -12,6 +12,7 @@ from typing import Any
 
 from train.config import TrainConfig
 from train.data import Tokenizer, load_examples
+from train.dataset.containers.place import Where
 from train.dataset.forms.mapping import PLAIN, Reading
 from train.duration import Epoch
 from train.items import Item, ItemFile
@@ -31,7 +32,7 @@ class SupervisedMethod:
         """Nothing beyond the types."""
 
     def read(
-        self, path: Path, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
+        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
     ) -> ItemFile[Item]:
         """Return every row rendered with the base's template, with its labels.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import JsonValue
+
 from registry.documents import Document
 
 
@@ -33,7 +35,7 @@ class ParityDocument(Document):
 class DeviationDocument(Document):
     """One prompt that differs: the first position, and up to eight ids from there on."""
 
-    messages: list[dict[str, str]]
+    messages: list[dict[str, JsonValue]]
     position: int
     trained: list[int]
     served: list[int]

@@ -6,6 +6,8 @@ answer, and holds no special token of any model; the list only grows, as its has
 
 from __future__ import annotations
 
+from pydantic import JsonValue
+
 from registry.canonical import canonical_json, sha256_hex
 
 Conversation = tuple[tuple[str, str], ...]
@@ -50,6 +52,53 @@ CONVERSATIONS: tuple[Conversation, ...] = (
 )  # fmt: skip
 
 
+def _function(name: str, about: str, **properties: JsonValue) -> JsonValue:
+    schema: JsonValue = {"type": "object", "properties": properties, "required": list(properties)}
+    return {"type": "function", "function": {"name": name, "description": about, "parameters": schema}}
+
+
+def _call(name: str, arguments: str) -> JsonValue:
+    return {"id": "call00001", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+_WEATHER = _function("get_weather", 'Weather of a city, "now".', city={"type": "string"})
+_NOTE: JsonValue = {"type": "function", "function": {"name": "note"}}
+
+TOOL_ROWS: tuple[dict[str, JsonValue], ...] = (
+    {
+        "messages": [
+            {"role": "user", "content": "How is the weather in Łódź?"},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [_call("get_weather", '{"city": "Łódź"}')],
+            },
+            {"role": "tool", "tool_call_id": "call00001", "content": '{"sky": "clear", "degrees": 21.5}'},
+            {"role": "assistant", "content": "Clear, at 21.5 degrees."},
+        ],
+        "tools": [_WEATHER, _NOTE],
+    },
+    {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Write down: milk."},
+            {
+                "role": "assistant",
+                "content": "One moment.",
+                "tool_calls": [_call("note", '{"text": "milk", "at": {"x": [1, 2.0, null]}, "ok": false}')],
+            },
+            {"role": "tool", "tool_call_id": "call00001", "content": ""},
+            {"role": "assistant", "content": "Noted."},
+            {"role": "user", "content": "Thank you."},
+            {"role": "assistant", "content": "You are welcome."},
+        ],
+        "tools": [_NOTE],
+    },
+)
+"""Conversations with tools, for templates that show them."""
+
+
 def probes_sha256() -> str:
     """Return the hash (hex) of all conversations."""
-    return sha256_hex(canonical_json([[list(turn) for turn in one] for one in CONVERSATIONS]))
+    plain: JsonValue = [[list(turn) for turn in one] for one in CONVERSATIONS]
+    return sha256_hex(canonical_json([plain, list(TOOL_ROWS)]))

@@ -7,11 +7,15 @@ counted, never taken for equal.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from train.data import Tokenizer, render
+from train.dataset import read_sample
+from train.dataset.chat import written
 from train.proving.probes import Conversation
+from train.rendering.showing import ToolsHidden
 from train.rows import Message, Row
 
 
@@ -19,8 +23,9 @@ from train.rows import Message, Row
 class Prompt:
     """One prompt: its messages as the API takes them, and the ids that training puts before the answer."""
 
-    messages: tuple[dict[str, str], ...]
+    messages: tuple[dict[str, Any], ...]
     ids: tuple[int, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,31 @@ def training_prompts(
     return found, left_out
 
 
+def tool_prompts(rows: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> tuple[list[Prompt], list[str]]:
+    """Return a prompt per answer of rows with tools, and why some could not be rendered.
+
+    None where the template shows no tools: such rows cannot be trained on either.
+    """
+    found: list[Prompt] = []
+    left_out = []
+    for index, row in enumerate(rows, start=1):
+        sample = read_sample(row)
+        for at, turn in enumerate(sample.messages):
+            if turn.role != "assistant":
+                continue
+            turns = (*(one.unlearnt() for one in sample.messages[:at]), turn)
+            try:
+                (example,) = render(Row(0, turns, sample.tools), tokenizer)
+            except ToolsHidden:
+                break
+            except ValueError as error:
+                left_out.append(f"conversation with tools {index}: {error}")
+                continue
+            messages = tuple(_asked(one) for one in turns[:-1])
+            found.append(Prompt(messages, example.ids[: len(example.ids) - example.learnt], sample.tools))
+    return found, left_out
+
+
 def whole_ids(conversations: Sequence[Conversation], tokenizer: Tokenizer) -> list[list[int]]:
     """Return the token ids of whole conversations, as far as they can be rendered."""
     found: list[list[int]] = []
@@ -65,6 +95,10 @@ def deviation(number: int, prompt: Prompt, served: Sequence[int]) -> Deviation |
     pairs = zip(prompt.ids, served, strict=False)
     at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(prompt.ids), len(served)))
     return Deviation(number, at, prompt.ids[at : at + 8], tuple(served[at : at + 8]))
+
+
+def _asked(turn: Message) -> dict[str, Any]:
+    return {key: value for key, value in written(turn).items() if key != "weight"}
 
 
 def _up_to_each_answer(conversation: Conversation) -> Iterator[Conversation]:

@@ -21,8 +21,8 @@ from train.data import Tokenizer
 from train.evaluation.served import ServedModel
 from train.proving.documents import DeviationDocument, ParityDocument, ProofDocument, TokensDocument
 from train.proving.parity import TOLERANCE_FACTOR, Parity, compare
-from train.proving.probes import CONVERSATIONS, probes_sha256
-from train.proving.prompts import Deviation, Prompt, deviation, training_prompts, whole_ids
+from train.proving.probes import CONVERSATIONS, TOOL_ROWS, probes_sha256
+from train.proving.prompts import Deviation, Prompt, deviation, tool_prompts, training_prompts, whole_ids
 from train.proving.reference import refer, served_dtype
 
 Advance = Callable[[int], None]
@@ -90,7 +90,7 @@ def prove_tokens(
     """Compare the server's prompts with those that training renders; a server that refuses is a fault."""
     recorded = registry.base.chat_template_sha256
     template = sha256_hex(str(tokenizer.chat_template).encode()) if tokenizer.chat_template else None
-    prompts, left_out = training_prompts(CONVERSATIONS, tokenizer) if template else ([], [])
+    prompts, left_out = _prompts(tokenizer) if template else ([], [])
     fault = _template_fault(version, template, recorded)
     found: list[tuple[Prompt, Deviation]] = []
     if not fault:
@@ -150,10 +150,16 @@ def _template_fault(version: Version, template: str | None, recorded: str | None
     return ""
 
 
+def _prompts(tokenizer: Tokenizer) -> tuple[list[Prompt], list[str]]:
+    plain, left_out = training_prompts(CONVERSATIONS, tokenizer)
+    called, more = tool_prompts(TOOL_ROWS, tokenizer)
+    return plain + called, left_out + more
+
+
 def _deviations(model: ServedModel, prompts: Sequence[Prompt]) -> list[tuple[Prompt, Deviation]]:
     found = []
     for number, prompt in enumerate(prompts):
-        different = deviation(number, prompt, model.prompt_ids(prompt.messages))
+        different = deviation(number, prompt, model.prompt_ids(prompt.messages, prompt.tools))
         if different is not None:
             found.append((prompt, different))
     return found

@@ -15,8 +15,8 @@ from train.dataset.records import Message
 from train.rendering.interface import Unrenderable
 from train.rendering.template import Template
 
-_OPENED = re.compile(r"(<[\w:|-]*think[\w:|-]*>|\[THINK\])\s*$")
-_THOUGHT = re.compile(r"^\s*(?:<think>)?(?P<thought>.*?)</think>", re.DOTALL)
+_OPENED = re.compile(r"(<[\w:|-]*think[\w:|-]*>|\[THINK\])\s*\Z")
+_THOUGHT = re.compile(r"\A\s*<think>(?P<thought>.*?)</think>\s*", re.DOTALL)
 # Stands for a thought to see how the template closes one. No template changes plain letters.
 _STAND_IN = "wardrobethought"
 
@@ -24,38 +24,60 @@ _STAND_IN = "wardrobethought"
 def answer_text(template: Template, messages: Sequence[Message], prompt: str) -> str:
     """Return what follows `prompt`, the server's for all but the last of `messages`, which is the answer.
 
-    It goes on to the end of what the template writes: behind the end of the turn, too.
+    It goes on to the end of what the template writes: behind the end of the turn, too. A thought is left out
+    where the prompt has closed it already, as one for a model that is not to think does.
 
     Raises: Unrenderable: the template does not show the answer behind the prompt.
     """
-    written = template.answered(messages)
+    given, opened = messages[:-1], _OPENED.search(prompt)
+    answer = messages[-1]
+    if opened or template.takes_reasoning_apart:
+        answer = thought_apart(answer)
+    written = template.answered([*given, answer])
     if written.startswith(prompt):
         return written[len(prompt) :]
+    if opened:
+        return _opened_thought(template, [*given, answer], prompt, opened, written)
+    if answer.reasoning:
+        written = template.answered([*given, replace(answer, reasoning="")])
+        if written.startswith(prompt):
+            return written[len(prompt) :]
+    raise _other_beginning()
+
+
+def thought_apart(answer: Message) -> Message:
+    """Return `answer` with a thought that its content begins with as its reasoning."""
+    found = None if answer.reasoning else _THOUGHT.match(answer.content)
+    if found is None:
+        return answer
+    return replace(answer, reasoning=found.group("thought").strip(), content=answer.content[found.end() :])
+
+
+def _opened_thought(
+    template: Template, messages: Sequence[Message], prompt: str, opened: re.Match[str], written: str
+) -> str:
+    """Return the thought, its closing mark and the answer, behind a prompt that ends with an opened thought.
+
+    An answer without a thought closes it at once, in the form in which the template closes one.
+    """
     answer = messages[-1]
-    found = _opened_thought(written, prompt, answer)
     if not answer.reasoning:
-        thinking = replace(answer, reasoning=_STAND_IN)
-        shown = template.answered([*messages[:-1], thinking])
+        shown = template.answered([*messages[:-1], replace(answer, reasoning=_STAND_IN)])
         if shown.startswith(prompt) and shown.count(_STAND_IN, len(prompt)) == 1:
             return shown[len(prompt) :].replace(_STAND_IN, "")
-    if found is None:
-        raise Unrenderable(
-            "the chat template does not begin an answer as its generation prompt does",
-            "mend the template's generation prompt: the server sends it before every answer",
-        )
-    return found
-
-
-def _opened_thought(written: str, prompt: str, answer: Message) -> str | None:
-    """Return the thought, its closing mark and the answer, where `prompt` ends with an opened thought."""
-    opened = _OPENED.search(prompt)
-    if opened is None or not written.startswith(prompt[: opened.start()]):
-        return None
+    if not written.startswith(prompt[: opened.start()]):
+        raise _other_beginning()
     mark = opened.group(1)
     closing = f"{mark[0]}/{mark[1:]}"
     rest = written[opened.start() :].removeprefix(mark)
     before, closed, after = rest.partition(closing)
-    inside = _THOUGHT.match(answer.content)
-    thought = answer.reasoning or (inside.group("thought") if inside else "") or (before if closed else "")
+    thought = answer.reasoning or (before if closed else "")
     thought = f"{thought.strip()}\n" if thought.strip() else "\n"
     return f"{thought}{closing}\n\n{(after if closed else rest).lstrip()}"
+
+
+def _other_beginning() -> Unrenderable:
+    return Unrenderable(
+        "the chat template does not begin an answer as its generation prompt does",
+        "mend the template's generation prompt: the server sends it before every answer",
+    )

@@ -9,15 +9,18 @@ no shared prefix is computed twice. Where a template changes them, an answer beg
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, replace
 
 from train.dataset.records import Message, Row
-from train.rendering.answers import answer_text
+from train.rendering.answers import answer_text, thought_apart
 from train.rendering.ends import GENERATION_CONFIG, stops_of
-from train.rendering.interface import IGNORED, Labelled, Tokenizer, Unrenderable
+from train.rendering.interface import IGNORED, Labelled, Tokenizer, Tools, Unrenderable
 from train.rendering.showing import require_shown
 from train.rendering.template import Template
+from train.rendering.tokens import Tokens, Written, tokens_of
 from train.settings.data import Answers
+
+_ELLIPSIS = "…"
 
 
 def render(row: Row, tokenizer: Tokenizer, answers: Answers = "all") -> tuple[Labelled, ...]:
@@ -26,95 +29,143 @@ def render(row: Row, tokenizer: Tokenizer, answers: Answers = "all") -> tuple[La
     Raises: Unrenderable: a message holds a special token, the template refuses the conversation, leaves out
         tools or calls, or writes an answer that the server would not end.
     """
-    refuse_special_tokens(row, tokenizer)
-    require_shown(row, tokenizer)
-    template, stops = Template(tokenizer, row.tools), stops_of(tokenizer)
+    scribe = _Scribe(row, tokenizer)
     learnt = [index for index, message in enumerate(row.messages) if message.learn]
     examples: list[_Growing] = []
     for index in learnt if answers == "all" else learnt[-1:]:
         try:
-            prompt, answer = _ids_of(template, tokenizer, stops, row.messages[: index + 1])
+            said = scribe.say(index)
         except Unrenderable as error:
             raise Unrenderable(f"messages[{index}]: {error}", error.remedy) from error
-        if not examples or not examples[-1].grow(index, prompt, answer):
-            examples.append(_Growing(index, prompt, answer))
+        if not examples or not examples[-1].grow(index, said):
+            examples.append(_Growing(index, said))
     return tuple(one.done() for one in examples)
+
+
+def prompt_ids(messages: Sequence[Message], tokenizer: Tokenizer, tools: Tools = ()) -> list[int]:
+    """Return the ids that the server puts before its answer to `messages`.
+
+    Raises: Unrenderable.
+    """
+    return list(tokens_of(tokenizer).ids(Template(tokenizer, tools).prompt(messages)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """The ids of the server's prompt, and of the answer with its end; `whole`: with its reasoning, if any."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+    whole: bool
 
 
 class _Growing:
     """One example, and how an answer that goes on with it is added."""
 
-    def __init__(self, index: int, prompt: list[int], answer: list[int]) -> None:
+    def __init__(self, index: int, said: _Said) -> None:
         self._answers = [index]
-        self._ids = prompt + answer
-        self._labels = [IGNORED] * len(prompt) + answer
+        self._thoughtless = [] if said.whole else [index]
+        self._ids = said.prompt + said.answer
+        self._labels = (IGNORED,) * len(said.prompt) + said.answer
 
-    def grow(self, index: int, prompt: list[int], answer: list[int]) -> bool:
+    def grow(self, index: int, said: _Said) -> bool:
         """Add the answer `messages[index]` if its prompt begins with this example; tell whether it did."""
-        if prompt[: len(self._ids)] != self._ids:
+        if said.prompt[: len(self._ids)] != self._ids:
             return False
         self._answers.append(index)
-        self._labels += [IGNORED] * (len(prompt) - len(self._ids)) + answer
-        self._ids = prompt + answer
+        self._thoughtless += [] if said.whole else [index]
+        self._labels += (IGNORED,) * (len(said.prompt) - len(self._ids)) + said.answer
+        self._ids = said.prompt + said.answer
         return True
 
     def done(self) -> Labelled:
-        return Labelled(tuple(self._ids), tuple(self._labels), tuple(self._answers))
+        return Labelled(self._ids, self._labels, tuple(self._answers), tuple(self._thoughtless))
 
 
-def _ids_of(
-    template: Template, tokenizer: Tokenizer, stops: frozenset[int], messages: Sequence[Message]
-) -> tuple[list[int], list[int]]:
-    """Return the ids of the server's prompt, and of the answer with its end."""
-    prompt = template.prompt(messages[:-1])
-    text = answer_text(template, messages, prompt)
-    before = ids_of(tokenizer, prompt)
-    behind = _behind(tokenizer, prompt, before, text)
-    for position, one in enumerate(behind):
-        if one in stops:
-            return before, behind[: position + 1]
-    end = _end_by_next_turn(template, tokenizer, messages, prompt + text)
-    if end in stops:
-        return before, [*behind, end]
-    raise _endless(tokenizer, stops, behind[-1:] if end is None else [end])
+class _Scribe:
+    """Writes down the answers of one row, in their order."""
 
+    def __init__(self, row: Row, tokenizer: Tokenizer) -> None:
+        self._messages = row.messages
+        self._template = Template(tokenizer, row.tools)
+        self._tokens = tokens_of(tokenizer)
+        self._stops = stops_of(tokenizer)
+        self._before: Written | None = None
+        refuse_special_tokens(row, self._tokens)
+        require_shown(row, tokenizer)
 
-def _behind(tokenizer: Tokenizer, prompt: str, before: list[int], answer: str) -> list[int]:
-    """Return the ids of `answer` behind the prompt's, which are `before` and stay as they are."""
-    whole = ids_of(tokenizer, prompt + answer)
-    if whole[: len(before)] == before:
-        return whole[len(before) :]
-    # A token would span prompt and answer, and the server has sent the prompt's ids by then.
-    alone = ids_of(tokenizer, answer)
-    decode: Any = getattr(tokenizer, "decode", None)
-    if decode is not None and decode(before + alone) == decode(whole):
+    def say(self, index: int) -> _Said:
+        messages = self._messages[: index + 1]
+        prompt = self._template.prompt(messages[:-1])
+        text = answer_text(self._template, messages, prompt)
+        before = self._tokens.write(prompt, self._before)
+        behind = self._tokens.added(before, text)
+        exact = behind is not None
+        if behind is None:
+            behind = self._alone(before, text)
+        for position, one in enumerate(behind):
+            if one in self._stops:
+                behind = behind[: position + 1]
+                break
+        else:
+            end = self._end_by_next_turn(messages)
+            if end not in self._stops:
+                raise _endless(self._tokens, self._stops, behind[-1:] if end is None else (end,))
+            behind, text = (*behind, end), text + self._tokens.marks.get(end, "")
+        self._before = self._after(before, behind, text, exact=exact)
+        return _Said(before.ids, behind, whole=thought_apart(messages[-1]).reasoning.strip() in text)
+
+    def _after(self, before: Written, behind: tuple[int, ...], text: str, *, exact: bool) -> Written | None:
+        """Return what stands there when the answer has ended; None where its letters are not known."""
+        end = self._tokens.marks.get(behind[-1])
+        at = -1 if end is None else text.find(end)
+        if end is None or at < 0:
+            return None
+        return Written(before.text + text[: at + len(end)], before.ids + behind, exact)
+
+    def _alone(self, before: Written, answer: str) -> tuple[int, ...]:
+        """Return the ids of an answer that would share a token with the prompt, which is sent by then."""
+        alone = self._tokens.ids(answer)
+        if self._tokens.decode(before.ids + alone) != self._tokens.decode(
+            self._tokens.ids(before.text + answer)
+        ):
+            raise Unrenderable("the tokens of the prompt change when the answer follows")
         return alone
-    raise Unrenderable("the tokens of the prompt change when the answer follows")
+
+    def _end_by_next_turn(self, messages: Sequence[Message]) -> int | None:
+        """Return the token that begins the turn behind an answer, where that is what ends it."""
+        answer = messages[-1] if messages[-1].calls else replace(messages[-1], content=_ELLIPSIS)
+        given = [*messages[:-1], replace(answer, reasoning="")]
+        follows = Message("tool" if answer.calls else "user", _ELLIPSIS, learn=False)
+        try:
+            written, whole = self._template.answered(given), self._template.answered([*given, follows])
+        except Unrenderable:
+            return None
+        if not whole.startswith(written):
+            return None
+        return next(iter(self._tokens.ids(whole[len(written) :])), None)
 
 
-def _end_by_next_turn(
-    template: Template, tokenizer: Tokenizer, messages: Sequence[Message], written: str
-) -> int | None:
-    """Return the token that begins the next turn, where that is what ends an answer."""
-    follows = Message("tool", "…", learn=False) if messages[-1].calls else Message("user", "…", learn=False)
-    try:
-        whole = template.answered([*messages, follows])
-    except Unrenderable:
-        return None
-    if not whole.startswith(written):
-        return None
-    return next(iter(ids_of(tokenizer, whole[len(written) :])), None)
-
-
-def _endless(tokenizer: Tokenizer, stops: frozenset[int], last: Sequence[int]) -> Unrenderable:
-    decode: Any = getattr(tokenizer, "decode", lambda ids: f"token {ids[0]}")
-    known = ", ".join(f"{decode([one])} ({one})" for one in sorted(stops)) or "none"
-    ends = f"{decode([last[0]])!r} (id {last[0]})" if last else "nothing"
+def _endless(tokens: Tokens, stops: frozenset[int], last: tuple[int, ...]) -> Unrenderable:
+    known = ", ".join(f"{tokens.decode((one,))} ({one})" for one in sorted(stops)) or "nothing"
+    ends = f"{tokens.decode(last)!r} (id {last[0]})" if last else "nothing"
     return Unrenderable(
         f"it has no end-of-turn token at which the server stops: the chat template ends it with {ends}, "
         f"the server stops at {known}",
         f"name the template's end of a turn in eos_token_id of the base's {GENERATION_CONFIG}",
     )
+
+
+def refuse_special_tokens(row: Row, tokens: Tokens) -> None:
+    """Refuse a conversation with a special token in what somebody says.
+
+    Raises: Unrenderable.
+    """
+    for index, message in enumerate(row.messages):
+        thoughts = message.role == "assistant"
+        for text in message.texts:
+            if token := tokens.special_in(text, thoughts=thoughts):
+                raise Unrenderable(f"messages[{index}].content holds the special token {token}")
 
 
 def message_ends(row: Row, tokenizer: Tokenizer, example: Labelled) -> list[int]:
@@ -123,7 +174,7 @@ def message_ends(row: Row, tokenizer: Tokenizer, example: Labelled) -> list[int]
     Of the messages up to its last answer. Where a template changes earlier text, it is how many tokens stay
     the same; where it cannot show a conversation that stops there, none more than before.
     """
-    template = Template(tokenizer, row.tools)
+    template, tokens = Template(tokenizer, row.tools), tokens_of(tokenizer)
     ends = [0]
     for index in range(example.answers[-1] + 1):
         try:
@@ -131,7 +182,7 @@ def message_ends(row: Row, tokenizer: Tokenizer, example: Labelled) -> list[int]
         except Unrenderable:
             ends.append(ends[-1])
             continue
-        ends.append(max(ends[-1], shared(ids_of(tokenizer, text), example.ids)))
+        ends.append(max(ends[-1], shared(tokens.ids(text), example.ids)))
     return ends[1:]
 
 
@@ -139,20 +190,3 @@ def shared(one: Sequence[int], other: Sequence[int]) -> int:
     """Return how many ids both begin with."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-def refuse_special_tokens(row: Row, tokenizer: Tokenizer) -> None:
-    """Refuse a conversation with a special token in what somebody says.
-
-    Raises: Unrenderable.
-    """
-    for index, message in enumerate(row.messages):
-        for token in tokenizer.all_special_tokens:
-            if any(token in text for text in message.texts):
-                raise Unrenderable(f"messages[{index}].content holds the special token {token}")
-
-
-def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Return the ids of a rendered text."""
-    # The template writes the special tokens itself: adding them again would double the first one.
-    return list(tokenizer(text, add_special_tokens=False).input_ids)

@@ -36,12 +36,14 @@ class Tokenizer(Protocol):
 class Labelled:
     """Token ids of one training example and their labels: the id itself, or -100 where nothing is learnt.
 
-    `answers` are the indices of the messages that are learnt in it.
+    `answers` are the indices of the messages that are learnt in it, `thoughtless` of those whose reasoning
+    the template leaves out.
     """
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
     answers: tuple[int, ...]
+    thoughtless: tuple[int, ...] = ()
 
     @property
     def learnt(self) -> int:

@@ -35,13 +35,26 @@ def require_shown(row: Row, tokenizer: Tokenizer) -> None:
     tools = [_marked_tool(number, tool, marks) for number, tool in enumerate(row.tools)]
     if not marks:
         return
+    template = Template(tokenizer, tools)
     try:
-        text = Template(tokenizer, tools).answered(turns)
+        text: str | None = template.answered(turns)
     except Unrenderable:
-        return  # It refuses the row itself, or the marks: the row's own rendering tells.
+        # It refuses the row, a turn of role tool perhaps. Does it show tools to a question at all?
+        marks = {mark: what for mark, what in marks.items() if mark.startswith(f"{_MARK}t")}
+        text = _question(template)
+    if text is None:
+        return
     if hidden := [what for mark, what in marks.items() if mark not in text]:
         more = f" and {len(hidden) - 1} more" if len(hidden) > 1 else ""
         raise ToolsHidden(f"the chat template does not show {hidden[0]}{more}", _REMEDY)
+
+
+def _question(template: Template) -> str | None:
+    """Return what the template shows to a bare question; None where it refuses that too."""
+    try:
+        return template.prompt([Message("user", "…", learn=False)])
+    except Unrenderable:
+        return None
 
 
 def _marked(number: int, turn: Message, marks: dict[str, str]) -> Message:

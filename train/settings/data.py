@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
 from registry.home import HomePath
 from train.dataset.acceptance import checked_acceptance
+from train.dataset.containers.place import Place, absolute, label_of
 from train.dataset.forms.mapping import Reading, checked_columns
 from train.evaluation.strict import Strict
 
@@ -19,21 +20,24 @@ Answers = Literal["all", "last"]
 ColumnNames = Annotated[dict[str, str], AfterValidator(checked_columns)]
 """Our keys of a form by the columns that stand for them: `{prompt: frage, completion: antwort}`."""
 
+_Located = TypeVar("_Located", "Source", "EvalData", "Replay")
 EVAL = "eval"
 REPLAY = "replay"
 """The labels of the held-out file and of the replay file, which no source may have."""
 
 
 class Source(Strict):
-    """One file of rows.
+    """One file of rows, or a folder, a pattern, a data set of the hub (`hf://org/name`).
 
-    `name` is the task it stands for in reports (default: the file's stem). `weight` multiplies its share in
-    a mixture; `limit` takes at most so many of its rows, drawn with the run's seed. `columns` names our key
-    of a form, then the file's column: `{prompt: frage, completion: antwort}`.
+    `split` is the part of a data set that has several. `name` is the task it stands for in reports (default:
+    the file's stem, with the split behind it). `weight` multiplies its share in a mixture; `limit` takes at
+    most so many of its rows, drawn with the run's seed. `columns` names our key of a form, then the file's
+    column: `{prompt: frage, completion: antwort}`.
     """
 
     path: HomePath
     name: str = ""
+    split: str | None = None
     weight: float = Field(default=1.0, gt=0)
     limit: int | None = Field(default=None, ge=1)
     columns: ColumnNames = Field(default_factory=dict)
@@ -46,7 +50,48 @@ class Source(Strict):
     @property
     def label(self) -> str:
         """Return the name that reports use."""
-        return self.name or self.path.stem
+        return self.name or label_of(self.place)
+
+    @property
+    def place(self) -> Place:
+        """Return where its rows lie."""
+        return Place(self.path, self.split)
+
+    @property
+    def reading(self) -> Reading:
+        """Return how its rows are to be read."""
+        return Reading(self.columns)
+
+
+class EvalData(Strict):
+    """Held-out rows: those of another source, or `share` of the rows of each source of `train`.
+
+    A share is taken as `wardrobe data split` takes it: rows that are equal, nearly equal or ask the same
+    stay together.
+    """
+
+    path: HomePath | None = None
+    split: str | None = None
+    columns: ColumnNames = Field(default_factory=dict)
+    share: float | None = Field(default=None, gt=0, lt=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str | Path) else value
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> EvalData:
+        if (self.path is None) == (self.share is None):
+            raise ValueError("eval is a path or a share: give one of them")
+        if self.share is not None and (self.split is not None or self.columns):
+            raise ValueError("eval has a share, which is taken of the rows of train: leave the rest out")
+        return self
+
+    @property
+    def place(self) -> Place | None:
+        """Return where its rows lie; None where they are a share of the others."""
+        return None if self.path is None else Place(self.path, self.split)
 
 
 class Replay(Strict):
@@ -58,7 +103,7 @@ class Replay(Strict):
 
 
 class DataSettings(Strict):
-    """Where the rows lie: JSON Lines in the forms of train/dataset.
+    """Where the rows lie: in the containers and forms of train/dataset.
 
     `train` is one file or a list of sources. With several, `temperature` T draws each task in proportion to
     (rows × weight)^(1/T): 1 keeps the sizes, large values make all tasks equal; an epoch has as many rows as
@@ -71,7 +116,7 @@ class DataSettings(Strict):
     """
 
     train: tuple[Source, ...] = Field(min_length=1)
-    eval: HomePath | None = None
+    eval: EvalData | None = None
     temperature: float = Field(default=1.0, ge=1, le=1_000)
     replay: Replay | None = None
     overflow: Overflow = "truncate"
@@ -98,17 +143,19 @@ class DataSettings(Strict):
         return self
 
     @property
-    def files(self) -> dict[str, Path]:
-        """Return every file by its label: the sources', `eval` and `replay` where given."""
-        found = {source.label: source.path for source in self.train}
-        if self.eval is not None:
-            found[EVAL] = self.eval
-        return found if self.replay is None else {**found, REPLAY: self.replay.path}
+    def files(self) -> dict[str, Place]:
+        """Return where the rows lie by label: the sources', `eval` (unless a share) and `replay`."""
+        found = {source.label: source.place for source in self.train}
+        if self.eval is not None and self.eval.place is not None:
+            found[EVAL] = self.eval.place
+        return found if self.replay is None else {**found, REPLAY: Place(self.replay.path)}
 
     @property
     def readings(self) -> dict[str, Reading]:
         """Return how every file of `files` is to be read, by its label."""
         mapped: dict[str, ColumnNames] = {source.label: source.columns for source in self.train}
+        if self.eval is not None:
+            mapped[EVAL] = self.eval.columns
         if self.replay is not None:
             mapped[REPLAY] = self.replay.columns
         accepted = checked_acceptance(self.accept).kinds
@@ -116,11 +163,14 @@ class DataSettings(Strict):
 
     def resolved(self, folder: Path) -> DataSettings:
         """Return the same settings with every path absolute, counted from `folder`."""
-        replay = self.replay
         return self.model_copy(
             update={
-                "train": tuple(one.model_copy(update={"path": folder / one.path}) for one in self.train),
-                "eval": None if self.eval is None else folder / self.eval,
-                "replay": replay and replay.model_copy(update={"path": folder / replay.path}),
+                "train": tuple(_resolved(one, folder) for one in self.train),
+                "eval": self.eval and _resolved(self.eval, folder),
+                "replay": self.replay and _resolved(self.replay, folder),
             }
         )
+
+
+def _resolved(one: _Located, folder: Path) -> _Located:
+    return one if one.path is None else one.model_copy(update={"path": absolute(folder, one.path)})

@@ -85,6 +85,8 @@ def corpus() -> list[tuple[list[Planted], bool]]:
         ([_ratings()], False),
         ([_one_sided()], False),
         ([_calls()], False),
+        ([_table()], False),
+        ([_foreign()], False),
     ]
 
 
@@ -96,6 +98,23 @@ def _texts() -> Planted:
     for fault in (_broken_lines, _broken_rows, _wrong_turns, _bad_characters, _personal, _repeats, _lengths):
         fault(file)
     file.add(json.dumps(clean("torn")).encode()[:-12], "D-TORN")
+    return file
+
+
+def _table() -> Planted:
+    """Return a table under the name of JSON Lines, with a record that has a cell too many."""
+    file = Planted("rows.jsonl")
+    file.add(b"prompt,completion")
+    for number in range(20):
+        file.add(f"{sentence(f'asked {number}')},{sentence(f'told {number}')}".encode())
+    file.add(b"a question, with a comma,an answer")
+    file.expected += [("D-READ-AS", 1), ("D-CELLS", 21)]
+    return file
+
+
+def _foreign() -> Planted:
+    file = Planted("rows.json")
+    file.add(b"%PDF-1.7", "D-CONTAINER")
     return file
 
 

@@ -13,12 +13,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
 from train.dataset.records import Malformed
-from train.dataset.sources import read_lines
+from train.dataset.sources import Where, read_lines
 
 FIXED = "="
 KEYS = (
@@ -89,7 +88,7 @@ def parse_columns(written: Iterable[str]) -> dict[str, str]:
         raise UsageError("--columns", str(error), "see train/dataset/README.md", param="columns") from error
 
 
-def require_columns(path: Path, reading: Reading) -> None:
+def require_columns(path: Where, reading: Reading) -> None:
     """Refuse a mapping to a column that none of the first 1,000 rows of the file at `path` has.
 
     Raises: UsageError: naming the columns that are there; the file cannot be read.

@@ -21,6 +21,7 @@ from registry import files
 from registry.errors import Conflict, UsageError
 from train.dataset import pairs, relations
 from train.dataset.columns import Columns
+from train.dataset.containers.place import place_of
 from train.dataset.findings import CATALOGUE, Ledger
 from train.dataset.forms.mapping import require_columns
 from train.dataset.records import Progress, Unwatched
@@ -28,7 +29,7 @@ from train.dataset.relations import Related
 from train.dataset.repair.rows import Change, mend_row
 from train.dataset.repair.rules import LISTED, RepairSettings
 from train.dataset.scan import open_sketches, sketched_text
-from train.dataset.sources import has_bom, read_lines, size_of
+from train.dataset.sources import Where, read_lines, remarks, size_of
 
 _PASSES = 8
 REPORT = ".report.jsonl"
@@ -46,7 +47,7 @@ class Repaired:
 
 
 def repair_file(
-    path: Path, out: Path, settings: RepairSettings, progress: Progress | None = None
+    path: Where, out: Path, settings: RepairSettings, progress: Progress | None = None
 ) -> Repaired:
     """Write the rows of the file at `path`, repaired, to `out`, and what was done to OUT.report.jsonl.
 
@@ -58,7 +59,7 @@ def repair_file(
     for target in (out, report):
         if target.exists() and not settings.overwrite:
             raise Conflict(str(target), "exists", "name a new file, or allow --overwrite", param="out")
-    if out.exists() and out.samefile(path):
+    if out.exists() and out.resolve() == place_of(path).path.resolve():
         raise Conflict(str(out), "is the file to be repaired", "name another one", param="out")
     require_columns(path, settings.reading)
     work = out.with_name(f".{out.name}.repair")
@@ -71,14 +72,17 @@ def repair_file(
 
 
 def _repair(
-    path: Path, targets: tuple[Path, Path], work: Path, settings: RepairSettings, progress: Progress
+    path: Where, targets: tuple[Path, Path], work: Path, settings: RepairSettings, progress: Progress
 ) -> Repaired:
     counts: Counter[tuple[str, str]] = Counter()
     numbers: array[int] | None = None
-    source, rows = path, 0
+    source: Where = path
+    rows = 0
     with (work / "report").open("w", encoding="utf-8") as report:
-        if has_bom(path) and "D-BOM" in settings.rules:
-            _note(report, counts, Change(1, "D-BOM", "changed", "the byte order mark is left out"))
+        if "D-BOM" in settings.rules:
+            marks = (fact for rule, fact in remarks(path) if rule == "D-BOM")
+            for fact in marks:
+                _note(report, counts, Change(1, "D-BOM", "changed", fact))
         for number in range(_PASSES):
             done = _Pass(source, work / f"rows-{number}.jsonl", settings)
             for change in done.run(progress):
@@ -93,15 +97,15 @@ def _repair(
         raise UsageError(str(path), "holds no rows", "write one JSON object per line")
     if not numbers:
         raise UsageError(str(path), f"none of its {rows} rows is left", "apply fewer rules: --rules")
-    for made, target in ((work / "report", targets[1]), (source, targets[0])):
-        made.replace(target)
+    (work / "report").replace(targets[1])
+    done.target.replace(targets[0])
     return Repaired(*targets, rows, len(numbers), dict(counts))
 
 
 class _Pass:
     """One reading to mend and compare the rows, and one to write those that stay."""
 
-    def __init__(self, source: Path, target: Path, settings: RepairSettings) -> None:
+    def __init__(self, source: Where, target: Path, settings: RepairSettings) -> None:
         self.target = target
         self.kept: array[int] = array("Q")
         self.rows = 0

@@ -78,7 +78,7 @@ def _parsed(line: Line, settings: RepairSettings, changes: list[Change]) -> Any:
     try:
         return line.parse()
     except Malformed as fault:
-        if fault.rule != "D-ENCODING" or "D-ENCODING" not in settings.rules:
+        if fault.rule != "D-ENCODING" or "D-ENCODING" not in settings.rules or line.fault is not None:
             raise
         # What is no UTF-8 was written on a desktop of the West far more often than anywhere else.
         text = line.data.decode("cp1252", "replace")

@@ -109,4 +109,4 @@ def _items(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _is_same(evaluation: Evaluation, index: int) -> bool:
-    return len({arm.samples[index].text for arm in evaluation.arms}) == 1
+    return len({arm.samples[index].said for arm in evaluation.arms}) == 1

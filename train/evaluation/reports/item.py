@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from train.evaluation.grades import Grade
@@ -17,12 +18,13 @@ _KEPT = 500  # graders keep so many characters of what they read
 def item_of(evaluation: Evaluation, index: int, arms: Sequence[ArmResult], remark: str = "") -> Html:
     """Return question, expected answers, and what each of `arms` said and how that was judged."""
     item, question = evaluation.suite.items[index], evaluation.suite.questions[index]
-    asked = "\n\n".join(f"{message.role}: {message.content}" for message in question)
+    asked = "\n\n".join(f"{message.role}: {message.said}" for message in question)
     tags = " ".join(f"{name}={value}" for name, value in sorted(item.tags.items()))
     told = " · ".join(part for part in (tags, remark) if part)
-    expected = f"<p>expected: {safe(' | '.join(item.answers))}</p>" if item.answers else ""
+    wanted = [*item.answers, *(f"{call.name}({json.dumps(call.arguments)})" for call in item.calls or ())]
+    expected = f"<p>expected: {safe(' | '.join(wanted))}</p>" if wanted else ""
     answers = "".join(_answer(arm, index) for arm in arms)
-    same = len({arm.samples[index].text for arm in arms}) == 1
+    same = len({arm.samples[index].said for arm in arms}) == 1
     scores = [grades[index].score for arm in arms for grades in arm.grades.values()]
     fine = all(score in {None, 1.0} for score in scores)
     return Html(
@@ -35,12 +37,12 @@ def item_of(evaluation: Evaluation, index: int, arms: Sequence[ArmResult], remar
 def _answer(arm: ArmResult, index: int) -> str:
     sample = arm.samples[index]
     said = (
-        block(sample.text, _LONGEST)
+        block(sample.said, _LONGEST)
         if sample.error is None
         else f'<p class="error">no answer: {safe(sample.error)}</p>'
     )
     grades = "".join(
-        _grade(name, found[index], sample.text)
+        _grade(name, found[index], sample.said)
         for name, found in arm.grades.items()
         if found[index].score is not None
     )
