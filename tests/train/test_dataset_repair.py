@@ -12,8 +12,8 @@ from registry.errors import Conflict, UsageError
 from tests.train.planted.corpus import chat, sentence
 from train.dataset.check import check_files
 from train.dataset.forms import Reading
-from train.dataset.repair import RepairSettings, parse_rules, repair_file
-from train.dataset.repair.rules import MASKED
+from train.dataset.repair.repairing import repair_file
+from train.dataset.repair.rules import MASKED, RepairSettings, parse_rules
 
 SECRETS = {
     "D-EMAIL": "jane.doe@example.com",

@@ -9,77 +9,33 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, UserPath, local_options, pass_session
+from registry.cli.session import Session, local_options, pass_session
 from registry.errors import Conflict, UsageError
 from train.annotations.cli import annotations_
 from train.dataset.containers.place import Place, label_of
+from train.dataset.options import (
+    FILE,
+    PLACE,
+    accept_option,
+    base_of_root,
+    base_option,
+    columns_option,
+    length_option,
+    reading_of,
+    root_of,
+    split_option,
+)
+from train.dataset.repair.cli import repair
 
 if TYPE_CHECKING:
     from train.dataset.documents import DataReport, SplitDocument
-    from train.dataset.forms.mapping import Reading
     from train.dataset.rendering import Rendering
     from train.dataset.split import SplitSettings
-
-_SPLIT = "wardrobe.split"
-
-
-class _UserPlace(UserPath):
-    """Data on the command line: a file, a folder, a pattern or hf://ORG/NAME, and the part of it."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the place."""
-        path = super().convert(value, param, ctx)
-        return Place(path, ctx.meta.get(_SPLIT) if ctx else None)
-
-
-_FILE, _PLACE = UserPath(), _UserPlace()
-_LAYOUT = "layout.json"
-_base_option = click.option(
-    "--base",
-    type=_FILE,
-    metavar="DIR",
-    help="Model folder whose tokenizer is used (default: the root's base).",
-)
-
-
-def _note_split(context: click.Context, _: click.Parameter, value: str | None) -> None:
-    context.meta[_SPLIT] = value
-
-
-# Read before the paths are, which it belongs to.
-_split_option = click.option(
-    "--split",
-    metavar="NAME",
-    is_eager=True,
-    expose_value=False,
-    callback=_note_split,
-    help="The part to read of a data set that has several: train, test.",
-)
-_columns_option = click.option(
-    "--columns",
-    multiple=True,
-    metavar="KEY=COLUMN,…",
-    help="Which columns stand for our keys: prompt=frage,completion=antwort. May be repeated.",
-)
-_accept_option = click.option(
-    "--accept",
-    multiple=True,
-    metavar="ID[:ROW],…",
-    help="Findings that you have looked at: D-SECRET, D-SECRET:66, D-SECRET:test.jsonl:66. May be repeated.",
-)
-_length_option = click.option(
-    "--max-length",
-    type=click.IntRange(min=2),
-    default=1024,
-    show_default=True,
-    metavar="N",
-    help="Tokens that training keeps of a row.",
-)
 
 
 @click.group()
@@ -88,15 +44,16 @@ def data() -> None:
 
 
 data.add_command(annotations_)
+data.add_command(repair)
 
 
 @data.command()
-@click.argument("files", nargs=-1, required=True, type=_PLACE, metavar="FILE...")
-@_base_option
-@_length_option
-@_split_option
-@_columns_option
-@_accept_option
+@click.argument("files", nargs=-1, required=True, type=PLACE, metavar="FILE...")
+@base_option
+@length_option
+@split_option
+@columns_option
+@accept_option
 @local_options
 @pass_session
 def check(
@@ -125,15 +82,15 @@ def check(
 
 
 @data.command()
-@click.argument("files", nargs=-1, required=True, type=_PLACE, metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, type=PLACE, metavar="FILE...")
 @click.option(
-    "--out", type=_FILE, metavar="DIR", default=Path(), help="Folder for the two files (default: here)."
+    "--out", type=FILE, metavar="DIR", default=Path(), help="Folder for the two files (default: here)."
 )
-@_base_option
-@_length_option
-@_split_option
-@_columns_option
-@_accept_option
+@base_option
+@length_option
+@split_option
+@columns_option
+@accept_option
 @local_options
 @pass_session
 def report(
@@ -162,7 +119,7 @@ def report(
 
 
 @data.command()
-@click.argument("file", type=_PLACE)
+@click.argument("file", type=PLACE)
 @click.option(
     "--parts",
     default="train=0.8,validation=0.1,test=0.1",
@@ -178,10 +135,10 @@ def report(
     "--stratify", metavar="KEY", help="Spread the values of KEY evenly; `answer` for the last answer."
 )
 @click.option("--canonical", is_flag=True, help="Rewrite the rows in the canonical form.")
-@click.option("--out", type=_FILE, metavar="DIR", help="Leave the parts in the new folder DIR.")
-@_split_option
-@_columns_option
-@_accept_option
+@click.option("--out", type=FILE, metavar="DIR", help="Leave the parts in the new folder DIR.")
+@split_option
+@columns_option
+@accept_option
 @local_options
 @pass_session
 def split(
@@ -211,7 +168,7 @@ def split(
         group,
         stratify,
         canonical,
-        _reading(columns, accept),
+        reading_of(columns, accept),
         parse_acceptance(accept).written,
     )
     document = _split(session, file, settings, out)
@@ -222,15 +179,15 @@ def split(
 
 
 @data.command()
-@click.argument("file", type=_PLACE)
+@click.argument("file", type=PLACE)
 @click.option(
     "--row", "rows", type=click.IntRange(min=1), multiple=True, metavar="N", help="May be repeated."
 )
-@_base_option
-@_length_option
-@_split_option
-@_columns_option
-@_accept_option
+@base_option
+@length_option
+@split_option
+@columns_option
+@accept_option
 @local_options
 @pass_session
 def mask(
@@ -251,62 +208,16 @@ def mask(
     from train.dataset.mask import mask_file
     from train.dataset.rendering import load_tokenizer_of
 
-    folder = base or _base_of_root(session)
+    folder = base or base_of_root(session)
     if folder is None:
         raise UsageError("data mask", "needs a tokenizer", "give --base or --root", param="base")
     tokenizer = load_tokenizer_of(folder)
-    masked = list(mask_file(file, frozenset(rows), tokenizer, max_length, _reading(columns, accept)))
+    masked = list(mask_file(file, frozenset(rows), tokenizer, max_length, reading_of(columns, accept)))
     if session.as_json or not sys.stdout.isatty():
         output.print_json([MaskedDocument.of(one) for one in masked])
         return
     for one in masked:
         print_masked(one)
-
-
-@data.command()
-@click.argument("file", type=_PLACE, metavar="IN")
-@click.option("--out", type=_FILE, metavar="OUT", required=True, help="The repaired rows, a new .jsonl file.")
-@click.option(
-    "--rules", multiple=True, metavar="ID,…", help="What is repaired (default: everything that can be)."
-)
-@click.option("--overwrite", is_flag=True, help="Replace OUT and its report where they exist.")
-@_base_option
-@_columns_option
-@_accept_option
-@local_options
-@pass_session
-def repair(
-    session: Session,
-    file: Path,
-    out: Path,
-    rules: tuple[str, ...],
-    overwrite: bool,
-    base: Path | None,
-    columns: tuple[str, ...],
-    accept: tuple[str, ...],
-) -> None:
-    """Repair the rows of IN by the findings that can be, and write OUT and OUT's .report.jsonl.
-
-    Mends encodings, control and invisible characters and special tokens (of the base), masks personal data
-    and secrets, drops empty rows, repeats and near repeats. Conflicts are listed only. Rows keep their form.
-    """
-    from train.dataset.display import print_repaired
-    from train.dataset.documents import RepairDocument
-    from train.dataset.progress import LateProgress
-    from train.dataset.repair import RepairSettings, parse_rules, repair_file
-
-    found = RepairSettings(
-        parse_rules(rules),
-        _reading(columns, accept),
-        _special_tokens(base or _base_of_root(session)),
-        overwrite,
-    )
-    with LateProgress() as progress:
-        document = RepairDocument.of(repair_file(file, out, found, progress))
-    if session.as_json:
-        output.print_json(document)
-    else:
-        print_repaired(document)
 
 
 @data.command()
@@ -350,12 +261,12 @@ def _check(
     from train.dataset.documents import DataReport
     from train.dataset.progress import LateProgress
 
-    folder = base or _base_of_root(session)
+    folder = base or base_of_root(session)
     rendering = _rendering(folder, max_length)
     places = [place for file in files for place in places_in(file)]
     with LateProgress() as progress:
         checked = check_files(
-            places, rendering, progress, _reading(columns, accept), parse_acceptance(accept)
+            places, rendering, progress, reading_of(columns, accept), parse_acceptance(accept)
         )
     return DataReport.of(checked, folder.name if folder else None, max_length if folder else None)
 
@@ -366,7 +277,7 @@ def _split(session: Session, file: Place, settings: SplitSettings, out: Path | N
     from train.dataset.progress import LateProgress
     from train.dataset.split import new_folder, split_file
 
-    root = _root(session)
+    root = root_of(session)
     if root is None and out is None:
         raise UsageError("data split", "has nowhere to write", "give --out or --root", param="out")
     if out is not None and out.exists():
@@ -385,22 +296,6 @@ def _split(session: Session, file: Place, settings: SplitSettings, out: Path | N
     )
 
 
-def _special_tokens(folder: Path | None) -> tuple[str, ...]:
-    if folder is None:
-        output.print_notice("no base: special tokens are not looked for (give --base or --root)")
-        return ()
-    from train.dataset.rendering import load_tokenizer_of
-
-    return tuple(load_tokenizer_of(folder).all_special_tokens)
-
-
-def _reading(columns: Sequence[str], accept: Sequence[str]) -> Reading:
-    from train.dataset.acceptance import parse_acceptance
-    from train.dataset.forms.mapping import Reading, parse_columns
-
-    return Reading(parse_columns(columns), parse_acceptance(accept).kinds)
-
-
 def _shares(text: str) -> dict[str, float]:
     shares: dict[str, float] = {}
     for part in text.split(","):
@@ -413,24 +308,6 @@ def _shares(text: str) -> dict[str, float]:
             remedy = "write NAME=SHARE with 0 < SHARE <= 1, parted by commas"
             raise UsageError("--parts", f"{part.strip()!r} is no part", remedy, param="parts")
     return shares
-
-
-def _root(session: Session) -> Path | None:
-    root = session.require_local("data")
-    if session.root is None and not (root / _LAYOUT).exists():
-        return None
-    from registry.store import Registry
-
-    return Registry.open(root).root
-
-
-def _base_of_root(session: Session) -> Path | None:
-    root = _root(session)
-    if root is None:
-        return None
-    from registry.store import Registry
-
-    return Registry.open(root).base.path
 
 
 def _rendering(folder: Path | None, max_length: int) -> Rendering | None:

@@ -13,7 +13,7 @@ from train.dataset.findings import Finding
 from train.dataset.first import FirstRow
 from train.dataset.lengths import QUANTILES, Lengths
 from train.dataset.mask import MaskedRow
-from train.dataset.repair import Repaired
+from train.dataset.repair.repairing import Repaired
 
 
 class ExampleDocument(Document):
