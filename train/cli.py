@@ -117,6 +117,7 @@ def check(session: Session, config: Path) -> None:
     """
     from registry.store import Registry
     from train.config import load_config
+    from train.dataset.first import first_row
     from train.documents import CheckReport
     from train.run import prepare
     from train.shape import check_server
@@ -142,6 +143,10 @@ def check(session: Session, config: Path) -> None:
             for name, f in document.data.items()
         ],
     )
+    for label, path in prepared.config.data.files.items():
+        first = first_row(path, prepared.config.data.readings[label])
+        for line in first.lines() if first else ():
+            output.print_line(line if line.startswith(" ") else f"{label} {line}")
     if (held := document.held_out) is not None:
         told = ", ".join(f"{rows} of {name}" for name, rows in held.sources.items())
         fact = f"{held.rows} of {held.of} rows (share {held.share:g}, {held.clusters} sets of like rows)"

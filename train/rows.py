@@ -10,10 +10,12 @@ to learn.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from registry.errors import UsageError
 from train.dataset.forms import read_sample
+from train.dataset.forms.hints import guess
 from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import ROLES, Kind, Malformed, Message, Row, Sample
 from train.dataset.sources import Line, Where, name_row, read_lines
@@ -62,5 +64,14 @@ def _supervised(parsed: object, reading: Reading) -> Sample:
     sample = read_sample(parsed, reading)
     if sample.form.kind is not Kind.SUPERVISED:
         keys = sorted(parsed) if isinstance(parsed, dict) else ()
-        raise Malformed(f"has the keys {keys}: {sample.form.kind.value}, not supervised training")
+        remedy = _text_remedy(keys) if sample.form.kind is Kind.TEXT else ""
+        fact = f"has the keys {keys}: {sample.form.kind.value}, not supervised training"
+        raise Malformed(fact, "D-FORM", remedy)
     return sample
+
+
+def _text_remedy(keys: Sequence[str]) -> str:
+    asked, answered = guess(keys)
+    if asked is None or answered is None:
+        return "use method: pretrain, or write rows of a question and an answer"
+    return f"map its columns (columns: {{prompt: {asked}, completion: {answered}}}), or use method: pretrain"

@@ -13,11 +13,11 @@ from registry.errors import UsageError
 from tests.train.planted.corpus import Planted, chat, clean, corpus, planted_rules, sentence
 from train.dataset.check import check_files
 from train.dataset.cli import check
-from train.dataset.findings import CATALOGUE, EXAMPLES, Ledger, pack, unpack
+from train.dataset.findings import CATALOGUE, EXAMPLES, Ledger, Severity, pack, unpack
 from train.dataset.rendering import Rendering
 from train.settings.optimiser import OptimiserSettings
 
-KINDS = 59
+KINDS = 61
 
 
 def found_rows(files: list[Path], rendering: Rendering | None = None) -> set[tuple[str, str, int]]:
@@ -86,7 +86,7 @@ def test_every_row_is_listed_and_only_the_first_ones_get_a_sentence() -> None:
     (finding,) = ledger.findings
     assert [unpack(place) for place in finding.places] == [(1, row) for row in range(1, EXAMPLES + 6)]
     assert len(finding.examples) == EXAMPLES
-    assert ledger.has_errors
+    assert ledger.findings[0].rule.severity is Severity.ERROR
 
 
 def test_a_file_that_is_not_there_or_empty_is_refused(tmp_path: Path) -> None:

@@ -122,13 +122,18 @@ def test_tools_and_other_keys_are_named_not_lost() -> None:
     [
         ({"instruction": "Q", "inptu": "I", "output": "A"}, "'inptu', which looks like 'input'", "D-FORM"),
         ({"question": "Q"}, "has the keys ['question']", "D-FORM"),
-        ({"prompt": "Q", "completion": "A", "label": 1}, "label is 1, not true or false", "D-SCHEMA"),
+        (
+            {"prompt": "Q", "completion": "A", "kto_tag": None, "system": 1},
+            "system is 1, not a text",
+            "D-SCHEMA",
+        ),
+        ({"prompt": "Q", "completion": None}, "completion is null, not a text", "D-SCHEMA"),
         ({"prompt": "Q", "completion": " "}, 'completion is " "', "D-EMPTY"),
         ({"prompt": "", "completion": "A"}, 'prompt is ""', "D-EMPTY-INPUT"),
         ({"instruction": "Q", "input": ["I"], "output": "A"}, 'input is ["I"], not a text', "D-SCHEMA"),
         ({"conversations": [{"from": "robot", "value": "x"}]}, 'from is "robot"', "D-ROLE"),
         ({"messages": [QUESTION]}, "no assistant message to learn from", "D-UNTRAINED"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "not a text", "D-SCHEMA"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "holds image_url", "D-MEDIA"),
         ({"chosen": "A", "rejected": "B"}, "has no prompt", "D-SCHEMA"),
     ],
 )
@@ -184,7 +189,8 @@ def test_a_line_separator_inside_a_text_does_not_split_the_row(tmp_path: Path) -
 KEYS = (
     "messages", "conversations", "instruction", "input", "output", "prompt", "completion", "context", "label",
     "chosen", "rejected", "text", "system", "history", "role", "content", "from", "value", "weight", "tools",
-    "preferred_output", "non_preferred_output", "type",
+    "preferred_output", "non_preferred_output", "type", "question", "answer", "conversation", "kto_tag",
+    "images", "rejected_response", "rating", "is_correct", "response",
 )  # fmt: skip
 TEXTS = st.sampled_from(["", " ", "user", "assistant", "human", "gpt", "x", "\ud83d", "text"])
 VALUES = st.recursive(

@@ -14,8 +14,10 @@ import numpy as np
 
 from registry.errors import UsageError
 from train.dataset import labels, lengths, pairs, relations
+from train.dataset.acceptance import NOTHING, Acceptance
 from train.dataset.columns import FORMS, Columns
-from train.dataset.findings import Finding, Ledger, pack
+from train.dataset.findings import Finding, Ledger, Severity, pack
+from train.dataset.first import FirstRow, first_row
 from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.lengths import Lengths
 from train.dataset.records import Progress, Unwatched
@@ -39,11 +41,13 @@ class FileCount:
 class Summary:
     """Counts over all files.
 
-    `sets` are rows after joining equal and nearly equal ones; `compared` rows were long enough for that.
-    `length_bias` is Cohen's d of chosen against rejected. Token counts are None without a tokenizer.
+    `first` is how the first row of each file was understood. `sets` are rows after joining equal and nearly
+    equal ones; `compared` rows were long enough for that. `length_bias` is Cohen's d of chosen against
+    rejected. Token counts are None without a tokenizer.
     """
 
     files: tuple[FileCount, ...]
+    first: tuple[FirstRow, ...]
     rows: int
     unreadable: int
     distinct: int
@@ -60,15 +64,32 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The result of a check."""
+    """The result of a check; `acceptance` is what a person has accepted beforehand."""
 
     ledger: Ledger
     summary: Summary
+    acceptance: Acceptance = NOTHING
 
     @property
     def findings(self) -> list[Finding]:
         """Return the findings, errors first."""
         return self.ledger.findings
+
+    @property
+    def ok(self) -> bool:
+        """Return False when any finding is an error that was not accepted."""
+        return not any(
+            found.rule.severity is Severity.ERROR and self.accepted(found) < found.count
+            for found in self.findings
+        )
+
+    def accepted(self, found: Finding) -> int:
+        """Return how often `found` was accepted."""
+        rule = found.rule.id
+        if rule in self.acceptance.kinds:
+            return found.count
+        places = found.places if self.acceptance.rows else ()
+        return sum(self.acceptance.covers(rule, *self.ledger.locate(place)) for place in places)
 
 
 def check_files(
@@ -76,8 +97,11 @@ def check_files(
     rendering: Rendering | None = None,
     progress: Progress | None = None,
     reading: Reading = PLAIN,
+    acceptance: Acceptance = NOTHING,
 ) -> Checked:
     """Check `paths`, which are the parts of one data set, all read as `reading` says.
+
+    `acceptance` is what a person has accepted.
 
     Raises: UsageError: when a file cannot be read, or holds no row at all.
     """
@@ -92,7 +116,7 @@ def check_files(
             raise UsageError(str(paths[0]), "holds no rows", "write one JSON object per line")
         related = relations.relate(scan.columns, scan.sketches, progress)
     _find_all(scan, related, ledger)
-    return Checked(ledger, _summarise(paths, scan, related))
+    return Checked(ledger, _summarise(paths, scan, related, reading), acceptance)
 
 
 def _find_all(scan: Scan, related: Related, ledger: Ledger) -> None:
@@ -106,11 +130,12 @@ def _find_all(scan: Scan, related: Related, ledger: Ledger) -> None:
     lengths.find_outliers(scan.columns, ledger)
 
 
-def _summarise(paths: Sequence[Where], scan: Scan, related: Related) -> Summary:
+def _summarise(paths: Sequence[Where], scan: Scan, related: Related, reading: Reading) -> Summary:
     columns = scan.columns
     turns, counts = np.unique(columns["turns"], return_counts=True)
     return Summary(
         files=tuple(_count(columns, number, path) for number, path in enumerate(paths)),
+        first=tuple(one for path in paths if (one := first_row(path, reading)) is not None),
         rows=len(columns),
         unreadable=scan.unreadable,
         distinct=int(np.unique(columns["whole"]).size),

@@ -1,4 +1,4 @@
-"""`wardrobe data check|split|report|mask|trace|annotations`.
+"""`wardrobe data check|split|report|mask|repair|trace|annotations`.
 
 Owns the options of these commands and the order of what they do; `display` owns what a person sees.
 Imports nothing heavy at its top.
@@ -9,71 +9,33 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, UserPath, local_options, pass_session
+from registry.cli.session import Session, local_options, pass_session
 from registry.errors import Conflict, UsageError
 from train.annotations.cli import annotations_
 from train.dataset.containers.place import Place, label_of
+from train.dataset.options import (
+    FILE,
+    PLACE,
+    accept_option,
+    base_of_root,
+    base_option,
+    columns_option,
+    length_option,
+    reading_of,
+    root_of,
+    split_option,
+)
+from train.dataset.repair.cli import repair
 
 if TYPE_CHECKING:
     from train.dataset.documents import DataReport, SplitDocument
-    from train.dataset.forms.mapping import Reading
     from train.dataset.rendering import Rendering
     from train.dataset.split import SplitSettings
-
-_SPLIT = "wardrobe.split"
-
-
-class _UserPlace(UserPath):
-    """Data on the command line: a file, a folder, a pattern or hf://ORG/NAME, and the part of it."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the place."""
-        path = super().convert(value, param, ctx)
-        return Place(path, ctx.meta.get(_SPLIT) if ctx else None)
-
-
-_FILE, _PLACE = UserPath(), _UserPlace()
-_LAYOUT = "layout.json"
-_base_option = click.option(
-    "--base",
-    type=_FILE,
-    metavar="DIR",
-    help="Model folder whose tokenizer is used (default: the root's base).",
-)
-
-
-def _note_split(context: click.Context, _: click.Parameter, value: str | None) -> None:
-    context.meta[_SPLIT] = value
-
-
-# Read before the paths are, which it belongs to.
-_split_option = click.option(
-    "--split",
-    metavar="NAME",
-    is_eager=True,
-    expose_value=False,
-    callback=_note_split,
-    help="The part to read of a data set that has several: train, test.",
-)
-_columns_option = click.option(
-    "--columns",
-    multiple=True,
-    metavar="KEY=COLUMN,…",
-    help="Which columns stand for our keys: prompt=frage,completion=antwort. May be repeated.",
-)
-_length_option = click.option(
-    "--max-length",
-    type=click.IntRange(min=2),
-    default=1024,
-    show_default=True,
-    metavar="N",
-    help="Tokens that training keeps of a row.",
-)
 
 
 @click.group()
@@ -82,18 +44,25 @@ def data() -> None:
 
 
 data.add_command(annotations_)
+data.add_command(repair)
 
 
 @data.command()
-@click.argument("files", nargs=-1, required=True, type=_PLACE, metavar="FILE...")
-@_base_option
-@_length_option
-@_split_option
-@_columns_option
+@click.argument("files", nargs=-1, required=True, type=PLACE, metavar="FILE...")
+@base_option
+@length_option
+@split_option
+@columns_option
+@accept_option
 @local_options
 @pass_session
 def check(
-    session: Session, files: tuple[Place, ...], base: Path | None, max_length: int, columns: tuple[str, ...]
+    session: Session,
+    files: tuple[Place, ...],
+    base: Path | None,
+    max_length: int,
+    columns: tuple[str, ...],
+    accept: tuple[str, ...],
 ) -> int:
     """Check FILEs, which are the parts of one data set: train, validation, test.
 
@@ -104,7 +73,7 @@ def check(
     """
     from train.dataset.display import print_report
 
-    document = _check(session, files, base, max_length, columns)
+    document = _check(session, files, base, max_length, columns, accept)
     if session.as_json:
         output.print_json(document)
     else:
@@ -113,14 +82,15 @@ def check(
 
 
 @data.command()
-@click.argument("files", nargs=-1, required=True, type=_PLACE, metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, type=PLACE, metavar="FILE...")
 @click.option(
-    "--out", type=_FILE, metavar="DIR", default=Path(), help="Folder for the two files (default: here)."
+    "--out", type=FILE, metavar="DIR", default=Path(), help="Folder for the two files (default: here)."
 )
-@_base_option
-@_length_option
-@_split_option
-@_columns_option
+@base_option
+@length_option
+@split_option
+@columns_option
+@accept_option
 @local_options
 @pass_session
 def report(
@@ -130,6 +100,7 @@ def report(
     base: Path | None,
     max_length: int,
     columns: tuple[str, ...],
+    accept: tuple[str, ...],
 ) -> None:
     """Check FILEs and write NAME.report.html and NAME.report.json, named after the first.
 
@@ -138,7 +109,7 @@ def report(
     from registry import files as store
     from train.dataset.page import page
 
-    document = _check(session, files, base, max_length, columns)
+    document = _check(session, files, base, max_length, columns, accept)
     written = {".html": page(document), ".json": document.model_dump_json(indent=2) + "\n"}
     store.make_directory(out)
     for suffix, text in written.items():
@@ -148,7 +119,7 @@ def report(
 
 
 @data.command()
-@click.argument("file", type=_PLACE)
+@click.argument("file", type=PLACE)
 @click.option(
     "--parts",
     default="train=0.8,validation=0.1,test=0.1",
@@ -164,9 +135,10 @@ def report(
     "--stratify", metavar="KEY", help="Spread the values of KEY evenly; `answer` for the last answer."
 )
 @click.option("--canonical", is_flag=True, help="Rewrite the rows in the canonical form.")
-@click.option("--out", type=_FILE, metavar="DIR", help="Leave the parts in the new folder DIR.")
-@_split_option
-@_columns_option
+@click.option("--out", type=FILE, metavar="DIR", help="Leave the parts in the new folder DIR.")
+@split_option
+@columns_option
+@accept_option
 @local_options
 @pass_session
 def split(
@@ -179,16 +151,26 @@ def split(
     canonical: bool,
     out: Path | None,
     columns: tuple[str, ...],
+    accept: tuple[str, ...],
 ) -> None:
     """Split FILE into parts that share no content, and store them in the root by their hash.
 
     Rows that are equal, nearly equal or ask the same are never parted. Beside each part lie the row
     numbers of FILE. Without a root give --out. The same file, seed and options give the same bytes.
     """
+    from train.dataset.acceptance import parse_acceptance
     from train.dataset.display import print_split
     from train.dataset.split import SplitSettings
 
-    settings = SplitSettings(_shares(parts), seed, group, stratify, canonical, _reading(columns))
+    settings = SplitSettings(
+        _shares(parts),
+        seed,
+        group,
+        stratify,
+        canonical,
+        reading_of(columns, accept),
+        parse_acceptance(accept).written,
+    )
     document = _split(session, file, settings, out)
     if session.as_json:
         output.print_json(document)
@@ -197,14 +179,15 @@ def split(
 
 
 @data.command()
-@click.argument("file", type=_PLACE)
+@click.argument("file", type=PLACE)
 @click.option(
     "--row", "rows", type=click.IntRange(min=1), multiple=True, metavar="N", help="May be repeated."
 )
-@_base_option
-@_length_option
-@_split_option
-@_columns_option
+@base_option
+@length_option
+@split_option
+@columns_option
+@accept_option
 @local_options
 @pass_session
 def mask(
@@ -214,6 +197,7 @@ def mask(
     base: Path | None,
     max_length: int,
     columns: tuple[str, ...],
+    accept: tuple[str, ...],
 ) -> None:
     """Show for every token of a row of FILE whether it is trained on, and why.
 
@@ -224,11 +208,11 @@ def mask(
     from train.dataset.mask import mask_file
     from train.dataset.rendering import load_tokenizer_of
 
-    folder = base or _base_of_root(session)
+    folder = base or base_of_root(session)
     if folder is None:
         raise UsageError("data mask", "needs a tokenizer", "give --base or --root", param="base")
     tokenizer = load_tokenizer_of(folder)
-    masked = list(mask_file(file, frozenset(rows), tokenizer, max_length, _reading(columns)))
+    masked = list(mask_file(file, frozenset(rows), tokenizer, max_length, reading_of(columns, accept)))
     if session.as_json or not sys.stdout.isatty():
         output.print_json([MaskedDocument.of(one) for one in masked])
         return
@@ -264,18 +248,26 @@ def trace(session: Session, name: str, row: int | None) -> None:
 
 
 def _check(
-    session: Session, files: Sequence[Place], base: Path | None, max_length: int, columns: Sequence[str]
+    session: Session,
+    files: Sequence[Place],
+    base: Path | None,
+    max_length: int,
+    columns: Sequence[str],
+    accept: Sequence[str],
 ) -> DataReport:
+    from train.dataset.acceptance import parse_acceptance
     from train.dataset.check import check_files
     from train.dataset.containers.folders import places_in
     from train.dataset.documents import DataReport
     from train.dataset.progress import LateProgress
 
-    folder = base or _base_of_root(session)
+    folder = base or base_of_root(session)
     rendering = _rendering(folder, max_length)
     places = [place for file in files for place in places_in(file)]
     with LateProgress() as progress:
-        checked = check_files(places, rendering, progress, _reading(columns))
+        checked = check_files(
+            places, rendering, progress, reading_of(columns, accept), parse_acceptance(accept)
+        )
     return DataReport.of(checked, folder.name if folder else None, max_length if folder else None)
 
 
@@ -285,7 +277,7 @@ def _split(session: Session, file: Place, settings: SplitSettings, out: Path | N
     from train.dataset.progress import LateProgress
     from train.dataset.split import new_folder, split_file
 
-    root = _root(session)
+    root = root_of(session)
     if root is None and out is None:
         raise UsageError("data split", "has nowhere to write", "give --out or --root", param="out")
     if out is not None and out.exists():
@@ -304,12 +296,6 @@ def _split(session: Session, file: Place, settings: SplitSettings, out: Path | N
     )
 
 
-def _reading(columns: Sequence[str]) -> Reading:
-    from train.dataset.forms.mapping import Reading, parse_columns
-
-    return Reading(parse_columns(columns))
-
-
 def _shares(text: str) -> dict[str, float]:
     shares: dict[str, float] = {}
     for part in text.split(","):
@@ -322,24 +308,6 @@ def _shares(text: str) -> dict[str, float]:
             remedy = "write NAME=SHARE with 0 < SHARE <= 1, parted by commas"
             raise UsageError("--parts", f"{part.strip()!r} is no part", remedy, param="parts")
     return shares
-
-
-def _root(session: Session) -> Path | None:
-    root = session.require_local("data")
-    if session.root is None and not (root / _LAYOUT).exists():
-        return None
-    from registry.store import Registry
-
-    return Registry.open(root).root
-
-
-def _base_of_root(session: Session) -> Path | None:
-    root = _root(session)
-    if root is None:
-        return None
-    from registry.store import Registry
-
-    return Registry.open(root).base.path
 
 
 def _rendering(folder: Path | None, max_length: int) -> Rendering | None:

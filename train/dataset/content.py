@@ -9,14 +9,14 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 # Zero-width space, word joiner, soft hyphen, BOM inside, direction overrides and isolates, tags. The
 # joiners U+200C/D are left alone: emoji and several scripts need them.
-_INVISIBLE = re.compile("[\u200b\u2060\u00ad\ufeff\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+INVISIBLE = re.compile("[\u200b\u2060\u00ad\ufeff\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
+SURROGATE = re.compile("[\ud800-\udfff]")
 _MARKER = re.compile(
     r"<\|[A-Za-z0-9_ ]{2,40}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|</?s>|<(?:bos|eos|pad|unk)>"
-    r"|<｜[^｜]{2,40}｜>"
+    r"|<｜[^｜]{2,40}｜>|<(?:image|video|audio)>"
 )
 _SHOWN_CHARACTERS = 24
 
@@ -24,14 +24,14 @@ _SHOWN_CHARACTERS = 24
 def inspect_text(text: str, special_tokens: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
     """Yield (rule id, fact) of everything wrong in `text`."""
     yield from _markers(text, special_tokens)
-    if found := _CONTROL.search(text):
+    if found := CONTROL.search(text):
         yield "D-CONTROL", f"holds {_character(found[0])} at character {found.start() + 1}"
     if text.isascii():
         return
-    if found := _SURROGATE.search(text):
+    if found := SURROGATE.search(text):
         yield "D-SURROGATE", f"holds half a character, U+{ord(found[0]):04X}, at {found.start() + 1}"
         return
-    if found := _INVISIBLE.search(text):
+    if found := INVISIBLE.search(text):
         yield "D-INVISIBLE", f"holds {_character(found[0])} at character {found.start() + 1}"
     if "\ufffd" in text:
         yield (

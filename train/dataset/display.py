@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
+from train.dataset.findings import CATALOGUE
+from train.dataset.first import FirstRow
 
 if TYPE_CHECKING:
-    from train.dataset.documents import DataReport, FindingDocument, SplitDocument
+    from train.dataset.documents import DataReport, FindingDocument, RepairDocument, SplitDocument
     from train.dataset.mask import MaskedRow, MaskedToken
 
 _SHOWN_ROWS = 8
@@ -37,10 +39,15 @@ def print_report(document: DataReport) -> None:
         output.print_line(f"{file.path}: {output.amount(file.size_bytes)}, {forms}")
     facts = f"{document.rows} rows, {document.distinct} distinct, {document.sets} without near duplicates"
     output.print_line(f"{facts}, {document.unreadable} unreadable")
+    for first in document.first:
+        where = f"{first.file} " if len(document.files) > 1 else ""
+        _print_first(where, FirstRow(**first.model_dump()))
     for found in document.findings:
         _print_finding(found, several=document.several)
     errors = sum(found.severity == "error" for found in document.findings)
-    click.echo(f"\n{len(document.findings)} kinds of findings, {errors} of them errors")
+    accepted = sum(found.accepted == found.count for found in document.findings)
+    told = f", {accepted} accepted" if document.accepted else ""
+    click.echo(f"\n{len(document.findings)} kinds of findings, {errors} of them errors{told}")
 
 
 def print_split(document: SplitDocument) -> None:
@@ -52,6 +59,16 @@ def print_split(document: SplitDocument) -> None:
     for path in (document.dataset, document.out):
         if path is not None:
             output.print_line(path)
+
+
+def print_repaired(document: RepairDocument) -> None:
+    """Print what each rule did, and where the rows and the report lie."""
+    output.print_table(
+        ("rule", "what", "times#", ""),
+        [(rule, action, str(count), CATALOGUE[rule].title) for rule, action, count in document.done],
+    )
+    output.print_line(f"{document.out}: {document.kept} of {document.rows} rows")
+    output.print_line(document.report)
 
 
 def print_masked(masked: MaskedRow) -> None:
@@ -72,9 +89,17 @@ def _coloured(token: MaskedToken) -> str:
     return click.style("⏎\n".join(lines), **_STYLES[token.why.name])  # type: ignore[arg-type]
 
 
+def _print_first(where: str, first: FirstRow) -> None:
+    for number, line in enumerate(first.lines()):
+        output.print_line(where + line if number == 0 else line)
+
+
 def _print_finding(found: FindingDocument, *, several: bool) -> None:
     mark = click.style(found.severity, fg=_COLOURS[found.severity], bold=True)
-    click.echo(f"\n{mark} {found.id}  {found.title}: {found.count} ×; {found.remedy}")
+    taken = (
+        f" ({'all' if found.accepted == found.count else found.accepted} accepted)" if found.accepted else ""
+    )
+    click.echo(f"\n{mark} {found.id}  {found.title}: {found.count} ×{taken}; {found.remedy}")
     for name, rows in found.rows.items():
         where = f"{output.shown(name)}: " if several else ""
         listed = ", ".join(map(str, rows[:_SHOWN_ROWS])) + (", …" if len(rows) > _SHOWN_ROWS else "")

@@ -9,9 +9,11 @@ from typing import Self
 
 from registry.documents import Document
 from train.dataset.check import Checked, FileCount
-from train.dataset.findings import Finding, Ledger
+from train.dataset.findings import Finding
+from train.dataset.first import FirstRow
 from train.dataset.lengths import QUANTILES, Lengths
 from train.dataset.mask import MaskedRow
+from train.dataset.repair.repairing import Repaired
 
 
 class ExampleDocument(Document):
@@ -23,19 +25,24 @@ class ExampleDocument(Document):
 
 
 class FindingDocument(Document):
-    """One kind of finding: every row of every file, and sentences about the first ones."""
+    """One kind of finding: every row of every file, and sentences about the first ones.
+
+    `accepted` of `count` were accepted by a person.
+    """
 
     id: str
     severity: str
     title: str
     remedy: str
     count: int
+    accepted: int
     rows: dict[str, list[int]]
     examples: list[ExampleDocument]
 
     @classmethod
-    def of(cls, found: Finding, ledger: Ledger) -> Self:
+    def of(cls, found: Finding, checked: Checked) -> Self:
         """Describe a finding."""
+        ledger = checked.ledger
         rows: defaultdict[str, list[int]] = defaultdict(list)
         for place in sorted(set(found.places)):
             file, row = ledger.locate(place)
@@ -51,6 +58,7 @@ class FindingDocument(Document):
             title=rule.title,
             remedy=rule.remedy,
             count=found.count,
+            accepted=checked.accepted(found),
             rows=dict(rows),
             examples=list(examples),
         )
@@ -75,8 +83,29 @@ class LengthsDocument(Document):
     counts: list[int]
 
 
+class FirstRowDocument(Document):
+    """How the first row of a file was understood.
+
+    `columns` are the row's keys by what they hold, `turns` are (role, text, learnt), shortened and masked;
+    of a pair the last two are the chosen and the rejected answer. `not_read` are the keys left over.
+    """
+
+    file: str
+    row: int
+    form: str
+    columns: dict[str, str]
+    turns: list[tuple[str, str, bool]]
+    liked: bool | None
+    not_read: list[str]
+
+    @classmethod
+    def of(cls, first: FirstRow) -> Self:
+        """Describe a first row."""
+        return cls(**asdict(first))
+
+
 class DataReport(Document):
-    """What a check found; `ok` is False where any finding is an error."""
+    """What a check found; `ok` is False where any finding is an error that is not in `accepted`."""
 
     ok: bool
     files: list[FileDocument]
@@ -91,6 +120,8 @@ class DataReport(Document):
     turns: dict[int, int]
     labels: dict[str, int]
     length_bias: float | None
+    accepted: list[str]
+    first: list[FirstRowDocument]
     findings: list[FindingDocument]
 
     @property
@@ -110,7 +141,7 @@ class DataReport(Document):
             "learnt": summary.learnt,
         }
         return cls(
-            ok=not checked.ledger.has_errors,
+            ok=checked.ok,
             files=_files(summary.files),
             rows=summary.rows,
             unreadable=summary.unreadable,
@@ -123,7 +154,9 @@ class DataReport(Document):
             turns=summary.turns,
             labels=summary.labels,
             length_bias=summary.length_bias,
-            findings=[FindingDocument.of(found, checked.ledger) for found in checked.findings],
+            accepted=list(checked.acceptance.written),
+            first=[FirstRowDocument.of(one) for one in summary.first],
+            findings=[FindingDocument.of(found, checked) for found in checked.findings],
         )
 
 
@@ -151,6 +184,25 @@ class SplitDocument(Document):
     created: bool
     dataset: str | None
     out: str | None
+
+
+class RepairDocument(Document):
+    """A repair: rows before and after, and how often each rule did what."""
+
+    out: str
+    report: str
+    rows: int
+    kept: int
+    done: list[tuple[str, str, int]]
+
+    @classmethod
+    def of(cls, found: Repaired) -> Self:
+        """Describe a repair."""
+        done = sorted(found.counts.items(), key=lambda one: (-one[1], one[0]))
+        counts = [(*key, count) for key, count in done]
+        return cls(
+            out=str(found.out), report=str(found.report), rows=found.rows, kept=found.kept, done=counts
+        )
 
 
 class TokenDocument(Document):

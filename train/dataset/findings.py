@@ -90,11 +90,6 @@ class Ledger:
         order = list(Severity)
         return sorted(self._found.values(), key=lambda f: (order.index(f.rule.severity), f.rule.id))
 
-    @property
-    def has_errors(self) -> bool:
-        """Return True when any finding is an error."""
-        return any(found.rule.severity is Severity.ERROR for found in self._found.values())
-
     def named(self, place: int) -> str:
         """Return `row 17` or, with several files, `test.jsonl row 17`."""
         file, row = self.locate(place)
@@ -119,7 +114,7 @@ _RULES = {
         ("D-JSON", "the line is not JSON", "write one JSON object per line"),
         ("D-TORN", "the line ends in the middle", "write the file again: a writer was stopped"),
         ("D-KEY-TWICE", "a key stands twice", "keep one: parsers differ in which they take"),
-        ("D-FORM", "the keys fit no form", "see train/dataset/README.md for the forms"),
+        ("D-FORM", "the keys fit no form", "map its columns (--columns), see the forms"),
         ("D-SCHEMA", "a value has a wrong type or shape", "correct the value"),
         ("D-MIXED", "rows of different kinds in one file", "put each kind in a file of its own"),
         ("D-ROLE", "an unknown role", "use system, developer, user, assistant or tool"),
@@ -128,6 +123,8 @@ _RULES = {
         ("D-UNTRAINED", "no token of the row is trained on", "give it an answer with weight 1"),
         ("D-CUT-OFF", "max_length cuts the whole answer off", "raise max_length or shorten the row"),
         ("D-TEMPLATE", "the chat template cannot show the row", "correct the row's turns or the template"),
+        ("D-MEDIA", "pictures, sounds or films", "remove the row, or accept that its text is learnt"),
+        ("D-RATED", "a row that says its answer is bad", "rate it (KTO), accept it, or remove the row"),
         ("D-CALL", "a tool call that cannot be read", 'write {"name": …, "arguments": {…}}'),
         ("D-TOOL", "a call of a tool that is not in tools", "correct the name, or add the tool"),
         ("D-RESULT", "a tool's result without its call", "add the call, or name it by tool_call_id"),

@@ -23,6 +23,10 @@ _CARD = re.compile(r"(?<![\w.-])[3-6]\d{3}(?:[ -]?\d){9,15}(?![\w-])")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
 _SSN = re.compile(r"(?<![\w-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\w-])")
 _PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----")
+_KEY_BLOCK = re.compile(
+    _PRIVATE_KEY.pattern + r".*?(?:-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----|\Z)",
+    re.DOTALL,
+)
 _TOKEN = re.compile(
     r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bsk-(?:ant-|proj-)?[A-Za-z0-9_-]{20,}|\bgh[pousr]_[A-Za-z0-9]{36,}"
     r"|\bgithub_pat_[A-Za-z0-9_]{22,}|\bglpat-[\w-]{20,}|\bxox[abeoprs]-[\w-]{10,}|\bAIza[\w-]{35}\b"
@@ -55,6 +59,26 @@ def hide(text: str) -> str:
     for rule, start, end in sorted(_spans(text), key=lambda span: span[1], reverse=True):
         text = text[:start] + _masked(rule, text[start:end]) + text[end:]
     return text
+
+
+def masked(text: str, rules: frozenset[str]) -> tuple[str, frozenset[str]]:
+    """Return `text` with a word (`[EMAIL]`) for each datum and secret of `rules`, and the rules found.
+
+    Of a private key the whole block goes.
+    """
+    found: set[str] = set()
+    if "D-PRIVATE-KEY" in rules and _has_key(text):
+        text, count = _KEY_BLOCK.subn(_word("D-PRIVATE-KEY"), text)
+        found |= {"D-PRIVATE-KEY"} if count else set()
+    spans = [span for span in _spans(text) if span[0] in rules]
+    for rule, start, end in sorted(spans, key=lambda span: span[1], reverse=True):
+        text = text[:start] + _word(rule) + text[end:]
+        found.add(rule)
+    return text, frozenset(found)
+
+
+def _word(rule: str) -> str:
+    return f"[{rule.removeprefix('D-').replace('-', ' ')}]"
 
 
 def _spans(text: str) -> Iterator[tuple[str, int, int]]:

@@ -45,7 +45,8 @@ class SplitSettings:
     """How to split: shares by part, the seed, and the keys whose values stay together or spread evenly.
 
     `stratify` may also be `answer`: the last answer. With `canonical` the rows are rewritten in the
-    canonical form, else they stay as they are. `reading` says how the rows are read.
+    canonical form, else they stay as they are. `reading` says how the rows are read,
+    `accepted` which findings a person has accepted.
     """
 
     shares: Mapping[str, float]
@@ -54,6 +55,7 @@ class SplitSettings:
     stratify: str | None = None
     canonical: bool = False
     reading: Reading = PLAIN
+    accepted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +223,7 @@ def _facts(
             "stratify": settings.stratify,
             "canonical": settings.canonical,
             "columns": dict(settings.reading.columns),
+            "accepted": list(settings.accepted),
             "clusters": clusters,
             "similarity": SIMILAR,
         },

@@ -8,10 +8,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 
 from registry.home import HomePath
+from train.dataset.acceptance import checked_acceptance
 from train.dataset.containers.place import Place, absolute, label_of
 from train.dataset.forms.mapping import Reading, checked_columns
 from train.evaluation.strict import Strict
 
+Accepted = Annotated[tuple[str, ...], AfterValidator(lambda given: checked_acceptance(given).written)]
+"""Findings that a person has looked at: `[D-MEDIA, "D-SECRET:66"]`."""
 Overflow = Literal["truncate", "error", "drop"]
 Answers = Literal["all", "last"]
 ColumnNames = Annotated[dict[str, str], AfterValidator(checked_columns)]
@@ -107,6 +110,8 @@ class DataSettings(Strict):
     all sources together. `overflow` says what
     happens to a row that is longer than `max_length`: its end is cut off with a warning (`truncate`), the
     run is refused (`error`), or the row is left out and listed (`drop`). `answers` says which answers of a
+    `accept` names findings of `data check` that a person has looked at: with `D-MEDIA` the text of rows with
+    pictures is learnt.
     conversation are learnt: `all`, or only the `last`.
     """
 
@@ -115,6 +120,7 @@ class DataSettings(Strict):
     temperature: float = Field(default=1.0, ge=1, le=1_000)
     replay: Replay | None = None
     overflow: Overflow = "truncate"
+    accept: Accepted = ()
     answers: Answers = "all"
 
     @model_validator(mode="before")
@@ -152,7 +158,8 @@ class DataSettings(Strict):
             mapped[EVAL] = self.eval.columns
         if self.replay is not None:
             mapped[REPLAY] = self.replay.columns
-        return {label: Reading(mapped.get(label, {})) for label in self.files}
+        accepted = checked_acceptance(self.accept).kinds
+        return {label: Reading(mapped.get(label, {}), accepted) for label in self.files}
 
     def resolved(self, folder: Path) -> DataSettings:
         """Return the same settings with every path absolute, counted from `folder`."""

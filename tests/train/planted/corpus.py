@@ -125,7 +125,9 @@ def _broken_lines(file: Planted) -> None:
 
 
 def _broken_rows(file: Planted) -> None:
-    file.add({"question": "a", "answer": "b"}, "D-FORM")
+    file.add({"frage": "a", "antwort": "b"}, "D-FORM")
+    file.add({**clean("seen"), "images": ["a.jpg"]}, "D-MEDIA")
+    file.add({**clean("judged"), "is_correct": False}, "D-RATED")
     file.add({"messages": "hello"}, "D-SCHEMA")
     file.add({"messages": [{"role": "robot", "content": "x"}]}, "D-ROLE")
     file.add(chat("Empty?", ""), "D-EMPTY")

@@ -25,6 +25,7 @@ KEYS = (
     "output", "history", "chosen", "rejected", "label", "text", "tools",
 )  # fmt: skip
 """The keys that a column can stand for."""
+_OPTIONAL = frozenset({"context", "system", "input", "history", "tools"})
 _SEARCHED_ROWS = 1000
 _BETWEEN = re.compile(r",(?=[^,=]*=)")
 
@@ -42,6 +43,11 @@ class Reading:
         given = {key: _as_text(key, value) for key, value in found if value is not None}
         used = {*self.columns, *self.columns.values(), *(one.split(".")[0] for one in self.columns.values())}
         return given | {key: value for key, value in row.items() if key not in used}
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """Return our keys that every row must have a value for."""
+        return frozenset(self.columns.keys() - _OPTIONAL)
 
     def missing(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the mapped columns that `row` does not have."""

@@ -1,0 +1,79 @@
+"""How the first row of a file was understood: its form, its columns, its turns, and what is not read.
+
+Owns what is shown of it. A wrong mapping is seen here before anything is learnt from it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from train.dataset.forms import PLAIN, Reading, understand
+from train.dataset.personal import hide
+from train.dataset.records import Malformed, Sample
+from train.dataset.sources import Where, read_lines
+
+_SHOWN_CHARACTERS = 60
+_SEARCHED_ROWS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class FirstRow:
+    """The first row of `file` that can be read; fields as in its document."""
+
+    file: str
+    row: int
+    form: str
+    columns: dict[str, str]
+    turns: list[tuple[str, str, bool]]
+    liked: bool | None
+    not_read: list[str]
+
+    def lines(self) -> list[str]:
+        """Return what a person reads of it."""
+        named = ", ".join(key if slot == key else f"{slot}: {key}" for slot, key in self.columns.items())
+        rating = {True: ", rated good", False: ", rated bad", None: ""}[self.liked]
+        shown = [f"row {self.row} is {self.form} ({named}){rating}"]
+        shown += [f"    {role}: {text}{'  (learnt)' if learnt else ''}" for role, text, learnt in self.turns]
+        return shown + ([f"    not read: {', '.join(self.not_read)}"] if self.not_read else [])
+
+
+def first_row(path: Where, reading: Reading = PLAIN) -> FirstRow | None:
+    """Return how the first row of the file at `path` that can be read was understood.
+
+    None where none of the first 100 can.
+
+    Raises: UsageError: when the file cannot be read.
+    """
+    for line in itertools.islice(read_lines(path), _SEARCHED_ROWS):
+        try:
+            plan, sample = understand(line.parse(), reading)
+        except Malformed:
+            continue
+        columns = {
+            slot: reading.columns.get(key, key) for slot, key in plan.keys.items() if key not in sample.extra
+        }
+        turns = _turns(sample)
+        return FirstRow(
+            str(path), line.number, sample.form.value, columns, turns, sample.liked, list(sample.extra)
+        )
+    return None
+
+
+def _turns(sample: Sample) -> list[tuple[str, str, bool]]:
+    if sample.text:
+        return [("text", _short(sample.text), True)]
+    if not sample.rejected:
+        # An answer that is rated bad is learnt, too, but not as what to say.
+        liked = sample.liked is not False
+        return [(turn.role, _short(turn.said), turn.learn and liked) for turn in sample.messages]
+    return [
+        *((turn.role, _short(turn.said), False) for turn in sample.prompt),
+        ("chosen", _short(sample.answer[0].said), True),
+        ("rejected", _short(sample.rejected[0].said), False),
+    ]
+
+
+def _short(text: str) -> str:
+    text = hide(" ".join(text.split()))
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
