@@ -31,8 +31,8 @@ class Letters:
         add_generation_prompt: bool,
         tools: Any = None,
     ) -> str:
+        del tools  # it shows none
         assert not tokenize
-        assert not tools
         if self._strict and any(turn["role"] == "system" for turn in conversation):
             raise ValueError("System role not supported")
         text = "".join(f"<{turn['role']}>{turn['content']}\0" for turn in conversation)

@@ -52,7 +52,8 @@ def test_equal_ids_pass(tmp_path: Path) -> None:
     assert (found.format, found.digest) == ("wardrobe.tokens/1", version.digest)
     assert found.template_sha256 == found.recorded_template_sha256
     assert found.prompts > 14
-    assert (found.deviations, found.left_out) == ([], [])
+    assert found.deviations == []
+    assert all("does not show" in one for one in found.left_out)  # the tools: this template has none
 
 
 def test_a_doubled_first_token_fails_and_is_shown(tmp_path: Path) -> None:
