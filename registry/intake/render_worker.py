@@ -118,7 +118,7 @@ def renderings(template: str) -> Iterator[str | None]:
                 text = compiled.render(given)
             except MemoryError:
                 raise  # `main` says so
-            except Exception:  # noqa: S110 - whatever else a template does is its own affair
+            except Exception:  # noqa: BLE001, S110 - whatever else a template does is its own affair
                 pass
             yield None if text is None else hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 

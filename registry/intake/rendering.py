@@ -1,6 +1,8 @@
 """Whether two chat templates are the same: whether they render the same, not whether their bytes agree.
 
-And whether a template ends at all, before it is rendered in a process that matters. Editors add newlines, version control changes them, trainers mark what is learnt. Owns the comparison and the
+And whether a template ends at all, before it is rendered in a process that matters.
+
+Editors add newlines, version control changes them, trainers mark what is learnt. Owns the comparison and the
 bounds around it: the rendering happens in a process of its own (`render_worker`), which is ended after
 `WAIT_SECONDS`. Invariant: no template makes this take longer, or ends anything but that process.
 """

@@ -1,4 +1,4 @@
-"""A prompt that opens a thought and closes it at once: the answer is learnt behind it, as the server sends it."""
+"""Behind a prompt that opens a thought and closes it at once, the answer is learnt as the server sends it."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 Owns the text of an answer. Most templates write an answer right behind the prompt that the server sends, and
 then it is what follows there. A template that opens a thought at the end of the prompt (`<think>`), and does
-not write it down like that, leaves to say: the thought, its closing mark, and the answer. Where the prompt has
-opened a thought and closed it at once, the answer alone is left to say.
+not write it down like that, leaves to say: the thought, its closing mark, and the answer. Where the prompt
+has opened a thought and closed it at once, the answer alone is left to say.
 """
 
 from __future__ import annotations

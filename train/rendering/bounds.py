@@ -1,7 +1,7 @@
 """That a base's chat template ends: tried once per template, in a process whose time and memory are limited.
 
-A template runs the code of whoever wrote it, in this process. Owns the trial before that; what it is made of is
-`registry.intake`'s, which compares templates.
+A template runs the code of whoever wrote it, in this process. Owns the trial before that; what it is made of
+is `registry.intake`'s, which compares templates.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def require_bounded(tokenizer: Tokenizer) -> None:
         raise UsageError(
             "the base's chat template",
             f"{fact} on conversations of a few words",
-            "look for loops in chat_template of the base's folder (chat_template.jinja, tokenizer_config.json)",
+            "look for loops in the template of the base's folder (chat_template.jinja, tokenizer_config.json)",
         )
 
 

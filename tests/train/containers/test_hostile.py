@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import feather
 
 from registry.errors import UsageError
 from train.dataset.containers import columnar
