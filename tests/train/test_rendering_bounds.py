@@ -13,8 +13,10 @@ from train.rendering.bounds import require_bounded
 
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 GREEDY = "{{ 'x' * 10 ** 10 }}"
-DOUBLING = "{% set ns = namespace(x='x') %}{% for a in range(99) %}"
-    "{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}"
+DOUBLING = (
+    "{% set ns = namespace(x='x') %}{% for a in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"
+    "{{ ns.x }}"
+)
 
 
 def speaker(template: Any) -> Any:

@@ -24,7 +24,7 @@ def require_bounded(tokenizer: Tokenizer) -> None:
         raise UsageError(
             "the base's chat template",
             f"{fact} on conversations of a few words",
-            "look for loops in the template of the base's folder (chat_template.jinja, tokenizer_config.json)",
+            "mend the template in the base's folder (chat_template.jinja, tokenizer_config.json)",
         )
 
 
