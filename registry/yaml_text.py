@@ -1,8 +1,8 @@
 """YAML as people write it: whatever stands there, the only error is `yaml.YAMLError`.
 
 Owns the call of PyYAML, which lets other errors out for a date such as `2026-13-45`, for `!!int x`, and for
-lists that are nested too deep. Invariant: what comes out is a tree that a caller may walk: no anchor is inside
-itself, and anchors that repeat each other stand for a bounded number of values.
+lists that are nested too deep. Invariant: what comes out is a tree that a caller may walk: no anchor is
+inside itself, and anchors that repeat each other stand for a bounded number of values.
 """
 
 from __future__ import annotations
