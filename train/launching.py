@@ -30,7 +30,7 @@ def launch(options: Sequence[str], command: Sequence[str]) -> int:
     Returns the exit code. Signals reach every process: they are in this one's group.
     """
     with tempfile.TemporaryDirectory(prefix="wardrobe-launch-") as folder:
-        line = python("-m", "accelerate.commands.launch", *options)
+        line = python("-m", "train.launcher", *options)
         line += ["-m", "train.launching", *command]
         variables = {**environment(os.environ), MEETING: str(Path(folder) / "job.json")}
         process = subprocess.Popen(line, env=variables)
