@@ -187,6 +187,7 @@ def estimate(session: Session, config: Path, price_per_hour: float | None) -> No
 
     root = session.require_local("train estimate")
     settings = load_config(config)
+    environment.use_one_gpu()
     if _is_this_command():
         environment.replace_process()
     from registry.store import Registry

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from registry.errors import UsageError
 from train.config import TrainConfig
+from train.interruption import forwarded
 from train.settings.starting import NEAREST
 
 SUBJECT = "the launcher's options"
@@ -71,7 +72,9 @@ def check_machine(config: TrainConfig, launch: Launch, *, gpu: bool) -> None:
         fact = f"is to run in {launch.processes} processes, of which accelerate would start one here"
         raise UsageError(name, fact, "use --multi_gpu, on CPUs too: the processes then talk by gloo")
     if launch.fsdp and not gpu:
-        fact = "is to run with FSDP on CPUs, where accelerate leaves it out: each process would hold the whole"
+        fact = (
+            "is to run with FSDP on CPUs, where accelerate leaves it out: each process would hold the whole"
+        )
         raise UsageError(name, fact, "use --multi_gpu without FSDP, or a machine with GPUs")
 
 
@@ -86,7 +89,9 @@ def check_launch(config: TrainConfig, launch: Launch) -> None:
         remedy = "ask `wardrobe train check` without launcher which it is, and name it (from: NAME@N)"
         raise UsageError(name, fact, remedy, param="from")
     if launch.deepspeed and find_spec("deepspeed") is None:
-        raise UsageError(name, "is to run with DeepSpeed, which is not installed", "use FSDP 2, or --multi_gpu")
+        raise UsageError(
+            name, "is to run with DeepSpeed, which is not installed", "use FSDP 2, or --multi_gpu"
+        )
     if launch.deepspeed:
         fact = "is to run with DeepSpeed, whose checkpoints are pickles that a run would have to trust"
         raise UsageError(name, fact, "use FSDP 2 (fsdp_version: 2), which shares out weights too")
@@ -121,7 +126,9 @@ def _launch_of(found: Any) -> Launch:
 
 def _refused(words: str) -> UsageError:
     fact = f"accelerate refuses them ({' '.join(words.split())[:300]})"
-    return UsageError(SUBJECT, fact, "see `accelerate launch --help`, or make a file with `accelerate config`")
+    return UsageError(
+        SUBJECT, fact, "see `accelerate launch --help`, or make a file with `accelerate config`"
+    )
 
 
 @contextlib.contextmanager
@@ -136,17 +143,28 @@ def main() -> NoReturn:
     """Start the processes as `sys.argv` says; exit with the code of the one that failed first."""
     # torch's agent tells at length that a process failed, which the process has said itself.
     os.environ.setdefault("LOGLEVEL", "CRITICAL")
+    # It would kill the processes 30 s after a signal; they stop behind a step, which may take longer.
+    os.environ["PET_SIGNALS_TO_HANDLE"] = "SIGHUP,SIGQUIT"
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     try:
-        launch_command(launch_command_parser().parse_args())
+        with forwarded(_signal_children):
+            launch_command(launch_command_parser().parse_args())
     except ChildFailedError as error:
         _, first = error.get_first_failure()
         sys.exit(first.exitcode if first.exitcode > 0 else 128 - first.exitcode)
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)
     sys.exit(0)
+
+
+def _signal_children(number: int) -> None:
+    import psutil
+
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.send_signal(number)
 
 
 if __name__ == "__main__":
