@@ -118,7 +118,7 @@ def check(session: Session, config: Path, launcher: tuple[str, ...]) -> None:
 
     Renders every row with the base's chat template, so an answer that would be cut off is found here. With
     --url, what the running server can serve is checked as well; root and data are those of this machine.
-    What stands behind `--` is checked as the launcher's options of `train run`, and its processes are counted.
+    What stands behind `--` is checked as `train run` would, and its processes are counted.
     """
     from registry.store import Registry
     from train.config import load_config

@@ -29,7 +29,7 @@ _UNSHARED = frozenset({"reward", "rloo", "grpo"})
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What `accelerate launch` would start: `processes` of this command, with weights shared out by FSDP or not.
+    """What `accelerate launch` would start: `processes` of this command, and how they share weights.
 
     `fsdp` is its version, 0 without it; `lone` says that one process is started, whatever `processes` says.
     """

@@ -1,4 +1,4 @@
-"""What stands behind `--` is read once, before any process starts; what a run cannot do is refused in words."""
+"""What stands behind `--` is read once, before any process starts; what no run can do is refused."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_weights_in_pieces_are_read_and_written_whole() -> None:
     init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     try:
         model = torch.nn.Sequential(torch.nn.Linear(4, 3, bias=False), torch.nn.Linear(3, 2, bias=False))
-        model[0].requires_grad_(False)
+        model[0].requires_grad_(requires_grad=False)
         before = model[1].weight.detach().clone()
         assert not is_shared_out(model)
         fully_shard(model)
