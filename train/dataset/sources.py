@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -233,7 +234,7 @@ def _measured(rows: Iterator[Line], raw: BinaryIO) -> Iterator[Line]:
         before = max(before, now)
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> BufferedReader:
     """Open a file; a pipe or a device is refused: rows are read more than once, and a pipe may never end.
 
     Raises: OSError; UsageError: it is no regular file.
