@@ -23,6 +23,7 @@ from train.dataset.lengths import Lengths
 from train.dataset.records import Progress, Unwatched
 from train.dataset.relations import Related
 from train.dataset.rendering import Rendering
+from train.dataset.room import room
 from train.dataset.scan import Scan, Scanner, open_sketches
 from train.dataset.sources import Where, size_of
 
@@ -92,6 +93,7 @@ class Checked:
         return sum(self.acceptance.covers(rule, *self.ledger.locate(place)) for place in places)
 
 
+@room()
 def check_files(
     paths: Sequence[Where],
     rendering: Rendering | None = None,

@@ -28,6 +28,7 @@ from train.dataset.forms import canonical, read_sample
 from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import Malformed, Progress, Unwatched
 from train.dataset.relations import relate
+from train.dataset.room import room
 from train.dataset.scan import answer_text, open_sketches, sketched_text
 from train.dataset.sketches import SIMILAR
 from train.dataset.sources import Line, Where, hash_source, read_lines, size_of
@@ -68,6 +69,7 @@ class Split:
     facts: dict[str, JsonValue]
 
 
+@room()
 def split_file(path: Where, settings: SplitSettings, folder: Path, progress: Progress | None = None) -> Split:
     """Write the parts of the file at `path` into `folder`, each with the source's row numbers beside it.
 

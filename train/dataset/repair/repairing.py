@@ -28,6 +28,7 @@ from train.dataset.records import Progress, Unwatched
 from train.dataset.relations import Related
 from train.dataset.repair.rows import Change, mend_row
 from train.dataset.repair.rules import LISTED, RepairSettings
+from train.dataset.room import held, room
 from train.dataset.scan import open_sketches, sketched_text
 from train.dataset.sources import Where, read_lines, remarks, size_of
 
@@ -51,7 +52,8 @@ def repair_file(
 ) -> Repaired:
     """Write the rows of the file at `path`, repaired, to `out`, and what was done to OUT.report.jsonl.
 
-    Raises: UsageError: the file cannot be read, holds no row, or no row is left; Conflict: `out` exists.
+    Raises: UsageError: the file cannot be read, holds no row, or no row is left; Conflict: `out` exists, or
+        another process repairs to it; StorageFailed: the disk has no room.
     """
     if out.suffix != ".jsonl":
         raise UsageError(str(out), "would hold JSON Lines", "give it a name in .jsonl", param="out")
@@ -63,12 +65,12 @@ def repair_file(
         raise Conflict(str(out), "is the file to be repaired", "name another one", param="out")
     require_columns(path, settings.reading)
     work = out.with_name(f".{out.name}.repair")
-    files.remove_tree(work)
     files.make_directory(work)
-    try:
-        return _repair(path, (out, report), work, settings, progress or Unwatched())
-    finally:
-        files.remove_tree(work)
+    with room(out.parent), held(work, str(out)):
+        try:
+            return _repair(path, (out, report), work, settings, progress or Unwatched())
+        finally:
+            files.remove_tree(work)
 
 
 def _repair(
