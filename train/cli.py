@@ -94,7 +94,7 @@ def run(session: Session, config: Path, out: Path | None, resume: bool, launcher
             prepared = prepare(settings, registry, resume=resume)
             if not quiet:
                 _say_nearest(prepared)
-                _warn_truncated(prepared)
+                _warn_before(prepared)
             interruption.defer((lambda: None) if quiet else _say_stopping)
             if out is None:
                 finished = train_and_publish(prepared, registry, progress, wish)
@@ -135,7 +135,7 @@ def check(session: Session, config: Path, launcher: tuple[str, ...]) -> None:
     if session.url is not None:
         check_server(prepared.config, prepared.base, _limits_of(session, session.url))
     document = CheckReport.of(prepared)
-    for text in document.length.warnings():
+    for text in (*prepared.warnings, *document.length.warnings()):
         output.print_warning(text)
     if session.as_json:
         output.print_json(document)
@@ -306,7 +306,9 @@ def _way_on(root: Path, adapter: str, config: Path) -> str:
     return f"; `wardrobe train run {config} --resume` goes on from step {step}"
 
 
-def _warn_truncated(prepared: Prepared) -> None:
+def _warn_before(prepared: Prepared) -> None:
+    for text in prepared.warnings:
+        output.print_warning(text)
     for name, found in prepared.reports.items():
         if found.truncated:
             rows = ", ".join(str(row) for row in found.truncated[:5])

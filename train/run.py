@@ -35,6 +35,7 @@ from train.settings.data import EVAL
 from train.settings.starting import NEAREST
 from train.shape import check_shape
 from train.starting import find_start
+from train.targets import left_out_sentence
 
 if TYPE_CHECKING:
     from registry.store import Registry
@@ -75,6 +76,12 @@ class Prepared:
     def reports(self) -> dict[str, DataReport]:
         """Return the counts of each data file by its label."""
         return {label: file.report for label, file in self.files.items()}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what a person should know of the adapter's shape before the run starts."""
+        told = left_out_sentence(self.config.lora, self.base.modules)
+        return () if told is None else (told,)
 
     def sources(self) -> dict[str, DataSource]:
         """Return each data file as it is now, with its hash, by its label."""

@@ -16,7 +16,7 @@ from registry.errors import UsageError
 from registry.patterns import PatternTable, depends_on_order
 from train.config import ALL_LINEAR, TrainConfig
 from train.experts import check_experts
-from train.targets import EMBEDDINGS, is_named, layer_of, targeted_modules
+from train.targets import EMBEDDINGS, is_named, layer_of, left_out, targeted_modules
 
 if TYPE_CHECKING:
     from registry.records import BaseModel
@@ -116,14 +116,19 @@ def _check_pattern_matches(lora: LoraSettings, base: BaseModel, subject: str, kn
     try:
         if targeted_modules(whole, base.modules):
             return
+        experts = left_out(whole, base.modules)
     except ValueError as error:
         raise UsageError(
             subject, f"lora.target_modules {error}", "name modules in a list", param=_TARGETS
         ) from error
+    if experts:
+        fact = f"lora.target_modules {lora.target_pattern} matches routed experts and routers alone"
+        raise UsageError(subject, f"{fact}, which take no LoRA here", "name other modules", param=_TARGETS)
     fact = f"lora.target_modules {lora.target_pattern} matches no module of the base as a whole name"
     example = min(base.modules, key=lambda name: (layer_of(name) is None, name))
-    named = [name for name in re.split(r"[\s,|]+", lora.target_pattern or "") if name in known]
-    remedy = f"write it as a list: [{', '.join(named)}]" if named else f"whole names are like {example}"
+    named = [name for name in re.split(r"[\s,|]+", lora.target_pattern or "") if name]
+    is_list = set(named) <= set(known)
+    remedy = f"write it as a list: [{', '.join(named)}]" if is_list else f"whole names are like {example}"
     raise UsageError(subject, fact, remedy, param=_TARGETS)
 
 

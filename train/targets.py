@@ -33,16 +33,25 @@ def targeted_modules(lora: LoraSettings, modules: Collection[str]) -> frozenset[
 
     Raises: ValueError: the expression is none, or takes too long.
     """
-    modules = without_experts(modules)
+    return _meant(lora, without_experts(modules))
+
+
+def left_out(lora: LoraSettings, modules: Collection[str]) -> frozenset[str]:
+    """Return the routed experts and routers of `modules` that `target_modules` names; none is trained.
+
+    `all-linear` names none of them. Raises: ValueError: the expression is none, or takes too long.
+    """
     if lora.target_modules == ALL_LINEAR:
-        names = {name for name in modules if name.rpartition(".")[2] not in EMBEDDINGS}
-    elif lora.target_pattern is not None:
-        names = set(matching(lora.target_pattern, modules))
-    else:
-        names = {name for name in modules if is_named(name, lora.target_modules)}
-    if lora.layers is None:
-        return frozenset(names)
-    return frozenset(name for name in names if layer_of(name) in lora.layers)
+        return frozenset()
+    return _meant(lora, frozenset(modules) - without_experts(modules))
+
+
+def left_out_sentence(lora: LoraSettings, modules: Collection[str]) -> str | None:
+    """Return what to tell a person of the experts and routers that are named and stay as they are."""
+    if not (found := left_out(lora, modules)):
+        return None
+    fact = f"lora.target_modules names {len(found)} modules of routed experts or routers"
+    return f"{fact} (such as {min(found)}): they take no LoRA here and stay as they are"
 
 
 def target_names(lora: LoraSettings, modules: Collection[str]) -> tuple[str, ...]:
@@ -89,6 +98,18 @@ def is_named(module: str, names: Collection[str]) -> bool:
 def layer_of(module: str) -> int | None:
     """Return the number of the layer that `module` lies in, None outside of the layers."""
     return next((int(part) for part in module.split(".") if part.isascii() and part.isdecimal()), None)
+
+
+def _meant(lora: LoraSettings, modules: Collection[str]) -> frozenset[str]:
+    if lora.target_modules == ALL_LINEAR:
+        names = {name for name in modules if name.rpartition(".")[2] not in EMBEDDINGS}
+    elif lora.target_pattern is not None:
+        names = set(matching(lora.target_pattern, modules))
+    else:
+        names = {name for name in modules if is_named(name, lora.target_modules)}
+    if lora.layers is None:
+        return frozenset(names)
+    return frozenset(name for name in names if layer_of(name) in lora.layers)
 
 
 def _compiled(pattern: str) -> regex.Pattern[str]:

@@ -13,6 +13,7 @@ from registry.store import Registry
 from tests.train.tiny import tiny_config, train, write_rows
 from train.experts import experts_of, is_router, without_experts
 from train.modelling import make_model
+from train.run import prepare
 from train.shape import check_shape
 from train.targets import targeted_modules
 
@@ -94,6 +95,37 @@ def test_a_lora_on_experts_or_routers_is_refused_with_the_reason(
     with pytest.raises(UsageError, match=words) as refused:
         check_shape(config, registry.base, 32)
     assert "GPU kernels only" in refused.value.fact
+
+
+@pytest.mark.parametrize("targets", [r".*(q_proj|gate_proj)", ["q_proj", "gate_proj"]], ids=str)
+def test_experts_that_are_named_among_others_are_said_to_stay_as_they_are(
+    tmp_path: Path, tokenizer: Any, targets: str | list[str]
+) -> None:
+    base = make_moe(tmp_path / "base", tokenizer, "qwen2_moe")
+    registry = Registry.init(tmp_path / "root", base, name="moe")
+    write_rows(tmp_path)
+    config = tiny_config(tmp_path, lora={"target_modules": targets})
+    (told,) = prepare(config, registry).warnings
+    assert told.startswith("lora.target_modules names 4 modules of routed experts or routers (such as model.")
+    assert prepare(tiny_config(tmp_path), registry).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        (r".*experts\.\d+\..*", "matches routed experts and routers alone"),
+        (r"layers\.0\.(gate|up_proj)", "whole names are like model.layers.0"),
+        ("q_proj|v_proj", r"write it as a list: \[q_proj, v_proj\]"),
+    ],
+)
+def test_an_expression_that_names_nothing_to_train_is_answered_with_what_would(
+    tmp_path: Path, tokenizer: Any, pattern: str, words: str
+) -> None:
+    base = make_moe(tmp_path / "base", tokenizer, "qwen2_moe")
+    registry = Registry.init(tmp_path / "root", base, name="moe")
+    write_rows(tmp_path)
+    with pytest.raises(UsageError, match=words):
+        check_shape(tiny_config(tmp_path, lora={"target_modules": pattern}), registry.base, 32)
 
 
 def test_the_routers_loss_is_for_bases_that_have_one(tmp_path: Path, tokenizer: Any) -> None:

@@ -35,6 +35,17 @@ AXOLOTL = "base_model: a/b\ndatasets: [{path: rows.jsonl}]\nadapter: lora\nlora_
         ("train_type: lora\nlora_rank: 8\n", "ms-swift", "lora.rank 8"),
         ("input_features: []\noutput_features: []\nmodel_type: llm\n", "Ludwig", "nothing that is known"),
         ("actor_rollout_ref: {}\n", "verl", "nothing that is known"),
+        ("worker: {}\nalgorithm: {}\ntrainer: {}\n", "verl (EasyR1)", "nothing that is known"),
+        (
+            "model_name_or_path: m\ndataset_mixer: {a/b: 1}\nwith_tracking: true\nlora_rank: 64\n",
+            "open-instruct",
+            "lora.rank 64",
+        ),
+        (
+            "ablation: {use_ablate: false}\nmodel: {hf_model_ckpt: m}\nlora: {r: 32}\n",
+            "LLM-Finetuning-Toolkit",
+            "lora.rank 32",
+        ),
     ],
 )
 def test_another_trainers_config_is_recognised_with_what_would_carry_over(
@@ -99,3 +110,32 @@ def test_anchors_and_merges_are_what_they_stand_for(tmp_path: Path) -> None:
     text += "datasets: [{<<: *usual, path: a.jsonl}, *usual]\nadapter: lora\nlora_r: 8\n"
     train = bring(tmp_path, text).config["data"]["train"]
     assert [one["path"] for one in train] == ["a.jsonl", "b.jsonl"]
+
+
+def test_a_config_that_only_shares_some_names_with_a_trainers_is_refused(tmp_path: Path) -> None:
+    mine = "".join(f"my_own_{number}: {number}\n" for number in range(3))
+    with pytest.raises(UsageError, match="3 of its 7 keys are none of it: my_own_0, my_own_1, my_own_2"):
+        bring(tmp_path, AXOLOTL + mine)
+    found = bring(tmp_path, AXOLOTL + mine, trainer="axolotl")
+    assert [note.key for note in found.grave][-3:] == ["my_own_0", "my_own_1", "my_own_2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        (AXOLOTL + "num_epochs: 1" + "0" * 400, "num_epochs|is not a number"),
+        (AXOLOTL + 'output_dir: "a\\0b"\n', "holds a NUL character"),
+        (AXOLOTL + "x: " + "{a: " * 400 + "1" + "}" * 400, "nested too deep"),
+        (AXOLOTL + "x: &x [*x]\n", "an anchor contains itself"),
+    ],
+)
+def test_hostile_values_are_refused_in_a_sentence(tmp_path: Path, text: str, fact: str) -> None:
+    with pytest.raises(UsageError, match=fact):
+        bring(tmp_path, text)
+
+
+def test_json_with_tabs_is_read(tmp_path: Path) -> None:
+    text = (
+        '{\n\t"base_model": "m",\n\t"datasets": [{"path": "d.jsonl"}],\n\t"adapter": "lora", "lora_r": 8\n}'
+    )
+    assert bring(tmp_path, text).config["lora"]["rank"] == 8

@@ -49,15 +49,30 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     text = read_text(path)
     try:
-        found = parse_yaml(text, _Once)
+        found = _parsed(text)
     except yaml.YAMLError as error:
         raise _unreadable(path, text, error) from error
     if not isinstance(found, dict) or not found:
         raise UsageError(str(path), f"holds no settings but {_kind(found)}", "name a trainer's YAML config")
     _check_keys(path, found)
-    if _is_endless(found, ()):
-        raise UsageError(str(path), "holds an anchor that contains itself", "write the values out")
+    if _holds_nul(found):
+        raise UsageError(
+            str(path), "holds a NUL character, which no path and no name has", "correct the file"
+        )
     return found
+
+
+def _parsed(text: str) -> object:
+    """Read YAML, and JSON that is none because tabs stand between its values.
+
+    Raises: yaml.YAMLError.
+    """
+    try:
+        return parse_yaml(text, _Once)
+    except yaml.YAMLError:
+        if not text.lstrip().startswith("{") or "\t" not in text:
+            raise
+        return parse_yaml(text.replace("\t", " "), _Once)
 
 
 def fill_in(subject: str, key: str, text: str) -> str:
@@ -99,11 +114,10 @@ def _kind(found: object) -> str:
     return "nothing" if found is None or found == {} else f"one text ({json.dumps(str(found)[:40])})"
 
 
-def _is_endless(value: object, above: tuple[int, ...]) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return id(value) in above or any(_is_endless(one, (*above, id(value))) for one in inner)
+def _holds_nul(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(_holds_nul(one) for one in value.values())
+    return any(map(_holds_nul, value)) if isinstance(value, list) else "\0" in str(value)
 
 
 def _check_keys(path: Path, found: dict[Any, Any]) -> None:

@@ -5,6 +5,7 @@ Invariant: what comes out is a config that `train run` accepts, as far as the da
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,14 @@ from train.importing.detection import NAMES, Form, Trainer, detect, refuse_other
 from train.importing.draft import Draft, Note, Taken, Unusable, Weight, shown
 from train.importing.places import Folders
 from train.importing.reading import read_settings
+from train.importing.shared import UNKNOWN
 from train.importing.trainers import axolotl, llama_factory, llama_factory_v1, torchtune, trl
+
+_FEW_UNKNOWN = 2
+_UNKNOWN_SHARE = 0.25
+"""Of a config's keys: the trainers' own examples have up to a tenth (measured on all of them), configs of
+others that share some names from a quarter on.
+"""
 
 _TRANSLATORS: Mapping[Form, Callable[[Draft], None]] = {
     "axolotl": axolotl.translate,
@@ -28,6 +36,18 @@ _TRANSLATORS: Mapping[Form, Callable[[Draft], None]] = {
     "trl": trl.translate,
     "alignment-handbook": trl.translate,
     "torchtune": torchtune.translate,
+}
+
+
+# What `--from` calls the forms.
+_NAMED: Mapping[Form, Trainer] = {
+    "axolotl": "axolotl",
+    "axolotl-sections": "axolotl",
+    "llama-factory-0": "llama-factory",
+    "llama-factory-1": "llama-factory",
+    "trl": "trl",
+    "alignment-handbook": "trl",
+    "torchtune": "torchtune",
 }
 
 
@@ -101,5 +121,24 @@ def import_config(
         last = draft.seen[-1] if draft.seen else Taken("it", source, "")
         fact = f"{last.key}: {shown(last.value)} holds a value of a kind that the key does not have"
         raise UsageError(str(path), fact, "correct it in the file", param=last.key) from error
+    if trainer is None:
+        _check_known(draft, form)
     parse_config(draft.config, f"{path}, imported", folders.out)
     return Imported(form, draft.config, draft.taken, tuple(draft.notes))
+
+
+def _check_known(draft: Draft, form: Form) -> None:
+    """Refuse what shares some names with a trainer's configs and is another's.
+
+    Raises: UsageError.
+    """
+    unknown = [note.key for note in draft.notes if note.reason.startswith(UNKNOWN)]
+    named = {one.key for one in draft.seen} | {one.key for one in draft.notes if one.value != "(not given)"}
+    known = {re.split(r"[.\[]", key)[0] for key in named} - set(unknown)
+    count = len(unknown) + len(known)
+    if len(unknown) <= _FEW_UNKNOWN or len(unknown) < _UNKNOWN_SHARE * count:
+        return
+    keys = ", ".join(unknown[:6]) + (", …" if len(unknown) > 6 else "")
+    fact = f"looks like {NAMES[form]}'s config, but {len(unknown)} of its {count} keys are none of it: {keys}"
+    remedy = f"if it is one, say `--from {_NAMED[form]}`; else write a config of ours"
+    raise UsageError(str(draft.path), fact, remedy)
