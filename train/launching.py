@@ -56,7 +56,7 @@ def processes() -> int:
 
 
 def is_lost_process(error: BaseException) -> bool:
-    """Tell whether an error of torch means that another process of the run is gone (gloo's and NCCL's words)."""
+    """Tell whether an error of torch means that another process of the run is gone."""
     text = str(error).lower()
     return processes() > 1 and ("by peer" in text or "nccl" in text or "connection refused" in text)
 
