@@ -95,14 +95,15 @@ def run(session: Session, config: Path, out: Path | None, resume: bool, launcher
             if not quiet:
                 _say_nearest(prepared)
                 _warn_before(prepared)
-            interruption.defer(_say_stopping)
+            interruption.defer((lambda: None) if quiet else _say_stopping)
             if out is None:
                 finished = train_and_publish(prepared, registry, progress, wish)
             else:
                 finished = train_to_folder(prepared, registry, out, progress, wish)
         except KeyboardInterrupt:
-            way_on = _way_on(root, settings.name, config)
-            output.print_notice(f"stopped {progress.position}: nothing was registered{way_on}")
+            if not quiet:
+                way_on = _way_on(root, settings.name, config)
+                output.print_notice(f"stopped {progress.position}: nothing was registered{way_on}")
             raise
     if not quiet:
         _print_run(session, finished, out, time.monotonic() - started)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -141,13 +142,16 @@ def _quiet() -> Iterator[None]:
 
 def main() -> NoReturn:
     """Start the processes as `sys.argv` says; exit with the code of the one that failed first."""
-    # torch's agent tells at length that a process failed, which the process has said itself.
-    os.environ.setdefault("LOGLEVEL", "CRITICAL")
     # It would kill the processes 30 s after a signal; they stop behind a step, which may take longer.
     os.environ["PET_SIGNALS_TO_HANDLE"] = "SIGHUP,SIGQUIT"
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import run as _run  # noqa: F401  its loggers are made now
 
+    # torch's agent tells at length that a process failed, which the process has said itself.
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with forwarded(_signal_children):
             launch_command(launch_command_parser().parse_args())

@@ -55,6 +55,12 @@ def processes() -> int:
     return max(1, int(os.environ.get("WORLD_SIZE", "1"))) if MEETING in os.environ else 1
 
 
+def is_lost_process(error: BaseException) -> bool:
+    """Tell whether an error of torch means that another process of the run is gone."""
+    text = str(error).lower()
+    return processes() > 1 and ("by peer" in text or "nccl" in text or "connection refused" in text)
+
+
 def announce(job: str, resume_from: int | None) -> None:
     """Say which job the run is, if other processes wait for it."""
     if place := os.environ.get(MEETING):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry import files
+from registry.errors import WardrobeError
 from train.arguments import common_arguments
 from train.checkpoints import Keeper, load_weights
 from train.config import TrainConfig
@@ -23,7 +24,7 @@ from train.duration import duration_of
 from train.guards import check_weights, overfitting, weight_sums
 from train.head import scored_where_learnt
 from train.items import Item
-from train.launching import processes
+from train.launching import is_lost_process, processes
 from train.looks import Looks, make_looks, make_race
 from train.methods import Workshop, method_of
 from train.modelling import load_tokenizer, make_model
@@ -184,6 +185,9 @@ def _train(trainer: Any, course: Course, keeper: Keeper, attempt: Attempt) -> No
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except RuntimeError as error:
+        if is_lost_process(error):
+            fact = "another process of the run ended, and this one cannot go on without it"
+            raise WardrobeError(course.config.name, fact, "look at its error; --resume goes on") from error
         if not is_out_of_memory(error):
             raise
         raise too_large(course.config.name, course.config.training.batch_size) from error

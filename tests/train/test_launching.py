@@ -33,6 +33,15 @@ def test_the_first_process_says_which_job_and_the_others_hear_it(
     assert launching.await_announcement() == ("j1", 40)
 
 
+def test_a_process_that_is_gone_is_told_from_other_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = RuntimeError("Read error [127.0.0.1]:20384: Connection reset by peer")
+    assert not launching.is_lost_process(gone)  # a run of one process has no other
+    monkeypatch.setenv(launching.MEETING, "job.json")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert launching.is_lost_process(gone)
+    assert not launching.is_lost_process(RuntimeError("shapes differ"))
+
+
 @pytest.mark.training
 @pytest.mark.timeout(600)
 def test_two_processes_make_one_version_and_one_record(tmp_path: Path, tokenizer: Any) -> None:
