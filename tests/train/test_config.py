@@ -261,3 +261,8 @@ def test_a_weight_without_end_is_refused() -> None:
     train = [{"path": "r.jsonl", "weight": float("inf")}]
     with pytest.raises(UsageError, match="weight"):
         parse_config({"name": "a", "data": {"train": train}}, "c", Path())
+
+
+def test_a_path_with_a_nul_character_is_refused() -> None:
+    with pytest.raises(UsageError, match="holds a NUL character"):
+        parse_config({"name": "a", "data": {"train": "a\0b"}}, "c", Path())
