@@ -23,6 +23,7 @@ from pydantic import JsonValue
 
 from registry import disk, files
 from registry.errors import CorruptStore, Missing, StorageFailed
+from train.sharding import put, trainable, whole_weights
 
 WEIGHTS, STATE, RUN = "weights.safetensors", "trainer_state.json", "run.json"
 
@@ -106,19 +107,11 @@ class Keeper:
                 files.remove_tree(self.folder / str(step))
 
 
-def save_weights(model: Any, path: Path) -> None:
-    """Write every trainable tensor of `model` to a new safetensors file."""
-    from safetensors.torch import save_file
-
-    save_file({name: one.detach().contiguous().cpu() for name, one in trainable(model)}, path)
-
-
 def load_weights(model: Any, folder: Path) -> None:
     """Put the weights of a checkpoint's folder into `model`, in place.
 
     Raises: CorruptStore: they are another model's.
     """
-    import torch
     from safetensors.torch import load_file
 
     saved = load_file(folder / WEIGHTS)
@@ -126,19 +119,16 @@ def load_weights(model: Any, folder: Path) -> None:
     if set(saved) != set(named):
         fact = f"holds {len(saved)} tensors, which are not the {len(named)} that are trained now"
         raise CorruptStore(str(folder), fact, "start afresh, without --resume")
-    with torch.no_grad():
-        for name, value in saved.items():
-            named[name].copy_(value)
-
-
-def trainable(model: Any) -> list[tuple[str, Any]]:
-    """Return the parameters that are trained, by name."""
-    return [(name, one) for name, one in model.named_parameters() if one.requires_grad]
+    for name, value in saved.items():
+        put(named[name], value)
 
 
 def _write(trainer: Any, folder: Path, facts: Mapping[str, JsonValue]) -> None:
+    from safetensors.torch import save_file
+
+    weights = whole_weights(trainer.accelerator.unwrap_model(trainer.model))
     if trainer.args.should_save:
-        save_weights(trainer.accelerator.unwrap_model(trainer.model), folder / WEIGHTS)
+        save_file(weights, folder / WEIGHTS)
         trainer.state.save_to_json(str(folder / STATE))
         (folder / RUN).write_text(json.dumps(dict(facts)), encoding="utf-8")
     trainer._save_optimizer_and_scheduler(str(folder))  # noqa: SLF001
@@ -147,7 +137,7 @@ def _write(trainer: Any, folder: Path, facts: Mapping[str, JsonValue]) -> None:
 
 
 def _sync(folder: Path) -> None:
-    for path in folder.iterdir():
+    for path in [*folder.rglob("*")]:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

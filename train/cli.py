@@ -19,6 +19,7 @@ import click
 from registry import foreign
 from registry.cli import output
 from registry.cli.session import Session, UserPath, common_options, local_options, pass_session, user_name
+from registry.errors import UsageError
 from train import environment
 from train.averaging.cli import average
 from train.base_demo import NAME, make_demo_base
@@ -30,6 +31,7 @@ from train.proving.cli import prove
 from train.sweep.cli import sweep
 
 if TYPE_CHECKING:
+    from train.config import TrainConfig
     from train.nearest.choice import Candidate, Choice
     from train.run import Finished, Prepared
     from train.shape import ServerLimits
@@ -68,7 +70,8 @@ def run(session: Session, config: Path, out: Path | None, resume: bool, launcher
     started = time.monotonic()
     settings = load_config(config)
     if launcher:
-        click.get_current_context().exit(_launch(session, config, out, resume, launcher))
+        click.get_current_context().exit(_launch(session, settings, config, out, resume, launcher))
+    environment.use_one_gpu()
     if _is_this_command():
         environment.replace_process()
     from registry.store import Registry
@@ -107,13 +110,15 @@ def run(session: Session, config: Path, out: Path | None, resume: bool, launcher
 
 @train.command()
 @click.argument("config", type=_FILE)
+@click.argument("launcher", nargs=-1, type=click.UNPROCESSED, metavar="[-- LAUNCHER…]")
 @common_options
 @pass_session
-def check(session: Session, config: Path) -> None:
+def check(session: Session, config: Path, launcher: tuple[str, ...]) -> None:
     """Check CONFIG, its data and the base as `train run` would, without training.
 
     Renders every row with the base's chat template, so an answer that would be cut off is found here. With
     --url, what the running server can serve is checked as well; root and data are those of this machine.
+    What stands behind `--` is checked as `train run` would, and its processes are counted.
     """
     from registry.store import Registry
     from train.config import load_config
@@ -123,7 +128,9 @@ def check(session: Session, config: Path) -> None:
     from train.shape import check_server
 
     registry = Registry.open(session.root_path)
-    prepared = prepare(load_config(config), registry)
+    settings = load_config(config)
+    processes = _launched(settings, launcher) if launcher else None
+    prepared = prepare(settings, registry, processes=processes)
     if session.url is not None:
         check_server(prepared.config, prepared.base, _limits_of(session, session.url))
     document = CheckReport.of(prepared)
@@ -180,6 +187,7 @@ def estimate(session: Session, config: Path, price_per_hour: float | None) -> No
 
     root = session.require_local("train estimate")
     settings = load_config(config)
+    environment.use_one_gpu()
     if _is_this_command():
         environment.replace_process()
     from registry.store import Registry
@@ -245,9 +253,37 @@ def _is_this_command() -> bool:
     return "train" in sys.argv[1:] and Path(sys.argv[0]).name in {"wardrobe", "main.py", "__main__.py"}
 
 
-def _launch(session: Session, config: Path, out: Path | None, resume: bool, launcher: tuple[str, ...]) -> int:
-    from train.launching import launch
+def _launched(settings: TrainConfig, launcher: tuple[str, ...]) -> int:
+    """Check the launcher's options; tell what only this machine would not do. Return the processes."""
+    from train.launcher import check_launch, check_machine, read_launch
 
+    found = read_launch(launcher)
+    check_launch(settings, found)
+    try:
+        check_machine(settings, found, gpu=environment.device_has_gpu())
+    except UsageError as error:
+        output.print_warning(f"{error} (this machine)")
+    return found.processes
+
+
+def _launch(
+    session: Session,
+    settings: TrainConfig,
+    config: Path,
+    out: Path | None,
+    resume: bool,
+    launcher: tuple[str, ...],
+) -> int:
+    from registry.store import Registry
+    from train.launcher import check_launch, check_machine, read_launch
+    from train.launching import launch
+    from train.run import prepare
+
+    found = read_launch(launcher)
+    check_launch(settings, found)
+    check_machine(settings, found, gpu=environment.device_has_gpu())
+    # What is wrong with the config or its data is said once, here, and not by every process.
+    prepare(settings, Registry.open(session.root_path), processes=found.processes)
     command = ["--root", str(session.root_path), "train", "run", str(config)]
     command += ["--out", str(out)] if out is not None else []
     command += [*(["--resume"] if resume else []), *(["--json"] if session.as_json else [])]

@@ -55,6 +55,17 @@ def replace_process() -> None:
     os.execve(sys.executable, command, environment(os.environ))  # noqa: S606  our own command line
 
 
+def use_one_gpu() -> None:
+    """Show this process one GPU alone, the first, unless it is one of several that share them out.
+
+    transformers would otherwise give each visible GPU `batch_size` rows by DataParallel, unasked: a step
+    would have more rows than was said. It must be called before torch looks for GPUs.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        os.environ["CUDA_VISIBLE_DEVICES"] = "0" if visible is None else visible.partition(",")[0]
+
+
 def device_has_gpu() -> bool:
     """Tell whether torch sees a CUDA device; imports torch."""
     import torch

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.errors import WardrobeError
 from train.settings.keeping import GuardSettings
+from train.sharding import trainable, whole
 
 if TYPE_CHECKING:
     from train.watching import Evaluation
@@ -85,9 +86,8 @@ class Guards:
 def weight_sums(model: Any) -> dict[str, tuple[float, float]]:
     """Return sum and sum of magnitudes of every trainable tensor, by name."""
     return {
-        name: (float(one.detach().double().sum()), float(one.detach().double().abs().sum()))
-        for name, one in model.named_parameters()
-        if one.requires_grad
+        name: (float(one.double().sum()), float(one.double().abs().sum()))
+        for name, one in ((name, whole(one)) for name, one in trainable(model))
     }
 
 

@@ -8,9 +8,10 @@ are ignored, because what is being registered, or cleaned up, is finished in a m
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -52,3 +53,17 @@ class Interruption:
             return
         self.hold()
         raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def forwarded(send: Callable[[int], None]) -> Iterator[None]:
+    """Hand each of the two signals to `send` within the block, for a process that only waits for others."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda number, _frame: send(number)) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

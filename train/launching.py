@@ -18,6 +18,7 @@ from registry import disk, files
 from registry.errors import Missing, WardrobeError
 from registry.foreign import python
 from train.environment import environment
+from train.interruption import forwarded
 
 MEETING = "WARDROBE_TRAIN_MEETING"
 """The variable that names the file in which the first process says which job the run is."""
@@ -27,18 +28,16 @@ _PATIENCE_SECONDS = 600.0
 def launch(options: Sequence[str], command: Sequence[str]) -> int:
     """Start `accelerate launch` with its own `options`; every process runs `wardrobe` with `command`.
 
-    Returns the exit code. Signals reach every process: they are in this one's group.
+    Returns the exit code. Each signal to this process reaches every other one once: they are in sessions of
+    their own, and it is handed down.
     """
     with tempfile.TemporaryDirectory(prefix="wardrobe-launch-") as folder:
-        line = python("-m", "accelerate.commands.launch", *options)
+        line = python("-m", "train.launcher", *options)
         line += ["-m", "train.launching", *command]
         variables = {**environment(os.environ), MEETING: str(Path(folder) / "job.json")}
-        process = subprocess.Popen(line, env=variables)
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:  # the children have it too, and end behind their step
-                continue
+        process = subprocess.Popen(line, env=variables, start_new_session=True)
+        with forwarded(process.send_signal):
+            return process.wait()
 
 
 def is_launched() -> bool:

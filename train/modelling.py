@@ -14,6 +14,7 @@ from registry.base import read_base
 from train.adapted_head import plain_head
 from train.config import ALL_LINEAR, TrainConfig
 from train.experts import experts_of
+from train.rendering.bounds import require_bounded
 from train.settings.adapter import Quantization
 from train.targets import target_names, targeted_modules
 
@@ -25,10 +26,15 @@ _PISSA = "pissa_niter_4"
 
 
 def load_tokenizer(base: Path) -> Any:
-    """Return the base's tokenizer, from its folder only."""
+    """Return the base's tokenizer, from its folder only.
+
+    Raises: UsageError: its chat template never ends, or fills the memory.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(base, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    require_bounded(tokenizer)
+    return tokenizer
 
 
 def make_model(config: TrainConfig, base: Path, start: Path | None = None) -> tuple[Any, Any | None]:

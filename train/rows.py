@@ -64,13 +64,18 @@ def _supervised(parsed: object, reading: Reading) -> Sample:
     sample = read_sample(parsed, reading)
     if sample.form.kind is not Kind.SUPERVISED:
         keys = sorted(parsed) if isinstance(parsed, dict) else ()
-        remedy = _text_remedy(keys) if sample.form.kind is Kind.TEXT else ""
+        remedy = _other_method(sample.form.kind, keys)
         fact = f"has the keys {keys}: {sample.form.kind.value}, not supervised training"
         raise Malformed(fact, "D-FORM", remedy)
     return sample
 
 
-def _text_remedy(keys: Sequence[str]) -> str:
+def _other_method(kind: Kind, keys: Sequence[str]) -> str:
+    """Return what to do with a row that supervised training does not take."""
+    if kind is Kind.KTO:
+        return "use method: kto, which learns from ratings, or leave the rated rows out"
+    if kind is Kind.PREFERENCE:
+        return "use method: dpo (or orpo, reward), which learns from pairs"
     asked, answered = guess(keys)
     if asked is None or answered is None:
         return "use method: pretrain, or write rows of a question and an answer"

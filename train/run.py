@@ -16,13 +16,13 @@ from registry import files
 from registry.errors import Conflict
 from registry.publish import refuse_base_name
 from registry.records import BaseModel, Published, Version
+from train import launching
 from train.arguments import check_precision
 from train.config import TrainConfig
 from train.duration import Duration, duration_of
 from train.holdout import HeldOut, read_files
 from train.items import DataReport, Item, ItemFile
 from train.jobs.store import REWARD, Job
-from train.launching import processes
 from train.looks import make_race
 from train.methods import method_of
 from train.mixture import Mixture, mix
@@ -104,11 +104,13 @@ class Finished:
     job: Job
 
 
-def prepare(config: TrainConfig, registry: Registry, *, resume: bool = False) -> Prepared:
+def prepare(
+    config: TrainConfig, registry: Registry, *, resume: bool = False, processes: int | None = None
+) -> Prepared:
     """Check all that can be checked before the first step, and render the rows.
 
     `from: nearest` is decided here: the base is loaded and measured, unless `resume` finds the choice of an
-    interrupted run.
+    interrupted run. `processes` is how many the run has, where it is not this one.
 
     Raises:
         UsageError: a row, a module name or the rank cannot be trained or served.
@@ -142,7 +144,7 @@ def prepare(config: TrainConfig, registry: Registry, *, resume: bool = False) ->
         base=registry.base,
         files=files,
         mixture=mixture,
-        duration=duration_of(config, mixture.items, processes()),
+        duration=duration_of(config, mixture.items, processes or launching.processes()),
         held_out=held_out,
         parent=parent,
         share=share,

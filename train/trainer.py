@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from registry import files
 from train.arguments import common_arguments
 from train.checkpoints import Keeper, load_weights
 from train.config import TrainConfig
@@ -105,9 +106,7 @@ def run_task(
         _train(trainer, course, keeper, attempt)
         evaluation, why = _take(trainer, course, keeper)
         check_weights(task.config.name, before, weight_sums(trainer.model))
-        outcome = None
-        if trainer.is_world_process_zero():
-            outcome = save_result(workshop, trainer, out, task.start)
+        outcome = _save(workshop, trainer, out, task.start)
     return _result(trainer, course, attempt, evaluation, why, outcome)
 
 
@@ -213,13 +212,27 @@ def _take(trainer: Any, course: Course, keeper: Keeper) -> tuple[Evaluation | No
     return taken, why
 
 
+def _save(workshop: Workshop, trainer: Any, out: Path, start: Path | None) -> Outcome:
+    """Write the result, in every process: pieces of weights are gathered and losses are measured by all.
+
+    The first process's stays.
+    """
+    first = trainer.is_world_process_zero()
+    place = out if first else workshop.folder / f"adapter.{trainer.args.process_index}"
+    outcome = save_result(workshop, trainer, place, start)
+    if not first:
+        files.remove_tree(place)
+    trainer.accelerator.wait_for_everyone()
+    return outcome
+
+
 def _result(
     trainer: Any,
     course: Course,
     attempt: Attempt,
     evaluation: Evaluation | None,
     why: str,
-    outcome: Outcome | None,
+    outcome: Outcome,
 ) -> TrainingResult:
     warning = overfitting(course.losses, course.evaluations) if course.best_step is None else None
     return TrainingResult(
@@ -233,7 +246,7 @@ def _result(
         taken=course.best_step or course.step,
         why=why,
         resumed=attempt.resumed,
-        warnings=(*((warning,) if warning else ()), *(outcome.warnings if outcome else ())),
+        warnings=(*((warning,) if warning else ()), *outcome.warnings),
         outcome=outcome,
         peak_memory_bytes=peak_memory(),
     )

@@ -2,7 +2,8 @@
 
 A process of its own, started by `rendering`: templates come from outside, and one that never ends, or fills
 the memory, must end nothing else. Reads `{"templates": [text, text]}` from its standard input and writes, per
-template, a list with the hash of each rendering, null where the template refused. Imports nothing of ours.
+template, a list with the hash of each rendering, null where the template refused. Ends with `OUT_OF_MEMORY`,
+or by the system's signal, where one takes more than its share. Imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 CPU_SECONDS = 3
 MEMORY_BYTES = 1024**3
+OUT_OF_MEMORY = 3
+"""The exit code where a template needs more than that."""
 
 _TOOL = {
     "type": "function",
@@ -111,8 +114,12 @@ def renderings(template: str) -> Iterator[str | None]:
         for settings in _SETTINGS:
             given = {"messages": conversation, "tools": None, "documents": None, **_TOKENS, **settings}
             text = None
-            with contextlib.suppress(Exception):  # whatever a template does is its own affair
+            try:
                 text = compiled.render(given)
+            except MemoryError:
+                raise  # `main` says so
+            except Exception:  # noqa: BLE001, S110 - whatever else a template does is its own affair
+                pass
             yield None if text is None else hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -124,7 +131,11 @@ def main() -> None:
         ):  # a system that does not know it has the parent's clock
             resource.setrlimit(limit, (value, value))
     templates = json.load(sys.stdin)["templates"]
-    json.dump([list(renderings(template)) for template in templates], sys.stdout)
+    try:
+        found = [list(renderings(template)) for template in templates]
+    except MemoryError:
+        sys.exit(OUT_OF_MEMORY)
+    json.dump(found, sys.stdout)
 
 
 def _to_json(

@@ -83,8 +83,14 @@ def test_what_is_measured_and_kept_in_parts_of_an_epoch_stays_that(tmp_path: Pat
 def test_every_key_without_a_counterpart_is_named_by_what_it_means_for_the_result(tmp_path: Path) -> None:
     found = bring(tmp_path, QLORA)
     assert set(changed(found)) == {"datasets[0].type"}
-    assert set(lost(found)) == {"datasets[0].path", "special_tokens", "made_up_key"}
-    assert set(same(found)) == {"base_model", "model_type", "dataset_prepared_path", "flash_attention"}
+    assert set(lost(found)) == {"datasets[0].path", "made_up_key"}
+    assert set(same(found)) == {
+        "base_model",
+        "model_type",
+        "dataset_prepared_path",
+        "flash_attention",
+        "special_tokens",
+    }
     assert "wardrobe init" in same(found)["base_model"]
     assert "that we know of" in lost(found)["made_up_key"]
     assert "no such file" in lost(found)["datasets[0].path"]

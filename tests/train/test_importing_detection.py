@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from registry.errors import UsageError
-from tests.train.imports import bring
+from tests.train.imports import bring, lost
 
 UNSLOTH = """
 model: unsloth/Qwen2.5-0.5B
@@ -139,3 +139,20 @@ def test_json_with_tabs_is_read(tmp_path: Path) -> None:
         '{\n\t"base_model": "m",\n\t"datasets": [{"path": "d.jsonl"}],\n\t"adapter": "lora", "lora_r": 8\n}'
     )
     assert bring(tmp_path, text).config["lora"]["rank"] == 8
+
+
+def test_a_wrong_from_is_an_error_that_names_the_right_trainer(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"is Axolotl's by its keys, not trl's; leave --from out"):
+        bring(tmp_path, AXOLOTL, trainer="trl")
+
+
+def test_a_misspelt_key_is_named_with_the_nearest_one(tmp_path: Path) -> None:
+    found = bring(tmp_path, f"{AXOLOTL}lora_alhpa: 99\n")
+    assert lost(found)["lora_alhpa"].endswith("(Axolotl); did you mean lora_alpha?")
+
+
+def test_what_training_does_anyway_is_not_called_lost(tmp_path: Path) -> None:
+    ours = 'roles_to_train: ["assistant"]\ntrain_on_eos: turn\nspecial_tokens: {pad_token: "<pad>"}\n'
+    assert lost(bring(tmp_path, AXOLOTL + ours)) == lost(bring(tmp_path, AXOLOTL))
+    other = lost(bring(tmp_path, AXOLOTL + 'roles_to_train: ["user"]\ntrain_on_eos: all\n'))
+    assert {"roles_to_train", "train_on_eos"} <= set(other)

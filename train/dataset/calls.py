@@ -8,6 +8,7 @@ JSON object.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -93,6 +94,10 @@ def shown(value: object) -> str:
     return written if len(written) <= 40 else f"{written[:37]}…"
 
 
+# Hermes' and Llama's marks, ToolACE's `[f(x=1)]`, ToolBench's `Action: f`, bare JSON with a name.
+_CALL_IN_TEXT = re.compile(r"<|\[\s*[\w. -]+\(|^\s*Action\s*:|[\"']name[\"']\s*:", re.MULTILINE)
+
+
 class _Linking:
     """The calls that wait for their results, turn by turn."""
 
@@ -113,7 +118,7 @@ class _Linking:
         self._waiting = []
         if message.role != "assistant":
             return message
-        self._in_text = not message.calls and "<" in message.content
+        self._in_text = not message.calls and _CALL_IN_TEXT.search(message.content) is not None
         self._waiting = [self._numbered(index, call) for call in message.calls]
         return replace(message, calls=tuple(self._waiting)) if message.calls else message
 

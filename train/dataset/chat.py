@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from train.dataset.calls import read_calls, shown, written_call
@@ -19,17 +20,21 @@ from train.dataset.records import ROLES, Malformed, Message, ToolCall
 __all__ = ["read_conversation", "read_messages", "shown", "text", "written"]
 
 _REASONING = ("reasoning_content", "reasoning", "thinking")
-_SWITCHES = ("train", "training")
+_SWITCHES = ("train", "training", "loss")
 _WEIGHTS = {"weight", "loss_weight", *_SWITCHES}
 _KEYS = {
     "role", "from", "content", "value", "name", "tool_calls", "function_call", "tool_call_id", "refusal",
     *_REASONING, *_WEIGHTS,
 }  # fmt: skip
+# What a key of these names holds would be missed; any other beside a turn's own is bookkeeping.
+_MISSED = re.compile(r"image|img|audio|video|media|file|tool|call|chosen|reject|mask|learn|weight|content")
+_MISSPELT = 0.75
 _CALLING = "function_call"
 _ANSWERING = {"assistant", _CALLING}
 _SENDERS = {
     "human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
-    "model": "assistant", "observation": "tool", "function": "tool", "ipython": "tool",
+    "model": "assistant", "chatbot": "assistant", "bot": "assistant", "ai": "assistant", "prompter": "user",
+    "observation": "tool", "function": "tool", "ipython": "tool",
     "tool_response": "tool", "tool_result": "tool", "function_response": "tool",
     _CALLING: _CALLING, "tool_call": _CALLING, "tool_calls": _CALLING, **{role: role for role in ROLES},
 }  # fmt: skip
@@ -127,8 +132,7 @@ def _turns(where: str, given: object, *, learn: bool) -> Iterator[Message]:
     if not isinstance(given, dict):
         raise Malformed(f"{where} is {shown(given)}, not an object")
     message = {key: value for key, value in given.items() if value not in _EMPTY}
-    if unknown := sorted(message.keys() - _KEYS):
-        raise Malformed(f"{where} has the unknown keys {unknown}")
+    ignored = _ignored(where, message)
     key = "content" if "content" in given or "value" not in given else "value"
     role = _role(where, given)
     content = _content(given.get(key), f"{where}.{key}", role, message)
@@ -144,13 +148,26 @@ def _turns(where: str, given: object, *, learn: bool) -> Iterator[Message]:
         calls=calls,
         call_id=_only(where, "tool_call_id", role, "tool", message),
         name=text(message.get("name", ""), f"{where}.name"),
+        ignored=ignored,
     )
+
+
+def _ignored(where: str, message: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the keys of a turn that are bookkeeping (`timestamp`, `toxic`)."""
+    unknown = sorted(message.keys() - _KEYS)
+    if held := [one for one in unknown if _MISSED.search(one.lower()) or _looks_known(one)]:
+        raise Malformed(f"{where} has the unknown keys {held}")
+    return tuple(unknown)
+
+
+def _looks_known(key: str) -> bool:
+    return bool(get_close_matches(key.lower(), _KEYS, n=1, cutoff=_MISSPELT))
 
 
 def _role(where: str, given: Mapping[str, Any]) -> str:
     key = "from" if "from" in given and "role" not in given else "role"
     sender = given.get(key)
-    role = _SENDERS.get(sender) if isinstance(sender, str) else None
+    role = _SENDERS.get(sender.strip().lower()) if isinstance(sender, str) else None
     if role is None:
         known = ", ".join(_SENDERS if key == "from" else ROLES)
         raise Malformed(f"{where}.{key} is {shown(sender)}, not one of {known}", "D-ROLE")

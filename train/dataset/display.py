@@ -47,7 +47,8 @@ def print_report(document: DataReport) -> None:
     errors = sum(found.severity == "error" for found in document.findings)
     accepted = sum(found.accepted == found.count for found in document.findings)
     told = f", {accepted} accepted" if document.accepted else ""
-    click.echo(f"\n{len(document.findings)} kinds of findings, {errors} of them errors{told}")
+    kinds = "1 kind" if len(document.findings) == 1 else f"{len(document.findings)} kinds"
+    click.echo(f"\n{kinds} of findings, {errors} of them errors{told}")
 
 
 def print_split(document: SplitDocument) -> None:

@@ -121,8 +121,9 @@ def _explain(row: Row, example: Labelled, tokenizer: Any, max_length: int) -> li
     ends = message_ends(row, tokenizer, example)
     reasons: list[Why] = []
     for index, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
-        learn, role = index in example.answers, row.messages[index].role
-        reasons += _reasons(role, learn, labels[start:end], ids[start:end], stops)
+        learn, message = index in example.answers, row.messages[index]
+        unused = message.role == "assistant" and not message.learn
+        reasons += _reasons(learn, unused, labels[start:end], ids[start:end], stops)
     reasons += [
         Why.HEADER if label == IGNORED else Why.END if one in stops else Why.ANSWER
         for one, label in zip(ids[len(reasons) :], labels[len(reasons) :], strict=True)
@@ -134,10 +135,10 @@ def _explain(row: Row, example: Labelled, tokenizer: Any, max_length: int) -> li
 
 
 def _reasons(
-    role: str, learn: bool, labels: Sequence[int], ids: Sequence[int], stops: frozenset[int]
+    learn: bool, unused: bool, labels: Sequence[int], ids: Sequence[int], stops: frozenset[int]
 ) -> Iterator[Why]:
     if not learn and all(label == IGNORED for label in labels):
-        yield from [Why.UNUSED if role == "assistant" else Why.QUESTION] * len(ids)
+        yield from [Why.UNUSED if unused else Why.QUESTION] * len(ids)
         return
     begun = False
     for one, label in zip(ids, labels, strict=True):

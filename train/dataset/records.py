@@ -85,6 +85,7 @@ class Message:
 
     `reasoning` is what a reasoning model thought before `content`, `calls` are the tools that an assistant's
     turn calls, `call_id` is the call whose result a tool's turn is, `name` who speaks. Empty: there is none.
+    `ignored` are keys of the turn that say nothing about it to training.
     """
 
     role: str
@@ -94,6 +95,7 @@ class Message:
     calls: tuple[ToolCall, ...] = ()
     call_id: str = ""
     name: str = ""
+    ignored: tuple[str, ...] = field(default=(), compare=False)
 
     def unlearnt(self) -> Message:
         """Return the same turn, given and not learnt."""

@@ -114,6 +114,8 @@ class Scanner:
         yield from inspect_calls(sample)
         if sample.extra:
             yield "D-EXTRA", f"has the keys {', '.join(sample.extra)}"
+        if ignored := {key for turn in (*sample.messages, *sample.rejected) for key in turn.ignored}:
+            yield "D-EXTRA", f"its turns have the keys {', '.join(sorted(ignored))}"
         yield from inspect_turns(sample.messages)
         if sample.prompt and normal(sample.prompt[-1].said) == normal(answer_text(sample)):
             yield "D-ECHO", "the answer is the question again"

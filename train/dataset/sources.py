@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -103,7 +105,7 @@ def hash_source(where: Where) -> str:
 
 def _hash_file(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise _unreadable(path, error) from error
@@ -112,7 +114,7 @@ def _hash_file(path: Path) -> str:
 def _read_file(path: Path, key: str | None) -> Iterator[Line]:
     last = 0
     try:
-        with path.open("rb") as raw:
+        with _opened(path) as raw:
             for line in _lines(path, raw, key):
                 last = line.number
                 yield line
@@ -175,7 +177,7 @@ def _open(path: Path, raw: BinaryIO, key: str | None) -> tuple[Stream, Container
 
 def _remarks(path: Path, key: str | None) -> tuple[tuple[str, str], ...]:
     try:
-        with path.open("rb") as raw:
+        with _opened(path) as raw:
             stream, container, _ = _open(path, raw, key)
             return (*stream.remarks, *container.remarks)
     except Malformed:
@@ -189,7 +191,7 @@ def _sample_file(path: Path, key: str | None, count: int) -> Iterator[Line]:
     if size < count * _SHORT_LINE_BYTES or not _is_plain(path, key):
         yield from itertools.islice(_read_file(path, key), count)
         return
-    with path.open("rb") as file:
+    with _opened(path) as file:
         for index in range(count):
             file.seek(index * size // count)
             file.readline(LONGEST_BYTES)
@@ -199,7 +201,7 @@ def _sample_file(path: Path, key: str | None, count: int) -> Iterator[Line]:
 
 def _is_plain(path: Path, key: str | None) -> bool:
     try:
-        with path.open("rb") as raw:
+        with _opened(path) as raw:
             stream, container, _ = _open(path, raw, key)
             return stream.plain and container.kind is Kind.LINES
     except Malformed:
@@ -230,6 +232,17 @@ def _measured(rows: Iterator[Line], raw: BinaryIO) -> Iterator[Line]:
         now = raw.tell()
         yield replace(line, size=max(0, now - before))
         before = max(before, now)
+
+
+def _opened(path: Path) -> BufferedReader:
+    """Open a file; a pipe or a device is refused: rows are read more than once, and a pipe may never end.
+
+    Raises: OSError; UsageError: it is no regular file.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        fact = "is a folder" if path.is_dir() else "is a pipe or a device, and rows are read more than once"
+        raise UsageError(str(path), fact, "write the rows to a file and name that")
+    return path.open("rb")
 
 
 def _unreadable(path: Path, error: OSError) -> UsageError:

@@ -10,7 +10,7 @@ import click
 from registry import files
 from registry.cli import output
 from registry.cli.session import Session, UserPath, local_options, pass_session
-from registry.errors import Conflict, WardrobeError
+from registry.errors import Conflict, UsageError, WardrobeError
 
 if TYPE_CHECKING:
     from train.importing.detection import Trainer
@@ -50,6 +50,8 @@ def import_(
 
     if out is not None and out.exists():
         raise _exists(out)
+    if out is not None and not out.parent.is_dir():
+        raise UsageError(str(out), f"has no folder {out.parent}", "make the folder first", param="out")
     folder = None if out is None else out.parent
     found = import_config(file, trainer, out=folder, method=method, layers=lambda: _layers(session))
     if checked and not session.as_json:

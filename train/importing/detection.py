@@ -46,6 +46,21 @@ _TRL = frozenset({
     "dataset_name", "dataset_mixture", "dataset_mixer", "dataset_train_split", "use_peft", "lora_r",
     "per_device_train_batch_size", "datasets", "num_train_epochs", "learning_rate",
 })  # fmt: skip
+_KEYS_OF: Mapping[Trainer, frozenset[str]] = {
+    "axolotl": _AXOLOTL,
+    "llama-factory": _OLD_FACTORY | _NEW_FACTORY,
+    "trl": _TRL,
+    "torchtune": frozenset({"model", "dataset", "optimizer", "loss", "recipe"}),
+}
+_TRAINER_OF: Mapping[Form, Trainer] = {
+    "axolotl": "axolotl",
+    "axolotl-sections": "axolotl",
+    "llama-factory-0": "llama-factory",
+    "llama-factory-1": "llama-factory",
+    "trl": "trl",
+    "alignment-handbook": "trl",
+    "torchtune": "torchtune",
+}
 _OURS = frozenset({"name", "data", "lora", "training", "method"})
 
 
@@ -55,6 +70,7 @@ def detect(path: Path, source: Mapping[str, Any], trainer: Trainer | None) -> Fo
     Raises: UsageError: it is no training config, another trainer's, or nobody's that is known.
     """
     if trainer is not None:
+        _refuse_wrong_trainer(path, source, trainer)
         return _form(trainer, source)
     if what := others.what_it_is(source):
         raise UsageError(str(path), f"is {what}", f"name a trainer's config: {READ} read")
@@ -63,6 +79,22 @@ def detect(path: Path, source: Mapping[str, Any], trainer: Trainer | None) -> Fo
     keys = ", ".join(list(source)[:8])
     fact = f"is no config of a trainer that is known here (its keys: {keys})"
     raise UsageError(str(path), fact, f"{READ} read; name one with --from")
+
+
+def _refuse_wrong_trainer(path: Path, source: Mapping[str, Any], trainer: Trainer) -> None:
+    """Refuse a config whose keys are another trainer's than `trainer`, whom the caller names.
+
+    Raises: UsageError.
+    """
+    form = _found(source)
+    if form is None:
+        return
+    flat = sections.flattened(source)
+    theirs = {one: len(keys & {*source, *flat}) for one, keys in _KEYS_OF.items()}
+    found: Trainer = _TRAINER_OF[form]
+    if found != trainer and theirs[found] > theirs[trainer]:
+        fact = f"is {NAMES[form]}'s by its keys, not {trainer}'s"
+        raise UsageError(str(path), fact, "leave --from out", param="from")
 
 
 def refuse_other(path: Path, source: Mapping[str, Any]) -> None:

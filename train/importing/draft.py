@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,11 @@ class Draft:
     config: dict[str, Any] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
     seen: list[Taken] = field(default_factory=list)
+    asked: set[str] = field(default_factory=set)
 
     def take(self, key: str, default: Any = None, *, ours: str = "") -> Any:
         """Return the value of a foreign key, which then counts as translated, into `ours` if that is one."""
+        self.asked.add(key)
         value = self.source.pop(key, None)
         if isinstance(value, str) and value.lower() in _SWITCHES:
             value = _SWITCHES[value.lower()]
@@ -127,8 +130,11 @@ class Draft:
         self._note(key, value, reason, Weight.CHANGED)
 
     def lose(self, key: str, value: Any, reason: str) -> None:
-        """Say that the result lacks what the foreign key asks for."""
-        self._note(key, value, reason, Weight.LOST)
+        """Say that the result lacks what the foreign key asks for, unless that is what is done here."""
+        if _is_done_here(key, value):
+            self.ignore(key, value, "is done here as well")
+        else:
+            self._note(key, value, reason, Weight.LOST)
 
     def ignore(self, key: str, value: Any, reason: str) -> None:
         """Say that the foreign key has no counterpart and that nothing that is learnt depends on it."""
@@ -136,6 +142,7 @@ class Draft:
 
     def follow(self, rules: Mapping[str, Rule]) -> None:
         """Translate every key of `rules` that the source has."""
+        self.asked |= rules.keys()
         for key, rule in rules.items():
             value = self.source.get(key)
             if value is None or value == "":
@@ -167,7 +174,8 @@ class Draft:
             elif reason := _reason(key, same):
                 self.ignore(key, value, reason)
             else:
-                self.lose(key, value, unknown)
+                near = get_close_matches(key, self.asked | lost.keys() | same.keys(), n=1, cutoff=0.85)
+                self.lose(key, value, f"{unknown}; did you mean {near[0]}?" if near else unknown)
         self.source.clear()
 
     def refuse(self, key: str, value: Any, remedy: str) -> UsageError:
@@ -184,6 +192,17 @@ class Draft:
         note = Note(key, value, reason, weight)
         if not is_empty(value) and note not in self.notes:
             self.notes.append(note)
+
+
+def _is_done_here(key: str, value: Any) -> bool:
+    """Tell whether the key asks for what training does anyway: answers are learnt, each with its end."""
+    name: str = re.split(r"[.\]]", key)[-1]
+    if name == "roles_to_train":
+        return isinstance(value, list) and bool(value) and set(value) <= {"assistant", "gpt", "model"}
+    if name in {"train_on_eos", "train_on_eot"}:
+        return bool(value == "turn")
+    # A token that only fills up is no part of what is learnt.
+    return name == "special_tokens" and isinstance(value, dict) and set(value) == {"pad_token"}
 
 
 def is_empty(value: Any) -> bool:

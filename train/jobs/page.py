@@ -203,6 +203,8 @@ def _paths(data: JsonValue | None) -> dict[str, str]:
 
 def _path(source: object) -> str:
     named = _mapping(source)
+    if (share := number(named.get("share"))) is not None and not named.get("path"):
+        return f"{share:.3g} of the rows of train, held out"
     return str(named.get("path") or (_yaml(named).strip() if named else source))
 
 

@@ -2,7 +2,8 @@
 
 Owns the text of an answer. Most templates write an answer right behind the prompt that the server sends, and
 then it is what follows there. A template that opens a thought at the end of the prompt (`<think>`), and does
-not write it down like that, leaves to say: the thought, its closing mark, and the answer.
+not write it down like that, leaves to say: the thought, its closing mark, and the answer. Where the prompt
+has opened a thought and closed it at once, the answer alone is left to say.
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ from train.dataset.records import Message
 from train.rendering.interface import Unrenderable
 from train.rendering.template import Template
 
-_OPENED = re.compile(r"(<[\w:|-]*think[\w:|-]*>|\[THINK\])\s*\Z")
+_OPENED = re.compile(r"(<[\w:|-]*think[\w:|-]*>|<\|START_THINKING\|>|\[THINK\])\s*\Z")
+# An empty thought, as it tells a model not to think: Qwen's and DeepSeek's, Cohere's, Gemma's, Mistral's.
+_CLOSED = re.compile(
+    r"(?:<(?P<mark>[\w:|-]*think[\w:|-]*)>\s*(?P<closing></(?P=mark)>)|<\|START_THINKING\|>\s*<\|END_THINKING\|>"
+    r"|<\|channel>thought\s*<channel\|>|\[THINK\]\s*\[/THINK\])\s*\Z"
+)
 _THOUGHT = re.compile(r"\A\s*<think>(?P<thought>.*?)</think>\s*", re.DOTALL)
 # Stands for a thought to see how the template closes one. No template changes plain letters.
 _STAND_IN = "wardrobethought"
@@ -42,7 +48,18 @@ def answer_text(template: Template, messages: Sequence[Message], prompt: str) ->
         written = template.answered([*given, replace(answer, reasoning="")])
         if written.startswith(prompt):
             return written[len(prompt) :]
-    raise _other_beginning()
+    return _behind_closed_thought(prompt, written)
+
+
+def _behind_closed_thought(prompt: str, written: str) -> str:
+    """Return the answer of `written`, which leaves out the empty thought at the end of `prompt`.
+
+    Raises: Unrenderable: the prompt ends with none, or the answer is written behind something else.
+    """
+    closed = _CLOSED.search(prompt)
+    if closed is None or not written.startswith(prompt[: closed.start()]):
+        raise _other_beginning()
+    return written[closed.start() :].removeprefix(closed.group("closing") or "")
 
 
 def thought_apart(answer: Message) -> Message:
@@ -68,7 +85,7 @@ def _opened_thought(
     if not written.startswith(prompt[: opened.start()]):
         raise _other_beginning()
     mark = opened.group(1)
-    closing = f"{mark[0]}/{mark[1:]}"
+    closing = mark.replace("START", "END") if "START" in mark else f"{mark[0]}/{mark[1:]}"
     rest = written[opened.start() :].removeprefix(mark)
     before, closed, after = rest.partition(closing)
     thought = answer.reasoning or (before if closed else "")

@@ -45,7 +45,7 @@ def require_shown(row: Row, tokenizer: Tokenizer) -> None:
     if text is None:
         return
     if hidden := [what for mark, what in marks.items() if mark not in text]:
-        more = f" and {len(hidden) - 1} more" if len(hidden) > 1 else ""
+        more = f", nor {len(hidden) - 1} other of its calls, results and tools" if len(hidden) > 1 else ""
         raise ToolsHidden(f"the chat template does not show {hidden[0]}{more}", _REMEDY)
 
 

@@ -20,6 +20,7 @@ import pytest
 
 from tests.train.containers.samples import LINES, ROWS, arrow_table, fault, outcomes, read_all, written
 from train.dataset.containers.place import Place
+from train.dataset.containers.streams import open_stream
 from train.dataset.sources import read_lines, remarks, size_of
 
 
@@ -249,3 +250,15 @@ def test_json_columns_of_arrow_are_values(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"arguments": column, "n": [1, 2]}), path)
     assert read_all(path) == [{"arguments": {"a": [1]}, "n": 1}, {"n": 2}]
+
+
+@pytest.mark.parametrize("magic", [b"PAR1", b"ARROW1\0\0", b"\xff\xff\xff\xff"])
+def test_bytes_of_a_binary_container_are_not_taken_for_line_ends_or_letters(
+    magic: bytes, tmp_path: Path
+) -> None:
+    for rest in (b"\r and no LF", "wide".encode("utf-16-le") * 50):
+        path = tmp_path / "rows.bin"
+        path.write_bytes(magic + rest)
+        with path.open("rb") as file:
+            stream = open_stream(path, file)
+            assert (stream.file.read(), stream.remarks) == (magic + rest, ())

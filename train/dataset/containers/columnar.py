@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from train.dataset.containers.kinds import Kind
-from train.dataset.containers.line import Line
+from train.dataset.containers.line import LONGEST_BYTES, Line, too_long
 from train.dataset.records import Malformed
 
 _BATCH_ROWS = 256
@@ -40,6 +40,9 @@ def columnar_rows(path: Path, file: BinaryIO, kind: Kind) -> Iterator[Line]:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         told = " ".join(str(error).split())[:200]
         raise Malformed(f"{path.name} is damaged ({told})", "D-CONTAINER", _AGAIN) from error
+    except OverflowError as error:
+        fact = f"{path.name} has a value from here on that Python cannot hold ({error})"
+        raise Malformed(fact, "D-CONTAINER", "leave its column out, or write it as text") from error
 
 
 def _parquet(path: Path, file: BinaryIO) -> Iterator[Line]:
@@ -66,13 +69,25 @@ def _rows(batches: Iterator[Any], size: int) -> Iterator[Line]:
     number, converters = 0, None
     for batch in batches:
         if converters is None:
+            _require_distinct(batch.schema.names)
             converters = {field.name: _plain(field.type) for field in batch.schema}
         for start in range(0, batch.num_rows, _BATCH_ROWS):
             for row in batch.slice(start, _BATCH_ROWS).to_pylist():
                 number += 1
                 found = {key: converters[key](value) for key, value in row.items() if value is not None}
                 data = json.dumps(found, ensure_ascii=False).encode("utf-8", "surrogatepass")
-                yield Line(number, data, size)
+                yield Line(number, data, size) if len(data) < LONGEST_BYTES else too_long(number, size)
+
+
+def _require_distinct(names: list[str]) -> None:
+    twice = (
+        next((name for name in names if names.count(name) > 1), None)
+        if len(set(names)) < len(names)
+        else None
+    )
+    if twice is not None:
+        fact = f"the schema names the column {twice!r} twice"
+        raise Malformed(fact, "D-CELLS", "give every column a name of its own")
 
 
 def _plain(kind: Any) -> Plain:

@@ -7,6 +7,7 @@ value or raises `Malformed`, for any bytes.
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,11 @@ class Line:
             raise Malformed(f"is not JSON: {error}", _rule(written, error), remedy) from error
         except RecursionError as error:
             raise Malformed("is not JSON: nested too deeply", "D-JSON") from error
+        except Malformed:
+            raise
+        except ValueError as error:  # Python reads no integer of more digits than this
+            fact = f"has a number of more than {sys.get_int_max_str_digits()} digits"
+            raise Malformed(fact, "D-JSON", "write it as a text") from error
 
 
 def not_utf8(data: bytes, error: UnicodeDecodeError) -> Malformed:

@@ -28,6 +28,8 @@ _PACKED = (
     (b"BZh", "bzip2"),
     (b"\xfd7zXZ\x00", "xz"),
 )
+_BINARY = (b"PAR1", b"ARROW1\0\0", b"\xff\xff\xff\xff")
+"""Parquet, an Arrow file, an Arrow stream: no text, whatever bytes they hold."""
 _AGAIN = "copy or download it again"
 
 
@@ -65,7 +67,8 @@ def open_stream(path: Path, raw: BinaryIO) -> Stream:
     if damage is not None and not head:
         raise damage
     remarks: list[tuple[str, str]] = []
-    if wide := find_wide(head[:4096]):
+    binary = head.startswith(_BINARY)
+    if not binary and (wide := find_wide(head[:4096])):
         codec, skipped = wide
         marked = "with" if skipped else "without"
         remarks.append(("D-READ-AS", f"is {codec.upper()} {marked} a byte order mark, and is read as that"))
@@ -74,7 +77,7 @@ def open_stream(path: Path, raw: BinaryIO) -> Stream:
     elif head.startswith(BOM):
         remarks.append(("D-BOM", "begins with a byte order mark"))
         head = head.removeprefix(BOM)
-    if b"\r" in head and b"\n" not in head:
+    if not binary and b"\r" in head and b"\n" not in head:
         remarks.append(("D-READ-AS", "has lines that end in CR alone (\\r), and is read so"))
         file = _buffered(chunk.replace(b"\r", b"\n") for chunk in _joined(head, file, damage))
         head, damage = _read_head(file)

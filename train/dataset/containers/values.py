@@ -84,7 +84,8 @@ class Cursor:
     def _more(self) -> bool:
         if self._ended or len(self._text) - self._at > LONGEST_BYTES:
             return False
-        chunk = self._file.read(_CHUNK_BYTES)
+        # As much again as there is: a long value is tried from its beginning each time.
+        chunk = self._file.read(max(_CHUNK_BYTES, len(self._text) - self._at))
         self._ended = not chunk
         self._text, self._at = self._text[self._at :] + self._decoder.decode(chunk, final=not chunk), 0
         return not self._ended
@@ -241,4 +242,5 @@ def _skip(head: str, at: int, also: str = "") -> int:
     return at
 
 
-_decoder = json.JSONDecoder()
+# Values are found here, not read: an integer of any length is one.
+_decoder = json.JSONDecoder(parse_int=float)

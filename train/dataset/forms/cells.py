@@ -66,6 +66,9 @@ def read_answer(value: object, where: str) -> tuple[Message, ...]:
         value = value[0] if value else ""
     if isinstance(value, list | dict) or (isinstance(value, str) and is_packed(value)):
         return read_turns(value, where)
+    if isinstance(value, int | float):
+        remedy = f"map it, then numbers and truths are texts: --columns completion={where}"
+        raise Malformed(f"{where} is {shown(value)}, not a text", remedy=remedy)
     return (Message("assistant", text(value, where, rule="D-EMPTY"), learn=True),)
 
 

@@ -25,6 +25,7 @@ _ANSWERED = (
 _NEAREST = 0.75
 _SHOWN_KEYS = 20
 _NO_TEXTS = ("id", "type", "format", "template")
+_NO_TEXT_STARTS = ("is_", "has_", "num_")
 
 
 def keys_fault(keys: Sequence[str]) -> Malformed:
@@ -57,7 +58,11 @@ def guess(keys: Sequence[str]) -> tuple[str | None, str | None]:
 
 
 def _nearest(keys: Sequence[str], names: Sequence[str]) -> str | None:
-    lowered = {key.lower(): key for key in keys if not key.lower().endswith(_NO_TEXTS)}
+    lowered = {
+        low: key
+        for key in keys
+        if not (low := key.lower()).endswith(_NO_TEXTS) and not low.startswith(_NO_TEXT_STARTS)
+    }
     exact = (lowered[name] for name in names if name in lowered)
     inside = (key for name in names for low, key in lowered.items() if len(name) > 4 and name in low)
     near = (lowered[found[0]] for name in names if (found := get_close_matches(name, lowered, 1, _NEAREST)))

@@ -50,7 +50,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     Slot.HISTORY: ("history",),
     Slot.ANSWER: (
         "completion", "response", "answer", "answers", "output", "outputs", "target", "targets", "solution",
-        "reply", "assistant",
+        "reply", "assistant", "ideal",
     ),
     Slot.CHOSEN: (
         "chosen", "accepted", "preferred", "preferred_output", "chosen_messages", "chosen_response",
@@ -95,9 +95,12 @@ class Plan:
 def plans_of(keys: tuple[str, ...], mapped: frozenset[str] = frozenset()) -> tuple[Plan, ...]:
     """Return every way to read a row with these `keys`; those in `mapped` must be read.
 
-    Raises: Malformed: there is none, or a key looks like one that is missing.
+    Raises: Malformed: there is none, a key looks like one that is missing, or the row is part of another.
     """
     by_slot = _by_slot(keys)
+    if {"role", "text", "parent_id"} <= set(keys):
+        fact = "is one message of a tree: it has text, role and parent_id"
+        raise Malformed(fact, "D-FORM", "join each path of the tree to a row of messages")
     for group in (_pairs(by_slot), _answered(by_slot, keys), _texts(by_slot)):
         if ways := [(form, found) for form, found in group if mapped - _TOOLS <= set(found.values())]:
             return tuple(_plan(form, found, keys) for form, found in ways)

@@ -148,7 +148,7 @@ def _rows(draft: Draft, key: str, entry: Any) -> Rows:
             "theirs writes a prompt of its own around the row; here it is a turn in the base's chat template"
         )
         draft.change(f"{key}.{COMPONENT}", kind, reason)
-    if learnt := entry.get("train_on_input", kind == "alpaca_dataset"):
+    if learnt := entry.get("train_on_input", kind in {"alpaca_dataset", "alpaca_cleaned_dataset"}):
         draft.lose(f"{key}.train_on_input", learnt, shared.ANSWERS)
     if (text := entry.get("new_system_prompt")) and kind not in CHATS:
         columns["system"] = f"{FIXED}{text}"

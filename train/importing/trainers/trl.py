@@ -145,7 +145,11 @@ def _set_data(draft: Draft) -> None:
     has_parts = draft.folders.place(rows[0].given).has_parts
     if share is not None:
         draft.source["test_split_size"] = share
-    set_rows(draft, rows, held_out if measured and share is None and has_parts else None)
+    kept = measured and share is None and has_parts
+    if not kept and measured and share is None:
+        reason = "one file has no part of that name: name held-out rows as data.eval"
+        draft.lose("dataset_test_split", test, reason)
+    set_rows(draft, rows, held_out if kept else None)
     set_share(draft, "test_split_size")
 
 
