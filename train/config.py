@@ -123,6 +123,8 @@ def parse_config(value: dict[str, Any], subject: str, folder: Path) -> TrainConf
 
     Raises: UsageError: for an unknown key, or a value out of range.
     """
+    if "\\x00" in repr(value):
+        raise UsageError(subject, "holds a NUL character, which no path and no name has", "correct the file")
     config = parse(subject, with_preset(value, subject), TrainConfig, see="train/README.md")
     resolved = {
         "lora": with_given(config.lora, value),

@@ -10,6 +10,7 @@ import contextlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
@@ -32,6 +33,7 @@ class Looks:
     tokenizer: Any
     suite: Suite | None
     samples: Suite | None
+    root: Path | None = None
 
     @property
     def has_work(self) -> bool:
@@ -41,7 +43,7 @@ class Looks:
     def ask(self, model: Any) -> tuple[dict[str, float], tuple[tuple[str, str], ...]]:
         """Return the suite's figures by grader, and the sample prompts with their answers."""
         with undisturbed(model):
-            asked = OfflineModel.around(self.tokenizer, model, "the model in training")
+            asked = OfflineModel.around(self.tokenizer, model, "the model in training", self.root)
             return self._scores(asked), self._answers(asked)
 
     def _scores(self, model: OfflineModel) -> dict[str, float]:
@@ -61,8 +63,8 @@ class Looks:
         return tuple((question[-1].content, model.answer(question, suite).text) for question in asked)
 
 
-def make_looks(config: TrainConfig, tokenizer: Any) -> Looks:
-    """Return what `config` wants to ask.
+def make_looks(config: TrainConfig, tokenizer: Any, root: Path | None = None) -> Looks:
+    """Return what `config` wants to ask; `root` says how calls of tools are read.
 
     Raises: UsageError: a suite that is not there.
     """
@@ -77,7 +79,7 @@ def make_looks(config: TrainConfig, tokenizer: Any) -> Looks:
             graders=(Stops(type="stops"),),
         )
         samples = build_suite("evaluation.samples", written, written.items)  # type: ignore[arg-type]
-    return Looks(tokenizer, suite, samples)
+    return Looks(tokenizer, suite, samples, root)
 
 
 def make_race(config: TrainConfig) -> Race | None:

@@ -163,7 +163,7 @@ def train_and_publish(prepared: Prepared, registry: Registry, progress: Progress
     with open_work(registry.root, prepared.config, prepared.base, sources, prepared.parent, wish) as work:
         _keep_choice(prepared, work)
         out = work.folder / "adapter"
-        result = _train(prepared, work, out, progress)
+        result = _train(prepared, work, out, progress, registry.root)
         progress.publishing()
         if work.follows:
             return Finished(result, None, work.job)
@@ -192,7 +192,7 @@ def train_to_folder(
     with open_work(registry.root, prepared.config, prepared.base, sources, prepared.parent, wish) as work:
         _keep_choice(prepared, work)
         out = work.folder / "adapter"
-        result = _train(prepared, work, out, progress)
+        result = _train(prepared, work, out, progress, registry.root)
         progress.publishing()
         if work.follows:
             return Finished(result, None, work.job)
@@ -207,10 +207,11 @@ def _keep_choice(prepared: Prepared, work: Work) -> None:
         write_choice(work.job, prepared.choice)
 
 
-def _train(prepared: Prepared, work: Work, out: Path, progress: Progress) -> TrainingResult:
+def _train(prepared: Prepared, work: Work, out: Path, progress: Progress, root: Path) -> TrainingResult:
     from train.trainer import Task, run_task
 
-    task = Task(prepared.config, prepared.base.path, prepared.items, prepared.held_out, prepared.start)
+    config, start = prepared.config, prepared.start
+    task = Task(config, prepared.base.path, prepared.items, prepared.held_out, start, root)
     return run_task(task, work.folder, out, progress, work.attempt())
 
 

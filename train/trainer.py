@@ -53,6 +53,7 @@ class Task:
     """What the torch part of a run gets: everything is checked and rendered.
 
     `start` is the folder of the version that the run goes on with, None for a fresh adapter.
+    `root` says how a server would read calls of tools.
     """
 
     config: TrainConfig
@@ -60,6 +61,7 @@ class Task:
     items: Sequence[Item]
     held_out: Sequence[Item]
     start: Path | None = None
+    root: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ def _make_course(task: Task, progress: Progress, attempt: Attempt) -> Course:
     length = duration_of(config, task.items, processes())
     return Course(
         config=config,
-        looks=make_looks(config, load_tokenizer(task.base)),
+        looks=make_looks(config, load_tokenizer(task.base), task.root),
         race=make_race(config),
         held_out=bool(task.held_out),
         progress=progress,
@@ -170,6 +172,7 @@ def _built(task: Task, folder: Path, course: Course) -> tuple[Workshop, Any]:
         held_out=task.held_out,
         callbacks=[callback(course, lambda: made[0])],
         folder=folder,
+        root=task.root,
     )
     trainer = method_of(config).build(workshop)
     made.append(trainer)

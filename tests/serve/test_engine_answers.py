@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from registry.errors import UsageError
-from serve.engine.parsers.answers import Reader
+from serve.engine.parsers.answers import Reader, options_of
 from train.base_demo import packaged_weights
 from train.evaluation.listening import Listener
 
@@ -51,6 +51,27 @@ def test_an_answer_is_parted_into_text_and_calls(
     found = reader.read(ids, [TOOL])
     assert found["text"] == text
     assert [(call["name"], json.loads(call["arguments"])) for call in found["calls"]] == calls
+
+
+def test_the_settings_of_the_root_decide_as_they_do_for_its_server(base: Path, tmp_path: Path) -> None:
+    def chosen(settings: str, **given: Any) -> Any:
+        (tmp_path / "serve.toml").write_text(settings)
+        return options_of(base, given, tmp_path).get("tool_call_parser")
+
+    assert chosen("") == "hermes"
+    assert chosen('[vllm]\ntool-call-parser = "pythonic"\n') == "pythonic"
+    assert chosen('[vllm]\ntool_call_parser = "pythonic"\n', tool_call_parser="xlam") == "xlam"
+    assert chosen('[engine]\nparsers = "off"\n') is None
+    assert options_of(base, {}, None)["tool_call_parser"] == "hermes"
+
+
+def test_a_child_reads_with_the_parser_of_the_roots_settings(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "serve.toml").write_text('[vllm]\ntool_call_parser = "nobody"\n')
+    with (
+        closing(Listener(base, root=tmp_path)) as listener,
+        pytest.raises(UsageError, match="nobody"),
+    ):
+        listener.hear([1], [TOOL])
 
 
 def test_a_base_without_a_tool_format_is_told_by_the_way_out(tmp_path: Path) -> None:

@@ -240,3 +240,29 @@ def test_a_config_cannot_be_changed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 1  # type: ignore[misc]
     assert isinstance(config, TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("training", "epochs", float("inf")),
+        ("training", "steps", 10**30),
+        ("training", "batch_size", 10**30),
+        ("training", "accumulation", 10**30),
+        ("training", "max_length", 10**30),
+    ],
+)
+def test_a_number_that_no_run_has_is_refused(section: str, key: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"{section}.{key}"):
+        parse_config({"name": "a", "data": {"train": "r.jsonl"}, section: {key: value}}, "c", Path())
+
+
+def test_a_weight_without_end_is_refused() -> None:
+    train = [{"path": "r.jsonl", "weight": float("inf")}]
+    with pytest.raises(UsageError, match="weight"):
+        parse_config({"name": "a", "data": {"train": train}}, "c", Path())
+
+
+def test_a_path_with_a_nul_character_is_refused() -> None:
+    with pytest.raises(UsageError, match="holds a NUL character"):
+        parse_config({"name": "a", "data": {"train": "a\0b"}}, "c", Path())

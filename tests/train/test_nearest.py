@@ -24,6 +24,8 @@ from train.nearest.choice import Candidate, choose, ordered
 from train.nearest.losses import Scales, measurable
 from train.nearest.search import check_nearest
 from train.run import prepare
+from train.sweep.settings import SweepSettings
+from train.sweep.trials import open_sweep
 from train.trainer import Stopped
 
 pytestmark = pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
@@ -114,6 +116,24 @@ def test_a_run_starts_from_the_version_that_knows_the_rows_best_and_its_lineage_
     assert set(losses) == {"tiny-base", "noise@1", "knowing@1"}
     assert losses["knowing@1"] < losses["tiny-base"] < losses["noise@1"]
     assert (body["nearest"]["measured_on"], body["nearest"]["rows"]) == ("held-out", 6)
+
+
+def test_a_sweep_measures_once_and_all_its_trials_start_from_what_it_found(
+    knowing: Path, registry: Registry, tmp_path: Path
+) -> None:
+    registry.publish("knowing", knowing, who="tester")
+    (tmp_path / "tiny.yaml").write_text(
+        json.dumps(
+            {"name": "tiny", "from": "nearest", "data": {"train": "rows.jsonl", "eval": "held-out.jsonl"}}
+        )
+    )
+    space: Any = {"training.learning_rate": [1e-4, 1e-3]}
+    wanted = SweepSettings(config=tmp_path / "tiny.yaml", space=space, steps=4, budget_steps=40)
+    sweep = open_sweep(wanted, tmp_path / "sweep", registry)
+    assert {trial.config.start for trial in sweep.trials} == {"knowing@1"}
+    registry.publish("knowing", opposed(knowing, tmp_path / "other"), who="tester")
+    again = open_sweep(wanted, tmp_path / "sweep", registry)
+    assert [trial.config for trial in again.trials] == [trial.config for trial in sweep.trials]
 
 
 def test_a_measured_loss_is_that_of_the_model_and_the_base_is_itself_again_behind_each_adapter(

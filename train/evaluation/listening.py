@@ -35,11 +35,13 @@ class Heard:
 class Listener:
     """Reads answers of the base in `base`, in the format that a server would choose for it.
 
-    `options` are vLLM's options that decide it where somebody set them. Safe to use from several threads.
+    `options` are vLLM's options that decide it where somebody set them; before them count those of the server
+    settings of `root`, where there is one. Safe to use from several threads.
     """
 
     base: Path
     options: Mapping[str, Any] = field(default_factory=dict)
+    root: Path | None = None
     _child: subprocess.Popen[str] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -68,6 +70,8 @@ class Listener:
         command = python(
             "-m", _PROGRAM, "--base", str(self.base), "--options", json.dumps(dict(self.options))
         )
+        if self.root is not None:
+            command += ["--root", str(self.root)]
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
             pipe = subprocess.PIPE
             self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=said, text=True)

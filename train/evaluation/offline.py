@@ -26,20 +26,23 @@ from train.silence import quiet
 
 
 class OfflineModel:
-    """The base model in `base`, with the PEFT adapter in `adapter` if given."""
+    """The base model in `base`, with the PEFT adapter in `adapter` if given.
 
-    def __init__(self, base: Path, adapter: Path | None, name: str) -> None:
+    Its calls of tools are read as a server of `root` would read them.
+    """
+
+    def __init__(self, base: Path, adapter: Path | None, name: str, root: Path | None = None) -> None:
         self.name = name
         self._base = base
         self._adapter = adapter
-        self._listener = Listener(base)
+        self._listener = Listener(base, root=root)
         self._loaded: tuple[Any, Any] | None = None
         self._lock = threading.Lock()
 
     @classmethod
-    def around(cls, tokenizer: Any, model: Any, name: str) -> OfflineModel:
+    def around(cls, tokenizer: Any, model: Any, name: str, root: Path | None = None) -> OfflineModel:
         """Return a model that is loaded already and belongs to the caller (one in training)."""
-        made = cls(Path(str(getattr(tokenizer, "name_or_path", ""))), None, name)
+        made = cls(Path(str(getattr(tokenizer, "name_or_path", ""))), None, name, root)
         made._loaded = (tokenizer, model)
         return made
 

@@ -118,10 +118,10 @@ class Roster:
             raise UsageError("--offline", "needs the root of the base and its versions", "give --root")
         base = Path(self.registry.base.path)
         if reference == BASE:
-            return OfflineModel(base, None, self.registry.base.name)
+            return OfflineModel(base, None, self.registry.base.name, self.registry.root)
         version = self.registry.version(*parse_version(reference))
         self.registry.verify_version(version)
-        return OfflineModel(base, version.path, version.name)
+        return OfflineModel(base, version.path, version.name, self.registry.root)
 
     def _digest(self, reference: str) -> str | None:
         version = self._version(reference)

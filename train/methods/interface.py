@@ -29,7 +29,8 @@ class Workshop:
     on with a version's weights (`from`; the start is then the reference), or a plain model and no
     `peft_config` for full fine-tuning. `arguments` are the keywords of TrainingArguments that all methods
     share; a method adds its own and may override none of `output_dir`, `seed` and the save settings.
-    `callbacks` must all be handed to the trainer. `folder` is the run's working folder.
+    `callbacks` must all be handed to the trainer. `folder` is the run's working folder; `root` says how a
+    server would read calls of tools.
     """
 
     config: TrainConfig
@@ -42,6 +43,7 @@ class Workshop:
     held_out: Sequence[Item]
     callbacks: Sequence[Any]
     folder: Path
+    root: Path | None = None
 
 
 class Method(Protocol):

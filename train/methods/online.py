@@ -151,7 +151,7 @@ def _prompts(workshop: Workshop) -> list[Prompt]:
 
 def _rewards(workshop: Workshop, prompts: Sequence[Prompt]) -> list[Rewarder]:
     source = _settings(workshop.config).reward
-    rewards = grading_rewards(prompts, source.graders, Listener(workshop.base).hear)
+    rewards = grading_rewards(prompts, source.graders, Listener(workshop.base, root=workshop.root).hear)
     if source.model is not None:
         judge = RewardModel(source.model, workshop.base, workshop.tokenizer, dtype=workshop.model.dtype)
         rewards.append(model_reward(judge.to(workshop.model.device).scores))

@@ -38,7 +38,7 @@ class Source(Strict):
     path: HomePath
     name: str = ""
     split: str | None = None
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0, le=1_000_000)
     limit: int | None = Field(default=None, ge=1)
     columns: ColumnNames = Field(default_factory=dict)
 

@@ -25,11 +25,11 @@ class OptimiserSettings(Strict):
     """
 
     learning_rate: float | None = Field(default=None, gt=0, lt=1)
-    epochs: float = Field(default=3.0, gt=0)
-    steps: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=8, ge=1)
-    accumulation: int = Field(default=1, ge=1)
-    max_length: int = Field(default=1024, ge=2)
+    epochs: float = Field(default=3.0, gt=0, le=1_000_000)
+    steps: int | None = Field(default=None, ge=1, lt=2**31)
+    batch_size: int = Field(default=8, ge=1, le=2**20)
+    accumulation: int = Field(default=1, ge=1, le=2**20)
+    max_length: int = Field(default=1024, ge=2, lt=2**31)
     schedule: Schedule = "linear"
     warmup: Warmup = 0.05
     optimiser: Literal["adamw", "adamw_8bit"] = "adamw"

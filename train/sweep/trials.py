@@ -20,6 +20,7 @@ import yaml
 from registry import files
 from registry.canonical import canonical_json, sha256_hex
 from registry.errors import Conflict, UsageError, WardrobeError
+from registry.names import BASE
 from train.config import TrainConfig, parse_config
 from train.evaluation.specs import LOWER_IS_BETTER
 from train.evaluation.strict import read_yaml
@@ -81,13 +82,17 @@ class _Watch:
 
 @dataclass(slots=True)
 class Sweep:
-    """A sweep under way: `scores` are by rung and trial, `rungs` and `trials` are fixed."""
+    """A sweep under way: `scores` are by rung and trial, `rungs` and `trials` are fixed.
+
+    `start` is what `from: nearest` found for all, a version or the base; None where that is not asked.
+    """
 
     settings: SweepSettings
     folder: Path
     rungs: tuple[Rung, ...]
     trials: list[Trial]
     scores: list[dict[int, float]] = field(default_factory=list)
+    start: str | None = None
 
     @property
     def higher_is_better(self) -> bool:
@@ -116,6 +121,7 @@ class Sweep:
             "sweep": self.settings.model_dump(mode="json"),
             "rungs": [{"trials": one.trials, "until": one.until} for one in self.rungs],
             "trials": [dict(trial.values) for trial in self.trials],
+            "start": self.start,
             "scores": [
                 {str(number): None if math.isnan(value) else value for number, value in scores.items()}
                 for scores in self.scores
@@ -135,12 +141,16 @@ def open_sweep(settings: SweepSettings, folder: Path, registry: Registry) -> Swe
     if not isinstance(shared, dict):
         raise UsageError(str(settings.config), "holds no settings", "name a training config")
     rungs = make_rungs(settings)
-    drawn = draw(settings, rungs[0].trials)
-    trials = [_trial(number, values, shared, settings, rungs) for number, values in enumerate(drawn)]
-    if not prepare(trials[0].config, registry).held_out and settings.metric == EVAL_LOSS:
+    start = _found_start(folder)
+    trials = _trials(_starting(shared, start), settings, rungs)
+    prepared = prepare(trials[0].config, registry)
+    if prepared.choice is not None:
+        start = prepared.choice.version or BASE
+        trials = _trials(_starting(shared, start), settings, rungs)
+    if not prepared.held_out and settings.metric == EVAL_LOSS:
         fact = "compares trials by eval_loss, and the config names no data.eval"
         raise UsageError(str(settings.config), fact, "name a held-out file, or a metric of its suite")
-    sweep = Sweep(settings, folder, rungs, trials)
+    sweep = Sweep(settings, folder, rungs, trials, start=start)
     _restore(sweep)
     return sweep
 
@@ -194,7 +204,9 @@ def _advance(
     from train.trainer import Attempt, Stopped, Task, run_task
 
     prepared = prepare(trial.config, registry)
-    task = Task(trial.config, prepared.base.path, prepared.items, prepared.held_out, prepared.start)
+    task = Task(
+        prepared.config, prepared.base.path, prepared.items, prepared.held_out, prepared.start, registry.root
+    )
     folder = sweep.folder / "trials" / str(trial.number)
     checkpoints = folder / "checkpoints"
     kept = sorted(
@@ -218,6 +230,26 @@ def _advance(
     except WardrobeError:
         return math.nan  # a guard stopped it: it diverged, which is an answer too
     return watch.value
+
+
+def _found_start(folder: Path) -> str | None:
+    """Return the start that this sweep found before it was stopped: the trials must go on from the same."""
+    path = folder / _RESULTS
+    found: Any = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return str(found["start"]) if found.get("start") else None
+
+
+def _starting(shared: dict[str, Any], start: str | None) -> dict[str, Any]:
+    """Return the config with what `from: nearest` found, which is then measured once for all trials."""
+    if start is None:
+        return shared
+    rest = {key: value for key, value in shared.items() if key not in {"from", "nearest"}}
+    return rest if start == BASE else {**rest, "from": start}
+
+
+def _trials(shared: dict[str, Any], settings: SweepSettings, rungs: tuple[Rung, ...]) -> list[Trial]:
+    drawn = draw(settings, rungs[0].trials)
+    return [_trial(number, values, shared, settings, rungs) for number, values in enumerate(drawn)]
 
 
 def _trial(

@@ -63,16 +63,32 @@ class Reader:
         return {"text": content or "", "reasoning": thoughts or "", "calls": found if tools else []}
 
 
+def options_of(base: Path, given: dict[str, Any], root: Path | None) -> dict[str, Any]:
+    """Return the options as a server of `root` would have them: its settings, those `given`, then what fits.
+
+    Raises: UsageError: the root's settings cannot be read.
+    """
+    automatic = True
+    if root is not None:
+        from serve.settings import load_settings
+
+        settings = load_settings({"root": root})
+        given = {**{key.replace("-", "_"): value for key, value in settings.vllm.items()}, **given}
+        automatic = settings.engine.parsers == "auto"
+    return {**(parser_options(given, base) if automatic else {}), **given}
+
+
 def main(arguments: list[str]) -> None:
     """Answer each line of the input with one line, until it ends."""
     parser = argparse.ArgumentParser(prog="serve.engine.parsers.answers")
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--options", type=json.loads, default={})
+    parser.add_argument("--root", type=Path)
     given = parser.parse_args(arguments)
     # vLLM logs to the standard output, which is ours alone here.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    options = {**parser_options(given.options, given.base), **given.options}
+    options = options_of(given.base, given.options, given.root)
     if not options.get(TOOL_OPTION):
         _write(answers, {"tools": None, "why_no_tools": choose(given.base).why_no_tools})
         return
