@@ -95,6 +95,7 @@ def run(session: Session, config: Path, out: Path | None, resume: bool, launcher
             if not quiet:
                 _say_nearest(prepared)
                 _warn_before(prepared)
+                output.print_notice(f"{settings.name}: loading {prepared.base.name}")
             interruption.defer((lambda: None) if quiet else _say_stopping)
             if out is None:
                 finished = train_and_publish(prepared, registry, progress, wish)
@@ -140,7 +141,12 @@ def check(session: Session, config: Path, launcher: tuple[str, ...]) -> None:
     if session.as_json:
         output.print_json(document)
         return
-    facts = [("adapter", document.adapter), ("base", document.base)]
+    modules = ", ".join(f"{count} {name}" for name, count in document.modules.items())
+    facts = [
+        ("adapter", document.adapter),
+        ("base", document.base),
+        ("trains", f"rank {document.rank} on {sum(document.modules.values())} modules ({modules})"),
+    ]
     output.print_facts([*facts, ("goes on with", document.parent)] if document.parent else facts)
     if document.nearest is not None:
         print_nearest(document.nearest)

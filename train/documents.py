@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -12,6 +13,7 @@ from registry.documents import Document
 from train.jobs.store import REWARD
 from train.length_report import LengthReport
 from train.nearest.choice import Choice
+from train.targets import targeted_modules
 
 if TYPE_CHECKING:
     from train.holdout import HeldOut
@@ -80,6 +82,8 @@ class HeldOutShare(Document):
 class CheckReport(Document):
     """A run that could start; `parent` is the version that it goes on with, `length` how long it is.
 
+    `modules` counts the modules that are trained, by the last part of their names; `rank` is the adapter's.
+
     `nearest` is how `from: nearest` found the parent.
 
     `held_out` is null unless `data.eval` is a share.
@@ -89,6 +93,8 @@ class CheckReport(Document):
     base: str
     parent: str | None
     nearest: Choice | None
+    rank: int
+    modules: dict[str, int]
     data: dict[str, DataCounts]
     mixture: dict[str, TaskShare]
     length: LengthReport
@@ -126,11 +132,18 @@ class CheckReport(Document):
             base=prepared.base.name,
             parent=parent,
             nearest=prepared.choice,
+            rank=prepared.config.lora.rank,
+            modules=_modules(prepared),
             data=data,
             mixture=mixture,
             held_out=_held_out(prepared.share),
             length=LengthReport.of(prepared.duration, prepared.config),
         )
+
+
+def _modules(prepared: Prepared) -> dict[str, int]:
+    names = targeted_modules(prepared.config.lora, prepared.base.modules)
+    return dict(sorted(Counter(name.rpartition(".")[2] for name in names).items()))
 
 
 class RunReport(Document):
