@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from registry.errors import Conflict, DiskFull, StorageFailed
-from train.dataset.repair.repairing import RepairSettings, repair_file
+from train.dataset.repair.repairing import repair_file
+from train.dataset.repair.rules import RepairSettings
 from train.dataset.room import room
 
 ROW = '{"prompt": "What is it?", "completion": "It is a thing."}\n'
