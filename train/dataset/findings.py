@@ -160,6 +160,7 @@ _RULES = {
         ("D-SPELLING", "labels that differ in case or spaces only", "spell them alike"),
         ("D-PREF-LENGTH", "the chosen answers differ in length", "balance it, or length is learnt"),
         ("D-KTO-BALANCE", "nearly all ratings are the same", "add ratings of the other kind"),
+        ("D-SCORE", "a score that training does not read", "leave low ones out, or rate rows (label)"),
         ("D-EMAIL", "an e-mail address", "mask it or have consent"),
         ("D-PHONE", "a telephone number", "mask it or have consent"),
         ("D-IP", "a public IP address", "mask it"),

@@ -137,6 +137,7 @@ def _broken_rows(file: Planted) -> None:
     file.add({"instruction": sentence("i"), "input": "", "output": sentence("o")}, "D-FORMS")
     file.add({**clean("tools"), "tools": [tool("lamp")]}, "D-TOOLS")
     file.add({**clean("extra"), "source": "wiki"}, "D-EXTRA")
+    file.add({**clean("stars"), "rating": 2}, "D-SCORE", "D-EXTRA")
 
 
 def _calls() -> Planted:

@@ -100,6 +100,15 @@ def refuse_bad(row: Mapping[str, Any], keys: Sequence[str], inside: str = "") ->
             raise Malformed(fact, RULE, remedy)
 
 
+def unread(row: Mapping[str, Any], keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return the finding that some of `keys` rate the answer in a way that says neither good nor bad."""
+    found = [
+        key for key in keys if _plain(key) in _NAMES and row[key] is not None and verdict(row[key]) is None
+    ]
+    facts = ", ".join(f"{key}: {shown(row[key])}" for key in found if not isinstance(row[key], Mapping))
+    return (("D-SCORE", f"has {facts}"),) if facts else ()
+
+
 def _is_bad(name: str, value: object) -> bool:
     return verdict(value) is (name in _FAULTS) and verdict(value) is not None and name in _NAMES
 

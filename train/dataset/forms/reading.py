@@ -158,7 +158,8 @@ def _rated(
         else:
             rated.refuse_bad(given, extra)
     form = plan.form if liked is None else Form.KTO
-    return Sample(form, turns, liked=liked, extra=tuple(sorted(extra)))
+    notes = rated.unread(given, extra) if liked is None and extra and rated.RULE not in reading.accept else ()
+    return Sample(form, turns, liked=liked, extra=tuple(sorted(extra)), notes=notes)
 
 
 def _question(given: Row, plan: Plan) -> Sample:
