@@ -102,9 +102,9 @@ def refuse_bad(row: Mapping[str, Any], keys: Sequence[str], inside: str = "") ->
 
 def unread(row: Mapping[str, Any], keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Return the finding that some of `keys` rate the answer in a way that says neither good nor bad."""
-    found = [
-        key for key in keys if _plain(key) in _NAMES and row[key] is not None and verdict(row[key]) is None
-    ]
+    # A 1 among `rating` may be one star of five.
+    unclear = (key for key in keys if verdict(row[key]) is None or _plain(key) == "rating")
+    found = [key for key in unclear if _plain(key) in _NAMES and row[key] is not None]
     facts = ", ".join(f"{key}: {shown(row[key])}" for key in found if not isinstance(row[key], Mapping))
     return (("D-SCORE", f"has {facts}"),) if facts else ()
 
