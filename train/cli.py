@@ -28,6 +28,7 @@ from train.interruption import Interruption
 from train.jobs.cli import jobs, show
 from train.merging.cli import merge
 from train.proving.cli import prove
+from train.silence import hush
 from train.sweep.cli import sweep
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ _FILE = UserPath()
 @click.group()
 def train() -> None:
     """Train adapters on the root's base model and register them as versions."""
+    hush()
 
 
 train.add_command(merge)

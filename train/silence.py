@@ -24,6 +24,11 @@ _LOGGERS = (
 )
 
 
+def hush() -> None:
+    """Keep from the terminal what libraries say while they are imported, of kernels that are not there."""
+    getLogger("bitsandbytes").setLevel(ERROR)
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep the libraries' warnings, remarks and progress bars from the terminal within the block.
