@@ -17,6 +17,8 @@ _NAMES = {
     "grad_norm": "Gradient norm",
     "learning_rate": "Learning rate",
     "tokens_per_second": "Tokens per second",
+    "entropy": "Entropy of the tokens (nats)",
+    "mean_token_accuracy": "Share of tokens guessed right",
 }
 _NO_CURVES = frozenset({"kind", "step", "loss", "tokens", "seconds", "epoch", "num_tokens"})
 
