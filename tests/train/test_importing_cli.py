@@ -27,7 +27,7 @@ sequence_len: 64
 learning_rate: 2e-4
 logging_steps: 1
 flash_attention: true
-special_tokens: {pad_token: "<pad>"}
+special_tokens: {eos_token: "<end>"}
 """
 ROW = (
     '{"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hello hello"}]}\n'
