@@ -52,7 +52,7 @@ _KEYS_OF: Mapping[Trainer, frozenset[str]] = {
     "trl": _TRL,
     "torchtune": frozenset({"model", "dataset", "optimizer", "loss", "recipe"}),
 }
-_TRAINER_OF: Mapping[Form, Trainer] = {
+TRAINER_OF: Mapping[Form, Trainer] = {
     "axolotl": "axolotl",
     "axolotl-sections": "axolotl",
     "llama-factory-0": "llama-factory",
@@ -61,6 +61,7 @@ _TRAINER_OF: Mapping[Form, Trainer] = {
     "alignment-handbook": "trl",
     "torchtune": "torchtune",
 }
+"""What `--from` calls the forms."""
 _OURS = frozenset({"name", "data", "lora", "training", "method"})
 
 
@@ -91,7 +92,7 @@ def _refuse_wrong_trainer(path: Path, source: Mapping[str, Any], trainer: Traine
         return
     flat = sections.flattened(source)
     theirs = {one: len(keys & {*source, *flat}) for one, keys in _KEYS_OF.items()}
-    found: Trainer = _TRAINER_OF[form]
+    found = TRAINER_OF[form]
     if found != trainer and theirs[found] > theirs[trainer]:
         fact = f"is {NAMES[form]}'s by its keys, not {trainer}'s"
         raise UsageError(str(path), fact, "leave --from out", param="from")

@@ -15,7 +15,7 @@ import yaml
 
 from registry.errors import UsageError
 from train.config import parse_config
-from train.importing.detection import NAMES, Form, Trainer, detect, refuse_other
+from train.importing.detection import NAMES, TRAINER_OF, Form, Trainer, detect, refuse_other
 from train.importing.draft import Draft, Note, Taken, Unusable, Weight, shown
 from train.importing.places import Folders
 from train.importing.reading import read_settings
@@ -36,18 +36,6 @@ _TRANSLATORS: Mapping[Form, Callable[[Draft], None]] = {
     "trl": trl.translate,
     "alignment-handbook": trl.translate,
     "torchtune": torchtune.translate,
-}
-
-
-# What `--from` calls the forms.
-_NAMED: Mapping[Form, Trainer] = {
-    "axolotl": "axolotl",
-    "axolotl-sections": "axolotl",
-    "llama-factory-0": "llama-factory",
-    "llama-factory-1": "llama-factory",
-    "trl": "trl",
-    "alignment-handbook": "trl",
-    "torchtune": "torchtune",
 }
 
 
@@ -140,5 +128,5 @@ def _check_known(draft: Draft, form: Form) -> None:
         return
     keys = ", ".join(unknown[:6]) + (", …" if len(unknown) > 6 else "")
     fact = f"looks like {NAMES[form]}'s config, but {len(unknown)} of its {count} keys are none of it: {keys}"
-    remedy = f"if it is one, say `--from {_NAMED[form]}`; else write a config of ours"
+    remedy = f"if it is one, say `--from {TRAINER_OF[form]}`; else write a config of ours"
     raise UsageError(str(draft.path), fact, remedy)
