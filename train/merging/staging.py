@@ -31,11 +31,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 
     Raises: Conflict: when `out` exists before or after.
     """
-    check_free(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}"
-    staging.mkdir()
-    try:
+    with _sibling(out) as staging:
         yield staging
         for path in staging.rglob("*"):
             # safetensors writes for the owner alone; a server may be another user.
@@ -44,8 +40,6 @@ def new_folder(out: Path) -> Iterator[Path]:
         check_free(out)
         staging.rename(out)
         _sync(out.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -58,11 +52,7 @@ def new_file(out: Path, report: str) -> Iterator[Path]:
     """
     beside = out.with_name(f"{out.stem}.{report}")
     check_free(beside)
-    check_free(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}"
-    staging.mkdir()
-    try:
+    with _sibling(out) as staging:
         yield staging
         (file,) = (path for path in staging.iterdir() if path.name != report)
         for path, place in ((staging / report, beside), (file, out)):
@@ -71,6 +61,17 @@ def new_file(out: Path, report: str) -> Iterator[Path]:
             check_free(place)
             path.rename(place)
         _sync(out.parent)
+
+
+@contextlib.contextmanager
+def _sibling(out: Path) -> Iterator[Path]:
+    """Give an empty folder beside `out`, which is free, and remove it if it is still there at the end."""
+    check_free(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}"
+    staging.mkdir()
+    try:
+        yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
