@@ -76,9 +76,8 @@ def label_of(value: object, answer: str) -> bool | None:
 def vote_of(row: Mapping[str, Any], keys: Sequence[str]) -> tuple[str, bool] | None:
     """Return the key among `keys` that a person rated the answer by, and the rating; None without one."""
     for key in keys:
-        found = verdict(row[key]) if _plain(key) in _VOTES else None
-        # A 1 among `rating` may be one star of five.
-        if found is False or (found and (row[key] is True or _plain(key) != "rating" or _is_word(row[key]))):
+        found = _vote(_plain(key), row[key]) if _plain(key) in _VOTES else None
+        if found is not None:
             return key, found
     return None
 
@@ -102,15 +101,21 @@ def refuse_bad(row: Mapping[str, Any], keys: Sequence[str], inside: str = "") ->
 
 def unread(row: Mapping[str, Any], keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Return the finding that some of `keys` rate the answer in a way that says neither good nor bad."""
-    # A 1 among `rating` may be one star of five.
-    unclear = (key for key in keys if verdict(row[key]) is None or _plain(key) == "rating")
-    found = [key for key in unclear if _plain(key) in _NAMES and row[key] is not None]
+    named = (key for key in keys if _plain(key) in _NAMES and row[key] is not None)
+    found = [key for key in named if _vote(_plain(key), row[key]) is None]
     facts = ", ".join(f"{key}: {shown(row[key])}" for key in found if not isinstance(row[key], Mapping))
     return (("D-SCORE", f"has {facts}"),) if facts else ()
 
 
 def _is_bad(name: str, value: object) -> bool:
     return verdict(value) is (name in _FAULTS) and verdict(value) is not None and name in _NAMES
+
+
+def _vote(name: str, value: object) -> bool | None:
+    """Return what `verdict` says, but None of a 1 among `rating`, which may be one star of five."""
+    found = verdict(value)
+    is_star = found is True and name == "rating" and value is not True and not _is_word(value)
+    return None if is_star else found
 
 
 def _is_word(value: object) -> bool:
