@@ -41,7 +41,7 @@ def print_report(document: DataReport) -> None:
     output.print_line(f"{facts}, {document.unreadable} unreadable")
     for first in document.first:
         where = f"{first.file} " if len(document.files) > 1 else ""
-        _print_first(where, FirstRow(**first.model_dump()))
+        _print_first(where, first)
     for found in document.findings:
         _print_finding(found, several=document.several)
     errors = sum(found.severity == "error" for found in document.findings)

@@ -83,27 +83,6 @@ class LengthsDocument(Document):
     counts: list[int]
 
 
-class FirstRowDocument(Document):
-    """How the first row of a file was understood.
-
-    `columns` are the row's keys by what they hold, `turns` are (role, text, learnt), shortened and masked;
-    of a pair the last two are the chosen and the rejected answer. `not_read` are the keys left over.
-    """
-
-    file: str
-    row: int
-    form: str
-    columns: dict[str, str]
-    turns: list[tuple[str, str, bool]]
-    liked: bool | None
-    not_read: list[str]
-
-    @classmethod
-    def of(cls, first: FirstRow) -> Self:
-        """Describe a first row."""
-        return cls(**asdict(first))
-
-
 class DataReport(Document):
     """What a check found; `ok` is False where any finding is an error that is not in `accepted`."""
 
@@ -121,7 +100,7 @@ class DataReport(Document):
     labels: dict[str, int]
     length_bias: float | None
     accepted: list[str]
-    first: list[FirstRowDocument]
+    first: list[FirstRow]
     findings: list[FindingDocument]
 
     @property
@@ -155,7 +134,7 @@ class DataReport(Document):
             labels=summary.labels,
             length_bias=summary.length_bias,
             accepted=list(checked.acceptance.written),
-            first=[FirstRowDocument.of(one) for one in summary.first],
+            first=list(summary.first),
             findings=[FindingDocument.of(found, checked) for found in checked.findings],
         )
 

@@ -6,8 +6,8 @@ Owns what is shown of it. A wrong mapping is seen here before anything is learnt
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 
+from registry.documents import Document
 from train.dataset.forms import PLAIN, Reading, understand
 from train.dataset.personal import hide
 from train.dataset.records import Malformed, Sample
@@ -17,9 +17,12 @@ _SHOWN_CHARACTERS = 60
 _SEARCHED_ROWS = 100
 
 
-@dataclass(frozen=True, slots=True)
-class FirstRow:
-    """The first row of `file` that can be read; fields as in its document."""
+class FirstRow(Document):
+    """How the first row of `file` that can be read was understood.
+
+    `columns` are the row's keys by what they hold, `turns` are (role, text, learnt), shortened and masked;
+    of a pair the last two are the chosen and the rejected answer. `not_read` are the keys left over.
+    """
 
     file: str
     row: int
@@ -55,7 +58,13 @@ def first_row(path: Where, reading: Reading = PLAIN) -> FirstRow | None:
         }
         turns = _turns(sample)
         return FirstRow(
-            str(path), line.number, sample.form.value, columns, turns, sample.liked, list(sample.extra)
+            file=str(path),
+            row=line.number,
+            form=sample.form.value,
+            columns=columns,
+            turns=turns,
+            liked=sample.liked,
+            not_read=list(sample.extra),
         )
     return None
 
