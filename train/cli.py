@@ -33,8 +33,10 @@ from train.sweep.cli import sweep
 
 if TYPE_CHECKING:
     from train.config import TrainConfig
+    from train.documents import CheckReport
     from train.nearest.choice import Candidate, Choice
     from train.run import Finished, Prepared
+    from train.settings.data import DataSettings
     from train.shape import ServerLimits
 
 _FILE = UserPath()
@@ -126,7 +128,6 @@ def check(session: Session, config: Path, launcher: tuple[str, ...]) -> None:
     """
     from registry.store import Registry
     from train.config import load_config
-    from train.dataset.first import first_row
     from train.documents import CheckReport
     from train.run import prepare
     from train.shape import check_server
@@ -143,6 +144,13 @@ def check(session: Session, config: Path, launcher: tuple[str, ...]) -> None:
     if session.as_json:
         output.print_json(document)
         return
+    _print_check(document, prepared.config.data)
+
+
+def _print_check(document: CheckReport, data: DataSettings) -> None:
+    """Print what a person wants to know of a run before it starts."""
+    from train.dataset.first import first_row
+
     modules = ", ".join(f"{count} {name}" for name, count in document.modules.items())
     facts = [
         ("adapter", document.adapter),
@@ -159,8 +167,8 @@ def check(session: Session, config: Path, launcher: tuple[str, ...]) -> None:
             for name, f in document.data.items()
         ],
     )
-    for label, path in prepared.config.data.files.items():
-        first = first_row(path, prepared.config.data.readings[label])
+    for label, path in data.files.items():
+        first = first_row(path, data.readings[label])
         for line in first.lines() if first else ():
             output.print_line(line if line.startswith(" ") else f"{label} {line}")
     if (held := document.held_out) is not None:

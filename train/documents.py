@@ -83,10 +83,7 @@ class CheckReport(Document):
     """A run that could start; `parent` is the version that it goes on with, `length` how long it is.
 
     `modules` counts the modules that are trained, by the last part of their names; `rank` is the adapter's.
-
-    `nearest` is how `from: nearest` found the parent.
-
-    `held_out` is null unless `data.eval` is a share.
+    `nearest` is how `from: nearest` found the parent; `held_out` is null unless `data.eval` is a share.
     """
 
     adapter: str

@@ -88,12 +88,11 @@ def merge(
     from train.merging.products import Order, make_gguf, make_gguf_lora, make_lora, make_model
     from train.merging.sources import find_source
     from train.merging.staging import check_free
-    from train.silence import quiet
 
     registry = Registry.open(session.require_local("train merge"))
     check_free(out)
     found = find_source(source, registry, initial)
-    with Interruption(), quiet(), output.progress(f"{source} as {form}", None):
+    with Interruption(), output.progress(f"{source} as {form}", None):
         order = Order(found, registry.base, out, output.print_notice, data)
         chosen = None if dtype == _AUTO else dtype
         if form == "model":
