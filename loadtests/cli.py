@@ -14,8 +14,8 @@ from registry.cli.session import Session, UserPath, common_options, local_option
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
-    from loadtests.runner.documents import Comparison, Report
     from loadtests.runner.preparing import Weights
+    from loadtests.runner.results.documents import Comparison, Report
     from loadtests.runner.scenario import Scenario
 
 _PATH = UserPath()
@@ -96,8 +96,8 @@ def compare(session: Session, a: Path, b: Path, bars: tuple[str, ...]) -> None:
 
     Says when two runs are not comparable: other traffic, a saturated generator, an interrupted run.
     """
-    from loadtests.runner.comparison import Bar, Run
-    from loadtests.runner.comparison import compare as compare_runs
+    from loadtests.runner.results.comparison import Bar, Run
+    from loadtests.runner.results.comparison import compare as compare_runs
 
     wanted = [Bar.parse(text) for text in bars]
     found = compare_runs(Run.read(a), Run.read(b), wanted)
@@ -199,7 +199,7 @@ def _print_plan(session: Session, scenario: Scenario, requests: int, last: float
 
 
 def _print_report(session: Session, report: Report) -> None:
-    from loadtests.runner import tables
+    from loadtests.runner.results import tables
 
     if session.as_json:
         output.print_json(report)
@@ -223,7 +223,7 @@ def _print_report(session: Session, report: Report) -> None:
 
 
 def _print_comparison(found: Comparison) -> None:
-    from loadtests.runner.tables import number
+    from loadtests.runner.results.tables import number
 
     rows = [
         (

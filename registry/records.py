@@ -163,7 +163,7 @@ class RolloutEntry:
     was paused or suspended is added to `step_since`, so that the dwell is always now - `step_since`.
     `reason` is one word, `sentence` is for people, `facts` are what the decision stood on. `baseline` and
     `policy` are documents of `serve.rollout`. Times are UNIX seconds: `began` of the rollout, `state_since`,
-    `step_since`, and `at` of this entry. `state` and `event` are words of `serve.rollout.states`.
+    `step_since`, and `at` of this entry. `state` and `event` are words of `serve.rollout.decision.states`.
     """
 
     adapter: str

@@ -1,7 +1,6 @@
 """The registry: one object for everything that may be asked of a root or done to it.
 
-A facade: each method is one call into the part that owns the rule. Safe to use from several threads, and
-from any number of processes at once. `who` names the person or program that signs a change.
+A facade: each method is one call into the part that owns the rule. Threads and processes may share a root.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry import collect, disk, export, history, moves, publish, retention, settlement, verification
-from registry.catalogue import Catalogue
+from registry.changes import collect, export, moves, publish, retention, settlement, verification
+from registry.entries.keys import shared_secret
+from registry.entries.rollouts import Decide
 from registry.errors import Missing
-from registry.keys import shared_secret
 from registry.names import STABLE, ModelRef, check_base_name
 from registry.records import (
     AdapterSummary,
@@ -30,11 +29,13 @@ from registry.records import (
     VerifyResult,
     Version,
 )
-from registry.requirements import Lack, Requirement
-from registry.reserve import urgently
-from registry.rollouts import Decide
-from registry.root import Root
-from registry.view import AdapterView, no_adapter
+from registry.storage import disk
+from registry.storage.reserve import urgently
+from registry.storage.root import Root
+from registry.validation.requirements import Lack, Requirement
+from registry.views import history
+from registry.views.catalogue import Catalogue
+from registry.views.view import AdapterView, no_adapter
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -70,13 +71,12 @@ class Registry:
     ) -> Registry:
         """Make the root for the base model in `base_dir`, or open the one that is there for the same base.
 
-        `name` is the base's served name: a new root's default is what the path calls it, and a root that
-        exists keeps its own unless `name` is given.
+        `name` is the base's served name; without it what the path calls it, or what an existing root has.
 
         Raises: Conflict: when the root is another base's, or an adapter is called so; InvalidName: no base
         can be asked for by that name; whatever `read_base` raises.
         """
-        from registry.base import read_base
+        from registry.validation.base import read_base
 
         base = read_base(base_dir, name)
         check_base_name(base.name)

@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
-from registry import anchor, disk
 from registry.background import Background
 from registry.errors import Missing
+from registry.storage import anchor, disk
 from registry.store import Registry
-from registry.view import EMPTY, AdapterView, View
+from registry.views.view import EMPTY, AdapterView, View
 
 _logger = logging.getLogger(__name__)
 

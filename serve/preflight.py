@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from registry.base import read_base
+from registry.entries.keys import KeyStore
+from registry.entries.replicas import LIVE_SECONDS
 from registry.errors import Conflict, Denied, NotFound, StorageFailed, UsageError, WardrobeError
 from registry.foreign import warnings
-from registry.keys import KeyStore
 from registry.records import BaseModel
-from registry.replicas import LIVE_SECONDS
 from registry.store import Registry
+from registry.validation.base import read_base
 from serve.engine.args import EngineArguments, engine_arguments, given_options
 from serve.engine.environment import Finding, check, engine_environment
 from serve.engine.machine import this_machine

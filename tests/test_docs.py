@@ -23,7 +23,7 @@ from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.fakes.served import make_root, publish, serve
 from train.config import load_config
-from train.evaluation.goal import load_goal
+from train.evaluation.gating.goal import load_goal
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 GUIDES = sorted(path for path in (REPOSITORY / "docs").rglob("*.md") if path.parent.name != "reference")

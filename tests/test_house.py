@@ -126,9 +126,9 @@ OTHER_WORK = {
     "serve/launcher": "the launcher's own waiting, one child at a time",
     "serve/rollout/webhooks.py": "one per URL; a message that fails ends nothing",
     "serve/router/doubts.py": "one request each",
-    "serve/router/residency.py": "one load each; its failure is kept in the slot",
+    "serve/router/residents/residency.py": "one load each; its failure is kept in the slot",
     "serve/router/shadow.py": "one request each",
-    "serve/router/tracing.py": "the exporter's shutdown",
+    "serve/router/telemetry/tracing.py": "the exporter's shutdown",
     "serve/watchdog/watch.py": "one pulse or probe each; that it raises is an answer",
 }
 

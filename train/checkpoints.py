@@ -21,8 +21,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from registry import disk, files
 from registry.errors import CorruptStore, Missing, StorageFailed
+from registry.storage import disk, files
 from train.sharding import put, trainable, whole_weights
 
 WEIGHTS, STATE, RUN = "weights.safetensors", "trainer_state.json", "run.json"

@@ -16,12 +16,12 @@ from typing import Any, Literal, Self, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from registry.canonical import canonical_json, sha256_hex
 from registry.errors import UsageError
 from registry.home import at_home
 from registry.names import check_adapter_name, check_alias_name, parse_version
+from registry.validation.canonical import canonical_json, sha256_hex
 from registry.yaml_text import parse_yaml
-from train.evaluation.goal import Goal
+from train.evaluation.gating.goal import Goal
 from train.evaluation.strict import Strict, parse
 from train.presets import with_given, with_preset
 from train.race import EVAL_LOSS

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from registry.canonical import sha256_hex
+from registry.validation.canonical import sha256_hex
 from train.config import TrainConfig
 from train.duration import evaluated_every, is_due
 from train.guards import Guards

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import JsonValue
 
-from registry.documents import Document
+from registry.api.documents import Document
 from train.jobs.store import REWARD
 from train.length_report import LengthReport
 from train.nearest.choice import Choice

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
-from registry import disk, files
-from registry.documents import Document
+from registry.api.documents import Document
 from registry.errors import CorruptStore, Missing
+from registry.storage import disk, files
 from train.jobs.store import FOLDER
 from train.session import plan_of
 

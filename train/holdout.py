@@ -18,14 +18,14 @@ import numpy as np
 
 from registry.errors import UsageError
 from train.data import Example
-from train.dataset.clusters import Clusters
+from train.dataset.checks.clusters import Clusters
+from train.dataset.checks.findings import pack, unpack
+from train.dataset.checks.relations import relate
+from train.dataset.checks.scan import sketched_text
+from train.dataset.checks.sketches import Sketches, common_shingles
 from train.dataset.columns import Columns
-from train.dataset.findings import pack, unpack
 from train.dataset.forms import read_prompt
 from train.dataset.records import Malformed, Sample, Unwatched
-from train.dataset.relations import relate
-from train.dataset.scan import sketched_text
-from train.dataset.sketches import Sketches, common_shingles
 from train.dataset.sources import Line, read_lines, sample_lines
 from train.dataset.split import assign
 from train.items import Item, ItemFile

@@ -14,9 +14,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from registry import disk, files
 from registry.errors import Missing, WardrobeError
 from registry.foreign import python
+from registry.storage import disk, files
 from train.environment import environment
 from train.interruption import forwarded
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Self
 
-from registry.documents import Document
+from registry.api.documents import Document
 from train.config import TrainConfig
 from train.duration import Duration, evaluated_every, is_due
 

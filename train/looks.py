@@ -15,13 +15,13 @@ from typing import Any
 
 from registry.errors import UsageError
 from train.config import TrainConfig
-from train.evaluation.figures import figure
 from train.evaluation.forms import Item, Message, Sampling, SuiteFile
-from train.evaluation.grades import Model
+from train.evaluation.grading.grades import Model
+from train.evaluation.grading.specs import LOWER_IS_BETTER, Stops
 from train.evaluation.library import find_suite
-from train.evaluation.offline import OfflineModel
+from train.evaluation.models.offline import OfflineModel
 from train.evaluation.runner import Arm, Effort, evaluate
-from train.evaluation.specs import LOWER_IS_BETTER, Stops
+from train.evaluation.statistics.figures import figure
 from train.evaluation.suites import Suite, build_suite
 from train.race import EVAL_LOSS, Race
 

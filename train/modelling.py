@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from registry.base import read_base
+from registry.validation.base import read_base
 from train.adapted_head import plain_head
 from train.config import ALL_LINEAR, TrainConfig
 from train.experts import experts_of

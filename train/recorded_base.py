@@ -11,7 +11,7 @@ def check_base(base: BaseModel) -> None:
 
     Raises: NotFound: when its folder is gone; Conflict: when it holds another model.
     """
-    from registry.base import read_base
+    from registry.validation.base import read_base
 
     if not base.path.is_dir():
         raise NotFound(str(base.path), "the base model's folder is gone", "put it back where it was")

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry import files
+from registry.changes.publish import refuse_base_name
 from registry.errors import Conflict
-from registry.publish import refuse_base_name
 from registry.records import BaseModel, Published, Version
+from registry.storage import files
 from train import launching
 from train.arguments import check_precision
 from train.config import TrainConfig

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from registry import files
 from registry.errors import Conflict, StorageFailed
 from registry.records import Published, Version
+from registry.storage import files
 from train import launching
 from train.jobs.plan import Plan, make_plan
 from train.jobs.records import State

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry.architectures import OUTPUT_EMBEDDING
 from registry.errors import UsageError
-from registry.patterns import PatternTable, depends_on_order
+from registry.validation.architectures import OUTPUT_EMBEDDING
+from registry.validation.patterns import PatternTable, depends_on_order
 from train.config import ALL_LINEAR, TrainConfig
 from train.experts import check_experts
 from train.targets import EMBEDDINGS, is_named, layer_of, left_out, targeted_modules

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.errors import Quarantined, UsageError
 from registry.names import parse_version
-from registry.peft import CONFIG_NAME
+from registry.validation.peft import CONFIG_NAME
 from train.config import ALL_LINEAR, TrainConfig
 from train.settings.adapter import LoraSettings
 from train.settings.starting import NEAREST

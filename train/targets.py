@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 
 import regex
 
-from registry.architectures import INPUT_EMBEDDING, OUTPUT_EMBEDDING
+from registry.validation.architectures import INPUT_EMBEDDING, OUTPUT_EMBEDDING
 from train.experts import without_experts
 from train.settings.adapter import ALL_LINEAR, LoraSettings
 

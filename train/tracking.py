@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from registry import files
 from registry.errors import UsageError
+from registry.storage import files
 from train.watching import Evaluation, Observer, Step
 
 if TYPE_CHECKING:

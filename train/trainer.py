@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry import files
 from registry.errors import WardrobeError
+from registry.storage import files
 from train.arguments import common_arguments
 from train.checkpoints import Keeper, load_weights
 from train.config import TrainConfig

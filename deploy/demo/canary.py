@@ -22,7 +22,7 @@ import yaml
 from deploy.demo.data import Row, Task
 from deploy.demo.product import Product
 from registry.errors import WardrobeError
-from serve.rollout.policy import FormatMetric, Metrics
+from serve.rollout.decision.policy import FormatMetric, Metrics
 from serve.rollout.presets import load_policy
 
 if TYPE_CHECKING:

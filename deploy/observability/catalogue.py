@@ -90,8 +90,8 @@ def server_families() -> tuple[Family, ...]:
     from serve.connections.census import Census
     from serve.connections.metrics import ConnectionMetrics
     from serve.rollout.metrics import RolloutMetrics
-    from serve.router.metrics import Metrics
-    from serve.router.vitals import Vitals
+    from serve.router.telemetry.metrics import Metrics
+    from serve.router.telemetry.vitals import Vitals
     from serve.settings import ConnectionLimits
 
     metrics = Metrics("r1")
@@ -113,7 +113,7 @@ class _Watched:
     problems: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self) -> None:
-        from registry.view import EMPTY
+        from registry.views.view import EMPTY
 
         self.view = EMPTY
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from deploy.pictures.boxes import COLOURS, DIM, label, svg
-from serve.rollout.states import State
+from serve.rollout.decision.states import State
 
 RECORD = Path(__file__).resolve().parents[2] / "bench-results" / "drill-rollouts.json"
 DRILLS = MappingProxyType(

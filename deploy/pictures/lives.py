@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from deploy.pictures.boxes import Arrow, Box, diagram
-from serve.rollout.states import Occasion, State
+from serve.rollout.decision.states import Occasion, State
 
 PLACES = MappingProxyType(
     {

@@ -9,8 +9,8 @@ from deploy.reference.tables import code, sentence, table
 from registry.errors import WardrobeError
 
 MODULES = (
-    "registry.errors", "registry.disk", "serve.errors", "serve.rollout.machine", "serve.rollout.watch",
-    "train.evaluation.served",
+    "registry.errors", "registry.storage.disk", "serve.errors", "serve.rollout.decision.machine",
+    "serve.rollout.display.watch", "train.evaluation.models.served",
 )  # fmt: skip
 """Where the product's errors are defined; those of benchmarks are nobody's reference."""
 

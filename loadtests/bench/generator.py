@@ -17,7 +17,7 @@ from pathlib import Path
 from loadtests.bench.mock import CHUNKS
 from loadtests.bench.results import Figure, at_least, median_interval, publish
 from loadtests.bench.router import mock_server
-from loadtests.runner.documents import Report
+from loadtests.runner.results.documents import Report
 from loadtests.runner.run import make_plan, run
 from loadtests.runner.scenario import Scenario
 from loadtests.runner.target import Target

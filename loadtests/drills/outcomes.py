@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from loadtests.bench.results import FOLDER
-from loadtests.runner.documents import Report, RolloutDocument
-from loadtests.runner.tables import number, percent, verdict
+from loadtests.runner.results.documents import Report, RolloutDocument
+from loadtests.runner.results.tables import number, percent, verdict
 
 JSON_FILE = FOLDER / "drill-scenarios.json"
 TABLE_FILE = FOLDER / "drill-scenarios.md"

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-from loadtests.runner.documents import Report
-from loadtests.runner.pictures import pictures
-from loadtests.runner.plots import HEIGHT, WIDTH
 from loadtests.runner.records import FILE, read_records
+from loadtests.runner.results.documents import Report
+from loadtests.runner.results.pictures import pictures
+from loadtests.runner.results.plots import HEIGHT, WIDTH
+from loadtests.runner.results.tables import facts, verdict
 from loadtests.runner.run import REPORT, Sample
-from loadtests.runner.tables import facts, verdict
 
 _TITLES = ("Rollout", "First text", "Requests", "Whole answer")
 _DOTS = 600

@@ -23,8 +23,8 @@ from pathlib import Path
 from loadtests.drills.outcomes import Outcome, keep, outcome
 from loadtests.drills.stages import ONE_THREAD, behind_router
 from loadtests.live import Live, wardrobe
-from loadtests.runner.documents import Report
 from loadtests.runner.loading import packaged
+from loadtests.runner.results.documents import Report
 from registry.store import Registry
 
 OPTIONS = ("--max-model-len", "1024", "--max-num-seqs", "16", "--max-loras", "16", "--max-cpu-loras", "16")

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loadtests.runner.scenario import Action, Scenario
-from registry.desk import Registration
+from registry.api.desk import Registration
 from registry.errors import Conflict, NotFound, WardrobeError
 
 if TYPE_CHECKING:
-    from registry.client import Client
+    from registry.api.client import Client
     from serve.rollout.documents import RolloutStatus
 
 Clock = Callable[[], float]

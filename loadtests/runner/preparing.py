@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from loadtests.bench.adapters import write_ranked
 from loadtests.runner.scenario import Prepare, Scenario
-from registry.desk import Desk, Registration
+from registry.api.desk import Desk, Registration
 from registry.errors import NotFound, UsageError
 from registry.names import check_adapter_name, parse_version
 

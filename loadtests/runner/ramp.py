@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from loadtests.runner.actions import Change, Event
-from loadtests.runner.columns import Columns
-from loadtests.runner.documents import ChangeDocument, RolloutDocument
 from loadtests.runner.metrics import ROLLOUT
 from loadtests.runner.records import ERROR, OK
+from loadtests.runner.results.columns import Columns
+from loadtests.runner.results.documents import ChangeDocument, RolloutDocument
 
 _CANARY = "canary"
 _OVER = ("promoted", "rolled_back", "closed")

@@ -15,20 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loadtests.runner.documents import Report
-from loadtests.runner.junit import junit
-from loadtests.runner.markdown import markdown
-from loadtests.runner.page import page
 from loadtests.runner.plan import Plan
 from loadtests.runner.records import FILE, Record, RecordFile, read_records
-from loadtests.runner.report import Facts, build_report
+from loadtests.runner.results.documents import Report
+from loadtests.runner.results.junit import junit
+from loadtests.runner.results.markdown import markdown
+from loadtests.runner.results.page import page
+from loadtests.runner.results.report import Facts, build_report
 from loadtests.runner.scenario import Scenario
 from loadtests.runner.target import Target
 from registry.errors import Conflict, Denied, UsageError, WardrobeError
 
 if TYPE_CHECKING:
     from loadtests.runner.actions import Actions
-    from registry.client import Client
+    from registry.api.client import Client
 
 Advance = Callable[[int], None]
 REPORT = "report.json"
@@ -150,7 +150,7 @@ def _actions(scenario: Scenario, target: Target) -> tuple[Actions | None, Callab
     if not scenario.actions:
         return None, lambda: None
     from loadtests.runner.actions import Actions
-    from registry.client import Client
+    from registry.api.client import Client
 
     client = Client(target.admin_url or target.url, key=target.key)
     if any(one.action != "command" for one in scenario.actions):

@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from loadtests.runner.documents import Report
 from loadtests.runner.records import FILE, UNFINISHED, Record, RecordFile
-from loadtests.runner.report import Facts
+from loadtests.runner.results.documents import Report
+from loadtests.runner.results.report import Facts
 from loadtests.runner.run import fresh_folder, write
 from loadtests.runner.scenario import Scenario
 

@@ -12,7 +12,7 @@ from registry.errors import UsageError
 from registry.names import STABLE, parse_version
 
 if TYPE_CHECKING:
-    from registry.documents import MoveDocument
+    from registry.api.documents import MoveDocument
 
 
 @click.group()

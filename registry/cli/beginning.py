@@ -25,7 +25,7 @@ def base_before(root: Path) -> BaseModel | None:
 
 def others_in(root: Path) -> list[str]:
     """Return what to say of a folder that becomes a root and holds other things."""
-    from registry.anchor import LAYOUT
+    from registry.storage.anchor import LAYOUT
 
     try:
         found = sorted(path.name for path in root.iterdir())
@@ -38,7 +38,7 @@ def others_in(root: Path) -> list[str]:
 
 def init_notes(before: BaseModel | None, now: BaseModel, folder: Path, *, named: bool) -> Iterator[str]:
     """Yield what people should know of an `init`: the name it chose, or what it changed on a root."""
-    from registry.base import read_base
+    from registry.validation.base import read_base
 
     if before is None:
         if not named:

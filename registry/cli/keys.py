@@ -13,8 +13,8 @@ from registry.cli.session import Session, local_options, pass_session, user_name
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
-    from registry.documents import KeyDocument
-    from registry.keys import KeyInfo, KeyStore
+    from registry.api.documents import KeyDocument
+    from registry.entries.keys import KeyInfo, KeyStore
 
 _LIFETIME = re.compile(r"([1-9][0-9]{0,5})([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -46,8 +46,8 @@ def keys() -> None:
 @pass_session
 def create(session: Session, scopes: tuple[str, ...], expires: str | None, note: str) -> None:
     """Make a key and print its token, once: only its hash is kept."""
-    from registry.documents import NewKeyDocument
-    from registry.keys import Scope
+    from registry.api.documents import NewKeyDocument
+    from registry.entries.keys import Scope
 
     lifetime = None if expires is None else _seconds(expires)
     info, token = _store(session).create(
@@ -95,7 +95,7 @@ def revoke(session: Session, key_id: str) -> None:
 
 
 def _store(session: Session) -> KeyStore:
-    from registry.keys import KeyStore
+    from registry.entries.keys import KeyStore
     from registry.store import Registry
 
     # Opening the root first: keys in a folder that is no root would protect nothing.
@@ -103,7 +103,7 @@ def _store(session: Session) -> KeyStore:
 
 
 def _describe(info: KeyInfo) -> KeyDocument:
-    from registry.documents import KeyDocument
+    from registry.api.documents import KeyDocument
 
     return KeyDocument(
         id=info.id,

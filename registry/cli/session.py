@@ -19,8 +19,8 @@ from registry.errors import UsageError
 from registry.home import at_home
 
 if TYPE_CHECKING:
-    from registry.client import Client
-    from registry.desk import Desk
+    from registry.api.client import Client
+    from registry.api.desk import Desk
     from registry.store import Registry
 
 ROOT_VARIABLE = "WARDROBE_ROOT"
@@ -70,7 +70,7 @@ class Session:
         """
         if self.url is not None:
             return self.client()
-        from registry.local import LocalDesk
+        from registry.api.local import LocalDesk
 
         return LocalDesk(self.registry(), who=user_name())
 
@@ -92,7 +92,7 @@ class Session:
             raise UsageError("--url", "is not given", "give the server's root, http://host:port")
         if self.root is not None:
             raise UsageError("--root and --url", "exclude each other", "give one of them")
-        from registry.client import Client
+        from registry.api.client import Client
 
         client = Client(self.url, key=self.api_key)
         click.get_current_context().call_on_close(client.close)

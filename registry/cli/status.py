@@ -10,7 +10,7 @@ from registry.cli import output
 from registry.cli.session import Session, common_options, pass_session
 
 if TYPE_CHECKING:
-    from registry.documents import StatusDocument
+    from registry.api.documents import StatusDocument
 
 
 @click.command(short_help="Show the base, what needs attention, the servers.")

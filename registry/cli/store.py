@@ -15,8 +15,8 @@ from registry.errors import NotFound, UsageError, WardrobeError
 from registry.names import parse_model, parse_version
 
 if TYPE_CHECKING:
-    from registry import documents as doc
-    from registry.desk import Desk
+    from registry.api import documents as doc
+    from registry.api.desk import Desk
 
 _FOLDER = UserPath()
 
@@ -33,7 +33,7 @@ def init(session: Session, base: Path, name: str | None, max_lora_rank: int | No
     Its served name, fingerprint and shapes are recorded. Running it again with the same base records where
     it lies now, and keeps its name unless --name gives another; both are said. Another base is refused.
     """
-    from registry import documents as doc
+    from registry.api import documents as doc
     from registry.records import Limits
     from registry.store import Registry
 
@@ -88,8 +88,8 @@ def register(
     refused; content that is there already keeps its number. A version without what is required is
     registered, but not made stable.
     """
-    from registry.desk import Registration
-    from registry.requirements import parse_requirements
+    from registry.api.desk import Registration
+    from registry.validation.requirements import parse_requirements
 
     if alias is not None and no_stable:
         raise UsageError("--alias and --no-stable", "exclude each other", "give one of them")
@@ -266,7 +266,7 @@ def export(session: Session, name: str, folder: Path, base: str | None) -> None:
 
 
 def _size_bytes(folder: Path) -> int:
-    from registry.adapter import ALLOWED
+    from registry.validation.adapter import ALLOWED
 
     return sum(path.stat().st_size for name in ALLOWED if (path := folder / name).is_file())
 
@@ -285,7 +285,7 @@ def _versions_of(desk: Desk, name: str | None) -> list[tuple[str, int | None]]:
 
 
 def _verified(desk: Desk, adapter: str, number: int | None, *, alone: bool) -> list[doc.VerifyDocument]:
-    from registry import documents as doc
+    from registry.api import documents as doc
 
     try:
         return desk.verify(adapter, number).results

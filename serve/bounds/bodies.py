@@ -20,7 +20,7 @@ from serve.bounds.structure import check_structure, check_text
 from serve.engine.interface import Engine
 from serve.errors import BadBody
 from serve.router.body import Fields, parse_fields
-from serve.router.paths import Dialect, Endpoint
+from serve.router.endpoints.paths import Dialect, Endpoint
 from serve.settings import RequestLimits
 
 EASY_BYTES = 4_096

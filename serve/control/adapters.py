@@ -7,13 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Request, Response
 from starlette.responses import FileResponse
 
-from registry import documents as doc
-from registry.desk import Registration
+from registry.api import documents as doc
+from registry.api.desk import Registration
 from registry.errors import NotFound
 from registry.names import STABLE
-from registry.peft import CONFIG_NAME
-from registry.requirements import parse_requirements
-from registry.view import AdapterView
+from registry.validation.peft import CONFIG_NAME
+from registry.validation.requirements import parse_requirements
+from registry.views.view import AdapterView
 from serve.control.caller import CallerOf, ControlOf, Name, caller_of
 from serve.control.errors import REFUSALS
 from serve.control.schema import ALIAS

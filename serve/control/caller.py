@@ -14,10 +14,10 @@ import anyio
 import anyio.to_thread
 from fastapi import Depends, Path, Request
 
-from registry import anchor
+from registry.api.local import LocalDesk
 from registry.errors import Denied, WardrobeError
-from registry.local import LocalDesk
 from registry.names import check_adapter_name
+from registry.storage import anchor
 from registry.store import Registry
 from serve.control.schema import NAME
 from serve.control.state import ControlState

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from registry.documents import ErrorDocument
+from registry.api.documents import ErrorDocument
 
 _MEANINGS = {
     400: "The request is malformed.",

@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.documents import ErrorBody, ErrorDocument
+from registry.api.documents import ErrorBody, ErrorDocument
 from registry.errors import Denied, LimitExceeded, UsageError, WardrobeError
 from registry.wording import fact_of
 from serve.bounds.arrival import declared_bytes

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Query
 
-from registry import documents as doc
+from registry.api import documents as doc
 from registry.names import check_adapter_name
 from serve.control.caller import CallerOf, ControlOf, caller_of
 from serve.control.errors import REFUSALS

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from registry.view import View
+from registry.views.view import View
 from serve.rollout.webhooks import Notifier
 from serve.settings import RequestLimits
 

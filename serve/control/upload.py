@@ -21,10 +21,10 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from registry import disk, files
-from registry.adapter import WEIGHTS_NAME, check_file_name
 from registry.errors import InvalidAdapter, LimitExceeded
-from registry.peft import CONFIG_NAME
+from registry.storage import disk, files
+from registry.validation.adapter import WEIGHTS_NAME, check_file_name
+from registry.validation.peft import CONFIG_NAME
 from serve.bounds.arrival import declared_bytes
 from serve.errors import BadBody
 

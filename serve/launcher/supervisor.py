@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from registry.replicas import HEARTBEAT_SECONDS
+from registry.entries.replicas import HEARTBEAT_SECONDS
 from serve.door.pages import Pages
 from serve.launcher.aside import aside
 from serve.launcher.engine_log import EngineLog

@@ -16,11 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from registry.errors import Conflict, InvalidName, NotFound
 from registry.records import RolloutEntry
+from serve.rollout.decision.states import Occasion
 from serve.rollout.desk import LocalRollouts
+from serve.rollout.display.explain import version_name
 from serve.rollout.documents import AlertActionDocument, AlertsDocument
-from serve.rollout.explain import version_name
 from serve.rollout.metrics import ALERT
-from serve.rollout.states import Occasion
 
 MAX_ALERTS = 1_000
 _ASKED = {"abort": Occasion.ABORT, "rollback": Occasion.ABORT, "pause": Occasion.PAUSE}

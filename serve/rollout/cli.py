@@ -76,7 +76,7 @@ def start(session: Session, name: str, policy: str, force: bool, note: str, dry_
     proves them, and begins to send the canary its share. The version must have what the root requires
     (`[publishing] require`) and what the policy requires (`require: [gate, parity, tokens]`).
     """
-    from serve.rollout import pages
+    from serve.rollout.display import pages
     from serve.rollout.documents import StartRequest
     from serve.rollout.presets import load_policy
 
@@ -118,12 +118,12 @@ def status(session: Session, name: str, watch: bool, seconds: float) -> None:
     With --watch the picture follows until the rollout is over; exit 1 when it was rolled back, 130 on
     Ctrl-C. Into a pipe, or with --json, one line is written per change.
     """
-    from serve.rollout import pages
+    from serve.rollout.display import pages
 
     desk = _desk(session)
     adapter = check_adapter_name(name)
     if watch:
-        from serve.rollout.watch import watch as follow
+        from serve.rollout.display.watch import watch as follow
 
         follow(lambda: desk.status(adapter), seconds, as_json=session.as_json, sleep=time.sleep)
         return
@@ -136,7 +136,7 @@ def status(session: Session, name: str, watch: bool, seconds: float) -> None:
 @pass_session
 def list_(session: Session) -> None:
     """List the last rollout of every adapter that had one."""
-    from serve.rollout import pages
+    from serve.rollout.display import pages
 
     found = _desk(session).list()
     output.print_json(found.rollouts) if session.as_json else pages.print_list(found.rollouts)
@@ -212,7 +212,7 @@ rollout.add_command(
 
 
 def _show(session: Session, document: BaseModel, page: str) -> None:
-    from serve.rollout import pages
+    from serve.rollout.display import pages
 
     if session.as_json:
         output.print_json(document)

@@ -2,7 +2,7 @@
 
 `LocalRollouts` answers from the root, `RemoteRollouts` over HTTP from a server that holds a
 `LocalRollouts`; so both give the same answers by construction. Owns no rule of the state machine: an
-event that a state does not take is `serve.rollout.machine`'s refusal.
+event that a state does not take is `serve.rollout.decision.machine`'s refusal.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from registry.errors import CorruptStore
 from registry.names import check_adapter_name
 from registry.records import RolloutEntry
 from serve.rollout import documents as doc
-from serve.rollout import explain
-from serve.rollout.evidence import baseline_of
-from serve.rollout.policy import Policy, Step, policy_of
+from serve.rollout.decision.policy import Policy, Step, policy_of
+from serve.rollout.decision.states import Event, Occasion
+from serve.rollout.display import explain
+from serve.rollout.display.status import brief, no_rollout, read_status
+from serve.rollout.recording.evidence import baseline_of
 from serve.rollout.start import Order, plan, start
-from serve.rollout.states import Event, Occasion
-from serve.rollout.status import brief, no_rollout, read_status
 
 if TYPE_CHECKING:
-    from registry.client import Client
+    from registry.api.client import Client
     from registry.store import Registry
 
 Notify = Callable[[RolloutEntry | None, RolloutEntry], None]
@@ -143,7 +143,7 @@ class LocalRollouts:
 
         Raises: NotFound: there was never a rollout; Conflict: its state does not take the event.
         """
-        from serve.rollout.machine import transition
+        from serve.rollout.decision.machine import transition
 
         sentence = f"{self._who} {_DONE[occasion]} it" + (f": {why}" if why else "")
         event = Event(occasion, self._who, reason or occasion.value, sentence)

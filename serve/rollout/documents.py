@@ -1,6 +1,6 @@
 """The JSON documents of rollouts: what `rollout … --json` prints, and what the admin API takes and gives.
 
-Owns their shapes only. Invariant as in `registry.documents`: a field is never renamed or removed within
+Owns their shapes only. Invariant as in `registry.api.documents`: a field is never renamed or removed within
 one major version. Weights are basis points, times UNIX seconds, durations seconds, rates shares 0 … 1.
 """
 
@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue, ValidationError
 
-from registry.documents import Document, Request
-from serve.rollout.policy import Policy
+from registry.api.documents import Document, Request
+from serve.rollout.decision.policy import Policy
 from serve.rollout.presets import DEFAULT, explained
 
 Why = Annotated[str, Field(max_length=1_000)]

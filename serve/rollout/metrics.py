@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 from prometheus_client.metrics_core import Metric
 
+from registry.entries.rollouts import FULL_WEIGHT
 from registry.records import RolloutEntry
-from registry.rollouts import FULL_WEIGHT
-from serve.rollout.evidence import ReplicaEvidence
-from serve.rollout.judgement import Judgement
-from serve.rollout.states import State
-from serve.router.exposition import counter, gauge, histogram
-from serve.router.metrics import LOAD_SECONDS, Histogram
+from serve.rollout.decision.judgement import Judgement
+from serve.rollout.decision.states import State
+from serve.rollout.recording.evidence import ReplicaEvidence
+from serve.router.telemetry.exposition import counter, gauge, histogram
+from serve.router.telemetry.metrics import LOAD_SECONDS, Histogram
 
 ALERT = "alert"
 """The reason of a record that an alert asked for."""

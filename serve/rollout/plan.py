@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 
-from registry.rollouts import FULL_WEIGHT
+from registry.entries.rollouts import FULL_WEIGHT
+from serve.rollout.decision.policy import Metrics, Policy, Promotion, Step
 from serve.rollout.documents import DetectionDocument, PlannedMetric, PlannedStep
-from serve.rollout.policy import Metrics, Policy, Promotion, Step
 
 ASSUMED_RATE = 0.01
 FACTORS = (2.0, 5.0)

@@ -2,7 +2,7 @@
 
 Owns the forms of a weight (`5%`, or basis points), the promotion written as a last step of 100 %, and
 error messages that name the key, the file and the nearest known key. What a policy means is
-`serve.rollout.policy`'s. Invariant: a policy that is loaded has no key that nobody reads.
+`serve.rollout.decision.policy`'s. Invariant: a policy that is loaded has no key that nobody reads.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from registry.entries.rollouts import FULL_WEIGHT
 from registry.errors import UsageError
 from registry.home import at_home
 from registry.misspelt import remedy_for
-from registry.rollouts import FULL_WEIGHT
 from registry.wording import fact_of
 from registry.yaml_text import parse_yaml
-from serve.rollout.policy import Policy
+from serve.rollout.decision.policy import Policy
 
 DEFAULT = "default"
 MAX_FILE_BYTES = 256 * 1024

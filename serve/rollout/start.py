@@ -12,19 +12,19 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from registry import requirements
 from registry.errors import Conflict, Quarantined, UsageError
 from registry.names import STABLE
 from registry.records import RolloutEntry, Version
-from registry.requirements import Lack
 from registry.store import Registry
-from serve.rollout.baselines import freeze
+from registry.validation import requirements
+from registry.validation.requirements import Lack
+from serve.rollout.decision.policy import Policy, policy_of
+from serve.rollout.decision.states import Event, Occasion, State
+from serve.rollout.display.explain import version_name
 from serve.rollout.documents import PlanDocument
-from serve.rollout.evidence import Baseline
-from serve.rollout.explain import version_name
 from serve.rollout.plan import ASSUMED_RATE, plan_metrics, plan_steps, promises, shadow_requests
-from serve.rollout.policy import Policy, policy_of
-from serve.rollout.states import Event, Occasion, State
+from serve.rollout.recording.baselines import freeze
+from serve.rollout.recording.evidence import Baseline
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -185,7 +185,7 @@ def _record_force(registry: Registry, order: Order, checked: _Checked) -> None:
 
 def _refuse_denied(registry: Registry, order: Order, canary: Version, now: float) -> bool:
     """Return whether the start is one that only `forced` allows."""
-    from serve.rollout.machine import denied
+    from serve.rollout.decision.machine import denied
 
     denial = denied(registry.rollout_log(order.adapter), canary, now)
     if denial is not None and not order.forced:
@@ -203,7 +203,7 @@ def _check_webhooks(policy: Policy) -> None:
 
 
 def _baseline(registry: Registry, adapter: str, now: float) -> Baseline:
-    from serve.rollout.keeper import read_baselines
+    from serve.rollout.recording.keeper import read_baselines
 
     return freeze(read_baselines(registry, adapter, now, BASELINE_AGE_SECONDS))
 
@@ -227,7 +227,7 @@ def _next(
     order: Order, checked: _Checked, last: RolloutEntry | None, rollout_id: str, now: float
 ) -> RolloutEntry:
     """Return the entry that comes next: the end of what is open, else the beginning."""
-    from serve.rollout.machine import begin, transition
+    from serve.rollout.decision.machine import begin, transition
 
     if checked.supersedes is not None:
         event = _end_of(checked.supersedes, order.who, checked.canary.name)

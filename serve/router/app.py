@@ -17,8 +17,8 @@ import msgspec
 from prometheus_client import REGISTRY, CollectorRegistry
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from registry.entries.keys import Scope as KeyScope
 from registry.errors import UsageError, WardrobeError
-from registry.keys import Scope as KeyScope
 from serve import logs
 from serve.bounds.arrival import Arrivals, ClientLeft
 from serve.bounds.structure import check_encoding
@@ -31,19 +31,19 @@ from serve.protocol.hints import hint
 from serve.request_id import HEADER, id_headers
 from serve.responses import answers as kept
 from serve.responses.answers import Query
-from serve.rollout.inner import InnerClient
-from serve.router.access_log import AccessLog
-from serve.router.accounted import AccountedInference
-from serve.router.accounts import Keeper
-from serve.router.auth import authorize
+from serve.rollout.decision.inner import InnerClient
 from serve.router.body import SERVER_PATH_FIELDS, TRANSFER_FIELDS
-from serve.router.feedback import MAX_BODY_BYTES as MAX_FEEDBACK_BYTES
+from serve.router.endpoints.auth import authorize
+from serve.router.endpoints.feedback import MAX_BODY_BYTES as MAX_FEEDBACK_BYTES
+from serve.router.endpoints.models import base_card, render_model, render_models
+from serve.router.endpoints.openai_errors import rejection_reason, send_error, send_events, send_json
+from serve.router.endpoints.paths import ENDPOINTS, Dialect, Endpoint, Kind, find_endpoint, served_endpoints
 from serve.router.inference import Inference
-from serve.router.models import base_card, render_model, render_models
-from serve.router.openai_errors import rejection_reason, send_error, send_events, send_json
-from serve.router.paths import ENDPOINTS, Dialect, Endpoint, Kind, find_endpoint, served_endpoints
 from serve.router.runtime import Runtime
-from serve.router.tracing import Tracing
+from serve.router.telemetry.access_log import AccessLog
+from serve.router.telemetry.accounted import AccountedInference
+from serve.router.telemetry.accounts import Keeper
+from serve.router.telemetry.tracing import Tracing
 from serve.settings import ServeSettings, handed_over
 
 _READY = b'{"status":"ready"}'

@@ -16,7 +16,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from registry.rollouts import FULL_WEIGHT
+from registry.entries.rollouts import FULL_WEIGHT
 
 _SPACE = 1 << 64
 _DIGEST = re.compile(r"[0-9a-f]{16}")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from msgspec import Raw
 
 from serve.protocol.form import leaves_form
-from serve.rollout.recorder import OpenSegment, Recorder
+from serve.rollout.recording.recorder import OpenSegment, Recorder
 from serve.router.assignment import (
     Arm,
     choose_arm,

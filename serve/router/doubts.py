@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
-from serve.rollout.evidence import REPEATED, UNKNOWN
+from serve.rollout.recording.evidence import REPEATED, UNKNOWN
 from serve.router.exchange import Exchange
 from serve.router.shadow import OPERATIONS, in_one_piece, receive_nothing, send_nowhere
 from serve.router.streams import Outcome

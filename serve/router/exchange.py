@@ -21,15 +21,14 @@ from serve.protocol.forwarded import MAX_BYTES as MAX_ERROR_BYTES
 from serve.protocol.forwarded import read_event, read_forwarded
 from serve.request_id import ANTHROPIC_HEADER, HEADER
 from serve.responses.turn import Turn
-from serve.rollout.baselines import BaselineArm
-from serve.rollout.recorder import Text
-from serve.router.accounts import Account
-from serve.router.answers import MAX_BYTES, MAX_CHUNKS, read_text
+from serve.rollout.recording.baselines import BaselineArm
+from serve.rollout.recording.recorder import Text
 from serve.router.body import Fields
 from serve.router.booking import Booking
-from serve.router.openai_errors import error_event, send_error
-from serve.router.paths import Dialect, Endpoint
-from serve.router.response_id import without_mac
+from serve.router.endpoints.answers import MAX_BYTES, MAX_CHUNKS, read_text
+from serve.router.endpoints.openai_errors import error_event, send_error
+from serve.router.endpoints.paths import Dialect, Endpoint
+from serve.router.endpoints.response_id import without_mac
 from serve.router.streams import (
     TAIL_CHUNKS,
     Outcome,
@@ -40,6 +39,7 @@ from serve.router.streams import (
     read_usage,
 )
 from serve.router.targets import Target
+from serve.router.telemetry.accounts import Account
 
 _EVENT_STREAM = b"text/event-stream"
 _ERROR_EVENTS = (b'data: {"error"', b"event: error\n")

@@ -13,8 +13,8 @@ from time import monotonic
 from msgspec import Raw
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from registry.entries.keys import Scope as KeyScope
 from registry.errors import WardrobeError
-from registry.keys import Scope as KeyScope
 from serve.bounds.arrival import Arrivals, ClientLeft
 from serve.bounds.bodies import THREAD_BYTES, Bodies
 from serve.bounds.content import ASKED
@@ -27,15 +27,15 @@ from serve.request_id import ANTHROPIC_PATHS, HEADER, echo_id, id_headers
 from serve.responses.store import ResponseStore
 from serve.responses.turn import PREVIOUS, Turn, begin
 from serve.router.assignment import Arm, unit_digest
-from serve.router.auth import ANONYMOUS, authorize
 from serve.router.body import Fields, cap_tokens, join_fields, parse_fields
 from serve.router.booking import NO_UNIT, assign, find_unit
 from serve.router.doubts import Doubts
+from serve.router.endpoints.auth import ANONYMOUS, authorize
+from serve.router.endpoints.openai_errors import rejection_reason, send_error
+from serve.router.endpoints.paths import Dialect, Endpoint
+from serve.router.endpoints.response_id import NO_ANSWER
 from serve.router.exchange import Exchange
-from serve.router.openai_errors import rejection_reason, send_error
-from serve.router.paths import Dialect, Endpoint
 from serve.router.rescue import HeldExchange
-from serve.router.response_id import NO_ANSWER
 from serve.router.runtime import Runtime
 from serve.router.shadow import Shadows
 from serve.router.streams import Outcome

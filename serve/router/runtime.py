@@ -21,27 +21,27 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from pydantic import JsonValue
 
 from registry.background import Background
+from registry.entries.keys import KeyRing
 from registry.errors import StorageFailed, WardrobeError
-from registry.keys import KeyRing
 from registry.records import Heartbeat, Version
 from registry.store import Registry
-from registry.view import View
+from registry.views.view import View
 from registry.watcher import Watcher
 from serve.engine.interface import Engine
 from serve.errors import Busy, EngineDead
-from serve.rollout.controller import Controller, Local
-from serve.rollout.golden import Ask
-from serve.rollout.keeper import Keeper
+from serve.rollout.decision.controller import Controller, Local
+from serve.rollout.decision.golden import Ask
+from serve.rollout.recording.keeper import Keeper
 from serve.rollout.webhooks import Notifier
-from serve.router import metrics as counters
-from serve.router.feedback import FeedbackDesk
-from serve.router.pinned import distinct, is_gone, is_known, is_proved, rolling, stables
-from serve.router.proof import Prover
-from serve.router.residency import Residency, Slot
-from serve.router.response_id import IdIssuer
+from serve.router.endpoints.feedback import FeedbackDesk
+from serve.router.endpoints.response_id import IdIssuer
+from serve.router.residents.pinned import distinct, is_gone, is_known, is_proved, rolling, stables
+from serve.router.residents.proof import Prover
+from serve.router.residents.residency import Residency, Slot
 from serve.router.targets import Targets
+from serve.router.telemetry import metrics as counters
+from serve.router.telemetry.vitals import Door, Pulse, Vitals
 from serve.router.upkeep import SERVER, Upkeep
-from serve.router.vitals import Door, Pulse, Vitals
 from serve.settings import RequestLimits, ServeSettings
 from serve.watchdog.watch import EngineWatch
 

@@ -15,18 +15,18 @@ from dataclasses import dataclass, field, replace
 import msgspec
 from msgspec import Raw
 
-from registry.chat_template import TEMPLATE_NAME
 from registry.errors import CorruptStore, InvalidName, NotFound, NotServable, Quarantined, WardrobeError
 from registry.names import ModelRef, parse_model
 from registry.records import RolloutEntry, Version
-from registry.view import AdapterView, View, no_adapter
+from registry.validation.chat_template import TEMPLATE_NAME
+from registry.views.view import AdapterView, View, no_adapter
 from serve.errors import BadBody, ModelNotFound
-from serve.rollout.baselines import BaselineArm
-from serve.rollout.recorder import Recorder, Recorders
+from serve.rollout.recording.baselines import BaselineArm
+from serve.rollout.recording.recorder import Recorder, Recorders
 from serve.router.assignment import Arm
-from serve.router.metrics import Level, Metrics, Reason, Series
-from serve.router.residency import Slot
-from serve.router.response_id import BASE_SUBJECT, TAG_DIGITS
+from serve.router.endpoints.response_id import BASE_SUBJECT, TAG_DIGITS
+from serve.router.residents.residency import Slot
+from serve.router.telemetry.metrics import Level, Metrics, Reason, Series
 
 _CACHED_SPELLINGS = 10_000
 

@@ -16,15 +16,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from registry.background import Background, Work
+from registry.entries.keys import KeyRing
+from registry.entries.replicas import HEARTBEAT_SECONDS, LIVE_SECONDS
 from registry.errors import Conflict, CorruptStore, StorageFailed
-from registry.keys import KeyRing
 from registry.records import Heartbeat
-from registry.replicas import HEARTBEAT_SECONDS, LIVE_SECONDS
-from registry.reserve import fill
+from registry.storage.reserve import fill
 from registry.store import Registry
-from serve.router.feedback import FeedbackDesk
-from serve.router.proof import Prover
-from serve.router.response_id import IdIssuer
+from serve.router.endpoints.feedback import FeedbackDesk
+from serve.router.endpoints.response_id import IdIssuer
+from serve.router.residents.proof import Prover
 from serve.settings import SERVER_VARIABLE
 
 KEYS_SECONDS = 0.5

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from registry import files
+from registry.storage import files
 
 
 def kill_at(index: int, act: Callable[[], object], *, links: bool = True) -> None:

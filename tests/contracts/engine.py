@@ -17,7 +17,7 @@ import pytest
 
 from registry.errors import NotServable
 from serve.engine.interface import TOP_TOKENS, Engine
-from serve.router import proof
+from serve.router.residents import proof
 from tests.fakes.adapters import Adapter
 from tests.fakes.base import SMOLLM2
 from tests.fakes.safetensors import encode

@@ -5,7 +5,8 @@ and is killed with SIGKILL just before that step. Whoever opens the root afterwa
 states that the scenario allows, every file intact; doing the same again must reach the state that a run
 without a crash reaches; and two days later nothing of the unfinished work is left.
 
-The steps come from `registry.files.watch_steps`, so a step that is added is killed at without being named.
+The steps come from `registry.storage.files.watch_steps`, so a step that is added is killed at without being
+named.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from registry import files
 from registry.errors import NotFound
+from registry.storage import files
 from registry.store import Registry
 from tests.contracts.crashing import break_links, kill_at
 from tests.fakes.base import make_base

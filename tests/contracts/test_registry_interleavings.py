@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from registry import files
-from registry.aliases import Target
+from registry.entries.aliases import Target
 from registry.errors import WardrobeError
+from registry.storage import files
 from registry.store import Registry
 from tests.fakes.store import make_registry, put
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from registry import files
 from registry.errors import StorageFailed
+from registry.storage import files
 from registry.store import Registry
 from tests.fakes.adapters import make_adapter
 from tests.fakes.store import leftovers, make_registry, publish, put, snapshot

@@ -12,9 +12,9 @@ from registry.errors import Conflict
 from registry.names import STABLE
 from registry.records import RolloutEntry
 from registry.store import Registry
-from serve.rollout.machine import IllegalMove, transition
-from serve.rollout.policy import Policy, Step
-from serve.rollout.states import Event, Occasion
+from serve.rollout.decision.machine import IllegalMove, transition
+from serve.rollout.decision.policy import Policy, Step
+from serve.rollout.decision.states import Event, Occasion
 from tests.contracts.crashing import together
 from tests.contracts.test_rollout_crashes import IDS, open_rollout, versions
 from tests.fakes.rollout_log import first_entry

@@ -19,15 +19,15 @@ from pathlib import Path
 
 import pytest
 
-from registry import files
 from registry.errors import NotFound, StorageFailed
 from registry.names import STABLE, parse_model
 from registry.records import RolloutEntry
+from registry.storage import files
 from registry.store import Registry
-from serve.rollout.evidence import Baseline
-from serve.rollout.machine import begin, transition
-from serve.rollout.policy import Policy, Step
-from serve.rollout.states import Event, Occasion
+from serve.rollout.decision.machine import begin, transition
+from serve.rollout.decision.policy import Policy, Step
+from serve.rollout.decision.states import Event, Occasion
+from serve.rollout.recording.evidence import Baseline
 from tests.contracts.crashing import break_links, kill_at
 from tests.fakes.store import leftovers, make_registry, put
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from registry import files
 from registry.errors import Conflict, NotFound
 from registry.names import STABLE
+from registry.storage import files
 from registry.store import Registry
 from tests.contracts.test_rollout_crashes import Change, happen, open_rollout, opened, unsettled, versions
 from tests.fakes.store import make_registry

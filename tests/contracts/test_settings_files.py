@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from loadtests.runner.loading import load_scenario
-from registry import anchor
 from registry.errors import UsageError, WardrobeError
+from registry.storage import anchor
 from registry.store import Registry
 from registry.yaml_text import parse_yaml
 from serve.rollout.presets import load_policy
@@ -20,7 +20,7 @@ from serve.settings import load_settings
 from tests.fakes.store import make_registry, put
 from tests.fakes.terminal import Terminal
 from train.config import load_config
-from train.evaluation.goal import load_goal
+from train.evaluation.gating.goal import load_goal
 from train.evaluation.suites import load_suite
 from train.sweep.settings import load_sweep
 

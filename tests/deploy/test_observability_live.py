@@ -11,8 +11,8 @@ import pytest
 
 from deploy.observability.catalogue import ENGINE
 from loadtests.live import free_port
-from registry.keys import KeyStore, Scope
-from serve.rollout.policy import Policy, Step
+from registry.entries.keys import KeyStore, Scope
+from serve.rollout.decision.policy import Policy, Step
 from serve.router.assignment import Arm
 from tests.deploy.monitoring import address, alertmanager, empty_pictures, lay_out, prometheus, wait
 from tests.deploy.watching import GRAFANA
@@ -26,7 +26,7 @@ CANARY = "support@2"
 @pytest.fixture
 def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     # The rollout's own tests would be quicker than any alert; here they do not look.
-    monkeypatch.setattr("serve.rollout.controller.TICK_SECONDS", 3600.0)
+    monkeypatch.setattr("serve.rollout.decision.controller.TICK_SECONDS", 3600.0)
     registry = make_root(tmp_path)
     for seed in (1, 2):
         publish(registry, tmp_path, "support", seed)

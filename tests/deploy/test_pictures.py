@@ -9,7 +9,7 @@ import pytest
 
 from deploy.pictures.files import FOLDER, PICTURES, RUN, write_pictures
 from deploy.pictures.lives import PLACES
-from serve.rollout.states import State
+from serve.rollout.decision.states import State
 
 DOCS = FOLDER.parent
 

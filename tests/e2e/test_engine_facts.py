@@ -15,7 +15,7 @@ from registry.errors import NotServable
 from serve.engine.args import VLLM_RANKS
 from serve.engine.interface import TOP_TOKENS
 from serve.process_group import TICKS_PER_SECOND
-from serve.router import proof
+from serve.router.residents import proof
 from serve.watchdog.watch import WORKING_SHARE
 from tests.contracts.engine import NOISE, TEXT, EngineContract, difference, run
 from tests.contracts.engine import folders as folders  # noqa: PLC0414 - a fixture, used by name

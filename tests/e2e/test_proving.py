@@ -17,7 +17,7 @@ from loadtests.markers import MARKERS, marker_of
 from registry.names import BASE
 from registry.store import Registry
 from tests.e2e.asking import BRAVO
-from train.evaluation.roster import Roster
+from train.evaluation.models.roster import Roster
 from train.proving.proof import Witness, attest, prove
 
 QUESTIONS = (

@@ -13,8 +13,8 @@ import pytest
 from loadtests.live import Live, wardrobe
 from tests.e2e.conftest import SERVER_OPTIONS
 from train.dataset.rendering import load_tokenizer_of
-from train.evaluation.listening import Listener
-from train.evaluation.served import ServedModel
+from train.evaluation.models.listening import Listener
+from train.evaluation.models.served import ServedModel
 from train.proving.probes import CONVERSATIONS, TOOL_ROWS
 from train.proving.prompts import deviation, tool_prompts, training_prompts
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from registry.entries.keys import KeyRing
+from registry.entries.keys import Scope as KeyScope
 from registry.errors import Denied
-from registry.keys import KeyRing
-from registry.keys import Scope as KeyScope
 from registry.store import Registry
 from registry.watcher import Watcher
 from serve.control.app import build_control
 from serve.control.guard import error_response
 from serve.rollout.webhooks import Notifier
-from serve.router.auth import authorize
+from serve.router.endpoints.auth import authorize
 from serve.settings import RequestLimits
 from tests.fakes.http_server import served
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from registry.records import RolloutEntry
 from registry.store import Registry
-from serve.rollout.evidence import Exceedances, Rating, ReplicaEvidence, Segment, Tally
-from serve.rollout.machine import transition
-from serve.rollout.policy import Policy
-from serve.rollout.states import Event, Occasion
+from serve.rollout.decision.machine import transition
+from serve.rollout.decision.policy import Policy
+from serve.rollout.decision.states import Event, Occasion
+from serve.rollout.recording.evidence import Exceedances, Rating, ReplicaEvidence, Segment, Tally
 from tests.fakes.rollouts import units
 from tests.fakes.store import beat, make_registry, put
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from registry.records import RolloutEntry
-from serve.rollout.evidence import Tally
-from serve.rollout.policy import Policy, Step
+from serve.rollout.decision.policy import Policy, Step
+from serve.rollout.recording.evidence import Tally
 
 ROLLOUT = "00112233445566aa"
 

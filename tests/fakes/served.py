@@ -17,8 +17,8 @@ from registry.records import RolloutEntry, Version
 from registry.store import Registry
 from serve.connections.metrics import expose
 from serve.connections.protocol import limited
-from serve.rollout.policy import Metrics, Policy, Step
-from serve.rollout.recorder import Recorder
+from serve.rollout.decision.policy import Metrics, Policy, Step
+from serve.rollout.recording.recorder import Recorder
 from serve.router.app import Router
 from serve.router.runtime import Runtime
 from serve.settings import EngineSettings, RequestLimits, ResidencySettings, ServeSettings

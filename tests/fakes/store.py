@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry import files
 from registry.records import Heartbeat, Published, Version
+from registry.storage import files
 from registry.store import Registry
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base

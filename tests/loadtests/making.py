@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from loadtests.runner.documents import Report
 from loadtests.runner.plan import Plan
 from loadtests.runner.records import OK, Record, read_records
-from loadtests.runner.report import Facts, build_report
+from loadtests.runner.results.documents import Report
+from loadtests.runner.results.report import Facts, build_report
 from loadtests.runner.run import run
 from loadtests.runner.scenario import Scenario
 from loadtests.runner.target import Target

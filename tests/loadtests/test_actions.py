@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from loadtests.runner.documents import Report
 from loadtests.runner.plan import Plan
+from loadtests.runner.results.documents import Report
 from loadtests.runner.run import run as run_plan
 from loadtests.runner.target import Target
+from registry.entries.keys import KeyStore, Scope
 from registry.errors import Denied, UsageError
-from registry.keys import KeyStore, Scope
 from tests.fakes.llm_server import llm_server
 from tests.fakes.served import Served, make_root, publish, serve, wait_until
 from tests.loadtests.making import play, scenario

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from loadtests.bench.adapters import write_adapter
-from registry.adapter import inspect
 from registry.records import Limits
+from registry.validation.adapter import inspect
 from tests.fakes.base import SMOLLM2, base_record, make_base
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtests.runner.comparison import COMPARED, Bar, Run, compare
 from loadtests.runner.records import ERROR, RecordFile
-from loadtests.runner.report import Facts
+from loadtests.runner.results.comparison import COMPARED, Bar, Run, compare
+from loadtests.runner.results.report import Facts
 from loadtests.runner.run import write
 from registry.errors import NotFound, UsageError
 from tests.loadtests.making import record, scenario

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from loadtests.runner.documents import Report
 from loadtests.runner.records import Record
+from loadtests.runner.results.documents import Report
 from registry.errors import NotFound, WardrobeError
 from tests.fakes.llm_server import llm_server
 from tests.loadtests.making import play, scenario

@@ -11,18 +11,18 @@ from xml.etree import ElementTree as ET
 import jsonschema
 import pytest
 
-from loadtests.runner import tables
 from loadtests.runner.actions import Change, Event
-from loadtests.runner.documents import Report
-from loadtests.runner.junit import junit
-from loadtests.runner.markdown import markdown
-from loadtests.runner.page import page
 from loadtests.runner.records import CANCELLED, ERROR, RecordFile, read_records
-from loadtests.runner.report import digest
+from loadtests.runner.results import tables
+from loadtests.runner.results.documents import Report
+from loadtests.runner.results.junit import junit
+from loadtests.runner.results.markdown import markdown
+from loadtests.runner.results.page import page
+from loadtests.runner.results.report import digest
 from loadtests.runner.run import Sample, write
 from tests.loadtests.making import record, report_of, scenario
 
-SCHEMA = files("loadtests.runner") / "report.schema.json"
+SCHEMA = files("loadtests.runner.results") / "report.schema.json"
 
 
 def steady(count: int = 100, **fields: Any) -> list[Any]:
@@ -31,11 +31,11 @@ def steady(count: int = 100, **fields: Any) -> list[Any]:
 
 def test_the_schema_in_the_repository_is_that_of_the_report() -> None:
     found = json.loads(SCHEMA.read_text("utf-8"))
-    assert found == Report.model_json_schema(), "run: python -m loadtests.runner.schema"
+    assert found == Report.model_json_schema(), "run: python -m loadtests.runner.results.schema"
 
 
 def test_a_written_report_keeps_the_schema_and_is_read_back(tmp_path: Path) -> None:
-    from loadtests.runner.report import Facts
+    from loadtests.runner.results.report import Facts
 
     with RecordFile(tmp_path / "requests.jsonl") as sink:
         for one in [*steady(), record(5.0, outcome=ERROR, error="cut", first=None)]:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.adapter import InspectedAdapter, TakenFile, inspect
 from registry.errors import InvalidAdapter
 from registry.records import BaseModel, Limits
+from registry.validation.adapter import InspectedAdapter, TakenFile, inspect
 from tests.fakes.adapters import Tensors
 from tests.fakes.safetensors import Tensor, encode
 

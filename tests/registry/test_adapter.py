@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.adapter import ALLOWED, check_file_name, digest, inspect, uploadable
-from registry.base import read_base
-from registry.canonical import sha256_hex
 from registry.errors import InvalidAdapter
 from registry.records import BaseModel, FileEntry, Limits
+from registry.validation.adapter import ALLOWED, check_file_name, digest, inspect, uploadable
+from registry.validation.base import read_base
+from registry.validation.canonical import sha256_hex
 from tests.fakes.adapters import ALL_LINEAR, Adapter, make_adapter
 from tests.fakes.base import CHAT_TEMPLATE, SMOLLM2, base_record, make_base
 from tests.fakes.safetensors import encode, file_bytes, raw_header

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.aliases import undo_target
+from registry.entries.aliases import undo_target
 from registry.errors import CorruptStore
 from registry.records import AliasMove
 from registry.store import Registry

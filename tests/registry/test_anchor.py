@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from registry import anchor, files
+from registry.entries.keys import KeyRing, KeyStore, Scope
 from registry.errors import RootAway
-from registry.keys import KeyRing, KeyStore, Scope
+from registry.storage import anchor, files
 from registry.store import Registry
 from registry.watcher import Watcher
 from tests.fakes.adapters import make_adapter

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from registry import architectures
-from registry.architectures import embeddings_with_lora
+from registry.validation import architectures
+from registry.validation.architectures import embeddings_with_lora
 
 NAMED = sorted(architectures._INPUT_AND_OUTPUT | architectures._INPUT_ONLY)
 # (module, class) -> the keys of its own `embedding_modules`, and its base classes' names.

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.base import read_base
-from registry.canonical import sha256_hex
 from registry.errors import NotFound, UsageError
+from registry.validation.base import read_base
+from registry.validation.canonical import sha256_hex
 from tests.fakes.base import CHAT_TEMPLATE, TINY, make_base, write_base_weights
 from tests.fakes.safetensors import TensorSpec
 

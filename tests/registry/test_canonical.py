@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from registry.canonical import canonical_json, parse_document, parse_json, readable_json
+from registry.validation.canonical import canonical_json, parse_document, parse_json, readable_json
 
 
 def test_key_order_does_not_reach_the_bytes() -> None:

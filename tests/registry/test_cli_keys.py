@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.keys import KeyRing, Scope
+from registry.entries.keys import KeyRing, Scope
 from registry.store import Registry
 from tests.fakes.base import make_base
 from tests.fakes.control import admin_server

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from registry import errors
-from registry.client import Client
-from registry.desk import Desk, Registration
+from registry.api.client import Client
+from registry.api.desk import Desk, Registration
 from registry.errors import WardrobeError
 from registry.store import Registry
 from tests.fakes.adapters import make_adapter

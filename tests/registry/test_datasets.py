@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from registry import files
-from registry.datasets import find_part, publish_dataset, read_datasets
+from registry.entries.datasets import find_part, publish_dataset, read_datasets
 from registry.errors import CorruptStore, NotFound
+from registry.storage import files
 from registry.store import Registry
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from registry import disk, files
 from registry.errors import CorruptStore, Occupied, StorageFailed
+from registry.storage import disk, files
 from tests.fakes.store import without_links
 
 both_kinds = pytest.mark.parametrize("links", [True, False], ids=["links", "no-links"])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.base import read_base
 from registry.records import BaseModel
+from registry.validation.base import read_base
 from tests.fakes.adapters import Tensors, make_adapter
 from tests.fakes.base import TINY, make_base
 from tests.registry.inspecting import LAYER, adding, check, refusal, tensor, without

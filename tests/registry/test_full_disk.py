@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from registry import anchor, disk
-from registry.keys import KeyRing, KeyStore, Scope
+from registry.entries.keys import KeyRing, KeyStore, Scope
+from registry.storage import anchor, disk
 from registry.store import Registry
 from tests.fakes.store import make_registry, put
 from tests.fakes.terminal import Done, Terminal

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from registry.entries.keys import KeyInfo, KeyRing, KeyStore, Scope, keys_folder
 from registry.errors import NotFound, StorageFailed, UsageError
-from registry.keys import KeyInfo, KeyRing, KeyStore, Scope, keys_folder
 
 
 class Clock:

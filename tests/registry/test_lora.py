@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.base import read_base
 from registry.records import BaseModel
+from registry.validation.base import read_base
 from tests.fakes.adapters import Tensors, make_adapter
 from tests.fakes.base import make_base
 from tests.fakes.safetensors import encode

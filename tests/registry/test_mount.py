@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from registry import mount
 from registry.errors import UnsafeRoot
+from registry.storage import mount
 
 
 def contents(folder: Path) -> list[str]:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from registry import anchor
+from registry.api.local import LocalDesk
+from registry.entries.keys import KeyRing, KeyStore, Scope
 from registry.errors import WardrobeError
-from registry.keys import KeyRing, KeyStore, Scope
-from registry.local import LocalDesk
 from registry.names import parse_model
+from registry.storage import anchor
 from registry.store import Registry
 from registry.watcher import Watcher
 from tests.fakes.rollouts import make_entry

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from registry import anchor, files
+from registry.api.local import LocalDesk
+from registry.entries.keys import KeyStore, Scope
 from registry.errors import StorageFailed
-from registry.keys import KeyStore, Scope
-from registry.local import LocalDesk
 from registry.spelling import spelled
+from registry.storage import anchor, files
 from registry.store import Registry
 from tests.fakes.adapters import make_adapter
 from tests.fakes.rollouts import make_entry

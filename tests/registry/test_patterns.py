@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.patterns import PatternTable, depends_on_order
+from registry.validation.patterns import PatternTable, depends_on_order
 
 MODULE = "model.layers.0.self_attn.q_proj"
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import InvalidAdapter
-from registry.peft import LoraConfig, canonical_config, check_servable, parse_config
 from registry.records import Limits
+from registry.validation.peft import LoraConfig, canonical_config, check_servable, parse_config
 from tests.fakes.adapters import Adapter
 
 FINGERPRINT = "sha256:" + "b" * 64

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from registry.adapter import InspectedAdapter, inspect
-from registry.base import read_base
 from registry.errors import InvalidAdapter
-from registry.peft import check_servable, parse_config
 from registry.records import Limits
 from registry.store import Registry
+from registry.validation.adapter import InspectedAdapter, inspect
+from registry.validation.base import read_base
+from registry.validation.peft import check_servable, parse_config
 from tests.fakes.adapters import ALL_LINEAR, Adapter
 
 # Runs apart, so that Python's hash seed, which decides the order of PEFT's sets, can be chosen.
@@ -205,8 +205,8 @@ def test_the_config_check_agrees_with_vllms_own() -> None:
 def test_tensor_names_are_read_as_vllm_reads_them() -> None:
     from vllm.lora.utils import is_base_embedding_weights, parse_fine_tuned_lora_name
 
-    from registry.lora import pair_tensors
-    from registry.tensors import TensorInfo
+    from registry.validation.lora import pair_tensors
+    from registry.validation.tensors import TensorInfo
 
     prefixes = [
         "base_model.model.model.layers.0.self_attn.q_proj",

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from registry.entries.replicas import LIVE_SECONDS
 from registry.errors import Conflict
 from registry.records import Heartbeat
-from registry.replicas import LIVE_SECONDS
 from registry.store import Registry
 from tests.fakes.store import make_registry
 

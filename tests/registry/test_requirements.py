@@ -10,7 +10,9 @@ import pytest
 
 from registry.errors import Unproved, UsageError
 from registry.records import Attestation
-from registry.requirements import (
+from registry.storage.root import SETTINGS
+from registry.store import Registry
+from registry.validation.requirements import (
     FORMATS,
     GateState,
     Requirement,
@@ -19,8 +21,6 @@ from registry.requirements import (
     parse_requirements,
     trained_goal,
 )
-from registry.root import SETTINGS
-from registry.store import Registry
 from tests.fakes.adapters import make_adapter
 from tests.fakes.control import admin_server
 from tests.fakes.store import make_registry, publish, put

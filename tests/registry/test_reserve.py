@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from registry import disk, files, reserve
+from registry.entries.keys import KeyRing, KeyStore, Scope
 from registry.errors import DiskFull, StorageFailed
-from registry.keys import KeyRing, KeyStore, Scope
 from registry.names import parse_model
+from registry.storage import disk, files, reserve
 from registry.store import Registry
 from registry.watcher import Watcher
 from tests.fakes.store import leftovers, make_registry, put

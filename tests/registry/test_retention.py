@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from registry import retention
+from registry.changes import retention
 from registry.records import Retention
 from registry.store import Registry
 from tests.fakes.store import beat, make_registry, put

@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from registry import Watcher, files
+from registry import Watcher
 from registry.errors import Conflict, CorruptStore, InvalidName, NotFound, Quarantined, StorageFailed
 from registry.names import parse_model
 from registry.records import RolloutEntry
+from registry.storage import files
 from registry.store import Registry
 from tests.fakes.rollout_log import ROLLOUT, first_entry, go, start
 from tests.fakes.store import publish, put

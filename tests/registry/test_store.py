@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from registry.changes.publish import inspect
 from registry.errors import Conflict, InvalidAdapter, InvalidName, NotFound, Quarantined, UsageError
 from registry.names import parse_model
-from registry.publish import inspect
 from registry.records import BaseModel, Limits
 from registry.store import Registry
 from tests.fakes.adapters import make_adapter

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from registry.errors import InvalidAdapter
-from registry.folder import open_regular
-from registry.tensors import HEADER_CAP_BYTES, SCANNABLE, Header, Scan, read_header, scan
+from registry.validation.folder import open_regular
+from registry.validation.tensors import HEADER_CAP_BYTES, SCANNABLE, Header, Scan, read_header, scan
 from tests.fakes.safetensors import encode, file_bytes, raw_header
 
 GOOD = file_bytes(

@@ -13,7 +13,7 @@ import pytest
 from registry.errors import NotFound, Quarantined, StorageFailed
 from registry.names import parse_model
 from registry.store import Registry
-from registry.view import View
+from registry.views.view import View
 from registry.watcher import Watcher
 from tests.fakes.store import put
 

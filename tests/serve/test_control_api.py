@@ -15,11 +15,11 @@ from typing import Any
 import httpx
 import pytest
 
+from registry.entries.keys import KeyRing, KeyStore, Scope
 from registry.errors import InvalidName, StorageFailed
-from registry.keys import KeyRing, KeyStore, Scope
 from registry.names import check_adapter_name, check_alias_name
 from registry.store import Registry
-from registry.view import View
+from registry.views.view import View
 from serve.control.app import build_control, control_schema
 from serve.control.guard import MAX_JSON_BYTES
 from tests.fakes.adapters import make_adapter

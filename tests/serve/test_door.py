@@ -12,8 +12,8 @@ import pytest
 from pydantic import ValidationError
 from starlette.types import Message
 
+from registry.entries.keys import KeyStore, Scope
 from registry.errors import Denied
-from registry.keys import KeyStore, Scope
 from registry.store import Registry
 from serve.door.hosts import Hosts
 from serve.door.pages import Pages

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from registry.entries.keys import KeyStore, Scope, keys_folder
 from registry.errors import Conflict, Denied, NotFound
-from registry.keys import KeyStore, Scope, keys_folder
 from registry.store import Registry
 from serve.launcher.listener import listen
 from serve.preflight import prepare, settle, survey

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from registry.store import Registry
-from serve.rollout.states import Occasion
+from serve.rollout.decision.states import Occasion
 from tests.fakes.control import admin_server
 from tests.fakes.driving import arm, drive, make_root, seen
 from tests.fakes.terminal import Done, Terminal

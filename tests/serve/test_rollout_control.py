@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-from registry.keys import KeyStore, Scope
+from registry.entries.keys import KeyStore, Scope
 from registry.store import Registry
 from serve.control.app import build_control
-from serve.rollout.policy import Policy
+from serve.rollout.decision.policy import Policy
+from serve.rollout.decision.states import Occasion
 from serve.rollout.presets import load_preset
-from serve.rollout.states import Occasion
 from tests.fakes.control import FakeState, admin_server
 from tests.fakes.driving import drive, make_root
 from tests.fakes.http_server import served

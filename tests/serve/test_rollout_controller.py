@@ -14,12 +14,12 @@ import pytest
 from registry.records import Heartbeat, RolloutEntry
 from registry.store import Registry
 from registry.watcher import Watcher
-from serve.rollout.controller import Controller, Local
-from serve.rollout.evidence import Baseline
-from serve.rollout.keeper import Keeper
-from serve.rollout.machine import begin, transition
-from serve.rollout.policy import Policy, Promotion, Step
-from serve.rollout.states import Event, Occasion
+from serve.rollout.decision.controller import Controller, Local
+from serve.rollout.decision.machine import begin, transition
+from serve.rollout.decision.policy import Policy, Promotion, Step
+from serve.rollout.decision.states import Event, Occasion
+from serve.rollout.recording.evidence import Baseline
+from serve.rollout.recording.keeper import Keeper
 from serve.router.assignment import Arm, choose_arm
 from tests.fakes.rollouts import unit
 from tests.fakes.served import make_root, publish

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from registry.errors import CorruptStore
-from serve.rollout.baselines import freeze
-from serve.rollout.evidence import (
+from serve.rollout.decision.gate import check_health
+from serve.rollout.decision.judgement import Verdict
+from serve.rollout.decision.policy import policy_of
+from serve.rollout.recording.baselines import freeze
+from serve.rollout.recording.evidence import (
     BUCKETS,
     Exceedances,
     Pairs,
@@ -22,11 +25,8 @@ from serve.rollout.evidence import (
     Tally,
     baseline_of,
 )
-from serve.rollout.gate import check_health
-from serve.rollout.judgement import Verdict
-from serve.rollout.keeper import read_baselines, read_document, read_evidence
-from serve.rollout.policy import policy_of
-from serve.rollout.pooling import pool
+from serve.rollout.recording.keeper import read_baselines, read_document, read_evidence
+from serve.rollout.recording.pooling import pool
 from serve.rollout.statistics.judge import judge
 from tests.fakes.rollouts import ROLLOUT, make_entry, tally, unit, units
 from tests.fakes.store import make_registry

@@ -7,8 +7,17 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from registry.records import RolloutEntry
-from serve.rollout.explain import decisions, explained, history, moved, numbers, share, told, version_name
-from serve.rollout.states import Occasion
+from serve.rollout.decision.states import Occasion
+from serve.rollout.display.explain import (
+    decisions,
+    explained,
+    history,
+    moved,
+    numbers,
+    share,
+    told,
+    version_name,
+)
 from tests.fakes.driving import drive, make_root
 from tests.fakes.rollouts import make_entry
 from tests.fakes.terminal import Terminal

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from registry.records import Heartbeat
-from registry.view import AdapterView
-from serve.rollout.evidence import LATENCY_BOUNDS, Baseline, Recent, ReplicaEvidence
-from serve.rollout.gate import check_forbidden, check_gate, check_health, degradation
-from serve.rollout.golden import answered, ask_golden, attestation
-from serve.rollout.policy import AbsoluteGuard
-from serve.rollout.proposal import Gate
+from registry.views.view import AdapterView
+from serve.rollout.decision.gate import check_forbidden, check_gate, check_health, degradation
+from serve.rollout.decision.golden import answered, ask_golden, attestation
+from serve.rollout.decision.policy import AbsoluteGuard
+from serve.rollout.decision.proposal import Gate
+from serve.rollout.recording.evidence import LATENCY_BOUNDS, Baseline, Recent, ReplicaEvidence
 from tests.fakes.rollouts import ROLLOUT, make_entry
 
 GUARD = AbsoluteGuard(min_requests=20)

@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
+from registry.entries.rollouts import FULL_WEIGHT
 from registry.errors import Conflict
 from registry.records import RolloutEntry, Version
-from registry.rollouts import FULL_WEIGHT
-from serve.rollout.evidence import Baseline
-from serve.rollout.machine import (
+from serve.rollout.decision.machine import (
     IllegalMove,
     begin,
     denied,
@@ -22,8 +21,9 @@ from serve.rollout.machine import (
     legal_place,
     transition,
 )
-from serve.rollout.policy import Policy, Shadow, Step
-from serve.rollout.states import Event, Occasion, State
+from serve.rollout.decision.policy import Policy, Shadow, Step
+from serve.rollout.decision.states import Event, Occasion, State
+from serve.rollout.recording.evidence import Baseline
 
 STEPS = tuple(Step(weight=weight, min_units=1, min_seconds=1) for weight in (500, 2_500, 5_000))
 POLICY = Policy(steps=STEPS, observe_base=300)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from serve.rollout.baselines import LEAST_TIMES, WINDOW_SECONDS, BaselineArm, freeze, freeze_stable
-from serve.rollout.evidence import (
+from serve.rollout.recording.baselines import LEAST_TIMES, WINDOW_SECONDS, BaselineArm, freeze, freeze_stable
+from serve.rollout.recording.evidence import (
     LATENCY_BOUNDS,
     SKETCH_SIZE,
     Exceedances,
@@ -19,7 +19,7 @@ from serve.rollout.evidence import (
     Segment,
     Tally,
 )
-from serve.rollout.pooling import distinct, pool, quantile, recent
+from serve.rollout.recording.pooling import distinct, pool, quantile, recent
 from tests.fakes.rollouts import ROLLOUT, tally, unit
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from registry.records import RolloutEntry
-from serve.rollout.evidence import Baseline, Evidence
-from serve.rollout.judgement import Certificate, Check, Judgement, Verdict
-from serve.rollout.policy import Policy, Promotion, Shadow
-from serve.rollout.proposal import Gate, Health, Situation, propose
-from serve.rollout.states import Event, Occasion
+from serve.rollout.decision.judgement import Certificate, Check, Judgement, Verdict
+from serve.rollout.decision.policy import Policy, Promotion, Shadow
+from serve.rollout.decision.proposal import Gate, Health, Situation, propose
+from serve.rollout.decision.states import Event, Occasion
+from serve.rollout.recording.evidence import Baseline, Evidence
 from tests.fakes.rollouts import POLICY, make_entry
 
 WELL = Check("errors", Verdict.PASS, 0.0, 0.02, "no harm")

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from serve.rollout.evidence import MAX_FIRST_UNITS, ReplicaEvidence
-from serve.rollout.policy import FormatMetric, Metrics, Policy
-from serve.rollout.recorder import Recorder, has_form
+from serve.rollout.decision.policy import FormatMetric, Metrics, Policy
+from serve.rollout.recording.evidence import MAX_FIRST_UNITS, ReplicaEvidence
+from serve.rollout.recording.recorder import Recorder, has_form
 from serve.router.assignment import Arm
 from tests.fakes.rollouts import POLICY, make_entry, unit
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from registry.store import Registry
+from serve.rollout.decision.policy import Policy, Promotion, Step
 from serve.rollout.desk import LocalRollouts
 from serve.rollout.documents import StartRequest
-from serve.rollout.policy import Policy, Promotion, Step
 from tests.fakes.served import Served, make_root, publish, serve
 
 POLICY = Policy(

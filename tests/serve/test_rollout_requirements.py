@@ -8,12 +8,12 @@ import pytest
 from pydantic import JsonValue
 
 from registry.errors import Unproved, UsageError
-from registry.requirements import FORMATS, Requirement
 from registry.store import Registry
-from serve.rollout.policy import Policy
+from registry.validation.requirements import FORMATS, Requirement
+from serve.rollout.decision.policy import Policy
+from serve.rollout.decision.states import Occasion
 from serve.rollout.presets import load_preset, parse_policy
 from serve.rollout.start import Order, plan, start
-from serve.rollout.states import Occasion
 from tests.fakes.control import admin_server
 from tests.fakes.driving import drive, make_root
 from tests.fakes.terminal import Terminal

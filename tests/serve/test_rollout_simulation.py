@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from registry.errors import UsageError
-from serve.rollout.evidence import ArmCounts, Baseline, Cell, Evidence, Score
-from serve.rollout.judgement import Verdict
-from serve.rollout.policy import ErrorMetric, FeedbackMetric, Policy, Step
+from serve.rollout.decision.judgement import Verdict
+from serve.rollout.decision.policy import ErrorMetric, FeedbackMetric, Policy, Step
 from serve.rollout.presets import load_policy
+from serve.rollout.recording.evidence import ArmCounts, Baseline, Cell, Evidence, Score
 from serve.rollout.simulation import incumbents
 from serve.rollout.simulation.bets import Bets
 from serve.rollout.simulation.cli import simulate

@@ -9,7 +9,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import beta
 
-from serve.rollout.evidence import Score
+from serve.rollout.recording.evidence import Score
 from serve.rollout.statistics.carrying import carry, log_terms, mix, start_weights
 from serve.rollout.statistics.feedback import log_growth, pair_scores, stake
 from serve.rollout.statistics.imbalance import log_imbalance_e, log_worst_e

@@ -7,9 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from serve.rollout.evidence import ArmCounts, Baseline, Cell, Evidence, Score
-from serve.rollout.judgement import Check, Judgement, Verdict
-from serve.rollout.policy import (
+from serve.rollout.decision.judgement import Check, Judgement, Verdict
+from serve.rollout.decision.policy import (
     ErrorMetric,
     FormatMetric,
     LatencyMetric,
@@ -19,6 +18,7 @@ from serve.rollout.policy import (
     Shadow,
     Step,
 )
+from serve.rollout.recording.evidence import ArmCounts, Baseline, Cell, Evidence, Score
 from serve.rollout.statistics.judge import judge
 from serve.rollout.statistics.planning import MOST_UNITS
 from serve.rollout.statistics.share import log_harm_e

@@ -21,13 +21,13 @@ from rich.console import Console
 
 from registry.errors import Conflict, StorageFailed, WardrobeError
 from registry.records import RolloutEntry
+from serve.rollout.decision.judgement import Certificate, Check, Judgement, Verdict
+from serve.rollout.decision.states import Occasion
+from serve.rollout.display.picture import bar, draw
+from serve.rollout.display.status import Known, describe
+from serve.rollout.display.watch import MAX_FAILED_LOOKS, RolledBack, line, watch
 from serve.rollout.documents import RolloutStatus
-from serve.rollout.judgement import Certificate, Check, Judgement, Verdict
-from serve.rollout.picture import bar, draw
-from serve.rollout.pooling import pool
-from serve.rollout.states import Occasion
-from serve.rollout.status import Known, describe
-from serve.rollout.watch import MAX_FAILED_LOOKS, RolledBack, line, watch
+from serve.rollout.recording.pooling import pool
 from tests.fakes.driving import arm, drive, make_root, seen
 from tests.fakes.rollouts import make_entry
 from tests.fakes.terminal import Terminal

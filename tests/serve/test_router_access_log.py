@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from registry.keys import KeyStore, Scope
-from serve.router.accounted import AccountedInference
+from registry.entries.keys import KeyStore, Scope
 from serve.router.inference import Inference
+from serve.router.telemetry.accounted import AccountedInference
 from serve.settings import RequestLimits
 from tests.fakes.served import Served, make_root, publish, serve, wait_until
 
@@ -21,7 +21,7 @@ SECRET = "the patient has told us about the weather"
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    monkeypatch.setattr("serve.rollout.controller.TICK_SECONDS", 3600.0)
+    monkeypatch.setattr("serve.rollout.decision.controller.TICK_SECONDS", 3600.0)
     registry = make_root(tmp_path)
     for seed in (1, 2):
         publish(registry, tmp_path, "support", seed)

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.types import Message
 
-from registry.keys import KeyStore, Scope
+from registry.entries.keys import KeyStore, Scope
 from registry.store import Registry
 from serve.router.app import Router
 from serve.router.assignment import unit_digest

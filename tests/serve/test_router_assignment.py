@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.rollouts import FULL_WEIGHT
+from registry.entries.rollouts import FULL_WEIGHT
 from serve.router.assignment import (
     Arm,
     Split,

@@ -16,7 +16,7 @@ from serve.router.body import (
     join_fields,
     parse_fields,
 )
-from serve.router.paths import ENDPOINTS
+from serve.router.endpoints.paths import ENDPOINTS
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from registry.store import Registry
-from serve.rollout.recorder import ArmRecord, Recorder
+from serve.rollout.recording.recorder import ArmRecord, Recorder
 from serve.router.assignment import Arm
 from serve.router.doubts import MOST_AT_ONCE
 from serve.settings import RequestLimits

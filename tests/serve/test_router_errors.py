@@ -12,7 +12,7 @@ import httpx
 import openai
 import pytest
 
-from registry.keys import KeyStore, Scope
+from registry.entries.keys import KeyStore, Scope
 from registry.store import Registry
 from serve.settings import RequestLimits
 from tests.fakes.served import Served, serve

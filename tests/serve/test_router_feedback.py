@@ -10,20 +10,20 @@ from typing import Any
 import httpx
 import pytest
 
+from registry.entries.keys import KeyStore, Scope
 from registry.errors import StorageFailed
-from registry.keys import KeyStore, Scope
 from registry.store import Registry
 from serve.errors import Busy
-from serve.rollout.recorder import Recorder
+from serve.rollout.recording.recorder import Recorder
 from serve.router.assignment import Arm, unit_digest
-from serve.router.feedback import MAX_COMMENT, FeedbackLog, Line
+from serve.router.endpoints.feedback import MAX_COMMENT, FeedbackLog, Line
 from tests.fakes.served import QUIET, Served, make_root, publish, serve, wait_until
 
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """Serve `support` with stable 1 and a version 2; the controller looks once, at the start."""
-    monkeypatch.setattr("serve.rollout.controller.TICK_SECONDS", 3600.0)
+    monkeypatch.setattr("serve.rollout.decision.controller.TICK_SECONDS", 3600.0)
     registry = make_root(tmp_path)
     for seed in (1, 2):
         publish(registry, tmp_path, "support", seed)

@@ -6,8 +6,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serve.router.assignment import Arm
-from serve.router.metrics import BuildInfo, Histogram, Metrics, Reason, Residency, register
 from serve.router.streams import Outcome, Usage
+from serve.router.telemetry.metrics import BuildInfo, Histogram, Metrics, Reason, Residency, register
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

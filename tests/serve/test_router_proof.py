@@ -13,7 +13,15 @@ from pydantic import JsonValue
 from registry.records import Version
 from serve.engine.interface import TOP_TOKENS
 from serve.errors import LoadFailed
-from serve.router.proof import CONSISTENT, NOISE_FACTOR, PROBES, ROUNDS, Prover, consistency, difference
+from serve.router.residents.proof import (
+    CONSISTENT,
+    NOISE_FACTOR,
+    PROBES,
+    ROUNDS,
+    Prover,
+    consistency,
+    difference,
+)
 from tests.fakes.adapters import make_adapter
 from tests.fakes.engine import FakeEngine
 

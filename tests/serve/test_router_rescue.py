@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from registry.store import Registry
-from serve.rollout.recorder import ArmRecord, Recorder
+from serve.rollout.recording.recorder import ArmRecord, Recorder
 from serve.router.assignment import Arm
 from serve.settings import RequestLimits, ResidencySettings
 from tests.fakes.engine import FakeEngine
@@ -23,7 +23,7 @@ from tests.fakes.served import BASE, QUIET, Served, make_root, publish, serve
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     """Make a root with `support` 1 (stable) and 2; no controller looks while a test lasts."""
-    monkeypatch.setattr("serve.rollout.controller.TICK_SECONDS", 3600.0)
+    monkeypatch.setattr("serve.rollout.decision.controller.TICK_SECONDS", 3600.0)
     registry = make_root(tmp_path)
     for seed in (1, 2):
         publish(registry, tmp_path, "support", seed)

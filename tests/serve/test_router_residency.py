@@ -12,8 +12,8 @@ import pytest
 from registry.errors import Quarantined
 from registry.records import Version
 from serve.errors import Busy, LoadFailed
-from serve.router.metrics import Metrics
-from serve.router.residency import FIRST_RETRY_SECONDS, Residency, Slot
+from serve.router.residents.residency import FIRST_RETRY_SECONDS, Residency, Slot
+from serve.router.telemetry.metrics import Metrics
 from tests.fakes.adapters import make_adapter
 from tests.fakes.engine import FakeEngine
 

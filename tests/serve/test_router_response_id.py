@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.router.response_id import BASE_SUBJECT, AnsweredBy, IdIssuer
+from serve.router.endpoints.response_id import BASE_SUBJECT, AnsweredBy, IdIssuer
 
 KEY, UNIT, TAG = b"k" * 32, "00112233445566ff", "89abcdef"
 ISSUER = IdIssuer(KEY)

@@ -13,8 +13,8 @@ import pytest
 
 from registry.errors import CorruptStore
 from registry.store import Registry
-from serve.rollout.policy import FormatMetric, Metrics, Policy
-from serve.rollout.recorder import ArmRecord, Recorder
+from serve.rollout.decision.policy import FormatMetric, Metrics, Policy
+from serve.rollout.recording.recorder import ArmRecord, Recorder
 from serve.router.assignment import Arm, choose_arm, conversation_unit, unit_digest
 from serve.router.body import parse_fields
 from tests.fakes.rollouts import ROLLOUT
@@ -32,7 +32,7 @@ def registry(tmp_path: Path) -> Registry:
 @pytest.fixture
 def served(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """Serve `support` with stable 1 and a version 2; the controller looks once, at the start."""
-    monkeypatch.setattr("serve.rollout.controller.TICK_SECONDS", 3600.0)
+    monkeypatch.setattr("serve.rollout.decision.controller.TICK_SECONDS", 3600.0)
     with serve(registry, tmp_path) as server:
         yield server
 

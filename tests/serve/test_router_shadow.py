@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from serve.rollout.evidence import Pairs
-from serve.rollout.policy import Shadow
-from serve.rollout.recorder import Recorder
+from serve.rollout.decision.policy import Shadow
+from serve.rollout.recording.evidence import Pairs
+from serve.rollout.recording.recorder import Recorder
 from serve.router.assignment import Arm, is_mirrored
 from tests.fakes.rollouts import ROLLOUT
 from tests.fakes.served import QUIET, Served, make_root, publish, serve, wait_until
@@ -24,7 +24,7 @@ SHADOWED = QUIET.model_copy(update={"shadow": Shadow(concurrency=2)})
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """Serve `support` with stable 1 and a version 2; the controller looks once, at the start."""
-    monkeypatch.setattr("serve.rollout.controller.TICK_SECONDS", 3600.0)
+    monkeypatch.setattr("serve.rollout.decision.controller.TICK_SECONDS", 3600.0)
     registry = make_root(tmp_path)
     for seed in (1, 2):
         publish(registry, tmp_path, "support", seed)
@@ -144,7 +144,7 @@ def test_nobody_waits_for_a_copy_and_too_many_are_dropped(served: Served) -> Non
 
 
 def test_copies_end_with_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve.rollout.controller.TICK_SECONDS", 3600.0)
+    monkeypatch.setattr("serve.rollout.decision.controller.TICK_SECONDS", 3600.0)
     registry = make_root(tmp_path)
     for seed in (1, 2):
         publish(registry, tmp_path, "support", seed)

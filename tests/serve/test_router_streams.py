@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.router.paths import Dialect
+from serve.router.endpoints.paths import Dialect
 from serve.router.streams import Outcome, Usage, has_delta, judge_status, judge_stream, read_usage
 
 DONE = b"data: [DONE]\n\n"

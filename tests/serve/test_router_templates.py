@@ -9,7 +9,7 @@ import pytest
 
 from registry.store import Registry
 from serve.router.assignment import Arm
-from serve.router.paths import ENDPOINTS, Kind
+from serve.router.endpoints.paths import ENDPOINTS, Kind
 from tests.fakes.adapters import make_adapter
 from tests.fakes.served import Served, make_root, publish
 
@@ -19,7 +19,7 @@ HELLO = [{"role": "user", "content": "Hello"}]
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     """Make a root with `support` 1 (stable) and 2, which brings a template; no controller looks."""
-    monkeypatch.setattr("serve.rollout.controller.TICK_SECONDS", 3600.0)
+    monkeypatch.setattr("serve.rollout.decision.controller.TICK_SECONDS", 3600.0)
     registry = make_root(tmp_path)
     publish(registry, tmp_path, "support", 1)
     folder = make_adapter(tmp_path / "own", seed=2, chat_template="{{ messages[0].content }}")

@@ -22,7 +22,7 @@ TRACE, ABOVE = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    monkeypatch.setattr("serve.rollout.controller.TICK_SECONDS", 3600.0)
+    monkeypatch.setattr("serve.rollout.decision.controller.TICK_SECONDS", 3600.0)
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
     registry = make_root(tmp_path)
     for seed in (1, 2):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from registry.entries.keys import KeyStore, Scope, keys_folder
 from registry.errors import Conflict
-from registry.keys import KeyStore, Scope, keys_folder
 from registry.store import Registry
 from serve.preflight import require_free_name
 from serve.router.upkeep import SERVER

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.router.vitals import restarts
+from serve.router.telemetry.vitals import restarts
 from serve.settings import RESTARTS_VARIABLE
 from tests.fakes.served import Served, make_root, publish, serve, wait_until
 

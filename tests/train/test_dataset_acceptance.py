@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from registry.cli.main import run as wardrobe
 from registry.errors import UsageError
 from tests.train.planted.corpus import chat
-from train.dataset.acceptance import parse_acceptance
-from train.dataset.check import check_files
+from train.dataset.checks.acceptance import parse_acceptance
+from train.dataset.checks.check import check_files
 from train.dataset.documents import DataReport
 from train.dataset.forms import Reading
 from train.dataset.split import SplitSettings, split_file

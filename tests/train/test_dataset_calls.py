@@ -9,9 +9,9 @@ import pytest
 from openai.types.chat import ChatCompletion
 
 from train.dataset import Form, canonical, read_sample
-from train.dataset.calls import read_tools
+from train.dataset.checks.uses import inspect_calls
+from train.dataset.forms.calls import read_tools
 from train.dataset.records import Malformed, Message, Sample, ToolCall
-from train.dataset.uses import inspect_calls
 
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}
 FUNCTION: dict[str, Any] = {"name": "lamp", "description": "Switch it.", "parameters": SCHEMA}

@@ -11,9 +11,9 @@ import pytest
 from registry.cli.main import run as wardrobe
 from registry.errors import UsageError
 from tests.train.planted.corpus import Planted, chat, clean, corpus, planted_rules, sentence
-from train.dataset.check import check_files
+from train.dataset.checks.check import check_files
+from train.dataset.checks.findings import CATALOGUE, EXAMPLES, Ledger, Severity, pack, unpack
 from train.dataset.cli import check
-from train.dataset.findings import CATALOGUE, EXAMPLES, Ledger, Severity, pack, unpack
 from train.dataset.rendering import Rendering
 from train.settings.optimiser import OptimiserSettings
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from registry.errors import UsageError
 from train.dataset import canonical, read_sample
-from train.dataset.check import check_files
+from train.dataset.checks.check import check_files
 from train.dataset.forms.mapping import Reading, parse_columns
 from train.dataset.records import Malformed
 from train.dataset.split import SplitSettings, split_file

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from registry.errors import UsageError
 from train.dataset import Form, Sample, canonical, read_sample
-from train.dataset.findings import CATALOGUE
+from train.dataset.checks.findings import CATALOGUE
 from train.dataset.records import Malformed
 from train.dataset.sources import read_lines
 from train.rows import read_rows

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from train.dataset.content import inspect_text
-from train.dataset.personal import find_personal, hide
+from train.dataset.checks.content import inspect_text
+from train.dataset.checks.personal import find_personal, hide
 
 KEY = "sk-" + "proj-9f8e7d6c5b4a39281706"
 FOUND = [

@@ -10,7 +10,7 @@ import pytest
 
 from registry.errors import Conflict, UsageError
 from tests.train.planted.corpus import chat, sentence
-from train.dataset.check import check_files
+from train.dataset.checks.check import check_files
 from train.dataset.forms import Reading
 from train.dataset.repair.repairing import repair_file
 from train.dataset.repair.rules import MASKED, RepairSettings, parse_rules

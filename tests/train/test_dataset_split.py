@@ -16,7 +16,7 @@ from registry.errors import UsageError
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import SMOLLM2, make_base
 from tests.train.planted.corpus import chat, clean, sentence
-from train.dataset.check import check_files
+from train.dataset.checks.check import check_files
 from train.dataset.split import SplitSettings, assign, source_row, split_file
 from train.rows import hash_file
 

@@ -11,9 +11,9 @@ from sklearn.metrics import cohen_kappa_score
 from registry.cli.main import run as wardrobe
 from registry.errors import UsageError
 from tests.fakes.openai_server import last, openai_server, write_suite
-from train.evaluation.agreement import cohen_kappa, krippendorff_alpha
 from train.evaluation.blind import read_ratings, write_blind
 from train.evaluation.results import Evaluation, load
+from train.evaluation.statistics.agreement import cohen_kappa, krippendorff_alpha
 
 ITEMS = [{"prompt": f"{n}"} for n in range(20)]
 GRADERS = [{"type": "stops"}]

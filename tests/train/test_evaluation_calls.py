@@ -10,15 +10,15 @@ import pytest
 from registry.errors import UsageError
 from tests.fakes.openai_server import openai_server
 from train.dataset.records import ToolCall
-from train.evaluation.calling import judge_arguments, judge_calls
 from train.evaluation.forms import Item, SuiteFile
-from train.evaluation.grades import Sample
+from train.evaluation.grading.calling import judge_arguments, judge_calls
+from train.evaluation.grading.grades import Sample
+from train.evaluation.grading.specs import Calls
 from train.evaluation.journal import Journal
+from train.evaluation.models.served import ServedModel
 from train.evaluation.reports.evaluation import page
 from train.evaluation.results import Evaluation, load, save
 from train.evaluation.runner import Arm, evaluate, with_shots
-from train.evaluation.served import ServedModel
-from train.evaluation.specs import Calls
 from train.evaluation.suites import Suite, build_suite
 
 SCHEMA = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}

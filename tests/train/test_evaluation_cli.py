@@ -17,10 +17,10 @@ from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.fakes.openai_server import OpenAIServer, last, openai_server, write_suite
 from train.evaluation import Verdict, gate_verdict
-from train.evaluation.grades import Sample
+from train.evaluation.grading.grades import Sample
 from train.evaluation.journal import Journal
+from train.evaluation.models.served import ServedModel
 from train.evaluation.runner import Arm
-from train.evaluation.served import ServedModel
 from train.evaluation.suites import load_suite
 
 ITEMS = [

@@ -12,12 +12,12 @@ import pytest
 from registry.errors import UsageError
 from train.evaluation import Verdict
 from train.evaluation.forms import Item, SuiteFile
-from train.evaluation.gate import BASE, CANDIDATE, REPLACED, REPLICATE, GateResult, hold
-from train.evaluation.goal import Goal, Guard
-from train.evaluation.grades import Grade, Sample
+from train.evaluation.gating.gate import BASE, CANDIDATE, REPLACED, REPLICATE, GateResult, hold
+from train.evaluation.gating.goal import Goal, Guard
+from train.evaluation.grading.grades import Grade, Sample
+from train.evaluation.grading.specs import Exact, Perplexity, Spec
 from train.evaluation.results import Evaluation
 from train.evaluation.runner import ArmResult
-from train.evaluation.specs import Exact, Perplexity, Spec
 from train.evaluation.suites import build_suite
 
 EXACT = Exact(type="exact")

@@ -13,12 +13,12 @@ import pytest
 
 from registry.errors import UsageError
 from tests.fakes.openai_server import write_suite
-from train.evaluation import specs
-from train.evaluation.figures import confusion, figure
 from train.evaluation.forms import Message
-from train.evaluation.graders import judge_all
-from train.evaluation.grades import Grade, Hearing, Sample, Tools
-from train.evaluation.rouge import rouge_l
+from train.evaluation.grading import specs
+from train.evaluation.grading.graders import judge_all
+from train.evaluation.grading.grades import Grade, Hearing, Sample, Tools
+from train.evaluation.grading.rouge import rouge_l
+from train.evaluation.statistics.figures import confusion, figure
 from train.evaluation.suites import Suite, load_suite
 
 Rows = list[tuple[dict[str, Any], str]]

@@ -8,6 +8,10 @@ import json
 import pytest
 
 from registry.errors import NotFound
+from train.evaluation.grading.programs import assemble
+from train.evaluation.grading.sandbox import run_program
+from train.evaluation.grading.specs import Limits
+from train.evaluation.grading.texts import find_label
 from train.evaluation.guards import (
     _LETTER,
     GUARDS,
@@ -18,10 +22,6 @@ from train.evaluation.guards import (
     mmlu_items,
     mt_bench_items,
 )
-from train.evaluation.programs import assemble
-from train.evaluation.sandbox import run_program
-from train.evaluation.specs import Limits
-from train.evaluation.texts import find_label
 
 SIZES = {"mmlu-dev": 281, "bbh": 81, "humaneval": 164, "gsm-symbolic": 200, "mt-bench": 80}
 

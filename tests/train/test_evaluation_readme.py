@@ -11,8 +11,8 @@ import yaml
 
 from train import evaluation
 from train.evaluation.forms import Item, SuiteFile
-from train.evaluation.goal import Goal
-from train.evaluation.specs import Spec
+from train.evaluation.gating.goal import Goal
+from train.evaluation.grading.specs import Spec
 from train.evaluation.strict import parse
 from train.evaluation.suites import build_suite
 

@@ -16,17 +16,17 @@ from tests.fakes.base import make_base
 from tests.fakes.openai_server import OpenAIServer, last, openai_server, write_suite
 from tests.train.outline import assert_harmless
 from train.evaluation.forms import Item, SuiteFile
-from train.evaluation.gate import BASE, CANDIDATE, REPLACED, REPLICATE, hold
-from train.evaluation.goal import Goal, Guard
-from train.evaluation.grades import Grade, Sample
+from train.evaluation.gating.gate import BASE, CANDIDATE, REPLACED, REPLICATE, hold
+from train.evaluation.gating.goal import Goal, Guard
+from train.evaluation.gating.trial import GateDocument, Trial, describe
+from train.evaluation.grading.grades import Grade, Sample
+from train.evaluation.grading.specs import Exact, Includes, Perplexity, Spec
 from train.evaluation.reports.evaluation import MOST_ITEMS as MOST_REPORTED
 from train.evaluation.reports.evaluation import page
 from train.evaluation.reports.gate import MOST_ITEMS, gate_page, worst
 from train.evaluation.results import Evaluation
 from train.evaluation.runner import ArmResult
-from train.evaluation.specs import Exact, Includes, Perplexity, Spec
 from train.evaluation.suites import build_suite
-from train.evaluation.trial import GateDocument, Trial, describe
 
 INCLUDES = Includes(type="includes")
 HOSTILE = "<img src=x onerror=alert(1)>\u202e"

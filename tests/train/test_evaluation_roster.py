@@ -13,8 +13,8 @@ from tests.fakes.openai_server import openai_server
 from tests.fakes.safetensors import encode
 from tests.fakes.store import make_registry, put
 from tests.fakes.terminal import Terminal
-from train.evaluation.roster import Roster
-from train.evaluation.served import ServedModel
+from train.evaluation.models.roster import Roster
+from train.evaluation.models.served import ServedModel
 
 
 def with_head(registry: Registry, folder: Path) -> None:

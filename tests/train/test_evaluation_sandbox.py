@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from train.evaluation.sandbox import call_grade, network_cut, run_program
-from train.evaluation.specs import Limits
+from train.evaluation.grading.sandbox import call_grade, network_cut, run_program
+from train.evaluation.grading.specs import Limits
 
 SHORT = Limits(timeout_seconds=3, memory_mb=256)
 

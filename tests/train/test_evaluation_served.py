@@ -11,10 +11,10 @@ import pytest
 
 from tests.fakes.openai_server import last, openai_server, write_suite
 from train.evaluation.forms import Message
-from train.evaluation.grades import Sample, Tools
+from train.evaluation.grading.grades import Sample, Tools
 from train.evaluation.journal import Journal
+from train.evaluation.models.served import Patience, ServedModel, Unanswered
 from train.evaluation.runner import Arm, Effort, evaluate
-from train.evaluation.served import Patience, ServedModel, Unanswered
 from train.evaluation.suites import Suite, load_suite
 
 QUICK = Patience(tries=3, timeout_seconds=10, sleep=lambda _seconds: None)

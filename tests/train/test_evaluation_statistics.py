@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest, multinomial
 
-from train.evaluation import specs
-from train.evaluation.binary import (
+from train.evaluation.grading import specs
+from train.evaluation.grading.grades import Grade
+from train.evaluation.statistics.binary import (
     ENUMERATED,
     _difference_tails,
     _score,
@@ -21,9 +22,8 @@ from train.evaluation.binary import (
     binary_limits,
     binary_p_value,
 )
-from train.evaluation.comparison import MOST_ITEMS, compare, items_needed
-from train.evaluation.grades import Grade
-from train.evaluation.paired import (
+from train.evaluation.statistics.comparison import MOST_ITEMS, compare, items_needed
+from train.evaluation.statistics.paired import (
     Floats,
     bootstrap,
     score_p_value,

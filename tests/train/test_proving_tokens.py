@@ -15,7 +15,7 @@ from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.fakes.openai_server import openai_server
 from tests.train.test_proving_prompts import Letters
-from train.evaluation.served import ServedModel
+from train.evaluation.models.served import ServedModel
 from train.proving.documents import TokensDocument
 from train.proving.proof import prove_tokens
 

@@ -17,8 +17,8 @@ from train.data import load_examples
 from train.dataset import read_sample
 from train.dataset.records import Row, ToolCall
 from train.dataset.rendering import Rendering
-from train.evaluation.listening import Heard
-from train.evaluation.specs import Spec
+from train.evaluation.grading.specs import Spec
+from train.evaluation.models.listening import Heard
 from train.methods.pairs import read_pairs
 from train.methods.prompts import Prompt, read_prompts
 from train.methods.rewards import grading_rewards

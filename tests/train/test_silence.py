@@ -13,7 +13,7 @@ from registry.cli import output
 from registry.store import Registry
 from tests.fakes.openai_server import write_suite
 from tests.train.tiny import make_tiny_base, tiny_config, train, write_rows
-from train.evaluation.offline import OfflineModel
+from train.evaluation.models.offline import OfflineModel
 from train.evaluation.suites import load_suite
 from train.silence import quiet
 

@@ -126,7 +126,7 @@ def _write(
 
 
 def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    from registry import files
+    from registry.storage import files
 
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     files.make_directory(path.parent)

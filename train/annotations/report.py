@@ -16,7 +16,7 @@ from train.annotations.documents import (
     DisputedDocument,
 )
 from train.annotations.reading import Item
-from train.evaluation.paired import wilson
+from train.evaluation.statistics.paired import wilson
 
 _MOST_CONFUSED = 20
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import InvalidAdapter
-from registry.intake.modules import Modules
-from registry.lora import LoraPair, pair_tensors
-from registry.patterns import PatternTable
-from registry.tensors import TensorInfo
+from registry.validation.intake.modules import Modules
+from registry.validation.lora import LoraPair, pair_tensors
+from registry.validation.patterns import PatternTable
+from registry.validation.tensors import TensorInfo
 from train.averaging.sources import Source, weights_of
 from train.merging.extraction import Extraction, check_rank, measure, next_up, root_sum, write_lora
 from train.merging.factors import Factors, factorise_product

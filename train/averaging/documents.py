@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from registry.documents import Document
+from registry.api.documents import Document
 
 if TYPE_CHECKING:
     from registry.records import Published

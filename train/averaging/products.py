@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.chat_template import TEMPLATE_NAME
-from registry.publish import refuse_base_name
+from registry.changes.publish import refuse_base_name
+from registry.validation.chat_template import TEMPLATE_NAME
 from train.averaging.combination import Average, average
 from train.averaging.documents import AverageReport
 from train.averaging.shares import shares_of

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING
 
 from registry.errors import InvalidAdapter, NotFound, UsageError
 from registry.home import at_home
-from registry.identity import WEIGHTS_NAME
 from registry.names import parse_model
-from registry.peft import CONFIG_NAME, LoraConfig, parse_config
 from registry.records import Limits
-from registry.requirements import LINEAGE, trained_goal
+from registry.validation.identity import WEIGHTS_NAME
+from registry.validation.peft import CONFIG_NAME, LoraConfig, parse_config
+from registry.validation.requirements import LINEAGE, trained_goal
 from train.settings.data import REPLAY
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from registry.adapter import InspectedAdapter
     from registry.records import BaseModel
     from registry.store import Registry
+    from registry.validation.adapter import InspectedAdapter
 
 AVERAGE = "average"
 """The `method` in an averaged version's lineage."""
@@ -143,7 +143,7 @@ def _checked(
     data: Mapping[str, JsonValue] | None = None,
     goal: str | None = None,
 ) -> Source:
-    from registry.adapter import inspect
+    from registry.validation.adapter import inspect
 
     inspected = inspect(folder, base=base, limits=Limits(max_lora_rank=_HIGHEST_RANK), name=name)
     config = parse_config((folder / CONFIG_NAME).read_bytes(), name)

@@ -106,7 +106,7 @@ def report(
 
     The page needs no network and no JavaScript: counts, lengths, labels, and every finding with its rows.
     """
-    from registry import files as store
+    from registry.storage import files as store
     from train.dataset.page import page
 
     document = _check(session, files, base, max_length, columns, accept)
@@ -158,7 +158,7 @@ def split(
     Rows that are equal, nearly equal or ask the same are never parted. Beside each part lie the row
     numbers of FILE. Without a root give --out. The same file, seed and options give the same bytes.
     """
-    from train.dataset.acceptance import parse_acceptance
+    from train.dataset.checks.acceptance import parse_acceptance
     from train.dataset.display import print_split
     from train.dataset.split import SplitSettings
 
@@ -255,8 +255,8 @@ def _check(
     columns: Sequence[str],
     accept: Sequence[str],
 ) -> DataReport:
-    from train.dataset.acceptance import parse_acceptance
-    from train.dataset.check import check_files
+    from train.dataset.checks.acceptance import parse_acceptance
+    from train.dataset.checks.check import check_files
     from train.dataset.containers.folders import places_in
     from train.dataset.documents import DataReport
     from train.dataset.progress import LateProgress
@@ -272,7 +272,7 @@ def _check(
 
 
 def _split(session: Session, file: Place, settings: SplitSettings, out: Path | None) -> SplitDocument:
-    from registry.datasets import publish_dataset
+    from registry.entries.datasets import publish_dataset
     from train.dataset.documents import SplitDocument
     from train.dataset.progress import LateProgress
     from train.dataset.split import new_folder, split_file

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from train.dataset.findings import CATALOGUE
+from train.dataset.checks.findings import CATALOGUE
 from train.dataset.first import FirstRow
 
 if TYPE_CHECKING:

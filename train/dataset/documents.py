@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Self
 
-from registry.documents import Document
-from train.dataset.check import Checked, FileCount
-from train.dataset.findings import Finding
+from registry.api.documents import Document
+from train.dataset.checks.check import Checked, FileCount
+from train.dataset.checks.findings import Finding
+from train.dataset.checks.lengths import QUANTILES, Lengths
 from train.dataset.first import FirstRow
-from train.dataset.lengths import QUANTILES, Lengths
 from train.dataset.mask import MaskedRow
 from train.dataset.repair.repairing import Repaired
 

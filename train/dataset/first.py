@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import itertools
 
-from registry.documents import Document
+from registry.api.documents import Document
+from train.dataset.checks.personal import hide
 from train.dataset.forms import PLAIN, Reading, understand
-from train.dataset.personal import hide
 from train.dataset.records import Malformed, Sample
 from train.dataset.sources import Where, read_lines
 

@@ -96,7 +96,7 @@ def reading_of(columns: Sequence[str], accept: Sequence[str]) -> Reading:
 
     Raises: UsageError.
     """
-    from train.dataset.acceptance import parse_acceptance
+    from train.dataset.checks.acceptance import parse_acceptance
     from train.dataset.forms.mapping import Reading, parse_columns
 
     return Reading(parse_columns(columns), parse_acceptance(accept).kinds)

@@ -14,8 +14,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from registry.disk import NO_ROOM
 from registry.errors import Conflict, DiskFull, StorageFailed
+from registry.storage.disk import NO_ROOM
 
 
 @contextlib.contextmanager

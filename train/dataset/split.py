@@ -21,16 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.errors import UsageError
-from train.dataset.clusters import Clusters
+from train.dataset.checks.clusters import Clusters
+from train.dataset.checks.relations import relate
+from train.dataset.checks.scan import answer_text, open_sketches, sketched_text
+from train.dataset.checks.sketches import SIMILAR
 from train.dataset.columns import FORMS, Columns, text_hash
 from train.dataset.containers.place import name_of
 from train.dataset.forms import canonical, read_sample
 from train.dataset.forms.mapping import PLAIN, Reading, require_columns
 from train.dataset.records import Malformed, Progress, Unwatched
-from train.dataset.relations import relate
 from train.dataset.room import room
-from train.dataset.scan import answer_text, open_sketches, sketched_text
-from train.dataset.sketches import SIMILAR
 from train.dataset.sources import Line, Where, hash_source, read_lines, size_of
 from train.rows import row_error
 

@@ -1,6 +1,6 @@
 """From a version to the data it was trained on, down to the row.
 
-Owns the reading of a lineage's data hashes; `registry.datasets` finds them in the root.
+Owns the reading of a lineage's data hashes; `registry.entries.datasets` finds them in the root.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from registry.datasets import find_part
-from registry.documents import Document
+from registry.api.documents import Document
+from registry.entries.datasets import find_part
 from registry.errors import NotFound
 from registry.names import parse_model
 from train.dataset.split import source_row

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from registry.canonical import parse_json
-from registry.documents import Document
+from registry.api.documents import Document
 from registry.errors import Conflict, UsageError
-from train.evaluation.agreement import cohen_kappa, krippendorff_alpha
-from train.evaluation.paired import wilson
+from registry.validation.canonical import parse_json
 from train.evaluation.results import Evaluation
+from train.evaluation.statistics.agreement import cohen_kappa, krippendorff_alpha
+from train.evaluation.statistics.paired import wilson
 from train.evaluation.strict import Strict, parse, read_text
 
 RATINGS = ("A", "B", "tie", "both_bad")

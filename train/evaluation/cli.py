@@ -15,11 +15,11 @@ from registry.errors import Conflict, NotFound, UsageError
 from train.evaluation.cli_files import agreement, blind, list_, report
 
 if TYPE_CHECKING:
+    from train.evaluation.gating.trial import GateDocument
     from train.evaluation.journal import Journal
+    from train.evaluation.models.roster import Roster
     from train.evaluation.results import Evaluation, EvaluationDocument
-    from train.evaluation.roster import Roster
     from train.evaluation.runner import Arm
-    from train.evaluation.trial import GateDocument
 
 _PATH = UserPath()
 _OUT = click.option(
@@ -134,8 +134,8 @@ def gate(
     Better than the base and than what it replaces, and no guard slice worse than its margin. Exit 0 pass,
     1 fail or cannot tell; stored with the version as `gate`.
     """
-    from train.evaluation import trial
-    from train.evaluation.goal import load_goal
+    from train.evaluation.gating import trial
+    from train.evaluation.gating.goal import load_goal
     from train.evaluation.runner import Effort
     from train.evaluation.tables import print_gate
 
@@ -201,7 +201,7 @@ def harness(
 
 
 def _roster(session: Session, *, offline: bool | None, need_root: bool) -> Roster:
-    from train.evaluation.roster import Roster
+    from train.evaluation.models.roster import Roster
 
     return Roster.find(session.root_path, session.url, session.api_key, offline=offline, need_root=need_root)
 
@@ -274,9 +274,9 @@ def _keep_gate(
     folder: Path,
     html: Path | None,
 ) -> None:
+    from train.evaluation.gating.trial import GATE_FILE
     from train.evaluation.reports.evaluation import page
     from train.evaluation.reports.gate import gate_page
-    from train.evaluation.trial import GATE_FILE
 
     (folder / GATE_FILE).write_text(document.model_dump_json(indent=2), encoding="utf-8")
     for name, found in evaluations.items():
@@ -293,7 +293,7 @@ def _write(text: str, *targets: Path | None) -> None:
 
 
 def _attest(roster: Roster, references: list[str], document: EvaluationDocument) -> None:
-    from train.evaluation.trial import attest_evaluations
+    from train.evaluation.gating.trial import attest_evaluations
 
     versions = [reference for reference in references if reference != "base"]
     if roster.registry is None:

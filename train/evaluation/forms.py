@@ -12,9 +12,9 @@ from typing import Literal, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from train.dataset.calls import read_tools
+from train.dataset.forms.calls import read_tools
+from train.evaluation.grading.specs import Spec
 from train.evaluation.rows import read_row
-from train.evaluation.specs import Spec
 from train.evaluation.strict import Strict
 
 

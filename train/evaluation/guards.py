@@ -20,7 +20,7 @@ import yaml
 
 from registry.errors import NotFound, UsageError
 from train.evaluation.forms import Item, Sampling, SuiteFile
-from train.evaluation.specs import Accuracy, Exact, Judge, Program, Spec, Stops
+from train.evaluation.grading.specs import Accuracy, Exact, Judge, Program, Spec, Stops
 from train.evaluation.suites import Suite, build_suite
 
 _EXTRA = "pip install 'wardrobe-llm[guards]'"

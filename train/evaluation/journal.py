@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from train.evaluation.grades import Sample
+from train.evaluation.grading.grades import Sample
 from train.evaluation.runner import Arm
 from train.evaluation.suites import Suite
 

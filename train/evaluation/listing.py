@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Self
 
-from registry.documents import Document
+from registry.api.documents import Document
 
 if TYPE_CHECKING:
     from train.evaluation.blind import HumanReport

@@ -17,15 +17,15 @@ from typing import Any
 
 from pydantic import JsonValue, TypeAdapter
 
-from registry.canonical import sha256_hex
-from registry.documents import Document
+from registry.api.documents import Document
 from registry.errors import Conflict, UsageError
-from train.evaluation import specs
-from train.evaluation.differences import DifferenceDocument, differences
-from train.evaluation.figures import confusion, figure, slices
+from registry.validation.canonical import sha256_hex
 from train.evaluation.forms import Item, Message, Sampling
-from train.evaluation.grades import Grade, Sample
+from train.evaluation.grading import specs
+from train.evaluation.grading.grades import Grade, Sample
 from train.evaluation.runner import ArmResult
+from train.evaluation.statistics.differences import DifferenceDocument, differences
+from train.evaluation.statistics.figures import confusion, figure, slices
 from train.evaluation.strict import read_text
 from train.evaluation.suites import Suite
 
@@ -215,7 +215,7 @@ def _notes(suite: Suite) -> list[str]:
     notes = []
     for spec in suite.graders:
         if isinstance(spec, specs.Bleu | specs.Chrf):
-            from train.evaluation.corpus import signature
+            from train.evaluation.grading.corpus import signature
 
             notes.append(f"{spec.label}: {signature(spec.type)}")
         if isinstance(spec, specs.Perplexity):

@@ -10,8 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from train.dataset.calls import linked, read_tools, tools_of
-from train.dataset.chat import read_messages, written
+from train.dataset.forms.calls import linked, read_tools, tools_of
+from train.dataset.forms.chat import read_messages, written
 from train.dataset.records import Message
 
 _PLAIN = {"role", "content"}

@@ -14,9 +14,9 @@ from typing import Protocol, TypeVar
 
 from registry.errors import UsageError
 from train.evaluation.forms import Item, Message, called
-from train.evaluation.graders import judge_all
-from train.evaluation.grades import Grade, Hearing, Model, Sample
-from train.evaluation.specs import Judge
+from train.evaluation.grading.graders import judge_all
+from train.evaluation.grading.grades import Grade, Hearing, Model, Sample
+from train.evaluation.grading.specs import Judge
 from train.evaluation.suites import Suite
 
 _Result = TypeVar("_Result")

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from registry.canonical import canonical_json, parse_json, sha256_hex
 from registry.errors import UsageError
 from registry.home import at_home
+from registry.validation.canonical import canonical_json, parse_json, sha256_hex
 from train.evaluation.forms import Item, Message, Sampling, SuiteFile, judges
-from train.evaluation.specs import Agreement, Python, Spec
+from train.evaluation.grading.specs import Agreement, Python, Spec
 from train.evaluation.strict import parse, read_text, read_yaml
 
 OWN = Path(__file__).parent / "suites"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from registry.cli import output
-from train.evaluation.differences import DifferenceDocument
-from train.evaluation.figures import ALL
+from train.evaluation.gating.trial import CheckDocument, GateDocument
 from train.evaluation.results import ArmDocument, EvaluationDocument, FigureDocument
-from train.evaluation.trial import CheckDocument, GateDocument
+from train.evaluation.statistics.differences import DifferenceDocument
+from train.evaluation.statistics.figures import ALL
 
 WORDS = {"pass": "pass", "fail": "FAIL", "cannot_tell": "cannot tell"}
 """How a verdict is written for people."""

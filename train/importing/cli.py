@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry import files
 from registry.cli import output
 from registry.cli.session import Session, UserPath, local_options, pass_session
 from registry.errors import Conflict, UsageError, WardrobeError
+from registry.storage import files
 
 if TYPE_CHECKING:
     from train.importing.detection import Trainer

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import JsonValue
 
-from registry.documents import Document
+from registry.api.documents import Document
 from train.importing.draft import Note
 from train.importing.run import Imported
 

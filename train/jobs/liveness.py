@@ -12,7 +12,7 @@ import os
 import platform
 from pathlib import Path
 
-from registry.documents import Document
+from registry.api.documents import Document
 
 SILENCE_SECONDS = 60.0
 """So long may a run on another machine be silent before it counts as dead."""

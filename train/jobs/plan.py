@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
-from registry.canonical import canonical_json, sha256_hex
-from registry.documents import Document
+from registry.api.documents import Document
+from registry.validation.canonical import canonical_json, sha256_hex
 from train.config import TrainConfig
 
 if TYPE_CHECKING:

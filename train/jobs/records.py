@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field, JsonValue
 
-from registry.documents import Document
+from registry.api.documents import Document
 from train.jobs.liveness import Owner
 from train.jobs.plan import Plan
 

@@ -21,8 +21,8 @@ from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
-from registry import disk, files
 from registry.errors import Conflict, CorruptStore, Missing, NotFound
+from registry.storage import disk, files
 from train.jobs.liveness import is_alive, this_process
 from train.jobs.plan import Plan
 from train.jobs.records import Description, JobDetail, JobDocument, State, Status

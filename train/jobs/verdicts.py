@@ -8,7 +8,7 @@ from pathlib import Path
 
 from registry.errors import NotFound, WardrobeError
 from registry.records import Attestation
-from registry.requirements import FORCE, LINEAGE
+from registry.validation.requirements import FORCE, LINEAGE
 from train.jobs.records import JobDocument
 
 

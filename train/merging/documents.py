@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from registry.documents import Document
+from registry.api.documents import Document
 
 if TYPE_CHECKING:
     from train.merging.extraction import Extraction

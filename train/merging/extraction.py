@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.architectures import INPUT_EMBEDDING
-from registry.base import read_base
 from registry.errors import InvalidAdapter, UsageError
 from registry.records import BaseModel
+from registry.validation.architectures import INPUT_EMBEDDING
+from registry.validation.base import read_base
 from train.merging.changes import find_changes
 from train.merging.factors import Factors, factorise, frobenius
 from train.merging.weights import FolderWeights

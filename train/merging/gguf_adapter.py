@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import InvalidAdapter, UsageError
-from registry.identity import WEIGHTS_NAME
-from registry.patterns import PatternTable
-from registry.peft import CONFIG_NAME, LoraConfig, parse_config
+from registry.validation.identity import WEIGHTS_NAME
+from registry.validation.patterns import PatternTable
+from registry.validation.peft import CONFIG_NAME, LoraConfig, parse_config
 from train.merging.gguf_file import halved, interleaved
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import InvalidAdapter, UsageError
-from registry.identity import WEIGHTS_NAME
+from registry.validation.identity import WEIGHTS_NAME
 from train.environment import OFFLINE
 from train.merging.sources import Source
 from train.silence import quiet

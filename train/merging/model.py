@@ -10,8 +10,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from registry.chat_template import TEMPLATE_NAME
 from registry.errors import InvalidAdapter
+from registry.validation.chat_template import TEMPLATE_NAME
 from train.silence import quiet
 
 DTYPES = ("float32", "bfloat16", "float16")

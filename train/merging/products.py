@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.canonical import readable_json
 from registry.errors import InvalidAdapter, UsageError
+from registry.validation.canonical import readable_json
 from train.merging.documents import REPORT_NAME, ExtractionReport, LossReport, MergeReport, ParityReport
 from train.merging.loading import load_adapted, load_model
 from train.merging.losses import LARGE_RISE, Losses, count, mean_loss, read_examples

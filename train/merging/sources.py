@@ -12,13 +12,13 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.canonical import canonical_json, sha256_hex
 from registry.errors import InvalidAdapter, NotFound, UsageError
-from registry.fit import check_base_named
 from registry.home import at_home
-from registry.identity import WEIGHTS_NAME
 from registry.names import parse_model
-from registry.peft import CONFIG_NAME, parse_config
+from registry.validation.canonical import canonical_json, sha256_hex
+from registry.validation.fit import check_base_named
+from registry.validation.identity import WEIGHTS_NAME
+from registry.validation.peft import CONFIG_NAME, parse_config
 from train.rows import hash_file
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.architectures import INPUT_EMBEDDING, OUTPUT_EMBEDDING
 from registry.errors import UsageError
+from registry.validation.architectures import INPUT_EMBEDDING, OUTPUT_EMBEDDING
 
 if TYPE_CHECKING:
     from torch import Tensor

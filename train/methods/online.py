@@ -16,7 +16,7 @@ from train.data import Tokenizer
 from train.dataset.containers.place import Where
 from train.dataset.forms.mapping import PLAIN, Reading
 from train.duration import Epoch
-from train.evaluation.listening import Listener
+from train.evaluation.models.listening import Listener
 from train.items import Item, ItemFile
 from train.methods.finishing import finish
 from train.methods.interface import Workshop

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from registry.base import read_base
 from registry.errors import Conflict, UsageError
+from registry.validation.base import read_base
 
 RECORD = "reward.json"
 _FORMAT = "wardrobe-reward-model/1"

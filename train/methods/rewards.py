@@ -17,10 +17,10 @@ from registry.errors import UsageError
 from train.dataset.containers.place import Where
 from train.dataset.records import ToolCall
 from train.evaluation.forms import Call, Item, Message, SuiteFile
-from train.evaluation.graders import judge_all
-from train.evaluation.grades import Grade, Hearing, Sample, Tools
-from train.evaluation.listening import Heard
-from train.evaluation.specs import Python, Spec
+from train.evaluation.grading.graders import judge_all
+from train.evaluation.grading.grades import Grade, Hearing, Sample, Tools
+from train.evaluation.grading.specs import Python, Spec
+from train.evaluation.models.listening import Heard
 from train.evaluation.suites import NEEDS_EXPECTED, Suite, build_suite
 from train.methods.prompts import Prompt
 from train.rows import row_error

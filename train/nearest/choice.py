@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from registry.documents import Document
+from registry.api.documents import Document
 
 if TYPE_CHECKING:
     from registry.records import Version

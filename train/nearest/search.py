@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry import disk
-from registry.chat_template import TEMPLATE_NAME
 from registry.errors import Missing, UsageError, WardrobeError
+from registry.storage import disk
+from registry.validation.chat_template import TEMPLATE_NAME
 from train.nearest.choice import Candidate, Choice, choose, ordered
 from train.settings.starting import NEAREST
 from train.starting import check_start, start_from
@@ -105,8 +105,8 @@ def write_choice(job: Job, choice: Choice) -> None:
 
     Raises: StorageFailed.
     """
-    from registry import files
-    from registry.canonical import readable_json
+    from registry.storage import files
+    from registry.validation.canonical import readable_json
 
     files.replace(job.folder / CHOICE, readable_json(choice.model_dump(mode="json")))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from registry import files
 from registry.errors import UsageError
+from registry.storage import files
 
 
 def check_target(path: Path) -> None:

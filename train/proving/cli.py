@@ -39,7 +39,7 @@ def prove(session: Session, name: str, dtype: str | None, reference: Path | None
     both are stored either way, and may be required before a version becomes stable.
     """
     from registry.names import BASE
-    from train.evaluation.roster import Roster, adapts_head
+    from train.evaluation.models.roster import Roster, adapts_head
     from train.proving.proof import STEPS, Witness, attest
     from train.proving.proof import prove as measure
 

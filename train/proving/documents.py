@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import JsonValue
 
-from registry.documents import Document
+from registry.api.documents import Document
 
 
 class ParityDocument(Document):

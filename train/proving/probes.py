@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pydantic import JsonValue
 
-from registry.canonical import canonical_json, sha256_hex
+from registry.validation.canonical import canonical_json, sha256_hex
 
 Conversation = tuple[tuple[str, str], ...]
 """Pairs of role and content, oldest first; the last is the assistant's."""

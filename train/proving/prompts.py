@@ -13,7 +13,7 @@ from typing import Any
 
 from train.data import Tokenizer, render
 from train.dataset import read_sample
-from train.dataset.chat import written
+from train.dataset.forms.chat import written
 from train.proving.probes import Conversation
 from train.rendering.showing import ToolsHidden
 from train.rows import Message, Row

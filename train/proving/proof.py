@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry.canonical import sha256_hex
-from registry.chat_template import TEMPLATE_NAME
 from registry.errors import WardrobeError
 from registry.records import Version
-from registry.requirements import FORMATS, Requirement
 from registry.store import Registry
+from registry.validation.canonical import sha256_hex
+from registry.validation.chat_template import TEMPLATE_NAME
+from registry.validation.requirements import FORMATS, Requirement
 from train.data import Tokenizer
-from train.evaluation.served import ServedModel
+from train.evaluation.models.served import ServedModel
 from train.proving.documents import DeviationDocument, ParityDocument, ProofDocument, TokensDocument
 from train.proving.parity import TOLERANCE_FACTOR, Parity, compare
 from train.proving.probes import CONVERSATIONS, TOOL_ROWS, probes_sha256

@@ -1,7 +1,7 @@
 """That a base's chat template ends: tried once per template, in a process whose time and memory are limited.
 
 A template runs the code of whoever wrote it, in this process. Owns the trial before that; what it is made of
-is `registry.intake`'s, which compares templates.
+is `registry.validation.intake`'s, which compares templates.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from registry.errors import UsageError
-from registry.intake.rendering import runs_away
+from registry.validation.intake.rendering import runs_away
 from train.rendering.interface import Tokenizer
 
 

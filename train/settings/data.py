@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 
 from registry.home import HomePath
-from train.dataset.acceptance import checked_acceptance
+from train.dataset.checks.acceptance import checked_acceptance
 from train.dataset.containers.place import Place, absolute, label_of
 from train.dataset.forms.mapping import Reading, checked_columns
 from train.evaluation.strict import Strict

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from registry.home import HomePath
-from train.evaluation.specs import Spec
+from train.evaluation.grading.specs import Spec
 from train.evaluation.strict import Strict
 
 

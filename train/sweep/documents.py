@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry.documents import Document
+from registry.api.documents import Document
 
 
 class SweepReport(Document):

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from registry import files
-from registry.canonical import canonical_json, sha256_hex
 from registry.errors import Conflict, UsageError, WardrobeError
 from registry.names import BASE
+from registry.storage import files
+from registry.validation.canonical import canonical_json, sha256_hex
 from train.config import TrainConfig, parse_config
-from train.evaluation.specs import LOWER_IS_BETTER
+from train.evaluation.grading.specs import LOWER_IS_BETTER
 from train.evaluation.strict import read_yaml
 from train.race import EVAL_LOSS
 from train.sweep.plan import Rung, Values, draw, make_rungs, survivors, with_values

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.chat_template import TEMPLATE_NAME, TOKENIZER_CONFIG_NAME
+from registry.validation.chat_template import TEMPLATE_NAME, TOKENIZER_CONFIG_NAME
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from registry.rollouts import FULL_WEIGHT
+from registry.entries.rollouts import FULL_WEIGHT
 from serve.rollout.simulation.traffic import Effect, Flags, Floats, Traffic
 
 ARGO_MINUTES = 5

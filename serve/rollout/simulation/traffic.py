@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from serve.rollout.evidence import QUANTILES
+from serve.rollout.recording.evidence import QUANTILES
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.rollout.judgement import Check
-from serve.rollout.policy import ErrorMetric, FormatMetric
+from serve.rollout.decision.judgement import Check
+from serve.rollout.decision.policy import ErrorMetric, FormatMetric
 from serve.rollout.statistics import verdicts
 from serve.rollout.statistics.carrying import carry, mix
 from serve.rollout.statistics.imbalance import log_imbalance_e, log_worst_e

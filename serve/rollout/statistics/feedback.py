@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.rollout.evidence import Score
-from serve.rollout.judgement import Check
-from serve.rollout.policy import FeedbackMetric
+from serve.rollout.decision.judgement import Check
+from serve.rollout.decision.policy import FeedbackMetric
+from serve.rollout.recording.evidence import Score
 from serve.rollout.statistics import verdicts
 from serve.rollout.statistics.carrying import carry, start_weights
 from serve.rollout.statistics.looks import Look

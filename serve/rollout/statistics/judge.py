@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from serve.rollout.evidence import Baseline, Evidence
-from serve.rollout.judgement import Check, Judgement
-from serve.rollout.policy import Policy
+from serve.rollout.decision.judgement import Check, Judgement
+from serve.rollout.decision.policy import Policy
+from serve.rollout.recording.evidence import Baseline, Evidence
 from serve.rollout.statistics import checks
 from serve.rollout.statistics.feedback import judge_feedback
 from serve.rollout.statistics.latency import judge_latency

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from serve.rollout.evidence import Baseline
-from serve.rollout.judgement import Check
-from serve.rollout.policy import LatencyMetric
+from serve.rollout.decision.judgement import Check
+from serve.rollout.decision.policy import LatencyMetric
+from serve.rollout.recording.evidence import Baseline
 from serve.rollout.statistics import verdicts
 from serve.rollout.statistics.carrying import mix
 from serve.rollout.statistics.checks import Test, dense

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaln, xlog1py, xlogy
 
-from serve.rollout.judgement import Certificate, Check, Verdict
+from serve.rollout.decision.judgement import Certificate, Check, Verdict
 from serve.rollout.statistics import verdicts
 from serve.rollout.statistics.looks import Counts, Look
 from serve.rollout.statistics.planning import MOST_UNITS, first_enough

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from serve.rollout.judgement import Verdict
+from serve.rollout.decision.judgement import Verdict
 
 SUSPICIOUS_E = 10.0
 """An e-value from here on is no proof but stops the ramp (shared/statistics.md 2.1)."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.intake.base_names import name_for_export, propose_name, same_base
+from registry.validation.intake.base_names import name_for_export, propose_name, same_base
 
 REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from registry.base import read_base
 from registry.errors import UsageError
-from registry.intake.disguises import disguise, pointer, recognised
 from registry.records import BaseModel
+from registry.validation.base import read_base
+from registry.validation.intake.disguises import disguise, pointer, recognised
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.registry.inspecting import WEIGHTS, check, refusal

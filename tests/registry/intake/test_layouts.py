@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from registry.adapter import uploadable
-from registry.base import read_base
 from registry.errors import InvalidAdapter, NotFound
 from registry.records import BaseModel
+from registry.validation.adapter import uploadable
+from registry.validation.base import read_base
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.registry.inspecting import WEIGHTS, refusal

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from registry import files
-from registry.base import read_base
 from registry.errors import InvalidAdapter
-from registry.folder import uploadable
-from registry.intake.links import unreadable
 from registry.records import BaseModel
+from registry.storage import files
 from registry.store import Registry
+from registry.validation.base import read_base
+from registry.validation.folder import uploadable
+from registry.validation.intake.links import unreadable
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.registry.inspecting import WEIGHTS, check, refusal

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.base import read_base
 from registry.records import BaseModel
 from registry.store import Registry
+from registry.validation.base import read_base
 from tests.fakes.adapters import Tensors, make_adapter
 from tests.fakes.base import make_base
 from tests.registry.inspecting import WEIGHTS, adding, check, refusal, taken, tensor

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from registry.base import read_base, template_of
-from registry.intake import rendering
-from registry.intake.rendering import same_template
 from registry.records import BaseModel
 from registry.store import Registry
+from registry.validation.base import read_base, template_of
+from registry.validation.intake import rendering
+from registry.validation.intake.rendering import same_template
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.fakes.store import make_registry

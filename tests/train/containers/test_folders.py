@@ -11,7 +11,7 @@ import pytest
 
 from registry.errors import UsageError
 from tests.train.containers.samples import LINES, ROWS, arrow_table, read_all, written
-from train.dataset.check import check_files
+from train.dataset.checks.check import check_files
 from train.dataset.containers.folders import find_parts, places_in
 from train.dataset.containers.hub import fetch_snapshot
 from train.dataset.containers.place import Place, label_of

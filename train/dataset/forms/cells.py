@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-from train.dataset.chat import read_messages, shown, text
+from train.dataset.forms.chat import read_messages, shown, text
 from train.dataset.records import Malformed, Message
 
 _HH_TURN = re.compile(r"(?:\A|\n\n)\s*(Human|Assistant|System):")

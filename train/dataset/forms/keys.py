@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import product
 from typing import Final
 
-from train.dataset.calls import TOOL_KEYS
+from train.dataset.forms.calls import TOOL_KEYS
 from train.dataset.forms.hints import keys_fault
 from train.dataset.records import Form, Kind, Malformed
 

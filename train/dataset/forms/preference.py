@@ -5,8 +5,8 @@ Owns where the turns that both answer come from: a question, a conversation, or 
 
 from __future__ import annotations
 
-from train.dataset.chat import shown
 from train.dataset.forms.cells import read_answer, read_spoken, read_turns
+from train.dataset.forms.chat import shown
 from train.dataset.forms.keys import Plan, Slot
 from train.dataset.forms.supervised import Row, question_turns, with_system
 from train.dataset.records import Malformed, Message

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from train.dataset.chat import shown
+from train.dataset.forms.chat import shown
 from train.dataset.records import Malformed
 
 RULE = "D-RATED"

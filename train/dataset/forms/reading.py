@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from train.dataset.calls import tools_of, with_links
-from train.dataset.chat import shown, text
 from train.dataset.forms import media, rated
+from train.dataset.forms.calls import tools_of, with_links
 from train.dataset.forms.cells import read_turns
+from train.dataset.forms.chat import shown, text
 from train.dataset.forms.hints import ambiguous
 from train.dataset.forms.keys import NAMES, Plan, Slot, plans_of, questions_of
 from train.dataset.forms.mapping import PLAIN, Reading

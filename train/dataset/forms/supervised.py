@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from train.dataset.calls import read_calls
-from train.dataset.chat import shown, text
+from train.dataset.forms.calls import read_calls
 from train.dataset.forms.cells import read_answer, read_question, read_turns
+from train.dataset.forms.chat import shown, text
 from train.dataset.forms.keys import Plan, Slot
 from train.dataset.records import Form, Malformed, Message
 

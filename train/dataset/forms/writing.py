@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from train.dataset.chat import written
+from train.dataset.forms.chat import written
 from train.dataset.records import Kind, Message, Sample
 
 

@@ -17,19 +17,19 @@ from typing import TextIO
 
 import numpy as np
 
-from registry import files
 from registry.errors import Conflict, UsageError
-from train.dataset import pairs, relations
+from registry.storage import files
+from train.dataset.checks import pairs, relations
+from train.dataset.checks.findings import CATALOGUE, Ledger
+from train.dataset.checks.relations import Related
+from train.dataset.checks.scan import open_sketches, sketched_text
 from train.dataset.columns import Columns
 from train.dataset.containers.place import place_of
-from train.dataset.findings import CATALOGUE, Ledger
 from train.dataset.forms.mapping import require_columns
 from train.dataset.records import Progress, Unwatched
-from train.dataset.relations import Related
 from train.dataset.repair.rows import Change, mend_row
 from train.dataset.repair.rules import LISTED, RepairSettings
 from train.dataset.room import held, room
-from train.dataset.scan import open_sketches, sketched_text
 from train.dataset.sources import Where, read_lines, remarks, size_of
 
 _PASSES = 8

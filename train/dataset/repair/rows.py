@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from train.dataset.checks.personal import hide
+from train.dataset.checks.scan import inspect_turns
 from train.dataset.forms import understand
 from train.dataset.forms.cells import is_packed, unpacked
-from train.dataset.personal import hide
 from train.dataset.records import Malformed, Sample
 from train.dataset.repair.rules import RepairSettings
-from train.dataset.scan import inspect_turns
 from train.dataset.sources import Line
 
 _KEPT = frozenset({"role", "from", "type", "id", "tool_call_id", "call_id", "weight", "loss_weight", "train"})

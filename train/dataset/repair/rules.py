@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from registry.errors import UsageError
-from train.dataset.content import CONTROL, INVISIBLE, SURROGATE
+from train.dataset.checks.content import CONTROL, INVISIBLE, SURROGATE
+from train.dataset.checks.personal import masked
 from train.dataset.forms import PLAIN, Reading
-from train.dataset.personal import masked
 
 MASKED = (
     "D-SECRET", "D-PRIVATE-KEY", "D-EMAIL", "D-PHONE", "D-IP", "D-CARD", "D-IBAN", "D-SSN",

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from registry.cli.output import moment
-from train.evaluation.differences import DifferenceDocument
-from train.evaluation.figures import ALL
+from train.evaluation.gating.trial import GateDocument
 from train.evaluation.reports.gate import checks_of, verdict_of
 from train.evaluation.reports.item import item_of
 from train.evaluation.results import Evaluation, EvaluationDocument
+from train.evaluation.statistics.differences import DifferenceDocument
+from train.evaluation.statistics.figures import ALL
 from train.evaluation.tables import shown_figure
-from train.evaluation.trial import GateDocument
 from train.pages.forest import Interval, forest, key
 from train.pages.parts import Html, facts, folded, note, page_of, safe, section, table
 

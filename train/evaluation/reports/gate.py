@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from train.evaluation.figures import ALL
-from train.evaluation.gate import BASE, CANDIDATE, REPLACED
+from train.evaluation.gating.gate import BASE, CANDIDATE, REPLACED
+from train.evaluation.gating.trial import CheckDocument, GateDocument
+from train.evaluation.grading.specs import LOWER_IS_BETTER
 from train.evaluation.reports.item import item_of
 from train.evaluation.results import Evaluation
-from train.evaluation.specs import LOWER_IS_BETTER
+from train.evaluation.statistics.figures import ALL
 from train.evaluation.tables import WORDS
-from train.evaluation.trial import CheckDocument, GateDocument
 from train.pages.forest import Interval, forest, key
 from train.pages.parts import Html, banner, facts, folded, mark, note, page_of, safe, section, table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from train.evaluation.grades import Grade
+from train.evaluation.grading.grades import Grade
 from train.evaluation.results import Evaluation
 from train.evaluation.runner import ArmResult
 from train.pages.parts import Html, block, safe

@@ -1,0 +1,1 @@
+"""What changes the store: publishing, moving aliases, deleting, collecting, verifying, exporting."""

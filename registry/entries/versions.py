@@ -1,0 +1,212 @@
+"""Versions: immutable folders with a number, each described by its manifest.
+
+Owns `versions/<N>/` and `manifest.json`. Invariants: a version appears whole, by one rename; no number is
+given twice; a folder that is not exactly what its manifest lists is not a valid version.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry.errors import CorruptStore, Missing, StorageFailed
+from registry.records import FileEntry, Version
+from registry.spelling import spelled
+from registry.storage import disk, files, reserve
+from registry.storage.entry import Entry, encode
+from registry.storage.root import Root
+from registry.validation.identity import digest
+from registry.validation.peft import CONFIG_NAME, with_base
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a version's manifest says; it knows neither the version's number nor its place."""
+
+    adapter: str
+    digest: str
+    base_fingerprint: str
+    template_sha256: str | None
+    created: float
+    note: str
+    who: str
+    rank: int
+    target_modules: tuple[str, ...]
+    files: tuple[FileEntry, ...]
+    base_named: str | None = None
+
+    def encode(self) -> bytes:
+        """Return the bytes of `manifest.json`."""
+        return encode(
+            {
+                "format": 1,
+                "adapter": self.adapter,
+                "digest": self.digest,
+                "base_fingerprint": self.base_fingerprint,
+                "base_named": self.base_named,
+                "chat_template_sha256": self.template_sha256,
+                "created": self.created,
+                "note": self.note,
+                "who": self.who,
+                "rank": self.rank,
+                "target_modules": list(self.target_modules),
+                "files": [
+                    {"path": file.path, "size": file.size, "sha256": file.sha256} for file in self.files
+                ],
+            }
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read the manifest of the version in `folder`.
+
+        Raises: CorruptStore: also when it is missing; StorageFailed.
+        """
+        try:
+            entry = Entry.read(folder / MANIFEST)
+        except Missing as error:
+            raise CorruptStore(str(folder / MANIFEST), "is missing", "restore it from a backup") from error
+        return cls(
+            adapter=entry.text("adapter"),
+            digest=entry.text("digest"),
+            base_fingerprint=entry.text("base_fingerprint"),
+            template_sha256=entry.optional_text("chat_template_sha256"),
+            created=entry.number("created"),
+            note=entry.text("note"),
+            who=entry.text("who"),
+            rank=entry.integer("rank"),
+            target_modules=entry.texts("target_modules"),
+            files=tuple(
+                FileEntry(file.text("path"), file.integer("size"), file.text("sha256"))
+                for file in entry.entries("files")
+            ),
+            base_named=entry.optional_text("base_named"),
+        )
+
+    def version(self, number: int, folder: Path) -> Version:
+        """Return the record of this version as `number` in `folder`."""
+        return Version(
+            adapter=self.adapter,
+            number=number,
+            digest=self.digest,
+            created=self.created,
+            note=self.note,
+            who=self.who,
+            rank=self.rank,
+            target_modules=self.target_modules,
+            size_bytes=sum(file.size for file in self.files),
+            files=self.files,
+            path=folder,
+            base_named=self.base_named,
+        )
+
+
+class Versions:
+    """The version folders of every adapter of a root, deleted ones included until they are collected."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+
+    def numbers(self, adapter: str) -> list[int]:
+        """Return the numbers that have a folder, ascending."""
+        return disk.numbers(self._root.versions(adapter))
+
+    def read(self, adapter: str, number: int) -> Version:
+        """Return the record of a version that has a folder.
+
+        Raises: CorruptStore; StorageFailed.
+        """
+        folder = self._root.version(adapter, number)
+        manifest = Manifest.read(folder)
+        if manifest.adapter != adapter:
+            raise CorruptStore(str(folder), f"is a version of {manifest.adapter}, not of {adapter}")
+        return manifest.version(number, folder)
+
+    def publish(self, adapter: str, staged: Path, number: int) -> None:
+        """Rename `staged` to `number`.
+
+        Raises: Occupied: the number is taken; StorageFailed. `staged` is still there in both cases,
+        and no empty folder is.
+        """
+        folder = self._root.versions(adapter)
+        try:
+            while True:
+                files.make_directory(folder)
+                try:
+                    files.publish_directory(staged, folder / str(number))
+                except Missing:
+                    # Another publisher failed and removed the folder that was still empty.
+                    if not disk.is_folder(staged):
+                        raise
+                else:
+                    reserve.make_folders(folder.parent)
+                    return
+        except StorageFailed:
+            files.remove_empty(folder)
+            files.remove_empty(folder.parent)
+            raise
+
+    def problem(self, version: Version) -> str | None:
+        """Hash a version's files again and say what is not as published, None when all is.
+
+        Raises: StorageFailed: when the files could not be read at all, which proves nothing.
+        """
+        try:
+            self._root.contain(version.path)
+            manifest = Manifest.read(version.path)
+        except CorruptStore as error:
+            return error.fact
+        if manifest.digest != version.digest or _digest(manifest) != version.digest:
+            return f"the manifest no longer describes {version.digest}"
+        listed = {file.path for file in manifest.files}
+        with disk.explained(version.path), os.scandir(version.path) as entries:
+            extra = sorted({entry.name for entry in entries} - listed - {MANIFEST})
+        if extra:
+            return f"{spelled(extra[0])} is not in the manifest"
+        problems = (_file_problem(version.path, file) for file in manifest.files)
+        return next((problem for problem in problems if problem is not None), None)
+
+    def export(self, version: Version, target: Path, base: str) -> None:
+        """Copy a version's files (not the manifest) into the new folder `target`.
+
+        The config calls the base `base` there.
+
+        Raises: Occupied; StorageFailed: nothing is left behind then.
+        """
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            files.make_directory(temporary)
+            for file in version.files:
+                if file.path == CONFIG_NAME:
+                    stored = disk.read(version.path / CONFIG_NAME)
+                    files.stage(temporary / CONFIG_NAME, with_base(stored, base))
+                else:
+                    files.copy_new(version.path / file.path, temporary / file.path)
+            with contextlib.suppress(OSError):
+                target.rmdir()  # an empty folder is as good as none
+            files.move(temporary, target)
+        finally:
+            files.remove_tree(temporary)
+
+
+def _digest(manifest: Manifest) -> str:
+    return digest(manifest.files, manifest.base_fingerprint, manifest.template_sha256)
+
+
+def _file_problem(folder: Path, file: FileEntry) -> str | None:
+    path = folder / file.path
+    try:
+        if "/" in file.path or not stat.S_ISREG(disk.status(path).st_mode):
+            return f"{file.path} is not a plain file of the version"
+        size, sha256 = disk.hash_file(path)
+    except Missing:
+        return f"{file.path} is missing"
+    if (size, sha256) != (file.size, file.sha256):
+        published = f"published were {file.size} with {file.sha256}"
+        return f"{file.path} has {size} bytes with sha256 {sha256}, {published}"
+    return None

@@ -1,0 +1,1 @@
+"""The root on a disk: every read, every atomic write, and what stays possible when the disk is full or away."""

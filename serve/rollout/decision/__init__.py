@@ -1,0 +1,1 @@
+"""From evidence to an event: states, policy, judgement, proposal, and the loop that appends it."""

@@ -1,0 +1,1 @@
+"""What one replica saw, as files, and all replicas' evidence as one."""

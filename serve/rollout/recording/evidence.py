@@ -1,0 +1,270 @@
+"""Evidence as counts: what one replica saw in one segment, and what all of them saw together.
+
+A segment is one (seq of the log, effective weight); while a replica brakes locally it books under weight
+0 and that counts for no test. An outcome belongs to the arm that was assigned, also when the other one
+answered. Everything here merges by addition or by union; documents are JSON. Invariant: what is read passed
+the limits below, so that no sum, index or quantile of it can fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from registry.entries.rollouts import FULL_WEIGHT
+from registry.errors import CorruptStore
+from registry.records import RolloutEntry
+
+QUANTILES = (0.5, 0.9, 0.99)
+"""Whose exceedances are counted, of stable before the rollout."""
+
+FAILURES = frozenset({"engine_error"})
+"""Outcomes that are the arm's fault. A client can have the others at will: answers that are longer than the
+time it is given, cancelled and malformed requests."""
+
+COUNTED = FAILURES | {"ok"}
+"""Outcomes that say something of an arm; only units with one of them are tested."""
+
+REPEATED = "repeated"
+"""A failure that another version had on the same body: the request's own fault."""
+
+UNKNOWN = "unexplained"
+"""A failure of which nobody could say whose it was: another version was not asked, or gave no answer."""
+
+NOBODYS = frozenset({"client_error", REPEATED, UNKNOWN})
+"""Outcomes that are shown and count for nothing, not even as a unit that came by."""
+
+MAX_FIRST_UNITS = 4_096
+"""How many units with a first failure (or rating) one arm of one segment keeps; far beyond any verdict."""
+
+# Upper bounds in seconds, 20 % apart, from 1 ms to 10 min: a median is known to a tenth.
+LATENCY_BOUNDS = tuple(round(0.001 * 1.2**n, 6) for n in range(74))
+
+
+BUCKETS = len(LATENCY_BOUNDS) + 1
+"""Places of a histogram: one for each bound, and one beyond the last."""
+
+SKETCH_SIZE = 1_024
+"""Units that a sketch keeps: exact below, 3 % standard error above (1 / sqrt(size))."""
+
+Count = Annotated[int, Field(ge=0, le=10**12)]
+"""How often something was seen: more than any replica counts in a rollout, and exact as a float."""
+
+Place = Annotated[int, Field(ge=0, lt=BUCKETS)]
+Histogram = Annotated[list[Count], Field(min_length=BUCKETS, max_length=BUCKETS)]
+Unit = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Units = Annotated[list[Unit], Field(max_length=MAX_FIRST_UNITS)]
+Points = Annotated[int, Field(ge=0, le=FULL_WEIGHT)]
+Seconds = Annotated[float, Field(ge=0)]
+ArmName = Literal["stable", "canary", "base"]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+class Exceedances(_Document):
+    """Of `count` first turns, how many took longer than each frozen quantile; and the whole histogram.
+
+    `over` is empty while no baseline is frozen. `histogram` holds counts by `LATENCY_BOUNDS`, one more
+    than bounds, over all requests of the segment that have the value, not only first turns.
+    """
+
+    count: Count = 0
+    over: list[Count] = Field(default_factory=lambda: [0] * len(QUANTILES), max_length=len(QUANTILES))
+    histogram: Histogram = Field(default_factory=lambda: [0] * BUCKETS)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if any(over > self.count for over in self.over):
+            raise ValueError(f"over: {max(self.over)} of {self.count} values exceed a quantile")
+        return self
+
+
+class Rating(_Document):
+    """One score in 0 … 1 that a unit gave, `at` UNIX seconds."""
+
+    at: Seconds
+    unit: Unit
+    score: float = Field(ge=0, le=1)
+
+
+class Tally(_Document):
+    """One arm in one segment of one replica.
+
+    `sketch` holds the smallest of its units: united over replicas it counts distinct ones (KMV).
+
+    `units` are the distinct units seen here, of which `silent` had no outcome that counts; `failed` and
+    `malformed` the units (16 hex digits) in the order of their first failure (engine_error, timeout, a load
+    that failed) or first broken form; `judged` counts answers whose form was looked at, by units; `outcomes`
+    and `finish` count requests; `rescued` were answered by the other arm; `output_tokens` is a sum.
+    """
+
+    requests: Count = 0
+    units: Count = 0
+    silent: Count = 0
+    sketch: list[Unit] = Field(default_factory=list, max_length=SKETCH_SIZE)
+    rescued: Count = 0
+    outcomes: dict[str, Count] = Field(default_factory=dict)
+    finish: dict[str, Count] = Field(default_factory=dict)
+    output_tokens: Count = 0
+    failed: Units = Field(default_factory=list)
+    judged: Count = 0
+    malformed: Units = Field(default_factory=list)
+    first_token: Exceedances = Field(default_factory=Exceedances)
+    per_token: Exceedances = Field(default_factory=Exceedances)
+    ratings: list[Rating] = Field(default_factory=list, max_length=MAX_FIRST_UNITS)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if max(self.silent, len(self.failed)) > self.units:
+            raise ValueError(f"units: {self.units}, {self.silent} silent and {len(self.failed)} failed")
+        if len(self.sketch) != min(self.units, SKETCH_SIZE):
+            raise ValueError(f"sketch: holds {len(self.sketch)} of {self.units} units")
+        if len(self.malformed) > self.judged:
+            raise ValueError(f"malformed: {len(self.malformed)} of {self.judged} answers")
+        return self
+
+
+class Pairs(_Document):
+    """Shadowed requests by who failed; `dropped` were chosen but not sent for want of room."""
+
+    both_ok: Count = 0
+    canary_failed: Count = 0
+    stable_failed: Count = 0
+    both_failed: Count = 0
+    dropped: Count = 0
+
+
+class Segment(_Document):
+    """What one replica saw under one record of the log at one effective weight (basis points)."""
+
+    seq: Count
+    step: int = Field(ge=-1, le=10**6)
+    weight: Points
+    base_weight: Points = 0
+    began: Seconds
+    ended: Seconds
+    arms: dict[ArmName, Tally] = Field(default_factory=dict)
+    pairs: Pairs = Field(default_factory=Pairs)
+
+
+class Recent(_Document):
+    """One arm's last `guard.window_seconds`: histograms are sparse, by index into `LATENCY_BOUNDS`."""
+
+    requests: Count = 0
+    failures: Count = 0
+    first_token: dict[Place, Count] = Field(default_factory=dict)
+    per_token: dict[Place, Count] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.failures > self.requests:
+            raise ValueError(f"failures: {self.failures} of {self.requests} requests")
+        return self
+
+
+class ReplicaEvidence(_Document):
+    """The document `evidence/<rollout>/<replica>.json`; `at` is when it was written, UNIX seconds.
+
+    `seq` is the newest record of the log that this replica acts on; `braking` says that it sends its
+    canary's share to stable by itself.
+    """
+
+    format: Literal[1] = 1
+    rollout: str
+    adapter: str
+    replica: str
+    at: Seconds
+    seq: Count = 0
+    braking: bool = False
+    recent: dict[ArmName, Recent] = Field(default_factory=dict)
+    segments: list[Segment] = Field(default_factory=list)
+
+
+class Baseline(_Document):
+    """Stable before the rollout (or in its beginning), frozen in the rollout's log.
+
+    `first_token` and `per_token` are seconds at `QUANTILES`, empty where nothing is known;
+    `error_rate` is a share of `requests`.
+    """
+
+    first_token: list[Seconds] = Field(default_factory=list, max_length=len(QUANTILES))
+    per_token: list[Seconds] = Field(default_factory=list, max_length=len(QUANTILES))
+    error_rate: float = Field(default=0.0, ge=0, le=1)
+    requests: Count = 0
+
+
+def baseline_of(entry: RolloutEntry) -> Baseline:
+    """Return the baseline that an entry of a log holds.
+
+    Raises: CorruptStore: it is damaged.
+    """
+    try:
+        return Baseline.model_validate(dict(entry.baseline))
+    except ValidationError as error:
+        subject = f"rollout of {entry.adapter}, entry {entry.seq}"
+        raise CorruptStore(subject, "its baseline is damaged", "abort the rollout") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ArmCounts:
+    """One arm at one weight, over all replicas; failures and broken forms are first ones of units.
+
+    `assigned` are the units that came, `units` those of them with an outcome that counts. `first_token` and
+    `per_token` are (count, over the median, over 90 %, over 99 %).
+    """
+
+    units: int = 0
+    requests: int = 0
+    failures: int = 0
+    judged: int = 0
+    malformed: int = 0
+    assigned: int = 0
+    first_token: tuple[int, int, int, int] = (0, 0, 0, 0)
+    per_token: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    @property
+    def came(self) -> int:
+        """Return the units that were assigned, whatever became of their requests."""
+        return max(self.assigned, self.units)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Everything that counts for tests at one weight (basis points, of units; never 0), in log order.
+
+    `base_weight` are the basis points of units that the bare base answered.
+    """
+
+    weight: int
+    stable: ArmCounts
+    canary: ArmCounts
+    base_weight: int = 0
+    base: ArmCounts = field(default_factory=ArmCounts)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One first rating of a unit, by whoever was assigned."""
+
+    at: float
+    canary: bool
+    weight: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All replicas' evidence of one rollout, united: `cells` in the order in which weights were met.
+
+    `scores` are sorted by time. `step_units` are the canary's units in the present step.
+    """
+
+    cells: tuple[Cell, ...] = ()
+    scores: tuple[Score, ...] = ()
+    pairs: Mapping[str, int] = field(default_factory=dict)
+    step_units: int = 0

@@ -1,0 +1,1 @@
+"""The versions that an engine holds: loaded, evicted, pinned, proved."""

@@ -1,0 +1,51 @@
+"""What a view of the registry says of a version: whether it stays loaded, is gone, proved or known."""
+
+from __future__ import annotations
+
+from registry.records import Version
+from registry.views.view import View
+
+
+def stables(view: View) -> list[Version]:
+    """Return what answers for each adapter by its name."""
+    found = []
+    for _, adapter in sorted(view.adapters.items()):
+        number = adapter.rollout.serving if adapter.rollout else adapter.aliases.get("stable")
+        if number is not None and number in adapter.versions:
+            found.append(adapter.versions[number])
+    return found
+
+
+def rolling(view: View) -> list[Version]:
+    """Return both versions of every open rollout: they stay loaded until it is closed."""
+    found: list[Version] = []
+    for _, adapter in sorted(view.adapters.items()):
+        if adapter.rollout is not None:
+            numbers = (adapter.rollout.stable, adapter.rollout.canary)
+            found.extend(adapter.versions[number] for number in numbers if number in adapter.versions)
+    return found
+
+
+def distinct(versions: list[Version]) -> list[Version]:
+    """Return each version once, where it comes first."""
+    return list({version.name: version for version in versions}.values())
+
+
+def is_gone(view: View, one: Version) -> bool:
+    """Return whether a version was deleted or set aside."""
+    adapter = view.adapters.get(one.adapter)
+    return adapter is None or one.number not in adapter.versions or one.number in adapter.quarantined
+
+
+def is_proved(view: View, one: Version) -> bool:
+    """Return whether an attestation says that a version has an effect on the engine."""
+    adapter = view.adapters.get(one.adapter)
+    return adapter is not None and one.number in adapter.proved
+
+
+def is_known(view: View, adapter: str, number: str) -> bool:
+    """Return True for a version that is registered, and for 0: the base as an arm of a rollout."""
+    known = view.adapters.get(adapter)
+    return known is not None and (
+        not (number.isascii() and number.isdigit()) or int(number) in {0, *known.versions}
+    )

@@ -1,0 +1,1 @@
+"""The goal of a version, the gate that judges it, and the run that asks for both."""

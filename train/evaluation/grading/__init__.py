@@ -1,0 +1,1 @@
+"""Graders: what a suite may name, and how each of them judges an answer."""

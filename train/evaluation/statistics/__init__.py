@@ -1,0 +1,1 @@
+"""From grades to figures: intervals, paired tests, agreement. Pure."""
