@@ -15,7 +15,7 @@ from registry.errors import UsageError
 
 if TYPE_CHECKING:
     from loadtests.runner.preparing import Weights
-    from loadtests.runner.results.documents import Comparison, Report
+    from loadtests.runner.results.documents import Report, RunComparison
     from loadtests.runner.scenario import Scenario
 
 _PATH = UserPath()
@@ -57,7 +57,7 @@ def run(
     """
     from loadtests.runner import run as running
     from loadtests.runner.loading import load_scenario
-    from loadtests.runner.target import Target
+    from loadtests.runner.target import ServerTarget
 
     found = load_scenario(scenario, changes)
     plan = running.make_plan(found)
@@ -66,7 +66,7 @@ def run(
         return
     running.import_client()
     key = session.api_key
-    target = Target.find(session.root_path, session.url, key).with_admin(admin_url)
+    target = ServerTarget.find(session.root_path, session.url, key).with_admin(admin_url)
     target.check(plan.scenario.adapters.models, found.needs)
     folder = running.fresh_folder(out, found.name)
     with output.progress(f"loadtest {found.name}", len(plan)) as advance:
@@ -96,11 +96,11 @@ def compare(session: Session, a: Path, b: Path, bars: tuple[str, ...]) -> None:
 
     Says when two runs are not comparable: other traffic, a saturated generator, an interrupted run.
     """
-    from loadtests.runner.results.comparison import Bar, Run
+    from loadtests.runner.results.comparison import Bar, FinishedRun
     from loadtests.runner.results.comparison import compare as compare_runs
 
     wanted = [Bar.parse(text) for text in bars]
-    found = compare_runs(Run.read(a), Run.read(b), wanted)
+    found = compare_runs(FinishedRun.read(a), FinishedRun.read(b), wanted)
     output.print_json(found) if session.as_json else _print_comparison(found)
     if wanted and (found.failed or not found.comparable):
         click.get_current_context().exit(1)
@@ -222,7 +222,7 @@ def _print_report(session: Session, report: Report) -> None:
     output.print_line(tables.verdict(report))
 
 
-def _print_comparison(found: Comparison) -> None:
+def _print_comparison(found: RunComparison) -> None:
     from loadtests.runner.results.tables import number
 
     rows = [

@@ -20,11 +20,11 @@ from gevent.pool import Pool
 from geventhttpclient.client import HTTPClientPool
 from locust import FastHttpUser, LoadTestShape, events, task
 
-from loadtests.runner.plan import Plan
-from loadtests.runner.records import Record
+from loadtests.runner.plan import ArrivalPlan
+from loadtests.runner.records import RequestRecord
 from loadtests.swarm.asking import ask
-from loadtests.swarm.journal import Journal
-from loadtests.swarm.options import Options, add_options, scenario_of
+from loadtests.swarm.journal import SwarmJournal
+from loadtests.swarm.options import SwarmOptions, add_options, scenario_of
 from loadtests.swarm.shapes import users_at
 from registry.errors import WardrobeError
 
@@ -32,17 +32,17 @@ _DEFAULT_SECONDS = 60.0
 _NETWORK_SECONDS = 600.0
 
 
-class Run:
+class SwarmRun:
     """What the users of one test share: the plan, the journal, the options."""
 
     def __init__(self, environment: Any) -> None:
-        options: Options = environment.parsed_options
+        options: SwarmOptions = environment.parsed_options
         self.options = options
         scenario = scenario_of(options)
-        self.plan = Plan(scenario)
+        self.plan = ArrivalPlan(scenario)
         folder = Path(options.report) if options.report else None
         closed = not options.scenario
-        self.journal = Journal(scenario, environment.host or "", folder, closed_loop=closed)
+        self.journal = SwarmJournal(scenario, environment.host or "", folder, closed_loop=closed)
         self.numbers = itertools.count()
 
 
@@ -58,7 +58,7 @@ class AdapterUser(FastHttpUser):
     @task
     def ask(self) -> None:
         """Ask once."""
-        run: Run = self.environment.wardrobe_run
+        run: SwarmRun = self.environment.wardrobe_run
         planned = run.plan[next(run.numbers) % len(run.plan)]
         ask(self.client, self.environment.stats, run.journal, planned, run.options.api_key)
 
@@ -73,12 +73,12 @@ class ScenarioUser(FastHttpUser):
     @task
     def send_the_plan(self) -> None:
         """Begin every request in time, wait for the last answer, and end the test."""
-        run: Run = self.environment.wardrobe_run
+        run: SwarmRun = self.environment.wardrobe_run
         pool = Pool()
         for planned in run.plan:
             gevent.sleep(max(0.0, planned.at - run.journal.clock()))
             if len(pool) >= run.journal.scenario.max_in_flight:
-                self._refuse(run, Record(planned.index, planned.at, planned.model, 0, planned.stream))
+                self._refuse(run, RequestRecord(planned.index, planned.at, planned.model, 0, planned.stream))
                 continue
             pool.spawn(ask, self.client, self.environment.stats, run.journal, planned, run.options.api_key)
         pool.join()
@@ -87,7 +87,7 @@ class ScenarioUser(FastHttpUser):
         gevent.sleep(_NETWORK_SECONDS)
 
     @staticmethod
-    def _refuse(run: Run, record: Record) -> None:
+    def _refuse(run: SwarmRun, record: RequestRecord) -> None:
         record.sent = record.ended = run.journal.clock()
         record.fail("shed", f"{run.journal.scenario.max_in_flight} in flight already (max_in_flight)")
         run.journal.shed += 1
@@ -134,7 +134,7 @@ def _init(environment: Any, **_: Any) -> None:
 
 @events.test_start.add_listener
 def _start(environment: Any, **_: Any) -> None:
-    environment.wardrobe_run = Run(environment)
+    environment.wardrobe_run = SwarmRun(environment)
 
 
 @events.test_stop.add_listener
@@ -148,7 +148,7 @@ def _quit(environment: Any, **_: Any) -> None:
 
 
 def _finish(environment: Any) -> None:
-    run: Run | None = getattr(environment, "wardrobe_run", None)
+    run: SwarmRun | None = getattr(environment, "wardrobe_run", None)
     if run is None:
         return
     report = run.journal.finish()

@@ -1,8 +1,8 @@
 """Work that goes on: one turn after the other until it is told to stop, whatever a turn raises.
 
 Owns how a failed turn is told, counted and tried again; every loop and thread of a server that must not end
-is a `Work` here. Invariants: nothing that a turn raises ends its work; a kind of failure is logged once until
-a turn succeeds again; a turn that never returns is a problem like one that fails.
+is a `PeriodicWork` here. Invariants: nothing that a turn raises ends its work; a kind of failure is logged
+once until a turn succeeds again; a turn that never returns is a problem like one that fails.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Turn = Callable[[], Awaitable[None]] | Callable[[], None]
 
 
 @dataclass(slots=True, eq=False)
-class Work:
+class PeriodicWork:
     """One kind of work: `turn` does it once, `every_seconds` after the last one.
 
     A turn that takes longer than `patience_seconds` is told as a problem. Times are of the monotonic clock:
@@ -114,33 +114,33 @@ class Background:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._works: dict[str, Work] = {}
+        self._works: dict[str, PeriodicWork] = {}
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
-    def works(self) -> Mapping[str, Work]:
+    def works(self) -> Mapping[str, PeriodicWork]:
         """Return every work by its name."""
         return MappingProxyType(self._works)
 
     def work(
         self, name: str, turn: Turn, every_seconds: float, patience_seconds: float = _PATIENCE_SECONDS
-    ) -> Work:
+    ) -> PeriodicWork:
         """Add a work; a name is given once."""
         assert name not in self._works, f"{name} is there already"
-        found = self._works[name] = Work(name, turn, every_seconds, patience_seconds, self._clock)
+        found = self._works[name] = PeriodicWork(name, turn, every_seconds, patience_seconds, self._clock)
         return found
 
     def problems(self) -> dict[str, str]:
         """Return what is wrong now, by the work's name."""
         return {name: state for name, work in self._works.items() if (state := work.state())}
 
-    def loop(self, work: Work) -> asyncio.Task[None]:
+    def loop(self, work: PeriodicWork) -> asyncio.Task[None]:
         """Run a work on the event loop until the task is cancelled."""
         return self._keep(self._run(work), work.name)
 
-    def thread(self, work: Work) -> None:
+    def thread(self, work: PeriodicWork) -> None:
         """Run a work in a thread of its own until `stop`; the first turn is after its pause."""
         thread = threading.Thread(
             target=self._run_thread, args=(work,), name=f"wardrobe-{work.name}", daemon=True
@@ -166,7 +166,7 @@ class Background:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _run(self, work: Work) -> None:
+    async def _run(self, work: PeriodicWork) -> None:
         while True:
             await _attempt(work, work.turn)
             ended, left = work.clock(), work.pause
@@ -176,7 +176,7 @@ class Background:
                 if left <= 0:
                     break
 
-    def _run_thread(self, work: Work) -> None:
+    def _run_thread(self, work: PeriodicWork) -> None:
         while not self._stopping.wait(work.pause):
             work.began = work.clock()
             try:
@@ -188,7 +188,7 @@ class Background:
             work.began = None
 
 
-async def _attempt(work: Work, turn: Turn) -> None:
+async def _attempt(work: PeriodicWork, turn: Turn) -> None:
     work.began = work.clock()
     try:
         done = turn()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class BaseModel:
+class BaseModelInfo:
     """The one base model of a root, as `wardrobe init` recorded it.
 
     `path` is where it lay at `init` (a hint, not identity); `fingerprint` is `sha256:…` over its config
@@ -208,7 +208,7 @@ class RolloutEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class AdapterSummary:
+class AdapterBrief:
     """One adapter at a glance; `latest` is its highest live number, `versions` how many are live.
 
     `stable_quarantined`: its stable may not be served. `problem` says why it cannot be read; the rest is

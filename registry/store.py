@@ -16,11 +16,11 @@ from registry.entries.rollouts import Decide
 from registry.errors import Missing
 from registry.names import STABLE, ModelRef, check_base_name
 from registry.records import (
-    AdapterSummary,
+    AdapterBrief,
     AliasMove,
     Attestation,
     AuditEntry,
-    BaseModel,
+    BaseModelInfo,
     GcReport,
     Heartbeat,
     Limits,
@@ -32,7 +32,7 @@ from registry.records import (
 from registry.storage import disk
 from registry.storage.reserve import urgently
 from registry.storage.root import Root
-from registry.validation.requirements import Lack, Requirement
+from registry.validation.requirements import Requirement, UnmetRequirement
 from registry.views import history
 from registry.views.catalogue import Catalogue
 from registry.views.view import AdapterView, no_adapter
@@ -53,8 +53,7 @@ class Registry:
     ) -> None:
         self.catalogue = Catalogue(root, clock)
         self.root: Path = root.path
-        self.base: BaseModel = root.base
-        self.limits: Limits = root.limits
+        self.base, self.limits = root.base, root.limits
         self._inspector = inspector
 
     @classmethod
@@ -102,13 +101,12 @@ class Registry:
         The same content again returns the version that exists, unless `allow_duplicate`. The first
         version becomes `stable` unless `no_stable`; `alias` is pointed to the version as well; `lineage`
         becomes an attestation. A version that lacks what the root requires, or `require`, does not become
-        `stable`: a warning says why. Links in `folder` are followed, unless others filled it
-        (`follow_links` False).
+        `stable`: a warning says why. Without `follow_links` a link in `folder` is refused.
 
         Raises: InvalidName; Conflict: the base is called so; InvalidAdapter; UsageError; Quarantined;
         Unproved: it is registered, but `alias` is `stable`; StorageFailed.
         """
-        order = publish.Order(
+        order = publish.PublishRequest(
             adapter=adapter,
             folder=folder,
             who=who,
@@ -127,12 +125,12 @@ class Registry:
         """Return every adapter that has a live version, sorted."""
         return self.catalogue.names()
 
-    def summaries(self) -> list[AdapterSummary]:
+    def summaries(self) -> list[AdapterBrief]:
         """Return every adapter at a glance, without reading a manifest; a broken one has a `problem`."""
         found, problems = self.catalogue.each(self.catalogue.summary)
-        broken = [AdapterSummary(name, None, 0, 0, {}, problem) for name, problem in problems.items()]
         known = [summary for summary in found.values() if summary is not None]
-        return sorted((*known, *broken), key=lambda summary: summary.adapter)
+        known += [AdapterBrief(name, None, 0, 0, {}, problem) for name, problem in problems.items()]
+        return sorted(known, key=lambda summary: summary.adapter)
 
     def versions(self, adapter: str) -> list[Version]:
         """Return the live versions of an adapter, ascending; one with a broken manifest is left out.
@@ -249,15 +247,17 @@ class Registry:
         """
         return self.catalogue.root.required()
 
-    def lacks(self, version: Version, replaces: int | None, also: Sequence[Requirement] = ()) -> list[Lack]:
+    def lacks(
+        self, version: Version, replaces: int | None, also: Sequence[Requirement] = ()
+    ) -> list[UnmetRequirement]:
         """Return what a version lacks of what the root requires, and `also`, to replace `replaces`.
 
-        Raises: UsageError: the root's settings name a requirement that does not exist; CorruptStore.
+        Raises: UsageError: wardrobe.toml names a requirement that does not exist; CorruptStore.
         """
         return moves.find_lacks(self.catalogue, version, replaces, also)
 
     def record_force(
-        self, version: Version, found: Sequence[Lack], *, action: str, why: str, who: str
+        self, version: Version, found: Sequence[UnmetRequirement], *, action: str, why: str, who: str
     ) -> None:
         """Attest to a version that it was forced past what it lacks."""
         moves.record_force(self.catalogue, version, found, action=action, why=why, who=who)

@@ -24,7 +24,7 @@ from registry.cli.session import Session, UserPath, common_options, pass_session
 if TYPE_CHECKING:
     from registry.store import Registry
     from serve.launcher.places import Places
-    from serve.launcher.supervisor import Plan
+    from serve.launcher.supervisor import SupervisorOptions
     from serve.preflight import Preparation
     from serve.settings import ServeSettings
 
@@ -123,13 +123,13 @@ def _launch(
 
 def _plan(
     settings: ServeSettings, preparation: Preparation, places: Places, say: Callable[[str], None]
-) -> Plan:
+) -> SupervisorOptions:
     from registry.foreign import python
     from serve.door.pages import Pages
     from serve.engine.environment import engine_environment
     from serve.launcher.notify import VARIABLES
     from serve.launcher.presence import Presence
-    from serve.launcher.supervisor import Plan
+    from serve.launcher.supervisor import SupervisorOptions
     from serve.settings import SERVER_VARIABLE
 
     arguments = preparation.arguments
@@ -140,7 +140,7 @@ def _plan(
 
     server = secrets.token_hex(8)
     inherited = {name: value for name, value in os.environ.items() if name not in VARIABLES}
-    return Plan(
+    return SupervisorOptions(
         command=command,
         environment={**engine_environment(settings, inherited), SERVER_VARIABLE: server},
         overlay=lambda: _cache_overlay(places, inherited),

@@ -81,7 +81,7 @@ class Queued(logging.handlers.QueueHandler):
             self.dropped += 1
 
 
-class Written(logging.handlers.QueueListener):
+class LogWriter(logging.handlers.QueueListener):
     """Writes what waits; a line that cannot be written is dropped, and the next one is tried."""
 
     def handle(self, record: logging.LogRecord) -> None:
@@ -101,7 +101,7 @@ def begin(settings: ServeSettings) -> Callable[[], None]:
         return lambda: None
     output.setFormatter(JsonLines() if settings.log_format == "json" else TextLines())
     queued = Queued()
-    listener = Written(queued.waiting, output)
+    listener = LogWriter(queued.waiting, output)
     errors = logging.StreamHandler(sys.stderr)
     errors.setLevel(logging.WARNING)
     before = {name: logging.getLogger(name).level for name in OURS}

@@ -20,11 +20,11 @@ from registry.entries.keys import KeyStore
 from registry.entries.replicas import LIVE_SECONDS
 from registry.errors import Conflict, Denied, NotFound, StorageFailed, UsageError, WardrobeError
 from registry.foreign import warnings
-from registry.records import BaseModel
+from registry.records import BaseModelInfo
 from registry.store import Registry
 from registry.validation.base import read_base
 from serve.engine.args import EngineArguments, engine_arguments, given_options
-from serve.engine.environment import Finding, check, engine_environment
+from serve.engine.environment import PreflightFinding, check, engine_environment
 from serve.engine.machine import this_machine
 from serve.engine.parsers.choice import describe
 from serve.engine.try_options import try_options
@@ -90,12 +90,12 @@ def require_free_name(registry: Registry, replica: str, say: Callable[[str], Non
         time.sleep(_LOOK_SECONDS)
 
 
-def survey(settings: ServeSettings, extra: Sequence[str]) -> list[Finding]:
+def survey(settings: ServeSettings, extra: Sequence[str]) -> list[PreflightFinding]:
     """Return one finding per thing that a start depends on, the bad ones included."""
     return list(_survey(settings, extra))
 
 
-def ask_vllm(settings: ServeSettings, extra: Sequence[str]) -> Finding:
+def ask_vllm(settings: ServeSettings, extra: Sequence[str]) -> PreflightFinding:
     """Have vLLM itself parse its options and read the model's configuration, in about ten seconds."""
 
     def ask() -> None:
@@ -116,7 +116,7 @@ def require_engine() -> None:
         raise UsageError("vllm", fact, "take its folder off PYTHONPATH, or rename it")
 
 
-def require_same_base(folder: Path, base: BaseModel) -> None:
+def require_same_base(folder: Path, base: BaseModelInfo) -> None:
     """Raise Conflict when `folder` does not hold the root's base model."""
     if not folder.is_dir():
         remedy = "name the folder with --model; it must hold the same model"
@@ -156,25 +156,25 @@ def _in_container() -> bool:
     return any(map(os.path.exists, marks)) or any(name in os.environ for name in named)
 
 
-def _survey(settings: ServeSettings, extra: Sequence[str]) -> Iterator[Finding]:
+def _survey(settings: ServeSettings, extra: Sequence[str]) -> Iterator[PreflightFinding]:
     yield _tried("vllm", "installed", require_engine)
     told = warnings(Path.cwd())
-    yield Finding(
+    yield PreflightFinding(
         "packages", ok=True, detail="; ".join(told) or "no other module has the name of one of ours"
     )
     try:
         registry = Registry.open(settings.root)
     except WardrobeError as error:
-        yield Finding("root", ok=False, detail=str(error))
+        yield PreflightFinding("root", ok=False, detail=str(error))
     else:
         base, folder = registry.base, settings.model or registry.base.path
         adapters = len(registry.adapters())
-        yield Finding("root", ok=True, detail=f"{settings.root}, {adapters} adapters")
+        yield PreflightFinding("root", ok=True, detail=f"{settings.root}, {adapters} adapters")
         yield _tried("base", f"{base.name} in {folder}", lambda: require_same_base(folder, base))
         if base.name in registry.adapters():
             fact = f"an adapter is called {base.name}, as the base is: it answers as {base.name}@N only"
             remedy = f"rename the base: `wardrobe init --base {base.path} --name NAME`"
-            yield Finding("names", ok=False, detail=f"{fact}; {remedy}")
+            yield PreflightFinding("names", ok=False, detail=f"{fact}; {remedy}")
         yield _tried(
             "options",
             "accepted by the launcher",
@@ -189,20 +189,20 @@ def _survey(settings: ServeSettings, extra: Sequence[str]) -> Iterator[Finding]:
     yield from check(settings, this_machine())
 
 
-def _parsers(settings: ServeSettings, folder: Path, extra: Sequence[str]) -> Iterator[Finding]:
+def _parsers(settings: ServeSettings, folder: Path, extra: Sequence[str]) -> Iterator[PreflightFinding]:
     """Yield which parsers were chosen; nothing where the options cannot be read, which was said already."""
     with contextlib.suppress(WardrobeError):
         given = given_options(settings, extra)
         detail = describe(given, folder, automatic=settings.engine.parsers == "auto")
-        yield Finding("parsers", ok=True, detail=detail)
+        yield PreflightFinding("parsers", ok=True, detail=detail)
 
 
-def _tried(subject: str, fine: str, attempt: Callable[[], object]) -> Finding:
+def _tried(subject: str, fine: str, attempt: Callable[[], object]) -> PreflightFinding:
     try:
         attempt()
     except WardrobeError as error:
-        return Finding(subject, ok=False, detail=str(error))
-    return Finding(subject, ok=True, detail=fine)
+        return PreflightFinding(subject, ok=False, detail=str(error))
+    return PreflightFinding(subject, ok=True, detail=fine)
 
 
 def _short(fingerprint: str) -> str:

@@ -60,6 +60,16 @@ def test_every_public_module_class_and_function_has_a_docstring() -> None:
     assert bare == []
 
 
+def test_a_public_class_has_a_name_that_no_other_has() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(str(path.relative_to(REPOSITORY)))
+    assert len(homes) > 500
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
 @pytest.mark.parametrize("name", DOORS)
 def test_the_door_of_a_package_exports_what_it_says(name: str) -> None:
     package = importlib.import_module(name)

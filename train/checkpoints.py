@@ -29,7 +29,7 @@ WEIGHTS, STATE, RUN = "weights.safetensors", "trainer_state.json", "run.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Keeper:
+class CheckpointManager:
     """Writes and reads the checkpoints in `folder`; the newest `keep` stay, and the best one."""
 
     folder: Path

@@ -34,7 +34,7 @@ from train.sweep.cli import sweep
 if TYPE_CHECKING:
     from train.config import TrainConfig
     from train.documents import CheckReport
-    from train.nearest.choice import Candidate, Choice
+    from train.nearest.choice import Candidate, NearestVersion
     from train.run import Finished, Prepared
     from train.settings.data import DataSettings
     from train.shape import ServerLimits
@@ -82,7 +82,7 @@ def run(session: Session, config: Path, out: Path | None, resume: bool, launcher
     from train.launching import follows
     from train.progress import RunProgress
     from train.run import prepare, train_and_publish, train_to_folder
-    from train.session import Wish
+    from train.session import RunOptions
 
     registry = Registry.open(root)
     quiet = follows()
@@ -93,7 +93,7 @@ def run(session: Session, config: Path, out: Path | None, resume: bool, launcher
         Interruption() as interruption,
         RunProgress(settings.name, interruption.hold, quiet=quiet) as progress,
     ):
-        wish = Wish(user_name(), resume, lambda: interruption.requested, output.print_notice)
+        wish = RunOptions(user_name(), resume, lambda: interruption.requested, output.print_notice)
         try:
             prepared = prepare(settings, registry, resume=resume)
             if not quiet:
@@ -340,7 +340,7 @@ def _say_nearest(prepared: Prepared) -> None:
         output.print_notice(prepared.choice.sentence)
 
 
-def print_nearest(choice: Choice) -> None:
+def print_nearest(choice: NearestVersion) -> None:
     """Print the candidates of `from: nearest` with their losses."""
     output.print_table(
         ("nearest", "loss#", ""),
@@ -352,7 +352,7 @@ def print_nearest(choice: Choice) -> None:
     output.print_notice(choice.sentence)
 
 
-def _said(candidate: Candidate, choice: Choice) -> str:
+def _said(candidate: Candidate, choice: NearestVersion) -> str:
     if candidate.left_out is not None:
         return candidate.left_out
     return "the start" if candidate is choice.winner else ""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from train.config import TrainConfig
-from train.methods import Method, Workshop, method_of
+from train.methods import Method, TrainerInputs, method_of
 from train.modelling import ADAPTER, load_base, load_start, precision_of
 from train.settings.adapter import Quantization
 
@@ -42,7 +42,7 @@ class Conversion:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ConversionResult:
     """How what was saved compares with what was trained.
 
     `precision` is that of the base's weights while it trained, quantised or not. The losses are None where
@@ -97,7 +97,9 @@ class Outcome:
         return body
 
 
-def save_result(workshop: Workshop, trainer: Any, out: Path, start: Path | None = None) -> Outcome:
+def save_result(
+    workshop: TrainerInputs, trainer: Any, out: Path, start: Path | None = None
+) -> ConversionResult:
     """Write what `trainer` trained to the new folder `out`, as it will be served, and compare both.
 
     `start` is the folder of the version that the run went on with.
@@ -108,15 +110,15 @@ def save_result(workshop: Workshop, trainer: Any, out: Path, start: Path | None 
     precision = precision_of(config)
     if not method.servable:
         method.save(trainer, out)
-        return Outcome(precision)
+        return ConversionResult(precision)
     conversion = None
     if config.lora.kind == "lora":
         method.save(trainer, out)
     else:
         conversion = _convert(workshop, trainer, out)
     if conversion is None and config.quantization is None:
-        return Outcome(precision)
-    outcome = Outcome(describe_precision(precision, config.quantization), conversion)
+        return ConversionResult(precision)
+    outcome = ConversionResult(describe_precision(precision, config.quantization), conversion)
     return outcome if config.method.type in _ONLINE else _compared(outcome, workshop, trainer, out, start)
 
 
@@ -128,7 +130,7 @@ def describe_precision(precision: str, quantization: Quantization | None) -> str
     return f"{quantization.type}{double}, {quantization.compute} products"
 
 
-def _convert(workshop: Workshop, trainer: Any, out: Path) -> Conversion:
+def _convert(workshop: TrainerInputs, trainer: Any, out: Path) -> Conversion:
     from train.merging.extraction import extract_lora
 
     lora = workshop.config.lora
@@ -139,7 +141,9 @@ def _convert(workshop: Workshop, trainer: Any, out: Path) -> Conversion:
     return Conversion(lora.kind, found.rank, found.residual, found.modules)
 
 
-def _compared(outcome: Outcome, workshop: Workshop, trainer: Any, out: Path, start: Path | None) -> Outcome:
+def _compared(
+    outcome: ConversionResult, workshop: TrainerInputs, trainer: Any, out: Path, start: Path | None
+) -> ConversionResult:
     rows = list(workshop.held_out or workshop.items[:_SAMPLE_ROWS])
     same = dataclasses.replace(workshop, held_out=rows, callbacks=())
     served = _served_trainer(same, method_of(workshop.config), out, start)
@@ -152,7 +156,7 @@ def _compared(outcome: Outcome, workshop: Workshop, trainer: Any, out: Path, sta
     )
 
 
-def _served_trainer(workshop: Workshop, method: Method, out: Path, start: Path | None) -> Any:
+def _served_trainer(workshop: TrainerInputs, method: Method, out: Path, start: Path | None) -> Any:
     """Return the method's trainer with the adapter of `out` on the unquantised base; it only measures.
 
     It is built as for training and gets the weights afterwards, so that what a method compares with (the

@@ -18,14 +18,14 @@ from registry.validation.canonical import sha256_hex
 from train.config import TrainConfig
 from train.duration import evaluated_every, is_due
 from train.guards import Guards
-from train.looks import Looks, undisturbed
-from train.race import EVAL_LOSS, Race
+from train.looks import TrainingEvaluator, undisturbed
+from train.race import EVAL_LOSS, BestCheckpoint
 from train.rehearsal import rehearse
-from train.watching import Evaluation, Observer, Progress, Step
+from train.watching import Observer, OptimiserStep, RunWatcher, TrainingEvaluation
 
 
 @dataclass(slots=True)
-class Course:
+class TrainingLoop:
     """One run as it goes; `stopping` tells whether somebody asked it to stop.
 
     `agree` makes one answer of those of several processes. `row_tokens` is the mean length of a row, for
@@ -33,10 +33,10 @@ class Course:
     """
 
     config: TrainConfig
-    looks: Looks
-    race: Race | None
+    looks: TrainingEvaluator
+    race: BestCheckpoint | None
     held_out: bool
-    progress: Progress
+    progress: RunWatcher
     observers: Sequence[Observer] = ()
     stopping: Callable[[], bool] = lambda: False
     agree: Callable[[bool], bool] = bool
@@ -47,7 +47,7 @@ class Course:
     tokens: int = 0
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
-    evaluations: list[Evaluation] = field(default_factory=list)
+    evaluations: list[TrainingEvaluation] = field(default_factory=list)
     stopped: bool = False
     _guards: Guards | None = None
     _earlier_tokens: int = 0
@@ -80,7 +80,7 @@ class Course:
         self.step, self.tokens, self.seconds = facts["step"], facts["tokens"], facts["seconds"]
         self._earlier_tokens = self.tokens
         self.losses[:] = facts["losses"]
-        self.evaluations[:] = [Evaluation(**one) for one in facts["evaluations"]]
+        self.evaluations[:] = [TrainingEvaluation(**one) for one in facts["evaluations"]]
         if self.race is not None:
             measured = ((one.step, self._measure(one)) for one in self.evaluations)
             self.race.restore((step, value) for step, value in measured if value is not None)
@@ -135,7 +135,7 @@ class Course:
         self.losses.append(loss)
         speed = (self.tokens - before) / seconds if seconds else 0.0
         said = {key: float(value) for key, value in logs.items() if isinstance(value, int | float)}
-        step = Step(self.step, self.total, loss, self.tokens, seconds, speed, said)
+        step = OptimiserStep(self.step, self.total, loss, self.tokens, seconds, speed, said)
         self._guards.note(self.step, loss, said)
         self.progress.step(self.step, self.total, loss, self.tokens)
         for observer in self.observers:
@@ -147,7 +147,7 @@ class Course:
         """Look at the model in training, with the held-out loss that was measured just now."""
         scores, samples = self.looks.ask(model) if self.looks.has_work else ({}, ())
         suite = self.looks.suite.name if self.looks.suite is not None else None
-        evaluation = Evaluation(self.step, loss, suite, scores, samples)
+        evaluation = TrainingEvaluation(self.step, loss, suite, scores, samples)
         self.evaluations.append(evaluation)
         for observer in self.observers:
             observer.evaluation(evaluation)
@@ -162,7 +162,7 @@ class Course:
         if self.race.is_over:
             control.should_training_stop = True
 
-    def _measure(self, evaluation: Evaluation) -> float | None:
+    def _measure(self, evaluation: TrainingEvaluation) -> float | None:
         if self.race is None:
             return None
         return evaluation.loss if self.race.metric == EVAL_LOSS else evaluation.scores.get(self.race.metric)
@@ -172,7 +172,7 @@ class Course:
         return step >= self.total or is_due(every, step, self.per_epoch, self._boundary)
 
 
-def callback(course: Course, trainer: Callable[[], Any]) -> Any:
+def callback(course: TrainingLoop, trainer: Callable[[], Any]) -> Any:
     """Return the transformers callback that asks `course`; `trainer` is called once the run begins."""
     from transformers import TrainerCallback
 

@@ -13,16 +13,16 @@ from typing import TypeVar
 
 from registry.errors import UsageError
 from train.dataset.containers.place import Where
-from train.dataset.forms.mapping import PLAIN, Reading
-from train.items import Item, ItemFile
+from train.dataset.forms.mapping import PLAIN, RowMapping
+from train.items import ItemFile, TrainingItem
 from train.rendering.examples import render, shared
-from train.rendering.interface import IGNORED, Labelled, Tokenizer, Unrenderable
-from train.rows import Row, read_rows, row_error
+from train.rendering.interface import IGNORED, LabelledTokens, Tokenizer, Unrenderable
+from train.rows import Conversation, read_rows, row_error
 from train.settings.data import Answers, Overflow
 
-__all__ = ["IGNORED", "Example", "Labelled", "Tokenizer", "Unrenderable", "load_examples", "render"]
+__all__ = ["IGNORED", "Example", "LabelledTokens", "Tokenizer", "Unrenderable", "load_examples", "render"]
 
-_Kind = TypeVar("_Kind", bound=Item)
+_Kind = TypeVar("_Kind", bound=TrainingItem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def load_examples(
     max_length: int,
     overflow: Overflow = "truncate",
     answers: Answers = "all",
-    reading: Reading = PLAIN,
+    reading: RowMapping = PLAIN,
 ) -> ItemFile[Example]:
     """Read and render every row of the file at `path`.
 
@@ -81,7 +81,7 @@ def load_examples(
     return replace(items, repeated=repeated, thoughtless=tuple(thoughtless))
 
 
-def repeated_tokens(examples: Sequence[Labelled]) -> int:
+def repeated_tokens(examples: Sequence[LabelledTokens]) -> int:
     """Return how many tokens of a row's examples are those that its example before them begins with."""
     ids = [one.ids for one in examples]
     return sum(shared(before, after) for before, after in pairwise(ids))
@@ -96,7 +96,9 @@ def require_template(tokenizer: Tokenizer) -> None:
         raise UsageError("base model", "has no chat template", "use an instruct model, or give it a template")
 
 
-def render_row(path: Where, row: Row, tokenizer: Tokenizer, answers: Answers = "all") -> tuple[Labelled, ...]:
+def render_row(
+    path: Where, row: Conversation, tokenizer: Tokenizer, answers: Answers = "all"
+) -> tuple[LabelledTokens, ...]:
     """Return the examples of a row (`render`), its faults told with file and row.
 
     Raises: UsageError.
@@ -128,7 +130,7 @@ def kept(path: Where, items: Sequence[_Kind], dropped: Sequence[int], max_length
     return ItemFile(tuple(items), tuple(dropped))
 
 
-def cut(path: Where, number: int, examples: Sequence[Labelled], max_length: int) -> list[Example]:
+def cut(path: Where, number: int, examples: Sequence[LabelledTokens], max_length: int) -> list[Example]:
     """Return the first `max_length` tokens of each example of row `number`.
 
     An example of which nothing that is learnt is left falls away, and the row counts as truncated.
@@ -147,6 +149,6 @@ def cut(path: Where, number: int, examples: Sequence[Labelled], max_length: int)
     return left
 
 
-def _cut(number: int, whole: Labelled, max_length: int) -> Example:
+def _cut(number: int, whole: LabelledTokens, max_length: int) -> Example:
     ids, labels = whole.ids[:max_length], whole.labels[:max_length]
     return Example(number, ids, labels, len(whole.ids) > max_length)

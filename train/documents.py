@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from registry.api.documents import Document
 from train.jobs.store import REWARD
 from train.length_report import LengthReport
-from train.nearest.choice import Choice
+from train.nearest.choice import NearestVersion
 from train.targets import targeted_modules
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class CheckReport(Document):
     adapter: str
     base: str
     parent: str | None
-    nearest: Choice | None
+    nearest: NearestVersion | None
     rank: int
     modules: dict[str, int]
     data: dict[str, DataCounts]

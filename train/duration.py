@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from registry.errors import UsageError
 from train.config import TrainConfig
-from train.items import Item
+from train.items import TrainingItem
 from train.settings.steps import PerEpoch
 
 
@@ -70,7 +70,7 @@ class Duration:
         return round(self.tokens_per_epoch * self.epochs)
 
 
-def duration_of(config: TrainConfig, items: Sequence[Item], processes: int = 1) -> Duration:
+def duration_of(config: TrainConfig, items: Sequence[TrainingItem], processes: int = 1) -> Duration:
     """Return how long a run of `config` over the rows `items` of one epoch is.
 
     Raises: UsageError: the prompts of a reinforcement run do not make one step.

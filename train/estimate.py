@@ -24,13 +24,13 @@ from train.session import plan_of
 
 if TYPE_CHECKING:
     from registry.store import Registry
-    from train.items import Item
+    from train.items import TrainingItem
     from train.run import Prepared
-    from train.watching import Step
+    from train.watching import OptimiserStep
 
 STEPS = 3
 _ESTIMATES = "estimates"
-_Kind = TypeVar("_Kind", bound="Item")
+_Kind = TypeVar("_Kind", bound="TrainingItem")
 
 
 class Estimate(Document):
@@ -55,7 +55,7 @@ class Estimate(Document):
 class Probe:
     """What the three steps showed."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[OptimiserStep, ...]
     peak_memory_bytes: int
     device: str
 
@@ -65,13 +65,15 @@ def estimate(prepared: Prepared, registry: Registry, price_per_hour: float | Non
 
     Raises: WardrobeError: the longest rows do not fit into memory.
     """
-    from train.trainer import Task, probe_task
+    from train.trainer import TrainingTask, probe_task
 
     config = prepared.config
     batch = config.training.batch_size * config.training.accumulation
     rows = chosen(prepared.items, batch)
     short = config.training.model_copy(update={"steps": STEPS, "grouping": "length"})
-    task = Task(config.model_copy(update={"training": short}), prepared.base.path, rows, (), prepared.start)
+    task = TrainingTask(
+        config.model_copy(update={"training": short}), prepared.base.path, rows, (), prepared.start
+    )
     with tempfile.TemporaryDirectory(prefix="wardrobe-estimate-") as folder:
         probe = probe_task(task, Path(folder))
     found = sums(prepared, probe, price_per_hour)

@@ -15,7 +15,7 @@ from train.settings.keeping import GuardSettings
 from train.sharding import trainable, whole
 
 if TYPE_CHECKING:
-    from train.watching import Evaluation
+    from train.watching import TrainingEvaluation
 
 # How many steps are the beginning, within which no run is called diverging, and how slow the smoothing is.
 # The longest batch comes first, and in a mixture it may be another task's.
@@ -107,7 +107,7 @@ def check_weights(
         raise WardrobeError(name, fact, "raise learning_rate or steps; nothing was registered")
 
 
-def overfitting(losses: Sequence[float], evaluations: Sequence[Evaluation]) -> str | None:
+def overfitting(losses: Sequence[float], evaluations: Sequence[TrainingEvaluation]) -> str | None:
     """Return a warning where the held-out loss rose while the training loss went on falling."""
     measured = [(one.step, one.loss) for one in evaluations if one.loss is not None]
     if len(measured) < 2:

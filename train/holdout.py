@@ -23,15 +23,15 @@ from train.dataset.checks.findings import pack, unpack
 from train.dataset.checks.relations import relate
 from train.dataset.checks.scan import sketched_text
 from train.dataset.checks.sketches import Sketches, common_shingles
-from train.dataset.columns import Columns
+from train.dataset.columns import RowColumns
 from train.dataset.forms import read_prompt
-from train.dataset.records import Malformed, Sample, Unwatched
-from train.dataset.sources import Line, read_lines, sample_lines
+from train.dataset.records import CanonicalRow, Malformed, Unwatched
+from train.dataset.sources import RawRow, read_lines, sample_lines
 from train.dataset.split import assign
-from train.items import Item, ItemFile
+from train.items import ItemFile, TrainingItem
 from train.rendering.examples import shared
 from train.rows import row_error
-from train.settings.data import EVAL, DataSettings, Source
+from train.settings.data import EVAL, DataSettings, TrainingSource
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -74,7 +74,7 @@ class HeldOut:
 
 def read_files(
     config: TrainConfig, method: Method, tokenizer: Tokenizer
-) -> tuple[dict[str, ItemFile[Item]], HeldOut | None]:
+) -> tuple[dict[str, ItemFile[TrainingItem]], HeldOut | None]:
     """Return the items of every data file by its label, `eval` among them, and what was held out by share.
 
     Raises: UsageError: naming file and row; too few rows that differ for the share.
@@ -106,7 +106,7 @@ def hold_out(settings: DataSettings, share: float, seed: int) -> HeldOut:
     Raises: UsageError: naming file and row; too few rows that differ.
     """
     sources = settings.train
-    columns, strata = Columns(), array("Q")
+    columns, strata = RowColumns(), array("Q")
     with Sketches(common_shingles(_sampled(sources))) as sketches:
         for at, source in enumerate(sources):
             for line in read_lines(source.place):
@@ -130,7 +130,9 @@ def hold_out(settings: DataSettings, share: float, seed: int) -> HeldOut:
     return held
 
 
-def _parted(file: ItemFile[Item], rows: Sequence[int]) -> tuple[ItemFile[Item], ItemFile[Item]]:
+def _parted(
+    file: ItemFile[TrainingItem], rows: Sequence[int]
+) -> tuple[ItemFile[TrainingItem], ItemFile[TrainingItem]]:
     """Return the items that are trained on, and those of `rows`."""
     inside = frozenset(rows)
     both = []
@@ -141,7 +143,7 @@ def _parted(file: ItemFile[Item], rows: Sequence[int]) -> tuple[ItemFile[Item], 
     return both[0], both[1]
 
 
-def _repeated(items: Sequence[Item]) -> int:
+def _repeated(items: Sequence[TrainingItem]) -> int:
     """Return the tokens that items of one row have in common with the item before them."""
     pairs = ((one, other) for one, other in pairwise(items) if one.row == other.row)
     return sum(
@@ -151,9 +153,9 @@ def _repeated(items: Sequence[Item]) -> int:
     )
 
 
-def _joined(files: Sequence[ItemFile[Item]]) -> ItemFile[Item]:
+def _joined(files: Sequence[ItemFile[TrainingItem]]) -> ItemFile[TrainingItem]:
     """Return the items of all files as one, their rows counted on."""
-    items: list[Item] = []
+    items: list[TrainingItem] = []
     dropped: list[int] = []
     offset = 0
     for file in files:
@@ -171,14 +173,14 @@ def _sha256(lines: Iterable[str]) -> str:
     return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
-def _sample(source: Source, line: Line) -> Sample:
+def _sample(source: TrainingSource, line: RawRow) -> CanonicalRow:
     try:
         return read_prompt(line.parse(), source.reading)[0]
     except Malformed as error:
         raise row_error(source.place, line.number, error, "correct it; see `wardrobe data check`") from error
 
 
-def _sampled(sources: Sequence[Source]) -> Iterator[str]:
+def _sampled(sources: Sequence[TrainingSource]) -> Iterator[str]:
     for source in sources:
         for line in sample_lines(source.place, _SAMPLED_LINES // len(sources)):
             try:

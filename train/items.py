@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 
-class Item(Protocol):
+class TrainingItem(Protocol):
     """One row, ready to train on."""
 
     @property
@@ -32,7 +32,7 @@ class Item(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class DataReport:
+class ItemCounts:
     """Counts over all items of one file; `truncated` lists the rows whose end was cut off.
 
     `dropped` lists the rows that were left out because `overflow: drop` says so. A row may give several
@@ -51,7 +51,7 @@ class DataReport:
     thoughtless: tuple[int, ...] = ()
 
 
-_Kind_co = TypeVar("_Kind_co", bound=Item, covariant=True)
+_Kind_co = TypeVar("_Kind_co", bound=TrainingItem, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +68,16 @@ class ItemFile(Generic[_Kind_co]):
     thoughtless: tuple[int, ...] = ()
 
     @property
-    def report(self) -> DataReport:
+    def report(self) -> ItemCounts:
         """Return the counts."""
         return replace(
             report(self.items, self.dropped), repeated_tokens=self.repeated, thoughtless=self.thoughtless
         )
 
 
-def report(items: Sequence[Item], dropped: Sequence[int] = ()) -> DataReport:
+def report(items: Sequence[TrainingItem], dropped: Sequence[int] = ()) -> ItemCounts:
     """Count what `items` hold."""
-    return DataReport(
+    return ItemCounts(
         rows=len({item.row for item in items}),
         tokens=sum(item.length for item in items),
         learnt_tokens=sum(item.learnt for item in items),

@@ -15,19 +15,19 @@ from typing import Any
 
 from registry.errors import UsageError
 from train.config import TrainConfig
-from train.evaluation.forms import Item, Message, Sampling, SuiteFile
+from train.evaluation.forms import Sampling, SuiteFile, SuiteItem, SuiteMessage
 from train.evaluation.grading.grades import Model
 from train.evaluation.grading.specs import LOWER_IS_BETTER, Stops
 from train.evaluation.library import find_suite
 from train.evaluation.models.offline import OfflineModel
-from train.evaluation.runner import Arm, Effort, evaluate
+from train.evaluation.runner import Effort, EvaluatedArm, evaluate
 from train.evaluation.statistics.figures import figure
 from train.evaluation.suites import Suite, build_suite
-from train.race import EVAL_LOSS, Race
+from train.race import EVAL_LOSS, BestCheckpoint
 
 
 @dataclass(frozen=True, slots=True)
-class Looks:
+class TrainingEvaluator:
     """Asks a model what a config wants to know; `suite` and `samples` may be missing."""
 
     tokenizer: Any
@@ -49,7 +49,7 @@ class Looks:
     def _scores(self, model: OfflineModel) -> dict[str, float]:
         if self.suite is None:
             return {}
-        (arm,) = evaluate(self.suite, [Arm("training", model)], _no_judge, Effort(concurrency=1))
+        (arm,) = evaluate(self.suite, [EvaluatedArm("training", model)], _no_judge, Effort(concurrency=1))
         found = {
             name: figure(self.suite.grader(name), list(grades)).value for name, grades in arm.grades.items()
         }
@@ -59,11 +59,11 @@ class Looks:
         suite = self.samples
         if suite is None:
             return ()
-        asked: list[tuple[Message, ...]] = list(suite.questions)
+        asked: list[tuple[SuiteMessage, ...]] = list(suite.questions)
         return tuple((question[-1].content, model.answer(question, suite).text) for question in asked)
 
 
-def make_looks(config: TrainConfig, tokenizer: Any, root: Path | None = None) -> Looks:
+def make_looks(config: TrainConfig, tokenizer: Any, root: Path | None = None) -> TrainingEvaluator:
     """Return what `config` wants to ask; `root` says how calls of tools are read.
 
     Raises: UsageError: a suite that is not there.
@@ -74,15 +74,15 @@ def make_looks(config: TrainConfig, tokenizer: Any, root: Path | None = None) ->
     if prompts:
         written = SuiteFile(
             name="samples",
-            items=tuple(Item(prompt=prompt) for prompt in prompts),
+            items=tuple(SuiteItem(prompt=prompt) for prompt in prompts),
             sampling=Sampling(max_tokens=config.evaluation.sample_tokens),
             graders=(Stops(type="stops"),),
         )
         samples = build_suite("evaluation.samples", written, written.items)  # type: ignore[arg-type]
-    return Looks(tokenizer, suite, samples, root)
+    return TrainingEvaluator(tokenizer, suite, samples, root)
 
 
-def make_race(config: TrainConfig) -> Race | None:
+def make_race(config: TrainConfig) -> BestCheckpoint | None:
     """Return the race that decides the best step or an early stop; None where neither is wanted.
 
     Raises: UsageError: its metric is not measured.
@@ -96,14 +96,14 @@ def make_race(config: TrainConfig) -> Race | None:
             key = "checkpoints.best_by" if best_by else "early_stopping"
             fact = f"{key} goes by the held-out loss, and there is no data.eval"
             raise UsageError(config.name, fact, "name a held-out file, or a metric of a suite", param=key)
-        return Race(stopping=config.early_stopping)
+        return BestCheckpoint(stopping=config.early_stopping)
     if config.checkpoints.suite is None:
         fact = f"checkpoints.best_by {metric} is a suite's figure, and no suite is named"
         raise UsageError(
             config.name, fact, "set checkpoints.suite, or use eval_loss", param="checkpoints.suite"
         )
     spec = find_suite(config.checkpoints.suite).grader(metric)
-    return Race(metric, spec.type not in LOWER_IS_BETTER, config.early_stopping)
+    return BestCheckpoint(metric, spec.type not in LOWER_IS_BETTER, config.early_stopping)
 
 
 @contextlib.contextmanager

@@ -13,15 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from train.items import Item, ItemFile
-from train.settings.data import REPLAY, DataSettings, Source
+from train.items import ItemFile, TrainingItem
+from train.settings.data import REPLAY, DataSettings, TrainingSource
 
-Row = tuple[Item, ...]
+Row = tuple[TrainingItem, ...]
 """The items of one row."""
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class MixtureShare:
     """What one task gives to an epoch.
 
     `available` rows are in its file (`limited` after its limit); `rows` are drawn, so `passes` is how often
@@ -44,11 +44,11 @@ class Share:
 class Mixture:
     """One epoch: its items in order, and what each task gave to it by the label of its file."""
 
-    items: tuple[Item, ...]
-    shares: Mapping[str, Share]
+    items: tuple[TrainingItem, ...]
+    shares: Mapping[str, MixtureShare]
 
 
-def mix(files: Mapping[str, ItemFile[Item]], settings: DataSettings, seed: int) -> Mixture:
+def mix(files: Mapping[str, ItemFile[TrainingItem]], settings: DataSettings, seed: int) -> Mixture:
     """Return one epoch; `files` are by their labels, as `settings.files` names them.
 
     A single source without replay keeps the order of its file.
@@ -95,12 +95,12 @@ def replay_rows(rows: int, share: float) -> int:
     return max(1, round(rows * share / (1 - share)))
 
 
-def _rows(items: Sequence[Item]) -> tuple[Row, ...]:
+def _rows(items: Sequence[TrainingItem]) -> tuple[Row, ...]:
     """Return the items of each row together: a row may be several examples, and is drawn as one."""
     return tuple(tuple(found) for _, found in groupby(items, key=lambda item: item.row))
 
 
-def _limited(rows: Sequence[Row], source: Source, seed: int) -> tuple[Row, ...]:
+def _limited(rows: Sequence[Row], source: TrainingSource, seed: int) -> tuple[Row, ...]:
     if source.limit is None or source.limit >= len(rows):
         return tuple(rows)
     chosen = sorted(range(len(rows)), key=lambda place: _key(seed, "limit", source.label, place))
@@ -114,8 +114,8 @@ def _drawn(label: str, pool: Sequence[Row], count: int, seed: int) -> tuple[Row,
     return tuple(pool) * passes + tuple(pool[place] for place in sorted(chosen[:rest]))
 
 
-def _share(available: int, pool: Sequence[Row], drawn: Sequence[Row]) -> Share:
-    return Share(
+def _share(available: int, pool: Sequence[Row], drawn: Sequence[Row]) -> MixtureShare:
+    return MixtureShare(
         available=available,
         limited=len(pool),
         rows=len(drawn),

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from registry.records import BaseModel, Published, Version
+from registry.records import BaseModelInfo, Published, Version
 from train.config import TrainConfig
 from train.dataset.sources import Where, hash_source
-from train.items import DataReport
-from train.mixture import Share
+from train.items import ItemCounts
+from train.mixture import MixtureShare
 
 if TYPE_CHECKING:
     from registry.store import Registry
-    from train.nearest.choice import Choice
+    from train.nearest.choice import NearestVersion
     from train.watching import TrainingResult
 
 _PACKAGES = ("wardrobe-llm", "torch", "transformers", "peft", "trl", "datasets", "accelerate", "tokenizers")
@@ -38,7 +38,7 @@ class DataSource:
 
     path: Where | None
     sha256: str
-    report: DataReport
+    report: ItemCounts
     facts: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
@@ -49,14 +49,14 @@ class Origin:
     `choice` is how `from: nearest` found the parent.
     """
 
-    base: BaseModel
+    base: BaseModelInfo
     sources: Mapping[str, DataSource]
-    shares: Mapping[str, Share]
+    shares: Mapping[str, MixtureShare]
     parent: Version | None
-    choice: Choice | None = None
+    choice: NearestVersion | None = None
 
 
-def describe_source(path: Where, report: DataReport, facts: Mapping[str, JsonValue]) -> DataSource:
+def describe_source(path: Where, report: ItemCounts, facts: Mapping[str, JsonValue]) -> DataSource:
     """Return `path` with its hash, beside what was counted in it."""
     return DataSource(path, hash_source(path), report, facts)
 

@@ -14,7 +14,7 @@ EVAL_LOSS = "eval_loss"
 
 
 @dataclass(slots=True)
-class Race:
+class BestCheckpoint:
     """The evaluations of one run by one metric."""
 
     metric: str = EVAL_LOSS

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from registry.errors import Conflict, NotFound
-from registry.records import BaseModel
+from registry.records import BaseModelInfo
 
 
-def check_base(base: BaseModel) -> None:
+def check_base(base: BaseModelInfo) -> None:
     """Refuse to work on another base than the root's.
 
     Raises: NotFound: when its folder is gone; Conflict: when it holds another model.

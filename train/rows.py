@@ -16,16 +16,16 @@ from pathlib import Path
 from registry.errors import UsageError
 from train.dataset.forms import read_sample
 from train.dataset.forms.hints import guess
-from train.dataset.forms.mapping import PLAIN, Reading, require_columns
-from train.dataset.records import ROLES, Kind, Malformed, Message, Row, Sample
-from train.dataset.sources import Line, Where, name_row, read_lines
+from train.dataset.forms.mapping import PLAIN, RowMapping, require_columns
+from train.dataset.records import ROLES, CanonicalRow, Conversation, Malformed, RowKind, RowMessage
+from train.dataset.sources import RawRow, Where, name_row, read_lines
 
-__all__ = ["ROLES", "Message", "Row", "hash_file", "read_rows", "row_error"]
+__all__ = ["ROLES", "Conversation", "RowMessage", "hash_file", "read_rows", "row_error"]
 
 _REMEDY = 'write {"messages": [{"role": …, "content": …}]} or {"prompt": …, "completion": …}'
 
 
-def read_rows(path: Where, reading: Reading = PLAIN) -> list[Row]:
+def read_rows(path: Where, reading: RowMapping = PLAIN) -> list[Conversation]:
     """Read every row of the file at `path`; blank lines are skipped.
 
     Raises: UsageError: naming file and row, for anything that is not a form of supervised training.
@@ -48,21 +48,21 @@ def row_error(path: Where, number: int, fact: str | ValueError, remedy: str) -> 
     return UsageError(name_row(path, number), str(fact), getattr(fact, "remedy", "") or remedy)
 
 
-def _read_row(path: Where, line: Line, reading: Reading) -> Row:
+def _read_row(path: Where, line: RawRow, reading: RowMapping) -> Conversation:
     try:
         parsed = line.parse()
     except Malformed as error:
         raise row_error(path, line.number, error, "write one JSON object per line") from error
     try:
         sample = _supervised(parsed, reading)
-        return Row(line.number, sample.messages, sample.tools)
+        return Conversation(line.number, sample.messages, sample.tools)
     except Malformed as error:
         raise row_error(path, line.number, error, _REMEDY) from error
 
 
-def _supervised(parsed: object, reading: Reading) -> Sample:
+def _supervised(parsed: object, reading: RowMapping) -> CanonicalRow:
     sample = read_sample(parsed, reading)
-    if sample.form.kind is not Kind.SUPERVISED:
+    if sample.form.kind is not RowKind.SUPERVISED:
         keys = sorted(parsed) if isinstance(parsed, dict) else ()
         remedy = _other_method(sample.form.kind, keys)
         fact = f"has the keys {keys}: {sample.form.kind.value}, not supervised training"
@@ -70,11 +70,11 @@ def _supervised(parsed: object, reading: Reading) -> Sample:
     return sample
 
 
-def _other_method(kind: Kind, keys: Sequence[str]) -> str:
+def _other_method(kind: RowKind, keys: Sequence[str]) -> str:
     """Return what to do with a row that supervised training does not take."""
-    if kind is Kind.KTO:
+    if kind is RowKind.KTO:
         return "use method: kto, which learns from ratings, or leave the rated rows out"
-    if kind is Kind.PREFERENCE:
+    if kind is RowKind.PREFERENCE:
         return "use method: dpo (or orpo, reward), which learns from pairs"
     asked, answered = guess(keys)
     if asked is None or answered is None:

@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING
 
 from registry.changes.publish import refuse_base_name
 from registry.errors import Conflict
-from registry.records import BaseModel, Published, Version
+from registry.records import BaseModelInfo, Published, Version
 from registry.storage import files
 from train import launching
 from train.arguments import check_precision
 from train.config import TrainConfig
 from train.duration import Duration, duration_of
 from train.holdout import HeldOut, read_files
-from train.items import DataReport, Item, ItemFile
+from train.items import ItemCounts, ItemFile, TrainingItem
 from train.jobs.store import REWARD, Job
 from train.looks import make_race
 from train.methods import method_of
 from train.mixture import Mixture, mix
-from train.nearest.choice import Choice
-from train.nearest.search import Rows, check_nearest, start_nearest, write_choice
+from train.nearest.choice import NearestVersion
+from train.nearest.search import CandidateRows, check_nearest, start_nearest, write_choice
 from train.publish import DataSource, Origin, describe_source, lineage, publish
 from train.recorded_base import check_base
-from train.session import Wish, Work, open_work, reward_folder
+from train.session import JobRun, RunOptions, open_work, reward_folder
 from train.settings.data import EVAL
 from train.settings.starting import NEAREST
 from train.shape import check_shape
@@ -39,7 +39,7 @@ from train.targets import left_out_sentence
 
 if TYPE_CHECKING:
     from registry.store import Registry
-    from train.watching import Progress, TrainingResult
+    from train.watching import RunWatcher, TrainingResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +53,17 @@ class Prepared:
     """
 
     config: TrainConfig
-    base: BaseModel
-    files: Mapping[str, ItemFile[Item]]
+    base: BaseModelInfo
+    files: Mapping[str, ItemFile[TrainingItem]]
     mixture: Mixture
     duration: Duration
-    held_out: tuple[Item, ...]
+    held_out: tuple[TrainingItem, ...]
     parent: Version | None
     share: HeldOut | None = None
-    choice: Choice | None = None
+    choice: NearestVersion | None = None
 
     @property
-    def items(self) -> tuple[Item, ...]:
+    def items(self) -> tuple[TrainingItem, ...]:
         """Return the rows of one epoch, in order."""
         return self.mixture.items
 
@@ -73,7 +73,7 @@ class Prepared:
         return self.parent.path if self.parent else None
 
     @property
-    def reports(self) -> dict[str, DataReport]:
+    def reports(self) -> dict[str, ItemCounts]:
         """Return the counts of each data file by its label."""
         return {label: file.report for label, file in self.files.items()}
 
@@ -137,7 +137,7 @@ def prepare(
     held_out = files[EVAL].items if EVAL in files else ()
     choice = None
     if config.start == NEAREST:
-        rows = Rows(held_out, mixture.items)
+        rows = CandidateRows(held_out, mixture.items)
         config, parent, choice = start_nearest(config, registry, rows, resume=resume)
     return Prepared(
         config=config,
@@ -152,7 +152,9 @@ def prepare(
     )
 
 
-def train_and_publish(prepared: Prepared, registry: Registry, progress: Progress, wish: Wish) -> Finished:
+def train_and_publish(
+    prepared: Prepared, registry: Registry, progress: RunWatcher, wish: RunOptions
+) -> Finished:
     """Train as a job and register the result as the adapter's next version.
 
     A reward model becomes no version: it stays in the job, and rloo and grpo name it by the job's id.
@@ -180,7 +182,7 @@ def train_and_publish(prepared: Prepared, registry: Registry, progress: Progress
 
 
 def train_to_folder(
-    prepared: Prepared, registry: Registry, target: Path, progress: Progress, wish: Wish
+    prepared: Prepared, registry: Registry, target: Path, progress: RunWatcher, wish: RunOptions
 ) -> Finished:
     """Train as a job and leave the adapter in the new folder `target`, without registering it.
 
@@ -202,16 +204,16 @@ def train_to_folder(
         return Finished(result, None, work.job)
 
 
-def _keep_choice(prepared: Prepared, work: Work) -> None:
+def _keep_choice(prepared: Prepared, work: JobRun) -> None:
     if prepared.choice is not None and not work.follows:
         write_choice(work.job, prepared.choice)
 
 
-def _train(prepared: Prepared, work: Work, out: Path, progress: Progress, root: Path) -> TrainingResult:
-    from train.trainer import Task, run_task
+def _train(prepared: Prepared, work: JobRun, out: Path, progress: RunWatcher, root: Path) -> TrainingResult:
+    from train.trainer import TrainingTask, run_task
 
     config, start = prepared.config, prepared.start
-    task = Task(config, prepared.base.path, prepared.items, prepared.held_out, start, root)
+    task = TrainingTask(config, prepared.base.path, prepared.items, prepared.held_out, start, root)
     return run_task(task, work.folder, out, progress, work.attempt())
 
 

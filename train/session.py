@@ -1,8 +1,8 @@
 """One run as a job: its record from the first second to the last, whatever ends it.
 
 Owns which job a run is (a new one, or an interrupted one of the same plan) and what its end is called.
-Invariants: every way out of `Work` writes a state; a run that can go on is `interrupted`, one that cannot is
-`failed`; checkpoints stay only while they are of use.
+Invariants: every way out of `JobRun` writes a state; a run that can go on is `interrupted`, one that cannot
+is `failed`; checkpoints stay only while they are of use.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from registry.errors import Conflict, StorageFailed
 from registry.records import Published, Version
 from registry.storage import files
 from train import launching
-from train.jobs.plan import Plan, make_plan
-from train.jobs.records import State
+from train.jobs.plan import RunPlan, make_plan
+from train.jobs.records import JobState
 from train.jobs.store import REWARD, Job, Jobs
 from train.publish import DataSource
 from train.tracking import make_trackers
-from train.watching import Evaluation, Observer, Step, TrainingResult
+from train.watching import Observer, OptimiserStep, TrainingEvaluation, TrainingResult
 
 if TYPE_CHECKING:
-    from registry.records import BaseModel
+    from registry.records import BaseModelInfo
     from train.config import TrainConfig
     from train.trainer import Attempt
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RunOptions:
     """How a run is wanted: by whom, going on with an interrupted one, stoppable by whom.
 
     `notice` tells a person something that is no result.
@@ -44,17 +44,17 @@ class Wish:
     notice: Callable[[str], None] = lambda _text: None
 
 
-class Record:
+class JobRecorder:
     """Writes a run into its job."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
 
-    def step(self, step: Step) -> None:
+    def step(self, step: OptimiserStep) -> None:
         """Take note of a step."""
         self._job.advance(step.number, step.total, step.tokens, step.line())
 
-    def evaluation(self, evaluation: Evaluation) -> None:
+    def evaluation(self, evaluation: TrainingEvaluation) -> None:
         """Take note of an evaluation and the answers to the sample prompts."""
         answers: list[dict[str, Any]] = [
             {"step": evaluation.step, "prompt": prompt, "answer": answer}
@@ -67,12 +67,12 @@ class Record:
         """Nothing: the job's own end says it."""
 
 
-class Work:
+class JobRun:
     """A job while it is worked on; a context manager that gives every ending its state."""
 
     follows = False
 
-    def __init__(self, job: Job, config: TrainConfig, wish: Wish, resume_from: int | None) -> None:
+    def __init__(self, job: Job, config: TrainConfig, wish: RunOptions, resume_from: int | None) -> None:
         self.job = job
         self._config = config
         self._wish = wish
@@ -106,7 +106,7 @@ class Work:
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
-        self._observers = (Record(self.job), *trackers)
+        self._observers = (JobRecorder(self.job), *trackers)
         launching.announce(self.job.id, self._resume_from)
         return self
 
@@ -116,10 +116,10 @@ class Work:
         state = self._state_after(kind, error)
         with suppress(StorageFailed):
             files.remove_tree(self.folder)
-        if state is not State.INTERRUPTED and not self._config.checkpoints.keep_finished:
+        if state is not JobState.INTERRUPTED and not self._config.checkpoints.keep_finished:
             with suppress(StorageFailed):
                 self.job.drop_checkpoints()
-        told = None if state is State.SUCCEEDED else str(error) or (kind.__name__ if kind else None)
+        told = None if state is JobState.SUCCEEDED else str(error) or (kind.__name__ if kind else None)
         # A full disk may refuse this too; then the process's death says the same.
         with suppress(StorageFailed):
             self.job.end(state, error=told)
@@ -139,23 +139,23 @@ class Work:
         if (before := earlier_estimate(root, self.job.description.plan_sha256)) is not None:
             told["estimate"] = before.model_dump(mode="json")
         self.job.end(
-            State.SUCCEEDED,
+            JobState.SUCCEEDED,
             version=version.number if version else None,
             digest=version.digest if version else None,
             artefact=artefact,
             summary=told,
         )
 
-    def _state_after(self, kind: type[BaseException] | None, error: BaseException | None) -> State:
+    def _state_after(self, kind: type[BaseException] | None, error: BaseException | None) -> JobState:
         if kind is None:
-            return State.SUCCEEDED
+            return JobState.SUCCEEDED
         can_go_on = bool(self.job.steps_kept)
         if issubclass(kind, KeyboardInterrupt) or (isinstance(error, StorageFailed) and can_go_on):
-            return State.INTERRUPTED
-        return State.FAILED
+            return JobState.INTERRUPTED
+        return JobState.FAILED
 
 
-class Follower(Work):
+class WorkerRank(JobRun):
     """The same job in a further process of the run: it trains and writes nothing."""
 
     follows = True
@@ -173,11 +173,11 @@ class Follower(Work):
 def open_work(
     root: Path,
     config: TrainConfig,
-    base: BaseModel,
+    base: BaseModelInfo,
     sources: Mapping[str, DataSource],
     parent: Version | None,
-    wish: Wish,
-) -> Work:
+    wish: RunOptions,
+) -> JobRun:
     """Return the job that a run is: a new one or, with `wish.resume`, the newest interrupted one of its plan.
 
     Raises: Conflict: every interrupted run of the adapter had another plan; the difference is named.
@@ -185,14 +185,14 @@ def open_work(
     jobs = Jobs(root)
     if launching.follows():
         name, step = launching.await_announcement()
-        return Follower(jobs.find(name), config, wish, step)
+        return WorkerRank(jobs.find(name), config, wish, step)
     plan = plan_of(config, base, sources, parent)
     waiting = jobs.interrupted(config.name)
     found = _same(waiting, plan) if wish.resume else None
     if found is not None:
         step = found.steps_kept[-1]
         wish.notice(f"going on with job {found.id} from step {step}")
-        return Work(found, config, wish, step)
+        return JobRun(found, config, wish, step)
     if wish.resume and waiting:
         raise _another_plan(waiting[0], plan)
     if wish.resume:
@@ -201,12 +201,12 @@ def open_work(
         wish.notice(f"job {left.id} was interrupted at step {left.steps_kept[-1]}: `--resume` would go on")
     document = config.model_dump(mode="json", by_alias=True)
     job = jobs.create(config.name, config.method.type, base.name, document, plan, who=wish.who)
-    return Work(job, config, wish, None)
+    return JobRun(job, config, wish, None)
 
 
 def plan_of(
-    config: TrainConfig, base: BaseModel, sources: Mapping[str, DataSource], parent: Version | None
-) -> Plan:
+    config: TrainConfig, base: BaseModelInfo, sources: Mapping[str, DataSource], parent: Version | None
+) -> RunPlan:
     """Return the plan of a run."""
     hashes = {label: source.sha256 for label, source in sources.items()}
     return make_plan(config, base, hashes, parent.digest if parent else None)
@@ -244,11 +244,11 @@ def reward_folder(root: Path, path: Path) -> Path:
     return job.folder / REWARD
 
 
-def _same(jobs: list[Job], plan: Plan) -> Job | None:
+def _same(jobs: list[Job], plan: RunPlan) -> Job | None:
     return next((job for job in jobs if job.description.plan_sha256 == plan.digest), None)
 
 
-def _another_plan(job: Job, plan: Plan) -> Conflict:
+def _another_plan(job: Job, plan: RunPlan) -> Conflict:
     told = plan.differences(job.description.plan)
     more = f" (and {len(told) - 3} more)" if len(told) > 3 else ""
     fact = f"was interrupted with another plan: {'; '.join(told[:3])}{more}"

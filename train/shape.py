@@ -19,7 +19,7 @@ from train.experts import check_experts
 from train.targets import EMBEDDINGS, is_named, layer_of, left_out, targeted_modules
 
 if TYPE_CHECKING:
-    from registry.records import BaseModel
+    from registry.records import BaseModelInfo
     from train.settings.adapter import LoraSettings
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -36,7 +36,7 @@ class ServerLimits:
     max_lora_rank: int
 
 
-def check_shape(config: TrainConfig, base: BaseModel, max_rank: int) -> None:
+def check_shape(config: TrainConfig, base: BaseModelInfo, max_rank: int) -> None:
     """Refuse an adapter that this root could not take, or that its base has no place for.
 
     Raises: UsageError: naming the key, what it says, and what there is.
@@ -60,7 +60,7 @@ def check_shape(config: TrainConfig, base: BaseModel, max_rank: int) -> None:
     _check_pattern("alpha_pattern", lora.alpha_pattern, modules, subject)
 
 
-def check_server(config: TrainConfig, base: BaseModel, limits: ServerLimits) -> None:
+def check_server(config: TrainConfig, base: BaseModelInfo, limits: ServerLimits) -> None:
     """Refuse an adapter that the running server could not serve.
 
     Raises: UsageError: for its rank, or because the server serves another base.
@@ -87,13 +87,13 @@ def _check_rank(lora: LoraSettings, limit: int, whose: str, subject: str) -> Non
     raise UsageError(subject, fact, remedy, param=key)
 
 
-def _check_no_pattern(lora: LoraSettings, base: BaseModel, subject: str) -> None:
+def _check_no_pattern(lora: LoraSettings, base: BaseModelInfo, subject: str) -> None:
     if lora.target_pattern is not None:
         fact = f"lora.target_modules is an expression, and the module names of {base.name} are unknown"
         raise UsageError(subject, f"{fact} (packed weights)", "name the modules in a list", param=_TARGETS)
 
 
-def _check_targets(lora: LoraSettings, base: BaseModel, subject: str) -> None:
+def _check_targets(lora: LoraSettings, base: BaseModelInfo, subject: str) -> None:
     if lora.target_modules == ALL_LINEAR:
         return
     known = sorted({name.rpartition(".")[2] for name in base.modules})
@@ -111,7 +111,7 @@ def _check_targets(lora: LoraSettings, base: BaseModel, subject: str) -> None:
     raise UsageError(subject, fact, f"it has {', '.join(known)}", param=_TARGETS)
 
 
-def _check_pattern_matches(lora: LoraSettings, base: BaseModel, subject: str, known: list[str]) -> None:
+def _check_pattern_matches(lora: LoraSettings, base: BaseModelInfo, subject: str, known: list[str]) -> None:
     whole = lora.model_copy(update={"layers": None})
     try:
         if targeted_modules(whole, base.modules):
@@ -145,7 +145,7 @@ def _check_embeddings(config: TrainConfig, modules: list[str]) -> None:
         raise UsageError(config.name, fact, "leave it out", param=_TARGETS)
 
 
-def _check_layers(lora: LoraSettings, base: BaseModel, subject: str) -> None:
+def _check_layers(lora: LoraSettings, base: BaseModelInfo, subject: str) -> None:
     if lora.layers is None:
         return
     known = {layer for name in base.modules if (layer := layer_of(name)) is not None}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.errors import UsageError
 from registry.storage import files
-from train.watching import Evaluation, Observer, Step
+from train.watching import Observer, OptimiserStep, TrainingEvaluation
 
 if TYPE_CHECKING:
     from train.config import TrainConfig
@@ -42,7 +42,7 @@ def make_trackers(config: TrainConfig, job: Job) -> tuple[Observer, ...]:
     return tuple(makers[name](config, job) for name in config.tracking.to)
 
 
-def figures(step: Step) -> dict[str, float]:
+def figures(step: OptimiserStep) -> dict[str, float]:
     """Return the finite figures of a step, by the trackers' names."""
     told = {f"train/{key}": value for key, value in step.logs.items() if key not in {"loss", "epoch"}}
     told |= {"train/loss": step.loss, "train/tokens": float(step.tokens)}
@@ -50,7 +50,7 @@ def figures(step: Step) -> dict[str, float]:
     return {key: value for key, value in told.items() if math.isfinite(value)}
 
 
-def evaluation_figures(evaluation: Evaluation) -> dict[str, float]:
+def evaluation_figures(evaluation: TrainingEvaluation) -> dict[str, float]:
     """Return the figures of an evaluation, by the trackers' names."""
     told = {f"eval/{evaluation.suite}/{key}": value for key, value in evaluation.scores.items()}
     return told if evaluation.loss is None else {"eval/loss": evaluation.loss, **told}
@@ -65,12 +65,12 @@ class TensorBoard:
 
         self._writer: Any = SummaryWriter(str(job.folder / "tensorboard"))
 
-    def step(self, step: Step) -> None:
+    def step(self, step: OptimiserStep) -> None:
         """Write a step's scalars."""
         for name, value in figures(step).items():
             self._writer.add_scalar(name, value, step.number)
 
-    def evaluation(self, evaluation: Evaluation) -> None:
+    def evaluation(self, evaluation: TrainingEvaluation) -> None:
         """Write an evaluation's scalars and answers."""
         for name, value in evaluation_figures(evaluation).items():
             self._writer.add_scalar(name, value, evaluation.step)
@@ -98,11 +98,11 @@ class Wandb:
             settings=wandb.Settings(silent=True),
         )
 
-    def step(self, step: Step) -> None:
+    def step(self, step: OptimiserStep) -> None:
         """Log a step."""
         self._run.log(figures(step), step=step.number)
 
-    def evaluation(self, evaluation: Evaluation) -> None:
+    def evaluation(self, evaluation: TrainingEvaluation) -> None:
         """Log an evaluation."""
         self._run.log(evaluation_figures(evaluation), step=evaluation.step)
 
@@ -122,11 +122,11 @@ class Mlflow:
         self._mlflow.start_run(run_name=f"{config.name} {job.id}")
         self._mlflow.log_params({"adapter": config.name, "method": config.method.type, "job": job.id})
 
-    def step(self, step: Step) -> None:
+    def step(self, step: OptimiserStep) -> None:
         """Log a step."""
         self._mlflow.log_metrics(figures(step), step=step.number)
 
-    def evaluation(self, evaluation: Evaluation) -> None:
+    def evaluation(self, evaluation: TrainingEvaluation) -> None:
         """Log an evaluation."""
         self._mlflow.log_metrics(evaluation_figures(evaluation), step=evaluation.step)
 
@@ -149,7 +149,7 @@ class Prometheus:
         files.make_directory(self._path.parent)
         self._write()
 
-    def step(self, step: Step) -> None:
+    def step(self, step: OptimiserStep) -> None:
         """Take a step's figures; write them where the last write is a few seconds ago."""
         self._values |= {
             "step": step.number,
@@ -166,7 +166,7 @@ class Prometheus:
         if time.monotonic() - self._written >= _WRITE_SECONDS:
             self._write()
 
-    def evaluation(self, evaluation: Evaluation) -> None:
+    def evaluation(self, evaluation: TrainingEvaluation) -> None:
         """Write an evaluation."""
         if evaluation.loss is not None:
             self._values["eval_loss"] = evaluation.loss

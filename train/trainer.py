@@ -16,29 +16,29 @@ from typing import TYPE_CHECKING, Any
 from registry.errors import WardrobeError
 from registry.storage import files
 from train.arguments import common_arguments
-from train.checkpoints import Keeper, load_weights
+from train.checkpoints import CheckpointManager, load_weights
 from train.config import TrainConfig
-from train.conversion import Outcome, save_result
-from train.course import Course, callback, quiet_evaluation
+from train.conversion import ConversionResult, save_result
+from train.course import TrainingLoop, callback, quiet_evaluation
 from train.duration import duration_of
 from train.guards import check_weights, overfitting, weight_sums
 from train.head import scored_where_learnt
-from train.items import Item
+from train.items import TrainingItem
 from train.launching import is_lost_process, processes
-from train.looks import Looks, make_looks, make_race
-from train.methods import Workshop, method_of
+from train.looks import TrainingEvaluator, make_looks, make_race
+from train.methods import TrainerInputs, method_of
 from train.modelling import load_tokenizer, make_model
 from train.refusals import named_refusals
 from train.rehearsal import is_out_of_memory, too_large
 from train.silence import quiet
-from train.watching import Evaluation, Observer, Progress, Steps, TrainingResult
+from train.watching import Observer, RunWatcher, StepCollector, TrainingEvaluation, TrainingResult
 
 __all__ = [
     "Attempt",
-    "Progress",
+    "RunWatcher",
     "Stopped",
-    "Task",
     "TrainingResult",
+    "TrainingTask",
     "load_tokenizer",
     "probe_task",
     "run_task",
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class TrainingTask:
     """What the torch part of a run gets: everything is checked and rendered.
 
     `start` is the folder of the version that the run goes on with, None for a fresh adapter.
@@ -58,8 +58,8 @@ class Task:
 
     config: TrainConfig
     base: Path
-    items: Sequence[Item]
-    held_out: Sequence[Item]
+    items: Sequence[TrainingItem]
+    held_out: Sequence[TrainingItem]
     start: Path | None = None
     root: Path | None = None
 
@@ -88,7 +88,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def run_task(
-    task: Task, folder: Path, out: Path, progress: Progress, attempt: Attempt | None = None
+    task: TrainingTask, folder: Path, out: Path, progress: RunWatcher, attempt: Attempt | None = None
 ) -> TrainingResult:
     """Train, with `folder` for what is written meanwhile, and write the result to the new folder `out`.
 
@@ -100,7 +100,7 @@ def run_task(
     with quiet(), scored_where_learnt():
         course = _make_course(task, progress, attempt)
         workshop, trainer = _build(task, folder, course)
-        keeper = Keeper(attempt.checkpoints, task.config.checkpoints.keep)
+        keeper = CheckpointManager(attempt.checkpoints, task.config.checkpoints.keep)
         keeper.attach(trainer, course.facts)
         quiet_evaluation(trainer)
         before = weight_sums(trainer.model)
@@ -111,27 +111,27 @@ def run_task(
     return _result(trainer, course, attempt, evaluation, why, outcome)
 
 
-def probe_task(task: Task, folder: Path) -> Probe:
+def probe_task(task: TrainingTask, folder: Path) -> Probe:
     """Train the few steps that `task` says, keep nothing, and return what they took.
 
     Raises: WardrobeError: the longest rows do not fit into memory.
     """
     from train.estimate import Probe
 
-    seen = Steps()
+    seen = StepCollector()
     with quiet(), scored_where_learnt():
         course = _make_course(task, seen, Attempt(folder / "checkpoints", observers=(seen,)))
-        course.looks = Looks(None, None, None)
+        course.looks = TrainingEvaluator(None, None, None)
         course.race = None
         _, trainer = _build(task, folder, course)
         trainer.train()
     return Probe(tuple(seen.steps), peak_memory(), _device(trainer))
 
 
-def _make_course(task: Task, progress: Progress, attempt: Attempt) -> Course:
+def _make_course(task: TrainingTask, progress: RunWatcher, attempt: Attempt) -> TrainingLoop:
     config = task.config
     length = duration_of(config, task.items, processes())
-    return Course(
+    return TrainingLoop(
         config=config,
         looks=make_looks(config, load_tokenizer(task.base), task.root),
         race=make_race(config),
@@ -146,7 +146,7 @@ def _make_course(task: Task, progress: Progress, attempt: Attempt) -> Course:
     )
 
 
-def _build(task: Task, folder: Path, course: Course) -> tuple[Workshop, Any]:
+def _build(task: TrainingTask, folder: Path, course: TrainingLoop) -> tuple[TrainerInputs, Any]:
     from transformers import set_seed
 
     config = task.config
@@ -155,13 +155,13 @@ def _build(task: Task, folder: Path, course: Course) -> tuple[Workshop, Any]:
         return _built(task, folder, course)
 
 
-def _built(task: Task, folder: Path, course: Course) -> tuple[Workshop, Any]:
+def _built(task: TrainingTask, folder: Path, course: TrainingLoop) -> tuple[TrainerInputs, Any]:
     from transformers import PrinterCallback
 
     config = task.config
     model, peft_config = make_model(config, task.base, task.start)
     made: list[Any] = []
-    workshop = Workshop(
+    workshop = TrainerInputs(
         config=config,
         base=task.base,
         tokenizer=load_tokenizer(task.base),
@@ -180,7 +180,7 @@ def _built(task: Task, folder: Path, course: Course) -> tuple[Workshop, Any]:
     return workshop, trainer
 
 
-def _train(trainer: Any, course: Course, keeper: Keeper, attempt: Attempt) -> None:
+def _train(trainer: Any, course: TrainingLoop, keeper: CheckpointManager, attempt: Attempt) -> None:
     checkpoint = None
     if attempt.resume_from is not None:
         course.restore(keeper.facts(attempt.resume_from))
@@ -198,7 +198,9 @@ def _train(trainer: Any, course: Course, keeper: Keeper, attempt: Attempt) -> No
         raise Stopped(course.step, course.total)
 
 
-def _take(trainer: Any, course: Course, keeper: Keeper) -> tuple[Evaluation | None, str]:
+def _take(
+    trainer: Any, course: TrainingLoop, keeper: CheckpointManager
+) -> tuple[TrainingEvaluation | None, str]:
     """Load the best checkpoint where one is asked for; return its evaluation and the reason in words."""
     best = course.best_step
     last = course.evaluations[-1] if course.evaluations else None
@@ -216,7 +218,7 @@ def _take(trainer: Any, course: Course, keeper: Keeper) -> tuple[Evaluation | No
     return taken, why
 
 
-def _save(workshop: Workshop, trainer: Any, out: Path, start: Path | None) -> Outcome:
+def _save(workshop: TrainerInputs, trainer: Any, out: Path, start: Path | None) -> ConversionResult:
     """Write the result, in every process: pieces of weights are gathered and losses are measured by all.
 
     The first process's stays.
@@ -232,11 +234,11 @@ def _save(workshop: Workshop, trainer: Any, out: Path, start: Path | None) -> Ou
 
 def _result(
     trainer: Any,
-    course: Course,
+    course: TrainingLoop,
     attempt: Attempt,
-    evaluation: Evaluation | None,
+    evaluation: TrainingEvaluation | None,
     why: str,
-    outcome: Outcome,
+    outcome: ConversionResult,
 ) -> TrainingResult:
     warning = overfitting(course.losses, course.evaluations) if course.best_step is None else None
     return TrainingResult(

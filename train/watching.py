@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import JsonValue
 
 if TYPE_CHECKING:
-    from train.conversion import Outcome
+    from train.conversion import ConversionResult
 
 
-class Progress(Protocol):
+class RunWatcher(Protocol):
     """A person who watches a run."""
 
     def step(self, done: int, total: int, loss: float, tokens: int) -> None:
@@ -30,7 +30,7 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class OptimiserStep:
     """One optimiser step; `tokens` are all so far, `seconds` its own; `logs` is all that the trainer said."""
 
     number: int
@@ -56,7 +56,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class TrainingEvaluation:
     """One look at the model in training: the held-out loss, a suite's figures, its answers."""
 
     step: int
@@ -79,25 +79,25 @@ class Evaluation:
 class Observer(Protocol):
     """Something that keeps or passes on what happens: the job's record, a tracker."""
 
-    def step(self, step: Step) -> None:
+    def step(self, step: OptimiserStep) -> None:
         """Take note of a step."""
 
-    def evaluation(self, evaluation: Evaluation) -> None:
+    def evaluation(self, evaluation: TrainingEvaluation) -> None:
         """Take note of an evaluation."""
 
     def close(self, state: str) -> None:
         """Take note of how the run ended; nothing comes after it."""
 
 
-class Steps:
+class StepCollector:
     """Only remembers the steps; watches and observes."""
 
     def __init__(self) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[OptimiserStep] = []
 
     def step(self, *seen: Any) -> None:
         """Remember a step; what is told to a person is passed over."""
-        self.steps += [one for one in seen if isinstance(one, Step)]
+        self.steps += [one for one in seen if isinstance(one, OptimiserStep)]
 
     def evaluation(self, _seen: Any) -> None:
         """Nothing."""
@@ -124,13 +124,13 @@ class TrainingResult:
     losses: tuple[float, ...]
     eval_loss: float | None
     device: str
-    evaluations: tuple[Evaluation, ...] = ()
+    evaluations: tuple[TrainingEvaluation, ...] = ()
     taken: int = 0
     why: str = "the last step"
     resumed: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
     peak_memory_bytes: int = 0
-    outcome: Outcome | None = None
+    outcome: ConversionResult | None = None
 
     @property
     def tokens_per_second(self) -> float:

@@ -1,6 +1,6 @@
 """The chart, linted and rendered by the real Helm library; no cluster and no `helm` is needed.
 
-`Manifest` is one rendered object. Invariant: what the chart's schema or Helm's linter refuses is an error
+`ChartObject` is one rendered object. Invariant: what the chart's schema or Helm's linter refuses is an error
 here, warnings included; only notes are let through.
 """
 
@@ -26,7 +26,7 @@ _NOTES = "NOTES.txt"
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class ChartObject:
     """One Kubernetes object and the template that it came from."""
 
     source: str
@@ -66,7 +66,7 @@ def render(
     chart: Path = CHART,
     name: str = "wardrobe",
     namespace: str = "llm",
-) -> list[Manifest]:
+) -> list[ChartObject]:
     """Lint the chart with `values`, check them against its schema, and render every object.
 
     Raises: UsageError: when the values, a template or Helm's linter object.
@@ -102,7 +102,7 @@ def _place(found: re.Match[str]) -> str:
     return f"{where}: " if where else "values: "
 
 
-def parse(source: str, text: str) -> Iterator[Manifest]:
+def parse(source: str, text: str) -> Iterator[ChartObject]:
     """Yield the objects of one YAML text; `source` names it in findings. Helm's notes hold none.
 
     Raises: UsageError: for broken YAML, a key given twice, or a document that is no map.
@@ -118,7 +118,7 @@ def parse(source: str, text: str) -> Iterator[Manifest]:
             continue
         if not isinstance(document, dict):
             raise UsageError(source, "holds a document that is no object", "correct the template")
-        yield Manifest(source, document)
+        yield ChartObject(source, document)
 
 
 @contextmanager

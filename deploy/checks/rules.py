@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from deploy.checks.chart import Manifest, at, mappings
-from deploy.checks.schemas import Finding
+from deploy.checks.chart import ChartObject, at, mappings
+from deploy.checks.schemas import SchemaFinding
 
 LAUNCHER_GRACE_SECONDS = 10
 """What `serve/launcher` may take beyond `drain_seconds` to end the engine."""
@@ -28,7 +28,7 @@ _TEMPLATES: Mapping[str, tuple[str, ...]] = {
 class Pod:
     """A pod, or the template of one, with the object that makes it."""
 
-    owner: Manifest
+    owner: ChartObject
     body: JsonValue
 
     @property
@@ -52,19 +52,21 @@ class Pod:
         return {str(port.get("name")) for one in self.containers for port in mappings(one.get("ports"))}
 
 
-Rule = Callable[[list[Manifest], list[Pod]], Iterator[tuple[Manifest, str]]]
+Rule = Callable[[list[ChartObject], list[Pod]], Iterator[tuple[ChartObject, str]]]
 
 
-def check_rules(manifests: Iterable[Manifest]) -> list[Finding]:
+def check_rules(manifests: Iterable[ChartObject]) -> list[SchemaFinding]:
     """Return what every rule finds."""
     every = list(manifests)
     pods = [Pod(one, at(one.body, *_TEMPLATES[one.kind])) for one in every if one.kind in _TEMPLATES]
     return [
-        Finding(f"{owner.source} {owner.name}", fault) for rule in RULES for owner, fault in rule(every, pods)
+        SchemaFinding(f"{owner.source} {owner.name}", fault)
+        for rule in RULES
+        for owner, fault in rule(every, pods)
     ]
 
 
-def _pods_are_closed(_: list[Manifest], pods: list[Pod]) -> Iterator[tuple[Manifest, str]]:
+def _pods_are_closed(_: list[ChartObject], pods: list[Pod]) -> Iterator[tuple[ChartObject, str]]:
     for pod in pods:
         wanted = {
             "runAsNonRoot": pod.spec("securityContext", "runAsNonRoot") is True,
@@ -79,7 +81,7 @@ def _pods_are_closed(_: list[Manifest], pods: list[Pod]) -> Iterator[tuple[Manif
                 yield pod.owner, f"pod lacks {wish}"
 
 
-def _containers_are_closed(_: list[Manifest], pods: list[Pod]) -> Iterator[tuple[Manifest, str]]:
+def _containers_are_closed(_: list[ChartObject], pods: list[Pod]) -> Iterator[tuple[ChartObject, str]]:
     for pod in pods:
         for one in pod.containers:
             wanted = {
@@ -101,7 +103,7 @@ def _is_fixed(image: str) -> bool:
     return "@sha256:" in image or tag not in {"", "latest"}
 
 
-def _servers_can_drain(_: list[Manifest], pods: list[Pod]) -> Iterator[tuple[Manifest, str]]:
+def _servers_can_drain(_: list[ChartObject], pods: list[Pod]) -> Iterator[tuple[ChartObject, str]]:
     for pod in pods:
         for one in mappings(pod.spec("containers")):
             drain = _environment(one).get("WARDROBE_DRAIN_SECONDS")
@@ -124,7 +126,7 @@ def _environment(container: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {str(one.get("name")): one.get("value") for one in mappings(container.get("env"))}
 
 
-def _selectors_find_pods(every: list[Manifest], pods: list[Pod]) -> Iterator[tuple[Manifest, str]]:
+def _selectors_find_pods(every: list[ChartObject], pods: list[Pod]) -> Iterator[tuple[ChartObject, str]]:
     paths = {
         "Deployment": ("spec", "selector", "matchLabels"),
         "Service": ("spec", "selector"),
@@ -140,7 +142,9 @@ def _selectors_find_pods(every: list[Manifest], pods: list[Pod]) -> Iterator[tup
             yield one, "its selector finds no pod"
 
 
-def _services_reach_one_kind_of_pod(every: list[Manifest], pods: list[Pod]) -> Iterator[tuple[Manifest, str]]:
+def _services_reach_one_kind_of_pod(
+    every: list[ChartObject], pods: list[Pod]
+) -> Iterator[tuple[ChartObject, str]]:
     for one in every:
         wanted = one.at("spec", "selector")
         if one.kind != "Service" or not isinstance(wanted, dict):
@@ -153,7 +157,9 @@ def _services_reach_one_kind_of_pod(every: list[Manifest], pods: list[Pod]) -> I
                 yield one, f"no container names the port {port.get('targetPort')}"
 
 
-def _references_lead_somewhere(every: list[Manifest], pods: list[Pod]) -> Iterator[tuple[Manifest, str]]:
+def _references_lead_somewhere(
+    every: list[ChartObject], pods: list[Pod]
+) -> Iterator[tuple[ChartObject, str]]:
     names = {one.name for one in every}
     for pod in pods:
         account = pod.spec("serviceAccountName")
@@ -169,7 +175,9 @@ def _references_lead_somewhere(every: list[Manifest], pods: list[Pod]) -> Iterat
             yield pod.owner, f"volume {name} is " + ("unused" if name in volumes else "not there")
 
 
-def _custom_resources_have_targets(every: list[Manifest], _: list[Pod]) -> Iterator[tuple[Manifest, str]]:
+def _custom_resources_have_targets(
+    every: list[ChartObject], _: list[Pod]
+) -> Iterator[tuple[ChartObject, str]]:
     services = [one for one in every if one.kind == "Service"]
     for one in every:
         if one.kind == "ScaledObject":
@@ -188,7 +196,7 @@ def _custom_resources_have_targets(every: list[Manifest], _: list[Pod]) -> Itera
                 yield one, "it finds no Service with that port"
 
 
-def _labels(manifest: Manifest) -> Mapping[str, JsonValue]:
+def _labels(manifest: ChartObject) -> Mapping[str, JsonValue]:
     found = manifest.at("metadata", "labels")
     return found if isinstance(found, dict) else {}
 

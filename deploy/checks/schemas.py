@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deploy.checks.chart import Manifest
+from deploy.checks.chart import ChartObject
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -21,7 +21,7 @@ KUBERNETES = "1.34"
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class SchemaFinding:
     """What is wrong with which object."""
 
     where: str
@@ -31,14 +31,16 @@ class Finding:
         return f"{self.where}: {self.fault}"
 
 
-def check_schemas(manifests: Iterable[Manifest], version: str = KUBERNETES) -> list[Finding]:
+def check_schemas(manifests: Iterable[ChartObject], version: str = KUBERNETES) -> list[SchemaFinding]:
     """Return one finding per object that its schema refuses, or that has none."""
     return [
-        Finding(f"{one.source} {one.name}", fault) for one in manifests for fault in _faults(one, version)
+        SchemaFinding(f"{one.source} {one.name}", fault)
+        for one in manifests
+        for fault in _faults(one, version)
     ]
 
 
-def _faults(manifest: Manifest, version: str) -> Iterator[str]:
+def _faults(manifest: ChartObject, version: str) -> Iterator[str]:
     import kubernetes_validate as kubernetes
 
     api = str(manifest.body.get("apiVersion") or "")
@@ -68,7 +70,7 @@ def _custom_model(api: str, kind: str) -> type[BaseModel] | None:
     return found.get((api, kind))
 
 
-def _custom_faults(manifest: Manifest, model: type[BaseModel]) -> Iterator[str]:
+def _custom_faults(manifest: ChartObject, model: type[BaseModel]) -> Iterator[str]:
     from pydantic import ValidationError
 
     try:

@@ -13,9 +13,9 @@ from types import FrameType
 from rich.console import Console
 
 from deploy.demo import report
-from deploy.demo.data import Task
+from deploy.demo.data import DemoTask
 from deploy.demo.story import Story
-from deploy.demo.swap import Verdict
+from deploy.demo.swap import SwapVerdict
 from registry.errors import WardrobeError
 from registry.home import at_home
 
@@ -39,7 +39,7 @@ def main() -> int:
     return 0 if verdict.clean and not any(one.failures for one in story.rollouts) else 1
 
 
-def _play(story: Story) -> Verdict:
+def _play(story: Story) -> SwapVerdict:
     story.prepare_root()
     story.prepare_data()
     story.train()
@@ -51,7 +51,7 @@ def _play(story: Story) -> Verdict:
         server.stop()
 
 
-def _tell(story: Story, verdict: Verdict) -> None:
+def _tell(story: Story, verdict: SwapVerdict) -> None:
     console = story.console
     results = sorted(story.results, key=lambda one: (_place(story, one.task), one.rows, one.cheap))
     console.print()
@@ -76,7 +76,7 @@ def _tell(story: Story, verdict: Verdict) -> None:
     report.print_next(console, story.root, story.medical.held_out[0].text, config)
 
 
-def _place(story: Story, task: Task) -> int:
+def _place(story: Story, task: DemoTask) -> int:
     return story.tasks.index(task)
 
 

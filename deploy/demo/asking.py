@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from deploy.demo.baseline import Score
-from deploy.demo.data import Row, Task
+from deploy.demo.baseline import AccuracyScore
+from deploy.demo.data import DemoRow, DemoTask
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -28,21 +28,25 @@ def connect(url: str) -> AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120)
 
 
-async def score_adapter(client: AsyncOpenAI, model: str, task: Task, tick: Callable[[], None]) -> Score:
+async def score_adapter(
+    client: AsyncOpenAI, model: str, task: DemoTask, tick: Callable[[], None]
+) -> AccuracyScore:
     """Ask `model` (an adapter's name) every held-out row of `task`."""
     return await _score(task, tick, lambda row: _answer(client, model, task.messages(row), {}))
 
 
-async def score_base(client: AsyncOpenAI, model: str, task: Task, tick: Callable[[], None]) -> Score:
+async def score_base(
+    client: AsyncOpenAI, model: str, task: DemoTask, tick: Callable[[], None]
+) -> AccuracyScore:
     """Ask the base model every held-out row of `task`, with the labels listed and nothing else allowed."""
     only = {"structured_outputs": {"choice": list(task.labels)}}
     return await _score(task, tick, lambda row: _answer(client, model, task.helped_messages(row), only))
 
 
-async def _score(task: Task, tick: Callable[[], None], answer: Callable[[Row], Any]) -> Score:
+async def _score(task: DemoTask, tick: Callable[[], None], answer: Callable[[DemoRow], Any]) -> AccuracyScore:
     gate = asyncio.Semaphore(CONCURRENCY)
 
-    async def is_right(row: Row) -> bool:
+    async def is_right(row: DemoRow) -> bool:
         async with gate:
             said = await answer(row)
         tick()
@@ -50,7 +54,7 @@ async def _score(task: Task, tick: Callable[[], None], answer: Callable[[Row], A
 
     async with asyncio.TaskGroup() as group:
         asked = [group.create_task(is_right(row)) for row in task.held_out]
-    return Score(sum(task.result() for task in asked), len(asked))
+    return AccuracyScore(sum(task.result() for task in asked), len(asked))
 
 
 async def _answer(

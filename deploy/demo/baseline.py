@@ -10,11 +10,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deploy.demo.data import Row
+from deploy.demo.data import DemoRow
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class AccuracyScore:
     """Right answers out of all, with the 95 % interval of Wilson (1927) for the accuracy."""
 
     right: int
@@ -34,32 +34,34 @@ class Score:
         return middle - reach, middle + reach
 
 
-def score_majority(train: Sequence[Row], held_out: Sequence[Row]) -> Score:
+def score_majority(train: Sequence[DemoRow], held_out: Sequence[DemoRow]) -> AccuracyScore:
     """Return the score of always saying the most frequent training label."""
     labels = [row.label for row in train]
     most = max(sorted(set(labels)), key=labels.count)
-    return Score(sum(row.label == most for row in held_out), len(held_out))
+    return AccuracyScore(sum(row.label == most for row in held_out), len(held_out))
 
 
-def score_naive_bayes(train: Sequence[Row], held_out: Sequence[Row]) -> Score:
+def score_naive_bayes(train: Sequence[DemoRow], held_out: Sequence[DemoRow]) -> AccuracyScore:
     """Return the score of multinomial naive Bayes on TF-IDF of words."""
     from sklearn.naive_bayes import MultinomialNB
 
     return _score(MultinomialNB(alpha=0.1), train, held_out)
 
 
-def score_logistic_regression(train: Sequence[Row], held_out: Sequence[Row]) -> Score:
+def score_logistic_regression(train: Sequence[DemoRow], held_out: Sequence[DemoRow]) -> AccuracyScore:
     """Return the score of logistic regression on TF-IDF of words."""
     from sklearn.linear_model import LogisticRegression
 
     return _score(LogisticRegression(C=10, max_iter=2000), train, held_out)
 
 
-def _score(classifier: object, train: Sequence[Row], held_out: Sequence[Row]) -> Score:
+def _score(classifier: object, train: Sequence[DemoRow], held_out: Sequence[DemoRow]) -> AccuracyScore:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_pipeline
 
     pipeline = make_pipeline(TfidfVectorizer(sublinear_tf=True), classifier)
     pipeline.fit([row.text for row in train], [row.label for row in train])
     said = pipeline.predict([row.text for row in held_out])
-    return Score(sum(row.label == word for row, word in zip(held_out, said, strict=True)), len(held_out))
+    return AccuracyScore(
+        sum(row.label == word for row, word in zip(held_out, said, strict=True)), len(held_out)
+    )

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 import yaml
 
-from deploy.demo.data import Row, Task
+from deploy.demo.data import DemoRow, DemoTask
 from deploy.demo.product import Product
 from registry.errors import WardrobeError
-from serve.rollout.decision.policy import FormatMetric, Metrics
+from serve.rollout.decision.policy import FormatMetric, TestedMetrics
 from serve.rollout.presets import load_policy
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _ANSWER_TOKENS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CanaryResult:
     """How one rollout went: its last record, and what the clients saw meanwhile."""
 
     version: str
@@ -54,7 +54,7 @@ class Asking:
     """The clients; a context manager that stops them at its end."""
 
     client: AsyncOpenAI
-    task: Task
+    task: DemoTask
     answers: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -83,7 +83,7 @@ class Asking:
             await self._ask(row)
             self._news.set()
 
-    async def _ask(self, row: Row) -> None:
+    async def _ask(self, row: DemoRow) -> None:
         import openai
 
         try:
@@ -101,7 +101,9 @@ class Asking:
             self.answers[said.model] += 1
 
 
-async def roll_out(client: AsyncOpenAI, product: Product, task: Task, number: int, policy: Path) -> Outcome:
+async def roll_out(
+    client: AsyncOpenAI, product: Product, task: DemoTask, number: int, policy: Path
+) -> CanaryResult:
     """Roll `number` out under load to its end, showing the live status, and return how it went."""
     name = f"{task.name}@{number}"
     async with Asking(client, task) as asking:
@@ -116,7 +118,7 @@ async def roll_out(client: AsyncOpenAI, product: Product, task: Task, number: in
         await asyncio.to_thread(subprocess.run, watch, stdin=quiet, stderr=quiet, check=False)
         seconds = time.monotonic() - began
     status = await asyncio.to_thread(product.ask, "rollout", "status", task.name)
-    return Outcome(
+    return CanaryResult(
         version=name,
         state=status["state"],
         reason=status["reason"],
@@ -141,14 +143,14 @@ def end_open_rollout(product: Product, adapter: str) -> None:
         product.run("rollout", "abort", adapter, "--why", "an earlier demo was stopped")
 
 
-def write_policy(folder: Path, task: Task) -> Path:
+def write_policy(folder: Path, task: DemoTask) -> Path:
     """Write the preset `fast` with a form that answers must have, and return its path.
 
     An answer has to begin with one of the task's labels.
     """
     labels = "|".join(re.escape(label) for label in task.labels)
     form = FormatMetric(kind="regex", pattern=rf"^\s*(?:{labels})")
-    metrics = Metrics(format=form)
+    metrics = TestedMetrics(format=form)
     policy = load_policy("fast").model_copy(
         update={"name": "demo", "cooldown_seconds": 5.0, "metrics": metrics}
     )
@@ -158,7 +160,7 @@ def write_policy(folder: Path, task: Task) -> Path:
     return path
 
 
-def require(outcome: Outcome, *states: str) -> None:
+def require(outcome: CanaryResult, *states: str) -> None:
     """Pass when the rollout ended in one of `states`.
 
     Raises: WardrobeError: with its last sentence.

@@ -63,7 +63,7 @@ _VERSION_OR_VARIANT = re.compile(r"[-_.]?\d|-(?:only|plus|or-later|exception)")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DemoRow:
     """One question and its right answer; rows of one `group` stay on one side of the split."""
 
     text: str
@@ -72,7 +72,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class DemoTask:
     """One domain: the adapter's name, what it is asked, and the rows of both sides.
 
     `train` is balanced and shuffled, so a beginning of it is a fair smaller training set.
@@ -82,23 +82,23 @@ class Task:
     title: str
     instruction: str
     labels: tuple[str, ...]
-    train: tuple[Row, ...]
-    held_out: tuple[Row, ...]
+    train: tuple[DemoRow, ...]
+    held_out: tuple[DemoRow, ...]
 
-    def messages(self, row: Row) -> list[ChatCompletionMessageParam]:
+    def messages(self, row: DemoRow) -> list[ChatCompletionMessageParam]:
         """Return the question as the adapter is trained on it and asked it."""
         return [{"role": "system", "content": self.instruction}, {"role": "user", "content": row.text}]
 
-    def helped_messages(self, row: Row) -> list[ChatCompletionMessageParam]:
+    def helped_messages(self, row: DemoRow) -> list[ChatCompletionMessageParam]:
         """Return the question for a model that has not learnt the labels: they are listed."""
         listed = f"{self.instruction} Answer with one of: {', '.join(self.labels)}."
         return [{"role": "system", "content": listed}, {"role": "user", "content": row.text}]
 
 
-def medical_task(*, per_label: int = 100, held_out_per_label: int = 20) -> Task:
+def medical_task(*, per_label: int = 100, held_out_per_label: int = 20) -> DemoTask:
     """Return the diagnosis → ICD-10 chapter task (`simple-icd-10-cm`; CMS/NCHS, public domain)."""
     train, held_out = split(read_diagnoses(_packaged(ICD_PACKAGE, ".xml")), share=0.2)
-    return Task(
+    return DemoTask(
         name="medical",
         title="diagnosis → ICD-10 chapter",
         instruction="ICD-10 chapter?",
@@ -108,11 +108,11 @@ def medical_task(*, per_label: int = 100, held_out_per_label: int = 20) -> Task:
     )
 
 
-def legal_task(*, per_label: int = 200, held_out_per_label: int = 70) -> Task:
+def legal_task(*, per_label: int = 200, held_out_per_label: int = 70) -> DemoTask:
     """Return the licence text → category task (`licensedcode-data`; nexB, CC-BY-4.0)."""
     train, held_out = split(read_licences(_packaged(LICENCE_PACKAGE, ".LICENSE")), share=0.25)
     train = unlike(train, held_out)
-    return Task(
+    return DemoTask(
         name="legal",
         title="licence text → category",
         instruction="License category?",
@@ -122,7 +122,7 @@ def legal_task(*, per_label: int = 200, held_out_per_label: int = 70) -> Task:
     )
 
 
-def read_diagnoses(files: Iterable[Path]) -> list[Row]:
+def read_diagnoses(files: Iterable[Path]) -> list[DemoRow]:
     """Return every inclusion term (a human synonym) of the chosen chapters, by 3-character category."""
     (tabular,) = files
     rows = []
@@ -131,11 +131,11 @@ def read_diagnoses(files: Iterable[Path]) -> list[Row]:
         for diagnosis in chapter.iter("diag") if label else ():
             category = diagnosis.findtext("name", "")[:3]
             terms = [note.text or "" for note in diagnosis.findall("inclusionTerm/note")]
-            rows += [Row(term.strip(), label or "", category) for term in terms]
+            rows += [DemoRow(term.strip(), label or "", category) for term in terms]
     return _distinct(rows)
 
 
-def read_licences(files: Iterable[Path]) -> list[Row]:
+def read_licences(files: Iterable[Path]) -> list[DemoRow]:
     """Return the beginning of every English licence text of the chosen categories, by family."""
     rows = []
     for path in files:
@@ -144,7 +144,7 @@ def read_licences(files: Iterable[Path]) -> list[Row]:
         label = CATEGORIES.get(facts.get("category", ""))
         text = " ".join(body.split())
         if label and len(text) > _SHORTEST_LICENCE and facts.get("language", "en") == "en":
-            rows.append(Row(text[:EXCERPT_CHARACTERS], label, family(path.stem)))
+            rows.append(DemoRow(text[:EXCERPT_CHARACTERS], label, family(path.stem)))
     return _distinct(rows)
 
 
@@ -153,17 +153,17 @@ def family(key: str) -> str:
     return _VERSION_OR_VARIANT.split(key, maxsplit=1)[0]
 
 
-def split(rows: Sequence[Row], *, share: float) -> tuple[list[Row], list[Row]]:
+def split(rows: Sequence[DemoRow], *, share: float) -> tuple[list[DemoRow], list[DemoRow]]:
     """Return training rows and held-out rows, whole groups on one side by a hash of their name."""
-    train: list[Row] = []
-    held_out: list[Row] = []
+    train: list[DemoRow] = []
+    held_out: list[DemoRow] = []
     for row in rows:
         place = int.from_bytes(hashlib.sha256(f"demo {row.group}".encode()).digest()[:4], "big") / 2**32
         (held_out if place < share else train).append(row)
     return train, held_out
 
 
-def unlike(rows: Sequence[Row], others: Sequence[Row], *, similar: float = 0.5) -> list[Row]:
+def unlike(rows: Sequence[DemoRow], others: Sequence[DemoRow], *, similar: float = 0.5) -> list[DemoRow]:
     """Return the rows that share less than `similar` of their runs of three words with each of `others`.
 
     The share is Jaccard's: common runs over all runs of both.
@@ -176,23 +176,23 @@ def unlike(rows: Sequence[Row], others: Sequence[Row], *, similar: float = 0.5) 
     return [row for row in rows if _greatest_share(_runs(row.text), known, owners) < similar]
 
 
-def balance(rows: Sequence[Row], per_label: int) -> tuple[Row, ...]:
+def balance(rows: Sequence[DemoRow], per_label: int) -> tuple[DemoRow, ...]:
     """Return at most `per_label` rows of each label, shuffled the same way every time.
 
     Labels take turns, so every beginning of the result is balanced too.
     """
     chance = random.Random(0)
-    by_label: dict[str, list[Row]] = defaultdict(list)
+    by_label: dict[str, list[DemoRow]] = defaultdict(list)
     for row in rows:
         by_label[row.label].append(row)
-    turns: list[tuple[int, float, Row]] = []
+    turns: list[tuple[int, float, DemoRow]] = []
     for label in sorted(by_label):
         chance.shuffle(by_label[label])
         turns += [(turn, chance.random(), row) for turn, row in enumerate(by_label[label][:per_label])]
     return tuple(row for _, _, row in sorted(turns, key=lambda item: item[:2]))
 
 
-def write_rows(task: Task, rows: Sequence[Row], path: Path) -> None:
+def write_rows(task: DemoTask, rows: Sequence[DemoRow], path: Path) -> None:
     """Write `rows` as chat JSON Lines, the form that `wardrobe train` reads."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [{"messages": [*task.messages(row), {"role": "assistant", "content": row.label}]} for row in rows]
@@ -213,7 +213,7 @@ def _greatest_share(
     return max((n / (len(runs) + len(known[index]) - n) for index, n in common.items()), default=0.0)
 
 
-def _distinct(rows: Sequence[Row]) -> list[Row]:
+def _distinct(rows: Sequence[DemoRow]) -> list[DemoRow]:
     """Drop a text that occurs again, and every text that occurs with two labels."""
     labels: dict[str, set[str]] = defaultdict(set)
     for row in rows:

@@ -1,6 +1,6 @@
 """Wardrobe as its user meets it: the `wardrobe` command in sub-processes, and one server.
 
-Owns the processes that it starts: whatever happens, `Server.stop` leaves none behind.
+Owns the processes that it starts: whatever happens, `DemoServer.stop` leaves none behind.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Product:
 
 
 @dataclass
-class Server:
+class DemoServer:
     """A running `wardrobe serve`."""
 
     process: subprocess.Popen[bytes]
@@ -82,7 +82,7 @@ class Server:
     log: Path
 
     @classmethod
-    def start(cls, product: Product, log: Path, *options: str) -> Server:
+    def start(cls, product: Product, log: Path, *options: str) -> DemoServer:
         """Start a server on a free port; `options` are vLLM's. Its output goes to `log`."""
         port = _free_port()
         command = [*product.command("serve", "--port", str(port)), "--", *options]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.demo.data import Row, Task, write_rows
+from deploy.demo.data import DemoRow, DemoTask, write_rows
 
 # One pass: on two cores the whole demo has about five minutes for all three runs.
 TRAINING: Mapping[str, object] = {
@@ -26,14 +26,14 @@ TRAINING: Mapping[str, object] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class DemoTraining:
     """One training: the first `rows` training rows of `task`."""
 
-    task: Task
+    task: DemoTask
     rows: int
 
     @property
-    def train(self) -> tuple[Row, ...]:
+    def train(self) -> tuple[DemoRow, ...]:
         """Return the rows that are trained on."""
         return self.task.train[: self.rows]
 

@@ -13,20 +13,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from deploy.demo.baseline import Score
-from deploy.demo.canary import Outcome
-from deploy.demo.data import Task
-from deploy.demo.swap import Verdict
+from deploy.demo.baseline import AccuracyScore
+from deploy.demo.canary import CanaryResult
+from deploy.demo.data import DemoTask
+from deploy.demo.swap import SwapVerdict
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """One line of the accuracy table: who answered, after how many training rows."""
 
-    task: Task
+    task: DemoTask
     who: str
     rows: int
-    score: Score
+    score: AccuracyScore
     cheap: bool = False
 
 
@@ -36,7 +36,7 @@ def accuracy_table(results: Sequence[Result]) -> Table:
     table.add_column("who")
     for name in ("trained on", "right", "accuracy", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
-    before: Task | None = None
+    before: DemoTask | None = None
     for result in results:
         if result.task is not before:
             table.add_section()
@@ -77,7 +77,7 @@ def _compare(result: Result, best: Result) -> str:
     return f"{result.who} is {points} {where} {best.who}; the intervals overlap, so neither is proved better."
 
 
-def swap_table(verdict: Verdict, adapter: str) -> Table:
+def swap_table(verdict: SwapVerdict, adapter: str) -> Table:
     """Return the table of what the eight streaming clients saw."""
     title = "Eight clients streaming: register, promote, roll back"
     table = Table(title=title, title_justify="left")
@@ -94,7 +94,7 @@ def swap_table(verdict: Verdict, adapter: str) -> Table:
     return table
 
 
-def rollouts_table(outcomes: Sequence[Outcome]) -> Table:
+def rollouts_table(outcomes: Sequence[CanaryResult]) -> Table:
     """Return the table of the canary rollouts: how each ended, and what the clients saw."""
     table = Table(title="Canary rollouts under load", title_justify="left")
     for name in ("version", "ended", "after", "answered by", "failed"):

@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from deploy.demo import asking, baseline, canary
-from deploy.demo.data import Task, legal_task, medical_task
-from deploy.demo.product import Product, Server
-from deploy.demo.recipes import Recipe
+from deploy.demo.data import DemoTask, legal_task, medical_task
+from deploy.demo.product import DemoServer, Product
+from deploy.demo.recipes import DemoTraining
 from deploy.demo.report import Result
-from deploy.demo.swap import Crowd, Move, Verdict, judge
+from deploy.demo.swap import Crowd, StableMove, SwapVerdict, judge
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -40,7 +40,7 @@ class Story:
     console: Console
     steps: list[tuple[str, str, float]] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
-    rollouts: list[canary.Outcome] = field(default_factory=list)
+    rollouts: list[canary.CanaryResult] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.product = Product(self.root)
@@ -63,9 +63,9 @@ class Story:
             done(", ".join(f"{t.name}: {len(t.train)} + {len(t.held_out)} held out" for t in self.tasks))
         with self._step("cheap methods") as done:
             self.recipes = [
-                Recipe(self.medical, FIRST_ROWS),
-                Recipe(self.medical, len(self.medical.train)),
-                Recipe(self.legal, len(self.legal.train)),
+                DemoTraining(self.medical, FIRST_ROWS),
+                DemoTraining(self.medical, len(self.medical.train)),
+                DemoTraining(self.legal, len(self.legal.train)),
             ]
             self._score_cheap_methods()
             done("TF-IDF with naive Bayes and logistic regression, on the same rows")
@@ -82,17 +82,17 @@ class Story:
             canary.end_open_rollout(self.product, first.task.name)
             done(", ".join(self._point_stable(recipe) for recipe in (first, legal)))
 
-    def serve(self) -> Server:
+    def serve(self) -> DemoServer:
         """Start the server; the caller waits for it and stops it."""
-        return Server.start(self.product, self.folder / "server.log", *SERVER_OPTIONS)
+        return DemoServer.start(self.product, self.folder / "server.log", *SERVER_OPTIONS)
 
-    def wait_ready(self, server: Server) -> None:
+    def wait_ready(self, server: DemoServer) -> None:
         """Wait until the server answers, showing the seconds."""
         with self._step("serve") as done, self.console.status("vLLM starts (about a minute)") as status:
             seconds = server.wait_ready(lambda s: status.update(f"vLLM starts (about a minute): {s:.0f} s"))
             done(f"vLLM with the router inside at {server.url}, ready after {seconds:.0f} s")
 
-    async def ask_all(self, server: Server) -> Verdict:
+    async def ask_all(self, server: DemoServer) -> SwapVerdict:
         """Measure base and adapters, swap under load, measure the second version."""
         async with asking.connect(server.url) as client:
             with self._step("ask held-out rows") as done:
@@ -112,7 +112,7 @@ class Story:
         return verdict
 
     @property
-    def tasks(self) -> tuple[Task, Task]:
+    def tasks(self) -> tuple[DemoTask, DemoTask]:
         """Return both tasks."""
         return self.medical, self.legal
 
@@ -128,20 +128,20 @@ class Story:
             ):
                 self.results.append(Result(recipe.task, who, rows, score_of(train, held_out), cheap=True))
 
-    def _train_version(self, recipe: Recipe) -> str:
+    def _train_version(self, recipe: DemoTraining) -> str:
         known = self.product.versions(recipe.task.name).get(recipe.note)
         if known is not None:
             return f"{recipe.task.name}@{known} is there already"
         told = self._train_on(recipe)
         return f"{told['adapter']}@{told['version']} registered; {_measured(told)}"
 
-    def _train_folder(self, recipe: Recipe) -> str:
+    def _train_folder(self, recipe: DemoTraining) -> str:
         folder = self._folder_of(recipe)
         if folder.is_dir():
             return f"{folder.name} is there already"
         return f"kept in a folder; {_measured(self._train_on(recipe, '--out', folder))}"
 
-    def _train_on(self, recipe: Recipe, *options: str | Path) -> Any:
+    def _train_on(self, recipe: DemoTraining, *options: str | Path) -> Any:
         """Train, from the checkpoint on that a Ctrl-C left, if there is one."""
         left = any(
             job["adapter"] == recipe.task.name
@@ -152,7 +152,7 @@ class Story:
         resume = ["--resume"] if left else []
         return self.product.ask("train", "run", recipe.write(self.folder), *options, *resume)
 
-    def _point_stable(self, recipe: Recipe) -> str:
+    def _point_stable(self, recipe: DemoTraining) -> str:
         # A run that was stopped in the middle of the swap, or other data before, left another version there.
         adapter = recipe.task.name
         number = self.product.versions(adapter)[recipe.note]
@@ -160,23 +160,23 @@ class Story:
             self.product.run("promote", f"{adapter}@{number}")
         return f"{adapter}@{number}"
 
-    def _folder_of(self, recipe: Recipe) -> Path:
+    def _folder_of(self, recipe: DemoTraining) -> Path:
         return self.folder / f"trained-{recipe.key}"
 
-    async def _score_base(self, client: AsyncOpenAI, task: Task) -> None:
+    async def _score_base(self, client: AsyncOpenAI, task: DemoTask) -> None:
         with self._bar(f"base model, {task.title}", len(task.held_out)) as tick:
             score = await asking.score_base(client, self.base_name, task, tick)
         self.results.append(Result(task, "base, helped", 0, score))
 
-    async def _score_adapter(self, client: AsyncOpenAI, model: str, recipe: Recipe) -> None:
+    async def _score_adapter(self, client: AsyncOpenAI, model: str, recipe: DemoTraining) -> None:
         with self._bar(f"{model}, {recipe.task.title}", len(recipe.task.held_out)) as tick:
             score = await asking.score_adapter(client, model, recipe.task, tick)
         number = self.product.versions(recipe.task.name)[recipe.note]
         self.results.append(Result(recipe.task, f"{recipe.task.name}@{number}", len(recipe.train), score))
 
-    async def _swap(self, client: AsyncOpenAI) -> tuple[Verdict, int]:
+    async def _swap(self, client: AsyncOpenAI) -> tuple[SwapVerdict, int]:
         first = self.product.versions("medical")[self.recipes[0].note]
-        moves = [Move(first, time.monotonic(), time.monotonic())]
+        moves = [StableMove(first, time.monotonic(), time.monotonic())]
         async with Crowd(client, self.medical) as crowd:
             await crowd.wait_answers(16)
             recipe = self.recipes[1]
@@ -216,11 +216,11 @@ class Story:
         order = ("register", "medical", folder, "--note", "trained on licences, by mistake")
         return int(self.product.ask(*order)["version"])
 
-    async def _move(self, version: int, *command: str) -> Move:
+    async def _move(self, version: int, *command: str) -> StableMove:
         began = time.monotonic()
         await asyncio.to_thread(self.product.run, *command)
         self.console.print(f"  wardrobe {' '.join(command)}")
-        return Move(version, began, time.monotonic())
+        return StableMove(version, began, time.monotonic())
 
     @contextmanager
     def _step(self, name: str) -> Iterator[Callable[[str], None]]:

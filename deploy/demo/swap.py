@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 import httpx
 
-from deploy.demo.data import Task
+from deploy.demo.data import DemoTask
 
 if TYPE_CHECKING:
     import openai
@@ -43,7 +43,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class StableMove:
     """One command that moved `stable`: to which version, from when until when it ran."""
 
     version: int
@@ -52,7 +52,7 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class SwapVerdict:
     """What the record shows; `spanning` answers were open while a move happened.
 
     `seconds` is the time from each move's command (its start included) to the first chunk by the new version.
@@ -72,7 +72,7 @@ class Verdict:
         return self.requests > 0 and self.failures == 0 and self.wrong_versions == 0
 
 
-def judge(asked: Sequence[Asked], moves: Sequence[Move]) -> Verdict:
+def judge(asked: Sequence[Asked], moves: Sequence[StableMove]) -> SwapVerdict:
     """Return the verdict; `moves` begins with the version that was stable from the start."""
     right = [one for one in asked if one.error is None]
     by_version: dict[int, int] = {}
@@ -80,7 +80,7 @@ def judge(asked: Sequence[Asked], moves: Sequence[Move]) -> Verdict:
         for version in set(one.versions):
             by_version[version] = by_version.get(version, 0) + 1
     errors = [one.error for one in asked if one.error is not None]
-    return Verdict(
+    return SwapVerdict(
         requests=len(asked),
         failures=len(errors),
         wrong_versions=sum(not _is_possible(one, moves) for one in right),
@@ -96,7 +96,7 @@ class Crowd:
     """The eight clients; a context manager that stops them at its end."""
 
     client: openai.AsyncOpenAI
-    task: Task
+    task: DemoTask
     asked: list[Asked] = field(default_factory=list)
     _running: list[asyncio.Task[None]] = field(default_factory=list)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -172,7 +172,7 @@ def versions_named(*names: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _is_possible(one: Asked, moves: Sequence[Move]) -> bool:
+def _is_possible(one: Asked, moves: Sequence[StableMove]) -> bool:
     if len(one.versions) != 1:
         return False
     for place, move in enumerate(moves):
@@ -183,6 +183,6 @@ def _is_possible(one: Asked, moves: Sequence[Move]) -> bool:
     return False
 
 
-def _first_chunk(right: Sequence[Asked], move: Move) -> float:
+def _first_chunk(right: Sequence[Asked], move: StableMove) -> float:
     times = [one.first for one in right if one.first >= move.began and one.versions == (move.version,)]
     return min(times, default=float("nan")) - move.began

@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import Metric
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class MetricFamily:
     """One metric: `name` is what a query says, without the suffixes of a histogram."""
 
     name: str
@@ -31,34 +31,38 @@ class Family:
 
 
 TRAINING = (
-    Family(
+    MetricFamily(
         "wardrobe_train_info",
         "gauge",
         ("job_id", "adapter", "method", "base"),
         "1 for a run: what it trains, how, on which base.",
     ),
-    Family(
+    MetricFamily(
         "wardrobe_train_state",
         "gauge",
         ("job_id", "adapter", "state"),
         "1 for the state that the run is in: queued, running, interrupted, succeeded, failed, cancelled.",
     ),
-    Family("wardrobe_train_step", "gauge", ("job_id", "adapter"), "Optimizer steps that are done."),
-    Family("wardrobe_train_steps", "gauge", ("job_id", "adapter"), "Optimizer steps that are planned."),
-    Family(
+    MetricFamily("wardrobe_train_step", "gauge", ("job_id", "adapter"), "Optimizer steps that are done."),
+    MetricFamily("wardrobe_train_steps", "gauge", ("job_id", "adapter"), "Optimizer steps that are planned."),
+    MetricFamily(
         "wardrobe_train_last_step_timestamp_seconds",
         "gauge",
         ("job_id", "adapter"),
         "When the last step ended, UNIX seconds.",
     ),
-    Family("wardrobe_train_step_seconds", "gauge", ("job_id", "adapter"), "Seconds of the last step."),
-    Family("wardrobe_train_loss", "gauge", ("job_id", "adapter"), "Loss of the last step."),
-    Family("wardrobe_train_eval_loss", "gauge", ("job_id", "adapter"), "Held-out loss, last measured."),
-    Family("wardrobe_train_learning_rate", "gauge", ("job_id", "adapter"), "Learning rate of the last step."),
-    Family("wardrobe_train_grad_norm", "gauge", ("job_id", "adapter"), "Gradient norm of the last step."),
-    Family("wardrobe_train_tokens_total", "counter", ("job_id", "adapter"), "Tokens trained on."),
-    Family("wardrobe_train_memory_bytes", "gauge", ("job_id", "adapter"), "Peak memory of the run."),
-    Family(
+    MetricFamily("wardrobe_train_step_seconds", "gauge", ("job_id", "adapter"), "Seconds of the last step."),
+    MetricFamily("wardrobe_train_loss", "gauge", ("job_id", "adapter"), "Loss of the last step."),
+    MetricFamily("wardrobe_train_eval_loss", "gauge", ("job_id", "adapter"), "Held-out loss, last measured."),
+    MetricFamily(
+        "wardrobe_train_learning_rate", "gauge", ("job_id", "adapter"), "Learning rate of the last step."
+    ),
+    MetricFamily(
+        "wardrobe_train_grad_norm", "gauge", ("job_id", "adapter"), "Gradient norm of the last step."
+    ),
+    MetricFamily("wardrobe_train_tokens_total", "counter", ("job_id", "adapter"), "Tokens trained on."),
+    MetricFamily("wardrobe_train_memory_bytes", "gauge", ("job_id", "adapter"), "Peak memory of the run."),
+    MetricFamily(
         "wardrobe_train_eval_score",
         "gauge",
         ("job_id", "adapter", "suite"),
@@ -85,23 +89,23 @@ PROMETHEUS = frozenset({"up", "ALERTS"})
 """What Prometheus makes itself."""
 
 
-def server_families() -> tuple[Family, ...]:
+def server_families() -> tuple[MetricFamily, ...]:
     """Return what a replica exposes, by name."""
     from serve.connections.census import Census
     from serve.connections.metrics import ConnectionMetrics
     from serve.rollout.metrics import RolloutMetrics
-    from serve.router.telemetry.metrics import Metrics
+    from serve.router.telemetry.metrics import RouterMetrics
     from serve.router.telemetry.vitals import Vitals
     from serve.settings import ConnectionLimits
 
-    metrics = Metrics("r1")
+    metrics = RouterMetrics("r1")
     vitals = Vitals("r1", _Watched(), bool, bool, int)
     connections = ConnectionMetrics(Census(ConnectionLimits()))
     found = [*metrics.collect(), *RolloutMetrics().collect(), *vitals.collect(), *connections.collect()]
     return tuple(sorted((_family(one) for one in found), key=lambda one: one.name))
 
 
-def sample_names(families: Iterable[Family]) -> frozenset[str]:
+def sample_names(families: Iterable[MetricFamily]) -> frozenset[str]:
     """Return every name that a query may use of `families`."""
     return frozenset(name for family in families for name in family.sample_names)
 
@@ -118,7 +122,7 @@ class _Watched:
         self.view = EMPTY
 
 
-def _family(metric: Metric) -> Family:
+def _family(metric: Metric) -> MetricFamily:
     labels: tuple[str, ...] = getattr(metric, "_labelnames")  # noqa: B009 - a family without rows names them nowhere else
     name = f"{metric.name}_total" if metric.type == "counter" else metric.name
-    return Family(name, metric.type, tuple(labels), metric.documentation)
+    return MetricFamily(name, metric.type, tuple(labels), metric.documentation)

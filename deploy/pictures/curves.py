@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from deploy.recipes.picture import Line, chart
+from deploy.recipes.picture import CurveLine, chart
 
 
 def draw_losses(metrics: Path) -> str:
@@ -13,7 +13,7 @@ def draw_losses(metrics: Path) -> str:
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     trained = [(row["step"], row["loss"]) for row in rows if "loss" in row]
     held_out = [(row["step"], row["eval_loss"]) for row in rows if "eval_loss" in row]
-    lines = [Line("loss of each step", _points(trained)), Line("held-out loss", _points(held_out))]
+    lines = [CurveLine("loss of each step", _points(trained)), CurveLine("held-out loss", _points(held_out))]
     return chart("losses of a training run", "step", lines, top=12)
 
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from deploy.pictures.boxes import COLOURS, DIM, label, svg
-from serve.rollout.decision.states import State
+from serve.rollout.decision.states import RolloutState
 
 RECORD = Path(__file__).resolve().parents[2] / "bench-results" / "drill-rollouts.json"
 DRILLS = MappingProxyType(
@@ -20,12 +20,12 @@ DRILLS = MappingProxyType(
 _WIDTH, _LEFT, _RIGHT, _LANE = 880, 20, 20, 34
 _COLOURS = MappingProxyType(
     {
-        State.PRELOADING: "plain",
-        State.RAMPING: "indigo",
-        State.HOLD: "amber",
-        State.PROMOTED: "green",
-        State.CLOSED: "green",
-        State.ROLLED_BACK: "red",
+        RolloutState.PRELOADING: "plain",
+        RolloutState.RAMPING: "indigo",
+        RolloutState.HOLD: "amber",
+        RolloutState.PROMOTED: "green",
+        RolloutState.CLOSED: "green",
+        RolloutState.ROLLED_BACK: "red",
     }
 )
 
@@ -50,7 +50,7 @@ def _lane(changes: Sequence[Mapping[str, Any]], top: int, most: float) -> list[s
     begun = [change["after"] for change in changes]
     parts = []
     for change, begin, end in zip(changes, begun, [*begun[1:], most], strict=True):
-        fill, border = COLOURS[_COLOURS[State(change["row"]["state"])]]
+        fill, border = COLOURS[_COLOURS[RolloutState(change["row"]["state"])]]
         left, right = (_LEFT + at / most * (_WIDTH - _LEFT - _RIGHT) for at in (begin, end))
         parts.append(
             f'<rect x="{left:.1f}" y="{top}" width="{right - left:.1f}" height="{_LANE}" fill="{fill}" '
@@ -68,5 +68,5 @@ def _told(change: Mapping[str, Any]) -> str:
 
 def _share(row: Mapping[str, Any]) -> str:
     """Return the state, with the canary's share while there is a canary."""
-    state = State(row["state"])
+    state = RolloutState(row["state"])
     return f"{state.value} {row['weight'] / 100:g} %" if state.open else state.value

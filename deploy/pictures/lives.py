@@ -5,18 +5,18 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from deploy.pictures.boxes import Arrow, Box, diagram
-from serve.rollout.decision.states import Occasion, State
+from serve.rollout.decision.states import EventType, RolloutState
 
 PLACES = MappingProxyType(
     {
-        State.PRELOADING: (20, 50, "plain"),
-        State.SHADOW: (200, 50, "indigo"),
-        State.RAMPING: (380, 50, "indigo"),
-        State.PROMOTED: (560, 50, "green"),
-        State.CLOSED: (740, 50, "green"),
-        State.HOLD: (380, 140, "amber"),
-        State.PAUSED: (560, 140, "amber"),
-        State.ROLLED_BACK: (380, 240, "red"),
+        RolloutState.PRELOADING: (20, 50, "plain"),
+        RolloutState.SHADOW: (200, 50, "indigo"),
+        RolloutState.RAMPING: (380, 50, "indigo"),
+        RolloutState.PROMOTED: (560, 50, "green"),
+        RolloutState.CLOSED: (740, 50, "green"),
+        RolloutState.HOLD: (380, 140, "amber"),
+        RolloutState.PAUSED: (560, 140, "amber"),
+        RolloutState.ROLLED_BACK: (380, 240, "red"),
     }
 )
 """Corner and colour of every state."""
@@ -51,17 +51,17 @@ def draw_states() -> str:
     """Return the eight states of a rollout and what leads from one to the next."""
     boxes = [Box(x, y, _WIDTH, _HEIGHT, (state.value,), colour) for state, (x, y, colour) in PLACES.items()]
     arrows = [
-        _across(State.PRELOADING, Occasion.LOADED),
-        _across(State.SHADOW, Occasion.SHADOWED),
-        _across(State.RAMPING, Occasion.PROMOTE),
-        _across(State.PROMOTED, Occasion.COOLED),
+        _across(RolloutState.PRELOADING, EventType.LOADED),
+        _across(RolloutState.SHADOW, EventType.SHADOWED),
+        _across(RolloutState.RAMPING, EventType.PROMOTE),
+        _across(RolloutState.PROMOTED, EventType.COOLED),
         Arrow(
             ((80, 50), (80, 26), (420, 26), (420, 48)), "loaded, where the policy has no shadow", (250, 20)
         ),
-        Arrow(((460, 50), (460, 26), (490, 26), (490, 48)), Occasion.ADVANCE.value, (524, 32)),
+        Arrow(((460, 50), (460, 26), (490, 26), (490, 48)), EventType.ADVANCE.value, (524, 32)),
         Arrow(
             ((440, 96), (440, 138)),
-            f"{Occasion.HOLD.value}, {Occasion.SUSPECT.value} / clear",
+            f"{EventType.HOLD.value}, {EventType.SUSPECT.value} / clear",
             (370, 122),
             both=True,
         ),
@@ -73,7 +73,7 @@ def draw_states() -> str:
     arrows.append(
         Arrow(
             ((620, 138), (620, 96)),
-            f"{Occasion.PAUSE.value} / {Occasion.RESUME.value}",
+            f"{EventType.PAUSE.value} / {EventType.RESUME.value}",
             (676, 122),
             both=True,
         )
@@ -81,7 +81,7 @@ def draw_states() -> str:
     return diagram("the states of a rollout", (880, 300), boxes, arrows)
 
 
-def _across(state: State, occasion: Occasion) -> Arrow:
+def _across(state: RolloutState, occasion: EventType) -> Arrow:
     x, y, _ = PLACES[state]
     right, middle = x + _WIDTH, y + _HEIGHT // 2
     return Arrow(((right, middle), (right + 58, middle)), occasion.value, (right + 29, middle - 8))

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from deploy.ray.options import Options
+from deploy.ray.options import RayOptions
 from registry.wording import fact_of
 
 # Read by Ray at import: no reports home, and requests go to all nodes' replicas alike.
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = vars(parser.parse_args(arguments))
     host, port = given.pop("host"), given.pop("port")
     try:
-        options = Options(**{name: value for name, value in given.items() if value is not None})
+        options = RayOptions(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         parser.error(f"{first['loc'][0]}: {fact_of(first)}")
@@ -73,13 +73,13 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _has_keys(options: Options) -> bool:
+def _has_keys(options: RayOptions) -> bool:
     command = [*shlex.split(options.command), "--root", str(options.root), "keys", "list", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.returncode == 0 and '"id"' in done.stdout
 
 
-def _run(options: Options, host: str, port: int) -> int:
+def _run(options: RayOptions, host: str, port: int) -> int:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
@@ -114,7 +114,7 @@ def _run(options: Options, host: str, port: int) -> int:
     return 0
 
 
-def _restart(options: Options) -> None:
+def _restart(options: RayOptions) -> None:
     """Replace all replicas while they serve; where that fails, those that run go on."""
     from ray import serve
 

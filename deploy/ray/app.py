@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from deploy.ray.door import Door
-from deploy.ray.options import Options
-from deploy.ray.replica import Replica
+from deploy.ray.door import RetryProxy
+from deploy.ray.options import RayOptions
+from deploy.ray.replica import RayReplica
 
 HEALTH_PERIOD_SECONDS = 1.0
 """Ray replaces a replica after three failed checks: within seconds the others have all the traffic."""
 
 
-def build(options: Options) -> Any:
+def build(options: RayOptions) -> Any:
     """Return the application: doors bound to replicas."""
     from ray import serve
 
     replica = serve.deployment(
-        Replica,
-        name="Replica",
+        RayReplica,
+        name="RayReplica",
         num_replicas=options.replicas,
         max_ongoing_requests=options.max_ongoing,
         health_check_period_s=HEALTH_PERIOD_SECONDS,
@@ -30,8 +30,8 @@ def build(options: Options) -> Any:
         ray_actor_options={"num_cpus": options.cpus_per_replica, "num_gpus": options.gpus_per_replica},
     )
     door = serve.deployment(
-        Door,
-        name="Door",
+        RetryProxy,
+        name="RetryProxy",
         num_replicas=options.doors,
         # A door costs no slot of its own: in a rolling restart the new one is there before the old one goes.
         max_surge_percent=100,

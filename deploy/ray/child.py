@@ -36,7 +36,7 @@ class ChildEnded(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RawRequest:
     """A request as it came: the raw path with the query, and the client's headers."""
 
     method: str
@@ -65,7 +65,7 @@ class Unavailable:
     reason: str
 
 
-class Child:
+class ReplicaProcess:
     """A running replica; `stop` ends it."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -113,7 +113,7 @@ class Child:
         except (aiohttp.ClientError, TimeoutError):
             return False
 
-    async def ask(self, request: Request) -> AsyncIterator[Head | Unavailable | bytes]:
+    async def ask(self, request: RawRequest) -> AsyncIterator[Head | Unavailable | bytes]:
         """Yield the head of the answer and its body as it comes, or that there is none.
 
         Raises: aiohttp.ClientError: when the answer breaks off.

@@ -14,8 +14,8 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from deploy.ray.child import Head, Request, Unavailable
-from deploy.ray.options import Options
+from deploy.ray.child import Head, RawRequest, Unavailable
+from deploy.ray.options import RayOptions
 
 if TYPE_CHECKING:
     from starlette.requests import Request as HttpRequest
@@ -26,10 +26,10 @@ _LONGEST_PAUSE_SECONDS = 1.0
 _READY_SECONDS = 3.0
 
 
-class Door:
+class RetryProxy:
     """Takes requests from Ray's proxy and asks the replicas, one after the other if need be."""
 
-    def __init__(self, options: Options, replicas: Any) -> None:
+    def __init__(self, options: RayOptions, replicas: Any) -> None:
         self._options = options
         self._replicas = replicas.options(method_name="ask", stream=True)
 
@@ -44,11 +44,11 @@ class Door:
         path = (http.scope.get("raw_path") or http.scope["path"].encode()).decode("latin-1")
         query = http.scope["query_string"].decode("latin-1")
         headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in http.headers.raw)
-        request = Request(http.method, f"{path}?{query}" if query else path, headers, body)
+        request = RawRequest(http.method, f"{path}?{query}" if query else path, headers, body)
         seconds = _READY_SECONDS if path in {"/readyz", "/health"} else self._options.retry_seconds
         return await self._answer(request, seconds)
 
-    async def _answer(self, request: Request, seconds: float) -> Response:
+    async def _answer(self, request: RawRequest, seconds: float) -> Response:
         end, pause, reason = time.monotonic() + seconds, _FIRST_PAUSE_SECONDS, "no replica is ready"
         while (left := end - time.monotonic()) > 0:
             parts = self._replicas.remote(request)

@@ -12,7 +12,7 @@ LAUNCHER_GRACE_SECONDS = 15.0
 """What the launcher may need beyond the drain to end its engine (serve/launcher: 10 s, and some air)."""
 
 
-class Options(BaseModel):
+class RayOptions(BaseModel):
     """One application: replicas over one root, and the doors in front of them.
 
     `command` starts the replica (`serve` and its flags are appended); `vllm` holds vLLM's own options as

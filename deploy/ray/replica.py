@@ -8,27 +8,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from deploy.ray.child import Accepted, Child, Head, Request, Unavailable
-from deploy.ray.options import Options
+from deploy.ray.child import Accepted, Head, RawRequest, ReplicaProcess, Unavailable
+from deploy.ray.options import RayOptions
 
 
 class NotReady(Exception):
     """The replica takes no requests; Ray starts another after three such answers."""
 
 
-class Replica:
+class RayReplica:
     """Runs one replica and passes requests on to it."""
 
-    async def __init__(self, options: Options) -> None:  # type: ignore[misc]  # Ray awaits it
+    async def __init__(self, options: RayOptions) -> None:  # type: ignore[misc]  # Ray awaits it
         from ray import serve
 
         name = f"ray-{serve.get_replica_context().replica_id.unique_id}".lower()
         self._options = options
         drain = {"WARDROBE_DRAIN_SECONDS": f"{options.drain_seconds:g}"}
-        self._child = Child(options.serve_command(name), drain)
+        self._child = ReplicaProcess(options.serve_command(name), drain)
         await self._child.wait_ready(options.start_timeout_seconds)
 
-    async def ask(self, request: Request) -> AsyncIterator[Accepted | Head | Unavailable | bytes]:
+    async def ask(self, request: RawRequest) -> AsyncIterator[Accepted | Head | Unavailable | bytes]:
         """Accept `request` and pass it on: its head, then its body; or that there is no answer."""
         yield Accepted()
         async for part in self._child.ask(request):

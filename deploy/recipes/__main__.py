@@ -8,17 +8,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy.demo.data import Task, legal_task, medical_task
+from deploy.demo.data import DemoTask, legal_task, medical_task
 from deploy.demo.product import Product
 from deploy.recipes.materials import Materials
-from deploy.recipes.steps import Recipe
+from deploy.recipes.steps import RecipeRun
 from deploy.recipes.story import play
 from registry.errors import WardrobeError
 from registry.home import at_home
 from train.base_demo import NAME
 
 # The task, and a larger draw of the same data: what the task leaves out makes preference pairs.
-TASKS: dict[str, Callable[[], tuple[Task, Task]]] = {
+TASKS: dict[str, Callable[[], tuple[DemoTask, DemoTask]]] = {
     "medical": lambda: (medical_task(), medical_task(per_label=300)),
     "legal": lambda: (legal_task(), legal_task(per_label=400)),
 }
@@ -45,14 +45,14 @@ def main() -> int:
     return 0
 
 
-def _recipe(root: Path, name: str) -> Recipe:
+def _recipe(root: Path, name: str) -> RecipeRun:
     product = Product(root / "root")
     if not (product.root / "layout.json").exists():
         base = product.run("base", "demo", root / NAME)
         product.run("init", "--base", base)
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
-    return Recipe(Materials.of(*TASKS[name]()), product, folder, lambda text: print(text, flush=True))
+    return RecipeRun(Materials.of(*TASKS[name]()), product, folder, lambda text: print(text, flush=True))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from deploy.demo.data import Row, Task, split, write_rows
+from deploy.demo.data import DemoRow, DemoTask, split, write_rows
 
 SHARES = (0.25, 0.5, 1.0)
 SHOTS = 8
@@ -37,20 +37,20 @@ SAMPLING: Mapping[str, object] = {"temperature": 0, "max_tokens": 12}
 class Materials:
     """A task's rows for a recipe: `train` are learnt, `validation` draws the curves, `spare` make pairs."""
 
-    task: Task
-    train: tuple[Row, ...]
-    validation: tuple[Row, ...]
-    spare: tuple[Row, ...]
+    task: DemoTask
+    train: tuple[DemoRow, ...]
+    validation: tuple[DemoRow, ...]
+    spare: tuple[DemoRow, ...]
 
     @classmethod
-    def of(cls, task: Task, larger: Task) -> Materials:
+    def of(cls, task: DemoTask, larger: DemoTask) -> Materials:
         """Divide the task's training rows; `spare` are those of `larger` that the task leaves out."""
         train, validation = split(task.train, share=_VALIDATION_PLACE[task.name])
         used = {row.text for row in (*task.train, *task.held_out)}
         spare = [row for row in larger.train if row.text not in used]
         return cls(task, tuple(train), tuple(validation), tuple(spare))
 
-    def part(self, share: float) -> tuple[Row, ...]:
+    def part(self, share: float) -> tuple[DemoRow, ...]:
         """Return the first `share` of the training rows; every beginning is nearly balanced."""
         return self.train[: round(len(self.train) * share)]
 

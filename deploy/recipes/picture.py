@@ -12,14 +12,14 @@ _COLOURS = ("#1f6feb", "#b35900", "#2da44e", "#8250df", "#6e7781")
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CurveLine:
     """One line: its name and its points (x, y, lower, upper); lower and upper may equal y."""
 
     name: str
     points: Sequence[tuple[float, float, float, float]]
 
 
-def chart(title: str, across: str, lines: Sequence[Line], top: float) -> str:
+def chart(title: str, across: str, lines: Sequence[CurveLine], top: float) -> str:
     """Return the lines over one another, y from 0 to `top`."""
     most = max(point[0] for line in lines for point in line.points) or 1.0
     parts = [_axis(across, most, top)]
@@ -43,7 +43,7 @@ def _place(x: float, y: float, most: float, top: float) -> tuple[float, float]:
     return across, _HEIGHT - _BOTTOM - min(y / top, 1.0) * (_HEIGHT - _TOP - _BOTTOM)
 
 
-def _drawn(line: Line, colour: str, most: float, top: float) -> str:
+def _drawn(line: CurveLine, colour: str, most: float, top: float) -> str:
     places = [_place(x, y, most, top) for x, y, _, _ in line.points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     parts = [f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>']

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.demo.baseline import Score
-from deploy.recipes.picture import Line, chart
+from deploy.demo.baseline import AccuracyScore
+from deploy.recipes.picture import CurveLine, chart
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class AccuracyRow:
     """One row of the table of answers: who, on how many rows it learnt, and how right it was."""
 
     who: str
@@ -24,7 +24,7 @@ class Found:
     f1: float | None = None
 
     @classmethod
-    def of_arm(cls, who: str, rows: int | None, arm: Mapping[str, Any]) -> Found:
+    def of_arm(cls, who: str, rows: int | None, arm: Mapping[str, Any]) -> AccuracyRow:
         """Read an arm of an evaluation's `run.json`."""
         figures = arm["figures"]
         accuracy = figures["accuracy"]["all"]
@@ -32,13 +32,13 @@ class Found:
         return cls(who, rows, accuracy["value"], accuracy["low"], accuracy["high"], accuracy["items"], f1)
 
     @classmethod
-    def of_score(cls, who: str, rows: int, score: Score) -> Found:
+    def of_score(cls, who: str, rows: int, score: AccuracyScore) -> AccuracyRow:
         """Read a classical method's score."""
         low, high = score.interval
         return cls(who, rows, score.accuracy, low, high, score.asked)
 
 
-def table(found: Sequence[Found]) -> str:
+def table(found: Sequence[AccuracyRow]) -> str:
     """Return the answers' table, in the order given."""
     head = "| who | trained on | accuracy | 95 % | macro-F1 |\n|---|---|---|---|---|\n"
     return head + "".join(
@@ -61,14 +61,14 @@ def guard_table(suites: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
 
 
 def write_curve(
-    path: Path, title: str, adapter: Sequence[Found], cheap: Sequence[Found], base: Found
+    path: Path, title: str, adapter: Sequence[AccuracyRow], cheap: Sequence[AccuracyRow], base: AccuracyRow
 ) -> None:
     """Draw accuracy over training rows: the adapter, the cheap method, and the base as a level."""
     most = max(one.rows or 0 for one in adapter)
     lines = [
-        Line("adapter", _points(adapter)),
-        Line("logistic regression", _points(cheap)),
-        Line(
+        CurveLine("adapter", _points(adapter)),
+        CurveLine("logistic regression", _points(cheap)),
+        CurveLine(
             base.who,
             [(0.0, base.value, base.value, base.value), (float(most), base.value, base.value, base.value)],
         ),
@@ -76,5 +76,5 @@ def write_curve(
     path.write_text(chart(title, "training rows", lines, 1.0), encoding="utf-8")
 
 
-def _points(found: Sequence[Found]) -> list[tuple[float, float, float, float]]:
+def _points(found: Sequence[AccuracyRow]) -> list[tuple[float, float, float, float]]:
     return [(float(one.rows or 0), one.value, one.low, one.high) for one in found]

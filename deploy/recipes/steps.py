@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from deploy.demo.data import Row
-from deploy.demo.product import Product, Server
+from deploy.demo.data import DemoRow
+from deploy.demo.product import DemoServer, Product
 from deploy.recipes.materials import SHARES, SHOTS, Materials, write_config, write_lines
 
 GUARDS = ("mmlu-dev", "bbh", "refusals")
@@ -24,7 +24,7 @@ BASE = "base"
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class RecipeRun:
     """One recipe on one root; `folder` holds its files and results."""
 
     materials: Materials
@@ -62,7 +62,7 @@ class Recipe:
         }
         return self._train(write_config(self.folder, "dpo", document))
 
-    def write_replay(self, server: Server) -> None:
+    def write_replay(self, server: DemoServer) -> None:
         """Write general rows: the base's own answers to general questions, so that it stays what it was."""
         from train.evaluation.library import find_suite
 
@@ -84,7 +84,7 @@ class Recipe:
         ]
         write_lines(self.folder / "replay.jsonl", rows)
 
-    def write_pairs(self, server: Server, model: str) -> int:
+    def write_pairs(self, server: DemoServer, model: str) -> int:
         """Ask `model` the spare rows; each wrong answer becomes a pair with the right one; return how many.
 
         The pairs are verifiable: the right answer is the data's, the rejected one was really given.
@@ -103,7 +103,9 @@ class Recipe:
         write_lines(self.folder / "pairs.jsonl", pairs)
         return len(pairs)
 
-    def evaluate(self, server: Server, suite: str, model: str, *, shots: int | None = None) -> dict[str, Any]:
+    def evaluate(
+        self, server: DemoServer, suite: str, model: str, *, shots: int | None = None
+    ) -> dict[str, Any]:
         """Ask `model` (and the base with examples, if `shots`) a suite; return the kept document."""
         out = self.folder / "results" / f"{Path(suite).stem}-{model.replace('@', '-')}"
         if not (out / "run.json").exists():
@@ -125,7 +127,7 @@ class Recipe:
         found: dict[str, Any] = json.loads((out / "run.json").read_text())
         return found
 
-    def _ask(self, server: Server, name: str, model: str, rows: Sequence[Row]) -> list[str]:
+    def _ask(self, server: DemoServer, name: str, model: str, rows: Sequence[DemoRow]) -> list[str]:
         task = self.materials.task
         items = [
             {"id": str(number), "prompt": row.text, "expected": row.label} for number, row in enumerate(rows)
@@ -142,7 +144,7 @@ class Recipe:
         path.write_text(yaml.safe_dump(suite, sort_keys=False))
         return self._texts(server, name, model)
 
-    def _texts(self, server: Server, suite: str, model: str) -> list[str]:
+    def _texts(self, server: DemoServer, suite: str, model: str) -> list[str]:
         self.evaluate(server, str(self.folder / f"{suite}.yaml"), model)
         out = self.folder / "results" / f"{suite}-{model.replace('@', '-')}" / "items.jsonl"
         return [_answer(json.loads(line), model) for line in out.read_text().splitlines()]

@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from deploy.demo.baseline import score_logistic_regression
-from deploy.demo.product import Server
+from deploy.demo.product import DemoServer
 from deploy.recipes.materials import SHARES, Materials, write_lines
-from deploy.recipes.report import Found, guard_table, table, write_curve
-from deploy.recipes.steps import BASE, GUARDS, Recipe, shots_of
+from deploy.recipes.report import AccuracyRow, guard_table, table, write_curve
+from deploy.recipes.steps import BASE, GUARDS, RecipeRun, shots_of
 
 REFERENCES = "references"
 
 
-def play(recipe: Recipe) -> None:
+def play(recipe: RecipeRun) -> None:
     """Run the whole recipe and write its report to `report.md` in its folder."""
     suites = recipe.materials.write_suites(recipe.folder)
     write_references(recipe.folder)
     versions = recipe.train_parts()
-    server = Server.start(recipe.product, recipe.folder / "server.log")
+    server = DemoServer.start(recipe.product, recipe.folder / "server.log")
     try:
         server.wait_ready(lambda _: None)
         recipe.write_replay(server)
@@ -40,7 +40,7 @@ def play(recipe: Recipe) -> None:
 
 
 def ask_guards(
-    recipe: Recipe, server: Server, versions: Mapping[str, str]
+    recipe: RecipeRun, server: DemoServer, versions: Mapping[str, str]
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Ask the base and the versions that learnt everything each guard suite."""
     models = {BASE: BASE, **{name: versions[name] for name in ("sft-100", "sft-replay", "dpo")}}
@@ -55,25 +55,28 @@ def ask_guards(
 
 def collect(
     materials: Materials, plain: Mapping[str, dict[str, Any]], helped: dict[str, Any], shots: int
-) -> list[Found]:
+) -> list[AccuracyRow]:
     """Return every row of the answers' table."""
     found = [
-        Found.of_arm("base, labels listed", None, helped["arms"][0]),
-        Found.of_arm(f"base, labels and {shots} examples", None, helped["arms"][1]),
+        AccuracyRow.of_arm("base, labels listed", None, helped["arms"][0]),
+        AccuracyRow.of_arm(f"base, labels and {shots} examples", None, helped["arms"][1]),
     ]
     for share in SHARES:
         rows = materials.part(share)
         score = score_logistic_regression(rows, materials.task.held_out)
-        found.append(Found.of_score("TF-IDF, logistic regression", len(rows), score))
-        found.append(Found.of_arm("adapter", len(rows), plain[f"sft-{round(share * 100)}"]["arms"][0]))
+        found.append(AccuracyRow.of_score("TF-IDF, logistic regression", len(rows), score))
+        found.append(AccuracyRow.of_arm("adapter", len(rows), plain[f"sft-{round(share * 100)}"]["arms"][0]))
     everything = len(materials.train)
-    found.append(Found.of_arm("adapter, with replay", everything, plain["sft-replay"]["arms"][0]))
-    found.append(Found.of_arm("adapter, then DPO", everything, plain["dpo"]["arms"][0]))
+    found.append(AccuracyRow.of_arm("adapter, with replay", everything, plain["sft-replay"]["arms"][0]))
+    found.append(AccuracyRow.of_arm("adapter, then DPO", everything, plain["dpo"]["arms"][0]))
     return found
 
 
 def write_report(
-    recipe: Recipe, answers: list[Found], guards: Mapping[str, Mapping[str, Mapping[str, Any]]], pairs: int
+    recipe: RecipeRun,
+    answers: list[AccuracyRow],
+    guards: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    pairs: int,
 ) -> None:
     """Write `report.md` and `curve.svg`, and print the tables."""
     task = recipe.materials.task

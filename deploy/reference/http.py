@@ -9,7 +9,7 @@ from deploy.reference import errors
 from deploy.reference.tables import code, page, sentence, table
 from serve.control.app import control_schema
 from serve.protocol.fields import IGNORED, UNSERVED
-from serve.router.endpoints.paths import ENDPOINTS, Endpoint, Kind
+from serve.router.endpoints.paths import ENDPOINTS, Endpoint, PathKind
 
 _CLIENTS = """\
 Everything below `/v1` is vLLM's own protocol but for `model`, which names an adapter: `support` (the
@@ -47,12 +47,12 @@ _ADMIN = """\
 Needs a key with the scope `admin` once any key exists. The same as OpenAPI: `GET /admin/openapi.json`."""
 
 _MEANING = {
-    Kind.INFERENCE: "forwarded to vLLM",
-    Kind.MODELS: "the base and every adapter, with versions and `max_model_len`; also `/v1/models/NAME`",
-    Kind.FEEDBACK: "a score for an answer: `{response_id | adapter, score 0…1, unit?, comment?}`",
-    Kind.LIVE: "the process lives; no key",
-    Kind.READY: "200 when requests are taken, else 503; no key",
-    Kind.METRICS: "Prometheus' format; any key",
+    PathKind.INFERENCE: "forwarded to vLLM",
+    PathKind.MODELS: "the base and every adapter, with versions and `max_model_len`; also `/v1/models/NAME`",
+    PathKind.FEEDBACK: "a score for an answer: `{response_id | adapter, score 0…1, unit?, comment?}`",
+    PathKind.LIVE: "the process lives; no key",
+    PathKind.READY: "200 when requests are taken, else 503; no key",
+    PathKind.METRICS: "Prometheus' format; any key",
 }
 
 _HEADERS = (
@@ -113,7 +113,7 @@ def _code_first(text: str) -> str:
 
 def _route(path: bytes, endpoint: Endpoint) -> tuple[str, str, str]:
     text = _MEANING[endpoint.kind]
-    if endpoint.kind is Kind.LIVE or endpoint.kind is Kind.READY:
+    if endpoint.kind is PathKind.LIVE or endpoint.kind is PathKind.READY:
         return ", ".join(endpoint.methods), code(path.decode()), text
     return ", ".join(endpoint.methods), code(path.decode()), f"{text} (`{endpoint.operation}`)"
 

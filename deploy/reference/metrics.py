@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from deploy.observability.catalogue import ENGINE, TRAINING, Family, server_families
+from deploy.observability.catalogue import ENGINE, TRAINING, MetricFamily, server_families
 from deploy.reference.tables import code, page, sentence, table
 
 RULES = Path(__file__).resolve().parents[1] / "observability" / "rules"
@@ -61,7 +61,7 @@ def render() -> str:
     )
 
 
-def _table(families: Iterable[Family]) -> str:
+def _table(families: Iterable[MetricFamily]) -> str:
     rows = ((code(one.name), one.kind, " ".join(map(code, one.labels)), one.text) for one in families)
     return table(("metric", "kind", "labels", ""), rows)
 

@@ -20,8 +20,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from deploy.verify.fleet import Finding, Fleet
-from deploy.verify.load import Load
+from deploy.verify.fleet import Fleet, FleetFinding
+from deploy.verify.load import LoadRun
 
 INTERRUPTED = 130
 
@@ -80,11 +80,11 @@ def _adapter(text: str) -> Path:
     return folder
 
 
-def _fleet(options: argparse.Namespace, key: str) -> Iterable[Finding]:
+def _fleet(options: argparse.Namespace, key: str) -> Iterable[FleetFinding]:
     return Fleet(options.replica, key, options.name, options.adapter, options.patience).check()
 
 
-def _load(options: argparse.Namespace, key: str) -> Iterable[Finding]:
+def _load(options: argparse.Namespace, key: str) -> Iterable[FleetFinding]:
     body = {
         "model": options.model,
         "messages": [{"role": "user", "content": "Tell me a story."}],
@@ -92,7 +92,7 @@ def _load(options: argparse.Namespace, key: str) -> Iterable[Finding]:
     }
     headers = {"authorization": f"Bearer {key}"} if key else {}
     end = time.monotonic() + options.seconds
-    with Load(options.url, body, headers, options.clients) as load, contextlib.suppress(KeyboardInterrupt):
+    with LoadRun(options.url, body, headers, options.clients) as load, contextlib.suppress(KeyboardInterrupt):
         while time.monotonic() < end and not (options.stop_file and options.stop_file.exists()):
             time.sleep(0.1)
     failed = load.failed()
@@ -101,10 +101,10 @@ def _load(options: argparse.Namespace, key: str) -> Iterable[Finding]:
     if failed and failed[0].text:
         seen += f"; the first said {failed[0].text[-200:].strip()}"
     kept = faults.total() <= options.allow and len(load.streams) > faults.total()
-    yield Finding(f"at most {options.allow} streams fail", kept, seen)
+    yield FleetFinding(f"at most {options.allow} streams fail", kept, seen)
 
 
-def _tell(findings: Iterable[Finding], *, as_json: bool) -> bool:
+def _tell(findings: Iterable[FleetFinding], *, as_json: bool) -> bool:
     """Print each finding when it is there, as JSON all at the end; return whether every promise was kept."""
     found = []
     for finding in findings:

@@ -27,7 +27,7 @@ _POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class FleetFinding:
     """One promise: whether it is kept, and what was seen."""
 
     promise: str
@@ -49,7 +49,7 @@ class Fleet:
     patience_seconds: float = 120.0
     wardrobe: Sequence[str] = ()
 
-    def check(self) -> Iterator[Finding]:
+    def check(self) -> Iterator[FleetFinding]:
         """Check one promise after the other; the first that is broken ends it."""
         steps = (self._all_ready, self._registered_once, self._decide_alike, self._step_everywhere)
         for step in steps:
@@ -58,41 +58,41 @@ class Fleet:
             if not finding.kept:
                 return
 
-    def _all_ready(self) -> Finding:
+    def _all_ready(self) -> FleetFinding:
         away = [url for url in self.urls if _status(f"{url}/readyz") != httpx.codes.OK]
         seen = f"not ready: {', '.join(away)}" if away else f"{len(self.urls)} are"
-        return Finding("every replica is ready", not away, seen)
+        return FleetFinding("every replica is ready", not away, seen)
 
-    def _registered_once(self) -> Finding:
+    def _registered_once(self) -> FleetFinding:
         promise = "registered at one replica, served by all"
         for _ in range(2):
             told = self._register()
             if told:
-                return Finding(promise, kept=False, seen=told)
+                return FleetFinding(promise, kept=False, seen=told)
         names = [f"{self.adapter}@1", f"{self.adapter}@2"]
         seconds = self._until_all(lambda url: all(self._arm(url, name) for name in names))
         return _timed(promise, seconds, self.patience_seconds)
 
-    def _decide_alike(self) -> Finding:
+    def _decide_alike(self) -> FleetFinding:
         promise = "every replica gives a session the same arm"
         body = {"version": 2, "policy": _POLICY}
         started = self._admin(self.urls[0], "POST", f"/rollouts/{self.adapter}", body)
         if started.status_code != httpx.codes.CREATED:
-            return Finding(promise, kept=False, seen=started.text[:300])
+            return FleetFinding(promise, kept=False, seen=started.text[:300])
         if self._until_all(lambda url: self._weight(url) == 5_000) is None:
-            return Finding(promise, kept=False, seen="the rollout did not begin everywhere")
+            return FleetFinding(promise, kept=False, seen="the rollout did not begin everywhere")
         time.sleep(STEP_SECONDS)
         seen = [{self._arm(url, self.adapter, one) for url in self.urls} for one in self._sessions]
         torn, arms = sum(len(found) != 1 for found in seen), set[str]().union(*seen)
         told = f"{len(seen)} sessions, arms {', '.join(sorted(arms))}; {torn} with more than one"
-        return Finding(promise, not torn and arms == {"canary", "stable"}, told)
+        return FleetFinding(promise, not torn and arms == {"canary", "stable"}, told)
 
-    def _step_everywhere(self) -> Finding:
+    def _step_everywhere(self) -> FleetFinding:
         promise = "a rollout that is taken back is back everywhere"
         canary = next(one for one in self._sessions if self._arm(self.urls[0], self.adapter, one) == "canary")
         told = self._admin(self.urls[0], "POST", f"/rollouts/{self.adapter}/abort", {"why": "deploy.verify"})
         if not told.is_success:
-            return Finding(promise, kept=False, seen=told.text[:300])
+            return FleetFinding(promise, kept=False, seen=told.text[:300])
         seconds = self._until_all(lambda url: self._arm(url, self.adapter, canary) == "stable")
         return _timed(promise, seconds, STEP_SECONDS)
 
@@ -153,10 +153,10 @@ def _wardrobe() -> str:
     return str(beside) if beside.exists() else shutil.which("wardrobe") or "wardrobe"
 
 
-def _timed(promise: str, seconds: float | None, allowed: float) -> Finding:
+def _timed(promise: str, seconds: float | None, allowed: float) -> FleetFinding:
     if seconds is None:
-        return Finding(promise, kept=False, seen="never")
-    return Finding(promise, seconds <= allowed, f"after {seconds:.2f} s (allowed {allowed:g})")
+        return FleetFinding(promise, kept=False, seen="never")
+    return FleetFinding(promise, seconds <= allowed, f"after {seconds:.2f} s (allowed {allowed:g})")
 
 
 def _status(url: str) -> int:

@@ -22,7 +22,7 @@ _ID = re.compile(r'"id":\s*"(?:chatcmpl-)?([^"]+)"')
 
 
 @dataclass
-class Stream:
+class StreamResult:
     """How one stream went: `began` (UNIX time) and took `seconds`.
 
     `replica` is the answer's header `x-replica`, which only test replicas send.
@@ -59,9 +59,9 @@ class Stream:
         return "an error event" if '"error"' in self.text else "no closing event"
 
 
-def read_stream(url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Stream:
+def read_stream(url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> StreamResult:
     """Ask the server at `url` for a chat stream and read it to its end."""
-    stream, started = Stream(headers.get("x-session-id", ""), began=time.time()), time.monotonic()
+    stream, started = StreamResult(headers.get("x-session-id", ""), began=time.time()), time.monotonic()
     asked = {**body, "stream": True}
     try:
         with (
@@ -81,7 +81,7 @@ def read_stream(url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -
 
 
 @dataclass
-class Load:
+class LoadRun:
     """Clients, each with sessions of its own, from the beginning of the block to its end.
 
     A client goes round its `sessions`; where that is 0, every stream is a session of its own.
@@ -92,7 +92,7 @@ class Load:
     headers: Mapping[str, str] = field(default_factory=dict)
     clients: int = 4
     sessions: int = 0
-    streams: list[Stream] = field(default_factory=list)
+    streams: list[StreamResult] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -113,7 +113,7 @@ class Load:
         """Begin no request any more; those that run go on."""
         self._stop.set()
 
-    def failed(self) -> list[Stream]:
+    def failed(self) -> list[StreamResult]:
         """Return the streams that were no whole answer."""
         return [stream for stream in list(self.streams) if not stream.whole]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from registry.records import BaseModel
+from registry.records import BaseModelInfo
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _BF16_ONE_HUNDREDTH = 0x3C24  # 0.01 in bfloat16, the scale of the weights
 
 
-def write_adapter(folder: Path, base: BaseModel, seed: int, megabytes: float) -> Path:
+def write_adapter(folder: Path, base: BaseModelInfo, seed: int, megabytes: float) -> Path:
     """Write a PEFT LoRA folder of about `megabytes` (bf16, all linear modules) and return it.
 
     The rank is the largest of 1, 2, … that stays within the size.
@@ -24,7 +24,7 @@ def write_adapter(folder: Path, base: BaseModel, seed: int, megabytes: float) ->
 
 
 def write_ranked(
-    folder: Path, base: BaseModel, seed: int, rank: int, modules: Sequence[str] = LINEAR
+    folder: Path, base: BaseModelInfo, seed: int, rank: int, modules: Sequence[str] = LINEAR
 ) -> Path:
     """Write a PEFT LoRA folder of `rank` for `modules` (bf16) and return it.
 
@@ -38,7 +38,7 @@ def write_ranked(
     return folder
 
 
-def _targets(base: BaseModel, modules: Sequence[str]) -> dict[str, tuple[int, int]]:
+def _targets(base: BaseModelInfo, modules: Sequence[str]) -> dict[str, tuple[int, int]]:
     return {name: dims for name, dims in base.modules.items() if name.rpartition(".")[2] in modules}
 
 

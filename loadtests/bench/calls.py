@@ -20,7 +20,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from loadtests.bench.results import Figure, Interval, publish
+from loadtests.bench.results import MeasuredFigure, MedianInterval, publish
 from loadtests.bench.smart_home import rows
 from loadtests.live import Live, wardrobe, wardrobe_json
 from train.base_demo import NAME, make_demo_base
@@ -72,7 +72,7 @@ def main() -> int:
     return 0 if publish("tool-calls", figures(offline, server), notes=notes) else 1
 
 
-def figures(offline: Mapping[str, Any], server: Mapping[str, Any]) -> list[Figure]:
+def figures(offline: Mapping[str, Any], server: Mapping[str, Any]) -> list[MeasuredFigure]:
     """Return what was found, and whether both ways agree on the questions that were asked in both."""
     found = [
         _share(f"{arm}, {way}: {name}", measured[arm]["figures"][name], bar)
@@ -83,12 +83,14 @@ def figures(offline: Mapping[str, Any], server: Mapping[str, Any]) -> list[Figur
     return [*found, *(_agreement(arm, offline, server) for arm in ("base", "home@1"))]
 
 
-def _agreement(arm: str, offline: Mapping[str, Any], server: Mapping[str, Any]) -> Figure:
+def _agreement(arm: str, offline: Mapping[str, Any], server: Mapping[str, Any]) -> MeasuredFigure:
     pairs = zip(offline[arm]["verdicts"], server[arm]["verdicts"], strict=False)
     equal = [one == other for one, other in pairs]
     share = sum(equal) / len(equal)
-    value = Interval(share, share, share, len(equal))
-    return Figure(f"{arm}: verdicts equal offline and served", value, "share", f"≥ {SAME:g}", share >= SAME)
+    value = MedianInterval(share, share, share, len(equal))
+    return MeasuredFigure(
+        f"{arm}: verdicts equal offline and served", value, "share", f"≥ {SAME:g}", share >= SAME
+    )
 
 
 def demo_base() -> Path:
@@ -137,9 +139,9 @@ def served(root: Path, folder: Path) -> dict[str, Any]:
         server.stop()
 
 
-def _share(name: str, figure: Mapping[str, Any], bar: float) -> Figure:
-    value = Interval(figure["value"], figure["low"], figure["high"], figure["items"])
-    return Figure(name, value, "share", f"≥ {bar:g}", value.median >= bar)
+def _share(name: str, figure: Mapping[str, Any], bar: float) -> MeasuredFigure:
+    value = MedianInterval(figure["value"], figure["low"], figure["high"], figure["items"])
+    return MeasuredFigure(name, value, "share", f"≥ {bar:g}", value.median >= bar)
 
 
 def _verdicts(answer: dict[str, Any]) -> dict[str, float]:

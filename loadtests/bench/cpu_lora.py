@@ -17,8 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.bench.adapters import LINEAR, write_ranked
-from loadtests.bench.cpu_lora_engine import TOKENS, Arm, running
-from loadtests.bench.results import Figure, at_least, at_most, median_interval, pair_ratio, publish, table
+from loadtests.bench.cpu_lora_engine import TOKENS, MeasuredEngine, running
+from loadtests.bench.results import (
+    MeasuredFigure,
+    at_least,
+    at_most,
+    median_interval,
+    pair_ratio,
+    publish,
+    table,
+)
 from loadtests.live import wardrobe
 from registry import Registry
 from serve.engine.args import CPU_SLOTS
@@ -71,7 +79,7 @@ def spread(adapters: Sequence[Path], streams: int, distinct: int) -> list[Path |
 
 
 def decode_round(
-    arm: Arm, groups: Mapping[str, Sequence[Path]], rows: Mapping[str, tuple[int, int]], slots: int
+    arm: MeasuredEngine, groups: Mapping[str, Sequence[Path]], rows: Mapping[str, tuple[int, int]], slots: int
 ) -> None:
     """Measure each of `rows` of each group beside the base alone."""
     for group, adapters in groups.items():
@@ -82,7 +90,7 @@ def decode_round(
             arm.decode(f"{group}, {row}", chosen)
 
 
-def prefill_round(arm: Arm, groups: Mapping[str, Sequence[Path]]) -> None:
+def prefill_round(arm: MeasuredEngine, groups: Mapping[str, Sequence[Path]]) -> None:
     """Measure a long prompt with an adapter and without, and the base with half the streams."""
     first = next(iter(groups.values()))[0]
     arm.seconds([first], 1, prompt=PROMPT)
@@ -91,7 +99,7 @@ def prefill_round(arm: Arm, groups: Mapping[str, Sequence[Path]]) -> None:
     arm.decode("base, 16 streams", [None] * (STREAMS // 2))
 
 
-def stock_round(arm: Arm, adapters: Sequence[Path]) -> None:
+def stock_round(arm: MeasuredEngine, adapters: Sequence[Path]) -> None:
     """Measure the rows of the first group on vLLM as it comes."""
     for row in TIMES_STOCK:
         arm.decode(row, spread(adapters, *ALL_ROWS[row]))
@@ -99,14 +107,14 @@ def stock_round(arm: Arm, adapters: Sequence[Path]) -> None:
     arm.measured["prefill"].append(arm.seconds([adapters[0]], 1, prompt=PROMPT))
 
 
-def plain_pairs(on: Arm, off: Arm, pairs: int) -> None:
+def plain_pairs(on: MeasuredEngine, off: MeasuredEngine, pairs: int) -> None:
     """Measure the base with LoRA on and off, in turn, the order alternating."""
     for index in range(pairs):
         for arm in (on, off) if index % 2 else (off, on):
             arm.decode("base alone", [None] * STREAMS)
 
 
-def against_base(ours: Arm) -> list[Figure]:
+def against_base(ours: MeasuredEngine) -> list[MeasuredFigure]:
     """Return each row's share of the base within ours."""
     measured = ours.measured
     figures = [
@@ -122,7 +130,7 @@ def against_base(ours: Arm) -> list[Figure]:
     return [*figures, _plain("base, 16 streams, LoRA on", measured["base, 16 streams"], "tok/s")]
 
 
-def against_stock(ours: Arm, stock: Arm) -> list[Figure]:
+def against_stock(ours: MeasuredEngine, stock: MeasuredEngine) -> list[MeasuredFigure]:
     """Return ours over vLLM's own for the rows of the first group."""
     pairs = [
         (f"prefill of 900 tokens, {_first()}", stock.measured["prefill"], ours.measured["prefill"], 20.0)
@@ -142,7 +150,7 @@ def against_stock(ours: Arm, stock: Arm) -> list[Figure]:
     return figures
 
 
-def starts(seconds: Mapping[str, float]) -> list[Figure]:
+def starts(seconds: Mapping[str, float]) -> list[MeasuredFigure]:
     """Return how long the engines took to start, without compiled code and with it."""
     share = median_interval([seconds["cold"] / seconds["off"]])
     return [
@@ -158,8 +166,8 @@ def _ratio(measured: Mapping[str, Sequence[float]], name: str) -> Any:
     return pair_ratio(measured[name], measured[f"base, {name}"])
 
 
-def _plain(name: str, values: Sequence[float], unit: str) -> Figure:
-    return Figure(name, median_interval(values), unit, "–", reached=True)
+def _plain(name: str, values: Sequence[float], unit: str) -> MeasuredFigure:
+    return MeasuredFigure(name, median_interval(values), unit, "–", reached=True)
 
 
 def _first() -> str:
@@ -181,7 +189,7 @@ def written(folder: Path, registry: Registry) -> dict[str, list[Path]]:
     }
 
 
-def measure(base: Path, folder: Path, rounds: int) -> list[Figure]:
+def measure(base: Path, folder: Path, rounds: int) -> list[MeasuredFigure]:
     """Start the engines, measure, and return every figure."""
     groups = written(folder, Registry.init(folder / "root", base))
     settings = ServeSettings(root=folder / "root", engine=EngineSettings(compile="on"))
@@ -206,7 +214,7 @@ def measure_ours(
     groups: Mapping[str, Sequence[Path]],
     rounds: int,
     started: dict[str, float],
-) -> tuple[Arm, list[Figure]]:
+) -> tuple[MeasuredEngine, list[MeasuredFigure]]:
     """Measure our engines; return the one with LoRA, what was measured with few slots added to it."""
     ours = {**options, **LORA, "max_loras": CPU_SLOTS, "max_lora_rank": 64}
     with running(folder / "off.log", environment, options) as off:
@@ -229,14 +237,14 @@ def measure_ours(
     return on, on_and_off(on, off)
 
 
-def warm_up(*arms: Arm) -> None:
+def warm_up(*arms: MeasuredEngine) -> None:
     """Run each arm once, and forget it."""
     for arm in arms:
         arm.decode("warm", [None] * STREAMS)
         arm.measured.clear()
 
 
-def on_and_off(on: Arm, off: Arm) -> list[Figure]:
+def on_and_off(on: MeasuredEngine, off: MeasuredEngine) -> list[MeasuredFigure]:
     """Return what LoRA costs those who do not use it."""
     ratio = pair_ratio(on.measured["base alone"], off.measured["base alone"])
     return [

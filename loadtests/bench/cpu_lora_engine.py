@@ -23,7 +23,7 @@ TOKENS = 64
 
 
 @dataclass
-class Arm:
+class MeasuredEngine:
     """A running engine and what was measured on it, by the name of the row."""
 
     process: subprocess.Popen[str]
@@ -53,7 +53,9 @@ class Arm:
 
 
 @contextlib.contextmanager
-def running(log: Path, environment: Mapping[str, str], options: Mapping[str, Any]) -> Iterator[Arm]:
+def running(
+    log: Path, environment: Mapping[str, str], options: Mapping[str, Any]
+) -> Iterator[MeasuredEngine]:
     """Start an engine with its log in `log`, yield it once it takes batches, and end it."""
     command = python("-m", "loadtests.bench.cpu_lora_arm", json.dumps(options))
     began = time.monotonic()
@@ -66,7 +68,7 @@ def running(log: Path, environment: Mapping[str, str], options: Mapping[str, Any
             env={**environment, "VLLM_LOGGING_STREAM": "ext://sys.stderr"},
             text=True,
         )
-    arm = Arm(process, log)
+    arm = MeasuredEngine(process, log)
     try:
         arm.answer()
         arm.start_seconds = time.monotonic() - began

@@ -21,7 +21,14 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtests.bench.results import Figure, Interval, at_least, at_most, median_interval, publish
+from loadtests.bench.results import (
+    MeasuredFigure,
+    MedianInterval,
+    at_least,
+    at_most,
+    median_interval,
+    publish,
+)
 from registry.foreign import python
 
 MEGABYTES = 2000.0
@@ -63,7 +70,7 @@ def main() -> int:
     return 0 if publish("data", figures, notes=notes) else 1
 
 
-def measure(folder: Path, rows: int) -> tuple[list[Figure], list[str]]:
+def measure(folder: Path, rows: int) -> tuple[list[MeasuredFigure], list[str]]:
     """Return the figures of a check of `rows` rows, and the notes beside them."""
     path = folder / "rows.jsonl"
     planted = generate(path, rows)
@@ -86,7 +93,7 @@ def measure(folder: Path, rows: int) -> tuple[list[Figure], list[str]]:
     return figures, notes
 
 
-def measure_rendered(folder: Path, rows: int, base: Path) -> tuple[Figure, str]:
+def measure_rendered(folder: Path, rows: int, base: Path) -> tuple[MeasuredFigure, str]:
     """Return the peak memory of a check that also renders every row, and its speed."""
     path = folder / "rendered.jsonl"
     generate(path, rows)
@@ -134,7 +141,7 @@ def run_check(path: Path, *options: str) -> Measured:
     return Measured(seconds, usage.ru_maxrss / 1000, found)
 
 
-def one(value: float) -> Interval:
+def one(value: float) -> MedianInterval:
     """Return a single measurement as an interval of one sample."""
     return median_interval([value])
 

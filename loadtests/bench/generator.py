@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from loadtests.bench.mock import CHUNKS
-from loadtests.bench.results import Figure, at_least, median_interval, publish
+from loadtests.bench.results import MeasuredFigure, at_least, median_interval, publish
 from loadtests.bench.router import mock_server
 from loadtests.runner.results.documents import Report
 from loadtests.runner.run import make_plan, run
 from loadtests.runner.scenario import Scenario
-from loadtests.runner.target import Target
+from loadtests.runner.target import ServerTarget
 
 LADDERS = {
     "whole": (250, 500, 750, 1_000, 1_250, 1_500, 2_000, 2_500, 3_000),
@@ -48,7 +48,7 @@ def main() -> int:
     return 0 if publish("generator", figures(found), notes=notes) else 1
 
 
-def figures(found: dict[str, list[float]]) -> list[Figure]:
+def figures(found: dict[str, list[float]]) -> list[MeasuredFigure]:
     """Return the sustained rates with their bars."""
     streams = median_interval(found["streams"])
     chunks = median_interval([rate * CHUNKS for rate in found["streams"]])
@@ -87,7 +87,7 @@ def load(url: str, kind: str, rate: int, seconds: float) -> Report:
         }
     )
     with tempfile.TemporaryDirectory(prefix="wardrobe-generator-") as folder:
-        return run(make_plan(scenario), Target(url), Path(folder)).report
+        return run(make_plan(scenario), ServerTarget(url), Path(folder)).report
 
 
 if __name__ == "__main__":

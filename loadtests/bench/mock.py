@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from registry.records import RolloutEntry
 from registry.store import Registry
 from serve.connections.protocol import limited
-from serve.rollout.decision.policy import Policy, Step
+from serve.rollout.decision.policy import Policy, RampStep
 from serve.router.app import Router
 from serve.settings import ServeSettings
 from tests.fakes.adapters import make_adapter
@@ -34,7 +34,7 @@ from tests.fakes.rollouts import make_entry
 
 CHUNKS = 64
 BASE, ADAPTER, ROLLING = "tiny", "support", "rolling"
-POLICY = Policy(name="bench", steps=(Step(weight=2_500, min_units=10**9, min_seconds=86_400),))
+POLICY = Policy(name="bench", steps=(RampStep(weight=2_500, min_units=10**9, min_seconds=86_400),))
 """One step that nothing ends while a benchmark runs; all metrics are on, so texts are kept."""
 
 

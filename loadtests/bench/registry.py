@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from threading import Event
 
-from loadtests.bench.results import Figure, at_most, median_interval, publish
+from loadtests.bench.results import MeasuredFigure, at_most, median_interval, publish
 from registry import Registry, Watcher
 from registry.foreign import python
 from registry.names import parse_model
@@ -93,7 +93,7 @@ def name_of(number: int) -> str:
     return f"adapter-{number:04d}"
 
 
-def measure(registry: Registry, folder: Path, samples: int) -> tuple[list[Figure], list[str]]:
+def measure(registry: Registry, folder: Path, samples: int) -> tuple[list[MeasuredFigure], list[str]]:
     """Return every figure and the notes beside them."""
     figures = [*_listing(registry, samples)]
     watcher = Watcher(registry)
@@ -109,7 +109,7 @@ def measure(registry: Registry, folder: Path, samples: int) -> tuple[list[Figure
     return [*figures, published], [*notes, note]
 
 
-def _listing(registry: Registry, samples: int) -> Iterator[Figure]:
+def _listing(registry: Registry, samples: int) -> Iterator[MeasuredFigure]:
     times = [_timed(registry.summaries) for _ in range(samples)]
     yield at_most("list, in the process", median_interval(times), LIST_SECONDS, "s")
     command = [str(Path(sys.executable).parent / "wardrobe"), "--root", str(registry.root), "list", "--json"]
@@ -123,7 +123,7 @@ def _listing(registry: Registry, samples: int) -> Iterator[Figure]:
     yield at_most("`wardrobe list`, from start to exit", median_interval(times), LIST_SECONDS, "s")
 
 
-def _resolving(watcher: Watcher, samples: int) -> Figure:
+def _resolving(watcher: Watcher, samples: int) -> MeasuredFigure:
     chance = random.Random(1)
     names = list(watcher.view.adapters)
     models = [chance.choice(names) + chance.choice(["", "@1", "@7", "@stable"]) for _ in range(RESOLVES)]
@@ -136,7 +136,7 @@ def _resolving(watcher: Watcher, samples: int) -> Figure:
     return at_most("a model name → version, by the view", median_interval(times), RESOLVE_MICROSECONDS, "µs")
 
 
-def _visibility(registry: Registry, watcher: Watcher, samples: int) -> Figure:
+def _visibility(registry: Registry, watcher: Watcher, samples: int) -> MeasuredFigure:
     seen = Event()
     watcher.subscribe(lambda _: seen.set())
     delays = []
@@ -176,7 +176,7 @@ def _idling() -> str:
     return f"the watcher uses {share:.1%} of one core while nothing changes"
 
 
-def _publishing(registry: Registry, folder: Path, samples: int) -> tuple[Figure, str]:
+def _publishing(registry: Registry, folder: Path, samples: int) -> tuple[MeasuredFigure, str]:
     own, waited = [], []
     for seed in range(samples):
         trained = make_adapter(

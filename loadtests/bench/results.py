@@ -22,7 +22,7 @@ SEED = 20_261_122
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class MedianInterval:
     """A median with its 95 % bootstrap interval over `n` samples."""
 
     median: float
@@ -35,41 +35,41 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class MeasuredFigure:
     """One measured figure: its value, the bar it is held against, and whether it was reached."""
 
     name: str
-    value: Interval
+    value: MedianInterval
     unit: str
     bar: str
     reached: bool
 
 
-def median_interval(samples: Sequence[float]) -> Interval:
+def median_interval(samples: Sequence[float]) -> MedianInterval:
     """Return the median of `samples` and the 2.5 and 97.5 % quantiles of resampled medians."""
     values = np.asarray(samples, dtype=float)
     draws = np.random.default_rng(SEED).choice(values, size=(RESAMPLES, values.size))
     low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
-    return Interval(float(np.median(values)), float(low), float(high), int(values.size))
+    return MedianInterval(float(np.median(values)), float(low), float(high), int(values.size))
 
 
-def pair_ratio(measured: Sequence[float], reference: Sequence[float]) -> Interval:
+def pair_ratio(measured: Sequence[float], reference: Sequence[float]) -> MedianInterval:
     """Return the interval of measured / reference, pair by pair (both in the order they were run)."""
     pairs = zip(measured, reference, strict=True)
     return median_interval([own / other for own, other in pairs])
 
 
-def at_most(name: str, value: Interval, bar: float, unit: str) -> Figure:
+def at_most(name: str, value: MedianInterval, bar: float, unit: str) -> MeasuredFigure:
     """Return a figure that reaches its bar when the median is at most `bar`."""
-    return Figure(name, value, unit, f"≤ {bar:g}", value.median <= bar)
+    return MeasuredFigure(name, value, unit, f"≤ {bar:g}", value.median <= bar)
 
 
-def at_least(name: str, value: Interval, bar: float, unit: str = "ratio") -> Figure:
+def at_least(name: str, value: MedianInterval, bar: float, unit: str = "ratio") -> MeasuredFigure:
     """Return a figure that reaches its bar when the median is at least `bar`."""
-    return Figure(name, value, unit, f"≥ {bar:g}", value.median >= bar)
+    return MeasuredFigure(name, value, unit, f"≥ {bar:g}", value.median >= bar)
 
 
-def table(figures: Sequence[Figure]) -> str:
+def table(figures: Sequence[MeasuredFigure]) -> str:
     """Return the figures as a Markdown table."""
     head = "| what | median [95 % interval] | unit | n | bar | reached |\n|---|---|---|---|---|---|\n"
     rows = [
@@ -80,7 +80,7 @@ def table(figures: Sequence[Figure]) -> str:
 
 
 def publish(
-    benchmark: str, figures: Sequence[Figure], *, notes: Sequence[str] = (), summary: str = ""
+    benchmark: str, figures: Sequence[MeasuredFigure], *, notes: Sequence[str] = (), summary: str = ""
 ) -> bool:
     """Write `bench-results/BENCHMARK.json` and `.md`, print the table, and return whether all bars held.
 

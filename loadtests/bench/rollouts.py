@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadtests.bench.results import FOLDER, Figure, Interval, publish
-from serve.rollout.decision.policy import ErrorMetric, LatencyMetric, Metrics, Policy
+from loadtests.bench.results import FOLDER, MeasuredFigure, MedianInterval, publish
+from serve.rollout.decision.policy import ErrorMetric, LatencyMetric, Policy, TestedMetrics
 from serve.rollout.presets import load_policy
 from serve.rollout.simulation import incumbents
 from serve.rollout.simulation.ramp import ROLLED_BACK, Outcomes, play
-from serve.rollout.simulation.summary import Share, Summary, at_weight, only, summarize
-from serve.rollout.simulation.traffic import Effect, Traffic
+from serve.rollout.simulation.summary import ShareOfRuns, SimulationSummary, at_weight, only, summarize
+from serve.rollout.simulation.traffic import Effect, TrafficModel
 
 NAME = "rollouts"
 RUNS = 10_000
@@ -39,31 +39,31 @@ class Case:
 
     name: str
     policy: Policy
-    traffic: Traffic
+    traffic: TrafficModel
     effect: Effect
     minutes: float
     most_requests: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SimulatedCase:
     """A case and what came of it."""
 
     case: Case
     seed: int
     outcomes: Outcomes
-    summary: Summary
+    summary: SimulationSummary
 
-    def figure(self) -> Figure:
+    def figure(self) -> MeasuredFigure:
         """Return the row as a figure: a share in per cent with its limits, or the median and its interval."""
         if self.case.most_requests is None:
             share = self.summary.rolled_back
-            shown = Interval(100 * share.value, 100 * share.lower, 100 * share.upper, share.runs)
+            shown = MedianInterval(100 * share.value, 100 * share.lower, 100 * share.upper, share.runs)
             reached = share.upper <= FALSE_LIMIT
-            return Figure(self.case.name, shown, "% rolled back", "upper limit ≤ 5", reached)
+            return MeasuredFigure(self.case.name, shown, "% rolled back", "upper limit ≤ 5", reached)
         value = median_requests(self.outcomes)
         bar = self.case.most_requests
-        return Figure(self.case.name, value, "canary requests", f"≤ {bar:,}", value.median <= bar)
+        return MeasuredFigure(self.case.name, value, "canary requests", f"≤ {bar:,}", value.median <= bar)
 
 
 def main(runs: int = RUNS) -> bool:
@@ -86,10 +86,10 @@ def main(runs: int = RUNS) -> bool:
     return reached
 
 
-def run(case: Case, runs: int, seed: int) -> Row:
+def run(case: Case, runs: int, seed: int) -> SimulatedCase:
     """Return a played row."""
     outcomes = play(case.policy, case.traffic, case.effect, runs=runs, minutes=case.minutes, seed=seed)
-    return Row(case, seed, outcomes, summarize(outcomes))
+    return SimulatedCase(case, seed, outcomes, summarize(outcomes))
 
 
 def cases() -> Iterator[Case]:
@@ -99,16 +99,20 @@ def cases() -> Iterator[Case]:
         for error in (0.01, 0.03):
             traffic = f"{rate} requests/min, {error:.0%} errors"
             yield Case(
-                f"identical, whole ramp, {traffic}", default, Traffic(rate, error), Effect(), ENOUGH_MINUTES
+                f"identical, whole ramp, {traffic}",
+                default,
+                TrafficModel(rate, error),
+                Effect(),
+                ENOUGH_MINUTES,
             )
-            crowd = Traffic(rate, error, users=USERS)
+            crowd = TrafficModel(rate, error, users=USERS)
             minutes = MINUTES if rate == 600 else 2 * MINUTES
             name = f"identical, whole ramp, {USERS} sticky users, {traffic}"
             yield Case(name, for_crowd(default), crowd, Effect(), minutes)
     split = at_weight(default, WEIGHT)
     errors = alone(default, only(errors=ErrorMetric(alpha=ALPHA)))
     latency = alone(default, only(latency=LatencyMetric(alpha=ALPHA)))
-    busy, calm = Traffic(600, 0.01), Traffic(60, 0.01)
+    busy, calm = TrafficModel(600, 0.01), TrafficModel(60, 0.01)
     for policy, name, bars in (
         (errors, "α = 0.05 alone", (10, 140, 1_200)),
         (split, "default split", (10, 190, 1_600)),
@@ -120,7 +124,7 @@ def cases() -> Iterator[Case]:
     yield Case("latency ×1.2, default split", split, busy, Effect(latency=1.2), MINUTES, 750)
 
 
-def alone(policy: Policy, metrics: Metrics) -> Policy:
+def alone(policy: Policy, metrics: TestedMetrics) -> Policy:
     """Return `policy` at 10 % with these metrics alone."""
     return at_weight(policy.model_copy(update={"metrics": metrics}), WEIGHT)
 
@@ -133,7 +137,7 @@ def for_crowd(policy: Policy) -> Policy:
     return policy.model_copy(update={"steps": steps, "unit": "user"})
 
 
-def median_requests(outcomes: Outcomes) -> Interval:
+def median_requests(outcomes: Outcomes) -> MedianInterval:
     """Return the median canary requests until the rollback with its 95 % interval by ranks."""
     fired = outcomes.state == ROLLED_BACK
     ordered = np.sort(np.where(fired, outcomes.canary_requests, np.inf))
@@ -142,7 +146,7 @@ def median_requests(outcomes: Outcomes) -> Interval:
         float(ordered[int(np.clip(ordered.size / 2 + shift, 0, ordered.size - 1))])
         for shift in (-half, 0, half)
     )
-    return Interval(middle, low, high, int(ordered.size))
+    return MedianInterval(middle, low, high, int(ordered.size))
 
 
 def compare(runs: int) -> Iterator[tuple[str, list[str]]]:
@@ -170,22 +174,22 @@ def compare(runs: int) -> Iterator[tuple[str, list[str]]]:
         yield name, cells
 
 
-def _kinds() -> Iterator[tuple[str, Traffic, Effect]]:
+def _kinds() -> Iterator[tuple[str, TrafficModel, Effect]]:
     for rate in (600, 60):
         for error in (0.01, 0.03):
-            yield f"identical, {rate}/min, {error:.0%}", Traffic(rate, error), Effect()
-    yield "×2, 600/min, 1%", Traffic(600, 0.01), Effect(errors=2)
-    yield "×5, 60/min, 1%", Traffic(60, 0.01), Effect(errors=5)
+            yield f"identical, {rate}/min, {error:.0%}", TrafficModel(rate, error), Effect()
+    yield "×2, 600/min, 1%", TrafficModel(600, 0.01), Effect(errors=2)
+    yield "×5, 60/min, 1%", TrafficModel(60, 0.01), Effect(errors=5)
 
 
 def _cell(fired: np.ndarray, requests: np.ndarray) -> str:
     """Return the share that was rolled back and the median canary requests of these."""
-    share = Share(int(fired.sum()), fired.size)
+    share = ShareOfRuns(int(fired.sum()), fired.size)
     after = f", {np.median(requests[fired]):,.0f}" if share.value >= 0.01 else ""
     return f"{share.value:.1%}{after}"
 
 
-def _note(row: Row) -> str:
+def _note(row: SimulatedCase) -> str:
     """Return what a row's table line leaves out."""
     found = row.summary
     by = ", ".join(f"{metric} {count:,}" for metric, count in found.reasons.items() if count) or "nothing"

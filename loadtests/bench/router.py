@@ -20,8 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests.bench.mock import ADAPTER, ROLLING
-from loadtests.bench.results import Figure, Interval, at_least, at_most, median_interval, pair_ratio, publish
-from loadtests.bench.wrk import Run, drive, on_core, request_body
+from loadtests.bench.results import (
+    MeasuredFigure,
+    MedianInterval,
+    at_least,
+    at_most,
+    median_interval,
+    pair_ratio,
+    publish,
+)
+from loadtests.bench.wrk import WrkRun, drive, on_core, request_body
 from registry.foreign import python
 
 ADDED_P50_MICROSECONDS = 100.0
@@ -31,19 +39,19 @@ PROTOCOL_RATIO = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
+class LoadPairs:
     """The same load on the bare mock and behind the router, in the order they were run."""
 
-    bare: list[Run]
-    routed: list[Run]
+    bare: list[WrkRun]
+    routed: list[WrkRun]
 
-    def added_p50(self) -> Interval:
+    def added_p50(self) -> MedianInterval:
         """Return the added median latency in microseconds, pair by pair."""
         return median_interval(
             [own.p50 - other.p50 for own, other in zip(self.routed, self.bare, strict=True)]
         )
 
-    def rate_ratio(self) -> Interval:
+    def rate_ratio(self) -> MedianInterval:
         """Return routed / bare requests per second, pair by pair."""
         return pair_ratio([run.rate for run in self.routed], [run.rate for run in self.bare])
 
@@ -90,7 +98,7 @@ def main() -> int:
 SETUP = "uvicorn (uvloop, httptools) on one core, wrk (one thread) on another; a pair = bare, then routed"
 
 
-def figures(loads: dict[tuple[str, str, int], Pairs]) -> list[Figure]:
+def figures(loads: dict[tuple[str, str, int], LoadPairs]) -> list[MeasuredFigure]:
     """Return the figures with their bars: the same whether a rollout is open or not."""
     found = []
     for (model, kind, connections), pairs in loads.items():
@@ -117,9 +125,9 @@ def measure(
     pairs: int,
     seconds: int,
     other: str = "routed",
-) -> Pairs:
+) -> LoadPairs:
     """Run `pairs` interleaved pairs, the bare mock and the port `other`, after one that warms up."""
-    found = Pairs([], [])
+    found = LoadPairs([], [])
     for turn in range(pairs + 1):
         bare = wrk(ports["bare"], model, kind, connections, seconds)
         routed = wrk(ports[other], model, kind, connections, seconds)
@@ -129,7 +137,7 @@ def measure(
     return found
 
 
-def wrk(port: int, model: str, kind: str, connections: int, seconds: int) -> Run:
+def wrk(port: int, model: str, kind: str, connections: int, seconds: int) -> WrkRun:
     """Run wrk once.
 
     Raises: RuntimeError: when any answer was not a 200.

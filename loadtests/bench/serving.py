@@ -21,7 +21,15 @@ import numpy as np
 
 from loadtests.bench.adapters import write_adapter
 from loadtests.bench.engine import running_engine
-from loadtests.bench.results import Figure, Interval, at_least, at_most, median_interval, pair_ratio, publish
+from loadtests.bench.results import (
+    MeasuredFigure,
+    MedianInterval,
+    at_least,
+    at_most,
+    median_interval,
+    pair_ratio,
+    publish,
+)
 from loadtests.bench.streams import batch, stream
 from loadtests.live import wardrobe
 from registry import Registry
@@ -36,7 +44,7 @@ POLL_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class ServingBench:
     """A running engine, its root, and a session to ask it with."""
 
     url: str
@@ -70,7 +78,7 @@ class Bench:
         return time.monotonic()
 
 
-async def router_share(bench: Bench, pairs: int) -> list[Figure]:
+async def router_share(bench: ServingBench, pairs: int) -> list[MeasuredFigure]:
     """Compare the tokens per second of one engine with the router and around it."""
     base = [bench.registry.base.name] * STREAMS
     await batch(bench.session, bench.url, base, max_tokens=TOKENS)
@@ -93,7 +101,7 @@ async def router_share(bench: Bench, pairs: int) -> list[Figure]:
     ]
 
 
-async def first_token_of_new(bench: Bench) -> Figure:
+async def first_token_of_new(bench: ServingBench) -> MeasuredFigure:
     """Time from the start of `publish` by another process to the first token of the new version."""
     await bench.register("fresh", 0)
     await bench.answers("fresh")
@@ -110,7 +118,7 @@ async def first_token_of_new(bench: Bench) -> Figure:
     )
 
 
-async def alias_moves(bench: Bench) -> Figure:
+async def alias_moves(bench: ServingBench) -> MeasuredFigure:
     """Time from the start of a promotion by another process to the first answer by the new version."""
     for seed in (1, 2):
         name = await bench.register("moved", seed)
@@ -126,7 +134,7 @@ async def alias_moves(bench: Bench) -> Figure:
     )
 
 
-async def gaps_while_loading(bench: Bench, streams: int) -> list[Figure]:
+async def gaps_while_loading(bench: ServingBench, streams: int) -> list[MeasuredFigure]:
     """The p99 of the gaps between other streams' tokens while 20 MB versions load, and while none does."""
     base = bench.registry.base.name
     quiet: list[float] = []
@@ -152,21 +160,21 @@ async def gaps_while_loading(bench: Bench, streams: int) -> list[Figure]:
     ]
 
 
-def _tail(gaps: Sequence[float]) -> Interval:
+def _tail(gaps: Sequence[float]) -> MedianInterval:
     milliseconds = [1000 * gap for gap in gaps]
     p99 = float(np.quantile(milliseconds, 0.99))
-    return Interval(p99, statistics.median(milliseconds), max(milliseconds), len(milliseconds))
+    return MedianInterval(p99, statistics.median(milliseconds), max(milliseconds), len(milliseconds))
 
 
-def _plain(name: str, value: Interval, unit: str) -> Figure:
-    return Figure(name, value, unit, "–", reached=True)
+def _plain(name: str, value: MedianInterval, unit: str) -> MeasuredFigure:
+    return MeasuredFigure(name, value, unit, "–", reached=True)
 
 
-async def measure(url: str, registry: Registry, folder: Path, pairs: int) -> list[Figure]:
+async def measure(url: str, registry: Registry, folder: Path, pairs: int) -> list[MeasuredFigure]:
     """Take every figure, one after the other."""
     timeout = aiohttp.ClientTimeout(total=300)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        bench = Bench(url, registry, session, folder)
+        bench = ServingBench(url, registry, session, folder)
         figures = await router_share(bench, pairs)
         figures.append(await first_token_of_new(bench))
         figures.append(await alias_moves(bench))

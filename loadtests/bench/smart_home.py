@@ -45,7 +45,7 @@ TOOLS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class HomeRequest:
     """What somebody asks for, in words, and the call that does it."""
 
     words: str
@@ -61,7 +61,7 @@ def rows(seed: int, count: int, *, held_out: bool) -> list[dict[str, Any]]:
     return [_row(chance, wishes, number) for number in range(count)]
 
 
-def _row(chance: random.Random, wishes: list[Wish], number: int) -> dict[str, Any]:
+def _row(chance: random.Random, wishes: list[HomeRequest], number: int) -> dict[str, Any]:
     if number % 8 == 7:
         question, answer = chance.choice(CHATTER)
         turn: dict[str, Any] = {"role": "assistant", "content": answer}
@@ -93,11 +93,11 @@ def _with_tools(
     return {"messages": messages, "tools": [TOOLS[name] for name in names]}
 
 
-def _wishes() -> Iterator[tuple[int, Wish]]:
+def _wishes() -> Iterator[tuple[int, HomeRequest]]:
     """Yield the number of every call, with a wish for it in each way to say it."""
     for number, (tool, arguments, ways) in enumerate(_calls()):
         for words in ways:
-            yield number, Wish(words, tool, arguments)
+            yield number, HomeRequest(words, tool, arguments)
 
 
 def _calls() -> Iterator[tuple[str, dict[str, Any], tuple[str, ...]]]:

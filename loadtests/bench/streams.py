@@ -12,7 +12,7 @@ import aiohttp
 
 
 @dataclass(slots=True)
-class Stream:
+class StreamTiming:
     """What one stream did, in seconds of the monotonic clock: its start and when each piece came."""
 
     started: float
@@ -46,7 +46,7 @@ async def stream(
     *,
     max_tokens: int,
     headers: Mapping[str, str] | None = None,
-) -> Stream:
+) -> StreamTiming:
     """Ask for exactly `max_tokens` tokens, streaming, and return what happened.
 
     Raises: aiohttp.ClientResponseError: for any status but 200.
@@ -60,7 +60,7 @@ async def stream(
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    done = Stream(time.monotonic())
+    done = StreamTiming(time.monotonic())
     async with session.post(f"{url}/v1/chat/completions", json=body, headers=headers) as response:
         response.raise_for_status()
         async for line in response.content:
@@ -80,7 +80,7 @@ async def batch(
     *,
     max_tokens: int,
     headers: Mapping[str, str] | None = None,
-) -> tuple[list[Stream], float]:
+) -> tuple[list[StreamTiming], float]:
     """Run one stream for each entry of `models` at once; return them and the tokens per second of all."""
     started = time.monotonic()
     calls = [

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.demo.data import legal_task, medical_task, write_rows
-from loadtests.bench.results import Figure, at_least, at_most, median_interval, pair_ratio, publish
+from loadtests.bench.results import MeasuredFigure, at_least, at_most, median_interval, pair_ratio, publish
 from loadtests.bench.training_arm import BATCH, LEARNING_RATE, MAX_LENGTH, RANK, SEED
 from registry.foreign import python
 from train.base_demo import NAME, make_demo_base
@@ -47,7 +47,7 @@ class Ran:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class TrainingBench:
     """The files that all arms share."""
 
     folder: Path
@@ -150,7 +150,7 @@ def main() -> int:
     parser.add_argument("--llamafactory", type=Path, metavar="PYTHON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="wardrobe-bench-") as folder:
-        bench = Bench(Path(folder), _base(), options.steps)
+        bench = TrainingBench(Path(folder), _base(), options.steps)
         _prepare(bench)
         ran = measure(bench, options.rounds, options.llamafactory)
     notes = [
@@ -161,7 +161,7 @@ def main() -> int:
     return 0 if publish("training", figures(ran), notes=notes) else 1
 
 
-def measure(bench: Bench, rounds: int, peer: Path | None) -> dict[str, list[Ran]]:
+def measure(bench: TrainingBench, rounds: int, peer: Path | None) -> dict[str, list[Ran]]:
     """Run every arm once a round; the defaults and the random order take fewer steps or rows."""
     rows, mixed = bench.folder / "rows.jsonl", bench.folder / "mixed.jsonl"
     arms: dict[str, Callable[[], Ran]] = {
@@ -184,7 +184,7 @@ def measure(bench: Bench, rounds: int, peer: Path | None) -> dict[str, list[Ran]
     return ran
 
 
-def figures(ran: Mapping[str, list[Ran]]) -> list[Figure]:
+def figures(ran: Mapping[str, list[Ran]]) -> list[MeasuredFigure]:
     """Hold what was measured against the bars."""
     speed = {name: [one.speed for one in runs] for name, runs in ran.items()}
     loss = {name: median_interval([one.loss for one in runs]) for name, runs in ran.items()}
@@ -224,7 +224,7 @@ def _base() -> Path:
     return folder.resolve()
 
 
-def _prepare(bench: Bench) -> None:
+def _prepare(bench: TrainingBench) -> None:
     medical, legal = medical_task(), legal_task()
     count = bench.steps * BATCH
     write_rows(medical, medical.train[:count], bench.folder / "rows.jsonl")

@@ -32,7 +32,7 @@ end
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class WrkRun:
     """One run of wrk: latencies in microseconds, requests per second, answers, and how many were no 200."""
 
     p50: float
@@ -42,7 +42,7 @@ class Run:
     wrong: int
 
 
-def drive(port: int, body: bytes, connections: int, seconds: int) -> Run:
+def drive(port: int, body: bytes, connections: int, seconds: int) -> WrkRun:
     """Send `body` to the chat route over and over; `MARK` in it stands for the number of the request.
 
     Raises: subprocess.CalledProcessError: when wrk could not connect at all.
@@ -55,7 +55,7 @@ def drive(port: int, body: bytes, connections: int, seconds: int) -> Run:
         command = [*on_core(1), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"]
         command += ["-s", script.name, url]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return Run(**json.loads(output.strip().splitlines()[-1]))
+    return WrkRun(**json.loads(output.strip().splitlines()[-1]))
 
 
 def request_body(model: str, *, stream: bool) -> bytes:

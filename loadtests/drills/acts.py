@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import httpx
 
-from deploy.verify.load import Load, Stream
-from loadtests.drills.stages import REPLICAS, Replica, Stage
+from deploy.verify.load import LoadRun, StreamResult
+from loadtests.drills.stages import REPLICAS, BalancedStage, LiveReplica
 from loadtests.live import descendants, is_alive, wardrobe
 
 CLIENTS = 8
@@ -39,7 +39,7 @@ _SETTLE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class WeightChange:
     """A change of the canary's weight under load.
 
     `seconds` is how long after it the last request began that the old weight still decided, on any replica;
@@ -95,12 +95,12 @@ class Rolling:
         return self.replaced == REPLICAS and self.streams > 0 and not self.failed
 
 
-def step(stage: Stage, model: str) -> list[Move]:
+def step(stage: BalancedStage, model: str) -> list[WeightChange]:
     """Roll out version 2 of `model` under load: the ramp's own step, then an abort."""
     root, policy = stage.registry.root, stage.folder / "policy.yaml"
     policy.write_text(POLICY)
     wardrobe(root, "rollout", "start", f"{model}@2", "--policy", policy)
-    with Load(stage.url, _ask(model, _SHORT), clients=CLIENTS, sessions=_SESSIONS_PER_CLIENT) as load:
+    with LoadRun(stage.url, _ask(model, _SHORT), clients=CLIENTS, sessions=_SESSIONS_PER_CLIENT) as load:
         stage.wait(lambda: "advance" in _decided(stage, model), "the rollout steps on")
         time.sleep(_WATCHED_SECONDS)
         wardrobe(root, "rollout", "abort", model)
@@ -111,13 +111,13 @@ def step(stage: Stage, model: str) -> list[Move]:
     return [_moved(stage, load, event, times[event], end) for event, end in ends.items()]
 
 
-def lose(stage: Stage, model: str, process: Callable[[Replica], int]) -> Loss:
+def lose(stage: BalancedStage, model: str, process: Callable[[LiveReplica], int]) -> Loss:
     """Kill -9 `process` of the replica that answers most, under load, and wait until it answers again."""
     begun = time.time()
-    with Load(stage.url, _ask(model, _LONG), clients=CLIENTS) as load:
+    with LoadRun(stage.url, _ask(model, _LONG), clients=CLIENTS) as load:
         stage.wait(lambda: stage.all_answer(begun), "both replicas answer")
         before = stage.replicas()
-        victim = max(before, key=Replica.in_flight)
+        victim = max(before, key=LiveReplica.in_flight)
         below = descendants(victim.launcher)
         killed = time.time()
         os.kill(process(victim), signal.SIGKILL)
@@ -144,10 +144,10 @@ def lose(stage: Stage, model: str, process: Callable[[Replica], int]) -> Loss:
     )
 
 
-def roll(stage: Stage, model: str) -> Rolling:
+def roll(stage: BalancedStage, model: str) -> Rolling:
     """Restart every replica, draining, one after the other, under load."""
     begun = time.time()
-    with Load(stage.url, _ask(model, _LONG), clients=CLIENTS) as load:
+    with LoadRun(stage.url, _ask(model, _LONG), clients=CLIENTS) as load:
         stage.wait(lambda: stage.all_answer(begun), "both replicas answer")
         before, started = {one.server for one in stage.replicas()}, time.time()
         for _ in stage.restart():
@@ -162,7 +162,9 @@ def roll(stage: Stage, model: str) -> Rolling:
     return Rolling(len(load.streams), len(failed), faults, replaced, round(seconds, 1))
 
 
-def lost(streams: Sequence[Stream], killed: float, gone: float, elsewhere: Collection[str]) -> list[Stream]:
+def lost(
+    streams: Sequence[StreamResult], killed: float, gone: float, elsewhere: Collection[str]
+) -> list[StreamResult]:
     """Return the streams that were open between the kill and the server's end, and not answered elsewhere.
 
     `elsewhere` holds the ids of what the other replicas answered; a stream that ended before its first piece
@@ -172,7 +174,7 @@ def lost(streams: Sequence[Stream], killed: float, gone: float, elsewhere: Colle
     return [one for one in open_then if not one.id or one.id not in elsewhere]
 
 
-def applied(streams: Sequence[Stream], at: float, end: float) -> tuple[float, int]:
+def applied(streams: Sequence[StreamResult], at: float, end: float) -> tuple[float, int]:
     """Return how long after `at` a request still began under the old weight, and how many sessions moved.
 
     A session's last arm before the `end` is that of the new weight; what differs from it after `at` is the
@@ -186,23 +188,23 @@ def applied(streams: Sequence[Stream], at: float, end: float) -> tuple[float, in
     return max(late, default=0.0), sum(old.get(session, arm) != arm for session, arm in new.items())
 
 
-def _moved(stage: Stage, load: Load, event: str, at: float, end: float) -> Move:
+def _moved(stage: BalancedStage, load: LoadRun, event: str, at: float, end: float) -> WeightChange:
     seconds, moved = applied([one for one in load.streams if one.whole], at, end)
     later = {one.id for one in load.streams if at + STEP_SECONDS <= one.began < end}
     by_replica = {name: sum(a.id in later for a in some) for name, some in stage.answers().items()}
-    return Move(event, round(seconds, 2), moved, by_replica, len(load.failed()))
+    return WeightChange(event, round(seconds, 2), moved, by_replica, len(load.failed()))
 
 
 def _ask(model: str, fields: Mapping[str, object]) -> dict[str, object]:
     return {"model": model, "messages": [{"role": "user", "content": "Hello"}], **fields}
 
 
-def _decided(stage: Stage, model: str) -> dict[str, float]:
+def _decided(stage: BalancedStage, model: str) -> dict[str, float]:
     """Return when each of the rollout's decisions was made, by its event (UNIX time)."""
     url = stage.replicas()[0].url
     status = httpx.get(f"{url}/admin/v1/rollouts/{model}", timeout=60).raise_for_status().json()
     return {one["event"]: one["at"] for one in status["decisions"]}
 
 
-def _but(stage: Stage, servers: Collection[int]) -> list[Replica]:
+def _but(stage: BalancedStage, servers: Collection[int]) -> list[LiveReplica]:
     return [one for one in stage.replicas() if one.server not in servers]

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.drills import acts
-from loadtests.drills.stages import BALANCERS, OPTIONS, REPLICAS, REPOSITORY, Replica, Stage
+from loadtests.drills.stages import BALANCERS, OPTIONS, REPLICAS, REPOSITORY, BalancedStage, LiveReplica
 from loadtests.live import wardrobe
 from loadtests.markers import marker_adapters
 from registry.foreign import python
@@ -64,15 +64,15 @@ def play(name: str, folder: Path, cache: Path) -> dict[str, Any]:
     return report
 
 
-def _engine(replica: Replica) -> int:
+def _engine(replica: LiveReplica) -> int:
     return replica.engine
 
 
-def _launcher(replica: Replica) -> int:
+def _launcher(replica: LiveReplica) -> int:
     return replica.launcher
 
 
-def _verify(stage: Stage, adapter: Path) -> list[dict[str, Any]]:
+def _verify(stage: BalancedStage, adapter: Path) -> list[dict[str, Any]]:
     command = python("-m", "deploy.verify", "fleet", "--adapter", str(adapter), "--json")
     command += [word for replica in stage.replicas() for word in ("--replica", replica.url)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
@@ -82,7 +82,7 @@ def _verify(stage: Stage, adapter: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _row(act: acts.Move | acts.Loss | acts.Rolling) -> dict[str, Any]:
+def _row(act: acts.WeightChange | acts.Loss | acts.Rolling) -> dict[str, Any]:
     return {"kept": act.kept, **asdict(act)}
 
 

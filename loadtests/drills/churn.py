@@ -23,7 +23,7 @@ from pathlib import Path
 
 import httpx
 
-from loadtests.drills.traffic import MODEL, Traffic
+from loadtests.drills.traffic import MODEL, DrillTraffic
 from loadtests.live import Live, is_alive, wardrobe, wardrobe_json
 from loadtests.markers import MARKERS, marker_adapters
 
@@ -39,7 +39,7 @@ class Churn:
     """One drill: the server, its traffic, and what was done to it."""
 
     live: Live
-    traffic: Traffic
+    traffic: DrillTraffic
     adapters: dict[str, Path]
     seconds: float
     done: Counter[str] = field(default_factory=Counter)
@@ -140,7 +140,7 @@ def main() -> int:
         try:
             live.wait_ready()
             expected = {f"{MODEL}@{number}": marker for number, marker in enumerate(MARKERS.values(), 1)}
-            churn = Churn(live, Traffic(live.url, expected), adapters, options.minutes * 60)
+            churn = Churn(live, DrillTraffic(live.url, expected), adapters, options.minutes * 60)
             asyncio.run(churn.run())
             report = churn.report()
             report["metrics"] = _loads(live)

@@ -35,7 +35,7 @@ time longer: these figures show that the scenarios run, `serving.md` shows what 
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ScenarioResult:
     """One scenario's run. `changed` is what the drill set otherwise than the scenario's file.
 
     `load_before` is the machine's load average when the run began, over a minute: what else it was doing.
@@ -66,7 +66,7 @@ class Outcome:
     failed_actions: list[str]
 
 
-def outcome(name: str, report: Report, changed: Sequence[str], load_before: float) -> Outcome:
+def outcome(name: str, report: Report, changed: Sequence[str], load_before: float) -> ScenarioResult:
     """Return the summary of one run."""
     overall = report.overall
     spreads = {
@@ -75,7 +75,7 @@ def outcome(name: str, report: Report, changed: Sequence[str], load_before: floa
         if spread is not None and metric.endswith("_ms")
     }
     done = [one.action for one in report.events if not one.error]
-    return Outcome(
+    return ScenarioResult(
         scenario=name,
         passed=report.passed,
         verdict=verdict(report),
@@ -102,9 +102,9 @@ def outcome(name: str, report: Report, changed: Sequence[str], load_before: floa
     )
 
 
-def keep(found: Outcome) -> Outcome:
+def keep(found: ScenarioResult) -> ScenarioResult:
     """Write the outcome, and those of the other scenarios, as JSON and as a table; return it."""
-    known: dict[str, Outcome] = {one.scenario: one for one in _kept()}
+    known: dict[str, ScenarioResult] = {one.scenario: one for one in _kept()}
     known[found.scenario] = found
     rows = [known[name] for name in sorted(known)]
     FOLDER.mkdir(exist_ok=True)
@@ -113,20 +113,20 @@ def keep(found: Outcome) -> Outcome:
     return found
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
+def table(outcomes: Sequence[ScenarioResult]) -> str:
     """Return the outcomes as Markdown."""
     return "\n".join(_lines(outcomes)) + "\n"
 
 
-def _kept() -> list[Outcome]:
+def _kept() -> list[ScenarioResult]:
     if not JSON_FILE.exists():
         return []
-    names = {one.name for one in fields(Outcome)}
+    names = {one.name for one in fields(ScenarioResult)}
     # A file of another release's drill is no part of this one's.
-    return [Outcome(**row) for row in json.loads(JSON_FILE.read_text()) if set(row) == names]
+    return [ScenarioResult(**row) for row in json.loads(JSON_FILE.read_text()) if set(row) == names]
 
 
-def _lines(outcomes: Sequence[Outcome]) -> Iterator[str]:
+def _lines(outcomes: Sequence[ScenarioResult]) -> Iterator[str]:
     yield _HEAD
     yield "| " + " | ".join(_COLUMNS) + " |"
     yield "|---|" + "--:|" * (len(_COLUMNS) - 2) + "---|"
@@ -142,7 +142,7 @@ def _lines(outcomes: Sequence[Outcome]) -> Iterator[str]:
         yield from (f"- {text}" for text in one.checks)
 
 
-def _row(one: Outcome) -> Iterator[str]:
+def _row(one: ScenarioResult) -> Iterator[str]:
     yield f"`{one.scenario}`"
     yield number(one.seconds, 0)
     yield str(one.requests)
@@ -157,7 +157,7 @@ def _row(one: Outcome) -> Iterator[str]:
     yield "held" if one.passed else "**missed**"
 
 
-def _happened(one: Outcome) -> Iterator[str]:
+def _happened(one: ScenarioResult) -> Iterator[str]:
     for name, count in one.actions.items():
         yield f"{name}: {count} times" if count > 1 else f"{name}: once"
     yield from (f"failed: {text}" for text in one.failed_actions)

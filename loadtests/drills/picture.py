@@ -17,7 +17,7 @@ from loadtests.runner.results.documents import Report
 from loadtests.runner.results.pictures import pictures
 from loadtests.runner.results.plots import HEIGHT, WIDTH
 from loadtests.runner.results.tables import facts, verdict
-from loadtests.runner.run import REPORT, Sample
+from loadtests.runner.run import REPORT, ReservoirSample
 
 _TITLES = ("Rollout", "First text", "Requests", "Whole answer")
 _DOTS = 600
@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("target", type=Path)
     options = parser.parse_args()
     report = Report.model_validate_json((options.run / REPORT).read_text("utf-8"))
-    sample = Sample(_DOTS)
+    sample = ReservoirSample(_DOTS)
     for _ in sample.passing(read_records(options.run / FILE)):
         pass
     plots = [one for one in pictures(report, sample.records()) if one]

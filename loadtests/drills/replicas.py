@@ -44,7 +44,7 @@ cooldown_seconds: 5
 
 
 @dataclass
-class Drill:
+class ReplicaDrill:
     """The servers and what their answers said."""
 
     lives: list[Live]
@@ -120,7 +120,7 @@ def play(folder: Path, cache: Path) -> dict[str, Any]:
             log = folder / f"serve-{number}.log"
             lives.append(Live.start(root, log, *OPTIONS, environment=_share_of_machine(number)))
             lives[-1].wait_ready()
-        drill = Drill(lives)
+        drill = ReplicaDrill(lives)
         wardrobe(root, "rollout", "start", f"{MODEL}@2", "--policy", folder / "policy.yaml")
         ended = asyncio.run(drill.run())
     finally:

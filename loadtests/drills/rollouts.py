@@ -113,7 +113,7 @@ class Scene:
 
 
 @dataclass
-class Drill:
+class RolloutDrill:
     """The server, the marker adapters, and the scenes."""
 
     live: Live
@@ -250,7 +250,7 @@ def main() -> int:
         live = Live.start(folder / "root", folder / "serve.log", *OPTIONS)
         try:
             live.wait_ready()
-            drill = Drill(live, adapters, folder)
+            drill = RolloutDrill(live, adapters, folder)
             for name in options.scenes.split(","):
                 reports[name] = asyncio.run(drill.play(name))
                 print(json.dumps({name: {**reports[name], "changes": "…"}}), flush=True)

@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from loadtests.drills.outcomes import Outcome, keep, outcome
+from loadtests.drills.outcomes import ScenarioResult, keep, outcome
 from loadtests.drills.stages import ONE_THREAD, behind_router
 from loadtests.live import Live, wardrobe
 from loadtests.runner.loading import packaged
@@ -78,7 +78,7 @@ def main() -> int:
     return 0 if all(passed) else 1
 
 
-def play(scratch: Path, cache: Path, settings: Mapping[str, Sequence[str]]) -> Iterator[Outcome]:
+def play(scratch: Path, cache: Path, settings: Mapping[str, Sequence[str]]) -> Iterator[ScenarioResult]:
     """Run every scenario of `settings` with what is set for it, and yield what came out."""
     root = prepare(scratch, cache, list(settings))
     alone = [name for name in settings if name != LOSS]
@@ -102,7 +102,7 @@ def prepare(folder: Path, cache: Path, names: Sequence[str]) -> Path:
     return root
 
 
-def run(root: Path, name: str, changes: Sequence[str], *server: str) -> Outcome:
+def run(root: Path, name: str, changes: Sequence[str], *server: str) -> ScenarioResult:
     """Run one scenario, keep its folder, and return its summary."""
     folder = Path("load-results") / f"drill-{name}"
     shutil.rmtree(folder, ignore_errors=True)

@@ -48,7 +48,7 @@ ENVIRONMENT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class LoggedAnswer:
     """A line of a replica's access log: the answer's id, when it ended (UNIX time), whether it was whole."""
 
     id: str
@@ -57,7 +57,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Replica:
+class LiveReplica:
     """A replica that lives and is ready; `server` is the process that answers, the launcher is its parent."""
 
     name: str
@@ -81,7 +81,7 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class BalancedStage:
     """Replicas behind a balancer at `url`; `restart` begins to replace all of them, one after the other.
 
     `supervise` is called while the drill waits, and starts again what nobody else does.
@@ -93,22 +93,22 @@ class Stage:
     restart: Callable[[], Iterator[None]]
     supervise: Callable[[], None]
 
-    def replicas(self) -> list[Replica]:
+    def replicas(self) -> list[LiveReplica]:
         """Return the replicas that live and take requests."""
         return [
-            Replica(beat.replica, beat.url, beat.pid)
+            LiveReplica(beat.replica, beat.url, beat.pid)
             for beat, live in self.registry.replicas()
             if live and is_alive(beat.pid) and _ready(beat.url)
         ]
 
-    def answers(self) -> dict[str, list[Answer]]:
+    def answers(self) -> dict[str, list[LoggedAnswer]]:
         """Return by replica every answer that has ended; successors under a router keep their name."""
         found = {}
         for log in self.folder.glob("*.jsonl"):
             lines = [json.loads(line) for line in log.read_text().splitlines()]
             logged = [line for line in lines if line["logger"] == "wardrobe.access"]
             found[log.stem] = [
-                Answer(line.get("id", ""), line["at"], line.get("outcome") == "ok") for line in logged
+                LoggedAnswer(line.get("id", ""), line["at"], line.get("outcome") == "ok") for line in logged
             ]
         return found
 
@@ -132,7 +132,7 @@ class Stage:
 
 
 @contextlib.contextmanager
-def behind_router(registry: Registry, folder: Path) -> Iterator[Stage]:
+def behind_router(registry: Registry, folder: Path) -> Iterator[BalancedStage]:
     """Run two servers and the Rust router in front of them."""
     lives = [_start(registry.root, folder, number) for number in range(REPLICAS)]
     port = free_port()
@@ -160,11 +160,11 @@ def behind_router(registry: Registry, folder: Path) -> Iterator[Stage]:
                     time.sleep(RESTART_SECONDS)
                     lives[number] = _start(registry.root, folder, number, live.port)
 
-        yield Stage(f"http://127.0.0.1:{port}", registry, folder, restart, supervise)
+        yield BalancedStage(f"http://127.0.0.1:{port}", registry, folder, restart, supervise)
 
 
 @contextlib.contextmanager
-def behind_ray(registry: Registry, folder: Path) -> Iterator[Stage]:
+def behind_ray(registry: Registry, folder: Path) -> Iterator[BalancedStage]:
     """Run two servers under Ray Serve."""
     port = free_port()
     command = [str(ray_python()), "-P", "-m", "deploy.ray", "--root", str(registry.root), "--port", str(port)]
@@ -182,7 +182,7 @@ def behind_ray(registry: Registry, folder: Path) -> Iterator[Stage]:
             raise SystemExit(f"error: ray ended:\n{(folder / 'balancer.log').read_text()[-4000:]}")
 
     try:
-        yield Stage(f"http://127.0.0.1:{port}", registry, folder, restart, supervise)
+        yield BalancedStage(f"http://127.0.0.1:{port}", registry, folder, restart, supervise)
     finally:
         _end(process)
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from loadtests.bench.streams import Stream, stream
+from loadtests.bench.streams import StreamTiming, stream
 from loadtests.markers import marker_of
 
 MODEL = "support"
 
 
 @dataclass(slots=True)
-class Tally:
+class ClientTally:
     """What the clients saw. `problems` keeps the first few sentences of every kind of failure."""
 
     ok: int = 0
@@ -33,7 +33,7 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Traffic:
+class DrillTraffic:
     """Clients that stream without pause until `stop` is set.
 
     `expected` maps a version's name to its marker. While `down` is set, failures are the drill's own doing
@@ -43,7 +43,7 @@ class Traffic:
     url: str
     expected: dict[str, str]
     clients: int = 8
-    tally: Tally = field(default_factory=Tally)
+    tally: ClientTally = field(default_factory=ClientTally)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     down: bool = False
 
@@ -73,7 +73,7 @@ class Traffic:
             else:
                 self._judge(answer, down=down_before or self.down)
 
-    def _judge(self, answer: Stream, *, down: bool) -> None:
+    def _judge(self, answer: StreamTiming, *, down: bool) -> None:
         if not answer.tokens:
             self.tally.fail("cut stream", f"{len(answer.arrivals)} pieces, no end", down=down)
         elif self.expected.get(answer.model) == marker_of(answer.text):

@@ -35,7 +35,7 @@ _SERVER = b"serve.engine.child"
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class ActionEvent:
     """Something that was done: `at` seconds from the run's begin, how long it took, what came of it."""
 
     at: float
@@ -47,7 +47,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class RolloutChange:
     """A rollout as it was first seen in this form; `began` and `moved` are the server's UNIX seconds."""
 
     at: float
@@ -67,8 +67,8 @@ class Actions:
 
     scenario: Scenario
     client: Client
-    events: list[Event] = field(default_factory=list)
-    changes: list[Change] = field(default_factory=list)
+    events: list[ActionEvent] = field(default_factory=list)
+    changes: list[RolloutChange] = field(default_factory=list)
     _swapped: dict[str, bool] = field(default_factory=dict)
     _sources: dict[str, Path] = field(default_factory=dict)
     _made: dict[str, list[int]] = field(default_factory=dict)
@@ -120,7 +120,9 @@ class Actions:
             error = str(fault)
         finally:
             subject = action.adapter or " ".join(action.run)
-            self.events.append(Event(began, action.action, subject, self._clock() - began, detail, error))
+            self.events.append(
+                ActionEvent(began, action.action, subject, self._clock() - began, detail, error)
+            )
 
     def _verbs(self) -> dict[str, Callable[[Action], str]]:
         return {
@@ -213,7 +215,7 @@ class Actions:
         )
         if started:  # one of before this run is none of this report's
             self.changes.append(
-                Change(
+                RolloutChange(
                     self._clock(),
                     status.adapter,
                     *seen,

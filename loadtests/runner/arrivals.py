@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtests.runner.scenario import Arrival, Stage
+from loadtests.runner.scenario import Arrival, RampStage
 from registry.errors import NotFound, UsageError
 
 Times = NDArray[np.float64]
@@ -35,7 +35,7 @@ class Recorded:
 
 def draw_times(arrival: Arrival, seconds: float, rng: np.random.Generator) -> Times:
     """Return the times within [0, seconds) of a constant, Poisson or gamma process."""
-    ends, totals = _curve(arrival.stages or (Stage(rate=arrival.rate, seconds=seconds),), seconds)
+    ends, totals = _curve(arrival.stages or (RampStage(rate=arrival.rate, seconds=seconds),), seconds)
     if arrival.process == "constant":
         units = np.arange(0.0, totals[-1])
     else:
@@ -65,7 +65,7 @@ def read_trace(path: Path, seconds: float, speed: float) -> list[Recorded]:
     return kept
 
 
-def _curve(stages: Sequence[Stage], seconds: float) -> tuple[Times, Times]:
+def _curve(stages: Sequence[RampStage], seconds: float) -> tuple[Times, Times]:
     """Return the ends of the stages, repeated over `seconds`, and the arrivals expected until each."""
     ends, totals = [0.0], [0.0]
     while ends[-1] < seconds:

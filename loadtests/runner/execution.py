@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from loadtests.runner.plan import Plan, Planned, request_body, request_path
+from loadtests.runner.plan import ArrivalPlan, Planned, request_body, request_path
 from loadtests.runner.prompts import Message
-from loadtests.runner.reading import Reading
-from loadtests.runner.records import OK, UNFINISHED, Record, RecordFile
-from loadtests.runner.sending import Limits, Sender
+from loadtests.runner.reading import AnswerReader
+from loadtests.runner.records import OK, UNFINISHED, RecordFile, RequestRecord
+from loadtests.runner.sending import Sender, SendingLimits
 
 if TYPE_CHECKING:
     from loadtests.runner.actions import Actions
@@ -34,7 +34,7 @@ _ACCEPTED = frozenset({200, 202})
 class Execution:
     """One run of `plan` against a server; `advance` is told of every request that has ended."""
 
-    plan: Plan
+    plan: ArrivalPlan
     url: str
     key: str | None
     sink: RecordFile
@@ -46,7 +46,7 @@ class Execution:
     partial: bool = False
     _in_flight: int = 0
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _open: dict[int, Record] = field(default_factory=dict)
+    _open: dict[int, RequestRecord] = field(default_factory=dict)
     _fault: BaseException | None = None
     _run_id: str = field(default_factory=lambda: f"{time.time_ns():x}")
 
@@ -131,13 +131,13 @@ class Execution:
                 return
             messages.append({"role": "assistant", "content": text})
 
-    async def _ask(self, sender: Sender, record: Record, planned: Planned, body: bytes) -> str | None:
+    async def _ask(self, sender: Sender, record: RequestRecord, planned: Planned, body: bytes) -> str | None:
         """Ask once; return the answer's text, or None where there is no whole answer."""
         scenario = self.plan.scenario
-        reading = Reading(record, keep_text=scenario.sessions.turns > 1)
+        reading = AnswerReader(record, keep_text=scenario.sessions.turns > 1)
         self._open[id(record)] = record
         patience = planned.cancel_after if record.turn == 0 else None
-        limits = Limits(scenario.timeout_seconds, patience)
+        limits = SendingLimits(scenario.timeout_seconds, patience)
         session_id = f"{self._run_id}-{planned.index}"
         await sender.send(request_path(scenario), body, session_id, reading, limits)
         del self._open[id(record)]
@@ -147,7 +147,7 @@ class Execution:
         await self._rate(sender, record)
         return reading.text
 
-    async def _rate(self, sender: Sender, record: Record) -> None:
+    async def _rate(self, sender: Sender, record: RequestRecord) -> None:
         feedback = self.plan.scenario.feedback
         if feedback is None or record.arm not in feedback.scores or not record.response_id:
             return
@@ -159,10 +159,12 @@ class Execution:
         }
         self.rated += await sender.post(_FEEDBACK_PATH, document) in _ACCEPTED
 
-    def _record(self, planned: Planned, turn: int, at: float) -> Record:
-        return Record(planned.index, at, planned.model, planned.max_tokens, planned.stream, turn, sent=at)
+    def _record(self, planned: Planned, turn: int, at: float) -> RequestRecord:
+        return RequestRecord(
+            planned.index, at, planned.model, planned.max_tokens, planned.stream, turn, sent=at
+        )
 
-    def _keep(self, record: Record) -> None:
+    def _keep(self, record: RequestRecord) -> None:
         self.sink.write(record)
         if record.turn == 0:
             self.advance(1)

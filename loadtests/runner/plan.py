@@ -34,7 +34,7 @@ class Planned:
     cancel_after: float | None
 
 
-class Plan:
+class ArrivalPlan:
     """The arrivals of a scenario, in order; iterate as often as you like."""
 
     def __init__(self, scenario: Scenario) -> None:

@@ -19,14 +19,14 @@ from registry.errors import NotFound, UsageError
 from registry.names import check_adapter_name, parse_version
 
 if TYPE_CHECKING:
-    from registry.records import BaseModel
+    from registry.records import BaseModelInfo
 
 Weights = Callable[[Path, int], Path]
 """Writes an adapter's folder for a seed and returns it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class MissingVersion:
     """One version that is missing: the `number`-th of `adapter`."""
 
     adapter: str
@@ -34,7 +34,7 @@ class Wanted:
     seed: int
 
 
-def missing(scenario: Scenario, desk: Desk) -> list[Wanted]:
+def missing(scenario: Scenario, desk: Desk) -> list[MissingVersion]:
     """Return the versions that the scenario asks for and the wardrobe does not have, in order.
 
     Raises: UsageError: the scenario names no adapters to be made.
@@ -44,13 +44,13 @@ def missing(scenario: Scenario, desk: Desk) -> list[Wanted]:
         raise UsageError(scenario.name, fact, scenario.needs or "run it")
     known = {one.adapter: one.versions for one in desk.list().adapters}
     return [
-        Wanted(adapter, number, seed=1_000 * place + number)
+        MissingVersion(adapter, number, seed=1_000 * place + number)
         for place, adapter in enumerate(_names(scenario))
         for number in range(known.get(adapter, 0) + 1, scenario.prepare.versions + 1)
     ]
 
 
-def register(wanted: Wanted, weights: Weights, desk: Desk) -> str:
+def register(wanted: MissingVersion, weights: Weights, desk: Desk) -> str:
     """Make and register one version; the first of an adapter becomes stable. Return its name."""
     with tempfile.TemporaryDirectory(prefix="wardrobe-prepare-") as scratch:
         folder = weights(Path(scratch) / "adapter", wanted.seed)
@@ -61,7 +61,7 @@ def register(wanted: Wanted, weights: Weights, desk: Desk) -> str:
     return f"{made.adapter}@{made.version}"
 
 
-def synthetic(base: BaseModel, prepare: Prepare) -> Weights:
+def synthetic(base: BaseModelInfo, prepare: Prepare) -> Weights:
     """Return what writes random weights for `base`.
 
     Raises: UsageError: a base whose shapes are not known.

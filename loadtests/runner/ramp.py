@@ -6,17 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from loadtests.runner.actions import Change, Event
+from loadtests.runner.actions import ActionEvent, RolloutChange
 from loadtests.runner.metrics import ROLLOUT
 from loadtests.runner.records import ERROR, OK
-from loadtests.runner.results.columns import Columns
+from loadtests.runner.results.columns import RequestColumns
 from loadtests.runner.results.documents import ChangeDocument, RolloutDocument
 
 _CANARY = "canary"
 _OVER = ("promoted", "rolled_back", "closed")
 
 
-def rollouts(columns: Columns, changes: Sequence[Change], events: Sequence[Event]) -> list[RolloutDocument]:
+def rollouts(
+    columns: RequestColumns, changes: Sequence[RolloutChange], events: Sequence[ActionEvent]
+) -> list[RolloutDocument]:
     """Return what became of each rollout that the run itself began, in order."""
     seen = dict.fromkeys((change.adapter, change.canary) for change in changes)
     return [
@@ -31,7 +33,9 @@ def rollout_figure(found: Sequence[RolloutDocument], metric: str) -> float | Non
     return getattr(found[0], metric.removeprefix("rollout.")) if found else None
 
 
-def _rollout(columns: Columns, changes: Sequence[Change], events: Sequence[Event]) -> RolloutDocument:
+def _rollout(
+    columns: RequestColumns, changes: Sequence[RolloutChange], events: Sequence[ActionEvent]
+) -> RolloutDocument:
     first = changes[0]
     begun = min(
         (one.at for one in events if one.action == "rollout" and one.subject == first.adapter),
@@ -75,5 +79,5 @@ def _rollout(columns: Columns, changes: Sequence[Change], events: Sequence[Event
     )
 
 
-def _took(changes: Sequence[Change], state: str) -> float | None:
+def _took(changes: Sequence[RolloutChange], state: str) -> float | None:
     return next((one.moved - one.began for one in changes if one.state == state), None)

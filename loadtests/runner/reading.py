@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from loadtests.runner.records import CANCELLED, OK, Record
+from loadtests.runner.records import CANCELLED, OK, RequestRecord
 
 _TEXTS = ("content", "reasoning_content", "reasoning")
 
 
-class Reading:
+class AnswerReader:
     """One answer; feed it what arrives, then `close` it. It fills in `record`."""
 
-    def __init__(self, record: Record, *, keep_text: bool = False) -> None:
+    def __init__(self, record: RequestRecord, *, keep_text: bool = False) -> None:
         self.record = record
         self._keep = keep_text
         self._texts: list[str] = []

@@ -17,7 +17,7 @@ FILE = "requests.jsonl"
 
 
 @dataclass(slots=True)
-class Record:
+class RequestRecord:
     """One request. `first` is when its first text came (streams), `pieces` how often text came.
 
     `adapter` is what was asked for without a version; `version`, `arm` are what the server's headers
@@ -61,7 +61,7 @@ class Record:
             self.outcome, self.error, self.detail = ERROR, kind, detail[:300]
 
 
-_NAMES = tuple(field.name for field in fields(Record))
+_NAMES = tuple(field.name for field in fields(RequestRecord))
 _KNOWN = frozenset(_NAMES)
 _TIMES = ("at", "sent", "first", "ended")
 _dump = json.JSONEncoder(separators=(",", ":")).encode
@@ -79,7 +79,7 @@ class RecordFile:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def write(self, record: Record) -> None:
+    def write(self, record: RequestRecord) -> None:
         """Append a record."""
         self._file.write(_encode(record) + "\n")
 
@@ -88,7 +88,7 @@ class RecordFile:
         self._file.flush()
 
 
-def read_records(path: Path) -> Iterator[Record]:
+def read_records(path: Path) -> Iterator[RequestRecord]:
     """Yield the records of a file; a last line that was cut off is left out."""
     with path.open(encoding="utf-8") as file:
         for line in file:
@@ -96,10 +96,10 @@ def read_records(path: Path) -> Iterator[Record]:
                 row: dict[str, Any] = json.loads(line)
                 if not row.keys() <= _KNOWN:  # written by a later release
                     row = {name: value for name, value in row.items() if name in _KNOWN}
-                yield Record(**row)
+                yield RequestRecord(**row)
 
 
-def _encode(record: Record) -> str:
+def _encode(record: RequestRecord) -> str:
     # Not `asdict`, which copies deeply: this runs in the load's own loop.
     row = {name: getattr(record, name) for name in _NAMES}
     for name in _TIMES:

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loadtests.runner.plan import Plan
-from loadtests.runner.records import FILE, Record, RecordFile, read_records
+from loadtests.runner.plan import ArrivalPlan
+from loadtests.runner.records import FILE, RecordFile, RequestRecord, read_records
 from loadtests.runner.results.documents import Report
 from loadtests.runner.results.junit import junit
 from loadtests.runner.results.markdown import markdown
 from loadtests.runner.results.page import page
 from loadtests.runner.results.report import Facts, build_report
 from loadtests.runner.scenario import Scenario
-from loadtests.runner.target import Target
+from loadtests.runner.target import ServerTarget
 from registry.errors import Conflict, Denied, UsageError, WardrobeError
 
 if TYPE_CHECKING:
@@ -55,22 +55,22 @@ def fresh_folder(out: Path | None, name: str) -> Path:
     return folder
 
 
-def make_plan(scenario: Scenario) -> Plan:
+def make_plan(scenario: Scenario) -> ArrivalPlan:
     """Return the plan of a scenario.
 
     Raises: UsageError: when not one request would be measured.
     """
-    plan = Plan(scenario)
+    plan = ArrivalPlan(scenario)
     if not len(plan) or plan.times[-1] < scenario.warmup_seconds:
         fact = f"{len(plan)} requests, none of them after the warm-up"
         raise UsageError(scenario.name, fact, "raise duration_seconds or arrival.rate")
     return plan
 
 
-def run(plan: Plan, target: Target, folder: Path, advance: Advance = lambda _: None) -> Done:
+def run(plan: ArrivalPlan, target: ServerTarget, folder: Path, advance: Advance = lambda _: None) -> Done:
     """Run a plan against a server and write everything into `folder` (which is empty).
 
-    Raises: what `Target.check` raises, before the first request.
+    Raises: what `ServerTarget.check` raises, before the first request.
     """
     import_client()
     scenario = plan.scenario
@@ -103,7 +103,7 @@ def run(plan: Plan, target: Target, folder: Path, advance: Advance = lambda _: N
 
 def write(facts: Facts, folder: Path) -> Report:
     """Write the reports of a run whose records lie in `folder`, and return the document."""
-    sample = Sample(_SAMPLE)
+    sample = ReservoirSample(_SAMPLE)
     report = build_report(facts, sample.passing(read_records(folder / FILE)))
     (folder / REPORT).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (folder / "report.md").write_text(markdown(report), encoding="utf-8")
@@ -112,14 +112,14 @@ def write(facts: Facts, folder: Path) -> Report:
     return report
 
 
-class Sample:
+class ReservoirSample:
     """At most `size` of the records that pass through it, each with the same chance."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._kept: list[Record] = []
+        self._kept: list[RequestRecord] = []
 
-    def passing(self, records: Iterable[Record]) -> Iterator[Record]:
+    def passing(self, records: Iterable[RequestRecord]) -> Iterator[RequestRecord]:
         """Yield every record, and keep some."""
         rng = random.Random(self._size)
         for index, record in enumerate(records):
@@ -129,7 +129,7 @@ class Sample:
                 self._kept[place] = record
             yield record
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[RequestRecord]:
         """Return what was kept, in the order it was due."""
         return sorted(self._kept, key=lambda one: one.at)
 
@@ -146,7 +146,7 @@ def import_client() -> None:
         raise UsageError("loadtest", "needs aiohttp, which is not installed", remedy) from error
 
 
-def _actions(scenario: Scenario, target: Target) -> tuple[Actions | None, Callable[[], None]]:
+def _actions(scenario: Scenario, target: ServerTarget) -> tuple[Actions | None, Callable[[], None]]:
     if not scenario.actions:
         return None, lambda: None
     from loadtests.runner.actions import Actions
@@ -158,7 +158,7 @@ def _actions(scenario: Scenario, target: Target) -> tuple[Actions | None, Callab
     return Actions(scenario, client), client.close
 
 
-def _check_admin(client: Client, target: Target) -> None:
+def _check_admin(client: Client, target: ServerTarget) -> None:
     """Ask the admin API now, so that a wrong key or address is no failed action in the middle of a run."""
     try:
         client.status()

@@ -23,7 +23,7 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Stage(Part):
+class RampStage(Part):
     """`rate` arrivals a second for `seconds`."""
 
     rate: float = Field(gt=0, le=100_000)
@@ -41,7 +41,7 @@ class Arrival(Part):
     process: Literal["constant", "poisson", "gamma", "trace"] = "poisson"
     rate: float = Field(default=1.0, gt=0, le=100_000)
     burstiness: float = Field(default=1.0, gt=0)
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[RampStage, ...] = ()
     trace: str | None = None
     speed: float = Field(default=1.0, gt=0)
 
@@ -151,7 +151,7 @@ class Slo(Part):
     e2e_ms: float | None = Field(default=None, gt=0)
 
 
-class Feedback(Part):
+class RatingPlan(Part):
     """Ratings sent for a `ratio` of complete answers, by the arm that answered (`x-wardrobe-arm`)."""
 
     ratio: Share = 1.0
@@ -235,7 +235,7 @@ class Scenario(Part):
     timeout_seconds: float = Field(default=120.0, gt=0)
     max_in_flight: int = Field(default=4_096, ge=1)
     saturation_ms: float = Field(default=50.0, gt=0)
-    feedback: Feedback | None = None
+    feedback: RatingPlan | None = None
     actions: tuple[Action, ...] = ()
     slo: Slo = Slo()
     thresholds: tuple[Threshold, ...] = ()

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from loadtests.runner.reading import Reading
-from loadtests.runner.records import CANCELLED, Record
+from loadtests.runner.reading import AnswerReader
+from loadtests.runner.records import CANCELLED, RequestRecord
 
 if TYPE_CHECKING:
     import aiohttp
@@ -23,7 +23,7 @@ _READ_BYTES = 2**18
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SendingLimits:
     """How long a request may take, in seconds; `cancel_after` is the client's own patience."""
 
     timeout: float
@@ -62,7 +62,9 @@ class Sender:
         if self._session is not None:
             await self._session.close()
 
-    async def send(self, path: str, body: bytes, session_id: str, reading: Reading, limits: Limits) -> None:
+    async def send(
+        self, path: str, body: bytes, session_id: str, reading: AnswerReader, limits: SendingLimits
+    ) -> None:
         """Send one request and fill in the record behind `reading`; raises nothing but cancellation."""
         record = reading.record
         try:
@@ -89,7 +91,7 @@ class Sender:
         except (aiohttp.ClientError, OSError):
             return 0  # a server that is gone shows in the requests themselves
 
-    async def _exchange(self, path: str, body: bytes, session_id: str, reading: Reading) -> None:
+    async def _exchange(self, path: str, body: bytes, session_id: str, reading: AnswerReader) -> None:
         assert self._session is not None
         record = reading.record
         headers = {"x-session-id": session_id}
@@ -103,7 +105,7 @@ class Sender:
                 reading.feed(data, self._clock())
 
 
-def _kind(error: Exception, record: Record) -> str:
+def _kind(error: Exception, record: RequestRecord) -> str:
     import aiohttp
 
     if isinstance(error, aiohttp.ClientConnectorError):

@@ -21,7 +21,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ServerTarget:
     """A server's root address (`http://host:port`) and the key for it.
 
     `admin_url` is where actions go when `url` is a balancer that passes on only the traffic.
@@ -32,7 +32,7 @@ class Target:
     admin_url: str | None = None
 
     @classmethod
-    def find(cls, root: Path, url: str | None, key: str | None) -> Target:
+    def find(cls, root: Path, url: str | None, key: str | None) -> ServerTarget:
         """Return the server at `url`, else a ready one of the root.
 
         Raises: UsageError: no such address, or no server of the root is live.

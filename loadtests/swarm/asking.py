@@ -13,25 +13,27 @@ from typing import TYPE_CHECKING
 import gevent
 
 from loadtests.runner.plan import Planned, request_body, request_path
-from loadtests.runner.reading import Reading
-from loadtests.runner.records import CANCELLED, ERROR, OK, Record
+from loadtests.runner.reading import AnswerReader
+from loadtests.runner.records import CANCELLED, ERROR, OK, RequestRecord
 
 if TYPE_CHECKING:
     from locust.contrib.fasthttp import FastHttpSession, ResponseContextManager
     from locust.stats import RequestStats
 
-    from loadtests.swarm.journal import Journal
+    from loadtests.swarm.journal import SwarmJournal
 
 _MILLI = 1_000.0
 
 
-def ask(client: FastHttpSession, stats: RequestStats, journal: Journal, planned: Planned, key: str) -> Record:
+def ask(
+    client: FastHttpSession, stats: RequestStats, journal: SwarmJournal, planned: Planned, key: str
+) -> RequestRecord:
     """Send one planned request and return its record; locust is told, the journal keeps it."""
     scenario = journal.scenario
     now = journal.clock()
     at = now if journal.closed_loop else planned.at
-    record = Record(planned.index, at, planned.model, planned.max_tokens, planned.stream, sent=now)
-    reading = Reading(record)
+    record = RequestRecord(planned.index, at, planned.model, planned.max_tokens, planned.stream, sent=now)
+    reading = AnswerReader(record)
     journal.begin(record)
     limit = planned.cancel_after if planned.cancel_after is not None else scenario.timeout_seconds
     body = request_body(scenario, planned, planned.messages)
@@ -69,7 +71,7 @@ def _headers(planned: Planned, key: str) -> dict[str, str]:
     return headers
 
 
-def _read(response: ResponseContextManager, reading: Reading, journal: Journal) -> None:
+def _read(response: ResponseContextManager, reading: AnswerReader, journal: SwarmJournal) -> None:
     raw = response._response  # noqa: SLF001 - the only way to its lines as they come
     if raw is None:
         error = getattr(response, "error", None)
@@ -96,7 +98,7 @@ def _kind(error: object) -> str:
     return "unreachable" if isinstance(error, TimeoutError) else "reset"
 
 
-def _out_of_time(record: Record, planned: Planned, limit: float) -> None:
+def _out_of_time(record: RequestRecord, planned: Planned, limit: float) -> None:
     if planned.cancel_after is not None:
         record.outcome, record.error = CANCELLED, ""
     else:
@@ -104,7 +106,7 @@ def _out_of_time(record: Record, planned: Planned, limit: float) -> None:
         record.fail("timeout", f"no end after {limit:g} s")
 
 
-def _tell(response: ResponseContextManager, record: Record) -> None:
+def _tell(response: ResponseContextManager, record: RequestRecord) -> None:
     """Let locust's own event of this request be its E2E, named by who answered."""
     meta = response.request_meta
     meta["request_type"] = "CANCEL" if record.outcome == CANCELLED else "E2E"
@@ -118,7 +120,7 @@ def _tell(response: ResponseContextManager, record: Record) -> None:
         response.success()
 
 
-def _tell_parts(stats: RequestStats, record: Record) -> None:
+def _tell_parts(stats: RequestStats, record: RequestRecord) -> None:
     """Add the times within an answer to rows of their own."""
     if record.outcome != OK or record.first is None:
         return
@@ -127,10 +129,10 @@ def _tell_parts(stats: RequestStats, record: Record) -> None:
         _add(stats, "TPOT", record, (record.ended - record.first) / (record.output_tokens - 1))
 
 
-def _add(stats: RequestStats, kind: str, record: Record, seconds: float) -> None:
+def _add(stats: RequestStats, kind: str, record: RequestRecord, seconds: float) -> None:
     # Not by an event of locust's: each one is a request in its total.
     stats.get(_name(record), kind).log(seconds * _MILLI, record.output_tokens)
 
 
-def _name(record: Record) -> str:
+def _name(record: RequestRecord) -> str:
     return f"{record.adapter}|{record.arm}" if record.arm else record.adapter

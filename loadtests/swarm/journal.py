@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from loadtests.runner.records import FILE, UNFINISHED, Record, RecordFile
+from loadtests.runner.records import FILE, UNFINISHED, RecordFile, RequestRecord
 from loadtests.runner.results.documents import Report
 from loadtests.runner.results.report import Facts
 from loadtests.runner.run import fresh_folder, write
@@ -19,7 +19,7 @@ OPEN_LOOP, CLOSED_LOOP = "locust", "locust, closed loop"
 _LEAST_SECONDS = 0.001
 
 
-class Journal:
+class SwarmJournal:
     """Keeps the records of one run in a fresh folder; `finish` writes the reports there."""
 
     def __init__(self, scenario: Scenario, url: str, folder: Path | None, *, closed_loop: bool) -> None:
@@ -30,7 +30,7 @@ class Journal:
         self.complete = closed_loop
         self.shed = 0
         self._sink = RecordFile(self.folder / FILE)
-        self._open: dict[int, Record] = {}
+        self._open: dict[int, RequestRecord] = {}
         self._started_at = time.time()
         self._began = time.perf_counter()
         self._report: Report | None = None
@@ -39,11 +39,11 @@ class Journal:
         """Return the seconds since the run began."""
         return time.perf_counter() - self._began
 
-    def begin(self, record: Record) -> None:
+    def begin(self, record: RequestRecord) -> None:
         """Note a request that is about to be sent."""
         self._open[id(record)] = record
 
-    def keep(self, record: Record) -> None:
+    def keep(self, record: RequestRecord) -> None:
         """Write a request that has ended; one after the report is dropped."""
         self._open.pop(id(record), None)
         if self._report is None:

@@ -26,7 +26,7 @@ class Parser(Protocol):
         ...
 
 
-class Options(Protocol):
+class SwarmOptions(Protocol):
     """The parsed options, locust's own among them."""
 
     scenario: str
@@ -60,7 +60,7 @@ def add_options(parser: Parser) -> None:
     add("--api-key", default="", env_var="WARDROBE_KEY", help="Sent as a bearer token")
 
 
-def scenario_of(options: Options) -> Scenario:
+def scenario_of(options: SwarmOptions) -> Scenario:
     """Return the scenario that the options name or describe.
 
     Raises: UsageError: neither or both of --scenario and --adapters, or a malformed value.

@@ -9,7 +9,7 @@ from registry.api import documents as doc
 from registry.records import AliasMove, Heartbeat, Published, Version
 
 
-def summarise(summary: records.AdapterSummary) -> doc.AdapterSummary:
+def summarise(summary: records.AdapterBrief) -> doc.AdapterSummary:
     """Return one line of `list`."""
     return doc.AdapterSummary(
         adapter=summary.adapter,

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from registry.changes.settlement import refuse_open, require_servable, settle
-from registry.entries.aliases import Target, undo_target
+from registry.entries.aliases import AliasTarget, undo_target
 from registry.errors import Conflict, CorruptStore, InvalidName, NotFound
 from registry.names import CANARY, STABLE, check_alias_name
 from registry.records import AliasMove, Version
 from registry.validation import requirements
-from registry.validation.requirements import Lack, Requirement
+from registry.validation.requirements import Requirement, UnmetRequirement
 from registry.views.catalogue import Catalogue
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ def point(
     version = require_servable(catalogue, adapter, number)
     _leave_to_rollout(catalogue, adapter, alias)
     present: AliasMove | None = None
-    forced: list[Lack] = []
+    forced: list[UnmetRequirement] = []
 
-    def decide(log: Sequence[AliasMove]) -> Target | None:
+    def decide(log: Sequence[AliasMove]) -> AliasTarget | None:
         nonlocal present
         present = log[-1] if log and log[-1].version == number else None
         if present is not None:
@@ -72,10 +72,12 @@ def point(
         # Inside the compare-and-swap: what is replaced is part of what a gate must have been held against.
         forced[:] = find_lacks(catalogue, version, replaced, also) if alias == STABLE else []
         if not forced:
-            return Target(number, version.digest, why)
+            return AliasTarget(number, version.digest, why)
         if not force:
             raise requirements.refusal(version, forced, force=FORCE_OPTIONS)
-        return Target(number, version.digest, f"{why}, forced past {requirements.names(forced)}: {force}")
+        return AliasTarget(
+            number, version.digest, f"{why}, forced past {requirements.names(forced)}: {force}"
+        )
 
     move = catalogue.aliases.append(adapter, alias, decide, who)
     if move is None:
@@ -90,7 +92,7 @@ def point(
 
 def find_lacks(
     catalogue: Catalogue, version: Version, replaces: int | None, also: Iterable[Requirement] = ()
-) -> list[Lack]:
+) -> list[UnmetRequirement]:
     """Return what a version lacks of what the root requires, and `also`, to replace `replaces`.
 
     Raises: UsageError: the root's settings name a requirement that does not exist; CorruptStore.
@@ -101,7 +103,13 @@ def find_lacks(
 
 
 def record_force(
-    catalogue: Catalogue, version: Version, found: Sequence[Lack], *, action: str, why: str, who: str
+    catalogue: Catalogue,
+    version: Version,
+    found: Sequence[UnmetRequirement],
+    *,
+    action: str,
+    why: str,
+    who: str,
 ) -> None:
     """Attest to a version that somebody made it `stable`, or began to, past what it lacks."""
     body: dict[str, JsonValue] = {
@@ -123,8 +131,8 @@ def unset(catalogue: Catalogue, adapter: str, alias: str, *, who: str) -> AliasM
     catalogue.require(adapter)
     _leave_to_rollout(catalogue, adapter, check_settable(alias))
 
-    def decide(log: Sequence[AliasMove]) -> Target | None:
-        return Target(None, None, "alias removed") if log and log[-1].version is not None else None
+    def decide(log: Sequence[AliasMove]) -> AliasTarget | None:
+        return AliasTarget(None, None, "alias removed") if log and log[-1].version is not None else None
 
     move = catalogue.aliases.append(adapter, alias, decide, who)
     if move is None:
@@ -142,7 +150,7 @@ def roll_back(catalogue: Catalogue, adapter: str, *, who: str) -> AliasMove:
     catalogue.require(adapter)
     _leave_to_rollout(catalogue, adapter, STABLE)
 
-    def decide(log: Sequence[AliasMove]) -> Target:
+    def decide(log: Sequence[AliasMove]) -> AliasTarget:
         barred = {*catalogue.tombstones.numbers(adapter), *catalogue.quarantine.reasons(adapter)}
         target = undo_target(log, set(catalogue.versions.numbers(adapter)) - barred)
         if target is None:
@@ -151,7 +159,7 @@ def roll_back(catalogue: Catalogue, adapter: str, *, who: str) -> AliasMove:
                 "has no earlier version that is neither deleted nor quarantined",
                 f"promote another one: `wardrobe promote {adapter}@N`",
             )
-        return Target(target.version, target.digest, "rollback", target.seq)
+        return AliasTarget(target.version, target.digest, "rollback", target.seq)
 
     move = catalogue.aliases.append(adapter, STABLE, decide, who)
     assert move is not None
@@ -208,14 +216,14 @@ def _refuse_raced(catalogue: Catalogue, move: AliasMove) -> None:
 
 def _step_back(catalogue: Catalogue, move: AliasMove, who: str, why: str) -> None:
 
-    def decide(log: Sequence[AliasMove]) -> Target | None:
+    def decide(log: Sequence[AliasMove]) -> AliasTarget | None:
         if log[-1].seq != move.seq:
             return None
         if len(log) < 2:
-            return Target(None, None, why, 0)
+            return AliasTarget(None, None, why, 0)
         earlier = log[-2]
         restores = earlier.seq if earlier.restores is None else earlier.restores
-        return Target(earlier.version, earlier.digest, why, restores)
+        return AliasTarget(earlier.version, earlier.digest, why, restores)
 
     catalogue.aliases.append(move.adapter, move.alias, decide, who)
     catalogue.mark(move.adapter)

@@ -26,7 +26,7 @@ from registry.errors import (
     UsageError,
 )
 from registry.names import STABLE, means_base
-from registry.records import AliasMove, BaseModel, Limits, Published, Version
+from registry.records import AliasMove, BaseModelInfo, Limits, Published, Version
 from registry.storage import files
 from registry.validation.canonical import parse_document
 from registry.validation.intake.links import refuse_links
@@ -43,13 +43,13 @@ if TYPE_CHECKING:
 class Inspector(Protocol):
     """What checks a folder before it becomes a version: `registry.validation.adapter.inspect`."""
 
-    def __call__(self, folder: Path, *, base: BaseModel, limits: Limits, name: str) -> InspectedAdapter:
+    def __call__(self, folder: Path, *, base: BaseModelInfo, limits: Limits, name: str) -> InspectedAdapter:
         """Return what to take from `folder`, or raise InvalidAdapter."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class PublishRequest:
     """What is to be published, and what is to be done with it.
 
     Links in `folder` are followed unless it is one that others filled (`follow_links`).
@@ -68,14 +68,14 @@ class Order:
     follow_links: bool = True
 
 
-def inspect(folder: Path, *, base: BaseModel, limits: Limits, name: str) -> InspectedAdapter:
+def inspect(folder: Path, *, base: BaseModelInfo, limits: Limits, name: str) -> InspectedAdapter:
     """Check `folder` by `registry.validation.adapter`, which is imported here because it needs numpy."""
     from registry.validation.adapter import inspect as check
 
     return check(folder, base=base, limits=limits, name=name)
 
 
-def publish(catalogue: Catalogue, order: Order, inspector: Inspector = inspect) -> Published:
+def publish(catalogue: Catalogue, order: PublishRequest, inspector: Inspector = inspect) -> Published:
     """Publish a folder as the next version, or find the version that has the same content.
 
     Raises: InvalidName; Conflict: `stable` is asked for while a rollout is open, or the name is the base's;
@@ -158,7 +158,7 @@ def _find(catalogue: Catalogue, adapter: str, view: AdapterView | None, digest: 
 
 
 def _create(
-    catalogue: Catalogue, order: Order, inspected: InspectedAdapter, seen: AdapterView | None
+    catalogue: Catalogue, order: PublishRequest, inspected: InspectedAdapter, seen: AdapterView | None
 ) -> tuple[Version, bool]:
     """Return the version that holds what was inspected, and whether this call made it."""
     staged = catalogue.root.staging / uuid.uuid4().hex
@@ -189,7 +189,7 @@ def _stage(staged: Path, taken: TakenFile, subject: str) -> None:
         raise InvalidAdapter(subject, fact, "wait until it is written and register it again", reason="digest")
 
 
-def _manifest(catalogue: Catalogue, order: Order, inspected: InspectedAdapter) -> Manifest:
+def _manifest(catalogue: Catalogue, order: PublishRequest, inspected: InspectedAdapter) -> Manifest:
     return Manifest(
         adapter=order.adapter,
         digest=inspected.digest,
@@ -206,7 +206,7 @@ def _manifest(catalogue: Catalogue, order: Order, inspected: InspectedAdapter) -
 
 
 def _publish_unused(
-    catalogue: Catalogue, order: Order, staged: Path, manifest: Manifest, seen: AdapterView | None
+    catalogue: Catalogue, order: PublishRequest, staged: Path, manifest: Manifest, seen: AdapterView | None
 ) -> int | Version:
     """Give `staged` the next number and return it, or the version that somebody made of the same meanwhile.
 
@@ -235,7 +235,7 @@ def _publish_unused(
 
 
 def _complete(
-    catalogue: Catalogue, order: Order, version: Version, golden: bytes | None
+    catalogue: Catalogue, order: PublishRequest, version: Version, golden: bytes | None
 ) -> tuple[tuple[AliasMove, ...], tuple[str, ...]]:
     """Do what belongs to a version; return the aliases that were moved, and why one was not."""
     adapter, number = version.adapter, version.number
@@ -264,7 +264,7 @@ def _has_lineage(catalogue: Catalogue, version: Version, lineage: Mapping[str, J
     return any(dict(attestation.body) == dict(lineage) for attestation in known)
 
 
-def _wanted_aliases(catalogue: Catalogue, order: Order, version: Version) -> list[str]:
+def _wanted_aliases(catalogue: Catalogue, order: PublishRequest, version: Version) -> list[str]:
     wanted = [] if order.alias is None else [order.alias]
     first = version.number == min(catalogue.live(version.adapter), default=version.number)
     # Where there was ever a rollout, it decided whether the version becomes `stable`.

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from registry.cli.output import in_short
 
 if TYPE_CHECKING:
-    from registry.records import BaseModel
+    from registry.records import BaseModelInfo
 
 
-def base_before(root: Path) -> BaseModel | None:
+def base_before(root: Path) -> BaseModelInfo | None:
     """Return the base of a root that exists already."""
     from registry.errors import NotFound
     from registry.store import Registry
@@ -36,7 +36,9 @@ def others_in(root: Path) -> list[str]:
     return [f"{root} held other things already, which stay beside the root's files: {in_short(found)}"]
 
 
-def init_notes(before: BaseModel | None, now: BaseModel, folder: Path, *, named: bool) -> Iterator[str]:
+def init_notes(
+    before: BaseModelInfo | None, now: BaseModelInfo, folder: Path, *, named: bool
+) -> Iterator[str]:
     """Yield what people should know of an `init`: the name it chose, or what it changed on a root."""
     from registry.validation.base import read_base
 

@@ -27,7 +27,7 @@ _UNLIMITED = 100_000
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
-class Step(Protocol):
+class AdvanceBar(Protocol):
     """Advance a progress bar by `amount`."""
 
     def __call__(self, amount: int) -> None:
@@ -128,7 +128,7 @@ def short(digest: str | None) -> str:
 
 
 @contextmanager
-def progress(label: str, total: int | None, *, unit_bytes: bool = False) -> Iterator[Step]:
+def progress(label: str, total: int | None, *, unit_bytes: bool = False) -> Iterator[AdvanceBar]:
     """Show a bar on stderr while the block runs, if stderr is a terminal; `total` None = unknown."""
     if not sys.stderr.isatty():
         yield _no_step

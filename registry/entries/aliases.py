@@ -21,7 +21,7 @@ from registry.storage.root import Root
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class AliasTarget:
     """Where an alias shall point: `version` None removes it; `restores` as in `AliasMove`."""
 
     version: int | None
@@ -77,7 +77,7 @@ class Aliases:
         }
 
     def append(
-        self, adapter: str, alias: str, decide: Callable[[list[AliasMove]], Target | None], who: str
+        self, adapter: str, alias: str, decide: Callable[[list[AliasMove]], AliasTarget | None], who: str
     ) -> AliasMove | None:
         """Append the move that `decide` makes of the log; None when it decides for none.
 

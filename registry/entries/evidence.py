@@ -18,7 +18,7 @@ from registry.storage import disk, files
 from registry.storage.root import Root
 
 
-class Evidence:
+class EvidenceStore:
     """What the replicas of a root saw."""
 
     def __init__(self, root: Root, clock: Callable[[], float] = time.time) -> None:

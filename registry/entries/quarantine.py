@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class QuarantineEntry:
     """Why, by whom and when (UNIX seconds) a version was put into quarantine."""
 
     number: int
@@ -38,7 +38,7 @@ class Quarantine:
         self._root = root
         self._clock = clock
 
-    def orders(self, adapter: str) -> list[Order]:
+    def orders(self, adapter: str) -> list[QuarantineEntry]:
         """Return every order of an adapter by number.
 
         Raises: StorageFailed.
@@ -50,7 +50,7 @@ class Quarantine:
         """Return the reason of every quarantined number."""
         return {order.number: order.reason for order in self.orders(adapter)}
 
-    def read(self, adapter: str, number: int) -> Order | None:
+    def read(self, adapter: str, number: int) -> QuarantineEntry | None:
         """Return the order against a version, None when it is free.
 
         An order that cannot be understood stands all the same: somebody had a reason.
@@ -59,11 +59,11 @@ class Quarantine:
         """
         try:
             entry = Entry.read(self._path(adapter, number))
-            return Order(number, entry.text("reason"), entry.text("who"), entry.number("at"))
+            return QuarantineEntry(number, entry.text("reason"), entry.text("who"), entry.number("at"))
         except Missing:
             return None
         except CorruptStore as error:
-            return Order(number, f"its order cannot be read: {error}", "", 0.0)
+            return QuarantineEntry(number, f"its order cannot be read: {error}", "", 0.0)
 
     def put(self, adapter: str, number: int, reason: str, who: str) -> bool:
         """Write the order; False when there is one already, whose reason then stays."""

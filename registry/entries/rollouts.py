@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from registry.entries.aliases import Target
+from registry.entries.aliases import AliasTarget
 from registry.errors import CorruptStore, InvalidName, Missing
 from registry.names import check_adapter_name
 from registry.records import AliasMove, RolloutEntry
@@ -111,7 +111,7 @@ def check_rollout_id(rollout: str) -> str:
     return rollout
 
 
-def owed(entry: RolloutEntry | None, stable_log: Sequence[AliasMove]) -> Target | None:
+def owed(entry: RolloutEntry | None, stable_log: Sequence[AliasMove]) -> AliasTarget | None:
     """Return the move of `stable` that a rollout's last entry asks for, None when it was made.
 
     Promoted: to the canary. Rolled back after that: back to where `stable` was, undoing the promotion.
@@ -124,7 +124,7 @@ def owed(entry: RolloutEntry | None, stable_log: Sequence[AliasMove]) -> Target 
     if entry.open:
         if entry.serving != entry.canary or present == entry.canary:
             return None
-        return Target(entry.canary, entry.canary_digest, why)
+        return AliasTarget(entry.canary, entry.canary_digest, why)
     if entry.state != "rolled_back" or present != entry.canary:
         return None
     forward = _origin(stable_log)
@@ -132,8 +132,8 @@ def owed(entry: RolloutEntry | None, stable_log: Sequence[AliasMove]) -> Target 
         return None
     restores = _restored(entry.stable or None, [move for move in stable_log if move.seq < forward.seq])
     if entry.stable:
-        return Target(entry.stable, entry.stable_digest, why, restores)
-    return Target(None, None, why, restores)
+        return AliasTarget(entry.stable, entry.stable_digest, why, restores)
+    return AliasTarget(None, None, why, restores)
 
 
 def _origin(log: Sequence[AliasMove]) -> AliasMove | None:

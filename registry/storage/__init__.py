@@ -1,1 +1,1 @@
-"""The root on a disk: every read, every atomic write, and what stays possible when the disk is full or away."""
+"""The root on a disk: every read, every atomic write, and what stays possible on a full or vanished disk."""

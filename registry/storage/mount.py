@@ -33,7 +33,7 @@ _UNTESTED = frozenset(
 _REMEDY = "put the root on a local disk or on NFS 4"
 
 
-class Steps:
+class MountSteps:
     """The two steps on trial, as this machine does them; tests put those of a bad mount here."""
 
     def rename(self, source: Path, target: Path) -> None:
@@ -45,7 +45,7 @@ class Steps:
         os.link(source, target)
 
 
-def self_test(directory: Path, steps: Steps | None = None) -> None:
+def self_test(directory: Path, steps: MountSteps | None = None) -> None:
     """Try in `directory` the steps that the store relies on; where nothing can be written, it is untested.
 
     Raises: UnsafeRoot: when a rename would overwrite a folder, or a link a file.
@@ -56,8 +56,8 @@ def self_test(directory: Path, steps: Steps | None = None) -> None:
     except OSError:
         return
     try:
-        _try_renames(trial, steps or Steps())
-        _try_links(trial, steps or Steps())
+        _try_renames(trial, steps or MountSteps())
+        _try_links(trial, steps or MountSteps())
     except OSError as error:
         if error.errno not in _UNTESTED:
             fact = f"renaming files fails here ({error.strerror})"
@@ -66,7 +66,7 @@ def self_test(directory: Path, steps: Steps | None = None) -> None:
         shutil.rmtree(trial, ignore_errors=True)
 
 
-def _try_renames(trial: Path, steps: Steps) -> None:
+def _try_renames(trial: Path, steps: MountSteps) -> None:
     first, second = trial / "first", trial / "second"
     for folder in (first, second):
         folder.mkdir()
@@ -83,7 +83,7 @@ def _try_renames(trial: Path, steps: Steps) -> None:
         raise UnsafeRoot(str(trial.parent), "a rename does not replace a file", _REMEDY)
 
 
-def _try_links(trial: Path, steps: Steps) -> None:
+def _try_links(trial: Path, steps: MountSteps) -> None:
     source, target = trial / "source", trial / "target"
     source.write_bytes(b"source")
     try:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from registry.errors import Conflict, CorruptStore, Missing, NotFound, UsageError
 from registry.home import at_home
 from registry.names import check_adapter_name, check_alias_name
-from registry.records import BaseModel, Limits, Retention
+from registry.records import BaseModelInfo, Limits, Retention
 from registry.storage import anchor, disk, files, reserve
 from registry.storage.anchor import BASE, LAYOUT
 from registry.storage.entry import Entry, encode
@@ -39,7 +39,7 @@ class Root:
     """An opened root; `path` is absolute and free of symlinks."""
 
     path: Path
-    base: BaseModel
+    base: BaseModelInfo
     limits: Limits
     retention: Retention
 
@@ -63,7 +63,7 @@ class Root:
         return root
 
     @classmethod
-    def init(cls, path: Path, base: BaseModel, limits: Limits, *, rename: bool = True) -> Root:
+    def init(cls, path: Path, base: BaseModelInfo, limits: Limits, *, rename: bool = True) -> Root:
         """Make the root for `base`, or open the one that is there for the same base.
 
         On a root that exists, a new path of the base and changed limits are recorded, and with `rename` its
@@ -214,7 +214,7 @@ def _check_keys(path: Path, table: dict[str, object] | dict[str, JsonValue], kno
         raise UsageError(str(path), f"unknown key {unknown[0]}; known here: {allowed}", param=unknown[0])
 
 
-def _read_base(path: Path, name: str, folder: Path) -> BaseModel:
+def _read_base(path: Path, name: str, folder: Path) -> BaseModelInfo:
     try:
         entry = Entry.read(path)
     except Missing as error:
@@ -228,10 +228,10 @@ def _read_base(path: Path, name: str, folder: Path) -> BaseModel:
                 raise CorruptStore(str(path), f"shape of {module} is {shape}", "restore it from a backup")
     template = entry.optional_text("chat_template_sha256")
     text = entry.optional_text("chat_template")
-    return BaseModel(name, folder, entry.text("fingerprint"), template, modules, text)
+    return BaseModelInfo(name, folder, entry.text("fingerprint"), template, modules, text)
 
 
-def _reopen(root: Root, base: BaseModel, limits: Limits, *, rename: bool) -> Root:
+def _reopen(root: Root, base: BaseModelInfo, limits: Limits, *, rename: bool) -> Root:
     if root.base.fingerprint != base.fingerprint:
         raise Conflict(
             str(root.path),
@@ -260,7 +260,7 @@ def _refuse_adapters_name(root: Root, name: str) -> None:
             raise Conflict(repr(name), fact, "choose another --name", param="name")
 
 
-def _encode_base(base: BaseModel) -> bytes:
+def _encode_base(base: BaseModelInfo) -> bytes:
     return encode(
         {
             "fingerprint": base.fingerprint,

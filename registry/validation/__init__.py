@@ -1,1 +1,1 @@
-"""What an adapter must be, what the base is, and the digest that names a version. Reads folders, never the store."""
+"""What an adapter must be, what the base is, and the digest of a version. Reads folders, never the store."""

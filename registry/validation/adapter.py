@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from registry.errors import InvalidAdapter
-from registry.records import BaseModel, FileEntry, Limits
+from registry.records import BaseModelInfo, FileEntry, Limits
 from registry.spelling import spelled
 from registry.validation.base import template_of
 from registry.validation.canonical import decode_document, parse_document, sha256_hex
@@ -35,7 +35,7 @@ from registry.validation.intake.prefixes import clean_names
 from registry.validation.intake.rendering import same_template
 from registry.validation.lora import Lora, pair_tensors
 from registry.validation.peft import CONFIG_NAME, LoraConfig, canonical_config, check_servable, parse_config
-from registry.validation.tensors import Scan, read_header, scan
+from registry.validation.tensors import TensorScan, read_header, scan
 
 __all__ = [
     "ALLOWED",
@@ -94,7 +94,7 @@ class InspectedAdapter:
     base_named: str | None = None
 
 
-def inspect(folder: Path, *, base: BaseModel, limits: Limits, name: str) -> InspectedAdapter:
+def inspect(folder: Path, *, base: BaseModelInfo, limits: Limits, name: str) -> InspectedAdapter:
     """Check a PEFT LoRA folder for the adapter `name` and return what a version of it would hold.
 
     Reads each file once; memory is bounded by the safetensors header. Raises: InvalidAdapter.
@@ -135,7 +135,7 @@ def inspect(folder: Path, *, base: BaseModel, limits: Limits, name: str) -> Insp
 
 
 def _inspect_weights(
-    path: Path, config: LoraConfig, base: BaseModel, limits: Limits, subject: str
+    path: Path, config: LoraConfig, base: BaseModelInfo, limits: Limits, subject: str
 ) -> tuple[Lora, TakenFile, list[str]]:
     path = real_file(path, subject)
     file, size = open_regular(path, subject)
@@ -161,13 +161,13 @@ def _inspect_weights(
     return lora, taken, warnings
 
 
-def _changes_nothing(lora: Lora, config: LoraConfig, result: Scan) -> bool:
+def _changes_nothing(lora: Lora, config: LoraConfig, result: TensorScan) -> bool:
     zero = result.all_zero
     scaled = config.alpha != 0 or any(config.alpha_pattern.values())
     return not scaled or all(pair.a.name in zero or pair.b.name in zero for pair in lora.pairs)
 
 
-def _own_template(folder: Path, names: frozenset[str], base: BaseModel, subject: str) -> bytes | None:
+def _own_template(folder: Path, names: frozenset[str], base: BaseModelInfo, subject: str) -> bytes | None:
     """Return the adapter's chat template where it has one that does not render as the base's does."""
     if TEMPLATE_NAME in names:
         template = read_text_file(folder / TEMPLATE_NAME, subject)
@@ -179,7 +179,7 @@ def _own_template(folder: Path, names: frozenset[str], base: BaseModel, subject:
     return None if _renders_as_bases(template, base) else template
 
 
-def _renders_as_bases(template: bytes, base: BaseModel) -> bool:
+def _renders_as_bases(template: bytes, base: BaseModelInfo) -> bool:
     if sha256_hex(template) == base.chat_template_sha256:
         return True
     own = template_of(base)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import InvalidAdapter, NotFound, UsageError
-from registry.records import BaseModel
+from registry.records import BaseModelInfo
 from registry.validation.architectures import INPUT_EMBEDDING, OUTPUT_EMBEDDING, embeddings_with_lora
 from registry.validation.canonical import canonical_json, parse_document, sha256_hex
 from registry.validation.chat_template import TEMPLATE_NAME, TOKENIZER_CONFIG_NAME, embedded_template
@@ -41,7 +41,7 @@ _PACKED_DTYPES = frozenset({"U8", "I32", "U32", "F4"})
 _PACKED_SUFFIXES = (".qweight", ".weight_packed")
 
 
-def read_base(model_dir: Path, name: str | None = None) -> BaseModel:
+def read_base(model_dir: Path, name: str | None = None) -> BaseModelInfo:
     """Read the record of the model in `model_dir`, to be served as `name`, default what its path calls it.
 
     Raises: NotFound: no such folder, or one without a config. UsageError: its files contradict themselves.
@@ -56,7 +56,7 @@ def read_base(model_dir: Path, name: str | None = None) -> BaseModel:
     if name is None:
         recorded = config.get("_name_or_path")
         name = propose_name(model_dir, recorded if isinstance(recorded, str) else None)
-    return BaseModel(
+    return BaseModelInfo(
         name=name,
         path=model_dir.resolve(),
         fingerprint=_fingerprint(model_dir, config, tokenizer_config, template_sha256),
@@ -66,7 +66,7 @@ def read_base(model_dir: Path, name: str | None = None) -> BaseModel:
     )
 
 
-def template_of(base: BaseModel) -> str | None:
+def template_of(base: BaseModelInfo) -> str | None:
     """Return the text of a base's chat template: as recorded, else from its folder if unchanged there."""
     if base.chat_template is not None or base.chat_template_sha256 is None:
         return base.chat_template

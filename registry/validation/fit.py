@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from registry.errors import InvalidAdapter
-from registry.records import BaseModel
+from registry.records import BaseModelInfo
 from registry.validation.architectures import INPUT_EMBEDDING, OUTPUT_EMBEDDING
 from registry.validation.intake.base_names import same_base
 from registry.validation.intake.modules import TOWERS, Modules, ends
@@ -19,7 +19,7 @@ from registry.validation.patterns import PatternTable, depends_on_order
 from registry.validation.peft import LoraConfig
 
 
-def check_base_named(config: LoraConfig, base: BaseModel, subject: str) -> list[str]:
+def check_base_named(config: LoraConfig, base: BaseModelInfo, subject: str) -> list[str]:
     """Compare the base that the config names with this one; only a fingerprint can refuse.
 
     Raises: InvalidAdapter: reason `base_mismatch`.
@@ -39,7 +39,7 @@ def check_base_named(config: LoraConfig, base: BaseModel, subject: str) -> list[
     return [f"its config names the base {named!r}; this root serves {base.name} (the dimensions agree)"]
 
 
-def check_fit(lora: Lora, config: LoraConfig, base: BaseModel, subject: str) -> list[str]:
+def check_fit(lora: Lora, config: LoraConfig, base: BaseModelInfo, subject: str) -> list[str]:
     """Hold every pair against its config and the base; return the warnings.
 
     The config's ranks are within the limits already, so a tensor that agrees with it is, too.
@@ -95,7 +95,7 @@ def _check_layout(pair: LoraPair, subject: str) -> None:
         raise InvalidAdapter(subject, fact, "save the adapter again with PEFT", reason="modules")
 
 
-def _check_targets(config: LoraConfig, lora: Lora, base: BaseModel, subject: str) -> list[str]:
+def _check_targets(config: LoraConfig, lora: Lora, base: BaseModelInfo, subject: str) -> list[str]:
     """Return a warning for targets that the base does not have; refuse a list of nothing else.
 
     Scripts for several architectures keep one list. PEFT passes over what it does not find, unless it finds
@@ -116,7 +116,7 @@ def _check_targets(config: LoraConfig, lora: Lora, base: BaseModel, subject: str
     raise InvalidAdapter(subject, fact, remedy, reason="modules", param="target_modules")
 
 
-def _check_known(lora: Lora, names: Modules, base: BaseModel, subject: str) -> None:
+def _check_known(lora: Lora, names: Modules, base: BaseModelInfo, subject: str) -> None:
     unknown = [pair.module for pair in lora.pairs if not _is_known(pair, names)]
     if not unknown:
         return
@@ -138,7 +138,7 @@ def _is_known(pair: LoraPair, names: Modules) -> bool:
 
 
 def _check_dimensions(
-    pair: LoraPair, names: Modules, config: LoraConfig, base: BaseModel, subject: str
+    pair: LoraPair, names: Modules, config: LoraConfig, base: BaseModelInfo, subject: str
 ) -> None:
     if pair.is_fused_experts:
         return

@@ -35,7 +35,7 @@ FORMATS = {kind: f"wardrobe.{kind.value}/1" for kind in Requirement}
 """The field `format` of each kind's body."""
 
 
-class Verdict(StrEnum):
+class GateVerdict(StrEnum):
     """How a gate ended."""
 
     PASS = "pass"  # noqa: S105  a verdict
@@ -66,7 +66,7 @@ class GateState:
     `sentence` is for people; `goal_sha256` and `at` are those of the gate that decided.
     """
 
-    verdict: Verdict | None
+    verdict: GateVerdict | None
     sentence: str
     goal_sha256: str | None = None
     at: float | None = None
@@ -74,11 +74,11 @@ class GateState:
     @property
     def passed(self) -> bool:
         """Tell whether the version may go on."""
-        return self.verdict is Verdict.PASS
+        return self.verdict is GateVerdict.PASS
 
 
 @dataclass(frozen=True, slots=True)
-class Lack:
+class UnmetRequirement:
     """One requirement that a version does not meet: which, why, and the command that may change that."""
 
     requirement: str
@@ -106,7 +106,7 @@ def gate_verdict(
     last = _newest(fitting)
     assert last is not None
     return GateState(
-        Verdict(str(last.body["verdict"])),
+        GateVerdict(str(last.body["verdict"])),
         str(last.body.get("sentence") or last.body["verdict"]),
         str(last.body["goal_sha256"]),
         last.at,
@@ -125,7 +125,7 @@ def lacks(
     attestations: Sequence[Attested],
     required: Iterable[Requirement],
     replaces: int | None,
-) -> list[Lack]:
+) -> list[UnmetRequirement]:
     """Return what of `required` the version does not meet, to replace the version number `replaces`.
 
     A chat template of its own is always a lack: the server renders with the base's.
@@ -152,21 +152,21 @@ def parse_requirements(values: Iterable[object], subject: str) -> tuple[Requirem
     return tuple(dict.fromkeys(found))
 
 
-def refusal(version: Version, found: Sequence[Lack], *, force: str) -> Unproved:
+def refusal(version: Version, found: Sequence[UnmetRequirement], *, force: str) -> Unproved:
     """Return the refusal of a version for what it lacks; `force` is the option that overrides it."""
     fact = "; ".join(f"{lack.requirement}: {lack.sentence}" for lack in found)
     commands = dict.fromkeys(lack.remedy for lack in found)
     return Unproved(version.name, fact, f"{', then '.join(commands)}; or force it with {force}")
 
 
-def names(found: Iterable[Lack]) -> str:
+def names(found: Iterable[UnmetRequirement]) -> str:
     """Return the names of what is lacking, for a log."""
     return ", ".join(lack.requirement for lack in found)
 
 
 def _lack(
     kind: Requirement, version: Version, attestations: Sequence[Attested], replaces: int | None
-) -> Lack | None:
+) -> UnmetRequirement | None:
     if kind is not Requirement.GATE:
         return _proof_lack(kind, version, attestations)
     against = None if replaces == version.number else replaces
@@ -175,27 +175,33 @@ def _lack(
     if state.passed:
         return None
     other = f" --replaces {version.adapter}@{against}" if against else ""
-    said = {Verdict.FAIL: "failed: ", Verdict.CANNOT_TELL: "cannot tell: "}
+    said = {GateVerdict.FAIL: "failed: ", GateVerdict.CANNOT_TELL: "cannot tell: "}
     sentence = said[state.verdict] + state.sentence if state.verdict else state.sentence
-    return Lack(kind.value, sentence, f"`wardrobe eval gate GOAL.yaml --model {version.name}{other}`")
+    return UnmetRequirement(
+        kind.value, sentence, f"`wardrobe eval gate GOAL.yaml --model {version.name}{other}`"
+    )
 
 
-def _proof_lack(kind: Requirement, version: Version, attestations: Sequence[Attested]) -> Lack | None:
+def _proof_lack(
+    kind: Requirement, version: Version, attestations: Sequence[Attested]
+) -> UnmetRequirement | None:
     remedy = f"`wardrobe train prove {version.name}`"
     mine = [one for one in attestations if one.kind == kind and one.body.get("format") == FORMATS[kind]]
     last = _newest([one for one in mine if one.body.get("digest") == version.digest])
     if last is None:
-        return Lack(kind.value, "was not proved", remedy)
+        return UnmetRequirement(kind.value, "was not proved", remedy)
     if last.body.get("passed") is True:
         return None
-    return Lack(kind.value, f"failed: {last.body.get('sentence') or 'no reason is stored'}", remedy)
+    return UnmetRequirement(
+        kind.value, f"failed: {last.body.get('sentence') or 'no reason is stored'}", remedy
+    )
 
 
-def _template(version: Version) -> Lack | None:
+def _template(version: Version) -> UnmetRequirement | None:
     if not any(file.path == TEMPLATE_NAME for file in version.files):
         return None
     sentence = "it has a chat template of its own, and the server renders with the base's"
-    return Lack(TEMPLATE, sentence, f"register it without {TEMPLATE_NAME}")
+    return UnmetRequirement(TEMPLATE, sentence, f"register it without {TEMPLATE_NAME}")
 
 
 def _newest(attestations: Sequence[Attested]) -> Attested | None:
@@ -204,7 +210,7 @@ def _newest(attestations: Sequence[Attested]) -> Attested | None:
 
 
 def _is_gate(body: Mapping[str, object]) -> bool:
-    known = body.get("format") == FORMATS[Requirement.GATE] and body.get("verdict") in set(Verdict)
+    known = body.get("format") == FORMATS[Requirement.GATE] and body.get("verdict") in set(GateVerdict)
     return known and isinstance(body.get("goal_sha256"), str)
 
 

@@ -96,7 +96,7 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class Scan:
+class TensorScan:
     """What one pass over the data found: the whole file's SHA-256, and the names of odd tensors."""
 
     sha256: str
@@ -160,7 +160,7 @@ def _told_apart(file: FileIO, error: InvalidAdapter, subject: str, name: str) ->
     return InvalidAdapter(subject, f"{name} {found.fact}", found.remedy, reason="header")
 
 
-def scan(file: FileIO, header: Header, subject: str) -> Scan:
+def scan(file: FileIO, header: Header, subject: str) -> TensorScan:
     """Read the data once: hash the whole file, find NaN, infinity and tensors that are all zero.
 
     `file` stands at the data's start, where `read_header` left it; every dtype must be in SCANNABLE.
@@ -183,7 +183,7 @@ def scan(file: FileIO, header: Header, subject: str) -> Scan:
             all_zero.add(tensor.name)
     if file.read(1):
         raise _changed(subject)
-    return Scan(digest.hexdigest(), tuple(not_finite), frozenset(all_zero))
+    return TensorScan(digest.hexdigest(), tuple(not_finite), frozenset(all_zero))
 
 
 def _chunks(file: FileIO, size: int, buffer: memoryview, subject: str) -> Iterator[memoryview]:

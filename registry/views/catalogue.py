@@ -16,7 +16,7 @@ from typing import TypeVar
 from registry.entries.aliases import Aliases
 from registry.entries.attestations import Attestations
 from registry.entries.deaths import Deaths
-from registry.entries.evidence import Evidence
+from registry.entries.evidence import EvidenceStore
 from registry.entries.quarantine import Quarantine
 from registry.entries.replicas import Replicas
 from registry.entries.rollouts import Rollouts, owed
@@ -24,7 +24,7 @@ from registry.entries.tombstones import Tombstones
 from registry.entries.versions import Versions
 from registry.errors import CorruptStore, InvalidName, StorageFailed, WardrobeError
 from registry.names import STABLE, check_adapter_name
-from registry.records import AdapterSummary, RolloutEntry, Version
+from registry.records import AdapterBrief, RolloutEntry, Version
 from registry.storage import disk, files
 from registry.storage.root import Root
 from registry.views.view import AdapterView, no_adapter
@@ -58,7 +58,7 @@ class Catalogue:
         self.quarantine = Quarantine(root, clock)
         self.attestations = Attestations(root, clock)
         self.replicas = Replicas(root, clock)
-        self.evidence = Evidence(root, clock)
+        self.evidence = EvidenceStore(root, clock)
         self.deaths = Deaths(root)
 
     def known(self) -> list[str]:
@@ -152,7 +152,7 @@ class Catalogue:
         numbers = set(self.versions.numbers(adapter))
         return {alias: n for alias, n in self.standing(adapter).pointers.items() if n in numbers}
 
-    def summary(self, adapter: str) -> AdapterSummary | None:
+    def summary(self, adapter: str) -> AdapterBrief | None:
         """Return an adapter at a glance, None when no version of it is live."""
         numbers = self.live(adapter)
         if not numbers:
@@ -162,7 +162,7 @@ class Catalogue:
         barred = False
         with contextlib.suppress(WardrobeError):  # `status` and `verify` tell of an unreadable one
             barred = stable is not None and stable in self.quarantine.reasons(adapter)
-        return AdapterSummary(
+        return AdapterBrief(
             adapter,
             stable,
             numbers[-1],

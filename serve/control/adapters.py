@@ -17,7 +17,7 @@ from registry.views.view import AdapterView
 from serve.control.caller import CallerOf, ControlOf, Name, caller_of
 from serve.control.errors import REFUSALS
 from serve.control.schema import ALIAS
-from serve.control.upload import Form, received
+from serve.control.upload import UploadForm, received
 
 adapters = APIRouter(
     prefix="/adapters", tags=["adapters"], responses=REFUSALS, dependencies=[Depends(caller_of)]
@@ -149,7 +149,7 @@ async def rollback(name: Name, caller: CallerOf) -> doc.MoveDocument:
     return await caller.write(lambda desk: desk.rollback(name))
 
 
-def _registration(name: str, form: Form) -> Registration:
+def _registration(name: str, form: UploadForm) -> Registration:
     return Registration(
         adapter=name,
         folder=form.folder,

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from registry.store import Registry
 from serve.control.adapters import adapters
 from serve.control.caller import Control
-from serve.control.guard import Guard, add_handlers
+from serve.control.guard import AdminLayer, add_handlers
 from serve.control.operations import operations
 from serve.control.rollouts import alerts, rollouts
 from serve.control.schema import describe
@@ -58,6 +58,6 @@ def application() -> FastAPI:
     app.include_router(operations, prefix=PREFIX)
     app.include_router(rollouts, prefix=PREFIX)
     app.include_router(alerts, prefix=PREFIX)
-    app.add_middleware(Guard)
+    app.add_middleware(AdminLayer)
     describe(app)
     return app

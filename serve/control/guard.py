@@ -36,7 +36,7 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _UPLOAD = re.compile(r"/admin/v1/adapters/[^/]+/versions")
 
 
-class Guard:
+class AdminLayer:
     """An ASGI layer around the admin API."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from registry.views.view import View
-from serve.rollout.webhooks import Notifier
+from serve.rollout.webhooks import WebhookNotifier
 from serve.settings import RequestLimits
 
 
@@ -54,7 +54,7 @@ class ControlState(Protocol):
         ...
 
     @property
-    def notifier(self) -> Notifier:
+    def notifier(self) -> WebhookNotifier:
         """Return what tells webhooks of rollouts; its owner closes it."""
         ...
 

@@ -38,7 +38,7 @@ _FLAGS = {"true": True, "1": True, "false": False, "0": False, "": False}
 _Answer = TypeVar("_Answer")
 
 
-class Run(Protocol):
+class RunBlocking(Protocol):
     """Runs a blocking call in a thread."""
 
     def __call__(self, call: Callable[[], _Answer], /) -> Awaitable[_Answer]:
@@ -47,7 +47,7 @@ class Run(Protocol):
 
 
 @dataclass(slots=True)
-class Form:
+class UploadForm:
     """A received form: the adapter's files in `folder`, golden prompts beside it, and the text fields."""
 
     folder: Path
@@ -71,8 +71,8 @@ class Form:
 
 @asynccontextmanager
 async def received(
-    request: Request, adapter: str, staging: Path, max_bytes: int, run: Run
-) -> AsyncIterator[Form]:
+    request: Request, adapter: str, staging: Path, max_bytes: int, run: RunBlocking
+) -> AsyncIterator[UploadForm]:
     """Receive the form of an adapter into a new folder under `staging`, and remove the folder afterwards.
 
     `run` runs a blocking call in a thread. Raises: BadBody, InvalidAdapter, LimitExceeded, TooSlow;
@@ -90,7 +90,7 @@ async def received(
             await run(receiver.discard)
 
 
-async def _pour(request: Request, receiver: _Receiver, max_bytes: int, run: Run) -> None:
+async def _pour(request: Request, receiver: _Receiver, max_bytes: int, run: RunBlocking) -> None:
     batch = bytearray()
     total = 0
     async for chunk in request.stream():
@@ -110,7 +110,7 @@ class _Receiver:
     def __init__(self, scratch: Path, boundary: bytes, adapter: str) -> None:
         self._adapter = adapter
         self._scratch = scratch
-        self._form = Form(scratch / "files")
+        self._form = UploadForm(scratch / "files")
         files.make_directory(self._form.folder)
         self._golden = scratch / "golden.jsonl"
         self._header_name = b""
@@ -144,7 +144,7 @@ class _Receiver:
         except FormParserError as error:
             raise BadBody("body", f"is no multipart form ({error})", "send a form", param="body") from error
 
-    def finish(self) -> Form:
+    def finish(self) -> UploadForm:
         """Return the form, once all of it has arrived."""
         if not self._complete:
             raise BadBody("body", "ends before the form does", "send it again", param="body")

@@ -17,8 +17,8 @@ from pydantic import JsonValue
 
 from registry.errors import UsageError
 from registry.home import at_home
-from registry.records import BaseModel, Limits
-from serve.engine.machine import Machine, this_machine
+from registry.records import BaseModelInfo, Limits
+from serve.engine.machine import HostFacts, this_machine
 from serve.engine.parsers.choice import parser_options
 from serve.settings import ServeSettings
 
@@ -105,9 +105,9 @@ class EngineArguments:
 
 def engine_arguments(
     settings: ServeSettings,
-    base: BaseModel,
+    base: BaseModelInfo,
     limits: Limits,
-    machine: Machine | None = None,
+    machine: HostFacts | None = None,
     *,
     extra: Sequence[str] = (),
 ) -> EngineArguments:
@@ -137,7 +137,7 @@ def given_options(settings: ServeSettings, extra: Sequence[str]) -> dict[str, Js
     return chosen | dict(options([_option_at_home(argument) for argument in extra]))
 
 
-def base_folder(settings: ServeSettings, base: BaseModel) -> Path:
+def base_folder(settings: ServeSettings, base: BaseModelInfo) -> Path:
     """Return the folder that the base model is loaded from."""
     return (settings.model or base.path).absolute()
 
@@ -177,7 +177,7 @@ def servable_rank(limit: int) -> int:
     )
 
 
-def _owned(settings: ServeSettings, base: BaseModel, limits: Limits) -> dict[str, JsonValue]:
+def _owned(settings: ServeSettings, base: BaseModelInfo, limits: Limits) -> dict[str, JsonValue]:
     return {
         "model": str(base_folder(settings, base)),
         "served_model_name": [base.name],
@@ -189,7 +189,7 @@ def _owned(settings: ServeSettings, base: BaseModel, limits: Limits) -> dict[str
 
 
 def _defaults(
-    settings: ServeSettings, given: Mapping[str, JsonValue], machine: Machine
+    settings: ServeSettings, given: Mapping[str, JsonValue], machine: HostFacts
 ) -> dict[str, JsonValue]:
     own_slots = SLOTS if machine.accelerator else CPU_SLOTS
     slots = str(given.get("max_loras", own_slots))
@@ -206,7 +206,7 @@ def _defaults(
     return defaults
 
 
-def _cpu_cache_bytes(machine: Machine) -> int:
+def _cpu_cache_bytes(machine: HostFacts) -> int:
     """Return an eighth of the machine's memory, 1 to 16 GiB.
 
     NOTE: vLLM's own default on the CPU takes nine tenths of the machine, and fails when less is free.

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from registry.errors import UsageError, WardrobeError
-from serve.engine.handover import Line, open_line
+from serve.engine.handover import ChildLine, open_line
 from serve.settings import handed_over
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _confirm(args: argparse.Namespace, owned: Mapping[str, JsonValue]) -> None:
             raise UsageError(f"vllm option {name}", f"came out as {found!r}, not {value!r}", "remove it")
 
 
-def _serve(listener: socket.socket, args: argparse.Namespace, line: Line) -> int:
+def _serve(listener: socket.socket, args: argparse.Namespace, line: ChildLine) -> int:
     import uvloop
     from vllm.entrypoints.launchers.api_server.entry import run_server_worker
     from vllm.utils.system_utils import decorate_logs, set_ulimit

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry.foreign import SAFE_PATH
-from serve.engine.machine import Library, Machine, cxx_compiler, this_machine
+from serve.engine.machine import HostFacts, Library, cxx_compiler, this_machine
 from serve.settings import HANDOVER_VARIABLE, ServeSettings
 
 CPU_LORA_VARIABLE = "WARDROBE_CPU_LORA"
@@ -33,7 +33,7 @@ SMALL_MACHINE_CORES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class PreflightFinding:
     """One line of `serve --check`: what was looked at, whether it is well, and what to do."""
 
     subject: str
@@ -41,16 +41,20 @@ class Finding:
     detail: str
 
 
-def check(settings: ServeSettings, machine: Machine) -> list[Finding]:
+def check(settings: ServeSettings, machine: HostFacts) -> list[PreflightFinding]:
     """Return what is set and what is missing for the engine on `machine`."""
     if machine.accelerator:
-        return [Finding("device", ok=True, detail="an accelerator is present; CPU libraries are not needed")]
-    findings = [Finding("device", ok=True, detail=f"CPU, {len(machine.cores)} cores")]
+        return [
+            PreflightFinding(
+                "device", ok=True, detail="an accelerator is present; CPU libraries are not needed"
+            )
+        ]
+    findings = [PreflightFinding("device", ok=True, detail=f"CPU, {len(machine.cores)} cores")]
     return [*findings, *(_look_for(library, settings) for library in machine.libraries), _compiling(settings)]
 
 
 def engine_environment(
-    settings: ServeSettings, inherited: Mapping[str, str], machine: Machine | None = None
+    settings: ServeSettings, inherited: Mapping[str, str], machine: HostFacts | None = None
 ) -> dict[str, str]:
     """Return the child's whole environment; a variable that the user has set is left as it is.
 
@@ -71,25 +75,29 @@ def engine_environment(
     return environment
 
 
-def _compiling(settings: ServeSettings) -> Finding:
+def _compiling(settings: ServeSettings) -> PreflightFinding:
     if settings.engine.compile == "off":
-        return Finding("compilation", ok=True, detail="switched off by engine.compile")
+        return PreflightFinding("compilation", ok=True, detail="switched off by engine.compile")
     found = cxx_compiler()
     if found is None:
-        return Finding("compilation", ok=False, detail="no C++ compiler found; install g++ or set CXX")
-    return Finding("compilation", ok=True, detail=f"with {found}; the first start takes a minute longer")
+        return PreflightFinding(
+            "compilation", ok=False, detail="no C++ compiler found; install g++ or set CXX"
+        )
+    return PreflightFinding(
+        "compilation", ok=True, detail=f"with {found}; the first start takes a minute longer"
+    )
 
 
-def _look_for(library: Library, settings: ServeSettings) -> Finding:
+def _look_for(library: Library, settings: ServeSettings) -> PreflightFinding:
     found = library.find()
     if not settings.engine.preload_libraries:
-        return Finding(library.name, ok=True, detail="switched off by engine.preload_libraries")
+        return PreflightFinding(library.name, ok=True, detail="switched off by engine.preload_libraries")
     if found:
-        return Finding(library.name, ok=True, detail=f"preloaded from {found}")
-    return Finding(library.name, ok=False, detail=f"not found; {library.remedy}")
+        return PreflightFinding(library.name, ok=True, detail=f"preloaded from {found}")
+    return PreflightFinding(library.name, ok=False, detail=f"not found; {library.remedy}")
 
 
-def _defaults(settings: ServeSettings, machine: Machine) -> dict[str, str]:
+def _defaults(settings: ServeSettings, machine: HostFacts) -> dict[str, str]:
     defaults = {
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
@@ -107,7 +115,7 @@ def _defaults(settings: ServeSettings, machine: Machine) -> dict[str, str]:
     return defaults
 
 
-def cache_variables(caches: Path, machine: Machine | None = None) -> dict[str, str]:
+def cache_variables(caches: Path, machine: HostFacts | None = None) -> dict[str, str]:
     """Return where compiled code is kept: in `caches`, by the kind of processor it was compiled for."""
     folder = caches / (machine or this_machine()).processor
     return {"VLLM_CACHE_ROOT": str(folder / "vllm"), "NUMBA_CACHE_DIR": str(folder / "numba")}

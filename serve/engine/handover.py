@@ -35,7 +35,7 @@ _LOOK_SECONDS = 0.02
 _WORD_BYTES = 8 * 1024
 
 
-class Line:
+class ChildLine:
     """The child's end. It is opened once per process, before vLLM is imported."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -122,7 +122,7 @@ def _stop_accepting(server: Any, seconds: float) -> None:
     server.should_exit = True
 
 
-async def _end_with(client: Any, server: Any, line: Line) -> None:
+async def _end_with(client: Any, server: Any, line: ChildLine) -> None:
     """End the server soon after its engine has died, or at once when it hangs: no stream gets a word more.
 
     NOTE: vLLM looks every 5 s, and then waits without limit for streams that nobody feeds any more.
@@ -134,13 +134,13 @@ async def _end_with(client: Any, server: Any, line: Line) -> None:
     _stop_accepting(server, _AT_ONCE_SECONDS if line.hung else _MOURNING_SECONDS)
 
 
-_line: Line | None = None
+_line: ChildLine | None = None
 
 
-def open_line(descriptor: int) -> Line:
+def open_line(descriptor: int) -> ChildLine:
     """Open the process's line on the inherited `descriptor` and watch it."""
     global _line  # noqa: PLW0603 - vLLM builds the middleware by import path, so it finds its line here
-    _line = Line(socket.socket(fileno=descriptor))
+    _line = ChildLine(socket.socket(fileno=descriptor))
     _line.watch()
     return _line
 
@@ -164,7 +164,7 @@ class Handover:
         return self._app(scope, receive, _reporting(_line, scope, send))
 
 
-def _reporting(line: Line, scope: Message, send: Send) -> Send:
+def _reporting(line: ChildLine, scope: Message, send: Send) -> Send:
     async def report(message: Message) -> None:
         await send(message)
         if message["type"] == "lifespan.startup.complete":

@@ -33,7 +33,7 @@ class Abilities:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class EngineProgress:
     """How far the engine has come: requests that it has `unfinished`, and what it has `made` of any so far.
 
     `made` grows with every token and every piece of a prompt; None where that is not known.
@@ -95,7 +95,7 @@ class Engine(Protocol):
         """
         ...
 
-    def progress(self) -> Progress:
+    def progress(self) -> EngineProgress:
         """Return how far the engine has come."""
         ...
 

@@ -30,7 +30,7 @@ class Library:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class HostFacts:
     """The facts that defaults depend on; `libraries` in the order of LD_PRELOAD, none with a GPU.
 
     `cache_sized` says that vLLM's own variable already sizes the KV cache on the CPU. `processor` is a
@@ -45,13 +45,13 @@ class Machine:
     processor: str = "any"
 
 
-def this_machine() -> Machine:
+def this_machine() -> HostFacts:
     """Look at the machine that this process runs on."""
     # A laptop has a render node and the CPU wheel: the build that is installed decides, then the device.
     accelerator = not _cpu_build() and any(Path(path).exists() for path in _ACCELERATORS)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     sized = bool(os.environ.get("VLLM_CPU_KVCACHE_SPACE"))
-    return Machine(accelerator, _cores(), memory, () if accelerator else _libraries(), sized, _processor())
+    return HostFacts(accelerator, _cores(), memory, () if accelerator else _libraries(), sized, _processor())
 
 
 def cxx_compiler() -> Path | None:

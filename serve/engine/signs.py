@@ -1,6 +1,6 @@
 """Signs of life of vLLM's engine that cost it nothing: what its steps made, what its processes do.
 
-`Tally` hears of every step in the front end, as vLLM's own loggers do; `Family` reads /proc.
+`TokenCounter` hears of every step in the front end, as vLLM's own loggers do; `ProcessFamily` reads /proc.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FAMILY_SECONDS = 10.0
 """How often the group is looked through for new members: that reads all of /proc."""
 
 
-class Tally:
+class TokenCounter:
     """One of vLLM's stat loggers (`vllm.v1.metrics.loggers.StatLoggerBase`): `made` grows with each output.
 
     A step of a prompt alone has no output; it fills the KV cache instead.
@@ -30,7 +30,7 @@ class Tally:
         self._used = 0.0
 
     @classmethod
-    def on(cls, client: Any) -> Tally | None:
+    def on(cls, client: Any) -> TokenCounter | None:
         """Return one that hears of the steps of vLLM's `client`, None where it keeps no statistics."""
         manager = getattr(client, "logger_manager", None)
         if manager is None:
@@ -61,7 +61,7 @@ class Tally:
         """Take no note of it."""
 
 
-class Family:
+class ProcessFamily:
     """The processes of this one's group, itself left out, where the launcher made it a group of its own."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 
 from registry.errors import NotServable
 from serve.engine import handover
-from serve.engine.interface import TOP_TOKENS, Abilities, Progress
-from serve.engine.signs import Family, Tally
+from serve.engine.interface import TOP_TOKENS, Abilities, EngineProgress
+from serve.engine.signs import ProcessFamily, TokenCounter
 from serve.process_group import Activity
 
 _WORDS = 400
@@ -41,8 +41,8 @@ class VllmEngine:
         # can then be told from what another one is just bringing in.
         self._loading = asyncio.Lock()
         self._given_up = False
-        self._tally = Tally.on(client)
-        self._family = Family() if _is_local(client.vllm_config.parallel_config) else None
+        self._tally = TokenCounter.on(client)
+        self._family = ProcessFamily() if _is_local(client.vllm_config.parallel_config) else None
 
     @classmethod
     def from_app(cls, app: Any) -> VllmEngine:
@@ -91,10 +91,10 @@ class VllmEngine:
         """
         await (self._client.list_loras() if workers else self._client.is_paused())
 
-    def progress(self) -> Progress:
+    def progress(self) -> EngineProgress:
         """Return the front end's unfinished requests, and the steps that made something of any."""
         unfinished: int = self._client.output_processor.get_num_unfinished_requests()
-        return Progress(unfinished, None if self._tally is None else self._tally.made)
+        return EngineProgress(unfinished, None if self._tally is None else self._tally.made)
 
     def activity(self) -> Activity | None:
         """Return what EngineCore, its workers and all that they start are doing, under the launcher."""

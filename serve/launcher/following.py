@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from serve.launcher.hearing import Hearing
-from serve.launcher.processes import Child
-from serve.launcher.pulse import Pulse
+from serve.launcher.hearing import ChildListener
+from serve.launcher.processes import EngineProcess
+from serve.launcher.pulse import ChildPulse
 from serve.launcher.readiness import wait_ready
 from serve.process_group import activity
 
@@ -42,7 +42,7 @@ class Ended:
 class _Events:
     """What can happen to a child: each `wait` returns at the first of them, or after `seconds`."""
 
-    def __init__(self, child: Child, hearing: Hearing, owner: Supervisor) -> None:
+    def __init__(self, child: EngineProcess, hearing: ChildListener, owner: Supervisor) -> None:
         self._hearing = hearing
         self._ended = asyncio.create_task(child.process.wait())
         self._stopping = asyncio.create_task(owner.stopping.wait())
@@ -94,9 +94,9 @@ class _Events:
             task.cancel()
 
 
-async def follow(child: Child, owner: Supervisor) -> Ended:
+async def follow(child: EngineProcess, owner: Supervisor) -> Ended:
     """Follow one child to its end."""
-    hearing = Hearing(child)
+    hearing = ChildListener(child)
     with _events(child, hearing, owner) as events:
         ready = await _bring_up(child, hearing, events, owner)
         if ready:
@@ -112,7 +112,7 @@ async def follow(child: Child, owner: Supervisor) -> Ended:
 
 
 @contextmanager
-def _events(child: Child, hearing: Hearing, owner: Supervisor) -> Iterator[_Events]:
+def _events(child: EngineProcess, hearing: ChildListener, owner: Supervisor) -> Iterator[_Events]:
     events = _Events(child, hearing, owner)
     try:
         yield events
@@ -120,7 +120,7 @@ def _events(child: Child, hearing: Hearing, owner: Supervisor) -> Iterator[_Even
         events.close()
 
 
-async def _bring_up(child: Child, hearing: Hearing, events: _Events, owner: Supervisor) -> bool:
+async def _bring_up(child: EngineProcess, hearing: ChildListener, events: _Events, owner: Supervisor) -> bool:
     """Wait until the child is ready and return True; False when it has ended, has to, or took too long."""
     seconds = owner.plan.start_timeout_seconds
     told = asyncio.get_running_loop().time()
@@ -151,9 +151,9 @@ async def _bring_up(child: Child, hearing: Hearing, events: _Events, owner: Supe
     return False
 
 
-async def _stay(child: Child, hearing: Hearing, events: _Events, hang_seconds: float) -> None:
+async def _stay(child: EngineProcess, hearing: ChildListener, events: _Events, hang_seconds: float) -> None:
     """Stay with a child that is ready until it has ended, has to end, or answers no more."""
-    pulse = Pulse(hang_seconds) if hang_seconds else None
+    pulse = ChildPulse(hang_seconds) if hang_seconds else None
     while not events.ending:
         if pulse is None:
             await events.wait(None)
@@ -167,7 +167,7 @@ async def _stay(child: Child, hearing: Hearing, events: _Events, hang_seconds: f
             hearing.told, hearing.hung, hearing.over = hung, True, True
 
 
-async def _drain(child: Child, events: _Events, owner: Supervisor, *, ready: bool) -> None:
+async def _drain(child: EngineProcess, events: _Events, owner: Supervisor, *, ready: bool) -> None:
     if not ready:  # nothing is in flight, and an engine that starts does not listen
         owner.plan.say("stopping: the engine was not ready yet")
         return

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from serve.launcher.processes import Child
+from serve.launcher.processes import EngineProcess
 
 
 @dataclass(slots=True, eq=False)
-class Hearing:
+class ChildListener:
     """Listens to one child: `run` until the line ends, the rest says what was heard.
 
     `turn` is set with every change but those of pongs. `told` is why the child
@@ -18,7 +18,7 @@ class Hearing:
     `missed` is the number in the newest `pong`, `pongs` how many there were.
     """
 
-    child: Child
+    child: EngineProcess
     turn: asyncio.Event = field(default_factory=asyncio.Event)
     started: bool = False
     ending: bool = False

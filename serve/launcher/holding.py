@@ -25,7 +25,7 @@ _END_OF_HEAD = b"\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class Outage:
     """Why the engine does not answer, in words for a client; `reason` is for who asks /readyz."""
 
     state: str  # starting | restarting | draining
@@ -45,9 +45,9 @@ class Holding:
         self._listener = listener
         self._acceptor: Acceptor | None = None
         self._retrying: asyncio.Task[None] | None = None
-        self._situation = Situation("starting", "the engine is starting", 5)
+        self._situation = Outage("starting", "the engine is starting", 5)
 
-    def explain(self, situation: Situation) -> None:
+    def explain(self, situation: Outage) -> None:
         """Set what clients are told from now on."""
         self._situation = situation
 
@@ -151,7 +151,7 @@ class _Caller(asyncio.Protocol):
         self._transport.write_eof()
 
 
-def response(head: bytes, situation: Situation, pages: Pages | None = None) -> bytes:
+def response(head: bytes, situation: Outage, pages: Pages | None = None) -> bytes:
     """Return the whole HTTP answer to a request with this `head`; `pages` may read it in a browser."""
     method, _, rest = head.partition(b" ")
     path = rest.partition(b" ")[0].partition(b"?")[0]
@@ -179,7 +179,7 @@ def _shown(lines: Iterable[Line]) -> list[str]:
     return [f"{name.decode('latin-1')}: {value.decode('latin-1')}" for name, value in lines]
 
 
-def _body(path: bytes, situation: Situation) -> dict[str, object]:
+def _body(path: bytes, situation: Outage) -> dict[str, object]:
     if path == b"/livez":
         return {"status": "alive", "state": situation.state}
     if path == b"/readyz":

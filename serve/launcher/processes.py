@@ -64,7 +64,7 @@ def watch_children() -> None:
 
 
 @dataclass(slots=True)
-class Child:
+class EngineProcess:
     """A running engine: its process, our end of the line, and its log; `seen` ran in its group."""
 
     process: asyncio.subprocess.Process
@@ -118,7 +118,7 @@ async def spawn(
     environment: Mapping[str, str],
     log: EngineLog,
     output: int | None = None,
-) -> Child:
+) -> EngineProcess:
     """Start the child with the listening socket and one end of a new line; what it prints goes to `log`.
 
     It also inherits the descriptor `output`, under the number that `OUTPUT_VARIABLE` names.
@@ -145,7 +145,7 @@ async def spawn(
         ours.close()
         raise
     log.follow()
-    return Child(process, reader, writer, log)
+    return EngineProcess(process, reader, writer, log)
 
 
 async def end_group(group: int) -> None:

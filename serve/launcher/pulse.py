@@ -13,7 +13,7 @@ _LOOKS_PER_LIMIT = 5
 
 
 @dataclass(slots=True)
-class Pulse:
+class ChildPulse:
     """Judges one child that is asked every `look_seconds`; hung after `limit_seconds` without an answer."""
 
     limit_seconds: float

@@ -25,14 +25,14 @@ from serve.door.pages import Pages
 from serve.launcher.aside import aside
 from serve.launcher.engine_log import EngineLog
 from serve.launcher.following import Ended, follow
-from serve.launcher.holding import Holding, Situation
+from serve.launcher.holding import Holding, Outage
 from serve.launcher.log_file import Folder, LogFile
 from serve.launcher.logs import reason
 from serve.launcher.notify import ServiceManager
 from serve.launcher.presence import Presence
 from serve.launcher.processes import (
-    Child,
     Command,
+    EngineProcess,
     adopt_orphans,
     raise_descriptor_limit,
     spawn,
@@ -55,7 +55,7 @@ _LONGEST_TROUBLE_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SupervisorOptions:
     """What to start and how long to wait for it; `say` prints one line to the operator, and never raises.
 
     `overlay` gives variables of the environment that are looked for at each start; it may wait for a disk.
@@ -84,7 +84,7 @@ class Plan:
 class Supervisor:
     """Runs one engine after the other on `listener`, which belongs to the caller, until told to stop."""
 
-    def __init__(self, listener: socket.socket, plan: Plan) -> None:
+    def __init__(self, listener: socket.socket, plan: SupervisorOptions) -> None:
         self.listener = listener
         self.plan = plan
         self.holding = Holding(listener, plan.connections, plan.pages)
@@ -92,7 +92,7 @@ class Supervisor:
         self.hurry = asyncio.Event()
         self._endings: list[Ending] = []
         self._hangs = 0
-        self._child: Child | None = None
+        self._child: EngineProcess | None = None
         self._troubles = 0
         self._told: set[str] = set()
 
@@ -128,10 +128,10 @@ class Supervisor:
     async def hold(self, *, hung: bool = False) -> None:
         """Answer clients ourselves from now on."""
         if self.stopping.is_set():
-            self.holding.explain(Situation("draining", "the server is shutting down", 5))
+            self.holding.explain(Outage("draining", "the server is shutting down", 5))
         else:
             why = "the engine has hung" if hung else ""
-            self.holding.explain(Situation("restarting", "the engine is restarting", 5, why))
+            self.holding.explain(Outage("restarting", "the engine is restarting", 5, why))
         await self.holding.start()
 
     async def announce_ready(self) -> None:
@@ -166,7 +166,7 @@ class Supervisor:
             return None
         return BAD_ARGUMENTS if ended.code == BAD_ARGUMENTS else GAVE_UP
 
-    async def _spawn(self) -> Child:
+    async def _spawn(self) -> EngineProcess:
         log = EngineLog(LogFile(self.plan.log_folders, self.plan.say))
         try:
             environment = await self._environment()
@@ -186,7 +186,7 @@ class Supervisor:
         counts = {RESTARTS_VARIABLE: str(len(self._endings)), HANGS_VARIABLE: str(self._hangs)}
         return {**self.plan.environment, **overlay, **counts}
 
-    async def _again(self, child: Child, ended: Ended) -> bool:
+    async def _again(self, child: EngineProcess, ended: Ended) -> bool:
         """Book how the child ended; wait and return True, or say why not and return False."""
         code = ended.code
         why = ended.told or (reason(child.log.words()) if code >= 0 else "from outside; was memory short?")

@@ -20,7 +20,7 @@ _ITEMS = 20
 _encode = msgspec.json.Encoder().encode
 
 
-class Query:
+class ResponseQuery:
     """The query of a request for a kept response, checked."""
 
     def __init__(self, text: bytes) -> None:
@@ -92,7 +92,7 @@ def events(kept: Kept, after: int) -> Iterator[bytes]:
             yield b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n"
 
 
-def input_items(kept: Kept, query: Query) -> bytes:
+def input_items(kept: Kept, query: ResponseQuery) -> bytes:
     """Return a page of what the model was asked, newest first unless the query says `order=asc`.
 
     Raises: BadBody: a query that names no page.

@@ -24,7 +24,7 @@ _ABSENT = (b"null", b'""')
 _LAST_EVENT = re.compile(rb"(?:^|\n)event: response\.(?:completed|incomplete)\ndata: ([^\n]*)\n")
 
 
-class Turn:
+class ResponseTurn:
     """What becomes of one request's answer; `keep` is called with it at most once."""
 
     __slots__ = ("_history", "_inputs", "_owner", "_previous", "_store")
@@ -60,7 +60,7 @@ def _last_response(events: bytes) -> bytes:
     return bytes(event.get("response", b""))
 
 
-def begin(store: ResponseStore, owner: str, fields: Fields) -> Turn | None:
+def begin(store: ResponseStore, owner: str, fields: Fields) -> ResponseTurn | None:
     """Put the conversation before a request into its `input`, and return what is to be kept of it.
 
     `fields` are changed: `input` holds what came before, vLLM is told to store nothing, and
@@ -82,7 +82,7 @@ def begin(store: ResponseStore, owner: str, fields: Fields) -> Turn | None:
     history = _history(store, owner, previous) if previous is not None else ()
     if history or inputs != given:
         fields["input"] = join_items([*history, *inputs])
-    return Turn(store, owner, history, tuple(inputs), previous) if wanted else None
+    return ResponseTurn(store, owner, history, tuple(inputs), previous) if wanted else None
 
 
 def _previous(fields: Fields) -> str | None:

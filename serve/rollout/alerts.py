@@ -16,14 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from registry.errors import Conflict, InvalidName, NotFound
 from registry.records import RolloutEntry
-from serve.rollout.decision.states import Occasion
+from serve.rollout.decision.states import EventType
 from serve.rollout.desk import LocalRollouts
 from serve.rollout.display.explain import version_name
 from serve.rollout.documents import AlertActionDocument, AlertsDocument
 from serve.rollout.metrics import ALERT
 
 MAX_ALERTS = 1_000
-_ASKED = {"abort": Occasion.ABORT, "rollback": Occasion.ABORT, "pause": Occasion.PAUSE}
+_ASKED = {"abort": EventType.ABORT, "rollback": EventType.ABORT, "pause": EventType.PAUSE}
 _GRAVE = frozenset({"critical", "page"})
 _TEXT_LIMIT = 300
 
@@ -54,12 +54,12 @@ def handle(desk: LocalRollouts, delivery: Delivery) -> AlertsDocument:
     return AlertsDocument(actions=[_handle(desk, alert) for alert in delivery.alerts])
 
 
-def asked(alert: Alert) -> Occasion | None:
+def asked(alert: Alert) -> EventType | None:
     """Return what an alert asks for by its labels, None for nothing."""
     for label in ("wardrobe_action", "action"):
         if label in alert.labels:
             return _ASKED.get(alert.labels[label].lower())
-    return Occasion.PAUSE if alert.labels.get("severity", "").lower() in _GRAVE else None
+    return EventType.PAUSE if alert.labels.get("severity", "").lower() in _GRAVE else None
 
 
 def _handle(desk: LocalRollouts, alert: Alert) -> AlertActionDocument:
@@ -72,10 +72,10 @@ def _handle(desk: LocalRollouts, alert: Alert) -> AlertActionDocument:
         status = desk.move(adapter, occasion, _why(alert), reason=ALERT)
     except (NotFound, Conflict, InvalidName) as error:
         return _answer(alert, "ignored", str(error))
-    return _answer(alert, "aborted" if occasion is Occasion.ABORT else "paused", f"{status.canary}")
+    return _answer(alert, "aborted" if occasion is EventType.ABORT else "paused", f"{status.canary}")
 
 
-def _obstacle(desk: LocalRollouts, alert: Alert, adapter: str, occasion: Occasion | None) -> str:
+def _obstacle(desk: LocalRollouts, alert: Alert, adapter: str, occasion: EventType | None) -> str:
     """Return why nothing is done, '' where something is."""
     if alert.status == "resolved":
         return "it is resolved"
@@ -91,8 +91,8 @@ def _obstacle(desk: LocalRollouts, alert: Alert, adapter: str, occasion: Occasio
     return _idle(entry, occasion)
 
 
-def _idle(entry: RolloutEntry, occasion: Occasion) -> str:
-    if occasion is Occasion.PAUSE and entry.state in {"paused", "promoted"}:
+def _idle(entry: RolloutEntry, occasion: EventType) -> str:
+    if occasion is EventType.PAUSE and entry.state in {"paused", "promoted"}:
         return f"{version_name(entry.adapter, entry.canary)} is {entry.state}: there is nothing to freeze"
     return ""
 

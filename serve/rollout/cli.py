@@ -234,8 +234,8 @@ def _desk(session: Session) -> RolloutDesk:
 
     if session.url is not None:
         return RemoteRollouts(session.client())
-    from serve.rollout.webhooks import Notifier
+    from serve.rollout.webhooks import WebhookNotifier
 
-    notifier = Notifier()
+    notifier = WebhookNotifier()
     click.get_current_context().call_on_close(notifier.close)
     return LocalRollouts(session.registry(), who=user_name(), notify=notifier.notify)

@@ -16,12 +16,12 @@ from registry.errors import CorruptStore
 from registry.names import check_adapter_name
 from registry.records import RolloutEntry
 from serve.rollout import documents as doc
-from serve.rollout.decision.policy import Policy, Step, policy_of
-from serve.rollout.decision.states import Event, Occasion
+from serve.rollout.decision.policy import Policy, RampStep, policy_of
+from serve.rollout.decision.states import Event, EventType
 from serve.rollout.display import explain
 from serve.rollout.display.status import brief, no_rollout, read_status
 from serve.rollout.recording.evidence import baseline_of
-from serve.rollout.start import Order, plan, start
+from serve.rollout.start import RolloutRequest, plan, start
 
 if TYPE_CHECKING:
     from registry.api.client import Client
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 Notify = Callable[[RolloutEntry | None, RolloutEntry], None]
 _DONE = {
-    Occasion.PAUSE: "paused",
-    Occasion.RESUME: "resumed",
-    Occasion.PROMOTE: "promoted",
-    Occasion.ABORT: "aborted",
+    EventType.PAUSE: "paused",
+    EventType.RESUME: "resumed",
+    EventType.PROMOTE: "promoted",
+    EventType.ABORT: "aborted",
 }
 
 
@@ -124,21 +124,21 @@ class LocalRollouts:
 
     def pause(self, adapter: str, why: str = "") -> doc.RolloutStatus:
         """Freeze the weight; alarms stay armed."""
-        return self.move(adapter, Occasion.PAUSE, why)
+        return self.move(adapter, EventType.PAUSE, why)
 
     def resume(self, adapter: str, why: str = "") -> doc.RolloutStatus:
         """Go on where the rollout was paused."""
-        return self.move(adapter, Occasion.RESUME, why)
+        return self.move(adapter, EventType.RESUME, why)
 
     def promote(self, adapter: str, why: str = "") -> doc.RolloutStatus:
         """Make the canary stable now, whatever the evidence says."""
-        return self.move(adapter, Occasion.PROMOTE, why)
+        return self.move(adapter, EventType.PROMOTE, why)
 
     def abort(self, adapter: str, why: str = "") -> doc.RolloutStatus:
         """Send all traffic to stable, at once and for good."""
-        return self.move(adapter, Occasion.ABORT, why)
+        return self.move(adapter, EventType.ABORT, why)
 
-    def move(self, adapter: str, occasion: Occasion, why: str, reason: str = "") -> doc.RolloutStatus:
+    def move(self, adapter: str, occasion: EventType, why: str, reason: str = "") -> doc.RolloutStatus:
         """Append a person's event; `reason` is one word for labels, default the event's own.
 
         Raises: NotFound: there was never a rollout; Conflict: its state does not take the event.
@@ -158,7 +158,7 @@ class LocalRollouts:
             return after
 
         # What gives no weight to a canary must work on a full disk.
-        urgent = occasion in {Occasion.ABORT, Occasion.PAUSE}
+        urgent = occasion in {EventType.ABORT, EventType.PAUSE}
         self._registry.append_rollout(check_adapter_name(adapter), decide, urgent=urgent)
         for before, after in change:
             self._tell(before, after)
@@ -187,11 +187,11 @@ class LocalRollouts:
             raise no_rollout(adapter)
         return log
 
-    def _order(self, adapter: str, request: doc.StartRequest) -> Order:
+    def _order(self, adapter: str, request: doc.StartRequest) -> RolloutRequest:
         from serve.rollout.presets import load_preset
 
         policy = request.policy if isinstance(request.policy, Policy) else load_preset(request.policy)
-        return Order(
+        return RolloutRequest(
             check_adapter_name(adapter), request.version, policy, self._who, request.note, request.force
         )
 
@@ -250,15 +250,15 @@ class RemoteRollouts:
         return self._client.ask(doc.RolloutStatus, "POST", _path(adapter, verb), doc.WhyRequest(why=why))
 
 
-def _known(entry: RolloutEntry, occasion: Occasion) -> tuple[Policy, RolloutEntry]:
+def _known(entry: RolloutEntry, occasion: EventType) -> tuple[Policy, RolloutEntry]:
     """Return the policy of a rollout and its entry; an abort works whatever stands there, and replaces it."""
     try:
         policy = policy_of(entry)
         baseline_of(entry)
     except CorruptStore:
-        if occasion is not Occasion.ABORT:
+        if occasion is not EventType.ABORT:
             raise
-        plain = Policy(steps=(Step(weight=1, min_units=0, min_seconds=0.0),))
+        plain = Policy(steps=(RampStep(weight=1, min_units=0, min_seconds=0.0),))
         return plain, replace(
             entry, policy=plain.model_dump(mode="json"), baseline={}, step=min(entry.step, 0)
         )

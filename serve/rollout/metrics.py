@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 from registry.entries.rollouts import FULL_WEIGHT
 from registry.records import RolloutEntry
 from serve.rollout.decision.judgement import Judgement
-from serve.rollout.decision.states import State
+from serve.rollout.decision.states import RolloutState
 from serve.rollout.recording.evidence import ReplicaEvidence
 from serve.router.telemetry.exposition import counter, gauge, histogram
 from serve.router.telemetry.metrics import LOAD_SECONDS, Histogram
@@ -75,7 +75,9 @@ class RolloutMetrics:
         """Yield the families (called by prometheus_client at a scrape)."""
         shown = sorted(self._shown.items())
         states = [
-            ((name, state.value), float(one.entry.state == state)) for name, one in shown for state in State
+            ((name, state.value), float(one.entry.state == state))
+            for name, one in shown
+            for state in RolloutState
         ]
         text = "1 for the state that the adapter's rollout is in."
         yield gauge("wardrobe_rollout_state", text, ("adapter", "state"), states)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from registry.entries.rollouts import FULL_WEIGHT
-from serve.rollout.decision.policy import Metrics, Policy, Promotion, Step
+from serve.rollout.decision.policy import Policy, Promotion, RampStep, TestedMetrics
 from serve.rollout.documents import DetectionDocument, PlannedMetric, PlannedStep
 
 ASSUMED_RATE = 0.01
@@ -43,7 +43,7 @@ def plan_steps(policy: Policy, rate: float) -> list[PlannedStep]:
     return [_plan_step(step, policy, rate) for step in policy.steps]
 
 
-def plan_metrics(metrics: Metrics) -> list[PlannedMetric]:
+def plan_metrics(metrics: TestedMetrics) -> list[PlannedMetric]:
     """Return what is tested, each with its share of the false alarms."""
     found = []
     if (errors := metrics.errors) is not None:
@@ -85,7 +85,7 @@ def shadow_requests(policy: Policy) -> int:
     return math.ceil(policy.shadow.pairs * FULL_WEIGHT / policy.shadow.share)
 
 
-def _plan_step(step: Step, policy: Policy, rate: float) -> PlannedStep:
+def _plan_step(step: RampStep, policy: Policy, rate: float) -> PlannedStep:
     return PlannedStep(
         weight=step.weight,
         min_units=step.min_units,
@@ -95,7 +95,7 @@ def _plan_step(step: Step, policy: Policy, rate: float) -> PlannedStep:
     )
 
 
-def _detection(step: Step, policy: Policy, factor: float, rate: float) -> DetectionDocument | None:
+def _detection(step: RampStep, policy: Policy, factor: float, rate: float) -> DetectionDocument | None:
     errors = policy.metrics.errors
     if errors is None or factor <= errors.margin:
         return None

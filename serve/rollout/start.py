@@ -17,9 +17,9 @@ from registry.names import STABLE
 from registry.records import RolloutEntry, Version
 from registry.store import Registry
 from registry.validation import requirements
-from registry.validation.requirements import Lack
+from registry.validation.requirements import UnmetRequirement
 from serve.rollout.decision.policy import Policy, policy_of
-from serve.rollout.decision.states import Event, Occasion, State
+from serve.rollout.decision.states import Event, EventType, RolloutState
 from serve.rollout.display.explain import version_name
 from serve.rollout.documents import PlanDocument
 from serve.rollout.plan import ASSUMED_RATE, plan_metrics, plan_steps, promises, shadow_requests
@@ -37,7 +37,7 @@ _MAX_TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RolloutRequest:
     """A start that somebody asks for.
 
     `forced` overrides that the version was rolled back lately, and what it lacks of what is required; for
@@ -69,11 +69,11 @@ class _Checked:
     baseline: Baseline
     forced: bool
     required: list[str]
-    lacks: list[Lack]
+    lacks: list[UnmetRequirement]
     warnings: list[str] = field(default_factory=list)
 
 
-def start(registry: Registry, order: Order, clock: Callable[[], float]) -> Begun:
+def start(registry: Registry, order: RolloutRequest, clock: Callable[[], float]) -> Begun:
     """Begin a rollout, after ending one of the same adapter that is open.
 
     Raises: NotFound; Quarantined; Conflict: stable already, open already, or rolled back lately and not
@@ -106,7 +106,7 @@ def start(registry: Registry, order: Order, clock: Callable[[], float]) -> Begun
     raise Conflict(order.adapter, "others keep starting rollouts of it", "try again", param="name")
 
 
-def plan(registry: Registry, order: Order, now: float) -> PlanDocument:
+def plan(registry: Registry, order: RolloutRequest, now: float) -> PlanDocument:
     """Return what `start` would do; refuses what it would refuse, and changes nothing."""
     checked = _check(registry, order, registry.rollout(order.adapter), now)
     policy = order.policy
@@ -138,7 +138,7 @@ def plan(registry: Registry, order: Order, now: float) -> PlanDocument:
     )
 
 
-def _check(registry: Registry, order: Order, last: RolloutEntry | None, now: float) -> _Checked:
+def _check(registry: Registry, order: RolloutRequest, last: RolloutEntry | None, now: float) -> _Checked:
     canary = registry.version(order.adapter, order.number)
     reason = registry.quarantined(order.adapter, order.number)
     if reason is not None:
@@ -167,7 +167,9 @@ def _check(registry: Registry, order: Order, last: RolloutEntry | None, now: flo
     return _Checked(canary, stable, supersedes, baseline, forced, required, lacks, warnings)
 
 
-def _refuse_unproved(registry: Registry, order: Order, canary: Version, stable: int | None) -> list[Lack]:
+def _refuse_unproved(
+    registry: Registry, order: RolloutRequest, canary: Version, stable: int | None
+) -> list[UnmetRequirement]:
     """Return what the canary lacks of what is required, where the order goes past it."""
     found = registry.lacks(canary, stable, order.policy.require)
     if found and not order.forced:
@@ -178,12 +180,12 @@ def _refuse_unproved(registry: Registry, order: Order, canary: Version, stable: 
     return found
 
 
-def _record_force(registry: Registry, order: Order, checked: _Checked) -> None:
+def _record_force(registry: Registry, order: RolloutRequest, checked: _Checked) -> None:
     if checked.lacks:
         registry.record_force(checked.canary, checked.lacks, action="rollout", why=order.note, who=order.who)
 
 
-def _refuse_denied(registry: Registry, order: Order, canary: Version, now: float) -> bool:
+def _refuse_denied(registry: Registry, order: RolloutRequest, canary: Version, now: float) -> bool:
     """Return whether the start is one that only `forced` allows."""
     from serve.rollout.decision.machine import denied
 
@@ -224,7 +226,7 @@ def _unknown(baseline: Baseline) -> list[str]:
 
 
 def _next(
-    order: Order, checked: _Checked, last: RolloutEntry | None, rollout_id: str, now: float
+    order: RolloutRequest, checked: _Checked, last: RolloutEntry | None, rollout_id: str, now: float
 ) -> RolloutEntry:
     """Return the entry that comes next: the end of what is open, else the beginning."""
     from serve.rollout.decision.machine import begin, transition
@@ -255,8 +257,8 @@ def _next(
 
 def _end_of(entry: RolloutEntry, who: str, canary: str) -> Event:
     """Return what ends an open rollout for the sake of another one."""
-    if entry.state == State.PROMOTED:
+    if entry.state == RolloutState.PROMOTED:
         # Its version is what users get: the next rollout is compared with it, not with the one before.
         sentence = f"{who} started {canary}, which ends the cool-down"
-        return Event(Occasion.COOLED, who, "superseded", sentence)
-    return Event(Occasion.SUPERSEDE, who, "superseded", f"{who} started {canary}, which supersedes it")
+        return Event(EventType.COOLED, who, "superseded", sentence)
+    return Event(EventType.SUPERSEDE, who, "superseded", f"{who} started {canary}, which supersedes it")

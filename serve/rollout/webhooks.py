@@ -38,7 +38,7 @@ _THREAD = "wardrobe-webhook"
 _log = logging.getLogger("wardrobe.rollout")
 
 
-class Notifier:
+class WebhookNotifier:
     """Tells webhooks of changes of state; close it to wait shortly for what is under way."""
 
     def __init__(

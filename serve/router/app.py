@@ -30,26 +30,33 @@ from serve.errors import Busy, MethodNotAllowed, RouteNotFound, TaskNotServed
 from serve.protocol.hints import hint
 from serve.request_id import HEADER, id_headers
 from serve.responses import answers as kept
-from serve.responses.answers import Query
+from serve.responses.answers import ResponseQuery
 from serve.rollout.decision.inner import InnerClient
 from serve.router.body import SERVER_PATH_FIELDS, TRANSFER_FIELDS
 from serve.router.endpoints.auth import authorize
 from serve.router.endpoints.feedback import MAX_BODY_BYTES as MAX_FEEDBACK_BYTES
 from serve.router.endpoints.models import base_card, render_model, render_models
 from serve.router.endpoints.openai_errors import rejection_reason, send_error, send_events, send_json
-from serve.router.endpoints.paths import ENDPOINTS, Dialect, Endpoint, Kind, find_endpoint, served_endpoints
+from serve.router.endpoints.paths import (
+    ENDPOINTS,
+    Dialect,
+    Endpoint,
+    PathKind,
+    find_endpoint,
+    served_endpoints,
+)
 from serve.router.inference import Inference
 from serve.router.runtime import Runtime
 from serve.router.telemetry.access_log import AccessLog
-from serve.router.telemetry.accounted import AccountedInference
-from serve.router.telemetry.accounts import Keeper
+from serve.router.telemetry.accounted import ObservedInference
+from serve.router.telemetry.accounts import RequestObserver
 from serve.router.telemetry.tracing import Tracing
 from serve.settings import ServeSettings, handed_over
 
 _READY = b'{"status":"ready"}'
 EngineFactory = Callable[[Scope], Engine]
 
-_PROBES = frozenset({Kind.LIVE, Kind.READY})
+_PROBES = frozenset({PathKind.LIVE, PathKind.READY})
 """Asked by balancers and orchestrators under whatever address they have; they tell nothing."""
 
 _log = logging.getLogger("wardrobe.router")
@@ -94,7 +101,7 @@ class Router:
             endpoint = self._endpoints.get(scope["raw_path"])
             if (
                 endpoint is not None
-                and endpoint.kind is Kind.INFERENCE
+                and endpoint.kind is PathKind.INFERENCE
                 and scope["method"] == "POST"
                 and self._inference is not None
             ):
@@ -146,7 +153,7 @@ class Router:
         from serve.control.methods import control_methods
 
         methods = endpoint.methods
-        if endpoint.kind is Kind.ADMIN and self._control is not None:
+        if endpoint.kind is PathKind.ADMIN and self._control is not None:
             methods = control_methods(scope["path"])
             if not methods:
                 raise RouteNotFound(_shown(scope), "is no path of this server", "see /admin/openapi.json")
@@ -158,25 +165,25 @@ class Router:
 
     async def _dispatch(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         runtime = self.runtime
-        if endpoint.kind is Kind.LIVE:
+        if endpoint.kind is PathKind.LIVE:
             await send_json(send, 200, b'{"status":"alive"}')
-        elif endpoint.kind is Kind.READY:
+        elif endpoint.kind is PathKind.READY:
             await _tell_ready(runtime, send)
         elif runtime is None:
             raise Busy("server", "has not started yet", "try again", rejection="engine_busy")
-        elif endpoint.kind is Kind.ADMIN:
+        elif endpoint.kind is PathKind.ADMIN:
             await self._forward_control(runtime, scope, receive, send)
-        elif endpoint.kind is Kind.FEEDBACK:
+        elif endpoint.kind is PathKind.FEEDBACK:
             await self._take_feedback(runtime, scope, receive, send)
-        elif endpoint.kind is Kind.MODELS:
+        elif endpoint.kind is PathKind.MODELS:
             authorize(runtime.keys, dict(scope["headers"]), KeyScope.INFER)
             await _tell_models(runtime, endpoint.item, send)
-        elif endpoint.kind is Kind.STORED:
+        elif endpoint.kind is PathKind.STORED:
             await self._tell_stored(runtime, endpoint, scope, send)
-        elif endpoint.kind is Kind.UNSERVED:
+        elif endpoint.kind is PathKind.UNSERVED:
             authorize(runtime.keys, dict(scope["headers"]), KeyScope.INFER)
             raise _not_its_task(runtime, endpoint, _shown(scope))
-        elif endpoint.kind is Kind.METRICS:
+        elif endpoint.kind is PathKind.METRICS:
             authorize(runtime.keys, dict(scope["headers"]), None)
             await self.app(scope, receive, send)
         else:
@@ -205,7 +212,7 @@ class Router:
         """Answer what is asked of a kept response: all of it, its items, its end."""
         who = authorize(runtime.keys, dict(scope["headers"]), KeyScope.INFER)
         assert self._inference is not None, "built before the runtime is set"
-        store, query = self._inference.stored, Query(scope["query_string"])
+        store, query = self._inference.stored, ResponseQuery(scope["query_string"])
         if scope["method"] == "DELETE":
             await send_json(send, 200, kept.delete(store, who, endpoint.item))
         elif endpoint.part == "cancel":
@@ -285,12 +292,12 @@ class Router:
     def _build_inference(
         self, runtime: Runtime, refused: frozenset[str], arrivals: Arrivals, hosts: Hosts
     ) -> Inference:
-        keepers: list[Keeper] = [] if self._tracing is None else [self._tracing]
+        keepers: list[RequestObserver] = [] if self._tracing is None else [self._tracing]
         if runtime.settings.access_log:
             keepers.append(AccessLog())
         if not keepers:
             return Inference(self.app, runtime, refused, arrivals, hosts)
-        return AccountedInference(self.app, runtime, refused, arrivals, hosts, keepers)
+        return ObservedInference(self.app, runtime, refused, arrivals, hosts, keepers)
 
     async def _end_accounts(self) -> None:
         if self._tracing is not None:

@@ -41,7 +41,7 @@ _LETTERS = {Arm.STABLE: "s", Arm.CANARY: "c", Arm.SHADOW: "h", Arm.DIRECT: "x", 
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class RolloutSplit:
     """An open rollout as assignment sees it: `salt` is the rollout's id, weights are basis points.
 
     `weight` of the units meet the canary, `base_weight` the bare base model (the other end of the hash);
@@ -75,7 +75,7 @@ def is_mirrored(salt: str, adapter: str, unit: str, share: int) -> bool:
     return is_canary(f"{salt}|shadow", adapter, unit, share)
 
 
-def choose_arm(split: Split | None, adapter: str, unit: str) -> Arm:
+def choose_arm(split: RolloutSplit | None, adapter: str, unit: str) -> Arm:
     """Return the arm of a request for the bare adapter; without an open rollout it is stable."""
     if split is None or unit in split.deny:
         return Arm.STABLE
@@ -89,7 +89,7 @@ def choose_arm(split: Split | None, adapter: str, unit: str) -> Arm:
     return Arm.STABLE
 
 
-def is_listed(split: Split, unit: str) -> bool:
+def is_listed(split: RolloutSplit, unit: str) -> bool:
     """Return True when a list and not the hash decides the unit's arm: no evidence."""
     return unit in split.allow or unit in split.deny
 

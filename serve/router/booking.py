@@ -23,7 +23,7 @@ from serve.router.assignment import (
     unit_digest,
     user_unit,
 )
-from serve.router.targets import OpenRollout, Target
+from serve.router.targets import RolloutTarget, RouteTarget
 
 NO_UNIT = "0" * 16
 """The unit of a request that has none."""
@@ -51,8 +51,8 @@ class Booking:
 
 
 def assign(
-    rollout: OpenRollout, adapter: str, unit: str, fields: Mapping[str, Raw], body: bytes
-) -> tuple[Target, str, Booking | None]:
+    rollout: RolloutTarget, adapter: str, unit: str, fields: Mapping[str, Raw], body: bytes
+) -> tuple[RouteTarget, str, Booking | None]:
     """Return the target of a request of `unit`, its unit's digest, and its booking.
 
     `fields` and `body` are the client's.

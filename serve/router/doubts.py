@@ -19,7 +19,7 @@ from serve.rollout.recording.evidence import REPEATED, UNKNOWN
 from serve.router.exchange import Exchange
 from serve.router.shadow import OPERATIONS, in_one_piece, receive_nothing, send_nowhere
 from serve.router.streams import Outcome
-from serve.router.targets import Target
+from serve.router.targets import RouteTarget
 
 MOST_AT_ONCE = 4
 
@@ -56,7 +56,7 @@ class Doubts:
         """Conclude a failure by how another version answered in its place."""
         self._conclude(failed, verdict(witness))
 
-    def examine(self, failed: Exchange, witness: Target | None) -> None:
+    def examine(self, failed: Exchange, witness: RouteTarget | None) -> None:
         """Conclude a failure once `witness` was asked; without one it is the arm's own."""
         if failed.doubt is None:
             return
@@ -79,7 +79,7 @@ class Doubts:
         for task in self._tasks:
             task.cancel()
 
-    async def _ask(self, failed: Exchange, witness: Target) -> None:
+    async def _ask(self, failed: Exchange, witness: RouteTarget) -> None:
         again = Exchange(
             witness,
             failed.endpoint,

@@ -20,7 +20,7 @@ from serve.errors import EngineFailed
 from serve.protocol.forwarded import MAX_BYTES as MAX_ERROR_BYTES
 from serve.protocol.forwarded import read_event, read_forwarded
 from serve.request_id import ANTHROPIC_HEADER, HEADER
-from serve.responses.turn import Turn
+from serve.responses.turn import ResponseTurn
 from serve.rollout.recording.baselines import BaselineArm
 from serve.rollout.recording.recorder import Text
 from serve.router.body import Fields
@@ -38,7 +38,7 @@ from serve.router.streams import (
     read_finish,
     read_usage,
 )
-from serve.router.targets import Target
+from serve.router.targets import RouteTarget
 from serve.router.telemetry.accounts import Account
 
 _EVENT_STREAM = b"text/event-stream"
@@ -74,7 +74,7 @@ class Exchange:
 
     def __init__(
         self,
-        target: Target,
+        target: RouteTarget,
         endpoint: Endpoint,
         scope: Scope,
         headers: dict[bytes, bytes],
@@ -95,7 +95,7 @@ class Exchange:
         self.began = began
         self.booking: Booking | None = None
         self.baseline: BaselineArm | None = None
-        self.turn: Turn | None = None
+        self.turn: ResponseTurn | None = None
         self.doubt: Callable[..., None] | None = None
         self.names_version = self.generates = True
         self.echoed = False
@@ -114,7 +114,7 @@ class Exchange:
         """Say that this end cut the request short: it is nobody's failure."""
         self._left = True
 
-    def again(self, target: Target, began: float) -> Exchange:
+    def again(self, target: RouteTarget, began: float) -> Exchange:
         """Return an exchange of the same request with another version; it books for no evidence."""
         other = Exchange(
             target,

@@ -25,7 +25,7 @@ from serve.protocol.fields import check_fields
 from serve.protocol.form import generates
 from serve.request_id import ANTHROPIC_PATHS, HEADER, echo_id, id_headers
 from serve.responses.store import ResponseStore
-from serve.responses.turn import PREVIOUS, Turn, begin
+from serve.responses.turn import PREVIOUS, ResponseTurn, begin
 from serve.router.assignment import Arm, unit_digest
 from serve.router.body import Fields, cap_tokens, join_fields, parse_fields
 from serve.router.booking import NO_UNIT, assign, find_unit
@@ -39,7 +39,7 @@ from serve.router.rescue import HeldExchange
 from serve.router.runtime import Runtime
 from serve.router.shadow import Shadows
 from serve.router.streams import Outcome
-from serve.router.targets import OpenRollout, Plan, Target
+from serve.router.targets import RolloutTarget, RoutePlan, RouteTarget
 
 _log = logging.getLogger("wardrobe.router")
 _REPLACED = frozenset({b"x-request-id", b"content-length", b"transfer-encoding"})
@@ -149,7 +149,7 @@ class Inference:
         receive: Receive,
         send: Send,
         began: float,
-        turn: Turn | None,
+        turn: ResponseTurn | None,
     ) -> None:
         """Choose who answers, and have it answer."""
         runtime = self.runtime
@@ -280,7 +280,7 @@ class Inference:
             raise self._took_too_long() from None
         return None if seconds is None else max(0.0, seconds - (monotonic() - began))
 
-    async def _carry_arm(self, rollout: OpenRollout, exchange: Exchange) -> None:
+    async def _carry_arm(self, rollout: RolloutTarget, exchange: Exchange) -> None:
         """Carry a request of an open rollout: the canary's may be rescued, stable's may be copied."""
         if isinstance(exchange, HeldExchange):
             await self._carry_canary(rollout, exchange)
@@ -294,7 +294,7 @@ class Inference:
         if booking is not None and booking.mirrored and not self.runtime.draining:
             self.shadows.mirror(rollout, exchange)
 
-    async def _carry_canary(self, rollout: OpenRollout, held: HeldExchange) -> None:
+    async def _carry_canary(self, rollout: RolloutTarget, held: HeldExchange) -> None:
         """Carry a request of the canary; what it fails before its first byte, the control answers."""
         held.hold(self.runtime.engine.alive)
         try:
@@ -353,7 +353,7 @@ class Inference:
         return id_headers(path, headers.get(HEADER, b""))
 
 
-def _choose(plan: Plan, headers: RawHeaders) -> tuple[Target, str]:
+def _choose(plan: RoutePlan, headers: RawHeaders) -> tuple[RouteTarget, str]:
     """Return the target of a request outside any rollout, and the digest of its unit.
 
     A unit is worth its hash only where it decides or is named: explicit references have none, nor has a
@@ -368,7 +368,7 @@ def _choose(plan: Plan, headers: RawHeaders) -> tuple[Target, str]:
     return plan.stable, NO_UNIT if session is None else unit_digest(session.decode("utf-8", "replace"))
 
 
-def _foreign_template(target: Target) -> BadBody:
+def _foreign_template(target: RouteTarget) -> BadBody:
     """Return the refusal to render a conversation for a version that was trained on another template."""
     fact = "was trained on a chat template of its own, and this server renders with the base's"
     remedy = "send /v1/completions the rendered prompt, or register it without chat_template.jinja"

@@ -16,7 +16,7 @@ from starlette.types import Message, Send
 from registry.errors import WardrobeError
 from serve.router.exchange import Exchange
 from serve.router.streams import Outcome, begins_with_error
-from serve.router.targets import Target
+from serve.router.targets import RouteTarget
 
 
 class Failure(StrEnum):
@@ -97,7 +97,7 @@ class HeldExchange(Exchange):
             self._fail(Failure.BROKEN)
         return super().settle()
 
-    def again(self, target: Target, began: float) -> Exchange:
+    def again(self, target: RouteTarget, began: float) -> Exchange:
         """Return an exchange of the same request with another version; it books for no evidence."""
         assert self._client is not None, "nothing was sent"
         self._send = self._client

@@ -31,16 +31,16 @@ from serve.engine.interface import Engine
 from serve.errors import Busy, EngineDead
 from serve.rollout.decision.controller import Controller, Local
 from serve.rollout.decision.golden import Ask
-from serve.rollout.recording.keeper import Keeper
-from serve.rollout.webhooks import Notifier
+from serve.rollout.recording.keeper import EvidenceWriter
+from serve.rollout.webhooks import WebhookNotifier
 from serve.router.endpoints.feedback import FeedbackDesk
 from serve.router.endpoints.response_id import IdIssuer
 from serve.router.residents.pinned import distinct, is_gone, is_known, is_proved, rolling, stables
 from serve.router.residents.proof import Prover
-from serve.router.residents.residency import Residency, Slot
+from serve.router.residents.residency import Residency, ResidentSlot
 from serve.router.targets import Targets
 from serve.router.telemetry import metrics as counters
-from serve.router.telemetry.vitals import Door, Pulse, Vitals
+from serve.router.telemetry.vitals import AccessState, EnginePulse, Vitals
 from serve.router.upkeep import SERVER, Upkeep
 from serve.settings import RequestLimits, ServeSettings
 from serve.watchdog.watch import EngineWatch
@@ -61,10 +61,10 @@ class Runtime:
     watcher: Watcher
     keys: KeyRing
     ids: IdIssuer
-    metrics: counters.Metrics
+    metrics: counters.RouterMetrics
     residency: Residency
     targets: Targets
-    keeper: Keeper
+    keeper: EvidenceWriter
     feedback: FeedbackDesk
     watch: EngineWatch
     background: Background
@@ -80,7 +80,7 @@ class Runtime:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _seen: View | None = None
     _controller: Controller | None = None
-    notifier: Notifier = field(default_factory=Notifier)
+    notifier: WebhookNotifier = field(default_factory=WebhookNotifier)
 
     def __post_init__(self) -> None:
         self.upkeep = Upkeep(
@@ -107,7 +107,7 @@ class Runtime:
         watcher = Watcher(registry, interval_seconds=settings.residency.poll_seconds, background=background)
         watcher.refresh()
         replica = settings.replica_name
-        metrics = counters.Metrics(replica, _build_info(registry))
+        metrics = counters.RouterMetrics(replica, _build_info(registry))
         required = settings.residency.require_proof
         prover = Prover(
             engine, lambda one: is_proved(watcher.view, one), _attester(registry, replica), required
@@ -115,7 +115,7 @@ class Runtime:
         timeout = settings.residency.load_timeout_seconds
         residency = Residency(engine, registry.verify_version, prover.prove, metrics, timeout)
         base = registry.base
-        keeper = Keeper(registry, replica)
+        keeper = EvidenceWriter(registry, replica)
         targets = Targets(
             engine.base_name,
             base.fingerprint,
@@ -296,7 +296,7 @@ class Runtime:
             if slot.due(time.monotonic()):
                 await self._load_quietly(slot)
 
-    def _apply(self, view: View) -> list[Slot]:
+    def _apply(self, view: View) -> list[ResidentSlot]:
         """Pin what is to stay, and return the pinned versions that were never loaded here."""
         pinned = [one for one in (*rolling(view), *stables(view)) if not is_gone(view, one)]
         slots = [self.residency.slot(one) for one in distinct(pinned)[: self.engine.capacity]]
@@ -309,7 +309,7 @@ class Runtime:
             self.metrics.forget(lambda one, number: one == base or is_known(view, one, number))
         return [slot for slot in slots if not slot.ready and not slot.evicted]
 
-    async def _load_quietly(self, slot: Slot) -> None:
+    async def _load_quietly(self, slot: ResidentSlot) -> None:
         try:
             await self.residency.load(slot)
         except WardrobeError as error:
@@ -338,14 +338,14 @@ class Runtime:
             self.engine.alive,
             self.ready,
             self.residency.drift,
-            lambda: Door(self.keys.enabled, len(self.feedback.log), self.keys.age()),
-            lambda: Pulse(self.watch.verdict is not None, self.watch.age),
+            lambda: AccessState(self.keys.enabled, len(self.feedback.log), self.keys.age()),
+            lambda: EnginePulse(self.watch.verdict is not None, self.watch.age),
             self.background,
             lambda: len(self.problems()),
         )
 
-    def _residency(self) -> counters.Residency:
-        return counters.Residency(self.resident(), self.engine.capacity, self.engine.slots)
+    def _residency(self) -> counters.ResidencyFacts:
+        return counters.ResidencyFacts(self.resident(), self.engine.capacity, self.engine.slots)
 
 
 def _attester(registry: Registry, replica: str) -> Callable[[Version, Mapping[str, JsonValue]], None]:

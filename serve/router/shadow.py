@@ -19,7 +19,7 @@ from starlette.types import Message
 from serve.router.body import Fields
 from serve.router.exchange import Exchange
 from serve.router.streams import Outcome
-from serve.router.targets import OpenRollout
+from serve.router.targets import RolloutTarget
 
 OPERATIONS = frozenset({"chat", "completion", "responses", "messages"})
 """What can be copied: it answers with text, and asking twice changes nothing."""
@@ -43,7 +43,7 @@ class Shadows:
         """Return how many copies are being answered."""
         return len(self._tasks)
 
-    def mirror(self, rollout: OpenRollout, answered: Exchange) -> None:
+    def mirror(self, rollout: RolloutTarget, answered: Exchange) -> None:
         """Send a copy of an answered request to the canary, unless the answer says nothing of stable."""
         stable_ok = _JUDGED.get(answered.outcome)
         if stable_ok is None or answered.endpoint.operation not in OPERATIONS:
@@ -71,7 +71,7 @@ class Shadows:
         if not task.cancelled():
             task.exception()  # the failure is in the pair; the server behind has logged it
 
-    async def _copy(self, rollout: OpenRollout, answered: Exchange, *, stable_ok: bool) -> None:
+    async def _copy(self, rollout: RolloutTarget, answered: Exchange, *, stable_ok: bool) -> None:
         target = rollout.shadow
         target.decided.value += 1
         fields = in_one_piece(answered.fields)

@@ -50,7 +50,7 @@ has_delta = _DELTA.search
 """Return a match when a chunk holds the first piece of an answer (a role alone is none)."""
 
 
-class Usage(NamedTuple):
+class TokenUsage(NamedTuple):
     """Token counts as the answer reports them; zero where it is silent."""
 
     input: int = 0
@@ -58,7 +58,7 @@ class Usage(NamedTuple):
     cached: int = 0
 
 
-def read_usage(tail: bytes) -> Usage | None:
+def read_usage(tail: bytes) -> TokenUsage | None:
     """Return the counts of the last usage object in `tail`, None where there is none."""
     begin = tail.rfind(b'"usage":')
     if begin < 0:
@@ -71,7 +71,7 @@ def read_usage(tail: bytes) -> Usage | None:
             output = int(digits)
         else:
             cached = int(digits)
-    return Usage(taken, output, cached)
+    return TokenUsage(taken, output, cached)
 
 
 def read_finish(tail: bytes) -> str:

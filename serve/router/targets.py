@@ -25,8 +25,8 @@ from serve.rollout.recording.baselines import BaselineArm
 from serve.rollout.recording.recorder import Recorder, Recorders
 from serve.router.assignment import Arm
 from serve.router.endpoints.response_id import BASE_SUBJECT, TAG_DIGITS
-from serve.router.residents.residency import Slot
-from serve.router.telemetry.metrics import Level, Metrics, Reason, Series
+from serve.router.residents.residency import ResidentSlot
+from serve.router.telemetry.metrics import ArmSeries, Gauge, Reason, RouterMetrics
 
 _CACHED_SPELLINGS = 10_000
 
@@ -34,7 +34,7 @@ _log = logging.getLogger("wardrobe.router")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Target:
+class RouteTarget:
     """One version (or the base) as an arm: everything that a request needs of it, made once.
 
     `model` is the JSON string for the engine; `subject` and `tag` (of the rollout) go into the response
@@ -48,16 +48,16 @@ class Target:
     model: Raw
     subject: str
     headers: tuple[tuple[bytes, bytes], ...]
-    series: Series
-    decided: Level
-    slot: Slot | None = None
+    series: ArmSeries
+    decided: Gauge
+    slot: ResidentSlot | None = None
     tag: str = ""
     refused: WardrobeError | None = None
     own_template: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class RoutePlan:
     """What a model name stands for.
 
     Exactly one of: `fixed`, of an explicit reference or the base; `stable`, of a bare name, with its
@@ -65,14 +65,14 @@ class Plan:
     """
 
     adapter: str
-    fixed: Target | None = None
-    stable: Target | None = None
+    fixed: RouteTarget | None = None
+    stable: RouteTarget | None = None
     baseline: BaselineArm | None = None
-    rollout: OpenRollout | None = None
+    rollout: RolloutTarget | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class OpenRollout:
+class RolloutTarget:
     """A bare name's open rollout: `arms` are stable (the control), canary and base.
 
     `rescue` is the control once more, for requests that the canary failed: its ids keep the canary's
@@ -82,12 +82,12 @@ class OpenRollout:
     """
 
     recorder: Recorder
-    arms: Mapping[Arm, Target]
-    rescue: Target
-    shadow: Target
+    arms: Mapping[Arm, RouteTarget]
+    rescue: RouteTarget
+    shadow: RouteTarget
     mirrors: int
-    listed: Mapping[Arm, Level]
-    witnesses: Mapping[Arm, Target]
+    listed: Mapping[Arm, Gauge]
+    witnesses: Mapping[Arm, RouteTarget]
 
 
 def resolve(view: View, text: str, base_name: str) -> tuple[ModelRef, Version]:
@@ -126,16 +126,16 @@ class Targets:
 
     base_name: str
     base_digest: str
-    metrics: Metrics
-    slot: Callable[[Version], Slot]
+    metrics: RouterMetrics
+    slot: Callable[[Version], ResidentSlot]
     also_base: frozenset[str] = frozenset()
     recorders: Recorders | None = None
     baselines: Callable[[str], BaselineArm] | None = None
     _view: View | None = None
-    _plans: dict[bytes, Plan] = field(default_factory=dict)
-    _base: Plan | None = None
+    _plans: dict[bytes, RoutePlan] = field(default_factory=dict)
+    _base: RoutePlan | None = None
 
-    def find(self, view: View, raw: Raw | None) -> Plan:
+    def find(self, view: View, raw: Raw | None) -> RoutePlan:
         """Return the plan of a body's `model`; a missing or null one means the base, as in vLLM.
 
         Raises: ModelNotFound, Quarantined, NotServable: as `resolve`.
@@ -151,7 +151,7 @@ class Targets:
             self._plans[spelling] = plan
         return plan
 
-    def _make(self, view: View, spelling: bytes) -> Plan:
+    def _make(self, view: View, spelling: bytes) -> RoutePlan:
         text = _text(spelling)
         if text is None or text == self.base_name or text in self.also_base:
             self._base = self._base or self._base_plan()
@@ -162,23 +162,23 @@ class Targets:
         ref, version = resolve(view, text, self.base_name)
         if ref.version is None and ref.alias is None:
             baseline = self.baselines(ref.adapter) if self.baselines is not None else None
-            return Plan(ref.adapter, stable=self._target(version, Arm.STABLE), baseline=baseline)
-        return Plan(ref.adapter, fixed=self._target(version, Arm.DIRECT))
+            return RoutePlan(ref.adapter, stable=self._target(version, Arm.STABLE), baseline=baseline)
+        return RoutePlan(ref.adapter, fixed=self._target(version, Arm.DIRECT))
 
-    def _rollout_plan(self, adapter: AdapterView, entry: RolloutEntry, recorders: Recorders) -> Plan:
+    def _rollout_plan(self, adapter: AdapterView, entry: RolloutEntry, recorders: Recorders) -> RoutePlan:
         try:
             recorder = recorders(entry)
         except CorruptStore as error:  # a later release wrote it: no reason to fail anybody
             _log.error("rollout of %s cannot be read, stable answers: %s", adapter.name, error)
-            return Plan(adapter.name, stable=self._arm(adapter, entry, entry.serving, Arm.STABLE))
-        return Plan(adapter.name, rollout=self._open(adapter, entry, recorder))
+            return RoutePlan(adapter.name, stable=self._arm(adapter, entry, entry.serving, Arm.STABLE))
+        return RoutePlan(adapter.name, rollout=self._open(adapter, entry, recorder))
 
-    def _open(self, adapter: AdapterView, entry: RolloutEntry, recorder: Recorder) -> OpenRollout:
+    def _open(self, adapter: AdapterView, entry: RolloutEntry, recorder: Recorder) -> RolloutTarget:
         stable = self._arm(adapter, entry, entry.stable, Arm.STABLE)
         canary = self._arm(adapter, entry, entry.canary, Arm.CANARY)
         base = self._arm(adapter, entry, 0, Arm.BASE)
         wanted = recorder.policy.shadow
-        return OpenRollout(
+        return RolloutTarget(
             recorder=recorder,
             arms={Arm.STABLE: stable, Arm.CANARY: canary, Arm.BASE: base},
             rescue=replace(
@@ -195,13 +195,13 @@ class Targets:
             witnesses=self._witnesses(adapter, entry),
         )
 
-    def _witnesses(self, adapter: AdapterView, entry: RolloutEntry) -> dict[Arm, Target]:
+    def _witnesses(self, adapter: AdapterView, entry: RolloutEntry) -> dict[Arm, RouteTarget]:
         found = {Arm.CANARY: self._arm(adapter, entry, entry.stable, Arm.SHADOW)}
         if entry.stable:
             found[Arm.STABLE] = self._arm(adapter, entry, 0, Arm.SHADOW)
         return found
 
-    def _arm(self, adapter: AdapterView, entry: RolloutEntry, number: int, arm: Arm) -> Target:
+    def _arm(self, adapter: AdapterView, entry: RolloutEntry, number: int, arm: Arm) -> RouteTarget:
         """Return the target of an arm; number 0 is the base model, booked under the adapter."""
         reason = Reason.SHADOW if arm is Arm.SHADOW else Reason.WEIGHT
         decided = self.metrics.decisions(adapter.name, arm, reason)
@@ -210,7 +210,7 @@ class Targets:
             return replace(self._target(adapter.versions[number], arm), decided=decided, tag=_tag(entry))
         name = f"{adapter.name}@{number}"
         answers, digest = (name, "") if number else (self.base_name, self.base_digest)
-        return Target(
+        return RouteTarget(
             name=answers,
             arm=arm,
             model=Raw(msgspec.json.encode(answers)),
@@ -222,7 +222,7 @@ class Targets:
             refused=refused,
         )
 
-    def _target(self, version: Version, arm: Arm) -> Target:
+    def _target(self, version: Version, arm: Arm) -> RouteTarget:
         series = self.metrics.bind(version.adapter, str(version.number), arm)
         reason = Reason.PINNED if arm is Arm.DIRECT else Reason.WEIGHT
         decided = self.metrics.decisions(version.adapter, arm, reason)
@@ -231,15 +231,17 @@ class Targets:
         model = Raw(msgspec.json.encode(version.name))
         own = any(file.path == TEMPLATE_NAME for file in version.files)
         slot = self.slot(version)
-        return Target(version.name, arm, model, subject, headers, series, decided, slot, own_template=own)
+        return RouteTarget(
+            version.name, arm, model, subject, headers, series, decided, slot, own_template=own
+        )
 
-    def _base_plan(self) -> Plan:
+    def _base_plan(self) -> RoutePlan:
         series = self.metrics.bind(self.base_name, "0", Arm.BASE)
         decided = self.metrics.decisions(self.base_name, Arm.BASE, Reason.PINNED)
         headers = _headers(self.base_name, Arm.BASE, self.base_digest)
         model = Raw(msgspec.json.encode(self.base_name))
-        base = Target(self.base_name, Arm.BASE, model, BASE_SUBJECT, headers, series, decided)
-        return Plan(self.base_name, fixed=base)
+        base = RouteTarget(self.base_name, Arm.BASE, model, BASE_SUBJECT, headers, series, decided)
+        return RoutePlan(self.base_name, fixed=base)
 
 
 def _tag(entry: RolloutEntry) -> str:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from registry.background import Background, Work
+from registry.background import Background, PeriodicWork
 from registry.entries.keys import KeyRing
 from registry.entries.replicas import HEARTBEAT_SECONDS, LIVE_SECONDS
 from registry.errors import Conflict, CorruptStore, StorageFailed
@@ -52,7 +52,7 @@ class Upkeep:
     prover: Prover
     describe: Callable[[], Heartbeat]
     replica: str
-    _heartbeat: Work = field(init=False)
+    _heartbeat: PeriodicWork = field(init=False)
     _stored_ids: bool = True
     _tidied: float = 0.0
 

@@ -14,7 +14,7 @@ WORKING_FACTOR = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class HealthSample:
     """What one look showed, `seconds` after the last one.
 
     `late`: the pulse that was sent before is unanswered. `unfinished` requests are in the engine;
@@ -34,7 +34,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class HangVerdict:
     """Why the engine counts as hung, in words for everybody, and the detail for the operator."""
 
     reason: str
@@ -42,7 +42,7 @@ class Verdict:
 
 
 @dataclass(slots=True)
-class Patience:
+class HangDetector:
     """Adds up how long signs of life are missing; all ages are in seconds of looks."""
 
     hang_seconds: float
@@ -60,7 +60,7 @@ class Patience:
         """Return how long any sign of life has been missing."""
         return max(self.silent, self.stuck, self.halted)
 
-    def take(self, look: Look) -> Verdict | None:
+    def take(self, look: HealthSample) -> HangVerdict | None:
         """Take in one look; return why the engine counts as hung, None while it does not."""
         if look.held:
             return None
@@ -74,21 +74,21 @@ class Patience:
         self.halted = self.halted + seconds if look.stopped else 0.0
         return self._judge(look)
 
-    def _judge(self, look: Look) -> Verdict | None:
+    def _judge(self, look: HealthSample) -> HangVerdict | None:
         short = max(self.hang_seconds, look.loading_seconds)
         long = max(self.hang_seconds * WORKING_FACTOR, look.loading_seconds)
         if self.halted >= self.hang_seconds:
             fact = f"a process of it has been stopped for {self.hang_seconds:g} s"
-            return Verdict(fact, ", ".join(look.stopped))
+            return HangVerdict(fact, ", ".join(look.stopped))
         if self.silent >= short and self.still >= short:
-            return Verdict(f"it has not answered for {short:g} s and computes nothing")
+            return HangVerdict(f"it has not answered for {short:g} s and computes nothing")
         if self.silent >= long:
-            return Verdict(f"it has not answered for {long:g} s")
+            return HangVerdict(f"it has not answered for {long:g} s")
         waiting = f"{look.unfinished} requests wait"
         if self.stuck >= short and self.still >= short:
-            return Verdict(
+            return HangVerdict(
                 f"it has made nothing of its requests for {short:g} s and computes nothing", waiting
             )
         if self.stuck >= long:
-            return Verdict(f"it has made nothing of its requests for {long:g} s", waiting)
+            return HangVerdict(f"it has made nothing of its requests for {long:g} s", waiting)
         return None

@@ -18,7 +18,7 @@ from typing import Any
 
 from serve.engine.interface import Engine
 from serve.process_group import TICKS_PER_SECOND, Activity
-from serve.watchdog.patience import Look, Patience, Verdict
+from serve.watchdog.patience import HangDetector, HangVerdict, HealthSample
 
 LOOK_SECONDS = 1.0
 _LOOKS_PER_LIMIT = 10
@@ -48,10 +48,10 @@ class EngineWatch:
     in_use: Callable[[], tuple[str, ...]] = tuple
     loading_seconds: Callable[[], float] = float
     clock: Callable[[], float] = time.monotonic
-    verdict: Verdict | None = None
+    verdict: HangVerdict | None = None
     suspects: tuple[str, ...] = ()
     """The versions that were in use when the engine last answered; what came later waited in vain."""
-    _patience: Patience = field(init=False)
+    _patience: HangDetector = field(init=False)
     _pulse: asyncio.Task[None] | None = None
     _probe: asyncio.Task[None] | None = None
     _looked_at: float = 0.0
@@ -60,7 +60,7 @@ class EngineWatch:
     _activity: Activity | None = None
 
     def __post_init__(self) -> None:
-        self._patience = Patience(self.hang_seconds)
+        self._patience = HangDetector(self.hang_seconds)
         self._looked_at = self._asked_workers_at = self.clock()
 
     @property
@@ -89,7 +89,7 @@ class EngineWatch:
         if self._patience.stuck >= self.hang_seconds / 2 and (self._probe is None or self._probe.done()):
             self._probe = _quietly(self._ask_for_a_token, "probe")
 
-    def _take_look(self) -> Look:
+    def _take_look(self) -> HealthSample:
         now = self.clock()
         seconds = min(now - self._looked_at, 2 * self.look_seconds)
         self._looked_at = now
@@ -100,7 +100,7 @@ class EngineWatch:
         self._made = progress.made
         activity, before = self.engine.activity(), self._activity
         self._activity = activity
-        return Look(
+        return HealthSample(
             seconds,
             late=late,
             unfinished=progress.unfinished if known else 0,
@@ -125,7 +125,7 @@ class EngineWatch:
         self._pulse = _quietly(partial(self.engine.pulse, workers=workers), "pulse")
         return False
 
-    def _verdict(self, verdict: Verdict | None) -> None:
+    def _verdict(self, verdict: HangVerdict | None) -> None:
         if verdict is None:
             return
         self.verdict = verdict

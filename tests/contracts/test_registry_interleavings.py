@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.entries.aliases import Target
+from registry.entries.aliases import AliasTarget
 from registry.errors import WardrobeError
 from registry.storage import files
 from registry.store import Registry
@@ -149,7 +149,7 @@ def test_a_collector_puts_back_what_an_alias_came_to_point_to(tmp_path: Path) ->
     def move_and_die(registry: Registry) -> None:
         tombstone = registry.catalogue.tombstones.read("support", 2)
         assert tombstone is not None
-        target = Target(2, tombstone.digest, "promote")
+        target = AliasTarget(2, tombstone.digest, "promote")
         registry.catalogue.aliases.append("support", "stable", lambda _: target, "mover")
 
     outcomes = _outcomes(prepare, _collect, move_and_die, tmp_path)

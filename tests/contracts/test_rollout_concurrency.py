@@ -13,8 +13,8 @@ from registry.names import STABLE
 from registry.records import RolloutEntry
 from registry.store import Registry
 from serve.rollout.decision.machine import IllegalMove, transition
-from serve.rollout.decision.policy import Policy, Step
-from serve.rollout.decision.states import Event, Occasion
+from serve.rollout.decision.policy import Policy, RampStep
+from serve.rollout.decision.states import Event, EventType
 from tests.contracts.crashing import together
 from tests.contracts.test_rollout_crashes import IDS, open_rollout, versions
 from tests.fakes.rollout_log import first_entry
@@ -23,20 +23,20 @@ from tests.fakes.store import make_registry, without_links
 PROCESSES = 8
 STEPS = 20
 POLICY = Policy(
-    steps=tuple(Step(weight=100 * n, min_units=1, min_seconds=1) for n in range(1, STEPS + 1)),
+    steps=tuple(RampStep(weight=100 * n, min_units=1, min_seconds=1) for n in range(1, STEPS + 1)),
     cooldown_seconds=0,
 )
 
 
-def _due(last: RolloutEntry) -> Occasion | None:
+def _due(last: RolloutEntry) -> EventType | None:
     """Return what every process proposes: the next step, then the promotion, then the end."""
     if last.state == "preloading":
-        return Occasion.LOADED
+        return EventType.LOADED
     if last.state == "promoted":
-        return Occasion.COOLED
+        return EventType.COOLED
     if last.state != "ramping":
         return None
-    return Occasion.ADVANCE if last.step < STEPS - 1 else Occasion.PROMOTE
+    return EventType.ADVANCE if last.step < STEPS - 1 else EventType.PROMOTE
 
 
 def _run(registry: Registry, who: str) -> list[int]:
@@ -90,7 +90,7 @@ def test_one_abort_wins_over_everybody_who_goes_on(tmp_path: Path) -> None:
 
         def abort(last: RolloutEntry | None) -> RolloutEntry:
             assert last is not None
-            return transition(last, Event(Occasion.ABORT, "anna"), POLICY, time.time())
+            return transition(last, Event(EventType.ABORT, "anna"), POLICY, time.time())
 
         while (own.rollout("support") or abort(None)).seq < 4:
             time.sleep(0.0005)

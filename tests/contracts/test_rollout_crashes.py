@@ -25,14 +25,14 @@ from registry.records import RolloutEntry
 from registry.storage import files
 from registry.store import Registry
 from serve.rollout.decision.machine import begin, transition
-from serve.rollout.decision.policy import Policy, Step
-from serve.rollout.decision.states import Event, Occasion
+from serve.rollout.decision.policy import Policy, RampStep
+from serve.rollout.decision.states import Event, EventType
 from serve.rollout.recording.evidence import Baseline
 from tests.contracts.crashing import break_links, kill_at
 from tests.fakes.store import leftovers, make_registry, put
 
 DAY = 86_400.0
-POLICY = Policy(steps=tuple(Step(weight=w, min_units=1, min_seconds=1) for w in (500, 2_500)))
+POLICY = Policy(steps=tuple(RampStep(weight=w, min_units=1, min_seconds=1) for w in (500, 2_500)))
 IDS = {2: "2222222222222222", 3: "3333333333333333"}
 Change = Callable[[Registry], object]
 
@@ -83,7 +83,7 @@ def open_rollout(registry: Registry, canary: int = 2, *, against_base: bool = Fa
         if last is not None and last.rollout == IDS[canary]:
             return None
         if last is not None and last.open:
-            return transition(last, Event(Occasion.SUPERSEDE, "anna"), POLICY, time.time())
+            return transition(last, Event(EventType.SUPERSEDE, "anna"), POLICY, time.time())
         return begin(
             "support",
             registry.version("support", canary),
@@ -114,7 +114,7 @@ def _after(registry: Registry, last: RolloutEntry | None, occasion: str) -> Roll
     assert last is not None
     if any(entry.event == occasion for entry in registry.rollout_log("support")):
         return None
-    return transition(last, Event(Occasion(occasion), "bert", "", occasion), POLICY, time.time())
+    return transition(last, Event(EventType(occasion), "bert", "", occasion), POLICY, time.time())
 
 
 def versions(registry: Registry) -> None:

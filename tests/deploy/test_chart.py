@@ -18,7 +18,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.checks.__main__ import main
-from deploy.checks.chart import CHART, Manifest, mappings, parse, render
+from deploy.checks.chart import CHART, ChartObject, mappings, parse, render
 from deploy.checks.rules import check_rules
 from deploy.checks.schemas import check_schemas
 from deploy.checks.settings_schema import OWNED_BY_CHART, rendered, schema_path, with_settings
@@ -36,16 +36,16 @@ def values(name: str) -> dict[str, Any]:
     return dict(yaml.safe_load((CHART / "ci" / f"{name}-values.yaml").read_text()))
 
 
-def findings(manifests: list[Manifest], version: str = "1.34") -> list[str]:
+def findings(manifests: list[ChartObject], version: str = "1.34") -> list[str]:
     return [str(one) for one in (*check_schemas(manifests, version), *check_rules(manifests))]
 
 
-def find(manifests: list[Manifest], kind: str) -> Any:
+def find(manifests: list[ChartObject], kind: str) -> Any:
     return next(one.body for one in manifests if one.kind == kind)
 
 
 @pytest.fixture(scope="module")
-def full() -> list[Manifest]:
+def full() -> list[ChartObject]:
     return render(values("full"))
 
 
@@ -60,7 +60,7 @@ def test_the_chart_renders_and_fits_its_schemas(example: Path | None, version: s
     assert findings(render(given), version) == []
 
 
-def test_everything_on_renders_every_kind(full: list[Manifest]) -> None:
+def test_everything_on_renders_every_kind(full: list[ChartObject]) -> None:
     assert {one.kind for one in full} >= {
         "Deployment", "Service", "ServiceAccount", "PersistentVolumeClaim", "PodDisruptionBudget",
         "NetworkPolicy", "ServiceMonitor", "PrometheusRule", "ScaledObject", "CronJob", "Job",
@@ -68,7 +68,7 @@ def test_everything_on_renders_every_kind(full: list[Manifest]) -> None:
     }  # fmt: skip
 
 
-def test_a_second_release_shares_no_name_with_the_first(full: list[Manifest]) -> None:
+def test_a_second_release_shares_no_name_with_the_first(full: list[ChartObject]) -> None:
     other = render(values("full"), name="second")
     assert not {one.name for one in full} & {one.name for one in other}
 
@@ -151,7 +151,7 @@ def test_the_schema_names_exactly_the_settings_that_the_server_has() -> None:
 
 
 def test_the_server_reads_the_chart_s_variables_as_they_were_meant(
-    full: list[Manifest], monkeypatch: pytest.MonkeyPatch
+    full: list[ChartObject], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     container = find(full, "Deployment")["spec"]["template"]["spec"]["containers"][0]
     for name in [name for name in os.environ if name.startswith("WARDROBE_")]:
@@ -181,7 +181,7 @@ def test_a_service_link_of_kubernetes_would_be_refused_by_the_settings(
         load_settings({})
 
 
-def test_the_rules_of_prometheus_are_the_ones_in_observability(full: list[Manifest]) -> None:
+def test_the_rules_of_prometheus_are_the_ones_in_observability(full: list[ChartObject]) -> None:
     groups = [
         group for one in full if one.kind == "PrometheusRule" for group in mappings(one.at("spec", "groups"))
     ]
@@ -191,7 +191,9 @@ def test_the_rules_of_prometheus_are_the_ones_in_observability(full: list[Manife
     assert sorted(groups, key=lambda one: str(one["name"])) == sorted(expected, key=lambda one: one["name"])
 
 
-def test_a_training_config_keeps_its_numbers_and_a_changed_one_is_another_job(full: list[Manifest]) -> None:
+def test_a_training_config_keeps_its_numbers_and_a_changed_one_is_another_job(
+    full: list[ChartObject],
+) -> None:
     config = next(one for one in full if one.kind == "ConfigMap" and "-train-" in one.name)
     assert json.loads(config.body["data"]["train.yaml"]) == values("full")["training"]["config"]  # type: ignore[index, call-overload, arg-type]
     for change in ({"training": {"config": {"seed": 1}}}, {"model": {"subPath": "other"}}):
@@ -203,7 +205,7 @@ def test_a_training_config_keeps_its_numbers_and_a_changed_one_is_another_job(fu
 
 
 def test_the_autoscaler_asks_for_metrics_that_a_server_has_before_its_first_request(
-    full: list[Manifest], tmp_path: Path
+    full: list[ChartObject], tmp_path: Path
 ) -> None:
     query = find(full, "ScaledObject")["spec"]["triggers"][0]["metadata"]["query"]
     assert query.startswith('sum(wardrobe_inference_inflight{namespace="llm",service="wardrobe"} or ')
@@ -214,7 +216,7 @@ def test_the_autoscaler_asks_for_metrics_that_a_server_has_before_its_first_requ
     assert "wardrobe_inference_inflight" in families
 
 
-def test_whatever_the_key_is_it_is_in_no_object(full: list[Manifest]) -> None:
+def test_whatever_the_key_is_it_is_in_no_object(full: list[ChartObject]) -> None:
     assert not [one.name for one in full if one.kind == "Secret"]
     assert "wardrobe_" not in json.dumps(find(full, "Deployment"))  # no token of ours: wardrobe_<id>_<secret>
 
@@ -238,7 +240,7 @@ def test_an_object_that_is_none_is_refused() -> None:
         list(parse("x.yaml", "- a\n"))
 
 
-def test_the_dashboards_are_the_ones_in_observability(full: list[Manifest]) -> None:
+def test_the_dashboards_are_the_ones_in_observability(full: list[ChartObject]) -> None:
     files = {path.name: path.read_text() for path in sorted((OBSERVABILITY / "grafana").glob("*.json"))}
     given = [one.at("data") for one in full if "-dashboard-" in one.name]
     found = {name: text for data in given if isinstance(data, dict) for name, text in data.items()}

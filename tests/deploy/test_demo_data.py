@@ -8,15 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from deploy.demo.baseline import Score, score_logistic_regression, score_majority, score_naive_bayes
-from deploy.demo.data import Row, Task, balance, family, legal_task, medical_task, split, unlike, write_rows
-from deploy.demo.recipes import Recipe
+from deploy.demo.baseline import AccuracyScore, score_logistic_regression, score_majority, score_naive_bayes
+from deploy.demo.data import (
+    DemoRow,
+    DemoTask,
+    balance,
+    family,
+    legal_task,
+    medical_task,
+    split,
+    unlike,
+    write_rows,
+)
+from deploy.demo.recipes import DemoTraining
 from train.config import load_config
 from train.rows import read_rows
 
 
 @pytest.fixture(scope="module", params=["medical", "legal"])
-def task(request: pytest.FixtureRequest) -> Task:
+def task(request: pytest.FixtureRequest) -> DemoTask:
     return medical_task() if request.param == "medical" else legal_task()
 
 
@@ -27,7 +37,7 @@ def test_the_tasks_have_the_rows_that_the_demo_speaks_of() -> None:
     assert len(legal.held_out) >= 200
 
 
-def test_no_group_and_no_text_is_on_both_sides(task: Task) -> None:
+def test_no_group_and_no_text_is_on_both_sides(task: DemoTask) -> None:
     assert not {row.group for row in task.train} & {row.group for row in task.held_out}
     assert not {row.text.lower() for row in task.train} & {row.text.lower() for row in task.held_out}
     assert len({row.text.lower() for row in task.train}) == len(task.train)
@@ -35,31 +45,34 @@ def test_no_group_and_no_text_is_on_both_sides(task: Task) -> None:
 
 def test_no_licence_of_the_training_side_is_nearly_one_that_is_held_out() -> None:
     text = "Redistribution and use in source and binary forms are permitted provided that notices stay"
-    near = [Row(f"{text} here.", "a", "1"), Row("Another text that shares no words with it.", "a", "2")]
-    assert unlike(near, [Row(f"{text} there.", "a", "3")]) == near[1:]
+    near = [
+        DemoRow(f"{text} here.", "a", "1"),
+        DemoRow("Another text that shares no words with it.", "a", "2"),
+    ]
+    assert unlike(near, [DemoRow(f"{text} there.", "a", "3")]) == near[1:]
     legal = legal_task()
     assert unlike(legal.train, legal.held_out) == list(legal.train)
 
 
-def test_every_beginning_of_the_training_rows_is_balanced(task: Task) -> None:
+def test_every_beginning_of_the_training_rows_is_balanced(task: DemoTask) -> None:
     for size in (len(task.labels) * 10, len(task.train)):
         counts = Counter(row.label for row in task.train[:size])
         assert set(counts) == set(task.labels)
         assert max(counts.values()) - min(counts.values()) <= 1
 
 
-def test_the_same_packages_give_the_same_rows(task: Task) -> None:
+def test_the_same_packages_give_the_same_rows(task: DemoTask) -> None:
     again = medical_task() if task.name == "medical" else legal_task()
     assert again == task
 
 
-def test_no_label_is_the_beginning_of_another(task: Task) -> None:
+def test_no_label_is_the_beginning_of_another(task: DemoTask) -> None:
     for label in task.labels:
         assert not [other for other in task.labels if other != label and other.startswith(label)]
 
 
-def test_the_written_rows_and_config_are_what_training_reads(task: Task, tmp_path: Path) -> None:
-    recipe = Recipe(task, 40)
+def test_the_written_rows_and_config_are_what_training_reads(task: DemoTask, tmp_path: Path) -> None:
+    recipe = DemoTraining(task, 40)
     config = load_config(recipe.write(tmp_path))
     rows = read_rows(config.data.train[0].path)
     assert len(rows) == 40
@@ -70,20 +83,20 @@ def test_the_written_rows_and_config_are_what_training_reads(task: Task, tmp_pat
     assert config.name == task.name
 
 
-def test_a_recipes_key_changes_with_its_rows_and_not_with_the_folder(task: Task, tmp_path: Path) -> None:
-    recipe = Recipe(task, 40)
+def test_a_recipes_key_changes_with_its_rows_and_not_with_the_folder(task: DemoTask, tmp_path: Path) -> None:
+    recipe = DemoTraining(task, 40)
     recipe.write(tmp_path)
-    assert recipe.key == Recipe(task, 40).key
-    assert recipe.key != Recipe(task, 41).key
+    assert recipe.key == DemoTraining(task, 40).key
+    assert recipe.key != DemoTraining(task, 41).key
 
 
-def test_help_for_the_base_lists_every_label(task: Task) -> None:
+def test_help_for_the_base_lists_every_label(task: DemoTask) -> None:
     (system, _) = task.helped_messages(task.held_out[0])
     assert all(label in str(system["content"]) for label in task.labels)
 
 
 def test_siblings_of_one_group_stay_together() -> None:
-    rows = [Row(f"text {n}", "a", f"group {n % 50}") for n in range(500)]
+    rows = [DemoRow(f"text {n}", "a", f"group {n % 50}") for n in range(500)]
     train, held_out = split(rows, share=0.3)
     assert len(train) + len(held_out) == 500
     assert 50 < len(held_out) < 250
@@ -105,28 +118,30 @@ def test_versions_of_a_licence_are_one_family(key: str, name: str) -> None:
 
 
 def test_balance_takes_what_there_is() -> None:
-    rows = [Row(f"{label}{n}", label, str(n)) for label, count in (("a", 9), ("b", 2)) for n in range(count)]
+    rows = [
+        DemoRow(f"{label}{n}", label, str(n)) for label, count in (("a", 9), ("b", 2)) for n in range(count)
+    ]
     assert Counter(row.label for row in balance(rows, 5)) == {"a": 5, "b": 2}
 
 
 def test_the_interval_is_wilsons() -> None:
     # Example of Agresti and Coull 1998: 0 of 10 and 8 of 10.
-    low, high = Score(0, 10).interval
+    low, high = AccuracyScore(0, 10).interval
     assert low == pytest.approx(0, abs=1e-9)
     assert high == pytest.approx(0.2775, abs=1e-4)
-    low, high = Score(8, 10).interval
+    low, high = AccuracyScore(8, 10).interval
     assert low == pytest.approx(0.4902, abs=1e-4)
     assert high == pytest.approx(0.9433, abs=1e-4)
 
 
-def test_the_cheap_methods_beat_the_most_frequent_label(task: Task) -> None:
+def test_the_cheap_methods_beat_the_most_frequent_label(task: DemoTask) -> None:
     majority = score_majority(task.train, task.held_out)
     for method in (score_naive_bayes, score_logistic_regression):
         assert method(task.train, task.held_out).interval[0] > majority.accuracy
 
 
 def test_text_is_written_as_json_lines_in_utf8(tmp_path: Path) -> None:
-    task = Task("t", "t", "i", ("ä",), (Row("Ménière", "ä", "g"),), ())
+    task = DemoTask("t", "t", "i", ("ä",), (DemoRow("Ménière", "ä", "g"),), ())
     write_rows(task, task.train, tmp_path / "x" / "rows.jsonl")
     (line,) = (tmp_path / "x" / "rows.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["messages"][1]["content"] == "Ménière"

@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deploy.demo.baseline import Score
-from deploy.demo.data import Row, Task
+from deploy.demo.baseline import AccuracyScore
+from deploy.demo.data import DemoRow, DemoTask
 from deploy.demo.report import Result, accuracy_table, conclusions, print_next, swap_table
-from deploy.demo.swap import Asked, Move, judge
+from deploy.demo.swap import Asked, StableMove, judge
 
-TASK = Task("medical", "diagnosis → chapter", "?", ("a", "b"), (), (Row("x", "a", "g"),))
+TASK = DemoTask("medical", "diagnosis → chapter", "?", ("a", "b"), (), (DemoRow("x", "a", "g"),))
 
 
 def results(adapter: int, bayes: int, regression: int) -> list[Result]:
     return [
-        Result(TASK, "base", 0, Score(20, 200)),
-        Result(TASK, "medical@1", 480, Score(adapter, 200)),
-        Result(TASK, "naive Bayes", 480, Score(bayes, 200), cheap=True),
-        Result(TASK, "logistic regression", 480, Score(regression, 200), cheap=True),
+        Result(TASK, "base", 0, AccuracyScore(20, 200)),
+        Result(TASK, "medical@1", 480, AccuracyScore(adapter, 200)),
+        Result(TASK, "naive Bayes", 480, AccuracyScore(bayes, 200), cheap=True),
+        Result(TASK, "logistic regression", 480, AccuracyScore(regression, 200), cheap=True),
     ]
 
 
@@ -49,7 +49,7 @@ def test_the_sentence_follows_from_the_numbers(scores: tuple[int, int, int], sen
 
 
 def test_an_adapter_is_compared_on_its_own_training_rows_only() -> None:
-    more_rows = Result(TASK, "logistic regression", 1400, Score(199, 200), cheap=True)
+    more_rows = Result(TASK, "logistic regression", 1400, AccuracyScore(199, 200), cheap=True)
     (said,) = conclusions([*results(160, 90, 100), more_rows])
     assert "beats the best cheap method" in said
 
@@ -62,7 +62,7 @@ def test_the_table_shows_counts_accuracy_and_interval() -> None:
 
 
 def test_the_swaps_table_shows_failures_and_wrong_versions() -> None:
-    moves = [Move(1, 0, 0), Move(2, 10, 10.2), Move(1, 20, 20.2)]
+    moves = [StableMove(1, 0, 0), StableMove(2, 10, 10.2), StableMove(1, 20, 20.2)]
     verdict = judge(
         [Asked(1, 1, 2, (1,)), Asked(12, 12, 13, (2,)), Asked(30, 30, 31, (2,)), Asked(30, 30, 31, (), "x")],
         moves,

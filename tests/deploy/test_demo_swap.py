@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.demo.swap import Asked, Move, judge, versions_named
+from deploy.demo.swap import Asked, StableMove, judge, versions_named
 
 # stable is 1 from the start, 2 from a command at 10 to 10.4, 1 again from 20 to 20.4.
-MOVES = [Move(1, 0, 0), Move(2, 10, 10.4), Move(1, 20, 20.4)]
+MOVES = [StableMove(1, 0, 0), StableMove(2, 10, 10.4), StableMove(1, 20, 20.4)]
 
 
 @pytest.mark.parametrize(

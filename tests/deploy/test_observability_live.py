@@ -12,7 +12,7 @@ import pytest
 from deploy.observability.catalogue import ENGINE
 from loadtests.live import free_port
 from registry.entries.keys import KeyStore, Scope
-from serve.rollout.decision.policy import Policy, Step
+from serve.rollout.decision.policy import Policy, RampStep
 from serve.router.assignment import Arm
 from tests.deploy.monitoring import address, alertmanager, empty_pictures, lay_out, prometheus, wait
 from tests.deploy.watching import GRAFANA
@@ -103,7 +103,7 @@ def test_every_picture_has_data_after_traffic(tmp_path: Path) -> None:
     assert found == {path.stem: [] for path in GRAFANA}
 
 
-ENDLESS = Policy(name="endless", steps=(Step(weight=5_000, min_units=1_000_000, min_seconds=86_400),))
+ENDLESS = Policy(name="endless", steps=(RampStep(weight=5_000, min_units=1_000_000, min_seconds=86_400),))
 
 
 def engine_text() -> bytes:

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from deploy.observability.catalogue import ENGINE, PROMETHEUS, TRAINING, sample_names, server_families
 from serve.rollout.metrics import RolloutMetrics
 from serve.router.assignment import Arm
-from serve.router.telemetry.metrics import TPOT_SECONDS, TTFT_SECONDS, Metrics
+from serve.router.telemetry.metrics import TPOT_SECONDS, TTFT_SECONDS, RouterMetrics
 from tests.deploy.watching import FOLDER, RULE_TESTS, RULES, alerts, rules, run, selectors
 from tests.fakes.training_file import training_text
 
@@ -89,7 +89,7 @@ def test_thresholds_of_service_levels_are_edges_of_buckets() -> None:
 
 def test_promtool_finds_no_fault_with_the_names_of_the_metrics() -> None:
     registry = CollectorRegistry()
-    metrics = Metrics("r1")
+    metrics = RouterMetrics("r1")
     metrics.bind("support", "1", Arm.STABLE).ttft.observe(0.1)
     for collector in (metrics, RolloutMetrics()):
         registry.register(collector)

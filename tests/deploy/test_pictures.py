@@ -9,7 +9,7 @@ import pytest
 
 from deploy.pictures.files import FOLDER, PICTURES, RUN, write_pictures
 from deploy.pictures.lives import PLACES
-from serve.rollout.decision.states import State
+from serve.rollout.decision.states import RolloutState
 
 DOCS = FOLDER.parent
 
@@ -31,7 +31,7 @@ def test_the_folder_holds_the_pictures_and_their_source_and_nothing_else() -> No
 
 
 def test_every_state_of_a_rollout_has_its_place() -> None:
-    assert set(PLACES) == set(State)
+    assert set(PLACES) == set(RolloutState)
 
 
 @pytest.mark.parametrize("name", sorted(PICTURES))

@@ -23,8 +23,8 @@ import yaml
 from deploy.ray import environment
 from deploy.ray.__main__ import main
 from deploy.ray.child import without_ray
-from deploy.ray.options import Options
-from deploy.verify.load import Stream
+from deploy.ray.options import RayOptions
+from deploy.verify.load import StreamResult
 from loadtests.live import command_line, descendants, free_port, is_alive
 from registry.store import Registry
 from tests.fakes.replicas import Load, chat, paced, question, read_stream, status, wait_until
@@ -181,7 +181,7 @@ def test_a_rolling_restart_replaces_every_replica_and_fails_no_stream(running: R
 def test_a_stop_cuts_no_stream_and_leaves_no_process(running: Running) -> None:
     """The last of the tests that need the application: it ends it."""
     below = descendants(running.process.pid)
-    streams: list[Stream] = []
+    streams: list[StreamResult] = []
     ask = threading.Thread(target=lambda: streams.append(read_stream(running.url, **paced(20, 0.1))))
     ask.start()
     wait_until(lambda: running.metric("wardrobe_inference_inflight") == 1, "the stream has begun")
@@ -221,13 +221,13 @@ def test_the_serve_config_names_an_application_that_is_there_with_options_that_i
     [one] = config["applications"]
     module, _, name = one["import_path"].partition(":")
     assert (REPOSITORY / Path(*module.split("."))).with_suffix(".py").read_text().count(f"def {name}(") == 1
-    options = Options(**one["args"])
+    options = RayOptions(**one["args"])
     assert options.serve_command("r1")[-3:] == ["--", "--max-model-len", "8192"]
 
 
 def test_an_unknown_option_is_refused() -> None:
     with pytest.raises(ValueError, match="replica_count"):
-        Options.model_validate({"root": "x", "replica_count": 3})
+        RayOptions.model_validate({"root": "x", "replica_count": 3})
 
 
 def test_a_replica_sees_nothing_of_ray() -> None:

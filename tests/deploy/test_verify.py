@@ -15,7 +15,7 @@ import pytest
 
 from deploy.verify.__main__ import main
 from deploy.verify.fleet import Fleet
-from deploy.verify.load import Stream
+from deploy.verify.load import StreamResult
 from loadtests.live import free_port
 from registry.store import Registry
 from tests.fakes.adapters import make_adapter
@@ -121,14 +121,14 @@ def test_a_stream_says_when_it_began_which_session_it_was_and_by_which_id_it_was
 @pytest.mark.parametrize(
     ("stream", "fault"),
     [
-        (Stream(status=200, text="data: {}\n\ndata: [DONE]\n\n"), ""),
-        (Stream(status=200, text="data: {}\n\n"), "no closing event"),
-        (Stream(status=200, text='data: {"error": {}}\n\ndata: [DONE]\n\n'), "an error event"),
-        (Stream(status=503), "status 503"),
-        (Stream(error="ReadError"), "ReadError"),
+        (StreamResult(status=200, text="data: {}\n\ndata: [DONE]\n\n"), ""),
+        (StreamResult(status=200, text="data: {}\n\n"), "no closing event"),
+        (StreamResult(status=200, text='data: {"error": {}}\n\ndata: [DONE]\n\n'), "an error event"),
+        (StreamResult(status=503), "status 503"),
+        (StreamResult(error="ReadError"), "ReadError"),
     ],
 )
-def test_a_stream_is_whole_or_has_a_fault(stream: Stream, fault: str) -> None:
+def test_a_stream_is_whole_or_has_a_fault(stream: StreamResult, fault: str) -> None:
     assert (stream.whole, stream.fault) == (fault == "", fault)
 
 

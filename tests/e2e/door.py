@@ -16,10 +16,10 @@ import httpx
 
 from registry.errors import NotServable
 from registry.foreign import python
-from registry.records import BaseModel, Limits
+from registry.records import BaseModelInfo, Limits
 from serve.engine.args import engine_arguments
 from serve.engine.environment import engine_environment
-from serve.engine.interface import Abilities, Progress
+from serve.engine.interface import Abilities, EngineProgress
 from serve.launcher.listener import listen
 from serve.process_group import Activity
 from serve.settings import EngineSettings, ServeSettings
@@ -86,8 +86,8 @@ class RemoteEngine:
     async def pulse(self, *, workers: bool) -> None:
         self.call("pulse", workers=workers)
 
-    def progress(self) -> Progress:
-        return Progress(**self.call("progress"))
+    def progress(self) -> EngineProgress:
+        return EngineProgress(**self.call("progress"))
 
     def activity(self) -> Activity | None:
         found = self.call("activity")
@@ -128,7 +128,7 @@ def opened(
             ),
             vllm={"max_model_len": 1024, "max_num_seqs": 16, **vllm},
         )
-        arguments = engine_arguments(settings, BaseModel("base", base, "", None, {}), Limits())
+        arguments = engine_arguments(settings, BaseModelInfo("base", base, "", None, {}), Limits())
         ours, theirs = socket.socketpair()
         command = python("-m", "serve.engine.child", "--fd", str(listener.fileno()))
         command += ["--line", str(theirs.fileno()), "--middleware", DOOR]

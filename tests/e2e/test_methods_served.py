@@ -28,12 +28,12 @@ from registry.store import Registry
 from tests.train.tiny import Watcher
 from train.config import load_config
 from train.run import prepare, train_and_publish
-from train.session import Wish
+from train.session import RunOptions
 
 registry = Registry.open(Path(sys.argv[1]))
 for path in sys.argv[2:]:
     prepared = prepare(load_config(Path(path)), registry)
-    finished = train_and_publish(prepared, registry, Watcher(), Wish("test"))
+    finished = train_and_publish(prepared, registry, Watcher(), RunOptions("test"))
     assert finished.published is not None
     print(finished.published.version.name, finished.published.version.digest, flush=True)
 """

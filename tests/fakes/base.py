@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry.records import BaseModel
+from registry.records import BaseModelInfo
 from tests.fakes.safetensors import TensorSpec, header_bytes
 
 CHAT_TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
@@ -104,9 +104,11 @@ def write_sparse(path: Path, weights: Mapping[str, TensorSpec]) -> None:
         file.truncate(len(header) + sum(spec.size for spec in weights.values()))
 
 
-def base_record(folder: Path, shape: BaseShape = TINY, *, name: str = "tiny", tied: bool = True) -> BaseModel:
+def base_record(
+    folder: Path, shape: BaseShape = TINY, *, name: str = "tiny", tied: bool = True
+) -> BaseModelInfo:
     """Return the record of a fake base without reading any folder; its fingerprint is made up."""
-    return BaseModel(
+    return BaseModelInfo(
         name=name,
         path=folder,
         fingerprint="sha256:" + "b" * 64,

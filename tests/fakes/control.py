@@ -15,7 +15,7 @@ from registry.store import Registry
 from registry.watcher import Watcher
 from serve.control.app import build_control
 from serve.control.guard import error_response
-from serve.rollout.webhooks import Notifier
+from serve.rollout.webhooks import WebhookNotifier
 from serve.router.endpoints.auth import authorize
 from serve.settings import RequestLimits
 from tests.fakes.http_server import served
@@ -29,7 +29,7 @@ class FakeState:
         self.replica = "fake-1"
         self.draining = False
         self.capacity = 4
-        self.notifier = Notifier()
+        self.notifier = WebhookNotifier()
         self.watcher = Watcher(registry)
         self.watcher.refresh()
 

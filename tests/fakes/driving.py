@@ -9,8 +9,8 @@ from registry.records import RolloutEntry
 from registry.store import Registry
 from serve.rollout.decision.machine import transition
 from serve.rollout.decision.policy import Policy
-from serve.rollout.decision.states import Event, Occasion
-from serve.rollout.recording.evidence import Exceedances, Rating, ReplicaEvidence, Segment, Tally
+from serve.rollout.decision.states import Event, EventType
+from serve.rollout.recording.evidence import ArmTally, Exceedances, Rating, ReplicaEvidence, Segment
 from tests.fakes.rollouts import units
 from tests.fakes.store import beat, make_registry, put
 
@@ -24,12 +24,12 @@ def make_root(folder: Path, versions: int = 3) -> Registry:
     return registry
 
 
-def drive(registry: Registry, *occasions: Occasion, adapter: str = "support", at: float = 0) -> RolloutEntry:
+def drive(registry: Registry, *occasions: EventType, adapter: str = "support", at: float = 0) -> RolloutEntry:
     """Let a replica propose `occasions` one after the other; return the last entry."""
     entry: RolloutEntry | None = None
     for occasion in occasions:
 
-        def decide(last: RolloutEntry | None, occasion: Occasion = occasion) -> RolloutEntry:
+        def decide(last: RolloutEntry | None, occasion: EventType = occasion) -> RolloutEntry:
             assert last is not None
             event = Event(occasion, "replica r1", occasion.value, f"because of {occasion}", {"units": 7})
             return transition(last, event, Policy.model_validate(last.policy), at or time.time())
@@ -42,8 +42,8 @@ def drive(registry: Registry, *occasions: Occasion, adapter: str = "support", at
 def seen(
     registry: Registry,
     *,
-    stable: Tally | None = None,
-    canary: Tally | None = None,
+    stable: ArmTally | None = None,
+    canary: ArmTally | None = None,
     replica: str = "r1",
     adapter: str = "support",
     age_seconds: float = 0.0,
@@ -58,7 +58,7 @@ def seen(
         weight=entry.weight,
         began=now,
         ended=now,
-        arms={"stable": stable or Tally(), "canary": canary or Tally()},
+        arms={"stable": stable or ArmTally(), "canary": canary or ArmTally()},
     )
     document = ReplicaEvidence(
         rollout=entry.rollout,
@@ -72,12 +72,14 @@ def seen(
     registry.beat(beat(replica, f"{adapter}@{entry.stable}", f"{adapter}@{entry.canary}"))
 
 
-def arm(count: int, *, failed: int = 0, begin: int = 0, place: int = 30, score: float | None = None) -> Tally:
+def arm(
+    count: int, *, failed: int = 0, begin: int = 0, place: int = 30, score: float | None = None
+) -> ArmTally:
     """Return what an arm did with `count` units of one request; `place` is the bucket of its times."""
     ids = units(count, begin)
     times = Exceedances(count=count)
     times.histogram[place] = count
-    return Tally(
+    return ArmTally(
         requests=count,
         units=count,
         sketch=sorted(ids),

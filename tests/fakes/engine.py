@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from registry.errors import NotServable
-from serve.engine.interface import TOP_TOKENS, Abilities, Progress
+from serve.engine.interface import TOP_TOKENS, Abilities, EngineProgress
 from serve.process_group import Activity
 
 VOCABULARY = 256
@@ -65,9 +65,9 @@ class FakeEngine:
         while self.frozen:  # noqa: ASYNC110 - a test's thread thaws it
             await asyncio.sleep(0.002)
 
-    def progress(self) -> Progress:
+    def progress(self) -> EngineProgress:
         """Return the `unfinished` that a test has set, and the scores so far."""
-        return Progress(self.unfinished, self._made)
+        return EngineProgress(self.unfinished, self._made)
 
     def activity(self) -> Activity | None:
         """Return what a test says that its processes are `doing`."""

@@ -17,7 +17,7 @@ from serve.launcher import following
 from serve.launcher.listener import listen
 from serve.launcher.presence import Presence
 from serve.launcher.restarts import RestartPolicy
-from serve.launcher.supervisor import Plan, Supervisor
+from serve.launcher.supervisor import Supervisor, SupervisorOptions
 from serve.launcher.voice import Voice, open_standard_descriptors
 
 
@@ -45,7 +45,7 @@ def main() -> int:
         presence = Presence(
             Registry.open(Path(root)), os.environ["REPLICA"], "http://x", secrets.token_hex(8)
         )
-    plan = Plan(
+    plan = SupervisorOptions(
         command=command,
         environment=dict(os.environ),
         log_folders=(

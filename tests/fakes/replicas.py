@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from deploy.verify import load
-from deploy.verify.load import Stream
+from deploy.verify.load import StreamResult
 
 PATIENCE = 30.0
 
@@ -102,13 +102,13 @@ def paced(words: int, pause: float) -> dict[str, Any]:
     return {"stream": True, "play": "paced", "words": words, "pause": pause}
 
 
-def read_stream(url: str, session: str = "", **fields: Any) -> Stream:
+def read_stream(url: str, session: str = "", **fields: Any) -> StreamResult:
     """Read one stream to its end, whatever that is."""
     return load.read_stream(url, question(**fields), _headers(session))
 
 
 @dataclass
-class Load(load.Load):
+class Load(load.LoadRun):
     """Clients that ask for short streams."""
 
     body: Mapping[str, Any] = field(default_factory=lambda: question(**paced(4, 0.05)))

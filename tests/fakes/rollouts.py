@@ -6,14 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 from registry.records import RolloutEntry
-from serve.rollout.decision.policy import Policy, Step
-from serve.rollout.recording.evidence import Tally
+from serve.rollout.decision.policy import Policy, RampStep
+from serve.rollout.recording.evidence import ArmTally
 
 ROLLOUT = "00112233445566aa"
 
 POLICY = Policy(
     name="test",
-    steps=(Step(weight=1_000, min_units=30, min_seconds=5), Step(weight=5_000, min_units=30, min_seconds=5)),
+    steps=(
+        RampStep(weight=1_000, min_units=30, min_seconds=5),
+        RampStep(weight=5_000, min_units=30, min_seconds=5),
+    ),
 )
 
 BASE = RolloutEntry(
@@ -63,10 +66,10 @@ def units(count: int, begin: int = 0) -> list[str]:
     return [unit(begin + number) for number in range(count)]
 
 
-def tally(count: int, *, failed: list[str] | None = None, begin: int = 0) -> Tally:
+def tally(count: int, *, failed: list[str] | None = None, begin: int = 0) -> ArmTally:
     """Return an arm that served `count` units once each, of which `failed` did."""
     lost = len(failed or [])
-    return Tally(
+    return ArmTally(
         requests=count,
         units=count,
         sketch=units(count, begin),

@@ -17,7 +17,7 @@ from registry.records import RolloutEntry, Version
 from registry.store import Registry
 from serve.connections.metrics import expose
 from serve.connections.protocol import limited
-from serve.rollout.decision.policy import Metrics, Policy, Step
+from serve.rollout.decision.policy import Policy, RampStep, TestedMetrics
 from serve.rollout.recording.recorder import Recorder
 from serve.router.app import Router
 from serve.router.runtime import Runtime
@@ -32,8 +32,8 @@ from tests.fakes.rollouts import make_entry
 BASE = "tiny"
 QUIET = Policy(
     name="quiet",
-    steps=(Step(weight=5_000, min_units=1_000_000, min_seconds=86_400),),
-    metrics=Metrics(errors=None, latency=None, feedback=None, format=None),
+    steps=(RampStep(weight=5_000, min_units=1_000_000, min_seconds=86_400),),
+    metrics=TestedMetrics(errors=None, latency=None, feedback=None, format=None),
 )
 """A policy that decides nothing while a test lasts."""
 

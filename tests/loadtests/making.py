@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from loadtests.runner.plan import Plan
-from loadtests.runner.records import OK, Record, read_records
+from loadtests.runner.plan import ArrivalPlan
+from loadtests.runner.records import OK, RequestRecord, read_records
 from loadtests.runner.results.documents import Report
 from loadtests.runner.results.report import Facts, build_report
 from loadtests.runner.run import run
 from loadtests.runner.scenario import Scenario
-from loadtests.runner.target import Target
+from loadtests.runner.target import ServerTarget
 
 
 def scenario(**changes: Any) -> Scenario:
@@ -30,9 +30,11 @@ def scenario(**changes: Any) -> Scenario:
     return Scenario.model_validate({**document, **changes})
 
 
-def record(at: float, **fields: Any) -> Record:
+def record(at: float, **fields: Any) -> RequestRecord:
     """Return a complete streamed answer of 10 tokens: sent at once, first text after 0.1 s, end after 1 s."""
-    found = Record(0, at, "support", 10, stream=True, sent=at, first=at + 0.1, ended=at + 1.0, outcome=OK)
+    found = RequestRecord(
+        0, at, "support", 10, stream=True, sent=at, first=at + 0.1, ended=at + 1.0, outcome=OK
+    )
     found.output_tokens = found.pieces = 10
     found.status, found.version, found.arm = 200, "support@1", "stable"
     for name, value in fields.items():
@@ -40,15 +42,15 @@ def record(at: float, **fields: Any) -> Record:
     return found
 
 
-def report_of(records: list[Record], made: Scenario | None = None, **facts: Any) -> Report:
+def report_of(records: list[RequestRecord], made: Scenario | None = None, **facts: Any) -> Report:
     """Return the report of `records`."""
     made = made or scenario(duration_seconds=10)
     known = {"tool": "test", "url": "http://h", "started_at": 0.0, "end_seconds": 10.0, **facts}
     return build_report(Facts(scenario=made, **known), records)
 
 
-def play(url: str, folder: Path, made: Scenario) -> tuple[Report, list[Record]]:
+def play(url: str, folder: Path, made: Scenario) -> tuple[Report, list[RequestRecord]]:
     """Run a scenario against `url` and return the report and the records."""
     folder.mkdir(parents=True, exist_ok=True)
-    done = run(Plan(made), Target(url), folder)
+    done = run(ArrivalPlan(made), ServerTarget(url), folder)
     return done.report, list(read_records(folder / "requests.jsonl"))

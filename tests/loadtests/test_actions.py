@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from loadtests.runner.plan import Plan
+from loadtests.runner.plan import ArrivalPlan
 from loadtests.runner.results.documents import Report
 from loadtests.runner.run import run as run_plan
-from loadtests.runner.target import Target
+from loadtests.runner.target import ServerTarget
 from registry.entries.keys import KeyStore, Scope
 from registry.errors import Denied, UsageError
 from tests.fakes.llm_server import llm_server
@@ -135,9 +135,9 @@ def test_a_server_without_an_admin_api_is_refused_unless_another_is_named(
     admin = str(served.client.base_url)
     with llm_server("fast") as (url, server):
         with pytest.raises(UsageError, match=r"has no admin API.*--admin-url"):
-            run_plan(Plan(made), Target(url), tmp_path)
+            run_plan(ArrivalPlan(made), ServerTarget(url), tmp_path)
         assert server.seen == []
-        done = run_plan(Plan(made), Target(url, admin_url=admin), tmp_path)
+        done = run_plan(ArrivalPlan(made), ServerTarget(url, admin_url=admin), tmp_path)
     assert done.report.overall.ok == 50
     assert "none of 1 live replicas" in done.report.events[0].error
 

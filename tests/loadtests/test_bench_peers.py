@@ -18,17 +18,27 @@ from loadtests.bench.peers import page
 from loadtests.bench.peers.__main__ import HALVES
 from loadtests.bench.peers.answers import complaint, streamed
 from loadtests.bench.peers.environments import MARKER, PeerUnavailable, environment, peers, requirements
-from loadtests.bench.peers.options import Options
+from loadtests.bench.peers.options import PeerOptions
 from loadtests.bench.peers.processes import cpu_seconds, session_and_seconds
 from loadtests.bench.peers.routers import PEERS, SETTLE_SECONDS, measure, own_arms
-from loadtests.bench.peers.turns import DIRECT, OURS, REFERENCE, Load, Measured, Turn, figures, notes, summary
+from loadtests.bench.peers.turns import (
+    DIRECT,
+    OURS,
+    REFERENCE,
+    LoadKind,
+    Measured,
+    RouterTurn,
+    figures,
+    notes,
+    summary,
+)
 from loadtests.bench.router import mock_server
-from loadtests.bench.wrk import Run
+from loadtests.bench.wrk import WrkRun
 from registry.errors import NotFound
 from tests.fakes.http_server import served
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-JSON, STREAM = Load("json", 1), Load("stream", 16)
+JSON, STREAM = LoadKind("json", 1), LoadKind("stream", 16)
 
 
 def test_every_peer_has_exact_pins_that_hold_its_own_version() -> None:
@@ -143,8 +153,8 @@ def test_an_event_that_is_no_chunk_is_seen() -> None:
         streamed('data: {"error": {"message": "no"}}\n\n')
 
 
-def _turn(p50: float, rate: float, *, cpu: float = 10, wrong: int = 0, requests: int = 100) -> Turn:
-    return Turn(Run(p50=p50, p99=2 * p50, rate=rate, requests=requests, wrong=wrong), cpu)
+def _turn(p50: float, rate: float, *, cpu: float = 10, wrong: int = 0, requests: int = 100) -> RouterTurn:
+    return RouterTurn(WrkRun(p50=p50, p99=2 * p50, rate=rate, requests=requests, wrong=wrong), cpu)
 
 
 def _measured(*, ours: float = 120, peer: float = 500, wrong: int = 0, requests: int = 100) -> Measured:
@@ -220,7 +230,7 @@ def test_the_mock_and_our_router_are_measured_in_turn() -> None:
     with mock_server() as ports:
         arms = own_arms(ports)
         assert [complaint(arm.port) for arm in arms] == ["", ""]
-        measured = measure(arms, [STREAM], Options(rounds=2, seconds=1))
+        measured = measure(arms, [STREAM], PeerOptions(rounds=2, seconds=1))
     assert [len(turns) for turns in measured.values()] == [2, 2]
     for turns in measured.values():
         assert all(turn.run.wrong == 0 and turn.run.requests > 0 and turn.cpu > 0 for turn in turns)

@@ -18,15 +18,22 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from loadtests.bench.adapters import write_adapter
-from loadtests.bench.peers.engines import Plan
+from loadtests.bench.peers.engines import EnginePlan
 from loadtests.bench.peers.engines_arms import Bare, Ours, Refused, Staged
-from loadtests.bench.peers.engines_asking import BROKEN, Question, Reply, Run, Steady, ask, crowd
-from loadtests.bench.peers.engines_ledger import Ledger, Row, Statistic, figures, ratio, side_by_side
+from loadtests.bench.peers.engines_asking import BROKEN, BenchQuestion, BenchRun, Reply, Steady, ask, crowd
+from loadtests.bench.peers.engines_ledger import (
+    LedgerRow,
+    SampleLedger,
+    Statistic,
+    figures,
+    ratio,
+    side_by_side,
+)
 from loadtests.bench.peers.engines_reuse import distance
-from loadtests.bench.peers.engines_spread import Cell, add_run, crowded_cells, resident_cells
+from loadtests.bench.peers.engines_spread import AdapterMix, add_run, crowded_cells, resident_cells
 from loadtests.bench.peers.engines_start import Sizes, bare_command, bare_environment
 from loadtests.bench.peers.engines_swap import cold_requests, swap_once
-from loadtests.bench.peers.engines_usage import Usage, busy
+from loadtests.bench.peers.engines_usage import ResourceUsage, busy
 from registry import Registry
 from tests.fakes.base import SMOLLM2, base_record, make_base
 from tests.fakes.http_server import served
@@ -58,19 +65,21 @@ def test_an_error_event_and_a_stream_without_its_end_are_failures() -> None:
     cut = Reply("m", 0.0, status=200)
     cut.read(text("a"), 1.0)
     whole = Reply("m", 0.0, status=200, tokens=4)
-    run = Run([broken, cut, whole], 2.0)
+    run = BenchRun([broken, cut, whole], 2.0)
     assert (broken.ok, cut.ok, run.failed, run.tokens_per_second) == (False, False, 2, 2.0)
 
 
 def test_every_failed_request_of_a_crowd_is_kept_beside_the_answers() -> None:
     asked = [
-        Question(f"{kind}-{index}", "Hello you", 4)
+        BenchQuestion(f"{kind}-{index}", "Hello you", 4)
         for index in range(3)
         for kind in ("fast", "busy", "event")
     ]
     with llm_server(*(one.model for one in asked)) as (url, server):
         run = with_session(lambda session: crowd(session, url, asked, streams=4))
-        gone = with_session(lambda session: ask(session, "http://127.0.0.1:9", Question("fast-0", "x", 1)))
+        gone = with_session(
+            lambda session: ask(session, "http://127.0.0.1:9", BenchQuestion("fast-0", "x", 1))
+        )
     assert len(run.replies) == len(server.seen) == 9
     assert [reply.model.partition("-")[0] for reply in run.answered] == ["fast"] * 3
     assert sorted(reply.status for reply in run.replies if not reply.ok) == [500] * 3 + [503] * 3
@@ -79,7 +88,7 @@ def test_every_failed_request_of_a_crowd_is_kept_beside_the_answers() -> None:
 
 
 def test_a_question_is_greedy_exact_in_length_and_streamed_on_either_route() -> None:
-    chat, plain = Question("m", "Hi", 7), Question("m", "Hi", 7, chat=False)
+    chat, plain = BenchQuestion("m", "Hi", 7), BenchQuestion("m", "Hi", 7, chat=False)
     assert (chat.path, plain.path) == ("/v1/chat/completions", "/v1/completions")
     assert chat.body()["messages"] == [{"role": "user", "content": "Hi"}]
     assert plain.body()["prompt"] == "Hi"
@@ -140,7 +149,7 @@ def test_a_bare_swap_fails_its_clients_between_unload_and_load_only(in_place: bo
         arm = Bare(url, "base", session, 1, in_place=in_place)
         await arm.publish("name", Path("/old"))
         server.load_seconds = 0.3
-        async with Steady(session, url, Question("name", "x", 1, chat=False), 0.02) as steady:
+        async with Steady(session, url, BenchQuestion("name", "x", 1, chat=False), 0.02) as steady:
             seconds = await swap_once(arm, Staged("name", Path("/new"), "name"), steady)
         return seconds, steady.replies
 
@@ -168,7 +177,7 @@ def test_the_first_request_for_what_nobody_loaded_is_a_status_and_the_cold_ones_
     tmp_path: Path,
 ) -> None:
     base = base_record(make_base(tmp_path / "base", SMOLLM2), SMOLLM2)
-    ledger = Ledger()
+    ledger = SampleLedger()
 
     async def cold(session: aiohttp.ClientSession, url: str) -> None:
         await cold_requests(Bare(url, "base", session, 1), tmp_path, base, 3, ledger)
@@ -203,10 +212,10 @@ def test_ours_stages_a_version_without_stable_and_swaps_by_moving_it(tmp_path: P
 
 
 def test_a_figure_is_the_statistic_of_each_arm_and_their_ratio() -> None:
-    speed = Row("16 adapters: tokens/s", "tok/s", floor=0.95)
-    tail = Row("16 adapters: time to first token", "ms", Statistic.P99)
-    lost = Row("16 adapters: failed", "requests", Statistic.TOTAL, ceiling=0)
-    bare, ours = Ledger(), Ledger()
+    speed = LedgerRow("16 adapters: tokens/s", "tok/s", floor=0.95)
+    tail = LedgerRow("16 adapters: time to first token", "ms", Statistic.P99)
+    lost = LedgerRow("16 adapters: failed", "requests", Statistic.TOTAL, ceiling=0)
+    bare, ours = SampleLedger(), SampleLedger()
     bare.add(speed, [100.0, 120.0, 110.0])
     ours.add(speed, [55.0, 60.0, 50.0])
     bare.add(tail, np.arange(1.0, 102.0))
@@ -226,15 +235,15 @@ def test_a_figure_is_the_statistic_of_each_arm_and_their_ratio() -> None:
 
 
 def test_the_table_has_one_line_for_both_arms_and_both_quantiles_and_counts_the_failures() -> None:
-    bare, ours = Ledger(), Ledger()
+    bare, ours = SampleLedger(), SampleLedger()
     for statistic in (Statistic.MEDIAN, Statistic.P99):
-        bare.add(Row("wait", "ms", statistic), [200.0, 200.0])
-        ours.add(Row("wait", "ms", statistic), [300.0])
-    bare.add(Row("lost", "requests", Statistic.TOTAL), [1.0, 0.0, 1.0])
-    ours.add(Row("lost", "requests", Statistic.TOTAL), [0.0, 0.0])
-    bare.add(Row("well", "requests", Statistic.TOTAL), [0.0] * 5)
-    bare.add(Row("answers", "status"), [404.0])
-    ours.add(Row("answers", "status"), [200.0])
+        bare.add(LedgerRow("wait", "ms", statistic), [200.0, 200.0])
+        ours.add(LedgerRow("wait", "ms", statistic), [300.0])
+    bare.add(LedgerRow("lost", "requests", Statistic.TOTAL), [1.0, 0.0, 1.0])
+    ours.add(LedgerRow("lost", "requests", Statistic.TOTAL), [0.0, 0.0])
+    bare.add(LedgerRow("well", "requests", Statistic.TOTAL), [0.0] * 5)
+    bare.add(LedgerRow("answers", "status"), [404.0])
+    ours.add(LedgerRow("answers", "status"), [200.0])
     assert side_by_side(bare, ours).splitlines()[2:] == [
         "| wait | ms, median / p99 | 200 / 200 | 300 / 300 | 1.50 / 1.50 |",
         "| lost | requests | 2 of 3 | 0 of 2 | – |",
@@ -245,23 +254,23 @@ def test_the_table_has_one_line_for_both_arms_and_both_quantiles_and_counts_the_
 
 def test_other_work_is_what_the_cores_did_for_neither_the_server_nor_us() -> None:
     cores = os.cpu_count() or 1
-    before = Usage(clock=100.0, server=5.0, own=1.0, all_cores=50.0)
-    after = Usage(clock=110.0, server=9.0, own=2.0, all_cores=50.0 + 5.0 + 2.5 * cores)
+    before = ResourceUsage(clock=100.0, server=5.0, own=1.0, all_cores=50.0)
+    after = ResourceUsage(clock=110.0, server=9.0, own=2.0, all_cores=50.0 + 5.0 + 2.5 * cores)
     assert after.others_share(before) == pytest.approx(25.0)
     assert (
         busy("cpu  100 20 30 999 888 1 2 3 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n") * os.sysconf("SC_CLK_TCK") == 156
     )
-    assert Usage.now(os.getpid()).server > 0
+    assert ResourceUsage.now(os.getpid()).server > 0
 
 
 def test_a_ledger_that_was_kept_is_read_as_it_was() -> None:
-    ledger = Ledger()
-    ledger.add(Row("speed", "tok/s", floor=0.95), [1.5, 2.5])
-    ledger.add(Row("lost", "requests", Statistic.TOTAL, ceiling=0), [0.0, 1.0])
-    again = Ledger.from_json(ledger.to_json())
+    ledger = SampleLedger()
+    ledger.add(LedgerRow("speed", "tok/s", floor=0.95), [1.5, 2.5])
+    ledger.add(LedgerRow("lost", "requests", Statistic.TOTAL, ceiling=0), [0.0, 1.0])
+    again = SampleLedger.from_json(ledger.to_json())
     assert again == ledger
     again.extend(ledger)
-    assert again.samples[Row("speed", "tok/s", floor=0.95)] == [1.5, 2.5, 1.5, 2.5]
+    assert again.samples[LedgerRow("speed", "tok/s", floor=0.95)] == [1.5, 2.5, 1.5, 2.5]
 
 
 def test_the_interval_of_a_ratio_of_equal_samples_holds_one() -> None:
@@ -272,9 +281,9 @@ def test_the_interval_of_a_ratio_of_equal_samples_holds_one() -> None:
 
 
 def test_a_run_gives_a_row_for_speed_each_latency_and_failures() -> None:
-    ledger = Ledger()
+    ledger = SampleLedger()
     answered = [Reply("m", 0.0, ended=2.0, status=200, tokens=11, arrivals=[1.0, 2.0])] * 3
-    add_run(ledger, "case", Run([*answered, Reply("m", 0.0, status=404)], 3.0), None)
+    add_run(ledger, "case", BenchRun([*answered, Reply("m", 0.0, status=404)], 3.0), None)
     values = {(row.name, row.statistic): samples for row, samples in ledger.samples.items()}
     assert values["case: tokens/s", Statistic.MEDIAN] == [11.0]
     assert values["case: time to first token", Statistic.P99] == [1000.0] * 3
@@ -285,11 +294,11 @@ def test_a_run_gives_a_row_for_speed_each_latency_and_failures() -> None:
 def test_the_mixes_are_those_that_the_table_names() -> None:
     assert all(2 * cell.requests >= cell.adapters for cell in crowded_cells(quick=False))
     assert [cell.adapters for cell in resident_cells(quick=False)] == [0, 1, 4, 16, 64, 256]
-    assert [Cell(count, 1).title for count in (0, 1, 4)] == ["base only", "1 adapter", "4 adapters"]
+    assert [AdapterMix(count, 1).title for count in (0, 1, 4)] == ["base only", "1 adapter", "4 adapters"]
 
 
 def test_the_arms_turn_round_with_every_part_and_every_round(tmp_path: Path) -> None:
-    plan = Plan(tmp_path, tmp_path, rounds=2)
+    plan = EnginePlan(tmp_path, tmp_path, rounds=2)
     assert "".join(turn.arm[0] for turn in plan.turns()) == "boob" + "obbo"
     assert plan.complete
     assert not replace(plan, arms=["bare"]).complete

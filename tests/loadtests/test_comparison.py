@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from loadtests.runner.records import ERROR, RecordFile
-from loadtests.runner.results.comparison import COMPARED, Bar, Run, compare
+from loadtests.runner.results.comparison import COMPARED, Bar, FinishedRun, compare
 from loadtests.runner.results.report import Facts
 from loadtests.runner.run import write
 from registry.errors import NotFound, UsageError
 from tests.loadtests.making import record, scenario
 
 
-def run(folder: Path, seed: int, factor: float = 1.0, errors: int = 0, **facts: Any) -> Run:
+def run(folder: Path, seed: int, factor: float = 1.0, errors: int = 0, **facts: Any) -> FinishedRun:
     """A run of 600 requests whose times are lognormal around 1 s, `factor` times as long."""
     folder.mkdir()
     rng = np.random.default_rng(seed)
@@ -32,10 +32,10 @@ def run(folder: Path, seed: int, factor: float = 1.0, errors: int = 0, **facts: 
         Facts(**{"tool": "t", "url": "u", "started_at": 0.0, "end_seconds": 61.0, "scenario": made} | facts),
         folder,
     )
-    return Run.read(folder)
+    return FinishedRun.read(folder)
 
 
-def found(tmp_path: Path, b: Run, *bars: str) -> dict[str, Any]:
+def found(tmp_path: Path, b: FinishedRun, *bars: str) -> dict[str, Any]:
     comparison = compare(run(tmp_path / "a", 1), b, [Bar.parse(text) for text in bars])
     return {one.metric: one for one in comparison.ratios} | {"all": comparison}
 
@@ -110,7 +110,7 @@ def test_a_bar_that_cannot_be_read_is_explained(text: str, words: str) -> None:
 
 def test_a_folder_that_is_no_run_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"holds no report.json"):
-        Run.read(tmp_path)
+        FinishedRun.read(tmp_path)
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(UsageError, match="is no report of this format"):
-        Run.read(tmp_path)
+        FinishedRun.read(tmp_path)

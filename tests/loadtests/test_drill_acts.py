@@ -6,29 +6,29 @@ from collections.abc import Sequence
 
 import pytest
 
-from deploy.verify.load import CLOSING, Stream
-from loadtests.drills.acts import Loss, Move, Rolling, applied, lost
+from deploy.verify.load import CLOSING, StreamResult
+from loadtests.drills.acts import Loss, Rolling, WeightChange, applied, lost
 
 
-def answered(name: str, began: float, *, seconds: float = 1.0) -> Stream:
+def answered(name: str, began: float, *, seconds: float = 1.0) -> StreamResult:
     text = f'data: {{"id":"chatcmpl-{name}"}}\n\n{CLOSING}'
-    return Stream(status=200, text=text, began=began, seconds=seconds)
+    return StreamResult(status=200, text=text, began=began, seconds=seconds)
 
 
-def said(*rows: tuple[str, float, str]) -> list[Stream]:
-    return [Stream(session=session, began=began, arm=arm, seconds=0.2) for session, began, arm in rows]
+def said(*rows: tuple[str, float, str]) -> list[StreamResult]:
+    return [StreamResult(session=session, began=began, arm=arm, seconds=0.2) for session, began, arm in rows]
 
 
 def test_what_was_open_at_the_kill_and_nobody_else_answered_was_in_flight_on_the_lost_replica() -> None:
     before, of_other, of_lost, after = (
         answered("a", 0.0), answered("b", 4.5), answered("c", 4.8), answered("d", 5.1)
     )  # fmt: skip
-    unanswered = Stream(status=500, began=4.9, seconds=0.3)
+    unanswered = StreamResult(status=500, began=4.9, seconds=0.3)
     streams = [before, of_other, of_lost, unanswered, after]
     # A request that another replica refused has no id in its log.
     assert lost(streams, 5.0, 5.0, {"a", "b", ""}) == [of_lost, unanswered]
     # The server went a moment after its kill, and took with it what had begun meanwhile.
-    meanwhile = Stream(status=200, began=5.05, seconds=0.1)
+    meanwhile = StreamResult(status=200, began=5.05, seconds=0.1)
     assert lost([*streams, meanwhile], 5.0, 5.08, {"a", "b"}) == [of_lost, unanswered, meanwhile]
 
 
@@ -49,7 +49,7 @@ def test_what_was_open_at_the_kill_and_nobody_else_answered_was_in_flight_on_the
     ],
 )
 def test_the_last_request_under_the_old_weight_says_when_a_step_applied(
-    streams: Sequence[Stream], found: tuple[float, int]
+    streams: Sequence[StreamResult], found: tuple[float, int]
 ) -> None:
     assert applied(streams, 10.0, 14.0) == found
 
@@ -57,15 +57,15 @@ def test_the_last_request_under_the_old_weight_says_when_a_step_applied(
 @pytest.mark.parametrize(
     "move",
     [
-        Move("advance", 1.2, 5, {"r0": 9, "r1": 7}, 0),
-        Move("advance", 0.2, 0, {"r0": 9, "r1": 7}, 0),
-        Move("advance", 0.2, 5, {"r0": 9, "r1": 0}, 0),
-        Move("advance", 0.2, 5, {"r0": 9, "r1": 7}, 1),
+        WeightChange("advance", 1.2, 5, {"r0": 9, "r1": 7}, 0),
+        WeightChange("advance", 0.2, 0, {"r0": 9, "r1": 7}, 0),
+        WeightChange("advance", 0.2, 5, {"r0": 9, "r1": 0}, 0),
+        WeightChange("advance", 0.2, 5, {"r0": 9, "r1": 7}, 1),
     ],
 )
-def test_a_step_is_not_kept_when_it_is_late_unseen_or_costs_an_answer(move: Move) -> None:
+def test_a_step_is_not_kept_when_it_is_late_unseen_or_costs_an_answer(move: WeightChange) -> None:
     assert not move.kept
-    assert Move("advance", 0.2, 5, {"r0": 9, "r1": 7}, 0).kept
+    assert WeightChange("advance", 0.2, 5, {"r0": 9, "r1": 7}, 0).kept
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from loadtests.drills import scenarios
 from loadtests.drills.outcomes import JSON_FILE, TABLE_FILE, keep, outcome
-from loadtests.runner.actions import Change, Event
+from loadtests.runner.actions import ActionEvent, RolloutChange
 from loadtests.runner.loading import load_scenario, packaged
 from tests.loadtests.making import record, report_of, scenario
 
@@ -46,10 +46,13 @@ def test_the_table_tells_missed_bars_failed_actions_and_what_became_of_a_rollout
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    events = [Event(1.0, "rollout", "support", 0.1, "support@2"), Event(2.0, "swap", "x", 0.1, "", "no such")]
+    events = [
+        ActionEvent(1.0, "rollout", "support", 0.1, "support@2"),
+        ActionEvent(2.0, "swap", "x", 0.1, "", "no such"),
+    ]
     changes = [
-        Change(1.2, "support", "support@2", "ramping", 1_000, "", "", 100.0, 100.0),
-        Change(5.2, "support", "support@2", "rolled_back", 0, "feedback", "", 100.0, 104.0),
+        RolloutChange(1.2, "support", "support@2", "ramping", 1_000, "", "", 100.0, 100.0),
+        RolloutChange(5.2, "support", "support@2", "rolled_back", 0, "feedback", "", 100.0, 104.0),
     ]
     records = [record(2.0, arm="canary", version="support@2"), record(3.0, outcome="error", error="cut")]
     made = scenario(duration_seconds=10, thresholds=[{"metric": "errors", "at_most": 0}])

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from loadtests.runner.records import Record
+from loadtests.runner.records import RequestRecord
 from loadtests.runner.results.documents import Report
 from registry.errors import NotFound, WardrobeError
 from tests.fakes.llm_server import llm_server
 from tests.loadtests.making import play, scenario
 
 
-def once(model: str, folder: Path, requests: int = 5, **changes: Any) -> tuple[Report, list[Record]]:
+def once(model: str, folder: Path, requests: int = 5, **changes: Any) -> tuple[Report, list[RequestRecord]]:
     """Ask `model` a few times at once on a server of its own."""
     made = scenario(
         adapters={"names": [model]},

@@ -8,7 +8,7 @@ import pytest
 
 from loadtests.runner.loading import load_scenario, packaged
 from loadtests.runner.metrics import known_metrics
-from loadtests.runner.plan import Plan
+from loadtests.runner.plan import ArrivalPlan
 from registry.errors import NotFound, UsageError
 from serve.rollout.presets import load_policy
 
@@ -27,7 +27,7 @@ def test_every_packaged_scenario_is_found_and_can_be_planned() -> None:
         assert made.about.endswith((".", "?"))
         assert made.needs
         assert made.thresholds
-        assert len(Plan(made)) > 20
+        assert len(ArrivalPlan(made)) > 20
         assert all(load_policy(one.policy).steps for one in made.actions)
 
 

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtests.runner.plan import Plan, request_body, request_path, shares
+from loadtests.runner.plan import ArrivalPlan, request_body, request_path, shares
 from loadtests.runner.scenario import Popularity
 from registry.errors import NotFound, UsageError
 from tests.loadtests.making import scenario
 
 
-def many(**changes: object) -> Plan:
-    return Plan(scenario(arrival={"process": "poisson", "rate": 2_000}, duration_seconds=5, **changes))
+def many(**changes: object) -> ArrivalPlan:
+    return ArrivalPlan(scenario(arrival={"process": "poisson", "rate": 2_000}, duration_seconds=5, **changes))
 
 
 def test_the_same_scenario_gives_the_same_requests_and_another_seed_others() -> None:
-    first, again, other = (list(Plan(scenario(seed=seed)))[:20] for seed in (1, 1, 2))
+    first, again, other = (list(ArrivalPlan(scenario(seed=seed)))[:20] for seed in (1, 1, 2))
     assert first == again
     assert [one.messages for one in first] != [one.messages for one in other]
 
@@ -52,7 +52,7 @@ def test_adapters_are_asked_in_the_wanted_shares(
 
 
 def test_distinct_asks_every_adapter_in_turn() -> None:
-    plan = Plan(scenario(adapters={"prefix": "load", "count": 3, "popularity": {"distinct": True}}))
+    plan = ArrivalPlan(scenario(adapters={"prefix": "load", "count": 3, "popularity": {"distinct": True}}))
     assert [one.model for one in plan][:4] == ["load-000", "load-001", "load-002", "load-000"]
 
 
@@ -71,7 +71,7 @@ def test_uniform_lengths_reach_both_ends() -> None:
 
 
 def test_prompts_share_what_the_scenario_says_and_nothing_else() -> None:
-    plan = Plan(
+    plan = ArrivalPlan(
         scenario(
             prompts={"tokens": {"mean": 100}, "shared_prefix": 0.4}, adapters={"prefix": "load", "count": 2}
         )
@@ -100,12 +100,12 @@ def test_the_ratios_of_streams_and_of_clients_that_leave_are_kept() -> None:
 
 def test_a_body_asks_for_usage_in_streams_and_for_exactly_so_many_tokens() -> None:
     made = scenario(extra_body={"top_k": 1}, stream_ratio=1.0)
-    planned = Plan(made)[0]
+    planned = ArrivalPlan(made)[0]
     body = json.loads(request_body(made, planned, planned.messages))
     assert body["stream_options"] == {"include_usage": True}
     assert (body["model"], body["max_tokens"], body["ignore_eos"], body["top_k"]) == ("fast", 10, True, 1)
     plain = scenario(api="completions", stream_ratio=0.0, ignore_eos=False)
-    planned = Plan(plain)[0]
+    planned = ArrivalPlan(plain)[0]
     body = json.loads(request_body(plain, planned, planned.messages))
     assert body.keys() == {"model", "prompt", "max_tokens", "temperature", "stream"}
     assert (request_path(plain), request_path(made)) == ("/v1/completions", "/v1/chat/completions")
@@ -115,13 +115,13 @@ def test_the_lines_of_a_file_are_asked_in_turn_without_their_last_answer(tmp_pat
     path = tmp_path / "prompts.jsonl"
     chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     path.write_text(json.dumps({"prompt": "One"}) + "\n" + json.dumps({"messages": chat}) + "\n")
-    plan = Plan(scenario(prompts={"file": str(path)}))
+    plan = ArrivalPlan(scenario(prompts={"file": str(path)}))
     assert [plan[index].messages[-1]["content"] for index in range(3)] == ["One", "Hi", "One"]
     path.write_text(json.dumps({"text": "x"}) + "\n")
     with pytest.raises(UsageError, match=r"prompts.jsonl:1: is no prompt"):
-        Plan(scenario(prompts={"file": str(path)}))
+        ArrivalPlan(scenario(prompts={"file": str(path)}))
     with pytest.raises(NotFound):
-        Plan(scenario(prompts={"file": str(tmp_path / "none")}))
+        ArrivalPlan(scenario(prompts={"file": str(tmp_path / "none")}))
 
 
 def test_a_trace_decides_times_models_and_lengths_and_its_blocks_are_shared(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_trace_decides_times_models_and_lengths_and_its_blocks_are_shared(tmp_
         {"timestamp": 100, "input_length": 1_050, "output_length": 9, "hash_ids": [1, 2, 4]},
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    first, second = Plan(scenario(arrival={"process": "trace", "trace": str(path)}))
+    first, second = ArrivalPlan(scenario(arrival={"process": "trace", "trace": str(path)}))
     assert (first.at, first.max_tokens, second.at, second.max_tokens) == (0.0, 7, 0.1, 9)
     one, two = (planned.messages[0]["content"].split() for planned in (first, second))
     assert (len(one), len(two)) == (1_100, 1_050)

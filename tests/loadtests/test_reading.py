@@ -6,14 +6,14 @@ import json
 
 import pytest
 
-from loadtests.runner.reading import Reading
+from loadtests.runner.reading import AnswerReader
 from loadtests.runner.records import CANCELLED, ERROR, OK
 from tests.loadtests.making import record
 
 
-def reading(*, stream: bool = True, keep_text: bool = False) -> Reading:
+def reading(*, stream: bool = True, keep_text: bool = False) -> AnswerReader:
     fresh = record(0.0, first=None, outcome="unfinished", output_tokens=0, pieces=0, stream=stream)
-    found = Reading(fresh, keep_text=keep_text)
+    found = AnswerReader(fresh, keep_text=keep_text)
     found.headers(200, {"x-wardrobe-adapter": "support@3", "x-wardrobe-arm": "canary"})
     return found
 

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import jsonschema
 import pytest
 
-from loadtests.runner.actions import Change, Event
+from loadtests.runner.actions import ActionEvent, RolloutChange
 from loadtests.runner.records import CANCELLED, ERROR, RecordFile, read_records
 from loadtests.runner.results import tables
 from loadtests.runner.results.documents import Report
@@ -19,7 +19,7 @@ from loadtests.runner.results.junit import junit
 from loadtests.runner.results.markdown import markdown
 from loadtests.runner.results.page import page
 from loadtests.runner.results.report import digest
-from loadtests.runner.run import Sample, write
+from loadtests.runner.run import ReservoirSample, write
 from tests.loadtests.making import record, report_of, scenario
 
 SCHEMA = files("loadtests.runner.results") / "report.schema.json"
@@ -191,11 +191,13 @@ def rollout_run() -> tuple[list[Any], dict[str, Any]]:
     records[30].outcome, records[30].error = ERROR, "timeout"
     records[45].arm = "canary"
 
-    def change(at: float, state: str, weight: int) -> Change:
-        return Change(at, "support", "support@2", state, weight, state, "A sentence.", 1_000.0, 999.0 + at)
+    def change(at: float, state: str, weight: int) -> RolloutChange:
+        return RolloutChange(
+            at, "support", "support@2", state, weight, state, "A sentence.", 1_000.0, 999.0 + at
+        )
 
     changes = [change(1.1, "preloading", 0), change(2.0, "ramping", 1_000), change(4.05, "rolled_back", 0)]
-    return records, {"changes": changes, "events": [Event(1.0, "rollout", "support", 0.1)]}
+    return records, {"changes": changes, "events": [ActionEvent(1.0, "rollout", "support", 0.1)]}
 
 
 def test_a_rollout_is_told_with_its_detection_and_everybody_it_touched() -> None:
@@ -215,8 +217,8 @@ def test_the_run_in_brief_names_the_rollout_and_what_was_done_and_a_bar_says_whe
     records, facts = rollout_run()
     facts["events"] = [
         *facts["events"],
-        Event(2.0, "swap", "x", 0.1),
-        Event(3.0, "swap", "x", 0.1, error="no"),
+        ActionEvent(2.0, "swap", "x", 0.1),
+        ActionEvent(3.0, "swap", "x", 0.1, error="no"),
     ]
     bar = {"metric": "rollout.seconds_to_promoted", "at_most": 5}
     report = report_of(records, scenario(duration_seconds=10, thresholds=[bar]), **facts)
@@ -230,7 +232,7 @@ def test_a_page_is_one_file_and_holds_no_markup_of_others() -> None:
     evil = "<script>alert(1)</script>"
     records, facts = rollout_run()
     records.append(record(6.0, outcome=ERROR, error="http 500", detail=evil, model=evil))
-    facts["events"] = [*facts["events"], Event(2.0, "swap", evil, 0.1, error=evil)]
+    facts["events"] = [*facts["events"], ActionEvent(2.0, "swap", evil, 0.1, error=evil)]
     report = report_of(records, scenario(duration_seconds=10, about=evil, name="x"), **facts)
     text = page(report, sorted(records, key=lambda one: one.at))
     assert evil not in text
@@ -266,7 +268,7 @@ def test_records_are_read_back_as_written_and_half_a_line_is_left_out(tmp_path: 
 
 
 def test_a_sample_is_in_order_and_no_larger_than_wanted() -> None:
-    sample = Sample(40)
+    sample = ReservoirSample(40)
     assert len(list(sample.passing(iter(steady(500))))) == 500
     found = sample.records()
     assert len(found) == 40

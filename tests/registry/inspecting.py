@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from registry.errors import InvalidAdapter
-from registry.records import BaseModel, Limits
+from registry.records import BaseModelInfo, Limits
 from registry.validation.adapter import InspectedAdapter, TakenFile, inspect
 from tests.fakes.adapters import Tensors
 from tests.fakes.safetensors import Tensor, encode
@@ -19,11 +19,11 @@ LAYER = "base_model.model.model.layers.0.self_attn."
 WEIGHTS = "adapter_model.safetensors"
 
 
-def check(folder: Path, base: BaseModel, limits: Limits = LIMITS) -> InspectedAdapter:
+def check(folder: Path, base: BaseModelInfo, limits: Limits = LIMITS) -> InspectedAdapter:
     return inspect(folder, base=base, limits=limits, name="support")
 
 
-def refusal(folder: Path, base: BaseModel, limits: Limits = LIMITS) -> InvalidAdapter:
+def refusal(folder: Path, base: BaseModelInfo, limits: Limits = LIMITS) -> InvalidAdapter:
     before = snapshot(folder)
     with pytest.raises(InvalidAdapter) as caught:
         check(folder, base, limits)

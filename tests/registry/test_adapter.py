@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from registry.errors import InvalidAdapter
-from registry.records import BaseModel, FileEntry, Limits
+from registry.records import BaseModelInfo, FileEntry, Limits
 from registry.validation.adapter import ALLOWED, check_file_name, digest, inspect, uploadable
 from registry.validation.base import read_base
 from registry.validation.canonical import sha256_hex
@@ -28,12 +28,12 @@ NOBODY = 65534
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModelInfo:
     return read_base(make_base(tmp_path_factory.mktemp("models") / "tiny"), "tiny")
 
 
 def test_a_right_folder_gives_its_files_with_the_hashes_of_their_bytes(
-    tmp_path: Path, base: BaseModel
+    tmp_path: Path, base: BaseModelInfo
 ) -> None:
     found = check(make_adapter(tmp_path / "a", rank=4), base)
     assert [file.name for file in found.files] == ["README.md", "adapter_config.json", WEIGHTS]
@@ -47,7 +47,7 @@ def test_a_right_folder_gives_its_files_with_the_hashes_of_their_bytes(
     assert found.digest == digest((file.entry for file in found.files), base.fingerprint, None)
 
 
-def test_the_config_that_is_stored_names_the_base_by_fingerprint(tmp_path: Path, base: BaseModel) -> None:
+def test_the_config_that_is_stored_names_the_base_by_fingerprint(tmp_path: Path, base: BaseModelInfo) -> None:
     folder = make_adapter(tmp_path / "a", config={"base_model_name_or_path": "/data/someone/tiny"})
     config = taken(check(folder, base), "adapter_config.json").source
     assert isinstance(config, bytes)
@@ -71,19 +71,19 @@ def test_the_config_that_is_stored_names_the_base_by_fingerprint(tmp_path: Path,
     ],
 )  # fmt: skip
 def test_what_vllm_serves_rightly_is_accepted_without_a_warning(
-    tmp_path: Path, base: BaseModel, changes: dict[str, object]
+    tmp_path: Path, base: BaseModelInfo, changes: dict[str, object]
 ) -> None:
     found = check(make_adapter(tmp_path / "a", **changes), base)
     assert found.warnings == ()
     assert "q_proj" in found.target_modules
 
 
-def test_the_rank_is_the_largest_of_any_module(tmp_path: Path, base: BaseModel) -> None:
+def test_the_rank_is_the_largest_of_any_module(tmp_path: Path, base: BaseModelInfo) -> None:
     found = check(make_adapter(tmp_path / "a", rank=4, ranks={"v_proj": 16}), base)
     assert found.rank == 16
 
 
-def test_only_named_files_are_taken_and_the_rest_is_named(tmp_path: Path, base: BaseModel) -> None:
+def test_only_named_files_are_taken_and_the_rest_is_named(tmp_path: Path, base: BaseModelInfo) -> None:
     folder = make_adapter(tmp_path / "a")
     rest = [
         "training_args.bin",
@@ -108,7 +108,7 @@ def test_only_named_files_are_taken_and_the_rest_is_named(tmp_path: Path, base: 
     assert found.digest == check(make_adapter(tmp_path / "b"), base).digest
 
 
-def test_what_is_no_content_does_not_change_the_digest(tmp_path: Path, base: BaseModel) -> None:
+def test_what_is_no_content_does_not_change_the_digest(tmp_path: Path, base: BaseModelInfo) -> None:
     first = check(make_adapter(tmp_path / "a"), base).digest
     config = {"base_model_name_or_path": "/other/tiny", "target_modules": ["v_proj", "q_proj"]}
     same = make_adapter(tmp_path / "b", config=config, readme="another text", chat_template=CHAT_TEMPLATE)
@@ -129,13 +129,13 @@ def test_what_is_no_content_does_not_change_the_digest(tmp_path: Path, base: Bas
     ],
 )
 def test_what_is_content_changes_the_digest(
-    tmp_path: Path, base: BaseModel, changes: dict[str, object]
+    tmp_path: Path, base: BaseModelInfo, changes: dict[str, object]
 ) -> None:
     first = check(make_adapter(tmp_path / "a"), base).digest
     assert check(make_adapter(tmp_path / "b", **changes), base).digest != first
 
 
-def test_another_base_is_another_identity(tmp_path: Path, base: BaseModel) -> None:
+def test_another_base_is_another_identity(tmp_path: Path, base: BaseModelInfo) -> None:
     folder = make_adapter(tmp_path / "a")
     other = replace(base, fingerprint="sha256:" + "c" * 64)
     assert check(folder, other).digest != check(folder, base).digest
@@ -157,21 +157,21 @@ def test_the_digest_is_a_fixed_function_of_its_parts() -> None:
     assert digest(files, "sha256:base", "d" * 64) != digest(files, "sha256:base", None)
 
 
-def test_a_template_of_its_own_is_taken_and_said(tmp_path: Path, base: BaseModel) -> None:
+def test_a_template_of_its_own_is_taken_and_said(tmp_path: Path, base: BaseModelInfo) -> None:
     found = check(make_adapter(tmp_path / "a", chat_template="{{ other }}"), base)
     assert taken(found, "chat_template.jinja").source == b"{{ other }}"
     assert found.template_sha256 == sha256_hex(b"{{ other }}")
     assert "chat template differs" in found.warnings[0]
 
 
-def test_the_bases_template_is_left_out(tmp_path: Path, base: BaseModel) -> None:
+def test_the_bases_template_is_left_out(tmp_path: Path, base: BaseModelInfo) -> None:
     found = check(make_adapter(tmp_path / "a", chat_template=CHAT_TEMPLATE), base)
     assert found.left_out == ("chat_template.jinja",)
     assert (found.template_sha256, found.warnings) == (None, ())
 
 
 def test_a_template_inside_the_tokenizers_config_counts_as_a_file_would(
-    tmp_path: Path, base: BaseModel
+    tmp_path: Path, base: BaseModelInfo
 ) -> None:
     as_file = check(make_adapter(tmp_path / "a", chat_template="{{ other }}"), base)
     folder = make_adapter(tmp_path / "b")
@@ -184,7 +184,7 @@ def test_a_template_inside_the_tokenizers_config_counts_as_a_file_would(
 
 
 @pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt", "adapter_model.pth"])
-def test_pickled_weights_are_refused_unread(tmp_path: Path, base: BaseModel, name: str) -> None:
+def test_pickled_weights_are_refused_unread(tmp_path: Path, base: BaseModelInfo, name: str) -> None:
     folder = make_adapter(tmp_path / "a")
     (folder / WEIGHTS).rename(folder / name)
     error = refusal(folder, base)
@@ -193,14 +193,14 @@ def test_pickled_weights_are_refused_unread(tmp_path: Path, base: BaseModel, nam
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, "adapter_config.json"])
-def test_a_missing_file_is_named(tmp_path: Path, base: BaseModel, name: str) -> None:
+def test_a_missing_file_is_named(tmp_path: Path, base: BaseModelInfo, name: str) -> None:
     folder = make_adapter(tmp_path / "a")
     (folder / name).unlink()
     error = refusal(folder, base)
     assert f"holds no {name}" in error.fact
 
 
-def test_a_folder_that_is_something_else_gets_a_hint(tmp_path: Path, base: BaseModel) -> None:
+def test_a_folder_that_is_something_else_gets_a_hint(tmp_path: Path, base: BaseModelInfo) -> None:
     assert "whole model" in refusal(make_base(tmp_path / "model"), base).remedy
     run = tmp_path / "run"
     make_adapter(run / "checkpoint-10")
@@ -210,7 +210,7 @@ def test_a_folder_that_is_something_else_gets_a_hint(tmp_path: Path, base: BaseM
     assert refusal(empty, base).reason == "bad_config"
 
 
-def test_what_is_no_folder_is_refused(tmp_path: Path, base: BaseModel) -> None:
+def test_what_is_no_folder_is_refused(tmp_path: Path, base: BaseModelInfo) -> None:
     (tmp_path / "file").write_text("x")
     for path in (tmp_path / "absent", tmp_path / "file"):
         assert refusal(path, base).reason == "path"
@@ -218,7 +218,7 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, base: BaseModel) -> None:
 
 @pytest.mark.parametrize("name", sorted(ALLOWED - {"README.md"}))
 def test_a_link_in_the_place_of_a_file_is_followed_to_the_same_content(
-    tmp_path: Path, base: BaseModel, name: str
+    tmp_path: Path, base: BaseModelInfo, name: str
 ) -> None:
     folder = make_adapter(tmp_path / "a", chat_template="x")
     before = check(folder, base)
@@ -230,7 +230,7 @@ def test_a_link_in_the_place_of_a_file_is_followed_to_the_same_content(
 
 
 @pytest.mark.parametrize("name", sorted(ALLOWED - {"README.md"}))
-def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path, base: BaseModel, name: str) -> None:
+def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path, base: BaseModelInfo, name: str) -> None:
     folder = make_adapter(tmp_path / "a", chat_template="x")
     (folder / name).unlink()
     (folder / name).mkdir()
@@ -238,14 +238,14 @@ def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path, base: BaseMo
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, "adapter_config.json", "chat_template.jinja"])
-def test_an_empty_file_is_refused(tmp_path: Path, base: BaseModel, name: str) -> None:
+def test_an_empty_file_is_refused(tmp_path: Path, base: BaseModelInfo, name: str) -> None:
     folder = make_adapter(tmp_path / "a", chat_template="x")
     (folder / name).write_bytes(b"")
     error = refusal(folder, base)
     assert (error.reason, "0 bytes" in error.fact) == ("size", True)
 
 
-def test_a_readme_that_cannot_be_kept_is_left_out_and_said(tmp_path: Path, base: BaseModel) -> None:
+def test_a_readme_that_cannot_be_kept_is_left_out_and_said(tmp_path: Path, base: BaseModelInfo) -> None:
     folder = make_adapter(tmp_path / "a")
     readme = folder / "README.md"
     digest = check(folder, base).digest
@@ -261,12 +261,12 @@ def test_a_readme_that_cannot_be_kept_is_left_out_and_said(tmp_path: Path, base:
     assert check(folder, base).warnings == ("left out: README.md is a folder",)
 
 
-def test_an_empty_readme_is_no_error(tmp_path: Path, base: BaseModel) -> None:
+def test_an_empty_readme_is_no_error(tmp_path: Path, base: BaseModelInfo) -> None:
     assert check(make_adapter(tmp_path / "a", readme=""), base).warnings == ()
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "chat_template.jinja"])
-def test_a_text_beyond_a_megabyte_is_refused(tmp_path: Path, base: BaseModel, name: str) -> None:
+def test_a_text_beyond_a_megabyte_is_refused(tmp_path: Path, base: BaseModelInfo, name: str) -> None:
     folder = make_adapter(tmp_path / "a")
     (folder / name).write_bytes(b" " * (2**20 + 1))
     error = refusal(folder, base)
@@ -274,7 +274,7 @@ def test_a_text_beyond_a_megabyte_is_refused(tmp_path: Path, base: BaseModel, na
 
 
 def test_an_adapter_beyond_the_size_limit_is_refused_before_it_is_read(
-    tmp_path: Path, base: BaseModel
+    tmp_path: Path, base: BaseModelInfo
 ) -> None:
     folder = make_adapter(tmp_path / "a")
     error = refusal(folder, base, Limits(max_adapter_bytes=5000))
@@ -286,7 +286,7 @@ def test_an_adapter_beyond_the_size_limit_is_refused_before_it_is_read(
     assert time.thread_time() - begin < 1
 
 
-def test_all_files_together_count(tmp_path: Path, base: BaseModel) -> None:
+def test_all_files_together_count(tmp_path: Path, base: BaseModelInfo) -> None:
     folder = make_adapter(tmp_path / "a", readme="x" * 5000)
     size = (folder / WEIGHTS).stat().st_size
     assert refusal(folder, base, Limits(max_adapter_bytes=size + 5000)).reason == "size"
@@ -296,13 +296,13 @@ def test_all_files_together_count(tmp_path: Path, base: BaseModel) -> None:
 
 
 @pytest.mark.parametrize("cut", [4, 8, 200, -100, -1])
-def test_truncated_weights_are_refused(tmp_path: Path, base: BaseModel, cut: int) -> None:
+def test_truncated_weights_are_refused(tmp_path: Path, base: BaseModelInfo, cut: int) -> None:
     folder = make_adapter(tmp_path / "a")
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:cut])
     assert refusal(folder, base).reason == "header"
 
 
-def test_overlapping_tensors_are_refused(tmp_path: Path, base: BaseModel) -> None:
+def test_overlapping_tensors_are_refused(tmp_path: Path, base: BaseModelInfo) -> None:
     folder = make_adapter(tmp_path / "a")
     half = {"dtype": "BF16", "shape": [8, 64], "data_offsets": [0, 1024]}
     entries = {f"{LAYER}q_proj.lora_A.weight": half, f"{LAYER}v_proj.lora_A.weight": half}
@@ -331,12 +331,14 @@ def test_the_allowed_names_can_be_uploaded() -> None:
 @pytest.mark.parametrize(
     "name", ["../../evil.lora_A.weight", "/etc/passwd", "a\0b.lora_A.weight", "evil/../x"]
 )
-def test_a_tensor_that_is_named_like_a_path_is_refused(tmp_path: Path, base: BaseModel, name: str) -> None:
+def test_a_tensor_that_is_named_like_a_path_is_refused(
+    tmp_path: Path, base: BaseModelInfo, name: str
+) -> None:
     folder = make_adapter(tmp_path / "a", mutate=lambda given: {**given, name: tensor(8, 64)})
     assert refusal(folder, base).reason in {"modules", "header"}
 
 
-def test_the_hash_is_of_the_bytes_that_were_checked(tmp_path: Path, base: BaseModel) -> None:
+def test_the_hash_is_of_the_bytes_that_were_checked(tmp_path: Path, base: BaseModelInfo) -> None:
     folder = make_adapter(tmp_path / "a")
     found = check(folder, base)
     make_adapter(folder, seed=1, config={"r": 8, "lora_alpha": 99})
@@ -359,7 +361,7 @@ def nobody(file: Path) -> Iterator[None]:
 
 
 def test_an_unreadable_file_is_refused_not_raised(
-    tmp_path: Path, base: BaseModel, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, base: BaseModelInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (make_adapter(tmp_path / "a") / WEIGHTS).chmod(0)
     tmp_path.chmod(0o755)
@@ -390,7 +392,7 @@ def test_inspecting_costs_little_more_than_hashing(
     assert inspecting < hashes * hashing
 
 
-def test_a_file_of_fifty_thousand_tensors_is_refused_in_seconds(tmp_path: Path, base: BaseModel) -> None:
+def test_a_file_of_fifty_thousand_tensors_is_refused_in_seconds(tmp_path: Path, base: BaseModelInfo) -> None:
     folder = make_adapter(tmp_path / "a")
     one = encode(np.ones((1, 1), dtype=np.float32), "BF16")
     (folder / WEIGHTS).write_bytes(file_bytes({f"t{number}.lora_A.weight": one for number in range(50_000)}))

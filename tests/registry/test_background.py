@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from registry.background import LONGEST_PAUSE_SECONDS, Background, Work
+from registry.background import LONGEST_PAUSE_SECONDS, Background, PeriodicWork
 from registry.errors import StorageFailed
 
 ERRORS: tuple[BaseException, ...] = (
@@ -44,10 +44,10 @@ def failing(errors: Iterator[BaseException], done: Callable[[], object]) -> Call
     return turn
 
 
-def impatient(work: Work) -> Work:
+def impatient(work: PeriodicWork) -> PeriodicWork:
     """Have a work try again at once, as `pause` says in a test of its own."""
 
-    class Hurried(Work):
+    class Hurried(PeriodicWork):
         __slots__ = ()
         pause = 0.001
 
@@ -57,7 +57,7 @@ def impatient(work: Work) -> Work:
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_a_loop_goes_on_whatever_its_turn_raises(error: BaseException) -> None:
-    async def live() -> Work:
+    async def live() -> PeriodicWork:
         done = asyncio.Event()
         background = Background()
         turn = failing(iter([error, error]), done.set)
@@ -101,7 +101,7 @@ def test_a_loop_that_is_cancelled_ends() -> None:
 
 
 def test_a_kind_of_failure_is_logged_once_until_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
-    work = Work("keys", lambda: None, 1.0)
+    work = PeriodicWork("keys", lambda: None, 1.0)
     with caplog.at_level(logging.INFO, "registry.background"):
         for _ in range(3):
             work.fail(StorageFailed("keys", "cannot be read"))
@@ -119,7 +119,7 @@ def test_a_kind_of_failure_is_logged_once_until_it_is_over(caplog: pytest.LogCap
 
 
 def test_what_fails_is_tried_again_later_and_later_but_soon_enough() -> None:
-    work = Work("keys", lambda: None, 0.5)
+    work = PeriodicWork("keys", lambda: None, 0.5)
     pauses = []
     for _ in range(8):
         work.fail(OSError("no"))
@@ -127,14 +127,14 @@ def test_what_fails_is_tried_again_later_and_later_but_soon_enough() -> None:
     assert pauses == [0.5, 1.0, 2.0, 4.0, *[LONGEST_PAUSE_SECONDS] * 4]
     work.succeed()
     assert work.pause == 0.5
-    hourly = Work("tidy", lambda: None, 3_600.0)
+    hourly = PeriodicWork("tidy", lambda: None, 3_600.0)
     hourly.fail(OSError("no"))
     assert hourly.pause == 3_600.0
 
 
 def test_a_turn_that_never_ends_is_a_problem() -> None:
     clock = Clock()
-    work = Work("keys", lambda: None, 1.0, patience_seconds=10.0, clock=clock)
+    work = PeriodicWork("keys", lambda: None, 1.0, patience_seconds=10.0, clock=clock)
     work.began = clock.now
     clock.now += 10
     assert work.state() == ""
@@ -143,7 +143,7 @@ def test_a_turn_that_never_ends_is_a_problem() -> None:
 
 
 def test_a_fault_in_a_part_is_told_and_slows_nothing_down() -> None:
-    work = Work("rollouts", lambda: None, 0.5)
+    work = PeriodicWork("rollouts", lambda: None, 0.5)
     work.note(StorageFailed("support", "is damaged"))
     work.succeed()
     assert (work.problem, work.pause, work.failures) == ("support: is damaged", 0.5, 1)
@@ -172,6 +172,6 @@ def test_an_error_whose_text_cannot_be_made_is_counted_all_the_same() -> None:
         def __str__(self) -> str:
             raise MemoryError
 
-    work = Work("keys", lambda: None, 1.0)
+    work = PeriodicWork("keys", lambda: None, 1.0)
     work.fail(Mute())
     assert (work.failures, work.problem) == (1, "Mute")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.records import BaseModel
+from registry.records import BaseModelInfo
 from registry.validation.base import read_base
 from tests.fakes.adapters import Tensors, make_adapter
 from tests.fakes.base import TINY, make_base
@@ -15,18 +15,18 @@ from tests.registry.inspecting import LAYER, adding, check, refusal, tensor, wit
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModelInfo:
     return read_base(make_base(tmp_path_factory.mktemp("models") / "tiny"), "tiny")
 
 
-def test_an_adapter_of_another_base_is_refused_by_its_dimensions(tmp_path: Path, base: BaseModel) -> None:
+def test_an_adapter_of_another_base_is_refused_by_its_dimensions(tmp_path: Path, base: BaseModelInfo) -> None:
     folder = make_adapter(tmp_path / "a", shape=replace(TINY, hidden=128))
     error = refusal(folder, base)
     assert error.reason == "base_mismatch"
     assert "maps 128 features to 128; the base tiny's maps 64 to 64" in error.fact
 
 
-def test_an_adapter_that_names_another_fingerprint_is_refused(tmp_path: Path, base: BaseModel) -> None:
+def test_an_adapter_that_names_another_fingerprint_is_refused(tmp_path: Path, base: BaseModelInfo) -> None:
     other = "sha256:" + "e" * 64
     error = refusal(make_adapter(tmp_path / "a", config={"base_model_name_or_path": other}), base)
     assert (error.reason, "eeee" in error.fact) == ("base_mismatch", True)
@@ -34,7 +34,7 @@ def test_an_adapter_that_names_another_fingerprint_is_refused(tmp_path: Path, ba
     assert check(same, base).warnings == ()
 
 
-def test_another_name_of_the_base_only_warns(tmp_path: Path, base: BaseModel) -> None:
+def test_another_name_of_the_base_only_warns(tmp_path: Path, base: BaseModelInfo) -> None:
     folder = make_adapter(tmp_path / "a", config={"base_model_name_or_path": "org/other-model"})
     assert "'org/other-model'" in check(folder, base).warnings[0]
     same = make_adapter(tmp_path / "b", config={"base_model_name_or_path": "org/tiny"})
@@ -51,7 +51,7 @@ def test_another_name_of_the_base_only_warns(tmp_path: Path, base: BaseModel) ->
     ],
 )
 def test_targets_that_the_base_does_not_have_are_passed_over_with_a_warning(
-    tmp_path: Path, base: BaseModel, more: list[str]
+    tmp_path: Path, base: BaseModelInfo, more: list[str]
 ) -> None:
     without_head = replace(base, modules={k: v for k, v in base.modules.items() if "embed" not in k})
     without_head.modules.pop("lm_head", None)
@@ -62,7 +62,7 @@ def test_targets_that_the_base_does_not_have_are_passed_over_with_a_warning(
 
 
 def test_what_a_config_says_of_layers_and_ranks_that_are_not_there_is_passed_over(
-    tmp_path: Path, base: BaseModel
+    tmp_path: Path, base: BaseModelInfo
 ) -> None:
     config = {
         "layers_to_transform": [0, 1, 40],
@@ -77,19 +77,19 @@ def test_what_a_config_says_of_layers_and_ranks_that_are_not_there_is_passed_ove
 
 @pytest.mark.parametrize("targets", [["nothing"], ["proj"], ["c_attn", "query_key_value"]])
 def test_targets_none_of_which_the_base_has_are_refused(
-    tmp_path: Path, base: BaseModel, targets: list[str]
+    tmp_path: Path, base: BaseModelInfo, targets: list[str]
 ) -> None:
     error = refusal(make_adapter(tmp_path / "a", config={"target_modules": targets}), base)
     assert (error.reason, targets[-1] in error.fact) == ("modules", True)
     assert "q_proj" in error.remedy
 
 
-def test_a_target_without_a_tensor_warns(tmp_path: Path, base: BaseModel) -> None:
+def test_a_target_without_a_tensor_warns(tmp_path: Path, base: BaseModelInfo) -> None:
     folder = make_adapter(tmp_path / "a", config={"target_modules": ["q_proj", "v_proj", "k_proj"]})
     assert "k_proj, but the file holds no tensor" in check(folder, base).warnings[0]
 
 
-def test_a_base_of_unknown_shapes_takes_any_dimensions_and_warns(tmp_path: Path, base: BaseModel) -> None:
+def test_a_base_of_unknown_shapes_takes_any_dimensions_and_warns(tmp_path: Path, base: BaseModelInfo) -> None:
     packed = replace(base, modules={})
     found = check(make_adapter(tmp_path / "a", shape=replace(TINY, hidden=128)), packed)
     assert "dimensions were not checked" in found.warnings[0]
@@ -98,7 +98,7 @@ def test_a_base_of_unknown_shapes_takes_any_dimensions_and_warns(tmp_path: Path,
     assert refusal(lonely, packed).reason == "modules"
 
 
-def test_a_transposed_base_layer_fits_where_the_config_says_so(tmp_path: Path, base: BaseModel) -> None:
+def test_a_transposed_base_layer_fits_where_the_config_says_so(tmp_path: Path, base: BaseModelInfo) -> None:
     swapped = replace(base, modules={name: dims[::-1] for name, dims in base.modules.items()})
     assert refusal(make_adapter(tmp_path / "a"), swapped).reason == "base_mismatch"
     conv = make_adapter(tmp_path / "b", config={"fan_in_fan_out": True})
@@ -115,7 +115,7 @@ HEAD_LORA = {
 
 @pytest.mark.parametrize(("extra", "leaf"), [(EMBED_LORA, "embed_tokens"), (HEAD_LORA, "lm_head")])
 def test_embeddings_are_taken_where_vllm_adapts_them(
-    tmp_path: Path, base: BaseModel, extra: Tensors, leaf: str
+    tmp_path: Path, base: BaseModelInfo, extra: Tensors, leaf: str
 ) -> None:
     targets = {"target_modules": ["q_proj", "v_proj", leaf]}
     folder = make_adapter(tmp_path / "a", config=targets, mutate=adding(**extra))
@@ -128,7 +128,7 @@ def test_embeddings_are_taken_where_vllm_adapts_them(
     assert (error.reason, "some architectures only" in error.remedy) == ("modules", True)
 
 
-def test_an_embedding_lora_of_a_larger_vocabulary_is_refused(tmp_path: Path, base: BaseModel) -> None:
+def test_an_embedding_lora_of_a_larger_vocabulary_is_refused(tmp_path: Path, base: BaseModelInfo) -> None:
     grown = {**EMBED_LORA, f"{EMBED}.lora_embedding_A": tensor(8, 257)}
     assert refusal(make_adapter(tmp_path / "a", mutate=adding(**grown)), base).reason == "base_mismatch"
 
@@ -140,7 +140,9 @@ def test_an_embedding_lora_of_a_larger_vocabulary_is_refused(tmp_path: Path, bas
         {f"{LAYER}q_proj.lora_embedding_A": tensor(8, 64), f"{LAYER}q_proj.lora_embedding_B": tensor(64, 8)},
     ],
 )
-def test_the_wrong_layout_for_a_module_is_refused(tmp_path: Path, base: BaseModel, extra: Tensors) -> None:
+def test_the_wrong_layout_for_a_module_is_refused(
+    tmp_path: Path, base: BaseModelInfo, extra: Tensors
+) -> None:
     def swap(given: Tensors) -> Tensors:
         return {**{k: v for k, v in given.items() if "0.self_attn.q_proj" not in k}, **extra}
 
@@ -149,7 +151,7 @@ def test_the_wrong_layout_for_a_module_is_refused(tmp_path: Path, base: BaseMode
 
 
 def test_the_whole_embedding_that_peft_saves_beside_is_known_and_said(
-    tmp_path: Path, base: BaseModel
+    tmp_path: Path, base: BaseModelInfo
 ) -> None:
     copy = {**EMBED_LORA, f"{EMBED}.base_layer.weight": tensor(256, 64)}
     found = check(make_adapter(tmp_path / "a", mutate=adding(**copy)), base)
@@ -173,7 +175,7 @@ def test_a_checkpoint_of_the_inner_model_is_matched_by_the_names_end(tmp_path: P
     assert "named otherwise" in check(make_adapter(tmp_path / "a"), base).warnings[0]
 
 
-def test_a_tower_is_said_to_be_ignored(tmp_path: Path, base: BaseModel) -> None:
+def test_a_tower_is_said_to_be_ignored(tmp_path: Path, base: BaseModelInfo) -> None:
     modules = {**base.modules, "visual.blocks.0.attn.proj": (64, 64)}
     tower = {"base_model.model.visual.blocks.0.attn.proj.lora_A.weight": tensor(8, 64),
              "base_model.model.visual.blocks.0.attn.proj.lora_B.weight": tensor(64, 8)}  # fmt: skip
@@ -182,7 +184,7 @@ def test_a_tower_is_said_to_be_ignored(tmp_path: Path, base: BaseModel) -> None:
 
 
 def test_experts_are_checked_one_by_one_or_taken_fused_with_a_warning(
-    tmp_path: Path, base: BaseModel
+    tmp_path: Path, base: BaseModelInfo
 ) -> None:
     expert = "model.layers.0.mlp.experts.0.gate_proj"
     moe = replace(base, modules={**base.modules, expert: (128, 64)})

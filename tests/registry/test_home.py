@@ -12,7 +12,7 @@ from registry.cli.main import wardrobe as group
 from registry.cli.session import Session, UserPath
 from registry.errors import UsageError
 from registry.home import at_home
-from registry.records import BaseModel, Limits
+from registry.records import BaseModelInfo, Limits
 from registry.store import Registry
 from serve.engine.args import engine_arguments
 from serve.settings import ServeSettings, load_settings
@@ -110,7 +110,7 @@ def test_the_servers_settings_may_hold_one(home: Path, monkeypatch: pytest.Monke
 
 
 def test_vllms_own_options_may_hold_one(home: Path) -> None:
-    base = BaseModel("tiny", home / "tiny", "sha256:0", None, {})
+    base = BaseModelInfo("tiny", home / "tiny", "sha256:0", None, {})
     settings = ServeSettings(vllm={"chat_template": "~/a.jinja", "allowed_media_domains": ["~"]})
     extra = ("--download-dir=~/cache", "--tokenizer-mode", "auto", "--hf-config-path", "~/config")
     argv = engine_arguments(settings, base, Limits(), extra=extra).argv

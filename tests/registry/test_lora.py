@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.records import BaseModel
+from registry.records import BaseModelInfo
 from registry.validation.base import read_base
 from tests.fakes.adapters import Tensors, make_adapter
 from tests.fakes.base import make_base
@@ -17,7 +17,7 @@ from tests.registry.inspecting import LAYER, adding, check, refusal, renaming, t
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModelInfo:
     return read_base(make_base(tmp_path_factory.mktemp("models") / "tiny"), "tiny")
 
 
@@ -102,14 +102,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     ],
 )
 def test_tensors_that_vllm_would_refuse_or_ignore_are_refused(
-    tmp_path: Path, base: BaseModel, mutate: Callable[[Tensors], Tensors], reason: str, words: list[str]
+    tmp_path: Path, base: BaseModelInfo, mutate: Callable[[Tensors], Tensors], reason: str, words: list[str]
 ) -> None:
     error = refusal(make_adapter(tmp_path / "a", mutate=mutate), base)
     assert error.reason == reason, str(error)
     assert all(word in str(error) for word in words), str(error)
 
 
-def test_a_rank_over_the_limit_is_refused_with_both_numbers(tmp_path: Path, base: BaseModel) -> None:
+def test_a_rank_over_the_limit_is_refused_with_both_numbers(tmp_path: Path, base: BaseModelInfo) -> None:
     error = refusal(make_adapter(tmp_path / "a", rank=64), base)
     assert str(error) == (
         "support: rank 64 exceeds this server's max_lora_rank 32; train again with r <= 32, "
@@ -118,14 +118,16 @@ def test_a_rank_over_the_limit_is_refused_with_both_numbers(tmp_path: Path, base
     assert error.reason == "rank"
 
 
-def test_a_rank_over_the_limit_in_a_pattern_or_a_tensor_is_refused(tmp_path: Path, base: BaseModel) -> None:
+def test_a_rank_over_the_limit_in_a_pattern_or_a_tensor_is_refused(
+    tmp_path: Path, base: BaseModelInfo
+) -> None:
     assert refusal(make_adapter(tmp_path / "a", ranks={"q_proj": 33}), base).reason == "rank"
     hidden = make_adapter(tmp_path / "b", ranks={"q_proj": 33}, config={"rank_pattern": {}})
     assert "33" in refusal(hidden, base).fact
 
 
 def test_a_pattern_whose_order_decides_is_refused_where_sorting_changes_it(
-    tmp_path: Path, base: BaseModel
+    tmp_path: Path, base: BaseModelInfo
 ) -> None:
     patterns = {"self_attn.q_proj": 4, "q_proj": 8}
     folder = make_adapter(tmp_path / "a", ranks={"q_proj": 4}, config={"rank_pattern": patterns})
@@ -136,7 +138,7 @@ def test_a_pattern_whose_order_decides_is_refused_where_sorting_changes_it(
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), float("-inf")])
 def test_nan_and_infinity_are_refused_with_the_tensor_named(
-    tmp_path: Path, base: BaseModel, dtype: str, poison: float
+    tmp_path: Path, base: BaseModelInfo, dtype: str, poison: float
 ) -> None:
     error = refusal(make_adapter(tmp_path / "a", dtype=dtype, poison=poison), base)
     assert error.reason == "nan"
@@ -145,13 +147,13 @@ def test_nan_and_infinity_are_refused_with_the_tensor_named(
 
 @pytest.mark.parametrize("changes", [{"zero_b": True}, {"alpha": 0}])
 def test_an_adapter_that_changes_nothing_warns(
-    tmp_path: Path, base: BaseModel, changes: dict[str, object]
+    tmp_path: Path, base: BaseModelInfo, changes: dict[str, object]
 ) -> None:
     (warning,) = check(make_adapter(tmp_path / "a", **changes), base).warnings
     assert "this adapter changes nothing" in warning
 
 
-def test_one_module_with_a_zero_b_does_not_warn(tmp_path: Path, base: BaseModel) -> None:
+def test_one_module_with_a_zero_b_does_not_warn(tmp_path: Path, base: BaseModelInfo) -> None:
     zero = encode(np.zeros((64, 8), dtype=np.float32), "BF16")
     folder = make_adapter(tmp_path / "a", mutate=adding(**{f"{LAYER}q_proj.lora_B.weight": zero}))
     assert check(folder, base).warnings == ()

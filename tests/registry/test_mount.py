@@ -24,7 +24,7 @@ def test_a_mount_that_may_only_be_read_is_left_untested(tmp_path: Path) -> None:
     assert contents(tmp_path) == []
 
 
-class Overwriting(mount.Steps):
+class Overwriting(mount.MountSteps):
     """A mount whose rename replaces a full folder, as some object-store mounts do."""
 
     def rename(self, source: Path, target: Path) -> None:
@@ -33,7 +33,7 @@ class Overwriting(mount.Steps):
         super().rename(source, target)
 
 
-class Relinking(mount.Steps):
+class Relinking(mount.MountSteps):
     """A mount whose link replaces a file."""
 
     def link(self, source: Path, target: Path) -> None:
@@ -41,14 +41,14 @@ class Relinking(mount.Steps):
         super().link(source, target)
 
 
-class Unrenaming(mount.Steps):
+class Unrenaming(mount.MountSteps):
     """A mount that cannot rename at all."""
 
     def rename(self, source: Path, target: Path) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
 
-class Linkless(mount.Steps):
+class Linkless(mount.MountSteps):
     """A mount without hard links, which is fine."""
 
     def link(self, source: Path, target: Path) -> None:
@@ -63,7 +63,7 @@ class Linkless(mount.Steps):
         (Unrenaming(), "renaming files fails here"),
     ],
 )
-def test_a_mount_that_would_lose_work_is_refused(steps: mount.Steps, words: str, tmp_path: Path) -> None:
+def test_a_mount_that_would_lose_work_is_refused(steps: mount.MountSteps, words: str, tmp_path: Path) -> None:
     with pytest.raises(UnsafeRoot, match=words) as caught:
         mount.self_test(tmp_path, steps)
     assert "put the root on a local disk or on NFS 4" in str(caught.value)

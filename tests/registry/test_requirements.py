@@ -15,8 +15,8 @@ from registry.store import Registry
 from registry.validation.requirements import (
     FORMATS,
     GateState,
+    GateVerdict,
     Requirement,
-    Verdict,
     gate_verdict,
     parse_requirements,
     trained_goal,
@@ -68,7 +68,7 @@ def attested(at: float, **body: Any) -> Attestation:
 
 def test_the_newest_fitting_gate_decides() -> None:
     older, newer = attested(1.0), attested(2.0, verdict="fail", sentence="worse")
-    assert gate_verdict([newer, older]).verdict is Verdict.FAIL
+    assert gate_verdict([newer, older]).verdict is GateVerdict.FAIL
     assert gate_verdict([newer, older]).sentence == "worse"
     assert gate_verdict([older, attested(2.0, goal_sha256="h", verdict="fail")], goal_sha256="g").passed
     assert gate_verdict([older], digest="other") == GateState(
@@ -87,7 +87,7 @@ def test_nothing_but_a_stored_pass_is_a_pass() -> None:
     ]
     assert gate_verdict([]).verdict is None
     assert not gate_verdict([proof, *broken]).passed
-    assert gate_verdict([attested(1.0, verdict="cannot_tell")]).verdict is Verdict.CANNOT_TELL
+    assert gate_verdict([attested(1.0, verdict="cannot_tell")]).verdict is GateVerdict.CANNOT_TELL
 
 
 def test_why_no_gate_fits_is_told() -> None:

@@ -12,7 +12,7 @@ import pytest
 from registry.changes.publish import inspect
 from registry.errors import Conflict, InvalidAdapter, InvalidName, NotFound, Quarantined, UsageError
 from registry.names import parse_model
-from registry.records import BaseModel, Limits
+from registry.records import BaseModelInfo, Limits
 from registry.store import Registry
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
@@ -100,7 +100,7 @@ def test_weights_that_change_while_they_are_registered_are_refused(
 ) -> None:
     folder = make_adapter(tmp_path / "moving", seed=1)
 
-    def slow_inspect(folder: Path, *, base: BaseModel, limits: Limits, name: str) -> object:
+    def slow_inspect(folder: Path, *, base: BaseModelInfo, limits: Limits, name: str) -> object:
         found = inspect(folder, base=base, limits=limits, name=name)
         weights = folder / "adapter_model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-1] + b"?")

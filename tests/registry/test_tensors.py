@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from registry.errors import InvalidAdapter
 from registry.validation.folder import open_regular
-from registry.validation.tensors import HEADER_CAP_BYTES, SCANNABLE, Header, Scan, read_header, scan
+from registry.validation.tensors import HEADER_CAP_BYTES, SCANNABLE, Header, TensorScan, read_header, scan
 from tests.fakes.safetensors import encode, file_bytes, raw_header
 
 GOOD = file_bytes(
@@ -30,7 +30,7 @@ GOOD = file_bytes(
 Entries = dict[str, object]
 
 
-def read(path: Path) -> tuple[Header, Scan]:
+def read(path: Path) -> tuple[Header, TensorScan]:
     file, size = open_regular(path, "support")
     with file:
         header = read_header(file, size, "support")
@@ -58,7 +58,7 @@ def test_a_right_file_gives_its_tensors_its_hash_and_its_zeros(tmp_path: Path) -
         ("a", "BF16", (2, 3)), ("b", "F32", (4, 2)), ("c", "F16", (3,)),
     ]  # fmt: skip
     assert header.metadata == {"format": "pt"}
-    assert found == Scan(hashlib.sha256(GOOD).hexdigest(), (), frozenset({"b"}))
+    assert found == TensorScan(hashlib.sha256(GOOD).hexdigest(), (), frozenset({"b"}))
 
 
 def test_the_reference_reader_agrees_with_the_header(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_no_bytes_escape_as_anything_but_invalid_adapter(tmp_path: Path, content
     outcome = judge(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    if isinstance(outcome, Scan):
+    if isinstance(outcome, TensorScan):
         assert outcome.sha256 == hashlib.sha256(content).hexdigest()
     else:
         assert outcome in {"header", "size", "unscannable"}
@@ -261,7 +261,7 @@ def test_no_bytes_escape_as_anything_but_invalid_adapter(tmp_path: Path, content
     assert peak < 2**20 + 200_000
 
 
-def judge(path: Path) -> Scan | str:
+def judge(path: Path) -> TensorScan | str:
     """Return what the scan found, or why it was refused; anything but InvalidAdapter escapes."""
     file, size = open_regular(path, "support")
     with file:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from registry.errors import UsageError
-from registry.records import BaseModel, Limits
+from registry.records import BaseModelInfo, Limits
 from serve.engine.args import (
     CPU_SLOTS,
     OWNED,
@@ -23,18 +23,20 @@ from serve.engine.args import (
     servable_rank,
 )
 from serve.engine.child import _import_parsers
-from serve.engine.machine import Machine
+from serve.engine.machine import HostFacts
 from serve.settings import EngineSettings, ServeSettings
 from tests.fakes.base import make_base
 
-BASE = BaseModel("smol", Path("/models/smol"), "sha256:0", None, {})
+BASE = BaseModelInfo("smol", Path("/models/smol"), "sha256:0", None, {})
 
 
-GPU = Machine(accelerator=True, cores=tuple(range(32)), memory_bytes=2**38, libraries=())
-CPU = Machine(accelerator=False, cores=(0, 1), memory_bytes=2**35, libraries=())
+GPU = HostFacts(accelerator=True, cores=tuple(range(32)), memory_bytes=2**38, libraries=())
+CPU = HostFacts(accelerator=False, cores=(0, 1), memory_bytes=2**35, libraries=())
 
 
-def build(*extra: str, limits: Limits | None = None, machine: Machine = GPU, **given: Any) -> EngineArguments:
+def build(
+    *extra: str, limits: Limits | None = None, machine: HostFacts = GPU, **given: Any
+) -> EngineArguments:
     return engine_arguments(ServeSettings(**given), BASE, limits or Limits(), machine, extra=extra)
 
 

@@ -19,7 +19,7 @@ from serve.door.hosts import Hosts
 from serve.door.pages import Pages
 from serve.door.sending import for_pages
 from serve.errors import ForeignHost
-from serve.launcher.holding import Situation, response
+from serve.launcher.holding import Outage, response
 from serve.preflight import require_keys_for_pages
 from serve.router.app import Router
 from serve.settings import ServeSettings
@@ -318,7 +318,7 @@ def test_what_a_page_wants_to_send_is_repeated_only_if_it_is_a_list_of_names() -
 
 
 def test_a_page_is_told_that_the_engine_starts() -> None:
-    situation, pages = Situation("starting", "the engine is starting", 5), Pages([PAGE])
+    situation, pages = Outage("starting", "the engine is starting", 5), Pages([PAGE])
     head = f"POST /v1/models HTTP/1.1\r\nOrigin: {PAGE}\r\n".encode()
     assert f"access-control-allow-origin: {PAGE}".encode() in response(head, situation, pages)
     asked = head.replace(b"POST /v1/models", b"OPTIONS /v1/chat/completions")

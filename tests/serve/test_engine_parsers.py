@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from serve.engine.parsers.choice import choose, describe, parser_options
-from serve.engine.parsers.family import Family
+from serve.engine.parsers.family import ModelFamily
 from serve.engine.parsers.table import NEVER_REASONING, NEVER_TOOLS, REASONING, TOOLS, Format
 
 QWEN25 = '{% if tools %}# Tools <tools>{{ tools }}</tools> <tool_call>\\n{"name": x}</tool_call>{% endif %}'
@@ -110,8 +110,8 @@ def written(folder: Path, one: Format, before: str) -> Path:
     return base(folder, (one.types or ("other",))[0], before + " ".join(one.marks), one.tokens)
 
 
-def choose_family(folder: Path, one: Format) -> Family:
-    return Family.read(written(folder, one, "{% if tools %}"))
+def choose_family(folder: Path, one: Format) -> ModelFamily:
+    return ModelFamily.read(written(folder, one, "{% if tools %}"))
 
 
 def test_mistrals_own_tokenizer_has_the_format_in_it(tmp_path: Path) -> None:

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from serve.engine import handover
-from serve.engine.handover import Handover, Line, Message
+from serve.engine.handover import ChildLine, Handover, Message
 
 
 @pytest.fixture
 def parent() -> Any:
     """The parent's end of a line that this process has opened; it is closed without ending the process."""
     ours, theirs = socket.socketpair()
-    line = Line(theirs)
+    line = ChildLine(theirs)
     handover._line = line
     with ours, theirs:
         ours.settimeout(5)

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from registry.errors import Conflict, UsageError
-from serve.launcher.holding import Situation, response
+from serve.launcher.holding import Outage, response
 from serve.launcher.listener import is_loopback, listen
 from serve.launcher.logs import reason
 from serve.launcher.restarts import Ending, RestartPolicy
@@ -225,7 +225,7 @@ def test_loopback_is_what_only_this_machine_reaches(host: str, loopback: bool) -
 
 
 def test_what_the_launcher_answers_names_its_request_and_speaks_the_paths_dialect() -> None:
-    situation = Situation("restarting", "the engine is restarting", 5)
+    situation = Outage("restarting", "the engine is restarting", 5)
     head = b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nX-Request-Id:  mine-1 \r\n\r\n"
     lines, _, content = response(head, situation).partition(b"\r\n\r\n")
     assert b"\r\nx-request-id: mine-1\r\nrequest-id: mine-1" in lines
@@ -237,7 +237,7 @@ def test_what_the_launcher_answers_names_its_request_and_speaks_the_paths_dialec
 
 
 def test_a_head_request_gets_no_body() -> None:
-    answer = response(b"HEAD /readyz HTTP/1.1\r\n\r\n", Situation("starting", "the engine is starting", 5))
+    answer = response(b"HEAD /readyz HTTP/1.1\r\n\r\n", Outage("starting", "the engine is starting", 5))
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert answer.endswith(b"\r\n\r\n")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from serve.launcher.pulse import Pulse
+from serve.launcher.pulse import ChildPulse
 from tests.fakes.launched import launched, wait
 
 HANG = "1.5"
@@ -93,25 +93,25 @@ def test_a_launcher_and_a_child_that_were_frozen_together_go_on(tmp_path: Path) 
 
 
 def test_looks_are_counted_and_not_seconds() -> None:
-    pulse = Pulse(10)
+    pulse = ChildPulse(10)
     assert pulse.look_seconds == 1
     assert [bool(pulse.look(0, 0)) for _ in range(10)] == [False] * 9 + [True]
-    assert Pulse(0.5).look_seconds == 0.1
+    assert ChildPulse(0.5).look_seconds == 0.1
 
 
 def test_an_answer_ends_the_silence() -> None:
-    pulse = Pulse(5)
+    pulse = ChildPulse(5)
     seen = [pulse.look(pongs, 0) for pongs in (0, 0, 0, 0, 1, 1, 1, 1, 1, 2)]
     assert seen == [""] * 10
 
 
 def test_pings_that_the_loop_has_not_seen_are_a_hang_once_they_are_many() -> None:
-    pulse = Pulse(5)
+    pulse = ChildPulse(5)
     assert [bool(pulse.look(number, number)) for number in range(1, 6)] == [False] * 4 + [True]
 
 
 def test_a_child_that_a_debugger_held_begins_anew() -> None:
-    pulse = Pulse(10)
+    pulse = ChildPulse(10)
     assert any(pulse.look(0, 0) for _ in range(10))
     pulse.forgive()
     assert not any(pulse.look(0, 0) for _ in range(9))

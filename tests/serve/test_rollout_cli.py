@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from registry.store import Registry
-from serve.rollout.decision.states import Occasion
+from serve.rollout.decision.states import EventType
 from tests.fakes.control import admin_server
 from tests.fakes.driving import arm, drive, make_root, seen
 from tests.fakes.terminal import Done, Terminal
@@ -95,7 +95,7 @@ def test_dry_run_prints_the_plan_and_changes_nothing(wardrobe: Terminal, registr
 
 def test_the_verbs_move_it_and_keep_who_and_why(wardrobe: Terminal, registry: Registry) -> None:
     wardrobe.ok("rollout", "start", "support@2", "--policy", "fast")
-    drive(registry, Occasion.LOADED)
+    drive(registry, EventType.LOADED)
     assert wardrobe.ok("rollout", "pause", "support", "--why", "lunch").out == (
         "support@2: paused; paused, 10% of the traffic meets it\n"
     )
@@ -132,7 +132,7 @@ def test_a_rollout_after_a_promotion_is_compared_with_the_promoted_version(
     wardrobe: Terminal, registry: Registry
 ) -> None:
     wardrobe.ok("rollout", "start", "support@2", "--policy", "fast")
-    drive(registry, Occasion.LOADED, Occasion.PROMOTE)
+    drive(registry, EventType.LOADED, EventType.PROMOTE)
     started = wardrobe.ok("--json", "rollout", "start", "support@3").json
     assert (started["superseded"], started["status"]["stable"]) == ("support@2", "support@2")
     assert registry.aliases("support")["stable"] == 2
@@ -253,7 +253,7 @@ def test_a_whole_session_prints_the_same_both_ways(tmp_path: Path, monkeypatch: 
         terminals = (Terminal(("--root", str(roots[0].root))), Terminal(("--url", url)))
         for line in SCRIPT:
             if line == ("LOADED",):
-                _ = [drive(root, Occasion.LOADED) for root in roots]
+                _ = [drive(root, EventType.LOADED) for root in roots]
                 continue
             if line == ("SEEN",):
                 for root in roots:
@@ -305,7 +305,7 @@ def test_help_is_light_and_names_every_verb() -> None:
 
 def test_status_of_a_rollout_under_way_shows_both_arms(wardrobe: Terminal, registry: Registry) -> None:
     wardrobe.ok("rollout", "start", "support@2", "--policy", "fast")
-    drive(registry, Occasion.LOADED)
+    drive(registry, EventType.LOADED)
     seen(registry, stable=arm(300, failed=3), canary=arm(20, failed=1, begin=1000, score=0.9))
     text = wardrobe.ok("rollout", "status", "support").out
     assert "support@2  ramping at 10%" in text

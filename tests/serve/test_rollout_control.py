@@ -13,7 +13,7 @@ from registry.entries.keys import KeyStore, Scope
 from registry.store import Registry
 from serve.control.app import build_control
 from serve.rollout.decision.policy import Policy
-from serve.rollout.decision.states import Occasion
+from serve.rollout.decision.states import EventType
 from serve.rollout.presets import load_preset
 from tests.fakes.control import FakeState, admin_server
 from tests.fakes.driving import drive, make_root
@@ -35,7 +35,7 @@ def start(http: httpx.Client, registry: Registry, number: int = 2) -> None:
     """Bring a rollout of `support` into its first step."""
     answer = http.post("/rollouts/support", json={"version": number, "policy": "fast", "force": True})
     assert answer.status_code == 201, answer.text
-    drive(registry, Occasion.LOADED)
+    drive(registry, EventType.LOADED)
 
 
 def test_start_status_moves_and_history(http: httpx.Client, registry: Registry) -> None:
@@ -44,7 +44,7 @@ def test_start_status_moves_and_history(http: httpx.Client, registry: Registry) 
     assert started.status_code == 201
     assert started.json()["status"]["state"] == "preloading"
     assert started.json()["status"]["who"] == "anonymous"
-    drive(registry, Occasion.LOADED)
+    drive(registry, EventType.LOADED)
     status = http.get("/rollouts/support").json()
     assert (status["state"], status["weight"], status["step"]) == ("ramping", 1000, 0)
     assert http.post("/rollouts/support/pause", json={"why": "lunch"}).json()["state"] == "paused"

@@ -16,17 +16,20 @@ from registry.store import Registry
 from registry.watcher import Watcher
 from serve.rollout.decision.controller import Controller, Local
 from serve.rollout.decision.machine import begin, transition
-from serve.rollout.decision.policy import Policy, Promotion, Step
-from serve.rollout.decision.states import Event, Occasion
+from serve.rollout.decision.policy import Policy, Promotion, RampStep
+from serve.rollout.decision.states import Event, EventType
 from serve.rollout.recording.evidence import Baseline
-from serve.rollout.recording.keeper import Keeper
+from serve.rollout.recording.keeper import EvidenceWriter
 from serve.router.assignment import Arm, choose_arm
 from tests.fakes.rollouts import unit
 from tests.fakes.served import make_root, publish
 
 POLICY = Policy(
     name="test",
-    steps=(Step(weight=1_000, min_units=30, min_seconds=5), Step(weight=5_000, min_units=30, min_seconds=5)),
+    steps=(
+        RampStep(weight=1_000, min_units=30, min_seconds=5),
+        RampStep(weight=5_000, min_units=30, min_seconds=5),
+    ),
     promotion=Promotion(no_harm_units=60, no_harm_seconds=5),
     cooldown_seconds=20,
     recovery_seconds=10,
@@ -56,7 +59,7 @@ class Replica:
     def __post_init__(self) -> None:
         self.watcher = Watcher(self.registry)
         self.watcher.refresh()
-        self.keeper = Keeper(self.registry, self.name, self.clock)
+        self.keeper = EvidenceWriter(self.registry, self.name, self.clock)
         local = Local(
             replica=self.name,
             require_proof=True,
@@ -106,7 +109,7 @@ class Fleet:
         self.registry.append_rollout("support", decide)
         self.look()
 
-    def move(self, occasion: Occasion, policy: Policy = POLICY) -> None:
+    def move(self, occasion: EventType, policy: Policy = POLICY) -> None:
         """Do what a person's command does."""
 
         def decide(last: RolloutEntry | None) -> RolloutEntry:
@@ -324,7 +327,7 @@ def test_a_persons_abort_reaches_every_replica_and_its_last_requests_are_written
     fleet.start()
     fleet.load()
     segment = fleet.replicas[0].keeper.find(fleet.last).segment
-    fleet.move(Occasion.ABORT)
+    fleet.move(EventType.ABORT)
     recorder = fleet.replicas[0].keeper.recorder(fleet.last.rollout)
     assert recorder is not None
     recorder.observe(segment, Arm.CANARY, unit(5), "ok", first_turn=True)
@@ -340,7 +343,7 @@ def test_a_persons_abort_reaches_every_replica_and_its_last_requests_are_written
 def test_a_paused_rollout_stays_armed_and_does_not_advance(fleet: Fleet) -> None:
     fleet.start()
     fleet.load()
-    fleet.move(Occasion.PAUSE)
+    fleet.move(EventType.PAUSE)
     fleet.replicas[0].serve(range(1_000))
     fleet.tick(60)
     assert fleet.last.state == "paused"

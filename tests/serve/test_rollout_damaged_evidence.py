@@ -11,18 +11,18 @@ import pytest
 
 from registry.errors import CorruptStore
 from serve.rollout.decision.gate import check_health
-from serve.rollout.decision.judgement import Verdict
+from serve.rollout.decision.judgement import MetricVerdict
 from serve.rollout.decision.policy import policy_of
 from serve.rollout.recording.baselines import freeze
 from serve.rollout.recording.evidence import (
     BUCKETS,
+    ArmTally,
     Exceedances,
-    Pairs,
     Rating,
     Recent,
     ReplicaEvidence,
     Segment,
-    Tally,
+    ShadowPairs,
     baseline_of,
 )
 from serve.rollout.recording.keeper import read_baselines, read_document, read_evidence
@@ -37,10 +37,10 @@ WRONG: tuple[Any, ...] = (*NUMBERS, "x", None, [], {})
 """What is put in place of every value; what begins with @ is written as it stands."""
 
 
-def document(replica: str, canary: Tally, **changes: Any) -> ReplicaEvidence:
+def document(replica: str, canary: ArmTally, **changes: Any) -> ReplicaEvidence:
     segment = Segment(
         seq=2, step=0, weight=5_000, began=1.0, ended=2.0, arms={"stable": tally(200), "canary": canary},
-        pairs=Pairs(both_ok=3),
+        pairs=ShadowPairs(both_ok=3),
     )  # fmt: skip
     recent = Recent(requests=100, failures=1, first_token={3: 90, BUCKETS - 1: 10}, per_token={0: 100})
     every = {"rollout": ROLLOUT, "adapter": "support", "at": 5.0, "seq": 2, "segments": [segment], **changes}
@@ -107,7 +107,7 @@ def assert_guarded(text: bytes) -> None:
     checks = judge(policy, pool(documents, step=0), baseline).checks
     check_health(documents, baseline, policy.guard)
     if len(documents) == 1:
-        assert [check.verdict for check in checks if check.metric == "errors"] == [Verdict.HARM]
+        assert [check.verdict for check in checks if check.metric == "errors"] == [MetricVerdict.HARM]
 
 
 @pytest.mark.parametrize("path", list(places(full())), ids=lambda path: ".".join(map(str, path)))

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from registry.records import RolloutEntry
-from serve.rollout.decision.states import Occasion
+from serve.rollout.decision.states import EventType
 from serve.rollout.display.explain import (
     decisions,
     explained,
@@ -84,7 +84,7 @@ def test_the_commands_print_who_when_why_and_the_numbers(tmp_path: Path) -> None
     registry = make_root(tmp_path)
     wardrobe = Terminal(("--root", str(registry.root)))
     wardrobe.ok("rollout", "start", "support@2", "--note", "ticket 7\x1b[31m")
-    drive(registry, Occasion.LOADED, Occasion.ADVANCE)
+    drive(registry, EventType.LOADED, EventType.ADVANCE)
     wardrobe.ok("rollout", "abort", "support", "--why", "the tone")
     text = wardrobe.ok("rollout", "explain", "support").out
     lines = text.splitlines()

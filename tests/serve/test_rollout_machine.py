@@ -21,11 +21,11 @@ from serve.rollout.decision.machine import (
     legal_place,
     transition,
 )
-from serve.rollout.decision.policy import Policy, Shadow, Step
-from serve.rollout.decision.states import Event, Occasion, State
+from serve.rollout.decision.policy import Policy, RampStep, Shadow
+from serve.rollout.decision.states import Event, EventType, RolloutState
 from serve.rollout.recording.evidence import Baseline
 
-STEPS = tuple(Step(weight=weight, min_units=1, min_seconds=1) for weight in (500, 2_500, 5_000))
+STEPS = tuple(RampStep(weight=weight, min_units=1, min_seconds=1) for weight in (500, 2_500, 5_000))
 POLICY = Policy(steps=STEPS, observe_base=300)
 SHADOWED = POLICY.model_copy(update={"shadow": Shadow(share=700)})
 BASELINE: Mapping[str, JsonValue] = {"baseline": {"requests": 7}}
@@ -56,7 +56,7 @@ def happen(
 ) -> RolloutEntry:
     for name in occasions:
         facts = BASELINE if name == "baseline" else {}
-        event = Event(Occasion(name), "bert", reason, f"it was {name}", facts)
+        event = Event(EventType(name), "bert", reason, f"it was {name}", facts)
         entry = transition(entry, event, policy, entry.at + 10 if at is None else at)
     return entry
 
@@ -143,9 +143,9 @@ LEGAL: dict[str, dict[str, str]] = {
 }
 
 
-@pytest.mark.parametrize("occasion", list(Occasion))
+@pytest.mark.parametrize("occasion", list(EventType))
 @pytest.mark.parametrize("place", REACHED)
-def test_every_state_takes_or_refuses_every_occasion(place: str, occasion: Occasion) -> None:
+def test_every_state_takes_or_refuses_every_occasion(place: str, occasion: EventType) -> None:
     entry = happen(started(SHADOWED), *REACHED[place], policy=SHADOWED)
     wanted = LEGAL[place].get(occasion.value)
     if wanted is None:
@@ -160,7 +160,7 @@ def test_every_state_takes_or_refuses_every_occasion(place: str, occasion: Occas
 
 
 def test_the_table_names_all_eight_states() -> None:
-    assert {place.split()[0] for place in LEGAL} - {"suspended"} == {state.value for state in State}
+    assert {place.split()[0] for place in LEGAL} - {"suspended"} == {state.value for state in RolloutState}
 
 
 def test_a_refusal_names_what_a_person_can_do() -> None:
@@ -315,7 +315,7 @@ def test_a_baseline_changes_nothing_else() -> None:
         if name not in same:
             assert getattr(after, name) == getattr(held, name), name
     with pytest.raises(ValueError, match="holds the new baseline"):
-        transition(held, Event(Occasion.BASELINE, "bert"), POLICY, 1.0)
+        transition(held, Event(EventType.BASELINE, "bert"), POLICY, 1.0)
 
 
 def test_the_time_of_a_pause_or_a_suspicion_is_no_dwell() -> None:
@@ -337,7 +337,7 @@ def test_a_clock_that_is_behind_does_not_turn_time_back() -> None:
     assert (ramping.at, ramping.step_since) == (100.0, 100.0)
 
 
-OCCASIONS = st.lists(st.sampled_from(list(Occasion)), max_size=40)
+OCCASIONS = st.lists(st.sampled_from(list(EventType)), max_size=40)
 POLICIES = st.builds(
     Policy,
     steps=st.sampled_from([STEPS[:1], STEPS[:2], STEPS]),
@@ -350,11 +350,11 @@ POLICIES = st.builds(
 @settings(max_examples=400, deadline=None)
 @given(occasions=OCCASIONS, policy=POLICIES, gaps=st.lists(st.floats(-5, 50), min_size=40, max_size=40))
 def test_whatever_happens_the_record_stays_consistent(
-    occasions: list[Occasion], policy: Policy, gaps: list[float]
+    occasions: list[EventType], policy: Policy, gaps: list[float]
 ) -> None:
     entry = started(policy)
     for occasion, gap in zip(occasions, gaps, strict=False):
-        event = Event(occasion, "bert", facts=BASELINE if occasion is Occasion.BASELINE else {})
+        event = Event(occasion, "bert", facts=BASELINE if occasion is EventType.BASELINE else {})
         if legal_place(entry, occasion, policy) is None:
             with pytest.raises(IllegalMove):
                 transition(entry, event, policy, entry.at)
@@ -397,18 +397,18 @@ def _check_record(entry: RolloutEntry, policy: Policy) -> None:
         assert entry.held_weight == 0
     if not entry.open:
         assert (entry.weight, entry.shadow, entry.base_weight) == (0, 0, 0)
-    legal = {occasion for occasion in Occasion if legal_place(entry, occasion, policy)}
-    assert (Occasion.ABORT in legal) == entry.open
+    legal = {occasion for occasion in EventType if legal_place(entry, occasion, policy)}
+    assert (EventType.ABORT in legal) == entry.open
     assert bool(legal) == entry.open
-    assert Occasion.START not in legal
+    assert EventType.START not in legal
 
 
 @settings(max_examples=100, deadline=None)
 @given(occasions=OCCASIONS, policy=POLICIES)
-def test_the_same_events_make_the_same_records(occasions: list[Occasion], policy: Policy) -> None:
+def test_the_same_events_make_the_same_records(occasions: list[EventType], policy: Policy) -> None:
     first, second = started(policy), started(policy)
     for occasion in occasions:
-        if legal_place(first, occasion, policy) is not None and occasion is not Occasion.BASELINE:
+        if legal_place(first, occasion, policy) is not None and occasion is not EventType.BASELINE:
             first = transition(first, Event(occasion, "bert"), policy, 200.0)
             second = transition(second, Event(occasion, "bert"), policy, 200.0)
     assert first == second

@@ -12,12 +12,12 @@ from serve.rollout.recording.baselines import LEAST_TIMES, WINDOW_SECONDS, Basel
 from serve.rollout.recording.evidence import (
     LATENCY_BOUNDS,
     SKETCH_SIZE,
+    ArmTally,
     Exceedances,
     Rating,
     Recent,
     ReplicaEvidence,
     Segment,
-    Tally,
 )
 from serve.rollout.recording.pooling import distinct, pool, quantile, recent
 from tests.fakes.rollouts import ROLLOUT, tally, unit
@@ -27,7 +27,7 @@ def replica(name: str, *segments: Segment) -> ReplicaEvidence:
     return ReplicaEvidence(rollout=ROLLOUT, adapter="support", replica=name, at=1.0, segments=list(segments))
 
 
-def segment(seq: int, weight: int, step: int = 0, began: float = 0.0, **arms: Tally) -> Segment:
+def segment(seq: int, weight: int, step: int = 0, began: float = 0.0, **arms: ArmTally) -> Segment:
     return Segment(seq=seq, step=step, weight=weight, began=began, ended=began + 1, arms=arms)
 
 
@@ -71,7 +71,7 @@ def test_a_sketch_counts_distinct_units_within_a_tenth() -> None:
     names = [blake2b(str(n).encode(), digest_size=8).hexdigest() for n in range(50_000)]
     random.Random(5).shuffle(names)
     halves = [names[:30_000], names[20_000:]]
-    tallies = [Tally(units=len(half), sketch=sorted(half)[:SKETCH_SIZE]) for half in halves]
+    tallies = [ArmTally(units=len(half), sketch=sorted(half)[:SKETCH_SIZE]) for half in halves]
     assert distinct(tallies) == pytest.approx(50_000, rel=0.1)
 
 
@@ -79,8 +79,8 @@ def test_units_that_two_replicas_saw_count_once_and_leave_the_split_as_it_was() 
     def names(begin: int, count: int) -> list[str]:
         return [blake2b(str(n).encode(), digest_size=8).hexdigest() for n in range(begin, begin + count)]
 
-    def seen(units: list[str]) -> Tally:
-        return Tally(units=len(units), sketch=sorted(units)[:SKETCH_SIZE])
+    def seen(units: list[str]) -> ArmTally:
+        return ArmTally(units=len(units), sketch=sorted(units)[:SKETCH_SIZE])
 
     arms: dict[str, Any] = {"stable": seen(names(0, 9_000)), "canary": seen(names(9_000, 1_000))}
     documents = [replica(name, segment(2, 1_000, **arms)) for name in ("r1", "r2")]
@@ -92,8 +92,10 @@ def test_units_that_two_replicas_saw_count_once_and_leave_the_split_as_it_was() 
 
 
 def test_ratings_come_in_order_of_time_and_once_per_unit() -> None:
-    canary = Tally(ratings=[Rating(at=5.0, unit=unit(1), score=0.1), Rating(at=2.0, unit=unit(2), score=0.2)])
-    stable = Tally(ratings=[Rating(at=3.0, unit=unit(1), score=0.9)])
+    canary = ArmTally(
+        ratings=[Rating(at=5.0, unit=unit(1), score=0.1), Rating(at=2.0, unit=unit(2), score=0.2)]
+    )
+    stable = ArmTally(ratings=[Rating(at=3.0, unit=unit(1), score=0.9)])
     documents = [
         replica("r1", segment(2, 1_000, canary=canary)),
         replica("r2", segment(2, 1_000, stable=stable)),
@@ -103,7 +105,7 @@ def test_ratings_come_in_order_of_time_and_once_per_unit() -> None:
 
 
 def test_exceedances_and_pairs_add_up() -> None:
-    times = Tally(first_token=Exceedances(count=10, over=[5, 2, 1]))
+    times = ArmTally(first_token=Exceedances(count=10, over=[5, 2, 1]))
     documents = [replica(name, segment(2, 1_000, stable=times)) for name in ("r1", "r2")]
     documents[0].segments[0].pairs.canary_failed = 3
     evidence = pool(documents, step=0)
@@ -154,7 +156,7 @@ def test_a_baseline_forgets_what_is_two_windows_old() -> None:
 def test_a_rollout_without_a_baseline_takes_stables_first_requests() -> None:
     histogram = [0] * (len(LATENCY_BOUNDS) + 1)
     histogram[30] = LEAST_TIMES
-    stable = Tally(
+    stable = ArmTally(
         requests=200,
         outcomes={"ok": 190, "engine_error": 10, "timeout": 3},
         first_token=Exceedances(histogram=histogram),

@@ -8,20 +8,22 @@ from typing import Any
 import pytest
 
 from registry.records import RolloutEntry
-from serve.rollout.decision.judgement import Certificate, Check, Judgement, Verdict
+from serve.rollout.decision.judgement import Certificate, Judgement, MetricCheck, MetricVerdict
 from serve.rollout.decision.policy import Policy, Promotion, Shadow
 from serve.rollout.decision.proposal import Gate, Health, Situation, propose
-from serve.rollout.decision.states import Event, Occasion
+from serve.rollout.decision.states import Event, EventType
 from serve.rollout.recording.evidence import Baseline, Evidence
 from tests.fakes.rollouts import POLICY, make_entry
 
-WELL = Check("errors", Verdict.PASS, 0.0, 0.02, "no harm")
-EVEN = Check("imbalance", Verdict.PASS, 0.0, 0.001, "even")
+WELL = MetricCheck("errors", MetricVerdict.PASS, 0.0, 0.02, "no harm")
+EVEN = MetricCheck("imbalance", MetricVerdict.PASS, 0.0, 0.001, "even")
 OPEN = Certificate(reached=False, how="", sentence="", needed=40)
 CERTIFIED = Certificate(reached=True, how="certificate", sentence="certified")
 
 
-def judgement(*checks: Check, imbalance: Check = EVEN, certificate: Certificate = OPEN) -> Judgement:
+def judgement(
+    *checks: MetricCheck, imbalance: MetricCheck = EVEN, certificate: Certificate = OPEN
+) -> Judgement:
     return Judgement(checks or (WELL,), imbalance, certificate)
 
 
@@ -41,9 +43,9 @@ def told(event: Event | None) -> tuple[str, str]:
 
 
 LAST: dict[str, Any] = {"step": 1, "weight": 5_000, "seq": 3}
-HARM = replace(WELL, verdict=Verdict.HARM, sentence="9 of 10 failed", log_e=6.0)
-ODD = replace(EVEN, verdict=Verdict.HARM)
-WEAK = replace(WELL, verdict=Verdict.SUSPICIOUS)
+HARM = replace(WELL, verdict=MetricVerdict.HARM, sentence="9 of 10 failed", log_e=6.0)
+ODD = replace(EVEN, verdict=MetricVerdict.HARM)
+WEAK = replace(WELL, verdict=MetricVerdict.SUSPICIOUS)
 BOTH = Health(stable_degraded=True, canary_degraded=True, measured=True, sentence="both are slow")
 
 
@@ -111,7 +113,7 @@ def test_the_last_step_promotes_only_with_a_certificate() -> None:
 
 
 def test_a_certificate_waits_for_metrics_that_cannot_speak_yet() -> None:
-    silent = replace(WELL, metric="per_token", verdict=Verdict.INSUFFICIENT, needed=9)
+    silent = replace(WELL, metric="per_token", verdict=MetricVerdict.INSUFFICIENT, needed=9)
     assert due(make_entry(**LAST), judgement=judgement(WELL, silent, certificate=CERTIFIED)) is None
     optional = replace(silent, required=False)
     event = due(make_entry(**LAST), judgement=judgement(WELL, optional, certificate=CERTIFIED))
@@ -178,7 +180,7 @@ def test_thresholds_are_frozen_late_when_there_was_no_baseline() -> None:
     event = due(make_entry(baseline={}), new_baseline=Baseline(first_token=[1, 2, 3], requests=300))
     assert told(event) == ("baseline", "baseline")
     assert event is not None
-    assert event.occasion is Occasion.BASELINE
+    assert event.occasion is EventType.BASELINE
     assert event.facts["baseline"] == {
         "first_token": [1, 2, 3], "per_token": [], "error_rate": 0.0, "requests": 300,
     }  # fmt: skip

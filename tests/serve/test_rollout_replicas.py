@@ -11,14 +11,17 @@ from pathlib import Path
 import pytest
 
 from registry.store import Registry
-from serve.rollout.decision.policy import Policy, Promotion, Step
+from serve.rollout.decision.policy import Policy, Promotion, RampStep
 from serve.rollout.desk import LocalRollouts
 from serve.rollout.documents import StartRequest
 from tests.fakes.served import Served, make_root, publish, serve
 
 POLICY = Policy(
     name="quick",
-    steps=(Step(weight=2_000, min_units=20, min_seconds=4), Step(weight=5_000, min_units=20, min_seconds=4)),
+    steps=(
+        RampStep(weight=2_000, min_units=20, min_seconds=4),
+        RampStep(weight=5_000, min_units=20, min_seconds=4),
+    ),
     promotion=Promotion(no_harm_units=60, no_harm_seconds=0),
     cooldown_seconds=1,
 )
@@ -88,7 +91,7 @@ def test_three_servers_agree_on_every_unit_and_move_once_per_step(
 
 
 def test_an_abort_reaches_every_server_within_a_second(replicas: list[Served], registry: Registry) -> None:
-    slow = POLICY.model_copy(update={"steps": (Step(weight=5_000, min_units=10_000, min_seconds=0),)})
+    slow = POLICY.model_copy(update={"steps": (RampStep(weight=5_000, min_units=10_000, min_seconds=0),)})
     desk = LocalRollouts(registry, who="ann")
     desk.start("support", StartRequest(version=2, policy=slow))
     ends = time.monotonic() + 30

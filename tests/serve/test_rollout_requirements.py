@@ -11,9 +11,9 @@ from registry.errors import Unproved, UsageError
 from registry.store import Registry
 from registry.validation.requirements import FORMATS, Requirement
 from serve.rollout.decision.policy import Policy
-from serve.rollout.decision.states import Occasion
+from serve.rollout.decision.states import EventType
 from serve.rollout.presets import load_preset, parse_policy
-from serve.rollout.start import Order, plan, start
+from serve.rollout.start import RolloutRequest, plan, start
 from tests.fakes.control import admin_server
 from tests.fakes.driving import drive, make_root
 from tests.fakes.terminal import Terminal
@@ -26,8 +26,8 @@ def registry(tmp_path: Path) -> Registry:
     return make_root(tmp_path)
 
 
-def order(number: int, policy: Policy | None = None, **more: object) -> Order:
-    return Order("support", number, policy or parse_policy(GATED, "test"), "anna", **more)  # type: ignore[arg-type]
+def order(number: int, policy: Policy | None = None, **more: object) -> RolloutRequest:
+    return RolloutRequest("support", number, policy or parse_policy(GATED, "test"), "anna", **more)  # type: ignore[arg-type]
 
 
 def hold_gate(registry: Registry, number: int, replaces: int) -> None:
@@ -66,7 +66,7 @@ def test_a_refused_start_leaves_the_open_rollout_alone(registry: Registry) -> No
 
 def test_the_gate_counts_against_what_a_promoted_rollout_made_stable(registry: Registry) -> None:
     start(registry, order(2, load_preset("fast")), lambda: 1.0)
-    for occasion in (Occasion.LOADED, Occasion.PROMOTE):
+    for occasion in (EventType.LOADED, EventType.PROMOTE):
         drive(registry, occasion)
     hold_gate(registry, 3, replaces=1)
     with pytest.raises(Unproved, match="held against version 1, not 2"):
@@ -91,7 +91,7 @@ def test_a_force_needs_a_reason_and_is_recorded_twice(registry: Registry) -> Non
 
 def test_the_promotion_that_ends_a_rollout_asks_no_more(registry: Registry) -> None:
     start(registry, order(2, forced=True, note="why not"), lambda: 1.0)
-    for occasion in (Occasion.LOADED, Occasion.PROMOTE, Occasion.COOLED):
+    for occasion in (EventType.LOADED, EventType.PROMOTE, EventType.COOLED):
         drive(registry, occasion)
     assert registry.aliases("support")["stable"] == 2
 

@@ -11,17 +11,17 @@ import pytest
 from click.testing import CliRunner
 
 from registry.errors import UsageError
-from serve.rollout.decision.judgement import Verdict
-from serve.rollout.decision.policy import ErrorMetric, FeedbackMetric, Policy, Step
+from serve.rollout.decision.judgement import MetricVerdict
+from serve.rollout.decision.policy import ErrorMetric, FeedbackMetric, Policy, RampStep
 from serve.rollout.presets import load_policy
-from serve.rollout.recording.evidence import ArmCounts, Baseline, Cell, Evidence, Score
+from serve.rollout.recording.evidence import ArmCounts, Baseline, Cell, Evidence, UnitScore
 from serve.rollout.simulation import incumbents
 from serve.rollout.simulation.bets import Bets
 from serve.rollout.simulation.cli import simulate
 from serve.rollout.simulation.lanes import Lanes
 from serve.rollout.simulation.ramp import PROMOTED, ROLLED_BACK, play
-from serve.rollout.simulation.summary import Share, at_weight, only, summarize
-from serve.rollout.simulation.traffic import Effect, Source, Traffic
+from serve.rollout.simulation.summary import ShareOfRuns, at_weight, only, summarize
+from serve.rollout.simulation.traffic import Effect, TrafficModel, TrafficSource
 from serve.rollout.statistics.feedback import log_growth, pair_scores
 from serve.rollout.statistics.judge import judge
 
@@ -31,7 +31,7 @@ WEIGHTS = (500, 1_000, 5_000)
 
 
 def policy(**changes: object) -> Policy:
-    steps = tuple(Step(weight=weight, min_units=20, min_seconds=10) for weight in WEIGHTS)
+    steps = tuple(RampStep(weight=weight, min_units=20, min_seconds=10) for weight in WEIGHTS)
     return Policy(steps=steps).model_copy(update=changes)
 
 
@@ -50,10 +50,10 @@ def _arm(counts: dict[str, np.ndarray], which: int, units: int, lane: int) -> Ar
 
 def test_simulated_e_values_are_those_of_a_judgement() -> None:
     runs = 6
-    traffic, plan = Traffic(6_000, 0.05, rated=0.0), policy()
+    traffic, plan = TrafficModel(6_000, 0.05, rated=0.0), policy()
     lanes, source = (
         Lanes(plan, runs),
-        Source(traffic, Effect(errors=1.5, latency=1.1), runs, np.random.default_rng(SEED)),
+        TrafficSource(traffic, Effect(errors=1.5, latency=1.1), runs, np.random.default_rng(SEED)),
     )
     cells: list[list[Cell]] = [[] for _ in range(runs)]
     for number, weight in enumerate(WEIGHTS):
@@ -79,7 +79,9 @@ def test_no_alarm_is_missed_by_evaluating_late() -> None:
     # The same draws judged in full at every look: the first alarm is the same look.
     runs, plan = 40, at_weight(policy(), 1_000)
     lanes, watched = Lanes(plan, runs), Lanes(plan, runs)
-    source = Source(Traffic(1_200, 0.03), Effect(errors=2, latency=1.2), runs, np.random.default_rng(SEED))
+    source = TrafficSource(
+        TrafficModel(1_200, 0.03), Effect(errors=2, latency=1.2), runs, np.random.default_rng(SEED)
+    )
     step, limits = np.zeros(runs, int), np.log([1 / 0.02, 2 / 0.015, 2 / 0.015, 1 / 0.005])
     late, full = np.zeros(runs), np.zeros(runs)
     for look in range(1, 400):
@@ -97,23 +99,25 @@ def test_no_alarm_is_missed_by_evaluating_late() -> None:
 def test_simulated_bets_are_those_of_a_judgement() -> None:
     plan = at_weight(policy(metrics=only(feedback=FeedbackMetric())), 1_000)
     bets, random = Bets(plan, 3), np.random.default_rng(SEED)
-    source = Source(Traffic(6_000, rated=0.3), Effect(disliked=0.2), 3, random)
-    scores: list[list[Score]] = [[], [], []]
+    source = TrafficSource(TrafficModel(6_000, rated=0.3), Effect(disliked=0.2), 3, random)
+    scores: list[list[UnitScore]] = [[], [], []]
     for _ in range(20):
         events = source.second(np.arange(3), np.full(3, 0.1), np.zeros(3, int))
         bets.score(events)
         for place, value in zip(events.rated, events.scores, strict=True):
             run = int(events.run[place])
             scores[run].append(
-                Score(float(len(scores[run])), bool(events.canary[place]), 1_000, float(value))
+                UnitScore(float(len(scores[run])), bool(events.canary[place]), 1_000, float(value))
             )
     expected = [log_growth(pair_scores(one, 0.02).gaps).sum() for one in scores]
     assert bets.log_e(np.arange(3), np.zeros(3, int)) == pytest.approx(expected, abs=1e-9)
 
 
 def test_identical_canaries_are_promoted_and_rarely_taken_back() -> None:
-    outcomes = play(load_policy("default"), Traffic(3_000, 0.02), Effect(), runs=200, minutes=60, seed=SEED)
-    share = Share(int((outcomes.state == ROLLED_BACK).sum()), 200)
+    outcomes = play(
+        load_policy("default"), TrafficModel(3_000, 0.02), Effect(), runs=200, minutes=60, seed=SEED
+    )
+    share = ShareOfRuns(int((outcomes.state == ROLLED_BACK).sum()), 200)
     assert share.lower <= 0.025  # 10,000 runs are the benchmark's
     assert (outcomes.state == PROMOTED).mean() > 0.9
     assert (outcomes.seconds[outcomes.state == PROMOTED] >= 2_220).all()  # what the policy dwells in all
@@ -121,13 +125,13 @@ def test_identical_canaries_are_promoted_and_rarely_taken_back() -> None:
 
 def test_users_who_return_are_counted_once() -> None:
     plan = policy()
-    sticky = play(plan, Traffic(1_200, 0.03, users=300), Effect(), runs=400, minutes=10, seed=SEED)
-    assert Share(int((sticky.state == ROLLED_BACK).sum()), 400).lower <= 0.025
+    sticky = play(plan, TrafficModel(1_200, 0.03, users=300), Effect(), runs=400, minutes=10, seed=SEED)
+    assert ShareOfRuns(int((sticky.state == ROLLED_BACK).sum()), 400).lower <= 0.025
 
 
 def test_half_failing_is_caught_within_ten_requests() -> None:
     plan = at_weight(policy(metrics=only(errors=ErrorMetric(alpha=0.05))), 1_000)
-    found = summarize(play(plan, Traffic(60), Effect(failing=0.5), runs=500, minutes=20, seed=SEED))
+    found = summarize(play(plan, TrafficModel(60), Effect(failing=0.5), runs=500, minutes=20, seed=SEED))
     assert found.rolled_back.value == 1.0
     assert found.requests[0] is not None
     assert found.requests[0] <= 10
@@ -136,14 +140,17 @@ def test_half_failing_is_caught_within_ten_requests() -> None:
 
 def test_harm_that_begins_late_is_found_too() -> None:
     plan = policy()
-    late = play(plan, Traffic(3_000, 0.02), Effect(errors=4, from_step=2), runs=100, minutes=20, seed=SEED)
+    late = play(
+        plan, TrafficModel(3_000, 0.02), Effect(errors=4, from_step=2), runs=100, minutes=20, seed=SEED
+    )
     assert (late.state == ROLLED_BACK).mean() > 0.9
     assert np.median(late.step[late.state == ROLLED_BACK]) == 2
 
 
 def test_the_same_seed_gives_the_same_runs() -> None:
     first, second = (
-        play(policy(), Traffic(600, 0.05), Effect(errors=3), runs=50, minutes=5, seed=7) for _ in range(2)
+        play(policy(), TrafficModel(600, 0.05), Effect(errors=3), runs=50, minutes=5, seed=7)
+        for _ in range(2)
     )
     assert first.seconds.tolist() == second.seconds.tolist()
     assert first.canary_requests.tolist() == second.canary_requests.tolist()
@@ -167,7 +174,7 @@ def test_other_tools_rules_give_the_published_figures() -> None:
     kinds = [(600, 0.01), (600, 0.03), (60, 0.01), (60, 0.03)]
     assert set(PUBLISHED) == set(incumbents.rules())
     for place, (rate, error) in enumerate(kinds):
-        drawn = incumbents.draw(Traffic(rate, error), Effect(), 1_000, runs=1_000, minutes=60, seed=SEED)
+        drawn = incumbents.draw(TrafficModel(rate, error), Effect(), 1_000, runs=1_000, minutes=60, seed=SEED)
         for name, rule in incumbents.rules().items():
             share = 100 * incumbents.decide(rule, drawn, error).fired.mean()
             # Both are estimates from 1,000–2,000 runs: within six points.
@@ -175,14 +182,14 @@ def test_other_tools_rules_give_the_published_figures() -> None:
 
 
 def test_limits_of_shares_are_exact() -> None:
-    assert Share(0, 100).upper == pytest.approx(1 - 0.05 ** (1 / 100))
-    assert Share(0, 100).lower == 0.0
-    assert Share(100, 100).upper == 1.0
-    assert Share(3, 100).lower < 0.03 < Share(3, 100).upper
+    assert ShareOfRuns(0, 100).upper == pytest.approx(1 - 0.05 ** (1 / 100))
+    assert ShareOfRuns(0, 100).lower == 0.0
+    assert ShareOfRuns(100, 100).upper == 1.0
+    assert ShareOfRuns(3, 100).lower < 0.03 < ShareOfRuns(3, 100).upper
 
 
 def test_users_rates_have_the_traffic_s_mean() -> None:
-    source = Source(Traffic(60_000, 0.03, users=200), Effect(), 50, np.random.default_rng(SEED))
+    source = TrafficSource(TrafficModel(60_000, 0.03, users=200), Effect(), 50, np.random.default_rng(SEED))
     failed = total = 0
     for _ in range(20):
         events = source.second(np.arange(50), np.full(50, 0.1), np.zeros(50, int))
@@ -220,4 +227,4 @@ def test_a_plot_without_matplotlib_names_the_extra() -> None:
 def test_verdicts_of_simulation_and_judgement_have_one_limit() -> None:
     evidence = Evidence((Cell(1_000, ArmCounts(units=90), ArmCounts(units=10, failures=4)),))
     check = judge(at_weight(policy(), 1_000), evidence, Baseline()).checks[0]
-    assert (check.verdict is Verdict.HARM) == (check.log_e >= math.log(50))
+    assert (check.verdict is MetricVerdict.HARM) == (check.log_e >= math.log(50))

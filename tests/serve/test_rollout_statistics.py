@@ -9,7 +9,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import beta
 
-from serve.rollout.recording.evidence import Score
+from serve.rollout.recording.evidence import UnitScore
 from serve.rollout.statistics.carrying import carry, log_terms, mix, start_weights
 from serve.rollout.statistics.feedback import log_growth, pair_scores, stake
 from serve.rollout.statistics.imbalance import log_imbalance_e, log_worst_e
@@ -164,7 +164,7 @@ def test_bets_on_equal_scores_do_not_win() -> None:
     for _ in range(runs):
         drift = np.repeat(random.uniform(0.2, 0.9, 4), 60)  # everyone's scores wander alike
         scores = [
-            Score(float(at), bool(arm), 1_000, float(value))
+            UnitScore(float(at), bool(arm), 1_000, float(value))
             for at, (arm, value) in enumerate(
                 zip(random.random(240) < 0.2, random.random(240) < drift, strict=True)
             )
@@ -180,7 +180,7 @@ def test_bets_on_equal_scores_do_not_win() -> None:
 
 def test_blocks_close_at_a_canary_score_that_follows_stable_ones() -> None:
     order = [(1, 1.0), (0, 0.5), (0, 0.7), (1, 0.2), (1, 0.4), (0, 0.9), (1, 0.6), (0, 0.1)]
-    scores = [Score(float(at), bool(arm), 500, value) for at, (arm, value) in enumerate(order)]
+    scores = [UnitScore(float(at), bool(arm), 500, value) for at, (arm, value) in enumerate(order)]
     blocks = pair_scores(scores, 0.1)
     assert blocks.gaps == pytest.approx([0.6 - 0.6 - 0.1, 0.9 - 0.5 - 0.1])
     assert blocks.weights == (500, 500)
@@ -208,7 +208,7 @@ def test_a_drop_of_a_tenth_is_found_in_about_as_many_ratings_as_published() -> N
         arms = random.random(4_000) < 0.1
         values = np.clip(random.choice(stars, 4_000, p=[0.02, 0.03, 0.1, 0.35, 0.5]) - 0.15 * arms, 0, 1)
         scores = [
-            Score(float(at), bool(arm), 1_000, float(one))
+            UnitScore(float(at), bool(arm), 1_000, float(one))
             for at, (arm, one) in enumerate(zip(arms, values, strict=True))
         ]
         wealth = np.cumsum(log_growth(pair_scores(scores, 0.02).gaps))

@@ -14,24 +14,24 @@ import pytest
 from registry.errors import NotFound
 from registry.records import RolloutEntry
 from registry.store import Registry
-from serve.rollout.decision.judgement import Certificate, Check, Judgement, Verdict
+from serve.rollout.decision.judgement import Certificate, Judgement, MetricCheck, MetricVerdict
 from serve.rollout.decision.policy import Policy, Promotion
-from serve.rollout.decision.states import Occasion
+from serve.rollout.decision.states import EventType
 from serve.rollout.display.arms import rate
-from serve.rollout.display.status import Known, brief, describe, read_status
+from serve.rollout.display.status import RolloutFacts, brief, describe, read_status
 from serve.rollout.documents import RolloutStatus
 from serve.rollout.plan import failures_needed, requests_needed
 from serve.rollout.presets import load_preset
 from serve.rollout.recording.baselines import BaselineDocument
-from serve.rollout.recording.evidence import Pairs, ReplicaEvidence, Segment, Tally
+from serve.rollout.recording.evidence import ArmTally, ReplicaEvidence, Segment, ShadowPairs
 from serve.rollout.recording.pooling import pool
-from serve.rollout.start import Order, plan, start
+from serve.rollout.start import RolloutRequest, plan, start
 from tests.fakes.driving import arm, drive, make_root, seen
 from tests.fakes.rollouts import POLICY, ROLLOUT, make_entry
 from tests.fakes.store import beat
 
-CALM = Check("errors", Verdict.PASS, 0.0, 0.02, "no alarm")
-BALANCED = Check("imbalance", Verdict.PASS, 0.0, 0.001, "balanced")
+CALM = MetricCheck("errors", MetricVerdict.PASS, 0.0, 0.02, "no alarm")
+BALANCED = MetricCheck("imbalance", MetricVerdict.PASS, 0.0, 0.001, "balanced")
 OPEN = Certificate(reached=False, how="", sentence="about 700 more canary units are needed", needed=700)
 JUDGEMENT = Judgement((CALM,), BALANCED, OPEN)
 NOW = 1_060.0
@@ -43,7 +43,7 @@ def registry(tmp_path: Path) -> Registry:
 
 
 def begin(registry: Registry, policy: str = "fast") -> RolloutEntry:
-    order = Order("support", 2, load_preset(policy), "ana")
+    order = RolloutRequest("support", 2, load_preset(policy), "ana")
     return start(registry, order, time.time).changes[-1][1]
 
 
@@ -57,9 +57,11 @@ def document(replica: str, *segments: Segment, at: float = NOW, seq: int = 2) ->
     )
 
 
-def segment(weight: int, step: int = 0, seq: int = 2, pairs: Pairs | None = None, **found: Tally) -> Segment:
+def segment(
+    weight: int, step: int = 0, seq: int = 2, pairs: ShadowPairs | None = None, **found: ArmTally
+) -> Segment:
     return Segment(
-        seq=seq, step=step, weight=weight, began=1_000, ended=NOW, arms=found, pairs=pairs or Pairs()
+        seq=seq, step=step, weight=weight, began=1_000, ended=NOW, arms=found, pairs=pairs or ShadowPairs()
     )
 
 
@@ -68,7 +70,7 @@ def told(
 ) -> RolloutStatus:
     replicas = [(beat(one.replica, "support@1", "support@2"), live) for one in documents]
     evidence = pool(documents, step=entry.step)
-    return describe(Known([entry], documents, evidence, judgement, replicas, NOW))
+    return describe(RolloutFacts([entry], documents, evidence, judgement, replicas, NOW))
 
 
 def test_an_adapter_without_a_rollout_is_not_found(registry: Registry) -> None:
@@ -80,8 +82,8 @@ def test_every_state_can_be_told(registry: Registry) -> None:
     begin(registry, "low-traffic")
     found = [status(registry).state]
     for occasion in (
-        Occasion.LOADED, Occasion.SHADOWED, Occasion.HOLD, Occasion.CLEAR, Occasion.PAUSE, Occasion.RESUME,
-        Occasion.PROMOTE, Occasion.COOLED,
+        EventType.LOADED, EventType.SHADOWED, EventType.HOLD, EventType.CLEAR, EventType.PAUSE,
+        EventType.RESUME, EventType.PROMOTE, EventType.COOLED,
     ):  # fmt: skip
         drive(registry, occasion)
         one = status(registry)
@@ -95,9 +97,9 @@ def test_every_state_can_be_told(registry: Registry) -> None:
 
 def test_an_ended_rollout_keeps_its_last_state_and_evidence(registry: Registry) -> None:
     begin(registry)
-    drive(registry, Occasion.LOADED)
+    drive(registry, EventType.LOADED)
     seen(registry, stable=arm(270, failed=2), canary=arm(30, failed=9, begin=1000))
-    drive(registry, Occasion.GUARD)
+    drive(registry, EventType.GUARD)
     one = status(registry)
     assert (one.state, one.open, one.weight, one.reason) == ("rolled_back", False, 0, "guard")
     assert (one.arms["canary"].errors.count, one.arms["stable"].units) == (9, 270)
@@ -107,7 +109,7 @@ def test_an_ended_rollout_keeps_its_last_state_and_evidence(registry: Registry) 
 
 def test_the_verdicts_come_from_the_statistics(registry: Registry) -> None:
     begin(registry)
-    drive(registry, Occasion.LOADED)
+    drive(registry, EventType.LOADED)
     seen(registry, stable=arm(400), canary=arm(40, failed=30, begin=1000))
     checks = {check.metric: check for check in status(registry).checks}
     assert checks["errors"].verdict == "fail"
@@ -116,7 +118,7 @@ def test_the_verdicts_come_from_the_statistics(registry: Registry) -> None:
 
 
 def test_the_base_is_the_control_of_an_adapter_without_stable(registry: Registry) -> None:
-    start(registry, Order("raw", 1, load_preset("fast"), "ana"), time.time)
+    start(registry, RolloutRequest("raw", 1, load_preset("fast"), "ana"), time.time)
     one = read_status(registry, "raw", time.time())
     assert (one.stable, one.arms["stable"].version) == ("base", "base")
     assert brief(registry.rollout_log("raw")[-1]).stable == "base"
@@ -197,8 +199,8 @@ def test_steps_are_done_now_or_ahead() -> None:
 
 def test_a_ramp_tells_units_seconds_and_what_is_odd() -> None:
     odd = Judgement(
-        (replace(CALM, verdict=Verdict.SUSPICIOUS, sentence="e-value 12 of 50"),),
-        replace(BALANCED, verdict=Verdict.HARM, sentence="40 units, 400 expected"),
+        (replace(CALM, verdict=MetricVerdict.SUSPICIOUS, sentence="e-value 12 of 50"),),
+        replace(BALANCED, verdict=MetricVerdict.HARM, sentence="40 units, 400 expected"),
         OPEN,
     )
     entry = make_entry(seq=3, step_since=1_058.0)
@@ -230,7 +232,7 @@ def test_the_last_step_waits_for_the_certificate() -> None:
 def test_the_promotion_waits_for_metrics_that_cannot_speak_yet_unless_no_harm_is_enough() -> None:
     entry = make_entry(step=1, weight=5000, step_since=1_058.0)
     enough = document("r1", segment(5000, step=1, stable=arm(100), canary=arm(100, begin=500)))
-    quiet = replace(CALM, verdict=Verdict.INSUFFICIENT, sentence="too few", needed=9)
+    quiet = replace(CALM, verdict=MetricVerdict.INSUFFICIENT, sentence="too few", needed=9)
     optional = replace(quiet, metric="feedback", required=False)
     reached = Certificate(reached=True, how="bound", sentence="at most 0.9 %")
     found = told(entry, enough, judgement=Judgement((quiet, optional), BALANCED, reached))
@@ -252,7 +254,7 @@ def test_no_live_server_is_what_is_missing() -> None:
 def test_preloading_names_who_lacks_what() -> None:
     entry = make_entry(state="preloading", weight=0, step=-1)
     beats = [(beat("r1", "support@1"), True), (beat("r2", "support@1", "support@2"), True)]
-    known = Known([entry], [], pool([], step=-1), JUDGEMENT, beats, NOW, proved=False)
+    known = RolloutFacts([entry], [], pool([], step=-1), JUDGEMENT, beats, NOW, proved=False)
     assert describe(known).missing == [
         "r1 has not loaded support@2", "support@2 is not proved yet", "540 s are left for loading",
     ]  # fmt: skip
@@ -261,7 +263,7 @@ def test_preloading_names_who_lacks_what() -> None:
 
 def test_other_states_tell_what_they_wait_for() -> None:
     shadowed = make_entry(policy=load_preset("low-traffic"), state="shadow", step=-1, weight=0, shadow=10_000)
-    pairs = document("r1", segment(0, step=-1, pairs=Pairs(both_ok=120, canary_failed=2, dropped=9)))
+    pairs = document("r1", segment(0, step=-1, pairs=ShadowPairs(both_ok=120, canary_failed=2, dropped=9)))
     assert told(shadowed, pairs).missing == ["122 of 500 shadowed pairs"]
     held = make_entry(state="hold", reason="imbalance", sentence="too few units", resumes="ramping")
     assert told(held, document("r1")).missing[0] == "held: too few units"
@@ -284,7 +286,7 @@ def test_a_replica_that_brakes_or_is_gone_is_named() -> None:
 
 def test_evidence_that_cannot_be_read_is_said_and_left_out(registry: Registry) -> None:
     entry = begin(registry)
-    drive(registry, Occasion.LOADED)
+    drive(registry, EventType.LOADED)
     seen(registry, canary=arm(3))
     registry.put_evidence(entry.rollout, "r9", b"{broken")
     one = status(registry)
@@ -303,7 +305,7 @@ def test_an_overwhelming_e_value_stays_a_number() -> None:
 
 def test_secrets_of_webhooks_are_not_told(registry: Registry) -> None:
     policy = load_preset("fast").model_copy(update={"webhooks": ("https://chat/SECRET",)})
-    start(registry, Order("support", 2, policy, "ana"), time.time)
+    start(registry, RolloutRequest("support", 2, policy, "ana"), time.time)
     assert "SECRET" not in status(registry).model_dump_json()
 
 
@@ -316,7 +318,7 @@ def test_the_planning_formula_gives_the_measured_figures() -> None:
 
 
 def test_a_plan_uses_stables_own_rate_where_it_is_known(registry: Registry) -> None:
-    order = Order("support", 2, load_preset("default"), "ana")
+    order = RolloutRequest("support", 2, load_preset("default"), "ana")
     assert plan(registry, order, time.time()).base_rate_from == "assumed: too little is known"
     document = BaselineDocument(at=time.time(), requests=1_000, failures=30)
     registry.put_baseline("support", "r1", document.model_dump_json().encode())
@@ -334,7 +336,7 @@ def test_policies_without_a_metric_plan_without_it(registry: Registry) -> None:
         "metrics": {"errors": None, "format": {"kind": "json"}}
     }
     policy = Policy.model_validate(document)
-    found = plan(registry, Order("support", 2, policy, "ana"), time.time())
+    found = plan(registry, RolloutRequest("support", 2, policy, "ana"), time.time())
     assert [one.metric for one in found.metrics] == ["latency", "feedback", "format"]
     assert found.steps[0].detects == []
     assert found.promotes.startswith("no harm found after 30 units and 5 s")
@@ -346,7 +348,7 @@ def test_starts_at_once_leave_one_rollout_open_and_end_every_other(registry: Reg
 
     def begin_one(number: int) -> None:
         barrier.wait()
-        order = Order("support", number, load_preset("fast"), f"person-{number}")
+        order = RolloutRequest("support", number, load_preset("fast"), f"person-{number}")
         start(Registry.open(registry.root), order, time.time)
 
     threads = [threading.Thread(target=begin_one, args=(number,)) for number in (2, 3, 4)]

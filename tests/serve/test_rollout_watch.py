@@ -21,10 +21,10 @@ from rich.console import Console
 
 from registry.errors import Conflict, StorageFailed, WardrobeError
 from registry.records import RolloutEntry
-from serve.rollout.decision.judgement import Certificate, Check, Judgement, Verdict
-from serve.rollout.decision.states import Occasion
+from serve.rollout.decision.judgement import Certificate, Judgement, MetricCheck, MetricVerdict
+from serve.rollout.decision.states import EventType
 from serve.rollout.display.picture import bar, draw
-from serve.rollout.display.status import Known, describe
+from serve.rollout.display.status import RolloutFacts, describe
 from serve.rollout.display.watch import MAX_FAILED_LOOKS, RolledBack, line, watch
 from serve.rollout.documents import RolloutStatus
 from serve.rollout.recording.pooling import pool
@@ -33,20 +33,20 @@ from tests.fakes.rollouts import make_entry
 from tests.fakes.terminal import Terminal
 
 CHECKS = (
-    Check("errors", Verdict.SUSPICIOUS, 2.5, 0.02, "22 of 154 failed, 3 of 900 of stable"),
-    Check("latency", Verdict.PASS, -0.4, 0.015, "no slower"),
-    Check("feedback", Verdict.INSUFFICIENT, 0.0, 0.01, "2 scores", needed=23),
+    MetricCheck("errors", MetricVerdict.SUSPICIOUS, 2.5, 0.02, "22 of 154 failed, 3 of 900 of stable"),
+    MetricCheck("latency", MetricVerdict.PASS, -0.4, 0.015, "no slower"),
+    MetricCheck("feedback", MetricVerdict.INSUFFICIENT, 0.0, 0.01, "2 scores", needed=23),
 )
 JUDGEMENT = Judgement(
     CHECKS,
-    Check("imbalance", Verdict.PASS, -1.0, 0.001, "balanced"),
+    MetricCheck("imbalance", MetricVerdict.PASS, -1.0, 0.001, "balanced"),
     Certificate(reached=False, how="", sentence="700 more", needed=700),
 )
 
 
 def make_status(**changes: Any) -> RolloutStatus:
     entry: RolloutEntry = make_entry(**changes)
-    return describe(Known([entry], [], pool([], step=entry.step), JUDGEMENT, [], 1_060.0))
+    return describe(RolloutFacts([entry], [], pool([], step=entry.step), JUDGEMENT, [], 1_060.0))
 
 
 def shown(status: RolloutStatus, width: int = 140) -> str:
@@ -162,7 +162,7 @@ def test_the_exit_code_says_how_it_ended(tmp_path: Path) -> None:
     registry = make_root(tmp_path)
     wardrobe = Terminal(("--root", str(registry.root)))
     wardrobe.ok("rollout", "start", "support@2", "--policy", "fast")
-    drive(registry, Occasion.LOADED, Occasion.PROMOTE, Occasion.COOLED)
+    drive(registry, EventType.LOADED, EventType.PROMOTE, EventType.COOLED)
     assert "support@2 closed (cooled)" in wardrobe.ok("rollout", "status", "support", "--watch").out
     wardrobe.ok("rollout", "start", "support@3")
     wardrobe.ok("rollout", "abort", "support")
@@ -174,7 +174,7 @@ def test_the_exit_code_says_how_it_ended(tmp_path: Path) -> None:
 def test_ctrl_c_ends_the_picture_of_a_real_terminal_and_not_the_rollout(tmp_path: Path) -> None:
     registry = make_root(tmp_path)
     Terminal(("--root", str(registry.root))).ok("rollout", "start", "support@2", "--policy", "fast")
-    drive(registry, Occasion.LOADED)
+    drive(registry, EventType.LOADED)
     seen(registry, stable=arm(300, failed=3), canary=arm(20, failed=1, begin=1000))
     # A runner that was started in the background hands down SIGINT as ignored.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -193,7 +193,7 @@ def test_ctrl_c_ends_the_picture_of_a_real_terminal_and_not_the_rollout(tmp_path
     try:
         screen = _Screen(parent)
         assert screen.wait_for("ramping at 10%", 30)
-        drive(registry, Occasion.ADVANCE)
+        drive(registry, EventType.ADVANCE)
         assert screen.wait_for("ramping at 50%", 30)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130

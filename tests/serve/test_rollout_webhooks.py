@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from serve.rollout.webhooks import MAX_URLS, Notifier, from_environment, host_of, message
+from serve.rollout.webhooks import MAX_URLS, WebhookNotifier, from_environment, host_of, message
 from tests.fakes.control import admin_server
 from tests.fakes.driving import make_root
 from tests.fakes.http_server import served
@@ -64,7 +64,7 @@ def chat(app: Chat) -> Iterator[str]:
 def test_a_change_of_state_arrives_as_slack_takes_it() -> None:
     app = Chat()
     with chat(app) as url:
-        notifier = Notifier([url], backoff_seconds=QUICK)
+        notifier = WebhookNotifier([url], backoff_seconds=QUICK)
         notifier.notify(FIRST, RAMPING)
         notifier.notify(RAMPING, BACK)
         notifier.close()
@@ -81,7 +81,7 @@ def test_a_change_of_state_arrives_as_slack_takes_it() -> None:
 def test_only_changes_of_state_are_told() -> None:
     app = Chat()
     with chat(app) as url:
-        notifier = Notifier([url], backoff_seconds=QUICK)
+        notifier = WebhookNotifier([url], backoff_seconds=QUICK)
         notifier.notify(None, FIRST)
         notifier.notify(RAMPING, make_entry(seq=5, weight=5000, step=1))
         notifier.notify(BACK, make_entry(seq=6, rollout="f" * 16, state="preloading", weight=0))
@@ -95,7 +95,7 @@ def test_the_policys_webhooks_are_told_beside_the_environments(monkeypatch: pyte
     with chat(app) as url, chat(other) as second:
         monkeypatch.setenv("WARDROBE_WEBHOOKS", f" {url}, \n")
         assert from_environment() == [url]
-        notifier = Notifier(backoff_seconds=QUICK)
+        notifier = WebhookNotifier(backoff_seconds=QUICK)
         entry = replace(RAMPING, policy={**RAMPING.policy, "webhooks": [second, url]})
         notifier.notify(FIRST, entry)
         notifier.close()
@@ -105,7 +105,7 @@ def test_the_policys_webhooks_are_told_beside_the_environments(monkeypatch: pyte
 def test_a_failure_is_tried_again_and_order_is_kept() -> None:
     app = Chat(500, 503, 429)
     with chat(app) as url:
-        notifier = Notifier([url], backoff_seconds=QUICK)
+        notifier = WebhookNotifier([url], backoff_seconds=QUICK)
         notifier.notify(FIRST, RAMPING)
         notifier.notify(RAMPING, BACK)
         notifier.close()
@@ -115,7 +115,7 @@ def test_a_failure_is_tried_again_and_order_is_kept() -> None:
 def test_a_refusal_is_final_and_the_log_holds_no_secret(caplog: pytest.LogCaptureFixture) -> None:
     app = Chat(404)
     with caplog.at_level(logging.DEBUG), chat(app) as url:
-        notifier = Notifier([url], backoff_seconds=QUICK)
+        notifier = WebhookNotifier([url], backoff_seconds=QUICK)
         notifier.notify(FIRST, RAMPING)
         notifier.close()
     assert app.states == ["ramping"]
@@ -125,7 +125,9 @@ def test_a_refusal_is_final_and_the_log_holds_no_secret(caplog: pytest.LogCaptur
 
 
 def test_a_server_that_is_not_there_costs_nobody_anything(caplog: pytest.LogCaptureFixture) -> None:
-    notifier = Notifier(["http://127.0.0.1:9/SECRET", "ftp://x/SECRET", "nonsense"], backoff_seconds=QUICK)
+    notifier = WebhookNotifier(
+        ["http://127.0.0.1:9/SECRET", "ftp://x/SECRET", "nonsense"], backoff_seconds=QUICK
+    )
     began = time.monotonic()
     notifier.notify(FIRST, RAMPING)
     assert time.monotonic() - began < 0.5
@@ -139,7 +141,7 @@ def test_a_slow_chat_drops_messages_instead_of_blocking(caplog: pytest.LogCaptur
     hold = threading.Event()
     slow, quick = Chat(hold=hold), Chat()
     with chat(slow) as url, chat(quick) as other:
-        notifier = Notifier([url, other], backoff_seconds=QUICK, queue_size=2)
+        notifier = WebhookNotifier([url, other], backoff_seconds=QUICK, queue_size=2)
         began = time.monotonic()
         notifier.notify(FIRST, RAMPING)
         wait_until(lambda: slow.bodies, "the slow chat is asked")
@@ -158,7 +160,7 @@ def test_closing_does_not_wait_for_a_chat_that_never_answers(caplog: pytest.LogC
     hold = threading.Event()
     app = Chat(hold=hold)
     with chat(app) as url:
-        notifier = Notifier([url], backoff_seconds=QUICK)
+        notifier = WebhookNotifier([url], backoff_seconds=QUICK)
         notifier.notify(FIRST, RAMPING)
         wait_until(lambda: app.bodies, "it is asked")
         began = time.monotonic()
@@ -170,13 +172,13 @@ def test_closing_does_not_wait_for_a_chat_that_never_answers(caplog: pytest.LogC
 
 def test_a_record_that_cannot_be_told_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
     broken: Any = make_entry(seq=9, weight="much")
-    Notifier(["http://127.0.0.1:9"], backoff_seconds=QUICK).notify(FIRST, broken)
+    WebhookNotifier(["http://127.0.0.1:9"], backoff_seconds=QUICK).notify(FIRST, broken)
     assert "could not be prepared" in caplog.text
 
 
 def test_the_number_of_urls_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     urls = [f"http://127.0.0.1:9/{n}" for n in range(MAX_URLS + 1)]
-    notifier = Notifier(urls, backoff_seconds=())
+    notifier = WebhookNotifier(urls, backoff_seconds=())
     notifier.notify(FIRST, RAMPING)
     notifier.close()
     assert "others are in use" in caplog.text

@@ -12,7 +12,7 @@ import pytest
 
 from registry.entries.keys import KeyStore, Scope
 from serve.router.inference import Inference
-from serve.router.telemetry.accounted import AccountedInference
+from serve.router.telemetry.accounted import ObservedInference
 from serve.settings import RequestLimits
 from tests.fakes.served import Served, make_root, publish, serve, wait_until
 
@@ -145,4 +145,4 @@ def test_a_server_that_keeps_no_accounts_runs_none_of_their_code(tmp_path: Path)
     with serve(registry, tmp_path) as quiet:
         assert type(quiet.router._inference) is Inference
     with serve(registry, tmp_path, log_file=tmp_path / "log", access_log=True) as loud:
-        assert type(loud.router._inference) is AccountedInference
+        assert type(loud.router._inference) is ObservedInference

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from registry.entries.rollouts import FULL_WEIGHT
 from serve.router.assignment import (
     Arm,
-    Split,
+    RolloutSplit,
     choose_arm,
     conversation_unit,
     is_canary,
@@ -53,8 +53,8 @@ def test_a_unit_meets_the_base_at_its_published_weight_and_not_before() -> None:
     for vector in VECTORS["places"]:
         key = (vector["adapter"], vector["unit"])
         lowest = vector["lowest_base_weight"]
-        assert choose_arm(Split(vector["salt"], 0, lowest), *key) is Arm.BASE
-        assert choose_arm(Split(vector["salt"], 0, lowest - 1), *key) is Arm.STABLE
+        assert choose_arm(RolloutSplit(vector["salt"], 0, lowest), *key) is Arm.BASE
+        assert choose_arm(RolloutSplit(vector["salt"], 0, lowest - 1), *key) is Arm.STABLE
 
 
 def test_a_unit_is_mirrored_at_its_published_share_and_not_before() -> None:
@@ -67,7 +67,7 @@ def test_a_unit_is_mirrored_at_its_published_share_and_not_before() -> None:
 def test_arms_are_the_published_ones() -> None:
     assert len(VECTORS["arms"]) == 20
     for vector in VECTORS["arms"]:
-        split = Split(vector["salt"], vector["weight"], vector["base_weight"])
+        split = RolloutSplit(vector["salt"], vector["weight"], vector["base_weight"])
         assert choose_arm(split, vector["adapter"], vector["unit"]).value == vector["arm"]
 
 
@@ -79,8 +79,8 @@ def test_units_are_the_published_ones() -> None:
 
 @given(unit=st.text(max_size=40))
 def test_no_weight_sends_nobody_and_full_weight_sends_everybody(unit: str) -> None:
-    assert choose_arm(Split("r", 0), "a", unit) is Arm.STABLE
-    assert choose_arm(Split("r", FULL_WEIGHT), "a", unit) is Arm.CANARY
+    assert choose_arm(RolloutSplit("r", 0), "a", unit) is Arm.STABLE
+    assert choose_arm(RolloutSplit("r", FULL_WEIGHT), "a", unit) is Arm.CANARY
 
 
 @given(unit=st.text(max_size=40), low=st.integers(0, FULL_WEIGHT), high=st.integers(0, FULL_WEIGHT))
@@ -95,14 +95,14 @@ def test_raising_the_weight_never_moves_a_unit_back(unit: str, low: int, high: i
     base=st.integers(0, FULL_WEIGHT // 2),
 )
 def test_raising_a_weight_takes_units_from_stable_only(unit: str, weights: list[int], base: int) -> None:
-    low, high = (choose_arm(Split("r", weight, base), "a", unit) for weight in weights)
+    low, high = (choose_arm(RolloutSplit("r", weight, base), "a", unit) for weight in weights)
     assert low is high or (low, high) == (Arm.STABLE, Arm.CANARY)
-    without = choose_arm(Split("r", weights[0]), "a", unit)
+    without = choose_arm(RolloutSplit("r", weights[0]), "a", unit)
     assert low is without or (without, low) == (Arm.STABLE, Arm.BASE)
 
 
 def test_the_arms_of_a_split_have_their_shares() -> None:
-    split, n = Split("r-7", 1000, 2500), 20_000
+    split, n = RolloutSplit("r-7", 1000, 2500), 20_000
     arms = Counter(choose_arm(split, "support", f"unit-{one}") for one in range(n))
     assert arms[Arm.CANARY] / n == pytest.approx(0.10, abs=0.007)  # more than three standard errors
     assert arms[Arm.BASE] / n == pytest.approx(0.25, abs=0.0095)
@@ -110,10 +110,10 @@ def test_the_arms_of_a_split_have_their_shares() -> None:
 
 
 def test_lists_override_the_hash_and_deny_wins() -> None:
-    split = Split("r", 0, allow=frozenset({"alice", "both"}), deny=frozenset({"bob", "both"}))
+    split = RolloutSplit("r", 0, allow=frozenset({"alice", "both"}), deny=frozenset({"bob", "both"}))
     assert choose_arm(split, "a", "alice") is Arm.CANARY
     assert choose_arm(split, "a", "both") is Arm.STABLE
-    everybody = Split("r", FULL_WEIGHT, deny=frozenset({"bob"}))
+    everybody = RolloutSplit("r", FULL_WEIGHT, deny=frozenset({"bob"}))
     assert choose_arm(everybody, "a", "bob") is Arm.STABLE
     assert [is_listed(split, unit) for unit in ("alice", "bob", "both", "carol")] == [True, True, True, False]
 
@@ -161,7 +161,7 @@ def test_conversations_with_one_system_prompt_split_like_any_others() -> None:
         unit_of({"messages": [system, {"role": "user", "content": f"question {n}"}]}) for n in range(1000)
     ]
     assert len(set(units)) == 1000
-    canary = sum(choose_arm(Split("r-7", 2500), "support", unit or "") is Arm.CANARY for unit in units)
+    canary = sum(choose_arm(RolloutSplit("r-7", 2500), "support", unit or "") is Arm.CANARY for unit in units)
     half = NormalDist().inv_cdf(0.9995) * sqrt(1000 * 0.25 * 0.75)  # 99.9 % of the binomial
     assert canary == pytest.approx(250, abs=half)
 

@@ -16,7 +16,7 @@ from registry.store import Registry
 from serve.errors import Busy
 from serve.rollout.recording.recorder import Recorder
 from serve.router.assignment import Arm, unit_digest
-from serve.router.endpoints.feedback import MAX_COMMENT, FeedbackLog, Line
+from serve.router.endpoints.feedback import MAX_COMMENT, FeedbackLine, FeedbackLog
 from tests.fakes.served import QUIET, Served, make_root, publish, serve, wait_until
 
 
@@ -208,8 +208,10 @@ def test_what_still_waits_is_written_at_the_end(tmp_path: Path) -> None:
     assert len(lines(registry)) == 1
 
 
-def line(adapter: str, score: float) -> Line:
-    return Line(0.0, adapter, "", "", "", score, "", "", verified=False, counted=False, who="anonymous")
+def line(adapter: str, score: float) -> FeedbackLine:
+    return FeedbackLine(
+        0.0, adapter, "", "", "", score, "", "", verified=False, counted=False, who="anonymous"
+    )
 
 
 def test_lines_that_cannot_be_written_wait_in_their_order() -> None:

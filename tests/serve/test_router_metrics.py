@@ -6,13 +6,20 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serve.router.assignment import Arm
-from serve.router.streams import Outcome, Usage
-from serve.router.telemetry.metrics import BuildInfo, Histogram, Metrics, Reason, Residency, register
+from serve.router.streams import Outcome, TokenUsage
+from serve.router.telemetry.metrics import (
+    BuildInfo,
+    Histogram,
+    Reason,
+    ResidencyFacts,
+    RouterMetrics,
+    register,
+)
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def scrape(metrics: Metrics) -> Samples:
+def scrape(metrics: RouterMetrics) -> Samples:
     """Return what Prometheus would read."""
     registry = CollectorRegistry()
     remove = register((metrics,), registry)
@@ -30,7 +37,7 @@ def value(samples: Samples, name: str, **labels: str) -> float | None:
     return samples.get((name, tuple(sorted(labels.items()))))
 
 
-def count(metrics: Metrics, adapter: str, version: str, arm: Arm = Arm.STABLE) -> None:
+def count(metrics: RouterMetrics, adapter: str, version: str, arm: Arm = Arm.STABLE) -> None:
     metrics.bind(adapter, version, arm).outcomes["chat", Outcome.OK] += 1
 
 
@@ -40,8 +47,8 @@ def requests(samples: Samples, adapter: str, version: str, arm: str = "stable") 
 
 
 def test_everything_of_a_version_is_exposed_under_its_labels() -> None:
-    metrics = Metrics(
-        "r1", BuildInfo("0.1", "0.32", "sha256:0"), lambda: Residency(("a@1",), 4, 2), lambda: True
+    metrics = RouterMetrics(
+        "r1", BuildInfo("0.1", "0.32", "sha256:0"), lambda: ResidencyFacts(("a@1",), 4, 2), lambda: True
     )
     series = metrics.bind("a", "1", Arm.STABLE)
     series.outcomes["chat", Outcome.OK] += 2
@@ -49,7 +56,7 @@ def test_everything_of_a_version_is_exposed_under_its_labels() -> None:
     series.duration.observe(0.3)
     series.ttft.observe(0.02)
     series.per_token.observe(0.01)
-    series.count_tokens(Usage(10, 5, 3))
+    series.count_tokens(TokenUsage(10, 5, 3))
     metrics.rejections["auth"] += 1
     metrics.count_load("ok", "", "disk", 0.04)
     samples = scrape(metrics)
@@ -76,7 +83,7 @@ def test_everything_of_a_version_is_exposed_under_its_labels() -> None:
 
 
 def test_the_least_recent_versions_beyond_the_cap_become_other_and_lose_no_count() -> None:
-    metrics = Metrics("r1", max_versions=3)
+    metrics = RouterMetrics("r1", max_versions=3)
     for number in range(1, 6):
         count(metrics, "a", str(number))
     samples = scrape(metrics)
@@ -87,7 +94,7 @@ def test_the_least_recent_versions_beyond_the_cap_become_other_and_lose_no_count
 
 
 def test_a_version_used_again_is_not_the_least_recent() -> None:
-    metrics = Metrics("r1", max_versions=2)
+    metrics = RouterMetrics("r1", max_versions=2)
     for version in ("1", "2", "1", "3"):
         count(metrics, "a", version)
     assert requests(scrape(metrics), "a", "1") == 2
@@ -95,7 +102,7 @@ def test_a_version_used_again_is_not_the_least_recent() -> None:
 
 
 def test_stables_keep_their_own_series_beyond_the_cap() -> None:
-    metrics = Metrics("r1", max_versions=2)
+    metrics = RouterMetrics("r1", max_versions=2)
     metrics.protect({("a", "1")})
     for number in range(1, 9):
         count(metrics, "a", str(number))
@@ -104,7 +111,7 @@ def test_stables_keep_their_own_series_beyond_the_cap() -> None:
 
 
 def test_a_request_in_flight_when_its_version_is_folded_still_counts() -> None:
-    metrics = Metrics("r1", max_versions=1)
+    metrics = RouterMetrics("r1", max_versions=1)
     early = metrics.bind("a", "1", Arm.STABLE)
     early.inflight.value += 1
     count(metrics, "a", "2")
@@ -117,7 +124,7 @@ def test_a_request_in_flight_when_its_version_is_folded_still_counts() -> None:
 
 
 def test_arms_of_one_version_count_as_one_version() -> None:
-    metrics = Metrics("r1", max_versions=1)
+    metrics = RouterMetrics("r1", max_versions=1)
     count(metrics, "a", "1", Arm.STABLE)
     count(metrics, "a", "1", Arm.DIRECT)
     samples = scrape(metrics)
@@ -125,7 +132,7 @@ def test_arms_of_one_version_count_as_one_version() -> None:
 
 
 def test_an_unregistered_version_takes_its_series_with_it() -> None:
-    metrics = Metrics("r1")
+    metrics = RouterMetrics("r1")
     for adapter, version in (("a", "1"), ("a", "2"), ("b", "1")):
         count(metrics, adapter, version)
     count(metrics, "base", "0", Arm.BASE)
@@ -151,7 +158,7 @@ def test_a_value_on_a_buckets_edge_belongs_to_it() -> None:
 
 
 def test_the_base_as_an_arm_keeps_its_own_series_beyond_the_cap() -> None:
-    metrics = Metrics("r1", max_versions=1)
+    metrics = RouterMetrics("r1", max_versions=1)
     count(metrics, "a", "0", Arm.STABLE)
     for number in range(1, 4):
         count(metrics, "a", str(number))

@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from serve.router.endpoints.paths import ENDPOINTS, OPERATIONS, Kind, find_endpoint, served_endpoints
+from serve.router.endpoints.paths import ENDPOINTS, OPERATIONS, PathKind, find_endpoint, served_endpoints
 
 ALLOWED = {
     ("POST", "/v1/chat/completions"),
@@ -82,23 +82,23 @@ def test_a_stored_response_is_found_by_an_id_that_names_a_version(
 ) -> None:
     found = find_endpoint(b"/v1/responses/resp_00ff.support" + at + b"3.s.ab.cd" + part.encode())
     assert found is not None
-    assert (found.kind, found.methods) == (Kind.STORED, methods)
+    assert (found.kind, found.methods) == (PathKind.STORED, methods)
     assert (found.item, found.part) == ("resp_00ff.support@3.s.ab.cd", part[1:])
 
 
 def test_what_the_server_behind_does_not_answer_stays_known_as_unserved() -> None:
     limited = served_endpoints({"/v1/embeddings", "/tokenize", "/v1/chat/completions/batch"})
     kinds = {path: one.kind for path, one in limited.items()}
-    assert kinds[b"/v1/embeddings"] is kinds[b"/v1/tokenize"] is Kind.INFERENCE
-    assert kinds[b"/v1/chat/completions"] is kinds[b"/v1/detokenize"] is Kind.UNSERVED
-    assert kinds[b"/v1/models"] is Kind.MODELS
+    assert kinds[b"/v1/embeddings"] is kinds[b"/v1/tokenize"] is PathKind.INFERENCE
+    assert kinds[b"/v1/chat/completions"] is kinds[b"/v1/detokenize"] is PathKind.UNSERVED
+    assert kinds[b"/v1/models"] is PathKind.MODELS
     assert served_endpoints(None) == ENDPOINTS
 
 
 def test_a_model_with_a_slash_in_its_name_is_looked_up_and_not_forwarded() -> None:
     found = find_endpoint(b"/v1/models/Org%2FBase-1.5")
     assert found is not None
-    assert (found.kind, found.item, found.inner_path) == (Kind.MODELS, "Org/Base-1.5", None)
+    assert (found.kind, found.item, found.inner_path) == (PathKind.MODELS, "Org/Base-1.5", None)
 
 
 @pytest.mark.engine

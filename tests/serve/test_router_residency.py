@@ -12,8 +12,8 @@ import pytest
 from registry.errors import Quarantined
 from registry.records import Version
 from serve.errors import Busy, LoadFailed
-from serve.router.residents.residency import FIRST_RETRY_SECONDS, Residency, Slot
-from serve.router.telemetry.metrics import Metrics
+from serve.router.residents.residency import FIRST_RETRY_SECONDS, Residency, ResidentSlot
+from serve.router.telemetry.metrics import RouterMetrics
 from tests.fakes.adapters import make_adapter
 from tests.fakes.engine import FakeEngine
 
@@ -28,7 +28,7 @@ class House:
     broken: dict[str, Exception] = field(default_factory=dict)
     unproved: dict[str, Exception] = field(default_factory=dict)
     proofs: list[str] = field(default_factory=list)
-    metrics: Metrics = field(default_factory=lambda: Metrics("r1"))
+    metrics: RouterMetrics = field(default_factory=lambda: RouterMetrics("r1"))
     timeout_seconds: float = 5.0
 
     def __post_init__(self) -> None:
@@ -45,7 +45,7 @@ class House:
         if version.name in self.unproved:
             raise self.unproved[version.name]
 
-    def slot(self, name: str) -> Slot:
+    def slot(self, name: str) -> ResidentSlot:
         return self.residency.slot(self.version(name))
 
     def version(self, name: str) -> Version:
@@ -55,7 +55,7 @@ class House:
             make_adapter(path, seed=len(list(self.folder.iterdir())))
         return Version(adapter, int(number), f"sha256:{name}", 0.0, "", "me", 8, ("q_proj",), 1, (), path)
 
-    async def use(self, name: str) -> Slot:
+    async def use(self, name: str) -> ResidentSlot:
         slot = self.slot(name)
         self.now += 1
         await self.residency.acquire(slot)

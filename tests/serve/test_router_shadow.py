@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from serve.rollout.decision.policy import Shadow
-from serve.rollout.recording.evidence import Pairs
+from serve.rollout.recording.evidence import ShadowPairs
 from serve.rollout.recording.recorder import Recorder
 from serve.router.assignment import Arm, is_mirrored
 from tests.fakes.rollouts import ROLLOUT
@@ -43,11 +43,11 @@ def ask(served: Served, session: str = "s", **fields: object) -> httpx.Response:
 
 def expect(served: Served, recorder: Recorder, **pairs: int) -> None:
     """Wait for these pairs, and see that no more of them come."""
-    wait_until(lambda: recorder.segment.pairs == Pairs(**pairs), f"{pairs} are booked")
+    wait_until(lambda: recorder.segment.pairs == ShadowPairs(**pairs), f"{pairs} are booked")
     served.settled()
     time.sleep(0.05)
     served.settled()
-    assert recorder.segment.pairs == Pairs(**pairs)
+    assert recorder.segment.pairs == ShadowPairs(**pairs)
 
 
 @pytest.mark.parametrize(

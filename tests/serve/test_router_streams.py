@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.router.endpoints.paths import Dialect
-from serve.router.streams import Outcome, Usage, has_delta, judge_status, judge_stream, read_usage
+from serve.router.streams import Outcome, TokenUsage, has_delta, judge_status, judge_stream, read_usage
 
 DONE = b"data: [DONE]\n\n"
 CLOSED = {
@@ -84,17 +84,17 @@ def test_a_role_alone_or_an_empty_piece_is_no_first_piece(event: bytes) -> None:
 
 def test_usage_is_read_in_every_protocols_words() -> None:
     chat = b'"usage":{"prompt_tokens":7,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4}}'
-    assert read_usage(chat) == Usage(7, 5, 4)
-    assert read_usage(b'{"usage":{"input_tokens":7,"output_tokens":5,"cache_read_input_tokens":2}}') == Usage(
-        7, 5, 2
-    )
+    assert read_usage(chat) == TokenUsage(7, 5, 4)
+    assert read_usage(
+        b'{"usage":{"input_tokens":7,"output_tokens":5,"cache_read_input_tokens":2}}'
+    ) == TokenUsage(7, 5, 2)
     responses = b'"usage":{"input_tokens":9,"input_tokens_details":{"cached_tokens":1},"output_tokens":3}'
-    assert read_usage(responses) == Usage(9, 3, 1)
+    assert read_usage(responses) == TokenUsage(9, 3, 1)
 
 
 def test_the_last_usage_of_a_stream_counts() -> None:
     first, last = (b'"usage":{"prompt_tokens":1,"completion_tokens":%d}\n' % n for n in (1, 9))
-    assert read_usage(first + last) == Usage(1, 9)
+    assert read_usage(first + last) == TokenUsage(1, 9)
 
 
 def test_generated_text_is_no_usage() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from registry.store import Registry
 from serve.router.assignment import Arm
-from serve.router.endpoints.paths import ENDPOINTS, Kind
+from serve.router.endpoints.paths import ENDPOINTS, PathKind
 from tests.fakes.adapters import make_adapter
 from tests.fakes.served import Served, make_root, publish
 
@@ -70,5 +70,5 @@ def test_a_canary_that_got_there_by_force_is_rescued_and_pays_for_it(served: Ser
 
 
 def test_every_path_of_conversations_says_that_it_renders() -> None:
-    found = {one.operation for one in ENDPOINTS.values() if one.kind is Kind.INFERENCE and one.renders}
+    found = {one.operation for one in ENDPOINTS.values() if one.kind is PathKind.INFERENCE and one.renders}
     assert found == {"chat", "chat_batch", "responses", "messages", "count_tokens"}

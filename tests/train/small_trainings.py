@@ -20,8 +20,8 @@ from tests.fakes.base import TINY
 from tests.fakes.llama import make_llama
 from tests.train.small_runs import write_small_run
 from train.config import TrainConfig, load_config
-from train.items import Item
-from train.methods import Workshop, method_of
+from train.items import TrainingItem
+from train.methods import TrainerInputs, method_of
 from train.settings.data import EVAL
 
 
@@ -31,7 +31,7 @@ class Training:
 
     config: TrainConfig
     trainer: Any
-    items: Sequence[Item]
+    items: Sequence[TrainingItem]
     logs: list[dict[str, float]]
     out: Path
 
@@ -73,7 +73,7 @@ def build_small(folder: Path, base: Path, method: str, start: Path | None = None
         set_seed(config.seed)
         model, shape = make_model(config, base, start)
         arguments = common_arguments(config, folder / "work")
-        workshop = Workshop(
+        workshop = TrainerInputs(
             config, base, tokenizer, model, shape, arguments, items, held_out, callbacks=[], folder=folder
         )
         return config, found.build(workshop), items

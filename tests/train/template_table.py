@@ -12,7 +12,7 @@ from typing import Any
 
 from deploy.reference.templates import TABLE
 from tests.train.bases import ends_of, shipped_templates, speaking
-from train.dataset.records import Message, Row, ToolCall
+from train.dataset.records import Conversation, RowMessage, ToolCall
 from train.rendering.examples import render
 from train.rendering.interface import Unrenderable
 
@@ -29,15 +29,17 @@ _TOOL = {
 def measured(tokenizer: Any) -> dict[str, str]:
     """Return a word per kind of conversation."""
     return {
-        "one answer": _how(tokenizer, Row(1, _turns())),
-        "two answers": _how(tokenizer, Row(1, _turns(again=True))),
-        "system": _how(tokenizer, Row(1, (Message("system", "Be short.", learn=False), *_turns()))),
-        "tools": _how(tokenizer, Row(1, _calling(), (_TOOL,))),
+        "one answer": _how(tokenizer, Conversation(1, _turns())),
+        "two answers": _how(tokenizer, Conversation(1, _turns(again=True))),
+        "system": _how(
+            tokenizer, Conversation(1, (RowMessage("system", "Be short.", learn=False), *_turns()))
+        ),
+        "tools": _how(tokenizer, Conversation(1, _calling(), (_TOOL,))),
         "reasoning": _reasoning(tokenizer),
     }
 
 
-def _how(tokenizer: Any, row: Row) -> str:
+def _how(tokenizer: Any, row: Conversation) -> str:
     try:
         return "yes" if len(render(row, tokenizer)) == 1 else "own examples"
     except Unrenderable as error:
@@ -45,27 +47,27 @@ def _how(tokenizer: Any, row: Row) -> str:
 
 
 def _reasoning(tokenizer: Any) -> str:
-    examples = render(Row(1, _turns(again=True, thought="Hm.")), tokenizer)
+    examples = render(Conversation(1, _turns(again=True, thought="Hm.")), tokenizer)
     hidden = sum(len(one.thoughtless) for one in examples)
     return {0: "learnt", 2: "left out"}.get(hidden, "in part")
 
 
-def _turns(*, again: bool = False, thought: str = "") -> tuple[Message, ...]:
-    def pair(question: str, answer: str) -> tuple[Message, Message]:
-        return Message("user", question, learn=False), Message(
+def _turns(*, again: bool = False, thought: str = "") -> tuple[RowMessage, ...]:
+    def pair(question: str, answer: str) -> tuple[RowMessage, RowMessage]:
+        return RowMessage("user", question, learn=False), RowMessage(
             "assistant", answer, learn=True, reasoning=thought
         )
 
     return pair("one?", "first") + (pair("two?", "second") if again else ())
 
 
-def _calling() -> tuple[Message, ...]:
+def _calling() -> tuple[RowMessage, ...]:
     call = ToolCall("get_weather", '{"city": "Oslo"}', "call00001")
     return (
-        Message("user", "Is it cold in Oslo?", learn=False),
-        Message("assistant", "", learn=True, calls=(call,)),
-        Message("tool", '{"degrees": 3}', learn=False, call_id="call00001", name="get_weather"),
-        Message("assistant", "It has 3 degrees.", learn=True),
+        RowMessage("user", "Is it cold in Oslo?", learn=False),
+        RowMessage("assistant", "", learn=True, calls=(call,)),
+        RowMessage("tool", '{"degrees": 3}', learn=False, call_id="call00001", name="get_weather"),
+        RowMessage("assistant", "It has 3 degrees.", learn=True),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from registry.errors import UsageError
-from registry.records import BaseModel
+from registry.records import BaseModelInfo
 from tests.fakes.base import base_record
 from tests.train.small_runs import SERVABLE
 from tests.train.small_trainings import build_small, make_tiny_base, quiet, train_small
@@ -96,7 +96,7 @@ def config(method: Any = "supervised", **lora: Any) -> TrainConfig:
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> BaseModel:
+def record(tmp_path: Path) -> BaseModelInfo:
     import dataclasses
 
     found = base_record(tmp_path)
@@ -105,12 +105,14 @@ def record(tmp_path: Path) -> BaseModel:
 
 @pytest.mark.parametrize("kind", ["dora", "pissa", "full"])
 @pytest.mark.parametrize("targets", [["lm_head"], ["q_proj", "embed_tokens"], ".*"])
-def test_what_is_no_plain_lora_keeps_to_linear_modules(record: BaseModel, kind: str, targets: Any) -> None:
+def test_what_is_no_plain_lora_keeps_to_linear_modules(
+    record: BaseModelInfo, kind: str, targets: Any
+) -> None:
     with pytest.raises(UsageError, match=f"lora.kind {kind} takes linear modules only"):
         check_shape(config(kind=kind, target_modules=targets), record, 32)
 
 
-def test_a_reward_model_has_no_head_to_adapt(record: BaseModel) -> None:
+def test_a_reward_model_has_no_head_to_adapt(record: BaseModelInfo) -> None:
     with pytest.raises(UsageError, match="in whose place a reward model has a head of its own"):
         check_shape(config("reward", target_modules=["lm_head", "q_proj"]), record, 32)
 

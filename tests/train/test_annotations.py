@@ -11,9 +11,9 @@ import pytest
 
 from registry.cli.main import run as wardrobe
 from registry.errors import UsageError
-from train.annotations.agreement import Level, alpha, labels_in_order, point
-from train.annotations.consensus import Rule, decide
-from train.annotations.reading import Columns, parse_keys, read_annotations
+from train.annotations.agreement import MeasurementLevel, alpha, labels_in_order, point
+from train.annotations.consensus import ConsensusRule, decide
+from train.annotations.reading import AnnotationColumns, parse_keys, read_annotations
 
 # Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", sections A, B and C; "." is no label.
 BINARY = ["0100000010", "1110010000"]
@@ -54,14 +54,16 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 @pytest.mark.parametrize(
     ("rows", "level", "expected"),
     [
-        (BINARY, Level.NOMINAL, 0.095),
-        (NOMINAL, Level.NOMINAL, 0.692),
-        (MISSING, Level.NOMINAL, 0.743),
-        (MISSING, Level.ORDINAL, 0.815),
-        (MISSING, Level.INTERVAL, 0.849),
+        (BINARY, MeasurementLevel.NOMINAL, 0.095),
+        (NOMINAL, MeasurementLevel.NOMINAL, 0.692),
+        (MISSING, MeasurementLevel.NOMINAL, 0.743),
+        (MISSING, MeasurementLevel.ORDINAL, 0.815),
+        (MISSING, MeasurementLevel.INTERVAL, 0.849),
     ],
 )
-def test_alpha_is_that_of_krippendorffs_own_examples(rows: list[str], level: Level, expected: float) -> None:
+def test_alpha_is_that_of_krippendorffs_own_examples(
+    rows: list[str], level: MeasurementLevel, expected: float
+) -> None:
     units = units_of(rows)
     order = sorted({label for unit in units for label in unit})
     found = alpha(units, order, level)
@@ -92,7 +94,7 @@ def test_ordinal_alpha_by_mid_ranks_is_that_of_the_sums_in_the_book() -> None:
         if i != j
     )
     by_chance = sum(counts[a] * counts[b] * difference(a, b) for a in counts for b in counts) / (total - 1)
-    assert point(units, list("12345"), Level.ORDINAL) == pytest.approx(1 - observed / by_chance)
+    assert point(units, list("12345"), MeasurementLevel.ORDINAL) == pytest.approx(1 - observed / by_chance)
 
 
 def test_equal_annotators_agree_wholly_and_alpha_is_undefined_without_anything_to_tell_apart() -> None:
@@ -127,26 +129,28 @@ def test_the_interval_holds_the_true_alpha_about_as_often_as_it_says() -> None:
 def test_alpha_does_not_depend_on_the_scale_of_numbers() -> None:
     small = [["1", "2"], ["3", "3"], ["2", "1"]]
     large = [[f"{label}e300" for label in unit] for unit in small]
-    found = point(large, ["1e300", "2e300", "3e300"], Level.INTERVAL)
-    assert found == pytest.approx(point(small, ["1", "2", "3"], Level.INTERVAL))
+    found = point(large, ["1e300", "2e300", "3e300"], MeasurementLevel.INTERVAL)
+    assert found == pytest.approx(point(small, ["1", "2", "3"], MeasurementLevel.INTERVAL))
 
 
 @pytest.mark.parametrize(
     ("labels", "rule", "expected"),
     [
-        ("aab", Rule.MAJORITY, "a"),
-        ("aabc", Rule.MAJORITY, None),
-        ("aabc", Rule.PLURALITY, "a"),
-        ("aabb", Rule.PLURALITY, None),
-        ("aaa", Rule.UNANIMOUS, "a"),
-        ("aab", Rule.UNANIMOUS, None),
-        ("abc", Rule.MEDIAN, "b"),
-        ("aabc", Rule.MEDIAN, None),
-        ("abbc", Rule.MEDIAN, "b"),
-        ("a", Rule.MAJORITY, None),
+        ("aab", ConsensusRule.MAJORITY, "a"),
+        ("aabc", ConsensusRule.MAJORITY, None),
+        ("aabc", ConsensusRule.PLURALITY, "a"),
+        ("aabb", ConsensusRule.PLURALITY, None),
+        ("aaa", ConsensusRule.UNANIMOUS, "a"),
+        ("aab", ConsensusRule.UNANIMOUS, None),
+        ("abc", ConsensusRule.MEDIAN, "b"),
+        ("aabc", ConsensusRule.MEDIAN, None),
+        ("abbc", ConsensusRule.MEDIAN, "b"),
+        ("a", ConsensusRule.MAJORITY, None),
     ],
 )
-def test_each_rule_decides_or_leaves_the_item_disputed(labels: str, rule: Rule, expected: str | None) -> None:
+def test_each_rule_decides_or_leaves_the_item_disputed(
+    labels: str, rule: ConsensusRule, expected: str | None
+) -> None:
     given = {str(place): label for place, label in enumerate(labels)}
     found = decide(given, rule, 2, ["a", "b", "c"])
     assert found.label == expected
@@ -196,11 +200,11 @@ def test_every_form_gives_the_same_items(tmp_path: Path, form: str) -> None:
 
 def test_columns_and_annotators_may_have_any_names(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", {"task": {"id": 1}, "who": "ann", "rating": 3, "frage": "f"})
-    columns = Columns(parse_keys(["item=task.id,annotator=who", "label=rating,prompt=frage"]))
+    columns = AnnotationColumns(parse_keys(["item=task.id,annotator=who", "label=rating,prompt=frage"]))
     (item,) = read_annotations(path, columns)
     assert (item.id, item.labels, item.content) == ("1", {"ann": "3"}, {"prompt": "f"})
     path = write(tmp_path / "b.jsonl", {"text": "t", "anna": True, "ben": 1.0, "note": "no label"})
-    (item,) = read_annotations(path, Columns(annotators=["anna", "ben"]))
+    (item,) = read_annotations(path, AnnotationColumns(annotators=["anna", "ben"]))
     assert item.labels == {"anna": "true", "ben": "1"}
 
 
@@ -327,11 +331,11 @@ def test_the_terminal_says_what_alpha_means(tmp_path: Path, capsys: pytest.Captu
 
 def test_labels_are_ordered_by_number_or_as_given() -> None:
     labels = {"10": 1, "9": 1, "-1": 1}
-    assert labels_in_order(labels, Level.ORDINAL, []) == ["-1", "9", "10"]
-    assert labels_in_order(labels, Level.NOMINAL, []) == ["-1", "10", "9"]
-    assert labels_in_order({"b": 1}, Level.ORDINAL, ["b", "a"]) == ["b", "a"]
+    assert labels_in_order(labels, MeasurementLevel.ORDINAL, []) == ["-1", "9", "10"]
+    assert labels_in_order(labels, MeasurementLevel.NOMINAL, []) == ["-1", "10", "9"]
+    assert labels_in_order({"b": 1}, MeasurementLevel.ORDINAL, ["b", "a"]) == ["b", "a"]
     with pytest.raises(ValueError, match="is no number"):
-        labels_in_order({"nan": 1}, Level.INTERVAL, [])
+        labels_in_order({"nan": 1}, MeasurementLevel.INTERVAL, [])
 
 
 def test_a_cell_without_a_number_is_no_label(tmp_path: Path) -> None:

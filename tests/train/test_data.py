@@ -11,7 +11,7 @@ import pytest
 from registry.errors import UsageError
 from train.data import IGNORED, Example, load_examples, render
 from train.items import report
-from train.rows import Message, Row, read_rows
+from train.rows import Conversation, RowMessage, read_rows
 
 END = "<|im_end|>"
 
@@ -91,7 +91,9 @@ def test_an_answer_of_weight_zero_is_read_but_not_learnt(tokenizer: Any, tmp_pat
     "answer", [" leading space", "trailing space ", "two\n\nlines", "ünïcode 漢字 🙂", "1"]
 )
 def test_the_ids_before_an_answer_are_exactly_what_a_server_sends(tokenizer: Any, answer: str) -> None:
-    row = Row(1, (Message("user", "Q?", learn=False), Message("assistant", answer, learn=True)))
+    row = Conversation(
+        1, (RowMessage("user", "Q?", learn=False), RowMessage("assistant", answer, learn=True))
+    )
     (example,) = render(row, tokenizer)
     ids, labels = list(example.ids), example.labels
     prompt = tokenizer.apply_chat_template([{"role": "user", "content": "Q?"}], add_generation_prompt=True)

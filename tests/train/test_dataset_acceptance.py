@@ -14,7 +14,7 @@ from tests.train.planted.corpus import chat
 from train.dataset.checks.acceptance import parse_acceptance
 from train.dataset.checks.check import check_files
 from train.dataset.documents import DataReport
-from train.dataset.forms import Reading
+from train.dataset.forms import RowMapping
 from train.dataset.split import SplitSettings, split_file
 from train.rows import read_rows
 from train.settings.data import DataSettings
@@ -83,7 +83,7 @@ def test_a_config_and_a_split_accept_and_record_it(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"row 1: holds images.*--accept D-MEDIA"):
         read_rows(path)
     assert read_rows(path, settings.readings["train"])[0].messages[-1].content == "A cat."
-    reading = Reading(accept=frozenset({"D-MEDIA"}))
+    reading = RowMapping(accept=frozenset({"D-MEDIA"}))
     found = split_file(path, SplitSettings({"train": 1.0}, reading=reading, accepted=("D-MEDIA",)), tmp_path)
     split = found.facts["split"]
     assert isinstance(split, dict)

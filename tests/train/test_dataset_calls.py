@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from openai.types.chat import ChatCompletion
 
-from train.dataset import Form, canonical, read_sample
+from train.dataset import RowForm, canonical, read_sample
 from train.dataset.checks.uses import inspect_calls
 from train.dataset.forms.calls import read_tools
-from train.dataset.records import Malformed, Message, Sample, ToolCall
+from train.dataset.records import CanonicalRow, Malformed, RowMessage, ToolCall
 
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}
 FUNCTION: dict[str, Any] = {"name": "lamp", "description": "Switch it.", "parameters": SCHEMA}
@@ -23,7 +23,7 @@ OBJECT: dict[str, Any] = {"name": "lamp", "arguments": {"on": True}}
 TEXT: dict[str, Any] = {"name": "lamp", "arguments": '{"on": true}'}
 CALLED = ToolCall("lamp", '{"on": true}', "c1")
 NUMBERED = ToolCall("lamp", '{"on": true}', "call00001")
-TURN = Message("assistant", "", learn=True, calls=(CALLED,))
+TURN = RowMessage("assistant", "", learn=True, calls=(CALLED,))
 
 
 def turn(call: object, **keys: object) -> dict[str, object]:
@@ -41,7 +41,7 @@ def row(*messages: object, **keys: object) -> dict[str, object]:
 ANSWER = turn({"id": "c1", **OBJECT})
 
 
-def rules(sample: Sample) -> list[str]:
+def rules(sample: CanonicalRow) -> list[str]:
     return [rule for rule, _ in (*sample.notes, *inspect_calls(sample))]
 
 
@@ -70,7 +70,7 @@ def test_a_call_is_an_answer_that_is_learnt_however_it_is_written(
     written: dict[str, object], call: ToolCall
 ) -> None:
     sample = read_sample(row(written))
-    assert sample.messages[1:] == (Message("assistant", "", learn=True, calls=(call,)),)
+    assert sample.messages[1:] == (RowMessage("assistant", "", learn=True, calls=(call,)),)
     assert set(rules(sample)) <= {"D-CALL-ID"}
     again = read_sample(canonical(sample))
     assert (again.messages, again.tools) == (sample.messages, sample.tools)
@@ -165,7 +165,7 @@ def test_what_the_openai_client_dumps_is_read_as_it_was_said() -> None:
     assert dumped["audio"] is None
     assert read_sample(row(dumped)).messages[1] == TURN
     plain = {**dumped, "tool_calls": None, "content": "It is on.", "annotations": [], "reasoning": ""}
-    assert read_sample(row(plain)).messages[1] == Message("assistant", "It is on.", learn=True)
+    assert read_sample(row(plain)).messages[1] == RowMessage("assistant", "It is on.", learn=True)
 
 
 def test_results_are_never_learnt_and_know_their_calls() -> None:
@@ -264,7 +264,7 @@ def test_a_call_in_the_text_stays_text_and_its_result_is_no_finding() -> None:
 
 
 def test_thoughts_are_read_by_every_name_and_apart_from_what_was_said() -> None:
-    thought = Message("assistant", "4", learn=True, reasoning="two and two")
+    thought = RowMessage("assistant", "4", learn=True, reasoning="two and two")
     for key in ("reasoning_content", "reasoning", "thinking"):
         sample = read_sample(row({"role": "assistant", "content": "4", key: "two and two"}))
         assert sample.messages[1] == thought
@@ -312,7 +312,7 @@ def test_xlams_answers_are_calls() -> None:
         [{"name": "lamp", "arguments": {"on": True}}, {"name": "lamp", "arguments": {"on": False}}]
     )
     sample = read_sample({"id": 1, "query": "On and off", "answers": calls, "tools": json.dumps([FUNCTION])})
-    assert (sample.form, sample.extra) == (Form.CALLS, ("id",))
+    assert (sample.form, sample.extra) == (RowForm.CALLS, ("id",))
     assert [call.arguments for call in sample.messages[1].calls] == ['{"on": true}', '{"on": false}']
 
 
@@ -324,12 +324,12 @@ def test_arguments_that_a_table_filled_in_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("written", "form"),
     [
-        ({"prompt": [ASK], "completion": [ANSWER]}, Form.PROMPT),
-        ({"prompt": [ASK], "completion": [ANSWER], "label": False}, Form.KTO),
-        ({"prompt": [ASK], "chosen": [ANSWER], "rejected": [SAID]}, Form.PREFERENCE),
+        ({"prompt": [ASK], "completion": [ANSWER]}, RowForm.PROMPT),
+        ({"prompt": [ASK], "completion": [ANSWER], "label": False}, RowForm.KTO),
+        ({"prompt": [ASK], "chosen": [ANSWER], "rejected": [SAID]}, RowForm.PREFERENCE),
         (
             {"chosen": [ASK, ANSWER], "rejected": [ASK, turn({"name": "lamp"})]},
-            Form.PREFERENCE,
+            RowForm.PREFERENCE,
         ),
         (
             {
@@ -337,12 +337,12 @@ def test_arguments_that_a_table_filled_in_are_left_out() -> None:
                 "preferred_output": [ANSWER],
                 "non_preferred_output": [SAID],
             },
-            Form.OPENAI_PREFERENCE,
+            RowForm.OPENAI_PREFERENCE,
         ),
     ],
 )  # fmt: skip
-def test_answers_of_every_kind_may_be_calls(written: dict[str, object], form: Form) -> None:
-    given = written if form is Form.OPENAI_PREFERENCE else {**written, "tools": [TOOL]}
+def test_answers_of_every_kind_may_be_calls(written: dict[str, object], form: RowForm) -> None:
+    given = written if form is RowForm.OPENAI_PREFERENCE else {**written, "tools": [TOOL]}
     sample = read_sample(given)
     assert (sample.form, sample.answer) == (form, (TURN,))
     assert [tool["function"]["name"] for tool in sample.tools] == ["lamp"]

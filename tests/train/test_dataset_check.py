@@ -12,7 +12,7 @@ from registry.cli.main import run as wardrobe
 from registry.errors import UsageError
 from tests.train.planted.corpus import Planted, chat, clean, corpus, planted_rules, sentence
 from train.dataset.checks.check import check_files
-from train.dataset.checks.findings import CATALOGUE, EXAMPLES, Ledger, Severity, pack, unpack
+from train.dataset.checks.findings import CATALOGUE, EXAMPLES, FindingLedger, Severity, pack, unpack
 from train.dataset.cli import check
 from train.dataset.rendering import Rendering
 from train.settings.optimiser import OptimiserSettings
@@ -80,7 +80,7 @@ def test_near_duplicates_are_found_across_batches_and_the_file_order_does_not_ma
 
 
 def test_every_row_is_listed_and_only_the_first_ones_get_a_sentence() -> None:
-    ledger = Ledger(["a", "b"])
+    ledger = FindingLedger(["a", "b"])
     for row in range(1, EXAMPLES + 6):
         ledger.add("D-EMPTY", pack(1, row), "is empty")
     (finding,) = ledger.findings

@@ -11,13 +11,13 @@ from pydantic import ValidationError
 from registry.errors import UsageError
 from train.dataset import canonical, read_sample
 from train.dataset.checks.check import check_files
-from train.dataset.forms.mapping import Reading, parse_columns
+from train.dataset.forms.mapping import RowMapping, parse_columns
 from train.dataset.records import Malformed
 from train.dataset.split import SplitSettings, split_file
 from train.rows import read_rows
 from train.settings.data import DataSettings
 
-GERMAN = Reading({"prompt": "frage", "completion": "antwort"})
+GERMAN = RowMapping({"prompt": "frage", "completion": "antwort"})
 
 
 def write(folder: Path, *rows: object) -> Path:
@@ -29,7 +29,7 @@ def write(folder: Path, *rows: object) -> Path:
 
 def turns(row: object, **columns: str) -> list[tuple[str, str]]:
     """Return roles and texts of what `row` says with `columns` mapped."""
-    return [(turn.role, turn.content) for turn in read_sample(row, Reading(columns)).messages]
+    return [(turn.role, turn.content) for turn in read_sample(row, RowMapping(columns)).messages]
 
 
 def test_a_mapped_column_is_our_key_and_the_others_are_named_as_not_read() -> None:
@@ -64,7 +64,7 @@ def test_a_row_without_a_value_in_a_mapped_column_is_a_finding() -> None:
 
 def test_a_column_that_no_row_has_names_those_that_are_there(tmp_path: Path) -> None:
     path = write(tmp_path, {"frage": "Q", "antwort": "A"})
-    reading = Reading({"prompt": "frage", "completion": "antwrot"})
+    reading = RowMapping({"prompt": "frage", "completion": "antwrot"})
     for read in (lambda: check_files([path], reading=reading), lambda: read_rows(path, reading)):
         with pytest.raises(UsageError) as caught:
             read()
@@ -90,7 +90,7 @@ def test_a_source_and_the_replay_have_columns_of_their_own() -> None:
         "replay": {"path": "c.jsonl", "columns": {"text": "body"}},
     }
     readings = DataSettings.model_validate(given).readings
-    assert (readings["a"], readings["b"]) == (GERMAN, Reading())
+    assert (readings["a"], readings["b"]) == (GERMAN, RowMapping())
     assert readings["replay"].columns == {"text": "body"}
     with pytest.raises(ValidationError, match="did you mean 'prompt'"):
         DataSettings.model_validate({"train": [{"path": "a.jsonl", "columns": {"promt": "frage"}}]})

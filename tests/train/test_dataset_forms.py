@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.errors import UsageError
-from train.dataset import Form, Sample, canonical, read_sample
+from train.dataset import CanonicalRow, RowForm, canonical, read_sample
 from train.dataset.checks.findings import CATALOGUE
 from train.dataset.records import Malformed
 from train.dataset.sources import read_lines
@@ -21,43 +21,43 @@ from train.rows import read_rows
 QUESTION = {"role": "user", "content": "Q"}
 ANSWER = {"role": "assistant", "content": "A"}
 SYSTEM = {"role": "system", "content": "S"}
-SUPERVISED: list[tuple[dict[str, object], Form, list[dict[str, str]]]] = [
-    ({"messages": [QUESTION, ANSWER], "tools": []}, Form.CHAT, [QUESTION, ANSWER]),
+SUPERVISED: list[tuple[dict[str, object], RowForm, list[dict[str, str]]]] = [
+    ({"messages": [QUESTION, ANSWER], "tools": []}, RowForm.CHAT, [QUESTION, ANSWER]),
     (
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "Q"}]}, ANSWER]},
-        Form.CHAT,
+        RowForm.CHAT,
         [QUESTION, ANSWER],
     ),
     (
         {"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}], "system": "S"},
-        Form.SHAREGPT,
+        RowForm.SHAREGPT,
         [SYSTEM, QUESTION, ANSWER],
     ),
-    ({"conversations": [QUESTION, ANSWER]}, Form.SHAREGPT, [QUESTION, ANSWER]),
-    ({"instruction": "Q", "input": "", "output": "A", "id": 7}, Form.ALPACA, [QUESTION, ANSWER]),
+    ({"conversations": [QUESTION, ANSWER]}, RowForm.SHAREGPT, [QUESTION, ANSWER]),
+    ({"instruction": "Q", "input": "", "output": "A", "id": 7}, RowForm.ALPACA, [QUESTION, ANSWER]),
     (
         {"instruction": "Q", "input": "I", "output": "A"},
-        Form.ALPACA,
+        RowForm.ALPACA,
         [{"role": "user", "content": "Q\n\nI"}, ANSWER],
     ),
     (
         {"instruction": "Q", "output": "A", "history": [["Q", "A"]]},
-        Form.ALPACA,
+        RowForm.ALPACA,
         [QUESTION, ANSWER, QUESTION, ANSWER],
     ),
-    ({"prompt": "Q", "completion": "A"}, Form.PROMPT, [QUESTION, ANSWER]),
+    ({"prompt": "Q", "completion": "A"}, RowForm.PROMPT, [QUESTION, ANSWER]),
     (
         {"prompt": "Q", "completion": "A", "context": "C"},
-        Form.PROMPT,
+        RowForm.PROMPT,
         [{"role": "user", "content": "C\n\nQ"}, ANSWER],
     ),
-    ({"prompt": [SYSTEM, QUESTION], "completion": [ANSWER]}, Form.PROMPT, [SYSTEM, QUESTION, ANSWER]),
+    ({"prompt": [SYSTEM, QUESTION], "completion": [ANSWER]}, RowForm.PROMPT, [SYSTEM, QUESTION, ANSWER]),
 ]
-OTHERS: list[tuple[dict[str, object], Form]] = [
-    ({"prompt": "Q", "chosen": "A", "rejected": "B"}, Form.PREFERENCE),
+OTHERS: list[tuple[dict[str, object], RowForm]] = [
+    ({"prompt": "Q", "chosen": "A", "rejected": "B"}, RowForm.PREFERENCE),
     (
         {"chosen": [QUESTION, ANSWER], "rejected": [QUESTION, {"role": "assistant", "content": "B"}]},
-        Form.PREFERENCE,
+        RowForm.PREFERENCE,
     ),
     (
         {
@@ -66,7 +66,7 @@ OTHERS: list[tuple[dict[str, object], Form]] = [
             "rejected": [QUESTION, {"role": "assistant", "content": "B"}],
             "score_chosen": 8.5,
         },
-        Form.PREFERENCE,
+        RowForm.PREFERENCE,
     ),
     (
         {
@@ -74,14 +74,14 @@ OTHERS: list[tuple[dict[str, object], Form]] = [
             "preferred_output": [ANSWER],
             "non_preferred_output": [{"role": "assistant", "content": "B"}],
         },
-        Form.OPENAI_PREFERENCE,
+        RowForm.OPENAI_PREFERENCE,
     ),
 ]
 
 
 @pytest.mark.parametrize(("row", "form", "messages"), SUPERVISED)
 def test_every_supervised_form_is_the_same_conversation_and_can_be_trained_on(
-    row: dict[str, object], form: Form, messages: list[dict[str, str]], tmp_path: Path
+    row: dict[str, object], form: RowForm, messages: list[dict[str, str]], tmp_path: Path
 ) -> None:
     sample = read_sample(row)
     assert sample.form is form
@@ -93,7 +93,7 @@ def test_every_supervised_form_is_the_same_conversation_and_can_be_trained_on(
 
 
 @pytest.mark.parametrize(("row", "form"), OTHERS)
-def test_every_form_of_a_preference_is_the_same_pair(row: dict[str, object], form: Form) -> None:
+def test_every_form_of_a_preference_is_the_same_pair(row: dict[str, object], form: RowForm) -> None:
     sample = read_sample(row)
     assert sample.form is form
     pair = {"prompt": [QUESTION], "chosen": [ANSWER], "rejected": [{"role": "assistant", "content": "B"}]}
@@ -200,7 +200,7 @@ VALUES = st.recursive(
 )
 
 
-def outcome(read: Callable[[], Sample]) -> Sample | str:
+def outcome(read: Callable[[], CanonicalRow]) -> CanonicalRow | str:
     """Return what was read, or the id of the finding."""
     try:
         return read()
@@ -226,4 +226,4 @@ def test_any_bytes_are_a_row_or_a_finding_of_the_catalogue(data: bytes) -> None:
             path = Path(folder) / name
             path.write_bytes(data)
             found = [outcome(lambda line=line: read_sample(line.parse())) for line in read_lines(path)]  # type: ignore[misc]
-            assert all(isinstance(one, Sample) or one in CATALOGUE for one in found)
+            assert all(isinstance(one, CanonicalRow) or one in CATALOGUE for one in found)

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from train.dataset.forms import read_sample
-from train.dataset.records import Malformed, Sample
+from train.dataset.records import CanonicalRow, Malformed
 
 ASKED = {"role": "user", "content": "one?"}
 ANSWERED = {"role": "assistant", "content": "first"}
 
 
-def sample(row: dict[str, Any]) -> Sample:
+def sample(row: dict[str, Any]) -> CanonicalRow:
     return read_sample(row)
 
 

@@ -11,7 +11,7 @@ import pytest
 from registry.errors import Conflict, UsageError
 from tests.train.planted.corpus import chat, sentence
 from train.dataset.checks.check import check_files
-from train.dataset.forms import Reading
+from train.dataset.forms import RowMapping
 from train.dataset.repair.repairing import repair_file
 from train.dataset.repair.rules import MASKED, RepairSettings, parse_rules
 
@@ -141,7 +141,7 @@ def test_a_repaired_file_passes_the_check_and_is_not_changed_by_another_repair(t
 
 def test_mapped_columns_and_messages_inside_a_text_are_mended(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", {"frage": "schÃ¶n?", "antwort": {"text": "jÃ¤ger"}, "x": "Ã¤"})
-    rows, _ = repaired(path, reading=Reading({"prompt": "frage", "completion": "antwort.text"}))
+    rows, _ = repaired(path, reading=RowMapping({"prompt": "frage", "completion": "antwort.text"}))
     assert rows == [{"frage": "schön?", "antwort": {"text": "jäger"}, "x": "Ã¤"}]
     packed = {
         "messages": json.dumps([{"role": "user", "content": "Q"}, {"role": "assistant", "content": "a\x00"}])

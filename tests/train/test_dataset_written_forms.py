@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from train.dataset import Form, canonical, read_sample
-from train.dataset.forms import Reading, read_prompt
-from train.dataset.records import Kind, Malformed
+from train.dataset import RowForm, canonical, read_sample
+from train.dataset.forms import RowMapping, read_prompt
+from train.dataset.records import Malformed, RowKind
 
 Q, A = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
 B = {"role": "assistant", "content": "B"}
@@ -19,7 +19,7 @@ HUMAN, GPT, BAD = (
     {"from": "gpt", "value": "A"},
     {"from": "gpt", "value": "B"},
 )
-PLAIN = Reading()
+PLAIN = RowMapping()
 TEXT = {"type": "text", "text": "Q"}
 ASKED = ("prompt", "question", "query", "instruction", "problem", "input", "inputs", "Question", "user")
 ANSWERED = (
@@ -35,7 +35,7 @@ ANSWERED = (
 )
 
 
-def fault(row: object, reading: Reading = PLAIN) -> Malformed:
+def fault(row: object, reading: RowMapping = PLAIN) -> Malformed:
     """Return the fault of a row that must not be read."""
     with pytest.raises(Malformed) as caught:
         read_sample(row, reading)
@@ -49,7 +49,7 @@ def test_a_question_and_an_answer_are_read_by_the_names_that_people_give_them(
 ) -> None:
     sample = read_sample({asked: "Q", answered: "A", "id": 7})
     assert canonical(sample) == {"messages": [Q, A]}
-    assert (sample.form.kind, sample.extra) == (Kind.SUPERVISED, ("id",))
+    assert (sample.form.kind, sample.extra) == (RowKind.SUPERVISED, ("id",))
 
 
 SUPERVISED: dict[str, tuple[dict[str, Any], list[dict[str, str]]]] = {
@@ -142,7 +142,7 @@ def test_a_pair_whose_conversation_ends_with_another_answer_is_an_error() -> Non
 def test_a_label_makes_a_rated_row_of_every_form_of_an_answer(key: str, value: object) -> None:
     for row in ({"messages": [Q, A]}, {"conversations": [HUMAN, GPT]}, {"question": "Q", "answer": "A"}):
         sample = read_sample({**row, key: value})
-        assert (sample.form, sample.liked) == (Form.KTO, False)
+        assert (sample.form, sample.liked) == (RowForm.KTO, False)
         assert canonical(sample) == {"prompt": [Q], "completion": [A], "label": False}
     assert read_sample({"prompt": "Q", "completion": "A", key: "TRUE"}).liked is True
 
@@ -156,7 +156,7 @@ def test_a_label_makes_a_rated_row_of_every_form_of_an_answer(key: str, value: o
 )  # fmt: skip
 def test_a_vote_against_the_answer_makes_a_rated_row(key: str, value: object) -> None:
     sample = read_sample({"messages": [Q, A], key: value})
-    assert (sample.form, sample.liked, sample.extra) == (Form.KTO, False, ())
+    assert (sample.form, sample.liked, sample.extra) == (RowForm.KTO, False, ())
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_another_mark_against_the_answer_is_an_error_unless_it_is_accepted(key: 
     found = fault(row)
     assert found.rule == "D-RATED"
     assert "--accept D-RATED" in found.remedy
-    assert read_sample(row, Reading(accept=frozenset({"D-RATED"}))).form is Form.CHAT
+    assert read_sample(row, RowMapping(accept=frozenset({"D-RATED"}))).form is RowForm.CHAT
 
 
 @pytest.mark.parametrize(
@@ -185,11 +185,11 @@ def test_another_mark_against_the_answer_is_an_error_unless_it_is_accepted(key: 
 )  # fmt: skip
 def test_a_class_a_number_of_stars_and_praise_leave_the_row_as_it_is(key: str, value: object) -> None:
     sample = read_sample({"messages": [Q, A], key: value})
-    assert (sample.form, sample.extra) == (Form.CHAT, (key,))
+    assert (sample.form, sample.extra) == (RowForm.CHAT, (key,))
 
 
 def test_a_mapped_label_must_be_a_rating() -> None:
-    reading = Reading({"prompt": "q", "completion": "a", "label": "ok"})
+    reading = RowMapping({"prompt": "q", "completion": "a", "label": "ok"})
     assert read_sample({"q": "Q", "a": "A", "ok": "yes"}, reading).liked is True
     assert "not true or false" in str(fault({"q": "Q", "a": "A", "ok": "perhaps"}, reading))
 
@@ -200,7 +200,7 @@ def test_two_forms_that_say_different_things_are_an_error_that_names_both_and_th
     assert found.rule == "D-FORM"
     assert "fits problem/solution and problem/answer, which say different things" in str(found)
     assert "--columns prompt=problem,completion=solution or prompt=problem,completion=answer" in found.remedy
-    chosen = read_sample(row, Reading({"prompt": "problem", "completion": "answer"}))
+    chosen = read_sample(row, RowMapping({"prompt": "problem", "completion": "answer"}))
     assert canonical(chosen) == {"messages": [Q, A]}
     assert chosen.extra == ("solution",)
     both = fault({"messages": [Q, A], "prompt": "Q", "completion": "B"})
@@ -216,7 +216,7 @@ def test_a_mapping_decides_the_form_whatever_stands_beside_it() -> None:
         "frage": "Q",
         "antwort": "A",
     }
-    sample = read_sample(row, Reading({"prompt": "frage", "completion": "antwort"}))
+    sample = read_sample(row, RowMapping({"prompt": "frage", "completion": "antwort"}))
     assert canonical(sample) == {"messages": [Q, A]}
 
 
@@ -255,7 +255,7 @@ MEDIA: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", MEDIA)
 def test_media_are_an_error_and_the_text_alone_is_learnt_only_where_that_is_accepted(name: str) -> None:
     assert fault(MEDIA[name]).rule == "D-MEDIA"
-    accepted = read_sample(MEDIA[name], Reading(accept=frozenset({"D-MEDIA"})))
+    accepted = read_sample(MEDIA[name], RowMapping(accept=frozenset({"D-MEDIA"})))
     assert [rule for rule, _ in accepted.notes] == ["D-MEDIA"]
     assert accepted.messages[-1].content == "A"
 

@@ -12,7 +12,7 @@ from registry.cli.main import run as wardrobe
 from registry.errors import UsageError
 from tests.fakes.openai_server import last, openai_server, write_suite
 from train.evaluation.blind import read_ratings, write_blind
-from train.evaluation.results import Evaluation, load
+from train.evaluation.results import EvaluationResult, load
 from train.evaluation.statistics.agreement import cohen_kappa, krippendorff_alpha
 
 ITEMS = [{"prompt": f"{n}"} for n in range(20)]
@@ -20,7 +20,7 @@ GRADERS = [{"type": "stops"}]
 
 
 @pytest.fixture
-def evaluation(tmp_path: Path) -> Evaluation:
+def evaluation(tmp_path: Path) -> EvaluationResult:
     suite = write_suite(tmp_path / "suite", ITEMS, graders=GRADERS)
     models = {
         "new@1": lambda chat: "same" if last(chat) == "7" else f"good {last(chat)}",
@@ -42,7 +42,9 @@ def rate(source: Path, target: Path, *, wrong: int = 0) -> None:
     target.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_the_file_names_nobody_and_leaves_equal_answers_out(tmp_path: Path, evaluation: Evaluation) -> None:
+def test_the_file_names_nobody_and_leaves_equal_answers_out(
+    tmp_path: Path, evaluation: EvaluationResult
+) -> None:
     target = tmp_path / "blind.jsonl"
     assert write_blind(evaluation, "new@1", "old@1", target, seed=3) == 19
     text = target.read_text()
@@ -55,7 +57,7 @@ def test_the_file_names_nobody_and_leaves_equal_answers_out(tmp_path: Path, eval
 
 
 def test_ratings_come_back_as_shares_and_agreement(
-    tmp_path: Path, evaluation: Evaluation, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, evaluation: EvaluationResult, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert wardrobe(["eval", "blind", str(tmp_path / "run"), "--out", str(tmp_path / "b.jsonl")]) == 0
     rate(tmp_path / "b.jsonl", tmp_path / "r1.jsonl")
@@ -82,7 +84,7 @@ def test_ratings_come_back_as_shares_and_agreement(
     ],
 )
 def test_a_mistake_of_a_rater_is_named(
-    tmp_path: Path, evaluation: Evaluation, row: dict[str, str], words: str
+    tmp_path: Path, evaluation: EvaluationResult, row: dict[str, str], words: str
 ) -> None:
     write_blind(evaluation, "new@1", "old@1", tmp_path / "b.jsonl", seed=0)
     lines = (tmp_path / "b.jsonl").read_text().splitlines()

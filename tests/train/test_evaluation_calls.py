@@ -10,15 +10,15 @@ import pytest
 from registry.errors import UsageError
 from tests.fakes.openai_server import openai_server
 from train.dataset.records import ToolCall
-from train.evaluation.forms import Item, SuiteFile
+from train.evaluation.forms import SuiteFile, SuiteItem
 from train.evaluation.grading.calling import judge_arguments, judge_calls
-from train.evaluation.grading.grades import Sample
+from train.evaluation.grading.grades import ModelAnswer
 from train.evaluation.grading.specs import Calls
-from train.evaluation.journal import Journal
+from train.evaluation.journal import AnswerJournal
 from train.evaluation.models.served import ServedModel
 from train.evaluation.reports.evaluation import page
-from train.evaluation.results import Evaluation, load, save
-from train.evaluation.runner import Arm, evaluate, with_shots
+from train.evaluation.results import EvaluationResult, load, save
+from train.evaluation.runner import EvaluatedArm, evaluate, with_shots
 from train.evaluation.suites import Suite, build_suite
 
 SCHEMA = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}
@@ -34,11 +34,11 @@ GRADERS: list[dict[str, Any]] = [{"type": "calls"}, {"type": "arguments"}]
 
 def suite(*items: dict[str, Any], graders: list[dict[str, Any]] = GRADERS, **keys: Any) -> Suite:
     written = SuiteFile.model_validate({"name": "calls", "items": [], "graders": graders, **keys})
-    return build_suite("calls.yaml", written, [Item.model_validate(item) for item in items])
+    return build_suite("calls.yaml", written, [SuiteItem.model_validate(item) for item in items])
 
 
-def called(*calls: tuple[str, str]) -> Sample:
-    return Sample("", "tool_calls", calls=tuple(ToolCall(*call) for call in calls))
+def called(*calls: tuple[str, str]) -> ModelAnswer:
+    return ModelAnswer("", "tool_calls", calls=tuple(ToolCall(*call) for call in calls))
 
 
 def test_a_row_of_training_is_an_item_that_expects_its_last_answer() -> None:
@@ -93,16 +93,16 @@ def test_an_item_without_what_its_grader_needs_is_named(item: dict[str, Any], fa
         ([("a", {}), ("b", {})], called(("b", "{}"), ("a", "{}")), True),
         ([("a", {})], called(("a", "{}"), ("a", "{}")), False),
         ([("a", {"x": [1, 2]})], called(("a", '{"x": [2, 1]}')), False),
-        ([("lamp", {"on": True})], Sample('lamp({"on": true})'), False),
-        ([], Sample("No call is needed."), True),
+        ([("lamp", {"on": True})], ModelAnswer('lamp({"on": true})'), False),
+        ([], ModelAnswer("No call is needed."), True),
         ([], called(("lamp", "{}")), False),
     ],
 )
 def test_calls_are_right_when_names_and_arguments_are_equal_as_json_in_any_order(
-    wanted: list[tuple[str, dict[str, Any]]], found: Sample, right: bool
+    wanted: list[tuple[str, dict[str, Any]]], found: ModelAnswer, right: bool
 ) -> None:
     calls = [{"name": name, "arguments": arguments} for name, arguments in wanted]
-    item = Item.model_validate({"prompt": "x", "tools": [TOOL], "calls": calls})
+    item = SuiteItem.model_validate({"prompt": "x", "tools": [TOOL], "calls": calls})
     assert judge_calls(Calls(type="calls"), item, found).score == float(right)
 
 
@@ -118,10 +118,12 @@ def test_the_names_alone_may_be_judged() -> None:
         (called(("lamp", '{"on": "no"}')), 0.0, "is not of type 'boolean'"),
         (called(("lamp", "{")), 0.0, "no JSON"),
         (called(("oven", "{}")), 0.0, "calls oven, which is no tool"),
-        (Sample("On."), 0.0, "calls nothing"),
+        (ModelAnswer("On."), 0.0, "calls nothing"),
     ],
 )
-def test_arguments_are_right_when_they_fit_the_tools_schema(found: Sample, score: float, fact: str) -> None:
+def test_arguments_are_right_when_they_fit_the_tools_schema(
+    found: ModelAnswer, score: float, fact: str
+) -> None:
     grade = judge_arguments(suite(ROW).items[0], found)
     assert (grade.score, fact in grade.found) == (score, True)
 
@@ -134,7 +136,7 @@ class Calling:
     def __init__(self) -> None:
         self.tools: list[str] = []
 
-    def answer(self, messages: Any, suite: Suite, tools: Any = ()) -> Sample:
+    def answer(self, messages: Any, suite: Suite, tools: Any = ()) -> ModelAnswer:
         self.tools = [tool["function"]["name"] for tool in tools]
         return called((self.tools[0], '{"on": true}'))
 
@@ -144,9 +146,9 @@ class Calling:
 
 def test_an_evaluation_keeps_calls_in_its_folder_its_journal_and_its_page(tmp_path: Path) -> None:
     asked, model = suite(ROW), Calling()
-    results = evaluate(asked, [Arm("m", model)], lambda _: model)
+    results = evaluate(asked, [EvaluatedArm("m", model)], lambda _: model)
     assert model.tools == ["lamp"]
-    evaluation = Evaluation.finished(asked, results, "offline")
+    evaluation = EvaluationResult.finished(asked, results, "offline")
     document = save(evaluation, tmp_path / "run")
     assert {name: one["all"].value for name, one in document.arms[0].figures.items()} == {
         "calls": 1.0,
@@ -156,14 +158,14 @@ def test_an_evaluation_keeps_calls_in_its_folder_its_journal_and_its_page(tmp_pa
     assert kept.arms[0].samples == results[0].samples
     assert kept.lines() == evaluation.lines()
     assert "lamp({&quot;on&quot;: true})" in page(kept, document)
-    journal = Journal(tmp_path / "half")
-    journal.add(asked, Arm("m", model), 0, results[0].samples[0])
-    assert Journal(tmp_path / "half").find(asked, Arm("m", model), 0) == results[0].samples[0]
+    journal = AnswerJournal(tmp_path / "half")
+    journal.add(asked, EvaluatedArm("m", model), 0, results[0].samples[0])
+    assert AnswerJournal(tmp_path / "half").find(asked, EvaluatedArm("m", model), 0) == results[0].samples[0]
 
 
 def test_a_shot_with_calls_shows_the_call() -> None:
     written = SuiteFile.model_validate({"name": "calls", "items": [], "graders": GRADERS})
-    item = Item.model_validate(ROW)
+    item = SuiteItem.model_validate(ROW)
     question = with_shots(build_suite("calls.yaml", written, [item], [item]), 1)[0]
     assert [message.role for message in question] == ["user", "assistant", "user"]
     assert question[1].written["tool_calls"][0]["function"] == CALL["function"]  # type: ignore[index,call-overload]

@@ -16,11 +16,11 @@ from registry.store import Registry
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.fakes.openai_server import OpenAIServer, last, openai_server, write_suite
-from train.evaluation import Verdict, gate_verdict
-from train.evaluation.grading.grades import Sample
-from train.evaluation.journal import Journal
+from train.evaluation import GateVerdict, gate_verdict
+from train.evaluation.grading.grades import ModelAnswer
+from train.evaluation.journal import AnswerJournal
 from train.evaluation.models.served import ServedModel
-from train.evaluation.runner import Arm
+from train.evaluation.runner import EvaluatedArm
 from train.evaluation.suites import load_suite
 
 ITEMS = [
@@ -138,7 +138,7 @@ def test_a_gate_passes_is_stored_and_is_read_by_whoever_requires_it(
         goal_sha256=printed["goal_sha256"],
         replaces=1,
     )
-    assert state.verdict is Verdict.PASS
+    assert state.verdict is GateVerdict.PASS
     assert len(registry.attestations("support", 2, "evaluation")) == 2
 
 
@@ -163,7 +163,7 @@ def test_a_gate_that_fails_or_cannot_tell_exits_with_one(
         == 1
     )
     assert "support@1: cannot tell (" in capsys.readouterr().out
-    assert gate_verdict(registry.attestations("support", 1)).verdict is Verdict.CANNOT_TELL
+    assert gate_verdict(registry.attestations("support", 1)).verdict is GateVerdict.CANNOT_TELL
 
 
 def test_without_a_root_a_url_is_enough_and_nothing_is_stored(
@@ -187,9 +187,9 @@ def test_answers_that_lie_beside_the_folder_are_not_asked_again(
     suite = load_suite(write_suite(tmp_path / "suite", ITEMS))
     out = tmp_path / "out"
     digest = registry.version("support", 2).digest
-    arm = Arm("support@2", ServedModel(server[0], "support@2"), 0, digest)
+    arm = EvaluatedArm("support@2", ServedModel(server[0], "support@2"), 0, digest)
     for index in range(11):
-        Journal(out).add(suite, arm, index, Sample(str(index)))
+        AnswerJournal(out).add(suite, arm, index, ModelAnswer(str(index)))
     path = str(tmp_path / "suite" / "task.yaml")
     assert call(registry, server[0], "run", path, "--model", "support@2", "--out", str(out)) == 0
     assert "going on with 11 answers of an interrupted run" in capsys.readouterr().err

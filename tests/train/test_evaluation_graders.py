@@ -13,10 +13,10 @@ import pytest
 
 from registry.errors import UsageError
 from tests.fakes.openai_server import write_suite
-from train.evaluation.forms import Message
+from train.evaluation.forms import SuiteMessage
 from train.evaluation.grading import specs
 from train.evaluation.grading.graders import judge_all
-from train.evaluation.grading.grades import Grade, Hearing, Sample, Tools
+from train.evaluation.grading.grades import Grade, GraderInput, ModelAnswer, Tools
 from train.evaluation.grading.rouge import rouge_l
 from train.evaluation.statistics.figures import confusion, figure
 from train.evaluation.suites import Suite, load_suite
@@ -32,11 +32,13 @@ class Said:
         self.texts = list(texts)
         self.asked: list[str] = []
 
-    def answer(self, messages: Sequence[Message], suite: Suite, tools: Tools = ()) -> Sample:
+    def answer(self, messages: Sequence[SuiteMessage], suite: Suite, tools: Tools = ()) -> ModelAnswer:
         self.asked.append(messages[-1].content)
-        return Sample(self.texts[(len(self.asked) - 1) % len(self.texts)])
+        return ModelAnswer(self.texts[(len(self.asked) - 1) % len(self.texts)])
 
-    def log_probability(self, messages: Sequence[Message], expected: str, suite: Suite) -> tuple[float, int]:
+    def log_probability(
+        self, messages: Sequence[SuiteMessage], expected: str, suite: Suite
+    ) -> tuple[float, int]:
         return -0.5 * len(expected.split()), len(expected.split())
 
 
@@ -50,13 +52,13 @@ def judged(
 ) -> list[Grade]:
     items = [{"prompt": f"question {n}", **item} for n, (item, _) in enumerate(rows)]
     suite = load_suite(write_suite(folder, items, graders=[grader]))
-    hearing = Hearing(
+    hearing = GraderInput(
         suite,
         suite.items,
         suite.questions,
-        [Sample(text) for _, text in rows],
+        [ModelAnswer(text) for _, text in rows],
         Said(),
-        None if others is None else [Sample(text) for text in others],
+        None if others is None else [ModelAnswer(text) for text in others],
         lambda _name: judge or Said("A"),
         lambda call, indices: [call(index) for index in indices],
     )

@@ -10,7 +10,7 @@ import pytest
 from registry.errors import NotFound
 from train.evaluation.grading.programs import assemble
 from train.evaluation.grading.sandbox import run_program
-from train.evaluation.grading.specs import Limits
+from train.evaluation.grading.specs import SandboxLimits
 from train.evaluation.grading.texts import find_label
 from train.evaluation.guards import (
     _LETTER,
@@ -67,9 +67,9 @@ def test_humaneval_items_bring_their_tests() -> None:
     }
     (item,) = humaneval_items([json.dumps(row), "\n"])
     program = assemble(str(item.data["prompt"]), row["canonical_solution"], str(item.data["test"]))
-    assert run_program(program, Limits()).value == 1.0
+    assert run_program(program, SandboxLimits()).value == 1.0
     wrong = assemble(str(item.data["prompt"]), "    return 2\n", str(item.data["test"]))
-    assert run_program(wrong, Limits()).value is None
+    assert run_program(wrong, SandboxLimits()).value is None
 
 
 def test_mt_bench_items_are_first_turns_by_category() -> None:

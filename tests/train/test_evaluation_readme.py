@@ -10,7 +10,7 @@ from typing import get_args
 import yaml
 
 from train import evaluation
-from train.evaluation.forms import Item, SuiteFile
+from train.evaluation.forms import SuiteFile, SuiteItem
 from train.evaluation.gating.goal import Goal
 from train.evaluation.grading.specs import Spec
 from train.evaluation.strict import parse
@@ -24,7 +24,7 @@ def test_the_suite_its_item_and_the_goal_are_right() -> None:
     suite, goal = (yaml.safe_load(body) for language, body in BLOCKS if language == "yaml")
     (item,) = (json.loads(body) for language, body in BLOCKS if language == "json")
     written = parse("README", suite, SuiteFile)
-    built = build_suite("README", written, [parse("README", item, Item)])
+    built = build_suite("README", written, [parse("README", item, SuiteItem)])
     assert built.questions[0][1].content == "Which chapter is fracture of forearm?"
     assert len(parse("README", goal["goal"], Goal).guards) == 3
 

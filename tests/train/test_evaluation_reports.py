@@ -15,16 +15,16 @@ from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.fakes.openai_server import OpenAIServer, last, openai_server, write_suite
 from tests.train.outline import assert_harmless
-from train.evaluation.forms import Item, SuiteFile
+from train.evaluation.forms import SuiteFile, SuiteItem
 from train.evaluation.gating.gate import BASE, CANDIDATE, REPLACED, REPLICATE, hold
-from train.evaluation.gating.goal import Goal, Guard
-from train.evaluation.gating.trial import GateDocument, Trial, describe
-from train.evaluation.grading.grades import Grade, Sample
+from train.evaluation.gating.goal import Goal, GoalGuard
+from train.evaluation.gating.trial import GateDocument, GateTrial, describe
+from train.evaluation.grading.grades import Grade, ModelAnswer
 from train.evaluation.grading.specs import Exact, Includes, Perplexity, Spec
 from train.evaluation.reports.evaluation import MOST_ITEMS as MOST_REPORTED
 from train.evaluation.reports.evaluation import page
 from train.evaluation.reports.gate import MOST_ITEMS, gate_page, worst
-from train.evaluation.results import Evaluation
+from train.evaluation.results import EvaluationResult
 from train.evaluation.runner import ArmResult
 from train.evaluation.suites import build_suite
 
@@ -39,15 +39,15 @@ def evaluation(
     answer: str = "an answer",
     found: str = "",
     failed: Sequence[int] = (),
-) -> Evaluation:
+) -> EvaluationResult:
     """Make an evaluation with these scores; of the candidate, `failed` have no answer."""
     count = len(next(iter(arms.values())))
-    items = [Item(id=f"I{n}", prompt=f"{HOSTILE} {n}", expected=HOSTILE) for n in range(count)]
+    items = [SuiteItem(id=f"I{n}", prompt=f"{HOSTILE} {n}", expected=HOSTILE) for n in range(count)]
     suite = build_suite("task", SuiteFile(name="task", items=(), graders=(spec,)), items)
 
-    def sample(label: str, index: int) -> Sample:
+    def sample(label: str, index: int) -> ModelAnswer:
         lost = label == CANDIDATE and index in failed
-        return Sample("", error="status 500") if lost else Sample(f"{answer} of {label}")
+        return ModelAnswer("", error="status 500") if lost else ModelAnswer(f"{answer} of {label}")
 
     results = [
         ArmResult(
@@ -60,12 +60,12 @@ def evaluation(
         )
         for label, scores in arms.items()
     ]
-    return Evaluation(suite, tuple(results), "server", 0.0)
+    return EvaluationResult(suite, tuple(results), "server", 0.0)
 
 
-def gate_of(goal: Goal, found: Evaluation) -> GateDocument:
+def gate_of(goal: Goal, found: EvaluationResult) -> GateDocument:
     evaluations = {goal.suite: found}
-    case = Trial(goal, "support@2", "support@1")
+    case = GateTrial(goal, "support@2", "support@1")
     return describe(case, hold(goal, evaluations), {"task": found.document()}, None, "server")
 
 
@@ -98,7 +98,7 @@ def test_a_gain_is_positive_where_less_is_better() -> None:
         ArmResult(arm.label, arm.model, None, 0, arm.samples, {spec.label: tuple(graded[arm.label])})
         for arm in blank.arms
     )
-    (difference,) = Evaluation(blank.suite, arms, "server", 0.0).document().differences
+    (difference,) = EvaluationResult(blank.suite, arms, "server", 0.0).document().differences
     assert difference.gain > 0
     assert difference.mine < difference.other
 
@@ -159,7 +159,7 @@ def test_the_gates_page_shows_every_check_with_its_limit_and_interval() -> None:
             REPLICATE: [1.0] * 80 + [0.0] * 40,
         }
     )
-    goal = Goal(suite="task", minimum_gain=0.05, guards=(Guard(suite="task", margin=0.1),))
+    goal = Goal(suite="task", minimum_gain=0.05, guards=(GoalGuard(suite="task", margin=0.1),))
     gate = gate_of(goal, found)
     text = gate_page(gate, {"task": found})
     assert_harmless(text)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from train.evaluation.grading.sandbox import call_grade, network_cut, run_program
-from train.evaluation.grading.specs import Limits
+from train.evaluation.grading.specs import SandboxLimits
 
-SHORT = Limits(timeout_seconds=3, memory_mb=256)
+SHORT = SandboxLimits(timeout_seconds=3, memory_mb=256)
 
 
 def grade(body: str) -> tuple[float | None, str]:
@@ -50,7 +50,7 @@ def test_one_that_does_not_end_is_killed_with_its_children(tmp_path: Path) -> No
         "time.sleep(60)\n"
     )
     started = time.monotonic()
-    outcome = run_program(source, Limits(timeout_seconds=1))
+    outcome = run_program(source, SandboxLimits(timeout_seconds=1))
     assert outcome.value is None
     assert time.monotonic() - started < 10
     time.sleep(2)

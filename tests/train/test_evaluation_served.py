@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.openai_server import last, openai_server, write_suite
-from train.evaluation.forms import Message
-from train.evaluation.grading.grades import Sample, Tools
-from train.evaluation.journal import Journal
-from train.evaluation.models.served import Patience, ServedModel, Unanswered
-from train.evaluation.runner import Arm, Effort, evaluate
+from train.evaluation.forms import SuiteMessage
+from train.evaluation.grading.grades import ModelAnswer, Tools
+from train.evaluation.journal import AnswerJournal
+from train.evaluation.models.served import RetryLimits, ServedModel, Unanswered
+from train.evaluation.runner import Effort, EvaluatedArm, evaluate
 from train.evaluation.suites import Suite, load_suite
 
-QUICK = Patience(tries=3, timeout_seconds=10, sleep=lambda _seconds: None)
+QUICK = RetryLimits(tries=3, timeout_seconds=10, sleep=lambda _seconds: None)
 
 
 def suite_of(folder: Path, count: int = 3, **settings: object) -> Suite:
@@ -33,7 +33,7 @@ def test_every_question_is_asked_with_the_suites_sampling(tmp_path: Path) -> Non
     suite = suite_of(tmp_path, sampling={"max_tokens": 7, "stop": ["\n"], "temperature": 0.5, "seed": 9})
     with openai_server({"a": echo}) as (url, server):
         model = ServedModel(url + "/v1/", "a", key="secret", patience=QUICK)
-        (result,) = evaluate(suite, [Arm("a", model)], lambda _name: model, Effort(2))
+        (result,) = evaluate(suite, [EvaluatedArm("a", model)], lambda _name: model, Effort(2))
         model.close()
     assert [sample.text for sample in result.samples] == ["0", "1", "2"]
     assert [grade.score for grade in result.grades["exact"]] == [1.0, 1.0, 1.0]
@@ -59,7 +59,7 @@ def test_a_busy_server_is_asked_again_and_a_refusal_is_kept_as_an_error(tmp_path
 def test_an_answer_without_a_server_is_an_error_and_not_wrong(tmp_path: Path) -> None:
     suite = suite_of(tmp_path, 1)
     model = ServedModel("http://127.0.0.1:1", "a", patience=QUICK)
-    (result,) = evaluate(suite, [Arm("a", model)], lambda _name: model)
+    (result,) = evaluate(suite, [EvaluatedArm("a", model)], lambda _name: model)
     assert result.errors == 1
     assert result.grades["exact"][0].score is None
     assert "cannot be reached" in str(result.samples[0].error)
@@ -93,11 +93,11 @@ def test_questions_in_flight_are_bounded(tmp_path: Path) -> None:
             time.sleep(0.02)
             with lock:
                 running -= 1
-            return Sample("x")
+            return ModelAnswer("x")
 
     suite = suite_of(tmp_path, 24)
     model: object = Slow()
-    evaluate(suite, [Arm("slow", model)], lambda _name: model, Effort(4))  # type: ignore[arg-type,return-value]
+    evaluate(suite, [EvaluatedArm("slow", model)], lambda _name: model, Effort(4))  # type: ignore[arg-type,return-value]
     assert most == 4
 
 
@@ -110,13 +110,15 @@ class Stopped:
         self.at = at
         self.asked: list[str] = []
 
-    def answer(self, messages: Sequence[Message], suite: Suite, tools: Tools = ()) -> Sample:
+    def answer(self, messages: Sequence[SuiteMessage], suite: Suite, tools: Tools = ()) -> ModelAnswer:
         self.asked.append(messages[-1].content)
         if messages[-1].content == self.at:
             raise KeyboardInterrupt
-        return Sample("x", error="status 500" if self.asked[-1] == "say 2" else None)
+        return ModelAnswer("x", error="status 500" if self.asked[-1] == "say 2" else None)
 
-    def log_probability(self, messages: Sequence[Message], expected: str, suite: Suite) -> tuple[float, int]:
+    def log_probability(
+        self, messages: Sequence[SuiteMessage], expected: str, suite: Suite
+    ) -> tuple[float, int]:
         raise NotImplementedError
 
 
@@ -125,13 +127,15 @@ def test_an_interrupted_run_goes_on_and_asks_failed_questions_again(tmp_path: Pa
     folder = tmp_path / "out"
     first, second = Stopped("say 5"), Stopped(None)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(suite, [Arm("a", first)], lambda _name: first, Effort(1, memory=Journal(folder)))
+        evaluate(
+            suite, [EvaluatedArm("a", first)], lambda _name: first, Effort(1, memory=AnswerJournal(folder))
+        )
     with (tmp_path / "out.answers.jsonl").open("a") as file:
         file.write('{"key": "half')
-    journal = Journal(folder)
+    journal = AnswerJournal(folder)
     kept = len(journal)
     assert 4 <= kept <= 6  # a question in flight may still have been answered
-    evaluate(suite, [Arm("a", second)], lambda _name: second, Effort(1, memory=journal))
+    evaluate(suite, [EvaluatedArm("a", second)], lambda _name: second, Effort(1, memory=journal))
     assert "say 2" in second.asked
     assert len(second.asked) == 8 - kept
     journal.finish()

@@ -10,7 +10,7 @@ import pytest
 from registry.errors import WardrobeError
 from train.guards import Guards, check_weights, overfitting, weight_sums
 from train.settings.keeping import GuardSettings
-from train.watching import Evaluation
+from train.watching import TrainingEvaluation
 
 
 def feed(losses: list[float], settings: GuardSettings | None = None, **logs: float) -> None:
@@ -77,7 +77,7 @@ def test_the_sums_are_of_what_is_trained_only() -> None:
 
 def test_a_held_out_loss_that_rises_while_the_training_loss_falls_is_overfitting() -> None:
     falling = [2.0 - 0.1 * step for step in range(20)]
-    rising = [Evaluation(5, 1.5), Evaluation(10, 1.4), Evaluation(20, 1.9)]
+    rising = [TrainingEvaluation(5, 1.5), TrainingEvaluation(10, 1.4), TrainingEvaluation(20, 1.9)]
     warning = overfitting(falling, rising)
     assert warning is not None
     assert "rose from 1.400 (step 10) to 1.900 (step 20)" in warning

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from registry.errors import UsageError
-from registry.records import BaseModel
+from registry.records import BaseModelInfo
 from tests.train.planted.corpus import chat, sentence
 from train.config import parse_config
 from train.dataset.split import SplitSettings, split_file
@@ -147,7 +147,7 @@ def test_sources_may_be_parts_of_one_data_set_and_held_out_rows_another(tmp_path
 def test_a_share_is_part_of_the_plan_and_a_held_out_path_is_not(tmp_path: Path) -> None:
     def plan(held: Any) -> dict[str, Any]:
         config = parse_config({"name": "x", "data": {"train": "a", "eval": held}}, "test", tmp_path)
-        return dict(make_plan(config, BaseModel("tiny", tmp_path, "sha256:0", None, {}), {}).settings)
+        return dict(make_plan(config, BaseModelInfo("tiny", tmp_path, "sha256:0", None, {}), {}).settings)
 
     assert plan("one.jsonl") == plan("two.jsonl")
     assert plan({"share": 0.1}) != plan({"share": 0.2})

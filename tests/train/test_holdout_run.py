@@ -14,7 +14,7 @@ from registry.cli.main import run as wardrobe
 from registry.store import Registry
 from tests.train.planted.corpus import sentence
 from tests.train.tiny import make_tiny_base, tiny_config, train
-from train.dataset.containers.place import Place
+from train.dataset.containers.place import DataPath
 from train.dataset.sources import hash_source
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
@@ -41,7 +41,7 @@ def test_a_share_is_held_out_measured_and_told_in_the_lineage(
     assert sum(held.values()) == found["eval"]["rows"] == 6
     assert found["eval"]["share"] == 0.2
     assert {label: found[label]["rows"] + count for label, count in held.items()} == dict.fromkeys(held, 15)
-    assert found["chat-train"]["sha256"] == hash_source(Place(tmp_path / "chat", "train"))
+    assert found["chat-train"]["sha256"] == hash_source(DataPath(tmp_path / "chat", "train"))
     assert wardrobe(["--root", str(tmp_path / "root"), "data", "trace", "tiny@1", "--json"]) == 0
     assert {one["use"] for one in json.loads(capsys.readouterr().out)} == {"rows", "chat-train"}
 

@@ -18,9 +18,9 @@ from tests.fakes.base import base_record, make_base
 from train.config import TrainConfig
 from train.jobs.liveness import Owner, is_alive, this_process
 from train.jobs.plan import make_plan
-from train.jobs.records import State
+from train.jobs.records import JobState
 from train.jobs.store import Job, Jobs
-from train.session import Wish, open_work
+from train.session import RunOptions, open_work
 
 
 def config(**changes: object) -> TrainConfig:
@@ -38,13 +38,13 @@ def make_job(root: Path, **changes: object) -> Job:
 def test_a_run_leaves_its_steps_its_evaluations_and_its_end(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     job.begin()
-    assert job.status().state is State.RUNNING
+    assert job.status().state is JobState.RUNNING
     job.advance(1, 2, 40, {"step": 1, "loss": 2.0})
     job.evaluated({"step": 1, "eval_loss": 1.5}, [{"step": 1, "prompt": "Hi", "answer": "Ho"}])
     job.advance(2, 2, 80, {"step": 2, "loss": 1.0})
-    job.end(State.SUCCEEDED, version=3, digest="sha256:ab")
+    job.end(JobState.SUCCEEDED, version=3, digest="sha256:ab")
     detail = Jobs(tmp_path).find(job.id).detail()
-    assert (detail.status.state, detail.status.step, detail.status.tokens) == (State.SUCCEEDED, 2, 80)
+    assert (detail.status.state, detail.status.step, detail.status.tokens) == (JobState.SUCCEEDED, 2, 80)
     assert detail.status.version == 3
     assert detail.last_step == {"step": 2, "loss": 1.0}
     assert [one["eval_loss"] for one in detail.evaluations] == [1.5]
@@ -57,12 +57,12 @@ def test_what_was_written_behind_the_checkpoint_is_taken_back(tmp_path: Path) ->
     job.begin()
     for step in range(1, 6):
         job.advance(step, 9, step, {"step": step, "loss": 1.0})
-    job.end(State.INTERRUPTED)
+    job.end(JobState.INTERRUPTED)
     with (job.folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "lo')
     again = Jobs(tmp_path).find(job.id)
     again.begin(resumed_from=4)
-    again.end(State.SUCCEEDED)
+    again.end(JobState.SUCCEEDED)
     assert [line["step"] for line in again.lines("metrics.jsonl")] == [1, 2, 3, 4]
     assert again.status().resumed == (4,)
 
@@ -79,16 +79,16 @@ def test_a_process_that_died_leaves_an_interrupted_job(tmp_path: Path) -> None:
     died = subprocess.run([sys.executable, "-c", code, str(job.folder)], check=False)
     assert died.returncode == 9
     status = job.status()
-    assert (status.state, status.error) == (State.INTERRUPTED, "its process ended without a word")
+    assert (status.state, status.error) == (JobState.INTERRUPTED, "its process ended without a word")
     assert json.loads((job.folder / "status.json").read_text())["state"] == "running"
 
 
 def test_going_on_says_when_no_interrupted_run_has_a_checkpoint(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     job.begin()
-    job.end(State.INTERRUPTED)
+    job.end(JobState.INTERRUPTED)
     said: list[str] = []
-    wish = Wish(who="tester", resume=True, notice=said.append)
+    wish = RunOptions(who="tester", resume=True, notice=said.append)
     open_work(tmp_path, config(), base_record(tmp_path / "base"), {}, None, wish)
     assert said == ["support: no interrupted run has a checkpoint; starting afresh"]
 
@@ -132,7 +132,7 @@ def test_a_job_is_found_by_a_part_of_its_id_that_fits_one_only(tmp_path: Path) -
     first, second = make_job(tmp_path), make_job(tmp_path, seed=1)
     for job in (first, second):
         job.begin()
-        job.end(State.FAILED, error="x")
+        job.end(JobState.FAILED, error="x")
     jobs = Jobs(tmp_path)
     assert jobs.find(first.id[-6:]).id == first.id
     with pytest.raises(NotFound, match="wardrobe train jobs"):
@@ -151,7 +151,7 @@ def test_the_commands_list_and_show_jobs(tmp_path: Path, capsys: pytest.CaptureF
     job.begin()
     job.advance(3, 9, 30, {"step": 3, "loss": 0.5})
     job.evaluated({"step": 3, "eval_loss": 0.25}, [])
-    job.end(State.FAILED, error="it broke")
+    job.end(JobState.FAILED, error="it broke")
     (root / "jobs" / "metrics").mkdir()
     assert wardrobe(["--root", str(root), "train", "jobs"]) == 0
     listed = capsys.readouterr().out

@@ -11,7 +11,7 @@ import pytest
 
 from tests.train.small_trainings import build_small, make_tiny_base, quiet, train_small
 from train.methods.pair_losses import PairScores, dpo_loss, orpo_loss
-from train.methods.prompts import Prompt
+from train.methods.prompts import OnlinePrompt
 from train.settings.methods import Dpo, Orpo
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
@@ -191,4 +191,4 @@ def test_reinforcement_asks_with_the_prompts_as_they_were_rendered(tmp_path: Pat
         for row, mask in zip(batch["prompt_ids"], batch["prompt_mask"], strict=True)
     }
     assert len(asked) == 2
-    assert asked <= {item.prompt_ids for item in found.items if isinstance(item, Prompt)}
+    assert asked <= {item.prompt_ids for item in found.items if isinstance(item, OnlinePrompt)}

@@ -12,12 +12,12 @@ from registry.errors import UsageError
 from train.config import TrainConfig
 from train.data import IGNORED, render
 from train.methods import METHODS
-from train.methods.kto import Rated, with_other_answers
+from train.methods.kto import RatedAnswer, with_other_answers
 from train.methods.pairs import Pair, read_pairs
-from train.methods.prompts import Prompt, read_prompts
+from train.methods.prompts import OnlinePrompt, read_prompts
 from train.methods.reward_model import RECORD, check_reward_folder, scoring_pad
 from train.methods.rewards import grading_rewards
-from train.rows import Message, Row
+from train.rows import Conversation, RowMessage
 
 QUESTION = "Which colour?"
 
@@ -58,8 +58,8 @@ def test_a_pair_holds_the_servers_prompt_and_two_answers_that_end(tmp_path: Path
 
 def test_a_pair_trains_on_the_same_ids_as_supervised_training(tmp_path: Path, tokenizer: Any) -> None:
     (found,) = read_pairs(write(tmp_path, pair()), tokenizer, config("dpo")).items
-    turns = (Message("user", QUESTION, learn=False), Message("assistant", "green", learn=True))
-    (example,) = render(Row(1, turns), tokenizer)
+    turns = (RowMessage("user", QUESTION, learn=False), RowMessage("assistant", "green", learn=True))
+    (example,) = render(Conversation(1, turns), tokenizer)
     learnt = [one for one, label in zip(example.ids, example.labels, strict=True) if label != IGNORED]
     assert list(found.chosen_ids) == learnt
     assert example.ids == found.prompt_ids + found.chosen_ids
@@ -120,7 +120,7 @@ def test_ratings_keep_their_label_and_a_pair_is_one_of_each(tmp_path: Path, toke
     told = [
         (one.row, text_of(tokenizer, one.answer_ids[:-1]), one.liked)
         for one in found
-        if isinstance(one, Rated)
+        if isinstance(one, RatedAnswer)
     ]
     assert told == [(1, "blue", False), (2, "green", True), (2, "red", False)]
 
@@ -237,7 +237,10 @@ def test_a_row_without_what_a_grader_expects_is_named(tmp_path: Path, tokenizer:
 
 
 def test_graders_reward_an_answer_as_they_grade_it() -> None:
-    prompts = [Prompt(1, (1,), QUESTION, ("green",), {"unit": "m"}), Prompt(2, (1,), QUESTION, ("red",), {})]
+    prompts = [
+        OnlinePrompt(1, (1,), QUESTION, ("green",), {"unit": "m"}),
+        OnlinePrompt(2, (1,), QUESTION, ("red",), {}),
+    ]
     source = "def grade(sample, item):\n    return 1.0 if item.get('unit') == 'm' else 0.25\n"
     found = online("grpo", [{"type": "exact"}, {"type": "stops"}, {"type": "python", "source": source}])
     assert found.method.type == "grpo"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.items import Item, ItemFile
+from train.items import ItemFile, TrainingItem
 from train.mixture import Mixture, counts_of, mix, replay_rows
 from train.settings.data import DataSettings
 
@@ -26,7 +26,7 @@ class Row:
     truncated: bool = False
 
 
-def files(sizes: dict[str, int]) -> dict[str, ItemFile[Item]]:
+def files(sizes: dict[str, int]) -> dict[str, ItemFile[TrainingItem]]:
     return {
         name: ItemFile(tuple(Row(name, number + 1) for number in range(size))) for name, size in sizes.items()
     }

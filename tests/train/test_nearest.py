@@ -18,7 +18,7 @@ from registry.store import Registry
 from tests.train.tiny import Watcher, make_tiny_base, tiny_config, train, write_rows
 from train import launching
 from train.data import Example
-from train.methods.kto import Rated
+from train.methods.kto import RatedAnswer
 from train.methods.pairs import Pair
 from train.nearest.choice import Candidate, choose, ordered
 from train.nearest.losses import Scales, measurable
@@ -250,8 +250,8 @@ def test_the_good_answer_of_a_row_is_measured_and_of_a_bad_one_nothing() -> None
     assert measurable(Example(1, (1, 2, 3), (-100, -100, 3), truncated=False), 2) is None
     pair = Pair(1, (1, 2), (3, 4), (5, 6), truncated=False)
     assert measurable(pair, 9) == ((1, 2, 3, 4), (-100, -100, 3, 4))
-    assert measurable(Rated(1, (1,), (2,), liked=True, truncated=False), 9) == ((1, 2), (-100, 2))
-    assert measurable(Rated(1, (1,), (2,), liked=False, truncated=False), 9) is None
+    assert measurable(RatedAnswer(1, (1,), (2,), liked=True, truncated=False), 9) == ((1, 2), (-100, 2))
+    assert measurable(RatedAnswer(1, (1,), (2,), liked=False, truncated=False), 9) is None
 
 
 def test_where_nothing_can_be_measured_a_version_must_be_named(

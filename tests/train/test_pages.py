@@ -10,7 +10,7 @@ import pytest
 from registry.errors import UsageError
 from tests.train.outline import Outline, assert_harmless
 from train.pages.curves import Curve, figure, stretches
-from train.pages.forest import Interval, forest
+from train.pages.forest import ForestRow, forest
 from train.pages.parts import banner, block, facts, folded, mark, note, page_of, safe, section, table
 from train.pages.plots import bars, histogram, round_values
 from train.pages.writing import check_target, write_page
@@ -29,7 +29,7 @@ def test_every_part_shows_markup_and_control_characters_as_text() -> None:
         bars({HOSTILE: 3}, HOSTILE),
         histogram([1, 2, 4], [1, 2], HOSTILE, HOSTILE),
         figure(HOSTILE, [Curve(HOSTILE, [(1, 2.0)]), Curve(HOSTILE, [(1, 1.0)])], [(1, HOSTILE)]),
-        forest([Interval(HOSTILE, HOSTILE, 0.1, 0.0, 0.2, 0.1)], HOSTILE),
+        forest([ForestRow(HOSTILE, HOSTILE, 0.1, 0.0, 0.2, 0.1)], HOSTILE),
     ]
     page = page_of(HOSTILE, [section(HOSTILE, parts)])
     outline = assert_harmless(page)
@@ -77,14 +77,14 @@ def test_a_curve_of_one_value_is_drawn_at_any_size(value: float) -> None:
 
 
 def test_a_forest_puts_every_limit_and_zero_on_one_axis() -> None:
-    rows = [Interval("a", "+1", 1.0, 0.5, 1.5, 0.2), Interval("b", "none", None, None, None)]
+    rows = [ForestRow("a", "+1", 1.0, 0.5, 1.5, 0.2), ForestRow("b", "none", None, None, None)]
     drawn = forest(rows, "gain")
     positions = [float(part.split('%"')[0]) for part in drawn.split('cx="')[1:]]
     assert len(positions) == 1
     # From -0.09 to 1.59: one sits at (1 + 0.09) / 1.68.
     assert positions[0] == pytest.approx(64.88, abs=0.01)
     assert forest([], "gain") == ""
-    assert "<svg" in forest([Interval("a", "0", 0.0, 0.0, 0.0)], "gain")
+    assert "<svg" in forest([ForestRow("a", "0", 0.0, 0.0, 0.0)], "gain")
 
 
 def test_round_values_are_round_and_within_the_axis() -> None:

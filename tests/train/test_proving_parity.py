@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from train.proving.parity import SMALLEST_ROUNDING, Parity, compare
+from train.proving.parity import SMALLEST_ROUNDING, ServedParity, compare
 from train.proving.reference import BATCH_TOKENS, References, Scores, batches
 
 PROMPTS, TOKENS = 14, 60
@@ -25,7 +25,7 @@ def moved(scores: Scores, effect: float, seed: int = 9) -> Scores:
     return [[value + effect * rng.uniform(-2, 2) for value in row] for row in scores]
 
 
-def measured(effect: float, *, served_effect: float | None = None, spread: float = 0.07) -> Parity:
+def measured(effect: float, *, served_effect: float | None = None, spread: float = 0.07) -> ServedParity:
     """Return the figures of an adapter of that effect, served with another one."""
     rng = random.Random(1)
     base = [[-rng.expovariate(0.3) for _ in range(TOKENS)] for _ in range(PROMPTS)]

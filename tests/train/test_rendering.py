@@ -11,7 +11,7 @@ import pytest
 from registry.errors import UsageError
 from tests.train.bases import ends_of, shipped_templates, speaking
 from train.data import load_examples
-from train.dataset.records import Message, Row
+from train.dataset.records import Conversation, RowMessage
 from train.mixture import mix
 from train.rendering.examples import prompt_ids, render
 from train.rendering.interface import Unrenderable
@@ -25,8 +25,8 @@ CHATML = (
 TURNS = (("user", "one?"), ("assistant", "first"), ("user", "two?"), ("assistant", "second"))
 
 
-def row(*pairs: tuple[str, str], **more: Any) -> Row:
-    return Row(1, tuple(Message(role, text, role == "assistant", **more) for role, text in pairs))
+def row(*pairs: tuple[str, str], **more: Any) -> Conversation:
+    return Conversation(1, tuple(RowMessage(role, text, role == "assistant", **more) for role, text in pairs))
 
 
 def shipped(folder: Path, name: str) -> Any:
@@ -158,7 +158,7 @@ def test_an_answer_before_any_question_is_refused_with_the_way_out(tmp_path: Pat
 def test_of_several_templates_the_one_is_taken_that_the_server_takes(tmp_path: Path) -> None:
     tokenizer = chatml(tmp_path)
     tokenizer.chat_template = {"default": CHATML, "tool_use": f"tools{CHATML}"}
-    question = [Message("user", "one?", learn=False)]
+    question = [RowMessage("user", "one?", learn=False)]
     assert not tokenizer.decode(prompt_ids(question, tokenizer)).startswith("tools")
     assert tokenizer.decode(prompt_ids(question, tokenizer, [{"type": "function"}])).startswith("tools")
     tokenizer.chat_template = {"rag": CHATML}

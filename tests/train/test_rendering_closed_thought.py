@@ -8,12 +8,12 @@ import pytest
 
 from tests.train.bases import speaking
 from tests.train.vllm_prompts import served_ids
-from train.dataset.records import Message, Row
+from train.dataset.records import Conversation, RowMessage
 from train.rendering.examples import render
 
-ASKED = Message("user", "one?", learn=False)
-ANSWERED = Message("assistant", "first", learn=True)
-AGAIN = (Message("user", "two?", learn=False), Message("assistant", "second", learn=True))
+ASKED = RowMessage("user", "one?", learn=False)
+ANSWERED = RowMessage("assistant", "first", learn=True)
+AGAIN = (RowMessage("user", "two?", learn=False), RowMessage("assistant", "second", learn=True))
 
 
 def template(thought: str, before: str = "") -> str:
@@ -41,7 +41,7 @@ def test_an_answer_goes_on_behind_a_thought_that_the_prompt_has_closed(
     tmp_path: Path, thought: str, before: str
 ) -> None:
     tokenizer = speaking(tmp_path / "base", template(thought, before), ("<|im_end|>",))
-    examples = render(Row(1, (ASKED, ANSWERED, *AGAIN)), tokenizer)
+    examples = render(Conversation(1, (ASKED, ANSWERED, *AGAIN)), tokenizer)
     assert [one.answers for one in examples] == [(1,), (3,)]
     for one, said in zip(examples, ("first", "second"), strict=True):
         learnt = [label for label in one.labels if label >= 0]
@@ -54,6 +54,6 @@ def test_an_answer_goes_on_behind_a_thought_that_the_prompt_has_closed(
 def test_a_thought_opened_in_capitals_is_closed_by_its_own_mark(tmp_path: Path) -> None:
     written = template("<|START_THINKING|>")
     tokenizer = speaking(tmp_path / "base", written + "{# <|END_THINKING|> #}", ("<|im_end|>",))
-    (example,) = render(Row(1, (ASKED, ANSWERED)), tokenizer)
+    (example,) = render(Conversation(1, (ASKED, ANSWERED)), tokenizer)
     learnt = tokenizer.decode([label for label in example.labels if label >= 0])
     assert learnt == "\n<|END_THINKING|>\n\nfirst<|im_end|>"

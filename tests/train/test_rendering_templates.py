@@ -13,10 +13,10 @@ from deploy.reference.templates import TABLE
 from tests.train.bases import ends_of, shipped_templates, speaking
 from tests.train.template_table import measured
 from tests.train.vllm_prompts import content_in_parts, served_ids
-from train.dataset.records import Message, Row
+from train.dataset.records import Conversation, RowMessage
 from train.rendering.content_format import walks_over_parts
 from train.rendering.examples import render
-from train.rendering.interface import IGNORED, Labelled, Unrenderable
+from train.rendering.interface import IGNORED, LabelledTokens, Unrenderable
 from train.rendering.tokens import tokens_of
 
 TEMPLATES = shipped_templates()
@@ -27,20 +27,22 @@ DEVELOPER = (("developer", "Be short."), *TWO)
 NO_SYSTEM_TURN = {"gemma"}
 
 
-def turns(*pairs: tuple[str, str], thoughts: bool = False) -> tuple[Message, ...]:
+def turns(*pairs: tuple[str, str], thoughts: bool = False) -> tuple[RowMessage, ...]:
     return tuple(
-        Message(role, text, role == "assistant", f"Hm, {text}." if thoughts and role == "assistant" else "")
+        RowMessage(
+            role, text, role == "assistant", f"Hm, {text}." if thoughts and role == "assistant" else ""
+        )
         for role, text in pairs
     )
 
 
-def asked(message: Message) -> dict[str, Any]:
+def asked(message: RowMessage) -> dict[str, Any]:
     """Return a turn as a client sends it."""
     thought = {"reasoning": message.reasoning} if message.reasoning else {}
     return {"role": message.role, "content": message.content, **thought}
 
 
-def runs(example: Labelled) -> Iterator[tuple[int, int]]:
+def runs(example: LabelledTokens) -> Iterator[tuple[int, int]]:
     """Yield begin and end of what is learnt, answer by answer."""
     begin = None
     for place, label in enumerate((*example.labels, IGNORED)):
@@ -51,12 +53,12 @@ def runs(example: Labelled) -> Iterator[tuple[int, int]]:
             begin = None
 
 
-def check(tokenizer: Any, messages: tuple[Message, ...]) -> list[str]:
+def check(tokenizer: Any, messages: tuple[RowMessage, ...]) -> list[str]:
     """Check every answer of a row against vLLM; return the texts that are learnt."""
     stops = {tokenizer.convert_tokens_to_ids(one) for one in ends_of(tokenizer.name_or_path.rsplit("/")[-1])}
     learnt: list[int] = []
     texts: list[str] = []
-    for example in render(Row(1, messages), tokenizer):
+    for example in render(Conversation(1, messages), tokenizer):
         found = list(runs(example))
         assert len(found) == len(example.answers)
         for index, (begin, end) in zip(example.answers, found, strict=True):
@@ -95,7 +97,7 @@ def test_a_system_turn_is_rendered_as_the_server_does_or_the_way_out_is_named(
 ) -> None:
     if name_of(tokenizer) in NO_SYSTEM_TURN:
         with pytest.raises(Unrenderable) as caught:
-            render(Row(1, turns(*conversation)), tokenizer)
+            render(Conversation(1, turns(*conversation)), tokenizer)
         assert caught.value.remedy.startswith("put the system's text into the first user turn")
     else:
         check(tokenizer, turns(*conversation))
@@ -104,7 +106,7 @@ def test_a_system_turn_is_rendered_as_the_server_does_or_the_way_out_is_named(
 def test_reasoning_is_learnt_where_the_template_shows_it_and_told_where_not(tokenizer: Any) -> None:
     messages = turns(*TWO, thoughts=True)
     texts = check(tokenizer, messages)
-    hidden = {index for one in render(Row(1, messages), tokenizer) for index in one.thoughtless}
+    hidden = {index for one in render(Conversation(1, messages), tokenizer) for index in one.thoughtless}
     assert hidden == {
         index for index, text in zip((1, 3), texts, strict=True) if messages[index].reasoning not in text
     }
@@ -118,7 +120,7 @@ def test_content_goes_in_parts_to_the_templates_that_vllm_gives_parts(tokenizer:
 def test_what_is_tokenised_in_pieces_has_the_ids_of_the_whole(tokenizer: Any) -> None:
     messages = turns(*TWO, ("user", "  three?\n\n"), ("assistant", "\n third, 3.141"), thoughts=True)
     tokens = tokens_of(tokenizer)
-    for example in render(Row(1, messages), tokenizer):
+    for example in render(Conversation(1, messages), tokenizer):
         last = example.answers[-1]
         begin = [begin for begin, _ in runs(example)][-1]
         served = served_ids(tokenizer, [asked(one) for one in messages[:last]])

@@ -15,12 +15,12 @@ from registry.errors import UsageError
 from train.config import TrainConfig
 from train.data import load_examples
 from train.dataset import read_sample
-from train.dataset.records import Row, ToolCall
+from train.dataset.records import Conversation, ToolCall
 from train.dataset.rendering import Rendering
 from train.evaluation.grading.specs import Spec
 from train.evaluation.models.listening import Heard
 from train.methods.pairs import read_pairs
-from train.methods.prompts import Prompt, read_prompts
+from train.methods.prompts import OnlinePrompt, read_prompts
 from train.methods.rewards import grading_rewards
 from train.methods.table import METHODS
 from train.rendering.examples import render
@@ -54,9 +54,9 @@ def conversation(calls: int = 1) -> dict[str, Any]:
     return {"messages": [ASK, asked, *results, SAID], "tools": [TOOL]}
 
 
-def row(written: dict[str, Any]) -> Row:
+def row(written: dict[str, Any]) -> Conversation:
     sample = read_sample(written)
-    return Row(1, sample.messages, sample.tools)
+    return Conversation(1, sample.messages, sample.tools)
 
 
 def with_template(tokenizer: Any, name: str) -> Any:
@@ -159,7 +159,7 @@ def test_pairs_and_ratings_keep_calls_and_show_tools(tokenizer: Any, tmp_path: P
 
 def test_reinforcement_rewards_the_calls_that_are_heard() -> None:
     sample = read_sample({"messages": [ASK, {"role": "assistant", "tool_calls": [call()]}], "tools": [TOOL]})
-    prompt = Prompt(1, (1,), "Light on", (), {}, tools=sample.tools, calls=sample.answer[0].calls)
+    prompt = OnlinePrompt(1, (1,), "Light on", (), {}, tools=sample.tools, calls=sample.answer[0].calls)
 
     def hear(ids: Any, tools: Any) -> Heard:
         assert tools[0]["function"]["name"] == "lamp"

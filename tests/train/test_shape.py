@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from registry.errors import UsageError
-from registry.records import BaseModel
+from registry.records import BaseModelInfo
 from tests.fakes.base import base_record
 from train.config import TrainConfig, parse_config
 from train.shape import ServerLimits, check_server, check_shape
@@ -16,7 +16,7 @@ from train.targets import target_names, targeted_modules
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> BaseModel:
+def base(tmp_path: Path) -> BaseModelInfo:
     return base_record(tmp_path)
 
 
@@ -38,16 +38,16 @@ def config(**lora: Any) -> TrainConfig:
         ({"alpha_pattern": {"self_attn.q_proj": 4, "q_proj": 8}}, "when its keys are sorted"),
     ],
 )
-def test_what_does_not_fit_is_named(base: BaseModel, lora: dict[str, Any], fact: str) -> None:
+def test_what_does_not_fit_is_named(base: BaseModelInfo, lora: dict[str, Any], fact: str) -> None:
     with pytest.raises(UsageError, match=fact):
         check_shape(config(**lora), base, 32)
 
 
-def test_a_high_rank_that_is_converted_to_a_low_one_fits(base: BaseModel) -> None:
+def test_a_high_rank_that_is_converted_to_a_low_one_fits(base: BaseModelInfo) -> None:
     check_shape(config(kind="dora", rank=64, convert_rank=32), base, 32)
 
 
-def test_all_linear_is_every_module_but_the_embeddings(base: BaseModel) -> None:
+def test_all_linear_is_every_module_but_the_embeddings(base: BaseModelInfo) -> None:
     found = targeted_modules(config().lora, base.modules)
     assert len(found) == 14
     assert not any("embed" in name for name in found)
@@ -56,12 +56,12 @@ def test_all_linear_is_every_module_but_the_embeddings(base: BaseModel) -> None:
     )  # fmt: skip
 
 
-def test_layers_keep_to_these_layers(base: BaseModel) -> None:
+def test_layers_keep_to_these_layers(base: BaseModelInfo) -> None:
     found = targeted_modules(config(layers=[1], target_modules=["q_proj"]).lora, base.modules)
     assert found == {"model.layers.1.self_attn.q_proj"}
 
 
-def test_a_running_server_says_what_it_can_serve(base: BaseModel) -> None:
+def test_a_running_server_says_what_it_can_serve(base: BaseModelInfo) -> None:
     check_server(config(rank=16), base, ServerLimits("http://server", base.fingerprint, 16))
     with pytest.raises(UsageError, match="rank 16 exceeds the server's max_lora_rank 8"):
         check_server(config(rank=16), base, ServerLimits("http://server", base.fingerprint, 8))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from registry.errors import UsageError
-from registry.records import BaseModel
+from registry.records import BaseModelInfo
 from tests.fakes.base import base_record
 from train.config import TrainConfig, parse_config
 from train.settings.adapter import LoraSettings
@@ -27,7 +27,7 @@ NESTED = (
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> BaseModel:
+def base(tmp_path: Path) -> BaseModelInfo:
     return base_record(tmp_path)
 
 
@@ -50,27 +50,27 @@ def lora(pattern: Any, **more: Any) -> LoraSettings:
     ],
 )
 def test_an_expression_names_the_modules_that_it_matches_whole_as_in_peft(
-    base: BaseModel, pattern: str
+    base: BaseModelInfo, pattern: str
 ) -> None:
     found = targeted_modules(lora(pattern), base.modules)
     assert found == {name for name in base.modules if re.fullmatch(pattern, name)}
     assert found
 
 
-def test_an_expression_that_matches_the_end_of_a_name_only_names_nothing(base: BaseModel) -> None:
+def test_an_expression_that_matches_the_end_of_a_name_only_names_nothing(base: BaseModelInfo) -> None:
     assert not targeted_modules(lora("q_proj"), base.modules)
 
 
-def test_short_names_are_handed_on_where_they_say_the_same(base: BaseModel) -> None:
+def test_short_names_are_handed_on_where_they_say_the_same(base: BaseModelInfo) -> None:
     assert target_names(lora(r".*\.(q|v)_proj"), base.modules) == ("q_proj", "v_proj")
 
 
-def test_whole_names_are_handed_on_where_short_ones_would_say_more(base: BaseModel) -> None:
+def test_whole_names_are_handed_on_where_short_ones_would_say_more(base: BaseModelInfo) -> None:
     found = target_names(lora(r".*layers\.1\.self_attn\.(q|v)_proj"), base.modules)
     assert found == ("model.layers.1.self_attn.q_proj", "model.layers.1.self_attn.v_proj")
 
 
-def test_layers_keep_an_expression_to_these_layers(base: BaseModel) -> None:
+def test_layers_keep_an_expression_to_these_layers(base: BaseModelInfo) -> None:
     settings = lora(r".*q_proj", layers=[1])
     assert targeted_modules(settings, base.modules) == {"model.layers.1.self_attn.q_proj"}
     assert target_names(settings, base.modules) == ("q_proj",)
@@ -102,7 +102,7 @@ def test_a_multimodal_models_language_model_is_found_by_either_nesting(pattern: 
     ],
 )
 def test_an_expression_that_names_nothing_is_refused_with_what_to_write(
-    base: BaseModel, pattern: str, fact: str
+    base: BaseModelInfo, pattern: str, fact: str
 ) -> None:
     with pytest.raises(UsageError, match=fact):
         check_shape(config(target_modules=pattern), base, 32)
@@ -121,12 +121,12 @@ def test_a_list_of_all_linear_alone_is_all_linear() -> None:
     assert lora(["all-linear"]).target_modules == "all-linear"
 
 
-def test_layers_that_hold_none_of_the_named_modules_are_refused(base: BaseModel) -> None:
+def test_layers_that_hold_none_of_the_named_modules_are_refused(base: BaseModelInfo) -> None:
     with pytest.raises(UsageError, match=r"lora.layers 0 hold none of lora.target_modules embed_tokens"):
         check_shape(config(target_modules=["embed_tokens"], layers=[0]), base, 32)
 
 
-def test_an_expression_needs_a_base_whose_module_names_are_known(base: BaseModel) -> None:
+def test_an_expression_needs_a_base_whose_module_names_are_known(base: BaseModelInfo) -> None:
     packed = dataclasses.replace(base, modules={})
     with pytest.raises(UsageError, match=r"is an expression, and the module names .* are unknown"):
         check_shape(config(target_modules=".*q_proj"), packed, 32)

@@ -12,9 +12,9 @@ from deploy.observability.catalogue import TRAINING
 from registry.errors import UsageError
 from tests.train.test_jobs import config, make_job
 from train.tracking import make_trackers
-from train.watching import Evaluation, Step
+from train.watching import OptimiserStep, TrainingEvaluation
 
-STEP = Step(3, 10, 1.5, 400, 0.25, 800.0, {"loss": 1.5, "grad_norm": 2.0, "learning_rate": 1e-3})
+STEP = OptimiserStep(3, 10, 1.5, 400, 0.25, 800.0, {"loss": 1.5, "grad_norm": 2.0, "learning_rate": 1e-3})
 
 
 def test_prometheus_gets_the_names_and_labels_of_the_catalogue(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_prometheus_gets_the_names_and_labels_of_the_catalogue(tmp_path: Path) -
     path = tmp_path / "jobs" / "metrics" / f"{job.id}.prom"
     assert 'state="running"} 1' in path.read_text()
     tracker.step(STEP)
-    tracker.evaluation(Evaluation(3, 1.25, "icd", {"accuracy": 0.5, "macro_f1": 0.25}))
+    tracker.evaluation(TrainingEvaluation(3, 1.25, "icd", {"accuracy": 0.5, "macro_f1": 0.25}))
     tracker.close("succeeded")
     families = {one.name: one for one in text_string_to_metric_families(path.read_text())}
     known = {one.name.removesuffix("_total"): one for one in TRAINING}
@@ -45,7 +45,7 @@ def test_tensorboard_gets_scalars_and_answers(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     (tracker,) = make_trackers(config(tracking={"to": ["tensorboard"]}), job)
     tracker.step(STEP)
-    tracker.evaluation(Evaluation(3, 1.25, None, {}, (("Hi", "Ho"),)))
+    tracker.evaluation(TrainingEvaluation(3, 1.25, None, {}, (("Hi", "Ho"),)))
     tracker.close("succeeded")
     events = EventAccumulator(str(job.folder / "tensorboard"))
     events.Reload()

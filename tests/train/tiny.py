@@ -15,7 +15,7 @@ from typing import Any
 from registry.store import Registry
 from train.config import TrainConfig, parse_config
 from train.run import Finished, prepare, train_and_publish
-from train.session import Wish
+from train.session import RunOptions
 
 ROWS = 22
 
@@ -81,5 +81,5 @@ def tiny_config(folder: Path, **changes: Any) -> TrainConfig:
 def train(registry: Registry, config: TrainConfig, watcher: Watcher | None = None, **wish: Any) -> Finished:
     """Run `config` as the command would."""
     return train_and_publish(
-        prepare(config, registry), registry, watcher or Watcher(), Wish("tester", **wish)
+        prepare(config, registry), registry, watcher or Watcher(), RunOptions("tester", **wish)
     )

@@ -21,7 +21,7 @@ Places: TypeAlias = npt.NDArray[np.int64]
 RESAMPLES = 1_000
 
 
-class Level(StrEnum):
+class MeasurementLevel(StrEnum):
     """What a difference between two labels means: they are not the same, some ranks apart, a number apart."""
 
     NOMINAL = "nominal"
@@ -46,7 +46,7 @@ class Table:
     `within` is by how much the labels of each item differ, over all ordered pairs.
     """
 
-    level: Level
+    level: MeasurementLevel
     items: Places
     marks: Places
     sizes: Floats
@@ -54,27 +54,32 @@ class Table:
     within: Floats
 
     @classmethod
-    def of(cls, units: Iterable[Sequence[str]], order: Sequence[str], level: Level) -> Table:
+    def of(cls, units: Iterable[Sequence[str]], order: Sequence[str], level: MeasurementLevel) -> Table:
         """Make the table of `units`, the labels of each item; `order` holds every label once, in order."""
         paired = [unit for unit in units if len(unit) > 1]
         places = {label: place for place, label in enumerate(order)}
         items = np.repeat(np.arange(len(paired), dtype=np.int64), [len(unit) for unit in paired])
         marks = np.array([places[label] for unit in paired for label in unit], dtype=np.int64)
-        numbers = [float(label) for label in order] if level is Level.INTERVAL else range(len(order))
+        numbers = (
+            [float(label) for label in order] if level is MeasurementLevel.INTERVAL else range(len(order))
+        )
         values = np.array(numbers, dtype=np.float64)
         # Alpha does not depend on the scale, and squares of large numbers would overflow.
         values /= np.max(np.abs(values), initial=0.0) or 1.0
         sizes = np.array([len(unit) for unit in paired], dtype=np.float64)
         within = (
             _unequal(items, sizes, marks, len(order))
-            if level is Level.NOMINAL
+            if level is MeasurementLevel.NOMINAL
             else _squared(items, sizes, values[marks])
         )
         return cls(level, items, marks, sizes, values, within)
 
 
 def alpha(
-    units: Iterable[Sequence[str]], order: Sequence[str], level: Level = Level.NOMINAL, seed: int = 0
+    units: Iterable[Sequence[str]],
+    order: Sequence[str],
+    level: MeasurementLevel = MeasurementLevel.NOMINAL,
+    seed: int = 0,
 ) -> Alpha:
     """Return the alpha of `units`, the labels of each item, with its interval."""
     table = Table.of(units, order, level)
@@ -91,13 +96,15 @@ def alpha(
     return Alpha(value, float(low), float(high))
 
 
-def point(units: Iterable[Sequence[str]], order: Sequence[str], level: Level = Level.NOMINAL) -> float | None:
+def point(
+    units: Iterable[Sequence[str]], order: Sequence[str], level: MeasurementLevel = MeasurementLevel.NOMINAL
+) -> float | None:
     """Return alpha alone."""
     table = Table.of(units, order, level)
     return _alpha(table, np.ones(len(table.sizes))) if len(table.sizes) else None
 
 
-def labels_in_order(labels: Mapping[str, int], level: Level, order: Sequence[str]) -> list[str]:
+def labels_in_order(labels: Mapping[str, int], level: MeasurementLevel, order: Sequence[str]) -> list[str]:
     """Return every label once, in the order that `level` needs: as given, else by number.
 
     Raises: ValueError: `order` lacks a label, or a label is no number where it must be one.
@@ -108,7 +115,7 @@ def labels_in_order(labels: Mapping[str, int], level: Level, order: Sequence[str
             raise ValueError(f"the label {missing[0]!r} is not in the order")
         if len(set(order)) < len(order):
             raise ValueError("a label stands twice in the order")
-    if level is Level.NOMINAL or (order and level is Level.ORDINAL):
+    if level is MeasurementLevel.NOMINAL or (order and level is MeasurementLevel.ORDINAL):
         return list(order) or sorted(labels)
     return sorted(labels, key=_number)
 
@@ -128,10 +135,10 @@ def _alpha(table: Table, weights: Floats) -> float | None:
     counts = np.bincount(table.marks, weights[table.items], minlength=len(table.values))
     total = counts.sum()
     values, within = table.values, table.within
-    if table.level is Level.ORDINAL:  # ranks depend on what was drawn
+    if table.level is MeasurementLevel.ORDINAL:  # ranks depend on what was drawn
         values = np.cumsum(counts) - counts / 2
         within = _squared(table.items, table.sizes, values[table.marks])
-    if table.level is Level.NOMINAL:
+    if table.level is MeasurementLevel.NOMINAL:
         between = float(total**2 - np.sum(counts**2))
     else:
         between = 2 * float(total * np.sum(counts * values**2) - np.sum(counts * values) ** 2)

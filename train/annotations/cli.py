@@ -14,9 +14,9 @@ from registry.cli.session import Session, UserPath, local_options, pass_session
 from registry.errors import Conflict, UsageError
 
 if TYPE_CHECKING:
-    from train.annotations.agreement import Level
+    from train.annotations.agreement import MeasurementLevel
     from train.annotations.documents import AnnotationsDocument
-    from train.annotations.reading import Item
+    from train.annotations.reading import AnnotatedItem
 
 _FILE = UserPath()
 _SHOWN = 10
@@ -77,17 +77,21 @@ def annotations_(
     Rows are `item`, `annotator` and `label`, or `labels` by annotator or as a list, or `annotations`. Shows
     Krippendorff's alpha with its 95 % interval, each annotator against the consensus, and what is disputed.
     """
-    from train.annotations.agreement import Level
-    from train.annotations.consensus import Rule
-    from train.annotations.reading import Columns, parse_keys, read_annotations
-    from train.annotations.report import Question, decisions, describe
+    from train.annotations.agreement import MeasurementLevel
+    from train.annotations.consensus import ConsensusRule
+    from train.annotations.reading import AnnotationColumns, parse_keys, read_annotations
+    from train.annotations.report import AnnotationQuestion, decisions, describe
 
     _refuse_existing(out, disputed)
-    read = Columns(parse_keys(columns), _parts(annotators))
+    read = AnnotationColumns(parse_keys(columns), _parts(annotators))
     items = read_annotations(file, read)
-    chosen, wanted = Level(level), Rule(rule)
-    ranked = Level.ORDINAL if wanted is Rule.MEDIAN and chosen is Level.NOMINAL else chosen
-    asked = Question(chosen, wanted, least, _order(file, items, ranked, _parts(order)))
+    chosen, wanted = MeasurementLevel(level), ConsensusRule(rule)
+    ranked = (
+        MeasurementLevel.ORDINAL
+        if wanted is ConsensusRule.MEDIAN and chosen is MeasurementLevel.NOMINAL
+        else chosen
+    )
+    asked = AnnotationQuestion(chosen, wanted, least, _order(file, items, ranked, _parts(order)))
     made = decisions(items, asked)
     written = [None if path is None else str(path) for path in (out, disputed)]
     document = describe(str(file), items, made, asked, written)
@@ -95,7 +99,9 @@ def annotations_(
     output.print_json(document) if session.as_json else _print(document)
 
 
-def _order(file: Path, items: Sequence[Item], level: Level, given: Sequence[str]) -> list[str]:
+def _order(
+    file: Path, items: Sequence[AnnotatedItem], level: MeasurementLevel, given: Sequence[str]
+) -> list[str]:
     from train.annotations.agreement import labels_in_order
 
     labels = dict.fromkeys((label for item in items for label in item.labels.values()), 1)
@@ -107,7 +113,7 @@ def _order(file: Path, items: Sequence[Item], level: Level, given: Sequence[str]
 
 
 def _write(
-    items: Sequence[Item], labels: Sequence[str | None], out: Path | None, disputed: Path | None
+    items: Sequence[AnnotatedItem], labels: Sequence[str | None], out: Path | None, disputed: Path | None
 ) -> None:
     from train.annotations.consensus import training_row
 

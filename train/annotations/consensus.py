@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from train.annotations.reading import Item
+from train.annotations.reading import AnnotatedItem
 
 
-class Rule(StrEnum):
+class ConsensusRule(StrEnum):
     """How labels become one."""
 
     MAJORITY = "majority"
@@ -28,7 +28,7 @@ class Decision:
     why: str = ""
 
 
-def decide(labels: Mapping[str, str], rule: Rule, least: int, order: Sequence[str]) -> Decision:
+def decide(labels: Mapping[str, str], rule: ConsensusRule, least: int, order: Sequence[str]) -> Decision:
     """Return the label that `rule` makes of everybody's; `order` is that of the labels, for the median.
 
     majority: more than half have it; plurality: more than any other; unanimous: all; median: it stands in
@@ -40,19 +40,19 @@ def decide(labels: Mapping[str, str], rule: Rule, least: int, order: Sequence[st
     label, most = counts[0]
     tied = len(counts) > 1 and counts[1][1] == most
     match rule:
-        case Rule.MAJORITY:
+        case ConsensusRule.MAJORITY:
             return Decision(label) if 2 * most > len(labels) else Decision(None, "no majority")
-        case Rule.PLURALITY:
+        case ConsensusRule.PLURALITY:
             return Decision(None, "a tie") if tied else Decision(label)
-        case Rule.UNANIMOUS:
+        case ConsensusRule.UNANIMOUS:
             return Decision(label) if len(counts) == 1 else Decision(None, "not unanimous")
-        case Rule.MEDIAN:
+        case ConsensusRule.MEDIAN:
             ranked = sorted(labels.values(), key=order.index)
             low, high = ranked[(len(ranked) - 1) // 2], ranked[len(ranked) // 2]
             return Decision(low) if low == high else Decision(None, f"between {low} and {high}")
 
 
-def training_row(item: Item, label: str) -> dict[str, Any]:
+def training_row(item: AnnotatedItem, label: str) -> dict[str, Any]:
     """Return the row that teaches `label`, where the item says what is asked; else item and label.
 
     `prompt` (a text or messages) and `text` become the question, `messages` the turns before the label. An

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
-from train.dataset.forms.mapping import Reading
+from train.dataset.forms.mapping import RowMapping
 from train.dataset.records import Malformed
-from train.dataset.sources import Line, name_row, read_lines
+from train.dataset.sources import RawRow, name_row, read_lines
 
 CONTENT = ("system", "context", "prompt", "messages", "text", "completion")
 """The keys of what is annotated; they go into the consensus."""
@@ -32,7 +32,7 @@ _FORMS = (
 
 
 @dataclass(slots=True)
-class Item:
+class AnnotatedItem:
     """One thing that was annotated; `row` is where it stands first, `labels` are by annotator."""
 
     id: str
@@ -43,7 +43,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class AnnotationColumns:
     """How a file is read: our keys by its columns, and the columns that hold one annotator's labels each."""
 
     keys: Mapping[str, str] = field(default_factory=dict)
@@ -69,14 +69,14 @@ def parse_keys(written: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def read_annotations(path: Path, columns: Columns | None = None) -> list[Item]:
+def read_annotations(path: Path, columns: AnnotationColumns | None = None) -> list[AnnotatedItem]:
     """Return the items of the file at `path` in the order in which they stand there.
 
     Raises: UsageError: naming file and row.
     """
-    read = columns or Columns()
-    reading = Reading(read.keys)
-    items: dict[str, Item] = {}
+    read = columns or AnnotationColumns()
+    reading = RowMapping(read.keys)
+    items: dict[str, AnnotatedItem] = {}
     for line in read_lines(path):
         try:
             row = _row(line, reading, read)
@@ -88,7 +88,7 @@ def read_annotations(path: Path, columns: Columns | None = None) -> list[Item]:
     return list(items.values())
 
 
-def _row(line: Line, reading: Reading, columns: Columns) -> dict[str, Any]:
+def _row(line: RawRow, reading: RowMapping, columns: AnnotationColumns) -> dict[str, Any]:
     row = line.parse()
     if not isinstance(row, dict):
         raise Malformed("is no JSON object")
@@ -98,10 +98,10 @@ def _row(line: Line, reading: Reading, columns: Columns) -> dict[str, Any]:
     return {**row, **reading.renamed(row)} if columns.keys else row
 
 
-def _take(row: dict[str, Any], number: int, columns: Sequence[str], items: dict[str, Item]) -> None:
+def _take(row: dict[str, Any], number: int, columns: Sequence[str], items: dict[str, AnnotatedItem]) -> None:
     given = list(_labels(row, columns))
     name = _identity(row, number)
-    item = items.setdefault(name, Item(name, number))
+    item = items.setdefault(name, AnnotatedItem(name, number))
     _keep_content(item, row, number)
     for annotator, value in given:
         label = _label(value)
@@ -169,7 +169,7 @@ def _identity(row: Mapping[str, Any], number: int) -> str:
     return str(value)
 
 
-def _keep_content(item: Item, row: Mapping[str, Any], number: int) -> None:
+def _keep_content(item: AnnotatedItem, row: Mapping[str, Any], number: int) -> None:
     for key in CONTENT:
         value = row.get(key)
         if value is None:

@@ -7,37 +7,41 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from train.annotations.agreement import Level, alpha, point
-from train.annotations.consensus import Decision, Rule, decide
+from train.annotations.agreement import MeasurementLevel, alpha, point
+from train.annotations.consensus import ConsensusRule, Decision, decide
 from train.annotations.documents import (
     AnnotationsDocument,
     AnnotatorDocument,
     ConfusedDocument,
     DisputedDocument,
 )
-from train.annotations.reading import Item
+from train.annotations.reading import AnnotatedItem
 from train.evaluation.statistics.paired import wilson
 
 _MOST_CONFUSED = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class AnnotationQuestion:
     """How labels are compared and made one; `order` holds every label once."""
 
-    level: Level
-    rule: Rule
+    level: MeasurementLevel
+    rule: ConsensusRule
     least: int
     order: Sequence[str]
 
 
-def decisions(items: Sequence[Item], asked: Question) -> list[Decision]:
+def decisions(items: Sequence[AnnotatedItem], asked: AnnotationQuestion) -> list[Decision]:
     """Return the decision on each item."""
     return [decide(item.labels, asked.rule, asked.least, asked.order) for item in items]
 
 
 def describe(
-    file: str, items: Sequence[Item], made: Sequence[Decision], asked: Question, outputs: Sequence[str | None]
+    file: str,
+    items: Sequence[AnnotatedItem],
+    made: Sequence[Decision],
+    asked: AnnotationQuestion,
+    outputs: Sequence[str | None],
 ) -> AnnotationsDocument:
     """Return the document; `outputs` are the files of the consensus and of what is disputed."""
     units = [list(item.labels.values()) for item in items]
@@ -71,7 +75,7 @@ def describe(
 
 
 def _annotators(
-    items: Sequence[Item], made: Sequence[Decision], asked: Question
+    items: Sequence[AnnotatedItem], made: Sequence[Decision], asked: AnnotationQuestion
 ) -> Iterator[AnnotatorDocument]:
     for name in dict.fromkeys(name for item in items for name in item.labels):
         theirs = [
@@ -95,7 +99,7 @@ def _annotators(
         )
 
 
-def _confused(items: Sequence[Item]) -> list[ConfusedDocument]:
+def _confused(items: Sequence[AnnotatedItem]) -> list[ConfusedDocument]:
     pairs: Counter[tuple[str, str]] = Counter()
     for item in items:
         for one, other in combinations(sorted(item.labels.values()), 2):

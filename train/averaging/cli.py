@@ -58,11 +58,11 @@ def average(
     """
     _check_target(name, out, alias, note)
     from registry.store import Registry
-    from train.averaging.products import Order, average_to_folder, average_to_version
+    from train.averaging.products import AveragingRequest, average_to_folder, average_to_version
 
     registry = Registry.open(session.require_local("train average"))
     with Interruption() as interruption, output.progress(f"average of {len(sources)}", None):
-        order = Order(sources, parse_weights(weights), rank, accept_residual, interruption.hold)
+        order = AveragingRequest(sources, parse_weights(weights), rank, accept_residual, interruption.hold)
         if name is None:
             assert out is not None
             report = average_to_folder(order, registry, out)

@@ -18,14 +18,14 @@ from registry.validation.intake.modules import Modules
 from registry.validation.lora import LoraPair, pair_tensors
 from registry.validation.patterns import PatternTable
 from registry.validation.tensors import TensorInfo
-from train.averaging.sources import Source, weights_of
+from train.averaging.sources import AveragingSource, weights_of
 from train.merging.extraction import Extraction, check_rank, measure, next_up, root_sum, write_lora
 from train.merging.factors import Factors, factorise_product
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from registry.records import BaseModel
+    from registry.records import BaseModelInfo
 
 # A direction that is smaller than this share of its module is rounding of the fp32 factors, not learnt.
 _ROUNDING = 1e-6
@@ -47,9 +47,9 @@ class Average:
 
 
 def average(
-    sources: Sequence[Source],
+    sources: Sequence[AveragingSource],
     shares: Sequence[float],
-    base: BaseModel,
+    base: BaseModelInfo,
     out: Path,
     *,
     rank: int | None,
@@ -94,7 +94,7 @@ def product_norm(left: Tensor, right: Tensor) -> float:
     return math.sqrt(max(0.0, float(inner.sum())))
 
 
-def _changes(source: Source, base: BaseModel) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
+def _changes(source: AveragingSource, base: BaseModelInfo) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
     """Yield each module's base name with the factors of its change: (out, r) scaled, and (r, in)."""
     from safetensors.torch import load
 
@@ -115,7 +115,7 @@ def _changes(source: Source, base: BaseModel) -> Iterator[tuple[str, tuple[Tenso
 class _Scale:
     """What a source multiplies B·A with, by module: alpha over the rank, or over its root (rsLoRA)."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: AveragingSource) -> None:
         config = source.config
         self._alpha, self._alphas = float(config.alpha), PatternTable(_floats(config.alpha_pattern))
         self._rooted = config.fields.get("use_rslora") is True

@@ -11,7 +11,7 @@ from registry.api.documents import Document
 if TYPE_CHECKING:
     from registry.records import Published
     from train.averaging.combination import Average
-    from train.averaging.sources import Source
+    from train.averaging.sources import AveragingSource
 
 
 class AverageSource(Document):
@@ -49,7 +49,7 @@ class AverageReport(Document):
     @classmethod
     def of(
         cls,
-        sources: Sequence[Source],
+        sources: Sequence[AveragingSource],
         weighed_by: str,
         shares: Sequence[float],
         found: Average,

@@ -14,19 +14,19 @@ from registry.validation.chat_template import TEMPLATE_NAME
 from train.averaging.combination import Average, average
 from train.averaging.documents import AverageReport
 from train.averaging.shares import shares_of
-from train.averaging.sources import AVERAGE, Source, find_sources
+from train.averaging.sources import AVERAGE, AveragingSource, find_sources
 from train.merging.staging import check_free, new_folder
 from train.publish import installed
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from registry.records import BaseModel, Published
+    from registry.records import BaseModelInfo, Published
     from registry.store import Registry
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class AveragingRequest:
     """What is to be averaged and how; `rank` None takes what is needed, up to the root's limit.
 
     `weights` are as `shares.parse_weights` returns them. `holding` is called before anything is registered.
@@ -39,7 +39,7 @@ class Order:
     holding: Callable[[], object] = lambda: None
 
 
-def average_to_folder(order: Order, registry: Registry, out: Path) -> AverageReport:
+def average_to_folder(order: AveragingRequest, registry: Registry, out: Path) -> AverageReport:
     """Write the average into the new folder `out` and register nothing.
 
     Raises: Conflict: `out` exists; whatever `find_sources`, `shares_of` and `average` raise.
@@ -51,7 +51,13 @@ def average_to_folder(order: Order, registry: Registry, out: Path) -> AverageRep
 
 
 def average_to_version(
-    order: Order, registry: Registry, name: str, *, who: str, alias: str | None = None, note: str = ""
+    order: AveragingRequest,
+    registry: Registry,
+    name: str,
+    *,
+    who: str,
+    alias: str | None = None,
+    note: str = "",
 ) -> AverageReport:
     """Register the average as the next version of `name`, with every source in its lineage.
 
@@ -69,7 +75,7 @@ def average_to_version(
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    sources: Sequence[Source]
+    sources: Sequence[AveragingSource]
     weighed_by: str
     shares: Sequence[float]
     average: Average
@@ -79,7 +85,7 @@ class _Made:
             self.sources, self.weighed_by, self.shares, self.average, out=out, published=published
         )
 
-    def lineage(self, base: BaseModel, order: Order) -> dict[str, JsonValue]:
+    def lineage(self, base: BaseModelInfo, order: AveragingRequest) -> dict[str, JsonValue]:
         """Return where the average came from; its data files are those of its sources."""
         rows = [source.rows for source in self.sources]
         goals = {source.goal for source in self.sources}
@@ -112,7 +118,7 @@ class _Made:
         }
 
 
-def _make(order: Order, registry: Registry, folder: Path) -> _Made:
+def _make(order: AveragingRequest, registry: Registry, folder: Path) -> _Made:
     sources = find_sources(order.sources, registry)
     weighed_by, shares = shares_of(sources, order.weights)
     found = average(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from registry.errors import UsageError
 
 if TYPE_CHECKING:
-    from train.averaging.sources import Source
+    from train.averaging.sources import AveragingSource
 
 ROWS, EQUAL = "rows", "equal"
 
@@ -27,7 +27,9 @@ def parse_weights(text: str | None) -> str | tuple[float, ...] | None:
     return tuple(_weight(part.strip()) for part in text.split(","))
 
 
-def shares_of(sources: Sequence[Source], weights: str | tuple[float, ...] | None) -> tuple[str, list[float]]:
+def shares_of(
+    sources: Sequence[AveragingSource], weights: str | tuple[float, ...] | None
+) -> tuple[str, list[float]]:
     """Return by what the sources are weighed, in a word, and each one's share of 1.
 
     Without `weights`: by rows where every lineage tells them, else equally.

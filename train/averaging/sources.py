@@ -25,7 +25,7 @@ from train.settings.data import REPLAY
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from registry.records import BaseModel
+    from registry.records import BaseModelInfo
     from registry.store import Registry
     from registry.validation.adapter import InspectedAdapter
 
@@ -37,7 +37,7 @@ _ELSEWHERE = re.compile(r"(?P<root>.+):(?P<version>[^:/]+@[^:/]+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class AveragingSource:
     """One adapter to average: `name` for people, its identity (`sha256:…`) and what was checked.
 
     `rows` are the distinct training rows that its lineage tells, None where it tells none; `data` its data
@@ -58,7 +58,7 @@ class Source:
         return self.inspected.template_sha256
 
 
-def find_sources(texts: Sequence[str], registry: Registry) -> list[Source]:
+def find_sources(texts: Sequence[str], registry: Registry) -> list[AveragingSource]:
     """Return the sources that `texts` name, each checked against this root's base.
 
     Raises: UsageError: fewer than two, one twice, or chat templates that differ; NotFound; Quarantined;
@@ -78,7 +78,7 @@ def find_sources(texts: Sequence[str], registry: Registry) -> list[Source]:
     return found
 
 
-def find_source(text: str, registry: Registry) -> Source:
+def find_source(text: str, registry: Registry) -> AveragingSource:
     """Return the source that `text` names: a folder, `NAME@N` of this root, or `ROOT:NAME@N` of another.
 
     Raises: NotFound, Quarantined, InvalidAdapter.
@@ -97,7 +97,7 @@ def find_source(text: str, registry: Registry) -> Source:
     return _version(text, registry, registry.base, "")
 
 
-def weights_of(source: Source) -> bytes:
+def weights_of(source: AveragingSource) -> bytes:
     """Return the weights file as it was checked, with the names that a version of it would have.
 
     Raises: InvalidAdapter: it has changed since.
@@ -113,7 +113,7 @@ def weights_of(source: Source) -> bytes:
     return data
 
 
-def _version(text: str, registry: Registry, base: BaseModel, where: str) -> Source:
+def _version(text: str, registry: Registry, base: BaseModelInfo, where: str) -> AveragingSource:
     version = registry.resolve(parse_model(text))
     name = f"{where}{version.name}"
     if registry.base.fingerprint != base.fingerprint:
@@ -137,17 +137,17 @@ def _version(text: str, registry: Registry, base: BaseModel, where: str) -> Sour
 def _checked(
     name: str,
     folder: Path,
-    base: BaseModel,
+    base: BaseModelInfo,
     *,
     rows: int | None = None,
     data: Mapping[str, JsonValue] | None = None,
     goal: str | None = None,
-) -> Source:
+) -> AveragingSource:
     from registry.validation.adapter import inspect
 
     inspected = inspect(folder, base=base, limits=Limits(max_lora_rank=_HIGHEST_RANK), name=name)
     config = parse_config((folder / CONFIG_NAME).read_bytes(), name)
-    return Source(name, inspected.digest, config, inspected, rows, data, goal)
+    return AveragingSource(name, inspected.digest, config, inspected, rows, data, goal)
 
 
 def rows_of(lineage: Mapping[str, object]) -> int | None:

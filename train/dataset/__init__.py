@@ -1,6 +1,6 @@
 """Data sets: every form of rows, their checks, splits and reports."""
 
 from train.dataset.forms import canonical, read_sample
-from train.dataset.records import Form, Kind, Message, Row, Sample
+from train.dataset.records import CanonicalRow, Conversation, RowForm, RowKind, RowMessage
 
-__all__ = ["Form", "Kind", "Message", "Row", "Sample", "canonical", "read_sample"]
+__all__ = ["CanonicalRow", "Conversation", "RowForm", "RowKind", "RowMessage", "canonical", "read_sample"]

@@ -17,7 +17,7 @@ from registry.cli import output
 from registry.cli.session import Session, local_options, pass_session
 from registry.errors import Conflict, UsageError
 from train.annotations.cli import annotations_
-from train.dataset.containers.place import Place, label_of
+from train.dataset.containers.place import DataPath, label_of
 from train.dataset.options import (
     FILE,
     PLACE,
@@ -58,7 +58,7 @@ data.add_command(repair)
 @pass_session
 def check(
     session: Session,
-    files: tuple[Place, ...],
+    files: tuple[DataPath, ...],
     base: Path | None,
     max_length: int,
     columns: tuple[str, ...],
@@ -95,7 +95,7 @@ def check(
 @pass_session
 def report(
     session: Session,
-    files: tuple[Place, ...],
+    files: tuple[DataPath, ...],
     out: Path,
     base: Path | None,
     max_length: int,
@@ -143,7 +143,7 @@ def report(
 @pass_session
 def split(
     session: Session,
-    file: Place,
+    file: DataPath,
     parts: str,
     seed: int,
     group: str | None,
@@ -192,7 +192,7 @@ def split(
 @pass_session
 def mask(
     session: Session,
-    file: Place,
+    file: DataPath,
     rows: tuple[int, ...],
     base: Path | None,
     max_length: int,
@@ -249,7 +249,7 @@ def trace(session: Session, name: str, row: int | None) -> None:
 
 def _check(
     session: Session,
-    files: Sequence[Place],
+    files: Sequence[DataPath],
     base: Path | None,
     max_length: int,
     columns: Sequence[str],
@@ -271,7 +271,7 @@ def _check(
     return DataReport.of(checked, folder.name if folder else None, max_length if folder else None)
 
 
-def _split(session: Session, file: Place, settings: SplitSettings, out: Path | None) -> SplitDocument:
+def _split(session: Session, file: DataPath, settings: SplitSettings, out: Path | None) -> SplitDocument:
     from registry.entries.datasets import publish_dataset
     from train.dataset.documents import SplitDocument
     from train.dataset.progress import LateProgress

@@ -15,19 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.dataset.records import Form, Kind, Message, Sample, joined
+from train.dataset.records import CanonicalRow, RowForm, RowKind, RowMessage, joined
 
-FORMS = tuple(Form)
+FORMS = tuple(RowForm)
 _TYPES = {
     "place": "Q", "whole": "Q", "question": "Q", "answer": "Q", "rejected": "Q",
     "question_chars": "I", "answer_chars": "I", "rejected_chars": "I", "tokens": "I", "learnt": "I",
     "form": "B", "liked": "b", "turns": "H",
 }  # fmt: skip
-_KINDS = np.array([list(Kind).index(form.kind) for form in FORMS])
+_KINDS = np.array([list(RowKind).index(form.kind) for form in FORMS])
 _MOST_TURNS = 65_535
 
 
-class Columns:
+class RowColumns:
     """Numbers about every readable row, in the order of the files."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Columns:
         """Return a column; it must not grow while the result is in use."""
         return np.frombuffer(self._arrays[name], dtype=_TYPES[name])
 
-    def add(self, place: int, sample: Sample, tokens: int, learnt: int) -> None:
+    def add(self, place: int, sample: CanonicalRow, tokens: int, learnt: int) -> None:
         """Append a row; `tokens` and `learnt` are 0 where no tokenizer was given."""
         # With other tools the same words ask something else.
         tools = json.dumps(sample.tools) if sample.tools else ""
@@ -64,9 +64,9 @@ class Columns:
         for column, value in zip(self._arrays.values(), values, strict=True):
             column.append(value)
 
-    def of_kind(self, kind: Kind) -> NDArray[np.int64]:
+    def of_kind(self, kind: RowKind) -> NDArray[np.int64]:
         """Return the indices of the rows of `kind`."""
-        return np.flatnonzero(_KINDS[self["form"]] == list(Kind).index(kind))
+        return np.flatnonzero(_KINDS[self["form"]] == list(RowKind).index(kind))
 
 
 def normal(text: str) -> str:
@@ -81,6 +81,6 @@ def text_hash(text: str) -> int:
     )
 
 
-def length(messages: Sequence[Message]) -> int:
+def length(messages: Sequence[RowMessage]) -> int:
     """Return the characters of all texts of `messages`."""
     return sum(len(message.said) for message in messages)

@@ -64,7 +64,7 @@ class FindingDocument(Document):
         )
 
 
-class FileDocument(Document):
+class DataFileDocument(Document):
     """One file: bytes, readable rows, and how many are written in which form."""
 
     path: str
@@ -87,7 +87,7 @@ class DataReport(Document):
     """What a check found; `ok` is False where any finding is an error that is not in `accepted`."""
 
     ok: bool
-    files: list[FileDocument]
+    files: list[DataFileDocument]
     rows: int
     unreadable: int
     distinct: int
@@ -139,8 +139,8 @@ class DataReport(Document):
         )
 
 
-def _files(files: Iterable[FileCount]) -> list[FileDocument]:
-    return [FileDocument(**{**asdict(file), "path": str(file.path)}) for file in files]
+def _files(files: Iterable[FileCount]) -> list[DataFileDocument]:
+    return [DataFileDocument(**{**asdict(file), "path": str(file.path)}) for file in files]
 
 
 def _lengths(found: Lengths) -> LengthsDocument:

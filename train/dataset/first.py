@@ -9,8 +9,8 @@ import itertools
 
 from registry.api.documents import Document
 from train.dataset.checks.personal import hide
-from train.dataset.forms import PLAIN, Reading, understand
-from train.dataset.records import Malformed, Sample
+from train.dataset.forms import PLAIN, RowMapping, understand
+from train.dataset.records import CanonicalRow, Malformed
 from train.dataset.sources import Where, read_lines
 
 _SHOWN_CHARACTERS = 60
@@ -41,7 +41,7 @@ class FirstRow(Document):
         return shown + ([f"    not read: {', '.join(self.not_read)}"] if self.not_read else [])
 
 
-def first_row(path: Where, reading: Reading = PLAIN) -> FirstRow | None:
+def first_row(path: Where, reading: RowMapping = PLAIN) -> FirstRow | None:
     """Return how the first row of the file at `path` that can be read was understood.
 
     None where none of the first 100 can.
@@ -69,7 +69,7 @@ def first_row(path: Where, reading: Reading = PLAIN) -> FirstRow | None:
     return None
 
 
-def _turns(sample: Sample) -> list[tuple[str, str, bool]]:
+def _turns(sample: CanonicalRow) -> list[tuple[str, str, bool]]:
     if sample.text:
         return [("text", _short(sample.text), True)]
     if not sample.rejected:

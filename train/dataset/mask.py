@@ -11,11 +11,11 @@ from enum import Enum
 from typing import Any
 
 from registry.errors import UsageError
-from train.data import IGNORED, Labelled, render
+from train.data import IGNORED, LabelledTokens, render
 from train.dataset.forms import read_sample
-from train.dataset.forms.mapping import PLAIN, Reading, require_columns
-from train.dataset.records import Kind, Malformed, Row, Sample
-from train.dataset.sources import Line, Where, read_lines
+from train.dataset.forms.mapping import PLAIN, RowMapping, require_columns
+from train.dataset.records import CanonicalRow, Conversation, Malformed, RowKind
+from train.dataset.sources import RawRow, Where, read_lines
 from train.rendering.ends import stops_of
 from train.rendering.examples import message_ends
 from train.rows import row_error
@@ -60,7 +60,7 @@ class MaskedRow:
 
 
 def mask_file(
-    path: Where, rows: frozenset[int], tokenizer: Any, max_length: int, reading: Reading = PLAIN
+    path: Where, rows: frozenset[int], tokenizer: Any, max_length: int, reading: RowMapping = PLAIN
 ) -> Iterator[MaskedRow]:
     """Yield the rows with the numbers `rows` (none: the first three) of the file at `path`.
 
@@ -81,7 +81,7 @@ def mask_file(
 
 
 def _mask_line(
-    path: Where, line: Line, tokenizer: Any, max_length: int, reading: Reading
+    path: Where, line: RawRow, tokenizer: Any, max_length: int, reading: RowMapping
 ) -> Iterator[MaskedRow]:
     try:
         sample = read_sample(line.parse(), reading)
@@ -94,21 +94,21 @@ def _mask_line(
 
 
 def _masked(
-    number: int, sample: Sample, tokenizer: Any, max_length: int
+    number: int, sample: CanonicalRow, tokenizer: Any, max_length: int
 ) -> Iterator[tuple[str, list[MaskedToken]]]:
-    if sample.form.kind is Kind.TEXT:
+    if sample.form.kind is RowKind.TEXT:
         ids = tokenizer(sample.text, add_special_tokens=False).input_ids
         yield "text", [MaskedToken(one, tokenizer.decode([one]), Why.TEXT) for one in ids]
         return
     part = "chosen" if sample.rejected else "conversation"
-    yield from _explained(part, Row(number, sample.messages, sample.tools), tokenizer, max_length)
+    yield from _explained(part, Conversation(number, sample.messages, sample.tools), tokenizer, max_length)
     if sample.rejected:
-        row = Row(number, sample.prompt + sample.rejected, sample.tools)
+        row = Conversation(number, sample.prompt + sample.rejected, sample.tools)
         yield from _explained("rejected", row, tokenizer, max_length)
 
 
 def _explained(
-    part: str, row: Row, tokenizer: Any, max_length: int
+    part: str, row: Conversation, tokenizer: Any, max_length: int
 ) -> Iterator[tuple[str, list[MaskedToken]]]:
     examples = render(row, tokenizer)
     for number, example in enumerate(examples):
@@ -116,7 +116,9 @@ def _explained(
         yield name, _explain(row, example, tokenizer, max_length)
 
 
-def _explain(row: Row, example: Labelled, tokenizer: Any, max_length: int) -> list[MaskedToken]:
+def _explain(
+    row: Conversation, example: LabelledTokens, tokenizer: Any, max_length: int
+) -> list[MaskedToken]:
     ids, labels, stops = example.ids, example.labels, stops_of(tokenizer)
     ends = message_ends(row, tokenizer, example)
     reasons: list[Why] = []

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from registry.cli.session import Session, UserPath
-from train.dataset.containers.place import Place
+from train.dataset.containers.place import DataPath
 
 if TYPE_CHECKING:
-    from train.dataset.forms.mapping import Reading
+    from train.dataset.forms.mapping import RowMapping
 
 _SPLIT = "wardrobe.split"
 
@@ -23,7 +23,7 @@ class _UserPlace(UserPath):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the place."""
         path = super().convert(value, param, ctx)
-        return Place(path, ctx.meta.get(_SPLIT) if ctx else None)
+        return DataPath(path, ctx.meta.get(_SPLIT) if ctx else None)
 
 
 FILE, PLACE = UserPath(), _UserPlace()
@@ -91,12 +91,12 @@ def base_of_root(session: Session) -> Path | None:
     return Registry.open(root).base.path
 
 
-def reading_of(columns: Sequence[str], accept: Sequence[str]) -> Reading:
+def reading_of(columns: Sequence[str], accept: Sequence[str]) -> RowMapping:
     """Return how rows are read, from the options.
 
     Raises: UsageError.
     """
     from train.dataset.checks.acceptance import parse_acceptance
-    from train.dataset.forms.mapping import Reading, parse_columns
+    from train.dataset.forms.mapping import RowMapping, parse_columns
 
-    return Reading(parse_columns(columns), parse_acceptance(accept).kinds)
+    return RowMapping(parse_columns(columns), parse_acceptance(accept).kinds)

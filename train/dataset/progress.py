@@ -20,7 +20,7 @@ class LateProgress:
         self._started = time.monotonic()
         self._stack = ExitStack()
         self._label, self._total, self._in_bytes = "", 0, False
-        self._step: output.Step | None = None
+        self._step: output.AdvanceBar | None = None
         self._held = 0
 
     def __enter__(self) -> Self:

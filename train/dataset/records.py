@@ -14,7 +14,7 @@ from typing import Any, Protocol
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
-class Progress(Protocol):
+class CheckWatcher(Protocol):
     """Whoever watches a check or a split."""
 
     def phase(self, label: str, total: int, *, in_bytes: bool = False) -> None:
@@ -34,7 +34,7 @@ class Unwatched:
         """Do nothing."""
 
 
-class Kind(Enum):
+class RowKind(Enum):
     """What a row can teach: answers, a choice between two, a thumb up or down, plain text."""
 
     SUPERVISED = "supervised"
@@ -43,7 +43,7 @@ class Kind(Enum):
     TEXT = "text"
 
 
-class Form(Enum):
+class RowForm(Enum):
     """How a row is written down."""
 
     CHAT = "chat"
@@ -57,16 +57,16 @@ class Form(Enum):
     TEXT = "text"
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> RowKind:
         """Return what rows of this form can teach."""
-        return _KINDS.get(self, Kind.SUPERVISED)
+        return _KINDS.get(self, RowKind.SUPERVISED)
 
 
 _KINDS = {
-    Form.PREFERENCE: Kind.PREFERENCE,
-    Form.OPENAI_PREFERENCE: Kind.PREFERENCE,
-    Form.KTO: Kind.KTO,
-    Form.TEXT: Kind.TEXT,
+    RowForm.PREFERENCE: RowKind.PREFERENCE,
+    RowForm.OPENAI_PREFERENCE: RowKind.PREFERENCE,
+    RowForm.KTO: RowKind.KTO,
+    RowForm.TEXT: RowKind.TEXT,
 }
 
 
@@ -80,7 +80,7 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class RowMessage:
     """One turn; `learn` is True for the answers that are trained on.
 
     `reasoning` is what a reasoning model thought before `content`, `calls` are the tools that an assistant's
@@ -97,7 +97,7 @@ class Message:
     name: str = ""
     ignored: tuple[str, ...] = field(default=(), compare=False)
 
-    def unlearnt(self) -> Message:
+    def unlearnt(self) -> RowMessage:
         """Return the same turn, given and not learnt."""
         return replace(self, learn=False) if self.learn else self
 
@@ -135,19 +135,19 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Conversation:
     """One conversation and the line of the file (from 1) that it came from.
 
     `tools` are the tools that the assistant may call, in OpenAI's form.
     """
 
     number: int
-    messages: tuple[Message, ...]
+    messages: tuple[RowMessage, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class CanonicalRow:
     """One row in the canonical form.
 
     `messages` is the conversation; of a preference it ends with the chosen answer, of a KTO row with the
@@ -156,9 +156,9 @@ class Sample:
     are findings (rule, fact) about how the row was read.
     """
 
-    form: Form
-    messages: tuple[Message, ...] = ()
-    rejected: tuple[Message, ...] = ()
+    form: RowForm
+    messages: tuple[RowMessage, ...] = ()
+    rejected: tuple[RowMessage, ...] = ()
     liked: bool | None = None
     text: str = ""
     extra: tuple[str, ...] = ()
@@ -166,12 +166,12 @@ class Sample:
     notes: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
-    def prompt(self) -> tuple[Message, ...]:
+    def prompt(self) -> tuple[RowMessage, ...]:
         """Return the turns before the last answer."""
         return self.messages[: self._answer]
 
     @property
-    def answer(self) -> tuple[Message, ...]:
+    def answer(self) -> tuple[RowMessage, ...]:
         """Return the turns from the last answer on."""
         return self.messages[self._answer :]
 
@@ -198,7 +198,7 @@ def _call(call: ToolCall) -> dict[str, Any]:
     return ({"id": call.id} if call.id else {}) | {"function": function, "type": "function"}
 
 
-def joined(messages: Sequence[Message]) -> str:
+def joined(messages: Sequence[RowMessage]) -> str:
     """Return the texts of `messages`, one after the other, with their roles."""
     return "\n".join(f"{message.role}: {message.said}" for message in messages)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
-from train.data import IGNORED, Labelled, Tokenizer, render
-from train.dataset.records import Kind, Message, Row, Sample
+from train.data import IGNORED, LabelledTokens, Tokenizer, render
+from train.dataset.records import CanonicalRow, Conversation, RowKind, RowMessage
 from train.rendering.showing import ToolsHidden
 
 
@@ -36,18 +36,20 @@ class Rendering:
         self._max_length = max_length
         self.special_tokens = tuple(tokenizer.all_special_tokens)
 
-    def render(self, sample: Sample) -> Rendered:
+    def render(self, sample: CanonicalRow) -> Rendered:
         """Return the counts and findings of `sample`."""
-        if sample.form.kind is Kind.TEXT:
+        if sample.form.kind is RowKind.TEXT:
             ids = self._tokenizer(sample.text, add_special_tokens=False).input_ids
             return Rendered(len(ids), len(ids), ())
         parts = [self._conversation(messages, sample.tools) for messages in _conversations(sample)]
         longest = max(parts, key=lambda part: part.tokens)
         return Rendered(longest.tokens, longest.learnt, tuple(f for part in parts for f in part.findings))
 
-    def _conversation(self, messages: tuple[Message, ...], tools: tuple[Mapping[str, Any], ...]) -> Rendered:
+    def _conversation(
+        self, messages: tuple[RowMessage, ...], tools: tuple[Mapping[str, Any], ...]
+    ) -> Rendered:
         try:
-            examples = render(Row(0, messages, tools), self._tokenizer)
+            examples = render(Conversation(0, messages, tools), self._tokenizer)
         except ToolsHidden as error:
             return Rendered(0, 0, (("D-TOOLS", str(error)),))
         except ValueError as error:
@@ -58,11 +60,11 @@ class Rendering:
             cuts = [("D-CUT", fact) for _, fact in cuts]
         return Rendered(max(one.tokens for one in found), sum(one.learnt for one in found), tuple(cuts))
 
-    def _example(self, example: Labelled) -> Rendered:
+    def _example(self, example: LabelledTokens) -> Rendered:
         learnt = sum(label != IGNORED for label in example.labels[: self._max_length])
         return Rendered(len(example.ids), learnt, tuple(self._cuts(example, learnt)))
 
-    def _cuts(self, example: Labelled, learnt: int) -> Iterator[tuple[str, str]]:
+    def _cuts(self, example: LabelledTokens, learnt: int) -> Iterator[tuple[str, str]]:
         if len(example.ids) <= self._max_length:
             return
         fact = f"has {len(example.ids)} tokens, max_length is {self._max_length}"
@@ -94,7 +96,7 @@ def load_tokenizer_of(base: Path) -> Any:
         raise UsageError(str(base), "holds no tokenizer", "name a model folder", param="base") from error
 
 
-def _conversations(sample: Sample) -> tuple[tuple[Message, ...], ...]:
+def _conversations(sample: CanonicalRow) -> tuple[tuple[RowMessage, ...], ...]:
     if sample.rejected:
         return sample.messages, sample.prompt + sample.rejected
     return (sample.messages,)

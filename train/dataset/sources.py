@@ -21,21 +21,29 @@ from typing import BinaryIO
 from registry.errors import UsageError
 from train.dataset.containers import values
 from train.dataset.containers.folders import find_files
-from train.dataset.containers.kinds import Container, Kind, find_kind
-from train.dataset.containers.line import LONGEST_BYTES, Line, Shard, too_long
+from train.dataset.containers.kinds import Container, ContainerKind, find_kind
+from train.dataset.containers.line import LONGEST_BYTES, RawRow, Shard, too_long
 from train.dataset.containers.paragraphs import document_rows
-from train.dataset.containers.place import Place, Where
-from train.dataset.containers.streams import Stream, open_stream
+from train.dataset.containers.place import DataPath, Where
+from train.dataset.containers.streams import ContainerStream, open_stream
 from train.dataset.records import Malformed
 
 __all__ = [
-    "Line", "Place", "Where", "hash_source", "name_row", "read_lines", "remarks", "sample_lines", "size_of",
+    "DataPath",
+    "RawRow",
+    "Where",
+    "hash_source",
+    "name_row",
+    "read_lines",
+    "remarks",
+    "sample_lines",
+    "size_of",
 ]  # fmt: skip
 
 _SHORT_LINE_BYTES = 1000
 
 
-def read_lines(where: Where) -> Iterator[Line]:
+def read_lines(where: Where) -> Iterator[RawRow]:
     """Yield every row at `where` that is not blank.
 
     Raises: UsageError: when a file cannot be opened, or `where` leaves open which ones are meant.
@@ -53,7 +61,7 @@ def read_lines(where: Where) -> Iterator[Line]:
         offset += last
 
 
-def sample_lines(where: Where, count: int) -> Iterator[Line]:
+def sample_lines(where: Where, count: int) -> Iterator[RawRow]:
     """Yield about `count` rows, the same ones at every call; row numbers are 0 where they are not known.
 
     From all over a file of JSON Lines and from every file of a folder, else from the beginning.
@@ -111,7 +119,7 @@ def _hash_file(path: Path) -> str:
         raise _unreadable(path, error) from error
 
 
-def _read_file(path: Path, key: str | None) -> Iterator[Line]:
+def _read_file(path: Path, key: str | None) -> Iterator[RawRow]:
     last = 0
     try:
         with _opened(path) as raw:
@@ -119,20 +127,20 @@ def _read_file(path: Path, key: str | None) -> Iterator[Line]:
                 last = line.number
                 yield line
     except Malformed as fault:
-        yield Line(last + 1, b"", 0, fault)
+        yield RawRow(last + 1, b"", 0, fault)
     except OSError as error:
         raise _unreadable(path, error) from error
 
 
-def _lines(path: Path, raw: BinaryIO, key: str | None) -> Iterator[Line]:
+def _lines(path: Path, raw: BinaryIO, key: str | None) -> Iterator[RawRow]:
     stream, container, inner = _open(path, raw, key)
-    if container.kind is Kind.LINES:
+    if container.kind is ContainerKind.LINES:
         rows = _plain(stream.file)
-    elif container.kind is Kind.TEXT:
+    elif container.kind is ContainerKind.TEXT:
         rows = document_rows(stream.file)
-    elif container.kind is Kind.ARRAY:
+    elif container.kind is ContainerKind.ARRAY:
         rows = values.array_rows(stream.file)
-    elif container.kind is Kind.VALUES:
+    elif container.kind is ContainerKind.VALUES:
         rows = (
             values.value_rows(stream.file)
             if inner is None
@@ -140,24 +148,24 @@ def _lines(path: Path, raw: BinaryIO, key: str | None) -> Iterator[Line]:
         )
     else:
         rows = _typed_rows(path, stream, container)
-    told = stream.plain and container.kind in {Kind.LINES, Kind.TEXT, Kind.PARQUET}
+    told = stream.plain and container.kind in {ContainerKind.LINES, ContainerKind.TEXT, ContainerKind.PARQUET}
     return rows if told else _measured(rows, raw)
 
 
-def _typed_rows(path: Path, stream: Stream, container: Container) -> Iterator[Line]:
-    if container.kind is Kind.TABLE:
+def _typed_rows(path: Path, stream: ContainerStream, container: Container) -> Iterator[RawRow]:
+    if container.kind is ContainerKind.TABLE:
         from train.dataset.containers.tables import table_rows
 
         return table_rows(stream.file, container.delimiter)
     from train.dataset.containers.columnar import columnar_rows
 
-    if not stream.plain and container.kind is not Kind.ARROW_STREAM:
+    if not stream.plain and container.kind is not ContainerKind.ARROW_STREAM:
         fact = f"is {container.kind.value} inside {stream.packed}: it cannot be read from its end"
         raise Malformed(fact, "D-CONTAINER", "unpack it: it is compressed in itself")
     return columnar_rows(path, stream.file, container.kind)
 
 
-def _open(path: Path, raw: BinaryIO, key: str | None) -> tuple[Stream, Container, str | None]:
+def _open(path: Path, raw: BinaryIO, key: str | None) -> tuple[ContainerStream, Container, str | None]:
     """Return the stream of a file, its container and, of an object around a list of rows, the list's key.
 
     Raises: Malformed: a container that is not read; UsageError: it has no part `key`.
@@ -165,11 +173,11 @@ def _open(path: Path, raw: BinaryIO, key: str | None) -> tuple[Stream, Container
     stream = open_stream(path, raw)
     container = find_kind(path, stream)
     inner = None
-    if container.kind is Kind.VALUES:
+    if container.kind is ContainerKind.VALUES:
         inner = values.find_list(stream.head.decode("utf-8", "replace"), key)
         if inner is None and b"\n" not in stream.head.strip():
             # One long line that is a row: others may follow it.
-            container = Container(Kind.LINES)
+            container = Container(ContainerKind.LINES)
     if key is not None and inner is None:
         raise UsageError(str(path), f"has no part {key!r}", "leave split out: it is one file", param="split")
     return stream, container, inner
@@ -186,7 +194,7 @@ def _remarks(path: Path, key: str | None) -> tuple[tuple[str, str], ...]:
         raise _unreadable(path, error) from error
 
 
-def _sample_file(path: Path, key: str | None, count: int) -> Iterator[Line]:
+def _sample_file(path: Path, key: str | None, count: int) -> Iterator[RawRow]:
     size = path.stat().st_size if path.is_file() else 0
     if size < count * _SHORT_LINE_BYTES or not _is_plain(path, key):
         yield from itertools.islice(_read_file(path, key), count)
@@ -196,24 +204,24 @@ def _sample_file(path: Path, key: str | None, count: int) -> Iterator[Line]:
             file.seek(index * size // count)
             file.readline(LONGEST_BYTES)
             if data := file.readline(LONGEST_BYTES).strip():
-                yield Line(0, data, len(data))
+                yield RawRow(0, data, len(data))
 
 
 def _is_plain(path: Path, key: str | None) -> bool:
     try:
         with _opened(path) as raw:
             stream, container, _ = _open(path, raw, key)
-            return stream.plain and container.kind is Kind.LINES
+            return stream.plain and container.kind is ContainerKind.LINES
     except Malformed:
         return False
 
 
-def _plain(file: BinaryIO) -> Iterator[Line]:
+def _plain(file: BinaryIO) -> Iterator[RawRow]:
     for number, line in enumerate(_whole_lines(file), start=1):
         if len(line) >= LONGEST_BYTES:
             yield too_long(number, len(line))
         elif line.strip():
-            yield Line(number, line.rstrip(b"\r\n"), len(line))
+            yield RawRow(number, line.rstrip(b"\r\n"), len(line))
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
@@ -225,7 +233,7 @@ def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
             rest = file.readline(LONGEST_BYTES)
 
 
-def _measured(rows: Iterator[Line], raw: BinaryIO) -> Iterator[Line]:
+def _measured(rows: Iterator[RawRow], raw: BinaryIO) -> Iterator[RawRow]:
     """Yield `rows` with the bytes that were read of the file on the disk for each."""
     before = 0
     for line in rows:

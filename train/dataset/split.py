@@ -25,13 +25,13 @@ from train.dataset.checks.clusters import Clusters
 from train.dataset.checks.relations import relate
 from train.dataset.checks.scan import answer_text, open_sketches, sketched_text
 from train.dataset.checks.sketches import SIMILAR
-from train.dataset.columns import FORMS, Columns, text_hash
+from train.dataset.columns import FORMS, RowColumns, text_hash
 from train.dataset.containers.place import name_of
 from train.dataset.forms import canonical, read_sample
-from train.dataset.forms.mapping import PLAIN, Reading, require_columns
-from train.dataset.records import Malformed, Progress, Unwatched
+from train.dataset.forms.mapping import PLAIN, RowMapping, require_columns
+from train.dataset.records import CheckWatcher, Malformed, Unwatched
 from train.dataset.room import room
-from train.dataset.sources import Line, Where, hash_source, read_lines, size_of
+from train.dataset.sources import RawRow, Where, hash_source, read_lines, size_of
 from train.rows import row_error
 
 if TYPE_CHECKING:
@@ -55,12 +55,12 @@ class SplitSettings:
     group: str | None = None
     stratify: str | None = None
     canonical: bool = False
-    reading: Reading = PLAIN
+    reading: RowMapping = PLAIN
     accepted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class DataSplit:
     """A finished split: files by name, rows by part, and the facts for the manifest."""
 
     files: dict[str, Path]
@@ -70,7 +70,9 @@ class Split:
 
 
 @room()
-def split_file(path: Where, settings: SplitSettings, folder: Path, progress: Progress | None = None) -> Split:
+def split_file(
+    path: Where, settings: SplitSettings, folder: Path, progress: CheckWatcher | None = None
+) -> DataSplit:
     """Write the parts of the file at `path` into `folder`, each with the source's row numbers beside it.
 
     Raises: UsageError: a row that cannot be read or lacks a key, or too few clusters for a part.
@@ -87,7 +89,7 @@ def split_file(path: Where, settings: SplitSettings, folder: Path, progress: Pro
     files = _write(
         path, list(settings.shares), parts, folder, settings.reading if settings.canonical else None
     )
-    return Split(files, rows, found, _facts(path, settings, columns, rows, found))
+    return DataSplit(files, rows, found, _facts(path, settings, columns, rows, found))
 
 
 @contextmanager
@@ -135,11 +137,11 @@ def _totals(strata: NDArray[np.uint64], sizes: Labels) -> tuple[list[int], list[
 
 
 def _read(
-    path: Where, settings: SplitSettings, progress: Progress
-) -> tuple[Columns, Labels, NDArray[np.uint64]]:
+    path: Where, settings: SplitSettings, progress: CheckWatcher
+) -> tuple[RowColumns, Labels, NDArray[np.uint64]]:
     require_columns(path, settings.reading)
     progress.phase("splitting", size_of([path]), in_bytes=True)
-    columns, groups, strata = Columns(), array("Q"), array("Q")
+    columns, groups, strata = RowColumns(), array("Q"), array("Q")
     with open_sketches([path], settings.reading) as sketches:
         for line in read_lines(path):
             row, sample = _parse(path, line, settings.reading)
@@ -160,7 +162,7 @@ def _read(
     return columns, bound.labels(), flat
 
 
-def _parse(path: Where, line: Line, reading: Reading) -> tuple[Any, Any]:
+def _parse(path: Where, line: RawRow, reading: RowMapping) -> tuple[Any, Any]:
     try:
         row = line.parse()
         return row, read_sample(row, reading)
@@ -168,14 +170,14 @@ def _parse(path: Where, line: Line, reading: Reading) -> tuple[Any, Any]:
         raise row_error(path, line.number, error, "correct it; see `wardrobe data check`") from error
 
 
-def _value_hash(path: Where, line: Line, row: Mapping[str, Any], key: str) -> int:
+def _value_hash(path: Where, line: RawRow, row: Mapping[str, Any], key: str) -> int:
     if key not in row:
         raise row_error(path, line.number, f"has no {key}", "add it, or leave the option out")
     return text_hash(json.dumps(row[key], sort_keys=True))
 
 
 def _write(
-    path: Where, names: Sequence[str], parts: Labels, folder: Path, rewrite: Reading | None
+    path: Where, names: Sequence[str], parts: Labels, folder: Path, rewrite: RowMapping | None
 ) -> dict[str, Path]:
     files = {name: folder / name for part in names for name in (f"{part}.jsonl", f"{part}.rows.txt")}
     rows = [files[f"{part}.jsonl"].open("wb") for part in names]
@@ -190,7 +192,7 @@ def _write(
     return files
 
 
-def _written(line: Line, rewrite: Reading | None) -> bytes:
+def _written(line: RawRow, rewrite: RowMapping | None) -> bytes:
     if rewrite is not None:
         return _dumped(canonical(read_sample(line.parse(), rewrite)))
     # An item of an array may stand over several lines.
@@ -205,7 +207,7 @@ def _dumped(row: object) -> bytes:
 
 
 def _facts(
-    path: Where, settings: SplitSettings, columns: Columns, rows: Mapping[str, int], clusters: int
+    path: Where, settings: SplitSettings, columns: RowColumns, rows: Mapping[str, int], clusters: int
 ) -> dict[str, JsonValue]:
     forms: Iterable[int] = np.unique(columns["form"]).tolist()
     return {

@@ -3,6 +3,6 @@
 The names below are light: neither numpy nor anything heavier is imported with them.
 """
 
-from registry.validation.requirements import GateState, Verdict, gate_verdict
+from registry.validation.requirements import GateState, GateVerdict, gate_verdict
 
-__all__ = ["GateState", "Verdict", "gate_verdict"]
+__all__ = ["GateState", "GateVerdict", "gate_verdict"]

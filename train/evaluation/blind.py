@@ -17,7 +17,7 @@ from typing import Any, Literal
 from registry.api.documents import Document
 from registry.errors import Conflict, UsageError
 from registry.validation.canonical import parse_json
-from train.evaluation.results import Evaluation
+from train.evaluation.results import EvaluationResult
 from train.evaluation.statistics.agreement import cohen_kappa, krippendorff_alpha
 from train.evaluation.statistics.paired import wilson
 from train.evaluation.strict import Strict, parse, read_text
@@ -25,7 +25,7 @@ from train.evaluation.strict import Strict, parse, read_text
 RATINGS = ("A", "B", "tie", "both_bad")
 
 
-class Rated(Strict):
+class BlindRating(Strict):
     """One line of a rating file; `rating` is A, B, tie or both_bad, empty where not rated yet."""
 
     item: str
@@ -63,7 +63,7 @@ class HumanReport(Document):
     preferred_a: float | None
 
 
-def write_blind(evaluation: Evaluation, first: str, second: str, target: Path, *, seed: int) -> int:
+def write_blind(evaluation: EvaluationResult, first: str, second: str, target: Path, *, seed: int) -> int:
     """Write `target` (for raters) and `target` with `.key.json` (keep it away from them); return the items.
 
     Items to which both arms gave the same answer, or one gave none, are left out.
@@ -125,7 +125,7 @@ def read_ratings(key_path: Path, rated: Sequence[Path]) -> HumanReport:
     )
 
 
-def _blind_line(evaluation: Evaluation, index: int, a: str, b: str) -> str:
+def _blind_line(evaluation: EvaluationResult, index: int, a: str, b: str) -> str:
     row: dict[str, Any] = {
         "item": evaluation.suite.items[index].id,
         "question": [message.written for message in evaluation.suite.questions[index]],
@@ -144,7 +144,7 @@ def _ratings(path: Path, key: BlindKey) -> dict[str, str]:
             continue
         subject = f"{path} line {number}"
         try:
-            row = parse(subject, parse_json(line.encode()), Rated)
+            row = parse(subject, parse_json(line.encode()), BlindRating)
         except ValueError as error:
             raise UsageError(subject, f"is no JSON ({error})", "correct the line") from error
         if row.item not in key.a:

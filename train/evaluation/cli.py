@@ -16,10 +16,10 @@ from train.evaluation.cli_files import agreement, blind, list_, report
 
 if TYPE_CHECKING:
     from train.evaluation.gating.trial import GateDocument
-    from train.evaluation.journal import Journal
+    from train.evaluation.journal import AnswerJournal
     from train.evaluation.models.roster import Roster
-    from train.evaluation.results import Evaluation, EvaluationDocument
-    from train.evaluation.runner import Arm
+    from train.evaluation.results import EvaluationDocument, EvaluationResult
+    from train.evaluation.runner import EvaluatedArm
 
 _PATH = UserPath()
 _OUT = click.option(
@@ -87,7 +87,7 @@ def run(
     and stores the figures with the version. Exit 1 if a question has no answer.
     """
     from train.evaluation.library import find_suite
-    from train.evaluation.results import Evaluation
+    from train.evaluation.results import EvaluationResult
     from train.evaluation.runner import Effort, evaluate
 
     found = find_suite(suite).limited(limit)
@@ -97,7 +97,7 @@ def run(
         journal = _journal(folder)
         with output.progress(f"evaluate {found.name}", len(arms) * len(found.items)) as advance:
             results = evaluate(found, arms, roster.model, Effort(concurrency, advance, journal))
-        evaluation = Evaluation.finished(found, results, roster.via)
+        evaluation = EvaluationResult.finished(found, results, roster.via)
         document = _keep(evaluation, folder, html)
         journal.finish()
         if not no_attest:
@@ -142,7 +142,7 @@ def gate(
     aim = load_goal(goal)
     suites = trial.suites_of(aim, goal.resolve().parent)
     with closing(_roster(session, offline=offline, need_root=not no_attest)) as roster:
-        case = trial.Trial(aim, model, replaces or _stable(roster, model))
+        case = trial.GateTrial(aim, model, replaces or _stable(roster, model))
         folder = _free(out or _folder(f"gate-{model.replace('@', '-')}"), html)
         journal = _journal(folder)
         with output.progress(f"gate {model}", trial.questions(case, suites)) as advance:
@@ -208,7 +208,7 @@ def _roster(session: Session, *, offline: bool | None, need_root: bool) -> Roste
 
 def _arms(
     roster: Roster, model: str, against: tuple[str, ...], shots: int | None, replicate: bool
-) -> list[Arm]:
+) -> list[EvaluatedArm]:
     arms = [roster.arm(model), *(roster.arm(other) for other in against)]
     if shots is not None:
         arms.append(roster.arm("base", shots=shots))
@@ -249,16 +249,16 @@ def _free(folder: Path, html: Path | None) -> Path:
     return folder
 
 
-def _journal(folder: Path) -> Journal:
-    from train.evaluation.journal import Journal
+def _journal(folder: Path) -> AnswerJournal:
+    from train.evaluation.journal import AnswerJournal
 
-    journal = Journal(folder)
+    journal = AnswerJournal(folder)
     if len(journal):
         output.print_notice(f"going on with {len(journal)} answers of an interrupted run")
     return journal
 
 
-def _keep(evaluation: Evaluation, folder: Path, html: Path | None) -> EvaluationDocument:
+def _keep(evaluation: EvaluationResult, folder: Path, html: Path | None) -> EvaluationDocument:
     from train.evaluation.reports.evaluation import page
     from train.evaluation.results import save
 
@@ -269,7 +269,7 @@ def _keep(evaluation: Evaluation, folder: Path, html: Path | None) -> Evaluation
 
 def _keep_gate(
     document: GateDocument,
-    evaluations: dict[str, Evaluation],
+    evaluations: dict[str, EvaluationResult],
     kept: dict[str, EvaluationDocument],
     folder: Path,
     html: Path | None,

@@ -18,14 +18,14 @@ from train.evaluation.rows import read_row
 from train.evaluation.strict import Strict
 
 
-class Call(Strict):
+class ExpectedCall(Strict):
     """A call that is expected; `arguments` are an object."""
 
     name: str
     arguments: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-class Message(Strict):
+class SuiteMessage(Strict):
     """One message of a conversation: of OpenAI's form, results of tools and earlier calls included."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -48,7 +48,7 @@ class Message(Strict):
         return "\n".join([self.content, *calls] if self.content or not calls else calls)
 
 
-def called(calls: Sequence[Call]) -> Message:
+def called(calls: Sequence[ExpectedCall]) -> SuiteMessage:
     """Return the assistant's turn that makes `calls`."""
     written = [
         {
@@ -58,10 +58,10 @@ def called(calls: Sequence[Call]) -> Message:
         }
         for number, call in enumerate(calls, start=1)
     ]
-    return Message.model_validate({"role": "assistant", "tool_calls": written})
+    return SuiteMessage.model_validate({"role": "assistant", "tool_calls": written})
 
 
-class Item(Strict):
+class SuiteItem(Strict):
     """One question: `prompt` or `messages`; `expected` is one right answer or several.
 
     `tools` may be called, `calls` are the calls that are right (an empty list: none). A row of training with
@@ -72,10 +72,10 @@ class Item(Strict):
 
     id: str = ""
     prompt: str | None = None
-    messages: tuple[Message, ...] = ()
+    messages: tuple[SuiteMessage, ...] = ()
     expected: str | tuple[str, ...] | None = None
     tools: tuple[dict[str, JsonValue], ...] = ()
-    calls: tuple[Call, ...] | None = None
+    calls: tuple[ExpectedCall, ...] | None = None
     tags: dict[str, str] = Field(default_factory=dict)
     pair: str | None = None
     graders: tuple[str, ...] | None = None
@@ -126,8 +126,8 @@ class SuiteFile(Strict):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
     description: str = ""
-    items: str | tuple[Item, ...]
-    shots: str | tuple[Item, ...] = ()
+    items: str | tuple[SuiteItem, ...]
+    shots: str | tuple[SuiteItem, ...] = ()
     template: str | None = None
     system: str | None = None
     tools: tuple[dict[str, JsonValue], ...] = ()
@@ -142,6 +142,6 @@ class SuiteFile(Strict):
         return read_tools(value)
 
 
-def judges(spec: Spec, item: Item) -> bool:
+def judges(spec: Spec, item: SuiteItem) -> bool:
     """Tell whether a grader judges an item."""
     return item.graders is None or spec.label in item.graders

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from registry.errors import NotFound, UsageError
-from train.evaluation.forms import Item, Sampling, SuiteFile
+from train.evaluation.forms import Sampling, SuiteFile, SuiteItem
 from train.evaluation.grading.specs import Accuracy, Exact, Judge, Program, Spec, Stops
 from train.evaluation.suites import Suite, build_suite
 
@@ -55,7 +55,7 @@ def is_installed(guard: GuardSuite) -> bool:
     return True
 
 
-def mmlu_items(prompts: dict[str, str]) -> list[Item]:
+def mmlu_items(prompts: dict[str, str]) -> list[SuiteItem]:
     """Return the questions of MMLU's development set out of lm-eval's few-shot prompts, by subject.
 
     One without an answer from A to D is left out: of lm-eval 0.4.13's 282 that is one, answered "(E)".
@@ -70,7 +70,7 @@ def mmlu_items(prompts: dict[str, str]) -> list[Item]:
     return found
 
 
-def bbh_items(files: Iterable[tuple[str, dict[str, Any]]]) -> list[Item]:
+def bbh_items(files: Iterable[tuple[str, dict[str, Any]]]) -> list[SuiteItem]:
     """Return the worked examples of BIG-bench hard as questions, by task."""
     found = []
     for task, body in files:
@@ -81,12 +81,12 @@ def bbh_items(files: Iterable[tuple[str, dict[str, Any]]]) -> list[Item]:
                 expected = (answer[1], letter[1]) if letter else answer[1]
                 prompt = f"{str(body['description']).strip()}\n\n{sample['input']}"
                 found.append(
-                    Item(id=f"{task}-{number}", prompt=prompt, expected=expected, tags={"task": task})
+                    SuiteItem(id=f"{task}-{number}", prompt=prompt, expected=expected, tags={"task": task})
                 )
     return found
 
 
-def humaneval_items(lines: Iterable[str]) -> list[Item]:
+def humaneval_items(lines: Iterable[str]) -> list[SuiteItem]:
     """Return HumanEval's problems; their tests run in the sandbox."""
     found = []
     for line in lines:
@@ -95,11 +95,11 @@ def humaneval_items(lines: Iterable[str]) -> list[Item]:
             test = f"{row['test']}\ncheck({row['entry_point']})"
             prompt = f"Complete this Python function. Reply with the code alone.\n\n{row['prompt']}"
             data = {"prompt": row["prompt"], "test": test}
-            found.append(Item(id=row["task_id"], prompt=prompt, data=data))
+            found.append(SuiteItem(id=row["task_id"], prompt=prompt, data=data))
     return found
 
 
-def mt_bench_items(lines: Iterable[str]) -> list[Item]:
+def mt_bench_items(lines: Iterable[str]) -> list[SuiteItem]:
     """Return the first turns of MT-Bench, by category; a reference answer becomes `expected`."""
     found = []
     for line in lines:
@@ -107,7 +107,7 @@ def mt_bench_items(lines: Iterable[str]) -> list[Item]:
             row = json.loads(line)
             reference = row.get("reference") or []
             found.append(
-                Item(
+                SuiteItem(
                     id=str(row["question_id"]),
                     prompt=row["turns"][0],
                     expected=reference[0] if reference else None,
@@ -117,8 +117,8 @@ def mt_bench_items(lines: Iterable[str]) -> list[Item]:
     return found
 
 
-def _mmlu_item(subject: str, number: int, question: str, letter: str) -> Item:
-    return Item(id=f"{subject}-{number}", prompt=question, expected=letter, tags={"subject": subject})
+def _mmlu_item(subject: str, number: int, question: str, letter: str) -> SuiteItem:
+    return SuiteItem(id=f"{subject}-{number}", prompt=question, expected=letter, tags={"subject": subject})
 
 
 def _mmlu() -> Suite:
@@ -155,7 +155,7 @@ def _gsm() -> Suite:
         raise _not_installed("reasoning-gym", f" ({error})") from error
     made = reasoning_gym.create_dataset("gsm_symbolic", size=_GSM_ITEMS, seed=_GSM_SEED)
     items = [
-        Item(id=str(number), prompt=row["question"], expected=_written(str(row["answer"])))
+        SuiteItem(id=str(number), prompt=row["question"], expected=_written(str(row["answer"])))
         for number, row in enumerate(made, start=1)
     ]
     graders: tuple[Spec, ...] = (Exact(type="exact", extract=r"-?\d[\d,]*(?:\.\d+)?", punctuation=True),)
@@ -178,7 +178,7 @@ def _mt_bench() -> Suite:
 
 def _suite(
     name: str,
-    items: list[Item],
+    items: list[SuiteItem],
     graders: tuple[Spec, ...],
     tokens: int,
     tags: tuple[str, ...],

@@ -13,12 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from train.evaluation.grading.grades import Sample
-from train.evaluation.runner import Arm
+from train.evaluation.grading.grades import ModelAnswer
+from train.evaluation.runner import EvaluatedArm
 from train.evaluation.suites import Suite
 
 
-class Journal:
+class AnswerJournal:
     """The answers of a run under way; safe to use from several threads."""
 
     def __init__(self, folder: Path) -> None:
@@ -29,11 +29,11 @@ class Journal:
     def __len__(self) -> int:
         return len(self._known)
 
-    def find(self, suite: Suite, arm: Arm, index: int) -> Sample | None:
+    def find(self, suite: Suite, arm: EvaluatedArm, index: int) -> ModelAnswer | None:
         """Return the answer that an earlier, interrupted run got."""
         return self._known.get(_key(suite, arm, index))
 
-    def add(self, suite: Suite, arm: Arm, index: int, sample: Sample) -> None:
+    def add(self, suite: Suite, arm: EvaluatedArm, index: int, sample: ModelAnswer) -> None:
         """Keep an answer; one that failed is not kept."""
         if sample.error is not None:
             return
@@ -48,17 +48,17 @@ class Journal:
         self._path.unlink(missing_ok=True)
 
 
-def _key(suite: Suite, arm: Arm, index: int) -> str:
+def _key(suite: Suite, arm: EvaluatedArm, index: int) -> str:
     return json.dumps([suite.sha256, arm.label, arm.model.name, arm.digest, arm.shots, index])
 
 
-def _read(path: Path) -> dict[str, Sample]:
-    found: dict[str, Sample] = {}
+def _read(path: Path) -> dict[str, ModelAnswer]:
+    found: dict[str, ModelAnswer] = {}
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 row: dict[str, Any] = json.loads(line)
-                found[row["key"]] = Sample.read(row["sample"])
+                found[row["key"]] = ModelAnswer.read(row["sample"])
             except (ValueError, KeyError, TypeError):
                 continue
     return found

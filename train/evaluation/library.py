@@ -14,7 +14,7 @@ from train.evaluation.suites import OWN, Suite, load_suite
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class NamedSuite:
     """A suite that has a name; `missing` names the package that it needs and is not installed."""
 
     name: str
@@ -42,11 +42,13 @@ def find_suite(reference: str, folder: Path | None = None) -> Suite:
     raise UsageError(f"suite {reference}", "is neither a file nor a known suite", hint)
 
 
-def known_suites() -> list[Known]:
+def known_suites() -> list[NamedSuite]:
     """Return every suite that has a name, our own first."""
-    own = [Known(one.stem, "wardrobe", load_suite(one).description, None) for one in _own()]
+    own = [NamedSuite(one.stem, "wardrobe", load_suite(one).description, None) for one in _own()]
     guards = [
-        Known(guard.name, guard.package, guard.description, None if is_installed(guard) else guard.package)
+        NamedSuite(
+            guard.name, guard.package, guard.description, None if is_installed(guard) else guard.package
+        )
         for guard in GUARDS
     ]
     return [*own, *guards]

@@ -9,7 +9,7 @@ from registry.api.documents import Document
 
 if TYPE_CHECKING:
     from train.evaluation.blind import HumanReport
-    from train.evaluation.library import Known
+    from train.evaluation.library import NamedSuite
 
 
 class SuiteDocument(Document):
@@ -21,7 +21,7 @@ class SuiteDocument(Document):
     missing: str | None
 
     @classmethod
-    def of(cls, known: Known) -> Self:
+    def of(cls, known: NamedSuite) -> Self:
         """Describe a known suite."""
         return cls(name=known.name, source=known.source, description=known.description, missing=known.missing)
 

@@ -20,9 +20,9 @@ from pydantic import JsonValue, TypeAdapter
 from registry.api.documents import Document
 from registry.errors import Conflict, UsageError
 from registry.validation.canonical import sha256_hex
-from train.evaluation.forms import Item, Message, Sampling
+from train.evaluation.forms import Sampling, SuiteItem, SuiteMessage
 from train.evaluation.grading import specs
-from train.evaluation.grading.grades import Grade, Sample
+from train.evaluation.grading.grades import Grade, ModelAnswer
 from train.evaluation.runner import ArmResult
 from train.evaluation.statistics.differences import DifferenceDocument, differences
 from train.evaluation.statistics.figures import confusion, figure, slices
@@ -43,7 +43,7 @@ class FigureDocument(Document):
     method: str
 
 
-class ArmDocument(Document):
+class EvaluatedArmDocument(Document):
     """One arm: its figures by grader and slice, questions without an answer, tokens and seconds of answers.
 
     `confusion` is by grader: rows expected, columns found, the last column "no label".
@@ -74,13 +74,13 @@ class EvaluationDocument(Document):
     items_sha256: str
     via: str
     created_at: float
-    arms: list[ArmDocument]
+    arms: list[EvaluatedArmDocument]
     differences: list[DifferenceDocument]
     notes: list[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class EvaluationResult:
     """A suite, what every arm said about it, and when."""
 
     suite: Suite
@@ -89,7 +89,7 @@ class Evaluation:
     created: float
 
     @classmethod
-    def finished(cls, suite: Suite, arms: Sequence[ArmResult], via: str) -> Evaluation:
+    def finished(cls, suite: Suite, arms: Sequence[ArmResult], via: str) -> EvaluationResult:
         """Return the evaluation that ended now."""
         return cls(suite, tuple(arms), via, time.time())
 
@@ -129,7 +129,7 @@ class Evaluation:
         return b"".join(_line(self, index) for index in range(len(self.suite.items)))
 
 
-def save(evaluation: Evaluation, folder: Path) -> EvaluationDocument:
+def save(evaluation: EvaluationResult, folder: Path) -> EvaluationDocument:
     """Keep an evaluation in the new folder `folder`.
 
     Raises: Conflict: it exists.
@@ -155,7 +155,7 @@ def save(evaluation: Evaluation, folder: Path) -> EvaluationDocument:
     return document
 
 
-def load(folder: Path) -> Evaluation:
+def load(folder: Path) -> EvaluationResult:
     """Read an evaluation back.
 
     Raises: UsageError: the folder holds none, or its items are not those that were saved.
@@ -170,15 +170,15 @@ def load(folder: Path) -> Evaluation:
         rows = [json.loads(line) for line in raw.splitlines()]
         suite = _suite(run, rows)
         arms = tuple(_arm(arm, rows, suite) for arm in run["arms"])
-        return Evaluation(suite, arms, run["via"], run["created_at"])
+        return EvaluationResult(suite, arms, run["via"], run["created_at"])
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
             str(folder), f"holds no evaluation ({error!r})", "name a folder of `eval run`"
         ) from error
 
 
-def _describe(suite: Suite, arm: ArmResult) -> ArmDocument:
-    return ArmDocument(
+def _describe(suite: Suite, arm: ArmResult) -> EvaluatedArmDocument:
+    return EvaluatedArmDocument(
         label=arm.label,
         model=arm.model,
         digest=arm.digest,
@@ -223,7 +223,7 @@ def _notes(suite: Suite) -> list[str]:
     return notes
 
 
-def _line(evaluation: Evaluation, index: int) -> bytes:
+def _line(evaluation: EvaluationResult, index: int) -> bytes:
     suite = evaluation.suite
     row = {
         "item": suite.items[index].model_dump(mode="json", exclude_defaults=True),
@@ -243,9 +243,9 @@ def _suite(run: dict[str, Any], rows: list[dict[str, Any]]) -> Suite:
     return Suite(
         name=run["suite"],
         description=run["description"],
-        items=tuple(Item.model_validate(row["item"]) for row in rows),
+        items=tuple(SuiteItem.model_validate(row["item"]) for row in rows),
         shots=(),
-        questions=tuple(tuple(Message.model_validate(one) for one in row["question"]) for row in rows),
+        questions=tuple(tuple(SuiteMessage.model_validate(one) for one in row["question"]) for row in rows),
         shot_questions=(),
         api=run["api"],
         sampling=Sampling.model_validate(run["sampling"]),
@@ -263,7 +263,9 @@ def _arm(arm: dict[str, Any], rows: list[dict[str, Any]], suite: Suite) -> ArmRe
         arm["model"],
         arm["digest"],
         arm["shots"],
-        tuple(Sample.read({key: value for key, value in one.items() if key != "grades"}) for one in said),
+        tuple(
+            ModelAnswer.read({key: value for key, value in one.items() if key != "grades"}) for one in said
+        ),
         {name: tuple(_grade(one["grades"][name]) for one in said) for name in names},
     )
 

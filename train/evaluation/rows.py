@@ -12,7 +12,7 @@ from typing import Any
 
 from train.dataset.forms.calls import linked, read_tools, tools_of
 from train.dataset.forms.chat import read_messages, written
-from train.dataset.records import Message
+from train.dataset.records import RowMessage
 
 _PLAIN = {"role", "content"}
 _UNUSED = {"functions", "parallel_tool_calls"}
@@ -43,10 +43,10 @@ def _is_plain(message: object) -> bool:
     return message.keys() <= _PLAIN and message.get("role") != "assistant"
 
 
-def _question(turn: Message) -> dict[str, object]:
+def _question(turn: RowMessage) -> dict[str, object]:
     return {key: one for key, one in written(turn).items() if key != "weight"}
 
 
-def _expected(turn: Message) -> dict[str, Any]:
+def _expected(turn: RowMessage) -> dict[str, Any]:
     calls = [{"name": call.name, "arguments": json.loads(call.arguments)} for call in turn.calls]
     return {"calls": calls} | ({"expected": turn.content} if turn.content else {})

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from registry.errors import UsageError
-from train.evaluation.forms import Item, Message, called
+from train.evaluation.forms import SuiteItem, SuiteMessage, called
 from train.evaluation.grading.graders import judge_all
-from train.evaluation.grading.grades import Grade, Hearing, Model, Sample
+from train.evaluation.grading.grades import Grade, GraderInput, Model, ModelAnswer
 from train.evaluation.grading.specs import Judge
 from train.evaluation.suites import Suite
 
@@ -23,7 +23,7 @@ _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class EvaluatedArm:
     """One way of answering: a model, and how many examples stand before each question."""
 
     label: str
@@ -40,7 +40,7 @@ class ArmResult:
     model: str
     digest: str | None
     shots: int
-    samples: tuple[Sample, ...]
+    samples: tuple[ModelAnswer, ...]
     grades: dict[str, tuple[Grade, ...]]
 
     @property
@@ -52,10 +52,10 @@ class ArmResult:
 class Memory(Protocol):
     """Answers that an interrupted run left, and where this one keeps its own."""
 
-    def find(self, suite: Suite, arm: Arm, index: int) -> Sample | None:
+    def find(self, suite: Suite, arm: EvaluatedArm, index: int) -> ModelAnswer | None:
         """Return an answer of before."""
 
-    def add(self, suite: Suite, arm: Arm, index: int, sample: Sample) -> None:
+    def add(self, suite: Suite, arm: EvaluatedArm, index: int, sample: ModelAnswer) -> None:
         """Keep an answer."""
 
 
@@ -69,7 +69,7 @@ class Effort:
 
 
 def evaluate(
-    suite: Suite, arms: Sequence[Arm], judge: Callable[[str], Model], effort: Effort | None = None
+    suite: Suite, arms: Sequence[EvaluatedArm], judge: Callable[[str], Model], effort: Effort | None = None
 ) -> list[ArmResult]:
     """Ask every arm every question and judge the answers; the first arm is the one under test.
 
@@ -93,7 +93,7 @@ def evaluate(
     ]
 
 
-def with_shots(suite: Suite, count: int) -> list[tuple[Message, ...]]:
+def with_shots(suite: Suite, count: int) -> list[tuple[SuiteMessage, ...]]:
     """Return the questions with the suite's first `count` examples as earlier turns.
 
     Raises: UsageError: the suite has fewer, or asks for bare completions.
@@ -102,36 +102,42 @@ def with_shots(suite: Suite, count: int) -> list[tuple[Message, ...]]:
         return list(suite.questions)
     if count > len(suite.shots):
         raise UsageError(f"suite {suite.name}", f"has {len(suite.shots)} shots, not {count}", "add `shots`")
-    turns: list[Message] = []
+    turns: list[SuiteMessage] = []
     for item, question in zip(suite.shots[:count], suite.shot_questions[:count], strict=True):
         turns += [*(one for one in question if one.role != "system"), *_shown(suite, item)]
     return [_after_system(question, turns, suite) for question in suite.questions]
 
 
-def _after_system(question: tuple[Message, ...], turns: list[Message], suite: Suite) -> tuple[Message, ...]:
+def _after_system(
+    question: tuple[SuiteMessage, ...], turns: list[SuiteMessage], suite: Suite
+) -> tuple[SuiteMessage, ...]:
     if suite.api == "completions":
         text = "".join(f"{one.content}{'' if one.role == 'user' else chr(10) * 2}" for one in turns)
-        return (Message(role="user", content=text + question[-1].content),)
+        return (SuiteMessage(role="user", content=text + question[-1].content),)
     head = 1 if question[0].role == "system" else 0
     return (*question[:head], *turns, *question[head:])
 
 
-def _shown(suite: Suite, item: Item) -> tuple[Message, ...]:
+def _shown(suite: Suite, item: SuiteItem) -> tuple[SuiteMessage, ...]:
     """Return how an example answers."""
     if item.calls:
         return (called(item.calls),)
     if not item.answers:
         raise UsageError(f"suite {suite.name}", f"shot {item.id} has no `expected`", "add it")
-    return (Message(role="assistant", content=item.answers[0]),)
+    return (SuiteMessage(role="assistant", content=item.answers[0]),)
 
 
-def _answer(arm: Arm, question: Sequence[Message], suite: Suite, item: Item) -> Sample:
+def _answer(
+    arm: EvaluatedArm, question: Sequence[SuiteMessage], suite: Suite, item: SuiteItem
+) -> ModelAnswer:
     # A model that knows no tools is asked as ever.
     return arm.model.answer(question, suite, **({"tools": item.tools} if item.tools else {}))
 
 
-def _ask(suite: Suite, arm: Arm, questions: Sequence[Sequence[Message]], effort: Effort) -> list[Sample]:
-    def ask(index: int) -> Sample:
+def _ask(
+    suite: Suite, arm: EvaluatedArm, questions: Sequence[Sequence[SuiteMessage]], effort: Effort
+) -> list[ModelAnswer]:
+    def ask(index: int) -> ModelAnswer:
         known = effort.memory.find(suite, arm, index) if effort.memory is not None else None
         sample = known or _answer(arm, questions[index], suite, suite.items[index])
         if effort.memory is not None and known is None:
@@ -144,15 +150,15 @@ def _ask(suite: Suite, arm: Arm, questions: Sequence[Sequence[Message]], effort:
 
 def _judge(
     suite: Suite,
-    arm: Arm,
-    questions: Sequence[Sequence[Message]],
-    answers: Sequence[Sequence[Sample]],
+    arm: EvaluatedArm,
+    questions: Sequence[Sequence[SuiteMessage]],
+    answers: Sequence[Sequence[ModelAnswer]],
     index: int,
     judge: Callable[[str], Model],
     effort: Effort,
 ) -> dict[str, tuple[Grade, ...]]:
     other = (0 if index else 1) if len(answers) > 1 else None
-    hearing = Hearing(
+    hearing = GraderInput(
         suite,
         suite.items,
         questions,

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from registry.errors import UsageError
 from registry.home import at_home
 from registry.validation.canonical import canonical_json, parse_json, sha256_hex
-from train.evaluation.forms import Item, Message, Sampling, SuiteFile, judges
+from train.evaluation.forms import Sampling, SuiteFile, SuiteItem, SuiteMessage, judges
 from train.evaluation.grading.specs import Agreement, Python, Spec
 from train.evaluation.strict import parse, read_text, read_yaml
 
@@ -40,10 +40,10 @@ class Suite:
 
     name: str
     description: str
-    items: tuple[Item, ...]
-    shots: tuple[Item, ...]
-    questions: tuple[tuple[Message, ...], ...]
-    shot_questions: tuple[tuple[Message, ...], ...]
+    items: tuple[SuiteItem, ...]
+    shots: tuple[SuiteItem, ...]
+    questions: tuple[tuple[SuiteMessage, ...], ...]
+    shot_questions: tuple[tuple[SuiteMessage, ...], ...]
     api: Literal["chat", "completions"]
     sampling: Sampling
     graders: tuple[Spec, ...]
@@ -86,7 +86,9 @@ def load_suite(path: Path) -> Suite:
     return build_suite(str(path), written, items, shots)
 
 
-def build_suite(subject: str, written: SuiteFile, items: Iterable[Item], shots: Iterable[Item] = ()) -> Suite:
+def build_suite(
+    subject: str, written: SuiteFile, items: Iterable[SuiteItem], shots: Iterable[SuiteItem] = ()
+) -> Suite:
     """Make a suite of items that were made elsewhere (a guard suite); `subject` is for errors.
 
     Raises: UsageError.
@@ -110,7 +112,7 @@ def build_suite(subject: str, written: SuiteFile, items: Iterable[Item], shots: 
     )
 
 
-def read_items(path: Path) -> list[Item]:
+def read_items(path: Path) -> list[SuiteItem]:
     """Read a JSON Lines file of items; empty lines are passed over.
 
     Raises: UsageError: naming the line.
@@ -123,11 +125,11 @@ def read_items(path: Path) -> list[Item]:
                 value = parse_json(line.encode())
             except ValueError as error:
                 raise UsageError(subject, f"is no JSON ({error})", "correct the line") from error
-            found.append(parse(subject, value, Item))
+            found.append(parse(subject, value, SuiteItem))
     return found
 
 
-def _items(given: str | tuple[Item, ...], folder: Path, subject: str) -> list[Item]:
+def _items(given: str | tuple[SuiteItem, ...], folder: Path, subject: str) -> list[SuiteItem]:
     items = read_items(folder / at_home(given)) if isinstance(given, str) else list(given)
     if not items and isinstance(given, str):
         raise UsageError(subject, f"its file {given} holds no items", "add items")
@@ -146,7 +148,7 @@ def _with_source(spec: Python, folder: Path) -> Python:
     return spec.model_copy(update={"source": read_text(folder / at_home(spec.file)), "file": None})
 
 
-def _with_id(written: SuiteFile, item: Item, number: int) -> Item:
+def _with_id(written: SuiteFile, item: SuiteItem, number: int) -> SuiteItem:
     """Return the item with an id, and with the suite's tools where it has none."""
     found: dict[str, Any] = {} if item.id else {"id": str(number)}
     if written.tools and not item.tools:
@@ -154,7 +156,7 @@ def _with_id(written: SuiteFile, item: Item, number: int) -> Item:
     return item.model_copy(update=found) if found else item
 
 
-def _check(subject: str, written: SuiteFile, items: tuple[Item, ...]) -> None:
+def _check(subject: str, written: SuiteFile, items: tuple[SuiteItem, ...]) -> None:
     if not items:
         raise UsageError(subject, "holds no items", "add items")
     _refuse_twice(subject, "id", [item.id for item in items])
@@ -170,7 +172,7 @@ def _check(subject: str, written: SuiteFile, items: tuple[Item, ...]) -> None:
         _check_pairs(subject, items)
 
 
-def _check_expected(subject: str, written: SuiteFile, item: Item) -> None:
+def _check_expected(subject: str, written: SuiteFile, item: SuiteItem) -> None:
     for spec in written.graders:
         if spec.type in NEEDS_EXPECTED and judges(spec, item) and not item.answers:
             fact = f"has no `expected`, which grader {spec.label} needs"
@@ -183,7 +185,7 @@ def _check_expected(subject: str, written: SuiteFile, item: Item) -> None:
             raise UsageError(f"{subject} item {item.id}", fact, f"labels: {', '.join(labels)}")
 
 
-def _check_tools(subject: str, spec: Spec, item: Item) -> None:
+def _check_tools(subject: str, spec: Spec, item: SuiteItem) -> None:
     if not item.tools:
         fact = f"has no `tools`, which grader {spec.label} needs"
         raise UsageError(f"{subject} item {item.id}", fact, "add them, to the item or to the suite")
@@ -192,7 +194,7 @@ def _check_tools(subject: str, spec: Spec, item: Item) -> None:
         raise UsageError(f"{subject} item {item.id}", fact, "add them; an empty list expects none")
 
 
-def _check_pairs(subject: str, items: tuple[Item, ...]) -> None:
+def _check_pairs(subject: str, items: tuple[SuiteItem, ...]) -> None:
     sizes: dict[str, int] = {}
     for item in items:
         if item.pair is not None:
@@ -211,14 +213,14 @@ def _refuse_twice(subject: str, what: str, names: list[str]) -> None:
         seen.add(name)
 
 
-def _question(subject: str, written: SuiteFile, item: Item) -> tuple[Message, ...]:
+def _question(subject: str, written: SuiteFile, item: SuiteItem) -> tuple[SuiteMessage, ...]:
     if item.messages:
         messages = item.messages
     elif written.template is not None:
         values = {"prompt": item.prompt or "", **item.data}
-        messages = (Message(role="user", content=_fill(subject, written.template, item, values)),)
+        messages = (SuiteMessage(role="user", content=_fill(subject, written.template, item, values)),)
     elif item.prompt is not None:
-        messages = (Message(role="user", content=item.prompt),)
+        messages = (SuiteMessage(role="user", content=item.prompt),)
     else:
         raise UsageError(f"{subject} item {item.id}", "asks nothing", "give it `prompt` or `messages`")
     if messages[-1].role not in {"user", "tool"}:
@@ -226,11 +228,11 @@ def _question(subject: str, written: SuiteFile, item: Item) -> tuple[Message, ..
             f"{subject} item {item.id}", "does not end with a user's message", "drop what follows"
         )
     if written.system is not None and messages[0].role != "system":
-        return (Message(role="system", content=written.system), *messages)
+        return (SuiteMessage(role="system", content=written.system), *messages)
     return messages
 
 
-def _fill(subject: str, template: str, item: Item, values: Mapping[str, object]) -> str:
+def _fill(subject: str, template: str, item: SuiteItem, values: Mapping[str, object]) -> str:
     def value(match: re.Match[str]) -> str:
         if match[1] not in values:
             fact = f"has no data.{match[1]}, which the template needs"
@@ -242,9 +244,9 @@ def _fill(subject: str, template: str, item: Item, values: Mapping[str, object])
 
 def _digest(
     written: SuiteFile,
-    items: tuple[Item, ...],
-    shots: tuple[Item, ...],
-    questions: tuple[tuple[Message, ...], ...],
+    items: tuple[SuiteItem, ...],
+    shots: tuple[SuiteItem, ...],
+    questions: tuple[tuple[SuiteMessage, ...], ...],
 ) -> str:
     body: dict[str, Any] = {
         "api": written.api,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from registry.cli import output
-from train.evaluation.gating.trial import CheckDocument, GateDocument
-from train.evaluation.results import ArmDocument, EvaluationDocument, FigureDocument
+from train.evaluation.gating.trial import GateCheckDocument, GateDocument
+from train.evaluation.results import EvaluatedArmDocument, EvaluationDocument, FigureDocument
 from train.evaluation.statistics.differences import DifferenceDocument
 from train.evaluation.statistics.figures import ALL
 
@@ -59,7 +59,7 @@ def _rows(document: EvaluationDocument) -> Iterator[Sequence[str]]:
             yield (name if label == ALL else "", label, str(items), *(shown_figure(one) for one in found))
 
 
-def _figure(arm: ArmDocument, name: str, label: str) -> FigureDocument | None:
+def _figure(arm: EvaluatedArmDocument, name: str, label: str) -> FigureDocument | None:
     return arm.figures.get(name, {}).get(label)
 
 
@@ -76,7 +76,7 @@ def _mistakes(table: list[list[int]]) -> str:
     return f"{right} of {total} right, {total - right - nothing} another label, {nothing} no label"
 
 
-def _check_row(check: CheckDocument) -> tuple[str, ...]:
+def _check_row(check: GateCheckDocument) -> tuple[str, ...]:
     interval = "-" if check.low is None else f"{check.low:+.3f} to {check.high:+.3f}"
     numbers = ["-" if value is None else f"{value:.3f}" for value in (check.mine, check.other)]
     gain = "-" if check.gain is None else f"{check.gain:+.3f}"

@@ -73,7 +73,7 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class KeyRule:
     """Where a foreign key goes: our dotted key, and how its value changes."""
 
     key: str
@@ -140,7 +140,7 @@ class Draft:
         """Say that the foreign key has no counterpart and that nothing that is learnt depends on it."""
         self._note(key, value, reason, Weight.SAME)
 
-    def follow(self, rules: Mapping[str, Rule]) -> None:
+    def follow(self, rules: Mapping[str, KeyRule]) -> None:
         """Translate every key of `rules` that the source has."""
         self.asked |= rules.keys()
         for key, rule in rules.items():

@@ -23,7 +23,7 @@ _COUNTED_BYTES = 200 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DataLocation:
     """Where rows lie, as our config spells it; `found` is None for what is not on this machine.
 
     `hub` is true for the name of a data set on the Hugging Face hub.
@@ -47,15 +47,15 @@ class Folders:
     beside: Path
     out: Path
 
-    def place(self, given: str) -> Place:
+    def place(self, given: str) -> DataLocation:
         """Return where `given` lies; what is not there keeps the path that it has."""
         if given.startswith("hf://"):
-            return Place(given, None, hub=True)
+            return DataLocation(given, None, hub=True)
         if (found := self.find(given)) is not None:
-            return Place(self.spelled(found), found)
+            return DataLocation(self.spelled(found), found)
         if self._is_hub_name(given):
-            return Place(f"hf://{given}", None, hub=True)
-        return Place(given if _ELSEWHERE.match(given) else os.path.normpath(given), None)
+            return DataLocation(f"hf://{given}", None, hub=True)
+        return DataLocation(given if _ELSEWHERE.match(given) else os.path.normpath(given), None)
 
     def find(self, given: str) -> Path | None:
         """Return the file, folder or pattern that `given` names, None where there is none."""

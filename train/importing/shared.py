@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from train.importing.draft import Draft, Instead, Rule, is_empty, names, number, positive, switch, whole
+from train.importing.draft import Draft, Instead, KeyRule, is_empty, names, number, positive, switch, whole
 
 _OPTIMISERS: Mapping[str, str] = {
     "adamw_torch": "adamw",
@@ -93,13 +93,13 @@ def length(value: Any) -> int | Instead:
     return int(found) if found >= 2 else Instead(None, "is not at least 2; the default is taken")
 
 
-COMMON: Mapping[str, Rule] = {
-    "gradient_accumulation_steps": Rule("training.accumulation", whole),
-    "learning_rate": Rule("training.learning_rate", positive),
-    "weight_decay": Rule("training.weight_decay", number),
-    "max_grad_norm": Rule("training.max_grad_norm", positive),
-    "seed": Rule("seed", lambda value: int(number(value))),
-    "use_rslora": Rule("lora.rslora", switch),
+COMMON: Mapping[str, KeyRule] = {
+    "gradient_accumulation_steps": KeyRule("training.accumulation", whole),
+    "learning_rate": KeyRule("training.learning_rate", positive),
+    "weight_decay": KeyRule("training.weight_decay", number),
+    "max_grad_norm": KeyRule("training.max_grad_norm", positive),
+    "seed": KeyRule("seed", lambda value: int(number(value))),
+    "use_rslora": KeyRule("lora.rslora", switch),
 }
 
 

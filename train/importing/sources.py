@@ -1,7 +1,7 @@
 """What a foreign config says of its data sets into `data.train` and `data.eval`.
 
 Owns what a split with a slice means here, that no two sources share a name, and what is said of rows that
-are not on this machine. Knows no trainer: each brings its data sets as `Rows`.
+are not on this machine. Knows no trainer: each brings its data sets as `ForeignRows`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from train.importing.draft import Draft, number, whole
-from train.importing.places import Place, count_rows, first_row, is_elsewhere
+from train.importing.places import DataLocation, count_rows, first_row, is_elsewhere
 from train.importing.reading import fill_in
 from train.settings.data import EVAL, REPLAY
 
@@ -25,7 +25,7 @@ _USUAL_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class ForeignRows:
     """One data set of a foreign config.
 
     `key` is where the config names it, `given` what it says there: a path or a name on a hub. `files` are
@@ -56,7 +56,7 @@ class Rows:
         return found[2].strip() if found else ""
 
 
-def set_rows(draft: Draft, train: Sequence[Rows], held_out: Rows | None = None) -> None:
+def set_rows(draft: Draft, train: Sequence[ForeignRows], held_out: ForeignRows | None = None) -> None:
     """Set `data.train` and, where given, `data.eval`."""
     rest = _rest_share(train, held_out)
     found = [
@@ -98,9 +98,9 @@ def set_share(draft: Draft, key: str) -> None:
     draft.change(key, value, reason)
 
 
-def _joined(draft: Draft, train: Sequence[Rows]) -> list[Rows]:
+def _joined(draft: Draft, train: Sequence[ForeignRows]) -> list[ForeignRows]:
     """Return the data sets, with those that are slices of one part as one: else its rows would come twice."""
-    found: list[Rows] = []
+    found: list[ForeignRows] = []
     for rows in train:
         whole_set = replace(rows, key="", split=rows.part)
         others = [one for one in train if one.slice and replace(one, key="", split=one.part) == whole_set]
@@ -113,7 +113,7 @@ def _joined(draft: Draft, train: Sequence[Rows]) -> list[Rows]:
     return found
 
 
-def _rest_share(train: Sequence[Rows], held_out: Rows | None) -> float | None:
+def _rest_share(train: Sequence[ForeignRows], held_out: ForeignRows | None) -> float | None:
     """Return the share that is held out where both are slices of one data set that add up to it."""
     if held_out is None or len(train) != 1 or held_out.given != train[0].given:
         return None
@@ -123,7 +123,7 @@ def _rest_share(train: Sequence[Rows], held_out: Rows | None) -> float | None:
     return round(1 - float(first[1]) / 100, 6)
 
 
-def _sources(draft: Draft, rows: Rows, *, whole_part: bool = False) -> list[dict[str, Any]]:
+def _sources(draft: Draft, rows: ForeignRows, *, whole_part: bool = False) -> list[dict[str, Any]]:
     given = fill_in(str(draft.path), rows.key, rows.given)
     files = [fill_in(str(draft.path), rows.key, one) for one in rows.files]
     # A reader's name (json, csv) with files is those files; a hub's name with files is that data set's.
@@ -141,7 +141,9 @@ def _is_reader(given: str) -> bool:
     return given in {"json", "csv", "parquet", "text", "arrow"}
 
 
-def _source(draft: Draft, rows: Rows, place: Place, *, whole_part: bool = False) -> dict[str, Any]:
+def _source(
+    draft: Draft, rows: ForeignRows, place: DataLocation, *, whole_part: bool = False
+) -> dict[str, Any]:
     source: dict[str, Any] = {"path": place.path}
     _say_where(draft, rows, place)
     if place.has_parts:
@@ -162,7 +164,7 @@ def _source(draft: Draft, rows: Rows, place: Place, *, whole_part: bool = False)
     return source
 
 
-def _columns(rows: Rows, place: Place) -> dict[str, str]:
+def _columns(rows: ForeignRows, place: DataLocation) -> dict[str, str]:
     """Return the mapping, without what the file itself shows to be called as ours is."""
     row = first_row(place.found)
     if row is None:
@@ -174,7 +176,7 @@ def _columns(rows: Rows, place: Place) -> dict[str, str]:
     }
 
 
-def _limit(draft: Draft, rows: Rows, place: Place) -> int | None:
+def _limit(draft: Draft, rows: ForeignRows, place: DataLocation) -> int | None:
     if not rows.slice:
         return rows.limit
     key, count = f"{rows.key}.split", count_rows(place.found)
@@ -190,7 +192,7 @@ def _limit(draft: Draft, rows: Rows, place: Place) -> int | None:
     return min(limit, rows.limit or limit)
 
 
-def _say_where(draft: Draft, rows: Rows, place: Place) -> None:
+def _say_where(draft: Draft, rows: ForeignRows, place: DataLocation) -> None:
     if place.hub or place.found is not None:
         return
     if is_elsewhere(place.path):

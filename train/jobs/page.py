@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from registry.cli.output import amount, moment
 from train.evaluation.tables import WORDS
 from train.jobs.drawing import curves, number, spread
-from train.jobs.records import JobDetail, State
+from train.jobs.records import JobDetail, JobState
 from train.jobs.verdicts import Aftermath
 from train.pages.parts import Html, banner, block, facts, folded, mark, note, page_of, safe, section, table
 
@@ -23,10 +23,10 @@ _MOST_EVALUATIONS = 40
 _MOST_PROMPTS = 40
 _MOST_ANSWERS = 12
 _KINDS = {
-    State.RUNNING: "info",
-    State.INTERRUPTED: "warning",
-    State.SUCCEEDED: "pass",
-    State.FAILED: "fail",
+    JobState.RUNNING: "info",
+    JobState.INTERRUPTED: "warning",
+    JobState.SUCCEEDED: "pass",
+    JobState.FAILED: "fail",
 }
 
 Lines = Sequence[Mapping[str, JsonValue]]
@@ -55,11 +55,11 @@ def _state(job: JobDetail) -> Html:
     status = job.status
     step = f"step {status.step:,}" + (f" of {status.steps:,}" if status.steps else "")
     told = [status.error] if status.error else []
-    if status.state is State.SUCCEEDED and status.summary.get("why"):
+    if status.state is JobState.SUCCEEDED and status.summary.get("why"):
         told.append(f"taken: step {status.summary.get('taken')}, {status.summary['why']}")
-    if status.state is State.RUNNING:
+    if status.state is JobState.RUNNING:
         told.append(f"seen {moment(status.updated_at)}; the page does not follow the run")
-    if status.state is State.INTERRUPTED and job.checkpoints:
+    if status.state is JobState.INTERRUPTED and job.checkpoints:
         told.append(f"wardrobe train run CONFIG --resume goes on from step {job.checkpoints[-1]}")
     if status.artefact:
         told.append(f"result: {status.artefact}")

@@ -16,10 +16,10 @@ from registry.validation.canonical import canonical_json, sha256_hex
 from train.config import TrainConfig
 
 if TYPE_CHECKING:
-    from registry.records import BaseModel
+    from registry.records import BaseModelInfo
 
 
-class Plan(Document):
+class RunPlan(Document):
     """The resolved settings that decide a run, and the digests of everything it reads."""
 
     settings: dict[str, JsonValue]
@@ -32,7 +32,7 @@ class Plan(Document):
         """Return the SHA-256 of all of it."""
         return sha256_hex(canonical_json(self.model_dump(mode="json")))
 
-    def differences(self, other: Plan) -> list[str]:
+    def differences(self, other: RunPlan) -> list[str]:
         """Return in words what differs from `other`, the one that was before; empty if they are one plan."""
         told = list(_differences(dict(_flat(self.settings)), dict(_flat(other.settings))))
         told += [
@@ -48,8 +48,8 @@ class Plan(Document):
 
 
 def make_plan(
-    config: TrainConfig, base: BaseModel, data: Mapping[str, str], start: str | None = None
-) -> Plan:
+    config: TrainConfig, base: BaseModelInfo, data: Mapping[str, str], start: str | None = None
+) -> RunPlan:
     """Return the plan of a run; `data` holds each file's SHA-256 by label, `start` a version's digest."""
     shared = config.data.eval is not None and config.data.eval.share is not None
     held_out: Any = {"path", "split", "columns"} if shared else True
@@ -66,7 +66,7 @@ def make_plan(
             "data": {"train": {"__all__": {"path", "split"}}, "eval": held_out, "replay": {"path"}},
         },
     )
-    return Plan(settings=settings, data=dict(data), base=base.fingerprint, start=start)
+    return RunPlan(settings=settings, data=dict(data), base=base.fingerprint, start=start)
 
 
 def _differences(new: Mapping[str, JsonValue], old: Mapping[str, JsonValue]) -> Iterator[str]:

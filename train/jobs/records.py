@@ -8,10 +8,10 @@ from pydantic import Field, JsonValue
 
 from registry.api.documents import Document
 from train.jobs.liveness import Owner
-from train.jobs.plan import Plan
+from train.jobs.plan import RunPlan
 
 
-class State(StrEnum):
+class JobState(StrEnum):
     """Where a job is; only a run that was stopped or killed can go on."""
 
     RUNNING = "running"
@@ -30,7 +30,7 @@ class Description(Document):
     who: str
     created_at: float
     config: dict[str, JsonValue]
-    plan: Plan
+    plan: RunPlan
     plan_sha256: str
 
 
@@ -42,7 +42,7 @@ class Status(Document):
     the run measured.
     """
 
-    state: State
+    state: JobState
     owner: Owner
     updated_at: float
     step: int = 0

@@ -24,8 +24,8 @@ from pydantic import JsonValue, ValidationError
 from registry.errors import Conflict, CorruptStore, Missing, NotFound
 from registry.storage import disk, files
 from train.jobs.liveness import is_alive, this_process
-from train.jobs.plan import Plan
-from train.jobs.records import Description, JobDetail, JobDocument, State, Status
+from train.jobs.plan import RunPlan
+from train.jobs.records import Description, JobDetail, JobDocument, JobState, Status
 
 FOLDER = "jobs"
 METRICS, SAMPLES, CHECKPOINTS, REWARD = "metrics.jsonl", "samples.jsonl", "checkpoints", "reward"
@@ -70,10 +70,10 @@ class Job:
             found = Status.model_validate_json(disk.read(path))
         except (Missing, ValidationError) as error:
             raise CorruptStore(str(path), "holds no status", "remove the job's folder") from error
-        if found.state is State.RUNNING and not is_alive(found.owner, time.time() - found.updated_at):
+        if found.state is JobState.RUNNING and not is_alive(found.owner, time.time() - found.updated_at):
             return found.model_copy(
                 update={
-                    "state": State.INTERRUPTED,
+                    "state": JobState.INTERRUPTED,
                     "error": found.error or "its process ended without a word",
                 }
             )
@@ -85,7 +85,7 @@ class Job:
         Raises: StorageFailed.
         """
         try:
-            return self.status().state is State.INTERRUPTED
+            return self.status().state is JobState.INTERRUPTED
         except CorruptStore:
             return False
 
@@ -100,7 +100,7 @@ class Job:
             for name in (METRICS, SAMPLES):
                 self._cut(name, resumed_from)
         self._status = Status(
-            state=State.RUNNING,
+            state=JobState.RUNNING,
             owner=this_process(),
             updated_at=time.time(),
             step=resumed_from or 0,
@@ -137,7 +137,7 @@ class Job:
                 for name, lines in pending.items():
                     self._pending[name] = lines + self._pending.get(name, [])
 
-    def end(self, state: State, **facts: Any) -> None:
+    def end(self, state: JobState, **facts: Any) -> None:
         """Write how it ended; of `Status`, any field may be given. Later calls change nothing.
 
         Raises: StorageFailed.
@@ -224,7 +224,7 @@ class Jobs:
         self._folder = root / FOLDER
 
     def create(
-        self, adapter: str, method: str, base: str, config: dict[str, JsonValue], plan: Plan, *, who: str
+        self, adapter: str, method: str, base: str, config: dict[str, JsonValue], plan: RunPlan, *, who: str
     ) -> Job:
         """Make the folder of a new job.
 

@@ -13,7 +13,7 @@ from train.jobs.records import JobDocument
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class VerdictLine:
     """One thing that was found out: `verdict` is pass, fail or cannot_tell, None for what is no verdict."""
 
     kind: str
@@ -28,7 +28,7 @@ class Aftermath:
     """What is known of a job's version; `problems` say what cannot be read, or that the version is gone."""
 
     lineage: Mapping[str, object] = field(default_factory=dict)
-    found: tuple[Found, ...] = ()
+    found: tuple[VerdictLine, ...] = ()
     problems: tuple[str, ...] = ()
 
 
@@ -62,13 +62,13 @@ def _read(root: Path, adapter: str, number: int) -> Aftermath:
     return Aftermath(lineage, found, (*problems, *(str(error) for error in broken)))
 
 
-def _found(one: Attestation) -> Found:
+def _found(one: Attestation) -> VerdictLine:
     body = one.body
     verdict = str(body["verdict"]) if "verdict" in body else None
     if verdict is None and isinstance(body.get("passed"), bool):
         verdict = "pass" if body["passed"] else "fail"
     sentence = str(body.get("sentence") or body.get("why") or "; ".join(_figures(body)))
-    return Found(one.kind, verdict if one.kind != FORCE else None, sentence, one.who, one.at)
+    return VerdictLine(one.kind, verdict if one.kind != FORCE else None, sentence, one.who, one.at)
 
 
 def _figures(body: Mapping[str, object]) -> Iterator[str]:

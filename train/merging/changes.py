@@ -25,14 +25,14 @@ _ROUNDING = 2.0**-8
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ParameterChange:
     """The difference (fp32) between the parameter `name` as trained and the base's."""
 
     name: str
     delta: Tensor
 
 
-def find_changes(changed: Module | Mapping[str, Tensor], base: FolderWeights) -> Iterator[Change]:
+def find_changes(changed: Module | Mapping[str, Tensor], base: FolderWeights) -> Iterator[ParameterChange]:
     """Yield what differs from `base` in a trained model, in a PEFT model, or in tensors by name.
 
     A tied embedding that changed is yielded twice, as embedding and as head.
@@ -47,7 +47,7 @@ def find_changes(changed: Module | Mapping[str, Tensor], base: FolderWeights) ->
             yield change
 
 
-def _found(changed: Module | Mapping[str, Tensor], base: FolderWeights) -> Iterator[Change]:
+def _found(changed: Module | Mapping[str, Tensor], base: FolderWeights) -> Iterator[ParameterChange]:
     if isinstance(changed, Mapping):
         yield from _plain(changed, base)
     elif hasattr(changed, "peft_config"):
@@ -56,15 +56,15 @@ def _found(changed: Module | Mapping[str, Tensor], base: FolderWeights) -> Itera
         yield from _plain(dict(changed.named_parameters(remove_duplicate=False)), base)
 
 
-def _plain(tensors: Mapping[str, Tensor], base: FolderWeights) -> Iterator[Change]:
+def _plain(tensors: Mapping[str, Tensor], base: FolderWeights) -> Iterator[ParameterChange]:
     for name in tensors:
         delta = _difference(name, tensors[name], base)
-        yield Change(name, delta)
+        yield ParameterChange(name, delta)
         if name == base.tied_to and HEAD not in tensors:
-            yield Change(HEAD, delta)
+            yield ParameterChange(HEAD, delta)
 
 
-def _under_peft(model: Any, base: FolderWeights) -> Iterator[Change]:
+def _under_peft(model: Any, base: FolderWeights) -> Iterator[ParameterChange]:
     from peft.tuners.lora import LoraLayer
     from peft.tuners.trainable_tokens import TrainableTokensLayer
 
@@ -78,11 +78,11 @@ def _under_peft(model: Any, base: FolderWeights) -> Iterator[Change]:
     for name, layer in tokens.items():
         weight = f"{name.removesuffix('.token_adapter')}.weight"
         merged = layer.get_merged_weights(layer.active_adapters)
-        yield Change(weight, _difference(weight, merged, base))
+        yield ParameterChange(weight, _difference(weight, merged, base))
     adapted = (*layers, *(name.removesuffix(".token_adapter") for name in tokens))
     for name, parameter in _others(inner, adapted, model.active_adapters).items():
         if parameter.is_floating_point():  # what is left of a quantised base is not trained
-            yield Change(name, _difference(name, parameter, base))
+            yield ParameterChange(name, _difference(name, parameter, base))
 
 
 def _others(model: Module, adapted: tuple[str, ...], active: list[str]) -> dict[str, Tensor]:
@@ -104,7 +104,7 @@ def _others(model: Module, adapted: tuple[str, ...], active: list[str]) -> dict[
     return found
 
 
-def _under_lora(name: str, layer: Any, base: FolderWeights) -> Iterator[Change]:
+def _under_lora(name: str, layer: Any, base: FolderWeights) -> Iterator[ParameterChange]:
     import torch
     from peft.utils.integrations import dequantize_module_weight
 
@@ -120,8 +120,10 @@ def _under_lora(name: str, layer: Any, base: FolderWeights) -> Iterator[Change]:
         for adapter in adapters:
             learnt += _difference_made(name, layer, adapter, own)
             if layer.lora_bias.get(adapter):
-                yield Change(f"{name}.bias", layer.scaling[adapter] * layer.lora_B[adapter].bias.float())
-        yield Change(weight, learnt)
+                yield ParameterChange(
+                    f"{name}.bias", layer.scaling[adapter] * layer.lora_B[adapter].bias.float()
+                )
+        yield ParameterChange(weight, learnt)
 
 
 def _difference_made(name: str, layer: Any, adapter: str, weight: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ def merge(
     os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars; this command shows its own
     from registry.store import Registry
     from train.merging.extraction import ACCEPTED_RESIDUAL
-    from train.merging.products import Order, make_gguf, make_gguf_lora, make_lora, make_model
+    from train.merging.products import MergeRequest, make_gguf, make_gguf_lora, make_lora, make_model
     from train.merging.sources import find_source
     from train.merging.staging import check_free
 
@@ -93,7 +93,7 @@ def merge(
     check_free(out)
     found = find_source(source, registry, initial)
     with Interruption(), output.progress(f"{source} as {form}", None):
-        order = Order(found, registry.base, out, output.print_notice, data)
+        order = MergeRequest(found, registry.base, out, output.print_notice, data)
         chosen = None if dtype == _AUTO else dtype
         if form == "model":
             report = make_model(order, chosen)

@@ -9,7 +9,7 @@ from registry.api.documents import Document
 if TYPE_CHECKING:
     from train.merging.extraction import Extraction
     from train.merging.losses import Losses
-    from train.merging.parity import Parity
+    from train.merging.parity import LogitParity
 
 REPORT_NAME = "merge.json"
 
@@ -31,7 +31,7 @@ class ParityReport(Document):
     tolerance: float | None
 
     @classmethod
-    def of(cls, parity: Parity, tolerance: float | None) -> Self:
+    def of(cls, parity: LogitParity, tolerance: float | None) -> Self:
         """Describe a comparison."""
         return cls(
             probes=parity.probes,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import InvalidAdapter, UsageError
-from registry.records import BaseModel
+from registry.records import BaseModelInfo
 from registry.validation.architectures import INPUT_EMBEDDING
 from registry.validation.base import read_base
 from train.merging.changes import find_changes
@@ -177,7 +177,7 @@ def _check_residual(found: Extraction, accept_residual: float, max_rank: int) ->
     raise InvalidAdapter(subject, fact, ", or ".join(ways), reason="rank", param="rank")
 
 
-def write_lora(extraction: Extraction, held: Mapping[str, Factors], base: BaseModel) -> None:
+def write_lora(extraction: Extraction, held: Mapping[str, Factors], base: BaseModelInfo) -> None:
     """Write the factors as a plain PEFT LoRA with a scale of 1 into the extraction's folder."""
     from peft import LoraConfig
     from safetensors.torch import save_file
@@ -211,7 +211,7 @@ def _pair(module: str, b: Tensor, a: Tensor) -> dict[str, Tensor]:
     return {f"{prefix}.lora_A.weight": a, f"{prefix}.lora_B.weight": b}
 
 
-def _targets(held: Sequence[str], base: BaseModel) -> list[str]:
+def _targets(held: Sequence[str], base: BaseModelInfo) -> list[str]:
     """Return short names where every module of that name is held, whole names elsewhere."""
     partial = {_leaf(module) for module in base.modules if module not in held}
     return sorted({module if _leaf(module) in partial else _leaf(module) for module in held})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from registry.errors import InvalidAdapter, UsageError
 from registry.validation.identity import WEIGHTS_NAME
 from train.environment import OFFLINE
-from train.merging.sources import Source
+from train.merging.sources import MergeSource
 from train.silence import quiet
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def load_model(folder: Path) -> Any:
     return model.eval()
 
 
-def load_adapted(model: Any, source: Source) -> Any:
+def load_adapted(model: Any, source: MergeSource) -> Any:
     """Put the adapter of `source` on `model`, which is modified, and return the PEFT model.
 
     Raises: InvalidAdapter: when it does not fit the model, or is not applied whole.
@@ -76,7 +76,7 @@ def _subtract(adapted: Any, config: Any, initial: Path) -> None:
     adapted.base_model.set_adapter([_ADAPTER, _INITIAL])
 
 
-def _check_whole(adapted: Any, source: Source) -> None:
+def _check_whole(adapted: Any, source: MergeSource) -> None:
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from train.dataset.records import Message
+from train.dataset.records import RowMessage
 from train.rendering.examples import prompt_ids
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ PROBES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Parity:
+class LogitParity:
     """How far a candidate's logits are from a reference's, over all positions of all probes.
 
     Differences are absolute, of logits; `kl` is the mean of KL(reference ‖ candidate) in nats;
@@ -62,7 +62,7 @@ def probe_ids(folder: Path) -> list[list[int]]:
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if tokenizer.chat_template is None:
         return [list(tokenizer(probe).input_ids) for probe in PROBES]
-    return [prompt_ids([Message("user", probe, learn=False)], tokenizer) for probe in PROBES]
+    return [prompt_ids([RowMessage("user", probe, learn=False)], tokenizer) for probe in PROBES]
 
 
 def probe_logits(model: Any, ids: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -73,7 +73,7 @@ def probe_logits(model: Any, ids: Sequence[Sequence[int]]) -> list[Tensor]:
         return [model(torch.tensor([list(one)])).logits[0].float().cpu() for one in ids]
 
 
-def compare(reference: Logits, candidate: Logits, base: Logits) -> Parity:
+def compare(reference: Logits, candidate: Logits, base: Logits) -> LogitParity:
     """Return how far `candidate` is from `reference`; `base` says how much there was to copy."""
     pairs = list(zip(reference, candidate, strict=True))
     positions = sum(len(one) for one in reference)
@@ -82,7 +82,7 @@ def compare(reference: Logits, candidate: Logits, base: Logits) -> Parity:
     effect = sum(
         float((one - other).abs().double().sum()) for one, other in zip(reference, base, strict=True)
     )
-    return Parity(
+    return LogitParity(
         probes=len(pairs),
         positions=positions,
         max_difference=max(float((one - other).abs().max()) for one, other in pairs),

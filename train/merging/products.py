@@ -18,16 +18,16 @@ from registry.validation.canonical import readable_json
 from train.merging.documents import REPORT_NAME, ExtractionReport, LossReport, MergeReport, ParityReport
 from train.merging.loading import load_adapted, load_model
 from train.merging.losses import LARGE_RISE, Losses, count, mean_loss, read_examples
-from train.merging.sources import Kind, Source
+from train.merging.sources import MergeSource, SourceKind
 from train.merging.staging import new_file, new_folder
 from train.recorded_base import check_base
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from registry.records import BaseModel
+    from registry.records import BaseModelInfo
     from train.data import Example
-    from train.merging.parity import Parity
+    from train.merging.parity import LogitParity
 
 # The mean KL divergence (nats) up to which a merged model is the same as base and adapter, by its dtype; and
 # the largest share of the adapter's effect that may be lost. Measured: README, Parity.
@@ -42,14 +42,14 @@ Notice = Callable[[str], object]
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class MergeRequest:
     """What is to be made of which source; `notice` is told of each step.
 
     The loss on the rows of `data` is measured before and after, where they are given.
     """
 
-    source: Source
-    base: BaseModel
+    source: MergeSource
+    base: BaseModelInfo
     out: Path
     notice: Notice
     data: Path | None = None
@@ -65,7 +65,7 @@ class _Original:
     examples: Sequence[Example]
     losses: Losses | None
 
-    def compare(self, model: Any) -> Parity:
+    def compare(self, model: Any) -> LogitParity:
         from train.merging.parity import compare, probe_logits
 
         return compare(self.logits, probe_logits(model, self.ids), self.base)
@@ -76,7 +76,7 @@ class _Original:
         return LossReport.of(replace(self.losses, after=mean_loss(model, self.examples)))
 
 
-def make_model(order: Order, dtype: str | None) -> MergeReport:
+def make_model(order: MergeRequest, dtype: str | None) -> MergeReport:
     """Merge an adapter into the base and write an ordinary model folder; `dtype` defaults to `EXACT`.
 
     Takes 4 bytes of memory per parameter of the base, the adapter, and one shard while saving.
@@ -85,7 +85,7 @@ def make_model(order: Order, dtype: str | None) -> MergeReport:
     """
     from train.merging.model import merge, save_merged
 
-    if order.source.kind is Kind.MODEL:
+    if order.source.kind is SourceKind.MODEL:
         fact = "is a whole model already; only an adapter can be merged into one"
         raise UsageError(order.source.name, fact, "give an adapter, or use --as lora", param="source")
     started = time.monotonic()
@@ -106,7 +106,7 @@ def make_model(order: Order, dtype: str | None) -> MergeReport:
     return report
 
 
-def make_lora(order: Order, rank: int | None, max_rank: int, accept_residual: float) -> MergeReport:
+def make_lora(order: MergeRequest, rank: int | None, max_rank: int, accept_residual: float) -> MergeReport:
     """Turn an adapter of any kind, or a full fine-tune, into a plain LoRA folder.
 
     Raises: InvalidAdapter: when the LoRA would leave out more than `accept_residual`; nothing is kept.
@@ -119,13 +119,13 @@ def make_lora(order: Order, rank: int | None, max_rank: int, accept_residual: fl
     with new_folder(order.out) as folder:
         adapted, original = _adapted(order)
         order.notice("taking the difference apart")
-        changed = FolderWeights(order.source.folder) if order.source.kind is Kind.MODEL else adapted
+        changed = FolderWeights(order.source.folder) if order.source.kind is SourceKind.MODEL else adapted
         found = extract_lora(
             order.base.path, changed, folder, rank=rank, max_rank=max_rank, accept_residual=accept_residual
         )
         del adapted, changed
         order.notice("comparing the LoRA")
-        lora = Source(str(order.out), folder, Kind.ADAPTER, "")
+        lora = MergeSource(str(order.out), folder, SourceKind.ADAPTER, "")
         made = load_adapted(load_model(order.base.path), lora)
         extraction = ExtractionReport.of(found, accept_residual)
         loss = original.loss(made)
@@ -134,7 +134,7 @@ def make_lora(order: Order, rank: int | None, max_rank: int, accept_residual: fl
     return report
 
 
-def make_gguf(order: Order, dtype: str | None) -> MergeReport:
+def make_gguf(order: MergeRequest, dtype: str | None) -> MergeReport:
     """Write base plus adapter, or a fine-tuned model, as a GGUF file; `dtype` may be a kind of blocks.
 
     The file is `order.out` where that ends in .gguf, else `model.gguf` in a new folder. Takes 4 bytes of
@@ -152,7 +152,7 @@ def make_gguf(order: Order, dtype: str | None) -> MergeReport:
     with _place(order.out) as folder:
         model, original = _adapted(order)
         order.notice("writing")
-        if order.source.kind is Kind.ADAPTER:
+        if order.source.kind is SourceKind.ADAPTER:
             model = merge(model, order.source.name)
         file = write_gguf(model, order.base.path, dtype, folder / GGUF_NAME)
         del model
@@ -165,7 +165,7 @@ def make_gguf(order: Order, dtype: str | None) -> MergeReport:
     return report
 
 
-def make_gguf_lora(order: Order) -> MergeReport:
+def make_gguf_lora(order: MergeRequest) -> MergeReport:
     """Write a plain LoRA as a GGUF adapter for llama.cpp, in fp32; places as `make_gguf`.
 
     Raises: UsageError: for a base that the writer does not know; InvalidAdapter: no plain LoRA, or the file
@@ -175,7 +175,7 @@ def make_gguf_lora(order: Order) -> MergeReport:
 
     started = time.monotonic()
     check_base(order.base)
-    if order.source.kind is Kind.MODEL:
+    if order.source.kind is SourceKind.MODEL:
         remedy = "give an adapter, or make one: `wardrobe train merge SOURCE LORA --as lora`"
         raise UsageError(order.source.name, "is a whole model, and no adapter", remedy, param="source")
     check_adapter(order.source.folder, order.base.path, order.source.name)
@@ -196,7 +196,7 @@ def _place(out: Path) -> AbstractContextManager[Path]:
     return new_file(out, REPORT_NAME) if out.suffix == ".gguf" else new_folder(out)
 
 
-def _adapted(order: Order) -> tuple[Any, _Original]:
+def _adapted(order: MergeRequest) -> tuple[Any, _Original]:
     """Return the model as it was trained, with its answers."""
     from train.merging.parity import probe_ids, probe_logits
 
@@ -206,7 +206,7 @@ def _adapted(order: Order) -> tuple[Any, _Original]:
     model = load_model(order.base.path)
     base_logits, base_loss = probe_logits(model, ids), mean_loss(model, examples)
     order.notice(f"loading {order.source.name}")
-    if order.source.kind is Kind.MODEL:
+    if order.source.kind is SourceKind.MODEL:
         del model
         model = load_model(order.source.folder)
     else:
@@ -218,7 +218,7 @@ def _adapted(order: Order) -> tuple[Any, _Original]:
     return model, _Original(ids, probe_logits(model, ids), base_logits, examples, losses)
 
 
-def _check_parity(parity: Parity, dtype: str) -> None:
+def _check_parity(parity: LogitParity, dtype: str) -> None:
     allowed = TOLERANCES.get(dtype)
     if allowed is None or (parity.kl <= allowed and parity.lost <= LOST):
         return
@@ -234,10 +234,10 @@ def _check_parity(parity: Parity, dtype: str) -> None:
 
 
 def _report(
-    order: Order,
+    order: MergeRequest,
     form: str,
     dtype: str,
-    parity: Parity,
+    parity: LogitParity,
     loss: LossReport | None,
     folder: Path,
     started: float,
@@ -261,7 +261,7 @@ def _report(
     )
 
 
-def _warnings(form: str, dtype: str, parity: Parity, loss: LossReport | None) -> Iterator[str]:
+def _warnings(form: str, dtype: str, parity: LogitParity, loss: LossReport | None) -> Iterator[str]:
     keeps = "--as gguf-lora keeps all of it" if form == "gguf" else "--dtype float32 keeps all of it"
     remedy = "a larger --accept-residual is no remedy, a higher --rank is" if form == "lora" else keeps
     if loss is not None:

@@ -24,7 +24,7 @@ from train.rows import hash_file
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from registry.records import BaseModel
+    from registry.records import BaseModelInfo
     from registry.store import Registry
 
 # Initialisations that change the base in a way that can be computed again from the base alone.
@@ -33,7 +33,7 @@ _REPEATABLE = frozenset({"pissa", "olora"})
 _HARMLESS = frozenset({"gaussian", "eva", "orthogonal", "mica"})
 
 
-class Kind(Enum):
+class SourceKind(Enum):
     """What a folder holds."""
 
     ADAPTER = "adapter"
@@ -41,7 +41,7 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class MergeSource:
     """One source: its `name` for people, its folder, and `digest` (`sha256:…`).
 
     A version's digest is the registry's; a folder's is made of the hashes of its weights and config.
@@ -50,17 +50,19 @@ class Source:
 
     name: str
     folder: Path
-    kind: Kind
+    kind: SourceKind
     digest: str
     initial: Path | None = None
 
     @property
     def changes_base(self) -> bool:
         """Whether loading the adapter computes its initialisation again and takes it out of the base."""
-        return self.kind is Kind.ADAPTER and self.initial is None and _init_of(self.folder) in _REPEATABLE
+        return (
+            self.kind is SourceKind.ADAPTER and self.initial is None and _init_of(self.folder) in _REPEATABLE
+        )
 
 
-def find_source(text: str, registry: Registry, initial: Path | None = None) -> Source:
+def find_source(text: str, registry: Registry, initial: Path | None = None) -> MergeSource:
     """Return the source that `text` names: a folder, else a version `NAME@N` (or alias) of the root.
 
     Raises: NotFound, InvalidAdapter, UsageError.
@@ -73,26 +75,28 @@ def find_source(text: str, registry: Registry, initial: Path | None = None) -> S
         raise NotFound(text, fact, "give an adapter folder, or see `wardrobe list`", param="source")
     version = registry.resolve(parse_model(text))
     registry.verify_version(version)
-    return Source(version.name, version.path, Kind.ADAPTER, version.digest, initial)
+    return MergeSource(version.name, version.path, SourceKind.ADAPTER, version.digest, initial)
 
 
-def _from_folder(text: str, folder: Path, base: BaseModel, initial: Path | None) -> Source:
+def _from_folder(text: str, folder: Path, base: BaseModelInfo, initial: Path | None) -> MergeSource:
     if (folder / CONFIG_NAME).is_file():
         _check_adapter(text, folder, base)
         if initial is None:
             _check_init(text, folder)
         elif not (initial / CONFIG_NAME).is_file():
             raise NotFound(str(initial), f"holds no {CONFIG_NAME}", "give a PEFT adapter folder")
-        return Source(text, folder, Kind.ADAPTER, _digest(folder, [CONFIG_NAME, WEIGHTS_NAME]), initial)
+        return MergeSource(
+            text, folder, SourceKind.ADAPTER, _digest(folder, [CONFIG_NAME, WEIGHTS_NAME]), initial
+        )
     if (folder / "config.json").is_file():
         _check_same_architecture(text, folder, base)
         weights = sorted(path.name for path in folder.glob("*.safetensors"))
-        return Source(text, folder, Kind.MODEL, _digest(folder, ["config.json", *weights]))
+        return MergeSource(text, folder, SourceKind.MODEL, _digest(folder, ["config.json", *weights]))
     fact = f"holds neither {CONFIG_NAME} nor config.json"
     raise UsageError(text, fact, "give a PEFT adapter folder or a model folder", param="source")
 
 
-def _check_adapter(text: str, folder: Path, base: BaseModel) -> None:
+def _check_adapter(text: str, folder: Path, base: BaseModelInfo) -> None:
     config = parse_config((folder / CONFIG_NAME).read_bytes(), text)
     check_base_named(config, base, text)
     if not (folder / WEIGHTS_NAME).is_file():
@@ -115,7 +119,7 @@ def _init_of(folder: Path) -> object:
     return init.lower() if isinstance(init, str) else init
 
 
-def _check_same_architecture(text: str, folder: Path, base: BaseModel) -> None:
+def _check_same_architecture(text: str, folder: Path, base: BaseModelInfo) -> None:
     mine, own = _read(folder / "config.json"), _read(base.path / "config.json")
     for field in ("model_type", "architectures"):
         if mine.get(field) != own.get(field):

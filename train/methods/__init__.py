@@ -3,7 +3,7 @@
 Importing this loads no torch; a method imports it when it builds its trainer.
 """
 
-from train.methods.interface import Method, Workshop
+from train.methods.interface import Method, TrainerInputs
 from train.methods.table import METHODS, method_of
 
-__all__ = ["METHODS", "Method", "Workshop", "method_of"]
+__all__ = ["METHODS", "Method", "TrainerInputs", "method_of"]

@@ -14,8 +14,8 @@ from registry.errors import UsageError
 from train.data import Tokenizer, render_row
 from train.dataset.containers.place import Where
 from train.dataset.forms import read_sample
-from train.dataset.forms.mapping import PLAIN, Reading, require_columns
-from train.dataset.records import Kind, Malformed, Message, Row, Sample
+from train.dataset.forms.mapping import PLAIN, RowMapping, require_columns
+from train.dataset.records import CanonicalRow, Conversation, Malformed, RowKind, RowMessage
 from train.dataset.sources import read_lines
 from train.rendering.interface import Tools
 from train.rows import row_error
@@ -31,8 +31,8 @@ class Answered:
 
 
 def read_samples(
-    path: Where, kinds: Sequence[Kind], remedy: str, reading: Reading = PLAIN
-) -> Iterator[tuple[int, Sample]]:
+    path: Where, kinds: Sequence[RowKind], remedy: str, reading: RowMapping = PLAIN
+) -> Iterator[tuple[int, CanonicalRow]]:
     """Yield every row of the file at `path` with its number; only rows of `kinds` are taken.
 
     Raises: UsageError: naming file and row; a file without rows.
@@ -57,8 +57,8 @@ def read_samples(
 def render_answer(
     path: Where,
     number: int,
-    prompt: Sequence[Message],
-    answer: Sequence[Message],
+    prompt: Sequence[RowMessage],
+    answer: Sequence[RowMessage],
     tokenizer: Tokenizer,
     tools: Tools = (),
 ) -> Answered:
@@ -71,7 +71,7 @@ def render_answer(
         fact = f"has an answer of the turns {roles or 'none'}, not one assistant turn"
         raise row_error(path, number, fact, "put the earlier turns into the prompt")
     turns = (*(turn.unlearnt() for turn in prompt), replace(answer[0], learn=True))
-    (one,) = render_row(path, Row(number, turns, tuple(tools)), tokenizer)
+    (one,) = render_row(path, Conversation(number, turns, tuple(tools)), tokenizer)
     first = len(one.ids) - one.learnt
     return Answered(one.ids[:first], one.ids[first:], len(one.ids))
 

@@ -15,13 +15,13 @@ from typing import Any, Protocol
 from train.config import TrainConfig
 from train.data import Tokenizer
 from train.dataset.containers.place import Where
-from train.dataset.forms.mapping import PLAIN, Reading
+from train.dataset.forms.mapping import PLAIN, RowMapping
 from train.duration import Epoch
-from train.items import Item, ItemFile
+from train.items import ItemFile, TrainingItem
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
+class TrainerInputs:
     """Everything that a method needs to build its trainer.
 
     `model` is loaded and in training precision: a plain model when `peft_config` is given (the trainer
@@ -39,8 +39,8 @@ class Workshop:
     model: Any
     peft_config: Any | None
     arguments: Mapping[str, Any]
-    items: Sequence[Item]
-    held_out: Sequence[Item]
+    items: Sequence[TrainingItem]
+    held_out: Sequence[TrainingItem]
     callbacks: Sequence[Any]
     folder: Path
     root: Path | None = None
@@ -60,17 +60,17 @@ class Method(Protocol):
         """
 
     def read(
-        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
-    ) -> ItemFile[Item]:
+        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: RowMapping = PLAIN
+    ) -> ItemFile[TrainingItem]:
         """Read and render every row of the file at `path`, as `reading` says; no torch.
 
         Raises: UsageError: naming file and row.
         """
 
-    def epoch(self, items: Sequence[Item], config: TrainConfig) -> Epoch:
+    def epoch(self, items: Sequence[TrainingItem], config: TrainConfig) -> Epoch:
         """Return what one pass over `items` sends through the model; no torch."""
 
-    def build(self, workshop: Workshop) -> Any:
+    def build(self, workshop: TrainerInputs) -> Any:
         """Return a transformers `Trainer` that is ready to train."""
 
     def save(self, trainer: Any, folder: Path) -> None:

@@ -15,13 +15,13 @@ from registry.errors import UsageError
 from train.config import TrainConfig
 from train.data import Tokenizer, kept, refuse_overflow, require_template
 from train.dataset.containers.place import Where
-from train.dataset.forms.mapping import PLAIN, Reading
-from train.dataset.records import Kind, Message, Sample
+from train.dataset.forms.mapping import PLAIN, RowMapping
+from train.dataset.records import CanonicalRow, RowKind, RowMessage
 from train.duration import Epoch
-from train.items import Item, ItemFile
+from train.items import ItemFile, TrainingItem
 from train.methods.answers import cut_answer, read_samples, render_answer
 from train.methods.finishing import finish
-from train.methods.interface import Workshop
+from train.methods.interface import TrainerInputs
 from train.methods.saving import save_adapter
 from train.settings.methods import Kto
 
@@ -29,7 +29,7 @@ _REMEDY = 'write {"prompt": …, "completion": …, "label": true|false}, or pai
 
 
 @dataclass(frozen=True, slots=True)
-class Rated:
+class RatedAnswer:
     """One answer and whether it is liked."""
 
     row: int
@@ -64,28 +64,28 @@ class KtoMethod:
             raise UsageError(config.name, fact, "set it to 2 or more", param="training.batch_size")
 
     def read(
-        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
-    ) -> ItemFile[Item]:
+        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: RowMapping = PLAIN
+    ) -> ItemFile[TrainingItem]:
         """Return every rated answer, rendered with the base's template.
 
         Raises: UsageError: naming file and row; a file with a single answer.
         """
         require_template(tokenizer)
-        found: list[Item] = []
+        found: list[TrainingItem] = []
         dropped = []
-        for number, sample in read_samples(path, (Kind.KTO, Kind.PREFERENCE), _REMEDY, reading):
+        for number, sample in read_samples(path, (RowKind.KTO, RowKind.PREFERENCE), _REMEDY, reading):
             items = _rated(path, number, sample, tokenizer, config)
             found.extend(items) if items else dropped.append(number)
         if len(found) == 1:
             raise UsageError(str(path), "holds a single answer, and kto compares answers", "add rows")
         return kept(path, found, dropped, config.training.max_length)
 
-    def epoch(self, items: Sequence[Item], config: TrainConfig) -> Epoch:
+    def epoch(self, items: Sequence[TrainingItem], config: TrainConfig) -> Epoch:
         """Return the answers; those that estimate the distance to the start are not counted."""
         del config
         return Epoch(len(items), sum(item.length for item in items))
 
-    def build(self, workshop: Workshop) -> Any:
+    def build(self, workshop: TrainerInputs) -> Any:
         """Return TRL's KTO trainer with our rows and batches."""
         from trl import KTOConfig
 
@@ -131,10 +131,10 @@ def with_other_answers(examples: Sequence[dict[str, Any]]) -> list[dict[str, Any
 
 
 def _rated(
-    path: Where, number: int, sample: Sample, tokenizer: Tokenizer, config: TrainConfig
-) -> list[Rated]:
+    path: Where, number: int, sample: CanonicalRow, tokenizer: Tokenizer, config: TrainConfig
+) -> list[RatedAnswer]:
     limit, overflow = config.training.max_length, config.data.overflow
-    answers: list[tuple[tuple[Message, ...], bool]] = [(sample.answer, sample.liked is not False)]
+    answers: list[tuple[tuple[RowMessage, ...], bool]] = [(sample.answer, sample.liked is not False)]
     if sample.rejected:
         answers.append((sample.rejected, False))
     items = []
@@ -144,7 +144,7 @@ def _rated(
             refuse_overflow(path, number, whole.whole, limit, overflow)
             return []
         cut = cut_answer(path, number, whole, limit)
-        items.append(Rated(number, cut.prompt_ids, cut.answer_ids, liked, cut.whole > limit))
+        items.append(RatedAnswer(number, cut.prompt_ids, cut.answer_ids, liked, cut.whole > limit))
     return items
 
 
@@ -163,7 +163,7 @@ def _rows(items: Sequence[Any]) -> Any:
     )
 
 
-def _collator(workshop: Workshop) -> Any:
+def _collator(workshop: TrainerInputs) -> Any:
     from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
     tokenizer = workshop.tokenizer

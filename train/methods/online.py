@@ -14,13 +14,13 @@ from registry.errors import UsageError
 from train.config import TrainConfig
 from train.data import Tokenizer
 from train.dataset.containers.place import Where
-from train.dataset.forms.mapping import PLAIN, Reading
+from train.dataset.forms.mapping import PLAIN, RowMapping
 from train.duration import Epoch
 from train.evaluation.models.listening import Listener
-from train.items import Item, ItemFile
+from train.items import ItemFile, TrainingItem
 from train.methods.finishing import finish
-from train.methods.interface import Workshop
-from train.methods.prompts import Prompt, read_prompts
+from train.methods.interface import TrainerInputs
+from train.methods.prompts import OnlinePrompt, read_prompts
 from train.methods.reward_model import RewardModel, check_reward_folder
 from train.methods.rewards import Rewarder, check_graders, check_prompts, grading_rewards, model_reward
 from train.methods.saving import save_adapter
@@ -58,8 +58,8 @@ class _OnlineMethod:
             check_reward_folder(settings.reward.model)
 
     def read(
-        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
-    ) -> ItemFile[Item]:
+        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: RowMapping = PLAIN
+    ) -> ItemFile[TrainingItem]:
         """Return every prompt, rendered with the base's template.
 
         Raises: UsageError: naming file and row.
@@ -70,7 +70,7 @@ class _OnlineMethod:
         check_prompts(path, found.items, settings.reward.graders)
         return found
 
-    def epoch(self, items: Sequence[Item], config: TrainConfig) -> Epoch:
+    def epoch(self, items: Sequence[TrainingItem], config: TrainConfig) -> Epoch:
         """Return the prompts, each with its answers to be drawn."""
         settings, tokens = _settings(config), sum(item.length for item in items)
         return Epoch(len(items), tokens, settings.answers, settings.max_answer_tokens)
@@ -83,7 +83,7 @@ class _OnlineMethod:
 class RlooMethod(_OnlineMethod):
     """REINFORCE with the other answers' mean reward as the baseline."""
 
-    def build(self, workshop: Workshop) -> Any:
+    def build(self, workshop: TrainerInputs) -> Any:
         """Return TRL's RLOO trainer with our prompts and judges."""
         from trl import RLOOConfig, RLOOTrainer
 
@@ -93,7 +93,7 @@ class RlooMethod(_OnlineMethod):
 class GrpoMethod(_OnlineMethod):
     """Rewards standardised within each group of answers, with a clipped ratio."""
 
-    def build(self, workshop: Workshop) -> Any:
+    def build(self, workshop: TrainerInputs) -> Any:
         """Return TRL's GRPO trainer with our prompts and judges."""
         from trl import GRPOConfig, GRPOTrainer
 
@@ -112,7 +112,7 @@ def _next_multiple(value: int, step: int) -> int:
     return -(-value // step) * step
 
 
-def _arguments(workshop: Workshop) -> dict[str, Any]:
+def _arguments(workshop: TrainerInputs) -> dict[str, Any]:
     settings = _settings(workshop.config)
     return {
         **workshop.arguments,
@@ -129,7 +129,7 @@ def _arguments(workshop: Workshop) -> dict[str, Any]:
     }
 
 
-def _make_trainer(kind: type[Any], arguments: Any, workshop: Workshop) -> Any:
+def _make_trainer(kind: type[Any], arguments: Any, workshop: TrainerInputs) -> Any:
     prompts, first = _prompts(workshop), len(workshop.items)
     trainer = _trainer_class(kind)(
         model=workshop.model,
@@ -145,11 +145,11 @@ def _make_trainer(kind: type[Any], arguments: Any, workshop: Workshop) -> Any:
     return finish(trainer)
 
 
-def _prompts(workshop: Workshop) -> list[Prompt]:
-    return [item for item in (*workshop.items, *workshop.held_out) if isinstance(item, Prompt)]
+def _prompts(workshop: TrainerInputs) -> list[OnlinePrompt]:
+    return [item for item in (*workshop.items, *workshop.held_out) if isinstance(item, OnlinePrompt)]
 
 
-def _rewards(workshop: Workshop, prompts: Sequence[Prompt]) -> list[Rewarder]:
+def _rewards(workshop: TrainerInputs, prompts: Sequence[OnlinePrompt]) -> list[Rewarder]:
     source = _settings(workshop.config).reward
     rewards = grading_rewards(prompts, source.graders, Listener(workshop.base, root=workshop.root).hear)
     if source.model is not None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from train.methods.finishing import REFERENCE, finish
-from train.methods.interface import Workshop
+from train.methods.interface import TrainerInputs
 from train.methods.pair_losses import PairLoss, PairScores
 from train.methods.pairs import pair_rows
 
@@ -18,7 +18,7 @@ Loss = Callable[[PairScores, PairScores | None], PairLoss]
 """From the policy's scores and the start's (None where the method has no reference) to the loss."""
 
 
-def make_pair_trainer(workshop: Workshop, loss: Loss, *, reference: bool) -> Any:
+def make_pair_trainer(workshop: TrainerInputs, loss: Loss, *, reference: bool) -> Any:
     """Return a trainer that minimises `loss`; with `reference` the start's scores are made too."""
     from trl import DPOConfig
 

@@ -13,10 +13,10 @@ from typing import Any
 from train.config import TrainConfig
 from train.data import Tokenizer, kept, refuse_overflow, require_template
 from train.dataset.containers.place import Where
-from train.dataset.forms.mapping import PLAIN, Reading
-from train.dataset.records import Kind, Sample
+from train.dataset.forms.mapping import PLAIN, RowMapping
+from train.dataset.records import CanonicalRow, RowKind
 from train.duration import Epoch
-from train.items import Item, ItemFile
+from train.items import ItemFile, TrainingItem
 from train.methods.answers import cut_answer, read_samples, render_answer
 from train.rows import row_error
 
@@ -45,7 +45,7 @@ class Pair:
 
 
 def read_pairs(
-    path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
+    path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: RowMapping = PLAIN
 ) -> ItemFile[Pair]:
     """Read and render every pair of the file at `path`.
 
@@ -54,13 +54,13 @@ def read_pairs(
     """
     require_template(tokenizer)
     found, dropped = [], []
-    for number, sample in read_samples(path, (Kind.PREFERENCE,), REMEDY, reading):
+    for number, sample in read_samples(path, (RowKind.PREFERENCE,), REMEDY, reading):
         pair = _pair(path, number, sample, tokenizer, config)
         found.append(pair) if pair is not None else dropped.append(number)
     return kept(path, found, dropped, config.training.max_length)
 
 
-def pair_epoch(items: Sequence[Item]) -> Epoch:
+def pair_epoch(items: Sequence[TrainingItem]) -> Epoch:
     """Return the pairs of one pass, with the tokens of both answers, each behind the prompt."""
     pairs = [item for item in items if isinstance(item, Pair)]
     return Epoch(len(items), sum(2 * len(pair.prompt_ids) + pair.learnt for pair in pairs))
@@ -80,7 +80,9 @@ def pair_rows(items: Sequence[Any]) -> Any:
     )
 
 
-def _pair(path: Where, number: int, sample: Sample, tokenizer: Tokenizer, config: TrainConfig) -> Pair | None:
+def _pair(
+    path: Where, number: int, sample: CanonicalRow, tokenizer: Tokenizer, config: TrainConfig
+) -> Pair | None:
     limit, overflow = config.training.max_length, config.data.overflow
     chosen = render_answer(path, number, sample.prompt, sample.answer, tokenizer, sample.tools)
     rejected = render_answer(path, number, sample.prompt, sample.rejected, tokenizer, sample.tools)

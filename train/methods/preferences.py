@@ -9,10 +9,10 @@ from typing import Any
 from train.config import TrainConfig
 from train.data import Tokenizer
 from train.dataset.containers.place import Where
-from train.dataset.forms.mapping import PLAIN, Reading
+from train.dataset.forms.mapping import PLAIN, RowMapping
 from train.duration import Epoch
-from train.items import Item, ItemFile
-from train.methods.interface import Workshop
+from train.items import ItemFile, TrainingItem
+from train.methods.interface import TrainerInputs
 from train.methods.pair_losses import dpo_loss, orpo_loss
 from train.methods.pair_trainer import make_pair_trainer
 from train.methods.pairs import pair_epoch, read_pairs
@@ -29,15 +29,15 @@ class _PairMethod:
         """Nothing beyond the types."""
 
     def read(
-        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
-    ) -> ItemFile[Item]:
+        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: RowMapping = PLAIN
+    ) -> ItemFile[TrainingItem]:
         """Return every pair, rendered with the base's template.
 
         Raises: UsageError: naming file and row.
         """
         return read_pairs(path, tokenizer, config, reading)
 
-    def epoch(self, items: Sequence[Item], config: TrainConfig) -> Epoch:
+    def epoch(self, items: Sequence[TrainingItem], config: TrainConfig) -> Epoch:
         """Return the pairs, with the tokens of both answers."""
         del config
         return pair_epoch(items)
@@ -50,7 +50,7 @@ class _PairMethod:
 class DpoMethod(_PairMethod):
     """Direct preference optimisation against the frozen start: the base, or the version of `from`."""
 
-    def build(self, workshop: Workshop) -> Any:
+    def build(self, workshop: TrainerInputs) -> Any:
         """Return the trainer."""
         settings = workshop.config.method
         assert isinstance(settings, Dpo)
@@ -64,7 +64,7 @@ class DpoMethod(_PairMethod):
 class OrpoMethod(_PairMethod):
     """Supervised loss and odds ratio in one; nothing is frozen."""
 
-    def build(self, workshop: Workshop) -> Any:
+    def build(self, workshop: TrainerInputs) -> Any:
         """Return the trainer."""
         settings = workshop.config.method
         assert isinstance(settings, Orpo)

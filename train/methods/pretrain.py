@@ -15,12 +15,12 @@ from train.config import TrainConfig
 from train.data import Example, Tokenizer
 from train.dataset.containers.place import Where
 from train.dataset.forms import read_sample
-from train.dataset.forms.mapping import PLAIN, Reading, require_columns
-from train.dataset.records import Kind, Malformed
-from train.dataset.sources import Line, read_lines
+from train.dataset.forms.mapping import PLAIN, RowMapping, require_columns
+from train.dataset.records import Malformed, RowKind
+from train.dataset.sources import RawRow, read_lines
 from train.duration import Epoch
-from train.items import Item, ItemFile
-from train.methods.interface import Workshop
+from train.items import ItemFile, TrainingItem
+from train.methods.interface import TrainerInputs
 from train.methods.packing import pack_stream
 from train.methods.saving import save_adapter
 from train.methods.supervised import make_packed_trainer
@@ -45,8 +45,8 @@ class PretrainMethod:
             raise UsageError(config.name, fact, "leave it out with method: pretrain", param="data.overflow")
 
     def read(
-        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
-    ) -> ItemFile[Item]:
+        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: RowMapping = PLAIN
+    ) -> ItemFile[TrainingItem]:
         """Return every document with its last token, however long it is.
 
         Raises: UsageError: naming file and row.
@@ -59,12 +59,12 @@ class PretrainMethod:
             raise UsageError(str(path), "holds no documents", _REMEDY)
         return ItemFile(tuple(found))
 
-    def epoch(self, items: Sequence[Item], config: TrainConfig) -> Epoch:
+    def epoch(self, items: Sequence[TrainingItem], config: TrainConfig) -> Epoch:
         """Return the rows of `max_length` tokens that the documents fill end to end."""
         tokens = sum(item.length for item in items)
         return Epoch(-(-tokens // config.training.max_length), tokens)
 
-    def build(self, workshop: Workshop) -> Any:
+    def build(self, workshop: TrainerInputs) -> Any:
         """Return a trainer over rows of exactly `max_length` tokens."""
         limit = workshop.config.training.max_length
         held_out = pack_stream(workshop.held_out, limit)
@@ -90,12 +90,12 @@ def end_of_text(tokenizer: Tokenizer) -> int:
     return tokenizer.eos_token_id
 
 
-def _document(path: Where, line: Line, tokenizer: Tokenizer, end: int, reading: Reading) -> Example:
+def _document(path: Where, line: RawRow, tokenizer: Tokenizer, end: int, reading: RowMapping) -> Example:
     try:
         sample = read_sample(line.parse(), reading)
     except Malformed as error:
         raise row_error(path, line.number, error, _REMEDY) from error
-    if sample.form.kind is not Kind.TEXT:
+    if sample.form.kind is not RowKind.TEXT:
         fact = f"is {sample.form.kind.value}, not plain text"
         raise row_error(path, line.number, fact, f"{_REMEDY}; or use method: supervised")
     for token in tokenizer.all_special_tokens:

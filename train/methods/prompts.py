@@ -15,9 +15,9 @@ from pydantic import JsonValue
 from registry.errors import UsageError
 from train.data import Tokenizer, kept, require_template
 from train.dataset.forms import read_prompt
-from train.dataset.forms.mapping import PLAIN, Reading, require_columns
-from train.dataset.records import Kind, Malformed, Message, ToolCall
-from train.dataset.sources import Line, Where, read_lines
+from train.dataset.forms.mapping import PLAIN, RowMapping, require_columns
+from train.dataset.records import Malformed, RowKind, RowMessage, ToolCall
+from train.dataset.sources import RawRow, Where, read_lines
 from train.items import ItemFile
 from train.methods.answers import render_answer
 from train.rendering.interface import Tools
@@ -29,7 +29,7 @@ _STAND_IN = "answer"
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class OnlinePrompt:
     """One prompt.
 
     `question` is its last turn, `expected` the right answers that the row gives, `calls` the right calls of
@@ -54,8 +54,8 @@ class Prompt:
 
 
 def read_prompts(
-    path: Where, tokenizer: Tokenizer, *, longest: int, overflow: Overflow, reading: Reading = PLAIN
-) -> ItemFile[Prompt]:
+    path: Where, tokenizer: Tokenizer, *, longest: int, overflow: Overflow, reading: RowMapping = PLAIN
+) -> ItemFile[OnlinePrompt]:
     """Read and render every prompt of the file at `path`; one may have `longest` tokens.
 
     Raises: UsageError: naming file and row: a malformed row, or a prompt that is too long (with `overflow:
@@ -79,21 +79,21 @@ def read_prompts(
     return kept(path, found, dropped, longest)
 
 
-def _prompt(path: Where, line: Line, tokenizer: Tokenizer, reading: Reading) -> Prompt:
+def _prompt(path: Where, line: RawRow, tokenizer: Tokenizer, reading: RowMapping) -> OnlinePrompt:
     try:
         row = line.parse()
         sample, answered = read_prompt(row, reading)
     except Malformed as error:
         raise row_error(path, line.number, error, _REMEDY) from error
-    if sample.form.kind is not Kind.SUPERVISED:
+    if sample.form.kind is not RowKind.SUPERVISED:
         fact = f"has the keys {sorted(row)}: {sample.form.kind.value}, which this method does not take"
         raise row_error(path, line.number, fact, _REMEDY)
-    stand_in = (Message("assistant", _STAND_IN, learn=True),)
+    stand_in = (RowMessage("assistant", _STAND_IN, learn=True),)
     ids = render_answer(path, line.number, sample.prompt, stand_in, tokenizer, sample.tools).prompt_ids
     answer = sample.answer[0] if answered else None
     expected = (answer.content,) if answer is not None and answer.content else ()
     calls = answer.calls if answer is not None else None
     data = {key: row[key] for key in sample.extra}
-    return Prompt(
+    return OnlinePrompt(
         line.number, ids, sample.prompt[-1].content, expected, data, tools=sample.tools, calls=calls
     )

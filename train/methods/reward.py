@@ -13,11 +13,11 @@ from registry.errors import UsageError
 from train.config import TrainConfig
 from train.data import Tokenizer
 from train.dataset.containers.place import Where
-from train.dataset.forms.mapping import PLAIN, Reading
+from train.dataset.forms.mapping import PLAIN, RowMapping
 from train.duration import Epoch
-from train.items import Item, ItemFile
+from train.items import ItemFile, TrainingItem
 from train.methods.finishing import finish
-from train.methods.interface import Workshop
+from train.methods.interface import TrainerInputs
 from train.methods.pairs import pair_epoch, read_pairs
 from train.methods.reward_model import save_reward_model, scoring_pad, with_score_head
 from train.settings.methods import Reward
@@ -41,20 +41,20 @@ class RewardMethod:
             raise UsageError(config.name, fact, "set lora.kind to lora", param="lora.kind")
 
     def read(
-        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
-    ) -> ItemFile[Item]:
+        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: RowMapping = PLAIN
+    ) -> ItemFile[TrainingItem]:
         """Return every pair, rendered with the base's template.
 
         Raises: UsageError: naming file and row.
         """
         return read_pairs(path, tokenizer, config, reading)
 
-    def epoch(self, items: Sequence[Item], config: TrainConfig) -> Epoch:
+    def epoch(self, items: Sequence[TrainingItem], config: TrainConfig) -> Epoch:
         """Return the pairs, with the tokens of both answers."""
         del config
         return pair_epoch(items)
 
-    def build(self, workshop: Workshop) -> Any:
+    def build(self, workshop: TrainerInputs) -> Any:
         """Return TRL's reward trainer over the base with a new head."""
         from peft import TaskType
         from trl import RewardConfig

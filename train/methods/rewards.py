@@ -16,13 +16,13 @@ from typing import Any, NoReturn
 from registry.errors import UsageError
 from train.dataset.containers.place import Where
 from train.dataset.records import ToolCall
-from train.evaluation.forms import Call, Item, Message, SuiteFile
+from train.evaluation.forms import ExpectedCall, SuiteFile, SuiteItem, SuiteMessage
 from train.evaluation.grading.graders import judge_all
-from train.evaluation.grading.grades import Grade, Hearing, Sample, Tools
+from train.evaluation.grading.grades import Grade, GraderInput, ModelAnswer, Tools
 from train.evaluation.grading.specs import Python, Spec
 from train.evaluation.models.listening import Heard
 from train.evaluation.suites import NEEDS_EXPECTED, Suite, build_suite
-from train.methods.prompts import Prompt
+from train.methods.prompts import OnlinePrompt
 from train.rows import row_error
 
 _WITHOUT = {
@@ -58,7 +58,7 @@ def check_graders(name: str, graders: Sequence[Spec]) -> None:
             raise UsageError(subject, fact, "give one a `name`", param="method.reward")
 
 
-def check_prompts(path: Where, prompts: Sequence[Prompt], graders: Sequence[Spec]) -> None:
+def check_prompts(path: Where, prompts: Sequence[OnlinePrompt], graders: Sequence[Spec]) -> None:
     """Check that every row has what the graders need: an expected answer, a known label.
 
     Raises: UsageError: naming the row.
@@ -73,7 +73,7 @@ def check_prompts(path: Where, prompts: Sequence[Prompt], graders: Sequence[Spec
 
 
 def grading_rewards(
-    prompts: Sequence[Prompt], graders: Sequence[Spec], hear: Hear | None = None
+    prompts: Sequence[OnlinePrompt], graders: Sequence[Spec], hear: Hear | None = None
 ) -> list[Rewarder]:
     """Return a reward function per grader; their `item` is the index of the prompt in `prompts`.
 
@@ -102,7 +102,7 @@ def _rewarder(spec: Spec, suite: Suite, hear: Hear | None) -> Rewarder:
     def reward(**given: Any) -> list[float | None]:
         items = [suite.items[index] for index in given["item"]]
         samples = [
-            _heard(hear, item, Sample(text, "stop" if stopped else "length", 0, len(ids)), ids)
+            _heard(hear, item, ModelAnswer(text, "stop" if stopped else "length", 0, len(ids)), ids)
             for item, text, ids, stopped in zip(
                 items, given["completions"], given["completion_ids"], given["stopped"], strict=True
             )
@@ -113,7 +113,7 @@ def _rewarder(spec: Spec, suite: Suite, hear: Hear | None) -> Rewarder:
     return reward
 
 
-def _heard(hear: Hear | None, item: Item, said: Sample, ids: Sequence[int]) -> Sample:
+def _heard(hear: Hear | None, item: SuiteItem, said: ModelAnswer, ids: Sequence[int]) -> ModelAnswer:
     """Return the answer with its calls apart from its text, as the server would return it."""
     if hear is None or not item.tools:
         return said
@@ -121,18 +121,18 @@ def _heard(hear: Hear | None, item: Item, said: Sample, ids: Sequence[int]) -> S
     return replace(said, text=heard.text, calls=heard.calls)
 
 
-def _hearing(suite: Suite, items: Sequence[Item], samples: Sequence[Sample]) -> Hearing:
-    questions = [(Message(role="user", content=item.prompt or ""),) for item in items]
-    return Hearing(suite, items, questions, samples, _Nobody(), None, _no_judge, _spread)
+def _hearing(suite: Suite, items: Sequence[SuiteItem], samples: Sequence[ModelAnswer]) -> GraderInput:
+    questions = [(SuiteMessage(role="user", content=item.prompt or ""),) for item in items]
+    return GraderInput(suite, items, questions, samples, _Nobody(), None, _no_judge, _spread)
 
 
-def _suite(subject: str, prompts: Mapping[int, Prompt], graders: Sequence[Spec]) -> Suite:
+def _suite(subject: str, prompts: Mapping[int, OnlinePrompt], graders: Sequence[Spec]) -> Suite:
     written = SuiteFile(name="reward", items=(), graders=tuple(graders))
     return build_suite(subject, written, [_item(number, prompt) for number, prompt in prompts.items()])
 
 
-def _item(number: int, prompt: Prompt) -> Item:
-    return Item(
+def _item(number: int, prompt: OnlinePrompt) -> SuiteItem:
+    return SuiteItem(
         id=str(number),
         prompt=prompt.question,
         expected=prompt.expected or None,
@@ -142,8 +142,8 @@ def _item(number: int, prompt: Prompt) -> Item:
     )
 
 
-def _call(call: ToolCall) -> Call:
-    return Call(name=call.name, arguments=json.loads(call.arguments))
+def _call(call: ToolCall) -> ExpectedCall:
+    return ExpectedCall(name=call.name, arguments=json.loads(call.arguments))
 
 
 def _spread(call: Callable[[int], Grade], indices: Sequence[int]) -> list[Grade]:
@@ -157,12 +157,14 @@ class _Nobody:
 
     name = "the model in training"
 
-    def answer(self, messages: Sequence[Message], suite: Suite, tools: Tools = ()) -> Sample:
+    def answer(self, messages: Sequence[SuiteMessage], suite: Suite, tools: Tools = ()) -> ModelAnswer:
         """Refuse."""
         del tools
         _no_judge(f"{self.name} about {len(messages)} messages of {suite.name}")
 
-    def log_probability(self, messages: Sequence[Message], expected: str, suite: Suite) -> tuple[float, int]:
+    def log_probability(
+        self, messages: Sequence[SuiteMessage], expected: str, suite: Suite
+    ) -> tuple[float, int]:
         """Refuse."""
         del expected
         _no_judge(f"{self.name} about {len(messages)} messages of {suite.name}")

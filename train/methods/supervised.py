@@ -13,11 +13,11 @@ from typing import Any
 from train.config import TrainConfig
 from train.data import Tokenizer, load_examples
 from train.dataset.containers.place import Where
-from train.dataset.forms.mapping import PLAIN, Reading
+from train.dataset.forms.mapping import PLAIN, RowMapping
 from train.duration import Epoch
-from train.items import Item, ItemFile
+from train.items import ItemFile, TrainingItem
 from train.methods.finishing import finish
-from train.methods.interface import Workshop
+from train.methods.interface import TrainerInputs
 from train.methods.packing import Packed, collate, pack_whole, packed_rows, packed_trainer_class
 from train.methods.saving import save_adapter
 from train.settings.methods import Supervised
@@ -32,8 +32,8 @@ class SupervisedMethod:
         """Nothing beyond the types."""
 
     def read(
-        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: Reading = PLAIN
-    ) -> ItemFile[Item]:
+        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: RowMapping = PLAIN
+    ) -> ItemFile[TrainingItem]:
         """Return every row rendered with the base's template, with its labels.
 
         Raises: UsageError: naming file and row.
@@ -48,14 +48,14 @@ class SupervisedMethod:
             reading=reading,
         )
 
-    def epoch(self, items: Sequence[Item], config: TrainConfig) -> Epoch:
+    def epoch(self, items: Sequence[TrainingItem], config: TrainConfig) -> Epoch:
         """Return the rows, or the packed ones."""
         settings, tokens = config.method, sum(item.length for item in items)
         if isinstance(settings, Supervised) and settings.packing:
             return Epoch(len(pack_whole(items, config.training.max_length)), tokens)
         return Epoch(len(items), tokens)
 
-    def build(self, workshop: Workshop) -> Any:
+    def build(self, workshop: TrainerInputs) -> Any:
         """Return TRL's SFT trainer over rows that are tokenised and labelled already."""
         from trl import SFTTrainer
 
@@ -80,7 +80,7 @@ class SupervisedMethod:
         save_adapter(trainer, folder)
 
 
-def make_packed_trainer(workshop: Workshop, rows: Sequence[Packed], held_out: Sequence[Packed]) -> Any:
+def make_packed_trainer(workshop: TrainerInputs, rows: Sequence[Packed], held_out: Sequence[Packed]) -> Any:
     """Return the SFT trainer over packed rows, whose parts do not see each other."""
     padding = workshop.tokenizer.pad_token_id
     padding = workshop.tokenizer.eos_token_id if padding is None else padding
@@ -97,7 +97,7 @@ def make_packed_trainer(workshop: Workshop, rows: Sequence[Packed], held_out: Se
     return finish(trainer)
 
 
-def _arguments(workshop: Workshop) -> Any:
+def _arguments(workshop: TrainerInputs) -> Any:
     from trl import SFTConfig
 
     return SFTConfig(

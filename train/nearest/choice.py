@@ -25,7 +25,7 @@ class Candidate(Document):
     left_out: str | None = None
 
 
-class Choice(Document):
+class NearestVersion(Document):
     """What was chosen for `from: nearest`.
 
     `measured_on` is `held-out` or `training`, `rows` how many rows (the same for all). `passed_over` counts
@@ -60,11 +60,11 @@ def ordered(versions: Iterable[Version], aliased: Collection[str]) -> list[Versi
     return sorted(versions, key=lambda one: (one.name not in aliased, -one.created, one.adapter, -one.number))
 
 
-def choose(candidates: Sequence[Candidate], measured_on: str, rows: int, passed_over: int) -> Choice:
+def choose(candidates: Sequence[Candidate], measured_on: str, rows: int, passed_over: int) -> NearestVersion:
     """Return the choice among `candidates`, of which the base is the first and has a loss."""
     able = [one for one in candidates if one.loss is not None and math.isfinite(one.loss)]
     best = min(able, key=lambda one: one.loss if one.loss is not None else math.inf, default=candidates[0])
-    return Choice(
+    return NearestVersion(
         version=None if best.digest is None else best.name,
         digest=best.digest,
         measured_on=measured_on,

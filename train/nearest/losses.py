@@ -13,8 +13,8 @@ from typing import Any
 
 from train.config import TrainConfig
 from train.data import IGNORED, Example
-from train.items import Item
-from train.methods.kto import Rated
+from train.items import TrainingItem
+from train.methods.kto import RatedAnswer
 from train.methods.pairs import Pair
 from train.modelling import ADAPTER, load_base, precision_of
 from train.silence import quiet
@@ -23,7 +23,7 @@ Tokens = tuple[tuple[int, ...], tuple[int, ...]]
 """Ids and labels of one row; a label is `IGNORED` where nothing is measured."""
 
 
-def measurable(item: Item, limit: int) -> Tokens | None:
+def measurable(item: TrainingItem, limit: int) -> Tokens | None:
     """Return the ids and labels that tell how well a row is known; None where it has no good answer.
 
     Of preference pairs the chosen answer counts, of rated answers the liked ones. At most `limit` tokens.
@@ -32,7 +32,7 @@ def measurable(item: Item, limit: int) -> Tokens | None:
         ids, labels = item.input_ids, item.labels
     elif isinstance(item, Pair):
         ids, labels = _behind(item.prompt_ids, item.chosen_ids)
-    elif isinstance(item, Rated) and item.liked:
+    elif isinstance(item, RatedAnswer) and item.liked:
         ids, labels = _behind(item.prompt_ids, item.answer_ids)
     else:
         return None
@@ -104,7 +104,7 @@ def _to_device(model: Any) -> None:
         model.to("cuda")
 
 
-def sample(items: Sequence[Item], limit: int, rows: int, keys: Iterator[bytes]) -> list[Tokens]:
+def sample(items: Sequence[TrainingItem], limit: int, rows: int, keys: Iterator[bytes]) -> list[Tokens]:
     """Return at most `rows` measurable rows of `items`, drawn by `keys` (one per item), in their order."""
     drawn = sorted(
         (key, place, tokens)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from registry.errors import Missing, UsageError, WardrobeError
 from registry.storage import disk
 from registry.validation.chat_template import TEMPLATE_NAME
-from train.nearest.choice import Candidate, Choice, choose, ordered
+from train.nearest.choice import Candidate, NearestVersion, choose, ordered
 from train.settings.starting import NEAREST
 from train.starting import check_start, start_from
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from registry.records import Version
     from registry.store import Registry
     from train.config import TrainConfig
-    from train.items import Item
+    from train.items import TrainingItem
     from train.jobs.store import Job
     from train.nearest.losses import Scales
 
@@ -35,11 +35,11 @@ _UNANSWERED = frozenset({"rloo", "grpo"})
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class CandidateRows:
     """The new rows: held-out ones where there are any (they are measured then), and an epoch."""
 
-    held_out: Sequence[Item]
-    training: Sequence[Item]
+    held_out: Sequence[TrainingItem]
+    training: Sequence[TrainingItem]
 
 
 def check_nearest(config: TrainConfig) -> None:
@@ -61,7 +61,7 @@ def check_nearest(config: TrainConfig) -> None:
         raise UsageError(config.name, fact, remedy, param="from")
 
 
-def find_nearest(config: TrainConfig, registry: Registry, rows: Rows) -> Choice:
+def find_nearest(config: TrainConfig, registry: Registry, rows: CandidateRows) -> NearestVersion:
     """Return the start that has the lowest loss on the new rows: a version, or the base.
 
     Loads the base once; a version that cannot be a start is left out by name.
@@ -85,8 +85,8 @@ def find_nearest(config: TrainConfig, registry: Registry, rows: Rows) -> Choice:
 
 
 def start_nearest(
-    config: TrainConfig, registry: Registry, rows: Rows, *, resume: bool
-) -> tuple[TrainConfig, Version | None, Choice]:
+    config: TrainConfig, registry: Registry, rows: CandidateRows, *, resume: bool
+) -> tuple[TrainConfig, Version | None, NearestVersion]:
     """Return the config with the shape of the start, the start (None: the base), and how it was chosen.
 
     With `resume`, an interrupted run's choice stays, whatever was registered meanwhile.
@@ -100,7 +100,7 @@ def start_nearest(
     return (*start_from(config, choice.version, registry), choice)
 
 
-def write_choice(job: Job, choice: Choice) -> None:
+def write_choice(job: Job, choice: NearestVersion) -> None:
     """Keep the choice with the job.
 
     Raises: StorageFailed.
@@ -111,14 +111,14 @@ def write_choice(job: Job, choice: Choice) -> None:
     files.replace(job.folder / CHOICE, readable_json(choice.model_dump(mode="json")))
 
 
-def earlier_choice(registry: Registry, adapter: str) -> Choice | None:
+def earlier_choice(registry: Registry, adapter: str) -> NearestVersion | None:
     """Return what the newest interrupted run of the adapter chose, None where none chose."""
     from train.jobs.store import Jobs
 
     for job in Jobs(registry.root).interrupted(adapter):
         if job.description.config.get("from") == NEAREST:
             try:
-                return Choice.model_validate_json(disk.read(job.folder / CHOICE))
+                return NearestVersion.model_validate_json(disk.read(job.folder / CHOICE))
             except (Missing, ValueError):
                 continue  # it was killed before it had chosen, or torn: it is measured again
     return None

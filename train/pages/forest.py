@@ -13,7 +13,7 @@ from train.pages.plots import round_values
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class ForestRow:
     """One row: its name, the difference with its limits, the figures in words, and the limit to be passed.
 
     `value`, `low` and `high` are None where nothing could be compared. `name` and `figures` may be `Html`.
@@ -27,7 +27,7 @@ class Interval:
     limit: float | None = None
 
 
-def forest(rows: Sequence[Interval], title: str) -> Html:
+def forest(rows: Sequence[ForestRow], title: str) -> Html:
     """Return the plot of `rows` over one axis; nothing where there are none."""
     if not rows:
         return Html()
@@ -66,13 +66,13 @@ class _Axis:
         return f'<svg class="scale" aria-hidden="true">{"".join(parts)}</svg>'
 
 
-def _row(axis: _Axis, row: Interval) -> str:
+def _row(axis: _Axis, row: ForestRow) -> str:
     name, figures = safe(row.name), safe(row.figures)
     told = f'<span class="figures">{figures}</span>'
     return f'<div class="row"><span>{name}</span>{_picture(axis, row)}{told}</div>'
 
 
-def _picture(axis: _Axis, row: Interval) -> str:
+def _picture(axis: _Axis, row: ForestRow) -> str:
     zero = axis.across(0.0)
     parts = [f'<line class="axis" x1="{zero}" y1="0" x2="{zero}" y2="100%"/>']
     if row.limit is not None:

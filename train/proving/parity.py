@@ -29,7 +29,7 @@ STANDARD_ERRORS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Parity:
+class ServedParity:
     """What was measured, in nats per token.
 
     `difference` and `largest` are between the served version and its reference, `base_difference` between
@@ -92,13 +92,13 @@ class Parity:
         return f"the served answers show {self.effect:.0%} ± {self.effect_error:.1%} of the adapter's effect"
 
 
-def compare(served: Scores, served_base: Scores, references: References) -> Parity:
+def compare(served: Scores, served_base: Scores, references: References) -> ServedParity:
     """Return the figures; all shapes are equal."""
     mine, base = _flat(served), _flat(served_base)
     true, true_base = _flat(references.adapter), _flat(references.base)
     differences = [abs(a - b) for a, b in zip(mine, true, strict=True)]
     effect, error = _effect(_minus(mine, base), _minus(true, true_base))
-    return Parity(
+    return ServedParity(
         tokens=len(mine),
         difference=_mean(differences),
         largest=max(differences, default=math.nan),

@@ -10,10 +10,10 @@ from pydantic import JsonValue
 
 from registry.validation.canonical import canonical_json, sha256_hex
 
-Conversation = tuple[tuple[str, str], ...]
+ProbeTurns = tuple[tuple[str, str], ...]
 """Pairs of role and content, oldest first; the last is the assistant's."""
 
-CONVERSATIONS: tuple[Conversation, ...] = (
+CONVERSATIONS: tuple[ProbeTurns, ...] = (
     (("user", "What is the capital of Portugal?"), ("assistant", "The capital of Portugal is Lisbon.")),
     (
         ("system", "You are a careful clerk. Answer in one sentence."),

@@ -14,13 +14,13 @@ from typing import Any
 from train.data import Tokenizer, render
 from train.dataset import read_sample
 from train.dataset.forms.chat import written
-from train.proving.probes import Conversation
+from train.proving.probes import ProbeTurns
 from train.rendering.showing import ToolsHidden
-from train.rows import Message, Row
+from train.rows import Conversation, RowMessage
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class ProofPrompt:
     """One prompt: its messages as the API takes them, and the ids that training puts before the answer."""
 
     messages: tuple[dict[str, Any], ...]
@@ -39,8 +39,8 @@ class Deviation:
 
 
 def training_prompts(
-    conversations: Sequence[Conversation], tokenizer: Tokenizer
-) -> tuple[list[Prompt], list[str]]:
+    conversations: Sequence[ProbeTurns], tokenizer: Tokenizer
+) -> tuple[list[ProofPrompt], list[str]]:
     """Return a prompt per answer, and why conversations could not be rendered."""
     found, left_out = [], []
     for index, conversation in enumerate(conversations):
@@ -52,12 +52,14 @@ def training_prompts(
     return found, left_out
 
 
-def tool_prompts(rows: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> tuple[list[Prompt], list[str]]:
+def tool_prompts(
+    rows: Sequence[Mapping[str, Any]], tokenizer: Tokenizer
+) -> tuple[list[ProofPrompt], list[str]]:
     """Return a prompt per answer of rows with tools, and why some could not be rendered.
 
     None where the template shows no tools: such rows cannot be trained on either.
     """
-    found: list[Prompt] = []
+    found: list[ProofPrompt] = []
     left_out = []
     for index, row in enumerate(rows, start=1):
         sample = read_sample(row)
@@ -66,18 +68,20 @@ def tool_prompts(rows: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> tup
                 continue
             turns = (*(one.unlearnt() for one in sample.messages[:at]), turn)
             try:
-                (example,) = render(Row(0, turns, sample.tools), tokenizer)
+                (example,) = render(Conversation(0, turns, sample.tools), tokenizer)
             except ToolsHidden:
                 break
             except ValueError as error:
                 left_out.append(f"conversation with tools {index}: {error}")
                 continue
             messages = tuple(_asked(one) for one in turns[:-1])
-            found.append(Prompt(messages, example.ids[: len(example.ids) - example.learnt], sample.tools))
+            found.append(
+                ProofPrompt(messages, example.ids[: len(example.ids) - example.learnt], sample.tools)
+            )
     return found, left_out
 
 
-def whole_ids(conversations: Sequence[Conversation], tokenizer: Tokenizer) -> list[list[int]]:
+def whole_ids(conversations: Sequence[ProbeTurns], tokenizer: Tokenizer) -> list[list[int]]:
     """Return the token ids of whole conversations, as far as they can be rendered."""
     found: list[list[int]] = []
     for conversation in conversations:
@@ -88,7 +92,7 @@ def whole_ids(conversations: Sequence[Conversation], tokenizer: Tokenizer) -> li
     return found
 
 
-def deviation(number: int, prompt: Prompt, served: Sequence[int]) -> Deviation | None:
+def deviation(number: int, prompt: ProofPrompt, served: Sequence[int]) -> Deviation | None:
     """Return where the served ids leave the trained ones, None where they are equal."""
     if tuple(served) == prompt.ids:
         return None
@@ -97,22 +101,24 @@ def deviation(number: int, prompt: Prompt, served: Sequence[int]) -> Deviation |
     return Deviation(number, at, prompt.ids[at : at + 8], tuple(served[at : at + 8]))
 
 
-def _asked(turn: Message) -> dict[str, Any]:
+def _asked(turn: RowMessage) -> dict[str, Any]:
     return {key: value for key, value in written(turn).items() if key != "weight"}
 
 
-def _up_to_each_answer(conversation: Conversation) -> Iterator[Conversation]:
+def _up_to_each_answer(conversation: ProbeTurns) -> Iterator[ProbeTurns]:
     for index, (role, _) in enumerate(conversation):
         if role == "assistant":
             yield conversation[: index + 1]
 
 
-def _prompt(turns: Conversation, tokenizer: Tokenizer) -> Prompt:
+def _prompt(turns: ProbeTurns, tokenizer: Tokenizer) -> ProofPrompt:
     (example,) = render(_row(turns), tokenizer)
     messages = tuple({"role": role, "content": content} for role, content in turns[:-1])
-    return Prompt(messages, example.ids[: len(example.ids) - example.learnt])
+    return ProofPrompt(messages, example.ids[: len(example.ids) - example.learnt])
 
 
-def _row(turns: Conversation) -> Row:
+def _row(turns: ProbeTurns) -> Conversation:
     last = len(turns) - 1
-    return Row(0, tuple(Message(role, text, learn=index == last) for index, (role, text) in enumerate(turns)))
+    return Conversation(
+        0, tuple(RowMessage(role, text, learn=index == last) for index, (role, text) in enumerate(turns))
+    )

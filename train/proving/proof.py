@@ -20,9 +20,9 @@ from registry.validation.requirements import FORMATS, Requirement
 from train.data import Tokenizer
 from train.evaluation.models.served import ServedModel
 from train.proving.documents import DeviationDocument, ParityDocument, ProofDocument, TokensDocument
-from train.proving.parity import TOLERANCE_FACTOR, Parity, compare
+from train.proving.parity import TOLERANCE_FACTOR, ServedParity, compare
 from train.proving.probes import CONVERSATIONS, TOOL_ROWS, probes_sha256
-from train.proving.prompts import Deviation, Prompt, deviation, tool_prompts, training_prompts, whole_ids
+from train.proving.prompts import Deviation, ProofPrompt, deviation, tool_prompts, training_prompts, whole_ids
 from train.proving.reference import refer, served_dtype
 from train.rendering.template import template_of
 
@@ -93,7 +93,7 @@ def prove_tokens(
     template = sha256_hex(template_of(tokenizer).encode()) if tokenizer.chat_template else None
     prompts, left_out = _prompts(tokenizer) if template else ([], [])
     fault = _template_fault(version, template, recorded)
-    found: list[tuple[Prompt, Deviation]] = []
+    found: list[tuple[ProofPrompt, Deviation]] = []
     if not fault:
         try:
             found = _deviations(model, prompts)
@@ -118,7 +118,7 @@ def prove_tokens(
     )
 
 
-def _parity(registry: Registry, version: Version, found: Parity, dtype: str) -> ParityDocument:
+def _parity(registry: Registry, version: Version, found: ServedParity, dtype: str) -> ParityDocument:
     source = f"{TOLERANCE_FACTOR:g} times what rounding the PEFT reference to {dtype} does to the same tokens"
     return ParityDocument(
         format=FORMATS[Requirement.PARITY],
@@ -151,13 +151,13 @@ def _template_fault(version: Version, template: str | None, recorded: str | None
     return ""
 
 
-def _prompts(tokenizer: Tokenizer) -> tuple[list[Prompt], list[str]]:
+def _prompts(tokenizer: Tokenizer) -> tuple[list[ProofPrompt], list[str]]:
     plain, left_out = training_prompts(CONVERSATIONS, tokenizer)
     called, more = tool_prompts(TOOL_ROWS, tokenizer)
     return plain + called, left_out + more
 
 
-def _deviations(model: ServedModel, prompts: Sequence[Prompt]) -> list[tuple[Prompt, Deviation]]:
+def _deviations(model: ServedModel, prompts: Sequence[ProofPrompt]) -> list[tuple[ProofPrompt, Deviation]]:
     found = []
     for number, prompt in enumerate(prompts):
         different = deviation(number, prompt, model.prompt_ids(prompt.messages, prompt.tools))
@@ -166,7 +166,7 @@ def _deviations(model: ServedModel, prompts: Sequence[Prompt]) -> list[tuple[Pro
     return found
 
 
-def _describe(prompt: Prompt, found: Deviation) -> DeviationDocument:
+def _describe(prompt: ProofPrompt, found: Deviation) -> DeviationDocument:
     return DeviationDocument(
         messages=list(prompt.messages),
         position=found.position,

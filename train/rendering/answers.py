@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from train.dataset.records import Message
+from train.dataset.records import RowMessage
 from train.rendering.interface import Unrenderable
 from train.rendering.template import Template
 
@@ -27,7 +27,7 @@ _THOUGHT = re.compile(r"\A\s*<think>(?P<thought>.*?)</think>\s*", re.DOTALL)
 _STAND_IN = "wardrobethought"
 
 
-def answer_text(template: Template, messages: Sequence[Message], prompt: str) -> str:
+def answer_text(template: Template, messages: Sequence[RowMessage], prompt: str) -> str:
     """Return what follows `prompt`, the server's for all but the last of `messages`, which is the answer.
 
     It goes on to the end of what the template writes: behind the end of the turn, too. A thought is left out
@@ -62,7 +62,7 @@ def _behind_closed_thought(prompt: str, written: str) -> str:
     return written[closed.start() :].removeprefix(closed.group("closing") or "")
 
 
-def thought_apart(answer: Message) -> Message:
+def thought_apart(answer: RowMessage) -> RowMessage:
     """Return `answer` with a thought that its content begins with as its reasoning."""
     found = None if answer.reasoning else _THOUGHT.match(answer.content)
     if found is None:
@@ -71,7 +71,7 @@ def thought_apart(answer: Message) -> Message:
 
 
 def _opened_thought(
-    template: Template, messages: Sequence[Message], prompt: str, opened: re.Match[str], written: str
+    template: Template, messages: Sequence[RowMessage], prompt: str, opened: re.Match[str], written: str
 ) -> str:
     """Return the thought, its closing mark and the answer, behind a prompt that ends with an opened thought.
 

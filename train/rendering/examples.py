@@ -11,19 +11,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from train.dataset.records import Message, Row
+from train.dataset.records import Conversation, RowMessage
 from train.rendering.answers import answer_text, thought_apart
 from train.rendering.ends import GENERATION_CONFIG, stops_of
-from train.rendering.interface import IGNORED, Labelled, Tokenizer, Tools, Unrenderable
+from train.rendering.interface import IGNORED, LabelledTokens, Tokenizer, Tools, Unrenderable
 from train.rendering.showing import require_shown
 from train.rendering.template import Template
-from train.rendering.tokens import Tokens, Written, tokens_of
+from train.rendering.tokens import TokenizedText, Tokens, tokens_of
 from train.settings.data import Answers
 
 _ELLIPSIS = "…"
 
 
-def render(row: Row, tokenizer: Tokenizer, answers: Answers = "all") -> tuple[Labelled, ...]:
+def render(row: Conversation, tokenizer: Tokenizer, answers: Answers = "all") -> tuple[LabelledTokens, ...]:
     """Return the examples of `row`: of the answers that are learnt, all or only the `last`.
 
     Raises: Unrenderable: a message holds a special token, the template refuses the conversation, leaves out
@@ -42,7 +42,7 @@ def render(row: Row, tokenizer: Tokenizer, answers: Answers = "all") -> tuple[La
     return tuple(one.done() for one in examples)
 
 
-def prompt_ids(messages: Sequence[Message], tokenizer: Tokenizer, tools: Tools = ()) -> list[int]:
+def prompt_ids(messages: Sequence[RowMessage], tokenizer: Tokenizer, tools: Tools = ()) -> list[int]:
     """Return the ids that the server puts before its answer to `messages`.
 
     Raises: Unrenderable.
@@ -78,19 +78,19 @@ class _Growing:
         self._ids = said.prompt + said.answer
         return True
 
-    def done(self) -> Labelled:
-        return Labelled(self._ids, self._labels, tuple(self._answers), tuple(self._thoughtless))
+    def done(self) -> LabelledTokens:
+        return LabelledTokens(self._ids, self._labels, tuple(self._answers), tuple(self._thoughtless))
 
 
 class _Scribe:
     """Writes down the answers of one row, in their order."""
 
-    def __init__(self, row: Row, tokenizer: Tokenizer) -> None:
+    def __init__(self, row: Conversation, tokenizer: Tokenizer) -> None:
         self._messages = row.messages
         self._template = Template(tokenizer, row.tools)
         self._tokens = tokens_of(tokenizer)
         self._stops = stops_of(tokenizer)
-        self._before: Written | None = None
+        self._before: TokenizedText | None = None
         refuse_special_tokens(row, self._tokens)
         require_shown(row, tokenizer)
 
@@ -115,15 +115,17 @@ class _Scribe:
         self._before = self._after(before, behind, text, exact=exact)
         return _Said(before.ids, behind, whole=thought_apart(messages[-1]).reasoning.strip() in text)
 
-    def _after(self, before: Written, behind: tuple[int, ...], text: str, *, exact: bool) -> Written | None:
+    def _after(
+        self, before: TokenizedText, behind: tuple[int, ...], text: str, *, exact: bool
+    ) -> TokenizedText | None:
         """Return what stands there when the answer has ended; None where its letters are not known."""
         end = self._tokens.marks.get(behind[-1])
         at = -1 if end is None else text.find(end)
         if end is None or at < 0:
             return None
-        return Written(before.text + text[: at + len(end)], before.ids + behind, exact)
+        return TokenizedText(before.text + text[: at + len(end)], before.ids + behind, exact)
 
-    def _alone(self, before: Written, answer: str) -> tuple[int, ...]:
+    def _alone(self, before: TokenizedText, answer: str) -> tuple[int, ...]:
         """Return the ids of an answer that would share a token with the prompt, which is sent by then."""
         alone = self._tokens.ids(answer)
         if self._tokens.decode(before.ids + alone) != self._tokens.decode(
@@ -132,11 +134,11 @@ class _Scribe:
             raise Unrenderable("the tokens of the prompt change when the answer follows")
         return alone
 
-    def _end_by_next_turn(self, messages: Sequence[Message]) -> int | None:
+    def _end_by_next_turn(self, messages: Sequence[RowMessage]) -> int | None:
         """Return the token that begins the turn behind an answer, where that is what ends it."""
         answer = messages[-1] if messages[-1].calls else replace(messages[-1], content=_ELLIPSIS)
         given = [*messages[:-1], replace(answer, reasoning="")]
-        follows = Message("tool" if answer.calls else "user", _ELLIPSIS, learn=False)
+        follows = RowMessage("tool" if answer.calls else "user", _ELLIPSIS, learn=False)
         try:
             written, whole = self._template.answered(given), self._template.answered([*given, follows])
         except Unrenderable:
@@ -157,7 +159,7 @@ def _endless(tokens: Tokens, stops: frozenset[int], written: tuple[int, ...]) ->
     )
 
 
-def refuse_special_tokens(row: Row, tokens: Tokens) -> None:
+def refuse_special_tokens(row: Conversation, tokens: Tokens) -> None:
     """Refuse a conversation with a special token in what somebody says.
 
     Raises: Unrenderable.
@@ -169,7 +171,7 @@ def refuse_special_tokens(row: Row, tokens: Tokens) -> None:
                 raise Unrenderable(f"messages[{index}].content holds the special token {token}")
 
 
-def message_ends(row: Row, tokenizer: Tokenizer, example: Labelled) -> list[int]:
+def message_ends(row: Conversation, tokenizer: Tokenizer, example: LabelledTokens) -> list[int]:
     """Return how many of an example's ids the conversation up to each message's end has; for display.
 
     Of the messages up to its last answer. Where a template changes earlier text, it is how many tokens stay

@@ -33,7 +33,7 @@ class Tokenizer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelledTokens:
     """Token ids of one training example and their labels: the id itself, or -100 where nothing is learnt.
 
     `answers` are the indices of the messages that are learnt in it, `thoughtless` of those whose reasoning

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from train.dataset.records import Message, Row, ToolCall
+from train.dataset.records import Conversation, RowMessage, ToolCall
 from train.rendering.interface import Tokenizer, Unrenderable
 from train.rendering.template import Template
 
@@ -25,7 +25,7 @@ class ToolsHidden(Unrenderable):
     """The chat template leaves out a tool, a call or a result."""
 
 
-def require_shown(row: Row, tokenizer: Tokenizer) -> None:
+def require_shown(row: Conversation, tokenizer: Tokenizer) -> None:
     """Check that the template shows everything about tools that `row` has.
 
     Raises: ToolsHidden: naming what is left out.
@@ -52,12 +52,12 @@ def require_shown(row: Row, tokenizer: Tokenizer) -> None:
 def _question(template: Template) -> str | None:
     """Return what the template shows to a bare question; None where it refuses that too."""
     try:
-        return template.prompt([Message("user", "…", learn=False)])
+        return template.prompt([RowMessage("user", "…", learn=False)])
     except Unrenderable:
         return None
 
 
-def _marked(number: int, turn: Message, marks: dict[str, str]) -> Message:
+def _marked(number: int, turn: RowMessage, marks: dict[str, str]) -> RowMessage:
     """Return the turn with marks for the names and arguments of its calls, or for the result that it is."""
     if turn.role == "tool":
         marks[f"{_MARK}{number}rz"] = f"the tool's result in turn {number}"

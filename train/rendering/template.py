@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from train.dataset.records import Message
+from train.dataset.records import RowMessage
 from train.rendering.content_format import walks_over_parts
 from train.rendering.interface import Tokenizer, Tools, Unrenderable
 
@@ -73,14 +73,14 @@ class Template:
         """Tell whether it takes the reasoning of an answer beside the content, and only there."""
         return self._traits.takes_reasoning_apart
 
-    def prompt(self, messages: Sequence[Message]) -> str:
+    def prompt(self, messages: Sequence[RowMessage]) -> str:
         """Return what the server puts before the answer to `messages`.
 
         Raises: Unrenderable.
         """
         return self._render(self._given(messages), prompt=True)
 
-    def answered(self, messages: Sequence[Message]) -> str:
+    def answered(self, messages: Sequence[RowMessage]) -> str:
         """Return the conversation as the template writes it down, its last turn an answer.
 
         Raises: Unrenderable.
@@ -90,7 +90,7 @@ class Template:
             given[-1]["thinking"] = messages[-1].reasoning
         return self._render(given, prompt=False)
 
-    def _given(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+    def _given(self, messages: Sequence[RowMessage]) -> list[dict[str, Any]]:
         chat = [message.chat() for message in messages]
         if not self._traits.knows_developer and any(one["role"] == "developer" for one in chat):
             chat = _with_one_system_turn(chat)

@@ -22,7 +22,7 @@ THOUGHT_MARKS = frozenset({"<think>", "</think>", "[THINK]", "[/THINK]", "<seed:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class TokenizedText:
     """A text and its ids; `exact` is False where the ids are not what the whole text gives."""
 
     text: str
@@ -47,15 +47,15 @@ class Tokens:
         """Return the ids of `text`; the template has written the special tokens already."""
         return tuple(self._call(text, add_special_tokens=False).input_ids)
 
-    def write(self, text: str, begun: Written | None = None) -> Written:
+    def write(self, text: str, begun: TokenizedText | None = None) -> TokenizedText:
         """Return `text` with its ids; `begun` may be what it begins with."""
         if begun is not None and begun.exact and text.startswith(begun.text):
             added = self.added(begun, text[len(begun.text) :])
             if added is not None:
-                return Written(text, begun.ids + added)
-        return Written(text, self.ids(text))
+                return TokenizedText(text, begun.ids + added)
+        return TokenizedText(text, self.ids(text))
 
-    def added(self, written: Written, more: str) -> tuple[int, ...] | None:
+    def added(self, written: TokenizedText, more: str) -> tuple[int, ...] | None:
         """Return the ids of `more` behind `written`; None where those of `written` would change."""
         tail, tail_ids = self._tail(written)
         whole = self.ids(tail + more)
@@ -70,7 +70,7 @@ class Tokens:
         """Return the text of `ids`, special tokens included."""
         return str(self._call.decode(list(ids)))
 
-    def _tail(self, written: Written) -> tuple[str, tuple[int, ...]]:
+    def _tail(self, written: TokenizedText) -> tuple[str, tuple[int, ...]]:
         """Return the end of `written` that decides how an addition is split, from the last added token on."""
         if self._cuts:
             for position in range(len(written.ids) - 1, -1, -1):

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from registry.home import HomePath
 from train.dataset.checks.acceptance import checked_acceptance
-from train.dataset.containers.place import Place, absolute, label_of
-from train.dataset.forms.mapping import Reading, checked_columns
+from train.dataset.containers.place import DataPath, absolute, label_of
+from train.dataset.forms.mapping import RowMapping, checked_columns
 from train.evaluation.strict import Strict
 
 Accepted = Annotated[tuple[str, ...], AfterValidator(lambda given: checked_acceptance(given).written)]
@@ -20,13 +20,13 @@ Answers = Literal["all", "last"]
 ColumnNames = Annotated[dict[str, str], AfterValidator(checked_columns)]
 """Our keys of a form by the columns that stand for them: `{prompt: frage, completion: antwort}`."""
 
-_Located = TypeVar("_Located", "Source", "EvalData", "Replay")
+_Located = TypeVar("_Located", "TrainingSource", "EvalData", "Replay")
 EVAL = "eval"
 REPLAY = "replay"
 """The labels of the held-out file and of the replay file, which no source may have."""
 
 
-class Source(Strict):
+class TrainingSource(Strict):
     """One file of rows, or a folder, a pattern, a data set of the hub (`hf://org/name`).
 
     `split` is the part of a data set that has several. `name` is the task it stands for in reports (default:
@@ -53,14 +53,14 @@ class Source(Strict):
         return self.name or label_of(self.place)
 
     @property
-    def place(self) -> Place:
+    def place(self) -> DataPath:
         """Return where its rows lie."""
-        return Place(self.path, self.split)
+        return DataPath(self.path, self.split)
 
     @property
-    def reading(self) -> Reading:
+    def reading(self) -> RowMapping:
         """Return how its rows are to be read."""
-        return Reading(self.columns)
+        return RowMapping(self.columns)
 
 
 class EvalData(Strict):
@@ -89,9 +89,9 @@ class EvalData(Strict):
         return self
 
     @property
-    def place(self) -> Place | None:
+    def place(self) -> DataPath | None:
         """Return where its rows lie; None where they are a share of the others."""
-        return None if self.path is None else Place(self.path, self.split)
+        return None if self.path is None else DataPath(self.path, self.split)
 
 
 class Replay(Strict):
@@ -115,7 +115,7 @@ class DataSettings(Strict):
     conversation are learnt: `all`, or only the `last`.
     """
 
-    train: tuple[Source, ...] = Field(min_length=1)
+    train: tuple[TrainingSource, ...] = Field(min_length=1)
     eval: EvalData | None = None
     temperature: float = Field(default=1.0, ge=1, le=1_000)
     replay: Replay | None = None
@@ -128,7 +128,7 @@ class DataSettings(Strict):
     def _one_or_many(cls, value: Any) -> Any:
         if isinstance(value, dict) and isinstance(value.get("train"), str | Path):
             return {**value, "train": [{"path": value["train"], "name": "train"}]}
-        if isinstance(value, dict) and isinstance(value.get("train"), dict | Source):
+        if isinstance(value, dict) and isinstance(value.get("train"), dict | TrainingSource):
             return {**value, "train": [value["train"]]}
         return value
 
@@ -143,15 +143,15 @@ class DataSettings(Strict):
         return self
 
     @property
-    def files(self) -> dict[str, Place]:
+    def files(self) -> dict[str, DataPath]:
         """Return where the rows lie by label: the sources', `eval` (unless a share) and `replay`."""
         found = {source.label: source.place for source in self.train}
         if self.eval is not None and self.eval.place is not None:
             found[EVAL] = self.eval.place
-        return found if self.replay is None else {**found, REPLAY: Place(self.replay.path)}
+        return found if self.replay is None else {**found, REPLAY: DataPath(self.replay.path)}
 
     @property
-    def readings(self) -> dict[str, Reading]:
+    def readings(self) -> dict[str, RowMapping]:
         """Return how every file of `files` is to be read, by its label."""
         mapped: dict[str, ColumnNames] = {source.label: source.columns for source in self.train}
         if self.eval is not None:
@@ -159,7 +159,7 @@ class DataSettings(Strict):
         if self.replay is not None:
             mapped[REPLAY] = self.replay.columns
         accepted = checked_acceptance(self.accept).kinds
-        return {label: Reading(mapped.get(label, {}), accepted) for label in self.files}
+        return {label: RowMapping(mapped.get(label, {}), accepted) for label in self.files}
 
     def resolved(self, folder: Path) -> DataSettings:
         """Return the same settings with every path absolute, counted from `folder`."""

@@ -14,7 +14,7 @@ from train import environment
 from train.interruption import Interruption
 
 if TYPE_CHECKING:
-    from train.sweep.trials import Sweep, Trial
+    from train.sweep.trials import Sweep, SweepTrial
 
 _FILE = UserPath()
 
@@ -65,7 +65,7 @@ def _print_plan(sweep: Sweep) -> None:
     output.print_notice(f"{begun} trials{fewer}: {rungs}; at most {_steps(sweep)} steps in all")
 
 
-def _print(session: Session, sweep: Sweep, best: Trial) -> None:
+def _print(session: Session, sweep: Sweep, best: SweepTrial) -> None:
     config = sweep.folder / "best.yaml"
     scores = [
         [_number(rung.get(trial.number)) for rung in sweep.scores if trial.number in rung]

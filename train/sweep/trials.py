@@ -30,13 +30,13 @@ from train.sweep.settings import SweepSettings
 
 if TYPE_CHECKING:
     from registry.store import Registry
-    from train.watching import Evaluation
+    from train.watching import TrainingEvaluation
 
 _RESULTS = "results.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class SweepTrial:
     """One trial: its values, the config file that it is, and the config as it is trained."""
 
     number: int
@@ -62,7 +62,7 @@ class _Watch:
             self.done = int(seen[0])
             self.tell(self.done, int(seen[1]), float(seen[2]))
 
-    def evaluation(self, seen: Evaluation | str) -> None:
+    def evaluation(self, seen: TrainingEvaluation | str) -> None:
         """Take an evaluation."""
         if not isinstance(seen, str):
             found = seen.loss if self.metric == EVAL_LOSS else seen.scores.get(self.metric)
@@ -90,7 +90,7 @@ class Sweep:
     settings: SweepSettings
     folder: Path
     rungs: tuple[Rung, ...]
-    trials: list[Trial]
+    trials: list[SweepTrial]
     scores: list[dict[int, float]] = field(default_factory=list)
     start: str | None = None
 
@@ -100,7 +100,7 @@ class Sweep:
         return self.settings.metric != EVAL_LOSS and self.settings.metric not in LOWER_IS_BETTER
 
     @property
-    def best(self) -> Trial | None:
+    def best(self) -> SweepTrial | None:
         """Return the winner once the last rung is over."""
         if len(self.scores) < len(self.rungs) or not self.scores[-1]:
             return None
@@ -158,9 +158,9 @@ def open_sweep(settings: SweepSettings, folder: Path, registry: Registry) -> Swe
 def run_sweep(
     sweep: Sweep,
     registry: Registry,
-    tell: Callable[[Trial, int, int, float], None],
+    tell: Callable[[SweepTrial, int, int, float], None],
     requested: Callable[[], bool] = lambda: False,
-) -> Trial:
+) -> SweepTrial:
     """Train every rung and return the best trial; `tell` hears of each step.
 
     Raises:
@@ -194,17 +194,17 @@ def default_folder(path: Path, settings: SweepSettings) -> Path:
 
 def _advance(
     sweep: Sweep,
-    trial: Trial,
+    trial: SweepTrial,
     rung: Rung,
     registry: Registry,
-    tell: Callable[[Trial, int, int, float], None],
+    tell: Callable[[SweepTrial, int, int, float], None],
     requested: Callable[[], bool],
 ) -> float:
     from train.run import prepare
-    from train.trainer import Attempt, Stopped, Task, run_task
+    from train.trainer import Attempt, Stopped, TrainingTask, run_task
 
     prepared = prepare(trial.config, registry)
-    task = Task(
+    task = TrainingTask(
         prepared.config, prepared.base.path, prepared.items, prepared.held_out, prepared.start, registry.root
     )
     folder = sweep.folder / "trials" / str(trial.number)
@@ -247,14 +247,14 @@ def _starting(shared: dict[str, Any], start: str | None) -> dict[str, Any]:
     return rest if start == BASE else {**rest, "from": start}
 
 
-def _trials(shared: dict[str, Any], settings: SweepSettings, rungs: tuple[Rung, ...]) -> list[Trial]:
+def _trials(shared: dict[str, Any], settings: SweepSettings, rungs: tuple[Rung, ...]) -> list[SweepTrial]:
     drawn = draw(settings, rungs[0].trials)
     return [_trial(number, values, shared, settings, rungs) for number, values in enumerate(drawn)]
 
 
 def _trial(
     number: int, values: Values, shared: dict[str, Any], settings: SweepSettings, rungs: tuple[Rung, ...]
-) -> Trial:
+) -> SweepTrial:
     document = with_values(shared, {**values, "training.steps": settings.steps})
     subject = f"{settings.config} with {', '.join(f'{key}={value}' for key, value in values.items())}"
     folder = settings.config.resolve().parent
@@ -265,10 +265,10 @@ def _trial(
         "evaluation": {"every": rungs[0].until},
         "checkpoints": {**_suite(document), "keep": 1},
     }
-    return Trial(number, values, document, parse_config(trained, subject, folder))
+    return SweepTrial(number, values, document, parse_config(trained, subject, folder))
 
 
-def _absolute(trial: Trial) -> dict[str, Any]:
+def _absolute(trial: SweepTrial) -> dict[str, Any]:
     """Return the trial's config file with the data's paths as they are found from anywhere."""
     data = trial.config.data.model_dump(mode="json", exclude_defaults=True)
     return {**trial.document, "data": data}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.observability.dashboards.panels import Dashboard, Panel, Query, Row
+from deploy.observability.dashboards.panels import Dashboard, Panel, PanelQuery, PanelRow
 from deploy.observability.dashboards.queries import (
     ADAPTERS,
     ARMS,
@@ -24,7 +24,7 @@ ADAPTER = Dashboard(
     text="One adapter or a few, version by version and arm by arm.",
     variables=(ADAPTERS, VERSIONS, ARMS, REPLICAS),
     rows=(
-        Row(
+        PanelRow(
             "Traffic",
             (
                 series(
@@ -56,7 +56,7 @@ ADAPTER = Dashboard(
                 ),
             ),
         ),
-        Row(
+        PanelRow(
             "Times",
             (
                 Panel(
@@ -93,7 +93,7 @@ ADAPTER = Dashboard(
                 Panel(
                     "Time to the first token, all of them",
                     (
-                        Query(
+                        PanelQuery(
                             "sum by (le) "
                             f"(increase(wardrobe_inference_ttft_seconds_bucket{{{MINE}}}[{RATE}]))",
                             "{{le}}",
@@ -111,7 +111,7 @@ ADAPTER = Dashboard(
                 ),
             ),
         ),
-        Row(
+        PanelRow(
             "Tokens and places",
             (
                 series(
@@ -128,11 +128,11 @@ ADAPTER = Dashboard(
                 Panel(
                     "Loads and evictions (of all adapters)",
                     (
-                        Query(
+                        PanelQuery(
                             f"sum by (outcome) (increase(wardrobe_adapter_loads_total{{{HERE}}}[{RATE}]))",
                             "loads {{outcome}}",
                         ),
-                        Query(
+                        PanelQuery(
                             f"sum(increase(wardrobe_adapter_evictions_total{{{HERE}}}[{RATE}]))",
                             "evictions",
                         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.observability.dashboards.panels import Dashboard, Panel, Query, Row
+from deploy.observability.dashboards.panels import Dashboard, Panel, PanelQuery, PanelRow
 from deploy.observability.dashboards.queries import ADAPTERS, HERE, RATE, REPLICAS, SHARED, series, stat
 
 FLEET = Dashboard(
@@ -11,7 +11,7 @@ FLEET = Dashboard(
     text="All replicas over one root: who is ready, what is asked, what goes wrong.",
     variables=(ADAPTERS, REPLICAS),
     rows=(
-        Row(
+        PanelRow(
             "Now",
             (
                 stat("Ready replicas", f"sum(wardrobe_engine_ready{{{HERE}}})", bad=1, low_is_bad=True),
@@ -35,7 +35,7 @@ FLEET = Dashboard(
                 stat("Alerts firing", 'sum(ALERTS{alertstate="firing"}) or vector(0)', bad=1),
             ),
         ),
-        Row(
+        PanelRow(
             "Service levels (objective: 99 % good answers, 95 % of streams begin within 2.5 s)",
             (
                 series(
@@ -58,7 +58,7 @@ FLEET = Dashboard(
                 ),
             ),
         ),
-        Row(
+        PanelRow(
             "Traffic",
             (
                 series(
@@ -89,17 +89,17 @@ FLEET = Dashboard(
                 ),
             ),
         ),
-        Row(
+        PanelRow(
             "Engines",
             (
                 Panel(
                     "Requests in the engine",
                     (
-                        Query(
+                        PanelQuery(
                             f"sum by (instance) (vllm:num_requests_running{{{HERE}}})",
                             "{{instance}} running",
                         ),
-                        Query(
+                        PanelQuery(
                             f"sum by (instance) (vllm:num_requests_waiting{{{HERE}}})",
                             "{{instance}} waiting",
                         ),
@@ -114,8 +114,8 @@ FLEET = Dashboard(
                 Panel(
                     "Tokens/s",
                     (
-                        Query(f"sum(rate(vllm:prompt_tokens_total{{{HERE}}}[{RATE}]))", "read"),
-                        Query(f"sum(rate(vllm:generation_tokens_total{{{HERE}}}[{RATE}]))", "written"),
+                        PanelQuery(f"sum(rate(vllm:prompt_tokens_total{{{HERE}}}[{RATE}]))", "read"),
+                        PanelQuery(f"sum(rate(vllm:generation_tokens_total{{{HERE}}}[{RATE}]))", "written"),
                     ),
                 ),
                 series(
@@ -138,7 +138,7 @@ FLEET = Dashboard(
                 ),
             ),
         ),
-        Row(
+        PanelRow(
             "Registry",
             (
                 series(

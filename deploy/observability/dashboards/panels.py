@@ -23,7 +23,7 @@ Json = dict[str, JsonValue]
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class PanelQuery:
     """One expression and how its series are called (Grafana's legend format)."""
 
     expression: str
@@ -38,7 +38,7 @@ class Panel:
     """
 
     title: str
-    queries: tuple[Query, ...]
+    queries: tuple[PanelQuery, ...]
     kind: str = "timeseries"
     unit: str = "short"
     text: str = ""
@@ -50,7 +50,7 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PanelRow:
     """A line of panels under a heading."""
 
     title: str
@@ -76,7 +76,7 @@ class Dashboard:
     title: str
     text: str
     variables: tuple[Variable, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[PanelRow, ...]
 
     def render(self) -> Json:
         """Return Grafana's JSON."""
@@ -103,7 +103,7 @@ class Dashboard:
         }
 
 
-def _place(rows: Sequence[Row]) -> Iterator[Json]:
+def _place(rows: Sequence[PanelRow]) -> Iterator[Json]:
     ids, y = count(1), 0
     for row in rows:
         place: Json = {"x": 0, "y": y, "w": COLUMNS, "h": 1}

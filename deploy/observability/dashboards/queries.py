@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from deploy.observability.dashboards.panels import Panel, Query, Variable
+from deploy.observability.dashboards.panels import Panel, PanelQuery, Variable
 
 ADAPTERS = Variable("adapter", "wardrobe_inference_requests_total", "adapter", "Adapter")
 VERSIONS = Variable("version", 'wardrobe_inference_requests_total{adapter=~"$adapter"}', "version", "Version")
@@ -18,10 +18,10 @@ MINE = f'adapter=~"$adapter", version=~"$version", arm=~"$arm", {HERE}'
 RATE = "$__rate_interval"
 
 
-def quantiles(metric: str, chosen: str, by: str, legend: str, *levels: float) -> tuple[Query, ...]:
+def quantiles(metric: str, chosen: str, by: str, legend: str, *levels: float) -> tuple[PanelQuery, ...]:
     """Return quantiles of a histogram over the series `chosen`, one series for each value of `by`."""
     return tuple(
-        Query(
+        PanelQuery(
             f"histogram_quantile({level:g}, sum by (le, {by}) (rate({metric}_bucket{{{chosen}}}[{RATE}])))",
             f"{legend} p{level * 100:g}",
         )
@@ -33,7 +33,9 @@ def stat(
     title: str, expression: str, unit: str = "short", *, bad: float | None = None, low_is_bad: bool = False
 ) -> Panel:
     """Return one number; it changes its colour at `bad`."""
-    return Panel(title, (Query(expression),), "stat", unit, width=4, height=4, bad=bad, low_is_bad=low_is_bad)
+    return Panel(
+        title, (PanelQuery(expression),), "stat", unit, width=4, height=4, bad=bad, low_is_bad=low_is_bad
+    )
 
 
 def series(
@@ -47,4 +49,4 @@ def series(
     width: int = 8,
 ) -> Panel:
     """Return lines over time."""
-    return Panel(title, (Query(expression, legend),), unit=unit, text=text, stacked=stacked, width=width)
+    return Panel(title, (PanelQuery(expression, legend),), unit=unit, text=text, stacked=stacked, width=width)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.observability.dashboards.panels import Dashboard, Panel, Query, Row, Variable
+from deploy.observability.dashboards.panels import Dashboard, Panel, PanelQuery, PanelRow, Variable
 from deploy.observability.dashboards.queries import ARMS, HERE, RATE, REPLICAS, quantiles, series, stat
 
 _ADAPTER = Variable("adapter", "wardrobe_rollout_state", "adapter", "Adapter", several=False)
@@ -15,12 +15,12 @@ ROLLOUT = Dashboard(
     text="One adapter's rollout: where it stands, what both arms show, what was decided.",
     variables=(_ADAPTER, ARMS, REPLICAS),
     rows=(
-        Row(
+        PanelRow(
             "Where it stands",
             (
                 Panel(
                     "State",
-                    (Query(f"max by (state) (wardrobe_rollout_state{{{_ROLL}}}) == 1", "{{state}}"),),
+                    (PanelQuery(f"max by (state) (wardrobe_rollout_state{{{_ROLL}}}) == 1", "{{state}}"),),
                     "state-timeline",
                     width=12,
                     height=6,
@@ -39,10 +39,10 @@ ROLLOUT = Dashboard(
                 Panel(
                     "The canary's share: meant and seen",
                     (
-                        Query(
+                        PanelQuery(
                             f"max by (arm) (wardrobe_rollout_target_weight_ratio{{{_ROLL}}})", "{{arm}} meant"
                         ),
-                        Query(
+                        PanelQuery(
                             f"max by (arm) (wardrobe_rollout_observed_weight_ratio{{{_ROLL}}})",
                             "{{arm}} seen",
                         ),
@@ -58,7 +58,7 @@ ROLLOUT = Dashboard(
                 ),
             ),
         ),
-        Row(
+        PanelRow(
             "What both arms show",
             (
                 series(
@@ -99,7 +99,7 @@ ROLLOUT = Dashboard(
                 ),
             ),
         ),
-        Row(
+        PanelRow(
             "What was decided",
             (
                 series(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.observability.dashboards.panels import Dashboard, Panel, Query, Row, Variable
+from deploy.observability.dashboards.panels import Dashboard, Panel, PanelQuery, PanelRow, Variable
 from deploy.observability.dashboards.queries import RATE, series
 
 _RUNS = Variable("job", "wardrobe_train_info", "job_id", "Run")
@@ -19,13 +19,13 @@ TRAINING = Dashboard(
     text="Training runs, from the text files that they write for node_exporter.",
     variables=(_RUNS,),
     rows=(
-        Row(
+        PanelRow(
             "Runs",
             (
                 Panel(
                     "State",
                     (
-                        Query(
+                        PanelQuery(
                             f"max by (job_id, adapter, state) (wardrobe_train_state{{{_RUN}}}) == 1",
                             "{{job_id}} {{adapter}} {{state}}",
                         ),
@@ -36,7 +36,7 @@ TRAINING = Dashboard(
                 ),
                 Panel(
                     "What they train",
-                    (Query(f"wardrobe_train_info{{{_RUN}}}"),),
+                    (PanelQuery(f"wardrobe_train_info{{{_RUN}}}"),),
                     "table",
                     width=12,
                     height=6,
@@ -57,16 +57,16 @@ TRAINING = Dashboard(
                 _of_run("Peak memory", "wardrobe_train_memory_bytes", "bytes"),
             ),
         ),
-        Row(
+        PanelRow(
             "Learning",
             (
                 Panel(
                     "Loss",
                     (
-                        Query(
+                        PanelQuery(
                             f"max by (job_id, adapter) (wardrobe_train_loss{{{_RUN}}})", "{{job_id}} train"
                         ),
-                        Query(
+                        PanelQuery(
                             f"max by (job_id, adapter) (wardrobe_train_eval_loss{{{_RUN}}})",
                             "{{job_id}} held out",
                         ),

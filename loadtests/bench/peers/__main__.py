@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from loadtests.bench.peers import page
-from loadtests.bench.peers.options import Options
+from loadtests.bench.peers.options import PeerOptions
 
 HALVES = ("routers", "engines")
 
@@ -26,14 +26,14 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    defaults = Options()
+    defaults = PeerOptions()
     parser.add_argument("half", nargs="?", choices=HALVES, help="one half only")
     parser.add_argument("--rounds", type=positive, default=defaults.rounds, help="turns of every router")
     parser.add_argument("--seconds", type=positive, default=defaults.seconds, help="length of one turn")
     parser.add_argument("--quick", action="store_true", help="print instead of writing; the engines in short")
     parser.add_argument("--cache", type=Path, default=defaults.cache, help="folder of the environments")
     given = parser.parse_args()
-    options = Options(given.rounds, given.seconds, given.quick, given.cache)
+    options = PeerOptions(given.rounds, given.seconds, given.quick, given.cache)
     held = [_run(half, options) for half in ([given.half] if given.half else HALVES)]
     return 0 if all(held) else 1
 
@@ -48,7 +48,7 @@ def positive(text: str) -> int:
     return number
 
 
-def _run(half: str, options: Options) -> bool:
+def _run(half: str, options: PeerOptions) -> bool:
     """Import one half only when it runs: the other one's needs are not everybody's."""
     module = importlib.import_module(f"loadtests.bench.peers.{half}")
     held = bool(module.run(options))

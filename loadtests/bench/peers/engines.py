@@ -27,10 +27,10 @@ from loadtests.bench.peers import engines_reuse as reuse
 from loadtests.bench.peers import engines_spread as spread
 from loadtests.bench.peers import engines_swap as swap
 from loadtests.bench.peers import page
-from loadtests.bench.peers.engines_arms import Arm, Bare, Ours
-from loadtests.bench.peers.engines_ledger import Ledger, Row, figures, side_by_side
-from loadtests.bench.peers.engines_start import Server, Sizes, running_bare, running_ours
-from loadtests.bench.peers.options import Options
+from loadtests.bench.peers.engines_arms import Bare, EngineArm, Ours
+from loadtests.bench.peers.engines_ledger import LedgerRow, SampleLedger, figures, side_by_side
+from loadtests.bench.peers.engines_start import BenchServer, Sizes, running_bare, running_ours
+from loadtests.bench.peers.options import PeerOptions
 from loadtests.bench.results import publish
 from loadtests.live import wardrobe
 from registry import Registry
@@ -44,7 +44,7 @@ FLOOR = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class EngineTurn:
     """One part on one arm; every turn has an engine and a root of its own."""
 
     number: int
@@ -53,7 +53,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class EnginePlan:
     """What is run: which parts on which arms, how often, and on which base."""
 
     base: Path
@@ -64,12 +64,12 @@ class Plan:
     quick: bool = False
     keep: Path | None = None
 
-    def turns(self) -> Iterator[Turn]:
+    def turns(self) -> Iterator[EngineTurn]:
         """Yield the turns; the arms' order turns round with every part and every round."""
         for number in range(self.rounds):
             for place, part in enumerate(self.parts):
                 order = self.arms if (number + place) % 2 == 0 else tuple(reversed(self.arms))
-                yield from (Turn(number, part, arm) for arm in order)
+                yield from (EngineTurn(number, part, arm) for arm in order)
 
     @property
     def complete(self) -> bool:
@@ -84,16 +84,16 @@ class Plan:
         return Sizes(slots=count, resident=count, rank=spread.RANK)
 
 
-def run(options: Options) -> bool:
+def run(options: PeerOptions) -> bool:
     """Measure everything and publish it; return whether all bars held."""
-    return execute(Plan(options.cache / "smollm2-135m-instruct", options.cache, quick=options.quick))
+    return execute(EnginePlan(options.cache / "smollm2-135m-instruct", options.cache, quick=options.quick))
 
 
-def execute(plan: Plan) -> bool:
+def execute(plan: EnginePlan) -> bool:
     """Measure what the plan says; publish it when it is complete, else print it."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
     wardrobe(plan.cache, "base", "demo", plan.base)
-    ledgers = {arm: Ledger() for arm in ARMS}
+    ledgers = {arm: SampleLedger() for arm in ARMS}
     for turn in plan.turns():
         ledgers[turn.arm].extend(_kept(plan, turn) or _measured(plan, turn))
     bare, ours = (ledgers[arm] for arm in ARMS)
@@ -104,14 +104,14 @@ def execute(plan: Plan) -> bool:
     return all(figure.reached for figure in found)
 
 
-def _kept(plan: Plan, turn: Turn) -> Ledger | None:
+def _kept(plan: EnginePlan, turn: EngineTurn) -> SampleLedger | None:
     """Return what an earlier run measured in this turn, if it was kept."""
     path = _place(plan, turn)
-    return Ledger.from_json(path.read_text()) if path is not None and path.exists() else None
+    return SampleLedger.from_json(path.read_text()) if path is not None and path.exists() else None
 
 
-def _measured(plan: Plan, turn: Turn) -> Ledger:
-    began, ledger = time.monotonic(), Ledger()
+def _measured(plan: EnginePlan, turn: EngineTurn) -> SampleLedger:
+    began, ledger = time.monotonic(), SampleLedger()
     print(f"  {turn.part}, {turn.arm}", flush=True)
     suffix = ".partial"
     try:
@@ -119,7 +119,7 @@ def _measured(plan: Plan, turn: Turn) -> Ledger:
             tempfile.TemporaryDirectory(prefix="wardrobe-peers-") as scratch,
             _running(plan, turn, Path(scratch)) as (server, registry),
         ):
-            ledger.add(Row(f"start of the server, {turn.part}", "s"), [server.start_seconds])
+            ledger.add(LedgerRow(f"start of the server, {turn.part}", "s"), [server.start_seconds])
             print(f"    started in {server.start_seconds:.0f} s", flush=True)
             asyncio.run(_drive(plan, turn, server, registry, ledger))
         suffix = ""
@@ -129,14 +129,14 @@ def _measured(plan: Plan, turn: Turn) -> Ledger:
     return ledger
 
 
-def _keep(plan: Plan, turn: Turn, ledger: Ledger, suffix: str) -> None:
+def _keep(plan: EnginePlan, turn: EngineTurn, ledger: SampleLedger, suffix: str) -> None:
     """Write what was measured; an unfinished turn's file is for the reader and is never taken up again."""
     if path := _place(plan, turn):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_name(path.name + suffix).write_text(ledger.to_json())
 
 
-def _place(plan: Plan, turn: Turn) -> Path | None:
+def _place(plan: EnginePlan, turn: EngineTurn) -> Path | None:
     if plan.keep is None:
         return None
     quick = "-quick" if plan.quick else ""
@@ -144,7 +144,7 @@ def _place(plan: Plan, turn: Turn) -> Path | None:
 
 
 @contextmanager
-def _running(plan: Plan, turn: Turn, folder: Path) -> Iterator[tuple[Server, Registry]]:
+def _running(plan: EnginePlan, turn: EngineTurn, folder: Path) -> Iterator[tuple[BenchServer, Registry]]:
     """Start a server on a root of its own (bare ignores all of it but the base's record)."""
     sizes, log = plan.sizes(turn.part), folder / "server.log"
     limits = Limits(max_lora_rank=sizes.rank)
@@ -157,24 +157,26 @@ def _running(plan: Plan, turn: Turn, folder: Path) -> Iterator[tuple[Server, Reg
             yield server, registry
 
 
-async def _drive(plan: Plan, turn: Turn, server: Server, registry: Registry, ledger: Ledger) -> None:
+async def _drive(
+    plan: EnginePlan, turn: EngineTurn, server: BenchServer, registry: Registry, ledger: SampleLedger
+) -> None:
     timeout = aiohttp.ClientTimeout(total=300)
     async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
-        arm: Arm = Ours(server.url, registry, session, server.pid)
+        arm: EngineArm = Ours(server.url, registry, session, server.pid)
         if turn.arm == "bare":
             arm = Bare(server.url, registry.base.name, session, server.pid)
         measure = _resident if turn.part == "resident" else _changing
         await measure(plan, arm, registry, ledger)
 
 
-async def _resident(plan: Plan, arm: Arm, registry: Registry, ledger: Ledger) -> None:
+async def _resident(plan: EnginePlan, arm: EngineArm, registry: Registry, ledger: SampleLedger) -> None:
     folder, count = registry.root.parent / "made", plan.sizes("resident").slots
     names = await spread.make_ready(arm, folder, registry.base, count, ledger)
     cells = spread.resident_cells(quick=plan.quick)
     await spread.measure_cells(arm, names, cells, f"{count} slots", FLOOR, ledger)
 
 
-async def _changing(plan: Plan, arm: Arm, registry: Registry, ledger: Ledger) -> None:
+async def _changing(plan: EnginePlan, arm: EngineArm, registry: Registry, ledger: SampleLedger) -> None:
     folder, base, count = registry.root.parent / "made", registry.base, 3 if plan.quick else 5
     await swap.cold_requests(arm, folder, base, count, ledger)
     for one in (arm, dataclasses.replace(arm, in_place=True)) if isinstance(arm, Bare) else (arm,):
@@ -186,7 +188,7 @@ async def _changing(plan: Plan, arm: Arm, registry: Registry, ledger: Ledger) ->
     await spread.measure_cells(arm, names, cells, "4 slots, 8 in memory", None, ledger)
 
 
-def _notes(plan: Plan) -> list[str]:
+def _notes(plan: EnginePlan) -> list[str]:
     return [
         f"base {plan.base.name}; {spread.STREAMS} streams, chat, {spread.TOKENS} tokens each",
         f"adapters of the streams: q, k, v, o, rank {spread.RANK}",
@@ -205,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    defaults = Options()
+    defaults = PeerOptions()
     parser.add_argument("--part", choices=PARTS, help="one part only")
     parser.add_argument("--arm", choices=ARMS, help="one server only")
     parser.add_argument("--rounds", type=int, default=1, help="turns of everything")
@@ -214,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", type=Path, help="folder for measured turns; what is there is not run again")
     given = parser.parse_args(argv)
     parts, arms = [given.part] if given.part else PARTS, [given.arm] if given.arm else ARMS
-    plan = Plan(given.base, defaults.cache, parts, arms, given.rounds, given.quick, given.keep)
+    plan = EnginePlan(given.base, defaults.cache, parts, arms, given.rounds, given.quick, given.keep)
     held = execute(plan)
     if plan.complete:
         page.refresh("engines")

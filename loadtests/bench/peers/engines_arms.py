@@ -33,7 +33,7 @@ class Refused(RuntimeError):
     """A server would not load or unload what it must be able to."""
 
 
-class Arm(Protocol):
+class EngineArm(Protocol):
     """What a measurement may do to a running server."""
 
     @property

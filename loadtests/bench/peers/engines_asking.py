@@ -71,7 +71,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class BenchQuestion:
     """What is asked; `chat` renders it with the model's template."""
 
     model: str
@@ -101,7 +101,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class BenchRun:
     """Requests that were run together, and how long all of them took."""
 
     replies: Sequence[Reply]
@@ -123,7 +123,7 @@ class Run:
         return len(self.replies) - len(self.answered)
 
 
-async def ask(session: aiohttp.ClientSession, url: str, question: Question) -> Reply:
+async def ask(session: aiohttp.ClientSession, url: str, question: BenchQuestion) -> Reply:
     """Ask, read to the end, and return what happened."""
     reply = Reply(question.model, time.monotonic())
     try:
@@ -139,8 +139,8 @@ async def ask(session: aiohttp.ClientSession, url: str, question: Question) -> R
 
 
 async def crowd(
-    session: aiohttp.ClientSession, url: str, questions: Iterable[Question], *, streams: int
-) -> Run:
+    session: aiohttp.ClientSession, url: str, questions: Iterable[BenchQuestion], *, streams: int
+) -> BenchRun:
     """Ask all questions in their order, `streams` at a time: who is done takes the next."""
     waiting = deque(questions)
     replies: list[Reply] = []
@@ -151,7 +151,7 @@ async def crowd(
 
     began = time.monotonic()
     await asyncio.gather(*(client() for _ in range(streams)))
-    return Run(replies, time.monotonic() - began)
+    return BenchRun(replies, time.monotonic() - began)
 
 
 @dataclass(slots=True)
@@ -160,7 +160,7 @@ class Steady:
 
     session: aiohttp.ClientSession
     url: str
-    question: Question
+    question: BenchQuestion
     interval_seconds: float
     replies: list[Reply] = field(default_factory=list)
     _open: set[asyncio.Task[None]] = field(default_factory=set)

@@ -14,7 +14,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtests.bench.results import SEED, Figure, Interval
+from loadtests.bench.results import SEED, MeasuredFigure, MedianInterval
 
 RESAMPLES = 2_000
 
@@ -36,7 +36,7 @@ class Statistic(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class LedgerRow:
     """One line: `floor` is the least that ours / bare may be, `ceiling` the most that ours may be."""
 
     name: str
@@ -47,18 +47,18 @@ class Row:
 
 
 @dataclass(slots=True)
-class Ledger:
+class SampleLedger:
     """The samples of one arm by row, in the order in which the rows were first measured."""
 
-    samples: dict[Row, list[float]] = field(default_factory=dict)
+    samples: dict[LedgerRow, list[float]] = field(default_factory=dict)
 
-    def add(self, row: Row, values: Iterable[float]) -> None:
+    def add(self, row: LedgerRow, values: Iterable[float]) -> None:
         """Add samples to a row; a row without any is left out."""
         found = list(values)
         if found:
             self.samples.setdefault(row, []).extend(found)
 
-    def extend(self, more: Ledger) -> None:
+    def extend(self, more: SampleLedger) -> None:
         """Add all samples of another ledger."""
         for row, samples in more.samples.items():
             self.add(row, samples)
@@ -72,37 +72,37 @@ class Ledger:
         return json.dumps(rows, indent=1)
 
     @classmethod
-    def from_json(cls, text: str) -> Ledger:
+    def from_json(cls, text: str) -> SampleLedger:
         """Read what `to_json` wrote."""
         ledger = cls()
         for entry in json.loads(text):
             samples = entry.pop("samples")
-            ledger.add(Row(**{**entry, "statistic": Statistic(entry["statistic"])}), samples)
+            ledger.add(LedgerRow(**{**entry, "statistic": Statistic(entry["statistic"])}), samples)
         return ledger
 
 
-def interval(samples: Sequence[float], statistic: Statistic) -> Interval:
+def interval(samples: Sequence[float], statistic: Statistic) -> MedianInterval:
     """Return a statistic with its 95 % bootstrap interval; a total is what it is."""
     values = np.asarray(samples, dtype=float)
     value = float(statistic.of(values))
     if statistic is Statistic.TOTAL:
-        return Interval(value, value, value, values.size)
+        return MedianInterval(value, value, value, values.size)
     low, high = np.quantile(_draws(values, statistic, SEED), [0.025, 0.975])
-    return Interval(value, float(low), float(high), values.size)
+    return MedianInterval(value, float(low), float(high), values.size)
 
 
-def ratio(ours: Sequence[float], bare: Sequence[float], statistic: Statistic) -> Interval:
+def ratio(ours: Sequence[float], bare: Sequence[float], statistic: Statistic) -> MedianInterval:
     """Return ours / bare with its 95 % interval, both sides drawn anew."""
     over, under = np.asarray(ours, dtype=float), np.asarray(bare, dtype=float)
     value = float(statistic.of(over) / statistic.of(under))
     drawn = _draws(over, statistic, SEED) / _draws(under, statistic, SEED + 1)
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Interval(value, float(low), float(high), min(over.size, under.size))
+    return MedianInterval(value, float(low), float(high), min(over.size, under.size))
 
 
-def figures(bare: Ledger, ours: Ledger) -> list[Figure]:
+def figures(bare: SampleLedger, ours: SampleLedger) -> list[MeasuredFigure]:
     """Return for every row what bare, ours and their ratio are."""
-    found: list[Figure] = []
+    found: list[MeasuredFigure] = []
     for row in dict.fromkeys([*bare.samples, *ours.samples]):
         ends = {"bare": bare.samples.get(row), "ours": ours.samples.get(row)}
         found += [_value(row, label, samples) for label, samples in ends.items() if samples]
@@ -111,12 +111,12 @@ def figures(bare: Ledger, ours: Ledger) -> list[Figure]:
     return found
 
 
-def comparable(row: Row, bare: Sequence[float]) -> bool:
+def comparable(row: LedgerRow, bare: Sequence[float]) -> bool:
     """Return whether a ratio says anything: not of counts, nor of nothing."""
     return row.statistic is not Statistic.TOTAL and row.unit != "status" and min(bare) > 0
 
 
-def side_by_side(bare: Ledger, ours: Ledger) -> str:
+def side_by_side(bare: SampleLedger, ours: SampleLedger) -> str:
     """Return a Markdown table with both arms in one line, and both quantiles of a row in one cell.
 
     Rows of failures without any are left out; the last line says how many requests they were.
@@ -135,7 +135,7 @@ def side_by_side(bare: Ledger, ours: Ledger) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(rows: Sequence[Row], bare: Ledger, ours: Ledger) -> str:
+def _line(rows: Sequence[LedgerRow], bare: SampleLedger, ours: SampleLedger) -> str:
     shares = []
     for row in rows:
         under, over = bare.samples.get(row), ours.samples.get(row)
@@ -146,19 +146,19 @@ def _line(rows: Sequence[Row], bare: Ledger, ours: Ledger) -> str:
     return f"| {rows[0].name} | {unit} | {cells[0]} | {cells[1]} | {' / '.join(shares)} |"
 
 
-def _twin(row: Row, statistic: Statistic) -> Row:
+def _twin(row: LedgerRow, statistic: Statistic) -> LedgerRow:
     return replace(row, statistic=statistic)
 
 
-def _nothing(row: Row, arm: Ledger) -> bool:
+def _nothing(row: LedgerRow, arm: SampleLedger) -> bool:
     return row.unit == "requests" and not sum(arm.samples.get(row, ()))
 
 
-def _unit(row: Row) -> str:
+def _unit(row: LedgerRow) -> str:
     return f"{row.unit}, p99" if row.statistic is Statistic.P99 else row.unit
 
 
-def _shown(row: Row, samples: Sequence[float] | None) -> str:
+def _shown(row: LedgerRow, samples: Sequence[float] | None) -> str:
     if not samples:
         return "–"
     value = interval(samples, row.statistic).median
@@ -167,20 +167,20 @@ def _shown(row: Row, samples: Sequence[float] | None) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _value(row: Row, label: str, samples: Sequence[float]) -> Figure:
+def _value(row: LedgerRow, label: str, samples: Sequence[float]) -> MeasuredFigure:
     value = interval(samples, row.statistic)
     bar, reached = "–", True
     if label == "ours" and row.ceiling is not None:
         bar, reached = f"≤ {row.ceiling:g}", value.median <= row.ceiling
-    return Figure(f"{row.name}, {label}", value, _unit(row), bar, reached)
+    return MeasuredFigure(f"{row.name}, {label}", value, _unit(row), bar, reached)
 
 
-def _ratio(row: Row, ours: Sequence[float], bare: Sequence[float]) -> Figure:
+def _ratio(row: LedgerRow, ours: Sequence[float], bare: Sequence[float]) -> MeasuredFigure:
     value = ratio(ours, bare, row.statistic)
     bar, reached = "–", True
     if row.floor is not None:
         bar, reached = f"≥ {row.floor:g}", value.median >= row.floor
-    return Figure(f"{row.name}, ours / bare", value, "ratio", bar, reached)
+    return MeasuredFigure(f"{row.name}, ours / bare", value, "ratio", bar, reached)
 
 
 def _draws(values: Floats, statistic: Statistic, seed: int) -> Floats:

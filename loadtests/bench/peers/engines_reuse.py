@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from loadtests.bench.adapters import write_ranked
-from loadtests.bench.peers.engines_arms import Arm
-from loadtests.bench.peers.engines_asking import Question, ask
-from loadtests.bench.peers.engines_ledger import Ledger, Row
+from loadtests.bench.peers.engines_arms import EngineArm
+from loadtests.bench.peers.engines_asking import BenchQuestion, ask
+from loadtests.bench.peers.engines_ledger import LedgerRow, SampleLedger
 from loadtests.bench.peers.engines_spread import ATTENTION
-from registry.records import BaseModel
+from registry.records import BaseModelInfo
 
 PROMPT = "The story of a small town by the sea, its people and their boats. " * 17
 """Some 280 tokens: two whole blocks of vLLM's cache on the CPU, seventeen on a GPU."""
@@ -28,7 +28,9 @@ TOP = 20
 PATIENCE_SECONDS = 60.0
 
 
-async def answers_after_overwriting(arm: Arm, folder: Path, base: BaseModel, ledger: Ledger) -> None:
+async def answers_after_overwriting(
+    arm: EngineArm, folder: Path, base: BaseModelInfo, ledger: SampleLedger
+) -> None:
     """Overwrite a served adapter's folder, swap, and compare with the same weights under fresh names."""
     kind = ", load_inplace" if "inplace" in arm.label else ""
     name = f"retrained{'-inplace' * bool(kind)}"
@@ -46,11 +48,12 @@ async def answers_after_overwriting(arm: Arm, folder: Path, base: BaseModel, led
         await arm.publish(f"{name}-fresh-{place}", new)
         fresh.append(await first_logprobs(arm, f"{name}-fresh-{place}"))
     title = f"retrained into the same folder{kind}: the answer's distance"
-    ledger.add(Row(f"{title} from the new weights'", "nats"), [distance(after, fresh[0])])
-    ledger.add(Row(f"{title} from the old weights'", "nats"), [distance(after, before)])
+    ledger.add(LedgerRow(f"{title} from the new weights'", "nats"), [distance(after, fresh[0])])
+    ledger.add(LedgerRow(f"{title} from the old weights'", "nats"), [distance(after, before)])
     if len(fresh) > 1:
         ledger.add(
-            Row("the same weights under two fresh names: the answers' distance", "nats"), [distance(*fresh)]
+            LedgerRow("the same weights under two fresh names: the answers' distance", "nats"),
+            [distance(*fresh)],
         )
 
 
@@ -62,7 +65,7 @@ def distance(one: Mapping[str, float], other: Mapping[str, float]) -> float:
     return max(abs(one[token] - other[token]) for token in one.keys() & other.keys())
 
 
-async def first_logprobs(arm: Arm, model: str) -> dict[str, float]:
+async def first_logprobs(arm: EngineArm, model: str) -> dict[str, float]:
     """Return the likeliest first tokens of the answer to `PROMPT` with their log-probabilities."""
     body = {"model": model, "prompt": PROMPT, "max_tokens": 1, "temperature": 0, "logprobs": TOP}
     until = time.monotonic() + PATIENCE_SECONDS
@@ -82,11 +85,11 @@ def read_logprobs(
     return dict(answer["choices"][0]["logprobs"]["top_logprobs"][0])
 
 
-async def _until_shown(arm: Arm, name: str, model: str) -> None:
+async def _until_shown(arm: EngineArm, name: str, model: str) -> None:
     """Wait until a server that names its versions names this one."""
     until = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < until:
-        reply = await ask(arm.session, arm.url, Question(name, "Hello", 1, chat=False))
+        reply = await ask(arm.session, arm.url, BenchQuestion(name, "Hello", 1, chat=False))
         if reply.ok and reply.version in {"", model}:
             return
         await asyncio.sleep(0.05)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests.bench.adapters import write_ranked
-from loadtests.bench.peers.engines_arms import Arm
-from loadtests.bench.peers.engines_asking import Question, Run, crowd
-from loadtests.bench.peers.engines_ledger import Ledger, Row, Statistic
-from loadtests.bench.peers.engines_usage import Usage
-from registry.records import BaseModel
+from loadtests.bench.peers.engines_arms import EngineArm
+from loadtests.bench.peers.engines_asking import BenchQuestion, BenchRun, crowd
+from loadtests.bench.peers.engines_ledger import LedgerRow, SampleLedger, Statistic
+from loadtests.bench.peers.engines_usage import ResourceUsage
+from registry.records import BaseModelInfo
 
 STREAMS = 16
 TOKENS = 16
@@ -21,7 +21,7 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class AdapterMix:
     """One mix: `adapters` names in turn (0 is the base alone), `requests` in each of its halves."""
 
     adapters: int
@@ -33,56 +33,65 @@ class Cell:
         return "base only" if not self.adapters else f"{self.adapters} adapter{'s'[: self.adapters > 1]}"
 
 
-def resident_cells(*, quick: bool) -> list[Cell]:
+def resident_cells(*, quick: bool) -> list[AdapterMix]:
     """Return the mixes for which every adapter has a slot."""
     if quick:
-        return [Cell(count, 16) for count in (0, 1, 16, 64)]
-    return [*(Cell(count, 32) for count in (0, 1, 4, 16, 64)), Cell(256, 64)]
+        return [AdapterMix(count, 16) for count in (0, 1, 16, 64)]
+    return [*(AdapterMix(count, 32) for count in (0, 1, 4, 16, 64)), AdapterMix(256, 64)]
 
 
-def crowded_cells(*, quick: bool) -> list[Cell]:
+def crowded_cells(*, quick: bool) -> list[AdapterMix]:
     """Return the mixes with more adapters than slots, and than places in memory."""
-    return [Cell(count, 16 if quick else max(16, count // 2)) for count in (8, 16, 64)]
+    return [AdapterMix(count, 16 if quick else max(16, count // 2)) for count in (8, 16, 64)]
 
 
-async def make_ready(arm: Arm, folder: Path, base: BaseModel, count: int, ledger: Ledger) -> list[str]:
+async def make_ready(
+    arm: EngineArm, folder: Path, base: BaseModelInfo, count: int, ledger: SampleLedger
+) -> list[str]:
     """Write `count` adapters, have the server know them, and ask each for a token."""
     names = [f"spread-{index}" for index in range(count)]
     folders = [write_ranked(folder / name, base, seed, RANK, ATTENTION) for seed, name in enumerate(names)]
     began = time.monotonic()
     for name, one in zip(names, folders, strict=True):
         await arm.publish(name, one)
-    asked = [Question(name, "Hello", 1, chat=False) for name in names]
+    asked = [BenchQuestion(name, "Hello", 1, chat=False) for name in names]
     first = await crowd(arm.session, arm.url, asked, streams=4)
     seconds = time.monotonic() - began
     print(f"    {arm.label}: {count} versions ready in {seconds:.0f} s", flush=True)
-    ledger.add(Row(f"{count} versions given to the server and asked once", "s"), [seconds])
+    ledger.add(LedgerRow(f"{count} versions given to the server and asked once", "s"), [seconds])
     ledger.add(_failed(f"{count} versions asked once"), _failures(first))
     return names
 
 
 async def measure_cells(
-    arm: Arm, names: Sequence[str], cells: Sequence[Cell], case: str, floor: float | None, ledger: Ledger
+    arm: EngineArm,
+    names: Sequence[str],
+    cells: Sequence[AdapterMix],
+    case: str,
+    floor: float | None,
+    ledger: SampleLedger,
 ) -> None:
     """Run every cell twice, forwards and then backwards, after a short warm-up."""
-    await run_cell(arm, names, Cell(0, STREAMS))
+    await run_cell(arm, names, AdapterMix(0, STREAMS))
     others = []
     for second, cell in [*((False, cell) for cell in cells), *((True, cell) for cell in reversed(cells))]:
-        title, before = f"{case}, {cell.title}", Usage.now(arm.pid)
+        title, before = f"{case}, {cell.title}", ResourceUsage.now(arm.pid)
         run = await run_cell(arm, names, cell, second=second)
-        after = Usage.now(arm.pid)
+        after = ResourceUsage.now(arm.pid)
         add_run(ledger, title, run, floor)
         cost = 1000 * (after.server - before.server) / max(sum(reply.tokens for reply in run.answered), 1)
-        ledger.add(Row(f"{title}: processor time per token", "ms"), [cost])
+        ledger.add(LedgerRow(f"{title}: processor time per token", "ms"), [cost])
         others.append(after.others_share(before))
-    ledger.add(Row(f"{case}: cores used by other work on the machine", "%"), others)
+    ledger.add(LedgerRow(f"{case}: cores used by other work on the machine", "%"), others)
 
 
-async def run_cell(arm: Arm, names: Sequence[str], cell: Cell, *, second: bool = False) -> Run:
+async def run_cell(
+    arm: EngineArm, names: Sequence[str], cell: AdapterMix, *, second: bool = False
+) -> BenchRun:
     """Ask a cell's requests, 16 at a time; the second half goes on with the next adapters."""
     start = cell.requests if second else 0
     questions = [
-        Question(
+        BenchQuestion(
             names[index % cell.adapters] if cell.adapters else arm.base,
             f"Tell me the story number {index}.",
             TOKENS,
@@ -96,22 +105,22 @@ async def run_cell(arm: Arm, names: Sequence[str], cell: Cell, *, second: bool =
     return run
 
 
-def add_run(ledger: Ledger, title: str, run: Run, floor: float | None) -> None:
+def add_run(ledger: SampleLedger, title: str, run: BenchRun, floor: float | None) -> None:
     """Add what a run says: speed, the two latencies, and how many failed."""
     firsts = [1000 * reply.first_token_seconds for reply in run.answered]
-    ledger.add(Row(f"{title}: tokens/s", "tok/s", floor=floor), [run.tokens_per_second])
-    ledger.add(Row(f"{title}: time to first token", "ms"), firsts)
-    ledger.add(Row(f"{title}: time to first token", "ms", Statistic.P99), firsts)
+    ledger.add(LedgerRow(f"{title}: tokens/s", "tok/s", floor=floor), [run.tokens_per_second])
+    ledger.add(LedgerRow(f"{title}: time to first token", "ms"), firsts)
+    ledger.add(LedgerRow(f"{title}: time to first token", "ms", Statistic.P99), firsts)
     ledger.add(
-        Row(f"{title}: time per token", "ms", Statistic.P99),
+        LedgerRow(f"{title}: time per token", "ms", Statistic.P99),
         [1000 * reply.token_seconds for reply in run.answered],
     )
     ledger.add(_failed(title), _failures(run))
 
 
-def _failed(title: str) -> Row:
-    return Row(f"{title}: failed", "requests", Statistic.TOTAL, ceiling=0)
+def _failed(title: str) -> LedgerRow:
+    return LedgerRow(f"{title}: failed", "requests", Statistic.TOTAL, ceiling=0)
 
 
-def _failures(run: Run) -> list[float]:
+def _failures(run: BenchRun) -> list[float]:
     return [float(not reply.ok) for reply in run.replies]

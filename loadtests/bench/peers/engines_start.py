@@ -26,7 +26,7 @@ ALLOWED_PLUGINS = "lora_filesystem_resolver,lora_hf_hub_resolver"
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class BenchServer:
     """A running server: its address, the process that leads it, and how long it took to be ready."""
 
     url: str
@@ -72,7 +72,7 @@ def bare_command(base: Path, name: str, port: int, sizes: Sizes) -> list[str]:
 
 
 @contextlib.contextmanager
-def running_bare(base: Path, name: str, log: Path, sizes: Sizes) -> Iterator[Server]:
+def running_bare(base: Path, name: str, log: Path, sizes: Sizes) -> Iterator[BenchServer]:
     """Start vLLM, give it once it is healthy, and end it.
 
     Raises: RuntimeError: it ended, or was not healthy in time.
@@ -89,13 +89,13 @@ def running_bare(base: Path, name: str, log: Path, sizes: Sizes) -> Iterator[Ser
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_healthy(process, url, log)
-        yield Server(url, process.pid, time.monotonic() - began)
+        yield BenchServer(url, process.pid, time.monotonic() - began)
     finally:
         end_group(process)
 
 
 @contextlib.contextmanager
-def running_ours(registry: Registry, log: Path, sizes: Sizes, cache: Path) -> Iterator[Server]:
+def running_ours(registry: Registry, log: Path, sizes: Sizes, cache: Path) -> Iterator[BenchServer]:
     """Start `wardrobe serve` on the registry's root, give it once it is ready, and end it.
 
     Compiled code is kept in `cache`: only the first start on a machine pays for it.
@@ -108,7 +108,7 @@ def running_ours(registry: Registry, log: Path, sizes: Sizes, cache: Path) -> It
     live = Live.start(registry.root, log, *sizes.options(), environment=environment)
     try:
         seconds = live.wait_ready()
-        yield Server(live.url, live.process.pid, seconds)
+        yield BenchServer(live.url, live.process.pid, seconds)
     finally:
         with contextlib.suppress(subprocess.TimeoutExpired):
             live.stop()

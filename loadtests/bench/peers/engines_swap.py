@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 from loadtests.bench.adapters import write_adapter
-from loadtests.bench.peers.engines_arms import Arm, Staged
-from loadtests.bench.peers.engines_asking import Question, Run, Steady, ask, crowd
-from loadtests.bench.peers.engines_ledger import Ledger, Row, Statistic
-from registry.records import BaseModel
+from loadtests.bench.peers.engines_arms import EngineArm, Staged
+from loadtests.bench.peers.engines_asking import BenchQuestion, BenchRun, Steady, ask, crowd
+from loadtests.bench.peers.engines_ledger import LedgerRow, SampleLedger, Statistic
+from registry.records import BaseModelInfo
 
 SMALL_MEGABYTES = 4
 LARGE_MEGABYTES = 20
@@ -21,7 +21,9 @@ OTHERS = 4
 OTHERS_TOKENS = 64
 
 
-async def cold_requests(arm: Arm, folder: Path, base: BaseModel, count: int, ledger: Ledger) -> None:
+async def cold_requests(
+    arm: EngineArm, folder: Path, base: BaseModelInfo, count: int, ledger: SampleLedger
+) -> None:
     """Time from the first thing that must be done for a version on disk to its first token."""
     for index in range(count):
         name = f"cold-{index}"
@@ -32,53 +34,55 @@ async def cold_requests(arm: Arm, folder: Path, base: BaseModel, count: int, led
             await _unloaded(arm, staged, ledger)
             continue
         seconds = await _first_token(arm, staged, ledger)
-        ledger.add(Row(f"cold {SMALL_MEGABYTES} MB version: load and first token", "s"), seconds)
+        ledger.add(LedgerRow(f"cold {SMALL_MEGABYTES} MB version: load and first token", "s"), seconds)
 
 
-async def _first_token(arm: Arm, staged: Staged, ledger: Ledger) -> list[float]:
+async def _first_token(arm: EngineArm, staged: Staged, ledger: SampleLedger) -> list[float]:
     """Return the seconds from what must be done first to the first token; if none came, add a failure."""
     began = time.monotonic()
     await arm.admit(staged)
-    reply = await ask(arm.session, arm.url, Question(staged.model, "Hello", 1, chat=False))
-    failed = Row("first requests of cold versions: failed", "requests", Statistic.TOTAL, ceiling=0)
+    reply = await ask(arm.session, arm.url, BenchQuestion(staged.model, "Hello", 1, chat=False))
+    failed = LedgerRow("first requests of cold versions: failed", "requests", Statistic.TOTAL, ceiling=0)
     ledger.add(failed, [float(not reply.ok)])
     return [reply.began + reply.first_token_seconds - began] if reply.ok else []
 
 
-async def _unloaded(arm: Arm, staged: Staged, ledger: Ledger) -> None:
+async def _unloaded(arm: EngineArm, staged: Staged, ledger: SampleLedger) -> None:
     """Ask for a version that nobody loaded, and for a name that nobody knows."""
     for what, model in (("a version that nobody loaded", staged.model), ("an unknown name", "nobody")):
-        reply = await ask(arm.session, arm.url, Question(model, "Hello", 1, chat=False))
-        ledger.add(Row(f"{what} answers", "status"), [reply.status])
+        reply = await ask(arm.session, arm.url, BenchQuestion(model, "Hello", 1, chat=False))
+        ledger.add(LedgerRow(f"{what} answers", "status"), [reply.status])
 
 
-async def swaps(arm: Arm, folder: Path, base: BaseModel, count: int, ledger: Ledger) -> None:
+async def swaps(arm: EngineArm, folder: Path, base: BaseModelInfo, count: int, ledger: SampleLedger) -> None:
     """Put new versions behind one name while clients ask it at a steady pace, and count who was failed."""
     case = "swap by load_inplace" if "inplace" in arm.label else "swap"
     name = case.replace(" ", "-").replace("_", "-")
     await arm.publish(name, write_adapter(folder / name, base, 200, SMALL_MEGABYTES))
     await _until_answered(arm, name)
-    question = Question(name, "Hello", 1, chat=False)
+    question = BenchQuestion(name, "Hello", 1, chat=False)
     async with Steady(arm.session, arm.url, question, PACE_SECONDS) as steady:
         for index in range(1, count + 1):
             source = write_adapter(folder / f"{name}-{index}", base, 200 + index, SMALL_MEGABYTES)
             staged = await arm.stage(name, source)
             await asyncio.sleep(SETTLING_SECONDS)
             seconds = await swap_once(arm, staged, steady)
-            ledger.add(Row(f"{case}: to the first answer by the new version", "s"), [seconds])
+            ledger.add(LedgerRow(f"{case}: to the first answer by the new version", "s"), [seconds])
         await asyncio.sleep(SETTLING_SECONDS)
     failed = [float(not reply.ok) for reply in steady.replies]
     ledger.add(
-        Row(
+        LedgerRow(
             f"{case}: failed of a steady 25 requests/s, {count} swaps", "requests", Statistic.TOTAL, ceiling=0
         ),
         failed,
     )
-    after = await crowd(arm.session, arm.url, [Question(name, "Tell me.", 32)] * OTHERS, streams=OTHERS)
-    ledger.add(Row(f"{case}: {OTHERS} streams of the name afterwards", "tok/s"), [after.tokens_per_second])
+    after = await crowd(arm.session, arm.url, [BenchQuestion(name, "Tell me.", 32)] * OTHERS, streams=OTHERS)
+    ledger.add(
+        LedgerRow(f"{case}: {OTHERS} streams of the name afterwards", "tok/s"), [after.tokens_per_second]
+    )
 
 
-async def swap_once(arm: Arm, staged: Staged, steady: Steady) -> float:
+async def swap_once(arm: EngineArm, staged: Staged, steady: Steady) -> float:
     """Swap, and return the seconds to the end of the first steady reply by the new version."""
     seen = len(steady.replies)
     began = time.monotonic()
@@ -92,7 +96,9 @@ async def swap_once(arm: Arm, staged: Staged, steady: Steady) -> float:
     raise TimeoutError(f"{arm.label}: {staged.name}: no answer by the new version")
 
 
-async def others_while_loading(arm: Arm, folder: Path, base: BaseModel, count: int, ledger: Ledger) -> None:
+async def others_while_loading(
+    arm: EngineArm, folder: Path, base: BaseModelInfo, count: int, ledger: SampleLedger
+) -> None:
     """The gaps between the tokens of another adapter's streams while 20 MB versions load, or none does."""
     await arm.publish("tenant", write_adapter(folder / "tenant", base, 300, SMALL_MEGABYTES))
     await _until_answered(arm, "tenant")
@@ -100,32 +106,36 @@ async def others_while_loading(arm: Arm, folder: Path, base: BaseModel, count: i
         name = f"large-{index}"
         source = write_adapter(folder / name, base, 400 + index, LARGE_MEGABYTES)
         staged = await arm.stage(name, source)
-        questions = [Question("tenant", f"Story {index}.{place}", OTHERS_TOKENS) for place in range(OTHERS)]
+        questions = [
+            BenchQuestion("tenant", f"Story {index}.{place}", OTHERS_TOKENS) for place in range(OTHERS)
+        ]
         running = asyncio.create_task(crowd(arm.session, arm.url, questions, streams=OTHERS))
         await asyncio.sleep(1.0)
         began = time.monotonic()
         seconds = await _first_token(arm, staged, ledger)
         ended = time.monotonic()
         ledger.add(
-            Row(f"cold {LARGE_MEGABYTES} MB version beside {OTHERS} streams: load and first token", "s"),
+            LedgerRow(
+                f"cold {LARGE_MEGABYTES} MB version beside {OTHERS} streams: load and first token", "s"
+            ),
             seconds,
         )
         _add_gaps(ledger, await running, began, ended)
 
 
-def _add_gaps(ledger: Ledger, others: Run, began: float, ended: float) -> None:
+def _add_gaps(ledger: SampleLedger, others: BenchRun, began: float, ended: float) -> None:
     loading = [1000 * gap for reply in others.replies for gap in reply.gaps(began, ended)]
     quiet = [1000 * gap for reply in others.replies for gap in reply.gaps(0.0, began)]
     title = f"{OTHERS} other streams' time per token"
-    ledger.add(Row(f"{title} while a 20 MB version loads", "ms", Statistic.P99), loading)
-    ledger.add(Row(f"{title} while a 20 MB version loads", "ms"), loading)
-    ledger.add(Row(f"{title} while nothing loads", "ms", Statistic.P99), quiet)
+    ledger.add(LedgerRow(f"{title} while a 20 MB version loads", "ms", Statistic.P99), loading)
+    ledger.add(LedgerRow(f"{title} while a 20 MB version loads", "ms"), loading)
+    ledger.add(LedgerRow(f"{title} while nothing loads", "ms", Statistic.P99), quiet)
 
 
-async def _until_answered(arm: Arm, name: str) -> None:
+async def _until_answered(arm: EngineArm, name: str) -> None:
     until = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < until:
-        if (await ask(arm.session, arm.url, Question(name, "Hello", 1, chat=False))).ok:
+        if (await ask(arm.session, arm.url, BenchQuestion(name, "Hello", 1, chat=False))).ok:
             return
         await asyncio.sleep(0.05)
     raise TimeoutError(f"{arm.label}: {name} does not answer")

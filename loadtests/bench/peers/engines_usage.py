@@ -17,7 +17,7 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class ResourceUsage:
     """Seconds since some beginning: of the clock, of the server and its children, of us, of all cores."""
 
     clock: float
@@ -26,12 +26,12 @@ class Usage:
     all_cores: float
 
     @classmethod
-    def now(cls, pid: int) -> Usage:
+    def now(cls, pid: int) -> ResourceUsage:
         """Read the counters of the server that `pid` leads."""
         server = sum(_seconds(one) for one in (pid, *descendants(pid)))
         return cls(time.monotonic(), server, time.process_time(), busy(Path("/proc/stat").read_text()))
 
-    def others_share(self, before: Usage) -> float:
+    def others_share(self, before: ResourceUsage) -> float:
         """Return the part of all cores, in per cent, that neither the server nor we used since `before`."""
         seconds = (self.clock - before.clock) * (os.cpu_count() or 1)
         used = self.server - before.server + self.own - before.own

@@ -12,7 +12,7 @@ def _cache() -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class PeerOptions:
     """How long and how often, and where the environments of the peers are kept.
 
     `rounds` and `seconds` are those of the routers: how often every arm is driven, and how long each time.

@@ -22,14 +22,24 @@ from pathlib import Path
 from loadtests.bench.mock import ADAPTER
 from loadtests.bench.peers.answers import complaint
 from loadtests.bench.peers.environments import PeerUnavailable, requirements
-from loadtests.bench.peers.options import Options
+from loadtests.bench.peers.options import PeerOptions
 from loadtests.bench.peers.processes import Peer, cpu_seconds, litellm, nginx, vllm_router
-from loadtests.bench.peers.turns import DIRECT, OURS, REFERENCE, Load, Measured, Turn, figures, notes, summary
+from loadtests.bench.peers.turns import (
+    DIRECT,
+    OURS,
+    REFERENCE,
+    LoadKind,
+    Measured,
+    RouterTurn,
+    figures,
+    notes,
+    summary,
+)
 from loadtests.bench.results import publish
 from loadtests.bench.router import mock_server
 from loadtests.bench.wrk import drive, request_body
 
-LOADS = tuple(Load(kind, connections) for kind in ("json", "stream") for connections in (1, 16))
+LOADS = tuple(LoadKind(kind, connections) for kind in ("json", "stream") for connections in (1, 16))
 SETTLE_SECONDS = 0.2
 """After each turn: what a server still does for answers that have left counts as theirs."""
 
@@ -43,7 +53,7 @@ PEERS: dict[str, tuple[str, Start]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class RouterArm:
     """A way to the mock: its port, and the processes that work for its answers."""
 
     name: str
@@ -51,7 +61,7 @@ class Arm:
     processes: tuple[int, ...]
 
 
-def run(options: Options) -> bool:
+def run(options: PeerOptions) -> bool:
     """Measure all routers and publish; return whether all bars held and no peer was missing."""
     if shutil.which("wrk") is None:
         sys.stderr.write("error: wrk: is not installed; `apt-get install wrk`\n")
@@ -71,12 +81,17 @@ def run(options: Options) -> bool:
     return held and complete
 
 
-def own_arms(ports: dict[str, int]) -> list[Arm]:
+def own_arms(ports: dict[str, int]) -> list[RouterArm]:
     """Return the mock itself and our router around it, which share a process."""
-    return [Arm(DIRECT, ports["bare"], (ports["pid"],)), Arm(OURS, ports["routed"], (ports["pid"],))]
+    return [
+        RouterArm(DIRECT, ports["bare"], (ports["pid"],)),
+        RouterArm(OURS, ports["routed"], (ports["pid"],)),
+    ]
 
 
-def _start_peers(stack: ExitStack, arms: list[Arm], ports: dict[str, int], cache: Path) -> dict[str, str]:
+def _start_peers(
+    stack: ExitStack, arms: list[RouterArm], ports: dict[str, int], cache: Path
+) -> dict[str, str]:
     """Start the peers and add them to `arms`; return why others are missing."""
     wanted: dict[str, Start] = {
         f"{title} {requirements(name)[name]}": start for name, (title, start) in PEERS.items()
@@ -91,20 +106,20 @@ def _start_peers(stack: ExitStack, arms: list[Arm], ports: dict[str, int], cache
         if wrong := complaint(peer.port):
             missing[label] = wrong
         else:
-            arms.append(Arm(label, peer.port, (ports["pid"], peer.pid)))
+            arms.append(RouterArm(label, peer.port, (ports["pid"], peer.pid)))
     for label, reason in missing.items():
         sys.stderr.write(f"{label}: not measured: {reason}\n")
     return missing
 
 
-def warm(arms: Sequence[Arm]) -> None:
+def warm(arms: Sequence[RouterArm]) -> None:
     """Send every arm a second of either kind, so that nothing is loaded or compiled while it is measured."""
     for arm in arms:
         for kind in ("json", "stream"):
             drive(arm.port, request_body(ADAPTER, stream=kind == "stream"), 16, 1)
 
 
-def measure(arms: Sequence[Arm], loads: Sequence[Load], options: Options) -> Measured:
+def measure(arms: Sequence[RouterArm], loads: Sequence[LoadKind], options: PeerOptions) -> Measured:
     """Drive all arms under every load, round by round; each round begins with another arm."""
     measured: Measured = {(load, arm.name): [] for load in loads for arm in arms}
     for number in range(options.rounds):
@@ -116,9 +131,9 @@ def measure(arms: Sequence[Arm], loads: Sequence[Load], options: Options) -> Mea
     return measured
 
 
-def _turn(arm: Arm, load: Load, seconds: int) -> Turn:
+def _turn(arm: RouterArm, load: LoadKind, seconds: int) -> RouterTurn:
     before = cpu_seconds(arm.processes)
     run = drive(arm.port, request_body(ADAPTER, stream=load.kind == "stream"), load.connections, seconds)
     time.sleep(SETTLE_SECONDS)
     used = cpu_seconds(arm.processes) - before
-    return Turn(run, used * 1e6 / max(run.requests, 1))
+    return RouterTurn(run, used * 1e6 / max(run.requests, 1))

@@ -6,15 +6,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from loadtests.bench.mock import CHUNKS
-from loadtests.bench.results import Figure, Interval, at_least, at_most, median_interval, pair_ratio
-from loadtests.bench.wrk import Run
+from loadtests.bench.results import (
+    MeasuredFigure,
+    MedianInterval,
+    at_least,
+    at_most,
+    median_interval,
+    pair_ratio,
+)
+from loadtests.bench.wrk import WrkRun
 
 DIRECT, OURS, REFERENCE = "direct", "ours", "nginx"
 """The reference knows nothing of what passes through: a measure of being in between, and no bar of ours."""
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadKind:
     """`kind` is json or stream."""
 
     kind: str
@@ -25,27 +32,27 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class RouterTurn:
     """One turn of an arm: what wrk saw, and the CPU time of the arm's servers per answer in microseconds."""
 
-    run: Run
+    run: WrkRun
     cpu: float
 
 
-Measured = dict[tuple[Load, str], list[Turn]]
+Measured = dict[tuple[LoadKind, str], list[RouterTurn]]
 """The turns of every load and arm, in the order of the rounds; the direct arm is always among them."""
 
 P99_REQUESTS = 100
 """A quantile needs a request beyond it."""
 
-_ADDED: dict[str, Callable[[Turn], float]] = {
+_ADDED: dict[str, Callable[[RouterTurn], float]] = {
     "p50": lambda turn: turn.run.p50,
     "p99": lambda turn: turn.run.p99,
     "CPU time per answer": lambda turn: turn.cpu,
 }
 
 
-def figures(measured: Measured) -> list[Figure]:
+def figures(measured: Measured) -> list[MeasuredFigure]:
     """Return every arm's figures beside the direct arm, then ours beside each peer with its bar."""
     found = []
     for load, arm in measured:
@@ -53,7 +60,9 @@ def figures(measured: Measured) -> list[Figure]:
             continue
         if count := wrong(measured[load, arm]):
             total = float(count)
-            found.append(at_most(f"wrong answers, {arm} ({load})", Interval(total, total, total, 1), 0, "n"))
+            found.append(
+                at_most(f"wrong answers, {arm} ({load})", MedianInterval(total, total, total, 1), 0, "n")
+            )
             continue
         found += [
             _plain(f"added {what}, {arm} ({load})", added(measured, load, arm, of), "µs")
@@ -65,7 +74,7 @@ def figures(measured: Measured) -> list[Figure]:
     return found + _bars(measured)
 
 
-def _bars(measured: Measured) -> list[Figure]:
+def _bars(measured: Measured) -> list[MeasuredFigure]:
     """Return ours against each peer: less time added to one request, and more requests of many."""
     found = []
     for load, arm in measured:
@@ -80,30 +89,30 @@ def _bars(measured: Measured) -> list[Figure]:
     return found
 
 
-def _plain(name: str, value: Interval, unit: str) -> Figure:
-    return Figure(name, value, unit, "–", reached=True)
+def _plain(name: str, value: MedianInterval, unit: str) -> MeasuredFigure:
+    return MeasuredFigure(name, value, unit, "–", reached=True)
 
 
 def added(
-    measured: Measured, load: Load, arm: str, of: Callable[[Turn], float], *, beside: str = DIRECT
-) -> Interval:
+    measured: Measured, load: LoadKind, arm: str, of: Callable[[RouterTurn], float], *, beside: str = DIRECT
+) -> MedianInterval:
     """Return what an arm's turns have more than those of `beside`, round by round."""
     pairs = zip(measured[load, arm], measured[load, beside], strict=True)
     return median_interval([of(own) - of(other) for own, other in pairs])
 
 
-def rate(measured: Measured, load: Load, arm: str, beside: str) -> Interval:
+def rate(measured: Measured, load: LoadKind, arm: str, beside: str) -> MedianInterval:
     """Return the requests per second as a share of those of `beside`, round by round."""
     own, other = ([turn.run.rate for turn in measured[load, name]] for name in (arm, beside))
     return pair_ratio(own, other)
 
 
-def enough_for_p99(measured: Measured, load: Load, arm: str) -> bool:
+def enough_for_p99(measured: Measured, load: LoadKind, arm: str) -> bool:
     """Return whether every turn had the requests that a 99th percentile needs."""
     return all(turn.run.requests >= P99_REQUESTS for turn in measured[load, arm])
 
 
-def wrong(turns: list[Turn]) -> int:
+def wrong(turns: list[RouterTurn]) -> int:
     """Return how many answers were no 200, or never came; a turn without any answer is one."""
     return sum(turn.run.wrong + (turn.run.requests == 0) for turn in turns)
 
@@ -119,7 +128,7 @@ def summary(measured: Measured) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cells(measured: Measured, load: Load, arm: str, turns: list[Turn]) -> list[str]:
+def _cells(measured: Measured, load: LoadKind, arm: str, turns: list[RouterTurn]) -> list[str]:
     if count := wrong(turns):
         answers = sum(turn.run.requests for turn in turns)
         return [f"fails: {count} wrong beside {answers} answers", *["–"] * 6]

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from loadtests.drills.faults.stage import Stage
+from loadtests.drills.faults.stage import FaultStage
 
 ATTACK_SECONDS = 10.0
 ATTACKERS = 16
@@ -25,7 +25,7 @@ MACHINE_FACTOR = 3.0
 """/livez may take this many times as long as without an attack, where the machine is slow already."""
 
 
-async def door(stage: Stage) -> None:
+async def door(stage: FaultStage) -> None:
     """Play each attack for `ATTACK_SECONDS` and find what it cost the others."""
     attacks: dict[str, list[Coroutine[Any, Any, None]]] = {
         "no attack": [],
@@ -54,7 +54,7 @@ async def door(stage: Stage) -> None:
     await stage.works("keys", "revoke", stage.leaver_id)
 
 
-async def _slowest_livez(stage: Stage) -> float:
+async def _slowest_livez(stage: FaultStage) -> float:
     ends, slowest = time.monotonic() + ATTACK_SECONDS, 0.0
     async with httpx.AsyncClient(base_url=stage.live.url, timeout=30) as client:
         while time.monotonic() < ends:
@@ -66,11 +66,11 @@ async def _slowest_livez(stage: Stage) -> float:
     return slowest
 
 
-async def _connect(stage: Stage) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connect(stage: FaultStage) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return await asyncio.open_connection("127.0.0.1", stage.live.port)
 
 
-async def _endless_head(stage: Stage) -> None:
+async def _endless_head(stage: FaultStage) -> None:
     ends = time.monotonic() + ATTACK_SECONDS
     while time.monotonic() < ends:
         with contextlib.suppress(OSError, TimeoutError):
@@ -85,14 +85,14 @@ async def _endless_head(stage: Stage) -> None:
         await asyncio.sleep(0.01)
 
 
-async def _silent(stage: Stage) -> None:
+async def _silent(stage: FaultStage) -> None:
     with contextlib.suppress(OSError):
         _, writer = await _connect(stage)
         await asyncio.sleep(ATTACK_SECONDS)
         writer.transport.abort()
 
 
-async def _slow_body(stage: Stage) -> None:
+async def _slow_body(stage: FaultStage) -> None:
     with contextlib.suppress(OSError):
         _, writer = await _connect(stage)
         writer.write(
@@ -105,7 +105,7 @@ async def _slow_body(stage: Stage) -> None:
         writer.transport.abort()
 
 
-async def _dear_body(stage: Stage, body: bytes) -> None:
+async def _dear_body(stage: FaultStage, body: bytes) -> None:
     ends = time.monotonic() + ATTACK_SECONDS
     headers = {"authorization": f"Bearer {stage.traffic.key}", "content-type": "application/json"}
     async with httpx.AsyncClient(base_url=stage.live.url, timeout=60, headers=headers) as client:
@@ -123,7 +123,7 @@ def _keys() -> bytes:
     return json.dumps({f"key-{number:012d}": number for number in range(900_000)}).encode()
 
 
-def _memory(stage: Stage) -> float:
+def _memory(stage: FaultStage) -> float:
     """Return the resident memory of the launcher and the API server, in MiB."""
     total = 0.0
     for pid in (stage.live.process.pid, *stage.live.children("serve.engine.child")):

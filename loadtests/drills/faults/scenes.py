@@ -9,7 +9,7 @@ import time
 
 import httpx
 
-from loadtests.drills.faults.stage import KEYS_STALE_SECONDS, Stage
+from loadtests.drills.faults.stage import KEYS_STALE_SECONDS, FaultStage
 from loadtests.drills.faults.traffic import CALL_SECONDS
 from loadtests.live import wardrobe_json
 
@@ -25,7 +25,7 @@ BACK_SECONDS = 8.0
 HANG_SECONDS = 30.0
 
 
-async def away(stage: Stage) -> None:
+async def away(stage: FaultStage) -> None:
     """The root is unmounted: 6 s go unnoticed by users, then for longer than keys may be old."""
     users, disk = stage.traffic, stage.disk
     gone = time.monotonic()
@@ -77,7 +77,7 @@ async def away(stage: Stage) -> None:
     )
 
 
-async def read_only(stage: Stage) -> None:
+async def read_only(stage: FaultStage) -> None:
     """The mount is read-only, an engine dies meanwhile, another machine revokes the key."""
     users, disk = stage.traffic, stage.disk
     stuck = time.monotonic()
@@ -95,7 +95,7 @@ async def read_only(stage: Stage) -> None:
     await _recovered(stage)
 
 
-async def full(stage: Stage) -> None:
+async def full(stage: FaultStage) -> None:
     """The disk has not one byte left: what takes away works, an engine dies meanwhile, gc frees."""
     users, disk = stage.traffic, stage.disk
     code, said, _ = await stage.command("rollout", "start", f"{stage.adapter}@2", "--policy", "low-traffic")
@@ -127,7 +127,7 @@ async def full(stage: Stage) -> None:
     await _recovered(stage)
 
 
-async def engine(stage: Stage) -> None:
+async def engine(stage: FaultStage) -> None:
     """The engine is stopped (SIGSTOP): no step is made while everything else looks alive."""
     users = stage.traffic
     stopped = time.monotonic()
@@ -149,7 +149,7 @@ async def engine(stage: Stage) -> None:
     stage.within("those who waited were told", longest, HANG_SECONDS + 20)
 
 
-async def evidence(stage: Stage) -> None:
+async def evidence(stage: FaultStage) -> None:
     """One client sends what always fails, what is malformed, and what it cancels, to a good canary."""
     policy = stage.disk.store.parent / "policy.yaml"
     policy.write_text(
@@ -198,7 +198,7 @@ def _always_failing() -> dict[str, dict[str, object]]:
     }  # fmt: skip
 
 
-async def _revoked_elsewhere(stage: Stage) -> None:
+async def _revoked_elsewhere(stage: FaultStage) -> None:
     code, said, _ = await stage.command("keys", "revoke", stage.leaver_id, root=stage.disk.store)
     revoked = time.monotonic()
     stage.find(
@@ -208,7 +208,7 @@ async def _revoked_elsewhere(stage: Stage) -> None:
     stage.within("the revoked key is refused", stage.traffic.refused_after(revoked), SEEN_SECONDS)
 
 
-async def _engine_dies(stage: Stage) -> None:
+async def _engine_dies(stage: FaultStage) -> None:
     users, died = stage.traffic, time.monotonic()
     os.kill(stage.live.children("serve.engine.child")[0], signal.SIGKILL)
     users.forgive(died)
@@ -217,7 +217,7 @@ async def _engine_dies(stage: Stage) -> None:
     stage.within("kill -9 of the engine: answers again", users.answered_after(died + 1), RESTART_SECONDS)
 
 
-async def _recovered(stage: Stage) -> None:
+async def _recovered(stage: FaultStage) -> None:
     users, better = stage.traffic, time.monotonic()
     await stage.wait(lambda: users.seen_after(better, "ready"), 60)
     stage.within("itself again", users.seen_after(better, "ready"), 30)

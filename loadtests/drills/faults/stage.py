@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from loadtests.drills.faults.traffic import Call, Traffic
+from loadtests.drills.faults.traffic import CallRecord, FaultTraffic
 from loadtests.drills.faults.volume import Volume
 from loadtests.live import Live, wardrobe, wardrobe_json
 
@@ -30,7 +30,7 @@ KEYS_STALE_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class FaultFinding:
     """One fact: what it is about, what was seen, what it had to be."""
 
     what: str
@@ -40,21 +40,21 @@ class Finding:
 
 
 @dataclass(slots=True)
-class Stage:
+class FaultStage:
     """One scene's server, users and findings."""
 
     live: Live
     disk: Volume
     admin: str
     adapter: str
-    traffic: Traffic
+    traffic: FaultTraffic
     leaver_id: str
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[FaultFinding] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 
     def find(self, what: str, seen: object, bar: str, *, ok: bool) -> None:
         """Keep a finding, and say it."""
-        self.findings.append(Finding(what, str(seen), bar, ok))
+        self.findings.append(FaultFinding(what, str(seen), bar, ok))
         print(f"    {'ok  ' if ok else 'MISS'} {what}: {seen} ({bar})", flush=True)
 
     def within(self, what: str, seconds: float | None, bar: float) -> None:
@@ -88,7 +88,7 @@ class Stage:
         while time.monotonic() < ends and not seen():  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
-    async def admin_call(self, method: str, path: str, body: object = None) -> Call:
+    async def admin_call(self, method: str, path: str, body: object = None) -> CallRecord:
         """Call the admin API with the admin's key."""
         began = time.monotonic()
         headers = {"authorization": f"Bearer {self.admin}"}
@@ -96,8 +96,8 @@ class Stage:
             try:
                 answer = await client.request(method, path, json=body)
             except httpx.HTTPError as error:
-                return Call(began, time.monotonic(), 0, type(error).__name__)
-        return Call(began, time.monotonic(), answer.status_code)
+                return CallRecord(began, time.monotonic(), 0, type(error).__name__)
+        return CallRecord(began, time.monotonic(), answer.status_code)
 
     async def check_kept(self) -> None:
         """Find every rating that was answered 202 in the root: nothing that was promised is lost."""
@@ -136,13 +136,13 @@ class Stage:
 
 
 async def play(
-    scene: Callable[[Stage], Awaitable[None]], live: Live, disk: Volume, admin: str, adapter: str
+    scene: Callable[[FaultStage], Awaitable[None]], live: Live, disk: Volume, admin: str, adapter: str
 ) -> dict[str, Any]:
     """Play `scene` under traffic and return its report."""
     user = await asyncio.to_thread(wardrobe_json, disk.point, "keys", "create", "--note", "user")
     leaver = await asyncio.to_thread(wardrobe_json, disk.point, "keys", "create", "--note", "leaver")
-    traffic = Traffic(live.url, adapter, user["token"], leaver["token"])
-    stage = Stage(live, disk, admin, adapter, traffic, leaver["id"])
+    traffic = FaultTraffic(live.url, adapter, user["token"], leaver["token"])
+    stage = FaultStage(live, disk, admin, adapter, traffic, leaver["id"])
     await asyncio.sleep(KEYS_SECONDS)
     running = asyncio.create_task(traffic.run())
     try:

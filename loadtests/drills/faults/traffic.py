@@ -24,7 +24,7 @@ FLUSH_SECONDS = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CallRecord:
     """One call: began and ended (monotonic seconds), its status (0: no answer) and error code."""
 
     began: float
@@ -37,7 +37,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ReadinessSample:
     """What /readyz said from `at` on: its status, its word, and the reasons or problems, as sentences."""
 
     at: float
@@ -47,17 +47,17 @@ class Look:
 
 
 @dataclass(slots=True)
-class Traffic:
+class FaultTraffic:
     """`CLIENTS` users of `model` with `key`, until `stop`; `leaver` is the key that will be revoked."""
 
     url: str
     model: str
     key: str
     leaver: str
-    asked: list[Call] = field(default_factory=list)
-    rated: list[Call] = field(default_factory=list)
-    left: list[Call] = field(default_factory=list)
-    looks: list[Look] = field(default_factory=list)
+    asked: list[CallRecord] = field(default_factory=list)
+    rated: list[CallRecord] = field(default_factory=list)
+    left: list[CallRecord] = field(default_factory=list)
+    looks: list[ReadinessSample] = field(default_factory=list)
     kept: dict[str, float] = field(default_factory=dict)
     """Ratings that were answered 202, by what they say, and when."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -70,17 +70,19 @@ class Traffic:
             users = [self._user(client) for _ in range(CLIENTS)]
             await asyncio.gather(*users, self._look(client), self._leave(client))
 
-    async def call(self, client: httpx.AsyncClient, path: str, body: object, key: str) -> tuple[Call, object]:
+    async def call(
+        self, client: httpx.AsyncClient, path: str, body: object, key: str
+    ) -> tuple[CallRecord, object]:
         """Post `body`, and return the call with the parsed answer (None where there is none)."""
         began = time.monotonic()
         try:
             answer = await client.post(path, json=body, headers={"authorization": f"Bearer {key}"})
             said = answer.json() if answer.content else None
         except (httpx.HTTPError, json.JSONDecodeError) as failed:
-            return Call(began, time.monotonic(), 0, type(failed).__name__), None
+            return CallRecord(began, time.monotonic(), 0, type(failed).__name__), None
         error = said.get("error") if isinstance(said, dict) else None
         code = str(error.get("code") or error.get("type")) if isinstance(error, dict) else ""
-        return Call(began, time.monotonic(), answer.status_code, code), said
+        return CallRecord(began, time.monotonic(), answer.status_code, code), said
 
     def failures(self, begin: float, end: float) -> Counter[str]:
         """Return what users heard instead of an answer, of calls that began between `begin` and `end`."""
@@ -135,7 +137,7 @@ class Traffic:
             call, _ = await self.call(client, "/v1/feedback", {"score": 2}, self.leaver)
             # A wrong body: who may enter is told 400, at no cost to the engine.
             status = 200 if call.status in {400, 422} else call.status
-            self.left.append(Call(call.began, call.ended, status, call.code))
+            self.left.append(CallRecord(call.began, call.ended, status, call.code))
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _look(self, client: httpx.AsyncClient) -> None:
@@ -144,16 +146,16 @@ class Traffic:
                 answer = await client.get("/readyz", timeout=5)
                 said = answer.json()
                 word = str(said.get("status", "")) or ("not ready" if answer.status_code == 503 else "?")
-                look = Look(time.monotonic(), answer.status_code, word, _sentences(said))
+                look = ReadinessSample(time.monotonic(), answer.status_code, word, _sentences(said))
             except (httpx.HTTPError, json.JSONDecodeError) as error:
-                look = Look(time.monotonic(), 0, type(error).__name__)
-            last = self.looks[-1] if self.looks else Look(0.0, -1, "")
+                look = ReadinessSample(time.monotonic(), 0, type(error).__name__)
+            last = self.looks[-1] if self.looks else ReadinessSample(0.0, -1, "")
             if (last.status, last.word) != (look.status, look.word) or len(look.why) > len(last.why):
                 self.looks.append(look)
             await asyncio.sleep(LOOK_SECONDS)
 
 
-def _first(calls: Iterable[Call], begin: float, statuses: set[int]) -> float | None:
+def _first(calls: Iterable[CallRecord], begin: float, statuses: set[int]) -> float | None:
     ended = (one.ended - begin for one in calls if one.began >= begin and one.status in statuses)
     return min(ended, default=None)
 

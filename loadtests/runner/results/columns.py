@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtests.runner.records import CANCELLED, ERROR, OK, UNFINISHED, Record
+from loadtests.runner.records import CANCELLED, ERROR, OK, UNFINISHED, RequestRecord
 
 OUTCOMES = (OK, ERROR, CANCELLED, UNFINISHED)
 Mask = NDArray[np.bool_]
@@ -32,7 +32,7 @@ class _Builder:
     flags: array[int] = field(default_factory=lambda: array("b"))
     details: dict[str, str] = field(default_factory=dict)
 
-    def add(self, record: Record) -> None:
+    def add(self, record: RequestRecord) -> None:
         for name, column in self.numbers.items():
             value = getattr(record, name)
             column.append(np.nan if value is None else value)
@@ -46,7 +46,7 @@ class _Builder:
 
 
 @dataclass(frozen=True)
-class Columns:
+class RequestColumns:
     """All requests of a run; `details` holds a sentence for each kind of error."""
 
     numbers: dict[str, Column]
@@ -58,7 +58,7 @@ class Columns:
     details: dict[str, str]
 
     @classmethod
-    def of(cls, records: Iterable[Record]) -> Columns:
+    def of(cls, records: Iterable[RequestRecord]) -> RequestColumns:
         """Return the columns of `records`."""
         builder = _Builder()
         for record in records:

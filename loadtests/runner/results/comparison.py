@@ -19,8 +19,8 @@ from pydantic import ValidationError
 
 from loadtests.runner.metrics import DISTRIBUTIONS, HIGHER_IS_BETTER, STATISTICS, check_metric
 from loadtests.runner.records import ERROR, FILE, OK, read_records
-from loadtests.runner.results.columns import Columns, Mask
-from loadtests.runner.results.documents import Comparison, Ratio, Report
+from loadtests.runner.results.columns import Mask, RequestColumns
+from loadtests.runner.results.documents import Ratio, Report, RunComparison
 from loadtests.runner.results.figures import figure, kept_slo, samples
 from loadtests.runner.results.report import NOT_TRAFFIC
 from loadtests.runner.run import REPORT
@@ -78,22 +78,22 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A run's folder, read."""
 
     folder: Path
     report: Report
-    columns: Columns
+    columns: RequestColumns
 
     @classmethod
-    def read(cls, folder: Path) -> Run:
+    def read(cls, folder: Path) -> FinishedRun:
         """Read a folder that `loadtest run` or our locust file wrote.
 
         Raises: NotFound: it is none; UsageError: a report of another format.
         """
         try:
             report = Report.model_validate_json((folder / REPORT).read_text("utf-8"))
-            return cls(folder, report, Columns.of(read_records(folder / FILE)))
+            return cls(folder, report, RequestColumns.of(read_records(folder / FILE)))
         except OSError as error:
             fact = f"holds no {Path(error.filename or REPORT).name}"
             raise NotFound(str(folder), fact, "name the folder of a finished run") from error
@@ -101,7 +101,7 @@ class Run:
             raise UsageError(str(folder / REPORT), "is no report of this format", "run it again") from error
 
 
-def compare(a: Run, b: Run, bars: Sequence[Bar] = ()) -> Comparison:
+def compare(a: FinishedRun, b: FinishedRun, bars: Sequence[Bar] = ()) -> RunComparison:
     """Return B against A. Bars are judged only where the runs are comparable."""
     obstacles = _obstacles(a.report, b.report)
     draws = [_draws(run) for run in (a, b)]
@@ -115,7 +115,7 @@ def compare(a: Run, b: Run, bars: Sequence[Bar] = ()) -> Comparison:
         for bar in bars
         if bar.missed(by_name[bar.metric])
     ]
-    return Comparison(
+    return RunComparison(
         a=str(a.folder),
         b=str(b.folder),
         comparable=not obstacles,
@@ -182,7 +182,7 @@ def _from_nothing(metric: str, b: float, draws: Sequence[dict[str, Draws]]) -> R
     )
 
 
-def _draws(run: Run) -> dict[str, Draws]:
+def _draws(run: FinishedRun) -> dict[str, Draws]:
     """Return each metric's values over resampled blocks of the run's measured time."""
     columns, report = run.columns, run.report
     begin, length = report.warmup_seconds, max(report.measured_seconds, 1e-9)
@@ -220,7 +220,12 @@ def _quantiles(values: Draws, blocks: NDArray[np.int64], weights: Draws, share: 
 
 
 def _rates(
-    columns: Columns, ok: Mask, measured: Mask, block: NDArray[np.int64], weights: Draws, report: Report
+    columns: RequestColumns,
+    ok: Mask,
+    measured: Mask,
+    block: NDArray[np.int64],
+    weights: Draws,
+    report: Report,
 ) -> dict[str, Draws]:
     def per_block(mask: Mask, amounts: Draws | None = None) -> Draws:
         chosen = None if amounts is None else amounts[mask]

@@ -136,7 +136,7 @@ class RolloutDocument(Document):
     changes: list[ChangeDocument]
 
 
-class Check(Document):
+class BarCheck(Document):
     """One bar and whether it was held."""
 
     name: str
@@ -160,7 +160,7 @@ class Moment(Document):
     e2e_p95_ms: float | None
 
 
-class Machine(Document):
+class GeneratorHost(Document):
     """Where the generator ran."""
 
     cpus: int
@@ -181,7 +181,7 @@ class Report(Document):
     warmup_seconds: float
     measured_seconds: float
     partial: bool
-    machine: Machine
+    machine: GeneratorHost
     generator: Generator
     keeping_up: Keeping
     overall: Figures
@@ -194,7 +194,7 @@ class Report(Document):
     events: list[EventDocument]
     rollouts: list[RolloutDocument]
     feedback_sent: int
-    checks: list[Check]
+    checks: list[BarCheck]
     passed: bool
     slice_seconds: float
     timeline: list[Moment]
@@ -212,7 +212,7 @@ class Ratio(Document):
     verdict: Literal["better", "worse", "same", "unknown"]
 
 
-class Comparison(Document):
+class RunComparison(Document):
     """Two runs. `obstacles` say why they are not comparable; `failed` are the bars that B missed."""
 
     a: str

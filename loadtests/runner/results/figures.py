@@ -10,14 +10,14 @@ import numpy as np
 
 from loadtests.runner.metrics import STATISTICS
 from loadtests.runner.records import CANCELLED, ERROR, OK, UNFINISHED
-from loadtests.runner.results.columns import Column, Columns, Mask
+from loadtests.runner.results.columns import Column, Mask, RequestColumns
 from loadtests.runner.results.documents import Distribution, Figures, Goodput
 from loadtests.runner.scenario import Slo
 
 MILLI = 1_000.0
 
 
-def measure(columns: Columns, mask: Mask, slo: Slo, seconds: float) -> Figures:
+def measure(columns: RequestColumns, mask: Mask, slo: Slo, seconds: float) -> Figures:
     """Return the figures of the requests in `mask`; `seconds` is what rates are per."""
     ok = mask & columns.ended_as(OK)
     errors = mask & columns.ended_as(ERROR)
@@ -45,7 +45,7 @@ def measure(columns: Columns, mask: Mask, slo: Slo, seconds: float) -> Figures:
     )
 
 
-def samples(columns: Columns, ok: Mask, sent: Mask) -> dict[str, Column]:
+def samples(columns: RequestColumns, ok: Mask, sent: Mask) -> dict[str, Column]:
     """Return the values behind each distribution, NaN where a request has none.
 
     All are of the requests in `ok`, but for the generator's lag, which is of all in `sent`.
@@ -78,7 +78,7 @@ def distribution(values: Column) -> Distribution | None:
     return Distribution(n=len(values), mean=float(values.mean()), max=float(values.max()), **quantiles)
 
 
-def kept_slo(columns: Columns, ok: Mask, slo: Slo) -> Mask:
+def kept_slo(columns: RequestColumns, ok: Mask, slo: Slo) -> Mask:
     """Return, for the requests in `ok`, which of them kept every SLO; a missing figure breaks none."""
     found = samples(columns, ok, ok)
     kept = np.ones(int(ok.sum()), dtype=bool)
@@ -102,7 +102,7 @@ def figure(figures: Figures, metric: str) -> float | None:
     return plain[metric] if metric in plain else getattr(figures, metric)
 
 
-def _goodput(columns: Columns, ok: Mask, judged: int, slo: Slo, seconds: float) -> Goodput:
+def _goodput(columns: RequestColumns, ok: Mask, judged: int, slo: Slo, seconds: float) -> Goodput:
     kept = int(kept_slo(columns, ok, slo).sum())
     return Goodput(kept=kept, rate=_ratio(kept, judged), per_second=_ratio(kept, seconds))
 

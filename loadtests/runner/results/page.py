@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from loadtests.runner.records import Record
+from loadtests.runner.records import RequestRecord
 from loadtests.runner.results import tables
 from loadtests.runner.results.documents import Report
 from loadtests.runner.results.pictures import pictures
@@ -40,7 +40,7 @@ svg text.limit{stroke:none;fill:#a40e26}.warm{fill:var(--muted);opacity:.14}
 """
 
 
-def page(report: Report, sample: Sequence[Record]) -> str:
+def page(report: Report, sample: Sequence[RequestRecord]) -> str:
     """Return the HTML document; `sample` is a part of the records, for the dots."""
     name = escape(str(report.scenario["name"]))
     head = f"<meta charset=utf-8><title>Load test {name}</title><style>{_STYLE}</style>"
@@ -48,7 +48,7 @@ def page(report: Report, sample: Sequence[Record]) -> str:
     return f"<!doctype html><html lang=en><head>{head}</head><body>{body}</body></html>\n"
 
 
-def _body(report: Report, sample: Sequence[Record]) -> Iterator[str]:
+def _body(report: Report, sample: Sequence[RequestRecord]) -> Iterator[str]:
     when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(report.started_at))
     yield f"<h1>Load test: {escape(str(report.scenario['name']))}</h1>"
     yield f"<p class=muted>{escape(str(report.scenario['about']))} {when}, {escape(report.machine.system)}, "

@@ -17,7 +17,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 26, 38
 
 
 @dataclass(frozen=True)
-class Series:
+class PlotSeries:
     """Points with a name; `kind` is line, dots or area. `colour` is a number of the palette."""
 
     name: str
@@ -33,7 +33,7 @@ class Plot:
     title: str
     x_name: str
     y_name: str
-    series: Sequence[Series]
+    series: Sequence[PlotSeries]
     marks: Sequence[tuple[float, str]] = ()
     shaded_until: float = 0.0
     x_max: float | None = None
@@ -104,7 +104,7 @@ class _Frame:
         line = f'<line class="limit" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         return f'{line}<text class="limit" x="{_LEFT + 4}" y="{y - 3:.1f}">{escape(name)}</text>'
 
-    def draw(self, one: Series) -> str:
+    def draw(self, one: PlotSeries) -> str:
         found = [(self.x(x), self.y(y)) for x, y in one.points if math.isfinite(y)]
         if one.kind == "dots":
             dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.8"/>' for x, y in found)
@@ -147,7 +147,7 @@ def steps(points: Sequence[Point], end: float) -> list[Point]:
     return [*found, (end, found[-1][1])] if found else []
 
 
-def _legend(series: Sequence[Series]) -> str:
+def _legend(series: Sequence[PlotSeries]) -> str:
     parts, x = [], float(_LEFT)
     for one in series:
         if one.name:

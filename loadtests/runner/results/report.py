@@ -15,18 +15,18 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from loadtests.runner.actions import Change, Event
+from loadtests.runner.actions import ActionEvent, RolloutChange
 from loadtests.runner.ramp import rollouts
-from loadtests.runner.records import ERROR, OK, Record
-from loadtests.runner.results.columns import Columns, Mask
+from loadtests.runner.records import ERROR, OK, RequestRecord
+from loadtests.runner.results.columns import Mask, RequestColumns
 from loadtests.runner.results.documents import (
     ErrorKind,
     EventDocument,
     Figures,
     Generator,
+    GeneratorHost,
     Group,
     Keeping,
-    Machine,
     Report,
 )
 from loadtests.runner.results.figures import measure
@@ -55,13 +55,13 @@ class Facts:
     partial: bool = False
     shed: int = 0
     feedback_sent: int = 0
-    events: Sequence[Event] = ()
-    changes: Sequence[Change] = ()
+    events: Sequence[ActionEvent] = ()
+    changes: Sequence[RolloutChange] = ()
 
 
-def build_report(facts: Facts, records: Iterable[Record]) -> Report:
+def build_report(facts: Facts, records: Iterable[RequestRecord]) -> Report:
     """Return the report of a run."""
-    columns = Columns.of(records)
+    columns = RequestColumns.of(records)
     scenario = facts.scenario
     begin = scenario.warmup_seconds
     measured = columns.at >= begin
@@ -88,7 +88,9 @@ def build_report(facts: Facts, records: Iterable[Record]) -> Report:
         warmup_seconds=begin,
         measured_seconds=seconds,
         partial=facts.partial,
-        machine=Machine(cpus=os.cpu_count() or 0, python=platform.python_version(), system=platform.system()),
+        machine=GeneratorHost(
+            cpus=os.cpu_count() or 0, python=platform.python_version(), system=platform.system()
+        ),
         generator=generator,
         keeping_up=_keeping(scenario, columns, measured),
         overall=overall,
@@ -114,7 +116,7 @@ def digest(scenario: Scenario) -> str:
     return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _groups(columns: Columns, measured: Mask, figures: Callable[[Mask], Figures]) -> list[Group]:
+def _groups(columns: RequestColumns, measured: Mask, figures: Callable[[Mask], Figures]) -> list[Group]:
     found: list[Group] = []
     for adapter in columns.values("adapter", measured):
         own = measured & columns.is_("adapter", adapter)
@@ -131,7 +133,7 @@ def _groups(columns: Columns, measured: Mask, figures: Callable[[Mask], Figures]
     return found
 
 
-def _generator(facts: Facts, columns: Columns, overall: Figures) -> Generator:
+def _generator(facts: Facts, columns: RequestColumns, overall: Figures) -> Generator:
     lag = overall.distributions["lag_ms"]
     # Few requests have no 99th percentile, and one that the machine held up is no generator that is too slow.
     known = [(name, value) for name in _LAGS if (value := getattr(lag, name, None)) is not None]
@@ -157,7 +159,7 @@ def _generator(facts: Facts, columns: Columns, overall: Figures) -> Generator:
     )
 
 
-def _keeping(scenario: Scenario, columns: Columns, measured: Mask) -> Keeping:
+def _keeping(scenario: Scenario, columns: RequestColumns, measured: Mask) -> Keeping:
     """Compare the first third of the measured time with the last: a growing queue shows as growing times."""
     length = scenario.duration_seconds
     offered = float(measured.sum()) / length
@@ -185,7 +187,7 @@ def _keeping(scenario: Scenario, columns: Columns, measured: Mask) -> Keeping:
     )
 
 
-def _errors(columns: Columns, measured: Mask) -> list[ErrorKind]:
+def _errors(columns: RequestColumns, measured: Mask) -> list[ErrorKind]:
     found = []
     for kind in columns.values("error", measured & columns.ended_as(ERROR)):
         mask = measured & columns.is_("error", kind)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.runner.records import CANCELLED, ERROR, OK
-from loadtests.runner.results.columns import Columns
+from loadtests.runner.results.columns import RequestColumns
 from loadtests.runner.results.documents import Moment
 
 _SLICES = 120
@@ -14,7 +14,7 @@ _SLIVER = 0.1
 _WIDTHS = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 21_600.0)
 
 
-def timeline(columns: Columns, end: float) -> tuple[float, list[Moment]]:
+def timeline(columns: RequestColumns, end: float) -> tuple[float, list[Moment]]:
     """Return the width of a slice in seconds, and at most 120 slices over [0, end)."""
     width = next((one for one in _WIDTHS if end / one <= _SLICES), _WIDTHS[-1])
     # A last slice of a few milliseconds would show as a moment without requests.
@@ -29,12 +29,12 @@ def timeline(columns: Columns, end: float) -> tuple[float, list[Moment]]:
     ]
 
 
-def peak_in_flight(columns: Columns) -> int:
+def peak_in_flight(columns: RequestColumns) -> int:
     """Return how many requests were in flight at most."""
     return int(_levels(columns)[1].max(initial=0))
 
 
-def _in_flight(columns: Columns, count: int, width: float) -> NDArray[np.int64]:
+def _in_flight(columns: RequestColumns, count: int, width: float) -> NDArray[np.int64]:
     """Return the most that were in flight within each slice."""
     times, levels = _levels(columns)
     most = np.zeros(count, dtype=np.int64)
@@ -46,7 +46,7 @@ def _in_flight(columns: Columns, count: int, width: float) -> NDArray[np.int64]:
     return np.maximum(most, standing)
 
 
-def _levels(columns: Columns) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _levels(columns: RequestColumns) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the times at which something was sent or ended, ascending, and how many were then in flight."""
     times = np.concatenate([columns.sent, columns.ended])
     steps = np.repeat(np.array([1, -1], dtype=np.int64), len(columns))
@@ -55,7 +55,7 @@ def _levels(columns: Columns) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     return times[order], np.cumsum(steps[order])
 
 
-def _moment(columns: Columns, rows: NDArray[np.int64], at: float, in_flight: int) -> Moment:
+def _moment(columns: RequestColumns, rows: NDArray[np.int64], at: float, in_flight: int) -> Moment:
     ok = columns.ended_as(OK)[rows]
     due = columns.at[rows]
     first = ((columns.first[rows] - due) * 1_000)[ok]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from loadtests.runner.metrics import DISTRIBUTIONS, ROLLOUT, STATISTICS
 from loadtests.runner.ramp import rollout_figure
-from loadtests.runner.results.documents import Check, Figures, Generator, Group, RolloutDocument
+from loadtests.runner.results.documents import BarCheck, Figures, Generator, Group, RolloutDocument
 from loadtests.runner.results.figures import figure
 from loadtests.runner.scenario import Scenario, Threshold
 
@@ -19,16 +19,16 @@ def checks(
     generator: Generator,
     *,
     partial: bool,
-) -> list[Check]:
+) -> list[BarCheck]:
     """Return every check, the run's own first."""
-    kept = Check(
+    kept = BarCheck(
         name="generator kept time",
         found=generator.lag_ms,
         bar=f"lag {generator.lag_statistic} ≤ {generator.limit_ms:g} ms, none shed",
         passed=not generator.saturated,
         sentence=generator.sentence,
     )
-    whole = Check(
+    whole = BarCheck(
         name="run is whole",
         found=None,
         bar="not interrupted, something answered",
@@ -45,7 +45,7 @@ def checks(
 
 def _check(
     bar: Threshold, overall: Figures, groups: Sequence[Group], found: Sequence[RolloutDocument]
-) -> Check:
+) -> BarCheck:
     figures = _narrowed(bar, overall, groups)
     value: float | None = None
     if bar.metric in ROLLOUT:
@@ -59,7 +59,7 @@ def _check(
     place = "".join(f"{word} {name}: " for word, name in (("adapter", bar.adapter), ("arm", bar.arm)) if name)
     name = f"{place}{bar.metric}"
     sentence = f"{name} = {value:.6g}" if value is not None else f"{name}: {_why(bar, figures, found)}"
-    return Check(name=name, found=value, bar=f"{sign} {limit:g}", passed=held, sentence=sentence)
+    return BarCheck(name=name, found=value, bar=f"{sign} {limit:g}", passed=held, sentence=sentence)
 
 
 def _narrowed(bar: Threshold, overall: Figures, groups: Sequence[Group]) -> Figures | None:

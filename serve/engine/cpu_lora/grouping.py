@@ -20,7 +20,7 @@ TILE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class SlotRows:
     """The rows of one slot: `rows` is a slice where they lie side by side, else an index tensor."""
 
     slot: int
@@ -28,29 +28,29 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StepGroups:
     """The groups of one step: `runs` for products by torch, and `plan`, the same for the kernel.
 
     The plan is [tiles, then for each tile its slot, its first place and its rows, then the row numbers
-    in the order of their slots]; `address` and `size` are the plan's, which `Step` keeps alive.
+    in the order of their slots]; `address` and `size` are the plan's, which `StepGroups` keeps alive.
     """
 
     indices: torch.Tensor
-    runs: tuple[Run, ...]
+    runs: tuple[SlotRows, ...]
     plan: Integers
     address: int
     size: int
 
 
-def group(indices: torch.Tensor) -> Step:
+def group(indices: torch.Tensor) -> StepGroups:
     """Group the rows of `indices` (rows,) int64 by slot."""
     slots = indices.numpy()
     order = np.argsort(slots, kind="stable")[np.count_nonzero(slots < 0) :]
     edges = np.flatnonzero(np.diff(slots[order], prepend=-1, append=-1)).tolist() if len(order) else []
     spans = list(pairwise(edges))
-    runs = tuple(Run(int(slots[order[first]]), _rows(order[first:last])) for first, last in spans)
+    runs = tuple(SlotRows(int(slots[order[first]]), _rows(order[first:last])) for first, last in spans)
     plan = _plan(slots, order, spans)
-    return Step(indices, runs, plan, plan.ctypes.data, len(plan))
+    return StepGroups(indices, runs, plan, plan.ctypes.data, len(plan))
 
 
 def _rows(order: Integers) -> slice | torch.Tensor:

@@ -18,7 +18,7 @@ from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA  # noqa: TID253
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU  # noqa: TID253 - as above
 
 from serve.engine.cpu_lora import compilation, kernel, operator, prompts
-from serve.engine.cpu_lora.grouping import Step, group
+from serve.engine.cpu_lora.grouping import StepGroups, group
 from serve.engine.cpu_lora.packing import Module, Watch
 
 _log = logging.getLogger("vllm.wardrobe.cpu_lora")
@@ -164,12 +164,12 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
             self._watches[place] = Watch(stacked)
         return self._watches[place]
 
-    def _tokens_of(self, rows: int) -> Step:
+    def _tokens_of(self, rows: int) -> StepGroups:
         """Return the step's groups for `rows` rows: rows beyond the mapping belong to the base."""
         step = self._tokens
         return step if rows >= len(step.indices) else group(step.indices[:rows])
 
-    def _logits_of(self, rows: int) -> Step | None:
+    def _logits_of(self, rows: int) -> StepGroups | None:
         """Return the groups of `rows` rows of logits, or None when nobody can know them.
 
         NOTE: for prompt log-probabilities vLLM 0.32 asks for the logits of one request's prompt while
@@ -207,7 +207,7 @@ def _matrix(stacked: torch.Tensor, slot: int) -> torch.Tensor:
     return matrix.view(matrix.shape[-2], matrix.shape[-1]).float()
 
 
-def _add(y: torch.Tensor, x: torch.Tensor, module: Module, step: Step, scale: float) -> None:
+def _add(y: torch.Tensor, x: torch.Tensor, module: Module, step: StepGroups, scale: float) -> None:
     if not (module.fits_kernel and y.dtype == x.dtype == torch.bfloat16 and y.stride(1) == x.stride(1) == 1):
         _add_runs(y, x, module, step, scale)
         return
@@ -217,7 +217,7 @@ def _add(y: torch.Tensor, x: torch.Tensor, module: Module, step: Step, scale: fl
     )
 
 
-def _add_runs(y: torch.Tensor, x: torch.Tensor, module: Module, step: Step, scale: float) -> None:
+def _add_runs(y: torch.Tensor, x: torch.Tensor, module: Module, step: StepGroups, scale: float) -> None:
     """Do the same with torch: for other types than bfloat16, and widths that are no whole vectors."""
     for run in step.runs:
         values, start = x[run.rows].float() * scale, 0

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from serve.engine.parsers.family import Family
+from serve.engine.parsers.family import ModelFamily
 from serve.engine.parsers.table import REASONING, TOOLS, Format
 
 TOOL_OPTION, AUTO_OPTION, REASONING_OPTION = "tool_call_parser", "enable_auto_tool_choice", "reasoning_parser"
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ParserChoice:
     """The formats of a base; None where it shows none that vLLM parses. `why_no_tools` is for people."""
 
     tools: Format | None
@@ -23,9 +23,9 @@ class Choice:
     why_no_tools: str = ""
 
 
-def choose(folder: Path, template: str | None = None) -> Choice:
+def choose(folder: Path, template: str | None = None) -> ParserChoice:
     """Return what fits the base in `folder`; `template` is the one that replaces its own."""
-    family = Family.read(folder, template)
+    family = ModelFamily.read(folder, template)
     tools = _mistral(family) or _first(TOOLS, family, shown=family.renders_tools)
     why = ""
     if tools is None:
@@ -34,7 +34,7 @@ def choose(folder: Path, template: str | None = None) -> Choice:
             if family.renders_tools
             else "its chat template shows no tools to the model"
         )
-    return Choice(tools, _first(REASONING, family, shown=family.thinks), why)
+    return ParserChoice(tools, _first(REASONING, family, shown=family.thinks), why)
 
 
 def parser_options(given: Mapping[str, JsonValue], folder: Path) -> dict[str, JsonValue]:
@@ -54,7 +54,9 @@ def parser_options(given: Mapping[str, JsonValue], folder: Path) -> dict[str, Js
 def describe(given: Mapping[str, JsonValue], folder: Path, *, automatic: bool) -> str:
     """Return in one line which parsers a server gets, why, and how to have others."""
     choice = (
-        choose(folder, _given_template(given)) if automatic else Choice(None, None, "engine.parsers is off")
+        choose(folder, _given_template(given))
+        if automatic
+        else ParserChoice(None, None, "engine.parsers is off")
     )
     tools = _told(given.get(TOOL_OPTION), choice.tools)
     thoughts = _told(given.get(REASONING_OPTION), choice.reasoning) or "none"
@@ -70,11 +72,11 @@ def _told(named: JsonValue, chosen: Format | None) -> str:
     return f"{chosen.parser}, by {chosen.evidence}" if chosen is not None and named is None else ""
 
 
-def _first(table: tuple[Format, ...], family: Family, *, shown: bool) -> Format | None:
+def _first(table: tuple[Format, ...], family: ModelFamily, *, shown: bool) -> Format | None:
     return next((one for one in table if (shown or one.bare) and one.fits(family)), None)
 
 
-def _mistral(family: Family) -> Format | None:
+def _mistral(family: ModelFamily) -> Format | None:
     return Format("mistral") if family.is_mistral else None
 
 

@@ -26,7 +26,7 @@ _SWITCHES_THINKING = re.compile(r"\b(?:enable_thinking|thinking)\b")
 
 
 @dataclass(frozen=True)
-class Family:
+class ModelFamily:
     """A base model as its folder shows it; `template` is '' where it has none."""
 
     model_type: str
@@ -34,7 +34,7 @@ class Family:
     folder: Path
 
     @classmethod
-    def read(cls, folder: Path, template: str | None = None) -> Family:
+    def read(cls, folder: Path, template: str | None = None) -> ModelFamily:
         """Read a folder; `template` is the one that vLLM is told to use instead of the folder's."""
         config = _object(folder / "config.json")
         inner = config.get("text_config")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from serve.engine.parsers.family import Family
+from serve.engine.parsers.family import ModelFamily
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Format:
     always: bool = False
     package: str = ""
 
-    def fits(self, family: Family) -> bool:
+    def fits(self, family: ModelFamily) -> bool:
         """Return True when the model shows this format."""
         return (
             (not self.types or family.model_type in self.types)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from registry.background import Background, Work
+from registry.background import Background, PeriodicWork
 from registry.errors import Conflict, StorageFailed
 from registry.records import Heartbeat, RolloutEntry, Version
 from registry.store import Registry
@@ -30,11 +30,11 @@ from serve.rollout.decision.judgement import Judgement
 from serve.rollout.decision.machine import transition
 from serve.rollout.decision.policy import Policy, policy_of
 from serve.rollout.decision.proposal import Situation, propose
-from serve.rollout.decision.states import Event, Occasion, State
+from serve.rollout.decision.states import Event, EventType, RolloutState
 from serve.rollout.metrics import RolloutMetrics, trigger_of
 from serve.rollout.recording.baselines import freeze_stable
 from serve.rollout.recording.evidence import Baseline, ReplicaEvidence, baseline_of
-from serve.rollout.recording.keeper import Keeper, read_evidence
+from serve.rollout.recording.keeper import EvidenceWriter, read_evidence
 from serve.rollout.recording.pooling import pool
 
 TICK_SECONDS = 0.5
@@ -94,7 +94,7 @@ class Controller:
 
     registry: Registry
     watcher: Watcher
-    keeper: Keeper
+    keeper: EvidenceWriter
     local: Local
     background: Background = field(default_factory=Background)
     notifier: Notifier | None = None
@@ -104,7 +104,7 @@ class Controller:
     _braked_at: dict[str, int] = field(default_factory=dict)
     _asking: dict[str, float] = field(default_factory=dict)
     _waiting: dict[str, RolloutEntry] = field(default_factory=dict)
-    work: Work = field(init=False)
+    work: PeriodicWork = field(init=False)
     _death: tuple[float, tuple[str, ...]] | None = None
     _mourned: bool = False
     _settled: set[str] = field(default_factory=set)
@@ -156,7 +156,7 @@ class Controller:
                 continue
             if f"{adapter.name}@{entry.canary}" in names:
                 sentence = f"the engine of {self.local.replica} died while the canary was in use"
-                occasion = Occasion.GUARD if entry.state == State.PROMOTED else Occasion.SUSPECT
+                occasion = EventType.GUARD if entry.state == RolloutState.PROMOTED else EventType.SUSPECT
                 await self._move(entry, Event(occasion, self._who, "suspect", sentence))
         await asyncio.to_thread(self._quarantine_repeaters, names)
         self._mourned = True
@@ -210,14 +210,14 @@ class Controller:
         self._seen[entry.rollout] = entry
         self.metrics.transition(entry)
         self.metrics.note(entry, [], None)
-        if entry.state == State.ROLLED_BACK:
+        if entry.state == RolloutState.ROLLED_BACK:
             self._waiting[entry.rollout] = entry
 
     def _brake(self, entry: RolloutEntry, silent_seconds: float) -> None:
         recorder = self.keeper.find(entry)
         failure, _ = self.local.failure(f"{entry.adapter}@{entry.canary}")
         # A promoted version is what `stable` means already.
-        if silent_seconds >= STABLE_ONLY_SECONDS and entry.state != State.PROMOTED:
+        if silent_seconds >= STABLE_ONLY_SECONDS and entry.state != RolloutState.PROMOTED:
             recorder.brake(f"the root could not be read for {silent_seconds:.0f} s")
         elif failure:
             recorder.brake(failure)
@@ -228,12 +228,12 @@ class Controller:
         policy = policy_of(entry)
         look = await asyncio.to_thread(self._look, adapter, entry, policy)
         self.metrics.note(entry, look.documents, look.judgement)
-        if entry.state == State.PRELOADING:
+        if entry.state == RolloutState.PRELOADING:
             self._start_golden(adapter, entry)
         event = propose(entry, policy, look.situation, self._who, self.clock())
         if event is None:
             return
-        if event.occasion in {Occasion.GUARD, Occasion.SUSPECT}:
+        if event.occasion in {EventType.GUARD, EventType.SUSPECT}:
             self._braked_at[entry.rollout] = entry.seq
             self.keeper.find(entry).brake(event.sentence)
         await self._move(entry, event)
@@ -247,7 +247,7 @@ class Controller:
                 return None
             return transition(last, event, policy, self.clock())
 
-        urgent = event.occasion in {Occasion.GUARD, Occasion.SUSPECT}
+        urgent = event.occasion in {EventType.GUARD, EventType.SUSPECT}
         append = partial(self.registry.append_rollout, entry.adapter, decide, urgent=urgent)
         try:
             made = await asyncio.to_thread(append)
@@ -283,7 +283,7 @@ class Controller:
                 adapter,
                 replicas,
                 require_proof=self.local.require_proof,
-                golden=self._golden(entry) if entry.state == State.PRELOADING else None,
+                golden=self._golden(entry) if entry.state == RolloutState.PRELOADING else None,
                 failure=failure if attempts >= LOAD_ATTEMPTS else "",
             ),
             health=check_health(documents, baseline, policy.guard),
@@ -295,7 +295,7 @@ class Controller:
 
     def _new_baseline(self, entry: RolloutEntry, documents: list[ReplicaEvidence]) -> Baseline | None:
         """Return thresholds from stable's first requests, for a rollout that began without a baseline."""
-        if entry.state == State.PRELOADING or entry.baseline.get("first_token"):
+        if entry.state == RolloutState.PRELOADING or entry.baseline.get("first_token"):
             return None
         found = freeze_stable(documents)
         return found if found.first_token else None

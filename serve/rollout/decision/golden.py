@@ -23,7 +23,7 @@ Ask = Callable[[str, bytes], Awaitable[tuple[int, bytes]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GoldenAnswer:
     """What came back for one golden prompt; `ok` is False for no answer, or one without `expect`."""
 
     name: str
@@ -32,7 +32,7 @@ class Answer:
     finish: str
 
 
-async def ask_golden(ask: Ask, model: str, lines: bytes) -> list[Answer]:
+async def ask_golden(ask: Ask, model: str, lines: bytes) -> list[GoldenAnswer]:
     """Ask every golden prompt of `model` (an engine's name), one after the other."""
     found = []
     for number, line in enumerate(lines.splitlines(), 1):
@@ -41,7 +41,7 @@ async def ask_golden(ask: Ask, model: str, lines: bytes) -> list[Answer]:
     return found
 
 
-def attestation(answers: list[Answer]) -> dict[str, JsonValue]:
+def attestation(answers: list[GoldenAnswer]) -> dict[str, JsonValue]:
     """Return the body of the attestation that keeps the answers."""
     rows: list[JsonValue] = [
         {"name": one.name, "ok": one.ok, "text": one.text, "finish": one.finish} for one in answers
@@ -59,15 +59,17 @@ def answered(body: Mapping[str, JsonValue]) -> dict[str, bool]:
     return found or {"answers": body.get("ok") is True}
 
 
-async def _ask_one(ask: Ask, model: str, number: int, line: dict[str, JsonValue]) -> Answer:
+async def _ask_one(ask: Ask, model: str, number: int, line: dict[str, JsonValue]) -> GoldenAnswer:
     name, expect = str(line.pop("name", f"line {number}")), line.pop("expect", "")
     if "messages" not in line and "prompt" not in line:
-        return Answer(name, ok=False, text="has neither messages nor prompt", finish="")
+        return GoldenAnswer(name, ok=False, text="has neither messages nor prompt", finish="")
     path = "/v1/chat/completions" if "messages" in line else "/v1/completions"
     body = {"max_tokens": MAX_TOKENS, "temperature": 0, **line, "model": model, "stream": False}
     status, raw = await ask(path, json.dumps(body).encode())
     if status != 200:
-        return Answer(name, ok=False, text=raw[:500].decode("utf-8", "replace"), finish=f"HTTP {status}")
+        return GoldenAnswer(
+            name, ok=False, text=raw[:500].decode("utf-8", "replace"), finish=f"HTTP {status}"
+        )
     choice = json.loads(raw)["choices"][0]
     text = choice["message"]["content"] if "message" in choice else choice["text"]
-    return Answer(name, str(expect) in (text or ""), text or "", str(choice.get("finish_reason")))
+    return GoldenAnswer(name, str(expect) in (text or ""), text or "", str(choice.get("finish_reason")))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Verdict(StrEnum):
+class MetricVerdict(StrEnum):
     """One metric's answer. `insufficient` is neither: hold, never promote, never fail."""
 
     PASS = "pass"  # noqa: S105 - a verdict
@@ -16,7 +16,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class MetricCheck:
     """One metric at one look.
 
     `log_e` is the natural logarithm of the e-value, against -ln(`alpha`); `stable` and `canary` are the
@@ -26,7 +26,7 @@ class Check:
     """
 
     metric: str
-    verdict: Verdict
+    verdict: MetricVerdict
     log_e: float
     alpha: float
     sentence: str
@@ -53,15 +53,17 @@ class Certificate:
 class Judgement:
     """Everything at one look: metrics, sample-ratio mismatch (`imbalance`), and the certificate."""
 
-    checks: tuple[Check, ...]
-    imbalance: Check
+    checks: tuple[MetricCheck, ...]
+    imbalance: MetricCheck
     certificate: Certificate
 
     @property
-    def worst(self) -> Verdict:
+    def worst(self) -> MetricVerdict:
         """Return the gravest verdict: fail, suspicious, insufficient (of required metrics), pass."""
-        order = (Verdict.HARM, Verdict.SUSPICIOUS, Verdict.INSUFFICIENT, Verdict.PASS)
+        order = (MetricVerdict.HARM, MetricVerdict.SUSPICIOUS, MetricVerdict.INSUFFICIENT, MetricVerdict.PASS)
         found = {
-            one.verdict for one in self.checks if one.required or one.verdict is not Verdict.INSUFFICIENT
+            one.verdict
+            for one in self.checks
+            if one.required or one.verdict is not MetricVerdict.INSUFFICIENT
         }
-        return next((verdict for verdict in order if verdict in found), Verdict.INSUFFICIENT)
+        return next((verdict for verdict in order if verdict in found), MetricVerdict.INSUFFICIENT)

@@ -16,14 +16,14 @@ from registry.entries.rollouts import FULL_WEIGHT
 from registry.errors import Conflict
 from registry.records import RolloutEntry, Version
 from serve.rollout.decision.policy import Policy
-from serve.rollout.decision.states import Event, Occasion, State
+from serve.rollout.decision.states import Event, EventType, RolloutState
 from serve.rollout.recording.evidence import Baseline
 
 SUSPECT = "suspect"
 SUSPICIOUS = "suspicious"
 PRELOAD = "preload"
 
-_PEOPLES = (Occasion.PAUSE, Occasion.RESUME, Occasion.PROMOTE, Occasion.ABORT)
+_PEOPLES = (EventType.PAUSE, EventType.RESUME, EventType.PROMOTE, EventType.ABORT)
 
 
 class IllegalMove(Conflict):
@@ -55,8 +55,8 @@ def begin(
         adapter=adapter,
         rollout=rollout_id,
         seq=seq,
-        state=State.PRELOADING.value,
-        event=Occasion.START.value,
+        state=RolloutState.PRELOADING.value,
+        event=EventType.START.value,
         who=who,
         at=now,
         began=now,
@@ -72,7 +72,7 @@ def begin(
         held_weight=0,
         step=-1,
         resumes="",
-        reason=Occasion.START.value,
+        reason=EventType.START.value,
         sentence=f"{who} started {canary.name} against {stable.name if stable else 'the base model'}",
         forced=forced,
         policy=policy.model_dump(mode="json"),
@@ -96,12 +96,12 @@ def transition(entry: RolloutEntry, event: Event, policy: Policy, now: float) ->
         raise _illegal(entry, event.occasion, policy)
     facts = dict(event.facts)
     baseline = entry.baseline
-    if event.occasion is Occasion.BASELINE:
+    if event.occasion is EventType.BASELINE:
         found = facts.pop("baseline", None)
         if not isinstance(found, dict):
             raise ValueError("a baseline event holds the new baseline in its facts")
         baseline = found
-    begins = place.state != entry.state or event.occasion is Occasion.SUSPECT
+    begins = place.state != entry.state or event.occasion is EventType.SUSPECT
     return replace(
         entry,
         seq=entry.seq + 1,
@@ -125,10 +125,10 @@ def transition(entry: RolloutEntry, event: Event, policy: Policy, now: float) ->
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Transition:
     """Where an event leads: the fields of an entry that an occasion decides; `reason` '' is the event's."""
 
-    state: State
+    state: RolloutState
     step: int
     weight: int = 0
     shadow: int = 0
@@ -137,17 +137,17 @@ class Place:
     reason: str = ""
 
 
-def legal_place(entry: RolloutEntry, occasion: Occasion, policy: Policy) -> Place | None:
+def legal_place(entry: RolloutEntry, occasion: EventType, policy: Policy) -> Transition | None:
     """Return where `occasion` leads from `entry`, None when its state does not take it."""
-    rule = _TABLE[State(entry.state)].get(occasion)
+    rule = _TABLE[RolloutState(entry.state)].get(occasion)
     return rule(entry, policy) if rule else None
 
 
 def is_suspended(entry: RolloutEntry) -> bool:
     """Return True while the canary is under suspicion: held or paused without weight or mirroring."""
-    if entry.state == State.PAUSED:
-        return entry.resumes == State.HOLD
-    return entry.state == State.HOLD and not entry.weight and not entry.shadow
+    if entry.state == RolloutState.PAUSED:
+        return entry.resumes == RolloutState.HOLD
+    return entry.state == RolloutState.HOLD and not entry.weight and not entry.shadow
 
 
 def denied_until(log: Sequence[RolloutEntry], canary_digest: str) -> float:
@@ -158,7 +158,7 @@ def denied_until(log: Sequence[RolloutEntry], canary_digest: str) -> float:
     closed clears it. The time is `deny_seconds` of the policy that it was rolled back under.
     """
     ended = _last_end(log, canary_digest)
-    if ended is None or ended.state != State.ROLLED_BACK:
+    if ended is None or ended.state != RolloutState.ROLLED_BACK:
         return 0.0
     seconds = ended.policy.get("deny_seconds")
     return ended.at + (seconds if isinstance(seconds, int | float) else 0.0)
@@ -181,8 +181,8 @@ def _last_end(log: Sequence[RolloutEntry], digest: str) -> RolloutEntry | None:
 
 
 def _is_blameless(entry: RolloutEntry) -> bool:
-    in_vain = entry.event == Occasion.TIMEOUT and entry.reason == PRELOAD
-    return in_vain or entry.event == Occasion.SUPERSEDE
+    in_vain = entry.event == EventType.TIMEOUT and entry.reason == PRELOAD
+    return in_vain or entry.event == EventType.SUPERSEDE
 
 
 def _span(seconds: float) -> str:
@@ -191,7 +191,7 @@ def _span(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
-def _illegal(entry: RolloutEntry, occasion: Occasion, policy: Policy) -> IllegalMove:
+def _illegal(entry: RolloutEntry, occasion: EventType, policy: Policy) -> IllegalMove:
     subject = f"{entry.adapter}@{entry.canary}"
     fact = f"its rollout is {entry.state} and takes no {occasion.value}"
     verbs = [verb.value for verb in _PEOPLES if legal_place(entry, verb, policy)]
@@ -202,20 +202,20 @@ def _illegal(entry: RolloutEntry, occasion: Occasion, policy: Policy) -> Illegal
 def _step_since(entry: RolloutEntry, step: int, at: float) -> float:
     if step != entry.step:
         return at
-    idle = entry.state == State.PAUSED or is_suspended(entry)
+    idle = entry.state == RolloutState.PAUSED or is_suspended(entry)
     return entry.step_since + (at - entry.at if idle else 0.0)
 
 
-def _origin(entry: RolloutEntry) -> State:
+def _origin(entry: RolloutEntry) -> RolloutState:
     """Return the moving state that a held entry came from; it follows from its step and weight."""
     if FULL_WEIGHT in {entry.weight, entry.held_weight}:
-        return State.PROMOTED
-    return State.RAMPING if entry.step >= 0 else State.SHADOW
+        return RolloutState.PROMOTED
+    return RolloutState.RAMPING if entry.step >= 0 else RolloutState.SHADOW
 
 
-def _same(entry: RolloutEntry, _: Policy) -> Place:
-    return Place(
-        State(entry.state),
+def _same(entry: RolloutEntry, _: Policy) -> Transition:
+    return Transition(
+        RolloutState(entry.state),
         entry.step,
         entry.weight,
         entry.shadow,
@@ -225,125 +225,131 @@ def _same(entry: RolloutEntry, _: Policy) -> Place:
     )
 
 
-def _load(entry: RolloutEntry, policy: Policy) -> Place | None:
+def _load(entry: RolloutEntry, policy: Policy) -> Transition | None:
     if policy.shadow is not None:
-        return Place(State.SHADOW, entry.step, shadow=policy.shadow.share)
+        return Transition(RolloutState.SHADOW, entry.step, shadow=policy.shadow.share)
     return _ramp(entry, policy)
 
 
-def _ramp(entry: RolloutEntry, policy: Policy) -> Place | None:
+def _ramp(entry: RolloutEntry, policy: Policy) -> Transition | None:
     step = entry.step + 1
     if step >= len(policy.steps):
         return None  # beyond the last step there is only the promotion
-    return Place(State.RAMPING, step, policy.steps[step].weight)
+    return Transition(RolloutState.RAMPING, step, policy.steps[step].weight)
 
 
-def _hold(entry: RolloutEntry, _: Policy) -> Place:
-    return Place(State.HOLD, entry.step, entry.weight, entry.shadow, resumes=entry.state)
+def _hold(entry: RolloutEntry, _: Policy) -> Transition:
+    return Transition(RolloutState.HOLD, entry.step, entry.weight, entry.shadow, resumes=entry.state)
 
 
-def _suspend(entry: RolloutEntry, _: Policy) -> Place | None:
+def _suspend(entry: RolloutEntry, _: Policy) -> Transition | None:
     if not entry.weight and not entry.shadow:
         return None  # nobody meets the canary
-    paused = entry.state == State.PAUSED
-    state, resumes = (State.PAUSED, State.HOLD) if paused else (State.HOLD, _origin(entry))
-    return Place(state, entry.step, held_weight=entry.weight, resumes=resumes.value, reason=SUSPECT)
+    paused = entry.state == RolloutState.PAUSED
+    state, resumes = (
+        (RolloutState.PAUSED, RolloutState.HOLD) if paused else (RolloutState.HOLD, _origin(entry))
+    )
+    return Transition(state, entry.step, held_weight=entry.weight, resumes=resumes.value, reason=SUSPECT)
 
 
-def _clear(entry: RolloutEntry, policy: Policy) -> Place | None:
+def _clear(entry: RolloutEntry, policy: Policy) -> Transition | None:
     if not is_suspended(entry):
-        paused = entry.state == State.PAUSED
-        return None if paused else Place(State(entry.resumes), entry.step, entry.weight, entry.shadow)
+        paused = entry.state == RolloutState.PAUSED
+        return (
+            None
+            if paused
+            else Transition(RolloutState(entry.resumes), entry.step, entry.weight, entry.shadow)
+        )
     origin = _origin(entry)
-    shadow = policy.shadow.share if policy.shadow and origin is State.SHADOW else 0
-    if entry.state == State.PAUSED:
-        return Place(State.PAUSED, entry.step, entry.held_weight, shadow, resumes=origin.value)
-    return Place(origin, entry.step, entry.held_weight, shadow)
+    shadow = policy.shadow.share if policy.shadow and origin is RolloutState.SHADOW else 0
+    if entry.state == RolloutState.PAUSED:
+        return Transition(RolloutState.PAUSED, entry.step, entry.held_weight, shadow, resumes=origin.value)
+    return Transition(origin, entry.step, entry.held_weight, shadow)
 
 
-def _pause(entry: RolloutEntry, _: Policy) -> Place:
+def _pause(entry: RolloutEntry, _: Policy) -> Transition:
     # A hold that is not a suspicion looks at the evidence anew when it is resumed.
-    held = entry.state == State.HOLD and not is_suspended(entry)
+    held = entry.state == RolloutState.HOLD and not is_suspended(entry)
     resumes = entry.resumes if held else entry.state
-    return Place(State.PAUSED, entry.step, entry.weight, entry.shadow, entry.held_weight, resumes)
+    return Transition(RolloutState.PAUSED, entry.step, entry.weight, entry.shadow, entry.held_weight, resumes)
 
 
-def _resume(entry: RolloutEntry, _: Policy) -> Place:
+def _resume(entry: RolloutEntry, _: Policy) -> Transition:
     if is_suspended(entry):
         origin = _origin(entry).value
-        return Place(State.HOLD, entry.step, 0, 0, entry.held_weight, origin, reason=SUSPECT)
-    return Place(State(entry.resumes), entry.step, entry.weight, entry.shadow)
+        return Transition(RolloutState.HOLD, entry.step, 0, 0, entry.held_weight, origin, reason=SUSPECT)
+    return Transition(RolloutState(entry.resumes), entry.step, entry.weight, entry.shadow)
 
 
-def _promote(entry: RolloutEntry, _: Policy) -> Place | None:
+def _promote(entry: RolloutEntry, _: Policy) -> Transition | None:
     # Before the first step no replica need hold the canary, and no user has met it.
-    return Place(State.PROMOTED, entry.step, FULL_WEIGHT) if entry.step >= 0 else None
+    return Transition(RolloutState.PROMOTED, entry.step, FULL_WEIGHT) if entry.step >= 0 else None
 
 
-def _roll_back(entry: RolloutEntry, _: Policy) -> Place:
-    return Place(State.ROLLED_BACK, entry.step)
+def _roll_back(entry: RolloutEntry, _: Policy) -> Transition:
+    return Transition(RolloutState.ROLLED_BACK, entry.step)
 
 
-def _give_up(entry: RolloutEntry, _: Policy) -> Place:
-    return Place(State.ROLLED_BACK, entry.step, reason=PRELOAD)
+def _give_up(entry: RolloutEntry, _: Policy) -> Transition:
+    return Transition(RolloutState.ROLLED_BACK, entry.step, reason=PRELOAD)
 
 
-def _time_out(entry: RolloutEntry, policy: Policy) -> Place:
+def _time_out(entry: RolloutEntry, policy: Policy) -> Transition:
     harm = is_suspended(entry) or entry.reason in {SUSPECT, SUSPICIOUS}
     if harm and policy.hold_action == "rollback":
         return _roll_back(entry, policy)
     return _pause(entry, policy)
 
 
-def _close(entry: RolloutEntry, _: Policy) -> Place:
-    return Place(State.CLOSED, entry.step)
+def _close(entry: RolloutEntry, _: Policy) -> Transition:
+    return Transition(RolloutState.CLOSED, entry.step)
 
 
-_Rule = Callable[[RolloutEntry, Policy], Place | None]
-_ENDS: dict[Occasion, _Rule] = {
-    Occasion.GUARD: _roll_back,
-    Occasion.ABORT: _roll_back,
-    Occasion.SUPERSEDE: _roll_back,
+_Rule = Callable[[RolloutEntry, Policy], Transition | None]
+_ENDS: dict[EventType, _Rule] = {
+    EventType.GUARD: _roll_back,
+    EventType.ABORT: _roll_back,
+    EventType.SUPERSEDE: _roll_back,
 }
-_LIVE: dict[Occasion, _Rule] = {**_ENDS, Occasion.BASELINE: _same, Occasion.PAUSE: _pause}
-_TABLE: Mapping[State, Mapping[Occasion, _Rule]] = MappingProxyType(
+_LIVE: dict[EventType, _Rule] = {**_ENDS, EventType.BASELINE: _same, EventType.PAUSE: _pause}
+_TABLE: Mapping[RolloutState, Mapping[EventType, _Rule]] = MappingProxyType(
     {
-        State.PRELOADING: {**_LIVE, Occasion.LOADED: _load, Occasion.TIMEOUT: _give_up},
-        State.SHADOW: {
+        RolloutState.PRELOADING: {**_LIVE, EventType.LOADED: _load, EventType.TIMEOUT: _give_up},
+        RolloutState.SHADOW: {
             **_LIVE,
-            Occasion.SHADOWED: _ramp,
-            Occasion.HOLD: _hold,
-            Occasion.SUSPECT: _suspend,
+            EventType.SHADOWED: _ramp,
+            EventType.HOLD: _hold,
+            EventType.SUSPECT: _suspend,
         },
-        State.RAMPING: {
+        RolloutState.RAMPING: {
             **_LIVE,
-            Occasion.ADVANCE: _ramp,
-            Occasion.HOLD: _hold,
-            Occasion.SUSPECT: _suspend,
-            Occasion.PROMOTE: _promote,
+            EventType.ADVANCE: _ramp,
+            EventType.HOLD: _hold,
+            EventType.SUSPECT: _suspend,
+            EventType.PROMOTE: _promote,
         },
-        State.HOLD: {
+        RolloutState.HOLD: {
             **_LIVE,
-            Occasion.SUSPECT: _suspend,
-            Occasion.CLEAR: _clear,
-            Occasion.PROMOTE: _promote,
-            Occasion.TIMEOUT: _time_out,
+            EventType.SUSPECT: _suspend,
+            EventType.CLEAR: _clear,
+            EventType.PROMOTE: _promote,
+            EventType.TIMEOUT: _time_out,
         },
-        State.PAUSED: {
+        RolloutState.PAUSED: {
             **_ENDS,
-            Occasion.BASELINE: _same,
-            Occasion.SUSPECT: _suspend,
-            Occasion.CLEAR: _clear,
-            Occasion.RESUME: _resume,
-            Occasion.PROMOTE: _promote,
+            EventType.BASELINE: _same,
+            EventType.SUSPECT: _suspend,
+            EventType.CLEAR: _clear,
+            EventType.RESUME: _resume,
+            EventType.PROMOTE: _promote,
         },
-        State.PROMOTED: {
+        RolloutState.PROMOTED: {
             **_ENDS,
-            Occasion.SUSPECT: _suspend,
-            Occasion.PAUSE: _pause,
-            Occasion.COOLED: _close,
+            EventType.SUSPECT: _suspend,
+            EventType.PAUSE: _pause,
+            EventType.COOLED: _close,
         },
-        State.ROLLED_BACK: {},
-        State.CLOSED: {},
+        RolloutState.ROLLED_BACK: {},
+        RolloutState.CLOSED: {},
     }
 )

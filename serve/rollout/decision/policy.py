@@ -24,7 +24,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Step(_Part):
+class RampStep(_Part):
     """One weight of the ramp and what must have been seen there before the next.
 
     `min_units` counts the canary's units; past `max_seconds` without them the rollout holds.
@@ -75,7 +75,7 @@ class FormatMetric(_Part):
     margin: float = Field(default=1.0, ge=1)
 
 
-class Metrics(_Part):
+class TestedMetrics(_Part):
     """What is tested; `null` leaves a metric out. The alphas add up to the share of false alarms."""
 
     errors: ErrorMetric | None = ErrorMetric()
@@ -135,9 +135,9 @@ class Policy(_Part):
     """
 
     name: str = "custom"
-    steps: tuple[Step, ...] = Field(min_length=1)
+    steps: tuple[RampStep, ...] = Field(min_length=1)
     unit: Literal["conversation", "user", "request"] = "conversation"
-    metrics: Metrics = Metrics()
+    metrics: TestedMetrics = TestedMetrics()
     promotion: Promotion = Promotion()
     guard: AbsoluteGuard = AbsoluteGuard()
     shadow: Shadow | None = None

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from registry.records import RolloutEntry
-from serve.rollout.decision.judgement import Check, Judgement, Verdict
+from serve.rollout.decision.judgement import Judgement, MetricCheck, MetricVerdict
 from serve.rollout.decision.machine import PRELOAD, SUSPECT, SUSPICIOUS
 from serve.rollout.decision.policy import Policy
-from serve.rollout.decision.states import Event, Occasion, State
+from serve.rollout.decision.states import Event, EventType, RolloutState
 from serve.rollout.recording.evidence import Baseline, Evidence
 
 if TYPE_CHECKING:
@@ -89,59 +89,64 @@ class _Proposal:
     at: float
 
     def decide(self) -> Event | None:
-        state = State(self.entry.state)
+        state = RolloutState(self.entry.state)
         protect = self._protect(state)
         if protect is not None:
             return protect
-        if state is State.PRELOADING:
+        if state is RolloutState.PRELOADING:
             return self._preloading()
         if self.now.new_baseline is not None:
             return self._freeze(self.now.new_baseline)
-        if state is State.SHADOW:
+        if state is RolloutState.SHADOW:
             return self._shadow()
-        if state is State.RAMPING:
+        if state is RolloutState.RAMPING:
             return self._ramping()
-        if state is State.HOLD:
+        if state is RolloutState.HOLD:
             return self._hold()
-        if state is State.PROMOTED and self._age(self.entry.state_since) >= self.policy.cooldown_seconds:
-            return self._event(Occasion.COOLED, "cooled", "the cool-down passed without harm")
+        if (
+            state is RolloutState.PROMOTED
+            and self._age(self.entry.state_since) >= self.policy.cooldown_seconds
+        ):
+            return self._event(EventType.COOLED, "cooled", "the cool-down passed without harm")
         return None
 
-    def _protect(self, state: State) -> Event | None:
+    def _protect(self, state: RolloutState) -> Event | None:
         if self.now.forbidden:
-            return self._event(Occasion.GUARD, "forbidden", self.now.forbidden)
-        if state is State.PRELOADING:
+            return self._event(EventType.GUARD, "forbidden", self.now.forbidden)
+        if state is RolloutState.PRELOADING:
             return None
-        if state is State.PROMOTED:
+        if state is RolloutState.PROMOTED:
             return self._protect_promoted()
-        alarm = next((check for check in self.now.judgement.checks if check.verdict is Verdict.HARM), None)
+        alarm = next(
+            (check for check in self.now.judgement.checks if check.verdict is MetricVerdict.HARM), None
+        )
         if alarm is not None:
-            return self._event(Occasion.GUARD, alarm.metric, alarm.sentence, _facts(alarm))
-        suspended = state is State.HOLD and self.entry.reason == SUSPECT
+            return self._event(EventType.GUARD, alarm.metric, alarm.sentence, _facts(alarm))
+        suspended = state is RolloutState.HOLD and self.entry.reason == SUSPECT
         if not suspended and self.entry.weight:
             if self.now.engine_died:
-                return self._event(Occasion.SUSPECT, SUSPECT, self.now.engine_died)
+                return self._event(EventType.SUSPECT, SUSPECT, self.now.engine_died)
             if self.now.health.stable_degraded and self.now.health.canary_degraded:
-                return self._event(Occasion.SUSPECT, SUSPECT, self.now.health.sentence)
+                return self._event(EventType.SUSPECT, SUSPECT, self.now.health.sentence)
         return None
 
     def _protect_promoted(self) -> Event | None:
         # No control is left: only a wide absolute limit can speak, so it is not exact.
         if self.now.engine_died:
-            return self._event(Occasion.GUARD, "engine", self.now.engine_died)
+            return self._event(EventType.GUARD, "engine", self.now.engine_died)
         if self.now.health.canary_degraded:
-            return self._event(Occasion.GUARD, "absolute", self.now.health.sentence)
+            return self._event(EventType.GUARD, "absolute", self.now.health.sentence)
         return None
 
     def _preloading(self) -> Event | None:
         gate = self.now.gate
         if gate.failed:
-            return self._event(Occasion.GUARD, PRELOAD, gate.failed)
+            return self._event(EventType.GUARD, PRELOAD, gate.failed)
         if gate.ready:
-            return self._event(Occasion.LOADED, "loaded", "every live replica holds both versions, proved")
+            return self._event(EventType.LOADED, "loaded", "every live replica holds both versions, proved")
         if self._age(self.entry.state_since) >= self.policy.preload_seconds:
             return self._event(
-                Occasion.TIMEOUT,
+                EventType.TIMEOUT,
                 PRELOAD,
                 f"not ready after {self.policy.preload_seconds:g} s: {gate.missing}",
             )
@@ -149,7 +154,7 @@ class _Proposal:
 
     def _freeze(self, baseline: Baseline) -> Event:
         sentence = f"stable's thresholds were frozen from {baseline.requests} requests"
-        return self._event(Occasion.BASELINE, "baseline", sentence, {"baseline": baseline.model_dump()})
+        return self._event(EventType.BASELINE, "baseline", sentence, {"baseline": baseline.model_dump()})
 
     def _shadow(self) -> Event | None:
         shadow, pairs = self.policy.shadow, self.now.evidence.pairs
@@ -157,10 +162,10 @@ class _Proposal:
             pairs.get(name, 0) for name in ("both_ok", "canary_failed", "stable_failed", "both_failed")
         )
         if shadow is None or seen >= shadow.pairs:
-            return self._event(Occasion.SHADOWED, "shadowed", f"{seen} shadowed pairs showed no harm")
+            return self._event(EventType.SHADOWED, "shadowed", f"{seen} shadowed pairs showed no harm")
         if self._age(self.entry.state_since) >= shadow.max_seconds:
             return self._event(
-                Occasion.HOLD,
+                EventType.HOLD,
                 INSUFFICIENT,
                 f"{seen} of {shadow.pairs} shadowed pairs after {shadow.max_seconds:g} s",
             )
@@ -179,21 +184,23 @@ class _Proposal:
         if units >= step.min_units and age >= step.min_seconds and not self._is_silent():
             if not last:
                 sentence = f"{units} canary units in {age:.0f} s at {step.weight / 100:g} % showed no harm"
-                return self._event(Occasion.ADVANCE, "advance", sentence, self._all_facts())
+                return self._event(EventType.ADVANCE, "advance", sentence, self._all_facts())
             certificate = self.now.judgement.certificate
             if self._certified(age):
-                return self._event(Occasion.PROMOTE, certificate.how, certificate.sentence, self._all_facts())
+                return self._event(
+                    EventType.PROMOTE, certificate.how, certificate.sentence, self._all_facts()
+                )
         if age >= step.max_seconds:
-            return self._event(Occasion.HOLD, INSUFFICIENT, self._lacking(units), self._all_facts())
+            return self._event(EventType.HOLD, INSUFFICIENT, self._lacking(units), self._all_facts())
         return None
 
     def _obstacle(self) -> Event | None:
         odd = self.now.judgement.imbalance
-        if odd.verdict is Verdict.HARM:
-            return self._event(Occasion.HOLD, IMBALANCE, odd.sentence, _facts(odd))
+        if odd.verdict is MetricVerdict.HARM:
+            return self._event(EventType.HOLD, IMBALANCE, odd.sentence, _facts(odd))
         alarm = self._suspicious()
         if alarm is not None:
-            return self._event(Occasion.HOLD, SUSPICIOUS, alarm.sentence, _facts(alarm))
+            return self._event(EventType.HOLD, SUSPICIOUS, alarm.sentence, _facts(alarm))
         return None
 
     def _hold(self) -> Event | None:
@@ -202,10 +209,10 @@ class _Proposal:
             if suspended is not None:
                 return suspended
         elif self._cleared():
-            return self._event(Occasion.CLEAR, "clear", "what held the rollout is gone")
+            return self._event(EventType.CLEAR, "clear", "what held the rollout is gone")
         if self._age(self.entry.state_since) >= self.policy.hold_seconds:
             return self._event(
-                Occasion.TIMEOUT,
+                EventType.TIMEOUT,
                 self.entry.reason,
                 f"held for {self.policy.hold_seconds:g} s: {self.entry.sentence}",
             )
@@ -216,11 +223,11 @@ class _Proposal:
         health, waited = self.now.health, self._age(self.entry.state_since)
         if waited >= self.policy.recovery_seconds and health.measured and health.stable_degraded:
             return self._event(
-                Occasion.CLEAR, "unrelated", f"stable is still degraded {waited:.0f} s after the canary left"
+                EventType.CLEAR, "unrelated", f"stable is still degraded {waited:.0f} s after the canary left"
             )
         if health.measured and not health.stable_degraded:
             return self._event(
-                Occasion.GUARD, SUSPECT, f"stable recovered {waited:.0f} s after the canary left"
+                EventType.GUARD, SUSPECT, f"stable recovered {waited:.0f} s after the canary left"
             )
         return None
 
@@ -228,7 +235,7 @@ class _Proposal:
         if not self.now.fresh:
             return False
         if self.entry.reason == IMBALANCE:
-            return self.now.judgement.imbalance.verdict is not Verdict.HARM
+            return self.now.judgement.imbalance.verdict is not MetricVerdict.HARM
         if self.entry.reason == SUSPICIOUS:
             return self._suspicious() is None
         if self.entry.reason == INSUFFICIENT and self.entry.step >= 0:
@@ -243,16 +250,16 @@ class _Proposal:
         judgement = self.now.judgement
         if judgement.certificate.how == NO_HARM:
             return age_seconds >= self.policy.promotion.no_harm_seconds
-        return judgement.certificate.reached and judgement.worst is Verdict.PASS
+        return judgement.certificate.reached and judgement.worst is MetricVerdict.PASS
 
     def _is_silent(self) -> bool:
         """Return whether failures as gross as half of the canary's could not have shown by now."""
         checks = self.now.judgement.checks
-        return any(one.metric == "errors" and one.verdict is Verdict.INSUFFICIENT for one in checks)
+        return any(one.metric == "errors" and one.verdict is MetricVerdict.INSUFFICIENT for one in checks)
 
-    def _suspicious(self) -> Check | None:
+    def _suspicious(self) -> MetricCheck | None:
         checks = self.now.judgement.checks
-        return next((check for check in checks if check.verdict is Verdict.SUSPICIOUS), None)
+        return next((check for check in checks if check.verdict is MetricVerdict.SUSPICIOUS), None)
 
     def _lacking(self, units: int) -> str:
         step = self.policy.steps[self.entry.step]
@@ -271,12 +278,12 @@ class _Proposal:
         return max(0.0, self.at - since)
 
     def _event(
-        self, occasion: Occasion, reason: str, sentence: str, facts: Mapping[str, JsonValue] | None = None
+        self, occasion: EventType, reason: str, sentence: str, facts: Mapping[str, JsonValue] | None = None
     ) -> Event:
         return Event(occasion, self.who, reason, sentence, facts or {})
 
 
-def _facts(check: Check) -> dict[str, JsonValue]:
+def _facts(check: MetricCheck) -> dict[str, JsonValue]:
     return {
         "metric": check.metric,
         "verdict": check.verdict.value,

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from pydantic import JsonValue
 
 
-class State(StrEnum):
+class RolloutState(StrEnum):
     """Where a rollout stands; the same eight words in logs, answers and metrics."""
 
     PRELOADING = "preloading"
@@ -29,10 +29,10 @@ class State(StrEnum):
     @property
     def open(self) -> bool:
         """Return True while the rollout's log alone decides `stable`."""
-        return self not in {State.ROLLED_BACK, State.CLOSED}
+        return self not in {RolloutState.ROLLED_BACK, RolloutState.CLOSED}
 
 
-class Occasion(StrEnum):
+class EventType(StrEnum):
     """What can happen to a rollout.
 
     `start` makes one. `loaded`: every live replica holds both versions, proved. `shadowed`: enough pairs
@@ -69,7 +69,7 @@ class Event:
     new `baseline` document. `who` is a person's name, or `replica NAME` for the platform's own.
     """
 
-    occasion: Occasion
+    occasion: EventType
     who: str
     reason: str = ""
     sentence: str = ""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from registry.entries.rollouts import FULL_WEIGHT
 from serve.rollout.documents import ArmDocument, RateDocument
-from serve.rollout.recording.evidence import ArmCounts, Evidence, ReplicaEvidence, Tally
+from serve.rollout.recording.evidence import ArmCounts, ArmTally, Evidence, ReplicaEvidence
 from serve.rollout.recording.pooling import distinct, quantile
 
 _Z = 1.959964  # of 95 %
@@ -43,7 +43,7 @@ def rate(count: int, of: int) -> RateDocument:
     return RateDocument(count=count, of=of, value=value, low=low, high=high)
 
 
-def _arm(name: str, version: str, tallies: list[Tally], evidence: Evidence) -> ArmDocument:
+def _arm(name: str, version: str, tallies: list[ArmTally], evidence: Evidence) -> ArmDocument:
     counts = [getattr(cell, name) for cell in evidence.cells]
     scores = [score.score for score in evidence.scores if score.canary == (name == "canary")]
     if name not in {"stable", "canary"}:
@@ -66,7 +66,7 @@ def _arm(name: str, version: str, tallies: list[Tally], evidence: Evidence) -> A
     )
 
 
-def _tallies(documents: Iterable[ReplicaEvidence], arm: str) -> list[Tally]:
+def _tallies(documents: Iterable[ReplicaEvidence], arm: str) -> list[ArmTally]:
     return [
         segment.arms[arm]
         for document in documents
@@ -93,7 +93,7 @@ def _median(histograms: Iterable[Sequence[int]]) -> float | None:
     return quantile(dict(total), 0.5)
 
 
-def _mean_tokens(tallies: Sequence[Tally]) -> float | None:
+def _mean_tokens(tallies: Sequence[ArmTally]) -> float | None:
     # Only complete answers are counted in tokens.
     answered = sum(tally.outcomes.get("ok", 0) for tally in tallies)
     return sum(tally.output_tokens for tally in tallies) / answered if answered else None

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from registry.records import RolloutEntry
-from serve.rollout.decision.judgement import Check, Judgement, Verdict
-from serve.rollout.decision.policy import Policy, Step
-from serve.rollout.decision.states import State
+from serve.rollout.decision.judgement import Judgement, MetricCheck, MetricVerdict
+from serve.rollout.decision.policy import Policy, RampStep
+from serve.rollout.decision.states import RolloutState
 from serve.rollout.display.explain import share, version_name
 from serve.rollout.documents import ReporterDocument
 from serve.rollout.recording.evidence import Evidence
@@ -34,7 +34,7 @@ class Waiting:
     proved: bool = True
 
     @property
-    def step(self) -> Step | None:
+    def step(self) -> RampStep | None:
         """Return the present step, None before the first."""
         return self.policy.steps[self.entry.step] if 0 <= self.entry.step < len(self.policy.steps) else None
 
@@ -46,7 +46,7 @@ class Waiting:
     @property
     def needed(self) -> int:
         """Return how many more canary units this step wants; 0 where it is not units that are missing."""
-        if self.step is None or State(self.entry.state) not in _COUNTING:
+        if self.step is None or RolloutState(self.entry.state) not in _COUNTING:
             return 0
         units = max(0, self.step.min_units - self.evidence.step_units)
         certificate = self.judgement.certificate
@@ -54,17 +54,17 @@ class Waiting:
         return max([units, certified, *(check.needed for check in self.silent)])
 
     @property
-    def silent(self) -> list[Check]:
+    def silent(self) -> list[MetricCheck]:
         """Return the metrics that the promotion waits for; where no harm is enough, none."""
         if not self.last_step or self.judgement.certificate.how == NO_HARM:
             return []
         checks = self.judgement.checks
-        return [one for one in checks if one.required and one.verdict is Verdict.INSUFFICIENT]
+        return [one for one in checks if one.required and one.verdict is MetricVerdict.INSUFFICIENT]
 
 
 def missing(waiting: Waiting) -> list[str]:
     """Return what the rollout waits for; nothing once it is over."""
-    state = State(waiting.entry.state)
+    state = RolloutState(waiting.entry.state)
     return list(_SENTENCES[state](waiting)) if state in _SENTENCES else []
 
 
@@ -122,9 +122,9 @@ def _promotion(waiting: Waiting) -> Iterator[str]:
 def _odd(waiting: Waiting) -> Iterator[str]:
     """Yield what holds a rollout although there is enough of everything."""
     for check in waiting.judgement.checks:
-        if check.verdict is Verdict.SUSPICIOUS:
+        if check.verdict is MetricVerdict.SUSPICIOUS:
             yield f"suspicious: {check.sentence}"
-    if waiting.judgement.imbalance.verdict in {Verdict.HARM, Verdict.SUSPICIOUS}:
+    if waiting.judgement.imbalance.verdict in {MetricVerdict.HARM, MetricVerdict.SUSPICIOUS}:
         yield f"imbalance: {waiting.judgement.imbalance.sentence}"
     live = [one for one in waiting.reporters if one.live]
     if not live:
@@ -162,12 +162,12 @@ def _stable(waiting: Waiting) -> str:
     return version_name(waiting.entry.adapter, waiting.entry.stable)
 
 
-_COUNTING = frozenset({State.RAMPING, State.HOLD})
+_COUNTING = frozenset({RolloutState.RAMPING, RolloutState.HOLD})
 _SENTENCES = {
-    State.PRELOADING: _preloading,
-    State.SHADOW: _shadow,
-    State.RAMPING: _ramping,
-    State.HOLD: _hold,
-    State.PAUSED: _paused,
-    State.PROMOTED: _promoted,
+    RolloutState.PRELOADING: _preloading,
+    RolloutState.SHADOW: _shadow,
+    RolloutState.RAMPING: _ramping,
+    RolloutState.HOLD: _hold,
+    RolloutState.PAUSED: _paused,
+    RolloutState.PROMOTED: _promoted,
 }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from registry.errors import NotFound
 from registry.records import Heartbeat, RolloutEntry
 from registry.store import Registry
-from serve.rollout.decision.judgement import Check, Judgement
+from serve.rollout.decision.judgement import Judgement, MetricCheck
 from serve.rollout.decision.policy import Policy, policy_of
 from serve.rollout.display.arms import arms
 from serve.rollout.display.explain import decisions, version_name
@@ -35,7 +35,7 @@ _NEVER_OVER = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class RolloutFacts:
     """Everything that a status is made of; `unreadable` names evidence that could not be parsed.
 
     `proved` says whether a server found that the canary answers unlike the base model.
@@ -68,7 +68,7 @@ def no_rollout(adapter: str) -> NotFound:
     return NotFound(adapter, "has had no rollout", remedy, param="name")
 
 
-def describe(known: Known) -> RolloutStatus:
+def describe(known: RolloutFacts) -> RolloutStatus:
     """Return the status of the last rollout of a log that is not empty."""
     entry = known.log[-1]
     policy = policy_of(entry)
@@ -121,7 +121,7 @@ def brief(entry: RolloutEntry) -> RolloutBrief:
     )
 
 
-def _known(registry: Registry, log: Sequence[RolloutEntry], now: float) -> Known:
+def _known(registry: Registry, log: Sequence[RolloutEntry], now: float) -> RolloutFacts:
     from serve.rollout.statistics.judge import judge  # numpy and scipy
 
     entry = log[-1]
@@ -133,7 +133,7 @@ def _known(registry: Registry, log: Sequence[RolloutEntry], now: float) -> Known
     view = registry.catalogue.view(entry.adapter)
     proved = view is not None and entry.canary in view.proved
     unreadable = [str(error) for error in damaged]
-    return Known(log, documents, evidence, judgement, registry.replicas(), now, unreadable, proved)
+    return RolloutFacts(log, documents, evidence, judgement, registry.replicas(), now, unreadable, proved)
 
 
 def _record(entry: RolloutEntry) -> dict[str, object]:
@@ -171,7 +171,7 @@ def _steps(entry: RolloutEntry, policy: Policy) -> list[StepDocument]:
     ]
 
 
-def _check(check: Check) -> CheckDocument:
+def _check(check: MetricCheck) -> CheckDocument:
     limit = -math.log(check.alpha)
     log_e = check.log_e if math.isfinite(check.log_e) else math.copysign(limit * 1e3, check.log_e)
     return CheckDocument(
@@ -187,7 +187,7 @@ def _check(check: Check) -> CheckDocument:
     )
 
 
-def _reporters(known: Known, entry: RolloutEntry) -> list[ReporterDocument]:
+def _reporters(known: RolloutFacts, entry: RolloutEntry) -> list[ReporterDocument]:
     """Return every replica that lives or has seen something of this rollout."""
     evidence = {document.replica: document for document in known.documents}
     beats = {beat.replica: (beat, live) for beat, live in known.replicas}

@@ -92,7 +92,7 @@ class Rating(_Document):
     score: float = Field(ge=0, le=1)
 
 
-class Tally(_Document):
+class ArmTally(_Document):
     """One arm in one segment of one replica.
 
     `sketch` holds the smallest of its units: united over replicas it counts distinct ones (KMV).
@@ -129,7 +129,7 @@ class Tally(_Document):
         return self
 
 
-class Pairs(_Document):
+class ShadowPairs(_Document):
     """Shadowed requests by who failed; `dropped` were chosen but not sent for want of room."""
 
     both_ok: Count = 0
@@ -148,8 +148,8 @@ class Segment(_Document):
     base_weight: Points = 0
     began: Seconds
     ended: Seconds
-    arms: dict[ArmName, Tally] = Field(default_factory=dict)
-    pairs: Pairs = Field(default_factory=Pairs)
+    arms: dict[ArmName, ArmTally] = Field(default_factory=dict)
+    pairs: ShadowPairs = Field(default_factory=ShadowPairs)
 
 
 class Recent(_Document):
@@ -248,7 +248,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class UnitScore:
     """One first rating of a unit, by whoever was assigned."""
 
     at: float
@@ -265,6 +265,6 @@ class Evidence:
     """
 
     cells: tuple[Cell, ...] = ()
-    scores: tuple[Score, ...] = ()
+    scores: tuple[UnitScore, ...] = ()
     pairs: Mapping[str, int] = field(default_factory=dict)
     step_units: int = 0

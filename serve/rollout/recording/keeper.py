@@ -53,7 +53,7 @@ class _Kept:
     ended: float | None = None
 
 
-class Keeper:
+class EvidenceWriter:
     """The recorders and baselines of one replica."""
 
     def __init__(self, registry: Registry, replica: str, clock: Callable[[], float] = time.time) -> None:

@@ -16,15 +16,15 @@ from serve.rollout.recording.evidence import (
     SKETCH_SIZE,
     ArmCounts,
     ArmName,
+    ArmTally,
     Cell,
     Evidence,
     Exceedances,
-    Pairs,
     Recent,
     ReplicaEvidence,
-    Score,
     Segment,
-    Tally,
+    ShadowPairs,
+    UnitScore,
 )
 
 _HASHES = float(1 << 64)
@@ -51,7 +51,7 @@ def pool(documents: Sequence[ReplicaEvidence], *, step: int) -> Evidence:
     )
 
 
-def distinct(tallies: Sequence[Tally]) -> int:
+def distinct(tallies: Sequence[ArmTally]) -> int:
     """Return how many distinct units the tallies saw together: exact below `SKETCH_SIZE`, else by sketch."""
     smallest = sorted({unit for tally in tallies for unit in tally.sketch})[:SKETCH_SIZE]
     if len(smallest) < SKETCH_SIZE:
@@ -60,11 +60,11 @@ def distinct(tallies: Sequence[Tally]) -> int:
     return max(SKETCH_SIZE, min(round(estimate), sum(tally.units for tally in tallies)))
 
 
-def _step_units(tallies: Sequence[Tally]) -> int:
+def _step_units(tallies: Sequence[ArmTally]) -> int:
     return _telling(distinct(tallies), tallies)
 
 
-def _telling(units: int, tallies: Sequence[Tally]) -> int:
+def _telling(units: int, tallies: Sequence[ArmTally]) -> int:
     """Return how many of `units` had an outcome that counts: the share that had, of all that came."""
     came = sum(tally.units for tally in tallies)
     silent = sum(tally.silent for tally in tallies)
@@ -117,7 +117,7 @@ class _Seen:
 def _cells(segments: Iterable[Segment]) -> tuple[Cell, ...]:
     seen = _Seen()
     found: dict[tuple[int, int], dict[str, ArmCounts]] = {}
-    tallies: dict[tuple[int, int], dict[str, list[Tally]]] = {}
+    tallies: dict[tuple[int, int], dict[str, list[ArmTally]]] = {}
     for segment in segments:
         key = (segment.weight, segment.base_weight)
         arms = found.setdefault(key, {})
@@ -141,14 +141,14 @@ def _cells(segments: Iterable[Segment]) -> tuple[Cell, ...]:
     return tuple(cells)
 
 
-def _told(arm: ArmCounts, came: int, tallies: Sequence[Tally]) -> ArmCounts:
+def _told(arm: ArmCounts, came: int, tallies: Sequence[ArmTally]) -> ArmCounts:
     # A unit that was silent under one replica and failed under another must not make more failures than
     # units.
     least = max(arm.failures, arm.malformed)
     return replace(arm, assigned=came, units=min(came, max(least, _telling(came, tallies))))
 
 
-def _units(arms: Mapping[str, list[Tally]]) -> dict[str, int]:
+def _units(arms: Mapping[str, list[ArmTally]]) -> dict[str, int]:
     """Return each arm's distinct units, over segments and replicas.
 
     Exact while the sketches are. Beyond that all arms are scaled by one factor, so that the error of the
@@ -163,7 +163,7 @@ def _units(arms: Mapping[str, list[Tally]]) -> dict[str, int]:
     return sums if alone else {name: round(count * factor) for name, count in sums.items()}
 
 
-def _add(counts: ArmCounts, tally: Tally, seen: _Seen) -> ArmCounts:
+def _add(counts: ArmCounts, tally: ArmTally, seen: _Seen) -> ArmCounts:
     return ArmCounts(
         requests=counts.requests + tally.requests,
         failures=counts.failures + _first(tally.failed, seen.failed),
@@ -185,7 +185,7 @@ def _sum(times: Times, found: Exceedances) -> Times:
     return times[0] + found.count, times[1] + half, times[2] + tenth, times[3] + hundredth
 
 
-def _scores(segments: Iterable[Segment]) -> tuple[Score, ...]:
+def _scores(segments: Iterable[Segment]) -> tuple[UnitScore, ...]:
     ratings = sorted(
         (rating.at, rating.unit, arm == "canary", segment.weight, rating.score)
         for segment in segments
@@ -195,16 +195,16 @@ def _scores(segments: Iterable[Segment]) -> tuple[Score, ...]:
         for rating in tally.ratings
     )
     seen: set[str] = set()
-    scores: list[Score] = []
+    scores: list[UnitScore] = []
     for at, unit, canary, weight, score in ratings:
         if unit not in seen:
             seen.add(unit)
-            scores.append(Score(at, canary, weight, score))
+            scores.append(UnitScore(at, canary, weight, score))
     return tuple(scores)
 
 
 def _pairs(segments: Iterable[Segment]) -> dict[str, int]:
-    total = dict.fromkeys(Pairs.model_fields, 0)
+    total = dict.fromkeys(ShadowPairs.model_fields, 0)
     for segment in segments:
         for name in total:
             total[name] += getattr(segment.pairs, name)

@@ -27,16 +27,16 @@ from serve.rollout.recording.evidence import (
     NOBODYS,
     QUANTILES,
     SKETCH_SIZE,
+    ArmTally,
     Baseline,
     Exceedances,
-    Pairs,
     Rating,
     ReplicaEvidence,
     Segment,
-    Tally,
+    ShadowPairs,
     baseline_of,
 )
-from serve.router.assignment import Arm, Split
+from serve.router.assignment import Arm, RolloutSplit
 
 MAX_UNITS = 200_000
 """Units of one arm in one segment that are told apart; beyond it the count stays."""
@@ -105,9 +105,9 @@ class ArmRecord:
         if not counts:
             self.silent.add(unit)
 
-    def document(self) -> Tally:
+    def document(self) -> ArmTally:
         """Return a copy of the counts."""
-        return Tally(
+        return ArmTally(
             requests=self.requests,
             units=len(self.units),
             silent=len(self.silent),
@@ -136,7 +136,7 @@ class OpenSegment:
         self.baseline = baseline
         self.began = began
         self.arms: dict[Arm, ArmRecord] = {}
-        self.pairs = Pairs()
+        self.pairs = ShadowPairs()
 
     def arm(self, arm: Arm) -> ArmRecord:
         """Return the record of an arm."""
@@ -159,7 +159,7 @@ class OpenSegment:
         )
 
 
-class Answer(NamedTuple):
+class PendingAnswer(NamedTuple):
     """One complete answer whose form waits to be looked at."""
 
     segment: OpenSegment
@@ -204,7 +204,7 @@ class Recorder:
         self._past: list[Segment] = []
         self._open: list[OpenSegment] = []
         self._firsts = _Firsts()
-        self._texts: deque[Answer] = deque(maxlen=MAX_TEXTS)
+        self._texts: deque[PendingAnswer] = deque(maxlen=MAX_TEXTS)
         self._baseline = Baseline()
         self.entry = entry
         self._turn(entry)
@@ -259,7 +259,7 @@ class Recorder:
         if per_token is not None:
             _time(record.per_token, self._firsts.per_token, unit, per_token, tested=first_turn)
         if text is not None and outcome == "ok" and unit not in self._firsts.judged:
-            self._texts.append(Answer(segment, arm, unit, text))
+            self._texts.append(PendingAnswer(segment, arm, unit, text))
 
     def rate(self, arm: Arm, unit: str, score: float) -> bool:
         """Book a score in 0 … 1 of a unit, of which the first counts; return whether this one does."""
@@ -286,13 +286,13 @@ class Recorder:
         """Count a request that was chosen for the shadow but not mirrored for want of room."""
         self.segment.pairs.dropped += 1
 
-    def take_answers(self) -> list[Answer]:
+    def take_answers(self) -> list[PendingAnswer]:
         """Take the answers whose form waits to be looked at."""
         found = list(self._texts)
         self._texts.clear()
         return found
 
-    def judge(self, answers: Sequence[Answer]) -> list[tuple[Answer, bool]]:
+    def judge(self, answers: Sequence[PendingAnswer]) -> list[tuple[PendingAnswer, bool]]:
         """Look at the form of answers; parses, so call it in a thread: it changes nothing.
 
         What has no text that could be read is left out.
@@ -303,7 +303,7 @@ class Recorder:
             return []
         return [(answer, has_form(form, text)) for answer, text in texts if text is not None]
 
-    def book_forms(self, judged: Sequence[tuple[Answer, bool]]) -> None:
+    def book_forms(self, judged: Sequence[tuple[PendingAnswer, bool]]) -> None:
         """Count what `judge` found, a unit's first answer only."""
         for answer, right in judged:
             if answer.unit in self._firsts.judged:
@@ -352,7 +352,7 @@ class Recorder:
         """Open a segment for this record and the weight that is now in force."""
         weight = 0 if self.braking else entry.weight
         self._baseline = baseline_of(entry)
-        self.split = Split(
+        self.split = RolloutSplit(
             entry.rollout,
             weight,
             entry.base_weight,
@@ -391,7 +391,7 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _tallies(segments: Iterable[Segment]) -> Iterator[Tally]:
+def _tallies(segments: Iterable[Segment]) -> Iterator[ArmTally]:
     for segment in segments:
         yield from segment.arms.values()
 

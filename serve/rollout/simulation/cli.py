@@ -58,12 +58,12 @@ def simulate(session: Session, /, plot: Path | None, **options: Any) -> None:
     The same seed gives the same figures.
     """
     from serve.rollout.simulation.plots import draw_png
-    from serve.rollout.simulation.report import Wanted, simulated
+    from serve.rollout.simulation.report import SimulationOptions, simulated
 
     if plot is not None and find_spec("matplotlib") is None:
         fact = "needs matplotlib, which is not installed"
         raise UsageError("--plot", fact, "pip install 'wardrobe-llm[plot]', or leave it out", param="plot")
-    wanted = Wanted(**options)
+    wanted = SimulationOptions(**options)
     with output.progress("simulate", wanted.runs) as advance:
         document = simulated(wanted, advance)
     if plot is not None:

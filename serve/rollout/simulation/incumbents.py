@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from registry.entries.rollouts import FULL_WEIGHT
-from serve.rollout.simulation.traffic import Effect, Flags, Floats, Traffic
+from serve.rollout.simulation.traffic import Effect, Flags, Floats, TrafficModel
 
 ARGO_MINUTES = 5
 KAYENTA_MINUTES = 10
@@ -44,7 +44,9 @@ Rule = Callable[[Minutes, float], Flags]
 """Returns [run, minute]: True from the minute on after which it rolls back; takes p0."""
 
 
-def draw(traffic: Traffic, effect: Effect, weight: int, *, runs: int, minutes: int, seed: int) -> Minutes:
+def draw(
+    traffic: TrafficModel, effect: Effect, weight: int, *, runs: int, minutes: int, seed: int
+) -> Minutes:
     """Return the minutes of `runs` rollouts at `weight` basis points."""
     random = np.random.default_rng(seed)
     share, shape, p0 = weight / FULL_WEIGHT, (runs, minutes), traffic.base_error

@@ -17,7 +17,15 @@ from registry.entries.rollouts import FULL_WEIGHT
 from serve.rollout.decision.policy import Policy
 from serve.rollout.simulation.bets import Bets
 from serve.rollout.simulation.lanes import Lanes
-from serve.rollout.simulation.traffic import Effect, Flags, Floats, Places, Second, Source, Traffic
+from serve.rollout.simulation.traffic import (
+    Effect,
+    Flags,
+    Floats,
+    Places,
+    Second,
+    TrafficModel,
+    TrafficSource,
+)
 from serve.rollout.statistics.imbalance import log_imbalance_e
 from serve.rollout.statistics.promotion import difference_limit
 from serve.rollout.statistics.share import log_equivalence_e, null_share
@@ -46,7 +54,7 @@ class Outcomes:
 
 def play(
     policy: Policy,
-    traffic: Traffic,
+    traffic: TrafficModel,
     effect: Effect,
     *,
     runs: int,
@@ -70,10 +78,10 @@ class _Ramp:
     """The rollouts that are alive; arrays have one place per rollout and shrink as they end."""
 
     def __init__(
-        self, policy: Policy, traffic: Traffic, effect: Effect, runs: int, random: np.random.Generator
+        self, policy: Policy, traffic: TrafficModel, effect: Effect, runs: int, random: np.random.Generator
     ) -> None:
         self._policy = policy
-        self._source = Source(traffic, effect, runs, random)
+        self._source = TrafficSource(traffic, effect, runs, random)
         self._weights = np.array([step.weight for step in policy.steps])
         self._least_units = np.array([step.min_units for step in policy.steps])
         self._least_seconds = np.array([step.min_seconds for step in policy.steps])

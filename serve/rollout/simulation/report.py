@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from serve.rollout.presets import load_policy
 from serve.rollout.simulation import incumbents
 from serve.rollout.simulation.ramp import PROMOTED, ROLLED_BACK, play
-from serve.rollout.simulation.summary import Share, at_weight, spread
-from serve.rollout.simulation.traffic import Effect, Flags, Floats, Traffic
+from serve.rollout.simulation.summary import ShareOfRuns, at_weight, spread
+from serve.rollout.simulation.traffic import Effect, Flags, Floats, TrafficModel
 
 COLUMNS = (
     "rule",
@@ -48,8 +48,8 @@ class RuleDocument(BaseModel):
     curve: list[float] = []
 
 
-class Wanted(BaseModel):
-    """What to play; names and meanings as in `Traffic`, `Effect` and `play`; `weight` None is the ramp."""
+class SimulationOptions(BaseModel):
+    """What to play; names as in `TrafficModel`, `Effect` and `play`; `weight` None is the ramp."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -69,9 +69,11 @@ class Wanted(BaseModel):
     seed: int = 0
 
     @property
-    def traffic(self) -> Traffic:
+    def traffic(self) -> TrafficModel:
         """Return stable's traffic."""
-        return Traffic(self.requests_per_minute, self.base_error, users=self.sticky or 0, rated=self.rated)
+        return TrafficModel(
+            self.requests_per_minute, self.base_error, users=self.sticky or 0, rated=self.rated
+        )
 
     @property
     def effect(self) -> Effect:
@@ -87,11 +89,11 @@ class Wanted(BaseModel):
 class SimulationDocument(BaseModel):
     """A simulation: what was played, and every rule's row (ours first)."""
 
-    wanted: Wanted
+    wanted: SimulationOptions
     rules: list[RuleDocument]
 
 
-def simulated(wanted: Wanted, progress: Callable[[int], None]) -> SimulationDocument:
+def simulated(wanted: SimulationOptions, progress: Callable[[int], None]) -> SimulationDocument:
     """Return the played simulation; `progress` is told the runs that ended.
 
     Raises: UsageError: of the policy.
@@ -99,7 +101,7 @@ def simulated(wanted: Wanted, progress: Callable[[int], None]) -> SimulationDocu
     return SimulationDocument(wanted=wanted, rules=[_ours(wanted, progress), *_others(wanted)])
 
 
-def _ours(wanted: Wanted, progress: Callable[[int], None]) -> RuleDocument:
+def _ours(wanted: SimulationOptions, progress: Callable[[int], None]) -> RuleDocument:
     """Return the row of the policy."""
     policy = load_policy(wanted.policy)
     played = at_weight(policy, wanted.weight) if wanted.weight else policy
@@ -126,7 +128,7 @@ def _ours(wanted: Wanted, progress: Callable[[int], None]) -> RuleDocument:
     return row
 
 
-def _others(wanted: Wanted) -> Iterator[RuleDocument]:
+def _others(wanted: SimulationOptions) -> Iterator[RuleDocument]:
     """Yield the rows of other tools at one weight; they look at errors alone."""
     weight = wanted.weight or COMPARED_WEIGHT
     drawn = incumbents.draw(
@@ -145,9 +147,9 @@ def cells(row: RuleDocument) -> list[str]:
 
 
 def _row(
-    name: str, fired: Flags, requests: Floats, took: Floats, failed: Floats, wanted: Wanted
+    name: str, fired: Flags, requests: Floats, took: Floats, failed: Floats, wanted: SimulationOptions
 ) -> RuleDocument:
-    share = Share(int(fired.sum()), fired.size)
+    share = ShareOfRuns(int(fired.sum()), fired.size)
     middle, most = spread(requests, fired)
     times = np.linspace(0, wanted.minutes, CURVE_POINTS)
     return RuleDocument(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import betaincinv
 
-from serve.rollout.decision.policy import Metrics, Policy, Step
+from serve.rollout.decision.policy import Policy, RampStep, TestedMetrics
 from serve.rollout.simulation.ramp import PROMOTED, ROLLED_BACK, Outcomes
 from serve.rollout.simulation.traffic import Floats
 
@@ -16,7 +16,7 @@ ENDLESS = 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class ShareOfRuns:
     """A share of `runs` with its upper limit (one-sided, exact: Clopper-Pearson)."""
 
     count: int
@@ -43,15 +43,15 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class SimulationSummary:
     """What the runs came to; medians count a run that was never rolled back as endless (None).
 
     `requests` and `seconds` are (median, 90 %) of the canary's requests and of the time until the
     rollback, `failed` the median number of failed canary requests in the runs that were rolled back.
     """
 
-    rolled_back: Share
-    promoted: Share
+    rolled_back: ShareOfRuns
+    promoted: ShareOfRuns
     requests: tuple[float | None, float | None]
     seconds: tuple[float | None, float | None]
     failed: float | None
@@ -59,12 +59,12 @@ class Summary:
     reasons: dict[str, int]
 
 
-def summarize(outcomes: Outcomes) -> Summary:
+def summarize(outcomes: Outcomes) -> SimulationSummary:
     """Return the figures of all runs."""
     fired, promoted = outcomes.state == ROLLED_BACK, outcomes.state == PROMOTED
-    return Summary(
-        rolled_back=Share(int(fired.sum()), fired.size),
-        promoted=Share(int(promoted.sum()), fired.size),
+    return SimulationSummary(
+        rolled_back=ShareOfRuns(int(fired.sum()), fired.size),
+        promoted=ShareOfRuns(int(promoted.sum()), fired.size),
         requests=spread(outcomes.canary_requests, fired),
         seconds=spread(outcomes.seconds, fired),
         failed=float(np.median(outcomes.canary_failures[fired])) if fired.any() else None,
@@ -86,11 +86,11 @@ def spread(values: Floats, fired: np.ndarray) -> tuple[float | None, float | Non
 
 def at_weight(policy: Policy, weight: int) -> Policy:
     """Return `policy` at one weight (basis points) for ever: no ramp, no promotion."""
-    step = Step(weight=weight, min_units=ENDLESS, min_seconds=0)
+    step = RampStep(weight=weight, min_units=ENDLESS, min_seconds=0)
     return policy.model_copy(update={"steps": (step,)})
 
 
-def only(**metrics: object) -> Metrics:
+def only(**metrics: object) -> TestedMetrics:
     """Return metrics with these alone."""
-    nothing = dict.fromkeys(Metrics.model_fields)
-    return Metrics.model_validate({**nothing, **metrics})
+    nothing = dict.fromkeys(TestedMetrics.model_fields)
+    return TestedMetrics.model_validate({**nothing, **metrics})

@@ -26,7 +26,7 @@ DISPERSION = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class TrafficModel:
     """What stable's traffic looks like; rates and shares are 0 … 1.
 
     `users` 0 makes each request its own unit. `malformed`: answers that break the form; `rated`: units that
@@ -78,10 +78,10 @@ class Second:
     scores: Floats
 
 
-class Source:
+class TrafficSource:
     """Draws the requests of `runs` rollouts. Seeded by the generator that it is given."""
 
-    def __init__(self, traffic: Traffic, effect: Effect, runs: int, random: np.random.Generator) -> None:
+    def __init__(self, traffic: TrafficModel, effect: Effect, runs: int, random: np.random.Generator) -> None:
         self._traffic = traffic
         self._effect = effect
         self._random = random
@@ -161,7 +161,7 @@ class _Units:
 class _Crowd:
     """The users of each rollout: bucket, rate of failure, and what was counted of them already."""
 
-    def __init__(self, traffic: Traffic, runs: int, random: np.random.Generator) -> None:
+    def __init__(self, traffic: TrafficModel, runs: int, random: np.random.Generator) -> None:
         shape, mean = (runs, traffic.users), traffic.base_error
         popularity = 1 / np.arange(1, traffic.users + 1)
         self._users = traffic.users

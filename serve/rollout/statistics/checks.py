@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.rollout.decision.judgement import Check
+from serve.rollout.decision.judgement import MetricCheck
 from serve.rollout.decision.policy import ErrorMetric, FormatMetric
 from serve.rollout.statistics import verdicts
 from serve.rollout.statistics.carrying import carry, mix
 from serve.rollout.statistics.imbalance import log_imbalance_e, log_worst_e
-from serve.rollout.statistics.looks import Counts, Look
+from serve.rollout.statistics.looks import Counts, PooledCells
 from serve.rollout.statistics.planning import first_enough, gross_rate
 from serve.rollout.statistics.shadow import compared, log_pairs_e
 from serve.rollout.statistics.share import FULL, Floats, log_harm_e
@@ -32,7 +32,7 @@ class Test:
     `first` are factors before those of the weights (the shadow's); `mixed` is how many e-values are averaged.
     """
 
-    look: Look
+    look: PooledCells
     alpha: float
     margin: float
     first: tuple[float, ...] = ()
@@ -68,10 +68,10 @@ class Test:
 
         return 0 if enough(np.zeros(1))[0] else first_enough(enough)
 
-    def check(self, metric: str, counts: Counts, log_e: float, told: str, *, required: bool) -> Check:
+    def check(self, metric: str, counts: Counts, log_e: float, told: str, *, required: bool) -> MetricCheck:
         """Return the check of `counts` with its e-value and what is missing; `told` begins its sentence."""
         needed = 0 if verdicts.is_proof(log_e, self.alpha) else self.needed(counts)
-        return Check(
+        return MetricCheck(
             metric=metric,
             verdict=verdicts.verdict(log_e, self.alpha, sufficient=not needed),
             log_e=log_e,
@@ -84,7 +84,7 @@ class Test:
         )
 
 
-def errors(look: Look, metric: ErrorMetric) -> Check:
+def errors(look: PooledCells, metric: ErrorMetric) -> MetricCheck:
     """Judge failures, first ones of units; the shadow's pairs are the first factor of the product."""
     counts = look.counts(lambda arm: arm.failures, lambda arm: arm.units)
     first = (log_pairs_e(look.evidence.pairs, metric.margin),) if look.policy.shadow else ()
@@ -92,14 +92,14 @@ def errors(look: Look, metric: ErrorMetric) -> Check:
     return _counted("errors", test, counts, "failed", required=True)
 
 
-def form(look: Look, metric: FormatMetric) -> Check:
+def form(look: PooledCells, metric: FormatMetric) -> MetricCheck:
     """Judge answers that break the required form, first ones of units."""
     counts = look.counts(lambda arm: arm.malformed, lambda arm: arm.judged)
     test = Test(look, metric.alpha, metric.margin)
     return _counted("format", test, counts, f"broke the form ({metric.kind})", required=dense(look, counts))
 
 
-def shadow(look: Look) -> Check:
+def shadow(look: PooledCells) -> MetricCheck:
     """Judge the shadowed pairs alone, with the shadow's own alpha."""
     wanted = look.policy.shadow
     assert wanted is not None
@@ -115,7 +115,7 @@ def shadow(look: Look) -> Check:
         f"of {seen:,} shadowed pairs the canary alone failed {ours:,}, stable alone {theirs:,}, "
         f"both {both:,}: {verdicts.e_value(log_e, wanted.alpha)}{verdicts.more(needed, 'pairs')}"
     )
-    return Check(
+    return MetricCheck(
         metric="shadow",
         verdict=verdicts.verdict(log_e, wanted.alpha, sufficient=not needed),
         log_e=log_e,
@@ -128,7 +128,7 @@ def shadow(look: Look) -> Check:
     )
 
 
-def imbalance(look: Look) -> Check:
+def imbalance(look: PooledCells) -> MetricCheck:
     """Judge whether units, and ratings where there are any, fall into arms as the weights say."""
     alpha = look.policy.imbalance_alpha
     rated = _rated(look)
@@ -144,10 +144,10 @@ def imbalance(look: Look) -> Check:
         f"expected: {verdicts.e_value(log_e, alpha)}"
     )
     found = verdicts.verdict(log_e, alpha, sufficient=look.units > 0)
-    return Check("imbalance", found, log_e, alpha, sentence, needed=0 if look.units else 1)
+    return MetricCheck("imbalance", found, log_e, alpha, sentence, needed=0 if look.units else 1)
 
 
-def _counted(metric: str, test: Test, counts: Counts, did: str, *, required: bool) -> Check:
+def _counted(metric: str, test: Test, counts: Counts, did: str, *, required: bool) -> MetricCheck:
     """Return the check of events among units."""
     log_e = test.log_e(counts)
     sentence = (
@@ -157,13 +157,13 @@ def _counted(metric: str, test: Test, counts: Counts, did: str, *, required: boo
     return test.check(metric, counts, log_e, sentence, required=required)
 
 
-def dense(look: Look, counts: Counts) -> bool:
+def dense(look: PooledCells, counts: Counts) -> bool:
     """Return whether enough units have a value for the metric to be waited for."""
     values = counts.canary_units.sum() + counts.stable_units.sum()
     return bool(values and values >= REQUIRED_SHARE * look.units)
 
 
-def _rated(look: Look) -> Floats:
+def _rated(look: PooledCells) -> Floats:
     """Return how many ratings canary and stable got, by weight."""
     found = Counter((score.weight, score.canary) for score in look.evidence.scores)
     return np.array([[found[cell.weight, True], found[cell.weight, False]] for cell in look.cells], float)

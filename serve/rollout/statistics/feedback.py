@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.rollout.decision.judgement import Check
+from serve.rollout.decision.judgement import MetricCheck
 from serve.rollout.decision.policy import FeedbackMetric
-from serve.rollout.recording.evidence import Score
+from serve.rollout.recording.evidence import UnitScore
 from serve.rollout.statistics import verdicts
 from serve.rollout.statistics.carrying import carry, start_weights
-from serve.rollout.statistics.looks import Look
+from serve.rollout.statistics.looks import PooledCells
 from serve.rollout.statistics.share import Floats
 
 LARGEST_STAKE = 0.5
@@ -52,7 +52,7 @@ def stake(count: Floats, total: Floats, squares: Floats) -> Floats:
     return np.asarray(np.clip(mean / (variance + mean**2), 0.0, LARGEST_STAKE))
 
 
-def pair_scores(scores: Sequence[Score], tolerance: float) -> Blocks:
+def pair_scores(scores: Sequence[UnitScore], tolerance: float) -> Blocks:
     """Return the closed blocks of `scores`, which are sorted by time."""
     canary, values = _arrays(scores)
     ends = _block_ends(canary)
@@ -84,7 +84,7 @@ def log_growth(gaps: Floats) -> Floats:
     return np.asarray(np.log1p(stake(count, total, squares) * gaps))
 
 
-def judge_feedback(look: Look, metric: FeedbackMetric) -> Check:
+def judge_feedback(look: PooledCells, metric: FeedbackMetric) -> MetricCheck:
     """Judge the scores; they are sufficient when a drop of `GROSS_DROP` would be expected to show."""
     scores = look.evidence.scores
     blocks = pair_scores(scores, metric.tolerance)
@@ -105,7 +105,7 @@ def judge_feedback(look: Look, metric: FeedbackMetric) -> Check:
         told = f"{rated[1]:,} canary and {rated[0]:,} stable scores"
     required = sum(rated) >= look.units / 2 > 0
     delays = "" if required or not missing else "; it delays nothing"
-    return Check(
+    return MetricCheck(
         metric="feedback",
         verdict=verdicts.verdict(log_e, metric.alpha, sufficient=not missing),
         log_e=log_e,
@@ -134,7 +134,7 @@ def _by_weight(blocks: Blocks) -> Floats:
     return np.asarray(np.bincount(where, weights=growth, minlength=len(places)))
 
 
-def _arrays(scores: Sequence[Score]) -> tuple[NDArray[np.bool_], Floats]:
+def _arrays(scores: Sequence[UnitScore]) -> tuple[NDArray[np.bool_], Floats]:
     """Return who gave each score (True: a unit of the canary) and the scores."""
     canary = np.fromiter((one.canary for one in scores), bool, len(scores))
     return canary, np.fromiter((one.score for one in scores), float, len(scores))

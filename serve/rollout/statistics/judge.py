@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from serve.rollout.decision.judgement import Check, Judgement
+from serve.rollout.decision.judgement import Judgement, MetricCheck
 from serve.rollout.decision.policy import Policy
 from serve.rollout.recording.evidence import Baseline, Evidence
 from serve.rollout.statistics import checks
 from serve.rollout.statistics.feedback import judge_feedback
 from serve.rollout.statistics.latency import judge_latency
-from serve.rollout.statistics.looks import Look, take
+from serve.rollout.statistics.looks import PooledCells, take
 from serve.rollout.statistics.promotion import certify
 
 
@@ -26,7 +26,7 @@ def judge(policy: Policy, evidence: Evidence, baseline: Baseline) -> Judgement:
     return Judgement(metrics, checks.imbalance(look), certify(look, metrics))
 
 
-def _metrics(look: Look, baseline: Baseline) -> Iterator[Check]:
+def _metrics(look: PooledCells, baseline: Baseline) -> Iterator[MetricCheck]:
     wanted = look.policy.metrics
     if wanted.errors is not None:
         yield checks.errors(look, wanted.errors)

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from serve.rollout.decision.judgement import Check
+from serve.rollout.decision.judgement import MetricCheck
 from serve.rollout.decision.policy import LatencyMetric
 from serve.rollout.recording.evidence import Baseline
 from serve.rollout.statistics import verdicts
 from serve.rollout.statistics.carrying import mix
 from serve.rollout.statistics.checks import Test, dense
 from serve.rollout.statistics.imbalance import log_imbalance_e, log_worst_e
-from serve.rollout.statistics.looks import Counts, Look
+from serve.rollout.statistics.looks import Counts, PooledCells
 from serve.rollout.statistics.share import Floats
 
 PER_TOKEN_WEIGHTS = np.array([1.0, 1.0, 1.0]) / 3
@@ -31,7 +31,7 @@ MISSING_E = 1_000.0
 """Against "values are missing in both arms alike": from here on latencies are not compared."""
 
 
-def judge_latency(look: Look, metric: LatencyMetric, baseline: Baseline) -> Iterator[Check]:
+def judge_latency(look: PooledCells, metric: LatencyMetric, baseline: Baseline) -> Iterator[MetricCheck]:
     """Judge the time per token and to the first token, each with half of the metric's alpha."""
     alpha = metric.alpha / 2
     per_token = Test(look, alpha, metric.margin, mixed=3)
@@ -40,7 +40,7 @@ def judge_latency(look: Look, metric: LatencyMetric, baseline: Baseline) -> Iter
     yield _timed("first_token", first_token, FIRST_TOKEN_WEIGHTS, baseline.first_token)
 
 
-def _timed(metric: str, test: Test, weights: Floats, limits: list[float]) -> Check:
+def _timed(metric: str, test: Test, weights: Floats, limits: list[float]) -> MetricCheck:
     """Return the check of exceedances of the frozen `limits` (seconds), mixed over quantiles."""
     look = test.look
     each = [
@@ -61,15 +61,15 @@ def _timed(metric: str, test: Test, weights: Floats, limits: list[float]) -> Che
     return test.check(metric, tenth, log_e, sentence, required=dense(look, tenth))
 
 
-def _silent(metric: str, test: Test, sentence: str, counts: Counts) -> Check:
+def _silent(metric: str, test: Test, sentence: str, counts: Counts) -> MetricCheck:
     """Return the check of a metric that cannot be compared: nothing known, nothing blocked."""
     silent = verdicts.verdict(0.0, test.alpha, sufficient=False)
-    return Check(
+    return MetricCheck(
         metric, silent, 0.0, test.alpha, sentence, needed=max(1, test.needed(counts)), required=False
     )
 
 
-def _unevenly_missing(look: Look, counts: Counts) -> str:
+def _unevenly_missing(look: PooledCells, counts: Counts) -> str:
     """Return why values of the arms are not comparable, '' when they are: both must miss them alike."""
     values = np.column_stack((counts.canary_units, counts.stable_units))
     if log_worst_e(log_imbalance_e(values, look.pair_shares), look.steps) < np.log(MISSING_E):

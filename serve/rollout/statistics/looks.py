@@ -37,7 +37,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PooledCells:
     """A policy and the cells that it is judged by."""
 
     policy: Policy
@@ -93,11 +93,11 @@ class Look:
         )
 
 
-def take(policy: Policy, evidence: Evidence) -> Look:
+def take(policy: Policy, evidence: Evidence) -> PooledCells:
     """Return the look at `evidence`; weights at which nothing is compared are left out."""
     cells = tuple(cell for cell in evidence.cells if 0 < cell.weight < FULL)
     nothing = Cell(policy.steps[0].weight, ArmCounts(), ArmCounts(), policy.observe_base)
-    return Look(policy, evidence, cells or (nothing,))
+    return PooledCells(policy, evidence, cells or (nothing,))
 
 
 def ratio(part: float, whole: float) -> float | None:

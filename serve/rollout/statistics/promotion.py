@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaln, xlog1py, xlogy
 
-from serve.rollout.decision.judgement import Certificate, Check, Verdict
+from serve.rollout.decision.judgement import Certificate, MetricCheck, MetricVerdict
 from serve.rollout.statistics import verdicts
-from serve.rollout.statistics.looks import Counts, Look
+from serve.rollout.statistics.looks import Counts, PooledCells
 from serve.rollout.statistics.planning import MOST_UNITS, first_enough
 from serve.rollout.statistics.share import Floats, log_equivalence_e
 
@@ -51,7 +51,7 @@ def difference_limit(
     return np.asarray(upper - lower)
 
 
-def certify(look: Look, checks: tuple[Check, ...]) -> Certificate:
+def certify(look: PooledCells, checks: tuple[MetricCheck, ...]) -> Certificate:
     """Return whether the last step may promote by now, how, and what is missing.
 
     The certificate and the bound come first: they say more than that no harm was found.
@@ -62,7 +62,7 @@ def certify(look: Look, checks: tuple[Check, ...]) -> Certificate:
     if proofs.bound_reached(np.zeros(1))[0]:
         return Certificate(reached=True, how="bound", sentence=proofs.bound_sentence())
     wanted = look.policy.promotion.no_harm_units
-    calm = not any(one.verdict in {Verdict.HARM, Verdict.SUSPICIOUS} for one in checks)
+    calm = not any(one.verdict in {MetricVerdict.HARM, MetricVerdict.SUSPICIOUS} for one in checks)
     if wanted is not None and calm and look.canary_units >= wanted:
         sentence = f"no harm was found in {look.canary_units:,} canary units; that is no proof of equality"
         return Certificate(reached=True, how="no_harm", sentence=sentence)
@@ -81,7 +81,7 @@ class Proofs:
     newest weight alone: over weights the arms' shares differ, and a drift of the traffic with them.
     """
 
-    look: Look
+    look: PooledCells
     counts: Counts
 
     @property

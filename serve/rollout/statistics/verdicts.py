@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from serve.rollout.decision.judgement import Verdict
+from serve.rollout.decision.judgement import MetricVerdict
 
 SUSPICIOUS_E = 10.0
 """An e-value from here on is no proof but stops the ramp (shared/statistics.md 2.1)."""
@@ -12,13 +12,13 @@ SUSPICIOUS_E = 10.0
 _LARGEST_SHOWN = math.log(1e6)
 
 
-def verdict(log_e: float, alpha: float, *, sufficient: bool) -> Verdict:
+def verdict(log_e: float, alpha: float, *, sufficient: bool) -> MetricVerdict:
     """Return the verdict: proof, suspicion, or whether silence means anything yet."""
     if is_proof(log_e, alpha):
-        return Verdict.HARM
+        return MetricVerdict.HARM
     if log_e >= math.log(SUSPICIOUS_E):
-        return Verdict.SUSPICIOUS
-    return Verdict.PASS if sufficient else Verdict.INSUFFICIENT
+        return MetricVerdict.SUSPICIOUS
+    return MetricVerdict.PASS if sufficient else MetricVerdict.INSUFFICIENT
 
 
 def is_proof(log_e: float, alpha: float) -> bool:

@@ -56,7 +56,7 @@ class Receipt(msgspec.Struct):
     reason: str
 
 
-class Line(msgspec.Struct):
+class FeedbackLine(msgspec.Struct):
     """One line of the log: `verified` says that the id is ours; `who` is the key's id."""
 
     at: float
@@ -99,7 +99,7 @@ class FeedbackLog:
             fact = f"{self._limit} lines of feedback wait to be written"
             raise Busy("server", fact, "try again later", rejection="queue_full")
 
-    def add(self, adapter: str, line: Line) -> None:
+    def add(self, adapter: str, line: FeedbackLine) -> None:
         """Let a line wait."""
         self._lines.append((adapter, _encode(line) + b"\n"))
 
@@ -192,7 +192,7 @@ class FeedbackDesk:
         said = f"{feedback.comment or ''}{feedback.unit or ''}{feedback.response_id or ''}"
         self._budget.take(who, _LINE_BYTES + len(said.encode("utf-8", "replace")))
         reason = self._book(view, answered, feedback.score)
-        line = Line(
+        line = FeedbackLine(
             at=time.time(),
             adapter=adapter,
             version=claimed.version if claimed is not None else feedback.adapter or "",

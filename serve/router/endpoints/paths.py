@@ -15,7 +15,7 @@ from enum import Enum, StrEnum
 from serve.protocol.fields import watched
 
 
-class Kind(Enum):
+class PathKind(Enum):
     """What the router does with a path."""
 
     INFERENCE = "inference"  # a JSON body with `model`, forwarded
@@ -49,7 +49,7 @@ class Endpoint:
     must give to answer it; `watched` are the fields that are looked at before any version is.
     """
 
-    kind: Kind
+    kind: PathKind
     operation: str
     methods: tuple[str, ...] = ("POST",)
     dialect: Dialect = Dialect.OPENAI
@@ -73,7 +73,7 @@ def _inference(
     gives: str = "text",
 ) -> Endpoint:
     return Endpoint(
-        Kind.INFERENCE,
+        PathKind.INFERENCE,
         operation,
         dialect=dialect,
         cap_fields=cap_fields,
@@ -85,15 +85,15 @@ def _inference(
 
 
 def _tokenizer(operation: str, inner_path: str) -> Endpoint:
-    return Endpoint(Kind.INFERENCE, operation, inner_path=inner_path, proves=False, gives="")
+    return Endpoint(PathKind.INFERENCE, operation, inner_path=inner_path, proves=False, gives="")
 
 
 _GET = ("GET", "HEAD")
 _CHAT_CAPS = ("max_completion_tokens", "max_tokens")
-_MODELS = Endpoint(Kind.MODELS, "models", _GET)
-_STORED = Endpoint(Kind.STORED, "responses", ("GET", "DELETE"), Dialect.RESPONSES)
+_MODELS = Endpoint(PathKind.MODELS, "models", _GET)
+_STORED = Endpoint(PathKind.STORED, "responses", ("GET", "DELETE"), Dialect.RESPONSES)
 _STORED_PARTS = {"cancel": ("POST",), "input_items": ("GET",)}
-_ADMIN = Endpoint(Kind.ADMIN, "admin", ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
+_ADMIN = Endpoint(PathKind.ADMIN, "admin", ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
 
 ENDPOINTS: dict[bytes, Endpoint] = {
     b"/v1/chat/completions": _inference("chat", _CHAT_CAPS, renders=True),
@@ -112,12 +112,12 @@ ENDPOINTS: dict[bytes, Endpoint] = {
     b"/v1/tokenize": _tokenizer("tokenize", "/tokenize"),
     b"/v1/detokenize": _tokenizer("detokenize", "/detokenize"),
     b"/v1/models": _MODELS,
-    b"/v1/feedback": Endpoint(Kind.FEEDBACK, "feedback"),
-    b"/livez": Endpoint(Kind.LIVE, "livez", _GET),
-    b"/readyz": Endpoint(Kind.READY, "readyz", _GET),
+    b"/v1/feedback": Endpoint(PathKind.FEEDBACK, "feedback"),
+    b"/livez": Endpoint(PathKind.LIVE, "livez", _GET),
+    b"/readyz": Endpoint(PathKind.READY, "readyz", _GET),
     # vLLM's own name for it: balancers made for vLLM ask for it, vllm-router whatever it is told.
-    b"/health": Endpoint(Kind.READY, "readyz", _GET),
-    b"/metrics": Endpoint(Kind.METRICS, "metrics", ("GET",)),
+    b"/health": Endpoint(PathKind.READY, "readyz", _GET),
+    b"/metrics": Endpoint(PathKind.METRICS, "metrics", ("GET",)),
 }
 
 OPERATIONS = tuple(sorted({endpoint.operation for endpoint in ENDPOINTS.values()}))
@@ -139,9 +139,9 @@ def served_endpoints(paths: Collection[str] | None) -> dict[bytes, Endpoint]:
 
 
 def _limited(path: bytes, endpoint: Endpoint, paths: Collection[str]) -> Endpoint:
-    if endpoint.kind is not Kind.INFERENCE or (endpoint.inner_path or path.decode()) in paths:
+    if endpoint.kind is not PathKind.INFERENCE or (endpoint.inner_path or path.decode()) in paths:
         return endpoint
-    return replace(endpoint, kind=Kind.UNSERVED)
+    return replace(endpoint, kind=PathKind.UNSERVED)
 
 
 def find_endpoint(raw_path: bytes, endpoints: dict[bytes, Endpoint] = ENDPOINTS) -> Endpoint | None:

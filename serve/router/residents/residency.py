@@ -18,14 +18,14 @@ from registry.errors import WardrobeError
 from registry.records import Version
 from serve.engine.interface import Engine
 from serve.errors import Busy, LoadFailed
-from serve.router.telemetry.metrics import Metrics
+from serve.router.telemetry.metrics import RouterMetrics
 
 FIRST_RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 300.0
 
 
 @dataclass(slots=True, eq=False)
-class Slot:
+class ResidentSlot:
     """One version's place: `ready` means loaded and proved.
 
     `in_use` counts requests to their stream's end, the last of which ended at `released`; `waiting` those
@@ -66,26 +66,26 @@ class Residency:
     engine: Engine
     verify: Callable[[Version], None]
     prove: Callable[[Version], Awaitable[None]]
-    metrics: Metrics
+    metrics: RouterMetrics
     timeout_seconds: float = 60.0
     clock: Callable[[], float] = time.monotonic
-    _slots: dict[str, Slot] = field(default_factory=dict)
+    _slots: dict[str, ResidentSlot] = field(default_factory=dict)
     _held: set[str] = field(default_factory=set)
     _waiting: int = 0
     _freed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def slot(self, version: Version) -> Slot:
+    def slot(self, version: Version) -> ResidentSlot:
         """Return the place of a version, loaded or not."""
         slot = self._slots.get(version.name)
         if slot is None:
-            slot = self._slots[version.name] = Slot(version)
+            slot = self._slots[version.name] = ResidentSlot(version)
         return slot
 
     def resident(self) -> tuple[str, ...]:
         """Return the names that are ready, sorted."""
         return tuple(sorted(name for name, slot in self._slots.items() if slot.ready))
 
-    def take(self, slot: Slot, now: float) -> bool:
+    def take(self, slot: ResidentSlot, now: float) -> bool:
         """Count one use of a version that is ready, and return True; else return False."""
         if not slot.ready:
             return False
@@ -93,7 +93,7 @@ class Residency:
         slot.last_used = now
         return True
 
-    async def acquire(self, slot: Slot) -> None:
+    async def acquire(self, slot: ResidentSlot) -> None:
         """Have the version ready and count one use of it; `release` gives it back.
 
         Raises: LoadFailed: it cannot be served now (also remembered from a moment ago). Busy: no room.
@@ -101,7 +101,7 @@ class Residency:
         while not self.take(slot, self.clock()):  # it may be unloaded again before a waiter's turn comes
             await self._ensure(slot)
 
-    def release(self, slot: Slot) -> None:
+    def release(self, slot: ResidentSlot) -> None:
         """End one use of a version."""
         slot.in_use -= 1
         slot.released = self.clock()
@@ -133,7 +133,7 @@ class Residency:
             return "", 0
         return str(slot.failure), slot.attempts
 
-    async def load(self, slot: Slot) -> None:
+    async def load(self, slot: ResidentSlot) -> None:
         """Have the version ready without using it.
 
         Raises: LoadFailed, Busy: as `acquire`.
@@ -165,7 +165,7 @@ class Residency:
         if errors:
             raise ExceptionGroup("versions that could not be unloaded", errors)
 
-    async def _ensure(self, slot: Slot) -> None:
+    async def _ensure(self, slot: ResidentSlot) -> None:
         now = self.clock()
         if self._slots.setdefault(slot.name, slot) is not slot:
             # It was retired after this request had found it, and has come back since.
@@ -187,7 +187,7 @@ class Residency:
             if not slot.waiting:
                 self._freed.set()  # so that a load that waits for room gives up
 
-    async def _bring_in(self, slot: Slot) -> None:
+    async def _bring_in(self, slot: ResidentSlot) -> None:
         started, step = self.clock(), "verify"
         try:
             await asyncio.to_thread(self.verify, slot.version)
@@ -207,7 +207,7 @@ class Residency:
         slot.last_used = self.clock()
         self.metrics.count_load("ok", "", "disk", self.clock() - started)
 
-    async def _give_up(self, slot: Slot, error: Exception) -> None:
+    async def _give_up(self, slot: ResidentSlot, error: Exception) -> None:
         if not isinstance(error, Busy):  # then the version is not to blame, and nothing is held against it
             slot.attempts += 1
             wait = min(FIRST_RETRY_SECONDS * 2 ** (slot.attempts - 1), LONGEST_RETRY_SECONDS)
@@ -216,7 +216,7 @@ class Residency:
         if slot.name in self._held:
             await self._unload(slot)
 
-    async def _make_room(self, slot: Slot) -> None:
+    async def _make_room(self, slot: ResidentSlot) -> None:
         while len(self._held) >= self.engine.capacity:
             if not slot.waiting:
                 raise _no_room(slot, self.timeout_seconds)
@@ -237,12 +237,12 @@ class Residency:
         finally:
             self._waiting -= 1
 
-    def _victim(self) -> Slot | None:
+    def _victim(self) -> ResidentSlot | None:
         held = (self._slots[name] for name in self._held)
         idle = [slot for slot in held if not slot.in_use and not slot.waiting and slot.task is None]
         return min(idle, key=lambda slot: (slot.pinned, slot.last_used), default=None)
 
-    async def _unload(self, slot: Slot) -> None:
+    async def _unload(self, slot: ResidentSlot) -> None:
         slot.ready = False  # at once, so that no request takes it while the engine lets it go
         if slot.name in self._held:
             await self.engine.unload(slot.name)
@@ -250,17 +250,17 @@ class Residency:
         self._freed.set()
 
 
-def _no_room(slot: Slot, seconds: float) -> Busy:
+def _no_room(slot: ResidentSlot, seconds: float) -> Busy:
     fact = f"was not loaded within {seconds:g} s, for want of room among versions in use, or of speed"
     return Busy(slot.name, fact, "try again, or raise max_cpu_loras", rejection="queue_timeout")
 
 
-def _failed(slot: Slot, error: Exception) -> WardrobeError:
+def _failed(slot: ResidentSlot, error: Exception) -> WardrobeError:
     if not isinstance(error, WardrobeError):
         return LoadFailed(slot.name, f"could not be loaded: {type(error).__name__}: {error}", "see the log")
     fact = error.fact if error.subject == slot.name else f"{error.subject}: {error.fact}"
     return LoadFailed(slot.name, f"could not be loaded: {fact}", error.remedy)
 
 
-def _again(slot: Slot, failure: WardrobeError, seconds: float) -> LoadFailed:
+def _again(slot: ResidentSlot, failure: WardrobeError, seconds: float) -> LoadFailed:
     return LoadFailed(slot.name, failure.fact, f"it is tried again in {max(1, round(seconds))} s")

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from serve.logs import FIELDS
-from serve.router.telemetry.accounts import Account, Request
+from serve.router.telemetry.accounts import Account, RequestAccount
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -25,19 +25,19 @@ class AccessLog:
         # Independent of `log_level`: it is on or off by a setting of its own.
         _log.setLevel(logging.INFO)
 
-    def begin(self, request: Request) -> None:
+    def begin(self, request: RequestAccount) -> None:
         """Wait for its end."""
 
-    def forward(self, request: Request, headers: list[tuple[bytes, bytes]]) -> None:
+    def forward(self, request: RequestAccount, headers: list[tuple[bytes, bytes]]) -> None:
         """Change nothing."""
 
-    def end(self, request: Request) -> None:
+    def end(self, request: RequestAccount) -> None:
         """Log it."""
         fields = access_fields(request, monotonic() - request.began)
         _log.info("%s", _sentence(request, fields), extra={FIELDS: fields})
 
 
-def access_fields(request: Request, seconds: float) -> dict[str, JsonValue]:
+def access_fields(request: RequestAccount, seconds: float) -> dict[str, JsonValue]:
     """Return the fields of a request's line; what is not known is left out."""
     fields: dict[str, JsonValue] = {
         "operation": request.operation,
@@ -73,7 +73,7 @@ def _answered(account: Account) -> dict[str, JsonValue]:
     return fields
 
 
-def _sentence(request: Request, fields: dict[str, JsonValue]) -> str:
+def _sentence(request: RequestAccount, fields: dict[str, JsonValue]) -> str:
     last = request.last
     who = f"{last.model} {last.arm}" if last is not None else request.reason
     tokens = f" {last.usage.input}+{last.usage.output} tokens" if last is not None and last.usage else ""

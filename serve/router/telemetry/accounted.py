@@ -19,14 +19,14 @@ from serve.router.endpoints.paths import Endpoint
 from serve.router.exchange import Exchange
 from serve.router.inference import Inference, RawHeaders
 from serve.router.runtime import Runtime
-from serve.router.telemetry.accounts import Keeper, Request
+from serve.router.telemetry.accounts import RequestAccount, RequestObserver
 
 _log = logging.getLogger("wardrobe.router")
 # Each request is a task of its own, so this is its own too; a shadow copy's task gets another.
-_present: ContextVar[Request] = ContextVar("wardrobe_request")
+_present: ContextVar[RequestAccount] = ContextVar("wardrobe_request")
 
 
-class AccountedInference(Inference):
+class ObservedInference(Inference):
     """Forwards requests and tells `keepers` of each."""
 
     __slots__ = ("_keepers",)
@@ -38,14 +38,14 @@ class AccountedInference(Inference):
         refused_fields: frozenset[str],
         arrivals: Arrivals,
         hosts: Hosts,
-        keepers: Sequence[Keeper],
+        keepers: Sequence[RequestObserver],
     ) -> None:
         super().__init__(app, runtime, refused_fields, arrivals, hosts)
         self._keepers = tuple(keepers)
 
     async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, and report it."""
-        request = Request(endpoint.operation, dict(scope["headers"]))
+        request = RequestAccount(endpoint.operation, dict(scope["headers"]))
         _present.set(request)
         self._tell(lambda keeper: keeper.begin(request))
         try:
@@ -77,7 +77,7 @@ class AccountedInference(Inference):
                 request.tries.append(exchange.account())
 
     async def _copy(self, exchange: Exchange) -> None:
-        request = Request(exchange.endpoint.operation, exchange.headers)
+        request = RequestAccount(exchange.endpoint.operation, exchange.headers)
         _present.set(request)
         self._tell(lambda keeper: keeper.begin(request))
         try:
@@ -98,7 +98,7 @@ class AccountedInference(Inference):
         _present.get().request_id = named[0][1].decode("latin-1")
         return named
 
-    def _tell(self, what: Callable[[Keeper], None]) -> None:
+    def _tell(self, what: Callable[[RequestObserver], None]) -> None:
         for keeper in self._keepers:
             try:
                 what(keeper)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
 
-from serve.router.streams import Usage
+from serve.router.streams import TokenUsage
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Account:
     stream: bool
     seconds: float
     first_token: float | None
-    usage: Usage | None
+    usage: TokenUsage | None
     finish: str
 
     @property
@@ -41,7 +41,7 @@ class Account:
 
 
 @dataclass(slots=True, eq=False)
-class Request:
+class RequestAccount:
     """One request of a client, from its first byte to the end of its answer; filled on its way.
 
     `request_id` is the answer's x-request-id, `inner_id` the one that names the version. `tries` are in
@@ -81,14 +81,14 @@ class Request:
         return "refused" if self.refused else "cancelled"
 
 
-class Keeper(Protocol):
+class RequestObserver(Protocol):
     """Somebody who keeps accounts. None of these may block; what they raise is logged and forgotten."""
 
-    def begin(self, request: Request) -> None:
+    def begin(self, request: RequestAccount) -> None:
         """Hear of a request."""
 
-    def forward(self, request: Request, headers: list[tuple[bytes, bytes]]) -> None:
+    def forward(self, request: RequestAccount, headers: list[tuple[bytes, bytes]]) -> None:
         """See the headers that go to the server behind, once per try; they may be changed."""
 
-    def end(self, request: Request) -> None:
+    def end(self, request: RequestAccount) -> None:
         """Hear how it ended."""

@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from serve.router.assignment import Arm
-from serve.router.streams import Outcome, Usage
+from serve.router.streams import Outcome, TokenUsage
 from serve.router.telemetry.exposition import counter, gauge, histogram
 
 TTFT_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
@@ -64,7 +64,7 @@ class Histogram:
         self.total += other.total
 
 
-class Level:
+class Gauge:
     """A number that goes up and down."""
 
     __slots__ = ("value",)
@@ -73,7 +73,7 @@ class Level:
         self.value = 0
 
 
-class Series:
+class ArmSeries:
     """The counters of one (adapter, version, arm)."""
 
     __slots__ = (
@@ -88,7 +88,7 @@ class Series:
         "version",
     )
 
-    def __init__(self, adapter: str, version: str, arm: Arm, inflight: Level) -> None:
+    def __init__(self, adapter: str, version: str, arm: Arm, inflight: Gauge) -> None:
         self.adapter = adapter
         self.version = version
         self.arm = arm
@@ -104,13 +104,13 @@ class Series:
         """Return the values of the labels adapter, version, arm."""
         return [self.adapter, self.version, self.arm.value]
 
-    def count_tokens(self, usage: Usage) -> None:
+    def count_tokens(self, usage: TokenUsage) -> None:
         """Add an answer's token counts."""
         self.tokens[0] += usage.input
         self.tokens[1] += usage.output
         self.tokens[2] += usage.cached
 
-    def add(self, other: Series) -> None:
+    def add(self, other: ArmSeries) -> None:
         """Take over another series' counts."""
         self.outcomes.update(other.outcomes)
         self.tokens = [mine + its for mine, its in zip(self.tokens, other.tokens, strict=True)]
@@ -119,7 +119,7 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Residency:
+class ResidencyFacts:
     """What the residency shows at a scrape: engine names, and its limits."""
 
     resident: tuple[str, ...] = ()
@@ -137,7 +137,7 @@ class BuildInfo:
 
 
 @dataclass(slots=True, eq=False)
-class Metrics:
+class RouterMetrics:
     """All counters of one router; `residency` and `draining` are asked at each scrape.
 
     A scrape may come from another thread: it takes a copy of every table in one step.
@@ -145,7 +145,7 @@ class Metrics:
 
     replica: str
     build: BuildInfo = BuildInfo()
-    residency: Callable[[], Residency] = Residency
+    residency: Callable[[], ResidencyFacts] = ResidencyFacts
     draining: Callable[[], bool] = bool
     max_versions: int = MAX_VERSIONS
     rejections: Counter[str] = field(default_factory=Counter)
@@ -155,12 +155,12 @@ class Metrics:
     load_seconds: dict[tuple[str, str], Histogram] = field(default_factory=dict)
     evictions: int = 0
     overflows: int = 0
-    _series: OrderedDict[tuple[str, str, Arm], Series] = field(default_factory=OrderedDict)
-    _inflight: dict[tuple[str, Arm], Level] = field(default_factory=dict)
-    _decisions: dict[tuple[str, Arm, Reason], Level] = field(default_factory=dict)
+    _series: OrderedDict[tuple[str, str, Arm], ArmSeries] = field(default_factory=OrderedDict)
+    _inflight: dict[tuple[str, Arm], Gauge] = field(default_factory=dict)
+    _decisions: dict[tuple[str, Arm, Reason], Gauge] = field(default_factory=dict)
     _protected: frozenset[tuple[str, str]] = frozenset()
 
-    def bind(self, adapter: str, version: str, arm: Arm) -> Series:
+    def bind(self, adapter: str, version: str, arm: Arm) -> ArmSeries:
         """Return the counters of a version's arm, making room for them if need be.
 
         They stay valid for as long as anybody holds them: a series that was folded meanwhile counts
@@ -174,9 +174,9 @@ class Metrics:
         self._series.move_to_end(key)
         return series
 
-    def decisions(self, adapter: str, arm: Arm, reason: Reason) -> Level:
+    def decisions(self, adapter: str, arm: Arm, reason: Reason) -> Gauge:
         """Return the counter of the requests that were sent to an adapter's arm for a reason."""
-        return self._decisions.setdefault((adapter, arm, reason), Level())
+        return self._decisions.setdefault((adapter, arm, reason), Gauge())
 
     def protect(self, versions: Iterable[tuple[str, str]]) -> None:
         """Name the (adapter, version) pairs that always keep their own series."""
@@ -207,8 +207,8 @@ class Metrics:
         """Return how many requests are in flight."""
         return sum(level.value for level in self._inflight.values())
 
-    def _new(self, key: tuple[str, str, Arm]) -> Series:
-        return Series(*key, self._inflight.setdefault((key[0], key[2]), Level()))
+    def _new(self, key: tuple[str, str, Arm]) -> ArmSeries:
+        return ArmSeries(*key, self._inflight.setdefault((key[0], key[2]), Gauge()))
 
     def _fold_surplus(self) -> None:
         free = [key for key in self._series if key[1] not in {OTHER, BASE} and key[:2] not in self._protected]
@@ -301,7 +301,7 @@ _HISTOGRAMS = (
 )
 
 
-def _requests(every: list[Series]) -> Iterator[Metric]:
+def _requests(every: list[ArmSeries]) -> Iterator[Metric]:
     rows = [
         ((*one.labels, operation, outcome.value), n)
         for one in every

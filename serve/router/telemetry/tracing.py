@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from registry.errors import UsageError
-from serve.router.telemetry.accounts import Account, Request
+from serve.router.telemetry.accounts import Account, RequestAccount
 from serve.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Tracing:
         """
         return None if settings.tracing.endpoint is None else cls(_provider(settings))
 
-    def begin(self, request: Request) -> None:
+    def begin(self, request: RequestAccount) -> None:
         """Begin a span, below the client's own where it sent its context."""
         from opentelemetry.trace import SpanKind
 
@@ -66,7 +66,7 @@ class Tracing:
         request.span = span
         request.trace_id = f"{span.get_span_context().trace_id:032x}"
 
-    def forward(self, request: Request, headers: list[tuple[bytes, bytes]]) -> None:
+    def forward(self, request: RequestAccount, headers: list[tuple[bytes, bytes]]) -> None:
         """Have the server behind continue our span, not the client's."""
         from opentelemetry.trace import Span, set_span_in_context
 
@@ -76,7 +76,7 @@ class Tracing:
         headers[:] = [header for header in headers if header[0] not in _CONTEXT]
         headers.extend((name.encode(), value.encode("latin-1")) for name, value in carrier.items())
 
-    def end(self, request: Request) -> None:
+    def end(self, request: RequestAccount) -> None:
         """End the span with what became of the request."""
         from opentelemetry.trace import Span, StatusCode
 
@@ -102,7 +102,7 @@ class Tracing:
         await asyncio.to_thread(thread.join, CLOSE_SECONDS)
 
 
-def span_attributes(request: Request) -> Attributes:
+def span_attributes(request: RequestAccount) -> Attributes:
     """Return the attributes of a request's span."""
     attributes: Attributes = {
         "gen_ai.operation.name": _operation(request),
@@ -139,7 +139,7 @@ def _answered(account: Account) -> Attributes:
     return attributes
 
 
-def _operation(request: Request) -> str:
+def _operation(request: RequestAccount) -> str:
     return OPERATIONS.get(request.operation, request.operation)
 
 

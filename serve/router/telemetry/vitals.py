@@ -38,7 +38,7 @@ class RegistryWatch(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class AccessState:
     """Who may enter: `keys` is True once a key exists, `feedback` lines wait to be written.
 
     `age` is for how many seconds the keys have not been renewed.
@@ -50,7 +50,7 @@ class Door:
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class EnginePulse:
     """Whether the engine counts as hung, and for how many seconds it has given no sign of life."""
 
     hung: bool = False
@@ -66,8 +66,8 @@ class Vitals:
     alive: Callable[[], bool]
     ready: Callable[[], bool]
     drift: Callable[[], int]
-    door: Callable[[], Door] = Door
-    pulse: Callable[[], Pulse] = Pulse
+    door: Callable[[], AccessState] = AccessState
+    pulse: Callable[[], EnginePulse] = EnginePulse
     background: Background = field(default_factory=Background)
     problems: Callable[[], int] = int
     clock: Callable[[], float] = time.time

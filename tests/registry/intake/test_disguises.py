@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from registry.errors import UsageError
-from registry.records import BaseModel
+from registry.records import BaseModelInfo
 from registry.validation.base import read_base
 from registry.validation.intake.disguises import disguise, pointer, recognised
 from tests.fakes.adapters import make_adapter
@@ -25,7 +25,7 @@ DVC = b"outs:\n- md5: 0123456789abcdef\n  size: 937696\n  path: adapter_model.sa
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModelInfo:
     return read_base(make_base(tmp_path_factory.mktemp("models") / "tiny"), "tiny")
 
 
@@ -69,7 +69,7 @@ def tarred() -> bytes:
     ],
 )
 def test_weights_that_are_something_else_are_called_by_it(
-    tmp_path: Path, base: BaseModel, content: bytes, fact: str, remedy: str
+    tmp_path: Path, base: BaseModelInfo, content: bytes, fact: str, remedy: str
 ) -> None:
     folder = make_adapter(tmp_path / "a")
     (folder / WEIGHTS).write_bytes(content)
@@ -81,7 +81,7 @@ def test_weights_that_are_something_else_are_called_by_it(
 
 @pytest.mark.parametrize("content", [zipped(), pickle.dumps({"a": 1}), pickle.dumps([1] * 1000, 4)])
 def test_pickled_weights_with_another_name_are_pickled_weights(
-    tmp_path: Path, base: BaseModel, content: bytes
+    tmp_path: Path, base: BaseModelInfo, content: bytes
 ) -> None:
     folder = make_adapter(tmp_path / "a")
     (folder / WEIGHTS).write_bytes(content)
@@ -113,7 +113,7 @@ def test_texts_are_no_pointers(content: bytes) -> None:
 @pytest.mark.parametrize("name", ["adapter_config.json", "chat_template.jinja", "tokenizer_config.json"])
 @pytest.mark.parametrize("content", [LFS, XET, DVC])
 def test_a_text_that_is_a_pointer_is_refused_by_name(
-    tmp_path: Path, base: BaseModel, name: str, content: bytes
+    tmp_path: Path, base: BaseModelInfo, name: str, content: bytes
 ) -> None:
     folder = make_adapter(tmp_path / "a")
     (folder / name).write_bytes(content)
@@ -122,13 +122,13 @@ def test_a_text_that_is_a_pointer_is_refused_by_name(
     assert "pointer" in error.fact
 
 
-def test_a_readme_that_is_a_pointer_is_left_out(tmp_path: Path, base: BaseModel) -> None:
+def test_a_readme_that_is_a_pointer_is_left_out(tmp_path: Path, base: BaseModelInfo) -> None:
     folder = make_adapter(tmp_path / "a")
     (folder / "README.md").write_bytes(LFS)
     assert "README.md is a git-lfs pointer" in check(folder, base).warnings[0]
 
 
-def test_a_config_that_is_a_web_page_is_called_so(tmp_path: Path, base: BaseModel) -> None:
+def test_a_config_that_is_a_web_page_is_called_so(tmp_path: Path, base: BaseModelInfo) -> None:
     folder = make_adapter(tmp_path / "a")
     (folder / "adapter_config.json").write_bytes(b"<!doctype html><title>Sign in</title>")
     assert "adapter_config.json is a web page" in refusal(folder, base).fact
@@ -148,7 +148,7 @@ def test_a_base_that_was_cloned_without_its_large_files_is_no_base(tmp_path: Pat
     "encode", [lambda text: b"\xef\xbb\xbf" + text.encode(), lambda text: text.encode("utf-16")]
 )
 def test_a_config_with_a_byte_order_mark_is_read_as_the_same(
-    tmp_path: Path, base: BaseModel, encode: object
+    tmp_path: Path, base: BaseModelInfo, encode: object
 ) -> None:
     assert callable(encode)
     digest = check(make_adapter(tmp_path / "a"), base).digest
@@ -157,7 +157,9 @@ def test_a_config_with_a_byte_order_mark_is_read_as_the_same(
     assert check(tmp_path / "a", base).digest == digest
 
 
-def test_ranks_that_another_tools_json_wrote_as_fractions_are_ranks(tmp_path: Path, base: BaseModel) -> None:
+def test_ranks_that_another_tools_json_wrote_as_fractions_are_ranks(
+    tmp_path: Path, base: BaseModelInfo
+) -> None:
     plain = make_adapter(tmp_path / "a", ranks={"q_proj": 4}, config={"rank_pattern": {"q_proj": 4}})
     config = {"r": 8.0, "rank_pattern": {"q_proj": 4.0}}
     assert check(make_adapter(tmp_path / "b", ranks={"q_proj": 4}, config=config), base).digest == (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from registry.errors import InvalidAdapter
-from registry.records import BaseModel
+from registry.records import BaseModelInfo
 from registry.storage import files
 from registry.store import Registry
 from registry.validation.base import read_base
@@ -25,7 +25,7 @@ CONFIG = "adapter_config.json"
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModelInfo:
     return read_base(make_base(tmp_path_factory.mktemp("models") / "tiny"), "tiny")
 
 
@@ -52,7 +52,7 @@ def test_a_snapshot_of_the_hubs_cache_is_published_as_regular_files(
     assert all(result.ok for result in registry.verify())
 
 
-def test_a_link_to_a_folder_of_links_to_links_is_a_folder(base: BaseModel, tmp_path: Path) -> None:
+def test_a_link_to_a_folder_of_links_to_links_is_a_folder(base: BaseModelInfo, tmp_path: Path) -> None:
     digest = check(make_adapter(tmp_path / "plain"), base).digest
     linked(tmp_path / "plain", tmp_path / "workspace", tmp_path / "dvc" / "files" / "md5")
     (tmp_path / "twice").mkdir()
@@ -63,7 +63,7 @@ def test_a_link_to_a_folder_of_links_to_links_is_a_folder(base: BaseModel, tmp_p
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, CONFIG, "chat_template.jinja", "tokenizer_config.json"])
-def test_a_broken_link_is_named_with_what_it_leads_to(base: BaseModel, tmp_path: Path, name: str) -> None:
+def test_a_broken_link_is_named_with_what_it_leads_to(base: BaseModelInfo, tmp_path: Path, name: str) -> None:
     folder = make_adapter(tmp_path / "a")
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to("../blobs/gone")
@@ -73,14 +73,16 @@ def test_a_broken_link_is_named_with_what_it_leads_to(base: BaseModel, tmp_path:
     assert "download" in error.remedy
 
 
-def test_a_link_into_an_annex_without_its_content_names_the_command(base: BaseModel, tmp_path: Path) -> None:
+def test_a_link_into_an_annex_without_its_content_names_the_command(
+    base: BaseModelInfo, tmp_path: Path
+) -> None:
     folder = make_adapter(tmp_path / "a")
     (folder / WEIGHTS).unlink()
     (folder / WEIGHTS).symlink_to("../.git/annex/objects/Xx/SHA256E-s1/SHA256E-s1.safetensors")
     assert f"git annex get {WEIGHTS}" in refusal(folder, base).remedy
 
 
-def test_a_loop_of_links_is_told(base: BaseModel, tmp_path: Path) -> None:
+def test_a_loop_of_links_is_told(base: BaseModelInfo, tmp_path: Path) -> None:
     folder = make_adapter(tmp_path / "a")
     (folder / WEIGHTS).unlink()
     (folder / WEIGHTS).symlink_to("other")
@@ -89,7 +91,7 @@ def test_a_loop_of_links_is_told(base: BaseModel, tmp_path: Path) -> None:
     assert (error.reason, error.fact) == ("path", f"{WEIGHTS} is a link that leads back to itself")
 
 
-def test_a_link_to_a_folder_a_device_or_a_pipe_is_told(base: BaseModel, tmp_path: Path) -> None:
+def test_a_link_to_a_folder_a_device_or_a_pipe_is_told(base: BaseModelInfo, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for target, words in (
@@ -138,7 +140,9 @@ def test_a_file_that_may_not_be_read_is_told_with_the_right_that_is_missing(
     assert "cp -L" not in error.remedy
 
 
-def test_a_readme_that_leads_out_of_the_folder_is_left_out_and_told(base: BaseModel, tmp_path: Path) -> None:
+def test_a_readme_that_leads_out_of_the_folder_is_left_out_and_told(
+    base: BaseModelInfo, tmp_path: Path
+) -> None:
     folder = make_adapter(tmp_path / "a")
     (tmp_path / "secret").write_text("root:x:0")
     (folder / "README.md").unlink(missing_ok=True)
@@ -154,7 +158,7 @@ def test_a_readme_that_leads_out_of_the_folder_is_left_out_and_told(base: BaseMo
 
 @pytest.mark.parametrize("name", [WEIGHTS, CONFIG])
 def test_what_an_adapter_needs_is_followed_out_of_the_folder_and_told(
-    base: BaseModel, tmp_path: Path, name: str
+    base: BaseModelInfo, tmp_path: Path, name: str
 ) -> None:
     folder = make_adapter(tmp_path / "a")
     (folder / name).rename(tmp_path / "elsewhere")
@@ -165,7 +169,7 @@ def test_what_an_adapter_needs_is_followed_out_of_the_folder_and_told(
 
 
 def test_links_within_the_folder_and_to_the_hubs_blobs_are_followed_in_silence(
-    base: BaseModel, tmp_path: Path
+    base: BaseModelInfo, tmp_path: Path
 ) -> None:
     plain = make_adapter(tmp_path / "plain")
     (plain / "README.md").write_text("# An adapter")
@@ -183,7 +187,7 @@ def test_links_within_the_folder_and_to_the_hubs_blobs_are_followed_in_silence(
 
 
 def test_a_folder_called_blobs_that_is_not_of_the_snapshots_repository_is_elsewhere(
-    base: BaseModel, tmp_path: Path
+    base: BaseModelInfo, tmp_path: Path
 ) -> None:
     folder = linked(
         make_adapter(tmp_path / "plain"), tmp_path / "a" / "snapshots" / "x", tmp_path / "b" / "blobs"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.records import BaseModel
+from registry.records import BaseModelInfo
 from registry.store import Registry
 from registry.validation.base import read_base
 from tests.fakes.adapters import Tensors, make_adapter
@@ -19,7 +19,7 @@ PEFT = "base_model.model."
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModelInfo:
     return read_base(make_base(tmp_path_factory.mktemp("models") / "tiny"), "tiny")
 
 
@@ -48,7 +48,7 @@ WRAPPED: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("kind", WRAPPED)
 def test_what_a_wrapper_put_before_the_names_is_taken_off_and_said(
-    tmp_path: Path, base: BaseModel, kind: str
+    tmp_path: Path, base: BaseModelInfo, kind: str
 ) -> None:
     plain = check(make_adapter(tmp_path / "plain"), base)
     found = check(make_adapter(tmp_path / "a", mutate=calling(WRAPPED[kind])), base)
@@ -67,7 +67,7 @@ def test_what_is_published_is_the_clean_file_and_is_verified(registry: Registry,
     assert registry.aliases("support") == {"stable": 1}
 
 
-def test_names_that_the_base_has_are_left_as_they_are(tmp_path: Path, base: BaseModel) -> None:
+def test_names_that_the_base_has_are_left_as_they_are(tmp_path: Path, base: BaseModelInfo) -> None:
     for number, rename in enumerate((lambda n: n, lambda n: n.removeprefix(PEFT), lambda n: PEFT + n)):
         folder = make_adapter(tmp_path / str(number), mutate=calling(rename))
         found = check(folder, base)
@@ -76,7 +76,7 @@ def test_names_that_the_base_has_are_left_as_they_are(tmp_path: Path, base: Base
         assert taken(found, WEIGHTS).source == folder / WEIGHTS
 
 
-def test_two_tensors_that_come_to_bear_one_name_are_refused(tmp_path: Path, base: BaseModel) -> None:
+def test_two_tensors_that_come_to_bear_one_name_are_refused(tmp_path: Path, base: BaseModelInfo) -> None:
     def twice(given: Tensors) -> Tensors:
         return {**given, **{f"module.{name}": value for name, value in given.items()}}
 
@@ -93,13 +93,13 @@ def test_two_tensors_that_come_to_bear_one_name_are_refused(tmp_path: Path, base
     ],
 )
 def test_what_cannot_be_told_apart_is_refused(
-    tmp_path: Path, base: BaseModel, rename: Callable[[str], str]
+    tmp_path: Path, base: BaseModelInfo, rename: Callable[[str], str]
 ) -> None:
     error = refusal(make_adapter(tmp_path / "a", mutate=calling(rename)), base)
     assert (error.reason, "are not in the base" in error.fact) == ("modules", True)
 
 
-def test_a_head_is_found_behind_the_same_wrapper(tmp_path: Path, base: BaseModel) -> None:
+def test_a_head_is_found_behind_the_same_wrapper(tmp_path: Path, base: BaseModelInfo) -> None:
     head = {
         f"{PEFT}policy.lm_head.lora_A.weight": tensor(8, 64),
         f"{PEFT}policy.lm_head.lora_B.weight": tensor(256, 8),
@@ -111,7 +111,7 @@ def test_a_head_is_found_behind_the_same_wrapper(tmp_path: Path, base: BaseModel
     assert "lm_head" in check(folder, base).target_modules
 
 
-def test_a_base_of_unknown_shapes_loses_the_wrappers_words_alone(tmp_path: Path, base: BaseModel) -> None:
+def test_a_base_of_unknown_shapes_loses_the_wrappers_words_alone(tmp_path: Path, base: BaseModelInfo) -> None:
     packed = replace(base, modules={})
     digest = check(make_adapter(tmp_path / "plain"), packed).digest
     wrapped = make_adapter(tmp_path / "a", mutate=calling(WRAPPED["several at once"]))
@@ -121,14 +121,14 @@ def test_a_base_of_unknown_shapes_loses_the_wrappers_words_alone(tmp_path: Path,
 
 
 def test_a_module_of_the_base_that_is_called_like_a_wrapper_is_left_alone(
-    tmp_path: Path, base: BaseModel
+    tmp_path: Path, base: BaseModelInfo
 ) -> None:
     modules = {name.replace("model.", "module.", 1): shape for name, shape in base.modules.items()}
     folder = make_adapter(tmp_path / "a", prefix="base_model.model.module.")
     assert check(folder, replace(base, modules=modules)).warnings == ()
 
 
-def test_full_names_among_the_targets_may_bear_the_wrapper_too(tmp_path: Path, base: BaseModel) -> None:
+def test_full_names_among_the_targets_may_bear_the_wrapper_too(tmp_path: Path, base: BaseModelInfo) -> None:
     targets = [f"_orig_mod.model.layers.{n}.self_attn.{m}" for n in (0, 1) for m in ("q_proj", "v_proj")]
     wrap = calling(WRAPPED["torch.compile inside PEFT"])
     folder = make_adapter(tmp_path / "a", config={"target_modules": targets}, mutate=wrap)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.records import BaseModel
+from registry.records import BaseModelInfo
 from registry.store import Registry
 from registry.validation.base import read_base, template_of
 from registry.validation.intake import rendering
@@ -40,7 +40,7 @@ MARKED = (
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModelInfo:
     folder = make_base(tmp_path_factory.mktemp("models") / "tiny", chat_template=CHATML)
     return read_base(folder, "tiny")
 
@@ -56,7 +56,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
         MARKED,
     ],
 )
-def test_a_template_that_renders_the_same_is_the_bases(tmp_path: Path, base: BaseModel, same: str) -> None:
+def test_a_template_that_renders_the_same_is_the_bases(
+    tmp_path: Path, base: BaseModelInfo, same: str
+) -> None:
     plain = check(make_adapter(tmp_path / "plain"), base)
     folder = make_adapter(tmp_path / "a")
     (folder / "chat_template.jinja").write_bytes(same.encode())
@@ -81,7 +83,7 @@ def test_a_template_that_renders_the_same_is_the_bases(tmp_path: Path, base: Bas
     ],
 )
 def test_a_template_that_renders_otherwise_is_another(
-    tmp_path: Path, base: BaseModel, old: str, new: str
+    tmp_path: Path, base: BaseModelInfo, old: str, new: str
 ) -> None:
     assert old in CHATML
     found = check(make_adapter(tmp_path / "a", chat_template=CHATML.replace(old, new)), base)

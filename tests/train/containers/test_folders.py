@@ -14,7 +14,7 @@ from tests.train.containers.samples import LINES, ROWS, arrow_table, read_all, w
 from train.dataset.checks.check import check_files
 from train.dataset.containers.folders import find_parts, places_in
 from train.dataset.containers.hub import fetch_snapshot
-from train.dataset.containers.place import Place, label_of
+from train.dataset.containers.place import DataPath, label_of
 from train.dataset.sources import hash_source, name_row, read_lines
 
 FILES = [json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS]
@@ -57,10 +57,10 @@ def test_a_folder_whose_names_tell_parts_wants_one_named(tmp_path: Path) -> None
     shards(tmp_path, "train.jsonl", "dev.jsonl", "test.jsonl")
     with pytest.raises(UsageError, match="has the parts test, train, validation; name one: split"):
         read_all(tmp_path)
-    assert read_all(Place(tmp_path, "train")) == ROWS[:1]
-    assert read_all(Place(tmp_path, "dev")) == read_all(Place(tmp_path, "validation")) == ROWS[1:2]
+    assert read_all(DataPath(tmp_path, "train")) == ROWS[:1]
+    assert read_all(DataPath(tmp_path, "dev")) == read_all(DataPath(tmp_path, "validation")) == ROWS[1:2]
     with pytest.raises(UsageError, match="has no part 'extra'; its parts are test, train, validation"):
-        read_all(Place(tmp_path, "extra"))
+        read_all(DataPath(tmp_path, "extra"))
     assert [str(one) for one in places_in(tmp_path)] == [
         f"{tmp_path} ({part})" for part in ("test", "train", "validation")
     ]
@@ -69,13 +69,13 @@ def test_a_folder_whose_names_tell_parts_wants_one_named(tmp_path: Path) -> None
 def test_a_file_of_no_part_beside_parts_is_not_left_out_in_silence(tmp_path: Path) -> None:
     shards(tmp_path, "train.jsonl", "test.jsonl", "more.jsonl")
     with pytest.raises(UsageError, match=r"has files of the parts test, train, and of none: more\.jsonl"):
-        read_all(Place(tmp_path, "train"))
+        read_all(DataPath(tmp_path, "train"))
 
 
 def test_shards_of_the_hub_are_parts_by_their_names(tmp_path: Path) -> None:
     names = ("train_sft-00000-of-00002", "train_sft-00001-of-00002", "test_sft-00000-of-00001")
     shards(tmp_path, *(f"data/{name}.jsonl" for name in names))
-    assert read_all(Place(tmp_path, "train_sft")) == ROWS[:2]
+    assert read_all(DataPath(tmp_path, "train_sft")) == ROWS[:2]
 
 
 def test_the_configs_of_a_readme_say_which_files_are_which_part(tmp_path: Path) -> None:
@@ -93,8 +93,8 @@ def test_the_configs_of_a_readme_say_which_files_are_which_part(tmp_path: Path) 
         "- config_name: small\n  data_files: data/held.parquet\n---\n# x\n",
     )
     assert set(find_parts(tmp_path)) == {"train", "test", "small/train"}
-    assert read_all(Place(tmp_path, "train")) == ROWS[:3]
-    assert read_all(Place(tmp_path, "small/train")) == read_all(Place(tmp_path, "test")) == ROWS[3:]
+    assert read_all(DataPath(tmp_path, "train")) == ROWS[:3]
+    assert read_all(DataPath(tmp_path, "small/train")) == read_all(DataPath(tmp_path, "test")) == ROWS[3:]
 
 
 @pytest.mark.parametrize("pattern", ["../x.jsonl", "/etc/passwd", "https://example.org/x.jsonl"])
@@ -112,7 +112,7 @@ def test_what_save_to_disk_writes_is_read(tmp_path: Path) -> None:
     assert read_all(tmp_path / "one") == ROWS
     both = DatasetDict(train=Dataset.from_list(ROWS[:3]), test=Dataset.from_list(ROWS[3:]))
     both.save_to_disk(tmp_path / "both")
-    assert read_all(Place(tmp_path / "both", "test")) == ROWS[3:]
+    assert read_all(DataPath(tmp_path / "both", "test")) == ROWS[3:]
     with pytest.raises(UsageError, match="has the parts train, test; name one: split: train"):
         read_all(tmp_path / "both")
 
@@ -133,7 +133,7 @@ def test_a_data_set_of_the_hub_is_read_from_its_cache(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub_cache(tmp_path)))
     fetch_snapshot.cache_clear()
     assert read_all(Path("hf://org/name")) == ROWS
-    assert read_all(Place(Path("hf://datasets/org/name@v1"), "train")) == ROWS
+    assert read_all(DataPath(Path("hf://datasets/org/name@v1"), "train")) == ROWS
     assert read_all(tmp_path / "datasets--org--name") == ROWS
     with pytest.raises(
         UsageError, match=r"hf://org/other: is not in the hub's cache, and HF_HUB_OFFLINE"
@@ -163,7 +163,7 @@ def test_one_file_has_the_hash_of_its_bytes_and_several_have_one_over_theirs(tmp
     ],
 )
 def test_a_place_has_a_short_name_for_reports(path: str, split: str | None, label: str) -> None:
-    assert label_of(Place(Path(path), split)) == label
+    assert label_of(DataPath(Path(path), split)) == label
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
@@ -174,4 +174,4 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         read_all(tmp_path / "empty")
     path = written(tmp_path, "rows.jsonl", LINES)
     with pytest.raises(UsageError, match="has no part 'train'; leave split out"):
-        read_all(Place(path, "train"))
+        read_all(DataPath(path, "train"))

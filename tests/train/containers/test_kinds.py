@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.train.containers.samples import LINES, ROWS, arrow_table, fault, outcomes, read_all, written
-from train.dataset.containers.place import Place
+from train.dataset.containers.place import DataPath
 from train.dataset.containers.streams import open_stream
 from train.dataset.sources import read_lines, remarks, size_of
 
@@ -157,7 +157,7 @@ def test_a_row_with_a_list_of_objects_is_not_taken_for_a_list_of_rows(
 def test_of_several_lists_in_one_object_split_names_the_one_to_read(tmp_path: Path) -> None:
     path = written(tmp_path, "both.json", json.dumps({"train": ROWS[:3], "test": ROWS[3:]}, indent=1))
     assert "holds the lists train, test" in str(fault(path))
-    assert read_all(Place(path, "test")) == ROWS[3:]
+    assert read_all(DataPath(path, "test")) == ROWS[3:]
 
 
 def test_a_second_list_far_behind_the_first_is_no_silent_loss(tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ import numpy as np
 from registry.errors import UsageError
 from train.dataset.checks import labels, lengths, pairs, relations
 from train.dataset.checks.acceptance import NOTHING, Acceptance
-from train.dataset.checks.findings import Finding, Ledger, Severity, pack
+from train.dataset.checks.findings import Finding, FindingLedger, Severity, pack
 from train.dataset.checks.lengths import Lengths
 from train.dataset.checks.relations import Related
-from train.dataset.checks.scan import Scan, Scanner, open_sketches
-from train.dataset.columns import FORMS, Columns
+from train.dataset.checks.scan import ScannedRows, Scanner, open_sketches
+from train.dataset.columns import FORMS, RowColumns
 from train.dataset.first import FirstRow, first_row
-from train.dataset.forms.mapping import PLAIN, Reading, require_columns
-from train.dataset.records import Progress, Unwatched
+from train.dataset.forms.mapping import PLAIN, RowMapping, require_columns
+from train.dataset.records import CheckWatcher, Unwatched
 from train.dataset.rendering import Rendering
 from train.dataset.room import room
 from train.dataset.sources import Where, size_of
@@ -39,7 +39,7 @@ class FileCount:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class CheckSummary:
     """Counts over all files.
 
     `first` is how the first row of each file was understood. `sets` are rows after joining equal and nearly
@@ -67,8 +67,8 @@ class Summary:
 class Checked:
     """The result of a check; `acceptance` is what a person has accepted beforehand."""
 
-    ledger: Ledger
-    summary: Summary
+    ledger: FindingLedger
+    summary: CheckSummary
     acceptance: Acceptance = NOTHING
 
     @property
@@ -97,8 +97,8 @@ class Checked:
 def check_files(
     paths: Sequence[Where],
     rendering: Rendering | None = None,
-    progress: Progress | None = None,
-    reading: Reading = PLAIN,
+    progress: CheckWatcher | None = None,
+    reading: RowMapping = PLAIN,
     acceptance: Acceptance = NOTHING,
 ) -> Checked:
     """Check `paths`, which are the parts of one data set, all read as `reading` says.
@@ -109,7 +109,7 @@ def check_files(
     """
     for path in paths:
         require_columns(path, reading)
-    ledger = Ledger([str(path) for path in paths])
+    ledger = FindingLedger([str(path) for path in paths])
     progress = progress or Unwatched()
     progress.phase("checking", size_of(paths), in_bytes=True)
     with open_sketches(paths, reading) as sketches:
@@ -121,7 +121,7 @@ def check_files(
     return Checked(ledger, _summarise(paths, scan, related, reading), acceptance)
 
 
-def _find_all(scan: Scan, related: Related, ledger: Ledger) -> None:
+def _find_all(scan: ScannedRows, related: Related, ledger: FindingLedger) -> None:
     relations.find_mixtures(scan, ledger)
     relations.find_repeats(scan.columns, related, ledger)
     relations.find_leaks(scan.columns, related, ledger)
@@ -132,10 +132,12 @@ def _find_all(scan: Scan, related: Related, ledger: Ledger) -> None:
     lengths.find_outliers(scan.columns, ledger)
 
 
-def _summarise(paths: Sequence[Where], scan: Scan, related: Related, reading: Reading) -> Summary:
+def _summarise(
+    paths: Sequence[Where], scan: ScannedRows, related: Related, reading: RowMapping
+) -> CheckSummary:
     columns = scan.columns
     turns, counts = np.unique(columns["turns"], return_counts=True)
-    return Summary(
+    return CheckSummary(
         files=tuple(_count(columns, number, path) for number, path in enumerate(paths)),
         first=tuple(one for path in paths if (one := first_row(path, reading)) is not None),
         rows=len(columns),
@@ -153,7 +155,7 @@ def _summarise(paths: Sequence[Where], scan: Scan, related: Related, reading: Re
     )
 
 
-def _count(columns: Columns, number: int, path: Where) -> FileCount:
+def _count(columns: RowColumns, number: int, path: Where) -> FileCount:
     places = columns["place"]
     inside = (places >= pack(number, 0)) & (places < pack(number + 1, 0))
     forms = Counter(FORMS[index].value for index in columns["form"][inside].tolist())

@@ -28,7 +28,7 @@ class Severity(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class FindingRule:
     """One kind of finding; `title` says what is wrong, `remedy` what to do."""
 
     id: str
@@ -41,7 +41,7 @@ class Rule:
 class Finding:
     """Every row of one kind; `examples` are (place, sentence) of the first ones."""
 
-    rule: Rule
+    rule: FindingRule
     places: array[int] = field(default_factory=lambda: array("Q"))
     examples: list[tuple[int, str]] = field(default_factory=list)
 
@@ -51,7 +51,7 @@ class Finding:
         return len(self.places)
 
 
-class Ledger:
+class FindingLedger:
     """All findings of one check over `files`, by id."""
 
     def __init__(self, files: Sequence[str]) -> None:
@@ -177,7 +177,7 @@ _RULES = {
     ),
 }
 CATALOGUE = {
-    rule: Rule(rule, severity, title, remedy)
+    rule: FindingRule(rule, severity, title, remedy)
     for severity, rules in _RULES.items()
     for rule, title, remedy in rules
 }

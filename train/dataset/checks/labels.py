@@ -10,10 +10,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from train.dataset.checks.findings import Ledger
+from train.dataset.checks.findings import FindingLedger
 from train.dataset.checks.scan import Labels
-from train.dataset.columns import Columns, normal, text_hash
-from train.dataset.records import Kind
+from train.dataset.columns import RowColumns, normal, text_hash
+from train.dataset.records import RowKind
 
 _LEAST_ROWS = 10
 _SHORT_SHARE = 0.9
@@ -30,7 +30,7 @@ def labels_of(found: Labels) -> Counter[str]:
     return counts if are_labels and rows >= _ROWS_PER_LABEL * len(counts) else Counter()
 
 
-def find_label_faults(columns: Columns, found: Labels, ledger: Ledger) -> None:
+def find_label_faults(columns: RowColumns, found: Labels, ledger: FindingLedger) -> None:
     """Report a dominant label, rare labels, and spellings of one label."""
     labels = labels_of(found)
     if not labels:
@@ -61,12 +61,17 @@ def _variants(labels: Counter[str]) -> dict[str, str]:
 
 
 def _report(
-    columns: Columns, ledger: Ledger, rule: str, facts: Mapping[str, str], *, first_only: bool = False
+    columns: RowColumns,
+    ledger: FindingLedger,
+    rule: str,
+    facts: Mapping[str, str],
+    *,
+    first_only: bool = False,
 ) -> None:
     if not facts:
         return
     by_hash = {text_hash(f"assistant: {label}"): fact for label, fact in facts.items()}
-    rows = columns.of_kind(Kind.SUPERVISED)
+    rows = columns.of_kind(RowKind.SUPERVISED)
     answers = columns["answer"][rows]
     hits = rows[np.isin(answers, np.array(list(by_hash), dtype=np.uint64))]
     for row in hits[: 1 if first_only else None].tolist():

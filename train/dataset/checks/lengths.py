@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from train.dataset.checks.findings import Ledger
-from train.dataset.columns import Columns
+from train.dataset.checks.findings import FindingLedger
+from train.dataset.columns import RowColumns
 
 _LEAST_ROWS = 20
 _FENCE = 3.0
@@ -44,7 +44,7 @@ def measure(values: NDArray[np.uint32], unit: str) -> Lengths | None:
     )
 
 
-def find_outliers(columns: Columns, ledger: Ledger) -> None:
+def find_outliers(columns: RowColumns, ledger: FindingLedger) -> None:
     """Report rows that are far longer or shorter than the others."""
     in_tokens = len(columns) > 0 and columns["tokens"].any()
     unit = "tokens" if in_tokens else "characters"
@@ -62,7 +62,7 @@ def find_outliers(columns: Columns, ledger: Ledger) -> None:
         ledger.add("D-LENGTH", int(columns["place"][row]), fact)
 
 
-def _characters(columns: Columns) -> NDArray[np.int64]:
+def _characters(columns: RowColumns) -> NDArray[np.int64]:
     names = ("question_chars", "answer_chars", "rejected_chars")
     total: NDArray[np.int64] = sum(
         (columns[name].astype(np.int64) for name in names), np.zeros(len(columns), np.int64)

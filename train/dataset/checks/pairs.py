@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.dataset.checks.clusters import equal_rows
-from train.dataset.checks.findings import Ledger
-from train.dataset.columns import Columns
-from train.dataset.records import Kind
+from train.dataset.checks.findings import FindingLedger
+from train.dataset.columns import RowColumns
+from train.dataset.records import RowKind
 
 # Cohen's convention: 0.5 is a medium effect.
 BIAS = 0.5
@@ -22,9 +22,9 @@ _ONE_SIDED = 0.9
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
-def find_pair_faults(columns: Columns, ledger: Ledger) -> None:
+def find_pair_faults(columns: RowColumns, ledger: FindingLedger) -> None:
     """Report pairs that are equal or contradict each other, and a bias of all pairs in length."""
-    rows = columns.of_kind(Kind.PREFERENCE)
+    rows = columns.of_kind(RowKind.PREFERENCE)
     if not rows.size:
         return
     places = columns["place"][rows]
@@ -42,9 +42,9 @@ def find_pair_faults(columns: Columns, ledger: Ledger) -> None:
     _find_length_bias(columns, rows, ledger)
 
 
-def find_rating_faults(columns: Columns, ledger: Ledger) -> None:
+def find_rating_faults(columns: RowColumns, ledger: FindingLedger) -> None:
     """Report answers rated both ways, and ratings that are nearly all the same."""
-    rows = columns.of_kind(Kind.KTO)
+    rows = columns.of_kind(RowKind.KTO)
     if not rows.size:
         return
     places, liked, whole = (columns[name][rows] for name in ("place", "liked", "whole"))
@@ -65,16 +65,16 @@ def cohens_d(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
     return float(left.mean() - right.mean()) / spread if spread else 0.0
 
 
-def length_bias(columns: Columns) -> float | None:
+def length_bias(columns: RowColumns) -> float | None:
     """Return Cohen's d of the lengths, chosen against rejected; None with fewer than 10 pairs."""
-    rows = columns.of_kind(Kind.PREFERENCE)
+    rows = columns.of_kind(RowKind.PREFERENCE)
     if rows.size < _LEAST_PAIRS:
         return None
     chosen, rejected = columns["answer_chars"][rows], columns["rejected_chars"][rows]
     return cohens_d(chosen.astype(float), rejected.astype(float))
 
 
-def _find_length_bias(columns: Columns, rows: NDArray[np.int64], ledger: Ledger) -> None:
+def _find_length_bias(columns: RowColumns, rows: NDArray[np.int64], ledger: FindingLedger) -> None:
     found = length_bias(columns)
     if found is None or abs(found) < BIAS:
         return

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.dataset.checks.clusters import Clusters, equal_rows
-from train.dataset.checks.findings import Ledger, unpack
-from train.dataset.checks.scan import Scan
+from train.dataset.checks.findings import FindingLedger, unpack
+from train.dataset.checks.scan import ScannedRows
 from train.dataset.checks.sketches import BANDS, SIMILAR, Sketches
-from train.dataset.columns import Columns
-from train.dataset.records import Kind, Progress
+from train.dataset.columns import RowColumns
+from train.dataset.records import CheckWatcher, RowKind
 
 Indices = NDArray[np.int64]
 
@@ -34,7 +34,7 @@ class Related:
     compared: int
 
 
-def relate(columns: Columns, sketches: Sketches, progress: Progress) -> Related:
+def relate(columns: RowColumns, sketches: Sketches, progress: CheckWatcher) -> Related:
     """Return the sets of rows of one scan."""
     whole = columns["whole"]
     _, first_of, inverse = np.unique(whole, return_index=True, return_inverse=True)
@@ -57,7 +57,7 @@ def relate(columns: Columns, sketches: Sketches, progress: Progress) -> Related:
     return Related(labels, bound.labels(), first, int(comparable.sum()))
 
 
-def find_repeats(columns: Columns, related: Related, ledger: Ledger) -> None:
+def find_repeats(columns: RowColumns, related: Related, ledger: FindingLedger) -> None:
     """Report rows that repeat, or nearly repeat, an earlier row of their own file."""
     places = columns["place"]
     files = places >> np.uint64(40)
@@ -76,7 +76,7 @@ def find_repeats(columns: Columns, related: Related, ledger: Ledger) -> None:
             )
 
 
-def find_leaks(columns: Columns, related: Related, ledger: Ledger) -> None:
+def find_leaks(columns: RowColumns, related: Related, ledger: FindingLedger) -> None:
     """Report rows whose content, or whose input, an earlier file has too."""
     places = columns["place"]
     for first, others in equal_rows(related.bound.astype(np.uint64)):
@@ -90,9 +90,9 @@ def find_leaks(columns: Columns, related: Related, ledger: Ledger) -> None:
                 ledger.add("D-LEAK", place, f"{how} {ledger.named(origin)}")
 
 
-def find_conflicts(columns: Columns, ledger: Ledger) -> None:
+def find_conflicts(columns: RowColumns, ledger: FindingLedger) -> None:
     """Report rows with the input of an earlier row and another answer."""
-    rows = columns.of_kind(Kind.SUPERVISED)
+    rows = columns.of_kind(RowKind.SUPERVISED)
     rows = rows[columns["question"][rows] != 0]
     questions, answers, places = columns["question"][rows], columns["answer"][rows], columns["place"][rows]
     for first, others in equal_rows(questions):
@@ -101,12 +101,12 @@ def find_conflicts(columns: Columns, ledger: Ledger) -> None:
             ledger.add("D-CONFLICT", int(places[row]), fact)
 
 
-def find_mixtures(scan: Scan, ledger: Ledger) -> None:
+def find_mixtures(scan: ScannedRows, ledger: FindingLedger) -> None:
     """Report the rows of a file whose kind or form most of its rows do not have."""
     from train.dataset.columns import FORMS
 
     places, forms = scan.columns["place"], scan.columns["form"]
-    kinds = np.array([list(Kind).index(form.kind) for form in FORMS])[forms]
+    kinds = np.array([list(RowKind).index(form.kind) for form in FORMS])[forms]
     for file in range(len(ledger.files)):
         rows = np.flatnonzero((places >> np.uint64(40)) == file)
         if not rows.size:

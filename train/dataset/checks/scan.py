@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from train.dataset.checks.content import inspect_text
-from train.dataset.checks.findings import Ledger, pack
+from train.dataset.checks.findings import FindingLedger, pack
 from train.dataset.checks.personal import find_personal
 from train.dataset.checks.sketches import Sketches, common_shingles
 from train.dataset.checks.uses import inspect_calls
-from train.dataset.columns import Columns, normal
+from train.dataset.columns import RowColumns, normal
 from train.dataset.forms import read_sample
-from train.dataset.forms.mapping import PLAIN, Reading
-from train.dataset.records import Kind, Malformed, Message, Sample, joined
+from train.dataset.forms.mapping import PLAIN, RowMapping
+from train.dataset.records import CanonicalRow, Malformed, RowKind, RowMessage, joined
 from train.dataset.rendering import Rendering
-from train.dataset.sources import Line, Where, read_lines, remarks, sample_lines
+from train.dataset.sources import RawRow, Where, read_lines, remarks, sample_lines
 
 LABEL_CHARACTERS = 60
 _MOST_LABELS = 5000
@@ -45,30 +45,32 @@ class Labels:
 
 
 @dataclass(slots=True)
-class Scan:
+class ScannedRows:
     """What one pass found: the rows in numbers, sketches of their texts, labels, and unreadable rows."""
 
-    columns: Columns
+    columns: RowColumns
     sketches: Sketches
     labels: Labels
     unreadable: int = 0
 
 
 class Scanner:
-    """Scans files into a `Scan`; findings about single rows go to `ledger`."""
+    """Scans files into a `ScannedRows`; findings about single rows go to `ledger`."""
 
-    def __init__(self, ledger: Ledger, rendering: Rendering | None, reading: Reading = PLAIN) -> None:
+    def __init__(
+        self, ledger: FindingLedger, rendering: Rendering | None, reading: RowMapping = PLAIN
+    ) -> None:
         self._ledger = ledger
         self._reading = reading
         self._rendering = rendering
         self._special = rendering.special_tokens if rendering else ()
 
-    def scan(self, paths: Sequence[Where], sketches: Sketches, advance: Callable[[int], None]) -> Scan:
+    def scan(self, paths: Sequence[Where], sketches: Sketches, advance: Callable[[int], None]) -> ScannedRows:
         """Read every row of `paths`, and add its text to `sketches`; `advance` is told the bytes read.
 
         Raises: UsageError: when a file cannot be read.
         """
-        found = Scan(Columns(), sketches, Labels())
+        found = ScannedRows(RowColumns(), sketches, Labels())
         for number, path in enumerate(paths):
             for rule, fact in remarks(path):
                 self._ledger.add(rule, pack(number, 1), fact)
@@ -81,7 +83,7 @@ class Scanner:
                 advance(line.size)
         return found
 
-    def _row(self, found: Scan, place: int, line: Line) -> None:
+    def _row(self, found: ScannedRows, place: int, line: RawRow) -> None:
         try:
             sample = read_sample(line.parse(), self._reading)
         except Malformed as error:
@@ -98,10 +100,10 @@ class Scanner:
         tokens, learnt = self._rendered(sample, place) if not bad else (0, 0)
         found.columns.add(place, sample, tokens, learnt)
         found.sketches.add(sketched_text(sample))
-        if sample.form.kind is Kind.SUPERVISED:
+        if sample.form.kind is RowKind.SUPERVISED:
             found.labels.add(answer_text(sample))
 
-    def _rendered(self, sample: Sample, place: int) -> tuple[int, int]:
+    def _rendered(self, sample: CanonicalRow, place: int) -> tuple[int, int]:
         if self._rendering is None:
             return 0, 0
         rendered = self._rendering.render(sample)
@@ -109,7 +111,7 @@ class Scanner:
             self._ledger.add(rule, place, fact)
         return rendered.tokens, rendered.learnt
 
-    def _inspect(self, sample: Sample) -> Iterator[tuple[str, str]]:
+    def _inspect(self, sample: CanonicalRow) -> Iterator[tuple[str, str]]:
         yield from sample.notes
         yield from inspect_calls(sample)
         if sample.extra:
@@ -124,7 +126,7 @@ class Scanner:
                 yield rule, f"text {index + 1}: {fact}"
 
 
-def inspect_turns(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
+def inspect_turns(messages: Sequence[RowMessage]) -> Iterator[tuple[str, str]]:
     """Yield (rule id, fact) of what is wrong with the order and the weights of `messages`."""
     previous = ""
     for index, message in enumerate(messages):
@@ -143,17 +145,17 @@ def inspect_turns(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
         yield "D-ORDER", f"ends with a turn of {messages[-1].role}, which nothing answers"
 
 
-def answer_text(sample: Sample) -> str:
+def answer_text(sample: CanonicalRow) -> str:
     """Return the last learnt answer."""
     return sample.answer[0].said.strip() if sample.answer else ""
 
 
-def sketched_text(sample: Sample) -> str:
+def sketched_text(sample: CanonicalRow) -> str:
     """Return what is compared with other rows: the conversation, or the document."""
     return sample.text or joined((*sample.messages, *sample.rejected))
 
 
-def open_sketches(paths: Sequence[Where], reading: Reading = PLAIN) -> Sketches:
+def open_sketches(paths: Sequence[Where], reading: RowMapping = PLAIN) -> Sketches:
     """Return empty sketches that know the boilerplate of `paths`.
 
     Raises: UsageError: when a file cannot be read.
@@ -161,7 +163,7 @@ def open_sketches(paths: Sequence[Where], reading: Reading = PLAIN) -> Sketches:
     return Sketches(common_shingles(_sampled(paths, reading)))
 
 
-def _sampled(paths: Sequence[Where], reading: Reading) -> Iterator[str]:
+def _sampled(paths: Sequence[Where], reading: RowMapping) -> Iterator[str]:
     for path in paths:
         for line in sample_lines(path, _SAMPLED_LINES // len(paths)):
             try:

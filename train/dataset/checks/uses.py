@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from train.dataset.records import Sample, ToolCall
+from train.dataset.records import CanonicalRow, ToolCall
 
 Complaint = Callable[[Any], str | None]
 
 
-def inspect_calls(sample: Sample) -> Iterator[tuple[str, str]]:
+def inspect_calls(sample: CanonicalRow) -> Iterator[tuple[str, str]]:
     """Yield (rule id, fact) of the calls that the row's tools do not allow."""
     calls = [call for message in (*sample.messages, *sample.rejected) for call in message.calls]
     if not calls:

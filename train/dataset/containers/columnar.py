@@ -15,8 +15,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from train.dataset.containers.kinds import Kind
-from train.dataset.containers.line import LONGEST_BYTES, Line, too_long
+from train.dataset.containers.kinds import ContainerKind
+from train.dataset.containers.line import LONGEST_BYTES, RawRow, too_long
 from train.dataset.records import Malformed
 
 _BATCH_ROWS = 256
@@ -25,7 +25,7 @@ _AGAIN = "copy or download it again"
 Plain = Callable[[Any], Any]
 
 
-def columnar_rows(path: Path, file: BinaryIO, kind: Kind) -> Iterator[Line]:
+def columnar_rows(path: Path, file: BinaryIO, kind: ContainerKind) -> Iterator[RawRow]:
     """Yield every row of the Parquet or Arrow data in `file`; a stream of Arrow need not be seekable.
 
     Raises: Malformed: the file is damaged, from some row on.
@@ -33,7 +33,7 @@ def columnar_rows(path: Path, file: BinaryIO, kind: Kind) -> Iterator[Line]:
     import pyarrow as pa
 
     try:
-        if kind is Kind.PARQUET:
+        if kind is ContainerKind.PARQUET:
             yield from _parquet(path, file)
         else:
             yield from _rows(_arrow(file, kind), 0)
@@ -45,7 +45,7 @@ def columnar_rows(path: Path, file: BinaryIO, kind: Kind) -> Iterator[Line]:
         raise Malformed(fact, "D-CONTAINER", "leave its column out, or write it as text") from error
 
 
-def _parquet(path: Path, file: BinaryIO) -> Iterator[Line]:
+def _parquet(path: Path, file: BinaryIO) -> Iterator[RawRow]:
     import pyarrow.parquet as pq
 
     # Buffered and not ahead of time: a row group may be larger than memory.
@@ -54,10 +54,10 @@ def _parquet(path: Path, file: BinaryIO) -> Iterator[Line]:
         yield from _rows(opened.iter_batches(batch_size=_BATCH_ROWS, use_threads=False), size)
 
 
-def _arrow(file: BinaryIO, kind: Kind) -> Iterator[Any]:
+def _arrow(file: BinaryIO, kind: ContainerKind) -> Iterator[Any]:
     import pyarrow as pa
 
-    if kind is Kind.ARROW_STREAM:
+    if kind is ContainerKind.ARROW_STREAM:
         yield from pa.ipc.open_stream(file)
         return
     opened = pa.ipc.open_file(file)
@@ -65,7 +65,7 @@ def _arrow(file: BinaryIO, kind: Kind) -> Iterator[Any]:
         yield opened.get_batch(number)
 
 
-def _rows(batches: Iterator[Any], size: int) -> Iterator[Line]:
+def _rows(batches: Iterator[Any], size: int) -> Iterator[RawRow]:
     number, converters = 0, None
     for batch in batches:
         if converters is None:
@@ -76,7 +76,7 @@ def _rows(batches: Iterator[Any], size: int) -> Iterator[Line]:
                 number += 1
                 found = {key: converters[key](value) for key, value in row.items() if value is not None}
                 data = json.dumps(found, ensure_ascii=False).encode("utf-8", "surrogatepass")
-                yield Line(number, data, size) if len(data) < LONGEST_BYTES else too_long(number, size)
+                yield RawRow(number, data, size) if len(data) < LONGEST_BYTES else too_long(number, size)
 
 
 def _require_distinct(names: list[str]) -> None:

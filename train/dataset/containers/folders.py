@@ -19,7 +19,7 @@ from typing import Any
 from registry.errors import UsageError
 from train.dataset.containers import cards
 from train.dataset.containers.kinds import TABLE_SUFFIXES, TEXT_SUFFIXES, suffix_of
-from train.dataset.containers.place import Place, Where, hub_name, place_of, shown_path
+from train.dataset.containers.place import DataPath, Where, hub_name, place_of, shown_path
 
 Parts = Mapping[str, tuple[Path, ...]]
 WHOLE = ""
@@ -62,7 +62,7 @@ def find_files(where: Where) -> Files:
     return Files((path,), place.split)
 
 
-def places_in(where: Where) -> tuple[Place, ...]:
+def places_in(where: Where) -> tuple[DataPath, ...]:
     """Return `where` as one place, or a place for each part where it is a data set of several.
 
     Raises: UsageError: its files cannot be found.
@@ -72,7 +72,7 @@ def places_in(where: Where) -> tuple[Place, ...]:
     if place.split is not None or not path.is_dir():
         return (place,)
     names = _told(find_parts(path))
-    return (place,) if len(names) < 2 else tuple(Place(place.path, name) for name in names)
+    return (place,) if len(names) < 2 else tuple(DataPath(place.path, name) for name in names)
 
 
 def find_parts(folder: Path) -> Parts:
@@ -121,7 +121,7 @@ def _snapshot_of_cache(path: Path) -> Path:
     return found[-1] if len(found) == 1 else path / "snapshots"
 
 
-def _matching(place: Place, pattern: Path) -> Files:
+def _matching(place: DataPath, pattern: Path) -> Files:
     anchor = Path(pattern.anchor) if pattern.anchor else Path()
     relative = str(pattern.relative_to(anchor)) if pattern.anchor else str(pattern)
     found = in_order(path for path in anchor.glob(relative) if path.is_file())
@@ -130,7 +130,7 @@ def _matching(place: Place, pattern: Path) -> Files:
     return Files(_choose(place, _by_names(anchor, found)) if place.split else found)
 
 
-def _choose(place: Place, parts: Parts) -> tuple[Path, ...]:
+def _choose(place: DataPath, parts: Parts) -> tuple[Path, ...]:
     subject, names = shown_path(place.path), _told(parts)
     if place.split is None:
         if len(names) > 1:

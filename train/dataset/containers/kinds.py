@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 
 from train.dataset.containers.place import PACKED_SUFFIXES
-from train.dataset.containers.streams import Stream
+from train.dataset.containers.streams import ContainerStream
 from train.dataset.records import Malformed
 
 TEXT_SUFFIXES = frozenset({".txt", ".md"})
@@ -48,7 +48,7 @@ _FOREIGN = (
 _PAGES = (b"<!doctype html", b"<html")
 
 
-class Kind(Enum):
+class ContainerKind(Enum):
     """The containers that are read."""
 
     LINES = "JSON Lines"
@@ -65,12 +65,12 @@ class Kind(Enum):
 class Container:
     """What a stream holds; `delimiter` parts the cells of a table."""
 
-    kind: Kind
+    kind: ContainerKind
     delimiter: str = ""
     remarks: tuple[tuple[str, str], ...] = ()
 
 
-def find_kind(path: Path, stream: Stream) -> Container:
+def find_kind(path: Path, stream: ContainerStream) -> Container:
     """Return the container of `stream`, the file at `path`.
 
     Raises: Malformed: one that is not read; it is named.
@@ -80,9 +80,9 @@ def find_kind(path: Path, stream: Stream) -> Container:
         return Container(kind)
     _refuse_foreign(head)
     if suffix in TEXT_SUFFIXES:
-        return Container(Kind.TEXT)
+        return Container(ContainerKind.TEXT)
     found = _of_text(head.decode("utf-8", "replace"), suffix, whole=stream.whole)
-    if found.kind is Kind.LINES and b"\0" in head[:4096]:
+    if found.kind is ContainerKind.LINES and b"\0" in head[:4096]:
         fact = f"is binary, of a kind that is not read (it begins with {head[:4]!r})"
         raise Malformed(fact, "D-CONTAINER", "write it as JSON Lines or Parquet")
     told = _surprise(found, suffix) if b"\n" in head.strip() else ""
@@ -97,12 +97,12 @@ def suffix_of(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _columnar(head: bytes) -> Kind | None:
+def _columnar(head: bytes) -> ContainerKind | None:
     if head.startswith(b"PAR1"):
-        return Kind.PARQUET
+        return ContainerKind.PARQUET
     if head.startswith(b"ARROW1\0\0"):
-        return Kind.ARROW_FILE
-    return Kind.ARROW_STREAM if head.startswith(b"\xff\xff\xff\xff") and len(head) > 8 else None
+        return ContainerKind.ARROW_FILE
+    return ContainerKind.ARROW_STREAM if head.startswith(b"\xff\xff\xff\xff") and len(head) > 8 else None
 
 
 def _refuse_foreign(head: bytes) -> None:
@@ -118,11 +118,11 @@ def _refuse_foreign(head: bytes) -> None:
 def _of_text(head: str, suffix: str, *, whole: bool) -> Container:
     start = head.lstrip()
     if start.startswith("["):
-        return Container(Kind.LINES if _first_line_is_list(start) else Kind.ARRAY)
+        return Container(ContainerKind.LINES if _first_line_is_list(start) else ContainerKind.ARRAY)
     if start.startswith("{"):
-        return Container(Kind.VALUES if _spans_lines(start, whole=whole) else Kind.LINES)
+        return Container(ContainerKind.VALUES if _spans_lines(start, whole=whole) else ContainerKind.LINES)
     delimiter = find_delimiter(head, named=TABLE_SUFFIXES.get(suffix), whole=whole)
-    return Container(Kind.TABLE, delimiter) if delimiter else Container(Kind.LINES)
+    return Container(ContainerKind.TABLE, delimiter) if delimiter else Container(ContainerKind.LINES)
 
 
 def _first_line_is_list(start: str) -> bool:
@@ -209,11 +209,11 @@ def _are_names(header: list[str]) -> bool:
 def _surprise(found: Container, suffix: str) -> str:
     """Return what there is to say where a file holds something else than its name promises."""
     table = suffix in TABLE_SUFFIXES
-    if found.kind is Kind.TABLE and not table and suffix:
+    if found.kind is ContainerKind.TABLE and not table and suffix:
         shown = {"\t": "tabs", ",": "commas"}.get(found.delimiter, f"`{found.delimiter}`")
         return f"holds CSV, its cells parted by {shown}, under the name {suffix}, and is read as that"
-    if table and found.kind is not Kind.TABLE:
+    if table and found.kind is not ContainerKind.TABLE:
         return f"holds {found.kind.value} under the name {suffix}, and is read as that"
-    if found.kind in {Kind.VALUES, Kind.ARRAY} and suffix in _JSON_SUFFIXES - {".json"}:
+    if found.kind in {ContainerKind.VALUES, ContainerKind.ARRAY} and suffix in _JSON_SUFFIXES - {".json"}:
         return f"holds {found.kind.value}, not a row in each line, and is read as that"
     return ""

@@ -29,7 +29,7 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class RawRow:
     """One row as it lies in the container; `size` counts the stored bytes read for it, for progress.
 
     `fault` is what the container itself says against the row; `shard` is the file it came from where the
@@ -81,10 +81,10 @@ def not_utf8(data: bytes, error: UnicodeDecodeError) -> Malformed:
     return Malformed(fact, "D-ENCODING", remedy)
 
 
-def too_long(number: int, size: int) -> Line:
+def too_long(number: int, size: int) -> RawRow:
     """Return the row that stands for one of more than `LONGEST_BYTES`."""
     fact = f"is longer than {LONGEST_BYTES >> 20} MiB"
-    return Line(number, b"", size, Malformed(fact, "D-CONTAINER", "shorten it, or part the file into rows"))
+    return RawRow(number, b"", size, Malformed(fact, "D-CONTAINER", "shorten it, or part the file into rows"))
 
 
 def _rule(written: str, error: json.JSONDecodeError) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import BinaryIO
 
-from train.dataset.containers.line import LONGEST_BYTES, Line, too_long
+from train.dataset.containers.line import LONGEST_BYTES, RawRow, too_long
 
 
-def document_rows(file: BinaryIO) -> Iterator[Line]:
+def document_rows(file: BinaryIO) -> Iterator[RawRow]:
     """Yield every paragraph of the text in `file`."""
     start, parts, size = 0, list[bytes](), 0
     for number, line in enumerate(iter(partial(file.readline, LONGEST_BYTES), b""), start=1):
@@ -26,7 +26,7 @@ def document_rows(file: BinaryIO) -> Iterator[Line]:
         yield _document(start, parts, size)
 
 
-def _document(start: int, parts: list[bytes], size: int) -> Line:
+def _document(start: int, parts: list[bytes], size: int) -> RawRow:
     if size > LONGEST_BYTES:
         return too_long(start, size)
     held = b"".join(parts)
@@ -34,4 +34,4 @@ def _document(start: int, parts: list[bytes], size: int) -> Line:
         data = json.dumps({"text": held.decode("utf-8").strip()}, ensure_ascii=False).encode()
     except UnicodeDecodeError:
         data = held
-    return Line(start, data, len(held))
+    return RawRow(start, data, len(held))

@@ -15,7 +15,7 @@ _HUB = "hf:"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DataPath:
     """A path, and the part (`split`) of a data set that has several."""
 
     path: Path
@@ -27,12 +27,12 @@ class Place:
         return shown if self.split is None else f"{shown} ({self.split})"
 
 
-Where = Path | Place
+Where = Path | DataPath
 
 
-def place_of(where: Where) -> Place:
+def place_of(where: Where) -> DataPath:
     """Return `where` as a place; of a path alone, with no part named."""
-    return where if isinstance(where, Place) else Place(where)
+    return where if isinstance(where, DataPath) else DataPath(where)
 
 
 def name_of(where: Where) -> str:
@@ -41,7 +41,7 @@ def name_of(where: Where) -> str:
     return place.path.name if place.split is None else f"{place.path.name}/{place.split}"
 
 
-def label_of(place: Place) -> str:
+def label_of(place: DataPath) -> str:
     """Return the short name that a place has in reports where nobody gave it one."""
     path = place.path.parent if has_magic(place.path.name) else place.path
     if path.suffix.lower() in PACKED_SUFFIXES:

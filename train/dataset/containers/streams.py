@@ -34,7 +34,7 @@ _AGAIN = "copy or download it again"
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class ContainerStream:
     """An open file: its first bytes unpacked and decoded, and all of them.
 
     `whole` tells that `head` is the whole file. `raw` is the file on the disk, whose position says how far
@@ -54,7 +54,7 @@ class Stream:
         return self.file is self.raw
 
 
-def open_stream(path: Path, raw: BinaryIO) -> Stream:
+def open_stream(path: Path, raw: BinaryIO) -> ContainerStream:
     """Return the stream of the open file `raw` at `path`.
 
     Raises: Malformed: it is damaged at its very beginning; OSError.
@@ -86,7 +86,7 @@ def open_stream(path: Path, raw: BinaryIO) -> Stream:
         raw.seek(len(BOM) if start.startswith(BOM) else 0)
     else:
         file = _buffered(_joined(head, file, damage))
-    return Stream(head, whole, file, raw, packed, tuple(remarks))
+    return ContainerStream(head, whole, file, raw, packed, tuple(remarks))
 
 
 class _Chunks(io.RawIOBase):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import BinaryIO
 
-from train.dataset.containers.line import LONGEST_BYTES, Line, not_utf8
+from train.dataset.containers.line import LONGEST_BYTES, RawRow, not_utf8
 from train.dataset.records import Malformed
 
 # A cell of these columns is JSON where it looks so: everywhere else a text stays a text.
@@ -27,7 +27,7 @@ _TRUTHS = {"true": True, "false": False}
 _QUOTE = 'close the quote, and double a quote inside a cell ("")'
 
 
-def table_rows(file: BinaryIO, delimiter: str) -> Iterator[Line]:
+def table_rows(file: BinaryIO, delimiter: str) -> Iterator[RawRow]:
     """Yield a row for each record behind the header; empty records are passed over, as blank lines are.
 
     Raises: Malformed: the header names a column twice, or is no UTF-8.
@@ -45,7 +45,7 @@ def table_rows(file: BinaryIO, delimiter: str) -> Iterator[Line]:
             return
         except csv.Error as error:
             number += 1
-            yield Line(number, b"", 0, _broken(error))
+            yield RawRow(number, b"", 0, _broken(error))
             continue
         if record:
             number += 1
@@ -75,21 +75,21 @@ def _header(records: Iterator[list[str]]) -> list[str]:
     return header
 
 
-def _row(number: int, header: Sequence[str], record: Sequence[str]) -> Line:
+def _row(number: int, header: Sequence[str], record: Sequence[str]) -> RawRow:
     data = _bytes(record)
     if len(record) != len(header):
         fact = f"has {len(record)} cells, and the header has {len(header)}"
         remedy = "quote a cell that holds the separator or a line end"
-        return Line(number, data, len(data), Malformed(fact, "D-CELLS", remedy))
+        return RawRow(number, data, len(data), Malformed(fact, "D-CELLS", remedy))
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
-        return Line(number, data, len(data), not_utf8(data, error))
+        return RawRow(number, data, len(data), not_utf8(data, error))
     names = [name or f"column {at}" for at, name in enumerate(header, start=1)]
     # A column without a name is an index, or what a spreadsheet leaves behind: its empty cells say nothing.
     cells = {name: cell for name, cell, own in zip(names, record, header, strict=True) if cell or _says(own)}
     row = {name: _value(name, cell, header) for name, cell in cells.items()}
-    return Line(number, json.dumps(row, ensure_ascii=False).encode(), len(data))
+    return RawRow(number, json.dumps(row, ensure_ascii=False).encode(), len(data))
 
 
 def _says(name: str) -> bool:

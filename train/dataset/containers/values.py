@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from train.dataset.containers.line import LONGEST_BYTES, Line, too_long
+from train.dataset.containers.line import LONGEST_BYTES, RawRow, too_long
 from train.dataset.records import Malformed
 
 _CHUNK_BYTES = 1 << 20
@@ -106,19 +106,19 @@ class Cursor:
         )
 
 
-def array_rows(file: BinaryIO) -> Iterator[Line]:
+def array_rows(file: BinaryIO) -> Iterator[RawRow]:
     """Yield the items of one JSON array."""
     cursor = Cursor(file)
     yield from _numbered(cursor, _array(cursor))
 
 
-def value_rows(file: BinaryIO) -> Iterator[Line]:
+def value_rows(file: BinaryIO) -> Iterator[RawRow]:
     """Yield JSON values that follow each other, whatever stands in a line."""
     cursor = Cursor(file)
     yield from _numbered(cursor, _values(cursor))
 
 
-def list_rows(file: BinaryIO, key: str, *, named: bool) -> Iterator[Line]:
+def list_rows(file: BinaryIO, key: str, *, named: bool) -> Iterator[RawRow]:
     """Yield the items of the list under `key` of the one object in `file`.
 
     Unless the key was `named` by whoever reads, another list of rows behind it is a fault: nothing is left
@@ -128,13 +128,13 @@ def list_rows(file: BinaryIO, key: str, *, named: bool) -> Iterator[Line]:
     yield from _numbered(cursor, _listed(cursor, key, named=named))
 
 
-def _numbered(cursor: Cursor, rows: Iterator[bytes]) -> Iterator[Line]:
+def _numbered(cursor: Cursor, rows: Iterator[bytes]) -> Iterator[RawRow]:
     number = 0
     try:
         for number, data in enumerate(rows, start=1):
-            yield Line(number, data, len(data))
+            yield RawRow(number, data, len(data))
     except Malformed as fault:
-        yield Line(number + 1, cursor.rest(), 0, fault)
+        yield RawRow(number + 1, cursor.rest(), 0, fault)
 
 
 def _array(cursor: Cursor) -> Iterator[bytes]:

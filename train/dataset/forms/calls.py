@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from registry.validation.canonical import parse_json
-from train.dataset.records import Malformed, Message, Sample, ToolCall
+from train.dataset.records import CanonicalRow, Malformed, RowMessage, ToolCall
 
 TOOL_KEYS = ("tools", "functions")
 _CALL_KEYS = {"id", "call_id", "tool_call_id", "type", "function", "name", "arguments", "parameters", "index"}
@@ -64,8 +64,8 @@ def written_call(call: ToolCall) -> dict[str, Any]:
 
 
 def linked(
-    messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
-) -> tuple[tuple[Message, ...], tuple[tuple[str, str], ...]]:
+    messages: Sequence[RowMessage], tools: Sequence[Mapping[str, Any]]
+) -> tuple[tuple[RowMessage, ...], tuple[tuple[str, str], ...]]:
     """Give calls without an id one, and results without one the id of the first call that waits.
 
     Arguments that are null and that no tool of that name has are left out: tables fill them in. Return the
@@ -76,7 +76,7 @@ def linked(
     return turns, tuple(linking.found)
 
 
-def with_links(sample: Sample) -> Sample:
+def with_links(sample: CanonicalRow) -> CanonicalRow:
     """Return the sample with an id for every call, and every result linked to its call."""
     if not any(turn.calls or turn.role == "tool" for turn in (*sample.messages, *sample.rejected)):
         return sample
@@ -108,7 +108,7 @@ class _Linking:
         self._calls = 0
         self._in_text = False
 
-    def turn(self, index: int, message: Message) -> Message:
+    def turn(self, index: int, message: RowMessage) -> RowMessage:
         """Return the turn with its ids."""
         if message.role == "tool":
             return self._result(index, message)
@@ -139,7 +139,7 @@ class _Linking:
         kept = {key: value for key, value in given.items() if value is not None or key in known}
         return call if kept == given else replace(call, arguments=json.dumps(kept, ensure_ascii=False))
 
-    def _result(self, index: int, message: Message) -> Message:
+    def _result(self, index: int, message: RowMessage) -> RowMessage:
         call = self._answered(message)
         if call is not None:
             self._waiting.remove(call)
@@ -150,7 +150,7 @@ class _Linking:
             self.found.append(("D-RESULT", f"turn {index} is a result{named}, which no call waits for"))
         return message
 
-    def _answered(self, message: Message) -> ToolCall | None:
+    def _answered(self, message: RowMessage) -> ToolCall | None:
         if message.call_id:
             return next((call for call in self._waiting if call.id == message.call_id), None)
         named = [call for call in self._waiting if call.name == message.name]

@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from train.dataset.forms.chat import read_messages, shown, text
-from train.dataset.records import Malformed, Message
+from train.dataset.records import Malformed, RowMessage
 
 _HH_TURN = re.compile(r"(?:\A|\n\n)\s*(Human|Assistant|System):")
 _HH_ROLES = {"Human": "user", "Assistant": "assistant", "System": "system"}
@@ -25,7 +25,7 @@ _PAIRS = (
 _TURN_KEYS = ({"role", "content"}, {"from", "value"})
 
 
-def read_turns(value: object, where: str, *, learn: bool = True) -> tuple[Message, ...]:
+def read_turns(value: object, where: str, *, learn: bool = True) -> tuple[RowMessage, ...]:
     """Return the turns of a conversation; without `learn` no answer is trained on.
 
     Raises: Malformed.
@@ -40,7 +40,7 @@ def read_turns(value: object, where: str, *, learn: bool = True) -> tuple[Messag
     return read_messages(found, where, learn=learn)
 
 
-def read_question(value: object, where: str) -> tuple[Message, ...]:
+def read_question(value: object, where: str) -> tuple[RowMessage, ...]:
     """Return the turns before an answer: those of a list of messages, or one of the user.
 
     Raises: Malformed.
@@ -51,10 +51,10 @@ def read_question(value: object, where: str) -> tuple[Message, ...]:
     elif "\n\nAssistant:" in value and (spoken := read_spoken(value)):
         turns = spoken[:-1] if spoken[-1].role == "assistant" and not spoken[-1].content else spoken
         return tuple(turn.unlearnt() for turn in turns)
-    return (Message("user", text(value, where, rule="D-EMPTY-INPUT"), learn=False),)
+    return (RowMessage("user", text(value, where, rule="D-EMPTY-INPUT"), learn=False),)
 
 
-def read_answer(value: object, where: str) -> tuple[Message, ...]:
+def read_answer(value: object, where: str) -> tuple[RowMessage, ...]:
     """Return the turns of an answer: a text, a message, messages, or the first of several texts.
 
     Raises: Malformed.
@@ -69,10 +69,10 @@ def read_answer(value: object, where: str) -> tuple[Message, ...]:
     if isinstance(value, int | float):
         remedy = f"map it, then numbers and truths are texts: --columns completion={where}"
         raise Malformed(f"{where} is {shown(value)}, not a text", remedy=remedy)
-    return (Message("assistant", text(value, where, rule="D-EMPTY"), learn=True),)
+    return (RowMessage("assistant", text(value, where, rule="D-EMPTY"), learn=True),)
 
 
-def read_spoken(value: object) -> tuple[Message, ...]:
+def read_spoken(value: object) -> tuple[RowMessage, ...]:
     """Return the turns of a text of `Human:` and `Assistant:` paragraphs (HH-RLHF); none where it is none."""
     if not isinstance(value, str) or "\n\nAssistant:" not in value:
         return ()
@@ -81,7 +81,7 @@ def read_spoken(value: object) -> tuple[Message, ...]:
         return ()
     ends = [mark.start() for mark in marks[1:]] + [len(value)]
     return tuple(
-        Message(_HH_ROLES[mark[1]], value[mark.end() : end].strip(), learn=mark[1] == "Assistant")
+        RowMessage(_HH_ROLES[mark[1]], value[mark.end() : end].strip(), learn=mark[1] == "Assistant")
         for mark, end in zip(marks, ends, strict=True)
     )
 

@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from train.dataset.forms.calls import read_calls, shown, written_call
-from train.dataset.records import ROLES, Malformed, Message, ToolCall
+from train.dataset.records import ROLES, Malformed, RowMessage, ToolCall
 
 __all__ = ["read_conversation", "read_messages", "shown", "text", "written"]
 
@@ -44,7 +44,7 @@ _THOUGHT = re.compile(r"\A\s*<think>(.*?)</think>\s*", re.DOTALL)
 _EMPTY: tuple[object, ...] = (None, "", [], {})
 
 
-def read_messages(messages: object, where: str = "messages", *, learn: bool = True) -> tuple[Message, ...]:
+def read_messages(messages: object, where: str = "messages", *, learn: bool = True) -> tuple[RowMessage, ...]:
     """Read `[{"role": …, "content": …}, …]`, or the same with `from` and `value`.
 
     A turn may have `tool_calls` (or the old `function_call`), `tool_call_id`, reasoning, `name`, and a
@@ -54,7 +54,7 @@ def read_messages(messages: object, where: str = "messages", *, learn: bool = Tr
     """
     if not isinstance(messages, list) or not messages:
         raise Malformed(f"{where} is {shown(messages)}, not a list of messages")
-    turns: list[Message] = []
+    turns: list[RowMessage] = []
     for index, one in enumerate(messages):
         if (plain := _plain(one, learn=learn)) is not None:
             turns.append(plain)
@@ -63,7 +63,7 @@ def read_messages(messages: object, where: str = "messages", *, learn: bool = Tr
     return tuple(turns)
 
 
-def read_conversation(turns: object, system: object = None) -> tuple[Message, ...]:
+def read_conversation(turns: object, system: object = None) -> tuple[RowMessage, ...]:
     """Read ShareGPT's form, `[{"from": "human"|"gpt"|…, "value": …}, …]`.
 
     Raises: Malformed: naming the turn, counted from 0.
@@ -71,11 +71,11 @@ def read_conversation(turns: object, system: object = None) -> tuple[Message, ..
     if not isinstance(turns, list) or not turns:
         raise Malformed(f"conversations is {shown(turns)}, not a list of turns")
     given = system is not None and system != ""
-    head = (Message("system", text(system, "system"), learn=False),) if given else ()
+    head = (RowMessage("system", text(system, "system"), learn=False),) if given else ()
     return head + read_messages(turns, "conversations")
 
 
-def written(message: Message) -> dict[str, object]:
+def written(message: RowMessage) -> dict[str, object]:
     """Return the turn as a file has it: read again, it is the same."""
     found: dict[str, object] = {"role": message.role, "content": message.content}
     if message.reasoning:
@@ -110,7 +110,7 @@ class _Content:
     texts: list[str]
     thoughts: list[str]
     calls: list[ToolCall]
-    results: list[Message]
+    results: list[RowMessage]
 
     @property
     def text(self) -> str:
@@ -118,17 +118,17 @@ class _Content:
         return "\n".join(self.texts)
 
 
-def _plain(given: object, *, learn: bool) -> Message | None:
+def _plain(given: object, *, learn: bool) -> RowMessage | None:
     """Return a turn of role and content alone, which nearly all are; None for what needs a closer look."""
     if not isinstance(given, dict) or len(given) != 2:
         return None
     role, content = given.get("role"), given.get("content")
     if role not in ROLES or not isinstance(content, str) or (role == "assistant" and not content.strip()):
         return None
-    return Message(role, content, learn=learn and role == "assistant")
+    return RowMessage(role, content, learn=learn and role == "assistant")
 
 
-def _turns(where: str, given: object, *, learn: bool) -> Iterator[Message]:
+def _turns(where: str, given: object, *, learn: bool) -> Iterator[RowMessage]:
     if not isinstance(given, dict):
         raise Malformed(f"{where} is {shown(given)}, not an object")
     message = {key: value for key, value in given.items() if value not in _EMPTY}
@@ -140,7 +140,7 @@ def _turns(where: str, given: object, *, learn: bool) -> Iterator[Message]:
     if content.results and not content.texts:
         return
     calls = (*content.calls, *_calls(where, role, message))
-    yield Message(
+    yield RowMessage(
         "assistant" if role == _CALLING else role,
         _said(where, key, given.get(key), role, content, calls, message),
         learn=_weight(where, role, message) and learn,
@@ -243,7 +243,7 @@ def _add_part(found: _Content, part: object, where: str, role: str) -> None:
         found.calls += read_calls(call, where)
     elif kind == "tool_result" and role in {"user", "tool"}:
         inner = _content(part.get("content"), where, "tool", {})
-        result = Message("tool", inner.text, learn=False, call_id=str(part.get("tool_use_id") or ""))
+        result = RowMessage("tool", inner.text, learn=False, call_id=str(part.get("tool_use_id") or ""))
         found.results.append(result)
     else:
         raise Malformed(f"{where} is {shown(part)}, not a text")

@@ -15,12 +15,12 @@ from typing import Final
 
 from train.dataset.forms.calls import TOOL_KEYS
 from train.dataset.forms.hints import keys_fault
-from train.dataset.records import Form, Kind, Malformed
+from train.dataset.records import Malformed, RowForm, RowKind
 
 _TOOLS = frozenset(TOOL_KEYS)
 
 
-class Slot:
+class KeySlot:
     """What a key of a row holds. Texts and no Enum, whose hash costs more than reading a row."""
 
     CONVERSATION: Final = "conversation"
@@ -38,32 +38,32 @@ class Slot:
 
 # Our own name of a slot comes first.
 NAMES: dict[str, tuple[str, ...]] = {
-    Slot.CONVERSATION: (
+    KeySlot.CONVERSATION: (
         "messages", "conversations", "conversation", "items", "dialogue", "dialog",
     ),
-    Slot.QUESTION: (
+    KeySlot.QUESTION: (
         "prompt", "question", "query", "instruction", "problem", "input", "inputs", "user", "human",
     ),
-    Slot.INPUT: ("input",),
-    Slot.CONTEXT: ("context",),
-    Slot.SYSTEM: ("system", "system_prompt", "system_message", "system_instruction"),
-    Slot.HISTORY: ("history",),
-    Slot.ANSWER: (
+    KeySlot.INPUT: ("input",),
+    KeySlot.CONTEXT: ("context",),
+    KeySlot.SYSTEM: ("system", "system_prompt", "system_message", "system_instruction"),
+    KeySlot.HISTORY: ("history",),
+    KeySlot.ANSWER: (
         "completion", "response", "answer", "answers", "output", "outputs", "target", "targets", "solution",
         "reply", "assistant", "ideal",
     ),
-    Slot.CHOSEN: (
+    KeySlot.CHOSEN: (
         "chosen", "accepted", "preferred", "preferred_output", "chosen_messages", "chosen_response",
         "chosen_answer", "response_j", "response_chosen", "preferred_response",
     ),
-    Slot.REJECTED: (
+    KeySlot.REJECTED: (
         "rejected", "dispreferred", "non_preferred_output", "rejected_messages", "rejected_response",
         "rejected_answer", "response_k", "response_rejected", "rejected_output",
     ),
-    Slot.LABEL: ("label", "kto_tag"),
-    Slot.TEXT: ("text",),
+    KeySlot.LABEL: ("label", "kto_tag"),
+    KeySlot.TEXT: ("text",),
 }  # fmt: skip
-_OPTIONAL = (Slot.SYSTEM, Slot.CONTEXT, Slot.INPUT, Slot.HISTORY)
+_OPTIONAL = (KeySlot.SYSTEM, KeySlot.CONTEXT, KeySlot.INPUT, KeySlot.HISTORY)
 _SLOTS_OF: dict[str, tuple[str, ...]] = {
     name: tuple(slot for slot, names in NAMES.items() if name in names)
     for names in NAMES.values()
@@ -73,18 +73,18 @@ _SLOTS_OF: dict[str, tuple[str, ...]] = {
 _WEAK = frozenset({"user", "human", "assistant", "reply", "target", "targets", "answers", "outputs", "items"})
 _MISSPELT = 0.8
 Found = dict[str, list[str]]
-Way = tuple[Form, dict[str, str]]
+Way = tuple[RowForm, dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FormPlan:
     """One way to read a row: its form, and the row's key of each slot; `bare` is one without optional ones.
 
     `kind` is the form's, `extra` are the keys that the form does not know, `tools` those about tools.
     """
 
-    form: Form
-    kind: Kind
+    form: RowForm
+    kind: RowKind
     bare: bool
     keys: Mapping[str, str]
     extra: tuple[str, ...]
@@ -92,7 +92,7 @@ class Plan:
 
 
 @lru_cache(maxsize=512)
-def plans_of(keys: tuple[str, ...], mapped: frozenset[str] = frozenset()) -> tuple[Plan, ...]:
+def plans_of(keys: tuple[str, ...], mapped: frozenset[str] = frozenset()) -> tuple[FormPlan, ...]:
     """Return every way to read a row with these `keys`; those in `mapped` must be read.
 
     Raises: Malformed: there is none, a key looks like one that is missing, or the row is part of another.
@@ -108,17 +108,19 @@ def plans_of(keys: tuple[str, ...], mapped: frozenset[str] = frozenset()) -> tup
 
 
 @lru_cache(maxsize=512)
-def questions_of(keys: tuple[str, ...], mapped: frozenset[str] = frozenset()) -> tuple[Plan, ...]:
+def questions_of(keys: tuple[str, ...], mapped: frozenset[str] = frozenset()) -> tuple[FormPlan, ...]:
     """Return every way to read a row with these `keys` as a question that nothing answers."""
     by_slot = _by_slot(keys)
-    if by_slot.keys() & {Slot.ANSWER, Slot.CHOSEN, Slot.REJECTED}:
+    if by_slot.keys() & {KeySlot.ANSWER, KeySlot.CHOSEN, KeySlot.REJECTED}:
         return ()
     optional = _optional(by_slot)
     found: list[Way] = [
-        (Form.CHAT, {Slot.CONVERSATION: key, **_only(optional, Slot.SYSTEM)})
-        for key in by_slot.get(Slot.CONVERSATION, ())
+        (RowForm.CHAT, {KeySlot.CONVERSATION: key, **_only(optional, KeySlot.SYSTEM)})
+        for key in by_slot.get(KeySlot.CONVERSATION, ())
     ]
-    found += [(Form.PROMPT, {Slot.QUESTION: key, **_without(optional, key)}) for key in _questions(by_slot)]
+    found += [
+        (RowForm.PROMPT, {KeySlot.QUESTION: key, **_without(optional, key)}) for key in _questions(by_slot)
+    ]
     return tuple(_plan(form, ways, keys) for form, ways in found if mapped - _TOOLS <= set(ways.values()))
 
 
@@ -139,57 +141,57 @@ def _by_slot(keys: tuple[str, ...]) -> Found:
 
 
 def _answered(by_slot: Found, keys: tuple[str, ...]) -> Iterator[Way]:
-    optional, answers = _optional(by_slot), by_slot.get(Slot.ANSWER, [])
-    rated = {Slot.LABEL: by_slot[Slot.LABEL][0]} if Slot.LABEL in by_slot else {}
+    optional, answers = _optional(by_slot), by_slot.get(KeySlot.ANSWER, [])
+    rated = {KeySlot.LABEL: by_slot[KeySlot.LABEL][0]} if KeySlot.LABEL in by_slot else {}
     # A conversation that ends with the user may have its answer in a column of its own.
-    last = {Slot.ANSWER: answers[0]} if len(answers) == 1 and not _questions(by_slot) else {}
-    for key in by_slot.get(Slot.CONVERSATION, ()):
-        form = Form.CHAT if _plain(key) == "messages" else Form.SHAREGPT
-        yield form, {Slot.CONVERSATION: key, **_only(optional, Slot.SYSTEM), **last, **rated}
+    last = {KeySlot.ANSWER: answers[0]} if len(answers) == 1 and not _questions(by_slot) else {}
+    for key in by_slot.get(KeySlot.CONVERSATION, ()):
+        form = RowForm.CHAT if _plain(key) == "messages" else RowForm.SHAREGPT
+        yield form, {KeySlot.CONVERSATION: key, **_only(optional, KeySlot.SYSTEM), **last, **rated}
     for question, answer in product(_questions(by_slot), answers):
-        alpaca = _plain(question) == "instruction" and Slot.CONTEXT not in by_slot
+        alpaca = _plain(question) == "instruction" and KeySlot.CONTEXT not in by_slot
         called = (_plain(question), _plain(answer)) == ("query", "answers") and not _TOOLS.isdisjoint(keys)
-        found = {Slot.QUESTION: question, Slot.ANSWER: answer, **_without(optional, question), **rated}
-        yield (Form.CALLS if called else Form.ALPACA if alpaca else Form.PROMPT), found
+        found = {KeySlot.QUESTION: question, KeySlot.ANSWER: answer, **_without(optional, question), **rated}
+        yield (RowForm.CALLS if called else RowForm.ALPACA if alpaca else RowForm.PROMPT), found
 
 
 def _texts(by_slot: Found) -> Iterator[Way]:
-    for key in by_slot.get(Slot.TEXT, ()):
-        yield Form.TEXT, {Slot.TEXT: key}
+    for key in by_slot.get(KeySlot.TEXT, ()):
+        yield RowForm.TEXT, {KeySlot.TEXT: key}
 
 
 def _pairs(by_slot: Found) -> Iterator[Way]:
-    chosen, rejected = by_slot.get(Slot.CHOSEN, []), by_slot.get(Slot.REJECTED, [])
+    chosen, rejected = by_slot.get(KeySlot.CHOSEN, []), by_slot.get(KeySlot.REJECTED, [])
     if rejected and not chosen:
         # The answer of a row that has a worse one beside it; a conversation ends with it.
-        chosen = by_slot.get(Slot.ANSWER, []) or by_slot.get(Slot.CONVERSATION, [])
+        chosen = by_slot.get(KeySlot.ANSWER, []) or by_slot.get(KeySlot.CONVERSATION, [])
     for good, bad in product(chosen, rejected):
-        form = Form.OPENAI_PREFERENCE if _plain(good) == "preferred_output" else Form.PREFERENCE
+        form = RowForm.OPENAI_PREFERENCE if _plain(good) == "preferred_output" else RowForm.PREFERENCE
         for asked in _asked(by_slot, good):
-            yield form, {**asked, Slot.CHOSEN: good, Slot.REJECTED: bad}
+            yield form, {**asked, KeySlot.CHOSEN: good, KeySlot.REJECTED: bad}
 
 
 def _asked(by_slot: Found, good: str) -> Iterator[dict[str, str]]:
-    optional, conversations = _optional(by_slot), by_slot.get(Slot.CONVERSATION, [])
+    optional, conversations = _optional(by_slot), by_slot.get(KeySlot.CONVERSATION, [])
     if good in conversations:
-        yield _only(optional, Slot.SYSTEM)
+        yield _only(optional, KeySlot.SYSTEM)
     elif conversations:
-        yield from ({Slot.CONVERSATION: key, **_only(optional, Slot.SYSTEM)} for key in conversations)
+        yield from ({KeySlot.CONVERSATION: key, **_only(optional, KeySlot.SYSTEM)} for key in conversations)
     elif questions := _questions(by_slot):
-        yield from ({Slot.QUESTION: key, **_without(optional, key)} for key in questions)
+        yield from ({KeySlot.QUESTION: key, **_without(optional, key)} for key in questions)
     else:
-        yield _only(optional, Slot.SYSTEM)
+        yield _only(optional, KeySlot.SYSTEM)
 
 
 def _questions(by_slot: Found) -> list[str]:
     """Return the keys that ask; an `input` beside an instruction is what that is about."""
-    found = by_slot.get(Slot.QUESTION, [])
+    found = by_slot.get(KeySlot.QUESTION, [])
     if any(_plain(key) == "instruction" for key in found):
         found = [key for key in found if _plain(key) not in {"input", "inputs"}]
     return found
 
 
-def _plan(form: Form, found: dict[str, str], keys: tuple[str, ...]) -> Plan:
+def _plan(form: RowForm, found: dict[str, str], keys: tuple[str, ...]) -> FormPlan:
     others = sorted(set(keys) - set(found.values()))
     absent = [NAMES[slot][0] for slot in _OPTIONAL if slot not in found]
     for key in others:
@@ -197,7 +199,7 @@ def _plan(form: Form, found: dict[str, str], keys: tuple[str, ...]) -> Plan:
         if near and key not in TOOL_KEYS and abs(len(near[0]) - len(key)) <= 1:
             raise Malformed(f"has the key {key!r}, which looks like {near[0]!r}", "D-FORM")
     tools = tuple(key for key in others if key in TOOL_KEYS)
-    return Plan(
+    return FormPlan(
         form,
         form.kind,
         not found.keys() & set(_OPTIONAL),

@@ -31,7 +31,7 @@ _BETWEEN = re.compile(r",(?=[^,=]*=)")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class RowMapping:
     """Our keys by the columns that stand for them, and the findings that a person has accepted."""
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Reading:
         return tuple(column for column in self.columns.values() if _at(row, column) is None)
 
 
-PLAIN = Reading()
+PLAIN = RowMapping()
 
 
 def checked_columns(columns: Mapping[str, str]) -> dict[str, str]:
@@ -88,7 +88,7 @@ def parse_columns(written: Iterable[str]) -> dict[str, str]:
         raise UsageError("--columns", str(error), "see train/dataset/README.md", param="columns") from error
 
 
-def require_columns(path: Where, reading: Reading) -> None:
+def require_columns(path: Where, reading: RowMapping) -> None:
     """Refuse a mapping to a column that none of the first 1,000 rows of the file at `path` has.
 
     Raises: UsageError: naming the columns that are there; the file cannot be read.

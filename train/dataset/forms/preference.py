@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from train.dataset.forms.cells import read_answer, read_spoken, read_turns
 from train.dataset.forms.chat import shown
-from train.dataset.forms.keys import Plan, Slot
+from train.dataset.forms.keys import FormPlan, KeySlot
 from train.dataset.forms.supervised import Row, question_turns, with_system
-from train.dataset.records import Malformed, Message
+from train.dataset.records import Malformed, RowMessage
 
-Turns = tuple[Message, ...]
+Turns = tuple[RowMessage, ...]
 
 
-def pair_of(row: Row, plan: Plan) -> tuple[Turns, Turns, Turns]:
+def pair_of(row: Row, plan: FormPlan) -> tuple[Turns, Turns, Turns]:
     """Return the prompt, the chosen and the rejected answer.
 
     Raises: Malformed.
     """
-    chosen, rejected = _answer(row, plan.keys[Slot.CHOSEN]), _answer(row, plan.keys[Slot.REJECTED])
+    chosen, rejected = _answer(row, plan.keys[KeySlot.CHOSEN]), _answer(row, plan.keys[KeySlot.REJECTED])
     prompt = _prompt(row, plan)
     if not prompt and len(chosen) > 1 == len(rejected):
         # A conversation that ends with the good answer, and the bad one alone.
@@ -34,14 +34,14 @@ def _answer(row: Row, key: str) -> Turns:
     return read_spoken(row[key]) or read_answer(row[key], key)
 
 
-def _prompt(row: Row, plan: Plan) -> Turns:
-    if Slot.QUESTION in plan.keys:
-        key = plan.keys[Slot.QUESTION]
+def _prompt(row: Row, plan: FormPlan) -> Turns:
+    if KeySlot.QUESTION in plan.keys:
+        key = plan.keys[KeySlot.QUESTION]
         if isinstance(row[key], dict) and "messages" in row[key]:
             return read_turns(row[key]["messages"], f"{key}.messages", learn=False)
         return question_turns(row, plan)
-    if Slot.CONVERSATION in plan.keys:
-        key = plan.keys[Slot.CONVERSATION]
+    if KeySlot.CONVERSATION in plan.keys:
+        key = plan.keys[KeySlot.CONVERSATION]
         return with_system(row, plan, read_turns(row[key], key, learn=False))
     return ()
 

@@ -16,18 +16,18 @@ from train.dataset.forms.calls import tools_of, with_links
 from train.dataset.forms.cells import read_turns
 from train.dataset.forms.chat import shown, text
 from train.dataset.forms.hints import ambiguous
-from train.dataset.forms.keys import NAMES, Plan, Slot, plans_of, questions_of
-from train.dataset.forms.mapping import PLAIN, Reading
+from train.dataset.forms.keys import NAMES, FormPlan, KeySlot, plans_of, questions_of
+from train.dataset.forms.mapping import PLAIN, RowMapping
 from train.dataset.forms.preference import pair_of
 from train.dataset.forms.supervised import answered_turns, conversation_turns, question_turns, with_system
-from train.dataset.records import Form, Kind, Malformed, Message, Sample
+from train.dataset.records import CanonicalRow, Malformed, RowForm, RowKind, RowMessage
 
 Row = Mapping[str, Any]
-_STAND_IN = Message("assistant", "answer", learn=True)
+_STAND_IN = RowMessage("assistant", "answer", learn=True)
 _ASKING = ("user", "tool")
 
 
-def read_sample(row: object, reading: Reading = PLAIN) -> Sample:
+def read_sample(row: object, reading: RowMapping = PLAIN) -> CanonicalRow:
     """Return what a parsed row says, read as `reading` says.
 
     Raises: Malformed: when it fits no form or several, a value has a wrong type, there is nothing to learn,
@@ -36,21 +36,21 @@ def read_sample(row: object, reading: Reading = PLAIN) -> Sample:
     return understand(row, reading)[1]
 
 
-def understand(row: object, reading: Reading = PLAIN) -> tuple[Plan, Sample]:
+def understand(row: object, reading: RowMapping = PLAIN) -> tuple[FormPlan, CanonicalRow]:
     """Return the way in which a parsed row is read, and what it says.
 
     Raises: Malformed: as `read_sample`.
     """
     given, left_out = _given(row, reading)
 
-    def read(plan: Plan) -> Sample:
+    def read(plan: FormPlan) -> CanonicalRow:
         sample = _finished(given, plan, _read(given, plan, reading))
         return _checked(given, sample, reading, left_out)
 
     return _agreed(given, _plans(given, reading), read)
 
 
-def read_prompt(row: object, reading: Reading = PLAIN) -> tuple[Sample, bool]:
+def read_prompt(row: object, reading: RowMapping = PLAIN) -> tuple[CanonicalRow, bool]:
     """Return what a row asks, with a stand-in for the answer where it has none; whether it has one.
 
     Raises: Malformed: as `read_sample`.
@@ -60,14 +60,14 @@ def read_prompt(row: object, reading: Reading = PLAIN) -> tuple[Sample, bool]:
     if not plans:
         return read_sample(row, reading), True
 
-    def read(plan: Plan) -> Sample:
+    def read(plan: FormPlan) -> CanonicalRow:
         sample = _finished(given, plan, _question(given, plan))
         return _checked(given, sample, reading, left_out)
 
     return _agreed(given, plans, read)[1], False
 
 
-def _given(row: object, reading: Reading) -> tuple[Row, tuple[str, ...]]:
+def _given(row: object, reading: RowMapping) -> tuple[Row, tuple[str, ...]]:
     """Return the row with our keys, and what of its messages was left out on request."""
     if not isinstance(row, dict):
         raise Malformed(f"is {shown(row)}, not a JSON object")
@@ -80,7 +80,7 @@ def _given(row: object, reading: Reading) -> tuple[Row, tuple[str, ...]]:
     return {key: media.without_parts(value) for key, value in given.items()}, parts
 
 
-def _plans(given: Row, reading: Reading) -> Sequence[Plan]:
+def _plans(given: Row, reading: RowMapping) -> Sequence[FormPlan]:
     keys, mapped = _keys(given), _mapped(given, reading)
     try:
         return plans_of(keys, mapped)
@@ -98,18 +98,20 @@ def _keys(given: Row) -> tuple[str, ...]:
     return tuple(given)
 
 
-def _mapped(given: Row, reading: Reading) -> frozenset[str]:
+def _mapped(given: Row, reading: RowMapping) -> frozenset[str]:
     return frozenset(reading.columns.keys() & given.keys()) if reading.columns else frozenset()
 
 
-def _agreed(given: Row, plans: Sequence[Plan], read: Callable[[Plan], Sample]) -> tuple[Plan, Sample]:
+def _agreed(
+    given: Row, plans: Sequence[FormPlan], read: Callable[[FormPlan], CanonicalRow]
+) -> tuple[FormPlan, CanonicalRow]:
     """Return what the ways of `plans` that can be read all say."""
     if len(plans) == 1:
         try:
             return plans[0], read(plans[0])
         except Malformed as fault:
             raise media.instead_of(fault, given) from fault
-    found: list[tuple[Plan, Sample]] = []
+    found: list[tuple[FormPlan, CanonicalRow]] = []
     faults: list[Malformed] = []
     for plan in plans:
         try:
@@ -125,15 +127,15 @@ def _agreed(given: Row, plans: Sequence[Plan], read: Callable[[Plan], Sample]) -
     return found[0]
 
 
-def _read(given: Row, plan: Plan, reading: Reading) -> Sample:
-    if plan.kind is Kind.TEXT:
-        written = text(given[plan.keys[Slot.TEXT]], plan.keys[Slot.TEXT], rule="D-EMPTY")
-        return Sample(plan.form, text=written, extra=plan.extra)
-    if plan.kind is Kind.PREFERENCE:
+def _read(given: Row, plan: FormPlan, reading: RowMapping) -> CanonicalRow:
+    if plan.kind is RowKind.TEXT:
+        written = text(given[plan.keys[KeySlot.TEXT]], plan.keys[KeySlot.TEXT], rule="D-EMPTY")
+        return CanonicalRow(plan.form, text=written, extra=plan.extra)
+    if plan.kind is RowKind.PREFERENCE:
         prompt, chosen, rejected = pair_of(given, plan)
-        return Sample(plan.form, _learnable(prompt + chosen), rejected, extra=plan.extra)
+        return CanonicalRow(plan.form, _learnable(prompt + chosen), rejected, extra=plan.extra)
     unused: tuple[str, ...] = ()
-    if Slot.CONVERSATION in plan.keys:
+    if KeySlot.CONVERSATION in plan.keys:
         turns, unused = conversation_turns(given, plan)
     else:
         turns = answered_turns(given, plan)
@@ -141,10 +143,10 @@ def _read(given: Row, plan: Plan, reading: Reading) -> Sample:
 
 
 def _rated(
-    given: Row, plan: Plan, turns: tuple[Message, ...], extra: tuple[str, ...], reading: Reading
-) -> Sample:
+    given: Row, plan: FormPlan, turns: tuple[RowMessage, ...], extra: tuple[str, ...], reading: RowMapping
+) -> CanonicalRow:
     """Return a rated row where the row says how good its answer is, else a supervised one."""
-    key = plan.keys.get(Slot.LABEL)
+    key = plan.keys.get(KeySlot.LABEL)
     if rated.RULE in reading.accept:
         extra, key = (*extra, *filter(None, (key,))), None
     liked = None if key is None else rated.label_of(given[key], turns[-1].content)
@@ -157,23 +159,23 @@ def _rated(
             liked, extra = vote[1], tuple(one for one in extra if one != vote[0])
         else:
             rated.refuse_bad(given, extra)
-    form = plan.form if liked is None else Form.KTO
+    form = plan.form if liked is None else RowForm.KTO
     notes = rated.unread(given, extra) if liked is None and extra and rated.RULE not in reading.accept else ()
-    return Sample(form, turns, liked=liked, extra=tuple(sorted(extra)), notes=notes)
+    return CanonicalRow(form, turns, liked=liked, extra=tuple(sorted(extra)), notes=notes)
 
 
-def _question(given: Row, plan: Plan) -> Sample:
-    if Slot.CONVERSATION in plan.keys:
-        key = plan.keys[Slot.CONVERSATION]
+def _question(given: Row, plan: FormPlan) -> CanonicalRow:
+    if KeySlot.CONVERSATION in plan.keys:
+        key = plan.keys[KeySlot.CONVERSATION]
         turns = with_system(given, plan, read_turns(given[key], key, learn=False))
     else:
         turns = question_turns(given, plan)
-    return Sample(plan.form, (*turns, _STAND_IN), extra=plan.extra)
+    return CanonicalRow(plan.form, (*turns, _STAND_IN), extra=plan.extra)
 
 
-def _asks(given: Row, plan: Plan) -> bool:
+def _asks(given: Row, plan: FormPlan) -> bool:
     """Tell whether a row of `plan` asks only: a conversation, that its last turn is not an answer."""
-    key = plan.keys.get(Slot.CONVERSATION)
+    key = plan.keys.get(KeySlot.CONVERSATION)
     if key is None:
         return True
     try:
@@ -182,19 +184,21 @@ def _asks(given: Row, plan: Plan) -> bool:
         return False
 
 
-def _finished(given: Row, plan: Plan, sample: Sample) -> Sample:
+def _finished(given: Row, plan: FormPlan, sample: CanonicalRow) -> CanonicalRow:
     """Return `sample` with its tools, and its calls linked to their results."""
-    asked = given.get(plan.keys[Slot.QUESTION]) if Slot.QUESTION in plan.keys else None
+    asked = given.get(plan.keys[KeySlot.QUESTION]) if KeySlot.QUESTION in plan.keys else None
     holder = given if plan.tools else asked if isinstance(asked, dict) else None
     if holder is not None and (tools := tools_of(holder)):
         sample = replace(sample, tools=tools)
     return with_links(sample)
 
 
-def _checked(given: Row, sample: Sample, reading: Reading, left_out: tuple[str, ...]) -> Sample:
+def _checked(
+    given: Row, sample: CanonicalRow, reading: RowMapping, left_out: tuple[str, ...]
+) -> CanonicalRow:
     """Return `sample`, refused or noted where its row holds media."""
     held = media.media_of(given, sample.extra) if sample.extra else ()
-    mark = None if held or sample.form.kind is Kind.TEXT else media.placeholder_in(sample.texts)
+    mark = None if held or sample.form.kind is RowKind.TEXT else media.placeholder_in(sample.texts)
     if not held and not left_out and mark is None:
         return sample
     fault = media.fault((*left_out, *held) or (f"the placeholder {mark}",))
@@ -203,20 +207,20 @@ def _checked(given: Row, sample: Sample, reading: Reading, left_out: tuple[str, 
     return replace(sample, notes=((media.RULE, str(fault)), *sample.notes))
 
 
-def _learnable(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+def _learnable(messages: tuple[RowMessage, ...]) -> tuple[RowMessage, ...]:
     if not any(message.learn for message in messages):
         raise Malformed("has no assistant message to learn from", "D-UNTRAINED")
     return messages
 
 
-def _said(sample: Sample) -> tuple[object, ...]:
+def _said(sample: CanonicalRow) -> tuple[object, ...]:
     turns = (*sample.messages, *sample.rejected)
     return ([(turn.role, turn.content.strip()) for turn in turns], sample.liked, sample.text)
 
 
-def _described(plan: Plan) -> str:
+def _described(plan: FormPlan) -> str:
     return "/".join(plan.keys.values())
 
 
-def _mapping(plan: Plan) -> str:
+def _mapping(plan: FormPlan) -> str:
     return ",".join(f"{NAMES[slot][0]}={key}" for slot, key in plan.keys.items())

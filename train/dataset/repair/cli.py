@@ -8,7 +8,7 @@ import click
 
 from registry.cli import output
 from registry.cli.session import Session, local_options, pass_session
-from train.dataset.containers.place import Place
+from train.dataset.containers.place import DataPath
 from train.dataset.options import (
     FILE,
     PLACE,
@@ -34,7 +34,7 @@ from train.dataset.options import (
 @pass_session
 def repair(
     session: Session,
-    file: Place,
+    file: DataPath,
     out: Path,
     rules: tuple[str, ...],
     overwrite: bool,

@@ -20,14 +20,14 @@ import numpy as np
 from registry.errors import Conflict, UsageError
 from registry.storage import files
 from train.dataset.checks import pairs, relations
-from train.dataset.checks.findings import CATALOGUE, Ledger
+from train.dataset.checks.findings import CATALOGUE, FindingLedger
 from train.dataset.checks.relations import Related
 from train.dataset.checks.scan import open_sketches, sketched_text
-from train.dataset.columns import Columns
+from train.dataset.columns import RowColumns
 from train.dataset.containers.place import place_of
 from train.dataset.forms.mapping import require_columns
-from train.dataset.records import Progress, Unwatched
-from train.dataset.repair.rows import Change, mend_row
+from train.dataset.records import CheckWatcher, Unwatched
+from train.dataset.repair.rows import RepairAction, mend_row
 from train.dataset.repair.rules import LISTED, RepairSettings
 from train.dataset.room import held, room
 from train.dataset.sources import Where, read_lines, remarks, size_of
@@ -48,7 +48,7 @@ class Repaired:
 
 
 def repair_file(
-    path: Where, out: Path, settings: RepairSettings, progress: Progress | None = None
+    path: Where, out: Path, settings: RepairSettings, progress: CheckWatcher | None = None
 ) -> Repaired:
     """Write the rows of the file at `path`, repaired, to `out`, and what was done to OUT.report.jsonl.
 
@@ -74,7 +74,7 @@ def repair_file(
 
 
 def _repair(
-    path: Where, targets: tuple[Path, Path], work: Path, settings: RepairSettings, progress: Progress
+    path: Where, targets: tuple[Path, Path], work: Path, settings: RepairSettings, progress: CheckWatcher
 ) -> Repaired:
     counts: Counter[tuple[str, str]] = Counter()
     numbers: array[int] | None = None
@@ -84,7 +84,7 @@ def _repair(
         if "D-BOM" in settings.rules:
             marks = (fact for rule, fact in remarks(path) if rule == "D-BOM")
             for fact in marks:
-                _note(report, counts, Change(1, "D-BOM", "changed", fact))
+                _note(report, counts, RepairAction(1, "D-BOM", "changed", fact))
         for number in range(_PASSES):
             done = _Pass(source, work / f"rows-{number}.jsonl", settings)
             for change in done.run(progress):
@@ -114,9 +114,9 @@ class _Pass:
         self.changed = False
         self._source, self._settings = source, settings
 
-    def run(self, progress: Progress) -> Iterator[Change]:
+    def run(self, progress: CheckWatcher) -> Iterator[RepairAction]:
         """Yield what is done, row by row, while the rows are written."""
-        columns, ledger = Columns(), Ledger([str(self._source)])
+        columns, ledger = RowColumns(), FindingLedger([str(self._source)])
         progress.phase("comparing", size_of([self._source]), in_bytes=True)
         with open_sketches([self._source], self._settings.reading) as sketches:
             for line in read_lines(self._source):
@@ -133,7 +133,7 @@ class _Pass:
         pairs.find_rating_faults(columns, ledger)
         yield from self._write(_Decided(columns, related, ledger, self._settings.rules), progress)
 
-    def _write(self, decided: _Decided, progress: Progress) -> Iterator[Change]:
+    def _write(self, decided: _Decided, progress: CheckWatcher) -> Iterator[RepairAction]:
         progress.phase("writing", size_of([self._source]), in_bytes=True)
         with self.target.open("wb") as out:
             for line in read_lines(self._source):
@@ -150,7 +150,9 @@ class _Pass:
 class _Decided:
     """Which rows go because another one says the same, and which contradict another; holds no texts."""
 
-    def __init__(self, columns: Columns, related: Related, ledger: Ledger, rules: frozenset[str]) -> None:
+    def __init__(
+        self, columns: RowColumns, related: Related, ledger: FindingLedger, rules: frozenset[str]
+    ) -> None:
         places = columns["place"].copy()
         found = {one.rule.id: np.array(one.places, dtype=np.uint64) for one in ledger.findings}
         self._listed = {rule: frozenset(found[rule].tolist()) for rule in LISTED if rule in found}
@@ -165,17 +167,17 @@ class _Decided:
                     row: origin for row, origin in origins if rule == "D-DUPLICATE" or row not in disputed
                 }
 
-    def of(self, row: int) -> Iterator[Change]:
+    def of(self, row: int) -> Iterator[RepairAction]:
         """Yield what is done about `row`."""
         for rule, origin in self._origin.items():
             if row in origin:
-                yield Change(row, rule, "dropped", of=origin[row])
+                yield RepairAction(row, rule, "dropped", of=origin[row])
         for rule, rows in self._listed.items():
             if row in rows:
-                yield Change(row, rule, "listed", CATALOGUE[rule].title)
+                yield RepairAction(row, rule, "listed", CATALOGUE[rule].title)
 
 
-def _note(report: TextIO, counts: Counter[tuple[str, str]], change: Change) -> None:
+def _note(report: TextIO, counts: Counter[tuple[str, str]], change: RepairAction) -> None:
     counts[change.rule, change.action] += 1
     told = {key: value for key, value in asdict(change).items() if value not in ("", 0)}
     report.write(json.dumps(told, ensure_ascii=False) + "\n")

@@ -14,16 +14,16 @@ from train.dataset.checks.personal import hide
 from train.dataset.checks.scan import inspect_turns
 from train.dataset.forms import understand
 from train.dataset.forms.cells import is_packed, unpacked
-from train.dataset.records import Malformed, Sample
+from train.dataset.records import CanonicalRow, Malformed
 from train.dataset.repair.rules import RepairSettings
-from train.dataset.sources import Line
+from train.dataset.sources import RawRow
 
 _KEPT = frozenset({"role", "from", "type", "id", "tool_call_id", "call_id", "weight", "loss_weight", "train"})
 _SHOWN_CHARACTERS = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class RepairAction:
     """One thing that a repair did or saw: `action` is changed, dropped, listed or left.
 
     `of` is the row that stays instead.
@@ -37,7 +37,7 @@ class Change:
     after: str = ""
     of: int = 0
 
-    def renumbered(self, numbers: Sequence[int]) -> Change:
+    def renumbered(self, numbers: Sequence[int]) -> RepairAction:
         """Return the same change of the rows that `numbers` (from 0) has for these (from 1)."""
         return replace(self, row=numbers[self.row - 1], of=numbers[self.of - 1] if self.of else 0)
 
@@ -47,21 +47,23 @@ class Mended:
     """A row after its repair: its bytes, what it says (None: it goes, or cannot be read), what was done."""
 
     data: bytes
-    sample: Sample | None
-    changes: tuple[Change, ...]
+    sample: CanonicalRow | None
+    changes: tuple[RepairAction, ...]
 
 
-def mend_row(line: Line, settings: RepairSettings) -> Mended:
+def mend_row(line: RawRow, settings: RepairSettings) -> Mended:
     """Return the row of `line` repaired."""
-    changes: list[Change] = []
+    changes: list[RepairAction] = []
     try:
         row, sample = _read(line.number, _parsed(line, settings, changes), settings, changes)
     except Malformed as fault:
         action = "dropped" if fault.rule in settings.rules else "left"
         fact = hide(str(fault))
-        return Mended(line.data.replace(b"\n", b" "), None, (Change(line.number, fault.rule, action, fact),))
+        return Mended(
+            line.data.replace(b"\n", b" "), None, (RepairAction(line.number, fault.rule, action, fact),)
+        )
     if (reason := _hopeless(sample, settings)) is not None:
-        return Mended(b"", None, (*changes, Change(line.number, reason[0], "dropped", reason[1])))
+        return Mended(b"", None, (*changes, RepairAction(line.number, reason[0], "dropped", reason[1])))
     data = dumped(row) if changes or b"\n" in line.data else line.data
     return Mended(data, sample, tuple(changes))
 
@@ -74,7 +76,7 @@ def dumped(row: object) -> bytes:
         return json.dumps(row).encode()
 
 
-def _parsed(line: Line, settings: RepairSettings, changes: list[Change]) -> Any:
+def _parsed(line: RawRow, settings: RepairSettings, changes: list[RepairAction]) -> Any:
     try:
         return line.parse()
     except Malformed as fault:
@@ -82,13 +84,13 @@ def _parsed(line: Line, settings: RepairSettings, changes: list[Change]) -> Any:
             raise
         # What is no UTF-8 was written on a desktop of the West far more often than anywhere else.
         text = line.data.decode("cp1252", "replace")
-        changes.append(Change(line.number, "D-ENCODING", "changed", "read as Windows-1252"))
-        return Line(line.number, text.encode(), line.size).parse()
+        changes.append(RepairAction(line.number, "D-ENCODING", "changed", "read as Windows-1252"))
+        return RawRow(line.number, text.encode(), line.size).parse()
 
 
 def _read(
-    number: int, row: Any, settings: RepairSettings, changes: list[Change]
-) -> tuple[dict[str, Any], Sample]:
+    number: int, row: Any, settings: RepairSettings, changes: list[RepairAction]
+) -> tuple[dict[str, Any], CanonicalRow]:
     plan, _ = understand(row, settings.reading)
     columns = [settings.reading.columns.get(key, key) for key in plan.keys.values()]
     heads = {column if column in row else column.split(".")[0] for column in columns}
@@ -98,13 +100,13 @@ def _read(
     return after, understand(after, settings.reading)[1]
 
 
-def _mended(value: Any, number: int, settings: RepairSettings, changes: list[Change]) -> Any:
+def _mended(value: Any, number: int, settings: RepairSettings, changes: list[RepairAction]) -> Any:
     if isinstance(value, str):
         if is_packed(value):
             found = _mended(unpacked(value), number, settings, changes)
             return value if found == unpacked(value) else json.dumps(found, ensure_ascii=False)
         after, rules = settings.mended(value)
-        changes += (Change(number, rule, "changed", "", *_shown(value, after)) for rule in rules)
+        changes += (RepairAction(number, rule, "changed", "", *_shown(value, after)) for rule in rules)
         return after
     if isinstance(value, list):
         return [_mended(one, number, settings, changes) for one in value]
@@ -116,7 +118,7 @@ def _mended(value: Any, number: int, settings: RepairSettings, changes: list[Cha
     return value
 
 
-def _hopeless(sample: Sample, settings: RepairSettings) -> tuple[str, str] | None:
+def _hopeless(sample: CanonicalRow, settings: RepairSettings) -> tuple[str, str] | None:
     """Return the rule and the fact of a row that nothing can mend."""
     if "D-REPLACEMENT" in settings.rules and any("\ufffd" in text for text in sample.texts):
         return "D-REPLACEMENT", "characters were lost"

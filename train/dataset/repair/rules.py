@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from registry.errors import UsageError
 from train.dataset.checks.content import CONTROL, INVISIBLE, SURROGATE
 from train.dataset.checks.personal import masked
-from train.dataset.forms import PLAIN, Reading
+from train.dataset.forms import PLAIN, RowMapping
 
 MASKED = (
     "D-SECRET", "D-PRIVATE-KEY", "D-EMAIL", "D-PHONE", "D-IP", "D-CARD", "D-IBAN", "D-SSN",
@@ -34,7 +34,7 @@ class RepairSettings:
     """Which rules are applied, how rows are read, and the special tokens of the base."""
 
     rules: frozenset[str] = frozenset(DEFAULT)
-    reading: Reading = PLAIN
+    reading: RowMapping = PLAIN
     special_tokens: tuple[str, ...] = ()
     overwrite: bool = False
     _masks: frozenset[str] = field(init=False, default=frozenset())

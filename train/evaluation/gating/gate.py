@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from registry.errors import UsageError
-from registry.validation.requirements import Verdict
-from train.evaluation.gating.goal import Goal, Guard
+from registry.validation.requirements import GateVerdict
+from train.evaluation.gating.goal import Goal, GoalGuard
 from train.evaluation.grading.grades import Grade
 from train.evaluation.grading.specs import LOWER_IS_BETTER, Judge, Spec
-from train.evaluation.results import Evaluation
+from train.evaluation.results import EvaluationResult
 from train.evaluation.runner import ArmResult
-from train.evaluation.statistics.comparison import Comparison, compare, items_needed
+from train.evaluation.statistics.comparison import PairedComparison, compare, items_needed
 from train.evaluation.statistics.figures import ALL, slices
 
 CANDIDATE, REPLICATE, BASE, REPLACED = "candidate", "candidate again", "base", "replaced"
@@ -27,7 +27,7 @@ _NOISE_ALPHA = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class GateCheck:
     """One question to the data and its answer; `needed` is the number of items still missing.
 
     `kind` is `gain`, `guard` or `noise`; `against` the arm that was compared with.
@@ -38,23 +38,23 @@ class Check:
     metric: str
     slice: str
     against: str
-    verdict: Verdict
+    verdict: GateVerdict
     needed: int
     sentence: str
-    comparison: Comparison | None
+    comparison: PairedComparison | None
 
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
     """The verdict of a gate with everything it stands on."""
 
-    verdict: Verdict
+    verdict: GateVerdict
     needed: int
     sentence: str
-    checks: tuple[Check, ...]
+    checks: tuple[GateCheck, ...]
 
 
-def hold(goal: Goal, evaluations: Mapping[str, Evaluation]) -> GateResult:
+def hold(goal: Goal, evaluations: Mapping[str, EvaluationResult]) -> GateResult:
     """Judge a candidate; `evaluations` are by the goal's and guards' `suite`, with the arms named above.
 
     Raises: UsageError: a metric that the suite has not, or a direction that contradicts it.
@@ -91,19 +91,19 @@ class _Draft:
     metric: str
     slice: str
     against: str
-    found: Comparison | None
+    found: PairedComparison | None
     floor: float = 0.0
     problem: str = ""
 
 
-def _noise(asked: Mapping[str, _Asked], evaluations: Mapping[str, Evaluation]) -> Iterator[_Draft]:
+def _noise(asked: Mapping[str, _Asked], evaluations: Mapping[str, EvaluationResult]) -> Iterator[_Draft]:
     for name, evaluation in evaluations.items():
         found = _compare(evaluation, asked[name], REPLICATE, 0.0, _every(evaluation))
         label = asked[name].spec.label
         yield _Draft("noise", name, label, ALL, REPLICATE, found, problem=_missing(evaluation))
 
 
-def _gains(goal: Goal, asked: _Asked, task: Evaluation) -> Iterator[_Draft]:
+def _gains(goal: Goal, asked: _Asked, task: EvaluationResult) -> Iterator[_Draft]:
     replica = _compare(task, asked, REPLICATE, 0.0, _every(task))
     floor = abs(replica.gain) if replica is not None else 0.0
     wanted = {BASE: goal.minimum_gain, REPLACED: goal.gain_over_replaced}
@@ -113,7 +113,7 @@ def _gains(goal: Goal, asked: _Asked, task: Evaluation) -> Iterator[_Draft]:
             yield _Draft("gain", goal.suite, asked.spec.label, ALL, against, found, floor, _missing(task))
 
 
-def _guarded(guard: Guard, asked: _Asked, evaluation: Evaluation) -> Iterator[_Draft]:
+def _guarded(guard: GoalGuard, asked: _Asked, evaluation: EvaluationResult) -> Iterator[_Draft]:
     problem = _missing(evaluation)
     for name, indices in slices(evaluation.suite):
         if name == ALL or guard.slices == "all" or name.partition("=")[0] in guard.slices:
@@ -125,8 +125,8 @@ def _guarded(guard: Guard, asked: _Asked, evaluation: Evaluation) -> Iterator[_D
 
 
 def _compare(
-    evaluation: Evaluation, asked: _Asked, against: str, margin: float, indices: Sequence[int]
-) -> Comparison | None:
+    evaluation: EvaluationResult, asked: _Asked, against: str, margin: float, indices: Sequence[int]
+) -> PairedComparison | None:
     spec = asked.spec
     mine, other = (_grades(evaluation.arm(label), spec, indices) for label in (CANDIDATE, against))
     return compare(spec, mine, other, margin=margin, seed=asked.seed, lower=asked.lower)
@@ -136,13 +136,13 @@ def _grades(arm: ArmResult, spec: Spec, indices: Sequence[int]) -> list[Grade]:
     return [arm.grades[spec.label][index] for index in indices]
 
 
-def _decide(draft: _Draft, alpha: float, alpha_fail: float) -> Check:
+def _decide(draft: _Draft, alpha: float, alpha_fail: float) -> GateCheck:
     verdict, sentence = _verdict(draft, alpha, alpha_fail)
     needed = 0
-    if verdict is Verdict.CANNOT_TELL and draft.found is not None and draft.kind != "noise":
+    if verdict is GateVerdict.CANNOT_TELL and draft.found is not None and draft.kind != "noise":
         needed = items_needed(draft.found, alpha)
         sentence += f"; about {needed:,} more items would probably tell"
-    return Check(
+    return GateCheck(
         draft.kind,
         draft.suite,
         draft.metric,
@@ -155,30 +155,30 @@ def _decide(draft: _Draft, alpha: float, alpha_fail: float) -> Check:
     )
 
 
-def _verdict(draft: _Draft, alpha: float, alpha_fail: float) -> tuple[Verdict, str]:
+def _verdict(draft: _Draft, alpha: float, alpha_fail: float) -> tuple[GateVerdict, str]:
     found = draft.found
     if draft.problem:
-        return Verdict.CANNOT_TELL, draft.problem
+        return GateVerdict.CANNOT_TELL, draft.problem
     if found is None or found.missing:
         count = 0 if found is None else found.missing
         fact = f"{count} items were judged in one arm only" if count else "no item was judged in both arms"
-        return Verdict.CANNOT_TELL, fact
+        return GateVerdict.CANNOT_TELL, fact
     if draft.kind == "noise":
         return _noise_verdict(found)
     shown = f"gain {found.gain:+.4f} ({found.low:+.4f} to {found.high:+.4f}), asked for > {found.margin:+.4f}"
     if found.p_above <= alpha:
         if draft.kind == "gain" and found.margin >= 0 and found.gain <= draft.floor:
             return (
-                Verdict.CANNOT_TELL,
+                GateVerdict.CANNOT_TELL,
                 f"{shown}; two runs of one model differ by as much ({draft.floor:.4f})",
             )
-        return Verdict.PASS, f"{shown}, p {found.p_above:.4f}"
+        return GateVerdict.PASS, f"{shown}, p {found.p_above:.4f}"
     if found.p_below <= alpha_fail:
-        return Verdict.FAIL, f"{shown}, missed for sure (p {found.p_below:.4f})"
-    return Verdict.CANNOT_TELL, f"{shown}, p {found.p_above:.4f}"
+        return GateVerdict.FAIL, f"{shown}, missed for sure (p {found.p_below:.4f})"
+    return GateVerdict.CANNOT_TELL, f"{shown}, p {found.p_above:.4f}"
 
 
-def _noise_verdict(found: Comparison) -> tuple[Verdict, str]:
+def _noise_verdict(found: PairedComparison) -> tuple[GateVerdict, str]:
     p_value = min(1.0, 2 * min(found.p_above, found.p_below))
     floor = 1.645 * found.spread / found.items**0.5
     shown = (
@@ -186,17 +186,17 @@ def _noise_verdict(found: Comparison) -> tuple[Verdict, str]:
     )
     if p_value <= _NOISE_ALPHA:
         return (
-            Verdict.CANNOT_TELL,
+            GateVerdict.CANNOT_TELL,
             f"{shown}, more than chance (p {p_value:.4f}): the server does not answer steadily",
         )
-    return Verdict.PASS, f"{shown}; gains below {floor:.4f} are noise"
+    return GateVerdict.PASS, f"{shown}; gains below {floor:.4f} are noise"
 
 
-def _conclude(checks: tuple[Check, ...]) -> GateResult:
-    for verdict in (Verdict.FAIL, Verdict.CANNOT_TELL):
+def _conclude(checks: tuple[GateCheck, ...]) -> GateResult:
+    for verdict in (GateVerdict.FAIL, GateVerdict.CANNOT_TELL):
         stopping = [check for check in checks if check.verdict is verdict]
         if stopping:
-            needed = max(check.needed for check in stopping) if verdict is Verdict.CANNOT_TELL else 0
+            needed = max(check.needed for check in stopping) if verdict is GateVerdict.CANNOT_TELL else 0
             first = stopping[0]
             place = first.suite if first.slice == ALL else f"{first.suite} {first.slice}"
             more = f" (and {len(stopping) - 1} more)" if len(stopping) > 1 else ""
@@ -204,10 +204,10 @@ def _conclude(checks: tuple[Check, ...]) -> GateResult:
             return GateResult(
                 verdict, needed, f"{place}, {first.metric}{against}: {first.sentence}{more}", checks
             )
-    return GateResult(Verdict.PASS, 0, f"all {len(checks)} checks passed", checks)
+    return GateResult(GateVerdict.PASS, 0, f"all {len(checks)} checks passed", checks)
 
 
-def _metric(evaluation: Evaluation, name: str | None) -> Spec:
+def _metric(evaluation: EvaluationResult, name: str | None) -> Spec:
     suite = evaluation.suite
     spec = suite.graders[0] if name is None else suite.grader(name)
     if isinstance(spec, Judge) and spec.versus == "against":
@@ -216,7 +216,7 @@ def _metric(evaluation: Evaluation, name: str | None) -> Spec:
     return spec
 
 
-def _asked_of(goal: Goal, guard: Guard, evaluation: Evaluation, task: _Asked) -> _Asked:
+def _asked_of(goal: Goal, guard: GoalGuard, evaluation: EvaluationResult, task: _Asked) -> _Asked:
     spec = _metric(evaluation, guard.metric)
     same = guard.suite == goal.suite and spec.label == task.spec.label
     return task if same else _Asked(spec, spec.type in LOWER_IS_BETTER, goal.seed)
@@ -227,14 +227,14 @@ def _check_direction(goal: Goal, spec: Spec) -> None:
         raise UsageError("goal.direction", f"is higher, and {spec.label} is better when lower", "write lower")
 
 
-def _missing(evaluation: Evaluation) -> str:
+def _missing(evaluation: EvaluationResult) -> str:
     failed = [f"{arm.label} {arm.errors}" for arm in evaluation.arms if arm.errors]
     return f"questions without an answer: {', '.join(failed)}" if failed else ""
 
 
-def _every(evaluation: Evaluation) -> list[int]:
+def _every(evaluation: EvaluationResult) -> list[int]:
     return list(range(len(evaluation.suite.items)))
 
 
-def _has(evaluation: Evaluation, label: str) -> bool:
+def _has(evaluation: EvaluationResult, label: str) -> bool:
     return any(arm.label == label for arm in evaluation.arms)

@@ -16,7 +16,7 @@ from registry.validation.canonical import canonical_json, sha256_hex
 from train.evaluation.strict import Strict, parse, read_yaml
 
 
-class Guard(Strict):
+class GoalGuard(Strict):
     """A suite that must not get worse by `margin` or more: as a whole, and in each slice listed.
 
     `metric` defaults to the suite's first grader. `slices` are tags (`kind`), or `all` for every tag that
@@ -42,7 +42,7 @@ class Goal(Strict):
     direction: Literal["higher", "lower"] = "higher"
     minimum_gain: float = Field(default=0.0, ge=0)
     minimum_gain_over_replaced: float | None = Field(default=None, ge=-1_000)
-    guards: tuple[Guard, ...] = ()
+    guards: tuple[GoalGuard, ...] = ()
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     seed: int = Field(default=0, ge=0, lt=2**32)
 

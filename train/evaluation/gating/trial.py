@@ -25,8 +25,8 @@ from train.evaluation.gating.gate import BASE, CANDIDATE, REPLACED, REPLICATE, G
 from train.evaluation.gating.goal import Goal
 from train.evaluation.library import find_suite
 from train.evaluation.models.roster import Roster
-from train.evaluation.results import Evaluation, EvaluationDocument, load, save
-from train.evaluation.runner import Arm, Effort, evaluate
+from train.evaluation.results import EvaluationDocument, EvaluationResult, load, save
+from train.evaluation.runner import Effort, EvaluatedArm, evaluate
 from train.evaluation.strict import read_text
 from train.evaluation.suites import Suite
 
@@ -34,7 +34,7 @@ EVALUATION = "evaluation"
 GATE_FILE = "gate.json"
 
 
-class CheckDocument(Document):
+class GateCheckDocument(Document):
     """One check of a gate; `gain`, `low` and `high` are null where nothing could be compared."""
 
     kind: str
@@ -75,11 +75,11 @@ class GateDocument(Document):
     suites: dict[str, str]
     items_sha256: dict[str, str]
     via: str
-    checks: list[CheckDocument]
+    checks: list[GateCheckDocument]
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class GateTrial:
     """What a gate is held over: `candidate` and `replaced` are `NAME@N`."""
 
     goal: Goal
@@ -102,32 +102,32 @@ def suites_of(goal: Goal, folder: Path) -> dict[str, Suite]:
 
 
 def run_trial(
-    trial: Trial, suites: dict[str, Suite], roster: Roster, effort: Effort
-) -> tuple[GateResult, dict[str, Evaluation]]:
+    trial: GateTrial, suites: dict[str, Suite], roster: Roster, effort: Effort
+) -> tuple[GateResult, dict[str, EvaluationResult]]:
     """Ask every arm every suite and judge the candidate.
 
     Raises: WardrobeError: what an arm or a grader needs is missing.
     """
     arms = _arms(trial, roster)
     evaluations = {
-        name: Evaluation.finished(suite, evaluate(suite, arms, roster.model, effort), roster.via)
+        name: EvaluationResult.finished(suite, evaluate(suite, arms, roster.model, effort), roster.via)
         for name, suite in suites.items()
     }
     return hold(trial.goal, evaluations), evaluations
 
 
-def questions(trial: Trial, suites: dict[str, Suite]) -> int:
+def questions(trial: GateTrial, suites: dict[str, Suite]) -> int:
     """Return how many answers a trial asks for."""
     arms = 3 + (trial.replaced is not None)
     return arms * sum(len(suite.items) for suite in suites.values())
 
 
-def keep(evaluations: dict[str, Evaluation], folder: Path) -> dict[str, EvaluationDocument]:
+def keep(evaluations: dict[str, EvaluationResult], folder: Path) -> dict[str, EvaluationDocument]:
     """Keep every evaluation in a folder of its own under `folder`; return their documents."""
     return {name: save(found, folder / found.suite.name) for name, found in evaluations.items()}
 
 
-def load_gate(folder: Path) -> tuple[GateDocument, dict[str, Evaluation]] | None:
+def load_gate(folder: Path) -> tuple[GateDocument, dict[str, EvaluationResult]] | None:
     """Return the gate that `folder` keeps, with its evaluations by the goal's names; None if it keeps none.
 
     Raises: UsageError: an answer or the gate's file was changed, or a suite's folder is gone.
@@ -148,7 +148,11 @@ def load_gate(folder: Path) -> tuple[GateDocument, dict[str, Evaluation]] | None
 
 
 def describe(
-    trial: Trial, result: GateResult, kept: dict[str, EvaluationDocument], registry: Registry | None, via: str
+    trial: GateTrial,
+    result: GateResult,
+    kept: dict[str, EvaluationDocument],
+    registry: Registry | None,
+    via: str,
 ) -> GateDocument:
     """Return the gate's document."""
     version, replaced = _version(registry, trial.candidate), _version(registry, trial.replaced)
@@ -195,7 +199,7 @@ def attest_gate(registry: Registry, document: GateDocument, who: str) -> None:
     registry.attest(adapter, number, Requirement.GATE, document.model_dump(mode="json"), who=who)
 
 
-def _arms(trial: Trial, roster: Roster) -> list[Arm]:
+def _arms(trial: GateTrial, roster: Roster) -> list[EvaluatedArm]:
     arms = [
         roster.arm(trial.candidate, label=CANDIDATE),
         roster.arm(BASE_MODEL, label=BASE),
@@ -212,10 +216,10 @@ def _version(registry: Registry | None, reference: str | None) -> Version | None
     return registry.version(*parse_version(reference))
 
 
-def _check(check: Any) -> CheckDocument:
+def _check(check: Any) -> GateCheckDocument:
     found = asdict(check.comparison) if check.comparison is not None else {}
     names = ("mine", "other", "gain", "low", "high", "margin", "p_above", "p_below", "test")
-    return CheckDocument(
+    return GateCheckDocument(
         kind=check.kind,
         suite=check.suite,
         metric=check.metric,

@@ -11,19 +11,19 @@ from typing import Any
 
 from train.dataset.checks.uses import misfit
 from train.dataset.records import ToolCall
-from train.evaluation.forms import Call, Item
+from train.evaluation.forms import ExpectedCall, SuiteItem
 from train.evaluation.grading import specs
-from train.evaluation.grading.grades import Grade, Sample
+from train.evaluation.grading.grades import Grade, ModelAnswer
 
 
-def judge_calls(spec: specs.Calls, item: Item, sample: Sample) -> Grade:
+def judge_calls(spec: specs.Calls, item: SuiteItem, sample: ModelAnswer) -> Grade:
     """Return 1 if the answer calls exactly what is expected; the order of parallel calls does not count."""
     wanted = [_expected(spec, call) for call in item.calls or ()]
     found = [_found(spec, call) for call in sample.calls]
     return Grade(float(_same(wanted, found)), (), told(sample.calls))
 
 
-def judge_arguments(item: Item, sample: Sample) -> Grade:
+def judge_arguments(item: SuiteItem, sample: ModelAnswer) -> Grade:
     """Return 1 if every call names a tool of the item and its arguments fit the schema."""
     tools: Sequence[Mapping[str, Any]] = item.tools
     functions = {tool["function"]["name"]: tool["function"] for tool in tools}
@@ -46,7 +46,7 @@ def told(calls: Sequence[ToolCall]) -> str:
     return "; ".join(f"{call.name}({call.arguments})" for call in calls)[:500] or "calls nothing"
 
 
-def _expected(spec: specs.Calls, call: Call) -> str:
+def _expected(spec: specs.Calls, call: ExpectedCall) -> str:
     return _key(spec, call.name, dict(call.arguments))
 
 

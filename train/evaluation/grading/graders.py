@@ -14,15 +14,15 @@ from collections.abc import Callable
 from typing import Any
 
 from registry.errors import UsageError
-from train.evaluation.forms import Item, judges
+from train.evaluation.forms import SuiteItem, judges
 from train.evaluation.grading import specs
 from train.evaluation.grading.calling import judge_arguments, judge_calls
-from train.evaluation.grading.grades import NOT_JUDGED, Grade, Hearing, Sample
+from train.evaluation.grading.grades import NOT_JUDGED, Grade, GraderInput, ModelAnswer
 from train.evaluation.grading.rouge import rouge_l
 from train.evaluation.grading.texts import extract, find_label, fold, unfence
 
 
-def judge_all(spec: specs.Spec, hearing: Hearing) -> list[Grade]:
+def judge_all(spec: specs.Spec, hearing: GraderInput) -> list[Grade]:
     """Return one grade per item, in order.
 
     Raises: WardrobeError: what the grader needs is not there (a package, a second model, log-probabilities).
@@ -40,7 +40,7 @@ def judge_all(spec: specs.Spec, hearing: Hearing) -> list[Grade]:
     return hearing.spread(grade, range(len(hearing.items)))
 
 
-def _one(spec: specs.Spec, hearing: Hearing) -> Callable[[int, Item, Sample], Grade]:
+def _one(spec: specs.Spec, hearing: GraderInput) -> Callable[[int, SuiteItem, ModelAnswer], Grade]:
     if isinstance(spec, specs.Judge):
         from train.evaluation.grading.judge import judge_with
 
@@ -61,7 +61,7 @@ def _one(spec: specs.Spec, hearing: Hearing) -> Callable[[int, Item, Sample], Gr
     return lambda _index, item, sample: _text(spec, item, sample)
 
 
-def _text(spec: specs.Spec, item: Item, sample: Sample) -> Grade:
+def _text(spec: specs.Spec, item: SuiteItem, sample: ModelAnswer) -> Grade:
     match spec:
         case specs.Exact() | specs.Includes():
             return _exact(spec, item, sample)
@@ -82,7 +82,7 @@ def _text(spec: specs.Spec, item: Item, sample: Sample) -> Grade:
     raise UsageError(f"grader {spec.label}", "has no implementation", "use another")
 
 
-def _exact(spec: specs.Exact | specs.Includes, item: Item, sample: Sample) -> Grade:
+def _exact(spec: specs.Exact | specs.Includes, item: SuiteItem, sample: ModelAnswer) -> Grade:
     found = extract(sample.text, spec.extract)
     if found is None:
         return _binary(None)
@@ -93,7 +93,7 @@ def _exact(spec: specs.Exact | specs.Includes, item: Item, sample: Sample) -> Gr
     return _binary(any(text in folded for text in wanted), folded)
 
 
-def _label(spec: specs.Accuracy | specs.MacroF1, item: Item, sample: Sample) -> Grade:
+def _label(spec: specs.Accuracy | specs.MacroF1, item: SuiteItem, sample: ModelAnswer) -> Grade:
     found = find_label(sample.text, spec.labels, spec.extract, casefold=spec.casefold)
     expected = spec.labels.index(item.answers[0])
     right = found == item.answers[0]
@@ -103,7 +103,7 @@ def _label(spec: specs.Accuracy | specs.MacroF1, item: Item, sample: Sample) -> 
     return Grade(float(right), (float(expected), float(index)), found or "")
 
 
-def _refusal(spec: specs.Refusal, item: Item, sample: Sample) -> Grade:
+def _refusal(spec: specs.Refusal, item: SuiteItem, sample: ModelAnswer) -> Grade:
     refused = any(re.search(pattern, sample.text, re.IGNORECASE) for pattern in spec.patterns)
     wanted = item.answers[0]
     if wanted not in {"refuse", "comply"}:
@@ -113,10 +113,10 @@ def _refusal(spec: specs.Refusal, item: Item, sample: Sample) -> Grade:
     return _binary(refused == (wanted == "refuse"), "refused" if refused else "complied")
 
 
-def _json(spec: specs.Json) -> Callable[[int, Item, Sample], Grade]:
+def _json(spec: specs.Json) -> Callable[[int, SuiteItem, ModelAnswer], Grade]:
     complaint = _complaint_of(spec)
 
-    def grade(_index: int, _item: Item, sample: Sample) -> Grade:
+    def grade(_index: int, _item: SuiteItem, sample: ModelAnswer) -> Grade:
         text = sample.text if spec.strict else unfence(sample.text)
         try:
             value = json.loads(text)
@@ -153,8 +153,8 @@ def _complaint_of(spec: specs.Json) -> Callable[[Any], str | None]:
     return complaint
 
 
-def _perplexity(hearing: Hearing) -> Callable[[int, Item, Sample], Grade]:
-    def grade(index: int, item: Item, _sample: Sample) -> Grade:
+def _perplexity(hearing: GraderInput) -> Callable[[int, SuiteItem, ModelAnswer], Grade]:
+    def grade(index: int, item: SuiteItem, _sample: ModelAnswer) -> Grade:
         total, tokens = hearing.model.log_probability(
             hearing.questions[index], item.answers[0], hearing.suite
         )
@@ -165,7 +165,7 @@ def _perplexity(hearing: Hearing) -> Callable[[int, Item, Sample], Grade]:
     return grade
 
 
-def _agreement(spec: specs.Agreement, hearing: Hearing) -> list[Grade]:
+def _agreement(spec: specs.Agreement, hearing: GraderInput) -> list[Grade]:
     grades = [NOT_JUDGED] * len(hearing.items)
     pairs: dict[str, list[int]] = {}
     for index, item in enumerate(hearing.items):

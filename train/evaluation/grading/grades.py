@@ -1,7 +1,7 @@
 """What a model said and how it was judged: the values that graders take and give. Pure, light.
 
 Invariant: `None` as a score means "not judged" (another grader's item, a pair's second half, no answer);
-it is never counted as wrong in silence: a missing answer is in `Sample.error`.
+it is never counted as wrong in silence: a missing answer is in `ModelAnswer.error`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from train.dataset.records import ToolCall
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from train.evaluation.forms import Item, Message
+    from train.evaluation.forms import SuiteItem, SuiteMessage
     from train.evaluation.suites import Suite
 
 Tools = Sequence[Mapping[str, Any]]
@@ -23,7 +23,7 @@ Tools = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class ModelAnswer:
     """One answer; `finish` is the protocol's reason, `error` why there is no answer.
 
     `calls` are the tools that it calls; its `text` is what is said besides.
@@ -38,7 +38,7 @@ class Sample:
     calls: tuple[ToolCall, ...] = ()
 
     @classmethod
-    def read(cls, value: Mapping[str, Any]) -> Sample:
+    def read(cls, value: Mapping[str, Any]) -> ModelAnswer:
         """Return the sample whose fields are `value`, as JSON has them.
 
         Raises: TypeError: a field is missing or not known.
@@ -74,10 +74,12 @@ class Model(Protocol):
 
     name: str
 
-    def answer(self, messages: Sequence[Message], suite: Suite, tools: Tools = ()) -> Sample:
+    def answer(self, messages: Sequence[SuiteMessage], suite: Suite, tools: Tools = ()) -> ModelAnswer:
         """Answer one question that may call `tools`; a failure is in the sample's `error`."""
 
-    def log_probability(self, messages: Sequence[Message], expected: str, suite: Suite) -> tuple[float, int]:
+    def log_probability(
+        self, messages: Sequence[SuiteMessage], expected: str, suite: Suite
+    ) -> tuple[float, int]:
         """Return the sum of the natural log-probabilities of `expected` and its number of tokens.
 
         Raises: WardrobeError: the model cannot tell.
@@ -85,7 +87,7 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Hearing:
+class GraderInput:
     """Everything a grader may look at for one model: what it was asked, what it said, what others said.
 
     `others` are the answers of the model that is compared with, None without one; `judge` makes a model of
@@ -93,10 +95,10 @@ class Hearing:
     """
 
     suite: Suite
-    items: Sequence[Item]
-    questions: Sequence[Sequence[Message]]
-    samples: Sequence[Sample]
+    items: Sequence[SuiteItem]
+    questions: Sequence[Sequence[SuiteMessage]]
+    samples: Sequence[ModelAnswer]
     model: Model
-    others: Sequence[Sample] | None
+    others: Sequence[ModelAnswer] | None
     judge: Callable[[str], Model]
     spread: Callable[[Callable[[int], Grade], Sequence[int]], list[Grade]]

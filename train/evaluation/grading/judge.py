@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from registry.errors import UsageError
-from train.evaluation.forms import Item, Message, Sampling
-from train.evaluation.grading.grades import NOT_JUDGED, Grade, Hearing, Model, Sample
+from train.evaluation.forms import Sampling, SuiteItem, SuiteMessage
+from train.evaluation.grading.grades import NOT_JUDGED, Grade, GraderInput, Model, ModelAnswer
 from train.evaluation.grading.specs import Judge
 from train.evaluation.suites import Suite
 
@@ -41,7 +41,7 @@ _CHOOSE = """{rubric}
 Which answer is better? Reply with one word: A, B or TIE."""
 
 
-def judge_with(spec: Judge, hearing: Hearing) -> Callable[[int, Item, Sample], Grade]:
+def judge_with(spec: Judge, hearing: GraderInput) -> Callable[[int, SuiteItem, ModelAnswer], Grade]:
     """Return the function that has one answer judged.
 
     Raises: UsageError: `versus: against` without a second model.
@@ -51,7 +51,7 @@ def judge_with(spec: Judge, hearing: Hearing) -> Callable[[int, Item, Sample], G
     judge = hearing.judge(spec.model)
     suite = replace(hearing.suite, api="chat", sampling=Sampling(max_tokens=16))
 
-    def grade(index: int, item: Item, sample: Sample) -> Grade:
+    def grade(index: int, item: SuiteItem, sample: ModelAnswer) -> Grade:
         question = transcript(hearing.questions[index])
         if spec.versus == "score":
             return _mark(spec, judge, suite, question, sample.text)
@@ -67,7 +67,7 @@ def judge_with(spec: Judge, hearing: Hearing) -> Callable[[int, Item, Sample], G
     return grade
 
 
-def transcript(messages: Sequence[Message]) -> str:
+def transcript(messages: Sequence[SuiteMessage]) -> str:
     """Return a conversation as text; one question alone stands as it is."""
     if len(messages) == 1:
         return messages[0].content
@@ -104,5 +104,5 @@ def _choice(spec: Judge, judge: Model, suite: Suite, question: str, first: str, 
 
 
 def _ask(judge: Model, suite: Suite, text: str) -> str:
-    sample = judge.answer((Message(role="user", content=text),), suite)
+    sample = judge.answer((SuiteMessage(role="user", content=text),), suite)
     return "" if sample.error is not None else sample.text

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from train.evaluation.forms import Item
-from train.evaluation.grading.grades import Grade, Sample
+from train.evaluation.forms import SuiteItem
+from train.evaluation.grading.grades import Grade, ModelAnswer
 from train.evaluation.grading.sandbox import call_grade, run_program
 from train.evaluation.grading.specs import Program, Python
 from train.evaluation.grading.texts import code_of, unfence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 
-def run_with(spec: Python | Program) -> Callable[[int, Item, Sample], Grade]:
+def run_with(spec: Python | Program) -> Callable[[int, SuiteItem, ModelAnswer], Grade]:
     """Return the function that judges one answer by running code.
 
     A grader that fails (exception, time, memory) scores 0 and says why in `found`; so does a value outside
@@ -38,13 +38,13 @@ def assemble(prompt: str, answer: str, test: str) -> str:
     return f"{_head(prompt)}{body}\n\n{test}\n"
 
 
-def _program(spec: Program, item: Item, sample: Sample) -> Grade:
+def _program(spec: Program, item: SuiteItem, sample: ModelAnswer) -> Grade:
     prompt, test = str(item.data.get("prompt", "")), str(item.data.get("test", ""))
     outcome = run_program(assemble(prompt, sample.text, test), spec.limits)
     return Grade(float(outcome.value == 1.0), (), outcome.reason)
 
 
-def _python(spec: Python, item: Item, sample: Sample) -> Grade:
+def _python(spec: Python, item: SuiteItem, sample: ModelAnswer) -> Grade:
     asked: dict[str, JsonValue] = {
         "output_text": sample.text,
         "output_json": _parsed(sample.text),

@@ -25,7 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from train.evaluation.grading.specs import Limits
+from train.evaluation.grading.specs import SandboxLimits
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -53,7 +53,7 @@ _FILE_BYTES = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ChildResult:
     """How a child ended: its value, or None with the `reason`."""
 
     value: float | None
@@ -61,13 +61,13 @@ class Outcome:
 
 
 def call_grade(
-    source: str, sample: dict[str, JsonValue], item: dict[str, JsonValue], limits: Limits
-) -> Outcome:
+    source: str, sample: dict[str, JsonValue], item: dict[str, JsonValue], limits: SandboxLimits
+) -> ChildResult:
     """Run `source` and return what its `grade(sample, item)` returns."""
     return _run({"source": source, "sample": sample, "item": item, "call": True}, limits)
 
 
-def run_program(source: str, limits: Limits) -> Outcome:
+def run_program(source: str, limits: SandboxLimits) -> ChildResult:
     """Run `source`; the value is 1.0 when it comes to its end without an exception."""
     return _run({"source": source, "sample": {}, "item": {}, "call": False}, limits)
 
@@ -83,7 +83,7 @@ def network_cut() -> tuple[str, ...]:
     return command if works else ()
 
 
-def _run(task: dict[str, JsonValue], limits: Limits) -> Outcome:
+def _run(task: dict[str, JsonValue], limits: SandboxLimits) -> ChildResult:
     nonce = secrets.token_hex(16)
     with _SLOTS, tempfile.TemporaryDirectory(prefix="grader-") as folder:
         child = _start(Path(folder))
@@ -91,7 +91,7 @@ def _run(task: dict[str, JsonValue], limits: Limits) -> Outcome:
             text = json.dumps({**task, "nonce": nonce, "limits": _numbers(limits)})
             _, err = child.communicate(text.encode(), timeout=limits.timeout_seconds)
         except subprocess.TimeoutExpired:
-            return Outcome(None, f"not done within {limits.timeout_seconds:g} s")
+            return ChildResult(None, f"not done within {limits.timeout_seconds:g} s")
         finally:
             _kill_group(child)
     return _read(err[-_OUTPUT_BYTES:].decode(errors="replace"), nonce, child.returncode)
@@ -109,7 +109,7 @@ def _start(folder: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def _numbers(limits: Limits) -> dict[str, JsonValue]:
+def _numbers(limits: SandboxLimits) -> dict[str, JsonValue]:
     return {
         "RLIMIT_CPU": int(limits.timeout_seconds) + 1,
         "RLIMIT_AS": limits.memory_mb * 2**20,
@@ -129,11 +129,11 @@ def _kill_group(child: subprocess.Popen[bytes]) -> None:
             pipe.close()
 
 
-def _read(text: str, nonce: str, code: int) -> Outcome:
+def _read(text: str, nonce: str, code: int) -> ChildResult:
     lines = text.splitlines()
     for line in reversed(lines):
         if line.startswith(nonce):
             value = float(json.loads(line.removeprefix(nonce)))
-            return Outcome(value) if value == value else Outcome(None, "returned NaN")  # noqa: PLR0124
+            return ChildResult(value) if value == value else ChildResult(None, "returned NaN")  # noqa: PLR0124
     last = next((line for line in reversed(lines) if line.strip()), f"ended with code {code}")
-    return Outcome(None, last.strip()[:300])
+    return ChildResult(None, last.strip()[:300])

@@ -70,7 +70,7 @@ class Regex(_Grader):
     negate: bool = False
 
 
-class Labelled(_Grader):
+class LabelGrader(_Grader):
     """The label that the answer names: by `extract`, else the first of `labels` that occurs in it."""
 
     labels: tuple[str, ...] = Field(min_length=2)
@@ -78,13 +78,13 @@ class Labelled(_Grader):
     casefold: bool = True
 
 
-class Accuracy(Labelled):
+class Accuracy(LabelGrader):
     """The label is the expected one."""
 
     type: Literal["accuracy"]
 
 
-class MacroF1(Labelled):
+class MacroF1(LabelGrader):
     """F1 of each label, averaged over the labels that occur, with the confusion; no label is wrong."""
 
     type: Literal["macro_f1"]
@@ -125,7 +125,7 @@ class Json(_Grader):
     strict: bool = False
 
 
-class Limits(Strict):
+class SandboxLimits(Strict):
     """What a sandboxed program may use."""
 
     timeout_seconds: float = Field(default=5.0, gt=0, le=300)
@@ -138,7 +138,7 @@ class Python(_Grader):
     type: Literal["python"]
     source: str | None = None
     file: str | None = None
-    limits: Limits = Limits()
+    limits: SandboxLimits = SandboxLimits()
 
 
 class Program(_Grader):
@@ -148,7 +148,7 @@ class Program(_Grader):
     """
 
     type: Literal["program"]
-    limits: Limits = Limits()
+    limits: SandboxLimits = SandboxLimits()
 
 
 class Judge(_Grader):

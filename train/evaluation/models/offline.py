@@ -16,8 +16,8 @@ from typing import Any
 from registry.errors import UsageError
 from train.dataset.forms.chat import read_messages
 from train.dataset.records import ToolCall
-from train.evaluation.forms import Message
-from train.evaluation.grading.grades import Sample, Tools
+from train.evaluation.forms import SuiteMessage
+from train.evaluation.grading.grades import ModelAnswer, Tools
 from train.evaluation.models.listening import Listener
 from train.evaluation.suites import Suite
 from train.rendering.examples import prompt_ids
@@ -46,7 +46,7 @@ class OfflineModel:
         made._loaded = (tokenizer, model)
         return made
 
-    def answer(self, messages: Sequence[Message], suite: Suite, tools: Tools = ()) -> Sample:
+    def answer(self, messages: Sequence[SuiteMessage], suite: Suite, tools: Tools = ()) -> ModelAnswer:
         """Answer one question that may call `tools`.
 
         Raises: UsageError: there are tools, and nothing here reads calls.
@@ -63,13 +63,15 @@ class OfflineModel:
             text, calls = heard.text, heard.calls
             finish = "tool_calls" if calls else finish
         seconds = time.monotonic() - started
-        return Sample(text, finish, len(ids), len(said), seconds, calls=calls)
+        return ModelAnswer(text, finish, len(ids), len(said), seconds, calls=calls)
 
     def close(self) -> None:
         """End what reads its calls."""
         self._listener.close()
 
-    def log_probability(self, messages: Sequence[Message], expected: str, suite: Suite) -> tuple[float, int]:
+    def log_probability(
+        self, messages: Sequence[SuiteMessage], expected: str, suite: Suite
+    ) -> tuple[float, int]:
         """Return the summed log-probability of `expected` after `messages`, and its number of tokens."""
         import torch
 
@@ -82,7 +84,7 @@ class OfflineModel:
             values = picked.gather(1, torch.tensor(answer)[:, None])
             return float(values.sum()), len(answer)
 
-    def _prompt_ids(self, messages: Sequence[Message], suite: Suite, tools: Tools = ()) -> list[int]:
+    def _prompt_ids(self, messages: Sequence[SuiteMessage], suite: Suite, tools: Tools = ()) -> list[int]:
         tokenizer, _ = self._load()
         if suite.api == "completions":
             return list(tokenizer(messages[-1].content).input_ids)

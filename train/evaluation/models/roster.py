@@ -18,7 +18,7 @@ from registry.validation.architectures import OUTPUT_EMBEDDING
 from train.evaluation.grading.grades import Model
 from train.evaluation.models.offline import OfflineModel
 from train.evaluation.models.served import ServedModel
-from train.evaluation.runner import Arm
+from train.evaluation.runner import EvaluatedArm
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ class Roster:
         """Return how the answers come: `server` or `offline`."""
         return "offline" if self.offline else "server"
 
-    def arm(self, reference: str, *, shots: int = 0, label: str | None = None) -> Arm:
+    def arm(self, reference: str, *, shots: int = 0, label: str | None = None) -> EvaluatedArm:
         """Return the arm of `base` or `NAME@N`.
 
         Raises: InvalidName: a name without a version's number; NotFound: no such version.
@@ -66,7 +66,7 @@ class Roster:
             parse_version(reference)
         digest = self._digest(reference)
         shown = label or (f"{reference} +{shots} shots" if shots else reference)
-        return Arm(shown, self.model(reference), shots, digest)
+        return EvaluatedArm(shown, self.model(reference), shots, digest)
 
     def model(self, reference: str) -> Model:
         """Return the model of `base`, `NAME@N` or, for a judge, any served name; made once.

@@ -17,8 +17,8 @@ import httpx
 
 from registry.errors import WardrobeError
 from train.dataset.records import ToolCall
-from train.evaluation.forms import Message
-from train.evaluation.grading.grades import Sample, Tools
+from train.evaluation.forms import SuiteMessage
+from train.evaluation.grading.grades import ModelAnswer, Tools
 from train.evaluation.suites import Suite
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
@@ -34,7 +34,7 @@ class Unanswered(WardrobeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryLimits:
     """How often a request is tried again, and how long one may take."""
 
     tries: int = 5
@@ -60,13 +60,13 @@ class ServedModel:
         digest: str | None = None,
         strict: bool = False,
         by_answers: bool = False,
-        patience: Patience | None = None,
+        patience: RetryLimits | None = None,
     ) -> None:
         self.name = name
         self._digest = digest
         self._strict = strict
         self._by_answers = by_answers
-        self._patience = patience or Patience()
+        self._patience = patience or RetryLimits()
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         root = url.rstrip("/").removesuffix("/v1")
         timeout = httpx.Timeout(self._patience.timeout_seconds, connect=10)
@@ -76,7 +76,7 @@ class ServedModel:
         """Close the connections."""
         self._client.close()
 
-    def answer(self, messages: Sequence[Message], suite: Suite, tools: Tools = ()) -> Sample:
+    def answer(self, messages: Sequence[SuiteMessage], suite: Suite, tools: Tools = ()) -> ModelAnswer:
         """Answer one question that may call `tools`; a failure is in the sample's `error`."""
         started = time.monotonic()
         path, body = _request(self.name, messages, suite)
@@ -86,9 +86,11 @@ class ServedModel:
             found = self._post(path, body)
             return _sample(found, time.monotonic() - started)
         except WardrobeError as error:
-            return Sample("", finish="error", seconds=time.monotonic() - started, error=str(error))
+            return ModelAnswer("", finish="error", seconds=time.monotonic() - started, error=str(error))
 
-    def log_probability(self, messages: Sequence[Message], expected: str, suite: Suite) -> tuple[float, int]:
+    def log_probability(
+        self, messages: Sequence[SuiteMessage], expected: str, suite: Suite
+    ) -> tuple[float, int]:
         """Return the summed log-probability of `expected` after `messages`, and its number of tokens.
 
         Uses vLLM's `prompt_logprobs` (chat) or `echo` with `logprobs` (completions), or answers. The tokens
@@ -226,7 +228,7 @@ class ServedModel:
         return found
 
 
-def _request(name: str, messages: Sequence[Message], suite: Suite) -> tuple[str, dict[str, object]]:
+def _request(name: str, messages: Sequence[SuiteMessage], suite: Suite) -> tuple[str, dict[str, object]]:
     sampling = suite.sampling
     body: dict[str, object] = {
         "model": name,
@@ -243,13 +245,13 @@ def _request(name: str, messages: Sequence[Message], suite: Suite) -> tuple[str,
     return "/v1/chat/completions", {**body, "messages": [message.written for message in messages]}
 
 
-def _sample(found: Mapping[str, Any], seconds: float) -> Sample:
+def _sample(found: Mapping[str, Any], seconds: float) -> ModelAnswer:
     try:
         choice = found["choices"][0]
         message = choice.get("message") or {}
         text = choice["text"] if "text" in choice else message["content"]
         usage = found.get("usage") or {}
-        return Sample(
+        return ModelAnswer(
             text=text or "",
             finish=str(choice.get("finish_reason") or ""),
             prompt_tokens=int(usage.get("prompt_tokens") or 0),

@@ -12,11 +12,11 @@ from registry.cli.output import moment
 from train.evaluation.gating.trial import GateDocument
 from train.evaluation.reports.gate import checks_of, verdict_of
 from train.evaluation.reports.item import item_of
-from train.evaluation.results import Evaluation, EvaluationDocument
+from train.evaluation.results import EvaluationDocument, EvaluationResult
 from train.evaluation.statistics.differences import DifferenceDocument
 from train.evaluation.statistics.figures import ALL
 from train.evaluation.tables import shown_figure
-from train.pages.forest import Interval, forest, key
+from train.pages.forest import ForestRow, forest, key
 from train.pages.parts import Html, facts, folded, note, page_of, safe, section, table
 
 MOST_ITEMS = 2_000
@@ -28,7 +28,7 @@ _FILTERS = (
 )
 
 
-def page(evaluation: Evaluation, document: EvaluationDocument, gate: GateDocument | None = None) -> str:
+def page(evaluation: EvaluationResult, document: EvaluationDocument, gate: GateDocument | None = None) -> str:
     """Return the HTML document; `document` holds the evaluation's figures."""
     parts = (
         f"<h1>{safe(document.suite)}</h1>",
@@ -77,7 +77,7 @@ def _differences(document: EvaluationDocument) -> Iterator[str]:
     )
 
 
-def _interval(found: DifferenceDocument) -> Interval:
+def _interval(found: DifferenceDocument) -> ForestRow:
     place = "" if found.slice == ALL else f" {safe(found.slice)}"
     missing = f", {found.missing} in one arm only" if found.missing else ""
     counted = f"{found.changed:,} of {found.items:,} items changed{missing}"
@@ -86,10 +86,10 @@ def _interval(found: DifferenceDocument) -> Interval:
         f'<br><span class="dim">{found.mine:.3f} against {found.other:.3f}, p {found.p_value:.2g}</span>'
     )
     name = f'against <b>{safe(found.against)}</b>{place}<br><span class="dim">{counted}</span>'
-    return Interval(Html(name), Html(figures), found.gain, found.low, found.high)
+    return ForestRow(Html(name), Html(figures), found.gain, found.low, found.high)
 
 
-def _confusions(evaluation: Evaluation, document: EvaluationDocument) -> Iterator[str]:
+def _confusions(evaluation: EvaluationResult, document: EvaluationDocument) -> Iterator[str]:
     for arm in document.arms:
         for name, counts in arm.confusion.items():
             labels = getattr(evaluation.suite.grader(name), "labels", ())
@@ -98,7 +98,7 @@ def _confusions(evaluation: Evaluation, document: EvaluationDocument) -> Iterato
             yield folded(f"{arm.label}: confusion of {name}", table(heads, rows))
 
 
-def _items(evaluation: Evaluation) -> Iterator[str]:
+def _items(evaluation: EvaluationResult) -> Iterator[str]:
     count = len(evaluation.suite.items)
     yield _FILTERS
     if count > MOST_ITEMS:
@@ -108,5 +108,5 @@ def _items(evaluation: Evaluation) -> Iterator[str]:
         yield item_of(evaluation, index, evaluation.arms)
 
 
-def _is_same(evaluation: Evaluation, index: int) -> bool:
+def _is_same(evaluation: EvaluationResult, index: int) -> bool:
     return len({arm.samples[index].said for arm in evaluation.arms}) == 1

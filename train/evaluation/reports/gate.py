@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from train.evaluation.gating.gate import BASE, CANDIDATE, REPLACED
-from train.evaluation.gating.trial import CheckDocument, GateDocument
+from train.evaluation.gating.trial import GateCheckDocument, GateDocument
 from train.evaluation.grading.specs import LOWER_IS_BETTER
 from train.evaluation.reports.item import item_of
-from train.evaluation.results import Evaluation
+from train.evaluation.results import EvaluationResult
 from train.evaluation.statistics.figures import ALL
 from train.evaluation.tables import WORDS
-from train.pages.forest import Interval, forest, key
+from train.pages.forest import ForestRow, forest, key
 from train.pages.parts import Html, banner, facts, folded, mark, note, page_of, safe, section, table
 
 MOST_ITEMS = 40
@@ -23,7 +23,7 @@ MOST_ITEMS = 40
 _LAST = float("-inf")
 
 
-def gate_page(gate: GateDocument, evaluations: Mapping[str, Evaluation]) -> str:
+def gate_page(gate: GateDocument, evaluations: Mapping[str, EvaluationResult]) -> str:
     """Return the HTML document; `evaluations` are by the names that the goal gives the suites."""
     asked = sum(len(found.suite.items) for found in evaluations.values())
     replaced = "nothing" if gate.replaces is None else f"{gate.candidate.rpartition('@')[0]}@{gate.replaces}"
@@ -52,7 +52,7 @@ def verdict_of(gate: GateDocument) -> Html:
     return banner(gate.verdict, f"{gate.candidate}: {WORDS[gate.verdict]}", f"{gate.sentence}.")
 
 
-def checks_of(gate: GateDocument, checks: Sequence[CheckDocument]) -> Iterator[Html]:
+def checks_of(gate: GateDocument, checks: Sequence[GateCheckDocument]) -> Iterator[Html]:
     """Yield `checks`: a forest plot for each figure of each suite, and all of them as a table."""
     if not checks:
         return
@@ -66,7 +66,9 @@ def checks_of(gate: GateDocument, checks: Sequence[CheckDocument]) -> Iterator[H
     yield folded("Every check in words", table(columns, map(_row, checks)))
 
 
-def worst(evaluation: Evaluation, metric: str, most: int = MOST_ITEMS) -> list[tuple[int, float | None]]:
+def worst(
+    evaluation: EvaluationResult, metric: str, most: int = MOST_ITEMS
+) -> list[tuple[int, float | None]]:
     """Return the items on which the candidate did worst against the best other arm, and by how much.
 
     First the items that nobody could judge it on (None), then by its loss, then those that it got wrong
@@ -92,7 +94,7 @@ def worst(evaluation: Evaluation, metric: str, most: int = MOST_ITEMS) -> list[t
     return [(index, gain) for _, _, index, gain in sorted(found, key=lambda one: one[:3])[:most]]
 
 
-def _interval(check: CheckDocument) -> Interval:
+def _interval(check: GateCheckDocument) -> ForestRow:
     place = "" if check.slice == ALL else f" {safe(check.slice)}"
     against = {BASE: "over the base", REPLACED: "over the replaced"}.get(check.against, check.against)
     words = "noise: candidate, asked twice" if check.kind == "noise" else f"{check.kind} {against}"
@@ -102,10 +104,10 @@ def _interval(check: CheckDocument) -> Interval:
     verdict = mark(check.verdict, WORDS[check.verdict])
     name = f'{verdict} {safe(words)}{place}<br><span class="dim">{compared}</span>'
     limit = None if check.kind == "noise" else check.margin
-    return Interval(Html(name), _figures(check, limit), check.gain, check.low, check.high, limit)
+    return ForestRow(Html(name), _figures(check, limit), check.gain, check.low, check.high, limit)
 
 
-def _figures(check: CheckDocument, limit: float | None) -> Html:
+def _figures(check: GateCheckDocument, limit: float | None) -> Html:
     if check.gain is None or check.low is None or check.high is None:
         return Html(f'<span class="dim">{safe(check.sentence)}</span>')
     shown = f"<b>{check.gain:+.3f}</b> ({check.low:+.3f} to {check.high:+.3f})"
@@ -116,12 +118,12 @@ def _figures(check: CheckDocument, limit: float | None) -> Html:
     return Html(f'{shown}<br><span class="dim">{told}{needed}</span>')
 
 
-def _row(check: CheckDocument) -> tuple[str, ...]:
+def _row(check: GateCheckDocument) -> tuple[str, ...]:
     word = mark(check.verdict, WORDS[check.verdict])
     return (check.kind, check.suite, check.metric, check.slice, check.against, word, check.sentence)
 
 
-def _worst(gate: GateDocument, evaluations: Mapping[str, Evaluation]) -> Iterator[str]:
+def _worst(gate: GateDocument, evaluations: Mapping[str, EvaluationResult]) -> Iterator[str]:
     for name, metric in dict.fromkeys((check.suite, check.metric) for check in gate.checks):
         evaluation = evaluations.get(name)
         if evaluation is None:
@@ -145,7 +147,7 @@ def _remark(gain: float | None) -> str:
     return f"{gain:+.3g} against the best of the others" if gain < 0 else "wrong, and no other is better"
 
 
-def _shown_arms(evaluation: Evaluation) -> list[str]:
+def _shown_arms(evaluation: EvaluationResult) -> list[str]:
     known = {arm.label for arm in evaluation.arms}
     return [label for label in (BASE, REPLACED, CANDIDATE) if label in known]
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from train.evaluation.grading.grades import Grade
-from train.evaluation.results import Evaluation
+from train.evaluation.results import EvaluationResult
 from train.evaluation.runner import ArmResult
 from train.pages.parts import Html, block, safe
 
@@ -15,7 +15,7 @@ _LONGEST = 2_000
 _KEPT = 500  # graders keep so many characters of what they read
 
 
-def item_of(evaluation: Evaluation, index: int, arms: Sequence[ArmResult], remark: str = "") -> Html:
+def item_of(evaluation: EvaluationResult, index: int, arms: Sequence[ArmResult], remark: str = "") -> Html:
     """Return question, expected answers, and what each of `arms` said and how that was judged."""
     item, question = evaluation.suite.items[index], evaluation.suite.questions[index]
     asked = "\n\n".join(f"{message.role}: {message.said}" for message in question)

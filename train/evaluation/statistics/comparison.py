@@ -28,7 +28,7 @@ _POWER_Z = 0.8416  # 80 %
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PairedComparison:
     """One figure of two arms on the same items.
 
     `gain` and its 95 % limits `low` and `high` are in the figure's unit. `p_above` is the p-value of "the
@@ -59,7 +59,7 @@ def compare(
     margin: float,
     seed: int,
     lower: bool = False,
-) -> Comparison | None:
+) -> PairedComparison | None:
     """Compare two arms; None when no item was judged in both. With `lower`, less is better."""
     both = [(a, b) for a, b in zip(mine, other, strict=True) if a.score is not None and b.score is not None]
     missing = sum((a.score is None) != (b.score is None) for a, b in zip(mine, other, strict=True))
@@ -76,7 +76,7 @@ def compare(
     return replace(found, mine=found.other, other=found.mine) if lower else found
 
 
-def items_needed(found: Comparison, alpha: float) -> int:
+def items_needed(found: PairedComparison, alpha: float) -> int:
     """Return how many more items would probably (80 %) tell on which side of the margin the gain lies.
 
     Takes the gain and spread that were seen as true; at most a million, so never infinite.
@@ -91,13 +91,13 @@ def items_needed(found: Comparison, alpha: float) -> int:
     return min(MOST_ITEMS, max(total - found.items, math.ceil(found.items / 10), 1))
 
 
-def _binary(first: Sequence[Grade], second: Sequence[Grade], missing: int, margin: float) -> Comparison:
+def _binary(first: Sequence[Grade], second: Sequence[Grade], missing: int, margin: float) -> PairedComparison:
     items = len(first)
     better = sum(a.score == 1.0 and b.score == 0.0 for a, b in zip(first, second, strict=True))
     worse = sum(a.score == 0.0 and b.score == 1.0 for a, b in zip(first, second, strict=True))
     low, high = binary_limits(better, worse, items)
     gain = (better - worse) / items
-    return Comparison(
+    return PairedComparison(
         items=items,
         missing=missing,
         mine=_mean(first),
@@ -116,10 +116,10 @@ def _binary(first: Sequence[Grade], second: Sequence[Grade], missing: int, margi
 
 def _scores(
     first: Sequence[Grade], second: Sequence[Grade], missing: int, margin: float, seed: int
-) -> Comparison:
+) -> PairedComparison:
     gaps = np.array([a.score or 0.0 for a in first]) - np.array([b.score or 0.0 for b in second])
     low, high = _bootstrap_limits(gaps, seed)
-    return Comparison(
+    return PairedComparison(
         items=len(first),
         missing=missing,
         mine=_mean(first),
@@ -145,13 +145,13 @@ def _corpus(
     seed: int,
     *,
     lower: bool,
-) -> Comparison:
+) -> PairedComparison:
     of, sign = figure_of(spec), -1.0 if lower else 1.0
     mine, other = parts(spec, first), parts(spec, second)
     draws = sign * bootstrap(of, mine, other, seed)
     low, high = np.quantile(draws, [0.025, 0.975])
     values = [float(of(sums.sum(0)[None])[0]) for sums in (mine, other)]
-    return Comparison(
+    return PairedComparison(
         items=len(first),
         missing=missing,
         mine=values[0],

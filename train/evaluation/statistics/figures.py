@@ -22,7 +22,7 @@ _CORPUS = ("macro_f1", "bleu", "chrf", "perplexity")
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class ArmFigure:
     """A figure with its 95 % interval; `value` is None where no item was judged.
 
     `method` names the interval: `wilson` for right or wrong, `bootstrap` for the rest.
@@ -35,20 +35,20 @@ class Figure:
     method: str
 
 
-def figure(spec: specs.Spec, grades: Sequence[Grade], seed: int = 0) -> Figure:
+def figure(spec: specs.Spec, grades: Sequence[Grade], seed: int = 0) -> ArmFigure:
     """Return the figure of the grades that were given."""
     judged = [grade for grade in grades if grade.score is not None]
     if not judged:
-        return Figure(None, 0.0, 0.0, 0, "none")
+        return ArmFigure(None, 0.0, 0.0, 0, "none")
     if is_binary(spec, judged):
         right = sum(grade.score or 0.0 for grade in judged)
         low, high = wilson(right, len(judged))
-        return Figure(right / len(judged), low, high, len(judged), "wilson")
+        return ArmFigure(right / len(judged), low, high, len(judged), "wilson")
     sums = parts(spec, judged)
     of = figure_of(spec)
     low, high = np.quantile(resampled(of, sums, seed), [0.025, 0.975])
     value = float(of(sums.sum(0)[None])[0])
-    return Figure(value, float(min(low, value)), float(max(high, value)), len(judged), "bootstrap")
+    return ArmFigure(value, float(min(low, value)), float(max(high, value)), len(judged), "bootstrap")
 
 
 def is_binary(spec: specs.Spec, judged: Sequence[Grade]) -> bool:

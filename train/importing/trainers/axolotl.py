@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from train.importing import shared
-from train.importing.draft import Draft, Rule, adapter_name, is_empty, number, positive, switch, whole
+from train.importing.draft import Draft, KeyRule, adapter_name, is_empty, number, positive, switch, whole
 from train.importing.trainers.axolotl_reasons import LOST, SAME
 from train.importing.trainers.axolotl_rows import set_data
 from train.importing.trainers.sections import flattened, is_sectioned
@@ -22,16 +22,16 @@ _REFUSED = {
     "grpo": shared.GRADERS,
     "simpo": "use dpo, or orpo, which needs no reference either",
 }
-_RULES: Mapping[str, Rule] = {
+_RULES: Mapping[str, KeyRule] = {
     **shared.COMMON,
-    "optimizer": Rule("training.optimiser", shared.optimiser),
-    "peft_use_rslora": Rule("lora.rslora", switch),
-    "peft_layers_to_transform": Rule(
+    "optimizer": KeyRule("training.optimiser", shared.optimiser),
+    "peft_use_rslora": KeyRule("lora.rslora", switch),
+    "peft_layers_to_transform": KeyRule(
         "lora.layers", lambda value: [value] if isinstance(value, int) else value
     ),
-    "lora_rank_pattern": Rule("lora.rank_pattern"),
-    "lora_alpha_pattern": Rule("lora.alpha_pattern"),
-    "gradient_checkpointing": Rule("training.gradient_checkpointing", switch),
+    "lora_rank_pattern": KeyRule("lora.rank_pattern"),
+    "lora_alpha_pattern": KeyRule("lora.alpha_pattern"),
+    "gradient_checkpointing": KeyRule("training.gradient_checkpointing", switch),
 }
 
 
@@ -81,7 +81,7 @@ def _set_method(draft: Draft) -> None:
             draft.set("method", {"type": "reward"})
             draft.take("num_labels")
             draft.take("model_type")
-            draft.follow({"center_rewards_coefficient": Rule("method.centre", positive)})
+            draft.follow({"center_rewards_coefficient": KeyRule("method.centre", positive)})
         return
     draft.set("method", {"type": _PREFERENCES[rl]})
     if rl == "ipo":
@@ -91,7 +91,7 @@ def _set_method(draft: Draft) -> None:
         rules |= {"kto_desirable_weight": "desirable_weight", "kto_undesirable_weight": "undesirable_weight"}
     if rl in {"dpo", "ipo"}:
         rules["rpo_alpha"] = "supervised_weight"
-    draft.follow({key: Rule(f"method.{ours}", positive) for key, ours in rules.items()})
+    draft.follow({key: KeyRule(f"method.{ours}", positive) for key, ours in rules.items()})
 
 
 def _refuse_other_models(draft: Draft) -> None:
@@ -135,8 +135,8 @@ def _set_lora(draft: Draft) -> None:
     draft.put("lora.rank", 8 if rank is None else rank, "lora_r", whole)
     draft.follow(
         {
-            "lora_alpha": Rule("lora.alpha", positive),
-            "lora_dropout": Rule("lora.dropout", number),
+            "lora_alpha": KeyRule("lora.alpha", positive),
+            "lora_dropout": KeyRule("lora.dropout", number),
         }
     )
     linear = draft.take("lora_target_linear", ours="lora.target_modules")

@@ -12,7 +12,7 @@ from typing import Any
 from train.dataset.forms.mapping import FIXED
 from train.importing import shared
 from train.importing.draft import Draft, is_empty
-from train.importing.sources import Rows, set_rows, set_share
+from train.importing.sources import ForeignRows, set_rows, set_share
 
 _WORDING = "theirs writes a prompt of its own around the row; here it is a turn in the base's chat template"
 _INSTRUCTION = {"field_instruction": "instruction", "field_input": "input", "field_output": "output",
@@ -138,7 +138,7 @@ def _is_text(entry: Mapping[str, Any]) -> bool:
     return str(entry.get("type", "")).startswith(("completion", "pretrain"))
 
 
-def _rows(draft: Draft, key: str, entry: Mapping[str, Any]) -> Rows:
+def _rows(draft: Draft, key: str, entry: Mapping[str, Any]) -> ForeignRows:
     if is_empty(entry.get("path")):
         raise draft.refuse(f"{key}.path", "(none)", "name the rows' file, or a data set on a hub")
     files = entry.get("data_files") or ()
@@ -148,7 +148,7 @@ def _rows(draft: Draft, key: str, entry: Mapping[str, Any]) -> Rows:
             draft.ignore(f"{key}.{name}", entry[name], _SAME[name])
         else:
             draft.lose(f"{key}.{name}", entry[name], _LOST.get(name, f"{shared.UNKNOWN} (Axolotl)"))
-    return Rows(
+    return ForeignRows(
         key=f"{key}.path",
         given=str(entry["path"]),
         split=entry.get("split"),

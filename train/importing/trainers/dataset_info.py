@@ -15,7 +15,7 @@ from typing import Any, Self
 from registry.errors import UsageError
 from train.importing import shared
 from train.importing.draft import Draft, is_empty, shown, whole
-from train.importing.sources import Rows
+from train.importing.sources import ForeignRows
 
 _FILE = "dataset_info.json"
 # Their name of a column -> our key, by the form of the rows.
@@ -57,20 +57,22 @@ class Info:
             return cls(draft, folder, None)
         return cls(draft, str(found.parent), _read(found))
 
-    def rows(self, key: str, name: str, limit: int | None = None, weight: float | None = None) -> Rows:
+    def rows(self, key: str, name: str, limit: int | None = None, weight: float | None = None) -> ForeignRows:
         """Return what the list says of the data set `name`; a file is guessed where it says nothing."""
         if self.listed is None:
             return self._guess(key, name, limit, weight)
         entry = self.listed.get(name)
         if not isinstance(entry, dict):
             self.draft.lose(key, name, f"{self.folder}/{_FILE} does not have it: name the file")
-            return Rows(f"{key}.{name}", f"{self.folder}/{name}.json", limit=limit, weight=weight, label=name)
+            return ForeignRows(
+                f"{key}.{name}", f"{self.folder}/{name}.json", limit=limit, weight=weight, label=name
+            )
         at_most = entry.get("num_samples")
         if at_most is not None:
             limit = min(whole(at_most), limit or whole(at_most))
         place = f"{key}.{name}"
         self._say_rest(place, entry)
-        return Rows(
+        return ForeignRows(
             key=place,
             given=self._given(place, entry),
             split=entry.get("split"),
@@ -81,16 +83,16 @@ class Info:
             label=name,
         )
 
-    def _guess(self, key: str, name: str, limit: int | None, weight: float | None) -> Rows:
+    def _guess(self, key: str, name: str, limit: int | None, weight: float | None) -> ForeignRows:
         if self.folder == "ONLINE" or "/" in name:
-            return Rows(f"{key}.{name}", name, limit=limit, weight=weight)
+            return ForeignRows(f"{key}.{name}", name, limit=limit, weight=weight)
         if self.folder.startswith("REMOTE:"):
             reason = f"where its rows lie is said by {_FILE} of {self.folder[7:]} on the hub: name the file"
         else:
             reason = f"where its rows lie is said by {self.folder}/{_FILE}, which is not here: name the file"
         self.draft.lose(key, name, reason)
         folder = "data" if self.folder.startswith("REMOTE:") else self.folder
-        return Rows(f"{key}.{name}", f"{folder}/{name}.json", limit=limit, weight=weight, label=name)
+        return ForeignRows(f"{key}.{name}", f"{folder}/{name}.json", limit=limit, weight=weight, label=name)
 
     def _given(self, place: str, entry: Mapping[str, Any]) -> str:
         hub = entry.get("hf_hub_url") or entry.get("ms_hub_url") or entry.get("om_hub_url")

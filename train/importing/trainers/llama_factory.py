@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from train.importing import shared
-from train.importing.draft import Draft, Rule, adapter_name, names, number, positive, whole
+from train.importing.draft import Draft, KeyRule, adapter_name, names, number, positive, whole
 from train.importing.sources import limit_of, set_rows, set_share
 from train.importing.trainers.dataset_info import Info
 from train.importing.trainers.llama_factory_reasons import LOST, SAME
@@ -25,14 +25,14 @@ _DEFAULTS: Mapping[str, Any] = {
     "training.batch_size": 8,
     "training.schedule": "linear",
 }
-_RULES: Mapping[str, Rule] = {
+_RULES: Mapping[str, KeyRule] = {
     **shared.COMMON,
-    "optim": Rule("training.optimiser", shared.optimiser),
-    "lr_scheduler_type": Rule("training.schedule", shared.schedule),
-    "per_device_train_batch_size": Rule("training.batch_size", whole),
-    "cutoff_len": Rule("training.max_length", shared.length),
-    "moe_aux_loss_coef": Rule("training.router_aux_loss_coef", number),
-    "disable_gradient_checkpointing": Rule("training.gradient_checkpointing", lambda value: not value),
+    "optim": KeyRule("training.optimiser", shared.optimiser),
+    "lr_scheduler_type": KeyRule("training.schedule", shared.schedule),
+    "per_device_train_batch_size": KeyRule("training.batch_size", whole),
+    "cutoff_len": KeyRule("training.max_length", shared.length),
+    "moe_aux_loss_coef": KeyRule("training.router_aux_loss_coef", number),
+    "disable_gradient_checkpointing": KeyRule("training.gradient_checkpointing", lambda value: not value),
 }
 
 
@@ -81,17 +81,17 @@ def _set_method(draft: Draft) -> None:
 
 def _set_loss(draft: Draft, method: str, loss: str) -> None:
     if method in {"dpo", "kto", "orpo"}:
-        draft.follow({"pref_beta": Rule("method.beta", positive)})
+        draft.follow({"pref_beta": KeyRule("method.beta", positive)})
     if method == "dpo":
         draft.set("method.loss", _LOSSES[loss])
-        draft.follow({"pref_ftx": Rule("method.supervised_weight", number)})
+        draft.follow({"pref_ftx": KeyRule("method.supervised_weight", number)})
         smoothing = number(draft.take("dpo_label_smoothing", 0.0))
         if smoothing > 0:
             reason = "is another loss (cDPO) than ours (loss: robust, with method.label_smoothing)"
             draft.lose("dpo_label_smoothing", smoothing, reason)
     if method == "kto":
         weights = {"kto_chosen_weight": "desirable_weight", "kto_rejected_weight": "undesirable_weight"}
-        draft.follow({key: Rule(f"method.{ours}", positive) for key, ours in weights.items()})
+        draft.follow({key: KeyRule(f"method.{ours}", positive) for key, ours in weights.items()})
 
 
 def _set_data(draft: Draft) -> None:

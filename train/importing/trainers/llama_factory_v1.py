@@ -11,9 +11,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from train.importing import shared
-from train.importing.draft import Draft, Rule, adapter_name, is_empty, number, positive, switch, whole
+from train.importing.draft import Draft, KeyRule, adapter_name, is_empty, number, positive, switch, whole
 from train.importing.reading import read_settings
-from train.importing.sources import Rows, set_rows
+from train.importing.sources import ForeignRows, set_rows
 from train.importing.trainers.llama_factory import set_freeze
 from train.importing.trainers.llama_factory_reasons import LOST, SAME
 
@@ -25,11 +25,11 @@ _DEFAULTS: Mapping[str, Any] = {
     "training.warmup": 0.0,
     "training.grouping": "random",
 }
-_RULES: Mapping[str, Rule] = {
+_RULES: Mapping[str, KeyRule] = {
     **shared.COMMON,
-    "micro_batch_size": Rule("training.batch_size", whole),
-    "cutoff_len": Rule("training.max_length", shared.length),
-    "enable_activation_checkpointing": Rule("training.gradient_checkpointing", switch),
+    "micro_batch_size": KeyRule("training.batch_size", whole),
+    "cutoff_len": KeyRule("training.max_length", shared.length),
+    "enable_activation_checkpointing": KeyRule("training.gradient_checkpointing", switch),
 }
 _PAIRS = frozenset({"pair", "dpo", "preference"})
 
@@ -70,9 +70,9 @@ def _set_method_and_data(draft: Draft) -> None:
     method = "orpo" if loss == "orpo" else "dpo" if pairs or loss else "supervised"
     draft.set("method", {"type": method})
     if method != "supervised":
-        draft.follow({"pref_beta": Rule("method.beta", positive)})
+        draft.follow({"pref_beta": KeyRule("method.beta", positive)})
     if method == "dpo":
-        draft.follow({"pref_ftx": Rule("method.supervised_weight", number)})
+        draft.follow({"pref_ftx": KeyRule("method.supervised_weight", number)})
     held_out = draft.take("eval_dataset", ours="data.eval")
     found = [] if is_empty(held_out) else _rows(draft, "eval_dataset", str(held_out))[0]
     for rows in found[1:]:
@@ -80,16 +80,16 @@ def _set_method_and_data(draft: Draft) -> None:
     set_rows(draft, train, found[0] if found else None)
 
 
-def _rows(draft: Draft, key: str, given: str) -> tuple[list[Rows], bool]:
+def _rows(draft: Draft, key: str, given: str) -> tuple[list[ForeignRows], bool]:
     """Return the data sets that `given` names, and whether their rows are pairs."""
     if PurePosixPath(given).suffix not in {".yaml", ".yml"}:
-        return [Rows(key, given)], "dpo" in PurePosixPath(given).name.lower()
+        return [ForeignRows(key, given)], "dpo" in PurePosixPath(given).name.lower()
     found = draft.folders.find(given)
     if found is None:
         reason = "no such file here, which lists the data sets: its rows are looked for beside it"
         draft.lose(key, given, reason)
         label = PurePosixPath(given).stem
-        return [Rows(key, str(PurePosixPath(given).with_suffix(".jsonl")))], "dpo" in label.lower()
+        return [ForeignRows(key, str(PurePosixPath(given).with_suffix(".jsonl")))], "dpo" in label.lower()
     listed = {
         name: one for name, one in read_settings(found).items() if isinstance(one, dict) and "path" in one
     }
@@ -99,11 +99,11 @@ def _rows(draft: Draft, key: str, given: str) -> tuple[list[Rows], bool]:
     return rows, any(str(one.get("converter")) in _PAIRS for one in listed.values())
 
 
-def _entry(draft: Draft, key: str, label: str, entry: Mapping[str, Any]) -> Rows:
+def _entry(draft: Draft, key: str, label: str, entry: Mapping[str, Any]) -> ForeignRows:
     weight, size = entry.get("weight"), entry.get("size")
     if entry.get("source", "hf_hub") not in {"hf_hub", "local"}:
         draft.lose(f"{key}.source", entry["source"], "rows are read from files or the Hugging Face hub")
-    return Rows(
+    return ForeignRows(
         key=key,
         given=str(entry["path"]),
         split=entry.get("split"),

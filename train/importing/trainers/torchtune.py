@@ -12,9 +12,9 @@ from typing import Any
 
 from train.dataset.forms.mapping import FIXED
 from train.importing import shared
-from train.importing.draft import Draft, Rule, adapter_name, is_empty, number, positive, switch, whole
+from train.importing.draft import Draft, KeyRule, adapter_name, is_empty, number, positive, switch, whole
 from train.importing.reading import refers
-from train.importing.sources import Rows, set_rows
+from train.importing.sources import ForeignRows, set_rows
 from train.importing.trainers.torchtune_rows import CHATS, COLUMNS, PREFERENCES, SOURCES, TEXT
 
 COMPONENT = "_component_"
@@ -128,7 +128,7 @@ def _set_data(draft: Draft) -> None:
         draft.put("evaluation.every", every, "run_val_every_n_steps", whole)
 
 
-def _rows(draft: Draft, key: str, entry: Any) -> Rows:
+def _rows(draft: Draft, key: str, entry: Any) -> ForeignRows:
     kind = component(entry)
     if not kind or (kind not in SOURCES and is_empty(entry.get("source"))):
         raise draft.refuse(key, entry, "it names no source of rows that is known")
@@ -155,7 +155,7 @@ def _rows(draft: Draft, key: str, entry: Any) -> Rows:
     elif text:
         draft.lose(f"{key}.new_system_prompt", text, "write it into the rows as a system message")
     files = entry.get("data_files") or ()
-    return Rows(
+    return ForeignRows(
         key=key,
         given=str(entry.get("source") or SOURCES[kind]),
         split=entry.get("split") or entry.get("partition"),
@@ -232,9 +232,9 @@ def _set_training(draft: Draft) -> None:
         draft.change("clip_grad_norm", "(none)", "gradients are always clipped, at 1.0")
     draft.follow(
         {
-            "gradient_accumulation_steps": Rule("training.accumulation", whole),
-            "enable_activation_checkpointing": Rule("training.gradient_checkpointing", switch),
-            "seed": Rule("seed", lambda value: int(number(value))),
+            "gradient_accumulation_steps": KeyRule("training.accumulation", whole),
+            "enable_activation_checkpointing": KeyRule("training.gradient_checkpointing", switch),
+            "seed": KeyRule("seed", lambda value: int(number(value))),
         }
     )
 

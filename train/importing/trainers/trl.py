@@ -11,8 +11,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from train.importing import shared
-from train.importing.draft import Draft, Rule, adapter_name, is_empty, names, number, positive, switch, whole
-from train.importing.sources import Rows, set_rows, set_share
+from train.importing.draft import (
+    Draft,
+    KeyRule,
+    adapter_name,
+    is_empty,
+    names,
+    number,
+    positive,
+    switch,
+    whole,
+)
+from train.importing.sources import ForeignRows, set_rows, set_share
 from train.importing.trainers.trl_reasons import LOST, SAME
 
 METHODS = {
@@ -28,14 +38,14 @@ _DEFAULTS: Mapping[str, Any] = {
     "training.warmup": 0.0,
     "training.grouping": "random",
 }
-_RULES: Mapping[str, Rule] = {
+_RULES: Mapping[str, KeyRule] = {
     **shared.COMMON,
-    "optim": Rule("training.optimiser", shared.optimiser),
-    "lr_scheduler_type": Rule("training.schedule", shared.schedule),
-    "per_device_train_batch_size": Rule("training.batch_size", whole),
-    "max_seq_length": Rule("training.max_length", shared.length),
-    "max_length": Rule("training.max_length", shared.length),
-    "gradient_checkpointing": Rule("training.gradient_checkpointing", switch),
+    "optim": KeyRule("training.optimiser", shared.optimiser),
+    "lr_scheduler_type": KeyRule("training.schedule", shared.schedule),
+    "per_device_train_batch_size": KeyRule("training.batch_size", whole),
+    "max_seq_length": KeyRule("training.max_length", shared.length),
+    "max_length": KeyRule("training.max_length", shared.length),
+    "gradient_checkpointing": KeyRule("training.gradient_checkpointing", switch),
 }
 # Keys that only one of TRL's trainers has.
 _ONLINE = frozenset({"reward_funcs", "num_generations", "reward_model_path", "reward_model_name_or_path"})
@@ -109,7 +119,7 @@ def _named_by_folder(draft: Draft) -> str | None:
 
 def _set_method_values(draft: Draft, method: str) -> None:
     if method in {"dpo", "kto", "orpo"}:
-        draft.follow({"beta": Rule("method.beta", positive)})
+        draft.follow({"beta": KeyRule("method.beta", positive)})
     if method == "dpo":
         given = draft.take("loss_type", "sigmoid", ours="method.loss")
         kinds = [given] if isinstance(given, str) else list(given)
@@ -121,12 +131,12 @@ def _set_method_values(draft: Draft, method: str) -> None:
             draft.set("method.label_smoothing", smoothing)
         elif smoothing:
             draft.lose("label_smoothing", smoothing, "is read by loss: robust only")
-        draft.follow({"rpo_alpha": Rule("method.supervised_weight", number)})
+        draft.follow({"rpo_alpha": KeyRule("method.supervised_weight", number)})
     if method == "kto":
         weights = ("desirable_weight", "undesirable_weight")
-        draft.follow({key: Rule(f"method.{key}", positive) for key in weights})
+        draft.follow({key: KeyRule(f"method.{key}", positive) for key in weights})
     if method == "reward":
-        draft.follow({"center_rewards_coefficient": Rule("method.centre", positive)})
+        draft.follow({"center_rewards_coefficient": KeyRule("method.centre", positive)})
 
 
 def _set_data(draft: Draft) -> None:
@@ -134,14 +144,14 @@ def _set_data(draft: Draft) -> None:
     test = str(draft.take("dataset_test_split", "test", ours="data.eval"))
     if not rows and (name := draft.take("dataset_name", ours="data.train")):
         split, subset = draft.take("dataset_train_split", "train"), draft.take("dataset_config")
-        rows = [Rows("dataset_name", str(name), split=split, subset=subset, columns=_columns(draft))]
+        rows = [ForeignRows("dataset_name", str(name), split=split, subset=subset, columns=_columns(draft))]
     if not rows:
         raise draft.refuse("dataset_name", "(none)", "name one: nothing here says what to train on")
     for key in ("dataset_name", "dataset_config", "dataset_train_split"):
         draft.lose(key, draft.source.pop(key, None), "the mixture wins")
     strategy = str(draft.source.get("eval_strategy", draft.source.get("do_eval", "no")))
     measured = strategy.lower() not in {"no", "false"}
-    held_out = Rows("dataset_test_split", rows[0].given, split=test, subset=rows[0].subset)
+    held_out = ForeignRows("dataset_test_split", rows[0].given, split=test, subset=rows[0].subset)
     has_parts = draft.folders.place(rows[0].given).has_parts
     if share is not None:
         draft.source["test_split_size"] = share
@@ -158,7 +168,7 @@ def _columns(draft: Draft) -> dict[str, str]:
     return {} if text in {None, "text"} else {"text": str(text)}
 
 
-def _mixture(draft: Draft) -> tuple[list[Rows], Any]:
+def _mixture(draft: Draft) -> tuple[list[ForeignRows], Any]:
     """Return the data sets of a mixture in any of its three forms, and the share that it holds out."""
     mixture = draft.take("dataset_mixture", ours="data.train")
     mixture = dict(mixture) if isinstance(mixture, dict) else {}
@@ -172,7 +182,7 @@ def _mixture(draft: Draft) -> tuple[list[Rows], Any]:
     return rows or _mixer(draft), share
 
 
-def _entry(draft: Draft, key: str, entry: Mapping[str, Any]) -> Rows:
+def _entry(draft: Draft, key: str, entry: Mapping[str, Any]) -> ForeignRows:
     given = entry.get("path") or entry.get("id")
     if is_empty(given):
         raise draft.refuse(key, dict(entry), "name its path")
@@ -184,7 +194,7 @@ def _entry(draft: Draft, key: str, entry: Mapping[str, Any]) -> Rows:
     known = {"path", "id", "name", "config", "split", "columns", "weight", "fraction", "data_files"}
     for name in sorted(set(entry) - known):
         draft.lose(f"{key}.{name}", entry[name], f"{shared.UNKNOWN} (TRL)")
-    return Rows(
+    return ForeignRows(
         key=key,
         given=str(given),
         split=entry.get("split"),
@@ -194,7 +204,7 @@ def _entry(draft: Draft, key: str, entry: Mapping[str, Any]) -> Rows:
     )
 
 
-def _mixer(draft: Draft) -> list[Rows]:
+def _mixer(draft: Draft) -> list[ForeignRows]:
     mixer = draft.take("dataset_mixer", ours="data.train")
     splits = names(draft.take("dataset_splits", [], ours="data.train"))
     if not isinstance(mixer, dict):
@@ -206,7 +216,9 @@ def _mixer(draft: Draft) -> list[Rows]:
         if number(share) < 1:
             draft.change(f"dataset_mixer.{given}", share, "is a share of its rows there; here it is a weight")
     return [
-        Rows("dataset_mixer", str(given), split=train, weight=number(share) if number(share) < 1 else None)
+        ForeignRows(
+            "dataset_mixer", str(given), split=train, weight=number(share) if number(share) < 1 else None
+        )
         for given, share in mixer.items()
     ]
 
