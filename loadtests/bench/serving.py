@@ -19,7 +19,7 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 
-from loadtests.bench.adapters import write_adapter
+from loadtests.adapters import write_adapter
 from loadtests.bench.engine import running_engine
 from loadtests.bench.results import (
     MeasuredFigure,
