@@ -259,9 +259,10 @@ def demo(session: Session, folder: Path | None) -> None:
 
 
 def _limits_of(session: Session, url: str) -> ServerLimits:
+    from registry.api import operations
     from train.shape import ServerLimits
 
-    status = dataclasses.replace(session, root=None).client().status()
+    status = operations.show_status(dataclasses.replace(session, root=None).http_client())
     return ServerLimits(url, status.base.fingerprint, status.max_lora_rank)
 
 
