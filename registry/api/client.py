@@ -26,7 +26,7 @@ _Document = TypeVar("_Document", bound=BaseModel)
 
 # Hashing a version of several GB on the server takes a while; connecting does not.
 _TIMEOUT = httpx.Timeout(600.0, connect=10.0)
-# Files are no JSON: these are sent and fetched in ways of their own.
+# Files are not JSON: these are sent and fetched in ways of their own.
 _SENDERS: Mapping[Operation[..., Any], Callable[..., Any]] = {
     operations.register: transfer.upload,
     operations.export: transfer.download,
@@ -141,7 +141,7 @@ def _checked_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # an IPv6 address without its bracket, a port that is no number
+    except ValueError:  # an IPv6 address without its bracket, a port that is not a number
         valid = False
     if not valid:
         fact = f"{url!r} is not http://host:port or https://host:port"

@@ -91,7 +91,7 @@ def _fetch(client: HttpClient, path: str, file: doc.FileDocument, folder: Path) 
 def _check_plain(name: str) -> None:
     # A server's word is not trusted with a path of this machine.
     if name in {"", ".", ".."} or "/" in name or "\\" in name or "\0" in name:
-        fact = "is no plain file name"
+        fact = "is not a plain file name"
         raise InvalidAdapter(repr(name), fact, "do not trust this server", reason="path")
 
 
@@ -130,6 +130,6 @@ def _form_fields(registration: Registration) -> Mapping[str, str]:
 
 @contextmanager
 def _opened(path: Path, subject: str) -> Iterator[IO[bytes]]:
-    # As the local command opens it: what is no regular file is told by name, and nothing waits on a pipe.
+    # As the local command opens it: what is not a regular file is told by name, and nothing waits on a pipe.
     with open_regular(path, subject)[0] as file:
         yield file

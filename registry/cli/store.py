@@ -331,7 +331,7 @@ def _number_of(client: Client, adapter: str, alias: str) -> int:
     aliases = operations.show_adapter(client, adapter).aliases
     if alias not in aliases:
         known = ", ".join(sorted(aliases)) or "none"
-        raise NotFound(f"{adapter}@{alias}", "is no alias", f"its aliases: {known}", param="alias")
+        raise NotFound(f"{adapter}@{alias}", "is not an alias", f"its aliases: {known}", param="alias")
     return aliases[alias]
 
 
