@@ -150,4 +150,4 @@ def test_split_writes_canonical_rows_and_refuses_a_bad_share_or_an_existing_fold
     assert wardrobe([*split, "--out", "a"]) == 1
     assert wardrobe(split) == 2
     assert wardrobe([*split, "--out", "c", "--parts", "train=2"]) == 2
-    assert "'train=2' is no part" in capsys.readouterr().err
+    assert "'train=2' is not a part" in capsys.readouterr().err

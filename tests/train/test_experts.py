@@ -163,4 +163,4 @@ def test_routers_are_known_by_their_place() -> None:
         "m.0.mlp.shared_expert_gate", "m.0.self_attn.gate", "m.0.mlp.gate_proj", "m.0.self_attn.q_proj",
     }  # fmt: skip
     assert without_experts(modules) == {"m.0.self_attn.gate", "m.0.mlp.gate_proj", "m.0.self_attn.q_proj"}
-    assert is_router("m.1.mlp.gate", ["m.1.mlp.gate"])  # experts in one tensor are no modules
+    assert is_router("m.1.mlp.gate", ["m.1.mlp.gate"])  # experts in one tensor are not modules

@@ -194,10 +194,10 @@ def test_dropout_and_answers_without_room_are_refused_in_reinforcement() -> None
 
 
 def test_a_folder_that_is_no_reward_model_is_refused_by_its_path(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is no reward model"):
+    with pytest.raises(UsageError, match="is not a reward model"):
         check_reward_folder(tmp_path)
     (tmp_path / RECORD).write_text('{"format": "something"}')
-    with pytest.raises(UsageError, match="is no reward model"):
+    with pytest.raises(UsageError, match="is not a reward model"):
         check_reward_folder(tmp_path)
 
 

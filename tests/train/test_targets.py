@@ -97,7 +97,7 @@ def test_a_multimodal_models_language_model_is_found_by_either_nesting(pattern: 
         ("q_proj", r"matches no module of the base as a whole name; write it as a list: \[q_proj\]"),
         ("q_proj, v_proj", r"write it as a list: \[q_proj, v_proj\]"),
         (r"transformer\.h\..*", r"whole names are like model\.layers\.0\."),
-        ("(q_proj", "is no regular expression"),
+        ("(q_proj", "is not a regular expression"),
         ("x" * 5_000, "has 5000 characters; an expression may have 4096"),
     ],
 )

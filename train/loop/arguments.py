@@ -58,7 +58,7 @@ def common_arguments(config: TrainConfig, folder: Path) -> dict[str, Any]:
         "use_cpu": not gpu,
         "dataloader_pin_memory": gpu,
         "logging_steps": 1,
-        # A loss that is no number must be seen, not replaced by an average.
+        # A loss that is not a number must be seen, not replaced by an average.
         "logging_nan_inf_filter": False,
         "save_strategy": "no",
         "report_to": "none",

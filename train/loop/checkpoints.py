@@ -66,7 +66,7 @@ class CheckpointManager:
         try:
             found = json.loads(disk.read(path))
         except (Missing, ValueError, RecursionError) as error:
-            raise CorruptStore(str(path), "is no checkpoint's record", "remove the folder") from error
+            raise CorruptStore(str(path), "is not a checkpoint's record", "remove the folder") from error
         return dict(found)
 
     def _save(self, trainer: Any, facts: Mapping[str, JsonValue]) -> None:

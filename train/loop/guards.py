@@ -43,7 +43,7 @@ class Guards:
     def note(self, step: int, loss: float, logs: Mapping[str, float]) -> None:
         """Take one step's loss and what else the trainer logged of it.
 
-        Raises: WardrobeError: the loss is no number, runs away, or nothing is learnt.
+        Raises: WardrobeError: the loss is not a number, runs away, or nothing is learnt.
         """
         if not math.isfinite(loss):
             fact = f"the loss became {loss} at step {step}"

@@ -71,7 +71,7 @@ def find_source(text: str, registry: Registry, initial: Path | None = None) -> M
     if folder.is_dir():
         return _from_folder(text, folder.resolve(), registry.base, initial)
     if "/" in text or "@" not in text:
-        fact = "is no folder, nor a version of the root (NAME@N)"
+        fact = "is not a folder, nor a version of the root (NAME@N)"
         raise NotFound(text, fact, "give an adapter folder, or see `wardrobe list`", param="source")
     version = registry.resolve(parse_model(text))
     registry.verify_version(version)

@@ -34,7 +34,7 @@ def is_router(module: str, modules: Collection[str]) -> bool:
         return False
     if "gate" not in parts:
         return True
-    # A gate beside experts; in a model whose experts are no modules, one right under the feed-forward layer.
+    # A gate beside experts; in a model whose experts are not modules, one right under the feed-forward layer.
     layer = ".".join(parts[: parts.index("gate")])
     return any(name.startswith(f"{layer}.experts.") for name in modules) or parts[-2:-1] in (
         ["mlp"],

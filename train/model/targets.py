@@ -77,7 +77,7 @@ def target_names(lora: LoraSettings, modules: Collection[str]) -> tuple[str, ...
 def matching(pattern: str, modules: Collection[str]) -> Iterator[str]:
     """Yield the modules whose whole name `pattern` matches, nested as in the checkpoint or in transformers.
 
-    Raises: ValueError: it is no expression, too long, or takes longer than `PATTERN_SECONDS`.
+    Raises: ValueError: it is not an expression, too long, or takes longer than `PATTERN_SECONDS`.
     """
     compiled = _compiled(pattern)
     until = time.monotonic() + PATTERN_SECONDS
@@ -119,7 +119,7 @@ def _compiled(pattern: str) -> regex.Pattern[str]:
         re.compile(pattern)  # PEFT's own reader: what only the other one understands is refused
         return regex.compile(pattern)
     except (re.error, regex.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"is no regular expression ({error}): {_shown(pattern)}") from error
+        raise ValueError(f"is not a regular expression ({error}): {_shown(pattern)}") from error
 
 
 def _spellings(name: str) -> tuple[str, ...]:

@@ -132,7 +132,7 @@ def _candidates(config: TrainConfig, registry: Registry) -> tuple[list[tuple[Ver
         try:
             versions += registry.versions(name)
             aliased |= {f"{name}@{number}" for number in registry.aliases(name).values()}
-        except WardrobeError:  # a damaged adapter is no start, and `wardrobe verify` tells of it
+        except WardrobeError:  # a damaged adapter is not a start, and `wardrobe verify` tells of it
             continue
     found: list[tuple[Version, str | None]] = []
     able = 0
@@ -173,7 +173,7 @@ def _weighed(version: Version, reason: str | None, scales: Scales, registry: Reg
         except (RuntimeError, ValueError, KeyError) as error:  # PEFT's own words for what it cannot load
             reason = f"does not load: {str(error).strip().splitlines()[-1][:200]}"
         if loss is not None and not math.isfinite(loss):
-            loss, reason = None, "its loss is no number"
+            loss, reason = None, "its loss is not a number"
     return Candidate(name=version.name, digest=version.digest, loss=loss, left_out=reason)
 
 

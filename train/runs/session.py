@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class RunOptions:
     """How a run is wanted: by whom, going on with an interrupted one, stoppable by whom.
 
-    `notice` tells a person something that is no result.
+    `notice` tells a person something that is not a result.
     """
 
     who: str

@@ -1,7 +1,7 @@
 """A model in this process: transformers on the base's folder, with an adapter's folder on top.
 
 Owns evaluation where no server runs. Slow (one question at a time) and with PEFT's numerics, not the
-server's: its figures are no evidence about what is served, and the report says `offline`. Imports torch
+server's: its figures are not evidence about what is served, and the report says `offline`. Imports torch
 when the first question is asked.
 """
 

@@ -64,7 +64,7 @@ def _log_complement(log_probability: Any) -> Any:
     import torch
 
     near_one = log_probability > -0.6931
-    # The branch that is not taken must not make a gradient that is no number.
+    # The branch that is not taken must not make a gradient that is not a number.
     small = torch.where(near_one, log_probability, -0.1)
     large = torch.where(near_one, -1.0, log_probability)
     return torch.where(near_one, torch.log(-torch.expm1(small)), torch.log1p(-large.exp()))

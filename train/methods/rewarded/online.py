@@ -48,7 +48,7 @@ class _OnlineMethod:
         if drawn % settings.answers:
             fact = (
                 f"a step has {drawn} answers (training.batch_size {training.batch_size} × accumulation "
-                f"{training.accumulation}), which is no multiple of method.answers {settings.answers}"
+                f"{training.accumulation}), which is not a multiple of method.answers {settings.answers}"
             )
             remedy = f"set batch_size to {_next_multiple(training.batch_size, settings.answers)}"
             raise UsageError(config.name, fact, remedy, param="training.batch_size")

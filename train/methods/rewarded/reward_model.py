@@ -68,7 +68,7 @@ def check_reward_folder(folder: Path, base: Path | None = None) -> None:
     except (OSError, ValueError):
         record = {}
     if not isinstance(record, dict) or record.get("format") != _FORMAT:
-        fact = f"is no reward model: no {RECORD} of the format {_FORMAT}"
+        fact = f"is not a reward model: no {RECORD} of the format {_FORMAT}"
         remedy = "name the folder that a run with method: reward left"
         raise UsageError(str(folder), fact, remedy, param="method.reward.model")
     if base is not None and (found := _fingerprint(base)) != record["base"]:

@@ -1,4 +1,4 @@
-"""The benchmarks' adapters are real ones: the registry takes them, and they have the wanted size."""
+"""The adapters made for load are real ones: the registry takes them, and they have the wanted size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.bench.adapters import write_adapter
+from loadtests.adapters import write_adapter
 from registry.records import Limits
 from registry.validation.adapter import inspect
 from tests.fakes.base import SMOLLM2, base_record, make_base
