@@ -101,7 +101,7 @@ class HttpClient:
             yield response.iter_bytes()
 
     def ask(self, kind: type[_Document], method: str, path: str, body: BaseModel | None = None) -> _Document:
-        """Send one request that is no row of a table yet, and return its answer as a `kind`.
+        """Send one request that is not a row of a table yet, and return its answer as a `kind`.
 
         Raises: WardrobeError: as `answer`.
         """

@@ -196,8 +196,6 @@ def test_a_field_of_any_type_or_size_is_a_problem_of_its_own(kind: str, root: Pa
         client = LocalClient(registry, "tester")
         names = {one.adapter for one in operations.list_adapters(client).adapters}
         assert names >= {"support", "other"}, name
-            name
-        )
         operations.show_status(client).model_dump_json()
         operations.show_audit(client).model_dump_json()
         with contextlib.suppress(WardrobeError):
