@@ -84,10 +84,8 @@ bench-peers: setup ## beside vllm-router, LiteLLM and bare vLLM, each in its own
 bench-cpu-lora: setup ## LoRA on the CPU: vLLM's own against ours, and ours against its base (about 20 minutes)
 	@$(BIN)/python -m loadtests.bench.cpu_lora
 
-reference: setup ## write docs/reference, docs/pictures and the Grafana dashboards from what they describe
+reference: setup ## write docs/reference from what it describes
 	@$(BIN)/python -m deploy.reference
-	@$(BIN)/python -m deploy.pictures
-	@$(BIN)/python -m deploy.observability.dashboards
 
 constraints: ## write the installed versions to constraints.txt
 	@$(BIN)/python -m deploy.constraints

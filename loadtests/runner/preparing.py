@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loadtests.bench.adapters import write_ranked
+from loadtests.adapters import write_ranked
 from loadtests.runner.scenario import Prepare, Scenario
 from registry.api.desk import Desk, Registration
 from registry.errors import NotFound, UsageError

@@ -257,7 +257,7 @@ def _path(adapter: str, *parts: str | int) -> str:
 def _check_plain(name: str) -> None:
     # A server's word is not trusted with a path of this machine.
     if name in {"", ".", ".."} or "/" in name or "\\" in name or "\0" in name:
-        fact = "is no plain file name"
+        fact = "is not a plain file name"
         raise InvalidAdapter(repr(name), fact, "do not trust this server", reason="path")
 
 
@@ -265,7 +265,7 @@ def _checked_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # an IPv6 address without its bracket, a port that is no number
+    except ValueError:  # an IPv6 address without its bracket, a port that is not a number
         valid = False
     if not valid:
         fact = f"{url!r} is not http://host:port or https://host:port"
@@ -294,7 +294,7 @@ def _form_fields(registration: Registration) -> Mapping[str, str]:
 
 @contextmanager
 def _opened(path: Path, subject: str) -> Iterator[IO[bytes]]:
-    # As the local command opens it: what is no regular file is told by name, and nothing waits on a pipe.
+    # As the local command opens it: what is not a regular file is told by name, and nothing waits on a pipe.
     with open_regular(path, subject)[0] as file:
         yield file
 

@@ -311,7 +311,7 @@ def _number_of(desk: Desk, adapter: str, alias: str) -> int:
     aliases = desk.show(adapter).aliases
     if alias not in aliases:
         known = ", ".join(sorted(aliases)) or "none"
-        raise NotFound(f"{adapter}@{alias}", "is no alias", f"its aliases: {known}", param="alias")
+        raise NotFound(f"{adapter}@{alias}", "is not an alias", f"its aliases: {known}", param="alias")
     return aliases[alias]
 
 

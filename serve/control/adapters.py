@@ -110,7 +110,7 @@ async def download_file(
     if file not in {entry.path for entry in version.files}:
         listed = ", ".join(entry.path for entry in version.files)
         raise NotFound(
-            f"{version.name}/{file}", "is no file of the version", f"it has {listed}", param="file"
+            f"{version.name}/{file}", "is not a file of the version", f"it has {listed}", param="file"
         )
     return FileResponse(version.path / file, media_type="application/octet-stream")
 

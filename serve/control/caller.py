@@ -71,7 +71,7 @@ class Caller:
         return await self.apply(lambda: change(self._desk))
 
     async def apply(self, change: Callable[[], _Answer]) -> _Answer:
-        """Make a change that is no desk's of adapters; when this returns, this process routes by it."""
+        """Make a change that is not a desk's of adapters; when this returns, this process routes by it."""
 
         def change_and_refresh() -> _Answer:
             answer = change()

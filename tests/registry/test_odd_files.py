@@ -39,7 +39,7 @@ KINDS = {
     "evidence": f"evidence/{ROLLOUT}/one.json",
     "golden": "adapters/other/golden.jsonl",
     "a number beyond all numbers": f"adapters/other/aliases/stable/{'9' * 200}.json",
-    "a digit that is no number": "adapters/other/attestations/²/proof-²².json",
+    "a digit that is not a number": "adapters/other/attestations/²/proof-²².json",
     "a version that is a file": "adapters/other/versions/7",
     "an adapter that is a file": "adapters/stray",
 }
