@@ -18,7 +18,7 @@ from tests.fakes.base import SMOLLM2, make_base
 from tests.train.planted.corpus import chat, clean, sentence
 from train.dataset.checks.check import check_files
 from train.dataset.split import SplitSettings, assign, source_row, split_file
-from train.rows import hash_file
+from train.epoch.rows import hash_file
 
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 

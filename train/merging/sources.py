@@ -19,7 +19,7 @@ from registry.validation.canonical import canonical_json, sha256_hex
 from registry.validation.fit import check_base_named
 from registry.validation.identity import WEIGHTS_NAME
 from registry.validation.peft import CONFIG_NAME, parse_config
-from train.rows import hash_file
+from train.epoch.rows import hash_file
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

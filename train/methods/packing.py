@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from train.data import IGNORED
+from train.epoch.encoding import IGNORED
 
 TOKENS = "num_tokens"
 

@@ -17,14 +17,14 @@ from registry.errors import Missing, UsageError, WardrobeError
 from registry.storage import disk
 from registry.validation.chat_template import TEMPLATE_NAME
 from train.nearest.choice import Candidate, NearestVersion, choose, ordered
+from train.runs.starting import check_start, start_from
 from train.settings.starting import NEAREST
-from train.starting import check_start, start_from
 
 if TYPE_CHECKING:
     from registry.records import Version
     from registry.store import Registry
     from train.config import TrainConfig
-    from train.items import TrainingItem
+    from train.epoch.items import TrainingItem
     from train.jobs.store import Job
     from train.nearest.losses import Scales
 
@@ -47,7 +47,7 @@ def check_nearest(config: TrainConfig) -> None:
 
     Raises: UsageError.
     """
-    from train.launching import is_launched
+    from train.process.launching import is_launched
 
     if config.method.type in _UNANSWERED:
         fact = f"from: nearest goes by the loss of answers, and rows of {config.method.type} have none"

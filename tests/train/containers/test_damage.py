@@ -16,7 +16,7 @@ from tests.train.containers.samples import LINES, ROWS, arrow_table, fault, outc
 from train.dataset.containers import line as line_module
 from train.dataset.records import Malformed
 from train.dataset.sources import read_lines
-from train.rows import read_rows
+from train.epoch.rows import read_rows
 
 MANY = "".join(
     json.dumps({"prompt": f"q {number}", "completion": f"{number * 7919 % 10007}"}) + "\n"

@@ -20,9 +20,9 @@ from train.evaluation.forms import SuiteMessage
 from train.evaluation.grading.grades import ModelAnswer, Tools
 from train.evaluation.models.listening import Listener
 from train.evaluation.suites import Suite
+from train.process.silence import quiet
 from train.rendering.examples import prompt_ids
 from train.rendering.interface import Unrenderable
-from train.silence import quiet
 
 
 class OfflineModel:
