@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from registry.store import Registry
 from serve.control.adapters import adapters
 from serve.control.caller import Control
-from serve.control.guard import AdminLayer, add_handlers
+from serve.control.layer import AdminLayer, add_handlers
 from serve.control.operations import operations
 from serve.control.rollouts import alerts, rollouts
 from serve.control.schema import describe
