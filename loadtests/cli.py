@@ -142,14 +142,16 @@ def prepare(session: Session, scenario: str, changes: tuple[str, ...], like: str
     from loadtests.runner.loading import load_scenario
 
     found = load_scenario(scenario, changes)
-    desk = session.desk()
-    wanted = preparing.missing(found, desk)
+    client = session.client()
+    wanted = preparing.missing(found, client)
     with tempfile.TemporaryDirectory(prefix="wardrobe-prepare-") as scratch:
-        weights = _synthetic(session, found) if like is None else preparing.copies(like, desk, Path(scratch))
+        weights = (
+            _synthetic(session, found) if like is None else preparing.copies(like, client, Path(scratch))
+        )
         with output.progress(f"prepare {found.name}", len(wanted)) as advance:
             names = []
             for one in wanted:
-                names.append(preparing.register(one, weights, desk))
+                names.append(preparing.register(one, weights, client))
                 advance(1)
     if session.as_json:
         click.echo(json.dumps({"registered": names}))

@@ -20,24 +20,24 @@ from registry import foreign
 from registry.cli import output
 from registry.cli.session import Session, UserPath, common_options, local_options, pass_session, user_name
 from registry.errors import UsageError
-from train import environment
 from train.averaging.cli import average
-from train.base_demo import NAME, make_demo_base
 from train.importing.cli import import_
-from train.interruption import Interruption
 from train.jobs.cli import jobs, show
 from train.merging.cli import merge
+from train.model.base_demo import NAME, make_demo_base
+from train.process import environment
+from train.process.interruption import Interruption
+from train.process.silence import hush
 from train.proving.cli import prove
-from train.silence import hush
 from train.sweep.cli import sweep
 
 if TYPE_CHECKING:
     from train.config import TrainConfig
     from train.documents import CheckReport
+    from train.model.shape import ServerLimits
     from train.nearest.choice import Candidate, NearestVersion
-    from train.run import Finished, Prepared
+    from train.runs.run import Finished, Prepared
     from train.settings.data import DataSettings
-    from train.shape import ServerLimits
 
 _FILE = UserPath()
 
@@ -79,10 +79,10 @@ def run(session: Session, config: Path, out: Path | None, resume: bool, launcher
     if _is_this_command():
         environment.replace_process()
     from registry.store import Registry
-    from train.launching import follows
-    from train.progress import RunProgress
-    from train.run import prepare, train_and_publish, train_to_folder
-    from train.session import RunOptions
+    from train.process.launching import follows
+    from train.runs.progress import RunProgress
+    from train.runs.run import prepare, train_and_publish, train_to_folder
+    from train.runs.session import RunOptions
 
     registry = Registry.open(root)
     quiet = follows()
@@ -129,8 +129,8 @@ def check(session: Session, config: Path, launcher: tuple[str, ...]) -> None:
     from registry.store import Registry
     from train.config import load_config
     from train.documents import CheckReport
-    from train.run import prepare
-    from train.shape import check_server
+    from train.model.shape import check_server
+    from train.runs.run import prepare
 
     registry = Registry.open(session.root_path)
     settings = load_config(config)
@@ -208,8 +208,8 @@ def estimate(session: Session, config: Path, price_per_hour: float | None) -> No
     if _is_this_command():
         environment.replace_process()
     from registry.store import Registry
-    from train.estimate import estimate as measure
-    from train.run import prepare
+    from train.runs.estimate import estimate as measure
+    from train.runs.run import prepare
 
     registry = Registry.open(root)
     with Interruption(), output.progress("measuring three steps", None):
@@ -259,9 +259,10 @@ def demo(session: Session, folder: Path | None) -> None:
 
 
 def _limits_of(session: Session, url: str) -> ServerLimits:
-    from train.shape import ServerLimits
+    from registry.api import operations
+    from train.model.shape import ServerLimits
 
-    status = dataclasses.replace(session, root=None).client().status()
+    status = operations.show_status(dataclasses.replace(session, root=None).http_client())
     return ServerLimits(url, status.base.fingerprint, status.max_lora_rank)
 
 
@@ -272,7 +273,7 @@ def _is_this_command() -> bool:
 
 def _launched(settings: TrainConfig, launcher: tuple[str, ...]) -> int:
     """Check the launcher's options; tell what only this machine would not do. Return the processes."""
-    from train.launcher import check_launch, check_machine, read_launch
+    from train.process.launcher import check_launch, check_machine, read_launch
 
     found = read_launch(launcher)
     check_launch(settings, found)
@@ -292,9 +293,9 @@ def _launch(
     launcher: tuple[str, ...],
 ) -> int:
     from registry.store import Registry
-    from train.launcher import check_launch, check_machine, read_launch
-    from train.launching import launch
-    from train.run import prepare
+    from train.process.launcher import check_launch, check_machine, read_launch
+    from train.process.launching import launch
+    from train.runs.run import prepare
 
     found = read_launch(launcher)
     check_launch(settings, found)

@@ -40,7 +40,11 @@ def set_(session: Session, name: str, alias_name: str, number: int, force: bool,
 
     For `stable` the version must have what the root requires (`[publishing] require`).
     """
-    _print(session, session.desk().set_alias(name, alias_name, number, _reason(force, why)))
+    from registry.api import documents as doc
+    from registry.api import operations
+
+    wanted = doc.MoveRequest(version=number, force=_reason(force, why))
+    _print(session, operations.set_alias(session.client(), name, alias_name, wanted))
 
 
 @alias.command("remove")
@@ -54,7 +58,9 @@ def remove(session: Session, name: str, alias_name: str) -> None:
     Requests for NAME@ALIAS are then answered with 404. Without `stable` so are those for NAME, until a
     version is promoted; NAME@N is served as before.
     """
-    _print(session, session.desk().remove_alias(name, alias_name))
+    from registry.api import operations
+
+    _print(session, operations.remove_alias(session.client(), name, alias_name))
 
 
 @click.command(short_help="Make a version the stable one, at once.")
@@ -68,8 +74,12 @@ def promote(session: Session, name: str, force: bool, why: str) -> None:
 
     It must have what the root requires (`[publishing] require`); --force with a reason goes past that.
     """
+    from registry.api import documents as doc
+    from registry.api import operations
+
     adapter, number = parse_version(name)
-    _print(session, session.desk().promote(adapter, number, _reason(force, why)))
+    wanted = doc.MoveRequest(version=number, force=_reason(force, why))
+    _print(session, operations.promote(session.client(), adapter, wanted))
 
 
 @click.command(short_help="Undo the last forward move of stable, at once.")
@@ -78,7 +88,9 @@ def promote(session: Session, name: str, force: bool, why: str) -> None:
 @pass_session
 def rollback(session: Session, name: str) -> None:
     """Undo the last forward move of NAME's stable, at once; twice goes two back."""
-    _print(session, session.desk().rollback(name))
+    from registry.api import operations
+
+    _print(session, operations.rollback(session.client(), name))
 
 
 def _reason(force: bool, why: str) -> str:

@@ -98,7 +98,7 @@ def _store(session: Session) -> KeyStore:
     from registry.entries.keys import KeyStore
     from registry.store import Registry
 
-    # Opening the root first: keys in a folder that is no root would protect nothing.
+    # Opening the root first: keys in a folder that is not a root would protect nothing.
     return KeyStore(Registry.open(session.require_local("keys")).root)
 
 

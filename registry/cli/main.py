@@ -68,7 +68,7 @@ class Commands(click.Group):
         if self.get_command(ctx, name) is None and not name.startswith("-"):
             near = get_close_matches(name, self.list_commands(ctx), n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else "see `wardrobe --help`"
-            raise UsageError(name, "is no command", hint)
+            raise UsageError(name, "is not a command", hint)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

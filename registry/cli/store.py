@@ -16,7 +16,7 @@ from registry.names import parse_model, parse_version
 
 if TYPE_CHECKING:
     from registry.api import documents as doc
-    from registry.api.desk import Desk
+    from registry.api.operation import Client
 
 _FOLDER = UserPath()
 
@@ -88,17 +88,17 @@ def register(
     refused; content that is there already keeps its number. A version without what is required is
     registered, but not made stable.
     """
-    from registry.api.desk import Registration
+    from registry.api import operations
     from registry.validation.requirements import parse_requirements
 
     if alias is not None and no_stable:
         raise UsageError("--alias and --no-stable", "exclude each other", "give one of them")
     required = parse_requirements(require, "--require")
-    wanted = Registration(name, folder, alias, no_stable, note, golden, allow_duplicate, required)
+    wanted = operations.Registration(name, folder, alias, no_stable, note, golden, allow_duplicate, required)
     # Only what is sent can be counted; publishing beside the files shows that it goes on.
     total = None if session.url is None else _size_bytes(folder)
     with output.progress(f"register {name}", total, unit_bytes=total is not None) as advance:
-        document = session.desk().register(wanted, advance)
+        document = operations.register(session.client(), wanted, advance)
     if document.left_out:
         output.print_warning(f"left out, not part of an adapter: {output.in_short(document.left_out)}")
     for warning in document.warnings:
@@ -114,7 +114,9 @@ def register(
 @pass_session
 def list_(session: Session) -> None:
     """List the adapters with their versions and aliases."""
-    adapters = session.desk().list().adapters
+    from registry.api import operations
+
+    adapters = operations.list_adapters(session.client()).adapters
     if session.as_json:
         output.print_json(adapters)
         return
@@ -141,14 +143,16 @@ def list_(session: Session) -> None:
 @pass_session
 def show(session: Session, name: str) -> None:
     """Show an adapter, or one version of it (NAME@N or NAME@ALIAS)."""
+    from registry.api import operations
+
     reference = parse_model(name)
-    desk = session.desk()
+    client = session.client()
     if str(reference) == reference.adapter:
-        adapter = desk.show(reference.adapter)
+        adapter = operations.show_adapter(client, reference.adapter)
         output.print_json(adapter) if session.as_json else _print_adapter(adapter)
         return
-    number = reference.version or _number_of(desk, reference.adapter, str(reference.alias))
-    version = desk.show_version(reference.adapter, number)
+    number = reference.version or _number_of(client, reference.adapter, str(reference.alias))
+    version = operations.show_version(client, reference.adapter, number)
     output.print_json(version) if session.as_json else _print_version(version)
 
 
@@ -158,7 +162,9 @@ def show(session: Session, name: str) -> None:
 @pass_session
 def history(session: Session, name: str) -> None:
     """Show every move of NAME's aliases: what was live when, by whom and why."""
-    moves = session.desk().history(name).moves
+    from registry.api import operations
+
+    moves = operations.show_history(session.client(), name).moves
     if session.as_json:
         output.print_json(moves)
         return
@@ -177,12 +183,12 @@ def verify(session: Session, name: str | None) -> None:
 
     A version that fails is quarantined: no server loads it any more.
     """
-    desk = session.desk()
-    targets = _versions_of(desk, name)
+    client = session.client()
+    targets = _versions_of(client, name)
     results: list[doc.VerifyDocument] = []
     with output.progress("verify", len(targets)) as advance:
         for adapter, number in targets:
-            results += _verified(desk, adapter, number, alone=name is not None)
+            results += _verified(client, adapter, number, alone=name is not None)
             advance(1)
     if session.as_json:
         output.print_json(results)
@@ -204,8 +210,10 @@ def delete(session: Session, name: str) -> None:
 
     Refused while an alias or an open rollout uses it.
     """
+    from registry.api import operations
+
     adapter, number = parse_version(name)
-    document = session.desk().delete(adapter, number)
+    document = operations.delete_version(session.client(), adapter, number)
     output.print_json(document) if session.as_json else output.print_line(f"{name} deleted")
 
 
@@ -219,7 +227,10 @@ def gc(session: Session, apply: bool, now: bool) -> None:
 
     With --now it is removed at once, and the whole trash with it; that needs no room on the disk.
     """
-    document = session.desk().gc(apply=apply, now=now)
+    from registry.api import documents as doc
+    from registry.api import operations
+
+    document = operations.collect_garbage(session.client(), doc.GcRequest(apply=apply, now=now))
     if session.as_json:
         output.print_json(document)
         return
@@ -256,8 +267,10 @@ def export(session: Session, name: str, folder: Path, base: str | None) -> None:
     Its config names the base as the adapter's own did, where that leads to a model; else by the folder that
     the root's base lies in (with --url: by its served name).
     """
+    from registry.api import operations
+
     adapter, number = parse_version(name)
-    document = session.desk().export(adapter, number, folder, base)
+    document = operations.export(session.client(), adapter, number, folder, base)
     if session.as_json:
         output.print_json(document)
         return
@@ -271,24 +284,27 @@ def _size_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for name in ALLOWED if (path := folder / name).is_file())
 
 
-def _versions_of(desk: Desk, name: str | None) -> list[tuple[str, int | None]]:
+def _versions_of(client: Client, name: str | None) -> list[tuple[str, int | None]]:
     # One version at a time, so that there is progress to show and no answer takes minutes.
     if name is None:
-        adapters = [one.adapter for one in desk.list().adapters]
-        return [(adapter, number) for adapter in adapters for number in _numbers(desk, adapter)]
+        from registry.api import operations
+
+        adapters = [one.adapter for one in operations.list_adapters(client).adapters]
+        return [(adapter, number) for adapter in adapters for number in _numbers(client, adapter)]
     reference = parse_model(name)
     if reference.version is not None:
         return [(reference.adapter, reference.version)]
     if reference.alias is not None:
-        return [(reference.adapter, _number_of(desk, reference.adapter, reference.alias))]
-    return [(reference.adapter, number) for number in _numbers(desk, reference.adapter)]
+        return [(reference.adapter, _number_of(client, reference.adapter, reference.alias))]
+    return [(reference.adapter, number) for number in _numbers(client, reference.adapter)]
 
 
-def _verified(desk: Desk, adapter: str, number: int | None, *, alone: bool) -> list[doc.VerifyDocument]:
+def _verified(client: Client, adapter: str, number: int | None, *, alone: bool) -> list[doc.VerifyDocument]:
     from registry.api import documents as doc
+    from registry.api import operations
 
     try:
-        return desk.verify(adapter, number).results
+        return operations.verify(client, doc.VerifyRequest(adapter=adapter, version=number)).results
     except WardrobeError as error:
         if alone:
             raise
@@ -297,9 +313,11 @@ def _verified(desk: Desk, adapter: str, number: int | None, *, alone: bool) -> l
         return [] if isinstance(error, NotFound) else [broken]
 
 
-def _numbers(desk: Desk, adapter: str) -> list[int | None]:
+def _numbers(client: Client, adapter: str) -> list[int | None]:
+    from registry.api import operations
+
     try:
-        found = desk.show(adapter)
+        found = operations.show_adapter(client, adapter)
     except (NotFound, UsageError):
         raise
     except WardrobeError:
@@ -307,11 +325,13 @@ def _numbers(desk: Desk, adapter: str) -> list[int | None]:
     return [*sorted([*(one.version for one in found.versions), *found.unreadable])]
 
 
-def _number_of(desk: Desk, adapter: str, alias: str) -> int:
-    aliases = desk.show(adapter).aliases
+def _number_of(client: Client, adapter: str, alias: str) -> int:
+    from registry.api import operations
+
+    aliases = operations.show_adapter(client, adapter).aliases
     if alias not in aliases:
         known = ", ".join(sorted(aliases)) or "none"
-        raise NotFound(f"{adapter}@{alias}", "is no alias", f"its aliases: {known}", param="alias")
+        raise NotFound(f"{adapter}@{alias}", "is not an alias", f"its aliases: {known}", param="alias")
     return aliases[alias]
 
 

@@ -233,7 +233,7 @@ def _desk(session: Session) -> RolloutDesk:
     from serve.rollout.desk import LocalRollouts, RemoteRollouts
 
     if session.url is not None:
-        return RemoteRollouts(session.client())
+        return RemoteRollouts(session.http_client())
     from serve.rollout.webhooks import WebhookNotifier
 
     notifier = WebhookNotifier()

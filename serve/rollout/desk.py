@@ -24,7 +24,7 @@ from serve.rollout.recording.evidence import baseline_of
 from serve.rollout.start import RolloutRequest, plan, start
 
 if TYPE_CHECKING:
-    from registry.api.client import Client
+    from registry.api.client import HttpClient
     from registry.store import Registry
 
 Notify = Callable[[RolloutEntry | None, RolloutEntry], None]
@@ -203,7 +203,7 @@ class LocalRollouts:
 class RemoteRollouts:
     """The desk over HTTP."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: HttpClient) -> None:
         self._client = client
 
     def list(self) -> doc.RolloutList:

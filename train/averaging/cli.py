@@ -11,7 +11,7 @@ from registry.cli import output
 from registry.cli.session import Session, UserPath, local_options, pass_session, user_name
 from registry.errors import UsageError
 from train.averaging.shares import parse_weights
-from train.interruption import Interruption
+from train.process.interruption import Interruption
 
 if TYPE_CHECKING:
     from train.averaging.documents import AverageReport

@@ -306,7 +306,7 @@ def _shares(text: str) -> dict[str, float]:
             shares[name] = 0.0
         if not name.isidentifier() or not 0 < shares[name] <= 1:
             remedy = "write NAME=SHARE with 0 < SHARE <= 1, parted by commas"
-            raise UsageError("--parts", f"{part.strip()!r} is no part", remedy, param="parts")
+            raise UsageError("--parts", f"{part.strip()!r} is not a part", remedy, param="parts")
     return shares
 
 

@@ -80,7 +80,7 @@ def _check(session: Session, found: Imported, folder: Path | None) -> str:
     """
     from registry.store import Registry
     from train.config import parse_config
-    from train.run import prepare
+    from train.runs.run import prepare
 
     config = parse_config(found.config, found.config["name"], (folder or Path.cwd()).resolve())
     prepared = prepare(config, Registry.open(session.root_path))
@@ -91,7 +91,7 @@ def _check(session: Session, found: Imported, folder: Path | None) -> str:
 def _layers(session: Session) -> int | None:
     """Return how many layers the root's base has, None where there is no root to ask."""
     from registry.store import Registry
-    from train.targets import layer_of
+    from train.model.targets import layer_of
 
     try:
         modules = Registry.open(session.root_path).base.modules

@@ -11,7 +11,7 @@ import click
 from registry.cli import output
 from registry.cli.session import Session, UserPath, local_options, pass_session
 from registry.errors import UsageError
-from train.interruption import Interruption
+from train.process.interruption import Interruption
 
 if TYPE_CHECKING:
     from train.merging.documents import MergeReport

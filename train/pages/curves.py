@@ -168,4 +168,4 @@ def _missing(curve: Curve) -> str:
     if not lost:
         return ""
     steps = "1 step" if len(lost) == 1 else f"{len(lost):,} steps"
-    return note(f"{curve.name} is no finite number at {steps}, first at step {lost[0]:g}.")
+    return note(f"{curve.name} is not a finite number at {steps}, first at step {lost[0]:g}.")

@@ -10,8 +10,8 @@ import click
 
 from registry.cli import output
 from registry.cli.session import Session, UserPath, local_options, pass_session
-from train import environment
-from train.interruption import Interruption
+from train.process import environment
+from train.process.interruption import Interruption
 
 if TYPE_CHECKING:
     from train.sweep.trials import Sweep, SweepTrial
