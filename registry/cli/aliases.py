@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 @click.group()
 @common_options
 def alias() -> None:
-    """Point names to versions."""
+    """Set and remove aliases."""
 
 
 _force = click.option(
-    "--force", is_flag=True, help="Move stable past what the version lacks; needs --why, is recorded."
+    "--force",
+    is_flag=True,
+    help="Move stable although the version misses requirements. Needs --why; recorded.",
 )
 _why = click.option("--why", default="", metavar="TEXT", help="The reason for --force.")
 
@@ -38,7 +40,7 @@ _why = click.option("--why", default="", metavar="TEXT", help="The reason for --
 def set_(session: Session, name: str, alias_name: str, number: int, force: bool, why: str) -> None:
     """Point ALIAS of adapter NAME to version N, at once.
 
-    For `stable` the version must have what the root requires (`[publishing] require`).
+    For `stable` the version must meet the root's requirements (`[publishing] require`).
     """
     from registry.api import documents as doc
     from registry.api import operations
@@ -72,7 +74,7 @@ def remove(session: Session, name: str, alias_name: str) -> None:
 def promote(session: Session, name: str, force: bool, why: str) -> None:
     """Make NAME@N the stable version, at once.
 
-    It must have what the root requires (`[publishing] require`); --force with a reason goes past that.
+    It must meet the root's requirements (`[publishing] require`), unless --force and --why are given.
     """
     from registry.api import documents as doc
     from registry.api import operations
@@ -87,7 +89,10 @@ def promote(session: Session, name: str, force: bool, why: str) -> None:
 @common_options
 @pass_session
 def rollback(session: Session, name: str) -> None:
-    """Undo the last forward move of NAME's stable, at once; twice goes two back."""
+    """Undo the last forward move of NAME's stable, at once.
+
+    Twice goes two versions back.
+    """
     from registry.api import operations
 
     _print(session, operations.rollback(session.client(), name))

@@ -30,8 +30,8 @@ _FOLDER = UserPath()
 def init(session: Session, base: Path, name: str | None, max_lora_rank: int | None) -> None:
     """Make the root for ONE base model.
 
-    Its served name, fingerprint and shapes are recorded. Running it again with the same base records where
-    it lies now, and keeps its name unless --name gives another; both are said. Another base is refused.
+    Records the base's served name, fingerprint and shapes. Running it again with the same base updates its
+    path, and its name if --name is given. Another base is refused.
     """
     from registry.api import documents as doc
     from registry.records import Limits
@@ -59,15 +59,17 @@ def init(session: Session, base: Path, name: str | None, max_lora_rank: int | No
 @click.argument("name")
 @click.argument("folder", type=_FOLDER, metavar="DIR")
 @click.option("--alias", metavar="ALIAS", help="Point this alias to the version, for instance stable.")
-@click.option("--no-stable", is_flag=True, help="Do not make an adapter's first version its stable.")
+@click.option("--no-stable", is_flag=True, help="Do not point stable to an adapter's first version.")
 @click.option("--note", default="", metavar="TEXT", help="Kept with the version.")
 @click.option("--golden", type=_FOLDER, metavar="FILE", help="Golden prompts of the adapter (JSONL).")
-@click.option("--allow-duplicate", is_flag=True, help="Take a new number even for known content.")
+@click.option(
+    "--allow-duplicate", is_flag=True, help="Publish a new version even if the content exists already."
+)
 @click.option(
     "--require",
     multiple=True,
     type=click.Choice(["gate", "parity", "tokens"]),
-    help="Become stable only with this attested, beside what the root requires; may be repeated.",
+    help="Require this attestation before the version becomes stable, in addition to the root's. Repeatable.",
 )
 @common_options
 @pass_session
@@ -84,9 +86,9 @@ def register(
 ) -> None:
     """Publish DIR, a PEFT LoRA folder, as the next version of NAME.
 
-    Prints NAME@N and the digest. The folder is checked first and nothing is left behind when it is
-    refused; content that is there already keeps its number. A version without what is required is
-    registered, but not made stable.
+    Prints NAME@N and the digest. The folder is checked first; a refused one leaves nothing behind.
+    Content that exists already keeps its version. A version that misses requirements is registered, but
+    does not become stable.
     """
     from registry.api import operations
     from registry.validation.requirements import parse_requirements
@@ -179,9 +181,9 @@ def history(session: Session, name: str) -> None:
 @common_options
 @pass_session
 def verify(session: Session, name: str | None) -> None:
-    """Hash every version again (or NAME's, or NAME@N); exit 1 when one is not as published.
+    """Hash every version again (or NAME's, or NAME@N); exit 1 if one has changed.
 
-    A version that fails is quarantined: no server loads it any more.
+    A changed version is quarantined: servers stop loading it.
     """
     client = session.client()
     targets = _versions_of(client, name)
@@ -217,15 +219,18 @@ def delete(session: Session, name: str) -> None:
     output.print_json(document) if session.as_json else output.print_line(f"{name} deleted")
 
 
-@click.command(short_help="Move what nothing uses to the trash (a dry run).")
-@click.option("--apply", is_flag=True, help="Do it; without this, only say what would be done.")
-@click.option("--now", is_flag=True, help="Free the room at once: nothing waits in the trash for a day.")
+@click.command(short_help="Collect unused files (dry run without --apply).")
+@click.option("--apply", is_flag=True, help="Do it; without this, only print what would be done.")
+@click.option(
+    "--now", is_flag=True, help="Delete for good at once; otherwise files stay in the trash for a day."
+)
 @common_options
 @pass_session
 def gc(session: Session, apply: bool, now: bool) -> None:
-    """Move what nothing uses to the trash, and empty the trash of yesterday.
+    """Move unused files to the trash; delete trash older than a day.
 
-    With --now it is removed at once, and the whole trash with it; that needs no room on the disk.
+    Prints what it would do unless --apply is given. With --now everything unused is deleted at once, with
+    the whole trash; this works on a full disk.
     """
     from registry.api import documents as doc
     from registry.api import operations
@@ -264,8 +269,8 @@ def _why_collected(name: str) -> str:
 def export(session: Session, name: str, folder: Path, base: str | None) -> None:
     """Write a version's files into the new folder DIR, as a plain PEFT adapter.
 
-    Its config names the base as the adapter's own did, where that leads to a model; else by the folder that
-    the root's base lies in (with --url: by its served name).
+    Its config keeps the adapter's own name of the base if that leads to a model; otherwise it names the
+    folder of the root's base (with --url: the base's served name).
     """
     from registry.api import operations
 

@@ -72,7 +72,7 @@ async def pause_rollout(name: Name, caller: CallerOf, body: Why = None) -> doc.R
 
 @rollouts.post("/{name}/resume")
 async def resume_rollout(name: Name, caller: CallerOf, body: Why = None) -> doc.RolloutStatus:
-    """Go on where the rollout was paused."""
+    """Resume a paused rollout."""
     return await _write(caller, lambda desk: desk.resume(name, _why(body)))
 
 

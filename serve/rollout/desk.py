@@ -60,7 +60,7 @@ class RolloutDesk(Protocol):
         ...
 
     def resume(self, adapter: str, why: str = "") -> doc.RolloutStatus:
-        """Go on where the rollout was paused."""
+        """Resume a paused rollout."""
         ...
 
     def promote(self, adapter: str, why: str = "") -> doc.RolloutStatus:
@@ -127,7 +127,7 @@ class LocalRollouts:
         return self.move(adapter, EventType.PAUSE, why)
 
     def resume(self, adapter: str, why: str = "") -> doc.RolloutStatus:
-        """Go on where the rollout was paused."""
+        """Resume a paused rollout."""
         return self.move(adapter, EventType.RESUME, why)
 
     def promote(self, adapter: str, why: str = "") -> doc.RolloutStatus:
@@ -227,7 +227,7 @@ class RemoteRollouts:
         return self._move(adapter, "pause", why)
 
     def resume(self, adapter: str, why: str = "") -> doc.RolloutStatus:
-        """Go on where the rollout was paused."""
+        """Resume a paused rollout."""
         return self._move(adapter, "resume", why)
 
     def promote(self, adapter: str, why: str = "") -> doc.RolloutStatus:
