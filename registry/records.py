@@ -249,7 +249,7 @@ class AuditEntry:
     """One change: who did what to which subject; `at` is UNIX seconds.
 
     `action` is `publish`, `alias`, `rollback`, `delete`, `quarantine`, `attest` or `rollout`; `unreadable` is
-    no change but a log that cannot be read.
+    not a change but a log that cannot be read.
     """
 
     at: float

@@ -126,7 +126,7 @@ def begin(settings: ServeSettings) -> Callable[[], None]:
 
 
 class _Pipe(logging.StreamHandler[TextIO]):
-    """Writes to an inherited descriptor; a reader that has gone is no error of ours."""
+    """Writes to an inherited descriptor; a reader that has gone is not an error of ours."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         if not isinstance(sys.exc_info()[1], OSError):

@@ -221,7 +221,7 @@ class ServeSettings(BaseSettings):
     replica: str = ""
     """This server's name among those of the root; empty: `HOSTNAME-PORT`, in containers with a suffix."""
     insecure_no_auth: bool = False
-    """Listen beyond this machine although no key exists."""
+    """Allow a non-loopback address without any API key."""
     keys_required: bool = False
     """Answer nobody without a key, also while none can be found; the launcher sets it once a key exists."""
     keys_stale_seconds: float = Field(default=30.0, gt=0)
@@ -256,7 +256,7 @@ class ServeSettings(BaseSettings):
     def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for one in value:
             if one != ANY_HOST and not plain_host(one.encode()):
-                raise ValueError(f"{one!r} is no host name")
+                raise ValueError(f"{one!r} is not a host name")
         return value
 
     @field_validator("cors_origins")
@@ -264,7 +264,7 @@ class ServeSettings(BaseSettings):
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for one in value:
             if not is_origin(one):
-                raise ValueError(f"{one!r} is no origin such as https://app.example")
+                raise ValueError(f"{one!r} is not an origin such as https://app.example")
         return value
 
     @classmethod
@@ -318,7 +318,7 @@ def _require_known(environment: Mapping[str, str]) -> None:
             continue
         meant = nearest(name, ServeSettings.model_fields, cutoff=0.8)
         if meant is not None:
-            raise UsageError(variable, "is no setting", f"did you mean {_PREFIX}{meant.upper()}?")
+            raise UsageError(variable, "is not a setting", f"did you mean {_PREFIX}{meant.upper()}?")
 
 
 def handed_over() -> ServeSettings:
@@ -363,7 +363,7 @@ def _usage_error(subject: str, error: ValidationError) -> UsageError:
         return UsageError(subject, f"{key}: {fact_of(first)}", _REMEDY, param=key)
     near = nearest(path[-1], _known(path[:-1]))
     remedy = f"did you mean {'.'.join([*path[:-1], near])}?" if near else _REMEDY
-    return UsageError(subject, f"{key}: is no setting", remedy, param=key)
+    return UsageError(subject, f"{key}: is not a setting", remedy, param=key)
 
 
 def _unreadable(error: SettingsError) -> UsageError:

@@ -23,8 +23,8 @@ from registry.validation.canonical import canonical_json, sha256_hex
 from registry.yaml_text import parse_yaml
 from train.evaluation.gating.goal import Goal
 from train.evaluation.strict import Strict, parse
+from train.loop.best import EVAL_LOSS
 from train.presets import with_given, with_preset
-from train.race import EVAL_LOSS
 from train.settings.adapter import ALL_LINEAR, LoraSettings, Quantization
 from train.settings.data import DataSettings
 from train.settings.keeping import (

@@ -58,7 +58,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(str(path), "is no text in UTF-8", "name a YAML file") from error
+        raise UsageError(str(path), "is not UTF-8 text", "name a YAML file") from error
 
 
 def _parse(text: str, label: str) -> dict[str, Any]:

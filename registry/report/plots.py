@@ -369,7 +369,7 @@ def _missing(curve: Curve) -> Iterator[str]:
     lost = [x for x, y in curve.points if not math.isfinite(y)]
     if lost:
         steps = "1 step" if len(lost) == 1 else f"{len(lost):,} steps"
-        yield f"{curve.name} is no finite number at {steps}, first at step {lost[0]:g}."
+        yield f"{curve.name} is not a finite number at {steps}, first at step {lost[0]:g}."
 
 
 def _apart(right: Callable[[float], float], low: float, high: float) -> Iterator[tuple[float, float]]:

@@ -17,7 +17,7 @@ def check_target(path: Path) -> None:
         raise UsageError(str(path), "is a folder", "name a file, such as page.html", param="html")
     above = next(parent for parent in path.absolute().parents if parent.exists())
     if not above.is_dir():
-        raise UsageError(str(path), f"{above} is no folder", "name a file in a folder", param="html")
+        raise UsageError(str(path), f"{above} is not a folder", "name a file in a folder", param="html")
 
 
 def write_page(path: Path, page: str) -> None:

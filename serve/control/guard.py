@@ -2,7 +2,7 @@
 
 Owns the OpenAI shape of errors under `/admin`, the cap on the size and the nesting of bodies, and the refusal
 of requests that a foreign web page makes a browser send (the router says which pages are known).
-Invariant: every answer that is no success has the shape `{"error": {"message", "type", "param", "code"}}`,
+Invariant: every answer that is not a success has the shape `{"error": {"message", "type", "param", "code"}}`,
 and none tells of the server's insides.
 """
 
@@ -107,7 +107,7 @@ def add_handlers(app: FastAPI) -> None:
         if error.status_code == 404:
             refusal = RouteNotFound(subject, "is not served here", "see /admin/openapi.json")
         elif error.status_code == 405:
-            refusal = MethodNotAllowed(subject, "has not this method", "see /admin/openapi.json")
+            refusal = MethodNotAllowed(subject, "does not allow this method", "see /admin/openapi.json")
         else:
             refusal = UsageError(subject, str(error.detail), "see /admin/openapi.json")
         return error_response(refusal, error.headers)

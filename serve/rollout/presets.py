@@ -104,10 +104,10 @@ def _read(path: Path) -> str:
             raise UsageError(str(path), f"is larger than {MAX_FILE_BYTES} bytes", "a policy is small")
         return path.read_text("utf-8")
     except OSError as error:
-        fact = f"is no preset, and as a file it cannot be read ({error.strerror or error})"
+        fact = f"is not a preset, and as a file it cannot be read ({error.strerror or error})"
         raise UsageError(str(path), fact, _presets(), param="policy") from error
     except (UnicodeDecodeError, ValueError) as error:
-        raise UsageError(repr(str(path)), "is no text in UTF-8", _presets(), param="policy") from error
+        raise UsageError(repr(str(path)), "is not UTF-8 text", _presets(), param="policy") from error
 
 
 def _fault(error: yaml.YAMLError) -> str:
@@ -149,7 +149,7 @@ def _basis_points(value: Any, key: str, source: str) -> Any:
         if (percent := _PERCENT.fullmatch(value.strip())) is not None:
             points = float(percent[1]) * FULL_WEIGHT / 100
             if points != round(points):
-                fact = f"{key}: {value} is no whole number of basis points"
+                fact = f"{key}: {value} is not a whole number of basis points"
                 raise UsageError(source, fact, "0.01% is the smallest share", param=key)
             return round(points)
         if (points_text := _BASIS_POINTS.fullmatch(value.strip())) is not None:

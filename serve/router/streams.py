@@ -87,7 +87,7 @@ def begins_with_error(chunk: bytes) -> bool:
 
 
 def judge_status(status: int) -> Outcome:
-    """Return the outcome of a complete answer that was no stream."""
+    """Return the outcome of a complete answer that was not a stream."""
     if status < 400:
         return Outcome.OK
     if status in {429, 503}:

@@ -73,7 +73,7 @@ def test_a_curve_without_a_finite_value_is_no_plot(values: list[float]) -> None:
 
 def test_what_is_not_finite_is_told_beside_the_curve() -> None:
     drawn = Plot("Loss", [Curve("training", [(1, 2.0), (2, math.nan), (3, math.inf)])]).figure()
-    assert "training is no finite number at 2 steps, first at step 2." in drawn
+    assert "training is not a finite number at 2 steps, first at step 2." in drawn
     assert "nan" not in drawn
     assert "inf," not in drawn
 
@@ -107,5 +107,5 @@ def test_a_page_goes_to_a_new_folder_and_never_over_one(tmp_path: Path) -> None:
     assert target.read_bytes() == b"half a character: \\udc80"
     with pytest.raises(UsageError, match="is a folder"):
         check_target(tmp_path)
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         check_target(target / "page.html")

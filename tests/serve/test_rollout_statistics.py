@@ -121,7 +121,7 @@ def test_large_counts_stay_finite() -> None:
 
 
 def test_a_canary_that_is_much_better_keeps_an_e_value_above_zero() -> None:
-    # 0.99^100000 is no number; the exact value is about that of the prior's mass near 0.
+    # 0.99^100000 is not a number; the exact value is about that of the prior's mass near 0.
     better = log_harm_e(0, [10**3, 10**4, 10**5], 0.01)
     assert (better > -25).all()
     assert (np.diff(better) < 0).all()

@@ -269,7 +269,7 @@ def test_an_item_that_the_engine_would_refuse_is_refused_before(served: Served) 
     bad = json.dumps({"model": "support", "input": [*items, "text"]}).encode()
     answer = post(served, bad, "/v1/responses")
     assert (answer.status, answer.error()["param"]) == (400, "input")
-    assert "item 40 is no object" in answer.error()["message"]
+    assert "item 40 is not an object" in answer.error()["message"]
 
 
 def test_after_an_answer_that_broke_off_the_connection_ends_as_it_was_told(served: Served) -> None:

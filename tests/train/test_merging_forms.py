@@ -196,8 +196,8 @@ def test_halves_and_pairs_are_each_others_inverse() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"use_dora": True}, "is no plain LoRA (DoRA); make it one first"),
-        ({"init_lora_weights": "pissa"}, "is no plain LoRA (pissa); make it one first"),
+        ({"use_dora": True}, "is not a plain LoRA (DoRA); make it one first"),
+        ({"init_lora_weights": "pissa"}, "is not a plain LoRA (pissa); make it one first"),
         ({"target_modules": ["lm_head", "q_proj"]}, "adapts lm_head, which llama.cpp cannot adapt"),
     ],
     ids=["dora", "pissa", "head"],

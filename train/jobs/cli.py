@@ -57,7 +57,9 @@ def jobs(session: Session, everything: bool) -> None:
 @local_options
 @pass_session
 def show(session: Session, job: str, html: Path | None) -> None:
-    """Show one training run; JOB is its id, or the beginning or end of it.
+    """Show one training run.
+
+    JOB is its id, or the beginning or end of it.
 
     The page of --html needs no network and no JavaScript; it shows the run as it is now.
     """

@@ -47,7 +47,7 @@ Lines = Sequence[Mapping[str, JsonValue]]
 
 
 def page(job: JobDetail, steps: Lines, after: Aftermath) -> str:
-    """Return the page; `steps` are the job's lines of `metrics.jsonl` that are no evaluations."""
+    """Return the page; `steps` are the job's lines of `metrics.jsonl` that are not evaluations."""
     name = job.adapter if job.status.version is None else f"{job.adapter}@{job.status.version}"
     parts = (
         heading(f"{name}: {job.method} on {job.base}"),

@@ -93,7 +93,7 @@ def extract_lora(
 
     Takes, beside the model: the largest weight and its difference in fp32, and the factors of every module
     up to the rank. An initialisation that changes the base (PiSSA) is best trained on an fp32 base: the
-    rounding of a bf16 one is no part of what was learnt and is left out.
+    rounding of a bf16 one is not a part of what was learnt and is left out.
 
     Raises: InvalidAdapter: when the residual is larger than `accept_residual` (reason `rank`), when
     nothing changed, or for the reasons of `find_changes`; `out` then has no new file. UsageError: for a

@@ -49,13 +49,13 @@ class _Shape:
 def check_adapter(folder: Path, base: Path, subject: str) -> None:
     """Refuse what llama.cpp has no form for.
 
-    Raises: UsageError: the base's architecture; InvalidAdapter: what is no plain LoRA on linear modules.
+    Raises: UsageError: the base's architecture; InvalidAdapter: what is not a plain LoRA on linear modules.
     """
     shape, config = _shape(base), _config(folder, subject)
     init = config.fields.get("init_lora_weights", True)
     changed = isinstance(init, str) and init.lower() not in {"gaussian", "eva", "orthogonal"}
     if config.fields.get("use_dora") or changed:
-        fact = f"is no plain LoRA ({'DoRA' if config.fields.get('use_dora') else init})"
+        fact = f"is not a plain LoRA ({'DoRA' if config.fields.get('use_dora') else init})"
         remedy = "make it one first: `wardrobe train merge SOURCE LORA --as lora`, then give LORA"
         raise InvalidAdapter(subject, fact, remedy, reason="bad_config")
     for module in _modules(folder):

@@ -82,7 +82,7 @@ def load_gguf(path: Path) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
 
-    from train.silence import quiet
+    from train.process.silence import quiet
 
     with quiet():
         return AutoModelForCausalLM.from_pretrained(

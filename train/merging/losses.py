@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from train.data import Example
+    from train.epoch.encoding import Example
 
 LARGE_RISE = 0.01
 """A loss that is more than this share higher than before is told as a warning; also of what is lost."""
@@ -42,8 +42,8 @@ def read_examples(path: Path, base: Path) -> tuple[Example, ...]:
 
     Raises: UsageError: naming file and row.
     """
-    from train.data import load_examples
-    from train.modelling import load_tokenizer
+    from train.epoch.encoding import load_examples
+    from train.model.loading import load_tokenizer
 
     return load_examples(path, load_tokenizer(base), max_length=_LONGEST).items[:ROWS]
 

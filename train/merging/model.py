@@ -12,7 +12,7 @@ from typing import Any
 
 from registry.errors import InvalidAdapter
 from registry.validation.chat_template import TEMPLATE_NAME
-from train.silence import quiet
+from train.process.silence import quiet
 
 DTYPES = ("float32", "bfloat16", "float16")
 # What transformers writes itself with the weights, or what belongs to the old ones.

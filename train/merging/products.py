@@ -20,13 +20,13 @@ from train.merging.loading import load_adapted, load_model
 from train.merging.losses import LARGE_RISE, Losses, count, mean_loss, read_examples
 from train.merging.sources import MergeSource, SourceKind
 from train.merging.staging import new_file, new_folder
-from train.recorded_base import check_base
+from train.model.recorded_base import check_base
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from registry.records import BaseModelInfo
-    from train.data import Example
+    from train.epoch.encoding import Example
     from train.merging.parity import LogitParity
 
 # The mean KL divergence (nats) up to which a merged model is the same as base and adapter, by its dtype; and

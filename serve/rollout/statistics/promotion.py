@@ -64,7 +64,7 @@ def certify(look: PooledCells, checks: tuple[MetricCheck, ...]) -> Certificate:
     wanted = look.policy.promotion.no_harm_units
     calm = not any(one.verdict in {MetricVerdict.HARM, MetricVerdict.SUSPICIOUS} for one in checks)
     if wanted is not None and calm and look.canary_units >= wanted:
-        sentence = f"no harm was found in {look.canary_units:,} canary units; that is no proof of equality"
+        sentence = f"no harm was found in {look.canary_units:,} canary units; that is not proof of equality"
         return Certificate(reached=True, how="no_harm", sentence=sentence)
     needed = proofs.needed()
     if wanted is not None:
