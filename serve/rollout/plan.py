@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from registry.entries.rollouts import FULL_WEIGHT
-from serve.rollout.decision.policy import Policy, Promotion, RampStep, TestedMetrics
+from serve.rollout.decision.policy import Policy, PolicyMetrics, Promotion, RampStep
 from serve.rollout.documents import DetectionDocument, PlannedMetric, PlannedStep
 
 ASSUMED_RATE = 0.01
@@ -43,7 +43,7 @@ def plan_steps(policy: Policy, rate: float) -> list[PlannedStep]:
     return [_plan_step(step, policy, rate) for step in policy.steps]
 
 
-def plan_metrics(metrics: TestedMetrics) -> list[PlannedMetric]:
+def plan_metrics(metrics: PolicyMetrics) -> list[PlannedMetric]:
     """Return what is tested, each with its share of the false alarms."""
     found = []
     if (errors := metrics.errors) is not None:

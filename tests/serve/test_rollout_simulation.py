@@ -227,4 +227,4 @@ def test_a_plot_without_matplotlib_names_the_extra() -> None:
 def test_verdicts_of_simulation_and_judgement_have_one_limit() -> None:
     evidence = Evidence((Cell(1_000, ArmCounts(units=90), ArmCounts(units=10, failures=4)),))
     check = judge(at_weight(policy(), 1_000), evidence, Baseline()).checks[0]
-    assert (check.verdict is MetricVerdict.HARM) == (check.log_e >= math.log(50))
+    assert (check.verdict is MetricVerdict.FAIL) == (check.log_e >= math.log(50))

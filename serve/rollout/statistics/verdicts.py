@@ -15,7 +15,7 @@ _LARGEST_SHOWN = math.log(1e6)
 def verdict(log_e: float, alpha: float, *, sufficient: bool) -> MetricVerdict:
     """Return the verdict: proof, suspicion, or whether silence means anything yet."""
     if is_proof(log_e, alpha):
-        return MetricVerdict.HARM
+        return MetricVerdict.FAIL
     if log_e >= math.log(SUSPICIOUS_E):
         return MetricVerdict.SUSPICIOUS
     return MetricVerdict.PASS if sufficient else MetricVerdict.INSUFFICIENT
