@@ -23,7 +23,7 @@ from registry.cli.session import Session, UserPath, common_options, pass_session
 
 if TYPE_CHECKING:
     from registry.store import Registry
-    from serve.launcher.places import Places
+    from serve.launcher.output.places import Places
     from serve.launcher.supervisor import SupervisorOptions
     from serve.preflight import Preparation
     from serve.settings import ServeSettings
@@ -83,7 +83,7 @@ def _check(settings: ServeSettings, vllm_options: tuple[str, ...], *, as_json: b
 
 
 def _serve(settings: ServeSettings, vllm_options: tuple[str, ...], *, as_json: bool) -> int:
-    from serve.launcher.voice import Voice, open_standard_descriptors
+    from serve.launcher.output.voice import Voice, open_standard_descriptors
     from serve.preflight import prepare
 
     open_standard_descriptors()
@@ -101,7 +101,7 @@ def _launch(
     from registry.foreign import warnings
     from serve.engine.args import engine_arguments
     from serve.launcher.listener import listen
-    from serve.launcher.places import Places
+    from serve.launcher.output.places import Places
     from serve.launcher.supervisor import Supervisor
     from serve.preflight import Preparation, require_free_name, settle
 

@@ -161,7 +161,7 @@ def _print_check(document: CheckReport, data: DataSettings) -> None:
     if document.nearest is not None:
         print_nearest(document.nearest)
     output.print_table(
-        ("data", "rows#", "tokens#", "learnt#", "longest#", "cut off#"),
+        ("data", "rows#", "tokens#", "trained#", "longest#", "cut off#"),
         [
             (name, str(f.rows), str(f.tokens), str(f.learnt_tokens), str(f.longest), str(len(f.truncated)))
             for name, f in document.data.items()
@@ -180,7 +180,7 @@ def _print_check(document: CheckReport, data: DataSettings) -> None:
             output.print_warning(line)
     if len(document.mixture) > 1:
         output.print_table(
-            ("mixture", "rows#", "of#", "passes#", "tokens#", "learnt#"),
+            ("mixture", "rows#", "of#", "passes#", "tokens#", "trained#"),
             [
                 (name, str(s.rows), str(s.available), f"{s.passes:.2f}", str(s.tokens), str(s.learnt_tokens))
                 for name, s in document.mixture.items()

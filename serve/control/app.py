@@ -13,8 +13,8 @@ from registry.api.operation import PREFIX
 from registry.api.operations import adapters, whole
 from registry.store import Registry
 from serve.control.caller import Control
-from serve.control.guard import AdminLayer, add_handlers
 from serve.control.handlers import OWN
+from serve.control.layer import AdminLayer, add_handlers
 from serve.control.rollouts import alerts, rollouts
 from serve.control.routes import routes
 from serve.control.schema import describe

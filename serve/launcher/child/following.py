@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from serve.launcher.hearing import ChildListener
-from serve.launcher.processes import EngineProcess
-from serve.launcher.pulse import ChildPulse
-from serve.launcher.readiness import wait_ready
+from serve.launcher.child.hearing import ChildListener
+from serve.launcher.child.processes import EngineProcess
+from serve.launcher.child.pulse import ChildPulse
+from serve.launcher.child.readiness import wait_ready
 from serve.process_group import activity
 
 if TYPE_CHECKING:

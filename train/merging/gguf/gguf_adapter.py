@@ -18,7 +18,7 @@ from registry.errors import InvalidAdapter, UsageError
 from registry.validation.identity import WEIGHTS_NAME
 from registry.validation.patterns import PatternTable
 from registry.validation.peft import CONFIG_NAME, LoraConfig, parse_config
-from train.merging.gguf_file import halved, interleaved
+from train.merging.gguf.gguf_file import halved, interleaved
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,8 +17,8 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from serve.launcher.aside import start_thread
-from serve.launcher.log_file import LogFile
+from serve.launcher.output.aside import start_thread
+from serve.launcher.output.log_file import LogFile
 
 TAIL_BYTES = 256 * 1024
 """Last words that are kept in memory."""

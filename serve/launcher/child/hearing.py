@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from serve.launcher.processes import EngineProcess
+from serve.launcher.child.processes import EngineProcess
 
 
 @dataclass(slots=True, eq=False)

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from serve.launcher.log_file import Folder
+from serve.launcher.output.log_file import Folder
 
 ROOM_BYTES = 128 * 1024**2
 """A file system with less left counts as full: a compilation that runs out of room ends the start."""

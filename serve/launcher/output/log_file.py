@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from serve.launcher.logs import PART_BYTES, earlier_part, next_log
-from serve.launcher.voice import write_all
+from serve.launcher.output.logs import PART_BYTES, earlier_part, next_log
+from serve.launcher.output.voice import write_all
 
 Folder = Callable[[], Path]
 """Names a folder when it is needed. Raises: OSError: where there is none."""

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serve.launcher.engine_log import EngineLog
+from serve.launcher.output.engine_log import EngineLog
 from serve.process_group import group_members, kill_members, remove_marks
 from serve.settings import OUTPUT_VARIABLE
 
