@@ -20,7 +20,6 @@ from registry.records import (
     AliasMove,
     Attestation,
     AuditEntry,
-    BaseModelInfo,
     GcReport,
     Heartbeat,
     Limits,

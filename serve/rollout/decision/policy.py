@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from registry.entries.rollouts import FULL_WEIGHT
 from registry.errors import CorruptStore
 from registry.records import RolloutEntry
+from registry.settings.models import Strict
 from registry.validation.requirements import Requirement
 from registry.wording import fact_of
 
@@ -20,11 +21,7 @@ Weight = Annotated[int, Field(ge=1, le=FULL_WEIGHT // 2)]
 Alpha = Annotated[float, Field(gt=0, lt=0.5)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class RampStep(_Part):
+class RampStep(Strict):
     """One weight of the ramp and what must have been seen there before the next.
 
     `min_units` counts the canary's units; past `max_seconds` without them the rollout holds.
@@ -36,14 +33,14 @@ class RampStep(_Part):
     max_seconds: float = Field(default=86_400, gt=0)
 
 
-class ErrorMetric(_Part):
+class ErrorMetric(Strict):
     """Failed requests (first per unit): harm is a rate over `margin` times stable's."""
 
     alpha: Alpha = 0.02
     margin: float = Field(default=1.0, ge=1)
 
 
-class LatencyMetric(_Part):
+class LatencyMetric(Strict):
     """Exceedances of stable's quantiles from before the rollout, by first turns.
 
     `margin` applies to time per output token, `first_token_margin` to time to first token (the canary's
@@ -55,14 +52,14 @@ class LatencyMetric(_Part):
     first_token_margin: float = Field(default=1.25, ge=1.25)
 
 
-class FeedbackMetric(_Part):
+class FeedbackMetric(Strict):
     """Scores in 0 … 1 (first per unit): harm is a mean lower than stable's by more than `tolerance`."""
 
     alpha: Alpha = 0.01
     tolerance: float = Field(default=0.02, ge=0, lt=1)
 
 
-class FormatMetric(_Part):
+class FormatMetric(Strict):
     """Complete answers that break a required form (first per unit).
 
     `json`: the text is one JSON value; `regex`: `pattern` matches somewhere in it; `not_regex`: it does
@@ -75,7 +72,7 @@ class FormatMetric(_Part):
     margin: float = Field(default=1.0, ge=1)
 
 
-class TestedMetrics(_Part):
+class TestedMetrics(Strict):
     """What is tested; `null` leaves a metric out. The alphas add up to the share of false alarms."""
 
     errors: ErrorMetric | None = ErrorMetric()
@@ -84,7 +81,7 @@ class TestedMetrics(_Part):
     format: FormatMetric | None = FormatMetric()
 
 
-class Promotion(_Part):
+class Promotion(Strict):
     """What promotes at the last step: the certificate, or the bound, or (where allowed) no harm.
 
     `margin`: failures at most this multiple of stable's, certified at `alpha`. `bound`: an upper limit
@@ -100,7 +97,7 @@ class Promotion(_Part):
     no_harm_seconds: float = Field(default=0.0, ge=0)
 
 
-class AbsoluteGuard(_Part):
+class AbsoluteGuard(Strict):
     """Limits against stable before the rollout, since both arms share one machine and slow each other.
 
     An arm is degraded when its failures exceed `error_factor` times the baseline's rate plus
@@ -115,7 +112,7 @@ class AbsoluteGuard(_Part):
     min_requests: int = Field(default=50, ge=1)
 
 
-class Shadow(_Part):
+class Shadow(Strict):
     """Mirror a share of stable's requests to the canary before any user meets it."""
 
     share: int = Field(default=1_000, ge=1, le=FULL_WEIGHT)
@@ -125,7 +122,7 @@ class Shadow(_Part):
     alpha: Alpha = 0.01
 
 
-class Policy(_Part):
+class Policy(Strict):
     """How one rollout goes.
 
     `unit`: what is randomised. `observe_base`: basis points of units that the bare base model answers,
