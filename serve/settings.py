@@ -20,7 +20,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from registry.errors import UsageError
 from registry.home import HomePath, at_home
-from registry.settings.faults import Place, faults_of, refusal
+from registry.settings.bounds import Place
+from registry.settings.faults import faults_of, refusal
 from registry.settings.file import check, read_settings
 from registry.settings.misspelt import nearest
 from registry.settings.models import Strict

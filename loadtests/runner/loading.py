@@ -19,7 +19,7 @@ from loadtests.runner.metrics import check_metric
 from loadtests.runner.scenario import Scenario
 from registry.errors import NotFound, UsageError
 from registry.home import at_home
-from registry.settings.faults import Place
+from registry.settings.bounds import Place
 from registry.settings.file import SettingsFile, parse_settings, read_settings
 from registry.settings.yaml_text import parse_yaml
 

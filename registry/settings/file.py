@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from registry.errors import UsageError
-from registry.settings.bounds import MOST_CHARACTERS, RepeatedKey, measure
-from registry.settings.faults import Place, SettingFault, faults_of, refusal
+from registry.settings.bounds import MOST_CHARACTERS, Place, RepeatedKey, measure
+from registry.settings.faults import SettingFault, faults_of, refusal
 from registry.validation.canonical import parse_json
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any
 from registry.entries.rollouts import FULL_WEIGHT
 from registry.errors import UsageError
 from registry.home import at_home
-from registry.settings.faults import Place
+from registry.settings.bounds import Place
 from registry.settings.file import SettingsFile, parse_settings, read_settings
 from serve.rollout.decision.policy import Policy
 

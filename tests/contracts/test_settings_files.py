@@ -84,7 +84,7 @@ def test_whatever_stands_in_serve_toml_is_a_setting_or_a_usage_error(value: str,
 
 def test_a_serve_toml_that_is_no_utf_8_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "serve.toml").write_bytes(b'host = "\xff"')
-    with pytest.raises(UsageError, match="serve.toml:1: is not UTF-8 text"):
+    with pytest.raises(UsageError, match=r"serve\.toml:1: is not UTF-8 text"):
         load_settings({}, tmp_path / "serve.toml")
 
 

@@ -94,7 +94,7 @@ def test_more_than_half_leaves_no_control() -> None:
         (
             f"{STEP}metrics: {{latency: {{margn: 2}}}}\n",
             "metrics.latency.margn",
-            "did you mean metrics.latency.margin?",
+            "metrics.latency.margin?",
         ),
         (f"{STEP}shadow: {{xyzzy: 2}}\n", "shadow.xyzzy", "alpha, concurrency, max_seconds, pairs, share"),
     ],

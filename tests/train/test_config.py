@@ -121,7 +121,7 @@ def test_json_toml_and_yaml_mean_the_same(tmp_path: Path, name: str) -> None:
         (
             "method: {type: grpo, reward: {grader: []}}",
             "method.reward.grader",
-            "did you mean method.reward.graders?",
+            "mean method.reward.graders?",
         ),
         ("learning_rate: 1", "learning_rate", "did you mean training.learning_rate?"),
         ("sed: 1", "sed", "did you mean seed?"),

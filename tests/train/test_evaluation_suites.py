@@ -127,5 +127,5 @@ def test_a_goal_is_the_same_by_hash_however_it_is_written(tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="did you mean minimum_gain"):
         load_goal(alone)
     alone.write_text("suite: a\nguards: [{suite: b, margn: 1}]\n")
-    with pytest.raises(UsageError, match="did you mean guards.0.margin"):
+    with pytest.raises(UsageError, match=r"did you mean guards\.0\.margin"):
         load_goal(alone)
