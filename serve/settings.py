@@ -215,7 +215,7 @@ class ServeSettings(BaseSettings):
     replica: str = ""
     """This server's name among those of the root; empty: `HOSTNAME-PORT`, in containers with a suffix."""
     insecure_no_auth: bool = False
-    """Listen beyond this machine although no key exists."""
+    """Allow a non-loopback address without any API key."""
     keys_required: bool = False
     """Answer nobody without a key, also while none can be found; the launcher sets it once a key exists."""
     keys_stale_seconds: float = Field(default=30.0, gt=0)
@@ -250,7 +250,7 @@ class ServeSettings(BaseSettings):
     def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for one in value:
             if one != ANY_HOST and not plain_host(one.encode()):
-                raise ValueError(f"{one!r} is no host name")
+                raise ValueError(f"{one!r} is not a host name")
         return value
 
     @field_validator("cors_origins")
@@ -258,7 +258,7 @@ class ServeSettings(BaseSettings):
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for one in value:
             if not is_origin(one):
-                raise ValueError(f"{one!r} is no origin such as https://app.example")
+                raise ValueError(f"{one!r} is not an origin such as https://app.example")
         return value
 
     @classmethod

@@ -21,8 +21,8 @@ from registry.settings.misspelt import models_in
 from registry.settings.models import Strict
 from registry.validation.canonical import canonical_json, sha256_hex
 from train.evaluation.gating.goal import Goal
+from train.loop.best import EVAL_LOSS
 from train.presets import with_given, with_preset
-from train.race import EVAL_LOSS
 from train.settings.adapter import ALL_LINEAR, LoraSettings, Quantization
 from train.settings.data import DataSettings
 from train.settings.keeping import (

@@ -15,7 +15,7 @@ from deploy.recipes.steps import RecipeRun
 from deploy.recipes.story import play
 from registry.errors import WardrobeError
 from registry.home import at_home
-from train.base_demo import NAME
+from train.model.base_demo import NAME
 
 # The task, and a larger draw of the same data: what the task leaves out makes preference pairs.
 TASKS: dict[str, Callable[[], tuple[DemoTask, DemoTask]]] = {

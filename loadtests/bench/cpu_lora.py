@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from loadtests.bench.adapters import LINEAR, write_ranked
+from loadtests.adapters import LINEAR, write_ranked
 from loadtests.bench.cpu_lora_engine import TOKENS, MeasuredEngine, running
 from loadtests.bench.results import (
     MeasuredFigure,

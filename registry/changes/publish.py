@@ -179,7 +179,7 @@ def _create(
 def _stage(staged: Path, taken: TakenFile, subject: str) -> None:
     target = staged / taken.name
     if taken.name in {MANIFEST, "", ".", ".."} or "/" in taken.name:
-        raise InvalidAdapter(subject, f"{taken.name!r} is no name for its file", reason="path")
+        raise InvalidAdapter(subject, f"{taken.name!r} is not a name for its file", reason="path")
     if isinstance(taken.source, bytes):
         files.stage(target, taken.source)
         return

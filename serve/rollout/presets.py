@@ -103,7 +103,7 @@ def _basis_points(file: SettingsFile, value: Any, place: Place) -> Any:
         if (percent := _PERCENT.fullmatch(value.strip())) is not None:
             points = float(percent[1]) * FULL_WEIGHT / 100
             if points != round(points):
-                fact = f"{value} is no whole number of basis points"
+                fact = f"{value} is not a whole number of basis points"
                 raise file.refuse(place, fact, "0.01% is the smallest share")
             return round(points)
         if (points_text := _BASIS_POINTS.fullmatch(value.strip())) is not None:

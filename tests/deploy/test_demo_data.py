@@ -22,7 +22,7 @@ from deploy.demo.data import (
 )
 from deploy.demo.recipes import DemoTraining
 from train.config import load_config
-from train.rows import read_rows
+from train.epoch.rows import read_rows
 
 
 @pytest.fixture(scope="module", params=["medical", "legal"])

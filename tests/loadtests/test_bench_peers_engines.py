@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from loadtests.bench.adapters import write_adapter
+from loadtests.adapters import write_adapter
 from loadtests.bench.peers.engines import EnginePlan
 from loadtests.bench.peers.engines_arms import Bare, Ours, Refused, Staged
 from loadtests.bench.peers.engines_asking import BROKEN, BenchQuestion, BenchRun, Reply, Steady, ask, crowd

@@ -59,7 +59,7 @@ def test_changes_reach_blocks_lists_and_new_keys(tmp_path: Path) -> None:
         ("arrival: {rate: 0}\n", "arrival.rate: must be greater than 0, not 0"),
         ("arrival: {process: trace}\n", "process trace and trace: FILE belong together"),
         ("arrival: {burstiness: 0.5}\n", "burstiness belongs to process gamma, found poisson"),
-        ("thresholds: [{metric: ttft_ms.p59, at_most: 1}]\n", "'ttft_ms.p59' is no metric; did you mean"),
+        ("thresholds: [{metric: ttft_ms.p59, at_most: 1}]\n", "'ttft_ms.p59' is not a metric; did you mean"),
         ("thresholds: [{metric: errors}]\n", "give either at_most or at_least"),
         ("actions: [{action: swap, adapter: a}]\n", "give either at_seconds or every_seconds"),
         ("actions: [{action: command, at_seconds: 1}]\n", "action command and run belong together"),

@@ -120,7 +120,7 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(text: str, key: str,
         (STEP.replace("10", "many"), "not 'many'"),
         (STEP.replace("]", ", {weight: 2%, min_units: 1, min_seconds: 1}]"), "weights must rise"),
         (f"{STEP}metrics: {{errors: {{alpha: 0.9}}}}\n", "metrics.errors.alpha"),
-        (STEP.replace("5%", "1.234%"), "no whole number of basis points"),
+        (STEP.replace("5%", "1.234%"), "is not a whole number of basis points"),
         (STEP.replace("5%", "lots"), "not 'lots'"),
     ],
 )

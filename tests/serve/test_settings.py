@@ -31,7 +31,7 @@ def test_flags_win_over_the_environment_that_wins_over_the_file(
         ("[tracing]\nendpoint = 'localhost:4318'", "tracing.endpoint: must match"),
         ("port = ", "is not valid TOML"),
         ("prot = 80", "unknown setting prot; did you mean port?"),
-        ("cors_origins = ['app.example']", "cors_origins: 'app.example' is no origin such as https"),
+        ("cors_origins = ['app.example']", "cors_origins: 'app.example' is not an origin such as https"),
         ("[connections]\ntrusted_proxies = 'x'", "connections.trusted_proxies: must be a list, not 'x'"),
         ("port = 'x'", "port: must be a whole number, not 'x'"),
     ],

@@ -42,7 +42,7 @@ def test_a_suite_gets_ids_messages_and_a_digest_that_follows_its_content(tmp_pat
         ({"graders": [{"type": "exact", "casefol": True}]}, "did you mean graders.0.casefold?"),
         ({"graders": [{"type": "exactly"}]}, "exactly"),
         ({"graders": [{"type": "exact"}, {"type": "exact"}]}, "gives the grader 'exact' twice"),
-        ({"graders": [{"type": "regex", "pattern": "("}]}, "is no regular expression"),
+        ({"graders": [{"type": "regex", "pattern": "("}]}, "is not a regular expression"),
         ({"sampling": {"max_token": 3}}, "did you mean sampling.max_tokens?"),
         (
             {"graders": [{"type": "accuracy", "labels": ["a", "b"]}]},

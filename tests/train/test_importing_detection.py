@@ -1,4 +1,4 @@
-"""What is no config that is read is refused with what it is; nothing becomes a config by guessing."""
+"""What is not a config that is read is refused with what it is; nothing becomes a config by guessing."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def test_another_trainers_config_is_recognised_with_what_would_carry_over(
         ("model_name_or_path: a/b\ntemplate: qwen\ninfer_backend: vllm\n", "for inference"),
         ("model_name_or_path: a/b\ntemplate: qwen\nexport_dir: out\n", "for merging"),
         ("site_name: Docs\ntheme: material\n", r"is known here \(its keys: site_name"),
-        ("learning_rate: 1e-4\nlora_r: 8\n", "is no config of a trainer that is known here"),
-        ("base_model: a/b\n", "is no config of a trainer that is known here"),
-        ("dataset: {made_up: true}\nbatch: 3\n", "is no config of a trainer that is known here"),
-        ("name: x\ndata: {train: r.jsonl}\nlora: {rank: 8}\ntraining: {epochs: 1}\n", "is no config"),
+        ("learning_rate: 1e-4\nlora_r: 8\n", "is not a config of a trainer that is known here"),
+        ("base_model: a/b\n", "is not a config of a trainer that is known here"),
+        ("dataset: {made_up: true}\nbatch: 3\n", "is not a config of a trainer that is known here"),
+        ("name: x\ndata: {train: r.jsonl}\nlora: {rank: 8}\ntraining: {epochs: 1}\n", "is not a config"),
     ],
 )  # fmt: skip
 def test_what_is_no_training_config_is_said_to_be_what_it_is(tmp_path: Path, text: str, what: str) -> None:

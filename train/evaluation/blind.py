@@ -23,7 +23,6 @@ from train.evaluation.statistics.agreement import cohen_kappa, krippendorff_alph
 from train.evaluation.statistics.paired import wilson
 
 _SEE = "train/evaluation/README.md"
-RATINGS = ("A", "B", "tie", "both_bad")
 
 
 class BlindRating(Strict):

@@ -1,7 +1,7 @@
 """The text of a foreign config into its settings, or what the file is instead.
 
 Owns what is refused before anybody asks whose config it is: several documents, a key given twice, a template
-that was not filled in, keys that are no text. YAML's anchors and merges are what they stand for.
+that was not filled in, keys that are not text. YAML's anchors and merges are what they stand for.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from loadtests.bench.adapters import write_ranked
+from loadtests.adapters import write_ranked
 from loadtests.bench.peers.engines_arms import EngineArm
 from loadtests.bench.peers.engines_asking import BenchQuestion, ask
 from loadtests.bench.peers.engines_ledger import LedgerRow, SampleLedger

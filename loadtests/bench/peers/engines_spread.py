@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtests.bench.adapters import write_ranked
+from loadtests.adapters import write_ranked
 from loadtests.bench.peers.engines_arms import EngineArm
 from loadtests.bench.peers.engines_asking import BenchQuestion, BenchRun, crowd
 from loadtests.bench.peers.engines_ledger import LedgerRow, SampleLedger, Statistic

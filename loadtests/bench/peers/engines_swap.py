@@ -6,7 +6,7 @@ import asyncio
 import time
 from pathlib import Path
 
-from loadtests.bench.adapters import write_adapter
+from loadtests.adapters import write_adapter
 from loadtests.bench.peers.engines_arms import EngineArm, Staged
 from loadtests.bench.peers.engines_asking import BenchQuestion, BenchRun, Steady, ask, crowd
 from loadtests.bench.peers.engines_ledger import LedgerRow, SampleLedger, Statistic

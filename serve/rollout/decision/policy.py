@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from registry.entries.rollouts import FULL_WEIGHT
 from registry.errors import CorruptStore
@@ -21,7 +21,11 @@ Weight = Annotated[int, Field(ge=1, le=FULL_WEIGHT // 2)]
 Alpha = Annotated[float, Field(gt=0, lt=0.5)]
 
 
-class RampStep(Strict):
+class _Part(Strict):
+    model_config = ConfigDict(serialize_by_alias=True)
+
+
+class RampStep(_Part):
     """One weight of the ramp and what must have been seen there before the next.
 
     `min_units` counts the canary's units; past `max_seconds` without them the rollout holds.
@@ -33,14 +37,14 @@ class RampStep(Strict):
     max_seconds: float = Field(default=86_400, gt=0)
 
 
-class ErrorMetric(Strict):
+class ErrorMetric(_Part):
     """Failed requests (first per unit): harm is a rate over `margin` times stable's."""
 
     alpha: Alpha = 0.02
     margin: float = Field(default=1.0, ge=1)
 
 
-class LatencyMetric(Strict):
+class LatencyMetric(_Part):
     """Exceedances of stable's quantiles from before the rollout, by first turns.
 
     `margin` applies to time per output token, `first_token_margin` to time to first token (the canary's
@@ -52,14 +56,14 @@ class LatencyMetric(Strict):
     first_token_margin: float = Field(default=1.25, ge=1.25)
 
 
-class FeedbackMetric(Strict):
+class FeedbackMetric(_Part):
     """Scores in 0 … 1 (first per unit): harm is a mean lower than stable's by more than `tolerance`."""
 
     alpha: Alpha = 0.01
     tolerance: float = Field(default=0.02, ge=0, lt=1)
 
 
-class FormatMetric(Strict):
+class FormatMetric(_Part):
     """Complete answers that break a required form (first per unit).
 
     `json`: the text is one JSON value; `regex`: `pattern` matches somewhere in it; `not_regex`: it does
@@ -72,7 +76,7 @@ class FormatMetric(Strict):
     margin: float = Field(default=1.0, ge=1)
 
 
-class TestedMetrics(Strict):
+class PolicyMetrics(_Part):
     """What is tested; `null` leaves a metric out. The alphas add up to the share of false alarms."""
 
     errors: ErrorMetric | None = ErrorMetric()
@@ -81,7 +85,7 @@ class TestedMetrics(Strict):
     format: FormatMetric | None = FormatMetric()
 
 
-class Promotion(Strict):
+class Promotion(_Part):
     """What promotes at the last step: the certificate, or the bound, or (where allowed) no harm.
 
     `margin`: failures at most this multiple of stable's, certified at `alpha`. `bound`: an upper limit
@@ -97,7 +101,7 @@ class Promotion(Strict):
     no_harm_seconds: float = Field(default=0.0, ge=0)
 
 
-class AbsoluteGuard(Strict):
+class HealthLimits(_Part):
     """Limits against stable before the rollout, since both arms share one machine and slow each other.
 
     An arm is degraded when its failures exceed `error_factor` times the baseline's rate plus
@@ -112,7 +116,7 @@ class AbsoluteGuard(Strict):
     min_requests: int = Field(default=50, ge=1)
 
 
-class Shadow(Strict):
+class Shadow(_Part):
     """Mirror a share of stable's requests to the canary before any user meets it."""
 
     share: int = Field(default=1_000, ge=1, le=FULL_WEIGHT)
@@ -122,7 +126,7 @@ class Shadow(Strict):
     alpha: Alpha = 0.01
 
 
-class Policy(Strict):
+class Policy(_Part):
     """How one rollout goes.
 
     `unit`: what is randomised. `observe_base`: basis points of units that the bare base model answers,
@@ -134,9 +138,9 @@ class Policy(Strict):
     name: str = "custom"
     steps: tuple[RampStep, ...] = Field(min_length=1)
     unit: Literal["conversation", "user", "request"] = "conversation"
-    metrics: TestedMetrics = TestedMetrics()
+    metrics: PolicyMetrics = PolicyMetrics()
     promotion: Promotion = Promotion()
-    guard: AbsoluteGuard = AbsoluteGuard()
+    health: HealthLimits = Field(default=HealthLimits(), alias="guard")
     shadow: Shadow | None = None
     observe_base: int = Field(default=0, ge=0, le=FULL_WEIGHT // 2)
     allow: tuple[str, ...] = ()

@@ -1,1 +1,0 @@
-"""The Grafana dashboards, and what writes their files."""
