@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from loadtests.runner.scenario import Action, Scenario
 from registry.api import documents as doc
 from registry.api import operations
-from registry.api.operations import Registration
+from registry.changes.publish import PublishRequest
 from registry.errors import Conflict, NotFound, WardrobeError
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class Actions:
             target = self._scratch / action.adapter
             operations.export(self.client, action.adapter, number, target)
             self._sources[action.adapter] = target
-        registration = Registration(
+        registration = PublishRequest(
             action.adapter, self._sources[action.adapter], no_stable=True, allow_duplicate=True
         )
         version = operations.register(self.client, registration, lambda _: None).version

@@ -1,8 +1,8 @@
 """What a rollout would take, before it begins: requests, time, and what it could detect.
 
-Pure functions of a policy. The planning formula is statistics.md's: failures that must have been seen are
-about (ln(1/alpha) + 1.2) / KL(theta1 || theta0), where theta is the canary's share of failures at the
-step's weight, without harm (theta0) and with `factor` times the failures (theta1).
+Pure functions of a policy. The planning formula (`statistics/derivations.md` 9): failures that must have been
+seen are about (ln(1/alpha) + 1.2) / KL(theta1 || theta0), where theta is the canary's share of failures at
+the step's weight, without harm (theta0) and with `factor` times the failures (theta1).
 """
 
 from __future__ import annotations

@@ -156,7 +156,8 @@ def test_the_same_seed_gives_the_same_runs() -> None:
     assert first.canary_requests.tolist() == second.canary_requests.tolist()
 
 
-# statistics.md 1.5: share rolled back (per cent) of identical canaries, 600/min, then 60/min at 1 % and 3 %.
+# statistics/derivations.md 11: share (per cent) of identical canaries rolled back, 600/min, then 60/min,
+# each at 1 % and 3 %.
 PUBLISHED = {
     "Argo, docs (≥ 95 %, 5 min, limit 3)": (0, 0, 0, 28),
     "Argo, tuned (≥ 1 − 2 p0, limit 3)": (0.3, 0, 40, 15),

@@ -310,7 +310,7 @@ def test_secrets_of_webhooks_are_not_told(registry: Registry) -> None:
 
 
 def test_the_planning_formula_gives_the_measured_figures() -> None:
-    # statistics.md §1.1: p0 = 3 %, three times as many, weight 10 %: about 46 failures, 127 requests.
+    # statistics/derivations.md 9: 3 %, three times as many, weight 10 %: about 46 failures, 127 requests.
     assert failures_needed(0.05, 0.1, 3) == pytest.approx(46, abs=1)
     assert requests_needed(0.05, 0.1, 3, 0.03) == pytest.approx(127, abs=1)
     assert failures_needed(0.05, 0.1, 1) == math.inf

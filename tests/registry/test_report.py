@@ -8,17 +8,25 @@ from pathlib import Path
 import pytest
 
 from registry.errors import UsageError
-from tests.train.outline import Outline, assert_harmless
-from train.pages.curves import Curve, figure, stretches
-from train.pages.forest import ForestRow, forest
-from train.pages.parts import banner, block, facts, folded, mark, note, page_of, safe, section, table
-from train.pages.plots import bars, histogram, round_values
-from train.pages.writing import check_target, write_page
+from registry.report.parts import banner, block, facts, folded, mark, note, page_of, safe, section, table
+from registry.report.plots import (
+    Curve,
+    ForestRow,
+    Plot,
+    bars,
+    forest,
+    histogram,
+    round_values,
+    stretches,
+)
+from registry.report.writing import check_target, write_page
+from tests.outline import Outline, assert_harmless
 
 HOSTILE = "<script>alert(1)</script>\"'&\x1b[31m\u202e"
 
 
 def test_every_part_shows_markup_and_control_characters_as_text() -> None:
+    curves = [Curve(HOSTILE, [(1, 2.0)]), Curve(HOSTILE, [(1, 1.0)])]
     parts = [
         note(HOSTILE),
         banner("fail", HOSTILE, HOSTILE),
@@ -26,9 +34,9 @@ def test_every_part_shows_markup_and_control_characters_as_text() -> None:
         folded(HOSTILE, block(HOSTILE)),
         mark("pass", HOSTILE),
         table((HOSTILE, f"{HOSTILE}#"), [(HOSTILE, HOSTILE)]),
-        bars({HOSTILE: 3}, HOSTILE),
+        bars(HOSTILE, [(HOSTILE, 3.0, HOSTILE)]),
         histogram([1, 2, 4], [1, 2], HOSTILE, HOSTILE),
-        figure(HOSTILE, [Curve(HOSTILE, [(1, 2.0)]), Curve(HOSTILE, [(1, 1.0)])], [(1, HOSTILE)]),
+        Plot(HOSTILE, curves, [(1, HOSTILE)], [(1, HOSTILE)], unit=HOSTILE).figure(),
         forest([ForestRow(HOSTILE, HOSTILE, 0.1, 0.0, 0.2, 0.1)], HOSTILE),
     ]
     page = page_of(HOSTILE, [section(HOSTILE, parts)])
@@ -48,7 +56,7 @@ def test_a_text_of_others_keeps_its_lines_and_ends_with_what_is_left_out() -> No
 def test_a_curve_of_many_steps_is_small_and_keeps_every_spike() -> None:
     points = [(float(step), 1.0 + 1 / step) for step in range(1, 100_001)]
     points[77_777] = (77_778.0, 50.0)
-    drawn = figure("Loss", [Curve("training", points)])
+    drawn = Plot("Loss", [Curve("training", points)]).figure()
     assert len(drawn) < 20_000
     assert Outline(drawn).open == []
     found = stretches(points)
@@ -60,11 +68,11 @@ def test_a_curve_of_many_steps_is_small_and_keeps_every_spike() -> None:
 
 @pytest.mark.parametrize("values", [[], [math.nan], [math.inf, math.nan]])
 def test_a_curve_without_a_finite_value_is_no_plot(values: list[float]) -> None:
-    assert figure("Loss", [Curve("training", list(enumerate(values)))]) == ""
+    assert Plot("Loss", [Curve("training", list(enumerate(values)))]).figure() == ""
 
 
 def test_what_is_not_finite_is_told_beside_the_curve() -> None:
-    drawn = figure("Loss", [Curve("training", [(1, 2.0), (2, math.nan), (3, math.inf)])])
+    drawn = Plot("Loss", [Curve("training", [(1, 2.0), (2, math.nan), (3, math.inf)])]).figure()
     assert "training is not a finite number at 2 steps, first at step 2." in drawn
     assert "nan" not in drawn
     assert "inf," not in drawn
@@ -72,8 +80,8 @@ def test_what_is_not_finite_is_told_beside_the_curve() -> None:
 
 @pytest.mark.parametrize("value", [0.0, -3.0, 1e-30, 1e300, 5.0])
 def test_a_curve_of_one_value_is_drawn_at_any_size(value: float) -> None:
-    assert "<svg" in figure("x", [Curve("x", [(1, value), (2, value)])])
-    assert "<circle" in figure("x", [Curve("x", [(1, value)])])
+    assert "<svg" in Plot("x", [Curve("x", [(1, value), (2, value)])]).figure()
+    assert "<circle" in Plot("x", [Curve("x", [(1, value)])]).figure()
 
 
 def test_a_forest_puts_every_limit_and_zero_on_one_axis() -> None:
