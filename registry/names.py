@@ -51,7 +51,7 @@ def check_adapter_name(name: str) -> str:
 
 
 def check_base_name(name: str) -> str:
-    """Return `name` if a base model may be served by it: any text of one line that is no adapter's reference.
+    """Return `name` if a base may be served by it: any text of one line that is not an adapter's reference.
 
     Raises: InvalidName.
     """

@@ -25,8 +25,8 @@ _OWN = frozenset({"value_error", "assertion_error"})
 """Kinds of a fault whose words are ours already, and name what was found."""
 
 _CLICKS = (
-    (re.compile(r"is not a valid integer( range)?"), "is no whole number"),
-    (re.compile(r"is not a valid float( range)?"), "is no number"),
+    (re.compile(r"is not a valid integer( range)?"), "is not a whole number"),
+    (re.compile(r"is not a valid float( range)?"), "is not a number"),
     (re.compile(r"is not a valid boolean"), "is neither true nor false"),
     (re.compile(r"is not in the range x>=?(\S+?)(?=\.?$)"), r"is below the least, \1"),
     (re.compile(r"is not in the range x<=?(\S+?)(?=\.?$)"), r"is above the most, \1"),

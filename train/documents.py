@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Self
 from pydantic import JsonValue
 
 from registry.api.documents import Document
+from train.epoch.length_report import LengthReport
 from train.jobs.store import REWARD
-from train.length_report import LengthReport
+from train.model.targets import targeted_modules
 from train.nearest.choice import NearestVersion
-from train.targets import targeted_modules
 
 if TYPE_CHECKING:
-    from train.holdout import HeldOut
-    from train.run import Finished, Prepared
+    from train.epoch.holdout import HeldOut
+    from train.runs.run import Finished, Prepared
 
 
 class BaseFolder(Document):

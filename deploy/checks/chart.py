@@ -105,7 +105,7 @@ def _place(found: re.Match[str]) -> str:
 def parse(source: str, text: str) -> Iterator[ChartObject]:
     """Yield the objects of one YAML text; `source` names it in findings. Helm's notes hold none.
 
-    Raises: UsageError: for broken YAML, a key given twice, or a document that is no map.
+    Raises: UsageError: for broken YAML, a key given twice, or a document that is not a map.
     """
     if source.endswith(_NOTES):
         return
@@ -117,7 +117,7 @@ def parse(source: str, text: str) -> Iterator[ChartObject]:
         if document is None:
             continue
         if not isinstance(document, dict):
-            raise UsageError(source, "holds a document that is no object", "correct the template")
+            raise UsageError(source, "holds a document that is not an object", "correct the template")
         yield ChartObject(source, document)
 
 
@@ -125,7 +125,7 @@ def parse(source: str, text: str) -> Iterator[ChartObject]:
 def _resolved(chart: Path) -> Iterator[Path]:
     """Give a copy in which links are what they lead to: Helm writes a line on stderr for each link."""
     if not chart.is_dir():
-        raise UsageError(f"chart {chart}", "is no folder", "check --chart")
+        raise UsageError(f"chart {chart}", "is not a folder", "check --chart")
     with TemporaryDirectory() as folder:
         yield Path(shutil.copytree(chart, Path(folder) / chart.name))
 

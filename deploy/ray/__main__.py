@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         first = error.errors()[0]
         parser.error(f"{first['loc'][0]}: {fact_of(first)}")
     if not (options.root / "layout.json").is_file():
-        print(f"error: {options.root}: is no root; `wardrobe --root DIR init` makes one", file=sys.stderr)
+        print(f"error: {options.root}: is not a root; `wardrobe --root DIR init` makes one", file=sys.stderr)
         return 1
     if not _is_loopback(host) and not _has_keys(options):
         print(

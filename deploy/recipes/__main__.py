@@ -21,10 +21,10 @@ from deploy.examples.scores import score_logistic_regression
 from deploy.examples.tasks import DemoTask, legal_task, medical_task
 from deploy.recipes.asking import BASE, ask, ask_guards, write_pairs, write_replay
 from deploy.recipes.materials import Materials
-from deploy.recipes.report import AccuracyRow, guard_table, table
+from deploy.recipes.report import AccuracyRow, guard_table, table, write_curve
 from loadtests.live import Live
 from registry.home import at_home
-from train.base_demo import NAME
+from train.model.base_demo import NAME
 
 # The task, and a larger draw of the same data: what the task leaves out makes preference pairs.
 TASKS: dict[str, Callable[[], tuple[DemoTask, DemoTask]]] = {
@@ -107,12 +107,19 @@ def answers(
 def write_report(
     recipe: Materials, found: Sequence[AccuracyRow], guards: Mapping[str, dict[str, Any]], pairs: int
 ) -> None:
-    """Write `report.md` and `results.json`, and print the tables."""
-    cost = f"## What it cost\n\n{guard_table(guards)}"
+    """Write `report.md`, `curve.svg` and `results.json`, and print the tables."""
+    cost = f"## What it cost\n\n{guard_table(guards)}\n![accuracy over rows](curve.svg)\n"
     text = f"# {recipe.task.title}\n\n{table(found)}\n{pairs} preference pairs.\n\n{cost}"
     (recipe.folder / "report.md").write_text(text, encoding="utf-8")
     kept = {"answers": [asdict(one) for one in found], "pairs": pairs, "guards": guards}
     (recipe.folder / "results.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    write_curve(
+        recipe.folder / "curve.svg",
+        f"{recipe.task.title}: accuracy over training rows",
+        [one for one in found if one.who == "adapter"],
+        [one for one in found if one.who.startswith("TF-IDF")],
+        found[1],
+    )
     print(text)
 
 

@@ -1,12 +1,15 @@
-"""What a recipe found, as Markdown tables: figures only."""
+"""What a recipe found, as Markdown tables and a picture: figures only."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from deploy.examples.scores import AccuracyScore
+from registry.report.pictures import picture_of
+from registry.report.plots import Curve, Plot
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +57,22 @@ def guard_table(suites: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
         shown = " | ".join(f"{one['value']:.3f} ({one['low']:.3f} – {one['high']:.3f})" for one in figures)
         lines.append(f"| {suite} | {figures[0]['items']} | {shown} |\n")
     return head + "".join(lines)
+
+
+def write_curve(
+    path: Path, title: str, adapter: Sequence[AccuracyRow], cheap: Sequence[AccuracyRow], base: AccuracyRow
+) -> None:
+    """Draw accuracy over training rows: the adapter, the cheap method, and the base as a level."""
+    most = float(max(one.rows or 0 for one in adapter))
+    curves = [
+        _curve("adapter", adapter),
+        _curve("logistic regression", cheap),
+        Curve(base.who, [(0.0, base.value), (most, base.value)]),
+    ]
+    plot = Plot(title, curves, unit="accuracy over training rows", across=(0.0, most), up=(0.0, 1.0))
+    path.write_text(picture_of(title, [plot]), encoding="utf-8")
+
+
+def _curve(name: str, found: Sequence[AccuracyRow]) -> Curve:
+    points = [(float(one.rows or 0), one.value) for one in found]
+    return Curve(name, points, intervals=[(one.low, one.high) for one in found])

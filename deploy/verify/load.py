@@ -114,7 +114,7 @@ class LoadRun:
         self._stop.set()
 
     def failed(self) -> list[StreamResult]:
-        """Return the streams that were no whole answer."""
+        """Return the streams that were not whole answers."""
         return [stream for stream in list(self.streams) if not stream.whole]
 
     def by_replica(self) -> Counter[str]:

@@ -23,7 +23,7 @@ from typing import Any
 from loadtests.bench.results import MeasuredFigure, MedianInterval, publish
 from loadtests.bench.smart_home import rows
 from loadtests.live import Live, wardrobe, wardrobe_json
-from train.base_demo import NAME, make_demo_base
+from train.model.base_demo import NAME, make_demo_base
 
 ROWS, HELD_OUT, OFFLINE = 240, 40, 14
 TEMPLATE = "qwen2_5.jinja"

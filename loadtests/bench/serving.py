@@ -55,7 +55,7 @@ class ServingBench:
     async def register(self, adapter: str, seed: int, megabytes: float = 4, *, cold: bool = False) -> str:
         """Publish a version straight into the root, as another process would; return NAME@N.
 
-        A `cold` one is no adapter's `stable`, so nothing loads it before it is asked for.
+        A `cold` one is not an adapter's `stable`, so nothing loads it before it is asked for.
         """
         folder = self.folder / f"{adapter}-{seed}"
         await asyncio.to_thread(write_adapter, folder, self.registry.base, seed, megabytes)

@@ -27,8 +27,8 @@ from deploy.examples.tasks import legal_task, medical_task, write_rows
 from loadtests.bench.results import MeasuredFigure, at_least, at_most, median_interval, pair_ratio, publish
 from loadtests.bench.training_arm import BATCH, LEARNING_RATE, MAX_LENGTH, RANK, SEED
 from registry.foreign import python
-from train.base_demo import NAME, make_demo_base
-from train.environment import environment
+from train.model.base_demo import NAME, make_demo_base
+from train.process.environment import environment
 
 SAME, DEFAULTS, LENGTHS, PEER = 0.98, 2.5, 1.5, 1.0
 _WARDROBE = str(Path(sys.executable).parent / "wardrobe")

@@ -53,7 +53,7 @@ def score(base: Path, rows: Path, adapter: Path) -> float:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from train.data import load_examples
+    from train.epoch.encoding import load_examples
 
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)

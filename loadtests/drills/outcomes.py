@@ -122,7 +122,7 @@ def _kept() -> list[ScenarioResult]:
     if not JSON_FILE.exists():
         return []
     names = {one.name for one in fields(ScenarioResult)}
-    # A file of another release's drill is no part of this one's.
+    # A file of another release's drill is not a part of this one's.
     return [ScenarioResult(**row) for row in json.loads(JSON_FILE.read_text()) if set(row) == names]
 
 

@@ -106,5 +106,5 @@ def _line(text: str, where: str, speed: float) -> Recorded | None:
         tokens, answer = row.get("prompt_tokens"), row.get("max_tokens")
         return Recorded(float(row["at"]) / speed, row.get("model"), tokens or None, answer or None)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        fact = f"is no arrival ({type(error).__name__}: {error})"
+        fact = f"is not an arrival ({type(error).__name__}: {error})"
         raise UsageError(where, fact, "write {at, model?, prompt_tokens?, max_tokens?}") from error

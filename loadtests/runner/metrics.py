@@ -77,4 +77,4 @@ def check_metric(name: str, subject: str) -> str:
         return name
     near = get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
-    raise UsageError(subject, f"{name!r} is no metric", hint)
+    raise UsageError(subject, f"{name!r} is not a metric", hint)

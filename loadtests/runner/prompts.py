@@ -101,4 +101,4 @@ def _row(text: str, where: str) -> list[Message]:
             found.pop()
         return found if found[-1]["content"] else []
     except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise UsageError(where, "is no prompt", "write {prompt: …} or {messages: […]}") from error
+        raise UsageError(where, "is not a prompt", "write {prompt: …} or {messages: […]}") from error

@@ -48,7 +48,7 @@ class AnswerReader:
                 self._event(line[5:].strip(), now)
 
     def whole(self, body: bytes) -> None:
-        """Take the body of an answer that is no stream, or of an error."""
+        """Take the body of an answer that is not a stream, or of an error."""
         record = self.record
         try:
             answer = json.loads(body)

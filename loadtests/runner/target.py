@@ -102,5 +102,5 @@ def address(option: str, url: str) -> str:
     """
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise UsageError(option, f"{url!r} is no address", "write for instance http://127.0.0.1:8000")
+        raise UsageError(option, f"{url!r} is not an address", "write for instance http://127.0.0.1:8000")
     return url.rstrip("/").removesuffix("/v1")

@@ -89,7 +89,7 @@ def read(path: Path, *, limit: int = MAX_BYTES) -> bytes:
             if error.errno == errno.EISDIR:
                 with contextlib.suppress(OSError):
                     return _read_plain(path / ENTRY_FILE, limit)
-            raise CorruptStore(str(path), "is no plain file", _RESTORE) from error
+            raise CorruptStore(str(path), "is not a plain file", _RESTORE) from error
 
 
 def hash_file(path: Path) -> tuple[int, str]:

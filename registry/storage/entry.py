@@ -150,7 +150,7 @@ def _depth(value: JsonValue) -> int:
     while level:
         depth += 1
         level = [inner for one in level for inner in _inside(one)]
-    return depth - 1  # what holds nothing is no level
+    return depth - 1  # what holds nothing is not a level
 
 
 def _inside(value: JsonValue) -> Iterator[JsonValue]:

@@ -260,7 +260,7 @@ def move(source: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or an entry; one that is gone is no error.
+    """Remove a file or an entry; one that is gone is not an error.
 
     Raises: StorageFailed.
     """
@@ -277,7 +277,7 @@ def remove(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a file or a whole folder, read-only ones too; what is gone is no error. It needs no room.
+    """Remove a file or a whole folder, read-only ones too; what is gone is not an error. It needs no room.
 
     Raises: StorageFailed.
     """

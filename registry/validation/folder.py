@@ -83,7 +83,7 @@ def check_file_name(file_name: str, subject: str) -> str:
         return file_name
     if file_name.endswith(PICKLES):
         raise pickled(file_name, subject)
-    fact = f"{file_name[:80]!r} is no file of an adapter"
+    fact = f"{file_name[:80]!r} is not a file of an adapter"
     raise InvalidAdapter(
         subject, fact, f"send only {', '.join(sorted(ALLOWED))}", reason="path", param="files"
     )

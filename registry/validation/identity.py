@@ -22,7 +22,7 @@ HASHED = frozenset({WEIGHTS_NAME, CONFIG_NAME, TEMPLATE_NAME})
 
 
 def digest(files: Iterable[FileEntry], base_fingerprint: str, template_sha256: str | None) -> str:
-    """Return a version's identity, `sha256:…`; files that are no part of it (README.md) are passed over."""
+    """Return a version's identity, `sha256:…`; files that are not part of it (README.md) are passed over."""
     entries: list[JsonValue] = [
         {"path": file.path, "size": file.size, "sha256": file.sha256}
         for file in sorted(files, key=lambda file: file.path)

@@ -29,7 +29,7 @@ _BACK_REFERENCE = re.compile(r"\\[1-9]|\(\?(?!:)")
 class PatternTable(Generic[Value]):
     """A pattern table, compiled.
 
-    Raises (when made): ValueError: for a key that is no expression, or one that is not safe to run.
+    Raises (when made): ValueError: for a key that is not an expression, or one that is not safe to run.
     """
 
     def __init__(self, patterns: Mapping[str, Value]) -> None:

@@ -147,7 +147,7 @@ def parse_requirements(values: Iterable[object], subject: str) -> tuple[Requirem
             near = get_close_matches(str(value), list(Requirement), n=1)
             allowed = f"allowed: {', '.join(Requirement)}"
             remedy = f"did you mean {near[0]}?" if near else allowed
-            fact = f"{value!r} is no requirement"
+            fact = f"{value!r} is not a requirement"
             raise UsageError(subject, fact, remedy, param="require") from error
     return tuple(dict.fromkeys(found))
 

@@ -22,7 +22,7 @@ BYTES_PER_SECOND = 64 * 1024
 
 
 def declared_bytes(content_length: bytes | None) -> int:
-    """Return how many bytes a Content-Length announces, 0 where there is none or it is no number."""
+    """Return how many bytes a Content-Length announces, 0 where there is none or it is not a number."""
     return int(content_length[:20]) if content_length is not None and content_length.isdigit() else 0
 
 

@@ -58,7 +58,7 @@ def _may_name_a_value(ref: Any) -> bool:
 
 
 def patterns_of(schema: dict[str, Any]) -> Iterator[Any]:
-    """Yield the regular expressions of one schema, without those inside it; some may be no text."""
+    """Yield the regular expressions of one schema, without those inside it; some may be not text."""
     yield schema.get("pattern")
     yield from _mapping(schema.get("patternProperties"))
 
@@ -133,7 +133,7 @@ def _needs_of(schema: dict[str, Any], root: Any) -> Iterator[list[Any]]:
 
 
 def _resolve(schema: Any, ref: str) -> Any:
-    """Return what a local reference names; what it does not find, or is no local one, is taken to end."""
+    """Return what a local reference names; what it does not find, or is not a local one, is taken to end."""
     if not ref.startswith("#"):
         return True
     found = schema

@@ -115,7 +115,7 @@ class Census:
         self._keep_sweeping()
 
     def leave(self, visitor: Visitor) -> None:
-        """Forget a connection that was lost; one that never entered is no error."""
+        """Forget a connection that was lost; one that never entered is not an error."""
         place = self._places.pop(visitor, None)
         if place is None:
             return

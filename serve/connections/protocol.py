@@ -55,7 +55,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head_lines = limits.head_lines
         self._idle = self.census.waits[Wait.IDLE]
         self._heads = self.census.waits[Wait.HEAD]
-        self._room = limits.head_bytes  # of what is no body, until the next message
+        self._room = limits.head_bytes  # of what is not a body, until the next message
         self._content = 0  # bytes of the body in the present read
         self._begun = False  # a message has begun and is not complete
         self._in_body = False  # its head is complete

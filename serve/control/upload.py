@@ -142,7 +142,7 @@ class _Receiver:
             with disk.explained(self._scratch):
                 self._parser.write(data)
         except FormParserError as error:
-            raise BadBody("body", f"is no multipart form ({error})", "send a form", param="body") from error
+            raise BadBody("body", f"is not a multipart form ({error})", "send one", param="body") from error
 
     def finish(self) -> UploadForm:
         """Return the form, once all of it has arrived."""
@@ -181,7 +181,7 @@ class _Receiver:
         self._field = options.get(b"name", b"").decode("utf-8", "backslashreplace")
         self._text = bytearray()
         if kind != b"form-data":
-            raise BadBody("body", "has a part that is no form-data", "send a form", param="body")
+            raise BadBody("body", "has a part that is not form-data", "send one", param="body")
         if self._field == "files":
             self._file = self._open(options.get(b"filename", b""))
         elif self._field == "golden":
@@ -189,7 +189,7 @@ class _Receiver:
             self._form.golden = self._golden
         elif self._field not in _TEXT_FIELDS:
             allowed = ", ".join(("files", "golden", *sorted(_TEXT_FIELDS)))
-            raise BadBody(repr(self._field), "is no field of an upload", f"send {allowed}", param="body")
+            raise BadBody(repr(self._field), "is not a field of an upload", f"send {allowed}", param="body")
 
     def _open(self, raw: bytes) -> BinaryIO:
         # The allow-list is a handful of plain names, so nothing else of a name needs checking.

@@ -120,7 +120,7 @@ class Engine(Protocol):
         ...
 
     async def unload(self, name: str) -> None:
-        """Free `name` in the engine and in its front end; a name that is not loaded is no error."""
+        """Free `name` in the engine and in its front end; a name that is not loaded is not an error."""
         ...
 
     async def vet_items(self, items: bytes) -> str:

@@ -65,7 +65,7 @@ def _describe(items: list[Any], chosen: list[tuple[int, Any]]) -> str:
     number = next((one for one, piece in chosen if not _are_right([piece])), chosen[0][0])
     item = items[number]
     if not isinstance(item, dict):
-        return f"item {number} is no object"
+        return f"item {number} is not an object"
     shown = ", ".join(f"{key} {item[key]!r}"[:60] for key in ("type", "role") if key in item)
     keys = ", ".join(sorted(item))[:200]
-    return f"item {number} ({shown or 'neither type nor role'}) is no input item; it has the keys {keys}"
+    return f"item {number} ({shown or 'neither type nor role'}) is not an input item; it has the keys {keys}"

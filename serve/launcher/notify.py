@@ -48,7 +48,8 @@ class ServiceManager:
     def _tell(self, words: str) -> None:
         if not self._address:
             return
-        # Nobody there, no descriptor: the next word may get through, and a service manager is no condition.
+        # Nobody there, no descriptor: the next word may get through, and a service manager is not a
+        # condition.
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
             connection.setblocking(False)  # noqa: FBT003 - socket's signature
             connection.sendto(words.encode(), self._address)

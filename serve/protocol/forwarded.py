@@ -31,7 +31,7 @@ _OVERFLOW = re.compile(
 _COUNT = re.compile(r"(\d+) validation errors?:")
 _FAULT = re.compile(r"'loc': '([^']*)', 'msg': (?:'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\")")
 
-# The answer of a model that was made to call a tool, and is no call: vLLM blames the request.
+# The answer of a model that was made to call a tool, and is not a call: vLLM blames the request.
 _NO_CALL = re.compile(
     r"validation errors? for AnthropicContentBlock|^[A-Z][^\n]{0,80}: line \d+ column \d+ \(char \d+\)$"
 )
@@ -95,7 +95,7 @@ def _translate(status: int, inner: _Inner, fields: Collection[str], messages: bo
     text = inner.message.strip()
     param = _param(inner.param)
     if messages and status == 400 and _NO_CALL.search(text):
-        fact = "the model's answer is no valid call of the tool that it was made to call"
+        fact = "the model's answer is not a valid call of the tool that it was made to call"
         return Forwarded(500, f"{fact}; ask again, or give the tool `strict: true`", code="engine_error")
     if status < 500 and _OVERFLOW.search(text):
         # What clients look for: Anthropic's by these words, OpenAI's by the code.

@@ -39,7 +39,7 @@ class ResponseQuery:
         if not value:
             return otherwise
         if not (value.isascii() and value.isdigit()) or len(value) > 9:
-            raise BadBody(name, f"{value[:40]!r} is no whole number", "correct it", param=name)
+            raise BadBody(name, f"{value[:40]!r} is not a whole number", "correct it", param=name)
         return int(value)
 
 
@@ -106,7 +106,7 @@ def input_items(kept: Kept, query: ResponseQuery) -> bytes:
     if after := query.text("after"):
         place = next((n for n, one in enumerate(found) if one["id"] == after), None)
         if place is None:
-            raise BadBody("after", f"{after[:100]} is no item of this response", "correct it", param="after")
+            raise BadBody("after", f"{after[:100]} is not an item of it", "correct it", param="after")
         found = found[place + 1 :]
     page = found[:limit]
     ends = {"first_id": page[0]["id"] if page else None, "last_id": page[-1]["id"] if page else None}

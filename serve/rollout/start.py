@@ -200,7 +200,7 @@ def _check_webhooks(policy: Policy) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             # Not the URL itself: its path is often the secret.
-            fact = f"webhooks: one of {len(policy.webhooks)} is no http or https URL"
+            fact = f"webhooks: one of {len(policy.webhooks)} is not an http or https URL"
             raise UsageError(policy.name, fact, "write https://host/path", param="webhooks")
 
 

@@ -78,7 +78,7 @@ class WebhookNotifier:
 
     def _put(self, url: str, body: dict[str, JsonValue]) -> None:
         if not _is_web(url):
-            _log.warning("a webhook was not sent: it is no http or https URL")
+            _log.warning("a webhook was not sent: it is not an http or https URL")
             return
         with self._lock:
             channel = self._channels.get(url)

@@ -122,7 +122,7 @@ class Router:
             if endpoint is None or endpoint.kind not in _PROBES:
                 self._check_host(scope)
             if endpoint is None:
-                raise RouteNotFound(_shown(scope), "is no path of this server", hint(_shown(scope), _is_path))
+                raise RouteNotFound(_shown(scope), "is not a path here", hint(_shown(scope), _is_path))
             if scope["method"] == "OPTIONS":
                 await self._tell_options(endpoint, scope, send)
                 return
@@ -156,7 +156,7 @@ class Router:
         if endpoint.kind is PathKind.ADMIN and self._control is not None:
             methods = control_methods(scope["path"])
             if not methods:
-                raise RouteNotFound(_shown(scope), "is no path of this server", "see /admin/openapi.json")
+                raise RouteNotFound(_shown(scope), "is not a path here", "see /admin/openapi.json")
         headers = [_allow(methods)]
         if self._pages is not None:
             headers += self._pages.preflight(dict(scope["headers"]), methods) or ()

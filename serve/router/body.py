@@ -79,7 +79,7 @@ def cap_tokens(fields: Fields, names: tuple[str, ...], limit: int) -> None:
             continue
         value = whole_number(fields[name])
         if value is None:
-            raise BadBody(name, "is no whole number", "correct it, or leave it out", param=name)
+            raise BadBody(name, "is not a whole number", "correct it, or leave it out", param=name)
         if value > limit:
             raise BadBody(name, f"{value} exceeds this server's {limit}", "ask for fewer tokens", param=name)
         capped |= name in names

@@ -43,7 +43,7 @@ def difference(left: Score, right: Score) -> float:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two adapters whose effect is beyond doubt, and two folders that are no adapter."""
+    """Two adapters whose effect is beyond doubt, and two folders that are not adapters."""
     root = tmp_path_factory.mktemp("adapters")
     strong = {"shape": SMOLLM2, "rank": 8, "alpha": 128.0, "modules": ("q_proj", "v_proj", "o_proj")}
     found = {

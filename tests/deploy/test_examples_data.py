@@ -20,7 +20,7 @@ from deploy.examples.scores import (
 from deploy.examples.tasks import DemoTask, family, legal_task, medical_task, write_rows
 from serve.rollout.presets import load_policy
 from train.config import load_config
-from train.rows import read_rows
+from train.epoch.rows import read_rows
 
 
 @pytest.fixture(scope="module", params=["medical", "legal"])

@@ -238,7 +238,7 @@ def test_the_command_refuses_a_folder_that_is_no_root(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--root", str(tmp_path)]) == 1
-    assert "is no root" in capsys.readouterr().err
+    assert "is not a root" in capsys.readouterr().err
 
 
 def test_the_command_refuses_to_listen_beyond_the_machine_without_a_key(

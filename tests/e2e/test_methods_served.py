@@ -17,7 +17,7 @@ import pytest
 
 from loadtests.live import Live
 from tests.train.small_runs import SERVABLE, question, write_small_run
-from train.environment import environment
+from train.process.environment import environment
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
 
@@ -27,8 +27,8 @@ from pathlib import Path
 from registry.store import Registry
 from tests.train.tiny import Watcher
 from train.config import load_config
-from train.run import prepare, train_and_publish
-from train.session import RunOptions
+from train.runs.run import prepare, train_and_publish
+from train.runs.session import RunOptions
 
 registry = Registry.open(Path(sys.argv[1]))
 for path in sys.argv[2:]:

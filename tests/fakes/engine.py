@@ -83,7 +83,7 @@ class FakeEngine:
         return frozenset(self._loaded)
 
     async def load(self, name: str, path: Path) -> None:
-        """Load `path` after `load_seconds`; refuse what `refusals` names and what is no adapter."""
+        """Load `path` after `load_seconds`; refuse what `refusals` names and what is not an adapter."""
         self._check_alive(name)
         if name in self._loaded:
             return
@@ -102,10 +102,10 @@ class FakeEngine:
         self._loaded.pop(name, None)
 
     async def vet_items(self, items: bytes) -> str:
-        """Refuse items that are no objects."""
+        """Refuse items that are not objects."""
         await asyncio.sleep(0)
         wrong = [number for number, one in enumerate(json.loads(items)) if not isinstance(one, dict)]
-        return f"item {wrong[0]} is no object" if wrong else ""
+        return f"item {wrong[0]} is not an object" if wrong else ""
 
     def tokenize(self, text: str) -> list[int]:
         """Return the UTF-8 bytes."""

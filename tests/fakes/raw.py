@@ -40,7 +40,7 @@ class RawClient:
         self.socket.close()
 
     def send(self, data: bytes) -> None:
-        """Send bytes; a server that has closed meanwhile is no error, its answer is still to be read."""
+        """Send bytes; a server that has closed meanwhile is not an error, its answer is still to be read."""
         with contextlib.suppress(OSError):
             self.socket.sendall(data)
 

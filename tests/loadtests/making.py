@@ -25,7 +25,7 @@ def scenario(**changes: Any) -> Scenario:
         "adapters": {"names": ["fast"]},
         "prompts": {"tokens": {"mean": 8}},
         "max_tokens": {"mean": 10},
-        "saturation_ms": 30_000,  # a busy machine is no finding of a test
+        "saturation_ms": 30_000,  # a busy machine is not a finding of a test
     }
     return Scenario.model_validate({**document, **changes})
 

@@ -92,8 +92,8 @@ def test_a_trace_in_the_form_of_mooncake_is_read_with_its_shared_blocks(tmp_path
 @pytest.mark.parametrize(
     ("rows", "text"),
     [
-        ([{"when": 1}], "trace.jsonl:1: is no arrival"),
-        ([{"at": 1}, "hello"], "trace.jsonl:2: is no arrival"),
+        ([{"when": 1}], "trace.jsonl:1: is not an arrival"),
+        ([{"at": 1}, "hello"], "trace.jsonl:2: is not an arrival"),
         ([{"at": 50}], "holds no arrival within 10 s"),
     ],
 )

@@ -101,7 +101,11 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path, facts: dict[str, Any], 
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("ttft_ms.p95", "is no METRIC>RATIO"), ("ttft>1", "is no metric"), ("lag_ms.p50>1", "is not compared")],
+    [
+        ("ttft_ms.p95", "does not read METRIC>RATIO"),
+        ("ttft>1", "is not a metric"),
+        ("lag_ms.p50>1", "not compared"),
+    ],
 )
 def test_a_bar_that_cannot_be_read_is_explained(text: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
@@ -112,5 +116,5 @@ def test_a_folder_that_is_no_run_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"holds no report.json"):
         FinishedRun.read(tmp_path)
     (tmp_path / "report.json").write_text("{}")
-    with pytest.raises(UsageError, match="is no report of this format"):
+    with pytest.raises(UsageError, match="has another format"):
         FinishedRun.read(tmp_path)

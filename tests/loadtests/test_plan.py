@@ -118,7 +118,7 @@ def test_the_lines_of_a_file_are_asked_in_turn_without_their_last_answer(tmp_pat
     plan = ArrivalPlan(scenario(prompts={"file": str(path)}))
     assert [plan[index].messages[-1]["content"] for index in range(3)] == ["One", "Hi", "One"]
     path.write_text(json.dumps({"text": "x"}) + "\n")
-    with pytest.raises(UsageError, match=r"prompts.jsonl:1: is no prompt"):
+    with pytest.raises(UsageError, match=r"prompts.jsonl:1: is not a prompt"):
         ArrivalPlan(scenario(prompts={"file": str(path)}))
     with pytest.raises(NotFound):
         ArrivalPlan(scenario(prompts={"file": str(tmp_path / "none")}))

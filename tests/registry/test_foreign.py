@@ -52,7 +52,7 @@ def test_a_working_directory_with_all_our_names_and_others_stops_no_child(tmp_pa
         plant(tmp_path, name, form)
     engine = run(python("-m", "serve.engine.child", "--help"), tmp_path)
     assert "the listening socket" in engine.stdout, engine.stderr
-    worker = run(python("-m", "train.launching", "--version"), tmp_path)
+    worker = run(python("-m", "train.process.launching", "--version"), tmp_path)
     assert worker.stdout.startswith("wardrobe "), worker.stderr
     leash = REPOSITORY / "deploy" / "ray" / "leash.py"
     command = [sys.executable, "-P", str(leash), "true"]
@@ -160,6 +160,6 @@ def test_every_python_that_we_start_leaves_its_working_directory_out() -> None:
     assert len(found) > 8
     # Its own command line again, with the environment that says so.
     same = [(path, following) for path, _, following in found if following == "*sys.orig_argv[1:]"]
-    assert same == [(Path("train/environment.py"), "*sys.orig_argv[1:]")]
+    assert same == [(Path("train/process/environment.py"), "*sys.orig_argv[1:]")]
     others = [one for one in found if one[2] not in {"'-P'", "'-I'", "*sys.orig_argv[1:]"}]
     assert others == []

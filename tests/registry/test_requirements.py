@@ -105,12 +105,12 @@ def test_the_goal_is_the_newest_lineages() -> None:
 
 def test_a_requirement_that_does_not_exist_is_named_with_the_nearest(tmp_path: Path) -> None:
     assert parse_requirements(["parity", "gate", "parity"], "x") == (PARITY, GATE)
-    with pytest.raises(UsageError, match=r"'gates' is no requirement; did you mean gate\?"):
+    with pytest.raises(UsageError, match=r"'gates' is not a requirement; did you mean gate\?"):
         parse_requirements(["gates"], "x")
     registry = make_registry(tmp_path)
     put(registry)
     require(registry, "gates")
-    with pytest.raises(UsageError, match=r"publishing\.require: 'gates' is no requirement"):
+    with pytest.raises(UsageError, match=r"publishing\.require: 'gates' is not a requirement"):
         registry.promote("support", put(registry, seed=2).number, who="t")
 
 

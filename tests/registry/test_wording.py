@@ -25,7 +25,7 @@ class Settings(BaseModel):
     @classmethod
     def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if "?" in value:
-            raise ValueError("'?' is no host name")
+            raise ValueError("'?' is not a host name")
         return value
 
 
@@ -33,7 +33,7 @@ class Settings(BaseModel):
     ("given", "told"),
     [
         ({"hosts": "x"}, "must be a list, not 'x'"),
-        ({"hosts": ["?"]}, "'?' is no host name"),
+        ({"hosts": ["?"]}, "'?' is not a host name"),
         ({"table": [1]}, "must hold keys and values"),
         ({"count": "x"}, "must be a whole number, not 'x'"),
         ({"count": 1.5}, "must be a whole number, not 1.5"),
@@ -53,10 +53,10 @@ def test_a_fault_of_a_value_is_told_without_pydantics_own_words(given: dict[str,
 @pytest.mark.parametrize(
     ("kind", "value", "told"),
     [
-        (click.IntRange(min=1), "x", "'x' is no whole number"),
+        (click.IntRange(min=1), "x", "'x' is not a whole number"),
         (click.IntRange(min=1), "0", "0 is below the least, 1"),
         (click.FloatRange(0, 1), "2", "2.0 is not between 0 and 1"),
-        (click.FLOAT, "x", "'x' is no number"),
+        (click.FLOAT, "x", "'x' is not a number"),
     ],
 )
 def test_a_fault_of_an_option_is_told_without_clicks_own_words(

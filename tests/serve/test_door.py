@@ -273,9 +273,9 @@ async def _failure(router: Router) -> str:
     "origin", ["app.example", "https://app.example/x", "ftp://a", "https://", "https://a b"]
 )
 def test_an_origin_is_what_a_browser_sends(origin: str) -> None:
-    with pytest.raises(ValidationError, match="is no origin"):
+    with pytest.raises(ValidationError, match="is not an origin"):
         ServeSettings(cors_origins=(origin,))
-    with pytest.raises(ValidationError, match="is no host name"):
+    with pytest.raises(ValidationError, match="is not a host name"):
         ServeSettings(allowed_hosts=(f"{origin}?",))
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from registry.errors import UsageError
 from serve.engine.parsers.answers import Reader, options_of
-from train.base_demo import packaged_weights
 from train.evaluation.models.listening import Listener
+from train.model.base_demo import packaged_weights
 
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "lamp", "parameters": {"type": "object"}}}
 CALL = '<tool_call>\n{"name": "lamp", "arguments": {"on": true}}\n</tool_call>'

@@ -103,7 +103,7 @@ def test_an_orderly_end_needs_no_last_word(parent: socket.socket) -> None:
 def test_a_ping_is_answered_with_how_many_the_loop_has_not_seen(parent: socket.socket) -> None:
     line = handover._line
     assert line is not None
-    line._answer_ping()  # nothing runs yet: importing is no hang
+    line._answer_ping()  # nothing runs yet: importing is not a hang
 
     async def play() -> None:
         line.attach(SimpleNamespace(), asyncio.get_running_loop())
@@ -113,7 +113,7 @@ def test_a_ping_is_answered_with_how_many_the_loop_has_not_seen(parent: socket.s
         line._answer_ping()
 
     asyncio.run(play())
-    line._answer_ping()  # and a loop that is closed is no error
+    line._answer_ping()  # and a loop that is closed is not an error
     assert parent.recv(1000).decode().replace("pong ", "").split() == list("001200")
 
 

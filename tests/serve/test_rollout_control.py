@@ -114,7 +114,7 @@ def test_a_whole_policy_may_be_sent(http: httpx.Client, registry: Registry) -> N
         ),
         ("POST", "/rollouts/support/abort", None, 404, "has had no rollout"),
         ("POST", "/rollouts/support/explode", None, 404, "is not served here"),
-        ("DELETE", "/rollouts/support", None, 405, "has not this method"),
+        ("DELETE", "/rollouts/support", None, 405, "does not allow this method"),
         ("POST", "/alertmanager", {"version": "3", "alerts": []}, 400, "version"),
         ("POST", "/alertmanager", {}, 400, "version"),
     ],
@@ -132,7 +132,7 @@ def test_a_webhook_that_is_no_url_is_refused_and_not_repeated(http: httpx.Client
     policy = load_preset("fast").model_dump(mode="json") | {"webhooks": ["SECRET"]}
     answer = http.post("/rollouts/support", json={"version": 2, "policy": policy})
     assert answer.status_code == 400
-    assert "webhooks: one of 1 is no http or https URL" in answer.json()["error"]["message"]
+    assert "webhooks: one of 1 is not an http or https URL" in answer.json()["error"]["message"]
     assert "SECRET" not in answer.text
 
 

@@ -133,7 +133,7 @@ def test_a_server_that_is_not_there_costs_nobody_anything(caplog: pytest.LogCapt
     assert time.monotonic() - began < 0.5
     notifier.close()
     assert "127.0.0.1 was not delivered: ConnectError" in caplog.text
-    assert caplog.text.count("is no http or https URL") == 2
+    assert caplog.text.count("is not an http or https URL") == 2
     assert "SECRET" not in caplog.text
 
 

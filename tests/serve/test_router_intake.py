@@ -15,7 +15,7 @@ from msgspec import Raw
 from registry.store import Registry
 from serve.bounds.bodies import THREAD_BYTES
 from serve.bounds.grammars import CONSTRAINTS
-from serve.control.guard import MAX_JSON_BYTES
+from serve.control.layer import MAX_JSON_BYTES
 from serve.router.assignment import conversation_unit
 from serve.settings import RequestLimits
 from tests.fakes.engine import FakeEngine
@@ -269,7 +269,7 @@ def test_an_item_that_the_engine_would_refuse_is_refused_before(served: Served) 
     bad = json.dumps({"model": "support", "input": [*items, "text"]}).encode()
     answer = post(served, bad, "/v1/responses")
     assert (answer.status, answer.error()["param"]) == (400, "input")
-    assert "item 40 is no object" in answer.error()["message"]
+    assert "item 40 is not an object" in answer.error()["message"]
 
 
 def test_after_an_answer_that_broke_off_the_connection_ends_as_it_was_told(served: Served) -> None:

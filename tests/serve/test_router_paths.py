@@ -44,7 +44,7 @@ REDUNDANT = {
 }  # fmt: skip
 """Not under /v1, or a second door to what is, or half of a disaggregated server's own protocol."""
 NOT_JSON = {"/v1/audio/transcriptions", "/v1/audio/translations", "/v1/realtime"}
-"""Their `model` is no field of a JSON body."""
+"""Their `model` is not a field of a JSON body."""
 DOCUMENTATION = {"/docs", "/docs/oauth2-redirect", "/openapi.json", "/redoc"}
 
 TRICKS = [

@@ -81,7 +81,7 @@ def smollm2() -> Any:
     """Return SmolLM2's own tokenizer, read once out of the package: no weights are converted."""
     from transformers import AutoTokenizer
 
-    from train.base_demo import packaged_weights
+    from train.model.base_demo import packaged_weights
 
     weights = packaged_weights()
     return AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)

@@ -20,7 +20,7 @@ from tests.fakes.base import TINY
 from tests.fakes.llama import make_llama
 from tests.train.small_runs import write_small_run
 from train.config import TrainConfig, load_config
-from train.items import TrainingItem
+from train.epoch.items import TrainingItem
 from train.methods import TrainerInputs, method_of
 from train.settings.data import EVAL
 
@@ -60,8 +60,8 @@ def build_small(folder: Path, base: Path, method: str, start: Path | None = None
     """Return config, trainer and items of a small run (`small_runs`), ready to train."""
     from transformers import set_seed
 
-    from train.arguments import common_arguments
-    from train.modelling import load_tokenizer, make_model
+    from train.loop.arguments import common_arguments
+    from train.model.loading import load_tokenizer, make_model
 
     folder.mkdir(parents=True, exist_ok=True)
     config = load_config(write_small_run(folder, method, **changes))

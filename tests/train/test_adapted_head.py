@@ -13,9 +13,9 @@ from tests.fakes.base import base_record
 from tests.train.small_runs import SERVABLE
 from tests.train.small_trainings import build_small, make_tiny_base, quiet, train_small
 from train.config import TrainConfig, parse_config
-from train.head import scored_where_learnt
-from train.refusals import named_refusals
-from train.shape import check_shape
+from train.loop.refusals import named_refusals
+from train.model.head import scored_where_learnt
+from train.model.shape import check_shape
 
 FRESH = {"steps": 2, "warmup": 0}
 
@@ -126,7 +126,7 @@ def test_a_base_on_which_vllm_adapts_no_head_says_so(tmp_path: Path) -> None:
 def test_what_a_library_refuses_is_an_error_with_its_own_words(base: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
-    from train.modelling import load_base
+    from train.model.loading import load_base
 
     wanted = LoraConfig(target_modules=["input_layernorm"], task_type="CAUSAL_LM")
     refused = pytest.raises(UsageError, match="small: cannot be trained so: peft refuses it")

@@ -15,7 +15,7 @@ from train.annotations.agreement import MeasurementLevel, alpha, labels_in_order
 from train.annotations.consensus import ConsensusRule, decide
 from train.annotations.reading import AnnotationColumns, parse_keys, read_annotations
 
-# Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", sections A, B and C; "." is no label.
+# Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", sections A, B and C; "." is not a label.
 BINARY = ["0100000010", "1110010000"]
 NOMINAL = ["aabbdcccedda", "babbbcccedda"[:-1] + "d"]
 MISSING = ["123321412...", "1233224125.3", ".3332342251.", "12332441251."]
@@ -301,10 +301,10 @@ def test_hostile_bytes_are_an_error_with_their_row(
 
 def test_mistakes_in_options_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "rows.jsonl", {"id": 1, "labels": ["low", "high"]})
-    assert "the label 'low' is no number" in complaint(capsys, path, "--level", "ordinal")
+    assert "the label 'low' is not a number" in complaint(capsys, path, "--level", "ordinal")
     assert "'high' is not in the order" in complaint(capsys, path, "--level", "ordinal", "--order", "low,mid")
     assert "twice" in complaint(capsys, path, "--order", "low,high,low")
-    assert "is no number" in complaint(capsys, path, "--level", "interval", "--order", "low,high")
+    assert "is not a number" in complaint(capsys, path, "--level", "interval", "--order", "low,high")
     assert "did you mean label?" in complaint(capsys, path, "--columns", "lable=x")
     assert "maps nothing" in complaint(capsys, path, "--columns", "label")
     assert "has no column 'rating'" in complaint(capsys, path, "--columns", "label=rating")
@@ -334,7 +334,7 @@ def test_labels_are_ordered_by_number_or_as_given() -> None:
     assert labels_in_order(labels, MeasurementLevel.ORDINAL, []) == ["-1", "9", "10"]
     assert labels_in_order(labels, MeasurementLevel.NOMINAL, []) == ["-1", "10", "9"]
     assert labels_in_order({"b": 1}, MeasurementLevel.ORDINAL, ["b", "a"]) == ["b", "a"]
-    with pytest.raises(ValueError, match="is no number"):
+    with pytest.raises(ValueError, match="is not a number"):
         labels_in_order({"nan": 1}, MeasurementLevel.INTERVAL, [])
 
 

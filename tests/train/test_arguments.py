@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from registry.errors import UsageError
-from train.arguments import check_precision, common_arguments
 from train.config import TrainConfig
-from train.environment import device_has_gpu
+from train.loop.arguments import check_precision, common_arguments
+from train.process.environment import device_has_gpu
 
 
 def arguments(**changes: Any) -> dict[str, Any]:

@@ -287,7 +287,7 @@ def test_who_may_not_take_part_is_named_and_nothing_is_registered(
         "uses DoRA": ["kept@1", dora],
         "is named twice": ["kept@1", "kept@stable"],
         "1 given; an average needs two": ["kept@1"],
-        "is no folder, nor a version": ["kept@1", "nowhere"],
+        "is not a folder, nor a version": ["kept@1", "nowhere"],
         "is not a Wardrobe root": ["kept@1", f"{tmp_path}/nowhere:kept@1"],
         "the sources cancel out": [good, opposed],
         "names the base model": ["kept@1", good, "--name", "tiny"],

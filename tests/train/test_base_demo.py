@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from registry.errors import Conflict
-from train.base_demo import is_complete, make_demo_base, packaged_weights
+from train.model.base_demo import is_complete, make_demo_base, packaged_weights
 
 
 def test_the_packaged_weights_are_found_without_importing_the_package() -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from registry.cli.main import run as wardrobe
-from train.base_demo import packaged_weights
 from train.cli import print_samples
-from train.progress import RunProgress
+from train.model.base_demo import packaged_weights
+from train.runs.progress import RunProgress
 
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets")
 

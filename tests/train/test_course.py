@@ -13,9 +13,9 @@ from registry.store import Registry
 from tests.train.tiny import Watcher, make_tiny_base, tiny_config, train, write_rows
 from train.jobs.records import JobState
 from train.jobs.store import Jobs
-from train.race import EVAL_LOSS
-from train.run import prepare
-from train.session import reward_folder
+from train.loop.best import EVAL_LOSS
+from train.runs.run import prepare
+from train.runs.session import reward_folder
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
 
@@ -104,7 +104,7 @@ def test_a_guard_that_stops_the_run_fails_its_job(
 ) -> None:
     # Hardly anything is learnt, so the smoothed loss wavers by more than this limit. Worse than the
     # beginning by the guard's own factor it never gets: a tiny Llama answers noise from the first step.
-    monkeypatch.setattr("train.guards._WORSE", 0.0)
+    monkeypatch.setattr("train.loop.guards._WORSE", 0.0)
     config = tiny_config(
         tmp_path, training={"steps": 60, "learning_rate": 1e-6}, guards={"divergence": 1.000001}
     )

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from registry.errors import UsageError
-from train.data import IGNORED, Example, load_examples, render
-from train.items import report
-from train.rows import Conversation, RowMessage, read_rows
+from train.epoch.encoding import IGNORED, Example, load_examples, render
+from train.epoch.items import report
+from train.epoch.rows import Conversation, RowMessage, read_rows
 
 END = "<|im_end|>"
 

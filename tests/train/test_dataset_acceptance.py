@@ -16,7 +16,7 @@ from train.dataset.checks.check import check_files
 from train.dataset.documents import DataReport
 from train.dataset.forms import RowMapping
 from train.dataset.split import SplitSettings, split_file
-from train.rows import read_rows
+from train.epoch.rows import read_rows
 from train.settings.data import DataSettings
 
 SECRET = "password: Tr0ub4dor93xyzK"

@@ -14,7 +14,7 @@ from train.dataset.checks.check import check_files
 from train.dataset.forms.mapping import RowMapping, parse_columns
 from train.dataset.records import Malformed
 from train.dataset.split import SplitSettings, split_file
-from train.rows import read_rows
+from train.epoch.rows import read_rows
 from train.settings.data import DataSettings
 
 GERMAN = RowMapping({"prompt": "frage", "completion": "antwort"})

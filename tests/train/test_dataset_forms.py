@@ -16,7 +16,7 @@ from train.dataset import CanonicalRow, RowForm, canonical, read_sample
 from train.dataset.checks.findings import CATALOGUE
 from train.dataset.records import Malformed
 from train.dataset.sources import read_lines
-from train.rows import read_rows
+from train.epoch.rows import read_rows
 
 QUESTION = {"role": "user", "content": "Q"}
 ANSWER = {"role": "assistant", "content": "A"}

@@ -13,16 +13,16 @@ import pytest
 
 from registry.cli.main import run as wardrobe
 from registry.errors import UsageError
-from tests.train.outline import assert_harmless
+from tests.outline import assert_harmless
 from tests.train.planted.corpus import chat, clean, corpus, sentence
-from train.data import IGNORED, render
 from train.dataset.checks.check import check_files
 from train.dataset.checks.findings import CATALOGUE
 from train.dataset.documents import DataReport
 from train.dataset.mask import Why, mask_file
 from train.dataset.page import page
 from train.dataset.progress import LateProgress
-from train.rows import read_rows
+from train.epoch.encoding import IGNORED, render
+from train.epoch.rows import read_rows
 
 
 def write(path: Path, *rows: object) -> Path:

@@ -18,7 +18,7 @@ from tests.fakes.base import SMOLLM2, make_base
 from tests.train.planted.corpus import chat, clean, sentence
 from train.dataset.checks.check import check_files
 from train.dataset.split import SplitSettings, assign, source_row, split_file
-from train.rows import hash_file
+from train.epoch.rows import hash_file
 
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
@@ -150,4 +150,4 @@ def test_split_writes_canonical_rows_and_refuses_a_bad_share_or_an_existing_fold
     assert wardrobe([*split, "--out", "a"]) == 1
     assert wardrobe(split) == 2
     assert wardrobe([*split, "--out", "c", "--parts", "train=2"]) == 2
-    assert "'train=2' is no part" in capsys.readouterr().err
+    assert "'train=2' is not a part" in capsys.readouterr().err

@@ -12,8 +12,8 @@ from registry.errors import UsageError
 from tests.train.small_runs import ROWS
 from tests.train.small_trainings import build_small, make_tiny_base, quiet
 from train.config import TrainConfig, parse_config
-from train.duration import Epoch, duration_of, is_due, measured, warmup_steps
-from train.length_report import LengthReport
+from train.epoch.duration import Epoch, duration_of, is_due, measured, warmup_steps
+from train.epoch.length_report import LengthReport
 from train.settings.steps import PerEpoch
 
 

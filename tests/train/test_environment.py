@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from train import environment
+from train.process import environment
 
 
 def test_what_the_user_preloads_stays_and_ours_comes_first() -> None:
@@ -38,7 +38,7 @@ def test_a_process_is_replaced_once_by_the_same_command_with_the_same_id(tmp_pat
     script.write_text(
         textwrap.dedent("""
         import os, sys
-        from train.environment import replace_process
+        from train.process.environment import replace_process
         print(os.getpid(), sys.argv[1:], os.environ.get("LD_PRELOAD", ""), flush=True)
         replace_process()
         """)

@@ -9,9 +9,9 @@ import pytest
 
 from registry.store import Registry
 from tests.train.tiny import make_tiny_base, tiny_config, train, write_rows
-from train.data import Example
-from train.estimate import chosen, estimate
-from train.run import prepare
+from train.epoch.encoding import Example
+from train.runs.estimate import chosen, estimate
+from train.runs.run import prepare
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
 

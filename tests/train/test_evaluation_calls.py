@@ -117,7 +117,7 @@ def test_the_names_alone_may_be_judged() -> None:
         (called(("lamp", '{"on": false}')), 1.0, "lamp("),
         (called(("lamp", '{"on": "no"}')), 0.0, "is not of type 'boolean'"),
         (called(("lamp", "{")), 0.0, "no JSON"),
-        (called(("oven", "{}")), 0.0, "calls oven, which is no tool"),
+        (called(("oven", "{}")), 0.0, "calls oven, which is not a tool"),
         (ModelAnswer("On."), 0.0, "calls nothing"),
     ],
 )

@@ -11,11 +11,11 @@ import pytest
 from registry.errors import UsageError
 from registry.store import Registry
 from tests.train.tiny import tiny_config, train, write_rows
-from train.experts import experts_of, is_router, without_experts
-from train.modelling import make_model
-from train.run import prepare
-from train.shape import check_shape
-from train.targets import targeted_modules
+from train.model.experts import experts_of, is_router, without_experts
+from train.model.loading import make_model
+from train.model.shape import check_shape
+from train.model.targets import targeted_modules
+from train.runs.run import prepare
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -163,4 +163,4 @@ def test_routers_are_known_by_their_place() -> None:
         "m.0.mlp.shared_expert_gate", "m.0.self_attn.gate", "m.0.mlp.gate_proj", "m.0.self_attn.q_proj",
     }  # fmt: skip
     assert without_experts(modules) == {"m.0.self_attn.gate", "m.0.mlp.gate_proj", "m.0.self_attn.q_proj"}
-    assert is_router("m.1.mlp.gate", ["m.1.mlp.gate"])  # experts in one tensor are no modules
+    assert is_router("m.1.mlp.gate", ["m.1.mlp.gate"])  # experts in one tensor are not modules

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from registry.errors import WardrobeError
-from train.guards import Guards, check_weights, overfitting, weight_sums
+from train.loop.guards import Guards, check_weights, overfitting, weight_sums
+from train.loop.watching import TrainingEvaluation
 from train.settings.keeping import GuardSettings
-from train.watching import TrainingEvaluation
 
 
 def feed(losses: list[float], settings: GuardSettings | None = None, **logs: float) -> None:

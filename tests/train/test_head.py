@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.train.small_trainings import build_small, make_tiny_base, quiet
-from train.head import scored_where_learnt
+from train.model.head import scored_where_learnt
 
 pytestmark = pytest.mark.training
 

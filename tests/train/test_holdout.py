@@ -13,7 +13,7 @@ from registry.records import BaseModelInfo
 from tests.train.planted.corpus import chat, sentence
 from train.config import parse_config
 from train.dataset.split import SplitSettings, split_file
-from train.holdout import hold_out, read_files
+from train.epoch.holdout import hold_out, read_files
 from train.jobs.plan import make_plan
 from train.methods import method_of
 from train.settings.data import DataSettings

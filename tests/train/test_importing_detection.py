@@ -1,4 +1,4 @@
-"""What is no config that is read is refused with what it is; nothing becomes a config by guessing."""
+"""What is not a config that is read is refused with what it is; nothing becomes a config by guessing."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def test_another_trainers_config_is_recognised_with_what_would_carry_over(
         ("model_name_or_path: a/b\ntemplate: qwen\ninfer_backend: vllm\n", "for inference"),
         ("model_name_or_path: a/b\ntemplate: qwen\nexport_dir: out\n", "for merging"),
         ("site_name: Docs\ntheme: material\n", r"is known here \(its keys: site_name"),
-        ("learning_rate: 1e-4\nlora_r: 8\n", "is no config of a trainer that is known here"),
-        ("base_model: a/b\n", "is no config of a trainer that is known here"),
-        ("dataset: {made_up: true}\nbatch: 3\n", "is no config of a trainer that is known here"),
-        ("name: x\ndata: {train: r.jsonl}\nlora: {rank: 8}\ntraining: {epochs: 1}\n", "is no config"),
+        ("learning_rate: 1e-4\nlora_r: 8\n", "is not a config of a trainer that is known here"),
+        ("base_model: a/b\n", "is not a config of a trainer that is known here"),
+        ("dataset: {made_up: true}\nbatch: 3\n", "is not a config of a trainer that is known here"),
+        ("name: x\ndata: {train: r.jsonl}\nlora: {rank: 8}\ntraining: {epochs: 1}\n", "is not a config"),
     ],
 )  # fmt: skip
 def test_what_is_no_training_config_is_said_to_be_what_it_is(tmp_path: Path, text: str, what: str) -> None:
@@ -89,12 +89,12 @@ def test_what_is_no_training_config_is_said_to_be_what_it_is(tmp_path: Path, tex
         ("", "holds no settings but nothing"),
         ("just words\n", "holds no settings but one text"),
         (f"{AXOLOTL}---\n{AXOLOTL}", "holds several YAML documents"),
-        (f"{AXOLOTL}lora_r: 16\n", "line 5: the key lora_r stands twice"),
-        ("datasets: [{path: a.jsonl, path: b.jsonl}]\n", "the key path stands twice"),
+        (f"{AXOLOTL}lora_r: 16\n", "yaml:5: the key 'lora_r' occurs twice"),
+        ("datasets: [{path: a.jsonl, path: b.jsonl}]\n", "the key 'path' occurs twice"),
         ("base_model: {{ model }}\nlora_r: {{ rank }}\n", "is a template"),
         ("{% for x in y %}\na: b\n{% endfor %}\n", "is a template"),
         (f"{AXOLOTL}1: x\n", "a key that YAML does not read as text: 1"),
-        ("datasets: [{path: a\n", "cannot be parsed"),
+        ("datasets: [{path: a\n", "is not valid YAML"),
         (f"{AXOLOTL}lora_alpha: [1, 2]\n", "is not a number"),
         (AXOLOTL.replace("[{path: rows.jsonl}]", "[3]"), "datasets: 3 cannot be imported"),
         (AXOLOTL.replace("lora_r: 8", "lora_r: yes"), "is not a number"),

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from train.interruption import Interruption
+from train.process.interruption import Interruption
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -20,7 +20,7 @@ from train.jobs.liveness import Owner, is_alive, this_process
 from train.jobs.plan import make_plan
 from train.jobs.records import JobState
 from train.jobs.store import Job, Jobs
-from train.session import RunOptions, open_work
+from train.runs.session import RunOptions, open_work
 
 
 def config(**changes: object) -> TrainConfig:

@@ -13,7 +13,7 @@ from registry.cli.main import run as wardrobe
 from registry.store import Registry
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import base_record, make_base
-from tests.train.outline import assert_harmless
+from tests.outline import assert_harmless
 from train.config import TrainConfig
 from train.jobs.drawing import spread
 from train.jobs.plan import make_plan
@@ -99,8 +99,8 @@ def test_what_is_no_number_is_told_and_breaks_nothing(root: Path) -> None:
         file.write(f'\n{{"step": 4, "loss": {"9" * 400}, "{HOSTILE[:5]}": 1}}\n')
         file.write('{"kind": "evaluation", "step": 4, "eval_loss": "x", "scores": 3}\n')
     page = page_of(root, job)
-    assert "training is no finite number at 3 steps, first at step 2." in page
-    assert "grad_norm is no finite number at 1 step, first at step 1." in page
+    assert "training is not a finite number at 3 steps, first at step 2." in page
+    assert "grad_norm is not a finite number at 1 step, first at step 1." in page
 
 
 def test_the_page_of_100_000_steps_stays_under_a_megabyte(root: Path) -> None:

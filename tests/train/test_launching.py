@@ -13,9 +13,9 @@ import pytest
 
 from registry.store import Registry
 from tests.train.tiny import make_tiny_base, write_rows
-from train import launching
 from train.jobs.records import JobState
 from train.jobs.store import Jobs
+from train.process import launching
 
 WARDROBE = Path(sys.executable).parent / "wardrobe"
 

@@ -184,7 +184,7 @@ def test_an_initialisation_that_cannot_be_repeated_needs_the_adapter_before_trai
     ("arguments", "code", "words"),
     [
         (["support@7", "OUT"], 1, "support"),
-        (["nowhere", "OUT"], 1, "is no folder, nor a version of the root"),
+        (["nowhere", "OUT"], 1, "is not a folder, nor a version of the root"),
         (["BASE", "OUT"], 2, "is a whole model already"),
         (["EMPTY", "OUT"], 2, "holds neither adapter_config.json nor config.json"),
         (["ADAPTER", "EMPTY"], 1, "exists already"),

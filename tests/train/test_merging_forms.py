@@ -18,7 +18,7 @@ from tests.fakes.base import TINY
 from tests.fakes.llama import logits, make_llama
 from tests.train.test_merging_cli import adapter
 from tests.train.test_merging_gguf import byte_tokenizer
-from train.merging.gguf_file import QUANTIZED, halved, interleaved
+from train.merging.gguf.gguf_file import QUANTIZED, halved, interleaved
 from train.merging.staging import new_file
 
 Run = Callable[..., tuple[int, Any, str]]
@@ -107,7 +107,7 @@ def test_without_rows_what_is_lost_of_the_logits_is_a_warning(base: Path, run: R
 def test_a_name_that_ends_in_gguf_is_the_file_itself_with_its_report_beside(
     base: Path, run: Run, tmp_path: Path
 ) -> None:
-    from train.merging.gguf_file import load_gguf
+    from train.merging.gguf.gguf_file import load_gguf
 
     model = adapter(base, tmp_path / "trained")
     code, report, told = run(tmp_path / "trained", tmp_path / "pinto.gguf", "--as", "gguf")
@@ -196,8 +196,8 @@ def test_halves_and_pairs_are_each_others_inverse() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"use_dora": True}, "is no plain LoRA (DoRA); make it one first"),
-        ({"init_lora_weights": "pissa"}, "is no plain LoRA (pissa); make it one first"),
+        ({"use_dora": True}, "is not a plain LoRA (DoRA); make it one first"),
+        ({"init_lora_weights": "pissa"}, "is not a plain LoRA (pissa); make it one first"),
         ({"target_modules": ["lm_head", "q_proj"]}, "adapts lm_head, which llama.cpp cannot adapt"),
     ],
     ids=["dora", "pissa", "head"],

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.train.small_trainings import build_small, make_tiny_base, quiet, train_small
-from train.methods.pair_losses import PairScores, dpo_loss, orpo_loss
-from train.methods.prompts import OnlinePrompt
+from train.methods.paired.pair_losses import PairScores, dpo_loss, orpo_loss
+from train.methods.rewarded.prompts import OnlinePrompt
 from train.settings.methods import Dpo, Orpo
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]

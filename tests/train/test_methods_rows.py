@@ -10,14 +10,14 @@ import pytest
 
 from registry.errors import UsageError
 from train.config import TrainConfig
-from train.data import IGNORED, render
+from train.epoch.encoding import IGNORED, render
+from train.epoch.rows import Conversation, RowMessage
 from train.methods import METHODS
-from train.methods.kto import RatedAnswer, with_other_answers
-from train.methods.pairs import Pair, read_pairs
-from train.methods.prompts import OnlinePrompt, read_prompts
-from train.methods.reward_model import RECORD, check_reward_folder, scoring_pad
-from train.methods.rewards import grading_rewards
-from train.rows import Conversation, RowMessage
+from train.methods.paired.kto import RatedAnswer, with_other_answers
+from train.methods.paired.pairs import Pair, read_pairs
+from train.methods.rewarded.prompts import OnlinePrompt, read_prompts
+from train.methods.rewarded.reward_model import RECORD, check_reward_folder, scoring_pad
+from train.methods.rewarded.rewards import grading_rewards
 
 QUESTION = "Which colour?"
 
@@ -194,10 +194,10 @@ def test_dropout_and_answers_without_room_are_refused_in_reinforcement() -> None
 
 
 def test_a_folder_that_is_no_reward_model_is_refused_by_its_path(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is no reward model"):
+    with pytest.raises(UsageError, match="is not a reward model"):
         check_reward_folder(tmp_path)
     (tmp_path / RECORD).write_text('{"format": "something"}')
-    with pytest.raises(UsageError, match="is no reward model"):
+    with pytest.raises(UsageError, match="is not a reward model"):
         check_reward_folder(tmp_path)
 
 

@@ -12,8 +12,8 @@ import pytest
 from registry.errors import Conflict
 from tests.train.small_runs import SERVABLE
 from tests.train.small_trainings import build_small, make_tiny_base, quiet, train_small
-from train.methods.pairs import read_pairs
-from train.methods.reward_model import RewardModel, check_reward_folder
+from train.methods.paired.pairs import read_pairs
+from train.methods.rewarded.reward_model import RewardModel, check_reward_folder
 from train.methods.saving import ADAPTER_FILES
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]

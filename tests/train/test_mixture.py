@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.items import ItemFile, TrainingItem
-from train.mixture import Mixture, counts_of, mix, replay_rows
+from train.epoch.items import ItemFile, TrainingItem
+from train.epoch.mixture import Mixture, counts_of, mix, replay_rows
 from train.settings.data import DataSettings
 
 

@@ -16,17 +16,17 @@ from registry.errors import UsageError
 from registry.records import Limits, Version
 from registry.store import Registry
 from tests.train.tiny import Watcher, make_tiny_base, tiny_config, train, write_rows
-from train import launching
-from train.data import Example
-from train.methods.kto import RatedAnswer
-from train.methods.pairs import Pair
+from train.epoch.encoding import Example
+from train.loop.trainer import Stopped
+from train.methods.paired.kto import RatedAnswer
+from train.methods.paired.pairs import Pair
 from train.nearest.choice import Candidate, choose, ordered
 from train.nearest.losses import Scales, measurable
 from train.nearest.search import check_nearest
-from train.run import prepare
+from train.process import launching
+from train.runs.run import prepare
 from train.sweep.settings import SweepSettings
 from train.sweep.trials import open_sweep
-from train.trainer import Stopped
 
 pytestmark = pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
 

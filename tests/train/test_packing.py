@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from registry.store import Registry
 from tests.fakes.llama import load_llama, make_llama
 from tests.train.tiny import ROWS, make_tiny_base, tiny_config, train, write_rows
-from train.data import IGNORED, Example
+from train.epoch.encoding import IGNORED, Example
 from train.methods.packing import TOKENS, collate, pack_stream, pack_whole
-from train.run import prepare
+from train.runs.run import prepare
 
 LIMIT = 32
 

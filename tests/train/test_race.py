@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from train.race import BestCheckpoint
+from train.loop.best import BestCheckpoint
 from train.settings.keeping import EarlyStopping
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from registry.errors import UsageError
 from tests.train.bases import ends_of, shipped_templates, speaking
-from train.data import load_examples
 from train.dataset.records import Conversation, RowMessage
-from train.mixture import mix
+from train.epoch.encoding import load_examples
+from train.epoch.mixture import mix
 from train.rendering.examples import prompt_ids, render
 from train.rendering.interface import Unrenderable
 from train.rendering.template import template_of

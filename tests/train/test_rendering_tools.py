@@ -13,15 +13,15 @@ from pydantic import TypeAdapter
 
 from registry.errors import UsageError
 from train.config import TrainConfig
-from train.data import load_examples
 from train.dataset import read_sample
 from train.dataset.records import Conversation, ToolCall
 from train.dataset.rendering import Rendering
+from train.epoch.encoding import load_examples
 from train.evaluation.grading.specs import Spec
 from train.evaluation.models.listening import Heard
-from train.methods.pairs import read_pairs
-from train.methods.prompts import OnlinePrompt, read_prompts
-from train.methods.rewards import grading_rewards
+from train.methods.paired.pairs import read_pairs
+from train.methods.rewarded.prompts import OnlinePrompt, read_prompts
+from train.methods.rewarded.rewards import grading_rewards
 from train.methods.table import METHODS
 from train.rendering.examples import render
 from train.rendering.interface import IGNORED

@@ -12,7 +12,7 @@ from registry.errors import Conflict, NotFound, UsageError
 from registry.store import Registry
 from tests.fakes.base import make_base
 from train.config import TrainConfig
-from train.run import prepare
+from train.runs.run import prepare
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from registry.errors import UsageError
 from registry.records import BaseModelInfo
 from tests.fakes.base import base_record
 from train.config import TrainConfig, parse_config
-from train.shape import ServerLimits, check_server, check_shape
-from train.targets import target_names, targeted_modules
+from train.model.shape import ServerLimits, check_server, check_shape
+from train.model.targets import target_names, targeted_modules
 
 
 @pytest.fixture

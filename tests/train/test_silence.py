@@ -15,7 +15,7 @@ from tests.fakes.openai_server import write_suite
 from tests.train.tiny import make_tiny_base, tiny_config, train, write_rows
 from train.evaluation.models.offline import OfflineModel
 from train.evaluation.suites import load_suite
-from train.silence import quiet
+from train.process.silence import quiet
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]
 

@@ -56,13 +56,13 @@ def test_no_plan_exceeds_its_budget_and_each_ends_with_the_full_length(
     rungs = make_rungs(wanted)
     assert total_steps(rungs) <= budget
     assert rungs[-1].until == steps
-    untils = [rung.until for rung in rungs]
-    assert untils == sorted(set(untils))
+    ends = [rung.until for rung in rungs]
+    assert ends == sorted(set(ends))
     counts = [rung.trials for rung in rungs]
     assert counts == sorted(counts, reverse=True)
     assert 2 <= counts[0] <= trials
     # One interval of evaluation meets every rung but the last, which ends the run.
-    assert all(until % untils[0] == 0 for until in untils[:-1])
+    assert all(until % ends[0] == 0 for until in ends[:-1])
 
 
 def test_a_budget_lowers_the_number_of_trials() -> None:
@@ -183,6 +183,6 @@ def test_a_folder_of_another_sweep_and_a_setting_that_is_none_are_refused(root: 
     with pytest.raises(Conflict, match="another sweep"):
         open_sweep(wanted.model_copy(update={"seed": 9}), tmp_path / "one", registry)
     wrong = wanted.model_copy(update={"space": {"lora.rnk": [1, 2, 3]}})
-    with pytest.raises(UsageError, match=r"lora.rnk is not a setting"):
+    with pytest.raises(UsageError, match=r"unknown setting lora\.rnk"):
         open_sweep(wrong, tmp_path / "two", registry)
     assert not (tmp_path / "two").exists()

@@ -14,9 +14,9 @@ from registry.errors import UsageError
 from registry.records import BaseModelInfo
 from tests.fakes.base import base_record
 from train.config import TrainConfig, parse_config
+from train.model.shape import check_shape
+from train.model.targets import target_names, targeted_modules
 from train.settings.adapter import LoraSettings
-from train.shape import check_shape
-from train.targets import target_names, targeted_modules
 
 NESTED = (
     "language_model.model.layers.0.self_attn.q_proj",
@@ -97,7 +97,7 @@ def test_a_multimodal_models_language_model_is_found_by_either_nesting(pattern: 
         ("q_proj", r"matches no module of the base as a whole name; write it as a list: \[q_proj\]"),
         ("q_proj, v_proj", r"write it as a list: \[q_proj, v_proj\]"),
         (r"transformer\.h\..*", r"whole names are like model\.layers\.0\."),
-        ("(q_proj", "is no regular expression"),
+        ("(q_proj", "is not a regular expression"),
         ("x" * 5_000, "has 5000 characters; an expression may have 4096"),
     ],
 )
@@ -109,7 +109,7 @@ def test_an_expression_that_names_nothing_is_refused_with_what_to_write(
 
 
 def test_an_expression_that_runs_for_ever_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.targets.PATTERN_SECONDS", 0.05)
+    monkeypatch.setattr("train.model.targets.PATTERN_SECONDS", 0.05)
     names = ["a" * 60 + "!"] * 1_000
     started = time.monotonic()
     with pytest.raises(ValueError, match="takes longer than"):

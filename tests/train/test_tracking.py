@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from deploy.observability.catalogue import TRAINING
 from registry.errors import UsageError
 from tests.train.test_jobs import config, make_job
-from train.tracking import make_trackers
-from train.watching import OptimiserStep, TrainingEvaluation
+from train.loop.watching import OptimiserStep, TrainingEvaluation
+from train.runs.tracking import make_trackers
 
 STEP = OptimiserStep(3, 10, 1.5, 400, 0.25, 800.0, {"loss": 1.5, "grad_norm": 2.0, "learning_rate": 1e-3})
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from registry.store import Registry
+from train.epoch.rows import hash_file
 from train.jobs.records import JobState
 from train.jobs.store import Jobs
-from train.rows import hash_file
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
 

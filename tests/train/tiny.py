@@ -14,8 +14,8 @@ from typing import Any
 
 from registry.store import Registry
 from train.config import TrainConfig, parse_config
-from train.run import Finished, prepare, train_and_publish
-from train.session import RunOptions
+from train.runs.run import Finished, prepare, train_and_publish
+from train.runs.session import RunOptions
 
 ROWS = 22
 

@@ -107,7 +107,7 @@ def point(
 def labels_in_order(labels: Mapping[str, int], level: MeasurementLevel, order: Sequence[str]) -> list[str]:
     """Return every label once, in the order that `level` needs: as given, else by number.
 
-    Raises: ValueError: `order` lacks a label, or a label is no number where it must be one.
+    Raises: ValueError: `order` lacks a label, or a label is not a number where it must be one.
     """
     if order:
         missing = [label for label in labels if label not in order]
@@ -126,7 +126,7 @@ def _number(label: str) -> float:
     except ValueError:
         value = np.nan
     if not np.isfinite(value):
-        raise ValueError(f"the label {label!r} is no number")
+        raise ValueError(f"the label {label!r} is not a number")
     return value
 
 

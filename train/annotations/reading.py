@@ -64,7 +64,7 @@ def parse_keys(written: Sequence[str]) -> dict[str, str]:
         if key not in KEYS:
             near = get_close_matches(key, KEYS, n=1)
             remedy = f"did you mean {near[0]}?" if near else f"keys: {', '.join(KEYS)}"
-            raise UsageError("--columns", f"{key!r} is no key of annotations", remedy, param="columns")
+            raise UsageError("--columns", f"{key!r} is not a key of annotations", remedy, param="columns")
         found[key] = column
     return found
 

@@ -20,7 +20,7 @@ ROWS, EQUAL = "rows", "equal"
 def parse_weights(text: str | None) -> str | tuple[float, ...] | None:
     """Return what `--weights` says: `rows`, `equal`, numbers (`3,1`), or None where it is not given.
 
-    Raises: UsageError: a weight that is no number above 0.
+    Raises: UsageError: a weight that is not a number above 0.
     """
     if text is None or text in {ROWS, EQUAL}:
         return text
@@ -56,7 +56,7 @@ def _weight(text: str) -> float:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        fact = f"{text!r} is no number above 0"
+        fact = f"{text!r} is not a number above 0"
         raise UsageError("--weights", fact, f"give numbers like 3,1, or {ROWS}, or {EQUAL}", param="weights")
     return value
 

@@ -92,7 +92,7 @@ def find_source(text: str, registry: Registry) -> AveragingSource:
         root = elsewhere["root"]
         return _version(elsewhere["version"], Opened.open(at_home(root)), registry.base, f"{root}:")
     if "/" in text or "@" not in text:
-        fact = "is no folder, nor a version of this root (NAME@N) or of another (ROOT:NAME@N)"
+        fact = "is not a folder, nor a version of this root (NAME@N) or of another (ROOT:NAME@N)"
         raise NotFound(text, fact, "give an adapter folder, or see `wardrobe list`", param="source")
     return _version(text, registry, registry.base, "")
 

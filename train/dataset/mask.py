@@ -1,6 +1,6 @@
 """Per token of a row: is it trained on, and why.
 
-Owns the words for it. The labels come from `train.data.render`, the one that training uses.
+Owns the words for it. The labels come from `train.epoch.encoding.render`, the one that training uses.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from enum import Enum
 from typing import Any
 
 from registry.errors import UsageError
-from train.data import IGNORED, LabelledTokens, render
 from train.dataset.forms import read_sample
 from train.dataset.forms.mapping import PLAIN, RowMapping, require_columns
 from train.dataset.records import CanonicalRow, Conversation, Malformed, RowKind
 from train.dataset.sources import RawRow, Where, read_lines
+from train.epoch.encoding import IGNORED, LabelledTokens, render
+from train.epoch.rows import row_error
 from train.rendering.ends import stops_of
 from train.rendering.examples import message_ends
-from train.rows import row_error
 
 DEFAULT_ROWS = 3
 

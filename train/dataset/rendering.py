@@ -1,7 +1,7 @@
 """Rows on the real template: how many tokens, how many are learnt, what `max_length` cuts off.
 
-Owns the findings that need a base's tokenizer. It renders with `train.data.render`, the one that training
-uses, so what is found here is what training would do.
+Owns the findings that need a base's tokenizer. It renders with `train.epoch.encoding.render`,
+the one that training uses, so what is found here is what training would do.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
-from train.data import IGNORED, LabelledTokens, Tokenizer, render
 from train.dataset.records import CanonicalRow, Conversation, RowKind, RowMessage
+from train.epoch.encoding import IGNORED, LabelledTokens, Tokenizer, render
 from train.rendering.showing import ToolsHidden
 
 
@@ -88,7 +88,7 @@ def load_tokenizer_of(base: Path) -> Any:
 
     Raises: UsageError: when it holds none.
     """
-    from train.trainer import load_tokenizer
+    from train.loop.trainer import load_tokenizer
 
     try:
         return load_tokenizer(base)

@@ -75,7 +75,7 @@ def sample_lines(where: Where, count: int) -> Iterator[RawRow]:
 
 
 def size_of(places: Iterable[Where]) -> int:
-    """Return the bytes of all files of `places`, as they are stored; what is no file counts nothing."""
+    """Return the bytes of all files of `places`, as they are stored; what is not a file counts nothing."""
     return sum(path.stat().st_size for place in places for path in find_files(place).paths if path.is_file())
 
 
@@ -245,7 +245,7 @@ def _measured(rows: Iterator[RawRow], raw: BinaryIO) -> Iterator[RawRow]:
 def _opened(path: Path) -> BufferedReader:
     """Open a file; a pipe or a device is refused: rows are read more than once, and a pipe may never end.
 
-    Raises: OSError; UsageError: it is no regular file.
+    Raises: OSError; UsageError: it is not a regular file.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         fact = "is a folder" if path.is_dir() else "is a pipe or a device, and rows are read more than once"

@@ -32,7 +32,7 @@ from train.dataset.forms.mapping import PLAIN, RowMapping, require_columns
 from train.dataset.records import CheckWatcher, Malformed, Unwatched
 from train.dataset.room import room
 from train.dataset.sources import RawRow, Where, hash_source, read_lines, size_of
-from train.rows import row_error
+from train.epoch.rows import row_error
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -49,7 +49,7 @@ def trace_version(registry: Registry, name: str, row: int | None) -> list[TraceD
 
 def _hashes(data: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     for use, source in data.items():
-        # A held-out share is no file: its rows lie in the files of the others.
+        # A held-out share is not a file: its rows lie in the files of the others.
         if isinstance(source, dict) and isinstance(source.get("sha256"), str) and "share" not in source:
             yield use, source["sha256"]
 

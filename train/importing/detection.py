@@ -68,7 +68,7 @@ _OURS = frozenset({"name", "data", "lora", "training", "method"})
 def detect(path: Path, source: Mapping[str, Any], trainer: Trainer | None) -> Form:
     """Return whose config it is; `trainer` says it where the caller knows better.
 
-    Raises: UsageError: it is no training config, another trainer's, or nobody's that is known.
+    Raises: UsageError: it is not a training config, another trainer's, or nobody's that is known.
     """
     if trainer is not None:
         _refuse_wrong_trainer(path, source, trainer)
@@ -78,7 +78,7 @@ def detect(path: Path, source: Mapping[str, Any], trainer: Trainer | None) -> Fo
     if (form := _found(source)) is not None:
         return form
     keys = ", ".join(list(source)[:8])
-    fact = f"is no config of a trainer that is known here (its keys: {keys})"
+    fact = f"is not a config of a trainer that is known here (its keys: {keys})"
     raise UsageError(str(path), fact, f"{READ} read; name one with --from")
 
 

@@ -49,7 +49,7 @@ class Instead:
 Convert = Callable[[Any], Any]
 """From a foreign value to ours, or to `Instead`.
 
-Raises: Unusable: it is no value of this key at all.
+Raises: Unusable: it is not a value of this key at all.
 """
 
 
@@ -201,7 +201,7 @@ def _is_done_here(key: str, value: Any) -> bool:
         return isinstance(value, list) and bool(value) and set(value) <= {"assistant", "gpt", "model"}
     if name in {"train_on_eos", "train_on_eot"}:
         return bool(value == "turn")
-    # A token that only fills up is no part of what is learnt.
+    # A token that only fills up is not a part of what is learnt.
     return name == "special_tokens" and isinstance(value, dict) and set(value) == {"pad_token"}
 
 

@@ -119,7 +119,7 @@ def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError:
-        # A text that is no path at all (too long) is no file either.
+        # A text that is not a path at all (too long) is not a file either.
         return False
 
 

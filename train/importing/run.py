@@ -89,8 +89,8 @@ def import_config(
     `out` is the folder that our config will lie in (default: the working directory), from which its paths
     count. `method` says which of TRL's trainers the file is for; `layers` tells how many the root's base has.
 
-    Raises: UsageError: it is no config that is read, asks for a method that is not here, or has a value that
-    ours refuses.
+    Raises: UsageError: it is not a config that is read, asks for a method that is not here, or has a value
+    that ours refuses.
     """
     source = read_settings(path)
     if trainer is None:

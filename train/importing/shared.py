@@ -147,7 +147,7 @@ def set_warmup(draft: Draft) -> None:
     elif share is not None and number(share) < 1:
         draft.set("training.warmup", number(share))
     elif share is not None:
-        draft.change("warmup_ratio", share, "is no share below 1; the default is taken")
+        draft.change("warmup_ratio", share, "is not a share below 1; the default is taken")
 
 
 def set_keeping(draft: Draft) -> None:

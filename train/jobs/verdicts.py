@@ -14,7 +14,7 @@ from train.jobs.records import JobDocument
 
 @dataclass(frozen=True, slots=True)
 class VerdictLine:
-    """One thing that was found out: `verdict` is pass, fail or cannot_tell, None for what is no verdict."""
+    """One thing that was found out: `verdict` is pass, fail or cannot_tell, else None."""
 
     kind: str
     verdict: str | None

@@ -66,14 +66,6 @@ class Extraction:
         return root_sum(one.norm for one in self.unheld) / self.norm
 
 
-def holdable_weights(base: Path) -> frozenset[str]:
-    """Return the names of the weights of `base` whose change a LoRA can hold.
-
-    A full fine-tune that is to be served as a LoRA should freeze all others.
-    """
-    return frozenset(f"{module}.weight" for module in read_base(base, base.name).modules)
-
-
 def extract_lora(
     base: Path,
     changed: Module | Mapping[str, Tensor],
@@ -93,7 +85,7 @@ def extract_lora(
 
     Takes, beside the model: the largest weight and its difference in fp32, and the factors of every module
     up to the rank. An initialisation that changes the base (PiSSA) is best trained on an fp32 base: the
-    rounding of a bf16 one is no part of what was learnt and is left out.
+    rounding of a bf16 one is not a part of what was learnt and is left out.
 
     Raises: InvalidAdapter: when the residual is larger than `accept_residual` (reason `rank`), when
     nothing changed, or for the reasons of `find_changes`; `out` then has no new file. UsageError: for a

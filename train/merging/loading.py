@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from registry.errors import InvalidAdapter, UsageError
 from registry.validation.identity import WEIGHTS_NAME
-from train.environment import OFFLINE
 from train.merging.sources import MergeSource
-from train.silence import quiet
+from train.process.environment import OFFLINE
+from train.process.silence import quiet
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from train.data import Example
+    from train.epoch.encoding import Example
 
 LARGE_RISE = 0.01
 """A loss that is more than this share higher than before is told as a warning; also of what is lost."""
@@ -31,19 +31,14 @@ class Losses:
     before: float
     after: float = math.nan
 
-    @property
-    def rise(self) -> float:
-        """Return by which share of the loss before the one after is higher."""
-        return (self.after - self.before) / self.before if self.before else 0.0
-
 
 def read_examples(path: Path, base: Path) -> tuple[Example, ...]:
     """Return the first `ROWS` rows of a file of supervised rows, rendered with the base's template.
 
     Raises: UsageError: naming file and row.
     """
-    from train.data import load_examples
-    from train.modelling import load_tokenizer
+    from train.epoch.encoding import load_examples
+    from train.model.loading import load_tokenizer
 
     return load_examples(path, load_tokenizer(base), max_length=_LONGEST).items[:ROWS]
 

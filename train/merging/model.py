@@ -12,22 +12,12 @@ from typing import Any
 
 from registry.errors import InvalidAdapter
 from registry.validation.chat_template import TEMPLATE_NAME
-from train.silence import quiet
+from train.process.silence import quiet
 
 DTYPES = ("float32", "bfloat16", "float16")
 # What transformers writes itself with the weights, or what belongs to the old ones.
 _NOT_COPIED = frozenset({"config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json"})
 _COPIED = frozenset({".json", ".jinja", ".txt", ".model"})
-
-
-def stored_dtype(base: Path) -> str:
-    """Return the dtype that the base's matrices are stored in; bfloat16 where it is none of `DTYPES`."""
-    from train.merging.weights import FolderWeights
-
-    weights = FolderWeights(base)
-    found = str(next(weights[name].dtype for name in weights if name.endswith("_proj.weight")))
-    dtype = found.removeprefix("torch.")
-    return dtype if dtype in DTYPES else "bfloat16"
 
 
 def merge(adapted: Any, name: str) -> Any:

@@ -20,13 +20,13 @@ from train.merging.loading import load_adapted, load_model
 from train.merging.losses import LARGE_RISE, Losses, count, mean_loss, read_examples
 from train.merging.sources import MergeSource, SourceKind
 from train.merging.staging import new_file, new_folder
-from train.recorded_base import check_base
+from train.model.recorded_base import check_base
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from registry.records import BaseModelInfo
-    from train.data import Example
+    from train.epoch.encoding import Example
     from train.merging.parity import LogitParity
 
 # The mean KL divergence (nats) up to which a merged model is the same as base and adapter, by its dtype; and
@@ -142,7 +142,7 @@ def make_gguf(order: MergeRequest, dtype: str | None) -> MergeReport:
 
     Raises: UsageError: for a model that the writer does not know; InvalidAdapter: as `make_model`.
     """
-    from train.merging.gguf_file import GGUF_NAME, check_exportable, load_gguf, write_gguf
+    from train.merging.gguf.gguf_file import GGUF_NAME, check_exportable, load_gguf, write_gguf
     from train.merging.model import merge
 
     started = time.monotonic()
@@ -171,7 +171,7 @@ def make_gguf_lora(order: MergeRequest) -> MergeReport:
     Raises: UsageError: for a base that the writer does not know; InvalidAdapter: no plain LoRA, or the file
         does not answer as base and adapter do.
     """
-    from train.merging.gguf_adapter import ADAPTER_NAME, apply_adapter, check_adapter, write_adapter
+    from train.merging.gguf.gguf_adapter import ADAPTER_NAME, apply_adapter, check_adapter, write_adapter
 
     started = time.monotonic()
     check_base(order.base)

@@ -19,7 +19,7 @@ from registry.validation.canonical import canonical_json, sha256_hex
 from registry.validation.fit import check_base_named
 from registry.validation.identity import WEIGHTS_NAME
 from registry.validation.peft import CONFIG_NAME, parse_config
-from train.rows import hash_file
+from train.epoch.rows import hash_file
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -54,13 +54,6 @@ class MergeSource:
     digest: str
     initial: Path | None = None
 
-    @property
-    def changes_base(self) -> bool:
-        """Whether loading the adapter computes its initialisation again and takes it out of the base."""
-        return (
-            self.kind is SourceKind.ADAPTER and self.initial is None and _init_of(self.folder) in _REPEATABLE
-        )
-
 
 def find_source(text: str, registry: Registry, initial: Path | None = None) -> MergeSource:
     """Return the source that `text` names: a folder, else a version `NAME@N` (or alias) of the root.
@@ -71,7 +64,7 @@ def find_source(text: str, registry: Registry, initial: Path | None = None) -> M
     if folder.is_dir():
         return _from_folder(text, folder.resolve(), registry.base, initial)
     if "/" in text or "@" not in text:
-        fact = "is no folder, nor a version of the root (NAME@N)"
+        fact = "is not a folder, nor a version of the root (NAME@N)"
         raise NotFound(text, fact, "give an adapter folder, or see `wardrobe list`", param="source")
     version = registry.resolve(parse_model(text))
     registry.verify_version(version)

@@ -1,8 +1,9 @@
 """One answer behind its prompt, as token ids: what pairs, ratings and reinforcement have in common.
 
-Owns where a prompt ends and its answer begins. Both come from `train.data.render`: the prompt is exactly
-what the server gets, the answer ends with its end-of-turn token, and what the template writes behind it is
-left out. Invariant: at least one token of the answer is left, or the row is refused by its number.
+Owns where a prompt ends and its answer begins. Both come from `train.epoch.encoding.render`: the prompt
+is exactly what the server gets, the answer ends with its end-of-turn token, and what the template writes
+behind it is left out. Invariant: at least one token of the answer is left, or the row is refused by its
+number.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from registry.errors import UsageError
-from train.data import Tokenizer, render_row
 from train.dataset.containers.place import Where
 from train.dataset.forms import read_sample
 from train.dataset.forms.mapping import PLAIN, RowMapping, require_columns
 from train.dataset.records import CanonicalRow, Conversation, Malformed, RowKind, RowMessage
 from train.dataset.sources import read_lines
+from train.epoch.encoding import Tokenizer, render_row
+from train.epoch.rows import row_error
 from train.rendering.interface import Tools
-from train.rows import row_error
 
 
 @dataclass(frozen=True, slots=True)

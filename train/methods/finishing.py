@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from train.adapted_head import score_through_head
+from train.model.adapted_head import score_through_head
 
 REFERENCE = "ref"
 """TRL's name for the frozen copy of an adapter that a run starts with."""

@@ -1,8 +1,8 @@
 """The seam between a run and its method: what a method reads, and what it builds.
 
-A run (train/run.py, train/trainer.py) knows no method by name; a method knows neither checkpoints nor the
-registry. Invariant: `read` checks everything that can be checked without torch, and every row that it
-leaves out is named.
+A run (train/runs/run.py, train/loop/trainer.py) knows no method by name; a method knows neither
+checkpoints nor the registry. Invariant: `read` checks everything that can be checked without torch, and every
+row that it leaves out is named.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from train.config import TrainConfig
-from train.data import Tokenizer
 from train.dataset.containers.place import Where
 from train.dataset.forms.mapping import PLAIN, RowMapping
-from train.duration import Epoch
-from train.items import ItemFile, TrainingItem
+from train.epoch.duration import Epoch
+from train.epoch.encoding import Tokenizer
+from train.epoch.items import ItemFile, TrainingItem
 
 
 @dataclass(frozen=True, slots=True)

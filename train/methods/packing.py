@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from train.data import IGNORED
+from train.epoch.encoding import IGNORED
 
 TOKENS = "num_tokens"
 
@@ -66,7 +66,7 @@ def packed_rows(rows: Sequence[Packed]) -> Any:
 
 
 def collate(rows: Sequence[dict[str, Any]], padding: int) -> dict[str, Any]:
-    """Return a batch [rows, longest row] without an attention mask; `num_tokens` counts what is no padding.
+    """Return a batch [rows, longest row] without an attention mask; `num_tokens` counts what is not padding.
 
     Padding stands at position 0, so each such token is a part of its own and nobody sees it.
     """

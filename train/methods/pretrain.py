@@ -12,19 +12,19 @@ from typing import Any
 
 from registry.errors import UsageError
 from train.config import TrainConfig
-from train.data import Example, Tokenizer
 from train.dataset.containers.place import Where
 from train.dataset.forms import read_sample
 from train.dataset.forms.mapping import PLAIN, RowMapping, require_columns
 from train.dataset.records import Malformed, RowKind
 from train.dataset.sources import RawRow, read_lines
-from train.duration import Epoch
-from train.items import ItemFile, TrainingItem
+from train.epoch.duration import Epoch
+from train.epoch.encoding import Example, Tokenizer
+from train.epoch.items import ItemFile, TrainingItem
+from train.epoch.rows import row_error
 from train.methods.interface import TrainerInputs
 from train.methods.packing import pack_stream
 from train.methods.saving import save_adapter
 from train.methods.supervised import make_packed_trainer
-from train.rows import row_error
 
 _ENDS_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>")
 _REMEDY = 'write {"text": …} in each line, or plain text in a .txt or .md file, a document per paragraph'

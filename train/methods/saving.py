@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from train.sharding import is_shared_out, whole_weights
+from train.model.sharding import is_shared_out, whole_weights
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 

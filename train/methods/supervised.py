@@ -1,6 +1,6 @@
 """Supervised training: the answers of conversations, each with its end-of-turn token.
 
-Owns how labelled rows reach TRL's trainer. Logits are made only where a label is (`train.head`).
+Owns how labelled rows reach TRL's trainer. Logits are made only where a label is (`train.model.head`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from train.config import TrainConfig
-from train.data import Tokenizer, load_examples
 from train.dataset.containers.place import Where
 from train.dataset.forms.mapping import PLAIN, RowMapping
-from train.duration import Epoch
-from train.items import ItemFile, TrainingItem
+from train.epoch.duration import Epoch
+from train.epoch.encoding import Tokenizer, load_examples
+from train.epoch.items import ItemFile, TrainingItem
 from train.methods.finishing import finish
 from train.methods.interface import TrainerInputs
 from train.methods.packing import Packed, collate, pack_whole, packed_rows, packed_trainer_class

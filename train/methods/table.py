@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from train.config import TrainConfig
 from train.methods.interface import Method
-from train.methods.kto import KtoMethod
-from train.methods.online import GrpoMethod, RlooMethod
-from train.methods.preferences import DpoMethod, OrpoMethod
+from train.methods.paired.kto import KtoMethod
+from train.methods.paired.preferences import DpoMethod, OrpoMethod
 from train.methods.pretrain import PretrainMethod
-from train.methods.reward import RewardMethod
+from train.methods.rewarded.online import GrpoMethod, RlooMethod
+from train.methods.rewarded.reward import RewardMethod
 from train.methods.supervised import SupervisedMethod
 
 METHODS: Mapping[str, Method] = {

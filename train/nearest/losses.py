@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from train.config import TrainConfig
-from train.data import IGNORED, Example
-from train.items import TrainingItem
-from train.methods.kto import RatedAnswer
-from train.methods.pairs import Pair
-from train.modelling import ADAPTER, load_base, precision_of
-from train.silence import quiet
+from train.epoch.encoding import IGNORED, Example
+from train.epoch.items import TrainingItem
+from train.methods.paired.kto import RatedAnswer
+from train.methods.paired.pairs import Pair
+from train.model.loading import ADAPTER, load_base, precision_of
+from train.process.silence import quiet
 
 Tokens = tuple[tuple[int, ...], tuple[int, ...]]
 """Ids and labels of one row; a label is `IGNORED` where nothing is measured."""
@@ -98,7 +98,7 @@ def _behind(prompt: tuple[int, ...], answer: tuple[int, ...]) -> Tokens:
 
 
 def _to_device(model: Any) -> None:
-    from train.environment import device_has_gpu
+    from train.process.environment import device_has_gpu
 
     if device_has_gpu() and getattr(model, "hf_quantizer", None) is None:
         model.to("cuda")

@@ -17,14 +17,14 @@ from registry.errors import Missing, UsageError, WardrobeError
 from registry.storage import disk
 from registry.validation.chat_template import TEMPLATE_NAME
 from train.nearest.choice import Candidate, NearestVersion, choose, ordered
+from train.runs.starting import check_start, start_from
 from train.settings.starting import NEAREST
-from train.starting import check_start, start_from
 
 if TYPE_CHECKING:
     from registry.records import Version
     from registry.store import Registry
     from train.config import TrainConfig
-    from train.items import TrainingItem
+    from train.epoch.items import TrainingItem
     from train.jobs.store import Job
     from train.nearest.losses import Scales
 
@@ -47,7 +47,7 @@ def check_nearest(config: TrainConfig) -> None:
 
     Raises: UsageError.
     """
-    from train.launching import is_launched
+    from train.process.launching import is_launched
 
     if config.method.type in _UNANSWERED:
         fact = f"from: nearest goes by the loss of answers, and rows of {config.method.type} have none"
@@ -132,7 +132,7 @@ def _candidates(config: TrainConfig, registry: Registry) -> tuple[list[tuple[Ver
         try:
             versions += registry.versions(name)
             aliased |= {f"{name}@{number}" for number in registry.aliases(name).values()}
-        except WardrobeError:  # a damaged adapter is no start, and `wardrobe verify` tells of it
+        except WardrobeError:  # a damaged adapter is not a start, and `wardrobe verify` tells of it
             continue
     found: list[tuple[Version, str | None]] = []
     able = 0
@@ -173,7 +173,7 @@ def _weighed(version: Version, reason: str | None, scales: Scales, registry: Reg
         except (RuntimeError, ValueError, KeyError) as error:  # PEFT's own words for what it cannot load
             reason = f"does not load: {str(error).strip().splitlines()[-1][:200]}"
         if loss is not None and not math.isfinite(loss):
-            loss, reason = None, "its loss is no number"
+            loss, reason = None, "its loss is not a number"
     return Candidate(name=version.name, digest=version.digest, loss=loss, left_out=reason)
 
 

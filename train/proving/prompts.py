@@ -1,8 +1,8 @@
 """Prompts: what training would put before an answer, against what the server does put there.
 
-Owns the comparison of token ids. Training's are made by `train.data.render`, the one that every run uses;
-the server's come from the server. Invariant: a conversation that the template cannot render is left out and
-counted, never taken for equal.
+Owns the comparison of token ids. Training's are made by `train.epoch.encoding.render`, the one that every run
+uses; the server's come from the server. Invariant: a conversation that the template cannot render is left
+out and counted, never taken for equal.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from train.data import Tokenizer, render
 from train.dataset import read_sample
 from train.dataset.forms.chat import written
+from train.epoch.encoding import Tokenizer, render
+from train.epoch.rows import Conversation, RowMessage
 from train.proving.probes import ProbeTurns
 from train.rendering.showing import ToolsHidden
-from train.rows import Conversation, RowMessage
 
 
 @dataclass(frozen=True, slots=True)

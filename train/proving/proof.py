@@ -17,7 +17,7 @@ from registry.store import Registry
 from registry.validation.canonical import sha256_hex
 from registry.validation.chat_template import TEMPLATE_NAME
 from registry.validation.requirements import FORMATS, Requirement
-from train.data import Tokenizer
+from train.epoch.encoding import Tokenizer
 from train.evaluation.models.served import ServedModel
 from train.proving.documents import DeviationDocument, ParityDocument, ProofDocument, TokensDocument
 from train.proving.parity import TOLERANCE_FACTOR, ServedParity, compare

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
-from train.silence import quiet
+from train.process.silence import quiet
 
 Scores = list[list[float]]
 """Per prompt, the log-probability (nats) of each of its tokens but the first, given those before it."""

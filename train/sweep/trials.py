@@ -19,18 +19,18 @@ import yaml
 
 from registry.errors import Conflict, UsageError, WardrobeError
 from registry.names import BASE
+from registry.settings.file import read_settings
 from registry.storage import files
 from registry.validation.canonical import canonical_json, sha256_hex
 from train.config import TrainConfig, parse_config
 from train.evaluation.grading.specs import LOWER_IS_BETTER
-from train.evaluation.strict import read_yaml
-from train.race import EVAL_LOSS
+from train.loop.best import EVAL_LOSS
 from train.sweep.plan import Rung, Values, draw, make_rungs, survivors, with_values
 from train.sweep.settings import SweepSettings
 
 if TYPE_CHECKING:
     from registry.store import Registry
-    from train.watching import TrainingEvaluation
+    from train.loop.watching import TrainingEvaluation
 
 _RESULTS = "results.json"
 
@@ -135,11 +135,9 @@ def open_sweep(settings: SweepSettings, folder: Path, registry: Registry) -> Swe
 
     Raises: UsageError: a trial's config is refused; Conflict: the folder holds another sweep.
     """
-    from train.run import prepare
+    from train.runs.run import prepare
 
-    shared: Any = read_yaml(settings.config)
-    if not isinstance(shared, dict):
-        raise UsageError(str(settings.config), "holds no settings", "name a training config")
+    shared = read_settings(settings.config, see="train/README.md").value
     rungs = make_rungs(settings)
     start = _found_start(folder)
     trials = _trials(_starting(shared, start), settings, rungs)
@@ -200,8 +198,8 @@ def _advance(
     tell: Callable[[SweepTrial, int, int, float], None],
     requested: Callable[[], bool],
 ) -> float:
-    from train.run import prepare
-    from train.trainer import Attempt, Stopped, TrainingTask, run_task
+    from train.loop.trainer import Attempt, Stopped, TrainingTask, run_task
+    from train.runs.run import prepare
 
     prepared = prepare(trial.config, registry)
     task = TrainingTask(

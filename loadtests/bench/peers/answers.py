@@ -39,7 +39,7 @@ def content(answer: str) -> str:
 def streamed(events: str) -> list[str]:
     """Return the texts of a stream that are not empty, in their order.
 
-    Raises: KeyError: when an event is no chunk of an answer, such as an error.
+    Raises: KeyError: when an event is not a chunk of an answer, such as an error.
     """
     lines = [line.removeprefix("data:").strip() for line in events.splitlines() if line.startswith("data:")]
     chunks = [json.loads(line) for line in lines if line != "[DONE]"]

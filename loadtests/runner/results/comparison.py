@@ -60,7 +60,7 @@ class Bar:
         found = _BAR.fullmatch(text.strip())
         if found is None:
             raise UsageError(
-                "--fail-on", f"{text!r} is no METRIC>RATIO", "write for instance 'ttft_ms.p95>1.1'"
+                "--fail-on", f"{text!r} does not read METRIC>RATIO", "write for instance 'ttft_ms.p95>1.1'"
             )
         metric = check_metric(found[1], "--fail-on")
         if metric not in COMPARED:
@@ -98,7 +98,7 @@ class FinishedRun:
             fact = f"holds no {Path(error.filename or REPORT).name}"
             raise NotFound(str(folder), fact, "name the folder of a finished run") from error
         except ValidationError as error:
-            raise UsageError(str(folder / REPORT), "is no report of this format", "run it again") from error
+            raise UsageError(str(folder / REPORT), "has another format", "run it again") from error
 
 
 def compare(a: FinishedRun, b: FinishedRun, bars: Sequence[Bar] = ()) -> RunComparison:

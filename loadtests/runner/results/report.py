@@ -135,7 +135,8 @@ def _groups(columns: RequestColumns, measured: Mask, figures: Callable[[Mask], F
 
 def _generator(facts: Facts, columns: RequestColumns, overall: Figures) -> Generator:
     lag = overall.distributions["lag_ms"]
-    # Few requests have no 99th percentile, and one that the machine held up is no generator that is too slow.
+    # Few requests have no 99th percentile, and one that the machine held up is not a generator that is too
+    # slow.
     known = [(name, value) for name in _LAGS if (value := getattr(lag, name, None)) is not None]
     statistic, worst = known[0] if known else (_LAGS[0], None)
     limit = facts.scenario.saturation_ms

@@ -20,7 +20,7 @@ from registry.validation.peft import CONFIG_NAME
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 """Endings of files that can run code when they are read."""
 
-# What trainers leave beside an adapter, in pickles that are no weights.
+# What trainers leave beside an adapter, in pickles that are not weights.
 _NO_WEIGHTS = re.compile(
     r"training_args|optimizer|scheduler|rng_state|scaler|random_states|custom_checkpoint"
 )
@@ -83,7 +83,7 @@ _OTHERS = (
 
 
 def explain_missing(folder: Path, names: frozenset[str], subject: str) -> InvalidAdapter:
-    """Return why `folder`, which holds `names`, is no adapter's, with what it is and the way out."""
+    """Return why `folder`, which holds `names`, is not an adapter's, with what it is and the way out."""
     missing = CONFIG_NAME if CONFIG_NAME not in names else WEIGHTS_NAME
     fact, remedy = f"{folder} holds no {missing}", _PLAIN
     reason = "bad_config" if missing == CONFIG_NAME else "modules"
@@ -111,7 +111,7 @@ def explain_missing(folder: Path, names: frozenset[str], subject: str) -> Invali
 
 
 def explain_no_folder(path: Path, error: OSError, subject: str) -> InvalidAdapter:
-    """Return why `path` is no folder that can be read, with the way out."""
+    """Return why `path` is not a folder that can be read, with the way out."""
     fact = f"{path} cannot be read as a folder: {error.strerror}"
     remedy = "give the folder of a PEFT adapter"
     if path.is_file():
@@ -129,7 +129,7 @@ def explain_no_folder(path: Path, error: OSError, subject: str) -> InvalidAdapte
 
 
 def elsewhere(path: Path) -> str | None:
-    """Return what to do where `path` is no folder but an address, or a repository of the Hub; else None."""
+    """Return what to do where `path` is an address or a repository of the Hub, not a folder; else None."""
     text = str(path)
     if re.match(r"[a-z][a-z0-9+.-]+:/", text):
         return "download it first, and give the folder"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 # vLLM maps the names. Where a base has such a part, names are compared without them.
 _NESTING = frozenset({"model", "language_model", "text_model"})
 TOWERS = frozenset({"visual", "vision_tower", "vision_model", "audio_tower", "multi_modal_projector"})
-"""Parts of a multimodal model that are no language model."""
+"""Parts of a multimodal model that are not language model."""
 
 _MULTIMODAL = TOWERS | {"language_model", "text_model"}
 # What transformers calls the inner model; a checkpoint of that alone leaves the name out.

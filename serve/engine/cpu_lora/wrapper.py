@@ -218,7 +218,7 @@ def _add(y: torch.Tensor, x: torch.Tensor, module: Module, step: StepGroups, sca
 
 
 def _add_runs(y: torch.Tensor, x: torch.Tensor, module: Module, step: StepGroups, scale: float) -> None:
-    """Do the same with torch: for other types than bfloat16, and widths that are no whole vectors."""
+    """Do the same with torch: for other types than bfloat16, and widths that are not whole vectors."""
     for run in step.runs:
         values, start = x[run.rows].float() * scale, 0
         for part, width in enumerate(module.widths):

@@ -1,7 +1,7 @@
 """What of a base model's folder tells its tool format: its type, its chat template, its tokens.
 
 Reads config.json, the template and the tokenizer's text; no model, no vLLM. A folder that cannot be read
-tells nothing, which is no error here: whether it is a model is for others to say.
+tells nothing, which is not an error here: whether it is a model is for others to say.
 """
 
 from __future__ import annotations

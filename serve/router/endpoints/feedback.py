@@ -232,7 +232,7 @@ def _parse(body: bytes) -> Feedback:
     try:
         return _decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadBody("body", f"is no feedback: {error}", _REMEDY) from error
+        raise BadBody("body", f"is not feedback: {error}", _REMEDY) from error
 
 
 def _find_adapter(view: View, feedback: Feedback, claimed: AnsweredBy | None, base_name: str) -> str | None:
@@ -243,7 +243,7 @@ def _find_adapter(view: View, feedback: Feedback, claimed: AnsweredBy | None, ba
     named = feedback.adapter.partition("@")[0] if feedback.adapter is not None else None
     if named is None and claimed is None:
         subject = "body" if feedback.response_id is None else "response_id"
-        fact = "names no adapter" if feedback.response_id is None else "is no id of this server"
+        fact = "names no adapter" if feedback.response_id is None else "is not an id of this server"
         raise BadBody(subject, fact, _REMEDY, param=subject)
     if named is not None and claimed is not None and named != (said := _shown(claimed, base_name)):
         raise BadBody("adapter", f"is {named}, but the id says {said}", "send one of them", param="adapter")

@@ -97,7 +97,7 @@ class IdIssuer:
 
 
 def without_mac(response_id: bytes) -> bytes:
-    """Return what an id tells, as a claim that nobody can prove: for the header of what is no answer."""
+    """Return what an id tells, as a claim that nobody can prove: for the header of what is not an answer."""
     return response_id.rpartition(b".")[0]
 
 

@@ -5,7 +5,7 @@ greedy texts prove nothing: they differ by batch size alone. So the log-probabil
 after fixed prompts are compared, as the engine computes them for answers. The difference is the mean
 absolute one over all tokens. The noise is the same figure between the base now and the base as measured
 before, the largest seen. An adapter that was trained for a few steps differs by little more than that: then
-both are measured `ROUNDS` times, and what differs in the same way each time is no noise.
+both are measured `ROUNDS` times, and what differs in the same way each time is not noise.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from tests.train.containers.samples import LINES, ROWS, arrow_table, fault, outc
 from train.dataset.containers import line as line_module
 from train.dataset.records import Malformed
 from train.dataset.sources import read_lines
-from train.rows import read_rows
+from train.epoch.rows import read_rows
 
 MANY = "".join(
     json.dumps({"prompt": f"q {number}", "completion": f"{number * 7919 % 10007}"}) + "\n"
@@ -108,7 +108,7 @@ def test_training_names_file_row_and_remedy_of_a_container(tmp_path: Path) -> No
         ("prompt,completion\na,b\na\nc,d\n", 2, "has 1 cells, and the header has 2"),
         ('prompt,completion\na,b\n"c,d\ne,f\n', 2, "opens a quote that nothing closes"),
         ("prompt,prompt\na,b\n", 1, "names the column 'prompt' twice"),
-        ('prompt,completion\na,"b" c\n', 1, "is no record of CSV"),
+        ('prompt,completion\na,"b" c\n', 1, "is not a record of CSV"),
     ],
 )
 def test_a_record_that_does_not_fit_its_table_is_a_fault_of_that_row(

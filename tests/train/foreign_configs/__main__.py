@@ -18,7 +18,7 @@ from tests.train.foreign_configs.rows import put_rows
 from train.config import parse_config
 from train.importing.reading import read_settings
 from train.importing.run import import_config
-from train.run import prepare
+from train.runs.run import prepare
 
 _RANK = 512
 

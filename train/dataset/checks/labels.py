@@ -23,7 +23,7 @@ _RARE = 3
 
 
 def labels_of(found: Labels) -> Counter[str]:
-    """Return how often each label stands; empty where the answers are no labels."""
+    """Return how often each label stands; empty where the answers are not labels."""
     counts = found.counts or Counter()
     rows = counts.total() + found.others
     are_labels = rows >= _LEAST_ROWS and counts.total() >= _SHORT_SHARE * rows

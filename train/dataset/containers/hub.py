@@ -30,7 +30,7 @@ def fetch_snapshot(path: Path) -> Path:
             name, repo_type="dataset", revision=revision or None, allow_patterns=list(_WANTED)
         )
     except errors.HFValidationError as error:
-        raise UsageError(shown_path(path), "is no name of a data set", "write hf://ORG/NAME") from error
+        raise UsageError(shown_path(path), "is not a name of a data set", "write hf://ORG/NAME") from error
     except errors.GatedRepoError as error:
         fact, remedy = "needs the consent of its owners", "ask for it on the hub, and set HF_TOKEN"
         raise UsageError(shown_path(path), fact, remedy) from error

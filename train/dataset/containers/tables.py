@@ -118,4 +118,4 @@ def _broken(error: csv.Error) -> Malformed:
     if "field larger" in str(error):
         fact = f"has a cell of more than {LONGEST_BYTES >> 20} MiB: a quote that nothing closes?"
         return Malformed(fact, "D-CELLS", _QUOTE)
-    return Malformed(f"is no record of CSV ({error})", "D-CELLS", _QUOTE)
+    return Malformed(f"is not a record of CSV ({error})", "D-CELLS", _QUOTE)

@@ -250,7 +250,7 @@ def _arguments(given: object, where: str) -> str:
 
 
 def _parsed(value: object, where: str, rule: str) -> Any:
-    """Return what a JSON text holds, or a value that is no text as it is; a blank text is none."""
+    """Return what a JSON text holds, or a value that is not text as it is; a blank text is none."""
     if not isinstance(value, str):
         return value
     if not value.strip():

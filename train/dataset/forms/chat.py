@@ -1,8 +1,8 @@
 """Lists of messages: OpenAI's, ShareGPT's and their relatives, to turns.
 
 Owns what a turn may hold. Invariant: nothing of a turn is left out in silence; what cannot be trained on
-(pictures, sounds) is an error that names the message. A key whose value is null or empty is no key: clients
-write all that they know.
+(pictures, sounds) is an error that names the message. A key whose value is null or empty is not a key:
+clients write all that they know.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """How the rows of a file are to be read: which columns stand for which keys, and what was accepted.
 
 Owns the mapping of columns. `columns` names our key of a form, then the file's column: `{"prompt": "frage"}`.
-A column may lie inside another (`answers.text`, `answers.text.0`); a value that begins with `=` is no column
-but a fixed text (`{"system": "=Answer in one word."}`). Columns that are mapped are read as nothing else.
+A column may lie inside another (`answers.text`, `answers.text.0`); a value that begins with `=` is not a
+column but a fixed text (`{"system": "=Answer in one word."}`). Columns that are mapped are read as nothing
+else.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def checked_columns(columns: Mapping[str, str]) -> dict[str, str]:
     """
     for key, column in columns.items():
         if key not in KEYS:
-            raise ValueError(f"{key!r} is no key of a form: {_nearest(key, KEYS)}")
+            raise ValueError(f"{key!r} is not a key of a form: {_nearest(key, KEYS)}")
         if not column.strip() or column == FIXED:
             raise ValueError(f"{key} names no column: write {key}=COLUMN, or {key}==TEXT for a fixed text")
     return dict(columns)

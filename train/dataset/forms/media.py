@@ -53,7 +53,7 @@ def instead_of(error: Malformed, row: Mapping[str, Any]) -> Malformed:
 
 
 def parts_of(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what of a row's messages is no text: kinds of parts, keys of messages."""
+    """Return what of a row's messages is not text: kinds of parts, keys of messages."""
     return tuple(dict.fromkeys(found for value in row.values() for found in _held(value)))
 
 

@@ -211,7 +211,7 @@ def _metric(evaluation: EvaluationResult, name: str | None) -> Spec:
     suite = evaluation.suite
     spec = suite.graders[0] if name is None else suite.grader(name)
     if isinstance(spec, Judge) and spec.versus == "against":
-        fact = f"{spec.label} compares two models, so it is no figure of one"
+        fact = f"{spec.label} compares two models, so it is not a figure of one"
         raise UsageError(f"suite {suite.name}", fact, "use a judge with versus: score or expected")
     return spec
 

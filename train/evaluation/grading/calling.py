@@ -29,7 +29,7 @@ def judge_arguments(item: SuiteItem, sample: ModelAnswer) -> Grade:
     functions = {tool["function"]["name"]: tool["function"] for tool in tools}
     for call in sample.calls:
         if call.name not in functions:
-            return Grade(0.0, (), f"calls {call.name}, which is no tool"[:500])
+            return Grade(0.0, (), f"calls {call.name}, which is not a tool"[:500])
         try:
             fault = misfit(call, functions[call.name]["parameters"])
         except ValueError:

@@ -1,7 +1,7 @@
 """A model in this process: transformers on the base's folder, with an adapter's folder on top.
 
 Owns evaluation where no server runs. Slow (one question at a time) and with PEFT's numerics, not the
-server's: its figures are no evidence about what is served, and the report says `offline`. Imports torch
+server's: its figures are not evidence about what is served, and the report says `offline`. Imports torch
 when the first question is asked.
 """
 
@@ -20,9 +20,9 @@ from train.evaluation.forms import SuiteMessage
 from train.evaluation.grading.grades import ModelAnswer, Tools
 from train.evaluation.models.listening import Listener
 from train.evaluation.suites import Suite
+from train.process.silence import quiet
 from train.rendering.examples import prompt_ids
 from train.rendering.interface import Unrenderable
-from train.silence import quiet
 
 
 class OfflineModel:

@@ -46,7 +46,7 @@ _PREFERENCES: Mapping[str, Mapping[str, str]] = {
 _NOT_ROWS: Mapping[str, str] = {
     "input_output": "its segments have labels of their own: write rows as messages, with weight 0 or 1",
     "stepwise_supervised": "reward models of single steps are not here",
-    "_synthetic": "made-up tokens are no data: name rows",
+    "_synthetic": "made-up tokens are not data: name rows",
     "zephyr.nectar": "its rows rank several answers: write pairs of chosen and rejected",
     "explainchoice": "its rows have choices: write them as prompt and completion",
     "concisechoice": "its rows have choices: write them as prompt and completion",
@@ -235,7 +235,7 @@ def _say_inner(draft: Draft, key: str, entry: Mapping[str, Any], role: str, cont
     for target, sources in (entry.get("roles") or {}).items():
         for source in sources if isinstance(sources, list) else [sources]:
             if _OUR_ROLES.get(str(source)) != target:
-                draft.lose(f"{key}.roles", f"{source}: {target}", "is no role that is known: rename it")
+                draft.lose(f"{key}.roles", f"{source}: {target}", "is not a role that is known: rename it")
     if entry.get("message_field_training"):
         reason = "say `weight: 0` in a message that is not to be learnt"
         draft.lose(f"{key}.message_field_training", entry["message_field_training"], reason)

@@ -121,7 +121,7 @@ class Info:
             elif theirs in table and table[theirs] != column:
                 found[table[theirs]] = str(column)
             elif theirs not in table:
-                reason = f"is no column of this form ({entry.get('formatting', 'alpaca')})"
+                reason = f"is not a column of this form ({entry.get('formatting', 'alpaca')})"
                 self.draft.lose(f"{place}.columns.{theirs}", column, reason)
         return found
 
@@ -138,7 +138,7 @@ class Info:
             self.draft.lose(f"{place}.tags.content_tag", tags["content_tag"], reason)
         for tag, known in _ROLES.items():
             if tags.get(tag, next(iter(known))) not in known:
-                reason = f"is no role that is known ({', '.join(sorted(known))}): rename it in the rows"
+                reason = f"is not a role that is known ({', '.join(sorted(known))}): rename it in the rows"
                 self.draft.lose(f"{place}.tags.{tag}", tags[tag], reason)
         return ours
 
@@ -158,5 +158,5 @@ def _read(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         raise UsageError(str(path), f"cannot be read as JSON ({error})", "correct the file") from error
     if not isinstance(found, dict):
-        raise UsageError(str(path), "is no list of data sets by name", "correct the file")
+        raise UsageError(str(path), "is not a list of data sets by name", "correct the file")
     return found

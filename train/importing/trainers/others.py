@@ -120,7 +120,7 @@ _COUNTERPARTS: Mapping[str, tuple[str, ...]] = {
 
 
 def what_it_is(source: Mapping[str, Any]) -> str | None:
-    """Return what a file is that is no training config, None where it may be one."""
+    """Return what a file is that is not a training config, None where it may be one."""
     return next((what for what, sign in NO_CONFIGS if sign(source)), None)
 
 

@@ -1,0 +1,1 @@
+"""Files of rows in, one epoch of token ids out."""

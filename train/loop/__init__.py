@@ -1,0 +1,1 @@
+"""Between the first step and the last: measuring, keeping checkpoints, stopping."""

@@ -1,0 +1,1 @@
+"""Methods that learn from pairs or ratings of answers: DPO, ORPO, KTO."""

@@ -1,0 +1,77 @@
+"""DPO and ORPO: learning from pairs of a better and a worse answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from train.config import TrainConfig
+from train.dataset.containers.place import Where
+from train.dataset.forms.mapping import PLAIN, RowMapping
+from train.epoch.duration import Epoch
+from train.epoch.encoding import Tokenizer
+from train.epoch.items import ItemFile, TrainingItem
+from train.methods.interface import TrainerInputs
+from train.methods.paired.pair_losses import dpo_loss, orpo_loss
+from train.methods.paired.pair_trainer import make_pair_trainer
+from train.methods.paired.pairs import pair_epoch, read_pairs
+from train.methods.saving import save_adapter
+from train.settings.methods import Dpo, Orpo
+
+
+class _PairMethod:
+    """What both have in common: their rows, and an adapter as the result."""
+
+    servable = True
+
+    def check(self, config: TrainConfig) -> None:
+        """Nothing beyond the types."""
+
+    def read(
+        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: RowMapping = PLAIN
+    ) -> ItemFile[TrainingItem]:
+        """Return every pair, rendered with the base's template.
+
+        Raises: UsageError: naming file and row.
+        """
+        return read_pairs(path, tokenizer, config, reading)
+
+    def epoch(self, items: Sequence[TrainingItem], config: TrainConfig) -> Epoch:
+        """Return the pairs, with the tokens of both answers."""
+        del config
+        return pair_epoch(items)
+
+    def save(self, trainer: Any, folder: Path) -> None:
+        """Write the adapter, without the frozen copy of the start."""
+        save_adapter(trainer, folder)
+
+
+class DpoMethod(_PairMethod):
+    """Direct preference optimisation against the frozen start: the base, or the version of `from`."""
+
+    def build(self, workshop: TrainerInputs) -> Any:
+        """Return the trainer."""
+        settings = workshop.config.method
+        assert isinstance(settings, Dpo)
+
+        def loss(policy: Any, start: Any) -> Any:
+            return dpo_loss(policy, start, settings)
+
+        return make_pair_trainer(workshop, loss, reference=True)
+
+
+class OrpoMethod(_PairMethod):
+    """Supervised loss and odds ratio in one; nothing is frozen."""
+
+    def build(self, workshop: TrainerInputs) -> Any:
+        """Return the trainer."""
+        settings = workshop.config.method
+        assert isinstance(settings, Orpo)
+
+        def loss(policy: Any, _start: Any) -> Any:
+            return orpo_loss(policy, settings)
+
+        trainer = make_pair_trainer(workshop, loss, reference=False)
+        trainer.ref_model = None
+        return trainer

@@ -1,0 +1,1 @@
+"""Methods that learn from rewards (RLOO, GRPO), and the reward model that gives them."""

@@ -1,0 +1,1 @@
+"""The operating system's side of training: environment, signals, silence, several processes."""
