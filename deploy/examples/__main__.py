@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
         server = Live.start(root, root / "demo" / "server.log", *SERVER_OPTIONS)
         try:
             print("== wardrobe serve: vLLM starts, about a minute", flush=True)
-            print(f"   at {server.url}, ready after {server.wait_ready():.0f} s")
+            print(f"   at {server.url}, ready after {server.wait_ready(600):.0f} s")
             for script in others:
                 play(script, server.url)
         finally:
