@@ -221,7 +221,7 @@ def test_a_wrong_content_type_is_refused(
         ([part("path", b"/etc/passwd")], 400, "is not a field"),
         ([part("files[]", b"{}", b"adapter_config.json")], 400, "is not a field"),
         ([part("\x00", b"")], 400, ""),
-        ([b"--" + BOUNDARY.encode() + b"\r\nX: y\r\n\r\nz\r\n"], 400, "no form-data"),
+        ([b"--" + BOUNDARY.encode() + b"\r\nX: y\r\n\r\nz\r\n"], 400, "not form-data"),
         ([b"--" + BOUNDARY.encode() + b"\r\n" + b"X: y\r\n" * 500 + b"\r\nz\r\n"], 400, "form"),
         ([b"--" + BOUNDARY.encode() + b"\r\nX: " + b"y" * 100_000 + b"\r\n\r\nz\r\n"], 400, "form"),
         ([b"garbage"], 400, "form"),

@@ -92,7 +92,7 @@ def test_a_mistake_of_a_rater_is_named(
     (tmp_path / "b.jsonl").write_text("\n".join(lines))
     with pytest.raises(UsageError) as error:
         read_ratings(tmp_path / "b.key.json", [tmp_path / "b.jsonl"])
-    assert "line 3" in str(error.value)
+    assert ".jsonl:3: " in str(error.value)
     assert words in str(error.value)
 
 
