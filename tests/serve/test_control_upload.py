@@ -20,6 +20,7 @@ from serve.settings import RequestLimits
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import SMOLLM2, make_base
 from tests.fakes.control import admin_server
+from tests.fakes.store import with_reserve
 
 PATH = "/admin/v1/adapters/support/versions"
 CAP = 200_000
@@ -28,7 +29,7 @@ BOUNDARY = "wardrobe-boundary"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    Registry.init(tmp_path / "root", make_base(tmp_path / "tiny"))
+    Registry.init(with_reserve(tmp_path / "root"), make_base(tmp_path / "tiny"))
     return tmp_path / "root"
 
 

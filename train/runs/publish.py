@@ -73,7 +73,7 @@ def lineage(
         "goal_sha256": config.goal.sha256 if config.goal else None,
         "seed": config.seed,
         "data": {name: _source(source) for name, source in origin.sources.items()},
-        "mixture": {name: {**asdict(share), "passes": share.passes} for name, share in origin.shares.items()},
+        "mixture": {name: asdict(share) for name, share in origin.shares.items()},
         "base": {"name": base.name, "fingerprint": base.fingerprint},
         "parent": None if parent is None else {"version": parent.name, "digest": parent.digest},
         "nearest": origin.choice.model_dump(mode="json") if origin.choice else None,
