@@ -100,8 +100,7 @@ drill-faults: setup ## a root away, read-only, full, a stopped engine, hostile c
 	@$(BIN)/python -m loadtests.drills.faults
 
 drills: setup ## traffic, swaps, kill -9, every kind of rollout, replicas behind balancers, faults, on real servers (about an hour)
-	@$(BIN)/python -m loadtests.drills.churn
-	@$(BIN)/python -m loadtests.drills.rollouts
+	@$(BIN)/python -m loadtests.drills.scenarios --scenes
 	@$(BIN)/python -m loadtests.drills.replicas
 	@$(BIN)/python -m loadtests.drills.balancers router
 	@$(BIN)/python -m loadtests.drills.balancers ray

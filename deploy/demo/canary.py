@@ -22,7 +22,7 @@ import yaml
 from deploy.demo.data import DemoRow, DemoTask
 from deploy.demo.product import Product
 from registry.errors import WardrobeError
-from serve.rollout.decision.policy import FormatMetric, PolicyMetrics
+from serve.rollout.policy import FormatMetric, PolicyMetrics
 from serve.rollout.presets import load_policy
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from deploy.reference.tables import code, page, sentence, table
 from registry.api.operation import SCOPE
 from serve.control.app import control_schema
 from serve.protocol.fields import IGNORED, UNSERVED
-from serve.router.endpoints.paths import ENDPOINTS, Endpoint, PathKind
+from serve.protocol.paths import ENDPOINTS, Endpoint, PathKind
 
 _CLIENTS = """\
 Everything below `/v1` is vLLM's own protocol but for `model`, which names an adapter: `support` (the

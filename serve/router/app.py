@@ -28,17 +28,9 @@ from serve.door.pages import Pages
 from serve.door.sending import for_pages
 from serve.engine.interface import Engine
 from serve.errors import Busy, MethodNotAllowed, RouteNotFound, TaskNotServed
+from serve.protocol.body import SERVER_PATH_FIELDS, TRANSFER_FIELDS
 from serve.protocol.hints import hint
-from serve.request_id import HEADER, id_headers
-from serve.responses import answers as kept
-from serve.responses.answers import ResponseQuery
-from serve.rollout.decision.inner import InnerClient
-from serve.router.body import SERVER_PATH_FIELDS, TRANSFER_FIELDS
-from serve.router.endpoints.auth import authorize
-from serve.router.endpoints.feedback import MAX_BODY_BYTES as MAX_FEEDBACK_BYTES
-from serve.router.endpoints.models import base_card, render_model, render_models
-from serve.router.endpoints.openai_errors import rejection_reason, send_error, send_events, send_json
-from serve.router.endpoints.paths import (
+from serve.protocol.paths import (
     ENDPOINTS,
     Dialect,
     Endpoint,
@@ -46,6 +38,14 @@ from serve.router.endpoints.paths import (
     find_endpoint,
     served_endpoints,
 )
+from serve.request_id import HEADER, id_headers
+from serve.responses import answers as kept
+from serve.responses.answers import ResponseQuery
+from serve.rollout.decision.inner import InnerClient
+from serve.router.endpoints.auth import authorize
+from serve.router.endpoints.feedback import MAX_BODY_BYTES as MAX_FEEDBACK_BYTES
+from serve.router.endpoints.models import base_card, render_model, render_models
+from serve.router.endpoints.openai_errors import rejection_reason, send_error, send_events, send_json
 from serve.router.inference import Inference
 from serve.router.runtime import Runtime
 from serve.router.telemetry.access_log import AccessLog

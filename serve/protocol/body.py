@@ -10,8 +10,8 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
-from serve.bounds.numbers import whole_number
 from serve.errors import BadBody
+from serve.protocol.numbers import whole_number
 
 Fields = dict[str, Raw]
 

@@ -14,11 +14,10 @@ from prometheus_client.metrics_core import Metric
 
 from registry.entries.rollouts import FULL_WEIGHT
 from registry.records import RolloutEntry
-from serve.rollout.decision.judgement import Judgement
+from serve.exposition import LOAD_SECONDS, Histogram, counter, gauge, histogram
 from serve.rollout.decision.states import RolloutState
 from serve.rollout.recording.evidence import ReplicaEvidence
-from serve.router.telemetry.exposition import counter, gauge, histogram
-from serve.router.telemetry.metrics import LOAD_SECONDS, Histogram
+from serve.rollout.statistics.judgement import Judgement
 
 ALERT = "alert"
 """The reason of a record that an alert asked for."""

@@ -1,10 +1,10 @@
-"""Prometheus families made from plain counts."""
+"""Counts by bucket, and Prometheus families made from plain counts."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from typing import Protocol
 
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -17,12 +17,29 @@ from prometheus_client.utils import floatToGoString
 Row = tuple[Sequence[str], float]
 
 
-class Buckets(Protocol):
-    """Counts by bucket: one more count than upper bounds, and the sum of all values."""
+LOAD_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+"""Bounds for what takes a load of an adapter, or as long."""
 
-    bounds: tuple[float, ...]
-    counts: list[int]
-    total: float
+
+class Histogram:
+    """Counts by bucket; `bounds` are upper, inclusive."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def add(self, other: Histogram) -> None:
+        """Add all of another histogram's counts; the bounds are the same."""
+        self.counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
 
 
 def counter(name: str, text: str, labels: Sequence[str], rows: Iterable[Row]) -> Metric:
@@ -42,7 +59,7 @@ def gauge(name: str, text: str, labels: Sequence[str], rows: Iterable[Row]) -> M
 
 
 def histogram(
-    name: str, text: str, labels: Sequence[str], rows: Iterable[tuple[Sequence[str], Buckets]]
+    name: str, text: str, labels: Sequence[str], rows: Iterable[tuple[Sequence[str], Histogram]]
 ) -> Metric:
     """Return a histogram with cumulative buckets."""
     family = HistogramMetricFamily(name, text, labels=labels)
