@@ -52,7 +52,9 @@ class Running:
     def processes(self, words: str) -> list[int]:
         """Return the processes below whose command line begins with what `words` say, by their age."""
         below = sorted(descendants(self.process.pid))
-        return [pid for pid in below if words in command_line(pid) and "leash" not in command_line(pid)]
+        return [
+            pid for pid in below if words in command_line(pid) and "parent_death" not in command_line(pid)
+        ]
 
     def replicas(self) -> list[int]:
         """Return the processes of the fake replicas."""
@@ -259,7 +261,7 @@ def test_the_command_names_an_option_out_of_range(tmp_path: Path, capsys: pytest
 
 def leashed(*command: str) -> subprocess.Popen[Any]:
     return subprocess.Popen(
-        [sys.executable, "-m", "deploy.ray.leash", *command],
+        [sys.executable, "-m", "deploy.ray.parent_death", *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -1,4 +1,4 @@
-"""The marker adapters say their own marker; trained here, beside other tests, they are there for the engine's."""
+"""The marker adapters say their own marker; trained here, they are there for the tests of the engine."""
 
 from __future__ import annotations
 
