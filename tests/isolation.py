@@ -104,8 +104,6 @@ def isolated(outside: Mapping[str, str], place: Place) -> dict[str, str]:
         "LINES": "24",
         # One certificate instead of 140: every HTTP client reads all of them when it is made, for 30 ms.
         "SSL_CERT_FILE": str(place.certificate),
-        # torch.compile compiles in the test's process: its pool of workers imports torch once for each core.
-        "TORCHINDUCTOR_COMPILE_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "HYPOTHESIS_STORAGE_DIRECTORY": str(place.home / "hypothesis"),

@@ -31,6 +31,8 @@ from tests.fakes.replicas import Load, chat, paced, question, read_stream, statu
 from tests.fakes.served import make_root, publish
 from tests.isolation import outside
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 FAKE = f"{sys.executable} -m tests.fakes.replica"
 
