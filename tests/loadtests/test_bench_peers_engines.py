@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from loadtests.adapters import write_adapter
+from loadtests.bench.peers.engines.__main__ import EnginePlan
 from loadtests.bench.peers.engines.arms import Bare, Ours, Refused, Staged
 from loadtests.bench.peers.engines.asking import BROKEN, BenchQuestion, BenchRun, Reply, Steady, ask, crowd
 from loadtests.bench.peers.engines.ledger import (
@@ -29,7 +30,6 @@ from loadtests.bench.peers.engines.ledger import (
     side_by_side,
 )
 from loadtests.bench.peers.engines.reuse import distance
-from loadtests.bench.peers.engines.__main__ import EnginePlan
 from loadtests.bench.peers.engines.spread import AdapterMix, add_run, crowded_cells, resident_cells
 from loadtests.bench.peers.engines.start import Sizes, bare_command, bare_environment
 from loadtests.bench.peers.engines.swap import cold_requests, swap_once
