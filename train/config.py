@@ -23,11 +23,11 @@ from registry.validation.canonical import canonical_json, sha256_hex
 from registry.yaml_text import parse_yaml
 from train.evaluation.gating.goal import Goal
 from train.evaluation.strict import Strict, parse
-from train.loop.best import EVAL_LOSS
 from train.presets import with_given, with_preset
 from train.settings.adapter import ALL_LINEAR, LoraSettings, Quantization
 from train.settings.data import DataSettings
 from train.settings.keeping import (
+    EVAL_LOSS,
     CheckpointSettings,
     EarlyStopping,
     EvaluationSettings,
@@ -129,7 +129,7 @@ def parse_config(value: dict[str, Any], subject: str, folder: Path) -> TrainConf
     resolved = {
         "lora": with_given(config.lora, value),
         "data": config.data.resolved(folder),
-        "method": _resolved(config, folder),
+        "method": config.method.resolved(folder),
         "checkpoints": _with_suite(config, folder),
     }
     return config.model_copy(update=resolved)
@@ -138,15 +138,6 @@ def parse_config(value: dict[str, Any], subject: str, folder: Path) -> TrainConf
 def known_keys() -> tuple[str, ...]:
     """Return every key that a config may hold, dotted (`lora.rank`), sorted."""
     return tuple(sorted(set(_dotted(TrainConfig, ""))))
-
-
-def _resolved(config: TrainConfig, folder: Path) -> Any:
-    reward = getattr(config.method, "reward", None)
-    if reward is None or reward.model is None:
-        return config.method
-    return config.method.model_copy(
-        update={"reward": reward.model_copy(update={"model": folder / reward.model})}
-    )
 
 
 def _with_suite(config: TrainConfig, folder: Path) -> CheckpointSettings:

@@ -17,7 +17,8 @@ from train.nearest.choice import NearestVersion
 
 if TYPE_CHECKING:
     from train.epoch.holdout import HeldOut
-    from train.runs.run import Finished, Prepared
+    from train.prepared import PreparedRun
+    from train.runs.run import Finished
 
 
 class BaseFolder(Document):
@@ -98,7 +99,7 @@ class CheckReport(Document):
     held_out: HeldOutShare | None = None
 
     @classmethod
-    def of(cls, prepared: Prepared) -> Self:
+    def of(cls, prepared: PreparedRun) -> Self:
         """Describe a prepared run."""
         data = {
             name: DataCounts(
@@ -138,7 +139,7 @@ class CheckReport(Document):
         )
 
 
-def _modules(prepared: Prepared) -> dict[str, int]:
+def _modules(prepared: PreparedRun) -> dict[str, int]:
     names = targeted_modules(prepared.config.lora, prepared.base.modules)
     return dict(sorted(Counter(name.rpartition(".")[2] for name in names).items()))
 

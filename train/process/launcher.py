@@ -25,8 +25,6 @@ from train.process.interruption import forwarded
 from train.settings.starting import NEAREST
 
 SUBJECT = "the launcher's options"
-# Their trainers read the whole model outside of its forward pass, or start with weights of their own.
-_UNSHARED = frozenset({"reward", "rloo", "grpo"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,7 @@ def _check_fsdp(config: TrainConfig, launch: Launch) -> None:
     if launch.fsdp == 1:
         fact = "is to run with FSDP 1, which transformers is about to drop"
         raise UsageError(name, fact, "set fsdp_version: 2")
-    if config.method.type in _UNSHARED:
+    if not config.method.shardable:
         fact = f"is to run with FSDP, which method {config.method.type} cannot"
         raise UsageError(name, fact, "use --multi_gpu without FSDP", param="method")
     if config.lora.kind != "lora" or config.quantization is not None:

@@ -55,6 +55,17 @@ def processes() -> int:
     return max(1, int(os.environ.get("WORLD_SIZE", "1"))) if MEETING in os.environ else 1
 
 
+def any_process(flag: bool) -> bool:
+    """Return whether any process of the run says so: a signal reaches them at different steps."""
+    import torch.distributed as group
+
+    if not (group.is_available() and group.is_initialized()):
+        return flag
+    found: list[bool | None] = [None] * group.get_world_size()
+    group.all_gather_object(found, flag)
+    return any(found)
+
+
 def is_lost_process(error: BaseException) -> bool:
     """Tell whether an error of torch means that another process of the run is gone."""
     text = str(error).lower()
