@@ -7,7 +7,7 @@ export VLLM_NO_USAGE_STATS ?= 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo recipes serve test test-fast check format bench bench-registry bench-router bench-serve bench-rollouts bench-cpu-lora bench-data bench-train bench-tools bench-generator bench-peers drills drill-faults drill-scenarios reference constraints clean
+.PHONY: help setup demo recipes serve test test-fast coverage check format bench bench-registry bench-router bench-serve bench-rollouts bench-cpu-lora bench-data bench-train bench-tools bench-generator bench-peers drills drill-faults drill-scenarios reference constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -38,7 +38,11 @@ test: setup ## all tests, the real vLLM, model and training included
 test-fast: setup ## only the tests that need no engine and no training
 	@$(SHARED) -m "not engine and not training"
 
-check: setup ## lint, format, types, layers
+coverage: setup ## which lines and branches the fast tests run, subprocesses included; the table goes to the terminal
+	@mkdir -p .cache && $(SHARED) -m "not engine and not training" --cov --cov-report=term:skip-covered
+
+check: setup ## lint, spelling, format, types, layers
+	@git ls-files -z | xargs -0 $(BIN)/codespell -D- -D .ci/words.txt
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy

@@ -24,9 +24,9 @@ _CHANGES = click.option(
 )
 
 
-@click.group(short_help="Load a server with adapter traffic and judge what it did.")
+@click.group(short_help="Load a server with adapter traffic and check thresholds.")
 def loadtest() -> None:
-    """Load a server with adapter traffic and judge what it did.
+    """Load a server with adapter traffic and check thresholds.
 
     A SCENARIO is a packaged one (see `list`) or a YAML file; the same file drives locust with
     `locust -f loadtests/locustfile.py --scenario FILE`.
@@ -37,8 +37,10 @@ def loadtest() -> None:
 @click.argument("scenario")
 @click.option("--out", type=_PATH, metavar="DIR", help="New folder for the results (default load-results/…).")
 @_CHANGES
-@click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
-@click.option("--admin-url", metavar="URL", help="Where actions go when --url is a balancer: a replica.")
+@click.option("--dry-run", is_flag=True, help="Print what would be sent; send nothing.")
+@click.option(
+    "--admin-url", metavar="URL", help="Replica that receives the actions when --url is a balancer."
+)
 @common_options
 @pass_session
 def run(
@@ -49,9 +51,9 @@ def run(
     dry_run: bool,
     admin_url: str | None,
 ) -> None:
-    """Run SCENARIO against the server at --url, or a live one of the root.
+    """Run SCENARIO against --url, or a live server of the root.
 
-    Requests are begun when they are due, whatever the server does, and latency counts from then. Writes
+    Requests start when they are due, whatever the server does; latency counts from then. Writes
     requests.jsonl, report.json, report.md, report.html and junit.xml. Exit 1 when a threshold is missed,
     130 after Ctrl-C (the report is then marked partial).
     """
@@ -92,9 +94,10 @@ def run(
 @local_options
 @pass_session
 def compare(session: Session, a: Path, b: Path, bars: tuple[str, ...]) -> None:
-    """Compare the runs in the folders A (before) and B (after): ratios with 95 % intervals.
+    """Compare two runs: A (before) and B (after).
 
-    Says when two runs are not comparable: other traffic, a saturated generator, an interrupted run.
+    Prints ratios with 95 % intervals, and says when two runs are not comparable: different traffic, a
+    saturated generator, an interrupted run.
     """
     from loadtests.runner.results.comparison import Bar, FinishedRun
     from loadtests.runner.results.comparison import compare as compare_runs
@@ -107,7 +110,7 @@ def compare(session: Session, a: Path, b: Path, bars: tuple[str, ...]) -> None:
 
 
 @loadtest.command("list")
-@click.option("--metrics", is_flag=True, help="List what a threshold may name instead.")
+@click.option("--metrics", is_flag=True, help="List the metrics that a threshold may name.")
 @local_options
 @pass_session
 def list_(session: Session, metrics: bool) -> None:
@@ -134,7 +137,7 @@ def list_(session: Session, metrics: bool) -> None:
 @common_options
 @pass_session
 def prepare(session: Session, scenario: str, changes: tuple[str, ...], like: str | None) -> None:
-    """Register the adapters that SCENARIO asks for and the wardrobe does not have yet.
+    """Register the adapters that SCENARIO needs and are missing.
 
     On the root: random weights of the base's own shapes. Over --url: copies of --like NAME@N.
     """
@@ -142,14 +145,16 @@ def prepare(session: Session, scenario: str, changes: tuple[str, ...], like: str
     from loadtests.runner.loading import load_scenario
 
     found = load_scenario(scenario, changes)
-    desk = session.desk()
-    wanted = preparing.missing(found, desk)
+    client = session.client()
+    wanted = preparing.missing(found, client)
     with tempfile.TemporaryDirectory(prefix="wardrobe-prepare-") as scratch:
-        weights = _synthetic(session, found) if like is None else preparing.copies(like, desk, Path(scratch))
+        weights = (
+            _synthetic(session, found) if like is None else preparing.copies(like, client, Path(scratch))
+        )
         with output.progress(f"prepare {found.name}", len(wanted)) as advance:
             names = []
             for one in wanted:
-                names.append(preparing.register(one, weights, desk))
+                names.append(preparing.register(one, weights, client))
                 advance(1)
     if session.as_json:
         click.echo(json.dumps({"registered": names}))

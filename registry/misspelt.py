@@ -29,9 +29,14 @@ def _fields(model: type[BaseModel], path: Sequence[int | str]) -> set[str]:
     """Return the keys that the part of a document at `path` may have."""
     kind = model
     for name in path:
-        if isinstance(name, str) and name in kind.model_fields:
-            kind = _model(kind.model_fields[name].annotation) or kind
-    return set(kind.model_fields)
+        if isinstance(name, str) and name in (keys := _keys(kind)):
+            kind = _model(keys[name]) or kind
+    return set(_keys(kind))
+
+
+def _keys(kind: type[BaseModel]) -> dict[str, Any]:
+    """Return the type of each key as a document calls it."""
+    return {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:

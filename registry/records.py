@@ -71,7 +71,7 @@ class FileEntry:
 class Version:
     """One immutable version: what its manifest says, and where it lies.
 
-    `digest` is `sha256:…` (design: identity); `created` is UNIX seconds; `rank` is the largest LoRA
+    `digest` is `sha256:…` of its content and its base; `created` is UNIX seconds; `rank` is the largest LoRA
     rank; `target_modules` are sorted. Where it came from is an attestation, `lineage`. `base_named` is what
     the adapter's own config called its base, None where it said nothing or nobody kept it.
     """

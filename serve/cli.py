@@ -23,7 +23,7 @@ from registry.cli.session import Session, UserPath, common_options, pass_session
 
 if TYPE_CHECKING:
     from registry.store import Registry
-    from serve.launcher.places import Places
+    from serve.launcher.output.places import Places
     from serve.launcher.supervisor import SupervisorOptions
     from serve.preflight import Preparation
     from serve.settings import ServeSettings
@@ -37,8 +37,8 @@ CHILD = "serve.engine.child"
 @click.option("--port", type=int, metavar="P", help="Port to listen on (default 8000; 0 = any).")
 @click.option("--config", type=UserPath(), metavar="FILE", help="Settings (default ROOT/serve.toml).")
 @click.option("--replica", metavar="NAME", help="This server's name among those that share the root.")
-@click.option("--insecure-no-auth", is_flag=True, help="Listen beyond this machine although no key exists.")
-@click.option("--check", "only_check", is_flag=True, help="Say what is missing, and start nothing.")
+@click.option("--insecure-no-auth", is_flag=True, help="Allow a non-loopback address without any API key.")
+@click.option("--check", "only_check", is_flag=True, help="Run the preflight checks and exit.")
 @click.argument("vllm_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- VLLM-OPTIONS]")
 @common_options
 @pass_session
@@ -52,9 +52,9 @@ def serve(
 ) -> int:
     """Serve the base model and every adapter of the root on one OpenAI-compatible port.
 
-    Options after `--` go to vLLM under vLLM's own names; those that the launcher owns are refused by
-    name. Clients that come before the engine is ready, or while it restarts, are answered with 503 and
-    Retry-After. SIGTERM and SIGINT drain: what is in flight is finished, for up to `drain_seconds`.
+    Options after `--` go to vLLM under vLLM's own names; those that the launcher sets itself are refused.
+    Until the engine is ready, and while it restarts, clients get 503 with Retry-After. SIGTERM and SIGINT
+    drain: requests in flight finish within `drain_seconds`.
     """
     from serve.settings import load_settings
 
@@ -83,7 +83,7 @@ def _check(settings: ServeSettings, vllm_options: tuple[str, ...], *, as_json: b
 
 
 def _serve(settings: ServeSettings, vllm_options: tuple[str, ...], *, as_json: bool) -> int:
-    from serve.launcher.voice import Voice, open_standard_descriptors
+    from serve.launcher.output.voice import Voice, open_standard_descriptors
     from serve.preflight import prepare
 
     open_standard_descriptors()
@@ -101,7 +101,7 @@ def _launch(
     from registry.foreign import warnings
     from serve.engine.args import engine_arguments
     from serve.launcher.listener import listen
-    from serve.launcher.places import Places
+    from serve.launcher.output.places import Places
     from serve.launcher.supervisor import Supervisor
     from serve.preflight import Preparation, require_free_name, settle
 

@@ -86,7 +86,7 @@ class LogWriter(logging.handlers.QueueListener):
 
     def handle(self, record: logging.LogRecord) -> None:
         """Write one record."""
-        # NOTE: WatchedFileHandler opens a file that was moved away outside of its own guard.
+        # NOTE: WatchedFileHandler opens a file that was moved away outside of its own handling of errors.
         with contextlib.suppress(Exception):
             super().handle(record)
 

@@ -51,7 +51,7 @@ def prepare(settings: ServeSettings, extra: Sequence[str]) -> Preparation:
     registry = Registry.open(settings.root)
     require_same_base(settings.model or registry.base.path, registry.base)
     arguments = engine_arguments(settings, registry.base, registry.limits, extra=extra)
-    require_guard(settings)
+    require_access_control(settings)
     require_keys_for_pages(settings)
     with contextlib.suppress(StorageFailed):  # a root that takes no writes now can be served
         registry.catalogue.root.try_mount()
@@ -129,7 +129,7 @@ def require_same_base(folder: Path, base: BaseModelInfo) -> None:
         raise Conflict(f"base {base.name}", fact, "use that model's folder, or another root", param="model")
 
 
-def require_guard(settings: ServeSettings) -> None:
+def require_access_control(settings: ServeSettings) -> None:
     """Raise Denied for an address that others reach while no key is needed."""
     if is_loopback(settings.host) or settings.insecure_no_auth or KeyStore(settings.root).in_use():
         return
@@ -181,7 +181,7 @@ def _survey(settings: ServeSettings, extra: Sequence[str]) -> Iterator[Preflight
             lambda: engine_arguments(settings, base, registry.limits, extra=extra),
         )
         yield from _parsers(settings, folder, extra)
-        yield _tried("access", f"on {settings.host}", lambda: require_guard(settings))
+        yield _tried("access", f"on {settings.host}", lambda: require_access_control(settings))
         if settings.cors_origins:
             pages = ", ".join(settings.cors_origins)
             yield _tried("web pages", f"of {pages}", lambda: require_keys_for_pages(settings))

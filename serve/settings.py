@@ -221,7 +221,7 @@ class ServeSettings(BaseSettings):
     replica: str = ""
     """This server's name among those of the root; empty: `HOSTNAME-PORT`, in containers with a suffix."""
     insecure_no_auth: bool = False
-    """Listen beyond this machine although no key exists."""
+    """Allow a non-loopback address without any API key."""
     keys_required: bool = False
     """Answer nobody without a key, also while none can be found; the launcher sets it once a key exists."""
     keys_stale_seconds: float = Field(default=30.0, gt=0)

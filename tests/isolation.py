@@ -27,8 +27,9 @@ CACHE = Path(OUTSIDE.get("WARDROBE_CACHE") or REPOSITORY / ".cache").absolute()
 """Where the real base model and the marker adapters are kept from one session to the next."""
 
 KEPT = frozenset({
-    "CC", "CI", "CUDA_HOME", "CUDA_VISIBLE_DEVICES", "CXX", "LD_LIBRARY_PATH", "NVIDIA_DRIVER_CAPABILITIES",
-    "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PATH", "PYTEST_CURRENT_TEST", "PYTHONPATH",
+    "CC", "CI", "COVERAGE_PROCESS_CONFIG", "CUDA_HOME", "CUDA_VISIBLE_DEVICES", "CXX", "LD_LIBRARY_PATH",
+    "NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PATH", "PYTEST_CURRENT_TEST",
+    "PYTHONPATH",
 })  # fmt: skip
 """Variables that tell where the machine has its programs and devices, and how many threads to use."""
 

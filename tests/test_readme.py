@@ -67,8 +67,13 @@ def test_every_link_of_the_readmes_leads_somewhere() -> None:
     assert broken == []
 
 
-def test_every_verb_of_the_table_is_a_command() -> None:
-    table = re.findall(r"^\| (`.+?) \|", (REPOSITORY / "README.md").read_text(), re.MULTILINE)
+def test_the_readme_is_one_page_of_at_most_600_words() -> None:
+    assert len((REPOSITORY / "README.md").read_text().split()) <= 600
+
+
+def test_every_verb_of_the_tables_is_a_command() -> None:
+    pages = [REPOSITORY / "README.md", REPOSITORY / "docs" / "commands.md"]
+    table = [row for page in pages for row in re.findall(r"^\| (`.+?) \|", page.read_text(), re.MULTILINE)]
     verbs = {verb.split()[0] for row in table for verb in re.findall(r"`([^`]+)`", row)}
     assert len(verbs) >= 15
     done = subprocess.run(

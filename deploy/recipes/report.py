@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from deploy.demo.baseline import AccuracyScore
-from deploy.recipes.picture import CurveLine, chart
+from registry.report.pictures import picture_of
+from registry.report.plots import Curve, Plot
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +65,16 @@ def write_curve(
     path: Path, title: str, adapter: Sequence[AccuracyRow], cheap: Sequence[AccuracyRow], base: AccuracyRow
 ) -> None:
     """Draw accuracy over training rows: the adapter, the cheap method, and the base as a level."""
-    most = max(one.rows or 0 for one in adapter)
-    lines = [
-        CurveLine("adapter", _points(adapter)),
-        CurveLine("logistic regression", _points(cheap)),
-        CurveLine(
-            base.who,
-            [(0.0, base.value, base.value, base.value), (float(most), base.value, base.value, base.value)],
-        ),
+    most = float(max(one.rows or 0 for one in adapter))
+    curves = [
+        _curve("adapter", adapter),
+        _curve("logistic regression", cheap),
+        Curve(base.who, [(0.0, base.value), (most, base.value)]),
     ]
-    path.write_text(chart(title, "training rows", lines, 1.0), encoding="utf-8")
+    plot = Plot(title, curves, unit="accuracy over training rows", across=(0.0, most), up=(0.0, 1.0))
+    path.write_text(picture_of(title, [plot]), encoding="utf-8")
 
 
-def _points(found: Sequence[AccuracyRow]) -> list[tuple[float, float, float, float]]:
-    return [(float(one.rows or 0), one.value, one.low, one.high) for one in found]
+def _curve(name: str, found: Sequence[AccuracyRow]) -> Curve:
+    points = [(float(one.rows or 0), one.value) for one in found]
+    return Curve(name, points, intervals=[(one.low, one.high) for one in found])

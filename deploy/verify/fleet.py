@@ -1,6 +1,6 @@
 """Replicas over one root: is what one is told known to all, and how soon?
 
-It registers an adapter twice, rolls the second version out to half of the sessions, and takes it back. The
+It registers an adapter twice, rolls the second version out to half of the sessions, and rolls it back. The
 adapter stays in the root afterwards, with its first version as `stable`.
 """
 
@@ -88,7 +88,7 @@ class Fleet:
         return FleetFinding(promise, not torn and arms == {"canary", "stable"}, told)
 
     def _step_everywhere(self) -> FleetFinding:
-        promise = "a rollout that is taken back is back everywhere"
+        promise = "a rollout that is rolled back is back everywhere"
         canary = next(one for one in self._sessions if self._arm(self.urls[0], self.adapter, one) == "canary")
         told = self._admin(self.urls[0], "POST", f"/rollouts/{self.adapter}/abort", {"why": "deploy.verify"})
         if not told.is_success:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from loadtests.bench.results import FOLDER, MeasuredFigure, MedianInterval, publish
-from serve.rollout.decision.policy import ErrorMetric, LatencyMetric, Policy, TestedMetrics
+from serve.rollout.decision.policy import ErrorMetric, LatencyMetric, Policy, PolicyMetrics
 from serve.rollout.presets import load_policy
 from serve.rollout.simulation import incumbents
 from serve.rollout.simulation.ramp import ROLLED_BACK, Outcomes, play
@@ -124,7 +124,7 @@ def cases() -> Iterator[Case]:
     yield Case("latency ×1.2, default split", split, busy, Effect(latency=1.2), MINUTES, 750)
 
 
-def alone(policy: Policy, metrics: TestedMetrics) -> Policy:
+def alone(policy: Policy, metrics: PolicyMetrics) -> Policy:
     """Return `policy` at 10 % with these metrics alone."""
     return at_weight(policy.model_copy(update={"metrics": metrics}), WEIGHT)
 

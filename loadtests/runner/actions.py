@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loadtests.runner.scenario import Action, Scenario
-from registry.api.desk import Registration
+from registry.api import documents as doc
+from registry.api import operations
+from registry.api.operations import Registration
 from registry.errors import Conflict, NotFound, WardrobeError
 
 if TYPE_CHECKING:
-    from registry.api.client import Client
+    from registry.api.client import HttpClient
     from serve.rollout.documents import RolloutStatus
 
 Clock = Callable[[], float]
@@ -66,7 +68,7 @@ class Actions:
     """The actions of a scenario on one server; `events` and `changes` fill while they run."""
 
     scenario: Scenario
-    client: Client
+    client: HttpClient
     events: list[ActionEvent] = field(default_factory=list)
     changes: list[RolloutChange] = field(default_factory=list)
     _swapped: dict[str, bool] = field(default_factory=dict)
@@ -137,33 +139,36 @@ class Actions:
     def _swap(self, action: Action) -> str:
         back = self._swapped.get(action.adapter, False)
         if back:
-            move = self.client.rollback(action.adapter)
+            move = operations.rollback(self.client, action.adapter)
         else:
-            move = self.client.promote(action.adapter, action.version or self._newest(action.adapter))
+            wanted = doc.MoveRequest(version=action.version or self._newest(action.adapter))
+            move = operations.promote(self.client, action.adapter, wanted)
         self._swapped[action.adapter] = not back
         return f"{action.adapter}@{move.version}"
 
     def _register(self, action: Action) -> str:
         made = self._made.setdefault(action.adapter, [])
         if action.adapter not in self._sources:
-            number = self.client.show(action.adapter).stable or self._newest(action.adapter)
+            number = operations.show_adapter(self.client, action.adapter).stable or self._newest(
+                action.adapter
+            )
             target = self._scratch / action.adapter
-            self.client.export(action.adapter, number, target)
+            operations.export(self.client, action.adapter, number, target)
             self._sources[action.adapter] = target
         registration = Registration(
             action.adapter, self._sources[action.adapter], no_stable=True, allow_duplicate=True
         )
-        version = self.client.register(registration, lambda _: None).version
+        version = operations.register(self.client, registration, lambda _: None).version
         made.append(version)
         if len(made) > action.keep:
             self._forget(action.adapter, made)
         return f"{action.adapter}@{version}"
 
     def _forget(self, adapter: str, made: list[int]) -> None:
-        used = {one.version for one in self.client.show(adapter).versions if one.aliases}
+        used = {one.version for one in operations.show_adapter(self.client, adapter).versions if one.aliases}
         idle = next((number for number in made if number not in used), None)
         if idle is not None:
-            self.client.delete(adapter, idle)
+            operations.delete_version(self.client, adapter, idle)
             made.remove(idle)
 
     def _rollout(self, action: Action) -> str:
@@ -181,7 +186,7 @@ class Actions:
         return RemoteRollouts(self.client).abort(action.adapter, "load test").state
 
     def _kill(self, _action: Action) -> str:
-        live = [one for one in self.client.replicas().replicas if one.live]
+        live = [one for one in operations.list_replicas(self.client).replicas if one.live]
         ours = [one for one in live if one.state == "ready" and _is_ours(one.pid)]
         if not ours:
             fact = f"none of {len(live)} live replicas is a process of this machine"
@@ -190,7 +195,7 @@ class Actions:
         return f"{ours[-1].replica}, process {ours[-1].pid}"
 
     def _newest(self, adapter: str) -> int:
-        return max(one.version for one in self.client.show(adapter).versions)
+        return max(one.version for one in operations.show_adapter(self.client, adapter).versions)
 
     async def _watch(self, adapter: str) -> None:
         while True:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 from loadtests.adapters import write_ranked
 from loadtests.runner.scenario import Prepare, Scenario
-from registry.api.desk import Desk, Registration
+from registry.api import operations
+from registry.api.operation import Client
+from registry.api.operations import Registration
 from registry.errors import NotFound, UsageError
 from registry.names import check_adapter_name, parse_version
 
@@ -34,7 +36,7 @@ class MissingVersion:
     seed: int
 
 
-def missing(scenario: Scenario, desk: Desk) -> list[MissingVersion]:
+def missing(scenario: Scenario, client: Client) -> list[MissingVersion]:
     """Return the versions that the scenario asks for and the wardrobe does not have, in order.
 
     Raises: UsageError: the scenario names no adapters to be made.
@@ -42,7 +44,7 @@ def missing(scenario: Scenario, desk: Desk) -> list[MissingVersion]:
     if scenario.prepare is None:
         fact = "asks for adapters of your own" if scenario.needs else "needs no adapters made"
         raise UsageError(scenario.name, fact, scenario.needs or "run it")
-    known = {one.adapter: one.versions for one in desk.list().adapters}
+    known = {one.adapter: one.versions for one in operations.list_adapters(client).adapters}
     return [
         MissingVersion(adapter, number, seed=1_000 * place + number)
         for place, adapter in enumerate(_names(scenario))
@@ -50,14 +52,14 @@ def missing(scenario: Scenario, desk: Desk) -> list[MissingVersion]:
     ]
 
 
-def register(wanted: MissingVersion, weights: Weights, desk: Desk) -> str:
+def register(wanted: MissingVersion, weights: Weights, client: Client) -> str:
     """Make and register one version; the first of an adapter becomes stable. Return its name."""
     with tempfile.TemporaryDirectory(prefix="wardrobe-prepare-") as scratch:
         folder = weights(Path(scratch) / "adapter", wanted.seed)
         registration = Registration(
             wanted.adapter, folder, no_stable=wanted.number > 1, note="load test", allow_duplicate=True
         )
-        made = desk.register(registration, lambda _: None)
+        made = operations.register(client, registration, lambda _: None)
     return f"{made.adapter}@{made.version}"
 
 
@@ -72,14 +74,14 @@ def synthetic(base: BaseModelInfo, prepare: Prepare) -> Weights:
     return lambda folder, seed: write_ranked(folder, base, seed, prepare.rank)
 
 
-def copies(like: str, desk: Desk, scratch: Path) -> Weights:
+def copies(like: str, client: Client, scratch: Path) -> Weights:
     """Return what gives the weights of the version `like`, fetched once into `scratch`.
 
     Raises: NotFound; InvalidName: a name without a number.
     """
     adapter, number = parse_version(like)
     source = scratch / "like"
-    desk.export(adapter, number, source)
+    operations.export(client, adapter, number, source)
     if not source.is_dir():
         raise NotFound(like, "could not be fetched", "look at `wardrobe show`")
     return lambda _folder, _seed: source

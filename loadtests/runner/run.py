@@ -28,7 +28,7 @@ from registry.errors import Conflict, Denied, UsageError, WardrobeError
 
 if TYPE_CHECKING:
     from loadtests.runner.actions import Actions
-    from registry.api.client import Client
+    from registry.api.client import HttpClient
 
 Advance = Callable[[int], None]
 REPORT = "report.json"
@@ -150,18 +150,20 @@ def _actions(scenario: Scenario, target: ServerTarget) -> tuple[Actions | None, 
     if not scenario.actions:
         return None, lambda: None
     from loadtests.runner.actions import Actions
-    from registry.api.client import Client
+    from registry.api.client import HttpClient
 
-    client = Client(target.admin_url or target.url, key=target.key)
+    client = HttpClient(target.admin_url or target.url, key=target.key)
     if any(one.action != "command" for one in scenario.actions):
         _check_admin(client, target)
     return Actions(scenario, client), client.close
 
 
-def _check_admin(client: Client, target: ServerTarget) -> None:
+def _check_admin(client: HttpClient, target: ServerTarget) -> None:
     """Ask the admin API now, so that a wrong key or address is no failed action in the middle of a run."""
+    from registry.api import operations
+
     try:
-        client.status()
+        operations.show_status(client)
     except Denied:
         raise
     except WardrobeError as error:

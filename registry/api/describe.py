@@ -44,7 +44,7 @@ def describe_version(
 def detail_version(
     document: doc.VersionDocument,
     version: Version,
-    attestations: Sequence[doc.AttestationDocument],
+    attestations: Sequence[records.Attestation],
     problems: Sequence[str] = (),
 ) -> doc.VersionDetail:
     """Return `document` with the files of `version` and its attestations."""
@@ -52,7 +52,10 @@ def detail_version(
     return doc.VersionDetail(
         **document.model_dump(),
         files=files,
-        attestations=list(attestations),
+        attestations=[
+            doc.AttestationDocument(kind=one.kind, seq=one.seq, who=one.who, at=one.at, body=dict(one.body))
+            for one in attestations
+        ],
         problems=list(problems),
         base_named=version.base_named,
     )
@@ -98,4 +101,11 @@ def describe_replica(beat: Heartbeat, *, live: bool) -> doc.ReplicaDocument:
         started_at=beat.started,
         pid=beat.pid,
         problems=list(beat.problems),
+    )
+
+
+def describe_change(entry: records.AuditEntry) -> doc.AuditDocument:
+    """Return the document of a change."""
+    return doc.AuditDocument(
+        at=entry.at, who=entry.who, action=entry.action, subject=entry.subject, detail=entry.detail
     )

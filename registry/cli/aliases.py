@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 @click.group()
 @common_options
 def alias() -> None:
-    """Point names to versions."""
+    """Set and remove aliases."""
 
 
 _force = click.option(
-    "--force", is_flag=True, help="Move stable past what the version lacks; needs --why, is recorded."
+    "--force",
+    is_flag=True,
+    help="Move stable although the version misses requirements. Needs --why; recorded.",
 )
 _why = click.option("--why", default="", metavar="TEXT", help="The reason for --force.")
 
@@ -38,9 +40,13 @@ _why = click.option("--why", default="", metavar="TEXT", help="The reason for --
 def set_(session: Session, name: str, alias_name: str, number: int, force: bool, why: str) -> None:
     """Point ALIAS of adapter NAME to version N, at once.
 
-    For `stable` the version must have what the root requires (`[publishing] require`).
+    For `stable` the version must meet the root's requirements (`[publishing] require`).
     """
-    _print(session, session.desk().set_alias(name, alias_name, number, _reason(force, why)))
+    from registry.api import documents as doc
+    from registry.api import operations
+
+    wanted = doc.MoveRequest(version=number, force=_reason(force, why))
+    _print(session, operations.set_alias(session.client(), name, alias_name, wanted))
 
 
 @alias.command("remove")
@@ -54,7 +60,9 @@ def remove(session: Session, name: str, alias_name: str) -> None:
     Requests for NAME@ALIAS are then answered with 404. Without `stable` so are those for NAME, until a
     version is promoted; NAME@N is served as before.
     """
-    _print(session, session.desk().remove_alias(name, alias_name))
+    from registry.api import operations
+
+    _print(session, operations.remove_alias(session.client(), name, alias_name))
 
 
 @click.command(short_help="Make a version the stable one, at once.")
@@ -66,10 +74,14 @@ def remove(session: Session, name: str, alias_name: str) -> None:
 def promote(session: Session, name: str, force: bool, why: str) -> None:
     """Make NAME@N the stable version, at once.
 
-    It must have what the root requires (`[publishing] require`); --force with a reason goes past that.
+    It must meet the root's requirements (`[publishing] require`), unless --force and --why are given.
     """
+    from registry.api import documents as doc
+    from registry.api import operations
+
     adapter, number = parse_version(name)
-    _print(session, session.desk().promote(adapter, number, _reason(force, why)))
+    wanted = doc.MoveRequest(version=number, force=_reason(force, why))
+    _print(session, operations.promote(session.client(), adapter, wanted))
 
 
 @click.command(short_help="Undo the last forward move of stable, at once.")
@@ -77,8 +89,13 @@ def promote(session: Session, name: str, force: bool, why: str) -> None:
 @common_options
 @pass_session
 def rollback(session: Session, name: str) -> None:
-    """Undo the last forward move of NAME's stable, at once; twice goes two back."""
-    _print(session, session.desk().rollback(name))
+    """Undo the last forward move of NAME's stable, at once.
+
+    Twice goes two versions back.
+    """
+    from registry.api import operations
+
+    _print(session, operations.rollback(session.client(), name))
 
 
 def _reason(force: bool, why: str) -> str:

@@ -25,8 +25,8 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 def keys() -> None:
     """Make, list and revoke API keys.
 
-    Without any key the server asks for none, and binds to this machine only. Once a key was made, every
-    request needs one, also after the last one was revoked.
+    Until the first key is made, the server asks for none and binds to loopback only. From then on every
+    request needs a key, even after the last one is revoked.
     """
 
 
@@ -41,11 +41,11 @@ def keys() -> None:
     help="What the key may do; admin includes infer.",
 )
 @click.option("--expires", metavar="AGE", help="Lifetime such as 12h, 90d or 52w (default: none).")
-@click.option("--note", default="", metavar="TEXT", help="Kept with the key, for instance who has it.")
+@click.option("--note", default="", metavar="TEXT", help="Note kept with the key, for instance who has it.")
 @local_options
 @pass_session
 def create(session: Session, scopes: tuple[str, ...], expires: str | None, note: str) -> None:
-    """Make a key and print its token, once: only its hash is kept."""
+    """Make a key and print its token once; only its hash is stored."""
     from registry.api.documents import NewKeyDocument
     from registry.entries.keys import Scope
 
@@ -64,7 +64,7 @@ def create(session: Session, scopes: tuple[str, ...], expires: str | None, note:
 @local_options
 @pass_session
 def list_(session: Session) -> None:
-    """List every key that was ever made; secrets are not kept."""
+    """List every key ever made; secrets are not stored."""
     found = [_describe(info) for info in _store(session).list()]
     if session.as_json:
         output.print_json(found)
@@ -89,7 +89,10 @@ def list_(session: Session) -> None:
 @local_options
 @pass_session
 def revoke(session: Session, key_id: str) -> None:
-    """Take a key out of use for good; servers refuse it within a second. ID may be the whole token."""
+    """Revoke a key for good; servers refuse it within a second.
+
+    ID may also be the whole token.
+    """
     document = _describe(_store(session).revoke(key_id))
     output.print_json(document) if session.as_json else output.print_line(f"{document.id} revoked")
 

@@ -84,7 +84,9 @@ class Commands(click.Group):
 
     def _summary(self, ctx: click.Context, name: str) -> str:
         command = self.get_command(ctx, name)
-        return "" if command is None else command.get_short_help_str(limit=80)
+        if command is None:
+            return ""
+        return command.short_help or (command.help or "").strip().partition("\n\n")[0]
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -176,6 +178,15 @@ def _load(point: EntryPoint) -> click.Command:
         return _Broken(point, f"{type(error).__name__}: {error}")
     if not isinstance(command, click.Command):
         return _Broken(point, f"{point.value} is not a click command")
+    return _with_whole_summaries(command)
+
+
+def _with_whole_summaries(command: click.Command) -> click.Command:
+    """Let the lists of commands show the first sentence of each whole; click would cut it off with dots."""
+    if isinstance(command, click.Group):
+        for sub in command.commands.values():
+            sub.short_help = sub.short_help or (sub.help or "").partition("\n\n")[0]
+            _with_whole_summaries(sub)
     return command
 
 

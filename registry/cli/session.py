@@ -1,7 +1,7 @@
 """What every command of one call shares: the root or the URL, the key, and the form of the output.
 
 The four options may stand before or after the sub-command; the one after wins. Invariant: nothing is
-opened and nothing heavy is imported until a command asks for its desk.
+opened and nothing heavy is imported until a command asks for its client.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from registry.errors import UsageError
 from registry.home import at_home
 
 if TYPE_CHECKING:
-    from registry.api.client import Client
-    from registry.api.desk import Desk
+    from registry.api.client import HttpClient
+    from registry.api.operation import Client
     from registry.store import Registry
 
 ROOT_VARIABLE = "WARDROBE_ROOT"
@@ -63,16 +63,16 @@ class Session:
         """Return the key: `--key`, else `WARDROBE_KEY`; an empty one (an unset secret) is none."""
         return self.key or os.environ.get(KEY_VARIABLE) or None
 
-    def desk(self) -> Desk:
+    def client(self) -> Client:
         """Open the root directly or, with `--url`, the server's admin API, until the command ends.
 
         Raises: UsageError: when both are given; NotFound: when the root is none.
         """
         if self.url is not None:
-            return self.client()
-        from registry.api.local import LocalDesk
+            return self.http_client()
+        from registry.api.operation import LocalClient
 
-        return LocalDesk(self.registry(), who=user_name())
+        return LocalClient(self.registry(), user_name())
 
     def registry(self) -> Registry:
         """Open the root.
@@ -83,7 +83,7 @@ class Session:
 
         return Registry.open(self.root_path)
 
-    def client(self) -> Client:
+    def http_client(self) -> HttpClient:
         """Return a client of the server at `--url`, closed when the command ends.
 
         Raises: UsageError: without `--url`, or when `--root` is given as well.
@@ -92,9 +92,9 @@ class Session:
             raise UsageError("--url", "is not given", "give the server's root, http://host:port")
         if self.root is not None:
             raise UsageError("--root and --url", "exclude each other", "give one of them")
-        from registry.api.client import Client
+        from registry.api.client import HttpClient
 
-        client = Client(self.url, key=self.api_key)
+        client = HttpClient(self.url, key=self.api_key)
         click.get_current_context().call_on_close(client.close)
         return client
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @pass_session
 def status(session: Session) -> None:
     """Show the base model, the number of adapters, what needs attention, and the servers."""
-    document = session.desk().status()
+    from registry.api import operations
+
+    document = operations.show_status(session.client())
     if session.as_json:
         output.print_json(document)
     else:

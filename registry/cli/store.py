@@ -16,7 +16,7 @@ from registry.names import parse_model, parse_version
 
 if TYPE_CHECKING:
     from registry.api import documents as doc
-    from registry.api.desk import Desk
+    from registry.api.operation import Client
 
 _FOLDER = UserPath()
 
@@ -30,8 +30,8 @@ _FOLDER = UserPath()
 def init(session: Session, base: Path, name: str | None, max_lora_rank: int | None) -> None:
     """Make the root for ONE base model.
 
-    Its served name, fingerprint and shapes are recorded. Running it again with the same base records where
-    it lies now, and keeps its name unless --name gives another; both are said. Another base is refused.
+    Records the base's served name, fingerprint and shapes. Running it again with the same base updates its
+    path, and its name if --name is given. Another base is refused.
     """
     from registry.api import documents as doc
     from registry.records import Limits
@@ -59,15 +59,17 @@ def init(session: Session, base: Path, name: str | None, max_lora_rank: int | No
 @click.argument("name")
 @click.argument("folder", type=_FOLDER, metavar="DIR")
 @click.option("--alias", metavar="ALIAS", help="Point this alias to the version, for instance stable.")
-@click.option("--no-stable", is_flag=True, help="Do not make an adapter's first version its stable.")
+@click.option("--no-stable", is_flag=True, help="Do not point stable to an adapter's first version.")
 @click.option("--note", default="", metavar="TEXT", help="Kept with the version.")
 @click.option("--golden", type=_FOLDER, metavar="FILE", help="Golden prompts of the adapter (JSONL).")
-@click.option("--allow-duplicate", is_flag=True, help="Take a new number even for known content.")
+@click.option(
+    "--allow-duplicate", is_flag=True, help="Publish a new version even if the content exists already."
+)
 @click.option(
     "--require",
     multiple=True,
     type=click.Choice(["gate", "parity", "tokens"]),
-    help="Become stable only with this attested, beside what the root requires; may be repeated.",
+    help="Require this attestation before the version becomes stable, in addition to the root's. Repeatable.",
 )
 @common_options
 @pass_session
@@ -84,21 +86,21 @@ def register(
 ) -> None:
     """Publish DIR, a PEFT LoRA folder, as the next version of NAME.
 
-    Prints NAME@N and the digest. The folder is checked first and nothing is left behind when it is
-    refused; content that is there already keeps its number. A version without what is required is
-    registered, but not made stable.
+    Prints NAME@N and the digest. The folder is checked first; a refused one leaves nothing behind.
+    Content that exists already keeps its version. A version that misses requirements is registered, but
+    does not become stable.
     """
-    from registry.api.desk import Registration
+    from registry.api import operations
     from registry.validation.requirements import parse_requirements
 
     if alias is not None and no_stable:
         raise UsageError("--alias and --no-stable", "exclude each other", "give one of them")
     required = parse_requirements(require, "--require")
-    wanted = Registration(name, folder, alias, no_stable, note, golden, allow_duplicate, required)
+    wanted = operations.Registration(name, folder, alias, no_stable, note, golden, allow_duplicate, required)
     # Only what is sent can be counted; publishing beside the files shows that it goes on.
     total = None if session.url is None else _size_bytes(folder)
     with output.progress(f"register {name}", total, unit_bytes=total is not None) as advance:
-        document = session.desk().register(wanted, advance)
+        document = operations.register(session.client(), wanted, advance)
     if document.left_out:
         output.print_warning(f"left out, not part of an adapter: {output.in_short(document.left_out)}")
     for warning in document.warnings:
@@ -114,7 +116,9 @@ def register(
 @pass_session
 def list_(session: Session) -> None:
     """List the adapters with their versions and aliases."""
-    adapters = session.desk().list().adapters
+    from registry.api import operations
+
+    adapters = operations.list_adapters(session.client()).adapters
     if session.as_json:
         output.print_json(adapters)
         return
@@ -141,14 +145,16 @@ def list_(session: Session) -> None:
 @pass_session
 def show(session: Session, name: str) -> None:
     """Show an adapter, or one version of it (NAME@N or NAME@ALIAS)."""
+    from registry.api import operations
+
     reference = parse_model(name)
-    desk = session.desk()
+    client = session.client()
     if str(reference) == reference.adapter:
-        adapter = desk.show(reference.adapter)
+        adapter = operations.show_adapter(client, reference.adapter)
         output.print_json(adapter) if session.as_json else _print_adapter(adapter)
         return
-    number = reference.version or _number_of(desk, reference.adapter, str(reference.alias))
-    version = desk.show_version(reference.adapter, number)
+    number = reference.version or _number_of(client, reference.adapter, str(reference.alias))
+    version = operations.show_version(client, reference.adapter, number)
     output.print_json(version) if session.as_json else _print_version(version)
 
 
@@ -158,7 +164,9 @@ def show(session: Session, name: str) -> None:
 @pass_session
 def history(session: Session, name: str) -> None:
     """Show every move of NAME's aliases: what was live when, by whom and why."""
-    moves = session.desk().history(name).moves
+    from registry.api import operations
+
+    moves = operations.show_history(session.client(), name).moves
     if session.as_json:
         output.print_json(moves)
         return
@@ -173,16 +181,16 @@ def history(session: Session, name: str) -> None:
 @common_options
 @pass_session
 def verify(session: Session, name: str | None) -> None:
-    """Hash every version again (or NAME's, or NAME@N); exit 1 when one is not as published.
+    """Hash every version again (or NAME's, or NAME@N); exit 1 if one has changed.
 
-    A version that fails is quarantined: no server loads it any more.
+    A changed version is quarantined: servers stop loading it.
     """
-    desk = session.desk()
-    targets = _versions_of(desk, name)
+    client = session.client()
+    targets = _versions_of(client, name)
     results: list[doc.VerifyDocument] = []
     with output.progress("verify", len(targets)) as advance:
         for adapter, number in targets:
-            results += _verified(desk, adapter, number, alone=name is not None)
+            results += _verified(client, adapter, number, alone=name is not None)
             advance(1)
     if session.as_json:
         output.print_json(results)
@@ -204,22 +212,30 @@ def delete(session: Session, name: str) -> None:
 
     Refused while an alias or an open rollout uses it.
     """
+    from registry.api import operations
+
     adapter, number = parse_version(name)
-    document = session.desk().delete(adapter, number)
+    document = operations.delete_version(session.client(), adapter, number)
     output.print_json(document) if session.as_json else output.print_line(f"{name} deleted")
 
 
-@click.command(short_help="Move what nothing uses to the trash (a dry run).")
-@click.option("--apply", is_flag=True, help="Do it; without this, only say what would be done.")
-@click.option("--now", is_flag=True, help="Free the room at once: nothing waits in the trash for a day.")
+@click.command(short_help="Collect unused files (dry run without --apply).")
+@click.option("--apply", is_flag=True, help="Do it; without this, only print what would be done.")
+@click.option(
+    "--now", is_flag=True, help="Delete for good at once; otherwise files stay in the trash for a day."
+)
 @common_options
 @pass_session
 def gc(session: Session, apply: bool, now: bool) -> None:
-    """Move what nothing uses to the trash, and empty the trash of yesterday.
+    """Move unused files to the trash; delete trash older than a day.
 
-    With --now it is removed at once, and the whole trash with it; that needs no room on the disk.
+    Prints what it would do unless --apply is given. With --now everything unused is deleted at once, with
+    the whole trash; this works on a full disk.
     """
-    document = session.desk().gc(apply=apply, now=now)
+    from registry.api import documents as doc
+    from registry.api import operations
+
+    document = operations.collect_garbage(session.client(), doc.GcRequest(apply=apply, now=now))
     if session.as_json:
         output.print_json(document)
         return
@@ -253,11 +269,13 @@ def _why_collected(name: str) -> str:
 def export(session: Session, name: str, folder: Path, base: str | None) -> None:
     """Write a version's files into the new folder DIR, as a plain PEFT adapter.
 
-    Its config names the base as the adapter's own did, where that leads to a model; else by the folder that
-    the root's base lies in (with --url: by its served name).
+    Its config keeps the adapter's own name of the base if that leads to a model; otherwise it names the
+    folder of the root's base (with --url: the base's served name).
     """
+    from registry.api import operations
+
     adapter, number = parse_version(name)
-    document = session.desk().export(adapter, number, folder, base)
+    document = operations.export(session.client(), adapter, number, folder, base)
     if session.as_json:
         output.print_json(document)
         return
@@ -271,24 +289,27 @@ def _size_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for name in ALLOWED if (path := folder / name).is_file())
 
 
-def _versions_of(desk: Desk, name: str | None) -> list[tuple[str, int | None]]:
+def _versions_of(client: Client, name: str | None) -> list[tuple[str, int | None]]:
     # One version at a time, so that there is progress to show and no answer takes minutes.
     if name is None:
-        adapters = [one.adapter for one in desk.list().adapters]
-        return [(adapter, number) for adapter in adapters for number in _numbers(desk, adapter)]
+        from registry.api import operations
+
+        adapters = [one.adapter for one in operations.list_adapters(client).adapters]
+        return [(adapter, number) for adapter in adapters for number in _numbers(client, adapter)]
     reference = parse_model(name)
     if reference.version is not None:
         return [(reference.adapter, reference.version)]
     if reference.alias is not None:
-        return [(reference.adapter, _number_of(desk, reference.adapter, reference.alias))]
-    return [(reference.adapter, number) for number in _numbers(desk, reference.adapter)]
+        return [(reference.adapter, _number_of(client, reference.adapter, reference.alias))]
+    return [(reference.adapter, number) for number in _numbers(client, reference.adapter)]
 
 
-def _verified(desk: Desk, adapter: str, number: int | None, *, alone: bool) -> list[doc.VerifyDocument]:
+def _verified(client: Client, adapter: str, number: int | None, *, alone: bool) -> list[doc.VerifyDocument]:
     from registry.api import documents as doc
+    from registry.api import operations
 
     try:
-        return desk.verify(adapter, number).results
+        return operations.verify(client, doc.VerifyRequest(adapter=adapter, version=number)).results
     except WardrobeError as error:
         if alone:
             raise
@@ -297,9 +318,11 @@ def _verified(desk: Desk, adapter: str, number: int | None, *, alone: bool) -> l
         return [] if isinstance(error, NotFound) else [broken]
 
 
-def _numbers(desk: Desk, adapter: str) -> list[int | None]:
+def _numbers(client: Client, adapter: str) -> list[int | None]:
+    from registry.api import operations
+
     try:
-        found = desk.show(adapter)
+        found = operations.show_adapter(client, adapter)
     except (NotFound, UsageError):
         raise
     except WardrobeError:
@@ -307,8 +330,10 @@ def _numbers(desk: Desk, adapter: str) -> list[int | None]:
     return [*sorted([*(one.version for one in found.versions), *found.unreadable])]
 
 
-def _number_of(desk: Desk, adapter: str, alias: str) -> int:
-    aliases = desk.show(adapter).aliases
+def _number_of(client: Client, adapter: str, alias: str) -> int:
+    from registry.api import operations
+
+    aliases = operations.show_adapter(client, adapter).aliases
     if alias not in aliases:
         known = ", ".join(sorted(aliases)) or "none"
         raise NotFound(f"{adapter}@{alias}", "is not an alias", f"its aliases: {known}", param="alias")

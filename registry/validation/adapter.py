@@ -29,7 +29,7 @@ from registry.validation.folder import (
     read_text_file,
     uploadable,
 )
-from registry.validation.identity import HASHED, WEIGHTS_NAME, digest
+from registry.validation.identity import WEIGHTS_NAME, digest
 from registry.validation.intake.links import real_file
 from registry.validation.intake.prefixes import clean_names
 from registry.validation.intake.rendering import same_template
@@ -55,16 +55,14 @@ _TOKENIZER_CAP_BYTES = 16 * 1024**2
 class TakenFile:
     """One file that a version takes: `source` is the file to copy, or its bytes where they differ from it.
 
-    `size` and `sha256` (hex) are of the bytes that were checked; a copy must have the same. `hashed` tells
-    whether it is part of the identity. Where tensors were renamed, `head` is what is stored in place of the
-    source's first `skipped` bytes.
+    `size` and `sha256` (hex) are of the bytes that were checked; a copy must have the same. Where tensors
+    were renamed, `head` is what is stored in place of the source's first `skipped` bytes.
     """
 
     name: str
     source: Path | bytes
     size: int
     sha256: str
-    hashed: bool
     head: bytes = b""
     skipped: int = 0
 
@@ -155,7 +153,7 @@ def _inspect_weights(
     if _changes_nothing(lora, config, result):
         warnings.append("this adapter changes nothing: B, A or lora_alpha is zero in every module")
     size += len(header.raw) - len(found.raw)
-    taken = TakenFile(WEIGHTS_NAME, path, size, result.sha256, hashed=True)
+    taken = TakenFile(WEIGHTS_NAME, path, size, result.sha256)
     if cleaning.names:
         taken = replace(taken, head=header.raw, skipped=len(found.raw))
     return lora, taken, warnings
@@ -223,4 +221,4 @@ def _too_large(size: int, limits: Limits, subject: str) -> InvalidAdapter:
 
 
 def _taken(name: str, content: bytes) -> TakenFile:
-    return TakenFile(name, content, len(content), sha256_hex(content), hashed=name in HASHED)
+    return TakenFile(name, content, len(content), sha256_hex(content))

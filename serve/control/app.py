@@ -9,16 +9,16 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from registry.api.operation import PREFIX
+from registry.api.operations import adapters, whole
 from registry.store import Registry
-from serve.control.adapters import adapters
 from serve.control.caller import Control
-from serve.control.guard import AdminLayer, add_handlers
-from serve.control.operations import operations
+from serve.control.handlers import OWN
+from serve.control.layer import AdminLayer, add_handlers
 from serve.control.rollouts import alerts, rollouts
+from serve.control.routes import routes
 from serve.control.schema import describe
 from serve.control.state import ControlState
-
-PREFIX = "/admin/v1"
 
 
 def control_schema() -> dict[str, Any]:
@@ -54,8 +54,8 @@ def application() -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     add_handlers(app)
-    app.include_router(adapters, prefix=PREFIX)
-    app.include_router(operations, prefix=PREFIX)
+    for table in (adapters, whole):
+        app.include_router(routes(table, OWN))
     app.include_router(rollouts, prefix=PREFIX)
     app.include_router(alerts, prefix=PREFIX)
     app.add_middleware(AdminLayer)

@@ -1,25 +1,24 @@
-"""The caller of one admin request: who it is, and the desk that answers it.
+"""The caller of one admin request: who it is, and how it is answered.
 
 Owns that blocking calls run in threads of their own, and that a write is visible when its answer
-leaves. Invariant: a request that nobody has authenticated reaches no desk.
+leaves. Invariant: a request that nobody has authenticated is not answered.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Annotated, TypeVar
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Annotated, Any, TypeVar
 
 import anyio
 import anyio.to_thread
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Request
 
-from registry.api.local import LocalDesk
+from registry.api.operation import LocalClient, Operation
 from registry.errors import Denied, WardrobeError
-from registry.names import check_adapter_name
 from registry.storage import anchor
 from registry.store import Registry
-from serve.control.schema import NAME
 from serve.control.state import ControlState
 
 _log = logging.getLogger("wardrobe.control")
@@ -60,18 +59,15 @@ class Caller:
     def __init__(self, control: Control, who: str) -> None:
         self.control = control
         self.who = who
-        self._desk = LocalDesk(control.registry, who=who)
+        self._local = LocalClient(control.registry, who, control.state.notifier.notify)
 
-    async def read(self, ask: Callable[[LocalDesk], _Answer]) -> _Answer:
-        """Answer a question that changes nothing."""
-        return await self.control.run(lambda: ask(self._desk))
-
-    async def write(self, change: Callable[[LocalDesk], _Answer]) -> _Answer:
-        """Make a change; when this returns, this process routes by it."""
-        return await self.apply(lambda: change(self._desk))
+    async def answer(self, operation: Operation[..., _Answer], arguments: Mapping[str, Any]) -> _Answer:
+        """Answer an operation; when this returns a change, this process routes by it."""
+        call = partial(operation, self._local, **arguments)
+        return await (self.apply(call) if operation.changes else self.control.run(call))
 
     async def apply(self, change: Callable[[], _Answer]) -> _Answer:
-        """Make a change that is not a desk's of adapters; when this returns, this process routes by it."""
+        """Make a change; when this returns, this process routes by it."""
 
         def change_and_refresh() -> _Answer:
             answer = change()
@@ -105,15 +101,3 @@ def caller_of(request: Request) -> Caller:
 
 CallerOf = Annotated[Caller, Depends(caller_of)]
 ControlOf = Annotated[Control, Depends(control_of)]
-
-
-def _checked(
-    name: Annotated[
-        str, Path(description="The adapter's name.", json_schema_extra=NAME, examples=["support"])
-    ],
-) -> str:
-    return check_adapter_name(name)
-
-
-Name = Annotated[str, Depends(_checked)]
-"""The adapter of a path; refused as the registry refuses it."""

@@ -10,8 +10,9 @@ from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Body, Depends
 
-from serve.control.caller import Caller, CallerOf, Name, caller_of
+from serve.control.caller import Caller, CallerOf, caller_of
 from serve.control.errors import REFUSALS
+from serve.control.routes import Name
 from serve.rollout import documents as doc
 from serve.rollout.alerts import Delivery, handle
 from serve.rollout.desk import LocalRollouts
@@ -71,7 +72,7 @@ async def pause_rollout(name: Name, caller: CallerOf, body: Why = None) -> doc.R
 
 @rollouts.post("/{name}/resume")
 async def resume_rollout(name: Name, caller: CallerOf, body: Why = None) -> doc.RolloutStatus:
-    """Go on where the rollout was paused."""
+    """Resume a paused rollout."""
     return await _write(caller, lambda desk: desk.resume(name, _why(body)))
 
 
@@ -94,7 +95,7 @@ async def receive_alerts(body: Delivery, caller: CallerOf) -> doc.AlertsDocument
 
 
 async def _read(caller: Caller, ask: Callable[[LocalRollouts], _Answer]) -> _Answer:
-    return await caller.read(lambda _: ask(_desk(caller)))
+    return await caller.control.run(lambda: ask(_desk(caller)))
 
 
 async def _write(caller: Caller, change: Callable[[LocalRollouts], _Answer]) -> _Answer:

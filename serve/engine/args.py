@@ -26,7 +26,7 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM 0.32 takes for `max_lora_rank`."""
 
 SLOTS = 8
-"""Adapters in one batch; vLLM's own default of 1 makes every second adapter wait (serving-lessons 9)."""
+"""Adapters in one batch; vLLM's own default of 1 makes every second adapter wait for the other."""
 
 CPU_SLOTS = 16
 """The same on the CPU, where a slot costs memory and no time, and waiting for one half of the speed."""
@@ -52,7 +52,7 @@ OWNED: Mapping[str, str] = {
     "middleware": "the router is the middleware; a second one could answer before it",
     "root_path": "it changes the paths that the router allows",
     "config": "it could set any of the options that are refused here; use `[vllm]` in serve.toml",
-    "api_key": "vLLM guards only some paths with it; use `wardrobe keys create`",
+    "api_key": "vLLM asks for it on some paths only; use `wardrobe keys create`",
     "model": _ONE_BASE,
     "model_tag": _ONE_BASE,
     "served_model_name": "the base's served name is recorded by `wardrobe init --name`",

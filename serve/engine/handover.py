@@ -46,7 +46,7 @@ class ChildLine:
         self._unseen = 0
         self._server: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._mourning: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     def watch(self) -> None:
         """Listen for the parent in a thread of its own: imports hold the main thread for seconds."""
@@ -56,9 +56,9 @@ class ChildLine:
         """Name the uvicorn server that `drain` stops, and the loop it runs on."""
         self._server, self._loop = server, loop
 
-    def mourn(self, task: asyncio.Task[None]) -> None:
+    def keep_ending(self, task: asyncio.Task[None]) -> None:
         """Keep the task that ends the server after its engine (the loop holds tasks weakly)."""
-        self._mourning = task
+        self._ending = task
 
     def say(self, word: str) -> None:
         """Send one line to the parent; a parent that is gone is noticed by the listener."""
@@ -172,7 +172,7 @@ def _reporting(line: ChildLine, scope: Message, send: Send) -> Send:
             line.attach(state.server, asyncio.get_running_loop())
             client = getattr(state, "engine_client", None)
             if client is not None:
-                line.mourn(asyncio.create_task(_end_with(client, state.server, line)))
+                line.keep_ending(asyncio.create_task(_end_with(client, state.server, line)))
             line.say("started")
         elif message["type"] == "lifespan.startup.failed":
             line.failed = True

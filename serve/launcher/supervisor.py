@@ -22,15 +22,8 @@ from typing import Any
 
 from registry.entries.replicas import HEARTBEAT_SECONDS
 from serve.door.pages import Pages
-from serve.launcher.aside import aside
-from serve.launcher.engine_log import EngineLog
-from serve.launcher.following import Ended, follow
-from serve.launcher.holding import Holding, Outage
-from serve.launcher.log_file import Folder, LogFile
-from serve.launcher.logs import reason
-from serve.launcher.notify import ServiceManager
-from serve.launcher.presence import Presence
-from serve.launcher.processes import (
+from serve.launcher.child.following import Ended, follow
+from serve.launcher.child.processes import (
     Command,
     EngineProcess,
     adopt_orphans,
@@ -38,6 +31,13 @@ from serve.launcher.processes import (
     spawn,
     watch_children,
 )
+from serve.launcher.holding import Holding, Outage
+from serve.launcher.notify import ServiceManager
+from serve.launcher.output.aside import aside
+from serve.launcher.output.engine_log import EngineLog
+from serve.launcher.output.log_file import Folder, LogFile
+from serve.launcher.output.logs import reason
+from serve.launcher.presence import Presence
 from serve.launcher.restarts import Ending, RestartPolicy
 from serve.settings import HANGS_VARIABLE, RESTARTS_VARIABLE, ConnectionLimits
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from serve.rollout.desk import RolloutDesk
     from serve.rollout.documents import RolloutStatus, StartRequest
 
-_why = click.option("--why", default="", metavar="TEXT", help="Kept in the rollout's log.")
+_why = click.option("--why", default="", metavar="TEXT", help="Reason, kept in the rollout's log.")
 
 
 class LazyCommand(click.Command):
@@ -50,8 +50,8 @@ class LazyCommand(click.Command):
 def rollout() -> None:
     """Move `stable` from one version to another by canary.
 
-    A share of the traffic meets the new version; it grows while no harm is found, and the rollout takes
-    itself back when harm is. Servers decide by themselves; these commands start, watch and steer.
+    The new version gets a growing share of the traffic while no harm is found. When harm is found, the
+    rollout rolls back automatically. The servers decide; these commands start, watch and steer.
     """
 
 
@@ -63,9 +63,9 @@ def rollout() -> None:
 @click.option(
     "--force",
     is_flag=True,
-    help="Also a version that was rolled back lately or, with --note, lacks what is required; is recorded.",
+    help="Start even if the version was rolled back recently or misses requirements. Needs --why; recorded.",
 )
-@click.option("--note", default="", metavar="TEXT", help="Kept in the rollout's log.")
+@click.option("--note", default="", metavar="TEXT", help="Reason, kept in the rollout's log.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @common_options
 @pass_session
@@ -106,17 +106,21 @@ def _start(session: Session, adapter: str, request: StartRequest) -> None:
 
 @rollout.command(short_help="Show a rollout: state, arms, verdicts, what is missing.")
 @click.argument("name", metavar="NAME")
-@click.option("--watch", is_flag=True, help="Go on showing it until it is over.")
+@click.option("--watch", is_flag=True, help="Follow the rollout until it ends.")
 @click.option(
-    "--every", "seconds", default=1.0, type=click.FloatRange(min=0.1), help="Seconds, with --watch."
+    "--every",
+    "seconds",
+    default=1.0,
+    type=click.FloatRange(min=0.1),
+    help="Seconds between updates, with --watch.",
 )
 @common_options
 @pass_session
 def status(session: Session, name: str, watch: bool, seconds: float) -> None:
-    """Show NAME's last rollout: where it stands, both arms, every verdict, and what it waits for.
+    """Show NAME's last rollout: state, both arms, every verdict, and what it waits for.
 
-    With --watch the picture follows until the rollout is over; exit 1 when it was rolled back, 130 on
-    Ctrl-C. Into a pipe, or with --json, one line is written per change.
+    With --watch the display follows until the rollout ends: exit 1 if it was rolled back, 130 on Ctrl-C.
+    In a pipe, or with --json, it prints one line per change.
     """
     from serve.rollout.display import pages
 
@@ -150,7 +154,7 @@ def list_(session: Session) -> None:
 @common_options
 @pass_session
 def pause(session: Session, name: str, why: str) -> None:
-    """Freeze the canary's weight; alarms stay armed and still roll it back."""
+    """Freeze the canary's weight; alarms still roll it back."""
     _moved(session, _desk(session).pause(name, why), "paused")
 
 
@@ -160,7 +164,7 @@ def pause(session: Session, name: str, why: str) -> None:
 @common_options
 @pass_session
 def resume(session: Session, name: str, why: str) -> None:
-    """Go on where the rollout was paused."""
+    """Resume a paused rollout."""
     _moved(session, _desk(session).resume(name, why), "resumed")
 
 
@@ -170,7 +174,7 @@ def resume(session: Session, name: str, why: str) -> None:
 @common_options
 @pass_session
 def promote(session: Session, name: str, why: str) -> None:
-    """Make the canary the stable version now, whatever the evidence says."""
+    """Promote the canary to stable now, whatever the evidence says."""
     _moved(session, _desk(session).promote(name, why), "promoted")
 
 
@@ -184,12 +188,12 @@ def abort(session: Session, name: str, why: str) -> None:
     _moved(session, _desk(session).abort(name, why), "aborted")
 
 
-@rollout.command(short_help="Tell every decision of the last rollout, with its numbers.")
+@rollout.command(short_help="Explain every decision of the last rollout.")
 @click.argument("name", metavar="NAME")
 @common_options
 @pass_session
 def explain(session: Session, name: str) -> None:
-    """Tell every decision of NAME's last rollout in sentences: who, when, why, on what numbers."""
+    """Explain every decision of NAME's last rollout: who, when, why, and the numbers."""
     _show(session, _desk(session).explain(name), "print_explanation")
 
 
@@ -206,7 +210,7 @@ rollout.add_command(
     LazyCommand(
         "simulate",
         "serve.rollout.simulation.cli:simulate",
-        "Play a policy against traffic, beside other tools' rules.",
+        "Simulate a policy on synthetic traffic, next to other tools' rules.",
     )
 )
 
@@ -233,7 +237,7 @@ def _desk(session: Session) -> RolloutDesk:
     from serve.rollout.desk import LocalRollouts, RemoteRollouts
 
     if session.url is not None:
-        return RemoteRollouts(session.client())
+        return RemoteRollouts(session.http_client())
     from serve.rollout.webhooks import WebhookNotifier
 
     notifier = WebhookNotifier()

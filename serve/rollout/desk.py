@@ -24,7 +24,7 @@ from serve.rollout.recording.evidence import baseline_of
 from serve.rollout.start import RolloutRequest, plan, start
 
 if TYPE_CHECKING:
-    from registry.api.client import Client
+    from registry.api.client import HttpClient
     from registry.store import Registry
 
 Notify = Callable[[RolloutEntry | None, RolloutEntry], None]
@@ -60,7 +60,7 @@ class RolloutDesk(Protocol):
         ...
 
     def resume(self, adapter: str, why: str = "") -> doc.RolloutStatus:
-        """Go on where the rollout was paused."""
+        """Resume a paused rollout."""
         ...
 
     def promote(self, adapter: str, why: str = "") -> doc.RolloutStatus:
@@ -127,7 +127,7 @@ class LocalRollouts:
         return self.move(adapter, EventType.PAUSE, why)
 
     def resume(self, adapter: str, why: str = "") -> doc.RolloutStatus:
-        """Go on where the rollout was paused."""
+        """Resume a paused rollout."""
         return self.move(adapter, EventType.RESUME, why)
 
     def promote(self, adapter: str, why: str = "") -> doc.RolloutStatus:
@@ -203,7 +203,7 @@ class LocalRollouts:
 class RemoteRollouts:
     """The desk over HTTP."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: HttpClient) -> None:
         self._client = client
 
     def list(self) -> doc.RolloutList:
@@ -227,7 +227,7 @@ class RemoteRollouts:
         return self._move(adapter, "pause", why)
 
     def resume(self, adapter: str, why: str = "") -> doc.RolloutStatus:
-        """Go on where the rollout was paused."""
+        """Resume a paused rollout."""
         return self._move(adapter, "resume", why)
 
     def promote(self, adapter: str, why: str = "") -> doc.RolloutStatus:

@@ -1,8 +1,8 @@
 """What a rollout would take, before it begins: requests, time, and what it could detect.
 
-Pure functions of a policy. The planning formula is statistics.md's: failures that must have been seen are
-about (ln(1/alpha) + 1.2) / KL(theta1 || theta0), where theta is the canary's share of failures at the
-step's weight, without harm (theta0) and with `factor` times the failures (theta1).
+Pure functions of a policy. The planning formula (`statistics/derivations.md` 9): failures that must have been
+seen are about (ln(1/alpha) + 1.2) / KL(theta1 || theta0), where theta is the canary's share of failures at
+the step's weight, without harm (theta0) and with `factor` times the failures (theta1).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from registry.entries.rollouts import FULL_WEIGHT
-from serve.rollout.decision.policy import Policy, Promotion, RampStep, TestedMetrics
+from serve.rollout.decision.policy import Policy, PolicyMetrics, Promotion, RampStep
 from serve.rollout.documents import DetectionDocument, PlannedMetric, PlannedStep
 
 ASSUMED_RATE = 0.01
@@ -43,7 +43,7 @@ def plan_steps(policy: Policy, rate: float) -> list[PlannedStep]:
     return [_plan_step(step, policy, rate) for step in policy.steps]
 
 
-def plan_metrics(metrics: TestedMetrics) -> list[PlannedMetric]:
+def plan_metrics(metrics: PolicyMetrics) -> list[PlannedMetric]:
     """Return what is tested, each with its share of the false alarms."""
     found = []
     if (errors := metrics.errors) is not None:

@@ -15,10 +15,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
+from serve.outcomes import Outcome
 from serve.rollout.recording.evidence import REPEATED, UNKNOWN
 from serve.router.exchange import Exchange
 from serve.router.shadow import OPERATIONS, in_one_piece, receive_nothing, send_nowhere
-from serve.router.streams import Outcome
 from serve.router.targets import RouteTarget
 
 MOST_AT_ONCE = 4

@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from registry.errors import WardrobeError
 from serve.errors import EngineFailed
+from serve.outcomes import Outcome
 from serve.protocol.forwarded import MAX_BYTES as MAX_ERROR_BYTES
 from serve.protocol.forwarded import read_event, read_forwarded
 from serve.request_id import ANTHROPIC_HEADER, HEADER
@@ -29,15 +30,7 @@ from serve.router.endpoints.answers import MAX_BYTES, MAX_CHUNKS, read_text
 from serve.router.endpoints.openai_errors import error_event, send_error
 from serve.router.endpoints.paths import Dialect, Endpoint
 from serve.router.endpoints.response_id import without_mac
-from serve.router.streams import (
-    TAIL_CHUNKS,
-    Outcome,
-    has_delta,
-    judge_status,
-    judge_stream,
-    read_finish,
-    read_usage,
-)
+from serve.router.streams import TAIL_CHUNKS, has_delta, judge_status, judge_stream, read_finish, read_usage
 from serve.router.targets import RouteTarget
 from serve.router.telemetry.accounts import Account
 
@@ -240,7 +233,7 @@ class Exchange:
         self.outcome = outcome
         self.target.series.outcomes[self.endpoint.operation, outcome] += 1
         if self.booking is not None or self.baseline is not None:
-            self._testify(None, None, 0, b"", doubtful=False)
+            self._record_evidence(None, None, 0, b"", doubtful=False)
 
     def settle(self) -> Outcome:
         """Book the request under the version that answered, and return how it ended."""
@@ -271,10 +264,10 @@ class Exchange:
                 per_token = (ended - self._first_at) / (tokens - 1)
                 series.per_token.observe(per_token)
         if self.booking is not None or self.baseline is not None:
-            self._testify(first_token, per_token, tokens, tail, doubtful=outcome is Outcome.ENGINE_ERROR)
+            self._record_evidence(first_token, per_token, tokens, tail, doubtful=outcome.blames_version)
         return outcome
 
-    def _testify(
+    def _record_evidence(
         self, first_token: float | None, per_token: float | None, tokens: int, tail: bytes, *, doubtful: bool
     ) -> None:
         booking = self.booking

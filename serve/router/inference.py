@@ -21,6 +21,7 @@ from serve.bounds.content import ASKED
 from serve.bounds.structure import check_encoding
 from serve.door.hosts import Hosts
 from serve.errors import BadBody, Busy, EngineFailed, TimedOut, TooManyRequests
+from serve.outcomes import Outcome
 from serve.protocol.fields import check_fields
 from serve.protocol.form import generates
 from serve.request_id import ANTHROPIC_PATHS, HEADER, echo_id, id_headers
@@ -38,7 +39,6 @@ from serve.router.exchange import Exchange
 from serve.router.rescue import HeldExchange
 from serve.router.runtime import Runtime
 from serve.router.shadow import Shadows
-from serve.router.streams import Outcome
 from serve.router.targets import RolloutTarget, RoutePlan, RouteTarget
 
 _log = logging.getLogger("wardrobe.router")

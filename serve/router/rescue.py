@@ -14,8 +14,9 @@ from enum import StrEnum
 from starlette.types import Message, Send
 
 from registry.errors import WardrobeError
+from serve.outcomes import Outcome
 from serve.router.exchange import Exchange
-from serve.router.streams import Outcome, begins_with_error
+from serve.router.streams import begins_with_error
 from serve.router.targets import RouteTarget
 
 

@@ -241,7 +241,7 @@ class Runtime:
         """Write what the last requests showed, and what an engine that died had in use."""
         try:
             if self._controller is not None:
-                await self._controller.mourn()
+                await self._controller.record_engine_death()
             await self.keeper.keep()
             await self.upkeep.write_last()
         except WardrobeError as error:
@@ -284,9 +284,9 @@ class Runtime:
             async with asyncio.timeout(self.settings.residency.poll_seconds):
                 await self._changed.wait()
         self._changed.clear()
-        await self._keep_house(self.watcher.view)
+        await self._reconcile(self.watcher.view)
 
-    async def _keep_house(self, view: View) -> None:
+    async def _reconcile(self, view: View) -> None:
         wanted = self._apply(view)
         try:
             await self.residency.retire(lambda one: is_gone(view, one))

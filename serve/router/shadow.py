@@ -16,9 +16,9 @@ from time import monotonic
 from msgspec import Raw
 from starlette.types import Message
 
+from serve.outcomes import Outcome
 from serve.router.body import Fields
 from serve.router.exchange import Exchange
-from serve.router.streams import Outcome
 from serve.router.targets import RolloutTarget
 
 OPERATIONS = frozenset({"chat", "completion", "responses", "messages"})

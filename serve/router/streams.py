@@ -7,24 +7,13 @@ and line break inside a string, so no whole line and no quoted key below can occ
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 from typing import NamedTuple
 
+from serve.outcomes import Outcome
 from serve.router.endpoints.paths import Dialect
 
 TAIL_CHUNKS = 8
 """How many chunks an exchange keeps: every protocol's closing, error and usage events lie within them."""
-
-
-class Outcome(StrEnum):
-    """How a request ended, fixed at the end of its stream (a closed set of metric labels)."""
-
-    OK = "ok"
-    CLIENT_ERROR = "client_error"
-    ENGINE_ERROR = "engine_error"
-    TIMEOUT = "timeout"
-    CANCELLED = "cancelled"
-    REJECTED = "rejected"
 
 
 # Whole lines' beginnings: a tail is looked at with a line break before it.

@@ -69,7 +69,7 @@ class Upkeep:
             work("keys", self._renew_keys, KEYS_SECONDS),
             work("feedback", self._write_feedback, FEEDBACK_SECONDS),
             work("proofs", self._store_proofs, PROOFS_SECONDS),
-            work("housekeeping", self._keep_house, HOUSE_SECONDS),
+            work("housekeeping", self._tidy, HOUSE_SECONDS),
         ]
         return [self.background.loop(one) for one in works]
 
@@ -143,7 +143,7 @@ class Upkeep:
     async def _store_proofs(self) -> None:
         await asyncio.to_thread(self.prover.store)
 
-    async def _keep_house(self) -> None:
+    async def _tidy(self) -> None:
         await asyncio.to_thread(fill, self.registry.root)
         if not self._stored_ids:
             await asyncio.to_thread(self.load_secret)

@@ -11,6 +11,7 @@ import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
 from deploy.observability.catalogue import ENGINE, PROMETHEUS, TRAINING, sample_names, server_families
+from serve.outcomes import Outcome
 from serve.rollout.metrics import RolloutMetrics
 from serve.router.assignment import Arm
 from serve.router.telemetry.metrics import TPOT_SECONDS, TTFT_SECONDS, RouterMetrics
@@ -33,6 +34,19 @@ def test_promtool_takes_every_file_of_rules() -> None:
 def test_the_rules_fire_when_they_should_and_only_then(path: Path) -> None:
     done = run("promtool", "test", "rules", path)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_rules_and_dashboards_blame_the_outcomes_that_the_server_blames() -> None:
+    failed = "|".join(one.value for one in Outcome if one.fails_user)
+    neither = "|".join(one.value for one in Outcome if one is not Outcome.OK and not one.fails_user)
+    asked = re.compile(r'outcome(=~|!~)\\?"([^"\\]*)\\?"')
+    files = [*RULES, *(FOLDER / "grafana").glob("*.json")]
+    found = [pair for path in files for pair in asked.findall(path.read_text())]
+    assert len(found) > 10
+    assert {(how, frozenset(text.split("|"))) for how, text in found} == {
+        ("=~", frozenset(failed.split("|"))),
+        ("!~", frozenset(neither.split("|"))),
+    }
 
 
 def test_every_alert_fires_in_some_test() -> None:

@@ -14,7 +14,7 @@ from registry.errors import Denied
 from registry.store import Registry
 from registry.watcher import Watcher
 from serve.control.app import build_control
-from serve.control.guard import error_response
+from serve.control.layer import error_response
 from serve.rollout.webhooks import WebhookNotifier
 from serve.router.endpoints.auth import authorize
 from serve.settings import RequestLimits

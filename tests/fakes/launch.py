@@ -13,12 +13,12 @@ import sys
 from pathlib import Path
 
 from registry.store import Registry
-from serve.launcher import following
+from serve.launcher.child import following
 from serve.launcher.listener import listen
+from serve.launcher.output.voice import Voice, open_standard_descriptors
 from serve.launcher.presence import Presence
 from serve.launcher.restarts import RestartPolicy
 from serve.launcher.supervisor import Supervisor, SupervisorOptions
-from serve.launcher.voice import Voice, open_standard_descriptors
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ from registry.records import RolloutEntry, Version
 from registry.store import Registry
 from serve.connections.metrics import expose
 from serve.connections.protocol import limited
-from serve.rollout.decision.policy import Policy, RampStep, TestedMetrics
+from serve.rollout.decision.policy import Policy, PolicyMetrics, RampStep
 from serve.rollout.recording.recorder import Recorder
 from serve.router.app import Router
 from serve.router.runtime import Runtime
@@ -33,7 +33,7 @@ BASE = "tiny"
 QUIET = Policy(
     name="quiet",
     steps=(RampStep(weight=5_000, min_units=1_000_000, min_seconds=86_400),),
-    metrics=TestedMetrics(errors=None, latency=None, feedback=None, format=None),
+    metrics=PolicyMetrics(errors=None, latency=None, feedback=None, format=None),
 )
 """A policy that decides nothing while a test lasts."""
 

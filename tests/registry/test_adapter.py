@@ -19,6 +19,7 @@ from registry.records import BaseModelInfo, FileEntry, Limits
 from registry.validation.adapter import ALLOWED, check_file_name, digest, inspect, uploadable
 from registry.validation.base import read_base
 from registry.validation.canonical import sha256_hex
+from registry.validation.identity import HASHED
 from tests.fakes.adapters import ALL_LINEAR, Adapter, make_adapter
 from tests.fakes.base import CHAT_TEMPLATE, SMOLLM2, base_record, make_base
 from tests.fakes.safetensors import encode, file_bytes, raw_header
@@ -41,7 +42,7 @@ def test_a_right_folder_gives_its_files_with_the_hashes_of_their_bytes(
         content = file.source if isinstance(file.source, bytes) else file.source.read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (file.size, file.sha256)
         assert file.entry == FileEntry(file.name, file.size, file.sha256)
-    assert [file.hashed for file in found.files] == [False, True, True]
+    assert [file.name in HASHED for file in found.files] == [False, True, True]
     assert (found.rank, found.target_modules) == (4, ("q_proj", "v_proj"))
     assert (found.left_out, found.warnings, found.template_sha256) == ((), (), None)
     assert found.digest == digest((file.entry for file in found.files), base.fingerprint, None)

@@ -45,6 +45,11 @@ def test_help_imports_nothing_heavy() -> None:
     assert {name for name in HEAVY if f"'{name}'" in modules} == set()
 
 
+@pytest.mark.parametrize("group", ["alias", "data", "eval", "keys", "loadtest", "rollout", "train"])
+def test_the_help_of_a_group_cuts_no_summary_off(group: str) -> None:
+    assert "..." not in wardrobe.ok(group, "--help").out.partition("Commands:")[2]
+
+
 def test_help_names_every_command_by_section() -> None:
     out = wardrobe.ok("--help").out
     for name in ("init", "register", "list", "show", "history", "verify", "delete", "gc", "export"):

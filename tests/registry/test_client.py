@@ -13,8 +13,11 @@ import httpx
 import pytest
 
 from registry import errors
-from registry.api.client import Client
-from registry.api.desk import Desk, Registration
+from registry.api import documents as doc
+from registry.api import operations
+from registry.api.client import HttpClient
+from registry.api.operation import Client
+from registry.api.operations import Registration
 from registry.errors import WardrobeError
 from registry.store import Registry
 from tests.fakes.adapters import make_adapter
@@ -25,8 +28,8 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 
 @contextmanager
-def client(handler: Handler, *, key: str | None = None, url: str = "http://host:1") -> Iterator[Client]:
-    with Client(url, key=key, transport=httpx.MockTransport(handler)) as found:
+def client(handler: Handler, *, key: str | None = None, url: str = "http://host:1") -> Iterator[HttpClient]:
+    with HttpClient(url, key=key, transport=httpx.MockTransport(handler)) as found:
         yield found
 
 
@@ -35,10 +38,10 @@ def refused(status: int, code: str, message: str = "it: is so; do this", **more:
     return httpx.Response(status, json={"error": error})
 
 
-def test_a_client_is_a_desk() -> None:
+def test_a_server_is_asked_as_a_root_is() -> None:
     with client(lambda _: httpx.Response(200)) as found:
-        desk: Desk = found
-    assert desk is not None
+        anyone: Client = found
+    assert anyone is not None
 
 
 def test_the_key_goes_into_the_header_and_the_path_under_admin() -> None:
@@ -49,7 +52,7 @@ def test_the_key_goes_into_the_header_and_the_path_under_admin() -> None:
         return httpx.Response(200, json={"adapters": [], "a field of tomorrow": 1})
 
     with client(handler, key="wardrobe_a_b", url="https://host:1/") as found:
-        assert found.list().adapters == []
+        assert operations.list_adapters(found).adapters == []
     assert str(seen[0].url) == "https://host:1/admin/v1/adapters"
     assert seen[0].headers["authorization"] == "Bearer wardrobe_a_b"
 
@@ -62,7 +65,7 @@ def test_a_redirect_is_not_followed_so_the_key_stays_here() -> None:
         return httpx.Response(307, headers={"location": "http://evil.example/"})
 
     with client(handler, key="secret") as found, pytest.raises(WardrobeError, match="answered 307"):
-        found.list()
+        operations.list_adapters(found)
     assert seen == ["host"]
 
 
@@ -86,7 +89,7 @@ def test_the_servers_error_is_raised_here_with_its_own_words(
     status: int, code: str, kind: type[WardrobeError], exit_code: int
 ) -> None:
     with client(lambda _: refused(status, code)) as found, pytest.raises(WardrobeError) as caught:
-        found.promote("support", 1)
+        operations.promote(found, "support", doc.MoveRequest(version=1))
     error = caught.value
     assert type(error) is kind
     assert (str(error), error.code, error.exit_code) == ("it: is so; do this", code, exit_code)
@@ -95,7 +98,7 @@ def test_the_servers_error_is_raised_here_with_its_own_words(
 def test_a_missing_key_names_the_option() -> None:
     refusal = pytest.raises(errors.Denied, match="--key or WARDROBE_KEY")
     with client(lambda _: refused(401, "invalid_api_key")) as found, refusal:
-        found.list()
+        operations.list_adapters(found)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +116,7 @@ def test_a_missing_key_names_the_option() -> None:
 )
 def test_a_server_that_is_no_wardrobe_is_named(answer: httpx.Response) -> None:
     with client(lambda _: answer) as found, pytest.raises(WardrobeError, match="correct --url") as caught:
-        found.list()
+        operations.list_adapters(found)
     assert caught.value.exit_code == 1
 
 
@@ -130,7 +133,7 @@ def test_a_server_that_does_not_answer_is_an_error_with_a_remedy(failure: Except
         raise failure
 
     with client(handler) as found, pytest.raises(WardrobeError, match=fact):
-        found.status()
+        operations.show_status(found)
 
 
 @pytest.mark.parametrize(
@@ -138,13 +141,13 @@ def test_a_server_that_does_not_answer_is_an_error_with_a_remedy(failure: Except
 )
 def test_a_url_that_is_none_is_wrong_usage(url: str) -> None:
     with pytest.raises(errors.UsageError, match="http://host:port"):
-        Client(url)
+        HttpClient(url)
 
 
 @pytest.mark.parametrize("key", ["a\nb", "a\r\nx-evil: 1", "é", "\0"])
 def test_a_key_that_could_bend_the_header_is_refused(key: str) -> None:
     with pytest.raises(errors.UsageError, match="--key"):
-        Client("http://host", key=key)
+        HttpClient("http://host", key=key)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", "a?b", "A", "a\0", "x" * 64])
@@ -154,11 +157,11 @@ def test_a_name_that_could_bend_the_path_is_not_sent(name: str) -> None:
 
     with client(handler) as found:
         calls: list[Callable[[], object]] = [
-            lambda: found.show(name),
-            lambda: found.promote(name, 1),
-            lambda: found.delete(name, 1),
-            lambda: found.set_alias("support", name, 1),
-            lambda: found.register(Registration(name, Path("x")), lambda _: None),
+            lambda: operations.show_adapter(found, name),
+            lambda: operations.promote(found, name, doc.MoveRequest(version=1)),
+            lambda: operations.delete_version(found, name, 1),
+            lambda: operations.set_alias(found, "support", name, doc.MoveRequest(version=1)),
+            lambda: operations.register(found, Registration(name, Path("x")), lambda _: None),
         ]
         for call in calls:
             with pytest.raises(errors.InvalidName):
@@ -190,7 +193,7 @@ def test_an_export_that_arrives_changed_leaves_nothing(tmp_path: Path) -> None:
     document = version_document({"adapter_config.json": b"{}"})
     refusal = pytest.raises(errors.InvalidAdapter, match="arrived with sha256")
     with client(exporting({"x": b"changed"}, document)) as found, refusal:
-        found.export("support", 1, tmp_path / "out")
+        operations.export(found, "support", 1, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -200,7 +203,7 @@ def test_a_server_cannot_choose_where_an_export_writes(tmp_path: Path, name: str
     inner.mkdir()
     document = version_document({name: b"{}"})
     with client(exporting({"x": b"{}"}, document)) as found, pytest.raises(WardrobeError, match="file name"):
-        found.export("support", 1, inner / "out")
+        operations.export(found, "support", 1, inner / "out")
     assert list(tmp_path.iterdir()) == [inner]
     assert list(inner.iterdir()) == []
 
@@ -210,8 +213,8 @@ def test_an_upload_tells_of_its_bytes_as_they_are_sent(tmp_path: Path) -> None:
     folder = make_adapter(tmp_path / "a")
     (folder / "optimizer.pt").write_bytes(b"x" * 1000)
     told: list[int] = []
-    with admin_server(tmp_path / "root") as url, Client(url) as found:
-        published = found.register(Registration("support", folder), told.append)
+    with admin_server(tmp_path / "root") as url, HttpClient(url) as found:
+        published = operations.register(found, Registration("support", folder), told.append)
     sent = [file for file in folder.iterdir() if file.name != "optimizer.pt"]
     assert sum(told) == sum(file.stat().st_size for file in sent)
     assert published.left_out == ["optimizer.pt"]
@@ -219,8 +222,8 @@ def test_an_upload_tells_of_its_bytes_as_they_are_sent(tmp_path: Path) -> None:
 
 def test_drain_reaches_the_replica(tmp_path: Path) -> None:
     Registry.init(tmp_path / "root", make_base(tmp_path / "tiny"))
-    with admin_server(tmp_path / "root") as url, Client(url) as found:
-        assert found.drain().draining is True
-        assert found.drain(draining=False).draining is False
-        assert found.audit().entries == []
-        assert json.loads(found.replicas().model_dump_json()) == {"replicas": []}
+    with admin_server(tmp_path / "root") as url, HttpClient(url) as found:
+        assert operations.drain(found).draining is True
+        assert operations.drain(found, doc.DrainRequest(draining=False)).draining is False
+        assert operations.show_audit(found).entries == []
+        assert json.loads(operations.list_replicas(found).model_dump_json()) == {"replicas": []}

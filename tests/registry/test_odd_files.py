@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.api.local import LocalDesk
+from registry.api import documents as doc
+from registry.api import operations
+from registry.api.operation import LocalClient
 from registry.entries.keys import KeyRing, KeyStore, Scope
 from registry.errors import WardrobeError
 from registry.names import parse_model
@@ -121,30 +123,30 @@ def put_there(path: Path, make: Callable[[Path], object]) -> None:
 def ask_everything(root: Path) -> None:
     """Ask every question of the whole, which must be answered, and every one about the damaged adapter."""
     registry = Registry.open(root)
-    desk = LocalDesk(registry, who="tester")
-    listed = {one.adapter: one for one in desk.list().adapters}
+    client = LocalClient(registry, "tester")
+    listed = {one.adapter: one for one in operations.list_adapters(client).adapters}
     assert (listed["support"].stable, listed["support"].problem) == (1, "")
-    assert desk.status().adapters >= 1
-    assert [one.action for one in desk.audit().entries if one.subject.startswith("support@")]
-    assert next(one.ok for one in desk.verify().results if one.name == "support@1")
-    assert "two" in {one.replica for one in desk.replicas().replicas}
+    assert operations.show_status(client).adapters >= 1
+    assert [one.action for one in operations.show_audit(client).entries if one.subject.startswith("support@")]
+    assert next(one.ok for one in operations.verify(client).results if one.name == "support@1")
+    assert "two" in {one.replica for one in operations.list_replicas(client).replicas}
     watcher = Watcher(registry)
     watcher.refresh()
     assert watcher.view.resolve(parse_model("support")).number == 1
     questions: tuple[Callable[[], object], ...] = (
-        lambda: desk.show("other"),
-        lambda: desk.show_version("other", 1),
-        lambda: desk.history("other"),
-        lambda: desk.gc(apply=False),
+        lambda: operations.show_adapter(client, "other"),
+        lambda: operations.show_version(client, "other", 1),
+        lambda: operations.show_history(client, "other"),
+        lambda: operations.collect_garbage(client),
         lambda: registry.lacks(registry.version("other", 1), None),
         lambda: registry.rollout_log("other"),
         lambda: registry.engine_deaths("other@1"),
         lambda: registry.evidence(ROLLOUT),
         lambda: registry.golden("other"),
-        lambda: desk.promote("other", 1),
-        lambda: desk.rollback("other"),
-        lambda: desk.delete("other", 1),
-        lambda: desk.show("nothing"),
+        lambda: operations.promote(client, "other", doc.MoveRequest(version=1)),
+        lambda: operations.rollback(client, "other"),
+        lambda: operations.delete_version(client, "other", 1),
+        lambda: operations.show_adapter(client, "nothing"),
     )
     for question in questions:
         with contextlib.suppress(WardrobeError):
@@ -191,12 +193,13 @@ def test_a_field_of_any_type_or_size_is_a_problem_of_its_own(kind: str, root: Pa
     registry = Registry.open(root)
     for name, content in of_every_type(fields):
         put_there(path, lambda path, content=content: path.write_bytes(content))  # type: ignore[misc]
-        desk = LocalDesk(registry, who="tester")
-        assert {one.adapter for one in desk.list().adapters} >= {"support", "other"}, name
-        desk.status().model_dump_json()
-        desk.audit().model_dump_json()
+        client = LocalClient(registry, "tester")
+        names = {one.adapter for one in operations.list_adapters(client).adapters}
+        assert names >= {"support", "other"}, name
+        operations.show_status(client).model_dump_json()
+        operations.show_audit(client).model_dump_json()
         with contextlib.suppress(WardrobeError):
-            desk.show_version("other", 1).model_dump_json()
+            operations.show_version(client, "other", 1).model_dump_json()
 
 
 @pytest.mark.parametrize("name", ["layout.json", "base.json", "wardrobe.toml"])

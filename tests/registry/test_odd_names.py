@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.api.local import LocalDesk
+from registry.api import operations
+from registry.api.operation import LocalClient
 from registry.entries.keys import KeyStore, Scope
 from registry.errors import StorageFailed
 from registry.spelling import spelled
@@ -70,8 +71,14 @@ def test_a_name_that_is_no_utf_8_hides_nothing_in_any_folder(root: Path) -> None
         for options in ("", "--json "):
             done = wardrobe(root, options + line)
             assert done.code == 0, (line, done)
-    desk = LocalDesk(Registry.open(root), who="tester")
-    for document in (desk.list(), desk.status(), desk.verify(), desk.audit(), desk.gc(apply=False)):
+    client = LocalClient(Registry.open(root), "tester")
+    for document in (
+        operations.list_adapters(client),
+        operations.show_status(client),
+        operations.verify(client),
+        operations.show_audit(client),
+        operations.collect_garbage(client),
+    ):
         document.model_dump_json()
     assert "replica \\xff cannot be read" in wardrobe(root, "status").err
 
@@ -129,7 +136,7 @@ def test_a_folder_that_cannot_be_read_hides_no_other(root: Path) -> None:
 def test_status_names_an_adapter_whose_quarantine_cannot_be_read(root: Path) -> None:
     shutil.rmtree(root / "adapters/other/quarantine")
     (root / "adapters/other/quarantine").symlink_to("quarantine")
-    status = LocalDesk(Registry.open(root), who="tester").status()
+    status = operations.show_status(LocalClient(Registry.open(root), "tester"))
     assert "symbolic links" in status.problems["other"]
     assert (status.adapters, status.versions) == (2, 2)
 

@@ -21,7 +21,7 @@ from registry.names import check_adapter_name, check_alias_name
 from registry.store import Registry
 from registry.views.view import View
 from serve.control.app import build_control, control_schema
-from serve.control.guard import MAX_JSON_BYTES
+from serve.control.layer import MAX_JSON_BYTES
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.fakes.control import Door, FakeState, admin_server

@@ -19,7 +19,7 @@ import pytest
 from registry.errors import Conflict, UsageError
 from serve.launcher.holding import Outage, response
 from serve.launcher.listener import is_loopback, listen
-from serve.launcher.logs import reason
+from serve.launcher.output.logs import reason
 from serve.launcher.restarts import Ending, RestartPolicy
 from serve.process_group import group_members
 from tests.fakes.launched import PATIENCE, launched, wait

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from serve.launcher.pulse import ChildPulse
+from serve.launcher.child.pulse import ChildPulse
 from tests.fakes.launched import launched, wait
 
 HANG = "1.5"

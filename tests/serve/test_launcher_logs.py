@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from serve.launcher.engine_log import TAIL_BYTES, EngineLog
-from serve.launcher.log_file import RETRY_SECONDS, LogFile
-from serve.launcher.logs import KEEP, earlier_part, next_log
-from serve.launcher.places import Places
+from serve.launcher.output.engine_log import TAIL_BYTES, EngineLog
+from serve.launcher.output.log_file import RETRY_SECONDS, LogFile
+from serve.launcher.output.logs import KEEP, earlier_part, next_log
+from serve.launcher.output.places import Places
 
 
 class Told(list[str]):
@@ -45,7 +45,7 @@ def test_logs_are_numbered_and_old_ones_go(tmp_path: Path) -> None:
 
 
 def test_many_large_logs_are_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve.launcher.logs.KEEP_BYTES", 1000)
+    monkeypatch.setattr("serve.launcher.output.logs.KEEP_BYTES", 1000)
     for _ in range(5):
         next_log(tmp_path).write_bytes(b"x" * 400)
     next_log(tmp_path)
@@ -238,7 +238,7 @@ def test_nothing_is_made_where_the_root_is_away(tmp_path: Path, temporary: Path)
 def test_a_root_without_room_sends_compiled_code_elsewhere_told_once(
     root: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve.launcher.places.ROOM_BYTES", 2**60)
+    monkeypatch.setattr("serve.launcher.output.places.ROOM_BYTES", 2**60)
     told = Told()
     places = Places(root, "r1", told)
     first, second = places.caches(), places.caches()
@@ -254,7 +254,7 @@ def test_a_root_without_room_sends_compiled_code_elsewhere_told_once(
 def test_what_was_compiled_before_is_taken_along(
     root: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve.launcher.places.ROOM_BYTES", 2**60)
+    monkeypatch.setattr("serve.launcher.output.places.ROOM_BYTES", 2**60)
     (root / "cache" / "vllm").mkdir(parents=True)
     (root / "cache" / "vllm" / "kernel.so").write_bytes(b"code")
     told = Told()

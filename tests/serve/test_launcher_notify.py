@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from serve.launcher.notify import ServiceManager
-from serve.launcher.voice import QUEUE_SIZE, Voice
+from serve.launcher.output.voice import QUEUE_SIZE, Voice
 from tests.fakes.launched import launched, wait
 
 

@@ -137,7 +137,7 @@ class Fleet:
         self.look()
 
     def load(self) -> None:
-        """Pass the gate and have every replica act on it."""
+        """Pass the preflight and have every replica act on it."""
         for _ in range(3):
             self.tick()
         assert self.last.state == "ramping", self.last
@@ -212,7 +212,7 @@ def test_a_version_that_one_replica_cannot_load_is_taken_back_before_anybody_met
     assert all(entry.weight == 0 for entry in fleet.registry.rollout_log("support"))
 
 
-def test_the_gate_waits_for_every_live_replica(fleet: Fleet) -> None:
+def test_the_preflight_waits_for_every_live_replica(fleet: Fleet) -> None:
     fleet.start()
     late = fleet.replicas.pop()
     for replica in fleet.replicas:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from registry.errors import CorruptStore
-from serve.rollout.decision.gate import check_health
+from serve.rollout.decision.health import check_health
 from serve.rollout.decision.judgement import MetricVerdict
 from serve.rollout.decision.policy import policy_of
 from serve.rollout.recording.baselines import freeze
@@ -105,9 +105,9 @@ def assert_guarded(text: bytes) -> None:
     assert said.startswith(f"evidence/{ROLLOUT}/old.json")
     policy, baseline = policy_of(ENTRY), baseline_of(ENTRY)
     checks = judge(policy, pool(documents, step=0), baseline).checks
-    check_health(documents, baseline, policy.guard)
+    check_health(documents, baseline, policy.health)
     if len(documents) == 1:
-        assert [check.verdict for check in checks if check.metric == "errors"] == [MetricVerdict.HARM]
+        assert [check.verdict for check in checks if check.metric == "errors"] == [MetricVerdict.FAIL]
 
 
 @pytest.mark.parametrize("path", list(places(full())), ids=lambda path: ".".join(map(str, path)))

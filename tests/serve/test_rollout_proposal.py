@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from registry.records import RolloutEntry
+from serve.rollout.decision.health import Health
 from serve.rollout.decision.judgement import Certificate, Judgement, MetricCheck, MetricVerdict
 from serve.rollout.decision.policy import Policy, Promotion, Shadow
-from serve.rollout.decision.proposal import Gate, Health, Situation, propose
+from serve.rollout.decision.preflight import Preflight
+from serve.rollout.decision.proposal import Situation, propose
 from serve.rollout.decision.states import Event, EventType
 from serve.rollout.recording.evidence import Baseline, Evidence
 from tests.fakes.rollouts import POLICY, make_entry
@@ -29,7 +31,8 @@ def judgement(
 
 def situation(**changes: Any) -> Situation:
     return replace(
-        Situation(judgement(), Evidence(step_units=30), Gate(ready=True), Health(measured=True)), **changes
+        Situation(judgement(), Evidence(step_units=30), Preflight(ready=True), Health(measured=True)),
+        **changes,
     )
 
 
@@ -43,13 +46,13 @@ def told(event: Event | None) -> tuple[str, str]:
 
 
 LAST: dict[str, Any] = {"step": 1, "weight": 5_000, "seq": 3}
-HARM = replace(WELL, verdict=MetricVerdict.HARM, sentence="9 of 10 failed", log_e=6.0)
-ODD = replace(EVEN, verdict=MetricVerdict.HARM)
+FAIL = replace(WELL, verdict=MetricVerdict.FAIL, sentence="9 of 10 failed", log_e=6.0)
+ODD = replace(EVEN, verdict=MetricVerdict.FAIL)
 WEAK = replace(WELL, verdict=MetricVerdict.SUSPICIOUS)
 BOTH = Health(stable_degraded=True, canary_degraded=True, measured=True, sentence="both are slow")
 
 
-def test_a_gate_that_passed_advances_with_its_numbers() -> None:
+def test_a_step_that_is_complete_advances_with_its_numbers() -> None:
     event = due(make_entry())
     assert told(event) == ("advance", "advance")
     assert event is not None
@@ -72,7 +75,7 @@ def test_too_few_units_too_short_or_stale_waits(changes: dict[str, Any], at: flo
 def test_an_alarm_rolls_back_at_once_also_on_stale_evidence_and_while_paused_or_held() -> None:
     for state in ("ramping", "paused", "hold", "shadow"):
         entry = make_entry(state=state, reason="insufficient")
-        assert told(due(entry, 1_000.1, judgement=judgement(HARM), fresh=False)) == ("guard", "errors")
+        assert told(due(entry, 1_000.1, judgement=judgement(FAIL), fresh=False)) == ("guard", "errors")
 
 
 def test_a_version_that_may_not_be_served_is_taken_back_in_every_state() -> None:
@@ -129,16 +132,16 @@ def test_no_harm_found_promotes_after_its_seconds_where_the_policy_says_so() -> 
     assert told(due(entry, 1_060.0, policy, judgement=calm)) == ("promote", "no_harm")
 
 
-def test_preloading_waits_for_the_gate() -> None:
+def test_preloading_waits_for_the_preflight() -> None:
     entry = make_entry(state="preloading", weight=0, step=-1, baseline={})
-    assert due(entry, gate=Gate(ready=False, missing="r2")) is None
+    assert due(entry, preflight=Preflight(ready=False, missing="r2")) is None
     assert told(due(entry)) == ("loaded", "loaded")
 
 
 def test_a_canary_that_cannot_be_loaded_is_rolled_back() -> None:
     entry = make_entry(state="preloading", weight=0, step=-1)
-    assert told(due(entry, gate=Gate(ready=False, failed="refused"))) == ("guard", "preload")
-    late = due(entry, 1_000.0 + 600, gate=Gate(ready=False, missing="r2 has not loaded it"))
+    assert told(due(entry, preflight=Preflight(ready=False, failed="refused"))) == ("guard", "preload")
+    late = due(entry, 1_000.0 + 600, preflight=Preflight(ready=False, missing="r2 has not loaded it"))
     assert told(late) == ("timeout", "preload")
 
 
@@ -152,9 +155,8 @@ def test_shadow_passes_by_pairs_and_holds_without_them() -> None:
     assert told(late) == ("hold", "insufficient")
 
 
-def test_both_arms_degraded_or_an_engine_death_suspends() -> None:
+def test_both_arms_degraded_suspends() -> None:
     assert told(due(make_entry(), health=BOTH)) == ("suspect", "suspect")
-    assert told(due(make_entry(), engine_died="r1 died")) == ("suspect", "suspect")
     assert told(due(make_entry(), health=replace(BOTH, canary_degraded=False))) == ("advance", "advance")
 
 
@@ -173,7 +175,7 @@ def test_a_promoted_version_cools_down_and_is_guarded_by_the_absolute_limit() ->
     assert due(entry) is None
     assert told(due(entry, 1_000.0 + 3_600)) == ("cooled", "cooled")
     assert told(due(entry, health=Health(canary_degraded=True, sentence="slow"))) == ("guard", "absolute")
-    assert due(entry, judgement=judgement(HARM)) is None
+    assert due(entry, judgement=judgement(FAIL)) is None
 
 
 def test_thresholds_are_frozen_late_when_there_was_no_baseline() -> None:
@@ -188,4 +190,4 @@ def test_thresholds_are_frozen_late_when_there_was_no_baseline() -> None:
 
 def test_nothing_is_due_in_a_rollout_that_ended() -> None:
     for state in ("rolled_back", "closed"):
-        assert due(make_entry(state=state, weight=0), judgement=judgement(HARM), forbidden="gone") is None
+        assert due(make_entry(state=state, weight=0), judgement=judgement(FAIL), forbidden="gone") is None

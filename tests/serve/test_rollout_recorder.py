@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serve.rollout.decision.policy import FormatMetric, Policy, TestedMetrics
+from serve.rollout.decision.policy import FormatMetric, Policy, PolicyMetrics
 from serve.rollout.recording.evidence import MAX_FIRST_UNITS, ReplicaEvidence
 from serve.rollout.recording.recorder import Recorder, has_form
 from serve.router.assignment import Arm
@@ -128,7 +128,7 @@ def test_firsts_are_kept_up_to_a_limit() -> None:
 
 
 def test_forms_are_looked_at_when_there_is_time_once_per_unit() -> None:
-    policy = POLICY.model_copy(update={"metrics": TestedMetrics(format=FormatMetric(kind="json"))})
+    policy = POLICY.model_copy(update={"metrics": PolicyMetrics(format=FormatMetric(kind="json"))})
     one = recorder(policy)
     observe(one, Arm.CANARY, 1, text='{"a": 1}')
     observe(one, Arm.CANARY, 2, text=lambda: "no json")

@@ -156,7 +156,8 @@ def test_the_same_seed_gives_the_same_runs() -> None:
     assert first.canary_requests.tolist() == second.canary_requests.tolist()
 
 
-# statistics.md 1.5: share rolled back (per cent) of identical canaries, 600/min, then 60/min at 1 % and 3 %.
+# statistics/derivations.md 11: share (per cent) of identical canaries rolled back, 600/min, then 60/min,
+# each at 1 % and 3 %.
 PUBLISHED = {
     "Argo, docs (≥ 95 %, 5 min, limit 3)": (0, 0, 0, 28),
     "Argo, tuned (≥ 1 − 2 p0, limit 3)": (0.3, 0, 40, 15),
@@ -227,4 +228,4 @@ def test_a_plot_without_matplotlib_names_the_extra() -> None:
 def test_verdicts_of_simulation_and_judgement_have_one_limit() -> None:
     evidence = Evidence((Cell(1_000, ArmCounts(units=90), ArmCounts(units=10, failures=4)),))
     check = judge(at_weight(policy(), 1_000), evidence, Baseline()).checks[0]
-    assert (check.verdict is MetricVerdict.HARM) == (check.log_e >= math.log(50))
+    assert (check.verdict is MetricVerdict.FAIL) == (check.log_e >= math.log(50))

@@ -201,7 +201,7 @@ def test_stakes_are_fixed_before_the_gap_is_seen_and_stay_within_limits() -> Non
 
 
 def test_a_drop_of_a_tenth_is_found_in_about_as_many_ratings_as_published() -> None:
-    # statistics.md 1.5: five stars, a drop of 0.10 on 0 … 1, 75–85 canary ratings at 10 %.
+    # Five stars, a drop of 0.10 on 0 … 1: simulated elsewhere, 75–85 canary ratings at 10 %.
     random, needed = np.random.default_rng(SEED), []
     stars = np.array([0, 0.25, 0.5, 0.75, 1.0])
     for _ in range(400):

@@ -13,10 +13,10 @@ from serve.rollout.decision.policy import (
     FormatMetric,
     LatencyMetric,
     Policy,
+    PolicyMetrics,
     Promotion,
     RampStep,
     Shadow,
-    TestedMetrics,
 )
 from serve.rollout.recording.evidence import ArmCounts, Baseline, Cell, Evidence, UnitScore
 from serve.rollout.statistics.judge import judge
@@ -50,8 +50,8 @@ def test_the_sentence_of_errors_has_its_numbers() -> None:
 
 def test_half_of_ten_failing_is_harm_and_the_same_share_is_not() -> None:
     harm = judge(ONE, Evidence((Cell(1_000, arm(72), arm(8, 4)),)), Baseline())
-    assert named(harm, "errors").verdict is MetricVerdict.HARM
-    assert harm.worst is MetricVerdict.HARM
+    assert named(harm, "errors").verdict is MetricVerdict.FAIL
+    assert harm.worst is MetricVerdict.FAIL
     fine = judge(ONE, Evidence((Cell(1_000, arm(900, 90), arm(100, 10)),)), Baseline())
     assert named(fine, "errors").verdict is MetricVerdict.PASS
 
@@ -103,7 +103,7 @@ def test_slower_answers_are_harm_and_only_with_a_baseline() -> None:
     usual = arm(2_700, per_token=(2_700, 1_350, 270, 27), first_token=(2_700, 1_350, 270, 27))
     evidence = Evidence((Cell(1_000, usual, slow),))
     found = judge(ONE, evidence, KNOWN)
-    assert named(found, "per_token").verdict is MetricVerdict.HARM
+    assert named(found, "per_token").verdict is MetricVerdict.FAIL
     assert named(found, "first_token").verdict is MetricVerdict.PASS
     assert named(found, "per_token").alpha == pytest.approx(0.0075)
     assert named(judge(ONE, evidence, Baseline()), "per_token").verdict is MetricVerdict.INSUFFICIENT
@@ -128,7 +128,7 @@ def test_three_cold_first_tokens_are_no_harm() -> None:
 def test_broken_forms_are_harm() -> None:
     evidence = Evidence((Cell(1_000, arm(900, judged=900), arm(100, judged=100, malformed=20)),))
     check = named(judge(ONE, evidence, Baseline()), "format")
-    assert check.verdict is MetricVerdict.HARM
+    assert check.verdict is MetricVerdict.FAIL
     assert check.required
 
 
@@ -145,13 +145,13 @@ def test_lower_scores_are_harm_and_equal_ones_are_not() -> None:
         evidence = Evidence((Cell(1_000, arm(2_700), arm(300)),), scores)
         return named(judge(ONE, evidence, Baseline()), "feedback")
 
-    assert look(0.4).verdict is MetricVerdict.HARM
+    assert look(0.4).verdict is MetricVerdict.FAIL
     assert look(0.9).verdict is MetricVerdict.PASS
 
 
 def test_units_in_the_wrong_arm_are_an_imbalance() -> None:
     odd = judge(ONE, Evidence((Cell(1_000, arm(700), arm(300)),)), Baseline())
-    assert odd.imbalance.verdict is MetricVerdict.HARM
+    assert odd.imbalance.verdict is MetricVerdict.FAIL
     even = judge(ONE, Evidence((Cell(1_000, arm(905), arm(95)),)), Baseline())
     assert even.imbalance.verdict is MetricVerdict.PASS
 
@@ -174,7 +174,7 @@ def test_the_shadow_speaks_for_itself_and_is_carried_into_errors() -> None:
     expected = math.log(0.5 * math.exp(float(log_harm_e(11, 1, 0.5))) + 0.5)
     assert named(found, "errors").log_e == pytest.approx(expected)
     worse = judge(policy, Evidence(pairs={**pairs, "canary_failed": 30}), Baseline())
-    assert named(worse, "shadow").verdict is MetricVerdict.HARM
+    assert named(worse, "shadow").verdict is MetricVerdict.FAIL
 
 
 def test_when_nothing_ever_fails_the_bound_promotes() -> None:
@@ -225,7 +225,7 @@ def test_an_identical_canary_is_called_harmful_within_alpha_over_a_whole_ramp() 
     random, runs, alarms = np.random.default_rng(SEED), 250, 0
     policy = Policy(
         steps=POLICY.steps,
-        metrics=TestedMetrics(
+        metrics=PolicyMetrics(
             errors=ErrorMetric(alpha=0.05),
             latency=LatencyMetric(alpha=0.05),
             feedback=None,
@@ -240,7 +240,7 @@ def test_an_identical_canary_is_called_harmful_within_alpha_over_a_whole_ramp() 
             ]
             cells.append(Cell(weight, arms[0], arms[1]))
             found = judge(policy, Evidence(tuple(cells)), KNOWN)
-            if any(check.verdict is MetricVerdict.HARM for check in found.checks):
+            if any(check.verdict is MetricVerdict.FAIL for check in found.checks):
                 alarms += 1
                 break
     # The alphas add up to 0.105; three standard errors above.

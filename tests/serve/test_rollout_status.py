@@ -99,7 +99,7 @@ def test_an_ended_rollout_keeps_its_last_state_and_evidence(registry: Registry) 
     begin(registry)
     drive(registry, EventType.LOADED)
     seen(registry, stable=arm(270, failed=2), canary=arm(30, failed=9, begin=1000))
-    drive(registry, EventType.GUARD)
+    drive(registry, EventType.ROLL_BACK)
     one = status(registry)
     assert (one.state, one.open, one.weight, one.reason) == ("rolled_back", False, 0, "guard")
     assert (one.arms["canary"].errors.count, one.arms["stable"].units) == (9, 270)
@@ -200,7 +200,7 @@ def test_steps_are_done_now_or_ahead() -> None:
 def test_a_ramp_tells_units_seconds_and_what_is_odd() -> None:
     odd = Judgement(
         (replace(CALM, verdict=MetricVerdict.SUSPICIOUS, sentence="e-value 12 of 50"),),
-        replace(BALANCED, verdict=MetricVerdict.HARM, sentence="40 units, 400 expected"),
+        replace(BALANCED, verdict=MetricVerdict.FAIL, sentence="40 units, 400 expected"),
         OPEN,
     )
     entry = make_entry(seq=3, step_since=1_058.0)
@@ -246,7 +246,7 @@ def test_the_promotion_waits_for_metrics_that_cannot_speak_yet_unless_no_harm_is
 
 def test_no_live_server_is_what_is_missing() -> None:
     found = told(make_entry(), document("r1", segment(1000, canary=arm(99))), live=False)
-    assert "no server is alive: nothing is counted and no gate is passed" in found.missing
+    assert "no server is alive: nothing is counted and no step is taken" in found.missing
     loading = make_entry(state="preloading", weight=0, step=-1)
     assert told(loading).missing[0] == "no server is alive: start one with `wardrobe serve`"
 
@@ -310,7 +310,7 @@ def test_secrets_of_webhooks_are_not_told(registry: Registry) -> None:
 
 
 def test_the_planning_formula_gives_the_measured_figures() -> None:
-    # statistics.md §1.1: p0 = 3 %, three times as many, weight 10 %: about 46 failures, 127 requests.
+    # statistics/derivations.md 9: 3 %, three times as many, weight 10 %: about 46 failures, 127 requests.
     assert failures_needed(0.05, 0.1, 3) == pytest.approx(46, abs=1)
     assert requests_needed(0.05, 0.1, 3, 0.03) == pytest.approx(127, abs=1)
     assert failures_needed(0.05, 0.1, 1) == math.inf

@@ -13,7 +13,7 @@ import pytest
 
 from registry.errors import CorruptStore
 from registry.store import Registry
-from serve.rollout.decision.policy import FormatMetric, Policy, TestedMetrics
+from serve.rollout.decision.policy import FormatMetric, Policy, PolicyMetrics
 from serve.rollout.recording.recorder import ArmRecord, Recorder
 from serve.router.assignment import Arm, choose_arm, conversation_unit, unit_digest
 from serve.router.body import parse_fields
@@ -256,7 +256,7 @@ def test_a_client_that_leaves_is_cancelled_and_no_failure(served: Served) -> Non
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_text_is_there_to_be_looked_at_where_the_policy_asks(served: Served, stream: bool) -> None:
     form = FormatMetric(kind="regex", pattern="^one two")
-    metrics = TestedMetrics(errors=None, latency=None, feedback=None, format=form)
+    metrics = PolicyMetrics(errors=None, latency=None, feedback=None, format=form)
     recorder = served.open_rollout(_with(metrics), weight=0)
     ask(served, 1, stream=stream)
     served.settled()
@@ -285,7 +285,7 @@ def test_a_form_that_a_clients_own_fields_caused_is_nobodys_evidence(
 ) -> None:
     form = FormatMetric(kind="not_regex", pattern="one")
     recorder = served.open_rollout(
-        _with(TestedMetrics(errors=None, latency=None, feedback=None, format=form))
+        _with(PolicyMetrics(errors=None, latency=None, feedback=None, format=form))
     )
     for stream in (False, True):
         assert ask(served, 1, stream=stream, **forced).status_code == 200
@@ -296,7 +296,7 @@ def test_a_form_that_a_clients_own_fields_caused_is_nobodys_evidence(
     assert [right for _, right in recorder.judge(recorder.take_answers())] == [False]
 
 
-def _with(metrics: TestedMetrics) -> Policy:
+def _with(metrics: PolicyMetrics) -> Policy:
     return QUIET.model_copy(update={"metrics": metrics})
 
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serve.outcomes import Outcome
 from serve.router.endpoints.paths import Dialect
-from serve.router.streams import Outcome, TokenUsage, has_delta, judge_status, judge_stream, read_usage
+from serve.router.streams import TokenUsage, has_delta, judge_status, judge_stream, read_usage
 
 DONE = b"data: [DONE]\n\n"
 CLOSED = {
@@ -100,3 +101,9 @@ def test_the_last_usage_of_a_stream_counts() -> None:
 def test_generated_text_is_no_usage() -> None:
     text = json.dumps({"content": '"usage":{"prompt_tokens":9}'}).encode()
     assert read_usage(text) is None
+
+
+def test_a_version_is_blamed_for_what_no_client_can_have_at_will_and_a_user_is_failed_by_more() -> None:
+    assert {one for one in Outcome if one.blames_version} == {Outcome.ENGINE_ERROR}
+    failed = {Outcome.ENGINE_ERROR, Outcome.TIMEOUT, Outcome.REJECTED}
+    assert {one for one in Outcome if one.fails_user} == failed

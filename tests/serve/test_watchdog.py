@@ -140,7 +140,7 @@ def test_a_hang_of_an_idle_engine_is_nobodys_fault(served: Served) -> None:
     assert served.chat().status_code == 503
     controller = served.runtime._controller
     assert controller is not None
-    wait_until(lambda: controller._mourned, "its death is booked")
+    wait_until(lambda: controller._death_recorded, "its death is booked")
     assert served.registry.engine_deaths("support@1", since=0) == 0
 
 

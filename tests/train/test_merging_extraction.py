@@ -12,7 +12,7 @@ import torch
 from registry.errors import InvalidAdapter, UsageError
 from registry.store import Registry
 from tests.fakes.llama import load_llama, logits, make_llama, train_steps
-from train.merging.extraction import Extraction, extract_lora, holdable_weights
+from train.merging.extraction import Extraction, extract_lora
 
 # PEFT says that merging may untie a tied embedding, and that a bias is put on a layer without one.
 pytestmark = [
@@ -41,6 +41,11 @@ def fine_tuned(base: Path, names: frozenset[str] | None) -> Any:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(names is None or name in names)
     return train_steps(model, rate=3e-3)
+
+
+def linear_weights(base: Path) -> frozenset[str]:
+    """Return the names of the weights that a LoRA can hold, bar embeddings and head."""
+    return frozenset(name for name, _ in load_llama(base).named_parameters() if "_proj" in name)
 
 
 def converted(base: Path, extraction: Extraction) -> Any:
@@ -127,8 +132,7 @@ def test_what_was_learnt_on_a_quantised_base_is_the_difference_to_the_quantised_
 
 
 def test_a_full_fine_tune_of_what_a_lora_holds_converts_with_its_residual(base: Path, tmp_path: Path) -> None:
-    linear = frozenset(name for name in holdable_weights(base) if "_proj" in name)
-    model = fine_tuned(base, linear)
+    model = fine_tuned(base, linear_weights(base))
     small = extract_lora(base, model, tmp_path / "4", rank=4, max_rank=32, accept_residual=1)
     large = extract_lora(base, model, tmp_path / "32", rank=32, max_rank=32, accept_residual=1)
     assert large.unheld == ()
@@ -141,7 +145,7 @@ def test_a_full_fine_tune_of_what_a_lora_holds_converts_with_its_residual(base: 
 def test_the_residual_is_the_distance_of_the_stored_lora_from_the_difference(
     base: Path, tmp_path: Path
 ) -> None:
-    model = fine_tuned(base, frozenset(name for name in holdable_weights(base) if "_proj" in name))
+    model = fine_tuned(base, linear_weights(base))
     found = extract_lora(base, model, tmp_path / "out", rank=8, max_rank=32, accept_residual=1)
     merged = converted(base, found).merge_and_unload().state_dict()
     start, end = load_llama(base).state_dict(), model.state_dict()
@@ -178,7 +182,7 @@ def test_weights_that_are_all_held_nowhere_are_refused(base: Path, tmp_path: Pat
 
 
 def test_the_least_rank_within_the_accepted_residual_is_taken(base: Path, tmp_path: Path) -> None:
-    model = fine_tuned(base, frozenset(name for name in holdable_weights(base) if "_proj" in name))
+    model = fine_tuned(base, linear_weights(base))
     found = extract_lora(base, model, tmp_path / "auto", max_rank=32, accept_residual=0.5)
     below = extract_lora(base, model, tmp_path / "below", rank=found.rank - 1, max_rank=32, accept_residual=1)
     assert found.residual <= 0.5 < below.residual

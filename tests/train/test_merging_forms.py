@@ -18,7 +18,7 @@ from tests.fakes.base import TINY
 from tests.fakes.llama import logits, make_llama
 from tests.train.test_merging_cli import adapter
 from tests.train.test_merging_gguf import byte_tokenizer
-from train.merging.gguf_file import QUANTIZED, halved, interleaved
+from train.merging.gguf.gguf_file import QUANTIZED, halved, interleaved
 from train.merging.staging import new_file
 
 Run = Callable[..., tuple[int, Any, str]]
@@ -107,7 +107,7 @@ def test_without_rows_what_is_lost_of_the_logits_is_a_warning(base: Path, run: R
 def test_a_name_that_ends_in_gguf_is_the_file_itself_with_its_report_beside(
     base: Path, run: Run, tmp_path: Path
 ) -> None:
-    from train.merging.gguf_file import load_gguf
+    from train.merging.gguf.gguf_file import load_gguf
 
     model = adapter(base, tmp_path / "trained")
     code, report, told = run(tmp_path / "trained", tmp_path / "pinto.gguf", "--as", "gguf")

@@ -13,7 +13,7 @@ import torch
 from registry.errors import UsageError
 from tests.fakes.base import TINY
 from tests.fakes.llama import load_llama, logits, make_llama
-from train.merging.gguf_file import check_exportable, load_gguf, write_gguf
+from train.merging.gguf.gguf_file import check_exportable, load_gguf, write_gguf
 
 
 def byte_tokenizer(folder: Path, steps: list[Any]) -> None:

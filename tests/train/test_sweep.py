@@ -56,13 +56,13 @@ def test_no_plan_exceeds_its_budget_and_each_ends_with_the_full_length(
     rungs = make_rungs(wanted)
     assert total_steps(rungs) <= budget
     assert rungs[-1].until == steps
-    untils = [rung.until for rung in rungs]
-    assert untils == sorted(set(untils))
+    ends = [rung.until for rung in rungs]
+    assert ends == sorted(set(ends))
     counts = [rung.trials for rung in rungs]
     assert counts == sorted(counts, reverse=True)
     assert 2 <= counts[0] <= trials
     # One interval of evaluation meets every rung but the last, which ends the run.
-    assert all(until % untils[0] == 0 for until in untils[:-1])
+    assert all(until % ends[0] == 0 for until in ends[:-1])
 
 
 def test_a_budget_lowers_the_number_of_trials() -> None:

@@ -28,7 +28,7 @@ _SHOWN = 10
     "--columns",
     multiple=True,
     metavar="KEY=COLUMN,…",
-    help="Which columns stand for our keys: item=task,annotator=who,label=rating. May be repeated.",
+    help="Columns to read as our keys: item=task,annotator=who,label=rating. May be repeated.",
 )
 @click.option(
     "--annotators", default="", metavar="COLUMN,…", help="Columns that hold one annotator's labels each."
@@ -38,7 +38,7 @@ _SHOWN = 10
     type=click.Choice(["nominal", "ordinal", "interval"]),
     default="nominal",
     show_default=True,
-    help="What alpha takes a difference of labels to be: another label, ranks apart, a number apart.",
+    help="Scale of the labels for Krippendorff's alpha: nominal, ordinal or interval.",
 )
 @click.option(
     "--order", default="", metavar="LABEL,…", help="The labels from low to high, where not numbers."
@@ -48,15 +48,18 @@ _SHOWN = 10
     type=click.Choice(["majority", "plurality", "unanimous", "median"]),
     default="majority",
     show_default=True,
-    help="Which label is the consensus: that of more than half, the most frequent, of all, in the middle.",
+    help="How labels become one: majority (more than half), plurality (most frequent), unanimous, median.",
 )
 @click.option(
     "--least", type=click.IntRange(min=1), default=2, show_default=True, metavar="N",
     help="Labels that an item needs for a consensus.",
 )  # fmt: skip
-@click.option("--out", type=_FILE, metavar="FILE", help="Write the consensus: rows that training takes.")
+@click.option("--out", type=_FILE, metavar="FILE", help="Write the consensus to FILE, as rows for training.")
 @click.option(
-    "--disputed", type=_FILE, metavar="FILE", help="Write the items without one, with everybody's label."
+    "--disputed",
+    type=_FILE,
+    metavar="FILE",
+    help="Write the items without a consensus to FILE, with all labels.",
 )
 @local_options
 @pass_session
@@ -72,7 +75,7 @@ def annotations_(
     out: Path | None,
     disputed: Path | None,
 ) -> None:
-    """Hold several annotators' labels in FILE against each other and make one label of them.
+    """Measure how far annotators agree, and merge their labels.
 
     Rows are `item`, `annotator` and `label`, or `labels` by annotator or as a list, or `annotations`. Shows
     Krippendorff's alpha with its 95 % interval, each annotator against the consensus, and what is disputed.

@@ -20,20 +20,24 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE…")
 @click.option("--name", metavar="NAME", help="The adapter that gets the average as its next version.")
-@click.option("--out", type=UserPath(), metavar="DIR", help="Leave it in the new folder DIR instead.")
+@click.option("--out", type=UserPath(), metavar="DIR", help="Write it to the new folder DIR instead.")
 @click.option(
     "--weights",
     metavar="W,W…",
-    help="One number above 0 per source, or rows, or equal (default: rows where all lineages tell them).",
+    help="One number above 0 per source, or rows, or equal (default: rows, if every lineage records them).",
 )
-@click.option("--rank", type=click.IntRange(min=1), help="Default: what is needed, up to max_lora_rank.")
+@click.option(
+    "--rank",
+    type=click.IntRange(min=1),
+    help="Rank of the result (default: what is needed, up to max_lora_rank).",
+)
 @click.option(
     "--accept-residual",
     type=click.FloatRange(0, 1),
     default=0.05,
     show_default=True,
     metavar="SHARE",
-    help="Of the average, the LoRA may leave out this share (Frobenius norm).",
+    help="Largest share of the average that the LoRA may lose (Frobenius norm).",
 )
 @click.option("--alias", metavar="ALIAS", help="Point this alias to the version.")
 @click.option("--note", default="", metavar="TEXT", help="Kept with the version.")
@@ -50,11 +54,11 @@ def average(
     alias: str | None,
     note: str,
 ) -> None:
-    """Average adapters that were trained apart into one (federated averaging).
+    """Average several adapters into one (federated averaging).
 
     SOURCE is a version of this root (NAME@N), of another root (ROOT:NAME@N), or a folder with a PEFT LoRA.
-    What they change is averaged, weight by weight of the base; ranks, scales and modules may differ. Each is
-    checked as if it were registered here; all must be made for this root's base.
+    Averages their changes to each weight of the base; ranks, scales and modules may differ. Each source is
+    checked as in `register`; all must be made for this root's base.
     """
     _check_target(name, out, alias, note)
     from registry.store import Registry

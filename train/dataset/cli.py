@@ -64,7 +64,7 @@ def check(
     columns: tuple[str, ...],
     accept: tuple[str, ...],
 ) -> int:
-    """Check FILEs, which are the parts of one data set: train, validation, test.
+    """Check the files of one data set (train, validation, test).
 
     Takes chat (OpenAI, ShareGPT), Alpaca, prompt/completion/context, preference (TRL, OpenAI), KTO and
     text rows. FILE is JSON Lines, JSON, CSV, Parquet, Arrow or text, also compressed; a folder, a pattern,
@@ -102,9 +102,9 @@ def report(
     columns: tuple[str, ...],
     accept: tuple[str, ...],
 ) -> None:
-    """Check FILEs and write NAME.report.html and NAME.report.json, named after the first.
+    """Check FILEs and write an HTML and a JSON report.
 
-    The page needs no network and no JavaScript: counts, lengths, labels, and every finding with its rows.
+    The files are named after the first FILE. The page loads nothing and has no JavaScript.
     """
     from registry.storage import files as store
     from train.dataset.page import page
@@ -128,14 +128,19 @@ def report(
     help="The parts and their shares.",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="Of the choice."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Seed of the random order.",
 )
 @click.option("--group", metavar="KEY", help="Rows with the same value of KEY stay in one part.")
 @click.option(
     "--stratify", metavar="KEY", help="Spread the values of KEY evenly; `answer` for the last answer."
 )
 @click.option("--canonical", is_flag=True, help="Rewrite the rows in the canonical form.")
-@click.option("--out", type=FILE, metavar="DIR", help="Leave the parts in the new folder DIR.")
+@click.option("--out", type=FILE, metavar="DIR", help="Write the parts to the new folder DIR.")
 @split_option
 @columns_option
 @accept_option
@@ -153,10 +158,10 @@ def split(
     columns: tuple[str, ...],
     accept: tuple[str, ...],
 ) -> None:
-    """Split FILE into parts that share no content, and store them in the root by their hash.
+    """Split FILE into parts that share no content; store them by hash.
 
-    Rows that are equal, nearly equal or ask the same are never parted. Beside each part lie the row
-    numbers of FILE. Without a root give --out. The same file, seed and options give the same bytes.
+    Rows that are equal, nearly equal or ask the same stay together. Each part comes with the row numbers
+    of FILE. Without a root give --out. The same file, seed and options give the same bytes.
     """
     from train.dataset.checks.acceptance import parse_acceptance
     from train.dataset.display import print_split
@@ -199,9 +204,9 @@ def mask(
     columns: tuple[str, ...],
     accept: tuple[str, ...],
 ) -> None:
-    """Show for every token of a row of FILE whether it is trained on, and why.
+    """Show which tokens of FILE's rows are trained on, and why.
 
-    Shows the first three rows unless --row is given: in colours on a terminal, else as JSON.
+    Shows the first three rows unless --row is given. In colours on a terminal, else as JSON.
     """
     from train.dataset.display import print_masked
     from train.dataset.documents import MaskedDocument
@@ -226,7 +231,7 @@ def mask(
 @local_options
 @pass_session
 def trace(session: Session, name: str, row: int | None) -> None:
-    """Show the data sets that a version was trained on and, with --row, the row of the source.
+    """Show the data sets, or one row, that a version was trained on.
 
     Follows the hash in the version's lineage to the root's data sets.
     """

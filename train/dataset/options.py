@@ -32,7 +32,7 @@ base_option = click.option(
     "--base",
     type=FILE,
     metavar="DIR",
-    help="Model folder whose tokenizer is used (default: the root's base).",
+    help="Model folder with the tokenizer (default: the root's base).",
 )
 
 
@@ -53,13 +53,13 @@ columns_option = click.option(
     "--columns",
     multiple=True,
     metavar="KEY=COLUMN,…",
-    help="Which columns stand for our keys: prompt=frage,completion=antwort. May be repeated.",
+    help="Columns to read as our keys: prompt=frage,completion=antwort. May be repeated.",
 )
 accept_option = click.option(
     "--accept",
     multiple=True,
     metavar="ID[:ROW],…",
-    help="Findings that you have looked at: D-SECRET, D-SECRET:66, D-SECRET:test.jsonl:66. May be repeated.",
+    help="Findings to accept: D-SECRET, D-SECRET:66, D-SECRET:test.jsonl:66. May be repeated.",
 )
 length_option = click.option(
     "--max-length",

@@ -22,8 +22,6 @@ from train.evaluation.statistics.agreement import cohen_kappa, krippendorff_alph
 from train.evaluation.statistics.paired import wilson
 from train.evaluation.strict import Strict, parse, read_text
 
-RATINGS = ("A", "B", "tie", "both_bad")
-
 
 class BlindRating(Strict):
     """One line of a rating file; `rating` is A, B, tie or both_bad, empty where not rated yet."""

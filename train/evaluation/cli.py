@@ -26,23 +26,23 @@ _OUT = click.option(
     "--out",
     type=_PATH,
     metavar="DIR",
-    help="New folder for the results (default: evaluations/…); given again, an interrupted run goes on.",
+    help="New folder for the results (default: evaluations/…). Give it again to continue an interrupted run.",
 )
 _CONCURRENCY = click.option(
     "--concurrency", type=click.IntRange(1, 256), default=8, show_default=True, help="Questions in flight."
 )
 _OFFLINE = click.option(
-    "--offline", is_flag=True, help="Answer with transformers; no evidence about serving."
+    "--offline", is_flag=True, help="Answer in this process with transformers; says nothing about serving."
 )
 _HTML = click.option(
     "--html", type=_PATH, metavar="FILE", help="Also write the page (in the folder anyway) to FILE."
 )
-_NO_ATTEST = click.option("--no-attest", is_flag=True, help="Store nothing with the version.")
+_NO_ATTEST = click.option("--no-attest", is_flag=True, help="Do not store the result with the version.")
 
 
 @click.group("eval")
 def eval_() -> None:
-    """Evaluate versions, hold them against a goal, and report."""
+    """Evaluate versions, check them against a goal, and report."""
 
 
 for _command in (report, list_, blind, agreement):
@@ -51,14 +51,17 @@ for _command in (report, list_, blind, agreement):
 
 @eval_.command()
 @click.argument("suite")
-@click.option("--model", required=True, metavar="NAME@N|base", help="Who is evaluated.")
+@click.option("--model", required=True, metavar="NAME@N|base", help="The model to evaluate.")
 @click.option(
-    "--against", multiple=True, metavar="NAME@M|base", help="Whom to compare with; may be repeated."
+    "--against", multiple=True, metavar="NAME@M|base", help="Model to compare with; may be repeated."
 )
 @click.option(
-    "--shots", type=click.IntRange(1), metavar="K", help="Also the base with K examples in its prompt."
+    "--shots",
+    type=click.IntRange(1),
+    metavar="K",
+    help="Also evaluate the base with K examples in its prompt.",
 )
-@click.option("--replicate", is_flag=True, help="Also the model a second time: the noise floor.")
+@click.option("--replicate", is_flag=True, help="Evaluate the model twice, to show the noise.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N items.")
 @_OUT
 @_HTML
@@ -81,10 +84,11 @@ def run(
     offline: bool,
     no_attest: bool,
 ) -> None:
-    """Ask MODEL every question of SUITE (a file or a name of `eval list`) and judge the answers.
+    """Ask MODEL every question of SUITE and grade the answers.
 
-    Through the server at --url, or a live one of the root. Writes run.json, items.jsonl and report.html,
-    and stores the figures with the version. Exit 1 if a question has no answer.
+    SUITE is a file or a name from `eval list`. Asks the server at --url, or a live one of the root. Writes
+    run.json, items.jsonl and report.html, and stores the figures with the version. Exit 1 if a question
+    was not answered.
     """
     from train.evaluation.library import find_suite
     from train.evaluation.results import EvaluationResult
@@ -109,7 +113,7 @@ def run(
 @click.argument("goal", type=_PATH)
 @click.option("--model", required=True, metavar="NAME@N", help="The candidate.")
 @click.option(
-    "--replaces", metavar="NAME@M", help="The version it is to replace (default: the adapter's stable)."
+    "--replaces", metavar="NAME@M", help="The version to be replaced (default: the adapter's stable)."
 )
 @_OUT
 @_HTML
@@ -129,10 +133,11 @@ def gate(
     offline: bool,
     no_attest: bool,
 ) -> None:
-    """Hold MODEL against GOAL: a YAML file that is a goal block, or a config that has one.
+    """Check MODEL against the acceptance criteria in GOAL.
 
-    Better than the base and than what it replaces, and no guard slice worse than its margin. Exit 0 pass,
-    1 fail or cannot tell; stored with the version as `gate`.
+    GOAL is a YAML file with a goal block, or a config that has one. MODEL must be better than the base and
+    than the version it replaces, and no guard suite may get worse than its margin. Exit 0 for pass, 1 for
+    fail or cannot tell. The result is stored with the version as `gate`.
     """
     from train.evaluation.gating import trial
     from train.evaluation.gating.goal import load_goal
@@ -164,7 +169,7 @@ def gate(
 @eval_.command(context_settings={"ignore_unknown_options": True})
 @click.option("--model", required=True, metavar="NAME@N|base")
 @click.option("--tasks", required=True, metavar="TASK,…", help="lm-eval's own names.")
-@click.option("--chat", is_flag=True, help="Chat completions; without it log-likelihood tasks work too.")
+@click.option("--chat", is_flag=True, help="Use chat completions; without it log-likelihood tasks work too.")
 @click.option("--dry-run", is_flag=True, help="Print the command only.")
 @_CONCURRENCY
 @click.argument("extra", nargs=-1, type=click.UNPROCESSED)
@@ -179,7 +184,10 @@ def harness(
     concurrency: int,
     extra: tuple[str, ...],
 ) -> None:
-    """Run lm-evaluation-harness against the server; what stands behind `--` goes to it as it is."""
+    """Run lm-evaluation-harness against the server.
+
+    Arguments after `--` go to it unchanged.
+    """
     import shlex
 
     from train.evaluation.harness import command
@@ -241,7 +249,7 @@ def _folder(name: str) -> Path:
 def _free(folder: Path, html: Path | None) -> Path:
     """Return `folder`; what is wrong with it or with `html` is said before hours of questions, not after."""
     if html is not None:
-        from train.pages.writing import check_target
+        from registry.report.writing import check_target
 
         check_target(html)
     if folder.exists():
@@ -285,7 +293,7 @@ def _keep_gate(
 
 
 def _write(text: str, *targets: Path | None) -> None:
-    from train.pages.writing import write_page
+    from registry.report.writing import write_page
 
     for target in targets:
         if target is not None:

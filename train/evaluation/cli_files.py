@@ -24,13 +24,13 @@ _PATH = UserPath()
 @local_options
 @pass_session
 def report(session: Session, folder: Path, html: Path | None) -> None:
-    """Show the evaluation that `eval run` left in FOLDER, or the gate that `eval gate` left there."""
+    """Show the result of `eval run` or `eval gate` in FOLDER."""
+    from registry.report.writing import write_page
     from train.evaluation.gating.trial import load_gate
     from train.evaluation.reports.evaluation import page
     from train.evaluation.reports.gate import gate_page
     from train.evaluation.results import load
     from train.evaluation.tables import print_evaluation, print_gate
-    from train.pages.writing import write_page
 
     if (found := load_gate(folder)) is not None:
         gate, evaluations = found
@@ -49,7 +49,7 @@ def report(session: Session, folder: Path, html: Path | None) -> None:
 @local_options
 @pass_session
 def list_(session: Session) -> None:
-    """List the suites that have a name, and which package a guard suite still needs."""
+    """List the packaged suites and the packages they need."""
     from train.evaluation.library import known_suites
     from train.evaluation.listing import SuiteDocument
 
@@ -66,7 +66,7 @@ def list_(session: Session) -> None:
 
 @click.command()
 @click.argument("folder", type=_PATH)
-@click.option("--arms", nargs=2, metavar="ARM ARM", help="Which two (default: the first two).")
+@click.option("--arms", nargs=2, metavar="ARM ARM", help="The two arms to compare (default: the first two).")
 @click.option(
     "--out", type=_PATH, required=True, metavar="FILE", help="The file for the raters (JSON Lines)."
 )
@@ -74,9 +74,9 @@ def list_(session: Session) -> None:
 @local_options
 @pass_session
 def blind(session: Session, folder: Path, arms: tuple[str, str] | None, out: Path, seed: int) -> None:
-    """Write two arms' answers of FOLDER without their names, for people to rate A, B, tie or both_bad.
+    """Write two arms' answers without names, for people to rate.
 
-    Who is who is in FILE's .key.json beside it. Give each rater a copy of FILE of their own.
+    Raters write A, B, tie or both_bad. The names are in FILE's .key.json. Give each rater their own copy.
     """
     from train.evaluation.blind import write_blind
     from train.evaluation.listing import BlindDocument
@@ -97,7 +97,7 @@ def blind(session: Session, folder: Path, arms: tuple[str, str] | None, out: Pat
 @local_options
 @pass_session
 def agreement(session: Session, names: Path, rated: tuple[Path, ...]) -> None:
-    """Read the raters' files back (one each): who was preferred, and how far the raters agree."""
+    """Read the raters' files: which arm won, and how far raters agree."""
     from train.evaluation.blind import read_ratings
     from train.evaluation.listing import human_facts
 

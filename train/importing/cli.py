@@ -26,24 +26,26 @@ _FILE = UserPath()
     "--from",
     "trainer",
     type=click.Choice(["axolotl", "llama-factory", "trl", "torchtune"]),
-    help="Who FILE is for (default: found out by its keys).",
+    help="Trainer that FILE is for (default: detected from its keys).",
 )
 @click.option(
     "--method",
     type=click.Choice(["sft", "dpo", "kto", "orpo", "reward"]),
-    help="Which of TRL's trainers FILE is for, where it does not say.",
+    help="TRL trainer that FILE is for, if it does not say so.",
 )
-@click.option("--check", "checked", is_flag=True, help="Show what becomes of each key, and check the result.")
+@click.option(
+    "--check", "checked", is_flag=True, help="Show how each key is translated, and check the result."
+)
 @local_options
 @pass_session
 def import_(
     session: Session, file: Path, out: Path | None, trainer: Trainer | None, method: str | None, checked: bool
 ) -> None:
-    """Translate FILE, a YAML config of another trainer, into a config for `train run`.
+    """Translate another trainer's YAML config for `train run`.
 
-    Axolotl's, LLaMA-Factory's, TRL's and torchtune's configs are read; of others it is said whose they are
-    and what would carry over. What makes the result another one is named first, each with its reason. Without
-    OUT the config is printed. Its paths count from OUT's folder, else from the working directory.
+    Reads the configs of Axolotl, LLaMA-Factory, TRL and torchtune; for others it says what would carry over.
+    Names first what changes the result, each with its reason. Without --out it prints the config. Paths are
+    relative to OUT's folder, else to the working directory.
     """
     from train.importing.display import print_notes, print_outcome
     from train.importing.run import import_config

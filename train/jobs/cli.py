@@ -57,7 +57,9 @@ def jobs(session: Session, everything: bool) -> None:
 @local_options
 @pass_session
 def show(session: Session, job: str, html: Path | None) -> None:
-    """Show one training run; JOB is its id, or the beginning or end of it.
+    """Show one training run.
+
+    JOB is its id, or the beginning or end of it.
 
     The page of --html needs no network and no JavaScript; it shows the run as it is now.
     """
@@ -78,10 +80,10 @@ def show(session: Session, job: str, html: Path | None) -> None:
 
 
 def _write_page(root: Path, job: Job, document: JobDetail, target: Path) -> None:
+    from registry.report.writing import write_page
     from train.jobs.page import page
     from train.jobs.store import METRICS
     from train.jobs.verdicts import aftermath
-    from train.pages.writing import write_page
 
     steps = [line for line in job.lines(METRICS) if line.get("kind") != "evaluation"]
     write_page(target, page(document, steps, aftermath(root, document)))

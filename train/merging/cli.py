@@ -36,14 +36,14 @@ _AUTO = "auto"
     "--accept-residual",
     type=click.FloatRange(0, 1),
     metavar="SHARE",
-    help="Of what was learnt, the LoRA may leave out this share (Frobenius norm; default 0.05).",
+    help="Largest share of what was learnt that the LoRA may lose (Frobenius norm; default 0.05).",
 )
 @click.option(
     "--dtype",
     type=click.Choice([_AUTO, "float32", "bfloat16", "float16"]),
     default=_AUTO,
     show_default=True,
-    help="Of the merged weights; auto is float32, which loses nothing of what was learnt.",
+    help="Precision of the merged weights; auto is float32, which keeps everything learnt.",
 )
 @click.option(
     "--quantize",
@@ -57,7 +57,7 @@ _AUTO = "auto"
     "--initial",
     type=_FILE,
     metavar="DIR",
-    help="The adapter before its first step, where its initialisation changed the base (LoRA-GA, CorDA).",
+    help="The adapter before its first step, if its initialisation changed the base (LoRA-GA, CorDA).",
 )
 @local_options
 @pass_session
@@ -73,9 +73,10 @@ def merge(
     data: Path | None,
     initial: Path | None,
 ) -> None:
-    """Make SOURCE (NAME@N, or a folder) into OUT: a new folder, or a file whose name ends in .gguf.
+    """Merge or convert SOURCE and write the result to OUT.
 
-    --as model puts an adapter into the base's weights. --as lora turns what vLLM cannot hot-swap (DoRA,
+    SOURCE is NAME@N or a folder; OUT is a new folder, or a file that ends in .gguf. --as model puts an
+    adapter into the base's weights. --as lora turns what vLLM cannot hot-swap (DoRA,
     PiSSA, OLoRA, or a model whose weights were all trained) into a plain LoRA, by SVD of the difference to
     the base. --as gguf-lora writes a LoRA for llama.cpp and Ollama without merging it. Logits on probe
     prompts are compared with the source's; what misses the tolerance is refused. With --data the loss is

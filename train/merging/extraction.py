@@ -66,14 +66,6 @@ class Extraction:
         return root_sum(one.norm for one in self.unheld) / self.norm
 
 
-def holdable_weights(base: Path) -> frozenset[str]:
-    """Return the names of the weights of `base` whose change a LoRA can hold.
-
-    A full fine-tune that is to be served as a LoRA should freeze all others.
-    """
-    return frozenset(f"{module}.weight" for module in read_base(base, base.name).modules)
-
-
 def extract_lora(
     base: Path,
     changed: Module | Mapping[str, Tensor],

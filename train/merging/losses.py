@@ -31,11 +31,6 @@ class Losses:
     before: float
     after: float = math.nan
 
-    @property
-    def rise(self) -> float:
-        """Return by which share of the loss before the one after is higher."""
-        return (self.after - self.before) / self.before if self.before else 0.0
-
 
 def read_examples(path: Path, base: Path) -> tuple[Example, ...]:
     """Return the first `ROWS` rows of a file of supervised rows, rendered with the base's template.

@@ -20,16 +20,6 @@ _NOT_COPIED = frozenset({"config.json", "model.safetensors.index.json", "pytorch
 _COPIED = frozenset({".json", ".jinja", ".txt", ".model"})
 
 
-def stored_dtype(base: Path) -> str:
-    """Return the dtype that the base's matrices are stored in; bfloat16 where it is none of `DTYPES`."""
-    from train.merging.weights import FolderWeights
-
-    weights = FolderWeights(base)
-    found = str(next(weights[name].dtype for name in weights if name.endswith("_proj.weight")))
-    dtype = found.removeprefix("torch.")
-    return dtype if dtype in DTYPES else "bfloat16"
-
-
 def merge(adapted: Any, name: str) -> Any:
     """Return the plain model (fp32) with the adapter in its weights; `adapted` is used up.
 

@@ -142,7 +142,7 @@ def make_gguf(order: MergeRequest, dtype: str | None) -> MergeReport:
 
     Raises: UsageError: for a model that the writer does not know; InvalidAdapter: as `make_model`.
     """
-    from train.merging.gguf_file import GGUF_NAME, check_exportable, load_gguf, write_gguf
+    from train.merging.gguf.gguf_file import GGUF_NAME, check_exportable, load_gguf, write_gguf
     from train.merging.model import merge
 
     started = time.monotonic()
@@ -171,7 +171,7 @@ def make_gguf_lora(order: MergeRequest) -> MergeReport:
     Raises: UsageError: for a base that the writer does not know; InvalidAdapter: no plain LoRA, or the file
         does not answer as base and adapter do.
     """
-    from train.merging.gguf_adapter import ADAPTER_NAME, apply_adapter, check_adapter, write_adapter
+    from train.merging.gguf.gguf_adapter import ADAPTER_NAME, apply_adapter, check_adapter, write_adapter
 
     started = time.monotonic()
     check_base(order.base)

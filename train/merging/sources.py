@@ -54,13 +54,6 @@ class MergeSource:
     digest: str
     initial: Path | None = None
 
-    @property
-    def changes_base(self) -> bool:
-        """Whether loading the adapter computes its initialisation again and takes it out of the base."""
-        return (
-            self.kind is SourceKind.ADAPTER and self.initial is None and _init_of(self.folder) in _REPEATABLE
-        )
-
 
 def find_source(text: str, registry: Registry, initial: Path | None = None) -> MergeSource:
     """Return the source that `text` names: a folder, else a version `NAME@N` (or alias) of the root.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dtype",
     type=click.Choice(["bfloat16", "float16", "float32"]),
-    help="What the server computes in (default: the base's own, as vLLM does).",
+    help="Precision of the server (default: the base's own, as vLLM does).",
 )
 @click.option(
     "--reference",
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 @common_options
 @pass_session
 def prove(session: Session, name: str, dtype: str | None, reference: Path | None) -> None:
-    """Prove through the running server that NAME@N is served as it was trained, and store the proofs.
+    """Prove that the server serves NAME@N as it was trained.
 
-    `parity`: the served log-probabilities are those of transformers and PEFT, within what rounding does.
-    `tokens`: the server's prompts are, token by token, those that training renders. Exit 1 if one fails;
-    both are stored either way, and may be required before a version becomes stable.
+    Stores two proofs. `parity`: served log-probabilities equal those of transformers and PEFT within
+    rounding. `tokens`: the server's prompts are, token by token, those that training renders. Exit 1 if one
+    fails; both are stored either way, and may be required before a version becomes stable.
     """
     from registry.names import BASE
     from train.evaluation.models.roster import Roster, adapts_head

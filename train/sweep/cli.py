@@ -25,7 +25,7 @@ _FILE = UserPath()
 @local_options
 @pass_session
 def sweep(session: Session, sweep_file: Path, out: Path | None) -> None:
-    """Try many settings of one training config briefly, and the better ones longer.
+    """Try many settings of a config briefly, the better ones longer.
 
     SWEEP is YAML: the config, the settings that vary, the trials, the steps of the longest one and of all
     together. Registers nothing: it writes the best trial's config as best.yaml, for `train run`. Stopped and

@@ -25,10 +25,11 @@ from registry.store import Registry
 from registry.views.view import AdapterView, View
 from registry.watcher import Watcher
 from serve.rollout.decision import golden
-from serve.rollout.decision.gate import check_forbidden, check_gate, check_health
+from serve.rollout.decision.health import check_health
 from serve.rollout.decision.judgement import Judgement
 from serve.rollout.decision.machine import transition
 from serve.rollout.decision.policy import Policy, policy_of
+from serve.rollout.decision.preflight import check_forbidden, check_preflight
 from serve.rollout.decision.proposal import Situation, propose
 from serve.rollout.decision.states import Event, EventType, RolloutState
 from serve.rollout.metrics import RolloutMetrics, trigger_of
@@ -40,7 +41,7 @@ from serve.rollout.recording.pooling import pool
 TICK_SECONDS = 0.5
 FREEZE_SECONDS = 10.0
 STABLE_ONLY_SECONDS = 60.0
-"""Without news from the root: no decision after the first, only stable after the second (design: rollout)."""
+"""Without news from the root: no decision after the first, only stable after the second."""
 
 DEATHS_SECONDS = 86_400.0
 """Two deaths of an engine within this time, with a version in use at both, are no coincidence."""
@@ -106,7 +107,7 @@ class Controller:
     _waiting: dict[str, RolloutEntry] = field(default_factory=dict)
     work: PeriodicWork = field(init=False)
     _death: tuple[float, tuple[str, ...]] | None = None
-    _mourned: bool = False
+    _death_recorded: bool = False
     _settled: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -115,7 +116,7 @@ class Controller:
     async def tick(self) -> None:
         """Look at every open rollout once; a fault in one is noted and stops no other."""
         if not self.local.alive():
-            await self.mourn()
+            await self.record_engine_death()
             return
         view = self.watcher.view
         await self._settle(view)
@@ -128,22 +129,22 @@ class Controller:
         ]
         for _, entry in rolling:
             self._brake(entry, silent)
-        await self._guarded(self.keeper.keep())
+        await self._apart(self.keeper.keep())
         if silent >= FREEZE_SECONDS:
             return
         for adapter, entry in rolling:
-            await self._guarded(self._decide(adapter, entry))
-        await self._guarded(self._measure_rollbacks())
+            await self._apart(self._decide(adapter, entry))
+        await self._apart(self._measure_rollbacks())
 
-    async def _guarded(self, part: Coroutine[Any, Any, None]) -> None:
+    async def _apart(self, part: Coroutine[Any, Any, None]) -> None:
         try:
             await part
         except Exception as error:  # noqa: BLE001 - whatever it is, the others are looked at
             self.work.note(error)
 
-    async def mourn(self) -> None:
+    async def record_engine_death(self) -> None:
         """Record what was in use when this replica's engine died, and take canaries among it out."""
-        if self._mourned or self.local.alive():
+        if self._death_recorded or self.local.alive():
             return
         self._death = self._death or (self.clock(), self.local.inflight())
         at, names = self._death
@@ -156,10 +157,10 @@ class Controller:
                 continue
             if f"{adapter.name}@{entry.canary}" in names:
                 sentence = f"the engine of {self.local.replica} died while the canary was in use"
-                occasion = EventType.GUARD if entry.state == RolloutState.PROMOTED else EventType.SUSPECT
+                occasion = EventType.ROLL_BACK if entry.state == RolloutState.PROMOTED else EventType.SUSPECT
                 await self._move(entry, Event(occasion, self._who, "suspect", sentence))
         await asyncio.to_thread(self._quarantine_repeaters, names)
-        self._mourned = True
+        self._death_recorded = True
 
     def _quarantine_repeaters(self, names: tuple[str, ...]) -> None:
         """Quarantine what was in use at two deaths; never a version that is somebody's stable."""
@@ -180,7 +181,7 @@ class Controller:
     async def _settle(self, view: View) -> None:
         """Complete, once after the start, what a writer that died had begun."""
         for name in view.adapters.keys() - self._settled:
-            await self._guarded(self._settle_one(name))
+            await self._apart(self._settle_one(name))
 
     async def _settle_one(self, adapter: str) -> None:
         await asyncio.to_thread(self.registry.settle_rollout, adapter)
@@ -191,7 +192,7 @@ class Controller:
         ended: dict[str, RolloutEntry] = {}
         for rollout, entry in list(self._seen.items()):
             if rollout not in opened:
-                await self._guarded(self._find_end(entry, ended))
+                await self._apart(self._find_end(entry, ended))
         for rollout, entry in {**opened, **ended}.items():
             before = self._seen.get(rollout)
             if before is None or before.seq < entry.seq:
@@ -233,7 +234,7 @@ class Controller:
         event = propose(entry, policy, look.situation, self._who, self.clock())
         if event is None:
             return
-        if event.occasion in {EventType.GUARD, EventType.SUSPECT}:
+        if event.occasion in {EventType.ROLL_BACK, EventType.SUSPECT}:
             self._braked_at[entry.rollout] = entry.seq
             self.keeper.find(entry).brake(event.sentence)
         await self._move(entry, event)
@@ -247,7 +248,7 @@ class Controller:
                 return None
             return transition(last, event, policy, self.clock())
 
-        urgent = event.occasion in {EventType.GUARD, EventType.SUSPECT}
+        urgent = event.occasion in {EventType.ROLL_BACK, EventType.SUSPECT}
         append = partial(self.registry.append_rollout, entry.adapter, decide, urgent=urgent)
         try:
             made = await asyncio.to_thread(append)
@@ -278,7 +279,7 @@ class Controller:
         situation = Situation(
             judgement=judgement,
             evidence=evidence,
-            gate=check_gate(
+            preflight=check_preflight(
                 entry,
                 adapter,
                 replicas,
@@ -286,7 +287,7 @@ class Controller:
                 golden=self._golden(entry) if entry.state == RolloutState.PRELOADING else None,
                 failure=failure if attempts >= LOAD_ATTEMPTS else "",
             ),
-            health=check_health(documents, baseline, policy.guard),
+            health=check_health(documents, baseline, policy.health),
             fresh=_is_fresh(entry, documents, replicas),
             forbidden=check_forbidden(entry, adapter),
             new_baseline=self._new_baseline(entry, documents),

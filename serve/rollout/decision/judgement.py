@@ -11,7 +11,7 @@ class MetricVerdict(StrEnum):
 
     PASS = "pass"  # noqa: S105 - a verdict
     SUSPICIOUS = "suspicious"
-    HARM = "fail"
+    FAIL = "fail"
     INSUFFICIENT = "insufficient"
 
 
@@ -60,7 +60,7 @@ class Judgement:
     @property
     def worst(self) -> MetricVerdict:
         """Return the gravest verdict: fail, suspicious, insufficient (of required metrics), pass."""
-        order = (MetricVerdict.HARM, MetricVerdict.SUSPICIOUS, MetricVerdict.INSUFFICIENT, MetricVerdict.PASS)
+        order = (MetricVerdict.FAIL, MetricVerdict.SUSPICIOUS, MetricVerdict.INSUFFICIENT, MetricVerdict.PASS)
         found = {
             one.verdict
             for one in self.checks

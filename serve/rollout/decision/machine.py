@@ -307,7 +307,7 @@ def _close(entry: RolloutEntry, _: Policy) -> Transition:
 
 _Rule = Callable[[RolloutEntry, Policy], Transition | None]
 _ENDS: dict[EventType, _Rule] = {
-    EventType.GUARD: _roll_back,
+    EventType.ROLL_BACK: _roll_back,
     EventType.ABORT: _roll_back,
     EventType.SUPERSEDE: _roll_back,
 }

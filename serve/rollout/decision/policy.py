@@ -21,7 +21,7 @@ Alpha = Annotated[float, Field(gt=0, lt=0.5)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
 
 class RampStep(_Part):
@@ -75,7 +75,7 @@ class FormatMetric(_Part):
     margin: float = Field(default=1.0, ge=1)
 
 
-class TestedMetrics(_Part):
+class PolicyMetrics(_Part):
     """What is tested; `null` leaves a metric out. The alphas add up to the share of false alarms."""
 
     errors: ErrorMetric | None = ErrorMetric()
@@ -100,7 +100,7 @@ class Promotion(_Part):
     no_harm_seconds: float = Field(default=0.0, ge=0)
 
 
-class AbsoluteGuard(_Part):
+class HealthLimits(_Part):
     """Limits against stable before the rollout, since both arms share one machine and slow each other.
 
     An arm is degraded when its failures exceed `error_factor` times the baseline's rate plus
@@ -137,9 +137,9 @@ class Policy(_Part):
     name: str = "custom"
     steps: tuple[RampStep, ...] = Field(min_length=1)
     unit: Literal["conversation", "user", "request"] = "conversation"
-    metrics: TestedMetrics = TestedMetrics()
+    metrics: PolicyMetrics = PolicyMetrics()
     promotion: Promotion = Promotion()
-    guard: AbsoluteGuard = AbsoluteGuard()
+    health: HealthLimits = Field(default=HealthLimits(), alias="guard")
     shadow: Shadow | None = None
     observe_base: int = Field(default=0, ge=0, le=FULL_WEIGHT // 2)
     allow: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """What should happen to a rollout now: a pure function of its record, its policy and what is known.
 
 `serve.rollout.decision.machine` says what an event does; this module says which one is due. Order: what
-protects users comes first (a version that may not be served, alarms, an engine's death), then what waits,
+protects users comes first (a version that may not be served, alarms), then what waits,
 then what moves forward. Invariant: nothing moves forward on evidence that is missing, stale or odd.
 """
 
@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from registry.records import RolloutEntry
+from serve.rollout.decision.health import Health
 from serve.rollout.decision.judgement import Judgement, MetricCheck, MetricVerdict
 from serve.rollout.decision.machine import PRELOAD, SUSPECT, SUSPICIOUS
 from serve.rollout.decision.policy import Policy
+from serve.rollout.decision.preflight import Preflight
 from serve.rollout.decision.states import Event, EventType, RolloutState
 from serve.rollout.recording.evidence import Baseline, Evidence
 
@@ -23,52 +25,23 @@ if TYPE_CHECKING:
 
 INSUFFICIENT = "insufficient"
 IMBALANCE = "imbalance"
-STALE = "stale"
 NO_HARM = "no_harm"
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """Whether the canary may meet users: `missing` says what every live replica still lacks.
-
-    `failed` is a reason that will not go away by waiting: the version cannot be loaded or proved, or its
-    golden prompts were not answered.
-    """
-
-    ready: bool
-    missing: str = ""
-    failed: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """Both arms lately, against stable before the rollout.
-
-    An arm is degraded only on enough requests; `measured` says that stable has answered at least some.
-    """
-
-    stable_degraded: bool = False
-    canary_degraded: bool = False
-    measured: bool = False
-    sentence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
     """Everything that a proposal stands on.
 
-    `fresh`: every live replica's evidence is recent and acts on this record. `engine_died`: what to tell
-    of an engine's death since this record, '' for none. `forbidden`: why a version of the rollout may not
-    be served (quarantined, deleted), '' when both may. `new_baseline`: thresholds to freeze, None while
-    they are frozen or cannot be known.
+    `fresh`: every live replica's evidence is recent and acts on this record. `forbidden`: why a version of
+    the rollout may not be served (quarantined, deleted), '' when both may. `new_baseline`: thresholds to
+    freeze, None while they are frozen or cannot be known.
     """
 
     judgement: Judgement
     evidence: Evidence
-    gate: Gate
+    preflight: Preflight
     health: Health
     fresh: bool = True
-    engine_died: str = ""
     forbidden: str = ""
     new_baseline: Baseline | None = None
 
@@ -112,43 +85,39 @@ class _Proposal:
 
     def _protect(self, state: RolloutState) -> Event | None:
         if self.now.forbidden:
-            return self._event(EventType.GUARD, "forbidden", self.now.forbidden)
+            return self._event(EventType.ROLL_BACK, "forbidden", self.now.forbidden)
         if state is RolloutState.PRELOADING:
             return None
         if state is RolloutState.PROMOTED:
             return self._protect_promoted()
         alarm = next(
-            (check for check in self.now.judgement.checks if check.verdict is MetricVerdict.HARM), None
+            (check for check in self.now.judgement.checks if check.verdict is MetricVerdict.FAIL), None
         )
         if alarm is not None:
-            return self._event(EventType.GUARD, alarm.metric, alarm.sentence, _facts(alarm))
+            return self._event(EventType.ROLL_BACK, alarm.metric, alarm.sentence, _facts(alarm))
         suspended = state is RolloutState.HOLD and self.entry.reason == SUSPECT
-        if not suspended and self.entry.weight:
-            if self.now.engine_died:
-                return self._event(EventType.SUSPECT, SUSPECT, self.now.engine_died)
-            if self.now.health.stable_degraded and self.now.health.canary_degraded:
-                return self._event(EventType.SUSPECT, SUSPECT, self.now.health.sentence)
+        both = self.now.health.stable_degraded and self.now.health.canary_degraded
+        if not suspended and self.entry.weight and both:
+            return self._event(EventType.SUSPECT, SUSPECT, self.now.health.sentence)
         return None
 
     def _protect_promoted(self) -> Event | None:
         # No control is left: only a wide absolute limit can speak, so it is not exact.
-        if self.now.engine_died:
-            return self._event(EventType.GUARD, "engine", self.now.engine_died)
         if self.now.health.canary_degraded:
-            return self._event(EventType.GUARD, "absolute", self.now.health.sentence)
+            return self._event(EventType.ROLL_BACK, "absolute", self.now.health.sentence)
         return None
 
     def _preloading(self) -> Event | None:
-        gate = self.now.gate
-        if gate.failed:
-            return self._event(EventType.GUARD, PRELOAD, gate.failed)
-        if gate.ready:
+        preflight = self.now.preflight
+        if preflight.failed:
+            return self._event(EventType.ROLL_BACK, PRELOAD, preflight.failed)
+        if preflight.ready:
             return self._event(EventType.LOADED, "loaded", "every live replica holds both versions, proved")
         if self._age(self.entry.state_since) >= self.policy.preload_seconds:
             return self._event(
                 EventType.TIMEOUT,
                 PRELOAD,
-                f"not ready after {self.policy.preload_seconds:g} s: {gate.missing}",
+                f"not ready after {self.policy.preload_seconds:g} s: {preflight.missing}",
             )
         return None
 
@@ -196,7 +165,7 @@ class _Proposal:
 
     def _obstacle(self) -> Event | None:
         odd = self.now.judgement.imbalance
-        if odd.verdict is MetricVerdict.HARM:
+        if odd.verdict is MetricVerdict.FAIL:
             return self._event(EventType.HOLD, IMBALANCE, odd.sentence, _facts(odd))
         alarm = self._suspicious()
         if alarm is not None:
@@ -227,7 +196,7 @@ class _Proposal:
             )
         if health.measured and not health.stable_degraded:
             return self._event(
-                EventType.GUARD, SUSPECT, f"stable recovered {waited:.0f} s after the canary left"
+                EventType.ROLL_BACK, SUSPECT, f"stable recovered {waited:.0f} s after the canary left"
             )
         return None
 
@@ -235,7 +204,7 @@ class _Proposal:
         if not self.now.fresh:
             return False
         if self.entry.reason == IMBALANCE:
-            return self.now.judgement.imbalance.verdict is not MetricVerdict.HARM
+            return self.now.judgement.imbalance.verdict is not MetricVerdict.FAIL
         if self.entry.reason == SUSPICIOUS:
             return self._suspicious() is None
         if self.entry.reason == INSUFFICIENT and self.entry.step >= 0:

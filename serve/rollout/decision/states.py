@@ -1,4 +1,4 @@
-"""The words of a rollout: its eight states and the events that move it (design: a rollout).
+"""The words of a rollout: its eight states and the events that move it.
 
 Values only. What an event does in a state is `serve.rollout.decision.machine`'s; who proposes one is
 `serve.rollout.decision.proposal`'s or a person's.
@@ -36,11 +36,12 @@ class EventType(StrEnum):
     """What can happen to a rollout.
 
     `start` makes one. `loaded`: every live replica holds both versions, proved. `shadowed`: enough pairs
-    without harm. `advance`: the step's gate passed. `hold`: evidence is missing or odd (weight stays).
-    `suspect`: both arms degraded, or an engine died (weight 0 at once). `clear`: what held it is gone.
-    `baseline`: thresholds are frozen, nothing else changes. `guard`: a metric's alarm, a failed preload,
-    or stable recovering without the canary. `timeout`: of a hold. `cooled`: the cool-down is over.
-    `pause`, `resume`, `promote`, `abort`, `supersede` are a person's; `promote` is also the certificate's.
+    without harm. `advance`: a step's units and time are there, without harm. `hold`: evidence is missing or
+    odd (weight stays). `suspect`: both arms degraded, or an engine died (weight 0 at once). `clear`: what
+    held it is gone. `baseline`: thresholds are frozen, nothing else changes. `guard`: a metric's alarm, a
+    failed preload, or stable recovering without the canary. `timeout`: of a hold. `cooled`: the cool-down is
+    over. `pause`, `resume`, `promote`, `abort`, `supersede` are a person's; `promote` is also the
+    certificate's.
     """
 
     START = "start"
@@ -54,7 +55,7 @@ class EventType(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     PROMOTE = "promote"
-    GUARD = "guard"
+    ROLL_BACK = "guard"
     ABORT = "abort"
     SUPERSEDE = "supersede"
     TIMEOUT = "timeout"

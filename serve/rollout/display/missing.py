@@ -124,11 +124,11 @@ def _odd(waiting: Waiting) -> Iterator[str]:
     for check in waiting.judgement.checks:
         if check.verdict is MetricVerdict.SUSPICIOUS:
             yield f"suspicious: {check.sentence}"
-    if waiting.judgement.imbalance.verdict in {MetricVerdict.HARM, MetricVerdict.SUSPICIOUS}:
+    if waiting.judgement.imbalance.verdict in {MetricVerdict.FAIL, MetricVerdict.SUSPICIOUS}:
         yield f"imbalance: {waiting.judgement.imbalance.sentence}"
     live = [one for one in waiting.reporters if one.live]
     if not live:
-        yield "no server is alive: nothing is counted and no gate is passed"
+        yield "no server is alive: nothing is counted and no step is taken"
     for one in live:
         if one.evidence_age is None:
             yield f"{one.replica} has written no evidence of this rollout"

@@ -106,14 +106,14 @@ def _progress(status: RolloutStatus) -> Iterator[RenderableType]:
     if step is None or status.state not in {"ramping", "hold", "paused"}:
         return
     table = _grid()
-    for name, value, limit, unit in _gates(status, step):
+    for name, value, limit, unit in _conditions(status, step):
         table.add_row(
             _text(name), bar(value / limit if limit else 1.0), _text(f"{value:.0f} of {limit:g}{unit}")
         )
     yield table
 
 
-def _gates(status: RolloutStatus, step: StepDocument) -> Iterator[tuple[str, float, float, str]]:
+def _conditions(status: RolloutStatus, step: StepDocument) -> Iterator[tuple[str, float, float, str]]:
     yield "units", status.step_units, step.min_units, ""
     yield "time", min(step.min_seconds, max(0.0, status.now - status.step_since)), step.min_seconds, " s"
 

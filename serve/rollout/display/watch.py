@@ -28,7 +28,7 @@ MAX_FAILED_LOOKS = 30
 
 
 class RolledBack(WardrobeError):
-    """A canary that was taken back while `rollout status --watch` looked on."""
+    """A canary that was rolled back while `rollout status --watch` looked on."""
 
     code = "rolled_back"
 

@@ -70,7 +70,7 @@ class BaselineArm:
         self.changed = False
 
     def observe(self, first_token: float | None, per_token: float | None, outcome: str) -> None:
-        """Count one request: seconds where they are known, and a word of `streams.Outcome`."""
+        """Count one request: seconds where they are known, and a word of `Outcome`."""
         window = self._now
         window.requests += outcome in COUNTED
         window.failures += outcome in FAILURES

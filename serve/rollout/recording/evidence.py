@@ -17,15 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from registry.entries.rollouts import FULL_WEIGHT
 from registry.errors import CorruptStore
 from registry.records import RolloutEntry
+from serve.outcomes import Outcome
 
 QUANTILES = (0.5, 0.9, 0.99)
 """Whose exceedances are counted, of stable before the rollout."""
 
-FAILURES = frozenset({"engine_error"})
-"""Outcomes that are the arm's fault. A client can have the others at will: answers that are longer than the
-time it is given, cancelled and malformed requests."""
+FAILURES = frozenset(one.value for one in Outcome if one.blames_version)
+"""Outcomes that count against the arm."""
 
-COUNTED = FAILURES | {"ok"}
+COUNTED = FAILURES | {Outcome.OK.value}
 """Outcomes that say something of an arm; only units with one of them are tested."""
 
 REPEATED = "repeated"
@@ -34,7 +34,7 @@ REPEATED = "repeated"
 UNKNOWN = "unexplained"
 """A failure of which nobody could say whose it was: another version was not asked, or gave no answer."""
 
-NOBODYS = frozenset({"client_error", REPEATED, UNKNOWN})
+NOBODYS = frozenset({Outcome.CLIENT_ERROR.value, REPEATED, UNKNOWN})
 """Outcomes that are shown and count for nothing, not even as a unit that came by."""
 
 MAX_FIRST_UNITS = 4_096
@@ -98,9 +98,9 @@ class ArmTally(_Document):
     `sketch` holds the smallest of its units: united over replicas it counts distinct ones (KMV).
 
     `units` are the distinct units seen here, of which `silent` had no outcome that counts; `failed` and
-    `malformed` the units (16 hex digits) in the order of their first failure (engine_error, timeout, a load
-    that failed) or first broken form; `judged` counts answers whose form was looked at, by units; `outcomes`
-    and `finish` count requests; `rescued` were answered by the other arm; `output_tokens` is a sum.
+    `malformed` the units (16 hex digits) in the order of their first failure (`FAILURES`) or first broken
+    form; `judged` counts answers whose form was looked at, by units; `outcomes` and `finish` count requests;
+    `rescued` were answered by the other arm; `output_tokens` is a sum.
     """
 
     requests: Count = 0
@@ -153,7 +153,10 @@ class Segment(_Document):
 
 
 class Recent(_Document):
-    """One arm's last `guard.window_seconds`: histograms are sparse, by index into `LATENCY_BOUNDS`."""
+    """One arm's last `window_seconds` (of the policy's `guard`).
+
+    Histograms are sparse, by index into `LATENCY_BOUNDS`.
+    """
 
     requests: Count = 0
     failures: Count = 0

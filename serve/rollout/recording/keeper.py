@@ -156,7 +156,7 @@ class EvidenceWriter:
         entry = kept.recorder.entry
         # A hold asks how stable is since then, without what led to it.
         held = entry.state_since if entry.state == "hold" else 0.0
-        begin = max(document.at - kept.recorder.policy.guard.window_seconds, held)
+        begin = max(document.at - kept.recorder.policy.health.window_seconds, held)
         totals = {arm: _totals(kept.recorder, arm) for arm in _ARMS.values()}
         kept.snapshots.append((document.at, totals))
         while len(kept.snapshots) > 2 and kept.snapshots[1][0] <= begin:

@@ -238,7 +238,7 @@ class Recorder:
     ) -> None:
         """Book one request under the arm that it was assigned to, at the end of its answer.
 
-        `arm` is stable, canary or base; `unit` 16 hex digits; `outcome` a word of `streams.Outcome` or of
+        `arm` is stable, canary or base; `unit` 16 hex digits; `outcome` a word of `Outcome` or of
         `evidence`; times are seconds; `text` the whole answer where the policy wants it and it is complete.
         """
         record = segment.arm(arm)

@@ -18,40 +18,54 @@ if TYPE_CHECKING:
 SEED = 20_261_122
 
 
-@click.command(short_help="Play a policy on made-up traffic.")
+@click.command(short_help="Simulate a policy on synthetic traffic.")
 @click.option("--policy", default="default", show_default=True, metavar="FILE|PRESET", help="Policy.")
 @click.option("--requests-per-minute", type=click.FloatRange(min=0.1), default=600, show_default=True)
 @click.option(
-    "--base-error", type=click.FloatRange(0, 0.9), default=0.01, show_default=True, help="Of stable."
+    "--base-error",
+    type=click.FloatRange(0, 0.9),
+    default=0.01,
+    show_default=True,
+    help="Stable's share of failing requests.",
+)
+@click.option("--errors", type=click.FloatRange(min=0), default=1, help="Factor on the canary's error rate.")
+@click.option(
+    "--failing",
+    type=click.FloatRange(0, 1),
+    default=0,
+    help="Additional share of the canary's requests that fails.",
+)
+@click.option("--latency", type=click.FloatRange(0.1), default=1, help="Factor on the canary's latency.")
+@click.option(
+    "--feedback-drop", type=click.FloatRange(0, 1), default=0, help="Drop of the canary's mean score."
+)
+@click.option("--from-step", type=click.IntRange(min=0), default=0, help="First bad step (0: the first).")
+@click.option(
+    "--rated",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Share of requests that get a rating.",
 )
 @click.option(
-    "--errors", type=click.FloatRange(min=0), default=1, help="The canary fails this many times as often."
+    "--sticky",
+    type=click.IntRange(min=2),
+    metavar="USERS",
+    help="Simulate this many users instead of single requests.",
 )
 @click.option(
-    "--failing", type=click.FloatRange(0, 1), default=0, help="Share of its requests that fail besides."
-)
-@click.option("--latency", type=click.FloatRange(0.1), default=1, help="It takes this many times as long.")
-@click.option(
-    "--feedback-drop", type=click.FloatRange(0, 1), default=0, help="Its mean score is this much lower."
+    "--weight", type=click.IntRange(1, 5_000), help="Fixed weight in basis points instead of the ramp."
 )
 @click.option(
-    "--from-step", type=click.IntRange(min=0), default=0, help="It is bad from this step on (0: first)."
+    "--minutes", type=click.IntRange(min=1), default=60, show_default=True, help="Longest simulated time."
 )
-@click.option(
-    "--rated", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Share with a score."
-)
-@click.option(
-    "--sticky", type=click.IntRange(min=2), metavar="USERS", help="Users instead of single requests."
-)
-@click.option("--weight", type=click.IntRange(1, 5_000), help="One weight in basis points, no ramp.")
-@click.option("--minutes", type=click.IntRange(min=1), default=60, show_default=True, help="At most.")
 @click.option("--runs", type=click.IntRange(min=1), default=1_000, show_default=True)
 @click.option("--seed", type=int, default=SEED, show_default=True)
 @click.option("--plot", type=UserPath(dir_okay=False), metavar="FILE.png", help="Draw a PNG.")
 @local_options
 @pass_session
 def simulate(session: Session, /, plot: Path | None, **options: Any) -> None:
-    """Play a policy many times on made-up traffic and tell how often and how soon it takes the canary back.
+    """Simulate a policy on synthetic traffic: how often and how soon it rolls back.
 
     Without --errors, --failing, --latency or --feedback-drop the canary is identical, and every rollback
     is a false one. Beside it the rules of other tools, which look at errors alone, at 10 % (or --weight).

@@ -3,7 +3,7 @@
 The e-values are those of `serve.rollout.statistics`, evaluated only where one could have reached its limit:
 an event of stable never raises one, and what some events of the canary would make of it is known before,
 so each look knows after how many events the next is due. No alarm is missed or delayed by this.
-What a server does by other means than statistics is not played: the absolute guard, rescue, the brake.
+What a server does by other means than statistics is not played: the limits of health, rescue, the brake.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class _Ramp:
         reason = np.where(reason < 0, self._bets.alarms(self._step), reason)
         if (reason >= 0).any():
             self._end(reason >= 0, ROLLED_BACK, second, reason)
-        self._pass_gates(second)
+        self._move_on(second)
 
     def outcomes(self) -> Outcomes:
         """Return how all ended, in the order of the rollouts; who did not is still running."""
@@ -133,7 +133,7 @@ class _Ramp:
         self._lanes.count(events, runs)
         self._bets.score(events)
 
-    def _pass_gates(self, second: int) -> None:
+    def _move_on(self, second: int) -> None:
         ready = self._entered[1] >= self._least_units[self._step]
         ready &= second - self._began >= self._least_seconds[self._step]
         last = self._step == self._weights.size - 1

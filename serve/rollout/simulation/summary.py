@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import betaincinv
 
-from serve.rollout.decision.policy import Policy, RampStep, TestedMetrics
+from serve.rollout.decision.policy import Policy, PolicyMetrics, RampStep
 from serve.rollout.simulation.ramp import PROMOTED, ROLLED_BACK, Outcomes
 from serve.rollout.simulation.traffic import Floats
 
@@ -90,7 +90,7 @@ def at_weight(policy: Policy, weight: int) -> Policy:
     return policy.model_copy(update={"steps": (step,)})
 
 
-def only(**metrics: object) -> TestedMetrics:
+def only(**metrics: object) -> PolicyMetrics:
     """Return metrics with these alone."""
-    nothing = dict.fromkeys(TestedMetrics.model_fields)
-    return TestedMetrics.model_validate({**nothing, **metrics})
+    nothing = dict.fromkeys(PolicyMetrics.model_fields)
+    return PolicyMetrics.model_validate({**nothing, **metrics})

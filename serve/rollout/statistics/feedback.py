@@ -3,7 +3,7 @@
 A block closes at a canary's score when stable has been scored since the last one; its gap is stable's mean
 minus the canary's mean minus the tolerance. If the canary is no worse, the mean gap is at most 0 and no
 stake, fixed before the gap is seen, makes money: the wealth is an e-process. Comparing neighbours makes it
-proof against drift of the whole traffic (shared/statistics.md 1.3).
+proof against drift of the whole traffic (`derivations.md` 6).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Slower than before: shares of first turns that took longer than stable's frozen quantiles.
 
 Thresholds from before the rollout make a latency a yes or no, so the test of failures applies, counters
-are enough, replicas' counts add up, and no tail is assumed (shared/statistics.md 1.2). A margin is one
+are enough, replicas' counts add up, and no tail is assumed (`derivations.md` 5). A margin is one
 of rates: at 1.25 the canary may exceed a quantile a quarter more often than stable does now.
 """
 

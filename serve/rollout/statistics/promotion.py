@@ -62,7 +62,7 @@ def certify(look: PooledCells, checks: tuple[MetricCheck, ...]) -> Certificate:
     if proofs.bound_reached(np.zeros(1))[0]:
         return Certificate(reached=True, how="bound", sentence=proofs.bound_sentence())
     wanted = look.policy.promotion.no_harm_units
-    calm = not any(one.verdict in {MetricVerdict.HARM, MetricVerdict.SUSPICIOUS} for one in checks)
+    calm = not any(one.verdict in {MetricVerdict.FAIL, MetricVerdict.SUSPICIOUS} for one in checks)
     if wanted is not None and calm and look.canary_units >= wanted:
         sentence = f"no harm was found in {look.canary_units:,} canary units; that is not proof of equality"
         return Certificate(reached=True, how="no_harm", sentence=sentence)

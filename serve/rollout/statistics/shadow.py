@@ -1,7 +1,7 @@
 """Which one of a pair failed: shadowed requests that only one arm answered well.
 
 A pair that both or neither answered says nothing; of the others the canary's share is at most ½ when it
-fails no more often than stable (McNemar's pairs as an e-process, shared/statistics.md 1.5).
+fails no more often than stable (McNemar's pairs as an e-process, `derivations.md` 4).
 """
 
 from __future__ import annotations

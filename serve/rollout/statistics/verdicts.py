@@ -7,7 +7,7 @@ import math
 from serve.rollout.decision.judgement import MetricVerdict
 
 SUSPICIOUS_E = 10.0
-"""An e-value from here on is not proof but stops the ramp (shared/statistics.md 2.1)."""
+"""An e-value from here on is not proof but stops the ramp: it costs a hold, and no user."""
 
 _LARGEST_SHOWN = math.log(1e6)
 
@@ -15,7 +15,7 @@ _LARGEST_SHOWN = math.log(1e6)
 def verdict(log_e: float, alpha: float, *, sufficient: bool) -> MetricVerdict:
     """Return the verdict: proof, suspicion, or whether silence means anything yet."""
     if is_proof(log_e, alpha):
-        return MetricVerdict.HARM
+        return MetricVerdict.FAIL
     if log_e >= math.log(SUSPICIOUS_E):
         return MetricVerdict.SUSPICIOUS
     return MetricVerdict.PASS if sufficient else MetricVerdict.INSUFFICIENT

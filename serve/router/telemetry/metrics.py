@@ -18,8 +18,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from serve.outcomes import Outcome
 from serve.router.assignment import Arm
-from serve.router.streams import Outcome, TokenUsage
+from serve.router.streams import TokenUsage
 from serve.router.telemetry.exposition import counter, gauge, histogram
 
 TTFT_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from registry.errors import UsageError
+from serve.outcomes import Outcome
 from serve.router.telemetry.accounts import Account, RequestAccount
 from serve.settings import ServeSettings
 
@@ -33,6 +34,7 @@ CLOSE_SECONDS = 3.0
 """How long the end of the server may wait for spans that are not sent."""
 
 _PACKAGES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+_FAILED = frozenset(one.value for one in Outcome if one.fails_user)
 _CONTEXT = (b"traceparent", b"tracestate")
 
 Attributes = dict[str, str | int | float | bool | list[str]]
@@ -91,7 +93,8 @@ class Tracing:
                 span.add_event("first token", timestamp=int((began + last.first_token) * 1e9))
         for failed in request.tries[:-1]:
             span.add_event("rescue", {"wardrobe.failed": failed.model, "error.type": failed.outcome})
-        if request.status >= 500 or request.outcome in {"engine_error", "timeout"}:
+        # A 429 is an answer that its client is to act on, by OpenTelemetry's conventions.
+        if request.status >= 500 or (request.outcome in _FAILED and request.status != 429):
             span.set_status(StatusCode.ERROR, request.reason or request.outcome)
         span.end()
 

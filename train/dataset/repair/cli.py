@@ -24,7 +24,7 @@ from train.dataset.options import (
 @click.argument("file", type=PLACE, metavar="IN")
 @click.option("--out", type=FILE, metavar="OUT", required=True, help="The repaired rows, a new .jsonl file.")
 @click.option(
-    "--rules", multiple=True, metavar="ID,…", help="What is repaired (default: everything that can be)."
+    "--rules", multiple=True, metavar="ID,…", help="Findings to repair (default: all that can be repaired)."
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT and its report where they exist.")
 @base_option
@@ -42,7 +42,7 @@ def repair(
     columns: tuple[str, ...],
     accept: tuple[str, ...],
 ) -> None:
-    """Repair the rows of IN by the findings that can be, and write OUT and OUT's .report.jsonl.
+    """Repair the rows of IN; write OUT and its .report.jsonl.
 
     Mends encodings, control and invisible characters and special tokens (of the base), masks personal data
     and secrets, drops empty rows, repeats and near repeats. Conflicts are listed only. Rows keep their form.

@@ -6,7 +6,6 @@ root, a version's answers are tied to the digest that the registry knows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -145,11 +144,6 @@ def adapts_head(version: Version) -> bool:
     vLLM's kernels leave an adapted `lm_head` out of them, or take it from another request (vllm#51594).
     """
     return OUTPUT_EMBEDDING in version.target_modules
-
-
-def judge_of(roster: Roster) -> Callable[[str], Model]:
-    """Return the function that makes a judge of its name."""
-    return roster.model
 
 
 def _live_url(registry: Registry | None, *, may_be_offline: bool) -> str:

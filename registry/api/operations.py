@@ -1,0 +1,217 @@
+"""The table of operations of the registry: what may be asked of a wardrobe, and at which path.
+
+Each is called with any client: `operations.rollback(client, "support")`. A `LocalClient` runs it on the root,
+an `HttpClient` lets a server do so; so both give the same answers by construction. Owns no rule: what is
+allowed is the store's decision. A new operation is one more function here, and a command that calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from registry.api import describe
+from registry.api import documents as doc
+from registry.api.operation import LocalClient, OperationTable
+from registry.api.overview import survey
+from registry.errors import UsageError
+from registry.names import STABLE, check_adapter_name
+from registry.validation.requirements import Requirement
+
+Progress = Callable[[int], None]
+"""Is told of bytes as they are sent."""
+
+adapters = OperationTable("adapters")
+whole = OperationTable("operations")
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A folder to be published as the next version of `adapter`; `follow_links` unless others filled it."""
+
+    adapter: str
+    folder: Path
+    alias: str | None = None
+    no_stable: bool = False
+    note: str = ""
+    golden: Path | None = None
+    allow_duplicate: bool = False
+    require: tuple[Requirement, ...] = ()
+    follow_links: bool = True
+
+
+@adapters.add("GET", "/adapters")
+def list_adapters(local: LocalClient) -> doc.AdapterList:
+    """List every adapter in brief, from memory."""
+    return doc.AdapterList(adapters=[describe.summarise(one) for one in local.registry.summaries()])
+
+
+@adapters.add("GET", "/adapters/{name}")
+def show_adapter(local: LocalClient, name: str) -> doc.AdapterDocument:
+    """Show one adapter with its live versions."""
+    view = local.registry.adapter_view(name)
+    quarantined = sorted(view.quarantined.items())
+    return doc.AdapterDocument(
+        adapter=name,
+        stable=view.aliases.get(STABLE),
+        aliases=dict(sorted(view.aliases.items())),
+        versions=[
+            describe.describe_version(version, view.aliases, view.quarantined.get(number))
+            for number, version in sorted(view.versions.items())
+        ],
+        unreadable={number: reason for number, reason in quarantined if number not in view.versions},
+    )
+
+
+@adapters.add("GET", "/adapters/{name}/history")
+def show_history(local: LocalClient, name: str) -> doc.HistoryDocument:
+    """Show every move of the adapter's aliases, oldest first."""
+    moves = [describe.describe_move(move) for move in local.registry.history(name)]
+    return doc.HistoryDocument(adapter=name, moves=moves)
+
+
+@adapters.add("GET", "/adapters/{name}/versions")
+def list_versions(local: LocalClient, name: str) -> doc.AdapterDocument:
+    """Show one adapter with its live versions (the same as without `/versions`)."""
+    return show_adapter(local, name)
+
+
+@adapters.add("POST", "/adapters/{name}/versions", status=201)
+def register(local: LocalClient, registration: Registration, advance: Progress) -> doc.PublishedDocument:  # noqa: ARG001  nothing is sent here
+    """Publish the files of a PEFT LoRA folder as the adapter's next version."""
+    published = local.registry.publish(
+        check_adapter_name(registration.adapter),
+        registration.folder,
+        alias=registration.alias,
+        no_stable=registration.no_stable,
+        note=registration.note,
+        who=local.who,
+        golden=registration.golden,
+        allow_duplicate=registration.allow_duplicate,
+        require=registration.require,
+        follow_links=registration.follow_links,
+    )
+    return describe.describe_publish(published)
+
+
+@adapters.add("GET", "/adapters/{name}/versions/{number}")
+def show_version(local: LocalClient, name: str, number: int) -> doc.VersionDetail:
+    """Show one version with its files and attestations."""
+    registry = local.registry
+    version = registry.version(name, number)
+    found = describe.describe_version(version, registry.aliases(name), registry.quarantined(name, number))
+    known, broken = registry.catalogue.attestations.survey(name, number)
+    return describe.detail_version(found, version, known, [str(error) for error in broken])
+
+
+@adapters.add("GET", "/adapters/{name}/versions/{number}/files/{file}")
+def export(
+    local: LocalClient, name: str, number: int, target: Path, base: str | None = None
+) -> doc.ExportDocument:
+    """Write a version's files into the new folder `target`; its config calls the base `base` if given."""
+    version = local.registry.version(name, number)
+    named = local.registry.export(name, number, target, base=base)
+    return doc.ExportDocument(
+        adapter=name, version=number, digest=version.digest, path=str(target), base=named
+    )
+
+
+@adapters.add("DELETE", "/adapters/{name}/versions/{number}")
+def delete_version(local: LocalClient, name: str, number: int) -> doc.DeletedDocument:
+    """Put a tombstone on a version; refused while an alias or an open rollout uses it."""
+    local.registry.delete(name, number, who=local.who)
+    return doc.DeletedDocument(adapter=name, version=number)
+
+
+@adapters.add("PUT", "/adapters/{name}/aliases/{alias}")
+def set_alias(local: LocalClient, name: str, alias: str, body: doc.MoveRequest) -> doc.MoveDocument:
+    """Point an alias to a version, at once."""
+    move = local.registry.set_alias(name, alias, body.version, who=local.who, force=body.force)
+    return describe.describe_move(move)
+
+
+@adapters.add("DELETE", "/adapters/{name}/aliases/{alias}")
+def remove_alias(local: LocalClient, name: str, alias: str) -> doc.MoveDocument:
+    """Remove an alias, at once; its history stays.
+
+    Without `stable` the bare name is answered with 404 until a version is promoted; every version is still
+    served by its number. `stable` is not removed while a rollout is open.
+    """
+    return describe.describe_move(local.registry.remove_alias(name, alias, who=local.who))
+
+
+@adapters.add("POST", "/adapters/{name}/promote")
+def promote(local: LocalClient, name: str, body: doc.MoveRequest) -> doc.MoveDocument:
+    """Make a version the stable one, at once."""
+    move = local.registry.promote(name, body.version, who=local.who, force=body.force)
+    return describe.describe_move(move)
+
+
+@adapters.add("POST", "/adapters/{name}/rollback")
+def rollback(local: LocalClient, name: str) -> doc.MoveDocument:
+    """Undo the last forward move of `stable`, at once."""
+    return describe.describe_move(local.registry.rollback(name, who=local.who))
+
+
+@whole.add("GET", "/status")
+def show_status(local: LocalClient) -> doc.StatusDocument:
+    """Show the whole at a glance."""
+    return survey(local.registry)
+
+
+@whole.add("GET", "/replicas")
+def list_replicas(local: LocalClient) -> doc.ReplicaList:
+    """List every server process by its last heartbeat."""
+    found = [describe.describe_replica(beat, live=live) for beat, live in local.registry.replicas()]
+    return doc.ReplicaList(replicas=found)
+
+
+@whole.add("GET", "/drain")
+def show_drain(local: LocalClient) -> doc.DrainDocument:
+    """Say whether this replica is draining."""
+    raise _no_replica(local)
+
+
+@whole.add("POST", "/drain")
+def drain(local: LocalClient, body: doc.DrainRequest | None = None) -> doc.DrainDocument:  # noqa: ARG001
+    """Let this replica refuse new work and finish what it has (or, with `draining` false, resume)."""
+    raise _no_replica(local)
+
+
+@whole.add("GET", "/audit")
+def show_audit(local: LocalClient, since: Annotated[float | None, Field(ge=0)] = None) -> doc.AuditList:
+    """Show who changed what, from `since` (UNIX seconds) on."""
+    return doc.AuditList(entries=[describe.describe_change(one) for one in local.registry.audit(since)])
+
+
+@whole.add("POST", "/verify")
+def verify(local: LocalClient, body: doc.VerifyRequest | None = None) -> doc.VerifyReport:
+    """Hash versions again; one that is not as published is quarantined."""
+    wanted = body or doc.VerifyRequest()
+    adapter = None if wanted.adapter is None else check_adapter_name(wanted.adapter)
+    results = [
+        doc.VerifyDocument(name=one.name, ok=one.ok, problem=one.problem)
+        for one in local.registry.verify(adapter, wanted.version)
+    ]
+    return doc.VerifyReport(ok=all(one.ok for one in results), results=results)
+
+
+@whole.add("POST", "/gc")
+def collect_garbage(local: LocalClient, body: doc.GcRequest | None = None) -> doc.GcDocument:
+    """Move what nothing uses to the trash, or free its room `now`; without `apply`, only say so."""
+    wanted = body or doc.GcRequest()
+    report = local.registry.gc(apply=wanted.apply, at_once=wanted.now)
+    return doc.GcDocument(
+        applied=wanted.apply,
+        trashed=list(report.trashed),
+        emptied=list(report.emptied),
+        kept_because=dict(report.kept_because),
+    )
+
+
+def _no_replica(local: LocalClient) -> UsageError:
+    return UsageError(str(local.registry.root), "is a root, and only a server drains", "ask with --url")

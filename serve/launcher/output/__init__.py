@@ -1,0 +1,1 @@
+"""What the launcher and its engine say: to the operator, and in files that are bounded."""

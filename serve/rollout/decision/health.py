@@ -1,0 +1,63 @@
+"""How both arms are lately, against stable before the rollout: pure functions.
+
+Absolute, because both arms share one machine and slow each other: no comparison of the two shows that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from serve.rollout.decision.policy import HealthLimits
+from serve.rollout.recording.evidence import Baseline, Recent, ReplicaEvidence
+from serve.rollout.recording.pooling import quantile, recent
+
+LEAST_RECOVERED = 10
+"""Requests that stable must have answered before it counts as recovered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Both arms lately, against stable before the rollout.
+
+    An arm is degraded only on enough requests; `measured` says that stable has answered at least some.
+    """
+
+    stable_degraded: bool = False
+    canary_degraded: bool = False
+    measured: bool = False
+    sentence: str = ""
+
+
+def check_health(documents: Sequence[ReplicaEvidence], baseline: Baseline, limits: HealthLimits) -> Health:
+    """Return how both arms were over the limits' window, on all replicas."""
+    stable, canary = recent(documents, "stable"), recent(documents, "canary")
+    bad_stable = degradation(stable, baseline, limits)
+    bad_canary = degradation(canary, baseline, limits)
+    told = [f"{arm}: {text}" for arm, text in (("stable", bad_stable), ("canary", bad_canary)) if text]
+    return Health(
+        stable_degraded=bool(bad_stable),
+        canary_degraded=bool(bad_canary),
+        measured=stable.requests >= min(LEAST_RECOVERED, limits.min_requests),
+        sentence="; ".join(told),
+    )
+
+
+def degradation(arm: Recent, baseline: Baseline, limits: HealthLimits) -> str:
+    """Return how an arm broke an absolute limit lately, '' when it did not or has too few requests."""
+    if arm.requests < limits.min_requests:
+        return ""
+    most = limits.error_factor * baseline.error_rate + limits.error_slack
+    rate = arm.failures / arm.requests
+    if rate > most:
+        return f"{arm.failures} of {arm.requests} requests failed, over the limit of {most:.1%}"
+    for what, histogram, before in (
+        ("time to first token", arm.first_token, baseline.first_token),
+        ("time per output token", arm.per_token, baseline.per_token),
+    ):
+        median = quantile(histogram, 0.5)
+        enough = sum(histogram.values()) >= limits.min_requests
+        if before and enough and median is not None and median > limits.latency_factor * before[0]:
+            factor = median / before[0]
+            return f"median {what} {median:.3g} s is {factor:.1f} times what stable had before"
+    return ""

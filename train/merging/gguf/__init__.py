@@ -1,0 +1,1 @@
+"""GGUF files of merged models and of adapters, for llama.cpp, Ollama and LM Studio."""
