@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from train.config import TrainConfig
     from train.documents import CheckReport
     from train.model.shape import ServerLimits
-    from train.nearest.choice import Candidate, NearestVersion
+    from train.model.start_choice import Candidate, NearestVersion
     from train.prepared import PreparedRun
     from train.runs.run import Finished
     from train.settings.data import DataSettings
@@ -281,7 +281,7 @@ def _is_this_command() -> bool:
 
 def _launched(settings: TrainConfig, launcher: tuple[str, ...]) -> int:
     """Check the launcher's options; tell what only this machine would not do. Return the processes."""
-    from train.process.launcher import check_launch, check_machine, read_launch
+    from train.runs.launcher import check_launch, check_machine, read_launch
 
     found = read_launch(launcher)
     check_launch(settings, found)
@@ -301,8 +301,8 @@ def _launch(
     launcher: tuple[str, ...],
 ) -> int:
     from registry.store import Registry
-    from train.process.launcher import check_launch, check_machine, read_launch
     from train.process.launching import launch
+    from train.runs.launcher import check_launch, check_machine, read_launch
     from train.runs.run import prepare
 
     found = read_launch(launcher)

@@ -12,8 +12,8 @@ from pydantic import JsonValue
 from registry.api.documents import Document
 from train.epoch.length_report import LengthReport
 from train.jobs.store import REWARD
+from train.model.start_choice import NearestVersion
 from train.model.targets import targeted_modules
-from train.nearest.choice import NearestVersion
 
 if TYPE_CHECKING:
     from train.epoch.holdout import HeldOut

@@ -19,8 +19,8 @@ from train.epoch.holdout import HeldOut
 from train.epoch.items import ItemCounts, ItemFile, TrainingItem
 from train.epoch.mixture import Mixture
 from train.jobs.plan import RunPlan, make_plan
+from train.model.start_choice import NearestVersion
 from train.model.targets import left_out_sentence
-from train.nearest.choice import NearestVersion
 from train.settings.data import EVAL
 
 

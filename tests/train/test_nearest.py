@@ -20,7 +20,7 @@ from train.epoch.encoding import Example
 from train.loop.attempt import Stopped
 from train.methods.paired.kto import RatedAnswer
 from train.methods.paired.pairs import Pair
-from train.nearest.choice import Candidate, choose, ordered
+from train.model.start_choice import Candidate, choose, ordered
 from train.nearest.losses import Scales, measurable
 from train.nearest.search import check_nearest
 from train.process import launching

@@ -18,8 +18,8 @@ from registry.storage import disk, files
 from registry.validation.canonical import readable_json
 from registry.validation.chat_template import TEMPLATE_NAME
 from train.jobs.store import Job, Jobs
+from train.model.start_choice import Candidate, NearestVersion, choose, ordered
 from train.model.starting import check_start, start_from
-from train.nearest.choice import Candidate, NearestVersion, choose, ordered
 from train.process.launching import is_launched
 from train.settings.starting import NEAREST
 

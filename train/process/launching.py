@@ -32,7 +32,7 @@ def launch(options: Sequence[str], command: Sequence[str]) -> int:
     their own, and it is handed down.
     """
     with tempfile.TemporaryDirectory(prefix="wardrobe-launch-") as folder:
-        line = python("-m", "train.process.launcher", *options)
+        line = python("-m", "train.runs.launcher", *options)
         line += ["-m", "train.process.launching", *command]
         variables = {**environment(os.environ), MEETING: str(Path(folder) / "job.json")}
         process = subprocess.Popen(line, env=variables, start_new_session=True)

@@ -1,7 +1,7 @@
 """What stands behind `--`, read by accelerate's own parser, and what of it a run can take.
 
 Owns the refusals of a launcher's settings: they come before any process is started, once. As a program
-(`python -m train.process.launcher OPTIONS -m train.process.launching …`) it is `accelerate launch`
+(`python -m train.runs.launcher OPTIONS -m train.process.launching …`) it is `accelerate launch`
 without the traceback about a process that has said itself why it ended. Imports accelerate, and with it
 torch, only when asked.
 """
