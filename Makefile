@@ -25,8 +25,8 @@ serve: setup ## serve ROOT (default ./wardrobe-data; made with the packaged base
 	@test -f $(ROOT)/layout.json || $(BIN)/wardrobe --root $(ROOT) init --base "$$($(BIN)/wardrobe --root $(ROOT) base demo)"
 	@exec $(BIN)/wardrobe --root $(ROOT) serve
 
-# All but the real vLLM is shared out, by files, to a process per core, up to four: a training takes 2 GB. Each has one
-# thread: a second one saves the real base a fifth on a quiet machine and costs five times as much on a busy one, where
+# All but the real vLLM is shared out, by files, to a process per core and one more, up to four: a training takes 2 GB.
+# Each has one thread: a second one saves the real base a fifth on a quiet machine and costs five times as much on a busy one, where
 # threads wait for each other at every step. vLLM takes all cores, alone.
 SHARED := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from loadtests.runner.scenario import Action, Scenario
 from registry.api import documents as doc
 from registry.api import operations
-from registry.api.operations import Registration
+from registry.changes.publish import PublishRequest
 from registry.errors import Conflict, NotFound, WardrobeError
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class Actions:
             target = self._scratch / action.adapter
             operations.export(self.client, action.adapter, number, target)
             self._sources[action.adapter] = target
-        registration = Registration(
+        registration = PublishRequest(
             action.adapter, self._sources[action.adapter], no_stable=True, allow_duplicate=True
         )
         version = operations.register(self.client, registration, lambda _: None).version
@@ -172,18 +172,19 @@ class Actions:
             made.remove(idle)
 
     def _rollout(self, action: Action) -> str:
-        from serve.rollout.desk import RemoteRollouts
         from serve.rollout.documents import StartRequest
+        from serve.rollout.operations import start_rollout
         from serve.rollout.presets import load_policy
 
         version = action.version or self._newest(action.adapter)
         request = StartRequest(version=version, policy=load_policy(action.policy), force=True)
-        return RemoteRollouts(self.client).start(action.adapter, request).status.canary
+        return start_rollout(self.client, action.adapter, request).status.canary
 
     def _abort(self, action: Action) -> str:
-        from serve.rollout.desk import RemoteRollouts
+        from serve.rollout.documents import WhyRequest
+        from serve.rollout.operations import abort_rollout
 
-        return RemoteRollouts(self.client).abort(action.adapter, "load test").state
+        return abort_rollout(self.client, action.adapter, WhyRequest(why="load test")).state
 
     def _kill(self, _action: Action) -> str:
         live = [one for one in operations.list_replicas(self.client).replicas if one.live]
@@ -203,11 +204,11 @@ class Actions:
             await self._look(adapter)
 
     async def _look(self, adapter: str) -> None:
-        from serve.rollout.desk import RemoteRollouts
+        from serve.rollout.operations import show_rollout
 
         # No rollout yet, or the server is away: the requests tell that.
         with contextlib.suppress(WardrobeError):
-            self._note(await asyncio.to_thread(RemoteRollouts(self.client).status, adapter))
+            self._note(await asyncio.to_thread(show_rollout, self.client, adapter))
 
     def _note(self, status: RolloutStatus) -> None:
         last = next((one for one in reversed(self.changes) if one.adapter == status.adapter), None)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, JsonValue, ValidationError
+from pydantic import BeforeValidator, Field, JsonValue
 
 from registry.api.documents import Document, Request
+from registry.settings.file import check
 from serve.rollout.decision.policy import Policy
-from serve.rollout.presets import DEFAULT, explained
+from serve.rollout.presets import DEFAULT
 
 Why = Annotated[str, Field(max_length=1_000)]
 
@@ -275,10 +276,7 @@ def _named_faults(policy: object) -> object:
     """Validate a policy's document with errors that name its own keys, not those of a union's branches."""
     if not isinstance(policy, dict):
         return policy
-    try:
-        return Policy.model_validate(policy)
-    except ValidationError as error:
-        raise explained(error, "policy") from error
+    return check(policy, Policy, "policy", see="serve/rollout/README.md", param="policy")
 
 
 class StartRequest(Request):

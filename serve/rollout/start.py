@@ -173,10 +173,10 @@ def _refuse_unproved(
     """Return what the canary lacks of what is required, where the order goes past it."""
     found = registry.lacks(canary, stable, order.policy.require)
     if found and not order.forced:
-        raise requirements.refusal(canary, found, force="--force --note TEXT")
+        raise requirements.refusal(canary, found, force="--force --why TEXT")
     if found and not order.note.strip():
         fact = f"goes past {requirements.names(found)}, which is recorded with its reason, and none is given"
-        raise UsageError("--force", fact, "add --note TEXT", param="note")
+        raise UsageError("--force", fact, "add --why TEXT", param="note")
     return found
 
 

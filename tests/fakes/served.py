@@ -28,6 +28,7 @@ from tests.fakes.engine import FakeEngine
 from tests.fakes.http_server import Server, running
 from tests.fakes.inner import InnerApp
 from tests.fakes.rollouts import make_entry
+from tests.fakes.store import with_reserve
 
 BASE = "tiny"
 QUIET = Policy(
@@ -131,7 +132,7 @@ def publish(registry: Registry, folder: Path, adapter: str, seed: int, *, no_sta
 
 def make_root(folder: Path) -> Registry:
     """Make a root for the tiny base."""
-    return Registry.init(folder / "root", make_base(folder / "base"), name=BASE)
+    return Registry.init(with_reserve(folder / "root"), make_base(folder / "base"), name=BASE)
 
 
 @contextlib.contextmanager

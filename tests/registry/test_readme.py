@@ -9,7 +9,7 @@ from registry.store import Registry
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 
-ROOMS = ("validation", "storage", "entries", "views", "changes", "api")
+ROOMS = ("settings", "validation", "storage", "entries", "views", "changes", "api")
 README = Path(__file__).resolve().parents[2] / "registry" / "README.md"
 
 

@@ -19,6 +19,7 @@ from pydantic import JsonValue, TypeAdapter
 
 from registry.api.documents import Document
 from registry.errors import Conflict, UsageError
+from registry.settings.file import read_text
 from registry.validation.canonical import sha256_hex
 from train.evaluation.forms import Sampling, SuiteItem, SuiteMessage
 from train.evaluation.grading import specs
@@ -26,7 +27,6 @@ from train.evaluation.grading.grades import Grade, ModelAnswer
 from train.evaluation.runner import ArmResult
 from train.evaluation.statistics.differences import DifferenceDocument, differences
 from train.evaluation.statistics.figures import confusion, figure, slices
-from train.evaluation.strict import read_text
 from train.evaluation.suites import Suite
 
 FORMAT = "wardrobe.evaluation/1"

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from train.evaluation.strict import Strict
+from registry.settings.models import Strict
 from train.settings.steps import Every
 
 EVAL_LOSS = "eval_loss"

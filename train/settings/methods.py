@@ -11,8 +11,8 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from registry.home import HomePath
+from registry.settings.models import Strict
 from train.evaluation.grading.specs import Spec
-from train.evaluation.strict import Strict
 
 
 class _MethodSettings(Strict):

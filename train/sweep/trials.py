@@ -19,11 +19,11 @@ import yaml
 
 from registry.errors import Conflict, UsageError, WardrobeError
 from registry.names import BASE
+from registry.settings.file import read_settings
 from registry.storage import files
 from registry.validation.canonical import canonical_json, sha256_hex
 from train.config import TrainConfig, parse_config
 from train.evaluation.grading.specs import LOWER_IS_BETTER
-from train.evaluation.strict import read_yaml
 from train.loop.attempt import Attempt, Stopped
 from train.loop.trainer import train
 from train.loop.watching import OptimiserStep, TrainingEvaluation
@@ -133,9 +133,7 @@ def open_sweep(settings: SweepSettings, folder: Path, registry: Registry) -> Swe
 
     Raises: UsageError: a trial's config is refused; Conflict: the folder holds another sweep.
     """
-    shared: Any = read_yaml(settings.config)
-    if not isinstance(shared, dict):
-        raise UsageError(str(settings.config), "holds no settings", "name a training config")
+    shared = read_settings(settings.config, see="train/README.md").value
     rungs = make_rungs(settings)
     start = _found_start(folder)
     trials = _trials(_starting(shared, start), settings, rungs)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from registry.entries.rollouts import FULL_WEIGHT
 from registry.errors import CorruptStore
 from registry.records import RolloutEntry
+from registry.settings.models import Strict
 from registry.validation.requirements import Requirement
 from registry.wording import fact_of
 
@@ -20,8 +21,8 @@ Weight = Annotated[int, Field(ge=1, le=FULL_WEIGHT // 2)]
 Alpha = Annotated[float, Field(gt=0, lt=0.5)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
+class _Part(Strict):
+    model_config = ConfigDict(serialize_by_alias=True)
 
 
 class RampStep(_Part):
