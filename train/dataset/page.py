@@ -14,7 +14,8 @@ from markupsafe import Markup
 from registry.cli.output import amount
 from registry.report.parts import facts, folded, heading, html, joined, mark, note, page_of, section, table
 from registry.report.plots import bars, histogram
-from train.dataset.documents import DataReport, FindingDocument, LengthsDocument
+from train.dataset.checks.lengths import Lengths
+from train.dataset.documents import DataReport, FindingDocument
 
 _SHOWN_LABELS = 40
 _SHOWN_ROWS = 500
@@ -128,7 +129,7 @@ def _rows(numbers: Sequence[int]) -> str:
     return f"{listed} and {rest:,} more, all in the JSON file" if rest > 0 else listed
 
 
-def _lengths(key: str, found: LengthsDocument) -> Markup:
+def _lengths(key: str, found: Lengths) -> Markup:
     title = f"{_NAMES[key]}, {found.unit} per row"
     names = [f"{float(share):.0%}#" for share in found.quantiles]
     values = table(names, [[f"{value:,.0f}" for value in found.quantiles.values()]])

@@ -48,30 +48,30 @@ _SAMPLED_LINES = 4096
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """The rows that are held out, by the label of their source; `clusters` are the sets that were kept whole.
+    """The rows that are held out: their numbers, by the label of their source.
 
-    `of` counts all rows of the sources.
+    `clusters` are the sets that were kept whole; `of` counts all rows of the sources.
     """
 
     share: float
-    rows: Mapping[str, tuple[int, ...]]
+    numbers: Mapping[str, tuple[int, ...]]
     clusters: int
     of: int
 
     @property
     def count(self) -> int:
         """Return how many rows are held out."""
-        return sum(map(len, self.rows.values()))
+        return sum(map(len, self.numbers.values()))
 
     def sha256(self) -> str:
         """Return the SHA-256 (hex) of the held-out rows: a line for each, label and number, by label."""
-        return _sha256(f"{label} {row}" for label in sorted(self.rows) for row in self.rows[label])
+        return _sha256(f"{label} {row}" for label in sorted(self.numbers) for row in self.numbers[label])
 
     def facts(self, label: str) -> dict[str, JsonValue]:
         """Return what the lineage says of a data file: which of its rows were held out, or what share."""
         if label == EVAL:
             return {"share": self.share, "of": self.of, "clusters": self.clusters}
-        rows = self.rows.get(label)
+        rows = self.numbers.get(label)
         return {} if rows is None else {"held_out": {"rows": len(rows), "sha256": _sha256(map(str, rows))}}
 
 
@@ -89,7 +89,7 @@ def read_files(
     if settings.eval is None or settings.eval.share is None:
         return files, None
     held = hold_out(settings, settings.eval.share, config.seed)
-    parted = {label: _parted(files[label], held.rows[label]) for label in held.rows}
+    parted = {label: _parted(files[label], held.numbers[label]) for label in held.numbers}
     held_out = _joined([inside for _, inside in parted.values()])
     if not held_out.items:
         fact = f"all {held.count} held-out rows are longer than max_length and would be dropped"

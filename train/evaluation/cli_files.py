@@ -51,9 +51,8 @@ def report(session: Session, folder: Path, html: Path | None) -> None:
 def list_(session: Session) -> None:
     """List the packaged suites and the packages they need."""
     from train.evaluation.library import known_suites
-    from train.evaluation.listing import SuiteDocument
 
-    documents = [SuiteDocument.of(known) for known in known_suites()]
+    documents = known_suites()
     if session.as_json:
         output.print_json(documents)
         return

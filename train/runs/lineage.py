@@ -31,9 +31,7 @@ def lineage(
         "goal_sha256": config.goal.sha256 if config.goal else None,
         "seed": config.seed,
         "data": {name: _source(source) for name, source in sources.items()},
-        "mixture": {
-            name: {**asdict(share), "passes": share.passes} for name, share in run.mixture.shares.items()
-        },
+        "mixture": {name: asdict(share) for name, share in run.mixture.shares.items()},
         "base": {"name": run.base.name, "fingerprint": run.base.fingerprint},
         "parent": None if parent is None else {"version": parent.name, "digest": parent.digest},
         "nearest": run.choice.model_dump(mode="json") if run.choice else None,
