@@ -16,7 +16,7 @@ setup: ## make .venv: vLLM, training, tools (idempotent)
 	@$(PYTHON) -m deploy.setup_env
 
 demo: setup ## the whole product on a real model: train, register, serve, swap, roll back
-	@$(BIN)/python -m deploy.demo
+	@$(BIN)/python -m deploy.examples
 
 recipes: setup ## medical codes and licence texts in full: curves, preferences, what it costs (about two hours)
 	@$(BIN)/python -m deploy.recipes

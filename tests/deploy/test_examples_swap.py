@@ -1,10 +1,11 @@
-"""The demo's verdict counts every failure and every wrong version, and nothing else."""
+"""The examples' verdict counts every failure and every wrong version, and nothing else."""
 
 from __future__ import annotations
 
 import pytest
 
-from deploy.demo.swap import Asked, StableMove, judge, versions_named
+from deploy.examples.clients import Asked, versions_named
+from deploy.examples.verdict import StableMove, judge
 
 # stable is 1 from the start, 2 from a command at 10 to 10.4, 1 again from 20 to 20.4.
 MOVES = [StableMove(1, 0, 0), StableMove(2, 10, 10.4), StableMove(1, 20, 20.4)]
