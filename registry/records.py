@@ -1,14 +1,21 @@
-"""The values that the store hands out: frozen, typed, and free of I/O."""
+"""The values that the store hands out: frozen, typed, and free of I/O.
+
+They are the documents too: `--json` and the admin API show them as they are, unless `registry.api.documents`
+has another class for what differs. Invariant of what is shown: a field is never renamed or removed within one
+major version, and its place in the class is its place in the JSON.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
+else:
+    JsonValue = Any  # pydantic takes a tenth of a second to import, and reads these classes where it is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +78,10 @@ class FileEntry:
 class Version:
     """One immutable version: what its manifest says, and where it lies.
 
-    `digest` is `sha256:…` (design: identity); `created` is UNIX seconds; `rank` is the largest LoRA
+    `digest` is `sha256:…`; `created` is UNIX seconds; `rank` is the largest LoRA
     rank; `target_modules` are sorted. Where it came from is an attestation, `lineage`. `base_named` is what
-    the adapter's own config called its base, None where it said nothing or nobody kept it.
+    the adapter's own config called its base, None where it said nothing or nobody kept it. The digest is over
+    the files, `base_fingerprint` and `template_sha256`.
     """
 
     adapter: str
@@ -88,6 +96,8 @@ class Version:
     files: tuple[FileEntry, ...]
     path: Path
     base_named: str | None = None
+    base_fingerprint: str = ""
+    template_sha256: str | None = None
 
     @property
     def name(self) -> str:
@@ -97,11 +107,10 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class AliasMove:
-    """One entry of an alias log: the alias points to `version` from `at` (UNIX seconds) on.
+    """One move of an alias: it points to `version` from `at` (UNIX seconds) on.
 
     `version` is None where the alias was removed. `why` says what moved it (`register`, `promote`,
-    `rollback`, `alias set`, `rollout …`); `restores` is the seq of the earlier entry whose state a
-    rollback brought back (0: from before the first), None for a forward move.
+    `rollback`, `alias set`, `rollout …`).
     """
 
     adapter: str
@@ -112,7 +121,6 @@ class AliasMove:
     who: str
     why: str
     at: float
-    restores: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,11 +269,12 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class GcReport:
-    """What a collection moved to the trash and emptied from it, or would have in a dry run.
+    """What a collection moved to the trash and emptied from it, or would have in a dry run (not `applied`).
 
     `kept_because` names deleted versions that are still needed, each with its reason.
     """
 
+    applied: bool
     trashed: tuple[str, ...]
     emptied: tuple[str, ...]
     kept_because: Mapping[str, str]

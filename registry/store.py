@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.changes import collect, export, moves, publish, retention, settlement, verification
+from registry.changes.publish import PublishRequest
 from registry.entries.keys import shared_secret
 from registry.entries.rollouts import Decide
-from registry.errors import Missing
 from registry.names import STABLE, ModelRef, check_base_name
 from registry.records import (
     AdapterBrief,
@@ -28,7 +28,6 @@ from registry.records import (
     VerifyResult,
     Version,
 )
-from registry.storage import disk
 from registry.storage.reserve import urgently
 from registry.storage.root import Root
 from registry.validation.requirements import Requirement, UnmetRequirement
@@ -105,7 +104,7 @@ class Registry:
         Raises: InvalidName; Conflict: the base is called so; InvalidAdapter; UsageError; Quarantined;
         Unproved: it is registered, but `alias` is `stable`; StorageFailed.
         """
-        order = publish.PublishRequest(
+        request = PublishRequest(
             adapter=adapter,
             folder=folder,
             who=who,
@@ -118,7 +117,11 @@ class Registry:
             require=tuple(require),
             follow_links=follow_links,
         )
-        return publish.publish(self.catalogue, order, self._inspector)
+        return self.register(request)
+
+    def register(self, request: PublishRequest) -> Published:
+        """Publish what `request` names; all as in `publish`."""
+        return publish.publish(self.catalogue, request, self._inspector)
 
     def adapters(self) -> list[str]:
         """Return every adapter that has a live version, sorted."""
@@ -126,10 +129,7 @@ class Registry:
 
     def summaries(self) -> list[AdapterBrief]:
         """Return every adapter at a glance, without reading a manifest; a broken one has a `problem`."""
-        found, problems = self.catalogue.each(self.catalogue.summary)
-        known = [summary for summary in found.values() if summary is not None]
-        known += [AdapterBrief(name, None, 0, 0, {}, problem) for name, problem in problems.items()]
-        return sorted(known, key=lambda summary: summary.adapter)
+        return self.catalogue.summaries()
 
     def versions(self, adapter: str) -> list[Version]:
         """Return the live versions of an adapter, ascending; one with a broken manifest is left out.
@@ -317,10 +317,7 @@ class Registry:
 
     def golden(self, adapter: str) -> bytes | None:
         """Return the adapter's golden prompts (one JSON object per line), None when it has none."""
-        try:
-            return disk.read(self.catalogue.root.adapter(adapter) / "golden.jsonl")
-        except Missing:
-            return None
+        return self.catalogue.golden(adapter)
 
     def rollout(self, adapter: str) -> RolloutEntry | None:
         """Return the last entry of an adapter's rollouts, open or not; None where there was never one."""

@@ -10,23 +10,25 @@ from __future__ import annotations
 import os
 import re
 import socket
-import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+from pydantic import ConfigDict, Field, JsonValue, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from registry.errors import UsageError
 from registry.home import HomePath, at_home
-from registry.misspelt import nearest
-from registry.wording import fact_of
+from registry.settings.bounds import Place
+from registry.settings.faults import faults_of, refusal
+from registry.settings.file import check, read_settings
+from registry.settings.misspelt import nearest
+from registry.settings.models import Strict
 from serve.door.hosts import ANY_HOST, plain_host
 from serve.door.pages import is_origin
 
-_REMEDY = "see docs/reference/settings.md"
+_SEE = "docs/reference/settings.md"
 
 HANDOVER_VARIABLE = "WARDROBE_SERVE_SETTINGS"
 
@@ -46,10 +48,12 @@ HANGS_VARIABLE = "WARDROBE_ENGINE_HANGS"
 _PREFIX = "WARDROBE_"
 
 
-class RequestLimits(BaseModel):
-    """Limits on one request; None means no limit of ours."""
+class _Block(Strict):
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+class RequestLimits(_Block):
+    """Limits on one request; None means no limit of ours."""
 
     max_body_bytes: int = Field(default=32 * 1024**2, gt=0)
     """Longest body of a request."""
@@ -95,10 +99,8 @@ class RequestLimits(BaseModel):
     """Most requests at once whose body has arrived; beyond it clients get 429."""
 
 
-class ConnectionLimits(BaseModel):
+class ConnectionLimits(_Block):
     """Limits on connections, whoever opens them; a reverse proxy opens one per request in flight."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     head_bytes: int = Field(default=65_536, ge=1024)
     """Longest head of a request: its first line and its headers."""
@@ -125,10 +127,8 @@ class ConnectionLimits(BaseModel):
         return value
 
 
-class ResponseSettings(BaseModel):
+class ResponseSettings(_Block):
     """Which responses (`/v1/responses`) a replica keeps in memory, so that a request can go on from one."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     keep_seconds: float = Field(default=3600.0, gt=0)
     """How long one is kept."""
@@ -138,10 +138,8 @@ class ResponseSettings(BaseModel):
     """How many are kept."""
 
 
-class ResidencySettings(BaseModel):
+class ResidencySettings(_Block):
     """When versions are loaded, proved and unloaded."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     preload_stable: bool = True
     """Load stables and versions of open rollouts before `/readyz` says yes."""
@@ -153,10 +151,8 @@ class ResidencySettings(BaseModel):
     """How often the root is looked at for changes."""
 
 
-class EngineSettings(BaseModel):
+class EngineSettings(_Block):
     """How vLLM is started; everything that vLLM itself names goes into `vllm` instead."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     cpu_lora: Literal["grouped", "stock"] = "grouped"
     """LoRA on a CPU: ours, or vLLM's own."""
@@ -175,13 +171,11 @@ class EngineSettings(BaseModel):
     """
 
 
-class TracingSettings(BaseModel):
+class TracingSettings(_Block):
     """Where spans of requests go (OTLP over HTTP); None as `endpoint` means nowhere.
 
     Headers of the exporter are OpenTelemetry's own business: `OTEL_EXPORTER_OTLP_HEADERS`.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     endpoint: str | None = Field(default=None, pattern="^https?://")
     """An OTLP/HTTP collector, such as `http://collector:4318`."""
@@ -292,22 +286,28 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> ServeSet
     """
     root = at_home(flags.get("root") or os.environ.get("WARDROBE_ROOT") or "wardrobe-data")
     path = config or root / "serve.toml"
-    from_file = _read_toml(path) if config or path.is_file() else {}
-    try:
-        if from_file:
-            # An unknown key is blamed on the file, so the file is validated by itself first.
-            ServeSettings.model_validate(from_file)
-    except ValidationError as error:
-        raise _usage_error(str(path), error) from error
+    from_file: dict[str, Any] = {}
+    if config or path.is_file():
+        found = read_settings(path, see=_SEE, language="TOML")
+        # A wrong value is blamed on the file, so the file is checked by itself first.
+        found.checked(ServeSettings)
+        from_file = found.value
     _require_known(os.environ)
+    merged = _merge(_merge(from_file, _from_environment()), {**flags, "root": root})
+    return check(merged, ServeSettings, "settings", see=_SEE)
+
+
+def _from_environment() -> dict[str, Any]:
     try:
-        from_environment = ServeSettings().model_dump(exclude_unset=True)
-        merged = _merge(_merge(from_file, from_environment), {**flags, "root": root})
-        return ServeSettings.model_validate(merged)
+        return ServeSettings().model_dump(exclude_unset=True)
     except ValidationError as error:
-        raise _usage_error("settings", error) from error
+        raise refusal(faults_of(error, None, ServeSettings, _SEE), _variable) from error
     except SettingsError as error:
         raise _unreadable(error) from error
+
+
+def _variable(place: Place) -> str:
+    return _PREFIX + "__".join(map(str, place)).upper()
 
 
 def _require_known(environment: Mapping[str, str]) -> None:
@@ -318,7 +318,7 @@ def _require_known(environment: Mapping[str, str]) -> None:
             continue
         meant = nearest(name, ServeSettings.model_fields, cutoff=0.8)
         if meant is not None:
-            raise UsageError(variable, "is not a setting", f"did you mean {_PREFIX}{meant.upper()}?")
+            raise UsageError(variable, "unknown setting", f"did you mean {_PREFIX}{meant.upper()}?")
 
 
 def handed_over() -> ServeSettings:
@@ -334,19 +334,6 @@ def handed_over() -> ServeSettings:
         raise UsageError(HANDOVER_VARIABLE, fact, "start with `wardrobe serve`") from error
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except RecursionError as error:
-        raise UsageError(str(path), "is nested too deeply", "correct the file") from error
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UsageError(str(path), f"cannot be read ({reason})", "check --config") from error
-    except ValueError as error:  # not UTF-8, or not TOML
-        raise UsageError(str(path), f"is not TOML: {error}", "correct the file") from error
-
-
 def _merge(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
     merged = dict(lower)
     for key, value in upper.items():
@@ -355,31 +342,9 @@ def _merge(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _usage_error(subject: str, error: ValidationError) -> UsageError:
-    first = error.errors()[0]
-    path = [str(part) for part in first["loc"]]
-    key = ".".join(path)
-    if first["type"] != "extra_forbidden":
-        return UsageError(subject, f"{key}: {fact_of(first)}", _REMEDY, param=key)
-    near = nearest(path[-1], _known(path[:-1]))
-    remedy = f"did you mean {'.'.join([*path[:-1], near])}?" if near else _REMEDY
-    return UsageError(subject, f"{key}: is not a setting", remedy, param=key)
-
-
 def _unreadable(error: SettingsError) -> UsageError:
     """Return what to say of a list or a table in the environment that is no JSON."""
     named = re.search(r'field "(\w+)"', str(error))
     key = named[1] if named else "settings"
     remedy = """write it as JSON, for instance '["one", "two"]'"""
     return UsageError(f"WARDROBE_{key.upper()}", "must be JSON: it is a list or a table", remedy, param=key)
-
-
-def _known(path: list[str]) -> list[str]:
-    """Return the keys that may stand below `path`."""
-    model: type[BaseModel] = ServeSettings
-    for part in path:
-        below = model.model_fields[part].annotation
-        assert isinstance(below, type), "a nested table has a model"
-        assert issubclass(below, BaseModel), "a nested table has a model"
-        model = below
-    return list(model.model_fields)

@@ -24,6 +24,11 @@ hypothesis.settings.register_profile(
     "wardrobe", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("wardrobe")
+LONG = (
+    "test_ray", "test_nearest", "test_merging_cli", "test_merging_extraction", "test_merging_forms",
+    "test_evaluation_gate", "test_observability_live", "test_isolation", "test_docs", "test_actions",
+)  # fmt: skip
+"""The files that take longest beside those that train, the longest first."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,14 +47,20 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None if marked else True
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return one process more than there are cores: now and then a test waits for another process."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, begin with the long ones, so that all end together."""
+    """Begin with the long files where several processes share them, so that all end together."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.get_closest_marker("training") is None)
+        items.sort(key=_place)
 
 
-def pytest_collection_finish() -> None:
-    """Collect again."""
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Collect garbage again, but look no more at what was imported, which takes a second each time."""
+    gc.freeze()
     gc.enable()
 
 
@@ -84,10 +95,17 @@ def base_folder() -> Path:
     from train.model.base_demo import NAME, is_complete
 
     folder = isolation.CACHE / NAME
-    if not is_complete(folder):
-        # In a process of its own: this one then needs no gigabyte for torch.
-        subprocess.run(["wardrobe", "base", "demo", folder], check=True, stdout=subprocess.DEVNULL)
+    with isolation.alone("base"):  # the other processes that share the tests wait for the one that makes it
+        if not is_complete(folder):
+            # In a process of its own: this one then needs no gigabyte for torch.
+            subprocess.run(["wardrobe", "base", "demo", folder], check=True, stdout=subprocess.DEVNULL)
     return folder
+
+
+def _place(item: pytest.Item) -> int:
+    if item.get_closest_marker("training") is not None:
+        return 0
+    return 1 + (LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 def _tidy(given: dict[str, str]) -> None:

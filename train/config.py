@@ -1,33 +1,31 @@
 """The config file of a training run: typed, frozen, every default in one place.
 
-Owns what a run may be told and how a mistake is reported. Reads YAML, TOML and JSON; the sections are in
-`train.settings`. Invariant: an unknown key is an error that names the nearest known one, and every path is
-absolute once loaded (relative paths count from the config file's folder).
+Owns what a run may be told; how the file is read is `registry.settings`', the sections are in
+`train.settings`. Invariant: every path is absolute once loaded (relative paths count from the config file's
+folder).
 """
 
 from __future__ import annotations
 
-import json
-import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from registry.errors import UsageError
 from registry.home import at_home
 from registry.names import check_adapter_name, check_alias_name, parse_version
+from registry.settings.file import check, read_settings
+from registry.settings.misspelt import models_in
+from registry.settings.models import Strict
 from registry.validation.canonical import canonical_json, sha256_hex
-from registry.yaml_text import parse_yaml
 from train.evaluation.gating.goal import Goal
-from train.evaluation.strict import Strict, parse
-from train.loop.best import EVAL_LOSS
 from train.presets import with_given, with_preset
 from train.settings.adapter import ALL_LINEAR, LoraSettings, Quantization
 from train.settings.data import DataSettings
 from train.settings.keeping import (
+    EVAL_LOSS,
     CheckpointSettings,
     EarlyStopping,
     EvaluationSettings,
@@ -40,6 +38,8 @@ from train.settings.optimiser import OptimiserSettings, Schedule
 from train.settings.starting import NEAREST, NearestSettings
 
 __all__ = ["ALL_LINEAR", "Schedule", "TrainConfig", "known_keys", "load_config", "parse_config"]
+
+_SEE = "train/README.md"
 
 
 class TrainConfig(Strict):
@@ -115,7 +115,9 @@ def load_config(path: Path) -> TrainConfig:
 
     Raises: UsageError: for a file that cannot be read or parsed, an unknown key, or a value out of range.
     """
-    return parse_config(_read(path), str(path), path.resolve().parent)
+    file = read_settings(path, see=_SEE)
+    config = file.checked(TrainConfig, _prepared(file.value, str(path)))
+    return _resolved(config, file.value, path.resolve().parent)
 
 
 def parse_config(value: dict[str, Any], subject: str, folder: Path) -> TrainConfig:
@@ -123,13 +125,20 @@ def parse_config(value: dict[str, Any], subject: str, folder: Path) -> TrainConf
 
     Raises: UsageError: for an unknown key, or a value out of range.
     """
+    return _resolved(check(_prepared(value, subject), TrainConfig, subject, see=_SEE), value, folder)
+
+
+def _prepared(value: dict[str, Any], subject: str) -> dict[str, Any]:
     if "\\x00" in repr(value):
         raise UsageError(subject, "holds a NUL character, which no path and no name has", "correct the file")
-    config = parse(subject, with_preset(value, subject), TrainConfig, see="train/README.md")
+    return with_preset(value)
+
+
+def _resolved(config: TrainConfig, value: dict[str, Any], folder: Path) -> TrainConfig:
     resolved = {
         "lora": with_given(config.lora, value),
         "data": config.data.resolved(folder),
-        "method": _resolved(config, folder),
+        "method": config.method.resolved(folder),
         "checkpoints": _with_suite(config, folder),
     }
     return config.model_copy(update=resolved)
@@ -138,15 +147,6 @@ def parse_config(value: dict[str, Any], subject: str, folder: Path) -> TrainConf
 def known_keys() -> tuple[str, ...]:
     """Return every key that a config may hold, dotted (`lora.rank`), sorted."""
     return tuple(sorted(set(_dotted(TrainConfig, ""))))
-
-
-def _resolved(config: TrainConfig, folder: Path) -> Any:
-    reward = getattr(config.method, "reward", None)
-    if reward is None or reward.model is None:
-        return config.method
-    return config.method.model_copy(
-        update={"reward": reward.model_copy(update={"model": folder / reward.model})}
-    )
 
 
 def _with_suite(config: TrainConfig, folder: Path) -> CheckpointSettings:
@@ -160,26 +160,10 @@ def _with_suite(config: TrainConfig, folder: Path) -> CheckpointSettings:
     return settings.model_copy(update={"suite": suite})
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(str(path), f"cannot be read ({reason})", "name a config file") from error
-    readers: dict[str, Callable[[str], object]] = {".toml": tomllib.loads, ".json": json.loads}
-    try:
-        parsed = readers.get(path.suffix.lower(), parse_yaml)(text)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UsageError(str(path), f"cannot be parsed: {error}", "correct the file") from error
-    if not isinstance(parsed, dict):
-        raise UsageError(str(path), "holds no settings", "see train/README.md for an example")
-    return parsed
-
-
 def _dotted(model: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
         key = f"{prefix}{field.alias or name}"
-        inner = list(_models(field.annotation))
+        inner = list(models_in(field.annotation))
         if not inner or name == "graders" or _takes_steps(field.annotation):
             yield key
         for kind in inner if name != "graders" else ():
@@ -189,11 +173,3 @@ def _dotted(model: type[BaseModel], prefix: str) -> Iterator[str]:
 def _takes_steps(annotation: Any) -> bool:
     """Tell whether a whole number may stand in place of a section."""
     return any(one is int or (one is not None and _takes_steps(one)) for one in get_args(annotation))
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-        return
-    for argument in get_args(annotation):
-        yield from _models(argument)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from pydantic import JsonValue
 
 from registry.api.documents import Document
+from train.epoch.items import ItemCounts
 from train.epoch.length_report import LengthReport
+from train.epoch.mixture import MixtureShare
 from train.jobs.store import REWARD
+from train.model.start_choice import NearestVersion
 from train.model.targets import targeted_modules
-from train.nearest.choice import NearestVersion
 
 if TYPE_CHECKING:
     from train.epoch.holdout import HeldOut
-    from train.runs.run import Finished, Prepared
+    from train.prepared import PreparedRun
+    from train.runs.run import Finished
 
 
 class BaseFolder(Document):
@@ -25,48 +27,6 @@ class BaseFolder(Document):
 
     path: str
     created: bool
-
-
-class DataCounts(Document):
-    """One data file: rows, tokens, tokens with a loss, and the rows whose end is cut off.
-
-    A row is several `examples` where the base's template changes earlier turns, and `repeated_tokens` of
-    `tokens` are computed again for that. `thoughtless` rows have reasoning that the template leaves out.
-    """
-
-    rows: int
-    examples: int
-    tokens: int
-    learnt_tokens: int
-    longest: int
-    truncated: list[int]
-    repeated_tokens: int
-    thoughtless: list[int]
-
-    def remarks(self, name: str) -> Iterator[str]:
-        """Yield what else is to be known of the file `name`."""
-        if self.repeated_tokens:
-            once = self.tokens - self.repeated_tokens
-            yield (
-                f"{name}: the base's chat template changes earlier turns, so {self.rows} rows are "
-                f"{self.examples} examples, and {self.tokens} tokens are computed instead of {once} "
-                "(data.answers: last learns only the last answer of each row)"
-            )
-        if self.thoughtless:
-            yield (
-                f"{name}: the reasoning of {len(self.thoughtless)} rows (first {self.thoughtless[0]}) "
-                "is not learnt: the base's chat template leaves it out of an answer"
-            )
-
-
-class TaskShare(Document):
-    """What one task gives to an epoch: `rows` drawn from `available`, each `passes` times on average."""
-
-    available: int
-    rows: int
-    passes: float
-    tokens: int
-    learnt_tokens: int
 
 
 class HeldOutShare(Document):
@@ -92,37 +52,14 @@ class CheckReport(Document):
     nearest: NearestVersion | None
     rank: int
     modules: dict[str, int]
-    data: dict[str, DataCounts]
-    mixture: dict[str, TaskShare]
+    data: dict[str, ItemCounts]
+    mixture: dict[str, MixtureShare]
     length: LengthReport
     held_out: HeldOutShare | None = None
 
     @classmethod
-    def of(cls, prepared: Prepared) -> Self:
+    def of(cls, prepared: PreparedRun) -> Self:
         """Describe a prepared run."""
-        data = {
-            name: DataCounts(
-                rows=found.rows,
-                examples=found.examples,
-                tokens=found.tokens,
-                learnt_tokens=found.learnt_tokens,
-                longest=found.longest,
-                truncated=list(found.truncated),
-                repeated_tokens=found.repeated_tokens,
-                thoughtless=list(found.thoughtless),
-            )
-            for name, found in prepared.reports.items()
-        }
-        mixture = {
-            name: TaskShare(
-                available=share.available,
-                rows=share.rows,
-                passes=share.passes,
-                tokens=share.tokens,
-                learnt_tokens=share.learnt_tokens,
-            )
-            for name, share in prepared.mixture.shares.items()
-        }
         parent = prepared.parent.name if prepared.parent else None
         return cls(
             adapter=prepared.config.name,
@@ -131,14 +68,14 @@ class CheckReport(Document):
             nearest=prepared.choice,
             rank=prepared.config.lora.rank,
             modules=_modules(prepared),
-            data=data,
-            mixture=mixture,
+            data=prepared.reports,
+            mixture=dict(prepared.mixture.shares),
             held_out=_held_out(prepared.share),
             length=LengthReport.of(prepared.duration, prepared.config),
         )
 
 
-def _modules(prepared: Prepared) -> dict[str, int]:
+def _modules(prepared: PreparedRun) -> dict[str, int]:
     names = targeted_modules(prepared.config.lora, prepared.base.modules)
     return dict(sorted(Counter(name.rpartition(".")[2] for name in names).items()))
 
@@ -203,7 +140,7 @@ class RunReport(Document):
 def _held_out(held: HeldOut | None) -> HeldOutShare | None:
     if held is None:
         return None
-    sources = {label: len(rows) for label, rows in held.rows.items()}
+    sources = {label: len(rows) for label, rows in held.numbers.items()}
     return HeldOutShare(
         share=held.share, rows=held.count, of=held.of, clusters=held.clusters, sources=sources
     )

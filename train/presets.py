@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from registry.errors import UsageError
 from train.settings.adapter import LoraSettings
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -25,16 +24,11 @@ _WITH_HELD_OUT: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def with_preset(value: dict[str, Any], subject: str) -> dict[str, Any]:
-    """Return `value` with the preset that it names filled in under it.
-
-    Raises: UsageError: no such preset.
-    """
+def with_preset(value: dict[str, Any]) -> dict[str, Any]:
+    """Return `value` with the preset that it names, if there is such a one, filled in under it."""
     name = value.get("preset")
-    if name is None:
+    if not isinstance(name, str) or name not in PRESETS:
         return value
-    if name not in PRESETS:
-        raise UsageError(subject, f"preset {name!r} is not known", f"use one of {', '.join(PRESETS)}")
     data = value.get("data")
     held_out = isinstance(data, dict) and data.get("eval") is not None
     filled = _merged(PRESETS[name], value)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.demo.baseline import AccuracyScore
-from deploy.recipes.picture import CurveLine, chart
+from deploy.examples.scores import AccuracyScore
+from registry.report.pictures import picture_of
+from registry.report.plots import Curve, Plot
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +27,14 @@ class AccuracyRow:
     @classmethod
     def of_arm(cls, who: str, rows: int | None, arm: Mapping[str, Any]) -> AccuracyRow:
         """Read an arm of an evaluation's `run.json`."""
-        figures = arm["figures"]
-        accuracy = figures["accuracy"]["all"]
-        f1 = figures.get("macro_f1", {}).get("all", {}).get("value")
+        accuracy = arm["figures"]["accuracy"]["all"]
+        f1 = arm["figures"]["macro_f1"]["all"]["value"]
         return cls(who, rows, accuracy["value"], accuracy["low"], accuracy["high"], accuracy["items"], f1)
 
     @classmethod
     def of_score(cls, who: str, rows: int, score: AccuracyScore) -> AccuracyRow:
         """Read a classical method's score."""
-        low, high = score.interval
-        return cls(who, rows, score.accuracy, low, high, score.asked)
+        return cls(who, rows, score.accuracy, *score.interval, score.asked)
 
 
 def table(found: Sequence[AccuracyRow]) -> str:
@@ -64,17 +63,16 @@ def write_curve(
     path: Path, title: str, adapter: Sequence[AccuracyRow], cheap: Sequence[AccuracyRow], base: AccuracyRow
 ) -> None:
     """Draw accuracy over training rows: the adapter, the cheap method, and the base as a level."""
-    most = max(one.rows or 0 for one in adapter)
-    lines = [
-        CurveLine("adapter", _points(adapter)),
-        CurveLine("logistic regression", _points(cheap)),
-        CurveLine(
-            base.who,
-            [(0.0, base.value, base.value, base.value), (float(most), base.value, base.value, base.value)],
-        ),
+    most = float(max(one.rows or 0 for one in adapter))
+    curves = [
+        _curve("adapter", adapter),
+        _curve("logistic regression", cheap),
+        Curve(base.who, [(0.0, base.value), (most, base.value)]),
     ]
-    path.write_text(chart(title, "training rows", lines, 1.0), encoding="utf-8")
+    plot = Plot(title, curves, unit="accuracy over training rows", across=(0.0, most), up=(0.0, 1.0))
+    path.write_text(picture_of(title, [plot]), encoding="utf-8")
 
 
-def _points(found: Sequence[AccuracyRow]) -> list[tuple[float, float, float, float]]:
-    return [(float(one.rows or 0), one.value, one.low, one.high) for one in found]
+def _curve(name: str, found: Sequence[AccuracyRow]) -> Curve:
+    points = [(float(one.rows or 0), one.value) for one in found]
+    return Curve(name, points, intervals=[(one.low, one.high) for one in found])

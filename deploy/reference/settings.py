@@ -21,10 +21,10 @@ from deploy.reference.tables import code, page, sentence, table
 from registry.records import Limits, Retention
 
 _SERVER = """\
-`wardrobe serve` takes them in this order, the later ones win: defaults, a TOML file (`--config FILE`,
-else `serve.toml` in the root), the environment (`WARDROBE_PORT`, `WARDROBE_LIMITS__MAX_BODY_BYTES`),
-flags. An unknown key is an error that names the key and the file. Options of vLLM itself go into `[vllm]`
-under their own names, or behind `--` on the command line."""
+`wardrobe serve` takes them in this order, the later ones win: defaults, a file (`--config FILE`, TOML, YAML
+or JSON, else `serve.toml` in the root), the environment (`WARDROBE_PORT`, `WARDROBE_LIMITS__MAX_BODY_BYTES`),
+flags. An unknown key is an error that names the file, the line and the nearest known one. Options of vLLM
+itself go into `[vllm]` under their own names, or behind `--` on the command line."""
 
 _ROOT = """\
 `wardrobe.toml` in the root, written by `wardrobe init`: what the registry and every server of the root
@@ -42,17 +42,17 @@ _SHARED = table(
 )
 
 _POLICY = """\
-`wardrobe rollout start NAME@N --policy FILE`: YAML, or a preset's name. Weights are shares (`10%`) or
-basis points."""
+`wardrobe rollout start NAME@N --policy FILE`: YAML, TOML or JSON, or a preset's name. Weights are
+shares (`10%`) or basis points."""
 
 _TRAINING = """\
-`wardrobe train run CONFIG`: YAML. An unknown key is an error that names the nearest known one. What the
-methods need and mean: [train/README.md](../../train/README.md)."""
+`wardrobe train run CONFIG`: YAML, TOML or JSON. An unknown key is an error that names the nearest known
+one. What the methods need and mean: [train/README.md](../../train/README.md)."""
 
 
 def render_settings() -> str:
     """Return the page of the server's, the root's and the rollouts' settings."""
-    from serve.rollout.decision.policy import Policy
+    from serve.rollout.policy import Policy
     from serve.settings import ServeSettings
 
     return page(

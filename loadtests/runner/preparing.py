@@ -16,7 +16,7 @@ from loadtests.adapters import write_ranked
 from loadtests.runner.scenario import Prepare, Scenario
 from registry.api import operations
 from registry.api.operation import Client
-from registry.api.operations import Registration
+from registry.changes.publish import PublishRequest
 from registry.errors import NotFound, UsageError
 from registry.names import check_adapter_name, parse_version
 
@@ -56,7 +56,7 @@ def register(wanted: MissingVersion, weights: Weights, client: Client) -> str:
     """Make and register one version; the first of an adapter becomes stable. Return its name."""
     with tempfile.TemporaryDirectory(prefix="wardrobe-prepare-") as scratch:
         folder = weights(Path(scratch) / "adapter", wanted.seed)
-        registration = Registration(
+        registration = PublishRequest(
             wanted.adapter, folder, no_stable=wanted.number > 1, note="load test", allow_duplicate=True
         )
         made = operations.register(client, registration, lambda _: None)

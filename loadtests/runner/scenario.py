@@ -9,28 +9,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from registry.names import check_adapter_name, parse_version
+from registry.settings.models import Strict
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0, le=7 * 86_400)]
 
 
-class Part(BaseModel):
-    """A block of a scenario; an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class RampStage(Part):
+class RampStage(Strict):
     """`rate` arrivals a second for `seconds`."""
 
     rate: float = Field(gt=0, le=100_000)
     seconds: float = Field(gt=0)
 
 
-class Arrival(Part):
+class Arrival(Strict):
     """When requests (or, with several turns, conversations) begin, whatever becomes of earlier ones.
 
     `gamma` with a `burstiness` (the gamma's shape, as in vLLM's own benchmark) below 1 comes in bursts;
@@ -54,7 +49,7 @@ class Arrival(Part):
         return self
 
 
-class Popularity(Part):
+class Popularity(Strict):
     """How arrivals are spread: give one of the three, or none for equal shares.
 
     `zipf`: the k-th name has a share like k^-zipf. `weights`: one for each name. `distinct`: every
@@ -74,7 +69,7 @@ class Popularity(Part):
         return self
 
 
-class Adapters(Part):
+class Adapters(Strict):
     """Whom the traffic asks: `names` as in a request's `model`, or `count` names `prefix-000` and so on."""
 
     names: tuple[str, ...] = ()
@@ -98,7 +93,7 @@ class Adapters(Part):
         return self.names or tuple(f"{self.prefix}-{index:03d}" for index in range(self.count))
 
 
-class Length(Part):
+class Length(Strict):
     """Lengths in tokens: always `mean`, uniform within `low` … `high`, or lognormal around the mean.
 
     `sigma` is the lognormal's spread of the logarithm; values are cut off at `low` and `high`.
@@ -117,7 +112,7 @@ class Length(Part):
         return self
 
 
-class Prompts(Part):
+class Prompts(Strict):
     """What is asked: words of a wanted number (about one token each), or the lines of `file`.
 
     `shared_prefix` is the share of every prompt that all requests to one adapter have in common (a system
@@ -129,21 +124,21 @@ class Prompts(Part):
     file: str | None = None
 
 
-class Sessions(Part):
+class Sessions(Strict):
     """Conversations: `turns` questions each, the next one `think_seconds` after the last answer."""
 
     turns: int = Field(default=1, ge=1, le=1_000)
     think_seconds: Seconds = 1.0
 
 
-class Cancel(Part):
+class Cancel(Strict):
     """Clients that leave: a `ratio` of requests, after a time drawn evenly from the two limits."""
 
     ratio: Share = 0.0
     after_seconds: tuple[float, float] = (0.05, 1.0)
 
 
-class Slo(Part):
+class Slo(Strict):
     """What a good answer keeps, in milliseconds; times count from the intended start."""
 
     ttft_ms: float | None = Field(default=None, gt=0)
@@ -151,21 +146,22 @@ class Slo(Part):
     e2e_ms: float | None = Field(default=None, gt=0)
 
 
-class RatingPlan(Part):
+class RatingPlan(Strict):
     """Ratings sent for a `ratio` of complete answers, by the arm that answered (`x-wardrobe-arm`)."""
 
     ratio: Share = 1.0
     scores: dict[str, Share]
 
 
-class Action(Part):
+class Action(Strict):
     """Something done to the server during the load, `at_seconds` after its begin, or `every_seconds`.
 
-    `swap` promotes the newest version and rolls back in turn; `register` uploads the stable version's
-    weights as a new version and deletes all but the last `keep`; `rollout` starts one of `version`
-    (default: the newest) with `policy` (a preset, a file, or YAML text); `abort` ends it; `kill_replica`
-    sends SIGKILL to the process of a replica on this machine; `command` runs `run`, a program with its
-    arguments.
+    `swap` promotes the newest version and rolls back in turn; `register` uploads the weights of `version`
+    (default: the stable one) as a new version and deletes all but the last `keep`; `rollout` starts one of
+    `version` (default: the newest) with `policy` (a preset, a file, or YAML text); `abort` ends it;
+    `kill_replica` sends SIGKILL to the server's `process` of a replica on this machine, or to its engine's,
+    and waits up to `back_seconds` until it is ready again with none of its old processes left; `command`
+    runs `run`, a program with its arguments.
     """
 
     action: Literal["swap", "register", "rollout", "abort", "kill_replica", "command"]
@@ -174,6 +170,8 @@ class Action(Part):
     policy: str = "fast"
     keep: int = Field(default=4, ge=2)
     run: tuple[str, ...] = ()
+    process: Literal["server", "engine"] = "server"
+    back_seconds: Seconds = 0.0
     at_seconds: float | None = Field(default=None, ge=0)
     every_seconds: float | None = Field(default=None, ge=0.1)
 
@@ -188,10 +186,11 @@ class Action(Part):
         return self
 
 
-class Threshold(Part):
+class Threshold(Strict):
     """A bar: `metric` (`ttft_ms.p95`, `errors.rate`, …) at most or at least so much.
 
-    `adapter` and `arm` narrow it to one group. A figure that cannot be computed misses its bar.
+    `adapter` and `arm` narrow it to one group, `reason` to rollouts that moved for it. A figure that cannot
+    be computed misses its bar.
     """
 
     metric: str
@@ -199,6 +198,7 @@ class Threshold(Part):
     at_least: float | None = None
     adapter: str | None = None
     arm: str | None = None
+    reason: str | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -207,14 +207,14 @@ class Threshold(Part):
         return self
 
 
-class Prepare(Part):
+class Prepare(Strict):
     """What `loadtest prepare` registers for each name: `versions` of random weights of `rank`."""
 
     versions: int = Field(default=1, ge=1, le=100)
     rank: int = Field(default=8, ge=1)
 
 
-class Scenario(Part):
+class Scenario(Strict):
     """A whole scenario. Requests due in the first `warmup_seconds` are sent, shown, and not measured."""
 
     name: str
@@ -236,11 +236,12 @@ class Scenario(Part):
     max_in_flight: int = Field(default=4_096, ge=1)
     saturation_ms: float = Field(default=50.0, gt=0)
     feedback: RatingPlan | None = None
+    expect: dict[str, str] = Field(default={}, description="By version, a text that its answers must hold")
     actions: tuple[Action, ...] = ()
     slo: Slo = Slo()
     thresholds: tuple[Threshold, ...] = ()
     prepare: Prepare | None = None
-    extra_body: dict[str, Any] = {}
+    extra_body: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

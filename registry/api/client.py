@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from registry import errors
 from registry.api import documents as doc
@@ -22,7 +22,6 @@ from registry.errors import InvalidAdapter, UsageError, WardrobeError
 
 _P = ParamSpec("_P")
 _Answer = TypeVar("_Answer")
-_Document = TypeVar("_Document", bound=BaseModel)
 
 # Hashing a version of several GB on the server takes a while; connecting does not.
 _TIMEOUT = httpx.Timeout(600.0, connect=10.0)
@@ -99,18 +98,6 @@ class HttpClient:
                 response.read()
                 raise self._refusal(response)
             yield response.iter_bytes()
-
-    def ask(self, kind: type[_Document], method: str, path: str, body: BaseModel | None = None) -> _Document:
-        """Send one request that is not a row of a table yet, and return its answer as a `kind`.
-
-        Raises: WardrobeError: as `answer`.
-        """
-        content = {} if body is None else {"json": body.model_dump(mode="json")}
-        response = self.exchange(method, path, **content)
-        try:
-            return kind.model_validate_json(response.content)
-        except ValidationError as error:
-            raise self._foreign(response) from error
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:

@@ -1,13 +1,27 @@
-"""The JSON documents of Wardrobe: what `--json` prints, and what the admin API takes and gives.
+"""The JSON documents that differ from what the store holds: lists, records with more or less, requests.
 
-Owns their shapes; `describe` makes them from records. No disk, no network. Invariant: a field is never
-renamed or removed within one major version; readers ignore fields that they do not know, so a newer
-server can answer an older client. Times are UNIX seconds, sizes bytes.
+A record that is shown as it is, is its own document (`registry.records`). No disk, no network. Invariant: a
+field is never renamed or removed within one major version; readers ignore fields that they do not know, so a
+newer server can answer an older client. Times are UNIX seconds, sizes bytes.
 """
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from registry.records import (
+    AdapterBrief,
+    AliasMove,
+    Attestation,
+    AuditEntry,
+    FileEntry,
+    Heartbeat,
+    Published,
+    VerifyResult,
+    Version,
+)
 
 
 class Document(BaseModel):
@@ -22,33 +36,10 @@ class Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class AdapterSummary(Document):
-    """One line of `list`; `problem` says why the adapter cannot be read, and the rest is empty then.
-
-    With `stable_quarantined` the bare name is not answered: its stable may not be served.
-    """
-
-    adapter: str
-    stable: int | None
-    latest: int
-    versions: int
-    aliases: dict[str, int]
-    problem: str = ""
-    stable_quarantined: bool = False
-
-
 class AdapterList(Document):
     """Every adapter, by name."""
 
-    adapters: list[AdapterSummary]
-
-
-class FileDocument(Document):
-    """One file of a version; `sha256` is hexadecimal."""
-
-    path: str
-    size: int
-    sha256: str
+    adapters: list[AdapterBrief]
 
 
 class VersionDocument(Document):
@@ -66,15 +57,22 @@ class VersionDocument(Document):
     aliases: list[str]
     quarantined: str | None
 
-
-class AttestationDocument(Document):
-    """Something that was found out about a version after it was published."""
-
-    kind: str
-    seq: int
-    who: str
-    at: float
-    body: dict[str, JsonValue]
+    @classmethod
+    def of(cls, version: Version, aliases: Mapping[str, int], quarantined: str | None) -> VersionDocument:
+        """Return the document of `version`; `aliases` are all of its adapter's."""
+        return cls(
+            adapter=version.adapter,
+            version=version.number,
+            digest=version.digest,
+            created_at=version.created,
+            note=version.note,
+            who=version.who,
+            rank=version.rank,
+            target_modules=list(version.target_modules),
+            size_bytes=version.size_bytes,
+            aliases=sorted(alias for alias, number in aliases.items() if number == version.number),
+            quarantined=quarantined,
+        )
 
 
 class VersionDetail(VersionDocument):
@@ -83,8 +81,8 @@ class VersionDetail(VersionDocument):
     `problems` are attestations that cannot be read; `base_named` is what its own config called the base.
     """
 
-    files: list[FileDocument]
-    attestations: list[AttestationDocument]
+    files: list[FileEntry]
+    attestations: list[Attestation]
     problems: list[str] = []
     base_named: str | None = None
 
@@ -113,6 +111,19 @@ class PublishedDocument(Document):
     left_out: list[str]
     aliases: list[str]
 
+    @classmethod
+    def of(cls, published: Published) -> PublishedDocument:
+        """Return the document of a publish."""
+        return cls(
+            adapter=published.version.adapter,
+            version=published.version.number,
+            digest=published.version.digest,
+            created=published.created,
+            warnings=list(published.warnings),
+            left_out=list(published.left_out),
+            aliases=[move.alias for move in published.alias_moves],
+        )
+
 
 class DeletedDocument(Document):
     """A version that was deleted."""
@@ -122,48 +133,18 @@ class DeletedDocument(Document):
     deleted: bool = True
 
 
-class MoveDocument(Document):
-    """One move of an alias; `version` is null where the alias was removed."""
-
-    adapter: str
-    alias: str
-    seq: int
-    version: int | None
-    digest: str | None
-    who: str
-    why: str
-    at: float
-
-
 class HistoryDocument(Document):
     """Every alias move of one adapter, oldest first."""
 
     adapter: str
-    moves: list[MoveDocument]
-
-
-class VerifyDocument(Document):
-    """Whether one version's files are what was published; `problem` says what is not."""
-
-    name: str
-    ok: bool
-    problem: str | None
+    moves: list[AliasMove]
 
 
 class VerifyReport(Document):
     """The verdict on every version that was looked at."""
 
     ok: bool
-    results: list[VerifyDocument]
-
-
-class GcDocument(Document):
-    """What garbage collection moved to the trash, removed for good, and kept; `applied` False = dry run."""
-
-    applied: bool
-    trashed: list[str]
-    emptied: list[str]
-    kept_because: dict[str, str]
+    results: list[VerifyResult]
 
 
 class ExportDocument(Document):
@@ -209,6 +190,22 @@ class ReplicaDocument(Document):
     pid: int
     problems: list[str] = []
 
+    @classmethod
+    def of(cls, beat: Heartbeat, *, live: bool) -> ReplicaDocument:
+        """Return the document of a replica."""
+        return cls(
+            replica=beat.replica,
+            url=beat.url,
+            state=beat.state,
+            live=live,
+            resident=list(beat.resident),
+            capacity=beat.capacity,
+            base_fingerprint=beat.base_fingerprint,
+            started_at=beat.started,
+            pid=beat.pid,
+            problems=list(beat.problems),
+        )
+
 
 class ReplicaList(Document):
     """Every replica that has beaten and was not removed."""
@@ -252,20 +249,10 @@ class DrainDocument(Document):
     draining: bool
 
 
-class AuditDocument(Document):
-    """One change: who did what to which subject."""
-
-    at: float
-    who: str
-    action: str
-    subject: str
-    detail: str
-
-
 class AuditList(Document):
     """Changes, oldest first."""
 
-    entries: list[AuditDocument]
+    entries: list[AuditEntry]
 
 
 class KeyDocument(Document):

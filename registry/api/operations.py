@@ -8,19 +8,19 @@ allowed is the store's decision. A new operation is one more function here, and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from registry.api import describe
 from registry.api import documents as doc
 from registry.api.operation import LocalClient, OperationTable
 from registry.api.overview import survey
+from registry.changes.publish import PublishRequest
 from registry.errors import UsageError
 from registry.names import STABLE, check_adapter_name
-from registry.validation.requirements import Requirement
+from registry.records import AliasMove, GcReport
 
 Progress = Callable[[int], None]
 """Is told of bytes as they are sent."""
@@ -29,25 +29,10 @@ adapters = OperationTable("adapters")
 whole = OperationTable("operations")
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """A folder to be published as the next version of `adapter`; `follow_links` unless others filled it."""
-
-    adapter: str
-    folder: Path
-    alias: str | None = None
-    no_stable: bool = False
-    note: str = ""
-    golden: Path | None = None
-    allow_duplicate: bool = False
-    require: tuple[Requirement, ...] = ()
-    follow_links: bool = True
-
-
 @adapters.add("GET", "/adapters")
 def list_adapters(local: LocalClient) -> doc.AdapterList:
     """List every adapter in brief, from memory."""
-    return doc.AdapterList(adapters=[describe.summarise(one) for one in local.registry.summaries()])
+    return doc.AdapterList(adapters=local.registry.summaries())
 
 
 @adapters.add("GET", "/adapters/{name}")
@@ -60,7 +45,7 @@ def show_adapter(local: LocalClient, name: str) -> doc.AdapterDocument:
         stable=view.aliases.get(STABLE),
         aliases=dict(sorted(view.aliases.items())),
         versions=[
-            describe.describe_version(version, view.aliases, view.quarantined.get(number))
+            doc.VersionDocument.of(version, view.aliases, view.quarantined.get(number))
             for number, version in sorted(view.versions.items())
         ],
         unreadable={number: reason for number, reason in quarantined if number not in view.versions},
@@ -70,8 +55,7 @@ def show_adapter(local: LocalClient, name: str) -> doc.AdapterDocument:
 @adapters.add("GET", "/adapters/{name}/history")
 def show_history(local: LocalClient, name: str) -> doc.HistoryDocument:
     """Show every move of the adapter's aliases, oldest first."""
-    moves = [describe.describe_move(move) for move in local.registry.history(name)]
-    return doc.HistoryDocument(adapter=name, moves=moves)
+    return doc.HistoryDocument(adapter=name, moves=local.registry.history(name))
 
 
 @adapters.add("GET", "/adapters/{name}/versions")
@@ -81,21 +65,11 @@ def list_versions(local: LocalClient, name: str) -> doc.AdapterDocument:
 
 
 @adapters.add("POST", "/adapters/{name}/versions", status=201)
-def register(local: LocalClient, registration: Registration, advance: Progress) -> doc.PublishedDocument:  # noqa: ARG001  nothing is sent here
+def register(local: LocalClient, request: PublishRequest, advance: Progress) -> doc.PublishedDocument:  # noqa: ARG001  nothing is sent here
     """Publish the files of a PEFT LoRA folder as the adapter's next version."""
-    published = local.registry.publish(
-        check_adapter_name(registration.adapter),
-        registration.folder,
-        alias=registration.alias,
-        no_stable=registration.no_stable,
-        note=registration.note,
-        who=local.who,
-        golden=registration.golden,
-        allow_duplicate=registration.allow_duplicate,
-        require=registration.require,
-        follow_links=registration.follow_links,
-    )
-    return describe.describe_publish(published)
+    check_adapter_name(request.adapter)
+    published = local.registry.register(replace(request, who=local.who))
+    return doc.PublishedDocument.of(published)
 
 
 @adapters.add("GET", "/adapters/{name}/versions/{number}")
@@ -103,9 +77,14 @@ def show_version(local: LocalClient, name: str, number: int) -> doc.VersionDetai
     """Show one version with its files and attestations."""
     registry = local.registry
     version = registry.version(name, number)
-    found = describe.describe_version(version, registry.aliases(name), registry.quarantined(name, number))
     known, broken = registry.catalogue.attestations.survey(name, number)
-    return describe.detail_version(found, version, known, [str(error) for error in broken])
+    return doc.VersionDetail(
+        **dict(doc.VersionDocument.of(version, registry.aliases(name), registry.quarantined(name, number))),
+        files=list(version.files),
+        attestations=known,
+        problems=[str(error) for error in broken],
+        base_named=version.base_named,
+    )
 
 
 @adapters.add("GET", "/adapters/{name}/versions/{number}/files/{file}")
@@ -128,33 +107,31 @@ def delete_version(local: LocalClient, name: str, number: int) -> doc.DeletedDoc
 
 
 @adapters.add("PUT", "/adapters/{name}/aliases/{alias}")
-def set_alias(local: LocalClient, name: str, alias: str, body: doc.MoveRequest) -> doc.MoveDocument:
+def set_alias(local: LocalClient, name: str, alias: str, body: doc.MoveRequest) -> AliasMove:
     """Point an alias to a version, at once."""
-    move = local.registry.set_alias(name, alias, body.version, who=local.who, force=body.force)
-    return describe.describe_move(move)
+    return local.registry.set_alias(name, alias, body.version, who=local.who, force=body.force)
 
 
 @adapters.add("DELETE", "/adapters/{name}/aliases/{alias}")
-def remove_alias(local: LocalClient, name: str, alias: str) -> doc.MoveDocument:
+def remove_alias(local: LocalClient, name: str, alias: str) -> AliasMove:
     """Remove an alias, at once; its history stays.
 
     Without `stable` the bare name is answered with 404 until a version is promoted; every version is still
     served by its number. `stable` is not removed while a rollout is open.
     """
-    return describe.describe_move(local.registry.remove_alias(name, alias, who=local.who))
+    return local.registry.remove_alias(name, alias, who=local.who)
 
 
 @adapters.add("POST", "/adapters/{name}/promote")
-def promote(local: LocalClient, name: str, body: doc.MoveRequest) -> doc.MoveDocument:
+def promote(local: LocalClient, name: str, body: doc.MoveRequest) -> AliasMove:
     """Make a version the stable one, at once."""
-    move = local.registry.promote(name, body.version, who=local.who, force=body.force)
-    return describe.describe_move(move)
+    return local.registry.promote(name, body.version, who=local.who, force=body.force)
 
 
 @adapters.add("POST", "/adapters/{name}/rollback")
-def rollback(local: LocalClient, name: str) -> doc.MoveDocument:
+def rollback(local: LocalClient, name: str) -> AliasMove:
     """Undo the last forward move of `stable`, at once."""
-    return describe.describe_move(local.registry.rollback(name, who=local.who))
+    return local.registry.rollback(name, who=local.who)
 
 
 @whole.add("GET", "/status")
@@ -166,7 +143,7 @@ def show_status(local: LocalClient) -> doc.StatusDocument:
 @whole.add("GET", "/replicas")
 def list_replicas(local: LocalClient) -> doc.ReplicaList:
     """List every server process by its last heartbeat."""
-    found = [describe.describe_replica(beat, live=live) for beat, live in local.registry.replicas()]
+    found = [doc.ReplicaDocument.of(beat, live=live) for beat, live in local.registry.replicas()]
     return doc.ReplicaList(replicas=found)
 
 
@@ -185,7 +162,7 @@ def drain(local: LocalClient, body: doc.DrainRequest | None = None) -> doc.Drain
 @whole.add("GET", "/audit")
 def show_audit(local: LocalClient, since: Annotated[float | None, Field(ge=0)] = None) -> doc.AuditList:
     """Show who changed what, from `since` (UNIX seconds) on."""
-    return doc.AuditList(entries=[describe.describe_change(one) for one in local.registry.audit(since)])
+    return doc.AuditList(entries=local.registry.audit(since))
 
 
 @whole.add("POST", "/verify")
@@ -193,24 +170,15 @@ def verify(local: LocalClient, body: doc.VerifyRequest | None = None) -> doc.Ver
     """Hash versions again; one that is not as published is quarantined."""
     wanted = body or doc.VerifyRequest()
     adapter = None if wanted.adapter is None else check_adapter_name(wanted.adapter)
-    results = [
-        doc.VerifyDocument(name=one.name, ok=one.ok, problem=one.problem)
-        for one in local.registry.verify(adapter, wanted.version)
-    ]
+    results = local.registry.verify(adapter, wanted.version)
     return doc.VerifyReport(ok=all(one.ok for one in results), results=results)
 
 
 @whole.add("POST", "/gc")
-def collect_garbage(local: LocalClient, body: doc.GcRequest | None = None) -> doc.GcDocument:
+def collect_garbage(local: LocalClient, body: doc.GcRequest | None = None) -> GcReport:
     """Move what nothing uses to the trash, or free its room `now`; without `apply`, only say so."""
     wanted = body or doc.GcRequest()
-    report = local.registry.gc(apply=wanted.apply, at_once=wanted.now)
-    return doc.GcDocument(
-        applied=wanted.apply,
-        trashed=list(report.trashed),
-        emptied=list(report.emptied),
-        kept_because=dict(report.kept_because),
-    )
+    return local.registry.gc(apply=wanted.apply, at_once=wanted.now)
 
 
 def _no_replica(local: LocalClient) -> UsageError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from registry.api import describe
 from registry.api import documents as doc
 from registry.entries.keys import KeyStore
 from registry.errors import WardrobeError
@@ -48,7 +47,7 @@ def _replicas(registry: Registry, problems: dict[str, str]) -> Sequence[doc.Repl
     try:
         broken = registry.replica_problems()
         problems |= {f"replica {name}": text for name, text in broken.items()}
-        return [describe.describe_replica(beat, live=live) for beat, live in registry.replicas()]
+        return [doc.ReplicaDocument.of(beat, live=live) for beat, live in registry.replicas()]
     except WardrobeError as error:
         problems["replicas"] = str(error)
         return []

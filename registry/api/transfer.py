@@ -16,30 +16,32 @@ from typing import IO, TYPE_CHECKING
 
 from registry.api import documents as doc
 from registry.api import operations
+from registry.changes.publish import PublishRequest
 from registry.errors import Conflict, InvalidAdapter
+from registry.records import FileEntry
 from registry.validation.adapter import uploadable
 from registry.validation.folder import open_regular
 from registry.validation.peft import CONFIG_NAME, with_base
 
 if TYPE_CHECKING:
     from registry.api.client import HttpClient
-    from registry.api.operations import Progress, Registration
+    from registry.api.operations import Progress
 
 
-def upload(client: HttpClient, registration: Registration, advance: Progress) -> doc.PublishedDocument:
+def upload(client: HttpClient, request: PublishRequest, advance: Progress) -> doc.PublishedDocument:
     """Upload a folder's files; `advance` is told of the bytes as they are read for sending."""
-    path = operations.register.url(name=registration.adapter)
-    names, left_out, warnings = uploadable(registration.folder, registration.adapter)
+    path = operations.register.url(name=request.adapter)
+    names, left_out, warnings = uploadable(request.folder, request.adapter)
     with ExitStack() as stack:
         parts = [
-            ("files", (name, _Counted(stack.enter_context(_opened(file, registration.adapter)), advance)))
+            ("files", (name, _Counted(stack.enter_context(_opened(file, request.adapter)), advance)))
             for name in names
-            for file in [registration.folder / name]
+            for file in [request.folder / name]
         ]
-        if registration.golden is not None:
-            golden = stack.enter_context(_opened(registration.golden, "golden prompts"))
+        if request.golden is not None:
+            golden = stack.enter_context(_opened(request.golden, "golden prompts"))
             parts.append(("golden", ("golden.jsonl", _Counted(golden, advance))))
-        response = client.exchange("POST", path, files=parts, data=_form_fields(registration))
+        response = client.exchange("POST", path, files=parts, data=_form_fields(request))
     found = client.read(operations.register, response)
     told = {"left_out": sorted({*found.left_out, *left_out}), "warnings": [*warnings, *found.warnings]}
     return found.model_copy(update=told)
@@ -77,7 +79,7 @@ def download(
     )
 
 
-def _fetch(client: HttpClient, path: str, file: doc.FileDocument, folder: Path) -> None:
+def _fetch(client: HttpClient, path: str, file: FileEntry, folder: Path) -> None:
     digest = sha256()
     with client.download(path) as chunks, (folder / file.path).open("xb") as writer:
         for chunk in chunks:
@@ -117,13 +119,13 @@ class _Counted:
         return self._file.fileno()
 
 
-def _form_fields(registration: Registration) -> Mapping[str, str]:
+def _form_fields(request: PublishRequest) -> Mapping[str, str]:
     fields = {
-        "alias": registration.alias or "",
-        "no_stable": "true" if registration.no_stable else "",
-        "note": registration.note,
-        "allow_duplicate": "true" if registration.allow_duplicate else "",
-        "require": ",".join(registration.require),
+        "alias": request.alias or "",
+        "no_stable": "true" if request.no_stable else "",
+        "note": request.note,
+        "allow_duplicate": "true" if request.allow_duplicate else "",
+        "require": ",".join(request.require),
     }
     return {name: value for name, value in fields.items() if value}
 

@@ -90,7 +90,7 @@ def collect(
         retention.tidy(catalogue, at)
         keep_ready(catalogue)
     trashed, emptied = [spelled(name) for name in trashed], [spelled(name) for name in emptied]
-    return GcReport(tuple(trashed), tuple(emptied), dict(sorted(plan.kept.items())))
+    return GcReport(apply, tuple(trashed), tuple(emptied), dict(sorted(plan.kept.items())))
 
 
 def keep_ready(catalogue: Catalogue) -> None:

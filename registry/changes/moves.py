@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from registry.changes.settlement import refuse_open, require_servable, settle
-from registry.entries.aliases import AliasTarget, undo_target
+from registry.entries.aliases import AliasTarget, LoggedMove, undo_target
 from registry.errors import Conflict, CorruptStore, InvalidName, NotFound
 from registry.names import CANARY, STABLE, check_alias_name
 from registry.records import AliasMove, Version
@@ -63,7 +63,7 @@ def point(
     present: AliasMove | None = None
     forced: list[UnmetRequirement] = []
 
-    def decide(log: Sequence[AliasMove]) -> AliasTarget | None:
+    def decide(log: Sequence[LoggedMove]) -> AliasTarget | None:
         nonlocal present
         present = log[-1] if log and log[-1].version == number else None
         if present is not None:
@@ -131,7 +131,7 @@ def unset(catalogue: Catalogue, adapter: str, alias: str, *, who: str) -> AliasM
     catalogue.require(adapter)
     _leave_to_rollout(catalogue, adapter, check_settable(alias))
 
-    def decide(log: Sequence[AliasMove]) -> AliasTarget | None:
+    def decide(log: Sequence[LoggedMove]) -> AliasTarget | None:
         return AliasTarget(None, None, "alias removed") if log and log[-1].version is not None else None
 
     move = catalogue.aliases.append(adapter, alias, decide, who)
@@ -150,7 +150,7 @@ def roll_back(catalogue: Catalogue, adapter: str, *, who: str) -> AliasMove:
     catalogue.require(adapter)
     _leave_to_rollout(catalogue, adapter, STABLE)
 
-    def decide(log: Sequence[AliasMove]) -> AliasTarget:
+    def decide(log: Sequence[LoggedMove]) -> AliasTarget:
         barred = {*catalogue.tombstones.numbers(adapter), *catalogue.quarantine.reasons(adapter)}
         target = undo_target(log, set(catalogue.versions.numbers(adapter)) - barred)
         if target is None:
@@ -216,7 +216,7 @@ def _refuse_raced(catalogue: Catalogue, move: AliasMove) -> None:
 
 def _step_back(catalogue: Catalogue, move: AliasMove, who: str, why: str) -> None:
 
-    def decide(log: Sequence[AliasMove]) -> AliasTarget | None:
+    def decide(log: Sequence[LoggedMove]) -> AliasTarget | None:
         if log[-1].seq != move.seq:
             return None
         if len(log) < 2:

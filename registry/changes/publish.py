@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from registry.changes.moves import check_settable, point
 from registry.changes.settlement import refuse_open
-from registry.entries.versions import MANIFEST, Manifest
+from registry.entries.versions import MANIFEST, encode_manifest
 from registry.errors import (
     Conflict,
     InvalidAdapter,
@@ -50,22 +50,22 @@ class Inspector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PublishRequest:
-    """What is to be published, and what is to be done with it.
+    """A folder to be published as the next version of `adapter`, and what is to be done with it.
 
     Links in `folder` are followed unless it is one that others filled (`follow_links`).
     """
 
     adapter: str
     folder: Path
-    who: str
     alias: str | None = None
     no_stable: bool = False
     note: str = ""
     golden: Path | None = None
     allow_duplicate: bool = False
-    lineage: Mapping[str, JsonValue] | None = None
     require: tuple[Requirement, ...] = ()
     follow_links: bool = True
+    lineage: Mapping[str, JsonValue] | None = None
+    who: str = ""
 
 
 def inspect(folder: Path, *, base: BaseModelInfo, limits: Limits, name: str) -> InspectedAdapter:
@@ -166,14 +166,14 @@ def _create(
         files.make_directory(staged)
         for taken in inspected.files:
             _stage(staged, taken, order.adapter)
-        manifest = _manifest(catalogue, order, inspected)
-        files.stage(staged / MANIFEST, manifest.encode())
-        found = _publish_unused(catalogue, order, staged, manifest, seen)
+        made = _described(catalogue, order, inspected, staged)
+        files.stage(staged / MANIFEST, encode_manifest(made))
+        found = _publish_unused(catalogue, order, made, seen)
     finally:
         files.remove_tree(staged)
     if isinstance(found, Version):
         return found, False
-    return manifest.version(found, catalogue.root.version(order.adapter, found)), True
+    return replace(made, number=found, path=catalogue.root.version(order.adapter, found)), True
 
 
 def _stage(staged: Path, taken: TakenFile, subject: str) -> None:
@@ -189,26 +189,33 @@ def _stage(staged: Path, taken: TakenFile, subject: str) -> None:
         raise InvalidAdapter(subject, fact, "wait until it is written and register it again", reason="digest")
 
 
-def _manifest(catalogue: Catalogue, order: PublishRequest, inspected: InspectedAdapter) -> Manifest:
-    return Manifest(
+def _described(
+    catalogue: Catalogue, order: PublishRequest, inspected: InspectedAdapter, staged: Path
+) -> Version:
+    """Return the version in `staged`, which has no number yet."""
+    listed = tuple(taken.entry for taken in inspected.files)
+    return Version(
         adapter=order.adapter,
+        number=0,
         digest=inspected.digest,
-        base_fingerprint=catalogue.root.base.fingerprint,
-        template_sha256=inspected.template_sha256,
         created=catalogue.clock(),
         note=order.note,
         who=order.who,
         rank=inspected.rank,
         target_modules=inspected.target_modules,
-        files=tuple(taken.entry for taken in inspected.files),
+        size_bytes=sum(file.size for file in listed),
+        files=listed,
+        path=staged,
         base_named=inspected.base_named,
+        base_fingerprint=catalogue.root.base.fingerprint,
+        template_sha256=inspected.template_sha256,
     )
 
 
 def _publish_unused(
-    catalogue: Catalogue, order: PublishRequest, staged: Path, manifest: Manifest, seen: AdapterView | None
+    catalogue: Catalogue, order: PublishRequest, made: Version, seen: AdapterView | None
 ) -> int | Version:
-    """Give `staged` the next number and return it, or the version that somebody made of the same meanwhile.
+    """Give the staged version the next number; return it, or the version that somebody made of the same.
 
     The rename is a compare-and-swap: it takes a number only once every lower one was looked at, so the same
     content published twice at once gets one number.
@@ -219,19 +226,19 @@ def _publish_unused(
         number = max(numbers, default=0) + 1
         if not order.allow_duplicate:
             seen = catalogue.view(adapter, seen)
-            existing = _find(catalogue, adapter, seen, manifest.digest)
+            existing = _find(catalogue, adapter, seen, made.digest)
             if existing is not None:
                 return existing
         try:
-            catalogue.versions.publish(adapter, staged, number)
+            catalogue.versions.publish(adapter, made.path, number)
         except Occupied:
             continue
         tombstone = catalogue.tombstones.read(adapter, number)
-        if tombstone is None or tombstone.published_at == manifest.created:
+        if tombstone is None or tombstone.published_at == made.created:
             return number
         # The number was published, deleted and collected between our listing and our rename; while its
         # tombstone lies there, nobody sees what we put in its place.
-        files.move(catalogue.root.version(adapter, number), staged)
+        files.move(catalogue.root.version(adapter, number), made.path)
 
 
 def _complete(

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from registry.entries.aliases import AliasTarget
+from registry.entries.aliases import AliasTarget, LoggedMove
 from registry.entries.rollouts import Decide, check_rollout_id, owed
 from registry.errors import Conflict, Quarantined, StorageFailed
 from registry.names import STABLE
@@ -103,7 +103,7 @@ def require_servable(catalogue: Catalogue, adapter: str, number: int) -> Version
 
 
 def _settle_once(catalogue: Catalogue, adapter: str, who: str) -> AliasMove | None:
-    def decide(log: Sequence[AliasMove]) -> AliasTarget | None:
+    def decide(log: Sequence[LoggedMove]) -> AliasTarget | None:
         # Read after the log was: an entry that is newer than the alias is seen here.
         return owed(catalogue.rollouts.last(adapter), log)
 

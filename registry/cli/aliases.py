@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from registry.cli import output
 from registry.cli.session import Session, common_options, pass_session
 from registry.errors import UsageError
 from registry.names import STABLE, parse_version
-
-if TYPE_CHECKING:
-    from registry.api.documents import MoveDocument
+from registry.records import AliasMove
 
 
 @click.group()
@@ -106,9 +102,9 @@ def _reason(force: bool, why: str) -> str:
     return why.strip()
 
 
-def _print(session: Session, move: MoveDocument) -> None:
+def _print(session: Session, move: AliasMove) -> None:
     if session.as_json:
-        output.print_json(move)
+        output.print_json(move, AliasMove)
         return
     subject = f"{move.adapter}@{move.alias}"
     if move.version is not None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -19,7 +19,6 @@ from registry.errors import WardrobeError
 from registry.spelling import spelled
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
     from rich.progress import Progress
 
 # A pipe has no width: rows are never cut or folded there.
@@ -35,12 +34,17 @@ class AdvanceBar(Protocol):
         ...
 
 
-def print_json(document: BaseModel | Sequence[BaseModel]) -> None:
-    """Print a document, or an array of them, as JSON on stdout (ASCII: any locale can carry it)."""
-    if isinstance(document, Sequence):
-        value: object = [one.model_dump(mode="json") for one in document]
-    else:
-        value = document.model_dump(mode="json")
+def print_json(document: object, kind: type | None = None) -> None:
+    """Print a document, or an array of them, as JSON on stdout (ASCII: any locale can carry it).
+
+    `kind` is the class that is shown, where a value may be of a class with more than that.
+    """
+    from pydantic import TypeAdapter
+
+    def plain(one: Any) -> object:
+        return TypeAdapter(kind or type(one)).dump_python(one, mode="json")
+
+    value = [plain(one) for one in document] if isinstance(document, Sequence) else plain(document)
     click.echo(json.dumps(value, indent=2))
 
 

@@ -13,6 +13,7 @@ from registry.cli.beginning import base_before, init_notes, others_in
 from registry.cli.session import Session, UserPath, common_options, local_options, pass_session
 from registry.errors import NotFound, UsageError, WardrobeError
 from registry.names import parse_model, parse_version
+from registry.records import AliasMove, VerifyResult
 
 if TYPE_CHECKING:
     from registry.api import documents as doc
@@ -91,12 +92,13 @@ def register(
     does not become stable.
     """
     from registry.api import operations
+    from registry.changes.publish import PublishRequest
     from registry.validation.requirements import parse_requirements
 
     if alias is not None and no_stable:
         raise UsageError("--alias and --no-stable", "exclude each other", "give one of them")
     required = parse_requirements(require, "--require")
-    wanted = operations.Registration(name, folder, alias, no_stable, note, golden, allow_duplicate, required)
+    wanted = PublishRequest(name, folder, alias, no_stable, note, golden, allow_duplicate, required)
     # Only what is sent can be counted; publishing beside the files shows that it goes on.
     total = None if session.url is None else _size_bytes(folder)
     with output.progress(f"register {name}", total, unit_bytes=total is not None) as advance:
@@ -168,7 +170,7 @@ def history(session: Session, name: str) -> None:
 
     moves = operations.show_history(session.client(), name).moves
     if session.as_json:
-        output.print_json(moves)
+        output.print_json(moves, AliasMove)
         return
     rows = [
         (output.moment(move.at), move.alias, _reference(move.version), move.who, move.why) for move in moves
@@ -187,7 +189,7 @@ def verify(session: Session, name: str | None) -> None:
     """
     client = session.client()
     targets = _versions_of(client, name)
-    results: list[doc.VerifyDocument] = []
+    results: list[VerifyResult] = []
     with output.progress("verify", len(targets)) as advance:
         for adapter, number in targets:
             results += _verified(client, adapter, number, alone=name is not None)
@@ -304,7 +306,7 @@ def _versions_of(client: Client, name: str | None) -> list[tuple[str, int | None
     return [(reference.adapter, number) for number in _numbers(client, reference.adapter)]
 
 
-def _verified(client: Client, adapter: str, number: int | None, *, alone: bool) -> list[doc.VerifyDocument]:
+def _verified(client: Client, adapter: str, number: int | None, *, alone: bool) -> list[VerifyResult]:
     from registry.api import documents as doc
     from registry.api import operations
 
@@ -314,7 +316,7 @@ def _verified(client: Client, adapter: str, number: int | None, *, alone: bool) 
         if alone:
             raise
         # The others go on; one that was deleted meanwhile is none.
-        broken = doc.VerifyDocument(name=adapter, ok=False, problem=str(error))
+        broken = VerifyResult(name=adapter, ok=False, problem=str(error))
         return [] if isinstance(error, NotFound) else [broken]
 
 
@@ -393,5 +395,5 @@ def _reference(number: int | None) -> str:
     return "-" if number is None else str(number)
 
 
-def _others(aliases: dict[str, int]) -> str:
+def _others(aliases: Mapping[str, int]) -> str:
     return " ".join(f"{name}={number}" for name, number in sorted(aliases.items()) if name != "stable")

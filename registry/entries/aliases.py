@@ -22,11 +22,22 @@ from registry.storage.root import Root
 
 @dataclass(frozen=True, slots=True)
 class AliasTarget:
-    """Where an alias shall point: `version` None removes it; `restores` as in `AliasMove`."""
+    """Where an alias shall point: `version` None removes it; `restores` as in `LoggedMove`."""
 
     version: int | None
     digest: str | None
     why: str
+    restores: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedMove(AliasMove):
+    """An entry of a log.
+
+    `restores` is the seq of the earlier entry whose state a rollback brought back (0: from before the first),
+    None for a forward move.
+    """
+
     restores: int | None = None
 
 
@@ -47,7 +58,7 @@ class Aliases:
                 continue  # not ours: an editor's backup, a file manager's index
         return found
 
-    def log(self, adapter: str, alias: str) -> list[AliasMove]:
+    def log(self, adapter: str, alias: str) -> list[LoggedMove]:
         """Return every move of an alias, oldest first.
 
         Raises: CorruptStore; StorageFailed.
@@ -55,7 +66,7 @@ class Aliases:
         folder = self._root.alias(adapter, alias)
         return [_read(folder, adapter, alias, seq) for seq in disk.entry_numbers(folder)]
 
-    def last(self, adapter: str, alias: str) -> AliasMove | None:
+    def last(self, adapter: str, alias: str) -> LoggedMove | None:
         """Return the present move of an alias, None where it was never set.
 
         Raises: CorruptStore; StorageFailed.
@@ -77,15 +88,15 @@ class Aliases:
         }
 
     def append(
-        self, adapter: str, alias: str, decide: Callable[[list[AliasMove]], AliasTarget | None], who: str
-    ) -> AliasMove | None:
+        self, adapter: str, alias: str, decide: Callable[[list[LoggedMove]], AliasTarget | None], who: str
+    ) -> LoggedMove | None:
         """Append the move that `decide` makes of the log; None when it decides for none.
 
         `decide` is called again with the longer log when somebody else was faster.
 
         Raises: CorruptStore; StorageFailed; whatever `decide` raises.
         """
-        made: AliasMove | None = None
+        made: LoggedMove | None = None
 
         def build(seq: int) -> bytes:
             nonlocal made
@@ -93,7 +104,7 @@ class Aliases:
             target = decide([move for move in log if move.seq < seq])
             if target is None:
                 raise _NoMove
-            made = AliasMove(
+            made = LoggedMove(
                 adapter=adapter,
                 alias=alias,
                 seq=seq,
@@ -113,13 +124,13 @@ class Aliases:
         return made
 
 
-def undo_target(log: Sequence[AliasMove], usable: Collection[int]) -> AliasMove | None:
+def undo_target(log: Sequence[LoggedMove], usable: Collection[int]) -> LoggedMove | None:
     """Return the move whose state a rollback brings back, None when there is nothing to go back to.
 
     Forward moves form a stack; a rollback pops. Versions not in `usable` (deleted, quarantined) are
     skipped, and so is the version that the alias points to already.
     """
-    stack: list[AliasMove] = []
+    stack: list[LoggedMove] = []
     for move in log:
         depth = next((n for n, earlier in enumerate(stack, 1) if earlier.seq == move.restores), None)
         if move.restores == 0:
@@ -139,7 +150,7 @@ class _NoMove(Exception):
     pass
 
 
-def _encode(move: AliasMove) -> bytes:
+def _encode(move: LoggedMove) -> bytes:
     return encode_claim(
         {
             "seq": move.seq,
@@ -153,7 +164,7 @@ def _encode(move: AliasMove) -> bytes:
     )
 
 
-def _read(folder: Path, adapter: str, alias: str, seq: int) -> AliasMove:
+def _read(folder: Path, adapter: str, alias: str, seq: int) -> LoggedMove:
     try:
         entry = Entry.read(folder / f"{seq}.json")
     except Missing as error:
@@ -162,7 +173,7 @@ def _read(folder: Path, adapter: str, alias: str, seq: int) -> AliasMove:
         ) from error
     if entry.integer("seq") != seq:
         raise CorruptStore(str(entry.path), f"holds entry {entry.integer('seq')}", "restore it from a backup")
-    return AliasMove(
+    return LoggedMove(
         adapter=adapter,
         alias=alias,
         seq=seq,

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from registry.entries.aliases import AliasTarget
+from registry.entries.aliases import AliasTarget, LoggedMove
 from registry.errors import CorruptStore, InvalidName, Missing
 from registry.names import check_adapter_name
-from registry.records import AliasMove, RolloutEntry
+from registry.records import RolloutEntry
 from registry.storage import disk, files
 from registry.storage.entry import Entry, encode_claim
 from registry.storage.root import Root
@@ -111,7 +111,7 @@ def check_rollout_id(rollout: str) -> str:
     return rollout
 
 
-def owed(entry: RolloutEntry | None, stable_log: Sequence[AliasMove]) -> AliasTarget | None:
+def owed(entry: RolloutEntry | None, stable_log: Sequence[LoggedMove]) -> AliasTarget | None:
     """Return the move of `stable` that a rollout's last entry asks for, None when it was made.
 
     Promoted: to the canary. Rolled back after that: back to where `stable` was, undoing the promotion.
@@ -136,7 +136,7 @@ def owed(entry: RolloutEntry | None, stable_log: Sequence[AliasMove]) -> AliasTa
     return AliasTarget(None, None, why, restores)
 
 
-def _origin(log: Sequence[AliasMove]) -> AliasMove | None:
+def _origin(log: Sequence[LoggedMove]) -> LoggedMove | None:
     """Return the forward move whose state is the present one."""
     by_seq = {move.seq: move for move in log}
     move = log[-1] if log else None
@@ -145,7 +145,7 @@ def _origin(log: Sequence[AliasMove]) -> AliasMove | None:
     return move
 
 
-def _restored(version: int | None, earlier: Sequence[AliasMove]) -> int:
+def _restored(version: int | None, earlier: Sequence[LoggedMove]) -> int:
     """Return the seq of the forward move that brought `version`; 0 is the state before the first move."""
     for move in reversed(earlier):
         if move.version == version:

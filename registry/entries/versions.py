@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from registry.errors import CorruptStore, Missing, StorageFailed
@@ -24,86 +24,55 @@ from registry.validation.peft import CONFIG_NAME, with_base
 MANIFEST = "manifest.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a version's manifest says; it knows neither the version's number nor its place."""
+def encode_manifest(version: Version) -> bytes:
+    """Return the bytes of `manifest.json`, which knows neither the version's number nor its place."""
+    return encode(
+        {
+            "format": 1,
+            "adapter": version.adapter,
+            "digest": version.digest,
+            "base_fingerprint": version.base_fingerprint,
+            "base_named": version.base_named,
+            "chat_template_sha256": version.template_sha256,
+            "created": version.created,
+            "note": version.note,
+            "who": version.who,
+            "rank": version.rank,
+            "target_modules": list(version.target_modules),
+            "files": [asdict(file) for file in version.files],
+        }
+    )
 
-    adapter: str
-    digest: str
-    base_fingerprint: str
-    template_sha256: str | None
-    created: float
-    note: str
-    who: str
-    rank: int
-    target_modules: tuple[str, ...]
-    files: tuple[FileEntry, ...]
-    base_named: str | None = None
 
-    def encode(self) -> bytes:
-        """Return the bytes of `manifest.json`."""
-        return encode(
-            {
-                "format": 1,
-                "adapter": self.adapter,
-                "digest": self.digest,
-                "base_fingerprint": self.base_fingerprint,
-                "base_named": self.base_named,
-                "chat_template_sha256": self.template_sha256,
-                "created": self.created,
-                "note": self.note,
-                "who": self.who,
-                "rank": self.rank,
-                "target_modules": list(self.target_modules),
-                "files": [
-                    {"path": file.path, "size": file.size, "sha256": file.sha256} for file in self.files
-                ],
-            }
-        )
+def _read(folder: Path, number: int) -> Version:
+    """Return what the manifest in `folder` says of a version.
 
-    @classmethod
-    def read(cls, folder: Path) -> Manifest:
-        """Read the manifest of the version in `folder`.
-
-        Raises: CorruptStore: also when it is missing; StorageFailed.
-        """
-        try:
-            entry = Entry.read(folder / MANIFEST)
-        except Missing as error:
-            raise CorruptStore(str(folder / MANIFEST), "is missing", "restore it from a backup") from error
-        return cls(
-            adapter=entry.text("adapter"),
-            digest=entry.text("digest"),
-            base_fingerprint=entry.text("base_fingerprint"),
-            template_sha256=entry.optional_text("chat_template_sha256"),
-            created=entry.number("created"),
-            note=entry.text("note"),
-            who=entry.text("who"),
-            rank=entry.integer("rank"),
-            target_modules=entry.texts("target_modules"),
-            files=tuple(
-                FileEntry(file.text("path"), file.integer("size"), file.text("sha256"))
-                for file in entry.entries("files")
-            ),
-            base_named=entry.optional_text("base_named"),
-        )
-
-    def version(self, number: int, folder: Path) -> Version:
-        """Return the record of this version as `number` in `folder`."""
-        return Version(
-            adapter=self.adapter,
-            number=number,
-            digest=self.digest,
-            created=self.created,
-            note=self.note,
-            who=self.who,
-            rank=self.rank,
-            target_modules=self.target_modules,
-            size_bytes=sum(file.size for file in self.files),
-            files=self.files,
-            path=folder,
-            base_named=self.base_named,
-        )
+    Raises: CorruptStore: also when it is missing; StorageFailed.
+    """
+    try:
+        entry = Entry.read(folder / MANIFEST)
+    except Missing as error:
+        raise CorruptStore(str(folder / MANIFEST), "is missing", "restore it from a backup") from error
+    listed = tuple(
+        FileEntry(file.text("path"), file.integer("size"), file.text("sha256"))
+        for file in entry.entries("files")
+    )
+    return Version(
+        adapter=entry.text("adapter"),
+        number=number,
+        digest=entry.text("digest"),
+        created=entry.number("created"),
+        note=entry.text("note"),
+        who=entry.text("who"),
+        rank=entry.integer("rank"),
+        target_modules=entry.texts("target_modules"),
+        size_bytes=sum(file.size for file in listed),
+        files=listed,
+        path=folder,
+        base_named=entry.optional_text("base_named"),
+        base_fingerprint=entry.text("base_fingerprint"),
+        template_sha256=entry.optional_text("chat_template_sha256"),
+    )
 
 
 class Versions:
@@ -122,10 +91,10 @@ class Versions:
         Raises: CorruptStore; StorageFailed.
         """
         folder = self._root.version(adapter, number)
-        manifest = Manifest.read(folder)
-        if manifest.adapter != adapter:
-            raise CorruptStore(str(folder), f"is a version of {manifest.adapter}, not of {adapter}")
-        return manifest.version(number, folder)
+        found = _read(folder, number)
+        if found.adapter != adapter:
+            raise CorruptStore(str(folder), f"is a version of {found.adapter}, not of {adapter}")
+        return found
 
     def publish(self, adapter: str, staged: Path, number: int) -> None:
         """Rename `staged` to `number`.
@@ -158,7 +127,7 @@ class Versions:
         """
         try:
             self._root.contain(version.path)
-            manifest = Manifest.read(version.path)
+            manifest = _read(version.path, version.number)
         except CorruptStore as error:
             return error.fact
         if manifest.digest != version.digest or _digest(manifest) != version.digest:
@@ -194,7 +163,7 @@ class Versions:
             files.remove_tree(temporary)
 
 
-def _digest(manifest: Manifest) -> str:
+def _digest(manifest: Version) -> str:
     return digest(manifest.files, manifest.base_fingerprint, manifest.template_sha256)
 
 

@@ -9,28 +9,36 @@ root; every path handed out lies inside the root; opening one writes nothing.
 from __future__ import annotations
 
 import secrets
-import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from registry.errors import Conflict, CorruptStore, Missing, NotFound, UsageError
+from registry.errors import Conflict, CorruptStore, Missing, NotFound
 from registry.home import at_home
 from registry.names import check_adapter_name, check_alias_name
 from registry.records import BaseModelInfo, Limits, Retention
+from registry.settings.faults import SettingFault
+from registry.settings.file import decoded, parse_settings
 from registry.storage import anchor, disk, files, reserve
 from registry.storage.anchor import BASE, LAYOUT
 from registry.storage.entry import Entry, encode
 from registry.storage.mount import self_test
 from registry.validation.requirements import Requirement, parse_requirements
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
+from registry.wording import fact_of
 
 FORMAT = "wardrobe"
 MAJOR, MINOR = 1, 1
 SETTINGS = "wardrobe.toml"
 _SETTINGS_BYTES = 1024**2
+_SEE = "docs/how-to/operate.md"
+_KINDS: Mapping[str, Mapping[str, type]] = {
+    "base": {"name": str, "path": str},
+    "limits": {field.name: int for field in fields(Limits)},
+    "publishing": {"require": list},
+    "retention": {field.name: int for field in fields(Retention)},
+}
+"""What wardrobe.toml may hold. No pydantic: whoever lists adapters need not wait for its import."""
 FOLDERS = ("adapters", "changes", "replicas", "keys", "staging", "trash")
 
 
@@ -131,12 +139,7 @@ class Root:
         Raises: UsageError: a key or a requirement that does not exist; CorruptStore.
         """
         path = self.path / SETTINGS
-        publishing = _read_settings(path).mapping("publishing")
-        _check_keys(path, publishing, {"require"})
-        wanted = publishing.get("require", [])
-        if not isinstance(wanted, list):
-            fact = f"publishing.require is {wanted!r}, not a list"
-            raise UsageError(str(path), fact, 'write require = ["gate", "parity"]', param="require")
+        wanted = _read_settings(path).get("publishing", {}).get("require", [])
         return parse_requirements(wanted, f"{path} publishing.require")
 
     def contain(self, path: Path) -> Path:
@@ -172,46 +175,52 @@ def _check_layout(path: Path) -> None:
 
 def _read_root(path: Path) -> Root:
     settings = _read_settings(path / SETTINGS)
-    base, limits = settings.mapping("base"), settings.mapping("limits")
-    _check_keys(path / SETTINGS, base, {"name", "path"})
-    _check_keys(path / SETTINGS, limits, {field.name for field in fields(Limits)})
-    _check_keys(path / SETTINGS, settings.mapping("publishing"), {"require"})
-    _check_keys(path / SETTINGS, settings.mapping("retention"), {field.name for field in fields(Retention)})
-    named = Entry(path / SETTINGS, base)
-    shared = Entry(path / SETTINGS, {**asdict(Limits()), **limits})
-    kept = Entry(path / SETTINGS, {**asdict(Retention()), **settings.mapping("retention")})
+    base = settings["base"]
     return Root(
         path,
-        _read_base(path / BASE, named.text("name"), at_home(named.text("path"))),
-        Limits(**_positive(shared, Limits)),
-        Retention(**_positive(kept, Retention)),
+        _read_base(path / BASE, base["name"], at_home(base["path"])),
+        Limits(**settings.get("limits", {})),
+        Retention(**settings.get("retention", {})),
     )
 
 
-def _positive(entry: Entry, kind: type[Limits | Retention]) -> dict[str, int]:
-    found = {field.name: entry.integer(field.name) for field in fields(kind)}
-    wrong = next((name for name, value in found.items() if value < 1), None)
-    if wrong is not None:
-        raise UsageError(str(entry.path), f"{wrong} is {found[wrong]}", "give at least 1", param=wrong)
-    return found
-
-
-def _read_settings(path: Path) -> Entry:
+def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        parsed = tomllib.loads(disk.read(path, limit=_SETTINGS_BYTES).decode())
+        text = decoded(disk.read(path, limit=_SETTINGS_BYTES), str(path))
     except Missing as error:
         raise CorruptStore(str(path), "is missing", "restore it from a backup") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(str(path), f"is not TOML ({error})", "correct the file") from error
-    _check_keys(path, parsed, {"base", "limits", "publishing", "retention"})
-    return Entry(path, {"limits": {}, "publishing": {}, "retention": {}, **parsed})
+    found = parse_settings(text, str(path), see=_SEE, language="TOML")
+    if faults := list(_faults(found.value)):
+        raise found.refusal(faults)
+    return found.value
 
 
-def _check_keys(path: Path, table: dict[str, object] | dict[str, JsonValue], known: set[str]) -> None:
-    unknown = sorted(set(table) - known)
-    if unknown:
-        allowed = ", ".join(sorted(known))
-        raise UsageError(str(path), f"unknown key {unknown[0]}; known here: {allowed}", param=unknown[0])
+def _faults(settings: dict[str, Any]) -> Iterator[SettingFault]:
+    every = [*_KINDS, *(f"{table}.{key}" for table, keys in _KINDS.items() for key in keys)]
+    for table, values in settings.items():
+        if table not in _KINDS:
+            yield SettingFault.unknown((table,), _KINDS, every)
+        elif not isinstance(values, dict):
+            yield SettingFault.wrong((table,), fact_of({"type": "dict_type", "input": values}), f"see {_SEE}")
+        else:
+            for key, value in values.items():
+                if key not in _KINDS[table]:
+                    yield SettingFault.unknown((table, key), _KINDS[table], every)
+                elif (fact := _fact(_KINDS[table][key], value)) is not None:
+                    yield SettingFault.wrong((table, key), fact, f"see {_SEE}")
+    base = settings.get("base", {})
+    for key in ("name", "path") if isinstance(base, dict) else ():
+        if key not in base:
+            yield SettingFault.wrong(("base", key), "is missing", f"see {_SEE}")
+
+
+def _fact(kind: type, value: object) -> str | None:
+    """Return what is wrong with a value, None where nothing is."""
+    if type(value) is not kind:
+        return fact_of({"type": f"{kind.__name__}_type".replace("str", "string"), "input": value})
+    if isinstance(value, int) and not 0 < value < 2**63:
+        return f"must be at least 1 and below 2**63, not {value}"
+    return None
 
 
 def _read_base(path: Path, name: str, folder: Path) -> BaseModelInfo:

@@ -22,7 +22,7 @@ from registry.entries.replicas import Replicas
 from registry.entries.rollouts import Rollouts, owed
 from registry.entries.tombstones import Tombstones
 from registry.entries.versions import Versions
-from registry.errors import CorruptStore, InvalidName, StorageFailed, WardrobeError
+from registry.errors import CorruptStore, InvalidName, Missing, StorageFailed, WardrobeError
 from registry.names import STABLE, check_adapter_name
 from registry.records import AdapterBrief, RolloutEntry, Version
 from registry.storage import disk, files
@@ -167,9 +167,23 @@ class Catalogue:
             stable,
             numbers[-1],
             len(numbers),
-            MappingProxyType(aliases),
+            dict(sorted(aliases.items())),
             stable_quarantined=barred,
         )
+
+    def summaries(self) -> list[AdapterBrief]:
+        """Return every adapter at a glance, by name; a broken one has a `problem`."""
+        found, problems = self.each(self.summary)
+        known = [summary for summary in found.values() if summary is not None]
+        known += [AdapterBrief(name, None, 0, 0, {}, problem) for name, problem in problems.items()]
+        return sorted(known, key=lambda summary: summary.adapter)
+
+    def golden(self, adapter: str) -> bytes | None:
+        """Return the adapter's golden prompts, None when it has none."""
+        try:
+            return disk.read(self.root.adapter(adapter) / "golden.jsonl")
+        except Missing:
+            return None
 
     def view(self, adapter: str, before: AdapterView | None = None) -> AdapterView | None:
         """Read an adapter; None when no version of it is live.

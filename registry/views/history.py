@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from registry.entries.aliases import LoggedMove
 from registry.errors import CorruptStore, WardrobeError
 from registry.records import AliasMove, AuditEntry
 from registry.validation.requirements import FORCE
@@ -19,7 +20,7 @@ def history(catalogue: Catalogue, adapter: str) -> list[AliasMove]:
     Raises: InvalidName; NotFound; CorruptStore.
     """
     catalogue.require(adapter)
-    return _moves(catalogue, adapter)
+    return [*_moves(catalogue, adapter)]
 
 
 def audit(catalogue: Catalogue, since: float | None = None) -> list[AuditEntry]:
@@ -40,8 +41,8 @@ def audit(catalogue: Catalogue, since: float | None = None) -> list[AuditEntry]:
     return sorted(wanted, key=lambda entry: (entry.at, entry.subject))
 
 
-def _moves(catalogue: Catalogue, adapter: str) -> list[AliasMove]:
-    found: list[tuple[float, str, int, AliasMove]] = []
+def _moves(catalogue: Catalogue, adapter: str) -> list[LoggedMove]:
+    found: list[tuple[float, str, int, LoggedMove]] = []
     for alias in catalogue.aliases.names(adapter):
         latest = 0.0
         for move in catalogue.aliases.log(adapter, alias):

@@ -9,16 +9,15 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from registry.api.operation import PREFIX
 from registry.api.operations import adapters, whole
 from registry.store import Registry
 from serve.control.caller import Control
 from serve.control.handlers import OWN
 from serve.control.layer import AdminLayer, add_handlers
-from serve.control.rollouts import alerts, rollouts
 from serve.control.routes import routes
 from serve.control.schema import describe
 from serve.control.state import ControlState
+from serve.rollout.operations import rollouts
 
 
 def control_schema() -> dict[str, Any]:
@@ -54,10 +53,8 @@ def application() -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     add_handlers(app)
-    for table in (adapters, whole):
+    for table in (adapters, whole, rollouts):
         app.include_router(routes(table, OWN))
-    app.include_router(rollouts, prefix=PREFIX)
-    app.include_router(alerts, prefix=PREFIX)
     app.add_middleware(AdminLayer)
     describe(app)
     return app

@@ -14,9 +14,10 @@ from starlette.responses import FileResponse
 from registry.api import documents as doc
 from registry.api import operations
 from registry.api.operation import Operation
-from registry.api.operations import Registration
+from registry.changes.publish import PublishRequest
 from registry.errors import NotFound
 from registry.names import STABLE
+from registry.records import AdapterBrief
 from registry.validation.peft import CONFIG_NAME
 from registry.validation.requirements import parse_requirements
 from registry.views.view import AdapterView
@@ -52,7 +53,7 @@ async def upload_version(
     """Publish the uploaded files of a PEFT LoRA folder as the adapter's next version."""
     staging = control.registry.root / "staging"
     async with received(request, name, staging, control.state.limits.max_upload_bytes, control.run) as form:
-        arguments = {"registration": _registration(name, form), "advance": lambda _: None}
+        arguments = {"request": _requested(name, form), "advance": lambda _: None}
         published = await caller.answer(operations.register, arguments)
     if not published.created:
         response.status_code = 200
@@ -106,8 +107,8 @@ OWN: Mapping[Operation[..., Any], OwnRoute] = {
 """Who answers which row here."""
 
 
-def _registration(name: str, form: UploadForm) -> Registration:
-    return Registration(
+def _requested(name: str, form: UploadForm) -> PublishRequest:
+    return PublishRequest(
         adapter=name,
         folder=form.folder,
         alias=form.text("alias") or None,
@@ -120,9 +121,9 @@ def _registration(name: str, form: UploadForm) -> Registration:
     )
 
 
-def _summary(one: AdapterView) -> doc.AdapterSummary:
+def _summary(one: AdapterView) -> AdapterBrief:
     numbers = one.versions.keys() | one.quarantined.keys()
-    return doc.AdapterSummary(
+    return AdapterBrief(
         adapter=one.name,
         stable=one.aliases.get(STABLE),
         stable_quarantined=one.aliases.get(STABLE) in one.quarantined,

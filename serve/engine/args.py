@@ -26,7 +26,7 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM 0.32 takes for `max_lora_rank`."""
 
 SLOTS = 8
-"""Adapters in one batch; vLLM's own default of 1 makes every second adapter wait (serving-lessons 9)."""
+"""Adapters in one batch; vLLM's own default of 1 makes every second adapter wait for the other."""
 
 CPU_SLOTS = 16
 """The same on the CPU, where a slot costs memory and no time, and waiting for one half of the speed."""

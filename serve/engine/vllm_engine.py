@@ -155,7 +155,7 @@ class VllmEngine:
 
         NOTE: not by prompt log-probabilities, which leave an adapted lm_head out, or take it from another
         request of the same step (vllm#51594); nor by `logprob_token_ids`, which replaces the
-        log-probabilities that other requests of the step asked for (vLLM 0.32, `v1/sample/sampler.py`).
+        log-probabilities that other requests of the step asked for (vLLM 0.32, `vllm/v1/sample/sampler.py`).
         """
         request = None
         if name is not None:

@@ -10,17 +10,20 @@ that began to fire before the rollout says nothing about it.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from registry.errors import Conflict, InvalidName, NotFound
+from registry.names import check_adapter_name
 from registry.records import RolloutEntry
+from serve.rollout.decision.metrics import ALERT
 from serve.rollout.decision.states import EventType
-from serve.rollout.desk import LocalRollouts
-from serve.rollout.display.explain import version_name
-from serve.rollout.documents import AlertActionDocument, AlertsDocument
-from serve.rollout.metrics import ALERT
+from serve.rollout.documents import AlertActionDocument, AlertsDocument, version_name
+from serve.rollout.steering import move
+
+if TYPE_CHECKING:
+    from registry.api.operation import LocalClient
 
 MAX_ALERTS = 1_000
 _ASKED = {"abort": EventType.ABORT, "rollback": EventType.ABORT, "pause": EventType.PAUSE}
@@ -49,9 +52,9 @@ class Delivery(BaseModel):
     alerts: list[Alert] = Field(max_length=MAX_ALERTS)
 
 
-def handle(desk: LocalRollouts, delivery: Delivery) -> AlertsDocument:
+def handle(local: LocalClient, delivery: Delivery) -> AlertsDocument:
     """Do what each alert asks for, and say what was done."""
-    return AlertsDocument(actions=[_handle(desk, alert) for alert in delivery.alerts])
+    return AlertsDocument(actions=[_handle(local, alert) for alert in delivery.alerts])
 
 
 def asked(alert: Alert) -> EventType | None:
@@ -62,20 +65,21 @@ def asked(alert: Alert) -> EventType | None:
     return EventType.PAUSE if alert.labels.get("severity", "").lower() in _GRAVE else None
 
 
-def _handle(desk: LocalRollouts, alert: Alert) -> AlertActionDocument:
+def _handle(local: LocalClient, alert: Alert) -> AlertActionDocument:
     adapter = alert.labels.get("adapter", "")
     occasion = asked(alert)
     try:
-        obstacle = _obstacle(desk, alert, adapter, occasion)
+        obstacle = _obstacle(local, alert, adapter, occasion)
         if obstacle or occasion is None:
             return _answer(alert, "ignored", obstacle)
-        status = desk.move(adapter, occasion, _why(alert), reason=ALERT)
+        moved = move(local, adapter, occasion, _why(alert), reason=ALERT)
     except (NotFound, Conflict, InvalidName) as error:
         return _answer(alert, "ignored", str(error))
-    return _answer(alert, "aborted" if occasion is EventType.ABORT else "paused", f"{status.canary}")
+    canary = version_name(moved.adapter, moved.canary)
+    return _answer(alert, "aborted" if occasion is EventType.ABORT else "paused", canary)
 
 
-def _obstacle(desk: LocalRollouts, alert: Alert, adapter: str, occasion: EventType | None) -> str:
+def _obstacle(local: LocalClient, alert: Alert, adapter: str, occasion: EventType | None) -> str:
     """Return why nothing is done, '' where something is."""
     if alert.status == "resolved":
         return "it is resolved"
@@ -83,7 +87,7 @@ def _obstacle(desk: LocalRollouts, alert: Alert, adapter: str, occasion: EventTy
         return "it has no label adapter"
     if occasion is None:
         return "it asks for nothing: no label wardrobe_action of abort or pause, no severity of critical"
-    entry = desk.last(adapter)
+    entry = local.registry.rollout(check_adapter_name(adapter))
     if entry is None or not entry.open:
         return "no rollout is open"
     if alert.starts_at is not None and alert.starts_at.timestamp() < entry.began:

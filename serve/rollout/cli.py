@@ -19,7 +19,7 @@ from registry.names import check_adapter_name, parse_version
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from serve.rollout.desk import RolloutDesk
+    from registry.api.operation import Client, Operation
     from serve.rollout.documents import RolloutStatus, StartRequest
 
 _why = click.option("--why", default="", metavar="TEXT", help="Reason, kept in the rollout's log.")
@@ -65,32 +65,36 @@ def rollout() -> None:
     is_flag=True,
     help="Start even if the version was rolled back recently or misses requirements. Needs --why; recorded.",
 )
-@click.option("--note", default="", metavar="TEXT", help="Reason, kept in the rollout's log.")
+@_why
+@click.option("--note", default="", hidden=True)  # the former name of --why
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @common_options
 @pass_session
-def start(session: Session, name: str, policy: str, force: bool, note: str, dry_run: bool) -> None:
+def start(session: Session, name: str, policy: str, force: bool, why: str, note: str, dry_run: bool) -> None:
     """Begin a rollout of NAME@N against NAME's stable version (the base model where there is none).
 
     A rollout of NAME that is still open ends as superseded. Once a server runs, it loads both versions,
     proves them, and begins to send the canary its share. The version must have what the root requires
     (`[publishing] require`) and what the policy requires (`require: [gate, parity, tokens]`).
     """
+    from serve.rollout import operations
     from serve.rollout.display import pages
     from serve.rollout.documents import StartRequest
     from serve.rollout.presets import load_policy
 
     adapter, number = parse_version(name)
-    request = StartRequest(version=number, policy=load_policy(policy), force=force, note=note)
+    request = StartRequest(version=number, policy=load_policy(policy), force=force, note=why or note)
     if dry_run:
-        plan = _desk(session).plan(adapter, request)
+        plan = operations.plan_rollout(_client(session), adapter, request)
         output.print_json(plan) if session.as_json else pages.print_plan(plan)
         return
     _start(session, adapter, request)
 
 
 def _start(session: Session, adapter: str, request: StartRequest) -> None:
-    started = _desk(session).start(adapter, request)
+    from serve.rollout import operations
+
+    started = operations.start_rollout(_client(session), adapter, request)
     for warning in started.warnings:
         output.print_warning(warning)
     if session.as_json:
@@ -122,16 +126,19 @@ def status(session: Session, name: str, watch: bool, seconds: float) -> None:
     With --watch the display follows until the rollout ends: exit 1 if it was rolled back, 130 on Ctrl-C.
     In a pipe, or with --json, it prints one line per change.
     """
+    from serve.rollout import operations
     from serve.rollout.display import pages
 
-    desk = _desk(session)
-    adapter = check_adapter_name(name)
+    client, adapter = _client(session), check_adapter_name(name)
     if watch:
         from serve.rollout.display.watch import watch as follow
 
-        follow(lambda: desk.status(adapter), seconds, as_json=session.as_json, sleep=time.sleep)
+        def look() -> RolloutStatus:
+            return operations.show_rollout(client, adapter)
+
+        follow(look, seconds, as_json=session.as_json, sleep=time.sleep)
         return
-    found = desk.status(adapter)
+    found = operations.show_rollout(client, adapter)
     output.print_json(found) if session.as_json else pages.print_status(found)
 
 
@@ -140,9 +147,10 @@ def status(session: Session, name: str, watch: bool, seconds: float) -> None:
 @pass_session
 def list_(session: Session) -> None:
     """List the last rollout of every adapter that had one."""
+    from serve.rollout import operations
     from serve.rollout.display import pages
 
-    found = _desk(session).list()
+    found = operations.list_rollouts(_client(session))
     output.print_json(found.rollouts) if session.as_json else pages.print_list(found.rollouts)
     for name, problem in sorted(found.problems.items()):
         output.print_warning(f"rollouts of {name} cannot be read: {problem}")
@@ -155,7 +163,9 @@ def list_(session: Session) -> None:
 @pass_session
 def pause(session: Session, name: str, why: str) -> None:
     """Freeze the canary's weight; alarms still roll it back."""
-    _moved(session, _desk(session).pause(name, why), "paused")
+    from serve.rollout import operations
+
+    _move(session, operations.pause_rollout, name, why, "paused")
 
 
 @rollout.command()
@@ -165,7 +175,9 @@ def pause(session: Session, name: str, why: str) -> None:
 @pass_session
 def resume(session: Session, name: str, why: str) -> None:
     """Resume a paused rollout."""
-    _moved(session, _desk(session).resume(name, why), "resumed")
+    from serve.rollout import operations
+
+    _move(session, operations.resume_rollout, name, why, "resumed")
 
 
 @rollout.command()
@@ -175,7 +187,9 @@ def resume(session: Session, name: str, why: str) -> None:
 @pass_session
 def promote(session: Session, name: str, why: str) -> None:
     """Promote the canary to stable now, whatever the evidence says."""
-    _moved(session, _desk(session).promote(name, why), "promoted")
+    from serve.rollout import operations
+
+    _move(session, operations.promote_rollout, name, why, "promoted")
 
 
 @rollout.command()
@@ -185,7 +199,9 @@ def promote(session: Session, name: str, why: str) -> None:
 @pass_session
 def abort(session: Session, name: str, why: str) -> None:
     """Send all traffic to the stable version, at once and for good."""
-    _moved(session, _desk(session).abort(name, why), "aborted")
+    from serve.rollout import operations
+
+    _move(session, operations.abort_rollout, name, why, "aborted")
 
 
 @rollout.command(short_help="Explain every decision of the last rollout.")
@@ -194,7 +210,9 @@ def abort(session: Session, name: str, why: str) -> None:
 @pass_session
 def explain(session: Session, name: str) -> None:
     """Explain every decision of NAME's last rollout: who, when, why, and the numbers."""
-    _show(session, _desk(session).explain(name), "print_explanation")
+    from serve.rollout import operations
+
+    _show(session, operations.explain_rollout(_client(session), name), "print_explanation")
 
 
 @rollout.command(short_help="Show who moved what, when and why, in all rollouts.")
@@ -203,7 +221,9 @@ def explain(session: Session, name: str) -> None:
 @pass_session
 def history(session: Session, name: str) -> None:
     """Show every decision of all rollouts of NAME: who moved what, when and why."""
-    _show(session, _desk(session).history(name), "print_history")
+    from serve.rollout import operations
+
+    _show(session, operations.show_rollout_history(_client(session), name), "print_history")
 
 
 rollout.add_command(
@@ -224,22 +244,24 @@ def _show(session: Session, document: BaseModel, page: str) -> None:
         getattr(pages, page)(document)
 
 
-def _moved(session: Session, status: RolloutStatus, verb: str) -> None:
+def _move(session: Session, verb: Operation[..., RolloutStatus], name: str, why: str, done: str) -> None:
+    from serve.rollout.documents import WhyRequest
+
+    status = verb(_client(session), name, WhyRequest(why=why))
     if session.as_json:
         output.print_json(status)
         return
     share = f"{status.weight / 100:g}%"
-    output.print_line(f"{status.canary}: {verb}; {status.state}, {share} of the traffic meets it")
+    output.print_line(f"{status.canary}: {done}; {status.state}, {share} of the traffic meets it")
 
 
-def _desk(session: Session) -> RolloutDesk:
+def _client(session: Session) -> Client:
     """Open the root, or the server at --url; where the root is, webhooks are told before the command ends."""
-    from serve.rollout.desk import LocalRollouts, RemoteRollouts
-
     if session.url is not None:
-        return RemoteRollouts(session.http_client())
+        return session.http_client()
+    from registry.api.operation import LocalClient
     from serve.rollout.webhooks import WebhookNotifier
 
     notifier = WebhookNotifier()
     click.get_current_context().call_on_close(notifier.close)
-    return LocalRollouts(session.registry(), who=user_name(), notify=notifier.notify)
+    return LocalClient(session.registry(), user_name(), notifier.notify)

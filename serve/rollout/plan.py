@@ -1,8 +1,8 @@
 """What a rollout would take, before it begins: requests, time, and what it could detect.
 
-Pure functions of a policy. The planning formula is statistics.md's: failures that must have been seen are
-about (ln(1/alpha) + 1.2) / KL(theta1 || theta0), where theta is the canary's share of failures at the
-step's weight, without harm (theta0) and with `factor` times the failures (theta1).
+Pure functions of a policy. The planning formula (`statistics/derivations.md` 9): failures that must have been
+seen are about (ln(1/alpha) + 1.2) / KL(theta1 || theta0), where theta is the canary's share of failures at
+the step's weight, without harm (theta0) and with `factor` times the failures (theta1).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 
 from registry.entries.rollouts import FULL_WEIGHT
-from serve.rollout.decision.policy import Policy, PolicyMetrics, Promotion, RampStep
 from serve.rollout.documents import DetectionDocument, PlannedMetric, PlannedStep
+from serve.rollout.policy import Policy, PolicyMetrics, Promotion, RampStep
 
 ASSUMED_RATE = 0.01
 FACTORS = (2.0, 5.0)

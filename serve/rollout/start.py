@@ -18,11 +18,10 @@ from registry.records import RolloutEntry, Version
 from registry.store import Registry
 from registry.validation import requirements
 from registry.validation.requirements import UnmetRequirement
-from serve.rollout.decision.policy import Policy, policy_of
 from serve.rollout.decision.states import Event, EventType, RolloutState
-from serve.rollout.display.explain import version_name
-from serve.rollout.documents import PlanDocument
+from serve.rollout.documents import PlanDocument, version_name
 from serve.rollout.plan import ASSUMED_RATE, plan_metrics, plan_steps, promises, shadow_requests
+from serve.rollout.policy import Policy, policy_of
 from serve.rollout.recording.baselines import freeze
 from serve.rollout.recording.evidence import Baseline
 
@@ -173,10 +172,10 @@ def _refuse_unproved(
     """Return what the canary lacks of what is required, where the order goes past it."""
     found = registry.lacks(canary, stable, order.policy.require)
     if found and not order.forced:
-        raise requirements.refusal(canary, found, force="--force --note TEXT")
+        raise requirements.refusal(canary, found, force="--force --why TEXT")
     if found and not order.note.strip():
         fact = f"goes past {requirements.names(found)}, which is recorded with its reason, and none is given"
-        raise UsageError("--force", fact, "add --note TEXT", param="note")
+        raise UsageError("--force", fact, "add --why TEXT", param="note")
     return found
 
 

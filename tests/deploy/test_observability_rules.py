@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from deploy.observability.catalogue import ENGINE, PROMETHEUS, TRAINING, sample_names, server_families
 from serve.outcomes import Outcome
-from serve.rollout.metrics import RolloutMetrics
-from serve.router.assignment import Arm
+from serve.rollout.assignment import Arm
+from serve.rollout.decision.metrics import RolloutMetrics
 from serve.router.telemetry.metrics import TPOT_SECONDS, TTFT_SECONDS, RouterMetrics
 from tests.deploy.watching import FOLDER, RULE_TESTS, RULES, alerts, rules, run, selectors
 from tests.fakes.training_file import training_text
@@ -30,6 +30,7 @@ def test_promtool_takes_every_file_of_rules() -> None:
     assert len(alerts()) >= 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RULE_TESTS, ids=lambda path: path.stem)
 def test_the_rules_fire_when_they_should_and_only_then(path: Path) -> None:
     done = run("promtool", "test", "rules", path)

@@ -17,7 +17,7 @@ from registry.records import RolloutEntry, Version
 from registry.store import Registry
 from serve.connections.metrics import expose
 from serve.connections.protocol import limited
-from serve.rollout.decision.policy import Policy, PolicyMetrics, RampStep
+from serve.rollout.policy import Policy, PolicyMetrics, RampStep
 from serve.rollout.recording.recorder import Recorder
 from serve.router.app import Router
 from serve.router.runtime import Runtime
@@ -28,6 +28,7 @@ from tests.fakes.engine import FakeEngine
 from tests.fakes.http_server import Server, running
 from tests.fakes.inner import InnerApp
 from tests.fakes.rollouts import make_entry
+from tests.fakes.store import with_reserve
 
 BASE = "tiny"
 QUIET = Policy(
@@ -131,7 +132,7 @@ def publish(registry: Registry, folder: Path, adapter: str, seed: int, *, no_sta
 
 def make_root(folder: Path) -> Registry:
     """Make a root for the tiny base."""
-    return Registry.init(folder / "root", make_base(folder / "base"), name=BASE)
+    return Registry.init(with_reserve(folder / "root"), make_base(folder / "base"), name=BASE)
 
 
 @contextlib.contextmanager

@@ -10,15 +10,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry.records import Heartbeat, Published, Version
-from registry.storage import files
+from registry.storage import files, reserve
 from registry.store import Registry
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 
+_SPARE = os.urandom(reserve.FILE_BYTES)
+
 
 def make_registry(folder: Path) -> Registry:
     """Make a root in `folder/root` for a tiny base in `folder/base`."""
-    return Registry.init(folder / "root", make_base(folder / "base"), name="tiny")
+    return Registry.init(with_reserve(folder / "root"), make_base(folder / "base"), name="tiny")
+
+
+def with_reserve(root: Path) -> Path:
+    """Make the reserve of a root that is made next: written at once it takes a tenth of the time."""
+    folder = root / reserve.NAME
+    folder.mkdir(0o700, parents=True)
+    for number in range(reserve.FILES):
+        descriptor = os.open(folder / str(number), os.O_WRONLY | os.O_CREAT, 0o600)
+        os.write(descriptor, _SPARE)
+        os.close(descriptor)
+    return root
 
 
 def put(registry: Registry, adapter: str = "support", seed: int = 1, **options: object) -> Version:

@@ -53,8 +53,8 @@ def test_changes_reach_blocks_lists_and_new_keys(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("nmae: x\n", "unknown key nmae; did you mean name?"),
-        ("slo: {ttft: 5}\n", "unknown key slo.ttft; did you mean ttft_ms?"),
+        ("nmae: x\n", "unknown setting nmae; did you mean name?"),
+        ("slo: {ttft: 5}\n", "unknown setting slo.ttft; did you mean slo.ttft_ms?"),
         ("arrival: {process: posson}\n", "arrival.process: "),
         ("arrival: {rate: 0}\n", "arrival.rate: must be greater than 0, not 0"),
         ("arrival: {process: trace}\n", "process trace and trace: FILE belong together"),
@@ -64,7 +64,7 @@ def test_changes_reach_blocks_lists_and_new_keys(tmp_path: Path) -> None:
         ("actions: [{action: swap, adapter: a}]\n", "give either at_seconds or every_seconds"),
         ("actions: [{action: command, at_seconds: 1}]\n", "action command and run belong together"),
         ("max_tokens: {low: 9, high: 3}\n", "low 9 is above high 3"),
-        ("seed: [\n", "is no YAML"),
+        ("seed: [\n", "is not valid YAML"),
     ],
 )
 def test_a_mistake_is_named_with_its_key_and_the_way_out(tmp_path: Path, text: str, fault: str) -> None:
@@ -116,7 +116,7 @@ def test_files_of_a_scenario_lie_beside_it(tmp_path: Path) -> None:
 
 def test_metrics_have_one_name_each() -> None:
     names = known_metrics()
-    assert len(names) == len(set(names)) == 8 * 7 + 13 + 7
+    assert len(names) == len(set(names)) == 8 * 7 + 16 + 9
 
 
 def test_the_readme_shows_a_scenario_that_works_and_lists_every_packaged_one(tmp_path: Path) -> None:

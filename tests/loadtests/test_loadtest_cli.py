@@ -73,7 +73,7 @@ def test_a_dry_run_says_what_would_be_sent_and_needs_no_server() -> None:
     ("arguments", "code", "words"),
     [
         (("smok",), 1, "smok: there is no such scenario; did you mean smoke?"),
-        (("smoke", "--set", "arrival.rte=3"), 2, "unknown key arrival.rte; did you mean rate?"),
+        (("smoke", "--set", "arrival.rte=3"), 2, "unknown setting arrival.rte; did you mean arrival.rate?"),
         (("smoke", "--set", "duration_seconds=0.01"), 2, "none of them after the warm-up"),
         (("smoke", "--url", "nonsense"), 2, "--url: 'nonsense' is not an address"),
         (("smoke", "--url", "http://127.0.0.1:9"), 1, "http://127.0.0.1:9: cannot be reached"),

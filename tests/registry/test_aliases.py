@@ -4,19 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.entries.aliases import undo_target
+from registry.entries.aliases import LoggedMove, undo_target
 from registry.errors import CorruptStore
-from registry.records import AliasMove
 from registry.store import Registry
 from tests.fakes.store import put
 
 
-def log(*moves: int | tuple[int, int]) -> list[AliasMove]:
+def log(*moves: int | tuple[int, int]) -> list[LoggedMove]:
     """Build a log: a number is a forward move, (version, seq) a rollback to the state of seq."""
     found = []
     for seq, move in enumerate(moves, 1):
         version, restores = move if isinstance(move, tuple) else (move, None)
-        found.append(AliasMove("a", "stable", seq, version, "d", "w", "y", float(seq), restores))
+        found.append(LoggedMove("a", "stable", seq, version, "d", "w", "y", float(seq), restores))
     return found
 
 
@@ -58,7 +57,7 @@ def test_rollbacks_walk_back_through_the_forward_moves_and_end(forward: list[int
             return
         assert target.version == distinct[-1]
         last = len(moves) + 1
-        moves.append(AliasMove("a", "stable", last, target.version, "d", "w", "r", float(last), target.seq))
+        moves.append(LoggedMove("a", "stable", last, target.version, "d", "w", "r", float(last), target.seq))
 
 
 def test_an_entry_that_names_another_number_is_refused(registry: Registry) -> None:

@@ -14,6 +14,7 @@ from registry.store import Registry
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.fakes.control import admin_server
+from tests.fakes.store import with_reserve
 from tests.fakes.terminal import Done, Terminal
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -22,7 +23,7 @@ DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     path = tmp_path / "root"
-    Registry.init(path, make_base(tmp_path / "tiny"))
+    Registry.init(with_reserve(path), make_base(tmp_path / "tiny"))
     return path
 
 

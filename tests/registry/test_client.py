@@ -17,7 +17,7 @@ from registry.api import documents as doc
 from registry.api import operations
 from registry.api.client import HttpClient
 from registry.api.operation import Client
-from registry.api.operations import Registration
+from registry.changes.publish import PublishRequest
 from registry.errors import WardrobeError
 from registry.store import Registry
 from tests.fakes.adapters import make_adapter
@@ -161,7 +161,7 @@ def test_a_name_that_could_bend_the_path_is_not_sent(name: str) -> None:
             lambda: operations.promote(found, name, doc.MoveRequest(version=1)),
             lambda: operations.delete_version(found, name, 1),
             lambda: operations.set_alias(found, "support", name, doc.MoveRequest(version=1)),
-            lambda: operations.register(found, Registration(name, Path("x")), lambda _: None),
+            lambda: operations.register(found, PublishRequest(name, Path("x")), lambda _: None),
         ]
         for call in calls:
             with pytest.raises(errors.InvalidName):
@@ -214,7 +214,7 @@ def test_an_upload_tells_of_its_bytes_as_they_are_sent(tmp_path: Path) -> None:
     (folder / "optimizer.pt").write_bytes(b"x" * 1000)
     told: list[int] = []
     with admin_server(tmp_path / "root") as url, HttpClient(url) as found:
-        published = operations.register(found, Registration("support", folder), told.append)
+        published = operations.register(found, PublishRequest("support", folder), told.append)
     sent = [file for file in folder.iterdir() if file.name != "optimizer.pt"]
     assert sum(told) == sum(file.stat().st_size for file in sent)
     assert published.left_out == ["optimizer.pt"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from registry.misspelt import nearest, remedy_for
+from registry.settings.misspelt import keys_beside, keys_of, nearest, remedy_for
 
 
 class Inner(BaseModel):
@@ -17,14 +17,18 @@ class Outer(BaseModel):
     guard: Inner | None = None
 
 
+def remedy(path: tuple[int | str, ...]) -> str:
+    return remedy_for(path, keys_beside(Outer, path), keys_of(Outer))
+
+
 def test_the_near_key_of_the_same_place_is_named() -> None:
-    assert remedy_for(Outer, ("stps",)) == "did you mean steps?"
-    assert remedy_for(Outer, ("steps", 0, "wieght")) == "did you mean weight?"
-    assert remedy_for(Outer, ("guard", "secnds")) == "did you mean seconds?"
+    assert remedy(("stps",)) == "did you mean steps?"
+    assert remedy(("steps", 0, "wieght")) == "did you mean steps.0.weight?"
+    assert remedy(("guard", "secnds")) == "did you mean guard.seconds?"
 
 
 def test_where_none_is_near_all_of_the_place_are_named() -> None:
-    assert remedy_for(Outer, ("steps", 3, "xyz")) == "known here: seconds, weight"
+    assert remedy(("steps", 3, "xyz")) == "known here: seconds, weight"
 
 
 def test_transposed_letters_come_before_a_word_that_is_as_near() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from registry.yaml_text import DEEPEST, MOST_CHARACTERS, parse_yaml
+from registry.settings.bounds import DEEPEST, MOST_CHARACTERS
+from registry.settings.yaml_text import parse_yaml
 
 
 def test_anchors_that_multiply_are_refused_before_anybody_walks_them() -> None:

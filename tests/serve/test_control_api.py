@@ -26,11 +26,12 @@ from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.fakes.control import Door, FakeState, admin_server
 from tests.fakes.http_server import served
+from tests.fakes.store import with_reserve
 
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
-    registry = Registry.init(tmp_path / "root", make_base(tmp_path / "tiny"))
+    registry = Registry.init(with_reserve(tmp_path / "root"), make_base(tmp_path / "tiny"))
     for seed in (1, 2):
         registry.publish("support", make_adapter(tmp_path / f"a{seed}", seed=seed), who="test")
     return registry

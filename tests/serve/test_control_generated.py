@@ -23,12 +23,12 @@ from client.api.adapters import list_adapters, remove_alias, set_alias, show_ada
 from client.api.operations import show_status
 from client.api.rollouts import abort_rollout, plan_rollout, show_rollout, start_rollout
 from client.models import (
-    ErrorDocument, ErrorMetric, Metrics, MoveRequest, Policy, StartRequest, Step, WhyRequest,
+    ErrorDocument, ErrorMetric, MoveRequest, Policy, PolicyMetrics, RampStep, StartRequest, WhyRequest,
 )
 
 with AuthenticatedClient(base_url=sys.argv[1], token=sys.argv[2]) as client:
-    steps = [Step(weight=1_000, min_units=10, min_seconds=1.0)]
-    policy = Policy(steps=steps, metrics=Metrics(errors=ErrorMetric(margin=1.5), latency=None))
+    steps = [RampStep(weight=1_000, min_units=10, min_seconds=1.0)]
+    policy = Policy(steps=steps, metrics=PolicyMetrics(errors=ErrorMetric(margin=1.5), latency=None))
     plan = plan_rollout.sync("support", client=client, body=StartRequest(version=2, policy=policy))
     started = start_rollout.sync("support", client=client, body=StartRequest(version=2, policy=policy))
     status = show_rollout.sync("support", client=client)
@@ -71,7 +71,7 @@ def test_the_generator_leaves_nothing_out(generated: tuple[Path, str]) -> None:
     folder, said = generated
     assert "warning" not in said.lower()
     models = {path.stem for path in (folder / "client/models").glob("*.py")}
-    assert models >= {"policy", "metrics", "start_request", "error_document"}
+    assert models >= {"policy", "policy_metrics", "start_request", "error_document"}
 
 
 def test_the_generated_client_starts_a_rollout_and_moves_an_alias(

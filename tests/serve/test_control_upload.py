@@ -20,6 +20,7 @@ from serve.settings import RequestLimits
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import SMOLLM2, make_base
 from tests.fakes.control import admin_server
+from tests.fakes.store import with_reserve
 
 PATH = "/admin/v1/adapters/support/versions"
 CAP = 200_000
@@ -28,7 +29,7 @@ BOUNDARY = "wardrobe-boundary"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    Registry.init(tmp_path / "root", make_base(tmp_path / "tiny"))
+    Registry.init(with_reserve(tmp_path / "root"), make_base(tmp_path / "tiny"))
     return tmp_path / "root"
 
 
@@ -221,7 +222,7 @@ def test_a_wrong_content_type_is_refused(
         ([part("path", b"/etc/passwd")], 400, "is not a field"),
         ([part("files[]", b"{}", b"adapter_config.json")], 400, "is not a field"),
         ([part("\x00", b"")], 400, ""),
-        ([b"--" + BOUNDARY.encode() + b"\r\nX: y\r\n\r\nz\r\n"], 400, "no form-data"),
+        ([b"--" + BOUNDARY.encode() + b"\r\nX: y\r\n\r\nz\r\n"], 400, "not form-data"),
         ([b"--" + BOUNDARY.encode() + b"\r\n" + b"X: y\r\n" * 500 + b"\r\nz\r\n"], 400, "form"),
         ([b"--" + BOUNDARY.encode() + b"\r\nX: " + b"y" * 100_000 + b"\r\n\r\nz\r\n"], 400, "form"),
         ([b"garbage"], 400, "form"),

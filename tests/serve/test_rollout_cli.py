@@ -73,7 +73,7 @@ def test_a_policy_file_is_read_here_and_sent(wardrobe: Terminal, tmp_path: Path)
     path.write_text(POLICY.replace("min_units: 30", "min_unit: 30", 1))
     done = wardrobe("rollout", "start", "support@3", "--policy", path)
     assert done.code == 2
-    assert f"error: {path}: unknown key steps.0.min_unit; did you mean min_units?" in done.err
+    assert f"error: {path}:2: unknown setting steps.0.min_unit; did you mean steps.0.min_units?" in done.err
 
 
 def test_dry_run_prints_the_plan_and_changes_nothing(wardrobe: Terminal, registry: Registry) -> None:

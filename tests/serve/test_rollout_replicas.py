@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from registry.api.operation import LocalClient
 from registry.store import Registry
-from serve.rollout.decision.policy import Policy, Promotion, RampStep
-from serve.rollout.desk import LocalRollouts
-from serve.rollout.documents import StartRequest
+from serve.rollout.documents import StartRequest, WhyRequest
+from serve.rollout.operations import abort_rollout, start_rollout
+from serve.rollout.policy import Policy, Promotion, RampStep
 from tests.fakes.served import Served, make_root, publish, serve
 
 POLICY = Policy(
@@ -65,7 +66,7 @@ def state(registry: Registry) -> str:
 def test_three_servers_agree_on_every_unit_and_move_once_per_step(
     replicas: list[Served], registry: Registry
 ) -> None:
-    LocalRollouts(registry, who="ann").start("support", StartRequest(version=2, policy=POLICY))
+    start_rollout(LocalClient(registry, "ann"), "support", StartRequest(version=2, policy=POLICY))
     asked, split = 0, 0
     by_weight: Counter[tuple[int, str]] = Counter()
     ends = time.monotonic() + 60
@@ -92,8 +93,8 @@ def test_three_servers_agree_on_every_unit_and_move_once_per_step(
 
 def test_an_abort_reaches_every_server_within_a_second(replicas: list[Served], registry: Registry) -> None:
     slow = POLICY.model_copy(update={"steps": (RampStep(weight=5_000, min_units=10_000, min_seconds=0),)})
-    desk = LocalRollouts(registry, who="ann")
-    desk.start("support", StartRequest(version=2, policy=slow))
+    ann = LocalClient(registry, "ann")
+    start_rollout(ann, "support", StartRequest(version=2, policy=slow))
     ends = time.monotonic() + 30
     while state(registry) != "ramping":
         assert time.monotonic() < ends
@@ -101,6 +102,6 @@ def test_an_abort_reaches_every_server_within_a_second(replicas: list[Served], r
     time.sleep(1)
     arms = {arm for number in range(30) for arm, _ in ask_everybody(replicas, number)}
     assert arms == {"stable", "canary"}
-    desk.abort("support", "test")
+    abort_rollout(ann, "support", WhyRequest(why="test"))
     time.sleep(1)
     assert {arm for number in range(30) for arm, _ in ask_everybody(replicas, number)} == {"stable"}

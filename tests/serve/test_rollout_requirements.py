@@ -10,8 +10,8 @@ from pydantic import JsonValue
 from registry.errors import Unproved, UsageError
 from registry.store import Registry
 from registry.validation.requirements import FORMATS, Requirement
-from serve.rollout.decision.policy import Policy
 from serve.rollout.decision.states import EventType
+from serve.rollout.policy import Policy
 from serve.rollout.presets import load_preset, parse_policy
 from serve.rollout.start import RolloutRequest, plan, start
 from tests.fakes.control import admin_server
@@ -44,7 +44,7 @@ def hold_gate(registry: Registry, number: int, replaces: int) -> None:
 def test_a_policy_that_requires_a_gate_refuses_without_and_begins_with_one(registry: Registry) -> None:
     with pytest.raises(Unproved, match=r"gate: no gate was held; .*--model support@2 --replaces support@1"):
         start(registry, order(2), lambda: 1.0)
-    with pytest.raises(Unproved, match="or force it with --force --note TEXT"):
+    with pytest.raises(Unproved, match="or force it with --force --why TEXT"):
         plan(registry, order(2), 1.0)
     assert registry.rollout("support") is None
     hold_gate(registry, 2, replaces=1)
@@ -76,7 +76,7 @@ def test_the_gate_counts_against_what_a_promoted_rollout_made_stable(registry: R
 
 
 def test_a_force_needs_a_reason_and_is_recorded_twice(registry: Registry) -> None:
-    with pytest.raises(UsageError, match="add --note TEXT"):
+    with pytest.raises(UsageError, match="add --why TEXT"):
         start(registry, order(2, forced=True), lambda: 1.0)
     begun = start(registry, order(2, forced=True, note="ticket 7"), lambda: 1.0)
     assert "forced past gate: no gate was held" in begun.warnings
@@ -111,7 +111,7 @@ def test_the_command_refuses_and_takes_a_reason(registry: Registry, tmp_path: Pa
         assert refused.code == 1
         assert "`wardrobe eval gate GOAL.yaml --model support@2 --replaces support@1`" in refused.err
         assert terminal(*command, "--force").code == 2
-        done = terminal.ok(*command, "--force", "--note", "ticket 7")
+        done = terminal.ok(*command, "--force", "--why", "ticket 7")
         assert "(forced)" in done.out
         assert "forced past gate" in done.err
         assert "lacking gate" in terminal.ok("rollout", "explain", "support").out

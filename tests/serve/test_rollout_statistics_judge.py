@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from serve.rollout.decision.judgement import Judgement, MetricCheck, MetricVerdict
-from serve.rollout.decision.policy import (
+from serve.rollout.policy import (
     ErrorMetric,
     FormatMetric,
     LatencyMetric,
@@ -20,6 +19,7 @@ from serve.rollout.decision.policy import (
 )
 from serve.rollout.recording.evidence import ArmCounts, Baseline, Cell, Evidence, UnitScore
 from serve.rollout.statistics.judge import judge
+from serve.rollout.statistics.judgement import Judgement, MetricCheck, MetricVerdict
 from serve.rollout.statistics.planning import MOST_UNITS
 from serve.rollout.statistics.share import log_harm_e
 
@@ -205,7 +205,7 @@ def test_no_harm_promotes_only_where_the_policy_says_so() -> None:
     lenient = POLICY.model_copy(update={"promotion": Promotion(no_harm_units=60)})
     found = judge(lenient, evidence, Baseline()).certificate
     assert (found.reached, found.how) == (True, "no_harm")
-    assert "no proof" in found.sentence
+    assert "not proof" in found.sentence
     suspicious = Evidence((Cell(5_000, arm(80), arm(80, 9)),))
     assert not judge(lenient, suspicious, Baseline()).certificate.reached
 

@@ -14,18 +14,18 @@ import pytest
 from registry.errors import NotFound
 from registry.records import RolloutEntry
 from registry.store import Registry
-from serve.rollout.decision.judgement import Certificate, Judgement, MetricCheck, MetricVerdict
-from serve.rollout.decision.policy import Policy, Promotion
 from serve.rollout.decision.states import EventType
 from serve.rollout.display.arms import rate
 from serve.rollout.display.status import RolloutFacts, brief, describe, read_status
 from serve.rollout.documents import RolloutStatus
 from serve.rollout.plan import failures_needed, requests_needed
+from serve.rollout.policy import Policy, Promotion
 from serve.rollout.presets import load_preset
 from serve.rollout.recording.baselines import BaselineDocument
 from serve.rollout.recording.evidence import ArmTally, ReplicaEvidence, Segment, ShadowPairs
 from serve.rollout.recording.pooling import pool
 from serve.rollout.start import RolloutRequest, plan, start
+from serve.rollout.statistics.judgement import Certificate, Judgement, MetricCheck, MetricVerdict
 from tests.fakes.driving import arm, drive, make_root, seen
 from tests.fakes.rollouts import POLICY, ROLLOUT, make_entry
 from tests.fakes.store import beat
@@ -310,7 +310,7 @@ def test_secrets_of_webhooks_are_not_told(registry: Registry) -> None:
 
 
 def test_the_planning_formula_gives_the_measured_figures() -> None:
-    # statistics.md §1.1: p0 = 3 %, three times as many, weight 10 %: about 46 failures, 127 requests.
+    # statistics/derivations.md 9: 3 %, three times as many, weight 10 %: about 46 failures, 127 requests.
     assert failures_needed(0.05, 0.1, 3) == pytest.approx(46, abs=1)
     assert requests_needed(0.05, 0.1, 3, 0.03) == pytest.approx(127, abs=1)
     assert failures_needed(0.05, 0.1, 1) == math.inf

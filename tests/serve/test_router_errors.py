@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import anthropic
 import httpx
 import openai
 import pytest
@@ -112,6 +111,8 @@ def test_a_request_that_took_all_its_time_is_not_sent_again(registry: Registry, 
 
 
 def test_the_official_clients_raise_by_class_with_code_and_id(served: Served) -> None:
+    import anthropic
+
     url = str(served.client.base_url)
     overflow = {"message": "This model's maximum context length is 4 tokens.", "code": 400, "type": "x"}
     extra = {"play": "refusal", "status": 400, "refusal": {"error": {**overflow, "param": "input_tokens"}}}

@@ -6,6 +6,7 @@ models that the templates come from.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from functools import cache
@@ -48,9 +49,10 @@ def ends_of(name: str) -> tuple[str, ...]:
 
 def shipped_templates() -> dict[str, str]:
     """Return the models' own templates that TRL ships, by name; those made for training are left out."""
-    import trl
-
-    folder = Path(trl.__file__).parent / "chat_templates"
+    found = importlib.util.find_spec("trl")  # not imported: that looks at every installed package for 2 s
+    assert found is not None
+    assert found.origin is not None
+    folder = Path(found.origin).parent / "chat_templates"
     return {
         path.stem: path.read_text(encoding="utf-8")
         for path in sorted(folder.glob("*.jinja"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,12 +17,8 @@ def tokenizer() -> Any:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def libraries_are_no_garbage(request: pytest.FixtureRequest) -> Iterator[None]:
+def libraries_are_no_garbage(request: pytest.FixtureRequest) -> None:
     """Keep the collector from what is there already: every training calls it, and torch is large."""
-    if request.node.get_closest_marker("training") is None:
-        yield
-        return
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+    if request.node.get_closest_marker("training") is not None:
+        gc.collect()
+        gc.freeze()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from registry.errors import InvalidName, UsageError
-from registry.yaml_text import parse_yaml
+from registry.settings.yaml_text import parse_yaml
 from train.config import TrainConfig, known_keys, load_config, parse_config
 from train.settings.method_names import _SAID_ELSEWHERE, _SAME
 from train.settings.methods import LEARNING_RATES
@@ -115,13 +115,17 @@ def test_json_toml_and_yaml_mean_the_same(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("line", "key", "hint"),
     [
-        ("lora: {rnak: 8}", "lora.rnak", "did you mean rank?"),
-        ("training: {learning_rte: 1}", "training.learning_rte", "did you mean learning_rate?"),
-        ("method: {type: dpo, betta: 1}", "method.dpo.betta", "did you mean beta?"),
-        ("method: {type: grpo, reward: {grader: []}}", "method.grpo.reward.grader", "did you mean graders?"),
+        ("lora: {rnak: 8}", "lora.rnak", "did you mean lora.rank?"),
+        ("training: {learning_rte: 1}", "training.learning_rte", "did you mean training.learning_rate?"),
+        ("method: {type: dpo, betta: 1}", "method.betta", "did you mean method.beta?"),
+        (
+            "method: {type: grpo, reward: {grader: []}}",
+            "method.reward.grader",
+            "mean method.reward.graders?",
+        ),
         ("learning_rate: 1", "learning_rate", "did you mean training.learning_rate?"),
         ("sed: 1", "sed", "did you mean seed?"),
-        ("zzzzzz: 1", "zzzzzz", "known settings: alias,"),
+        ("zzzzzz: 1", "zzzzzz", "known here: alias,"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(
@@ -130,7 +134,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(
     path = write(tmp_path, f"name: a\ndata: {{train: x}}\n{line}\n")
     with pytest.raises(UsageError) as caught:
         load_config(path)
-    assert str(caught.value).startswith(f"{path}: {key} is not a setting")
+    assert str(caught.value).startswith(f"{path}:3: unknown setting {key}; ")
     assert hint in str(caught.value)
     assert caught.value.exit_code == 2
 
@@ -223,7 +227,7 @@ def test_an_impossible_adapter_name_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "fact"),
-    [("", "holds no settings"), ("[1, 2]", "holds no settings"), ("a: [", "cannot be parsed")],
+    [("", "holds no settings"), ("[1, 2]", "holds no settings"), ("a: [", "is not valid YAML")],
 )
 def test_a_file_without_settings_is_refused(tmp_path: Path, text: str, fact: str) -> None:
     with pytest.raises(UsageError, match=fact):

@@ -136,7 +136,7 @@ def test_a_repaired_file_passes_the_check_and_is_not_changed_by_another_repair(t
     assert not found & RepairSettings().rules
     second = repair_file(out, again, RepairSettings())
     assert again.read_bytes() == out.read_bytes()
-    assert not {action for _, action in second.counts} & {"changed", "dropped"}
+    assert not {action for _, action, _ in second.done} & {"changed", "dropped"}
 
 
 def test_mapped_columns_and_messages_inside_a_text_are_mended(tmp_path: Path) -> None:

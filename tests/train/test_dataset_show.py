@@ -13,7 +13,7 @@ import pytest
 
 from registry.cli.main import run as wardrobe
 from registry.errors import UsageError
-from tests.train.outline import assert_harmless
+from tests.outline import assert_harmless
 from tests.train.planted.corpus import chat, clean, corpus, sentence
 from train.dataset.checks.check import check_files
 from train.dataset.checks.findings import CATALOGUE

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from sklearn.metrics import cohen_kappa_score
 
 from registry.cli.main import run as wardrobe
 from registry.errors import UsageError
@@ -92,11 +91,13 @@ def test_a_mistake_of_a_rater_is_named(
     (tmp_path / "b.jsonl").write_text("\n".join(lines))
     with pytest.raises(UsageError) as error:
         read_ratings(tmp_path / "b.key.json", [tmp_path / "b.jsonl"])
-    assert "line 3" in str(error.value)
+    assert ".jsonl:3: " in str(error.value)
     assert words in str(error.value)
 
 
 def test_cohens_kappa_agrees_with_scikit_learn() -> None:
+    from sklearn.metrics import cohen_kappa_score
+
     first = dict(zip("abcdefgh", "AABBAtBA", strict=True))
     second = dict(zip("abcdefgx", "ABBBAttA", strict=True))
     common = sorted(first.keys() & second.keys())

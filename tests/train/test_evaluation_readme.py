@@ -9,11 +9,11 @@ from typing import get_args
 
 import yaml
 
+from registry.settings.file import check
 from train import evaluation
 from train.evaluation.forms import SuiteFile, SuiteItem
 from train.evaluation.gating.goal import Goal
 from train.evaluation.grading.specs import Spec
-from train.evaluation.strict import parse
 from train.evaluation.suites import build_suite
 
 README = (Path(evaluation.__file__).parent / "README.md").read_text()
@@ -23,10 +23,10 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 def test_the_suite_its_item_and_the_goal_are_right() -> None:
     suite, goal = (yaml.safe_load(body) for language, body in BLOCKS if language == "yaml")
     (item,) = (json.loads(body) for language, body in BLOCKS if language == "json")
-    written = parse("README", suite, SuiteFile)
-    built = build_suite("README", written, [parse("README", item, SuiteItem)])
+    written = check(suite, SuiteFile, "README", see="README")
+    built = build_suite("README", written, [check(item, SuiteItem, "README", see="README")])
     assert built.questions[0][1].content == "Which chapter is fracture of forearm?"
-    assert len(parse("README", goal["goal"], Goal).guards) == 3
+    assert len(check(goal["goal"], Goal, "README", see="README").guards) == 3
 
 
 def test_every_grader_is_in_the_table() -> None:

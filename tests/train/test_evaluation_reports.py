@@ -14,7 +14,7 @@ from registry.store import Registry
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.fakes.openai_server import OpenAIServer, last, openai_server, write_suite
-from tests.train.outline import assert_harmless
+from tests.outline import assert_harmless
 from train.evaluation.forms import SuiteFile, SuiteItem
 from train.evaluation.gating.gate import BASE, CANDIDATE, REPLACED, REPLICATE, hold
 from train.evaluation.gating.goal import Goal, GoalGuard

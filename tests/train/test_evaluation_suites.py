@@ -38,12 +38,12 @@ def test_a_suite_gets_ids_messages_and_a_digest_that_follows_its_content(tmp_pat
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"grders": []}, "grders is not a setting; did you mean graders?"),
-        ({"graders": [{"type": "exact", "casefol": True}]}, "did you mean casefold?"),
+        ({"grders": []}, "unknown setting grders; did you mean graders?"),
+        ({"graders": [{"type": "exact", "casefol": True}]}, "did you mean graders.0.casefold?"),
         ({"graders": [{"type": "exactly"}]}, "exactly"),
         ({"graders": [{"type": "exact"}, {"type": "exact"}]}, "gives the grader 'exact' twice"),
         ({"graders": [{"type": "regex", "pattern": "("}]}, "is not a regular expression"),
-        ({"sampling": {"max_token": 3}}, "did you mean max_tokens?"),
+        ({"sampling": {"max_token": 3}}, "did you mean sampling.max_tokens?"),
         (
             {"graders": [{"type": "accuracy", "labels": ["a", "b"]}]},
             "expects '4', which is none of the labels",
@@ -62,7 +62,7 @@ def test_a_mistake_in_a_suite_is_named(tmp_path: Path, change: dict[str, object]
 @pytest.mark.parametrize(
     ("items", "words"),
     [
-        ([ITEM, {"promt": "x"}], "line 2: promt is not a setting; did you mean prompt?"),
+        ([ITEM, {"promt": "x"}], ".jsonl:2: unknown setting promt; did you mean prompt?"),
         ([{"prompt": "x"}], "has no `expected`"),
         ([{"expected": "x"}], "asks nothing"),
         ([{**ITEM, "id": "a"}, {**ITEM, "id": "a"}], "gives the id 'a' twice"),
@@ -83,7 +83,7 @@ def test_a_mistake_in_an_item_is_named(tmp_path: Path, items: list[dict[str, obj
 def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:
     path = write_suite(tmp_path, [ITEM])
     (tmp_path / "items.jsonl").write_text(json.dumps(ITEM) + "\n\n{nope\n")
-    with pytest.raises(UsageError, match="line 3"):
+    with pytest.raises(UsageError, match=r"\.jsonl:3: "):
         load_suite(path)
 
 
@@ -127,5 +127,5 @@ def test_a_goal_is_the_same_by_hash_however_it_is_written(tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="did you mean minimum_gain"):
         load_goal(alone)
     alone.write_text("suite: a\nguards: [{suite: b, margn: 1}]\n")
-    with pytest.raises(UsageError, match="did you mean margin"):
+    with pytest.raises(UsageError, match=r"did you mean guards\.0\.margin"):
         load_goal(alone)

@@ -41,7 +41,7 @@ def test_the_rows_are_those_that_data_split_would_take(tmp_path: Path) -> None:
     (tmp_path / "parts").mkdir()
     found = split_file(path, SplitSettings({"train": 0.9, "eval": 0.1}, seed=3), tmp_path / "parts")
     numbers = found.files["eval.rows.txt"].read_text().split()
-    assert [str(row) for row in held.rows["rows"]] == numbers
+    assert [str(row) for row in held.numbers["rows"]] == numbers
     assert (held.count, held.of) == (6, 60)
 
 
@@ -53,9 +53,9 @@ def test_rows_that_are_alike_stay_together_also_across_sources(tmp_path: Path) -
     texts: dict[bool, set[str]] = {True: set(), False: set()}
     for path in (first_path, other_path):
         for number, line in enumerate(path.read_text().splitlines(), start=1):
-            texts[number in held.rows[path.stem]].add(line)
+            texts[number in held.numbers[path.stem]].add(line)
     assert texts[True] & texts[False] == set()
-    assert all(0 < len(found) < 30 for found in held.rows.values())
+    assert all(0 < len(found) < 30 for found in held.numbers.values())
 
 
 def test_the_same_seed_holds_out_the_same_rows_and_another_seed_others(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_the_same_seed_holds_out_the_same_rows_and_another_seed_others(tmp_path:
     first = hold_out(data, 0.1, seed=1)
     assert first == hold_out(data, 0.1, seed=1)
     assert first.sha256() == hold_out(data, 0.1, seed=1).sha256()
-    assert first.rows != hold_out(data, 0.1, seed=2).rows
+    assert first.numbers != hold_out(data, 0.1, seed=2).numbers
 
 
 def test_every_row_is_trained_on_or_held_out_and_the_numbers_are_told(tmp_path: Path, tokenizer: Any) -> None:
@@ -71,14 +71,14 @@ def test_every_row_is_trained_on_or_held_out_and_the_numbers_are_told(tmp_path: 
     write(tmp_path / "b.jsonl", rows(30, "b"))
     value = {"name": "x", "data": {"train": ["a.jsonl", "b.jsonl"], "eval": {"share": 0.2}}}
     config = parse_config(value, "test", tmp_path)
-    files, held = read_files(config, method_of(config), tokenizer)
+    files, held = read_files(config, method_of(config).read, tokenizer)
     assert held is not None
     assert held.count == files["eval"].report.rows == 12
     for label in ("a", "b"):
         trained = {item.row for item in files[label].items}
-        assert trained.isdisjoint(held.rows[label])
-        assert trained | set(held.rows[label]) == set(range(1, 31))
-        assert held.facts(label)["held_out"]["rows"] == len(held.rows[label])  # type: ignore[index, call-overload]
+        assert trained.isdisjoint(held.numbers[label])
+        assert trained | set(held.numbers[label]) == set(range(1, 31))
+        assert held.facts(label)["held_out"]["rows"] == len(held.numbers[label])  # type: ignore[index, call-overload]
     assert held.facts("eval") == {"share": 0.2, "of": 60, "clusters": 60}
 
 
@@ -109,7 +109,7 @@ def test_every_method_can_hold_out_a_share(method: Any, made: Any, tmp_path: Pat
     write(tmp_path / "rows.jsonl", [made(number) for number in range(20)])
     value = {"name": "x", "method": method, "data": {"train": "rows.jsonl", "eval": {"share": 0.25}}}
     config = parse_config(value, "test", tmp_path)
-    files, held = read_files(config, method_of(config), tokenizer)
+    files, held = read_files(config, method_of(config).read, tokenizer)
     assert held is not None
     assert files["train"].report.rows + files["eval"].report.rows == 20
     assert held.count == 5

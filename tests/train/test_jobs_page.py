@@ -13,7 +13,7 @@ from registry.cli.main import run as wardrobe
 from registry.store import Registry
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import base_record, make_base
-from tests.train.outline import assert_harmless
+from tests.outline import assert_harmless
 from train.config import TrainConfig
 from train.jobs.drawing import spread
 from train.jobs.plan import make_plan

@@ -81,9 +81,9 @@ def average(
         fact = "the sources cancel out: their average changes nothing"
         raise InvalidAdapter("average", fact, "look at the weights and the sources", reason="modules")
     exact = max(_own_rank(factors) for factors in held.values())
-    found = measure(out, rank or min(exact, max_rank), held, ())
-    _check_residual(found, exact, max_rank, accept_residual)
-    write_lora(found, held, base)
+    found = measure(rank or min(exact, max_rank), held, (), accept_residual)
+    _check_residual(found, exact, max_rank)
+    write_lora(out, found.rank, held, base)
     mean = sum(share * norm for share, norm in zip(shares, norms, strict=True))
     return Average(found, exact, norms, found.norm / mean)
 
@@ -142,7 +142,8 @@ def _own_rank(factors: Factors) -> int:
     return max(1, int((factors.values > _ROUNDING * factors.norm).sum()))
 
 
-def _check_residual(found: Extraction, exact: int, max_rank: int, accepted: float) -> None:
+def _check_residual(found: Extraction, exact: int, max_rank: int) -> None:
+    accepted = found.accepted_residual
     if found.residual <= accepted:
         return
     fact = f"leaves out {found.residual:.3f} of the average (Frobenius norm); accepted is {accepted:g}"

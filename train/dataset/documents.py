@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Self
 
 from registry.api.documents import Document
 from train.dataset.checks.check import Checked, FileCount
 from train.dataset.checks.findings import Finding
-from train.dataset.checks.lengths import QUANTILES, Lengths
+from train.dataset.checks.lengths import Lengths
 from train.dataset.first import FirstRow
 from train.dataset.mask import MaskedRow
-from train.dataset.repair.repairing import Repaired
 
 
 class ExampleDocument(Document):
@@ -64,30 +61,11 @@ class FindingDocument(Document):
         )
 
 
-class DataFileDocument(Document):
-    """One file: bytes, readable rows, and how many are written in which form."""
-
-    path: str
-    size_bytes: int
-    rows: int
-    forms: dict[str, int]
-
-
-class LengthsDocument(Document):
-    """A distribution of lengths; `counts[i]` rows lie between `edges[i]` and `edges[i + 1]`."""
-
-    unit: str
-    total: int
-    quantiles: dict[str, float]
-    edges: list[float]
-    counts: list[int]
-
-
 class DataReport(Document):
     """What a check found; `ok` is False where any finding is an error that is not in `accepted`."""
 
     ok: bool
-    files: list[DataFileDocument]
+    files: list[FileCount]
     rows: int
     unreadable: int
     distinct: int
@@ -95,7 +73,7 @@ class DataReport(Document):
     compared: int
     base: str | None
     max_length: int | None
-    lengths: dict[str, LengthsDocument]
+    lengths: dict[str, Lengths]
     turns: dict[int, int]
     labels: dict[str, int]
     length_bias: float | None
@@ -121,7 +99,7 @@ class DataReport(Document):
         }
         return cls(
             ok=checked.ok,
-            files=_files(summary.files),
+            files=list(summary.files),
             rows=summary.rows,
             unreadable=summary.unreadable,
             distinct=summary.distinct,
@@ -129,7 +107,7 @@ class DataReport(Document):
             compared=summary.compared,
             base=base,
             max_length=max_length,
-            lengths={name: _lengths(found) for name, found in measured.items() if found},
+            lengths={name: found for name, found in measured.items() if found},
             turns=summary.turns,
             labels=summary.labels,
             length_bias=summary.length_bias,
@@ -137,21 +115,6 @@ class DataReport(Document):
             first=list(summary.first),
             findings=[FindingDocument.of(found, checked) for found in checked.findings],
         )
-
-
-def _files(files: Iterable[FileCount]) -> list[DataFileDocument]:
-    return [DataFileDocument(**{**asdict(file), "path": str(file.path)}) for file in files]
-
-
-def _lengths(found: Lengths) -> LengthsDocument:
-    quantiles = {f"{share:g}": value for share, value in zip(QUANTILES, found.quantiles, strict=True)}
-    return LengthsDocument(
-        unit=found.unit,
-        total=found.total,
-        quantiles=quantiles,
-        edges=list(found.edges),
-        counts=list(found.counts),
-    )
 
 
 class SplitDocument(Document):
@@ -163,25 +126,6 @@ class SplitDocument(Document):
     created: bool
     dataset: str | None
     out: str | None
-
-
-class RepairDocument(Document):
-    """A repair: rows before and after, and how often each rule did what."""
-
-    out: str
-    report: str
-    rows: int
-    kept: int
-    done: list[tuple[str, str, int]]
-
-    @classmethod
-    def of(cls, found: Repaired) -> Self:
-        """Describe a repair."""
-        done = sorted(found.counts.items(), key=lambda one: (-one[1], one[0]))
-        counts = [(*key, count) for key, count in done]
-        return cls(
-            out=str(found.out), report=str(found.report), rows=found.rows, kept=found.kept, done=counts
-        )
 
 
 class TokenDocument(Document):

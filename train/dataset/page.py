@@ -1,7 +1,7 @@
 """The report of a check as one HTML page that loads nothing and runs nothing.
 
-Owns what the page shows, in which order; the look is `train.pages`. Invariant: every text of the data is
-escaped.
+Owns what the page shows, in which order; the look is `registry.report`. Invariant: every text of the
+data is escaped.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
+from markupsafe import Markup
+
 from registry.cli.output import amount
-from train.dataset.documents import DataReport, FindingDocument, LengthsDocument
-from train.pages.parts import facts, page_of, safe, section, table
-from train.pages.plots import bars, histogram
+from registry.report.parts import facts, folded, heading, html, joined, mark, note, page_of, section, table
+from registry.report.plots import bars, histogram
+from train.dataset.checks.lengths import Lengths
+from train.dataset.documents import DataReport, FindingDocument
 
 _SHOWN_LABELS = 40
 _SHOWN_ROWS = 500
@@ -42,15 +45,11 @@ def page(document: DataReport) -> str:
     return page_of(f"{name}: data report", sections)
 
 
-def _head(document: DataReport, name: str) -> str:
+def _head(document: DataReport, name: str) -> Markup:
     counts = {key: len(list(group)) for key, group in groupby(document.findings, lambda f: f.severity)}
-    verdict = (
-        "No finding."
-        if not counts
-        else ", ".join(
-            f'<span class="{key}">{count} {"kind" if count == 1 else "kinds"} of {key}</span>'
-            for key, count in counts.items()
-        )
+    kinds = (
+        html('<span class="{}">{} {} of {}</span>', key, count, "kind" if count == 1 else "kinds", key)
+        for key, count in counts.items()
     )
     counted = {
         "rows": document.rows,
@@ -60,25 +59,27 @@ def _head(document: DataReport, name: str) -> str:
     }
     if (tokens := document.lengths.get("tokens")) is not None:
         counted |= {"tokens": tokens.total, "trained tokens": document.lengths["learnt"].total}
-    cards = facts({key: f"{value:,}" for key, value in counted.items()})
-    used = (
-        f"Rendered with {document.base}, max_length {document.max_length}."
-        if document.base
-        else ("No base was given: template, token and truncation checks were skipped.")
-    )
-    bias = (
-        ""
-        if document.length_bias is None
-        else (
-            f"<p>Length of chosen against rejected answers: Cohen's d {document.length_bias:+.2f} "
-            "(0.2 is small, 0.5 medium, 0.8 large).</p>"
+    return joined(
+        (
+            heading(name),
+            html("<p>{}</p>", Markup(", ").join(kinds) or "No finding."),
+            facts({key: f"{value:,}" for key, value in counted.items()}),
+            *_remarks(document),
         )
     )
-    note = f'<p class="dim">{safe(used)}</p>{bias}'
-    return f"<h1>{safe(name)}</h1><p>{verdict}</p>{cards}{note}"
 
 
-def _files(document: DataReport) -> str:
+def _remarks(document: DataReport) -> Iterable[Markup]:
+    if document.base:
+        yield note(f"Rendered with {document.base}, max_length {document.max_length}.")
+    else:
+        yield note("No base was given: template, token and truncation checks were skipped.")
+    if document.length_bias is not None:
+        said = "Length of chosen against rejected answers: Cohen's d"
+        yield html("<p>{} {:+.2f} (0.2 is small, 0.5 medium, 0.8 large).</p>", said, document.length_bias)
+
+
+def _files(document: DataReport) -> Markup:
     rows = [
         (
             file.path,
@@ -91,36 +92,35 @@ def _files(document: DataReport) -> str:
     return section("Files", [table(("file", "size#", "rows#", "forms"), rows)])
 
 
-def _findings(findings: Sequence[FindingDocument], *, several: bool) -> str:
+def _findings(findings: Sequence[FindingDocument], *, several: bool) -> Markup:
     return section("Findings", (_finding(found, several=several) for found in findings))
 
 
-def _finding(found: FindingDocument, *, several: bool) -> str:
-    examples = "".join(
-        f"<li>{_place(example.file, several)}row {example.row} {safe(example.fact)}</li>"
+def _finding(found: FindingDocument, *, several: bool) -> Markup:
+    examples = joined(
+        html("<li>{}row {} {}</li>", _place(example.file, several), example.row, example.fact)
         for example in found.examples
     )
-    remedy = safe(found.remedy.replace("`", ""))
-    opened = " open" if found.severity == "error" else ""
-    return (
-        f'<details{opened}><summary><span class="mark {found.severity}">{found.severity}</span> '
-        f'<code>{found.id}</code> {safe(found.title)} <span class="dim">{found.count:,} ×</span></summary>'
-        f"<div><ul>{examples}</ul>{_all_rows(found, several=several)}"
-        f"<p>Remedy: {remedy}.</p></div></details>"
-    )
+    title = html(
+        '{} <code>{}</code> {} <span class="dim">{} ×</span>',
+        mark(found.severity, found.severity), found.id, found.title, f"{found.count:,}",
+    )  # fmt: skip
+    rows, remedy = _all_rows(found, several=several), found.remedy.replace("`", "")
+    body = html("<ul>{}</ul>{}<p>Remedy: {}.</p>", examples, rows, remedy)
+    return folded(title, body, opened=found.severity == "error")
 
 
-def _all_rows(found: FindingDocument, *, several: bool) -> str:
+def _all_rows(found: FindingDocument, *, several: bool) -> Markup:
     if found.count <= len(found.examples):
-        return ""
-    return "".join(
-        f'<p class="rows">{_place(file, several)}rows {_rows(numbers)}</p>'
+        return Markup()
+    return joined(
+        html('<p class="rows">{}rows {}</p>', _place(file, several), _rows(numbers))
         for file, numbers in found.rows.items()
     )
 
 
 def _place(file: str, several: bool) -> str:
-    return safe(f"{file} ") if several else ""
+    return f"{file} " if several else ""
 
 
 def _rows(numbers: Sequence[int]) -> str:
@@ -129,33 +129,37 @@ def _rows(numbers: Sequence[int]) -> str:
     return f"{listed} and {rest:,} more, all in the JSON file" if rest > 0 else listed
 
 
-def _lengths(key: str, found: LengthsDocument) -> str:
+def _lengths(key: str, found: Lengths) -> Markup:
     title = f"{_NAMES[key]}, {found.unit} per row"
     names = [f"{float(share):.0%}#" for share in found.quantiles]
     values = table(names, [[f"{value:,.0f}" for value in found.quantiles.values()]])
     plot = histogram(found.edges, found.counts, found.unit, title)
-    return f"<figure><figcaption>{safe(title)}</figcaption>{plot}{values}</figure>"
+    return html("<figure><figcaption>{}</figcaption>{}{}</figure>", title, plot, values)
 
 
-def _labels(labels: Mapping[str, int]) -> Iterable[str]:
+def _labels(labels: Mapping[str, int]) -> Iterable[Markup]:
     if not labels:
         return
     first = dict(list(labels.items())[:_SHOWN_LABELS])
-    yield f'<p class="dim">{len(labels):,} labels; the {len(first)} most frequent:</p>'
-    yield bars(first, "rows per label")
+    yield note(f"{len(labels):,} labels; the {len(first)} most frequent:")
+    yield _counted("rows per label", first)
 
 
-def _personal(findings: Sequence[FindingDocument]) -> Iterable[str]:
+def _personal(findings: Sequence[FindingDocument]) -> Iterable[Markup]:
     found = [one for one in findings if one.id in _PERSONAL]
     if found:
         rows = [(one.id, one.title, f"{one.count:,}", one.examples[0].fact) for one in found]
         yield table(("id", "what", "found#", "masked sample"), rows)
-    yield '<p class="dim">By patterns and check digits; names of people and places are not looked for.</p>'
+    yield note("By patterns and check digits; names of people and places are not looked for.")
 
 
-def _turns(turns: Mapping[int, int]) -> Iterable[str]:
+def _turns(turns: Mapping[int, int]) -> Iterable[Markup]:
     if len(turns) > 1:
-        yield bars(
-            {str(count): rows for count, rows in sorted(turns.items())[:_SHOWN_LABELS]},
-            "rows by number of turns",
-        )
+        first = sorted(turns.items())[:_SHOWN_LABELS]
+        yield _counted("rows by number of turns", {str(count): rows for count, rows in first})
+
+
+def _counted(title: str, counts: Mapping[str, int]) -> Markup:
+    total = sum(counts.values()) or 1
+    rows = [(name, float(count), f"{count:,} ({count / total:.1%})") for name, count in counts.items()]
+    return bars(title, rows)

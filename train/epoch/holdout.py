@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -17,17 +17,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from registry.errors import UsageError
+from train.config import TrainConfig
 from train.dataset.checks.clusters import Clusters
 from train.dataset.checks.findings import pack, unpack
 from train.dataset.checks.relations import relate
 from train.dataset.checks.scan import sketched_text
 from train.dataset.checks.sketches import Sketches, common_shingles
 from train.dataset.columns import RowColumns
+from train.dataset.containers.place import Where
 from train.dataset.forms import read_prompt
+from train.dataset.forms.mapping import RowMapping
 from train.dataset.records import CanonicalRow, Malformed, Unwatched
 from train.dataset.sources import RawRow, read_lines, sample_lines
 from train.dataset.split import assign
-from train.epoch.encoding import Example
+from train.epoch.encoding import Example, Tokenizer
 from train.epoch.items import ItemFile, TrainingItem
 from train.epoch.rows import row_error
 from train.rendering.examples import shared
@@ -36,44 +39,44 @@ from train.settings.data import EVAL, DataSettings, TrainingSource
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from train.config import TrainConfig
-    from train.epoch.encoding import Tokenizer
-    from train.methods import Method
+
+RowReader = Callable[[Where, Tokenizer, TrainConfig, RowMapping], ItemFile[TrainingItem]]
+"""What a method makes of a file's rows."""
 
 _SAMPLED_LINES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """The rows that are held out, by the label of their source; `clusters` are the sets that were kept whole.
+    """The rows that are held out: their numbers, by the label of their source.
 
-    `of` counts all rows of the sources.
+    `clusters` are the sets that were kept whole; `of` counts all rows of the sources.
     """
 
     share: float
-    rows: Mapping[str, tuple[int, ...]]
+    numbers: Mapping[str, tuple[int, ...]]
     clusters: int
     of: int
 
     @property
     def count(self) -> int:
         """Return how many rows are held out."""
-        return sum(map(len, self.rows.values()))
+        return sum(map(len, self.numbers.values()))
 
     def sha256(self) -> str:
         """Return the SHA-256 (hex) of the held-out rows: a line for each, label and number, by label."""
-        return _sha256(f"{label} {row}" for label in sorted(self.rows) for row in self.rows[label])
+        return _sha256(f"{label} {row}" for label in sorted(self.numbers) for row in self.numbers[label])
 
     def facts(self, label: str) -> dict[str, JsonValue]:
         """Return what the lineage says of a data file: which of its rows were held out, or what share."""
         if label == EVAL:
             return {"share": self.share, "of": self.of, "clusters": self.clusters}
-        rows = self.rows.get(label)
+        rows = self.numbers.get(label)
         return {} if rows is None else {"held_out": {"rows": len(rows), "sha256": _sha256(map(str, rows))}}
 
 
 def read_files(
-    config: TrainConfig, method: Method, tokenizer: Tokenizer
+    config: TrainConfig, read: RowReader, tokenizer: Tokenizer
 ) -> tuple[dict[str, ItemFile[TrainingItem]], HeldOut | None]:
     """Return the items of every data file by its label, `eval` among them, and what was held out by share.
 
@@ -81,13 +84,12 @@ def read_files(
     """
     settings, readings = config.data, config.data.readings
     files = {
-        label: method.read(place, tokenizer, config, readings[label])
-        for label, place in settings.files.items()
+        label: read(place, tokenizer, config, readings[label]) for label, place in settings.files.items()
     }
     if settings.eval is None or settings.eval.share is None:
         return files, None
     held = hold_out(settings, settings.eval.share, config.seed)
-    parted = {label: _parted(files[label], held.rows[label]) for label in held.rows}
+    parted = {label: _parted(files[label], held.numbers[label]) for label in held.numbers}
     held_out = _joined([inside for _, inside in parted.values()])
     if not held_out.items:
         fact = f"all {held.count} held-out rows are longer than max_length and would be dropped"

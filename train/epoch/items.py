@@ -6,9 +6,11 @@ their methods.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, Protocol, TypeVar
+from typing import Annotated, Generic, Protocol, TypeVar
+
+from pydantic import Field
 
 
 class TrainingItem(Protocol):
@@ -33,22 +35,37 @@ class TrainingItem(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ItemCounts:
-    """Counts over all items of one file; `truncated` lists the rows whose end was cut off.
+    """One data file: rows, tokens, tokens with a loss, and the rows whose end is cut off.
 
-    `dropped` lists the rows that were left out because `overflow: drop` says so. A row may give several
-    `examples`; `repeated_tokens` of `tokens` are computed again for that. Of the rows
-    `thoughtless`, the base's template leaves out reasoning.
+    A row is several `examples` where the base's template changes earlier turns, and `repeated_tokens` of
+    `tokens` are computed again for that. `thoughtless` rows have reasoning that the template leaves out;
+    `dropped` are the rows that were left out because `overflow: drop` says so, of which no document tells.
     """
 
     rows: int
+    examples: int
     tokens: int
     learnt_tokens: int
     longest: int
     truncated: tuple[int, ...]
-    dropped: tuple[int, ...] = ()
-    examples: int = 0
     repeated_tokens: int = 0
     thoughtless: tuple[int, ...] = ()
+    dropped: Annotated[tuple[int, ...], Field(exclude=True)] = ()
+
+    def remarks(self, name: str) -> Iterator[str]:
+        """Yield what else is to be known of the file `name`."""
+        if self.repeated_tokens:
+            once = self.tokens - self.repeated_tokens
+            yield (
+                f"{name}: the base's chat template changes earlier turns, so {self.rows} rows are "
+                f"{self.examples} examples, and {self.tokens} tokens are computed instead of {once} "
+                "(data.answers: last learns only the last answer of each row)"
+            )
+        if self.thoughtless:
+            yield (
+                f"{name}: the reasoning of {len(self.thoughtless)} rows (first {self.thoughtless[0]}) "
+                "is not learnt: the base's chat template leaves it out of an answer"
+            )
 
 
 _Kind_co = TypeVar("_Kind_co", bound=TrainingItem, covariant=True)

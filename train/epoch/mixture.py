@@ -12,6 +12,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Annotated
+
+from pydantic import Field
 
 from train.epoch.items import ItemFile, TrainingItem
 from train.settings.data import REPLAY, DataSettings, TrainingSource
@@ -24,20 +27,16 @@ Row = tuple[TrainingItem, ...]
 class MixtureShare:
     """What one task gives to an epoch.
 
-    `available` rows are in its file (`limited` after its limit); `rows` are drawn, so `passes` is how often
-    each one is seen. `tokens` and `learnt_tokens` are those of the drawn rows.
+    `available` rows are in its file (`limited` after its limit, which no document tells); `rows` are drawn,
+    each seen `passes` times on average. `tokens` and `learnt_tokens` are those of the drawn rows.
     """
 
     available: int
-    limited: int
+    limited: Annotated[int, Field(exclude=True)]
     rows: int
+    passes: float
     tokens: int
     learnt_tokens: int
-
-    @property
-    def passes(self) -> float:
-        """Return how often a row is seen in an epoch, on average."""
-        return self.rows / self.limited
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +118,7 @@ def _share(available: int, pool: Sequence[Row], drawn: Sequence[Row]) -> Mixture
         available=available,
         limited=len(pool),
         rows=len(drawn),
+        passes=len(drawn) / len(pool),
         tokens=sum(item.length for row in drawn for item in row),
         learnt_tokens=sum(item.learnt for row in drawn for item in row),
     )

@@ -16,11 +16,13 @@ from typing import Any, Literal
 
 from registry.api.documents import Document
 from registry.errors import Conflict, UsageError
-from registry.validation.canonical import parse_json
+from registry.settings.file import read_rows, read_settings
+from registry.settings.models import Strict
 from train.evaluation.results import EvaluationResult
 from train.evaluation.statistics.agreement import cohen_kappa, krippendorff_alpha
 from train.evaluation.statistics.paired import wilson
-from train.evaluation.strict import Strict, parse, read_text
+
+_SEE = "train/evaluation/README.md"
 
 
 class BlindRating(Strict):
@@ -96,10 +98,8 @@ def read_ratings(key_path: Path, rated: Sequence[Path]) -> HumanReport:
 
     Raises: UsageError: naming file and line: no such item, a rating that is none, an item twice.
     """
-    try:
-        key = parse(str(key_path), parse_json(read_text(key_path).encode()), BlindKey)
-    except ValueError as error:
-        raise UsageError(str(key_path), f"is no JSON ({error})", "name the .key.json file") from error
+    name_it = "name the .key.json file"
+    key = read_settings(key_path, see=_SEE, language="JSON", absent=name_it).checked(BlindKey)
     tables = [_ratings(path, key) for path in rated]
     votes = [(item, rating) for table in tables for item, rating in table.items()]
     wins = Counter(_winner(key, item, rating) for item, rating in votes)
@@ -137,14 +137,7 @@ def _blind_line(evaluation: EvaluationResult, index: int, a: str, b: str) -> str
 
 def _ratings(path: Path, key: BlindKey) -> dict[str, str]:
     found: dict[str, str] = {}
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        subject = f"{path} line {number}"
-        try:
-            row = parse(subject, parse_json(line.encode()), BlindRating)
-        except ValueError as error:
-            raise UsageError(subject, f"is no JSON ({error})", "correct the line") from error
+    for subject, row in read_rows(path, BlindRating, see=_SEE):
         if row.item not in key.a:
             raise UsageError(subject, f"rates {row.item!r}, which the key does not know", "use its own key")
         if row.item in found:

@@ -249,7 +249,7 @@ def _folder(name: str) -> Path:
 def _free(folder: Path, html: Path | None) -> Path:
     """Return `folder`; what is wrong with it or with `html` is said before hours of questions, not after."""
     if html is not None:
-        from train.pages.writing import check_target
+        from registry.report.writing import check_target
 
         check_target(html)
     if folder.exists():
@@ -293,7 +293,7 @@ def _keep_gate(
 
 
 def _write(text: str, *targets: Path | None) -> None:
-    from train.pages.writing import write_page
+    from registry.report.writing import write_page
 
     for target in targets:
         if target is not None:

@@ -25,12 +25,12 @@ _PATH = UserPath()
 @pass_session
 def report(session: Session, folder: Path, html: Path | None) -> None:
     """Show the result of `eval run` or `eval gate` in FOLDER."""
+    from registry.report.writing import write_page
     from train.evaluation.gating.trial import load_gate
     from train.evaluation.reports.evaluation import page
     from train.evaluation.reports.gate import gate_page
     from train.evaluation.results import load
     from train.evaluation.tables import print_evaluation, print_gate
-    from train.pages.writing import write_page
 
     if (found := load_gate(folder)) is not None:
         gate, evaluations = found
@@ -51,9 +51,8 @@ def report(session: Session, folder: Path, html: Path | None) -> None:
 def list_(session: Session) -> None:
     """List the packaged suites and the packages they need."""
     from train.evaluation.library import known_suites
-    from train.evaluation.listing import SuiteDocument
 
-    documents = [SuiteDocument.of(known) for known in known_suites()]
+    documents = known_suites()
     if session.as_json:
         output.print_json(documents)
         return

@@ -12,10 +12,10 @@ from typing import Literal, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
+from registry.settings.models import Strict
 from train.dataset.forms.calls import read_tools
 from train.evaluation.grading.specs import Spec
 from train.evaluation.rows import read_row
-from train.evaluation.strict import Strict
 
 
 class ExpectedCall(Strict):

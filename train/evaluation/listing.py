@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from registry.api.documents import Document
 
 if TYPE_CHECKING:
     from train.evaluation.blind import HumanReport
-    from train.evaluation.library import NamedSuite
-
-
-class SuiteDocument(Document):
-    """A suite that has a name; `missing` is the package that it needs and is not installed."""
-
-    name: str
-    source: str
-    description: str
-    missing: str | None
-
-    @classmethod
-    def of(cls, known: NamedSuite) -> Self:
-        """Describe a known suite."""
-        return cls(name=known.name, source=known.source, description=known.description, missing=known.missing)
 
 
 class BlindDocument(Document):

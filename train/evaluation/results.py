@@ -19,28 +19,18 @@ from pydantic import JsonValue, TypeAdapter
 
 from registry.api.documents import Document
 from registry.errors import Conflict, UsageError
+from registry.settings.file import read_text
 from registry.validation.canonical import sha256_hex
 from train.evaluation.forms import Sampling, SuiteItem, SuiteMessage
 from train.evaluation.grading import specs
 from train.evaluation.grading.grades import Grade, ModelAnswer
 from train.evaluation.runner import ArmResult
 from train.evaluation.statistics.differences import DifferenceDocument, differences
-from train.evaluation.statistics.figures import confusion, figure, slices
-from train.evaluation.strict import read_text
+from train.evaluation.statistics.figures import ArmFigure, confusion, figure, slices
 from train.evaluation.suites import Suite
 
 FORMAT = "wardrobe.evaluation/1"
 _SPECS: TypeAdapter[tuple[specs.Spec, ...]] = TypeAdapter(tuple[specs.Spec, ...])
-
-
-class FigureDocument(Document):
-    """A figure with its 95 % interval; `method` names the interval."""
-
-    value: float | None
-    low: float
-    high: float
-    items: int
-    method: str
 
 
 class EvaluatedArmDocument(Document):
@@ -57,7 +47,7 @@ class EvaluatedArmDocument(Document):
     prompt_tokens: int
     completion_tokens: int
     answer_seconds: float
-    figures: dict[str, dict[str, FigureDocument]]
+    figures: dict[str, dict[str, ArmFigure]]
     confusion: dict[str, list[list[int]]]
 
 
@@ -192,12 +182,9 @@ def _describe(suite: Suite, arm: ArmResult) -> EvaluatedArmDocument:
     )
 
 
-def _figures(suite: Suite, name: str, grades: Sequence[Grade]) -> dict[str, FigureDocument]:
+def _figures(suite: Suite, name: str, grades: Sequence[Grade]) -> dict[str, ArmFigure]:
     spec = suite.grader(name)
-    return {
-        label: FigureDocument(**asdict(figure(spec, [grades[index] for index in indices])))
-        for label, indices in slices(suite)
-    }
+    return {label: figure(spec, [grades[index] for index in indices]) for label, indices in slices(suite)}
 
 
 def _confusions(suite: Suite, arm: ArmResult) -> Iterator[tuple[str, list[list[int]]]]:

@@ -1,8 +1,7 @@
 """Suites: what is asked, what is expected, and who judges. YAML with JSON Lines of items.
 
-Owns the file formats and their checks; asks no model. Invariants: an unknown key names file, line and the
-nearest known key; ids are unique; every item has what its graders need; a suite's `sha256` covers
-everything that decides its figures.
+Owns the file formats and their checks; asks no model. Invariants: ids are unique; every item has what its
+graders need; a suite's `sha256` covers everything that decides its figures.
 """
 
 from __future__ import annotations
@@ -15,11 +14,12 @@ from typing import Any, Literal
 
 from registry.errors import UsageError
 from registry.home import at_home
-from registry.validation.canonical import canonical_json, parse_json, sha256_hex
+from registry.settings.file import read_rows, read_settings, read_text
+from registry.validation.canonical import canonical_json, sha256_hex
 from train.evaluation.forms import Sampling, SuiteFile, SuiteItem, SuiteMessage, judges
 from train.evaluation.grading.specs import Agreement, Python, Spec
-from train.evaluation.strict import parse, read_text, read_yaml
 
+_SEE = "train/evaluation/README.md"
 OWN = Path(__file__).parent / "suites"
 _VARIABLE = re.compile(r"\{\{\s*item\.([A-Za-z0-9_]+)\s*\}\}")
 NEEDS_EXPECTED = frozenset(
@@ -78,7 +78,7 @@ def load_suite(path: Path) -> Suite:
 
     Raises: UsageError: naming file, line and key.
     """
-    written = parse(str(path), read_yaml(path), SuiteFile)
+    written = read_settings(path, see=_SEE).checked(SuiteFile)
     folder = path.resolve().parent
     written = written.model_copy(update={"graders": _with_sources(written.graders, folder)})
     items = _items(written.items, folder, str(path))
@@ -117,16 +117,7 @@ def read_items(path: Path) -> list[SuiteItem]:
 
     Raises: UsageError: naming the line.
     """
-    found = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if line.strip():
-            subject = f"{path} line {number}"
-            try:
-                value = parse_json(line.encode())
-            except ValueError as error:
-                raise UsageError(subject, f"is no JSON ({error})", "correct the line") from error
-            found.append(parse(subject, value, SuiteItem))
-    return found
+    return [item for _, item in read_rows(path, SuiteItem, see=_SEE)]
 
 
 def _items(given: str | tuple[SuiteItem, ...], folder: Path, subject: str) -> list[SuiteItem]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from registry.cli import output
 from train.evaluation.gating.trial import GateCheckDocument, GateDocument
-from train.evaluation.results import EvaluatedArmDocument, EvaluationDocument, FigureDocument
+from train.evaluation.results import EvaluatedArmDocument, EvaluationDocument
 from train.evaluation.statistics.differences import DifferenceDocument
-from train.evaluation.statistics.figures import ALL
+from train.evaluation.statistics.figures import ALL, ArmFigure
 
 WORDS = {"pass": "pass", "fail": "FAIL", "cannot_tell": "cannot tell"}
 """How a verdict is written for people."""
@@ -42,7 +42,7 @@ def print_gate(document: GateDocument) -> None:
     output.print_line(document.sentence)
 
 
-def shown_figure(figure: FigureDocument | None) -> str:
+def shown_figure(figure: ArmFigure | None) -> str:
     """Return a figure with its interval, `-` where there is none."""
     if figure is None or figure.value is None:
         return "-"
@@ -59,7 +59,7 @@ def _rows(document: EvaluationDocument) -> Iterator[Sequence[str]]:
             yield (name if label == ALL else "", label, str(items), *(shown_figure(one) for one in found))
 
 
-def _figure(arm: EvaluatedArmDocument, name: str, label: str) -> FigureDocument | None:
+def _figure(arm: EvaluatedArmDocument, name: str, label: str) -> ArmFigure | None:
     return arm.figures.get(name, {}).get(label)
 
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, JsonValue, PlainSerializer
 
 from registry.errors import UsageError
 from train.importing.places import Folders
@@ -53,14 +55,27 @@ Raises: Unusable: it is not a value of this key at all.
 """
 
 
+def _plain(value: object) -> JsonValue:
+    # YAML reads dates as dates; JSON has none.
+    if isinstance(value, str | int | float) or value is None:
+        return value
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return {str(key): _plain(one) for key, one in value.items()} if isinstance(value, dict) else str(value)
+
+
+ForeignValue = Annotated[Any, PlainSerializer(_plain)]
+"""A value as the foreign config has it; a document shows what is not JSON as text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Note:
     """One key of the foreign config, its value there, and what becomes of it."""
 
     key: str
-    value: Any
+    value: ForeignValue
     reason: str
-    weight: Weight
+    weight: Annotated[Weight, Field(exclude=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +83,7 @@ class Taken:
     """One key of the foreign config that ours says too; `ours` is the dotted key where there is one."""
 
     key: str
-    value: Any
+    value: ForeignValue
     ours: str
 
 

@@ -12,33 +12,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from registry.errors import UsageError
-from registry.yaml_text import parse_yaml
-from train.evaluation.strict import read_text
+from registry.settings.bounds import MOST_CHARACTERS
+from registry.settings.file import parse_text, read_text
 
 _TEMPLATE = re.compile(r"^\s*(?:[\w.-]+\s*:|-)\s*\{\{.*\}\}|^\s*\{%-?\s", re.MULTILINE)
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][\w.]*)[^}]*\}|([A-Za-z_]\w*))")
-
-
-class _Once(yaml.SafeLoader):
-    """A loader for which a key that stands twice in one mapping is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a repeated key; what a merge (`<<`) brings in may be given again.
-
-        Raises: yaml.YAMLError.
-        """
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-                continue
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                raise yaml.YAMLError(f"line {line}: the key {key.value} stands twice: keep one of them")
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -47,11 +26,11 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises: UsageError: it cannot be read or parsed, holds several documents, a key twice, a template, or no
     settings.
     """
-    text = read_text(path)
+    text = read_text(path, most=MOST_CHARACTERS)
     try:
-        found = _parsed(text)
-    except yaml.YAMLError as error:
-        raise _unreadable(path, text, error) from error
+        found = _parsed(text, str(path))
+    except UsageError as error:
+        raise _other(path, text, error) or error from error.__cause__
     if not isinstance(found, dict) or not found:
         raise UsageError(str(path), f"holds no settings but {_kind(found)}", "name a trainer's YAML config")
     _check_keys(path, found)
@@ -62,17 +41,14 @@ def read_settings(path: Path) -> dict[str, Any]:
     return found
 
 
-def _parsed(text: str) -> object:
-    """Read YAML, and JSON that is none because tabs stand between its values.
-
-    Raises: yaml.YAMLError.
-    """
+def _parsed(text: str, subject: str) -> object:
+    """Read YAML, and JSON that is none because tabs stand between its values."""
     try:
-        return parse_yaml(text, _Once)
-    except yaml.YAMLError:
+        return parse_text(text, subject)
+    except UsageError:
         if not text.lstrip().startswith("{") or "\t" not in text:
             raise
-        return parse_yaml(text.replace("\t", " "), _Once)
+        return parse_text(text.replace("\t", " "), subject)
 
 
 def fill_in(subject: str, key: str, text: str) -> str:
@@ -93,19 +69,14 @@ def refers(text: object) -> str | None:
     return found[1] if found else None
 
 
-def _unreadable(path: Path, text: str, error: yaml.YAMLError) -> UsageError:
+def _other(path: Path, text: str, error: UsageError) -> UsageError | None:
+    """Return what a file that cannot be parsed is instead, if that is known."""
     if _TEMPLATE.search(text):
         fact = "is a template (Jinja's {{ … }}), not a config"
         return UsageError(str(path), fact, "fill it in first, and import the result")
-    if "expected a single document" in str(error):
+    if "another document" in error.fact:
         return UsageError(str(path), "holds several YAML documents", "put the config into a file of its own")
-    return UsageError(str(path), f"cannot be parsed: {_in_short(error)}", "correct the file")
-
-
-def _in_short(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    where = f"line {mark.line + 1}: " if mark is not None else ""
-    return f"{where}{getattr(error, 'problem', None) or ' '.join(str(error).split())}"
+    return None
 
 
 def _kind(found: object) -> str:

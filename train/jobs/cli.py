@@ -80,10 +80,10 @@ def show(session: Session, job: str, html: Path | None) -> None:
 
 
 def _write_page(root: Path, job: Job, document: JobDetail, target: Path) -> None:
+    from registry.report.writing import write_page
     from train.jobs.page import page
     from train.jobs.store import METRICS
     from train.jobs.verdicts import aftermath
-    from train.pages.writing import write_page
 
     steps = [line for line in job.lines(METRICS) if line.get("kind") != "evaluation"]
     write_page(target, page(document, steps, aftermath(root, document)))

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
+from markupsafe import Markup
 from pydantic import JsonValue
 
+from registry.report.parts import html, joined, note
+from registry.report.plots import Curve, Plot
 from train.jobs.records import JobDetail
-from train.pages.curves import Curve, figure
-from train.pages.parts import Html, note
 
 _MOST_CURVES = 24
 _NAMES = {
@@ -25,24 +26,25 @@ _NO_CURVES = frozenset({"kind", "step", "loss", "tokens", "seconds", "epoch", "n
 _One = TypeVar("_One")
 
 
-def curves(job: JobDetail, steps: Sequence[Mapping[str, JsonValue]]) -> Iterator[Html]:
+def curves(job: JobDetail, steps: Sequence[Mapping[str, JsonValue]]) -> Iterator[Markup]:
     """Yield the loss with the held-out loss, then whatever else was measured, a plot for each."""
     cuts = [(float(step), "gone on") for step in job.status.resumed]
     taken = number(job.status.summary.get("taken"))
     if taken is not None and taken != job.status.step:
         cuts.append((taken, "taken"))
-    held_out = _points(job.evaluations, "eval_loss")
-    drawn = figure(
-        "Loss by step", [Curve("training", _points(steps, "loss")), Curve("held-out", held_out)], cuts
-    )
-    if not drawn:
+    losses = [
+        Curve("training", _points(steps, "loss")),
+        Curve("held-out", _points(job.evaluations, "eval_loss")),
+    ]
+    drawn = Plot("Loss by step", losses, cuts)
+    if not drawn.drawn:
         yield note("No step was logged yet.")
         return
-    yield drawn
+    yield drawn.figure()
     keys = _keys(steps)
     small = [*_scores(job), *(_other(steps, key) for key in keys[:_MOST_CURVES])]
     if any(small):
-        yield Html(f'<div class="small">{"".join(small)}</div>')
+        yield html('<div class="small">{}</div>', joined(small))
     if len(keys) > _MOST_CURVES:
         yield note(f"Also measured, in metrics.jsonl: {', '.join(keys[_MOST_CURVES:])}.")
 
@@ -66,7 +68,7 @@ def spread(lines: Sequence[_One], most: int) -> list[_One]:
     return [lines[index * (len(lines) - 1) // (most - 1)] for index in range(most)]
 
 
-def _scores(job: JobDetail) -> Iterator[Html]:
+def _scores(job: JobDetail) -> Iterator[Markup]:
     scored = [(one.get("step"), one.get("scores")) for one in job.evaluations]
     names = dict.fromkeys(name for _, scores in scored if isinstance(scores, dict) for name in scores)
     for name in list(names)[:_MOST_CURVES]:
@@ -75,7 +77,7 @@ def _scores(job: JobDetail) -> Iterator[Html]:
             for step, scores in scored
             if isinstance(scores, dict) and name in scores
         ]
-        yield figure(f"{name}, of the suite", [Curve(name, _points(lines, "value"))])
+        yield Plot(f"{name}, of the suite", [Curve(name, _points(lines, "value"))]).figure()
 
 
 def _keys(steps: Sequence[Mapping[str, JsonValue]]) -> list[str]:
@@ -84,8 +86,8 @@ def _keys(steps: Sequence[Mapping[str, JsonValue]]) -> list[str]:
     return sorted(keys, key=lambda name: name not in _NAMES)
 
 
-def _other(steps: Sequence[Mapping[str, JsonValue]], key: str) -> Html:
-    return figure(_NAMES.get(key, key), [Curve(key, _points(steps, key))])
+def _other(steps: Sequence[Mapping[str, JsonValue]], key: str) -> Markup:
+    return Plot(_NAMES.get(key, key), [Curve(key, _points(steps, key))]).figure()
 
 
 def _points(lines: Sequence[Mapping[str, JsonValue]], key: str) -> list[tuple[float, float]]:

@@ -1,7 +1,7 @@
 """A job as one HTML page: how it went, curves, evaluations, answers, data, verdicts, config.
 
-Owns what the page shows, in which order; the look is `train.pages`, the curves are `drawing`'s. Invariants:
-the page of a job in any state is whole; what is left out of a long run is counted.
+Owns what the page shows, in which order; the look is `registry.report`, the curves are `drawing`'s.
+Invariants: the page of a job in any state is whole; what is left out of a long run is counted.
 """
 
 from __future__ import annotations
@@ -10,14 +10,28 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import yaml
+from markupsafe import Markup
 from pydantic import JsonValue
 
 from registry.cli.output import amount, moment
+from registry.report.parts import (
+    banner,
+    block,
+    facts,
+    folded,
+    heading,
+    html,
+    joined,
+    mark,
+    note,
+    page_of,
+    section,
+    table,
+)
 from train.evaluation.tables import WORDS
 from train.jobs.drawing import curves, number, spread
 from train.jobs.records import JobDetail, JobState
 from train.jobs.verdicts import Aftermath
-from train.pages.parts import Html, banner, block, facts, folded, mark, note, page_of, safe, section, table
 
 _MOST_EVALUATIONS = 40
 _MOST_PROMPTS = 40
@@ -36,7 +50,7 @@ def page(job: JobDetail, steps: Lines, after: Aftermath) -> str:
     """Return the page; `steps` are the job's lines of `metrics.jsonl` that are not evaluations."""
     name = job.adapter if job.status.version is None else f"{job.adapter}@{job.status.version}"
     parts = (
-        f"<h1>{safe(f'{name}: {job.method} on {job.base}')}</h1>",
+        heading(f"{name}: {job.method} on {job.base}"),
         note(f"job {job.id}, begun {moment(job.created_at)} by {job.who}"),
         _state(job),
         facts(dict(_cards(job, steps))),
@@ -51,7 +65,7 @@ def page(job: JobDetail, steps: Lines, after: Aftermath) -> str:
     return page_of(f"{name}: training", parts)
 
 
-def _state(job: JobDetail) -> Html:
+def _state(job: JobDetail) -> Markup:
     status = job.status
     step = f"step {status.step:,}" + (f" of {status.steps:,}" if status.steps else "")
     told = [status.error] if status.error else []
@@ -92,7 +106,7 @@ def _cards(job: JobDetail, steps: Lines) -> Iterator[tuple[str, str]]:
         yield "device", str(summary["device"])
 
 
-def _warnings(job: JobDetail) -> Iterator[Html]:
+def _warnings(job: JobDetail) -> Iterator[Markup]:
     told = job.status.summary.get("warnings")
     for text in told if isinstance(told, list) else ():
         yield banner("warning", "warning", str(text))
@@ -101,7 +115,7 @@ def _warnings(job: JobDetail) -> Iterator[Html]:
         yield note(f"Interrupted and gone on from step {steps}.")
 
 
-def _evaluations(job: JobDetail) -> Iterator[Html]:
+def _evaluations(job: JobDetail) -> Iterator[Markup]:
     found = job.evaluations
     if not found:
         return
@@ -126,29 +140,29 @@ def _evaluations(job: JobDetail) -> Iterator[Html]:
         yield note("Figures of the model in training, not of the served version.")
 
 
-def _samples(job: JobDetail) -> Iterator[Html]:
+def _samples(job: JobDetail) -> Iterator[Markup]:
     answers: dict[str, list[tuple[str, str]]] = {}
     for one in job.samples:
         told = answers.setdefault(str(one.get("prompt")), [])
         told.append((str(one.get("step")), str(one.get("answer"))))
     for prompt, told in list(answers.items())[:_MOST_PROMPTS]:
         step, last = told[-1]
-        asked = f"<p>asked</p>{block(prompt)}<p>answered at step {safe(step)}</p>{block(last)}"
-        yield Html(f'<div class="item">{asked}{_earlier(told[:-1])}</div>')
+        asked = '<div class="item"><p>asked</p>{}<p>answered at step {}</p>{}{}</div>'
+        yield html(asked, block(prompt), step, block(last), _earlier(told[:-1]))
     if len(answers) > _MOST_PROMPTS:
         yield note(f"{len(answers) - _MOST_PROMPTS:,} more prompts are in samples.jsonl.")
 
 
-def _earlier(told: Sequence[tuple[str, str]]) -> str:
+def _earlier(told: Sequence[tuple[str, str]]) -> Markup:
     if not told:
-        return ""
+        return Markup()
     kept = spread(told, _MOST_ANSWERS)
-    body = "".join(f"<p>step {safe(at)}</p>{block(text, 1_000)}" for at, text in kept)
+    body = joined(html("<p>step {}</p>{}", at, block(text, 1_000)) for at, text in kept)
     left = "" if len(kept) == len(told) else f" of {len(told):,}; all are in samples.jsonl"
     return folded(f"{len(kept)} earlier answers{left}", body)
 
 
-def _data(job: JobDetail, after: Aftermath) -> Iterator[Html]:
+def _data(job: JobDetail, after: Aftermath) -> Iterator[Markup]:
     paths = _paths(job.config.get("data"))
     sources, mixture = (_mapping(after.lineage.get(key)) for key in ("data", "mixture"))
     hashes = {label: str(_mapping(found).get("sha256", "-")) for label, found in sources.items()}
@@ -164,7 +178,7 @@ def _data(job: JobDetail, after: Aftermath) -> Iterator[Html]:
         yield note("Rows and tokens are counted in the lineage of a version; this job has none.")
 
 
-def _verdicts(job: JobDetail, after: Aftermath) -> Iterator[Html]:
+def _verdicts(job: JobDetail, after: Aftermath) -> Iterator[Markup]:
     yield from (banner("warning", "the version", text) for text in after.problems)
     rows = [
         (one.kind, _verdict(one.verdict), one.sentence, f"{moment(one.at)} by {one.who}")
@@ -179,7 +193,7 @@ def _verdicts(job: JobDetail, after: Aftermath) -> Iterator[Html]:
         yield folded("Trained and served: loss and residual", block(_yaml(outcome)))
 
 
-def _config(job: JobDetail) -> Iterator[Html]:
+def _config(job: JobDetail) -> Iterator[Markup]:
     yield folded("Every setting, defaults written out", block(_yaml(job.config), 20_000))
     yield note(f"plan {job.plan_sha256[:12]}, folder {job.folder}")
 

@@ -47,18 +47,18 @@ class Unheld:
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """The LoRA in `folder` and what it lost. Norms are Frobenius norms of differences to the base.
+    """What an extracted LoRA holds, and what it lost. Norms are Frobenius norms of differences to the base.
 
     `norm` is that of all differences together; `residual` is the norm of everything the LoRA leaves out,
-    relative to it: 0 is exact, 1 is nothing kept.
+    relative to it: 0 is exact, 1 is nothing kept, up to `accepted_residual` was accepted.
     """
 
-    folder: Path
     rank: int
-    modules: tuple[ModuleResidual, ...]
-    unheld: tuple[Unheld, ...]
     norm: float
     residual: float
+    accepted_residual: float
+    modules: tuple[ModuleResidual, ...]
+    unheld: tuple[Unheld, ...]
 
     @property
     def unheld_share(self) -> float:
@@ -108,9 +108,9 @@ def extract_lora(
             advance(1)
     if rank is None:
         rank = _least_rank(held, unheld, max_rank, accept_residual)
-    extraction = measure(out, rank, held, unheld)
-    _check_residual(extraction, accept_residual, max_rank)
-    write_lora(extraction, held, record)
+    extraction = measure(rank, held, unheld, accept_residual)
+    _check_residual(extraction, max_rank)
+    write_lora(out, rank, held, record)
     return extraction
 
 
@@ -128,13 +128,15 @@ def _least_rank(
     held: Mapping[str, Factors], unheld: Sequence[Unheld], max_rank: int, accept_residual: float
 ) -> int:
     for rank in range(1, max_rank):
-        if measure(Path(), rank, held, unheld).residual <= accept_residual:
+        if measure(rank, held, unheld, accept_residual).residual <= accept_residual:
             return rank
     return max_rank
 
 
-def measure(out: Path, rank: int, held: Mapping[str, Factors], unheld: Sequence[Unheld]) -> Extraction:
-    """Return what a LoRA of this rank in the folder `out` would hold of the changes, and what it leaves out.
+def measure(
+    rank: int, held: Mapping[str, Factors], unheld: Sequence[Unheld], accept_residual: float
+) -> Extraction:
+    """Return what a LoRA of this rank would hold of the changes, and what it leaves out.
 
     Raises: InvalidAdapter: nothing changed.
     """
@@ -149,14 +151,15 @@ def measure(out: Path, rank: int, held: Mapping[str, Factors], unheld: Sequence[
         for module, factors in sorted(held.items())
     )
     found = tuple(sorted(unheld, key=lambda one: one.norm, reverse=True))
-    return Extraction(out, rank, modules, found, norm, root_sum([*lost, *left_out.values()]) / norm)
+    residual = root_sum([*lost, *left_out.values()]) / norm
+    return Extraction(rank, norm, residual, accept_residual, modules, found)
 
 
-def _check_residual(found: Extraction, accept_residual: float, max_rank: int) -> None:
-    if found.modules and found.residual <= accept_residual:
+def _check_residual(found: Extraction, max_rank: int) -> None:
+    if found.modules and found.residual <= found.accepted_residual:
         return
     fact = f"leaves out {found.residual:.3f} of what was learnt (Frobenius norm)"
-    fact += f"; accepted is {accept_residual:g}"
+    fact += f"; accepted is {found.accepted_residual:g}"
     if found.unheld:
         names = ", ".join(one.name for one in found.unheld[:3])
         more = len(found.unheld) - 3
@@ -169,27 +172,27 @@ def _check_residual(found: Extraction, accept_residual: float, max_rank: int) ->
     raise InvalidAdapter(subject, fact, ", or ".join(ways), reason="rank", param="rank")
 
 
-def write_lora(extraction: Extraction, held: Mapping[str, Factors], base: BaseModelInfo) -> None:
-    """Write the factors as a plain PEFT LoRA with a scale of 1 into the extraction's folder."""
+def write_lora(out: Path, rank: int, held: Mapping[str, Factors], base: BaseModelInfo) -> None:
+    """Write the factors, cut to `rank`, as a plain PEFT LoRA with a scale of 1 into the folder `out`."""
     from peft import LoraConfig
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {}
     for module, factors in held.items():
-        tensors |= _pair(module, *factors.product(extraction.rank))
+        tensors |= _pair(module, *factors.product(rank))
     config = LoraConfig(
-        r=extraction.rank,
-        lora_alpha=extraction.rank,  # a scale of 1
+        r=rank,
+        lora_alpha=rank,  # a scale of 1
         target_modules=_targets(list(held), base),
         task_type="CAUSAL_LM",
         inference_mode=True,
         base_model_name_or_path=base.fingerprint,
     )
-    extraction.folder.mkdir(parents=True, exist_ok=True)
-    path = extraction.folder / "adapter_model.safetensors"
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "adapter_model.safetensors"
     save_file(tensors, path, metadata={"format": "pt"})
     path.chmod(0o644)  # safetensors writes for the owner alone; whoever registers it may be another user
-    config.save_pretrained(extraction.folder)
+    config.save_pretrained(out)
 
 
 def _pair(module: str, b: Tensor, a: Tensor) -> dict[str, Tensor]:

@@ -38,7 +38,8 @@ class LogitParity:
 
     Differences are absolute, of logits; `kl` is the mean of KL(reference ‖ candidate) in nats;
     `top1` the share of positions with the same first choice. `effect` is the mean difference between
-    the reference and the base (what training did), `lost` the candidate's as a share of it.
+    the reference and the base (what training did), `lost` the candidate's as a share of it: 0 is a perfect
+    copy. `tolerance` is the mean KL divergence that was allowed, None where something else was the limit.
     """
 
     probes: int
@@ -48,11 +49,8 @@ class LogitParity:
     kl: float
     top1: float
     effect: float
-
-    @property
-    def lost(self) -> float:
-        """Return the mean difference as a share of what training did; 0 is a perfect copy."""
-        return self.mean_difference / self.effect if self.effect else math.inf
+    lost: float
+    tolerance: float | None = None
 
 
 def probe_ids(folder: Path) -> list[list[int]]:
@@ -90,6 +88,7 @@ def compare(reference: Logits, candidate: Logits, base: Logits) -> LogitParity:
         kl=sum(_divergence(one, other) for one, other in pairs) / positions,
         top1=sum(int((one.argmax(-1) == other.argmax(-1)).sum()) for one, other in pairs) / positions,
         effect=effect / values,
+        lost=(difference / values) / (effect / values) if effect else math.inf,
     )
 
 

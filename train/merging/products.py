@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.errors import InvalidAdapter, UsageError
 from registry.validation.canonical import readable_json
-from train.merging.documents import REPORT_NAME, ExtractionReport, LossReport, MergeReport, ParityReport
+from train.merging.documents import REPORT_NAME, MergeReport
 from train.merging.loading import load_adapted, load_model
 from train.merging.losses import LARGE_RISE, Losses, count, mean_loss, read_examples
 from train.merging.sources import MergeSource, SourceKind
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from registry.records import BaseModelInfo
     from train.epoch.encoding import Example
+    from train.merging.extraction import Extraction
     from train.merging.parity import LogitParity
 
 # The mean KL divergence (nats) up to which a merged model is the same as base and adapter, by its dtype; and
@@ -70,10 +71,10 @@ class _Original:
 
         return compare(self.logits, probe_logits(model, self.ids), self.base)
 
-    def loss(self, model: Any) -> LossReport | None:
+    def loss(self, model: Any) -> Losses | None:
         if self.losses is None:
             return None
-        return LossReport.of(replace(self.losses, after=mean_loss(model, self.examples)))
+        return replace(self.losses, after=mean_loss(model, self.examples))
 
 
 def make_model(order: MergeRequest, dtype: str | None) -> MergeReport:
@@ -127,9 +128,8 @@ def make_lora(order: MergeRequest, rank: int | None, max_rank: int, accept_resid
         order.notice("comparing the LoRA")
         lora = MergeSource(str(order.out), folder, SourceKind.ADAPTER, "")
         made = load_adapted(load_model(order.base.path), lora)
-        extraction = ExtractionReport.of(found, accept_residual)
         loss = original.loss(made)
-        report = _report(order, "lora", EXACT, original.compare(made), loss, folder, started, extraction)
+        report = _report(order, "lora", EXACT, original.compare(made), loss, folder, started, found)
         _write(report, folder)
     return report
 
@@ -238,10 +238,10 @@ def _report(
     form: str,
     dtype: str,
     parity: LogitParity,
-    loss: LossReport | None,
+    loss: Losses | None,
     folder: Path,
     started: float,
-    extraction: ExtractionReport | None = None,
+    extraction: Extraction | None = None,
 ) -> MergeReport:
     return MergeReport(
         form=form,
@@ -252,7 +252,7 @@ def _report(
         base_fingerprint=order.base.fingerprint,
         dtype=dtype,
         size_bytes=sum(one.stat().st_size for one in folder.iterdir() if one.suffix in _WEIGHTS),
-        parity=ParityReport.of(parity, None if form == "lora" else TOLERANCES.get(dtype)),
+        parity=replace(parity, tolerance=None if form == "lora" else TOLERANCES.get(dtype)),
         loss=loss,
         extraction=extraction,
         warnings=list(_warnings(form, dtype, parity, loss)),
@@ -261,7 +261,7 @@ def _report(
     )
 
 
-def _warnings(form: str, dtype: str, parity: LogitParity, loss: LossReport | None) -> Iterator[str]:
+def _warnings(form: str, dtype: str, parity: LogitParity, loss: Losses | None) -> Iterator[str]:
     keeps = "--as gguf-lora keeps all of it" if form == "gguf" else "--dtype float32 keeps all of it"
     remedy = "a larger --accept-residual is no remedy, a higher --rank is" if form == "lora" else keeps
     if loss is not None:

@@ -1,7 +1,8 @@
 """Does a chat template walk over the parts of a turn's content, or take the content as one text?
 
-Owns the same answer that vLLM gives (`_detect_content_format` of its `renderers/hf.py`), because it decides
-what the template is given. Written anew, as training does not need vLLM installed; a test compares the two.
+Owns the same answer that vLLM gives (`_detect_content_format` of its `vllm/renderers/hf.py`), because it
+decides what the template is given. Written anew, as training does not need vLLM installed; a test compares
+the two.
 """
 
 from __future__ import annotations

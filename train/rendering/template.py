@@ -1,7 +1,7 @@
 """A chat template as the base's server renders it: messages and tools in, text out.
 
-Owns what vLLM does to a request before the template sees it (its `renderers/hf.py`): the text of a turn is
-given in parts where the template walks over parts, and a developer's turn becomes the system's where the
+Owns what vLLM does to a request before the template sees it (its `vllm/renderers/hf.py`): the text of a turn
+is given in parts where the template walks over parts, and a developer's turn becomes the system's where the
 template knows no developer. Invariant: `prompt` is, letter for letter, what the server puts before an answer.
 """
 

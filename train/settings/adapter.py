@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from train.evaluation.strict import Strict
+from registry.settings.models import Strict
 
 ALL_LINEAR = "all-linear"
 Kind = Literal["lora", "dora", "pissa", "full"]

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 
 from registry.home import HomePath
+from registry.settings.models import Strict
 from train.dataset.checks.acceptance import checked_acceptance
 from train.dataset.containers.place import DataPath, absolute, label_of
 from train.dataset.forms.mapping import RowMapping, checked_columns
-from train.evaluation.strict import Strict
 
 Accepted = Annotated[tuple[str, ...], AfterValidator(lambda given: checked_acceptance(given).written)]
 """Findings that a person has looked at: `[D-MEDIA, "D-SECRET:66"]`."""

@@ -6,8 +6,11 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from train.evaluation.strict import Strict
+from registry.settings.models import Strict
 from train.settings.steps import Every
+
+EVAL_LOSS = "eval_loss"
+"""The metric that is no suite's: the loss of the held-out rows."""
 
 
 class CheckpointSettings(Strict):

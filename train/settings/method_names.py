@@ -5,8 +5,8 @@ Owns the answer to an unknown name of a method: the same thing under our name, o
 
 from __future__ import annotations
 
-from registry.misspelt import nearest
-from train.evaluation.strict import Advice
+from registry.settings.misspelt import nearest
+from registry.settings.models import Advice
 from train.settings.methods import LEARNING_RATES
 
 _SAME = {

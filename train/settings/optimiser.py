@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from train.evaluation.strict import Strict
+from registry.settings.models import Strict
 from train.settings.steps import Warmup
 
 Schedule = Literal["constant", "linear", "cosine"]

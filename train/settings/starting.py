@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from train.evaluation.strict import Strict
+from registry.settings.models import Strict
 
 NEAREST = "nearest"
 """The value of `from` that chooses the start by its loss on the new rows."""

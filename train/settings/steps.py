@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from train.evaluation.strict import Strict
+from registry.settings.models import Strict
 
 _MOST = 2**31
 _TIMES = 100_000

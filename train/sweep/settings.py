@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
-from registry.errors import UsageError
 from registry.home import HomePath
-from train.evaluation.strict import Strict, parse, read_yaml
+from registry.settings.file import read_settings
+from registry.settings.models import Strict
 
 
 class Span(Strict):
@@ -74,8 +74,5 @@ def load_sweep(path: Path) -> SweepSettings:
 
     Raises: UsageError: naming the key.
     """
-    value: Any = read_yaml(path)
-    if not isinstance(value, dict):
-        raise UsageError(str(path), "holds no sweep", "see train/sweep/README.md for an example")
-    settings = parse(str(path), value, SweepSettings, see="train/sweep/README.md")
+    settings = read_settings(path, see="train/sweep/README.md").checked(SweepSettings)
     return settings.model_copy(update={"config": path.resolve().parent / settings.config})

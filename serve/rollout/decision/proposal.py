@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from registry.records import RolloutEntry
 from serve.rollout.decision.health import Health
-from serve.rollout.decision.judgement import Judgement, MetricCheck, MetricVerdict
 from serve.rollout.decision.machine import PRELOAD, SUSPECT, SUSPICIOUS
-from serve.rollout.decision.policy import Policy
 from serve.rollout.decision.preflight import Preflight
 from serve.rollout.decision.states import Event, EventType, RolloutState
+from serve.rollout.policy import Policy
 from serve.rollout.recording.evidence import Baseline, Evidence
+from serve.rollout.statistics.judgement import Judgement, MetricCheck, MetricVerdict
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -126,10 +126,7 @@ class _Proposal:
         return self._event(EventType.BASELINE, "baseline", sentence, {"baseline": baseline.model_dump()})
 
     def _shadow(self) -> Event | None:
-        shadow, pairs = self.policy.shadow, self.now.evidence.pairs
-        seen = sum(
-            pairs.get(name, 0) for name in ("both_ok", "canary_failed", "stable_failed", "both_failed")
-        )
+        shadow, seen = self.policy.shadow, self.now.evidence.compared
         if shadow is None or seen >= shadow.pairs:
             return self._event(EventType.SHADOWED, "shadowed", f"{seen} shadowed pairs showed no harm")
         if self._age(self.entry.state_since) >= shadow.max_seconds:

@@ -1,8 +1,8 @@
 """How other tools decide, by their own rules and defaults, on the same made-up traffic at one weight.
 
 Each rule sees counts per minute and arm, as a metrics server would give them, and says after which minute
-it rolls back. Rules and defaults are those that shared/statistics.md 1.5 read in the tools' sources and
-documentation; `p0` is stable's known error rate, for the rows that were tuned to it.
+it rolls back. Rules and defaults are those of the tools' sources and documentation
+(`statistics/derivations.md` 11); `p0` is stable's known error rate, for the rows that were tuned to it.
 """
 
 from __future__ import annotations

@@ -19,10 +19,10 @@ Flags = NDArray[np.bool_]
 Places = NDArray[np.intp]
 
 SPREAD = 0.8
-"""Standard deviation of the logarithm of latencies (shared/statistics.md 1.5: median 0.4 s)."""
+"""Standard deviation of the logarithm of latencies, whose median is 0.4 s."""
 
 DISPERSION = 10.0
-"""Users' rates of failure follow Beta(10 p, 10 (1 − p)); for 3 % the Beta(.3, 9.7) of statistics.md."""
+"""Users' rates of failure follow Beta(10 p, 10 (1 − p)); for 3 % Beta(0.3, 9.7)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 Each weight's counts begin at zero (the share under the null differs) and give a factor E_i. A canary that
 is bad from the start is found soonest by the product of all factors; one that turns bad at step j by the
 product from j on. Both are e-processes, and so is any mixture with weights fixed beforehand:
-E = Σ_j π_j · Π_{i≥j} E_i, where products that have not begun count as 1 (shared/statistics.md 1.1).
+E = Σ_j π_j · Π_{i≥j} E_i, where products that have not begun count as 1 (`derivations.md` 4).
 """
 
 from __future__ import annotations

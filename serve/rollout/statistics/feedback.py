@@ -3,7 +3,7 @@
 A block closes at a canary's score when stable has been scored since the last one; its gap is stable's mean
 minus the canary's mean minus the tolerance. If the canary is no worse, the mean gap is at most 0 and no
 stake, fixed before the gap is seen, makes money: the wealth is an e-process. Comparing neighbours makes it
-proof against drift of the whole traffic (shared/statistics.md 1.3).
+proof against drift of the whole traffic (`derivations.md` 6).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.rollout.decision.judgement import MetricCheck
-from serve.rollout.decision.policy import FeedbackMetric
+from serve.rollout.policy import FeedbackMetric
 from serve.rollout.recording.evidence import UnitScore
 from serve.rollout.statistics import verdicts
 from serve.rollout.statistics.carrying import carry, start_weights
+from serve.rollout.statistics.judgement import MetricCheck
 from serve.rollout.statistics.looks import PooledCells
 from serve.rollout.statistics.share import Floats
 

@@ -12,7 +12,7 @@ from scipy.special import gammaln
 from serve.rollout.statistics.share import FLOOR, Floats
 
 CONCENTRATION = 100.0
-"""Pseudo-counts of the prior around the expected shares (shared/statistics.md 1.4)."""
+"""Pseudo-counts of the prior around the expected shares (`derivations.md` 7)."""
 
 
 def log_imbalance_e(counts: ArrayLike, shares: ArrayLike) -> Floats:

@@ -1,7 +1,7 @@
 """Slower than before: shares of first turns that took longer than stable's frozen quantiles.
 
 Thresholds from before the rollout make a latency a yes or no, so the test of failures applies, counters
-are enough, replicas' counts add up, and no tail is assumed (shared/statistics.md 1.2). A margin is one
+are enough, replicas' counts add up, and no tail is assumed (`derivations.md` 5). A margin is one
 of rates: at 1.25 the canary may exceed a quantile a quarter more often than stable does now.
 """
 
@@ -11,13 +11,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from serve.rollout.decision.judgement import MetricCheck
-from serve.rollout.decision.policy import LatencyMetric
+from serve.rollout.policy import LatencyMetric
 from serve.rollout.recording.evidence import Baseline
 from serve.rollout.statistics import verdicts
 from serve.rollout.statistics.carrying import mix
 from serve.rollout.statistics.checks import Test, dense
 from serve.rollout.statistics.imbalance import log_imbalance_e, log_worst_e
+from serve.rollout.statistics.judgement import MetricCheck
 from serve.rollout.statistics.looks import Counts, PooledCells
 from serve.rollout.statistics.share import Floats
 

@@ -6,7 +6,7 @@ counted, never a rate estimated. All functions take arrays (or numbers) of count
 the same ones for one look of a server and for 10,000 simulated rollouts.
 
 Invariant: for counts that arise under the null hypothesis, E[exp(log e)] ≤ 1 at any stopping time.
-Formulas: conditional share e-process, shared/statistics.md 1.1.
+Derivation: `derivations.md` 3.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from serve.rollout.decision.judgement import MetricVerdict
+from serve.rollout.statistics.judgement import MetricVerdict
 
 SUSPICIOUS_E = 10.0
-"""An e-value from here on is not proof but stops the ramp (shared/statistics.md 2.1)."""
+"""An e-value from here on is not proof but stops the ramp: it costs a hold, and no user."""
 
 _LARGEST_SHOWN = math.log(1e6)
 

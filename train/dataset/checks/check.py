@@ -30,9 +30,9 @@ from train.dataset.sources import Where, size_of
 
 @dataclass(frozen=True, slots=True)
 class FileCount:
-    """One file: its size, readable rows, and how they are written."""
+    """One file: bytes, readable rows, and how many are written in which form."""
 
-    path: Where
+    path: str
     size_bytes: int
     rows: int
     forms: dict[str, int]
@@ -159,4 +159,4 @@ def _count(columns: RowColumns, number: int, path: Where) -> FileCount:
     places = columns["place"]
     inside = (places >= pack(number, 0)) & (places < pack(number + 1, 0))
     forms = Counter(FORMS[index].value for index in columns["form"][inside].tolist())
-    return FileCount(path, size_of([path]), int(inside.sum()), dict(forms.most_common()))
+    return FileCount(str(path), size_of([path]), int(inside.sum()), dict(forms.most_common()))

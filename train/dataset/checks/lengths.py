@@ -17,16 +17,19 @@ _LEAST_ROWS = 20
 _FENCE = 3.0
 _TIMES_MEDIAN = 8.0
 _BINS = 40
-QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+_QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """One distribution: values at `QUANTILES`, and counts between `edges` (logarithmic, one more edge)."""
+    """One distribution; `counts[i]` rows lie between `edges[i]` and `edges[i + 1]` (logarithmic).
+
+    `quantiles` are by their share: `0.05`.
+    """
 
     unit: str
     total: int
-    quantiles: tuple[float, ...]
+    quantiles: dict[str, float]
     edges: tuple[float, ...]
     counts: tuple[int, ...]
 
@@ -38,10 +41,9 @@ def measure(values: NDArray[np.uint32], unit: str) -> Lengths | None:
     low, top = float(max(values.min(), 1)), float(values.max())
     edges = np.unique(np.round(np.geomspace(low, top + 1, _BINS + 1)))
     counts, _ = np.histogram(np.maximum(values, 1), bins=edges)
-    quantiles = np.quantile(values, QUANTILES)
-    return Lengths(
-        unit, int(values.sum()), tuple(quantiles.tolist()), tuple(edges.tolist()), tuple(counts.tolist())
-    )
+    found = np.quantile(values, _QUANTILES).tolist()
+    quantiles = {f"{share:g}": value for share, value in zip(_QUANTILES, found, strict=True)}
+    return Lengths(unit, int(values.sum()), quantiles, tuple(edges.tolist()), tuple(counts.tolist()))
 
 
 def find_outliers(columns: RowColumns, ledger: FindingLedger) -> None:

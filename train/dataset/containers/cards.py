@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from registry.errors import UsageError
-from registry.yaml_text import parse_yaml
+from registry.settings.yaml_text import parse_yaml
 
 README = "README.md"
 _FENCE = "---"
@@ -40,7 +40,7 @@ def read_configs(folder: Path) -> tuple[Config, ...]:
     if not path.is_file():
         return ()
     try:
-        header = parse_yaml(_header(path.read_text(encoding="utf-8", errors="replace")))
+        header = parse_yaml(_header(path.read_text(encoding="utf-8", errors="replace")), repeats=True)
     except (ValueError, yaml.YAMLError) as error:
         raise UsageError(str(path), f"has a header that cannot be parsed: {error}", "correct it") from error
     entries = header.get("configs") if isinstance(header, dict) else None

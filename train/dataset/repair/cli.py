@@ -48,7 +48,6 @@ def repair(
     and secrets, drops empty rows, repeats and near repeats. Conflicts are listed only. Rows keep their form.
     """
     from train.dataset.display import print_repaired
-    from train.dataset.documents import RepairDocument
     from train.dataset.progress import LateProgress
     from train.dataset.repair.repairing import repair_file
     from train.dataset.repair.rules import RepairSettings, parse_rules
@@ -60,7 +59,7 @@ def repair(
         overwrite,
     )
     with LateProgress() as progress:
-        document = RepairDocument.of(repair_file(file, out, found, progress))
+        document = repair_file(file, out, found, progress)
     if session.as_json:
         output.print_json(document)
     else:

@@ -38,13 +38,13 @@ REPORT = ".report.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """A finished repair: rows before and after, and how often each (rule, action) was applied."""
+    """A finished repair: rows before and after, and how often each rule did what, the most frequent first."""
 
     out: Path
     report: Path
     rows: int
     kept: int
-    counts: dict[tuple[str, str], int]
+    done: tuple[tuple[str, str, int], ...]
 
 
 def repair_file(
@@ -101,7 +101,8 @@ def _repair(
         raise UsageError(str(path), f"none of its {rows} rows is left", "apply fewer rules: --rules")
     (work / "report").replace(targets[1])
     done.target.replace(targets[0])
-    return Repaired(*targets, rows, len(numbers), dict(counts))
+    often = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    return Repaired(*targets, rows, len(numbers), tuple((*key, count) for key, count in often))
 
 
 class _Pass:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
-from registry.errors import UsageError
+from registry.settings.file import read_settings
+from registry.settings.models import Strict
 from registry.validation.canonical import canonical_json, sha256_hex
-from train.evaluation.strict import Strict, parse, read_yaml
 
 
 class GoalGuard(Strict):
@@ -58,14 +58,16 @@ class Goal(Strict):
         return sha256_hex(canonical_json(self.model_dump(mode="json")))
 
 
+class _HoldsGoal(BaseModel):
+    """A training config, of which the rest is not read here."""
+
+    goal: Goal
+
+
 def load_goal(path: Path) -> Goal:
     """Read a goal from a file that is one, or that has one under `goal:` (a training config).
 
     Raises: UsageError: naming the key.
     """
-    value = read_yaml(path)
-    if not isinstance(value, dict):
-        raise UsageError(str(path), "holds no goal", "see train/evaluation/README.md")
-    if "goal" in value:
-        return parse(f"{path} goal", value["goal"], Goal)
-    return parse(str(path), value, Goal)
+    file = read_settings(path, see="train/evaluation/README.md")
+    return file.checked(_HoldsGoal).goal if "goal" in file.value else file.checked(Goal)

@@ -19,6 +19,7 @@ from registry.errors import UsageError
 from registry.names import BASE as BASE_MODEL
 from registry.names import parse_version
 from registry.records import Version
+from registry.settings.file import read_text
 from registry.store import Registry
 from registry.validation.requirements import FORMATS, Requirement
 from train.evaluation.gating.gate import BASE, CANDIDATE, REPLACED, REPLICATE, GateResult, hold
@@ -27,7 +28,6 @@ from train.evaluation.library import find_suite
 from train.evaluation.models.roster import Roster
 from train.evaluation.results import EvaluationDocument, EvaluationResult, load, save
 from train.evaluation.runner import Effort, EvaluatedArm, evaluate
-from train.evaluation.strict import read_text
 from train.evaluation.suites import Suite
 
 EVALUATION = "evaluation"

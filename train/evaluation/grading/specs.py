@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, JsonValue
 
-from train.evaluation.strict import Strict
+from registry.settings.models import Strict
 
 
 def _pattern(text: str) -> str:

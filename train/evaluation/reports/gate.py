@@ -7,6 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from markupsafe import Markup
+
+from registry.report.parts import (
+    banner,
+    facts,
+    folded,
+    heading,
+    html,
+    joined,
+    mark,
+    note,
+    page_of,
+    section,
+    table,
+)
+from registry.report.plots import ForestRow, forest, forest_key
 from train.evaluation.gating.gate import BASE, CANDIDATE, REPLACED
 from train.evaluation.gating.trial import GateCheckDocument, GateDocument
 from train.evaluation.grading.specs import LOWER_IS_BETTER
@@ -14,8 +30,6 @@ from train.evaluation.reports.item import item_of
 from train.evaluation.results import EvaluationResult
 from train.evaluation.statistics.figures import ALL
 from train.evaluation.tables import WORDS
-from train.pages.forest import ForestRow, forest, key
-from train.pages.parts import Html, banner, facts, folded, mark, note, page_of, safe, section, table
 
 MOST_ITEMS = 40
 """Items of one suite that the page shows, the worst first; the suite's own report has all of them."""
@@ -37,7 +51,7 @@ def gate_page(gate: GateDocument, evaluations: Mapping[str, EvaluationResult]) -
     if gate.needed:
         shown["more items needed"] = f"about {gate.needed:,}"
     parts = (
-        f"<h1>Gate of {safe(gate.candidate)}</h1>",
+        heading(f"Gate of {gate.candidate}"),
         verdict_of(gate),
         facts(shown),
         section("Checks", checks_of(gate, gate.checks)),
@@ -47,19 +61,20 @@ def gate_page(gate: GateDocument, evaluations: Mapping[str, EvaluationResult]) -
     return page_of(f"{gate.candidate}: gate {gate.verdict.replace('_', ' ')}", parts, wide=True)
 
 
-def verdict_of(gate: GateDocument) -> Html:
+def verdict_of(gate: GateDocument) -> Markup:
     """Return the verdict with the sentence that decided it."""
     return banner(gate.verdict, f"{gate.candidate}: {WORDS[gate.verdict]}", f"{gate.sentence}.")
 
 
-def checks_of(gate: GateDocument, checks: Sequence[GateCheckDocument]) -> Iterator[Html]:
+def checks_of(gate: GateDocument, checks: Sequence[GateCheckDocument]) -> Iterator[Markup]:
     """Yield `checks`: a forest plot for each figure of each suite, and all of them as a table."""
     if not checks:
         return
     for suite, metric in dict.fromkeys((check.suite, check.metric) for check in checks):
         rows = [_interval(check) for check in checks if (check.suite, check.metric) == (suite, metric)]
-        yield Html(f"<h3>{safe(suite)}: {safe(metric)}</h3>{forest(rows, 'gain of the candidate')}")
-    yield key(limits=True)
+        yield heading(f"{suite}: {metric}", 3)
+        yield forest(rows, "gain of the candidate")
+    yield forest_key(limits=True)
     alpha = gate.goal.get("alpha")
     yield note(f"Each check at alpha {alpha}: its p-value must not be above that for a pass.")
     columns = ("check", "suite", "figure", "slice", "against", "verdict", "finding")
@@ -95,27 +110,32 @@ def worst(
 
 
 def _interval(check: GateCheckDocument) -> ForestRow:
-    place = "" if check.slice == ALL else f" {safe(check.slice)}"
+    place = "" if check.slice == ALL else f" {check.slice}"
     against = {BASE: "over the base", REPLACED: "over the replaced"}.get(check.against, check.against)
     words = "noise: candidate, asked twice" if check.kind == "noise" else f"{check.kind} {against}"
     compared = f"{check.items:,} items"
     if check.mine is not None and check.other is not None:
         compared += f", {check.mine:.3f} against {check.other:.3f}"
     verdict = mark(check.verdict, WORDS[check.verdict])
-    name = f'{verdict} {safe(words)}{place}<br><span class="dim">{compared}</span>'
+    name = html('{} {}{}<br><span class="dim">{}</span>', verdict, words, place, compared)
     limit = None if check.kind == "noise" else check.margin
-    return ForestRow(Html(name), _figures(check, limit), check.gain, check.low, check.high, limit)
+    return ForestRow(name, _figures(check, limit), check.gain, check.low, check.high, limit)
 
 
-def _figures(check: GateCheckDocument, limit: float | None) -> Html:
+def gain_of(gain: float, low: float, high: float, held: str, more: str = "") -> Markup:
+    """Return a gain with its interval, what it is `held` against, and what would tell more."""
+    shown, line = f"({low:+.3f} to {high:+.3f})", html("<br>{}", more) if more else ""
+    return html('<b>{}</b> {}<br><span class="dim">{}{}</span>', f"{gain:+.3f}", shown, held, line)
+
+
+def _figures(check: GateCheckDocument, limit: float | None) -> Markup:
     if check.gain is None or check.low is None or check.high is None:
-        return Html(f'<span class="dim">{safe(check.sentence)}</span>')
-    shown = f"<b>{check.gain:+.3f}</b> ({check.low:+.3f} to {check.high:+.3f})"
-    told = "" if limit is None else f"asked for &gt; {limit:+.3f}"
+        return html('<span class="dim">{}</span>', check.sentence)
+    told = "" if limit is None else f"asked for > {limit:+.3f}"
     if limit is not None and check.p_above is not None:
         told += f", p {check.p_above:.2g}"
-    needed = f"<br>{check.needed:,} more items would probably tell" if check.needed else ""
-    return Html(f'{shown}<br><span class="dim">{told}{needed}</span>')
+    needed = f"{check.needed:,} more items would probably tell" if check.needed else ""
+    return gain_of(check.gain, check.low, check.high, told, needed)
 
 
 def _row(check: GateCheckDocument) -> tuple[str, ...]:
@@ -123,14 +143,14 @@ def _row(check: GateCheckDocument) -> tuple[str, ...]:
     return (check.kind, check.suite, check.metric, check.slice, check.against, word, check.sentence)
 
 
-def _worst(gate: GateDocument, evaluations: Mapping[str, EvaluationResult]) -> Iterator[str]:
+def _worst(gate: GateDocument, evaluations: Mapping[str, EvaluationResult]) -> Iterator[Markup]:
     for name, metric in dict.fromkeys((check.suite, check.metric) for check in gate.checks):
         evaluation = evaluations.get(name)
         if evaluation is None:
             continue
         found = worst(evaluation, metric)
         arms = [evaluation.arm(label) for label in _shown_arms(evaluation)]
-        items = "".join(item_of(evaluation, index, arms, _remark(gain)) for index, gain in found)
+        items = joined(item_of(evaluation, index, arms, _remark(gain)) for index, gain in found)
         count = len(evaluation.suite.items)
         if not items:
             yield note(f"{name}, {metric}: no item was answered worse than by another, or wrong.")
@@ -152,7 +172,7 @@ def _shown_arms(evaluation: EvaluationResult) -> list[str]:
     return [label for label in (BASE, REPLACED, CANDIDATE) if label in known]
 
 
-def _origin(gate: GateDocument) -> Iterator[Html]:
+def _origin(gate: GateDocument) -> Iterator[Markup]:
     rows = [
         ("candidate", gate.candidate, gate.digest or "-"),
         ("base", gate.base, gate.base_fingerprint or "-"),
