@@ -32,7 +32,7 @@ def init(session: Session, base: Path, name: str | None, max_lora_rank: int | No
     """Make the root for ONE base model.
 
     Records the base's served name, fingerprint and shapes. Running it again with the same base updates its
-    path, and its name if --name is given. Another base is refused.
+    path, and keeps its name unless --name gives another. Another base is refused.
     """
     from registry.api import documents as doc
     from registry.records import Limits
