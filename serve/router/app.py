@@ -17,6 +17,7 @@ import msgspec
 from prometheus_client import REGISTRY, CollectorRegistry
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from registry.api.operation import SCOPE
 from registry.entries.keys import Scope as KeyScope
 from registry.errors import UsageError, WardrobeError
 from serve import logs
@@ -201,7 +202,7 @@ class Router:
 
     async def _forward_control(self, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        who = authorize(runtime.keys, headers, KeyScope.ADMIN)
+        who = authorize(runtime.keys, headers, SCOPE)
         assert self._control is not None, "built before the runtime is set"
         assert self._arrivals is not None, "built before the runtime is set"
         known = self._pages is not None and self._pages.admits(headers.get(b"origin"))
