@@ -46,7 +46,9 @@ _KINDS = {
 }
 
 
-class _Inner(msgspec.Struct):
+class ErrorFields(msgspec.Struct):
+    """What stands in an OpenAI-shaped `error`, as it is read from an engine and written to a client."""
+
     message: str = ""
     type: str = ""
     param: str | None = None
@@ -54,7 +56,7 @@ class _Inner(msgspec.Struct):
 
 
 class _Body(msgspec.Struct):
-    error: _Inner | str | None = None
+    error: ErrorFields | str | None = None
     detail: str | None = None
     message: str | None = None
 
@@ -80,18 +82,18 @@ def read_event(event: bytes, fields: Collection[str], *, messages: bool = False)
     return _translate(status, inner, fields, messages)
 
 
-def _read(body: bytes) -> _Inner:
+def _read(body: bytes) -> ErrorFields:
     """Return what can be read of an error, whatever its form."""
     try:
         found = _decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return _Inner(body[:_WORDS].decode("utf-8", "replace"))
-    if isinstance(found.error, _Inner):
+        return ErrorFields(body[:_WORDS].decode("utf-8", "replace"))
+    if isinstance(found.error, ErrorFields):
         return found.error
-    return _Inner(found.error or found.detail or found.message or "")
+    return ErrorFields(found.error or found.detail or found.message or "")
 
 
-def _translate(status: int, inner: _Inner, fields: Collection[str], messages: bool) -> Forwarded:
+def _translate(status: int, inner: ErrorFields, fields: Collection[str], messages: bool) -> Forwarded:
     text = inner.message.strip()
     param = _param(inner.param)
     if messages and status == 400 and _NO_CALL.search(text):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, JsonValue
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue
 
 from registry.api.documents import Document, Request
 from registry.records import RolloutEntry
 from registry.settings.file import check
-from serve.rollout.policy import Policy
+from serve.rollout.policy import Policy, RampStep
 from serve.rollout.presets import DEFAULT
 from serve.rollout.statistics.judgement import Certificate
 
@@ -40,13 +40,11 @@ class EntryDocument(Document):
         return cls.model_validate({**own, "stable": stable, "canary": canary, **more})
 
 
-class StepDocument(Document):
+class StepDocument(RampStep):
     """One step of the policy; `state` is done, now or ahead."""
 
-    weight: int
-    min_units: int
-    min_seconds: float
-    max_seconds: float
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
     state: Literal["done", "now", "ahead"]
 
 

@@ -49,7 +49,9 @@ class BaselineDocument(BaseModel):
         return self
 
 
-class _Window:
+class DenseCounts:
+    """Requests, failures and full latency histograms by `LATENCY_BOUNDS`; grows in place."""
+
     __slots__ = ("failures", "first_token", "per_token", "requests")
 
     def __init__(self) -> None:
@@ -64,8 +66,8 @@ class BaselineArm:
     __slots__ = ("_before", "_now", "_since", "changed")
 
     def __init__(self, now: float) -> None:
-        self._before = _Window()
-        self._now = _Window()
+        self._before = DenseCounts()
+        self._now = DenseCounts()
         self._since = now
         self.changed = False
 
@@ -83,7 +85,7 @@ class BaselineArm:
     def document(self, now: float) -> BaselineDocument:
         """Return the counts of the last one to two windows, after turning the window when it is due."""
         if now - self._since >= WINDOW_SECONDS:
-            self._before, self._now, self._since = self._now, _Window(), now
+            self._before, self._now, self._since = self._now, DenseCounts(), now
         both = (self._before, self._now)
         return BaselineDocument(
             at=now,

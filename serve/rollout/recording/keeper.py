@@ -22,7 +22,7 @@ from registry.records import RolloutEntry
 from registry.store import Registry
 from registry.views.view import View
 from serve.rollout.assignment import Arm
-from serve.rollout.recording.baselines import BaselineArm, BaselineDocument
+from serve.rollout.recording.baselines import BaselineArm, BaselineDocument, DenseCounts
 from serve.rollout.recording.evidence import COUNTED, FAILURES, ArmName, Recent, ReplicaEvidence
 from serve.rollout.recording.recorder import Recorder
 
@@ -35,20 +35,10 @@ _ARMS: Mapping[ArmName, Arm] = {"stable": Arm.STABLE, "canary": Arm.CANARY, "bas
 _log = logging.getLogger("wardrobe.rollout")
 
 
-@dataclass(slots=True)
-class _Totals:
-    """An arm's counts at one moment, since this process began."""
-
-    requests: int = 0
-    failures: int = 0
-    first_token: list[int] = field(default_factory=list)
-    per_token: list[int] = field(default_factory=list)
-
-
 @dataclass(slots=True, eq=False)
 class _Kept:
     recorder: Recorder
-    snapshots: deque[tuple[float, dict[Arm, _Totals]]] = field(default_factory=deque)
+    snapshots: deque[tuple[float, dict[Arm, DenseCounts]]] = field(default_factory=deque)
     document: ReplicaEvidence | None = None
     ended: float | None = None
 
@@ -233,8 +223,8 @@ def read_baselines(
     return [document for document in found if now - document.at <= age_seconds]
 
 
-def _totals(recorder: Recorder, arm: Arm) -> _Totals:
-    total = _Totals()
+def _totals(recorder: Recorder, arm: Arm) -> DenseCounts:
+    total = DenseCounts()
     for record in recorder.arm_records(arm):
         total.requests += sum(record.outcomes[word] for word in COUNTED)
         total.failures += sum(record.outcomes[word] for word in FAILURES)
@@ -244,10 +234,10 @@ def _totals(recorder: Recorder, arm: Arm) -> _Totals:
 
 
 def _plus(total: list[int], more: list[int]) -> list[int]:
-    return [a + b for a, b in zip(total, more, strict=True)] if total else list(more)
+    return [a + b for a, b in zip(total, more, strict=True)]
 
 
-def _difference(now: _Totals, before: _Totals) -> Recent:
+def _difference(now: DenseCounts, before: DenseCounts) -> Recent:
     return Recent(
         requests=now.requests - before.requests,
         failures=now.failures - before.failures,
@@ -257,5 +247,4 @@ def _difference(now: _Totals, before: _Totals) -> Recent:
 
 
 def _sparse(now: list[int], before: list[int]) -> dict[int, int]:
-    earlier = before or [0] * len(now)
-    return {place: n - was for place, (n, was) in enumerate(zip(now, earlier, strict=True)) if n - was}
+    return {place: n - was for place, (n, was) in enumerate(zip(now, before, strict=True)) if n - was}

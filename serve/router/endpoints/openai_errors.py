@@ -14,6 +14,7 @@ from starlette.types import Message, Send
 
 from registry.errors import Denied, InvalidName, LimitExceeded, WardrobeError
 from serve.errors import BadBody, MethodNotAllowed, ModelNotFound, anthropic_type
+from serve.protocol.forwarded import ErrorFields
 from serve.protocol.paths import Dialect
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -25,20 +26,13 @@ quarantine, what vLLM does not do, and a request that took all the time it may t
 _encode = msgspec.json.Encoder().encode
 
 
-class _Error(msgspec.Struct):
-    message: str
-    type: str
-    param: str | None
-    code: str
-
-
 class _Body(msgspec.Struct):
-    error: _Error
+    error: ErrorFields
 
 
 class _Tagged(msgspec.Struct):
     type: str
-    error: _Error
+    error: ErrorFields
 
 
 class _Event(msgspec.Struct):
@@ -49,14 +43,14 @@ class _Event(msgspec.Struct):
     code: str
     message: str
     param: str | None
-    error: _Error
+    error: ErrorFields
 
 
 def render_error(error: WardrobeError, dialect: Dialect = Dialect.OPENAI) -> bytes:
     """Return the JSON body of `error`."""
     if dialect is Dialect.MESSAGES:
         kind = anthropic_type(error.http_status)
-        return _encode(_Tagged("error", _Error(str(error), kind, error.param, error.code)))
+        return _encode(_Tagged("error", ErrorFields(str(error), kind, error.param, error.code)))
     return _encode(_Body(_inner(error)))
 
 
@@ -72,8 +66,8 @@ def error_event(error: WardrobeError, dialect: Dialect, number: int = 0) -> byte
     return b"event: error\ndata: " + data + b"\n\n"
 
 
-def _inner(error: WardrobeError) -> _Error:
-    return _Error(str(error), error.type, error.param, error.code)
+def _inner(error: WardrobeError) -> ErrorFields:
+    return ErrorFields(str(error), error.type, error.param, error.code)
 
 
 async def send_error(
