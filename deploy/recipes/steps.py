@@ -64,7 +64,7 @@ class RecipeRun:
 
     def write_replay(self, server: DemoServer) -> None:
         """Write general rows: the base's own answers to general questions, so that it stays what it was."""
-        from train.evaluation.library import find_suite
+        from train.evaluation.formats.library import find_suite
 
         prompts = [str(item.prompt) for item in find_suite("mt-bench").items if not item.expected]
         items = [{"id": str(number), "prompt": prompt} for number, prompt in enumerate(prompts)]

@@ -103,7 +103,7 @@ def write_references(folder: Path) -> None:
     Perplexity moves long before a small model's right answers do. MT-Bench's first turns that have a
     reference (NVIDIA's package, Apache-2.0).
     """
-    from train.evaluation.library import find_suite
+    from train.evaluation.formats.library import find_suite
 
     items = [
         {"id": item.id, "prompt": item.prompt, "expected": item.expected}

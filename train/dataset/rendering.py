@@ -88,7 +88,7 @@ def load_tokenizer_of(base: Path) -> Any:
 
     Raises: UsageError: when it holds none.
     """
-    from train.loop.trainer import load_tokenizer
+    from train.model.loading import load_tokenizer
 
     try:
         return load_tokenizer(base)
