@@ -16,7 +16,7 @@ setup: ## make .venv: vLLM, training, tools (idempotent)
 	@$(PYTHON) -m deploy.setup_env
 
 demo: setup ## the whole product on a real model: train, register, serve, swap, roll back
-	@$(BIN)/python -m deploy.demo
+	@$(BIN)/python -m deploy.examples
 
 recipes: setup ## medical codes and licence texts in full: curves, preferences, what it costs (about two hours)
 	@$(BIN)/python -m deploy.recipes
@@ -100,8 +100,7 @@ drill-faults: setup ## a root away, read-only, full, a stopped engine, hostile c
 	@$(BIN)/python -m loadtests.drills.faults
 
 drills: setup ## traffic, swaps, kill -9, every kind of rollout, replicas behind balancers, faults, on real servers (about an hour)
-	@$(BIN)/python -m loadtests.drills.churn
-	@$(BIN)/python -m loadtests.drills.rollouts
+	@$(BIN)/python -m loadtests.drills.scenarios --scenes
 	@$(BIN)/python -m loadtests.drills.replicas
 	@$(BIN)/python -m loadtests.drills.balancers router
 	@$(BIN)/python -m loadtests.drills.balancers ray

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,9 +10,10 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
@@ -79,6 +81,24 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def is_ok(url: str) -> bool:
+    """Return whether `url` answers 200 within 5 s."""
+    try:
+        return httpx.get(url, timeout=5).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def becomes_ready(process: subprocess.Popen[bytes], url: str, seconds: float = START_SECONDS) -> bool:
+    """Wait until `url` answers 200; False when `process` ends, or the time is over."""
+    until = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < until:
+        if is_ok(url):
+            return True
+        time.sleep(0.1)
+    return False
+
+
 @dataclass
 class Live:
     """A running `wardrobe serve` over `root`."""
@@ -98,7 +118,7 @@ class Live:
         environment: dict[str, str] | None = None,
         port: int | None = None,
         cwd: Path | None = None,
-    ) -> Live:
+    ) -> Self:
         """Start a server, uncompiled unless `environment` says otherwise; `options` are vLLM's own."""
         port = port or free_port()
         command = [str(BIN / "wardrobe"), "--root", str(root), "serve", "--port", str(port), "--", *options]
@@ -117,18 +137,29 @@ class Live:
         """Return the server's address."""
         return f"http://127.0.0.1:{self.port}"
 
+    @classmethod
+    @contextlib.contextmanager
+    def running(
+        cls, root: Path, log: Path, *options: str, environment: dict[str, str] | None = None
+    ) -> Iterator[Self]:
+        """Start a server, give it once it is ready, and end it."""
+        live = cls.start(root, log, *options, environment=environment)
+        try:
+            live.wait_ready()
+            yield live
+        finally:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                live.stop()
+            if live.process.poll() is None:
+                live.process.kill()
+
     def wait_ready(self, seconds: float = START_SECONDS) -> float:
         """Wait until /readyz answers 200 and return how long it took, in seconds."""
         started = time.monotonic()
-        while time.monotonic() - started < seconds:
-            assert self.process.poll() is None, f"the server ended:\n{self.log.read_text()[-4000:]}"
-            try:
-                if httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200:
-                    return time.monotonic() - started
-            except httpx.TransportError:
-                pass
-            time.sleep(0.25)
-        raise AssertionError(f"not ready after {seconds} s:\n{self.log.read_text()[-4000:]}")
+        ready = becomes_ready(self.process, f"{self.url}/readyz", seconds)
+        said = "not ready in time" if self.process.poll() is None else "the server ended"
+        assert ready, f"{said}:\n{self.log.read_text()[-4000:]}"
+        return time.monotonic() - started
 
     def client(self, **options: Any) -> openai.OpenAI:
         """Return the official client, without retries of its own; `stop` closes it."""

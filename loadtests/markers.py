@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from loadtests.live import wardrobe, wardrobe_json
@@ -32,6 +33,18 @@ def marker_of(text: str) -> str:
 def marker_adapters(cache: Path, base: Path) -> dict[str, Path]:
     """Return the folders of the marker adapters by name (`alpha`, `bravo`), trained where absent."""
     return {name: _trained(name, marker, cache, base) for name, marker in MARKERS.items()}
+
+
+def marker_root(root: Path, cache: Path, wanted: Mapping[str, Sequence[str]]) -> dict[str, Path]:
+    """Make a root on the real base, and register marker adapters by name, a version each; return all."""
+    base = cache / "smollm2-135m-instruct"
+    wardrobe(cache, "base", "demo", base)
+    adapters = marker_adapters(cache, base)
+    wardrobe(root, "init", "--base", base)
+    for name, versions in wanted.items():
+        for marker in versions:
+            wardrobe(root, "register", name, adapters[marker], "--allow-duplicate")
+    return adapters
 
 
 def _trained(name: str, marker: str, cache: Path, base: Path) -> Path:

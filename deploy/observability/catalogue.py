@@ -93,7 +93,7 @@ def server_families() -> tuple[MetricFamily, ...]:
     """Return what a replica exposes, by name."""
     from serve.connections.census import Census
     from serve.connections.metrics import ConnectionMetrics
-    from serve.rollout.metrics import RolloutMetrics
+    from serve.rollout.decision.metrics import RolloutMetrics
     from serve.router.telemetry.metrics import RouterMetrics
     from serve.router.telemetry.vitals import Vitals
     from serve.settings import ConnectionLimits

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.demo.baseline import AccuracyScore
+from deploy.examples.scores import AccuracyScore
 from registry.report.pictures import picture_of
 from registry.report.plots import Curve, Plot
 
@@ -27,16 +27,14 @@ class AccuracyRow:
     @classmethod
     def of_arm(cls, who: str, rows: int | None, arm: Mapping[str, Any]) -> AccuracyRow:
         """Read an arm of an evaluation's `run.json`."""
-        figures = arm["figures"]
-        accuracy = figures["accuracy"]["all"]
-        f1 = figures.get("macro_f1", {}).get("all", {}).get("value")
+        accuracy = arm["figures"]["accuracy"]["all"]
+        f1 = arm["figures"]["macro_f1"]["all"]["value"]
         return cls(who, rows, accuracy["value"], accuracy["low"], accuracy["high"], accuracy["items"], f1)
 
     @classmethod
     def of_score(cls, who: str, rows: int, score: AccuracyScore) -> AccuracyRow:
         """Read a classical method's score."""
-        low, high = score.interval
-        return cls(who, rows, score.accuracy, low, high, score.asked)
+        return cls(who, rows, score.accuracy, *score.interval, score.asked)
 
 
 def table(found: Sequence[AccuracyRow]) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 
 from deploy.reference import errors
 from deploy.reference.tables import code, page, sentence, table
+from registry.api.operation import SCOPE
 from serve.control.app import control_schema
 from serve.protocol.fields import IGNORED, UNSERVED
-from serve.router.endpoints.paths import ENDPOINTS, Endpoint, PathKind
+from serve.protocol.paths import ENDPOINTS, Endpoint, PathKind
 
 _CLIENTS = """\
 Everything below `/v1` is vLLM's own protocol but for `model`, which names an adapter: `support` (the
@@ -43,8 +44,8 @@ here."""
 
 _DIALECTS = {"openai": "chat, completions, …", "responses": "`/v1/responses`", "messages": "`/v1/messages`"}
 
-_ADMIN = """\
-Needs a key with the scope `admin` once any key exists. The same as OpenAPI: `GET /admin/openapi.json`."""
+_ADMIN = f"""\
+Needs a key with the scope `{SCOPE}` once any key exists. The same as OpenAPI: `GET /admin/openapi.json`."""
 
 _MEANING = {
     PathKind.INFERENCE: "forwarded to vLLM",

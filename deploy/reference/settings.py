@@ -52,7 +52,7 @@ one. What the methods need and mean: [train/README.md](../../train/README.md).""
 
 def render_settings() -> str:
     """Return the page of the server's, the root's and the rollouts' settings."""
-    from serve.rollout.decision.policy import Policy
+    from serve.rollout.policy import Policy
     from serve.settings import ServeSettings
 
     return page(

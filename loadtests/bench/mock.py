@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from registry.records import RolloutEntry
 from registry.store import Registry
 from serve.connections.protocol import limited
-from serve.rollout.decision.policy import Policy, RampStep
+from serve.rollout.policy import Policy, RampStep
 from serve.router.app import Router
 from serve.settings import ServeSettings
 from tests.fakes.adapters import make_adapter

@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -77,6 +77,15 @@ def table(figures: Sequence[MeasuredFigure]) -> str:
         for f in figures
     ]
     return head + "".join(rows)
+
+
+def write_drill(name: str, report: Mapping[str, object]) -> int:
+    """Write `bench-results/drill-NAME.json`, and return the exit code: 1 where the drill did not pass."""
+    FOLDER.mkdir(exist_ok=True)
+    target = FOLDER / f"drill-{name}.json"
+    target.write_text(json.dumps(report, indent=2) + "\n")
+    print(f"{'passed' if report['passed'] else 'FAILED'}; {target}", flush=True)
+    return 0 if report["passed"] else 1
 
 
 def publish(

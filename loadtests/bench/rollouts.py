@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from loadtests.bench.results import FOLDER, MeasuredFigure, MedianInterval, publish
-from serve.rollout.decision.policy import ErrorMetric, LatencyMetric, Policy, PolicyMetrics
+from serve.rollout.policy import ErrorMetric, LatencyMetric, Policy, PolicyMetrics
 from serve.rollout.presets import load_policy
 from serve.rollout.simulation import incumbents
 from serve.rollout.simulation.ramp import ROLLED_BACK, Outcomes, play

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.demo.data import legal_task, medical_task, write_rows
+from deploy.examples.tasks import legal_task, medical_task, write_rows
 from loadtests.bench.results import MeasuredFigure, at_least, at_most, median_interval, pair_ratio, publish
 from loadtests.bench.training_arm import BATCH, LEARNING_RATE, MAX_LENGTH, RANK, SEED
 from registry.foreign import python

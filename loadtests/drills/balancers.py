@@ -26,10 +26,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from loadtests.bench.results import write_drill
 from loadtests.drills import acts
 from loadtests.drills.stages import BALANCERS, OPTIONS, REPLICAS, REPOSITORY, BalancedStage, LiveReplica
-from loadtests.live import wardrobe
-from loadtests.markers import marker_adapters
+from loadtests.markers import marker_root
 from registry.foreign import python
 from registry.store import Registry
 
@@ -43,16 +43,10 @@ PARTS = ("fleet", "steps", "engine_killed", "launcher_killed", "rolling_restart"
 
 def play(name: str, folder: Path, cache: Path) -> dict[str, Any]:
     """Play the drill behind the balancer `name` and return the report."""
-    base = cache / "smollm2-135m-instruct"
-    wardrobe(cache, "base", "demo", base)
-    adapters = marker_adapters(cache, base)
-    root = folder / "root"
-    wardrobe(root, "init", "--base", base)
-    for adapter in ("before", "step", "step"):
-        wardrobe(root, "register", adapter, adapters["alpha"], "--allow-duplicate")
+    adapters = marker_root(folder / "root", cache, {"before": ("alpha",), "step": ("alpha", "alpha")})
     report: dict[str, Any] = {"passed": False, "balancer": name, **_circumstances()}
     started = time.monotonic()
-    with BALANCERS[name](Registry.open(root), folder) as stage:
+    with BALANCERS[name](Registry.open(folder / "root"), folder) as stage:
         stage.wait(lambda: len(stage.replicas()) == REPLICAS, "both replicas are ready")
         report["ready_seconds"] = round(time.monotonic() - started, 1)
         report["fleet"] = _say(_verify(stage, adapters["bravo"]))
@@ -118,10 +112,7 @@ def main() -> int:
         )
         folder.mkdir(parents=True, exist_ok=True)
         report = play(options.balancer, folder.absolute(), REPOSITORY / ".cache")
-    target = REPOSITORY / "bench-results" / f"drill-balancer-{options.balancer}.json"
-    target.write_text(json.dumps(report, indent=2) + "\n")
-    print(f"{'passed' if report['passed'] else 'FAILED'}; {target.relative_to(REPOSITORY)}")
-    return 0 if report["passed"] else 1
+    return write_drill(f"balancer-{options.balancer}", report)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -23,8 +24,10 @@ from typing import Any
 
 import httpx
 
+from loadtests.bench.results import write_drill
+from loadtests.drills.stages import ONE_THREAD
 from loadtests.live import Live, wardrobe, wardrobe_json
-from loadtests.markers import marker_adapters
+from loadtests.markers import marker_root
 
 OPTIONS = ("--max-model-len", "512", "--max-num-seqs", "8", "--max-loras", "2", "--max-cpu-loras", "4")
 MODEL = "shared"
@@ -106,26 +109,13 @@ class ReplicaDrill:
 
 def play(folder: Path, cache: Path) -> dict[str, Any]:
     """Start the servers one after the other, run the rollout, and return the report."""
-    base = cache / "smollm2-135m-instruct"
-    wardrobe(cache, "base", "demo", base)
-    adapters = marker_adapters(cache, base)
     root = folder / "root"
-    wardrobe(root, "init", "--base", base)
-    for _ in range(2):
-        wardrobe(root, "register", MODEL, adapters["alpha"], "--allow-duplicate")
+    marker_root(root, cache, {MODEL: ("alpha", "alpha")})
     (folder / "policy.yaml").write_text(POLICY)
-    lives: list[Live] = []
-    try:
-        for number in range(3):
-            log = folder / f"serve-{number}.log"
-            lives.append(Live.start(root, log, *OPTIONS, environment=_share_of_machine(number)))
-            lives[-1].wait_ready()
-        drill = ReplicaDrill(lives)
+    with contextlib.ExitStack() as stack:
+        drill = ReplicaDrill([stack.enter_context(_server(root, folder, number)) for number in range(3)])
         wardrobe(root, "rollout", "start", f"{MODEL}@2", "--policy", folder / "policy.yaml")
         ended = asyncio.run(drill.run())
-    finally:
-        for live in lives:
-            live.stop()
     told = wardrobe_json(root, "rollout", "explain", MODEL)["decisions"]
     events = [entry["event"] for entry in told if entry["event"] != "baseline"]
     shares = drill.shares()
@@ -142,10 +132,11 @@ def play(folder: Path, cache: Path) -> dict[str, Any]:
     }
 
 
-def _share_of_machine(number: int) -> dict[str, str]:
-    """Return an environment that gives a server one core: threads that spin would starve the others."""
-    core = number % (os.cpu_count() or 1)
-    return {"VLLM_CPU_OMP_THREADS_BIND": str(core), "KMP_BLOCKTIME": "0", "OMP_WAIT_POLICY": "passive"}
+def _server(root: Path, folder: Path, number: int) -> contextlib.AbstractContextManager[Live]:
+    """Return a server with one core of its own: threads that spin would starve the others."""
+    core = {"VLLM_CPU_OMP_THREADS_BIND": str(number % (os.cpu_count() or 1))}
+    environment = {**ONE_THREAD, **core}
+    return Live.running(root, folder / f"serve-{number}.log", *OPTIONS, environment=environment)
 
 
 def main() -> int:
@@ -155,11 +146,8 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="wardrobe-drill-") as scratch:
         report = play(Path(scratch), options.cache)
-    target = Path("bench-results/drill-replicas.json")
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report, indent=2), flush=True)
-    return 0 if report["passed"] else 1
+    return write_drill("replicas", report)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
 """The packaged scenarios on real servers of this machine: prepared, served, run, and summed up.
 
     python -m loadtests.drills.scenarios [--names bad-canary,swap-churn] [--set KEY=VALUE] [--full]
+    python -m loadtests.drills.scenarios --scenes [--names churn,feedback]
 
 Adapters are random weights of the base's shapes, on a root of its own. What a small machine cannot hold, or
-what would take hours, is set otherwise (`SETTINGS`), and the result says so. `replica-loss` has two servers
-behind the Rust vllm-router; all others share one. Each run's folder goes to `load-results/drill-NAME`, a
-summary of all to `bench-results/drill-scenarios.json` and `.md`; ends with 1 when one failed.
+what would take hours, is set otherwise (`SETTINGS`), and the result says so. The `scenes` beside this file
+are the drills of churn and of every way in which a rollout can go; their adapters tell by their text which
+one answered. `replica-loss` has two servers behind the Rust vllm-router, churn one with few places for
+adapters; all others share one. Each run's folder goes to `load-results/drill-NAME`, a summary of all to
+`bench-results/drill-scenarios.json` and `.md`; ends with 1 when one failed.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import shutil
 import signal
@@ -23,12 +25,18 @@ from pathlib import Path
 from loadtests.drills.outcomes import ScenarioResult, keep, outcome
 from loadtests.drills.stages import ONE_THREAD, behind_router
 from loadtests.live import Live, wardrobe
-from loadtests.runner.loading import packaged
+from loadtests.markers import marker_root
+from loadtests.runner.loading import load_scenario
 from loadtests.runner.results.documents import Report
+from loadtests.runner.scenario import Scenario
 from registry.store import Registry
 
 OPTIONS = ("--max-model-len", "1024", "--max-num-seqs", "16", "--max-loras", "16", "--max-cpu-loras", "16")
-LOSS = "replica-loss"
+# So few places that the churn loads and evicts all the time.
+FEW = (*OPTIONS[:4], "--max-loras", "4", "--max-cpu-loras", "6")
+LOSS, CHURN = "replica-loss", "churn"
+SCENES = {path.stem: path for path in sorted((Path(__file__).parent / "scenes").glob("[!p]*.yaml"))}
+"""The drills' own scenarios by name; beside them lie their policies."""
 # A rollout is decided on the number of requests, not on their length.
 _SHORT = ("prompts.tokens.mean=8", "max_tokens.mean=4")
 SETTINGS: Mapping[str, Sequence[str]] = {
@@ -56,22 +64,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--names", default=",".join(SETTINGS), metavar="NAME,NAME")
+    parser.add_argument("--names", metavar="NAME,NAME")
+    parser.add_argument("--scenes", action="store_true", help="the drills of churn and rollouts")
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--full", action="store_true", help="as the files are: hours with the soak")
     parser.add_argument("--cache", type=Path, default=Path(os.environ.get("WARDROBE_CACHE", ".cache")))
     options = parser.parse_args()
-    names = options.names.split(",")
-    if unknown := sorted(set(names) - set(packaged())):
-        parser.error(f"no such scenario: {', '.join(unknown)}; there are {', '.join(packaged())}")
-    settings = {name: [*([] if options.full else SETTINGS[name]), *options.changes] for name in names}
+    every = list(SCENES if options.scenes else SETTINGS)
+    names = options.names.split(",") if options.names else every
+    if unknown := sorted(set(names) - set(every)):
+        parser.error(f"no such scenario: {', '.join(unknown)}; there are {', '.join(every)}")
+    settings = {name: [*([] if options.full else SETTINGS.get(name, ())), *options.changes] for name in names}
     if options.full and "smoke" in settings:
         settings["smoke"] += SETTINGS["smoke"]
     # A plain SIGTERM would leave the servers and their root behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with tempfile.TemporaryDirectory(prefix="wardrobe-drill-") as scratch:
-            passed = [keep(one).passed for one in play(Path(scratch), options.cache, settings)]
+            begin = play_scenes if options.scenes else play
+            passed = [keep(one).passed for one in begin(Path(scratch), options.cache, settings)]
     except KeyboardInterrupt:
         print("interrupted: what had ended is kept", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -83,12 +94,32 @@ def play(scratch: Path, cache: Path, settings: Mapping[str, Sequence[str]]) -> I
     root = prepare(scratch, cache, list(settings))
     alone = [name for name in settings if name != LOSS]
     if alone:
-        with _one_server(root, scratch) as url:
-            yield from (run(root, name, settings[name], "--url", url) for name in alone)
+        with Live.running(root, scratch / "serve.log", *OPTIONS, environment=ONE_THREAD) as live:
+            yield from (run(root, name, settings[name], "--url", live.url) for name in alone)
     if LOSS in settings:
         with behind_router(Registry.open(root), scratch) as stage:
             admin = stage.replicas()[0].url
             yield run(root, LOSS, settings[LOSS], "--url", stage.url, "--admin-url", admin)
+
+
+def play_scenes(
+    scratch: Path, cache: Path, settings: Mapping[str, Sequence[str]]
+) -> Iterator[ScenarioResult]:
+    """Run every scene of `settings`, with the adapters that its `expect` names, and yield what came out."""
+    root = scratch / "root"
+    expected = {name: load_scenario(str(SCENES[name])) for name in settings}
+    marker_root(root, cache, {one.adapters.models[0]: _versions(one) for one in expected.values()})
+    for options, names in ((FEW, {CHURN}), (OPTIONS, settings.keys() - {CHURN})):
+        if chosen := [name for name in settings if name in names]:
+            log = scratch / f"serve-{chosen[0]}.log"
+            with Live.running(root, log, *options, environment=ONE_THREAD) as live:
+                yield from (run(root, name, settings[name], "--url", live.url) for name in chosen)
+
+
+def _versions(scenario: Scenario) -> list[str]:
+    """Return the marker adapters of versions 1 and 2; a version that must not answer has the first one's."""
+    said = list(scenario.expect.values())
+    return [one.lower() for one in (said if len(said) > 1 else said * 2)]
 
 
 def prepare(folder: Path, cache: Path, names: Sequence[str]) -> Path:
@@ -108,20 +139,12 @@ def run(root: Path, name: str, changes: Sequence[str], *server: str) -> Scenario
     shutil.rmtree(folder, ignore_errors=True)
     load = os.getloadavg()[0]
     words = [word for change in changes for word in ("--set", change)]
-    done = wardrobe(root, "loadtest", "run", name, "--out", folder, *server, *words, check=False)
+    done = wardrobe(
+        root, "loadtest", "run", SCENES.get(name, name), "--out", folder, *server, *words, check=False
+    )
     print(f"\n== {name} ==\n{done.stdout}{done.stderr}", flush=True)
     report = Report.model_validate_json((folder / "report.json").read_text())
     return outcome(name, report, changes, load)
-
-
-@contextlib.contextmanager
-def _one_server(root: Path, scratch: Path) -> Iterator[str]:
-    live = Live.start(root, scratch / "serve.log", *OPTIONS, environment=ONE_THREAD)
-    try:
-        live.wait_ready()
-        yield live.url
-    finally:
-        live.stop()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 
 from deploy.ray.environment import ray_python
-from loadtests.live import BIN, Live, command_line, descendants, free_port, is_alive
+from loadtests.live import BIN, Live, command_line, descendants, free_port, is_alive, is_ok
 from registry.store import Registry
 
 REPLICAS = 2
@@ -98,7 +98,7 @@ class BalancedStage:
         return [
             LiveReplica(beat.replica, beat.url, beat.pid)
             for beat, live in self.registry.replicas()
-            if live and is_alive(beat.pid) and _ready(beat.url)
+            if live and is_alive(beat.pid) and is_ok(f"{beat.url}/readyz")
         ]
 
     def answers(self) -> dict[str, list[LoggedAnswer]]:
@@ -188,13 +188,6 @@ def behind_ray(registry: Registry, folder: Path) -> Iterator[BalancedStage]:
 
 
 BALANCERS = {"router": behind_router, "ray": behind_ray}
-
-
-def _ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz", timeout=5).status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False
 
 
 def _start(root: Path, folder: Path, number: int, port: int | None = None) -> Live:

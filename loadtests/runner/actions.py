@@ -13,11 +13,13 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from loadtests.live import command_line, descendants, is_alive
 from loadtests.runner.scenario import Action, Scenario
 from registry.api import documents as doc
 from registry.api import operations
@@ -34,6 +36,8 @@ _SETTLE_SECONDS = 30.0
 """How long the run waits at its end for an action that is under way."""
 _SERVER = b"serve.engine.child"
 """What stands in the command line of a replica's server process, and of nothing else."""
+_ENGINE = "EngineCore"
+"""The title of the process of vLLM's engine, below the server's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +69,18 @@ class RolloutChange:
 
 @dataclass
 class Actions:
-    """The actions of a scenario on one server; `events` and `changes` fill while they run."""
+    """The actions of a scenario on one server; `events` and `changes` fill while they run.
+
+    `copies` names by every version that the run registered the one whose weights it has.
+    """
 
     scenario: Scenario
     client: HttpClient
     events: list[ActionEvent] = field(default_factory=list)
     changes: list[RolloutChange] = field(default_factory=list)
+    copies: dict[str, str] = field(default_factory=dict)
     _swapped: dict[str, bool] = field(default_factory=dict)
-    _sources: dict[str, Path] = field(default_factory=dict)
+    _sources: dict[tuple[str, int | None], tuple[str, Path]] = field(default_factory=dict)
     _made: dict[str, list[int]] = field(default_factory=dict)
     _clock: Clock = lambda: 0.0
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)
@@ -148,21 +156,24 @@ class Actions:
 
     def _register(self, action: Action) -> str:
         made = self._made.setdefault(action.adapter, [])
-        if action.adapter not in self._sources:
-            number = operations.show_adapter(self.client, action.adapter).stable or self._newest(
-                action.adapter
-            )
-            target = self._scratch / action.adapter
-            operations.export(self.client, action.adapter, number, target)
-            self._sources[action.adapter] = target
-        registration = PublishRequest(
-            action.adapter, self._sources[action.adapter], no_stable=True, allow_duplicate=True
-        )
+        source, folder = self._source(action)
+        registration = PublishRequest(action.adapter, folder, no_stable=True, allow_duplicate=True)
         version = operations.register(self.client, registration, lambda _: None).version
+        self.copies[f"{action.adapter}@{version}"] = source
         made.append(version)
         if len(made) > action.keep:
             self._forget(action.adapter, made)
         return f"{action.adapter}@{version}"
+
+    def _source(self, action: Action) -> tuple[str, Path]:
+        key = (action.adapter, action.version)
+        if key not in self._sources:
+            stable = operations.show_adapter(self.client, action.adapter).stable
+            number = action.version or stable or self._newest(action.adapter)
+            target = self._scratch / f"{action.adapter}-{number}"
+            operations.export(self.client, action.adapter, number, target)
+            self._sources[key] = f"{action.adapter}@{number}", target
+        return self._sources[key]
 
     def _forget(self, adapter: str, made: list[int]) -> None:
         used = {one.version for one in operations.show_adapter(self.client, adapter).versions if one.aliases}
@@ -186,14 +197,38 @@ class Actions:
 
         return abort_rollout(self.client, action.adapter, WhyRequest(why="load test")).state
 
-    def _kill(self, _action: Action) -> str:
+    def _kill(self, action: Action) -> str:
         live = [one for one in operations.list_replicas(self.client).replicas if one.live]
         ours = [one for one in live if one.state == "ready" and _is_ours(one.pid)]
         if not ours:
             fact = f"none of {len(live)} live replicas is a process of this machine"
             raise NotFound("kill_replica", fact, "use action: command")
-        os.kill(ours[-1].pid, signal.SIGKILL)
-        return f"{ours[-1].replica}, process {ours[-1].pid}"
+        server = ours[-1]
+        below = descendants(server.pid)
+        engine = next((pid for pid in sorted(below) if _ENGINE in command_line(pid)), server.pid)
+        victim = engine if action.process == "engine" else server.pid
+        os.kill(victim, signal.SIGKILL)
+        if action.back_seconds:
+            self._await_back(server, {server.pid, *below}, action.back_seconds)
+        return f"{server.replica}, process {victim}"
+
+    def _await_back(self, killed: doc.ReplicaDocument, before: set[int], seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._is_back(killed):
+            if time.monotonic() > until:
+                raise Conflict(killed.replica, f"is not ready again after {seconds:g} s", "see its log")
+            time.sleep(_POLL_SECONDS)
+        if left := sorted(filter(is_alive, before)):
+            raise Conflict(killed.replica, f"left processes behind: {left}", "end them")
+
+    def _is_back(self, killed: doc.ReplicaDocument) -> bool:
+        with contextlib.suppress(WardrobeError):
+            found = operations.list_replicas(self.client).replicas
+            return any(
+                one.replica == killed.replica and one.live and one.state == "ready" and one.pid != killed.pid
+                for one in found
+            )
+        return False
 
     def _newest(self, adapter: str) -> int:
         return max(one.version for one in operations.show_adapter(self.client, adapter).versions)

@@ -134,18 +134,24 @@ class Execution:
     async def _ask(self, sender: Sender, record: RequestRecord, planned: Planned, body: bytes) -> str | None:
         """Ask once; return the answer's text, or None where there is no whole answer."""
         scenario = self.plan.scenario
-        reading = AnswerReader(record, keep_text=scenario.sessions.turns > 1)
+        reading = AnswerReader(record, keep_text=scenario.sessions.turns > 1 or bool(scenario.expect))
         self._open[id(record)] = record
         patience = planned.cancel_after if record.turn == 0 else None
         limits = SendingLimits(scenario.timeout_seconds, patience)
         session_id = f"{self._run_id}-{planned.index}"
         await sender.send(request_path(scenario), body, session_id, reading, limits)
         del self._open[id(record)]
+        record.wrong_text = record.outcome == OK and self._expected(record.version) not in reading.text
         self._keep(record)
         if record.outcome != OK:
             return None
         await self._rate(sender, record)
         return reading.text
+
+    def _expected(self, version: str) -> str:
+        """Return what a version's answers must hold; a copy that the run made speaks as its source."""
+        copies = self.actions.copies if self.actions is not None else {}
+        return self.plan.scenario.expect.get(copies.get(version, version), "")
 
     async def _rate(self, sender: Sender, record: RequestRecord) -> None:
         feedback = self.plan.scenario.feedback

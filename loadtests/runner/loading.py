@@ -90,8 +90,16 @@ def _validated(file: SettingsFile) -> Scenario:
 
 def _anchored(scenario: Scenario, folder: Path) -> Scenario:
     arrival, prompts = scenario.arrival, scenario.prompts
+    actions = tuple(
+        one.model_copy(update={"policy": str(folder / one.policy)}) if _is_file(folder, one.policy) else one
+        for one in scenario.actions
+    )
     if arrival.trace is not None:
         arrival = arrival.model_copy(update={"trace": str(folder / at_home(arrival.trace))})
     if prompts.file is not None:
         prompts = prompts.model_copy(update={"file": str(folder / at_home(prompts.file))})
-    return scenario.model_copy(update={"arrival": arrival, "prompts": prompts})
+    return scenario.model_copy(update={"arrival": arrival, "prompts": prompts, "actions": actions})
+
+
+def _is_file(folder: Path, name: str) -> bool:
+    return name.endswith((".yaml", ".yml")) and "\n" not in name and (folder / name).is_file()

@@ -26,6 +26,7 @@ COUNTED = {
     "requests": "requests that were due in the measured time",
     "ok": "complete answers",
     "errors": "requests without a complete answer, but for those that the run cancelled",
+    "errors.unexplained": "errors, but for requests open during a kill_replica; `refused` always counts",
     "errors.rate": "errors / (ok + errors)",
     "cancelled": "requests that the run itself cancelled",
     "unfinished": "requests that were in flight when the run was interrupted",
@@ -35,6 +36,8 @@ COUNTED = {
     "output_tokens": "tokens of complete answers",
     "output_tokens_per_second": "tokens of complete answers, per second",
     "wrong_adapter": "answers that name another adapter than the one that was asked",
+    "wrong_text": "answers that do not hold the text that `expect` names for their version",
+    "actions.failed": "actions that failed, the warm-up included",
     "disruption_seconds": "from the first to the last failed request's intended start",
 }
 """Plain figures."""
@@ -45,6 +48,8 @@ ROLLOUT = {
     "rollout.canary_answers": "answers by the canary",
     "rollout.canary_errors": "failed requests of the canary's arm",
     "rollout.canary_share": "the canary's share of all answers, from the rollout's start to its end",
+    "rollout.weights": "how many different weights above 0 it had",
+    "rollout.setbacks": "how often its weight fell, or it began anew, before its end",
     "rollout.late_canary_seconds": "how long after the rollback a request still met the canary (0: none)",
 }
 """Figures of the run's first rollout; without one they have no value."""

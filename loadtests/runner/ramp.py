@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -27,10 +28,12 @@ def rollouts(
     ]
 
 
-def rollout_figure(found: Sequence[RolloutDocument], metric: str) -> float | None:
-    """Return a figure of the first rollout, None without one."""
+def rollout_figure(found: Sequence[RolloutDocument], metric: str, reason: str | None = None) -> float | None:
+    """Return a figure of the first rollout (that moved for `reason`), None without one."""
     assert metric in ROLLOUT, metric
-    return getattr(found[0], metric.removeprefix("rollout.")) if found else None
+    wanted = (one for one in found if reason is None or reason in {change.reason for change in one.changes})
+    first = next(wanted, None)
+    return None if first is None else getattr(first, metric.removeprefix("rollout."))
 
 
 def _rollout(
@@ -65,6 +68,8 @@ def _rollout(
         canary_errors=int((canary & columns.ended_as(ERROR)).sum()),
         canary_share=float((answers & during).sum() / during.sum()) if during.any() else None,
         late_canary_seconds=max(0.0, late),
+        weights=len({one.weight for one in changes if one.weight}),
+        setbacks=_setbacks(changes),
         changes=[
             ChangeDocument(
                 at=one.at,
@@ -76,6 +81,14 @@ def _rollout(
             )
             for one in changes
         ],
+    )
+
+
+def _setbacks(changes: Sequence[RolloutChange]) -> int:
+    pairs = pairwise(changes)
+    return sum(
+        after.began != before.began or (after.weight < before.weight and after.state not in _OVER)
+        for before, after in pairs
     )
 
 

@@ -44,6 +44,7 @@ class RequestRecord:
     output_tokens: int = 0
     pieces: int = 0
     response_id: str = ""
+    wrong_text: bool = False
 
     @property
     def adapter(self) -> str:

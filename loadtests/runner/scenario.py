@@ -156,11 +156,12 @@ class RatingPlan(Strict):
 class Action(Strict):
     """Something done to the server during the load, `at_seconds` after its begin, or `every_seconds`.
 
-    `swap` promotes the newest version and rolls back in turn; `register` uploads the stable version's
-    weights as a new version and deletes all but the last `keep`; `rollout` starts one of `version`
-    (default: the newest) with `policy` (a preset, a file, or YAML text); `abort` ends it; `kill_replica`
-    sends SIGKILL to the process of a replica on this machine; `command` runs `run`, a program with its
-    arguments.
+    `swap` promotes the newest version and rolls back in turn; `register` uploads the weights of `version`
+    (default: the stable one) as a new version and deletes all but the last `keep`; `rollout` starts one of
+    `version` (default: the newest) with `policy` (a preset, a file, or YAML text); `abort` ends it;
+    `kill_replica` sends SIGKILL to the server's `process` of a replica on this machine, or to its engine's,
+    and waits up to `back_seconds` until it is ready again with none of its old processes left; `command`
+    runs `run`, a program with its arguments.
     """
 
     action: Literal["swap", "register", "rollout", "abort", "kill_replica", "command"]
@@ -169,6 +170,8 @@ class Action(Strict):
     policy: str = "fast"
     keep: int = Field(default=4, ge=2)
     run: tuple[str, ...] = ()
+    process: Literal["server", "engine"] = "server"
+    back_seconds: Seconds = 0.0
     at_seconds: float | None = Field(default=None, ge=0)
     every_seconds: float | None = Field(default=None, ge=0.1)
 
@@ -186,7 +189,8 @@ class Action(Strict):
 class Threshold(Strict):
     """A bar: `metric` (`ttft_ms.p95`, `errors.rate`, …) at most or at least so much.
 
-    `adapter` and `arm` narrow it to one group. A figure that cannot be computed misses its bar.
+    `adapter` and `arm` narrow it to one group, `reason` to rollouts that moved for it. A figure that cannot
+    be computed misses its bar.
     """
 
     metric: str
@@ -194,6 +198,7 @@ class Threshold(Strict):
     at_least: float | None = None
     adapter: str | None = None
     arm: str | None = None
+    reason: str | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -231,6 +236,7 @@ class Scenario(Strict):
     max_in_flight: int = Field(default=4_096, ge=1)
     saturation_ms: float = Field(default=50.0, gt=0)
     feedback: RatingPlan | None = None
+    expect: dict[str, str] = Field(default={}, description="By version, a text that its answers must hold")
     actions: tuple[Action, ...] = ()
     slo: Slo = Slo()
     thresholds: tuple[Threshold, ...] = ()

@@ -17,12 +17,15 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, TypeAdapter
 
+from registry.entries.keys import Scope
 from registry.names import check_adapter_name, check_alias_name
 from registry.records import RolloutEntry
 from registry.store import Registry
 
 PREFIX = "/admin/v1"
 """The path below which a server answers operations."""
+SCOPE = Scope.ADMIN
+"""What a key must allow before a server answers any of them."""
 
 Notify = Callable[[RolloutEntry | None, RolloutEntry], None]
 """Is told of a change of a rollout once it is made: the entry before, None for the first, and the new."""

@@ -19,8 +19,8 @@ from serve.bounds.grammars import GrammarLimits
 from serve.bounds.structure import check_structure, check_text
 from serve.engine.interface import Engine
 from serve.errors import BadBody
-from serve.router.body import Fields, parse_fields
-from serve.router.endpoints.paths import Dialect, Endpoint
+from serve.protocol.body import Fields, parse_fields
+from serve.protocol.paths import Dialect, Endpoint
 from serve.settings import RequestLimits
 
 EASY_BYTES = 4_096

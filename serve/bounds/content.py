@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Raw
 
 from serve.bounds.grammars import CONSTRAINTS, GrammarLimits, check_grammars
-from serve.bounds.numbers import whole_number
 from serve.errors import BadBody, PromptTooLong, TooComplex
+from serve.protocol.numbers import whole_number
 
 _COUNTS = ("n", "best_of")
 """How many answers are wanted; vLLM bounds its other numbers (log-probabilities) itself."""

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
 from serve.connections.census import Census, Wait
-from serve.router.telemetry.exposition import counter, gauge
+from serve.exposition import counter, gauge
 
 
 class ConnectionMetrics:

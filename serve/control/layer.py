@@ -21,7 +21,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from registry.api import operations
 from registry.api.documents import ErrorBody, ErrorDocument
+from registry.api.operation import PREFIX
 from registry.errors import Denied, LimitExceeded, UsageError, WardrobeError
 from registry.wording import fact_of
 from serve.bounds.arrival import declared_bytes
@@ -33,7 +35,7 @@ MAX_NESTING = 64
 
 _log = logging.getLogger("wardrobe.control")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_UPLOAD = re.compile(r"/admin/v1/adapters/[^/]+/versions")
+_UPLOAD = re.compile(PREFIX + operations.register.path.format(name="[^/]+"))
 
 
 class AdminLayer:

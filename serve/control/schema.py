@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from registry.api.operation import SCOPE
 from registry.names import NAME_PATTERN
 from serve.control.errors import keep_own_refusals
 
@@ -39,11 +40,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 """A body for each kind of request."""
 
 _ABOUT = (
-    "Adapters, versions, aliases and rollouts of a Wardrobe server. Needs a key with the scope `admin` once "
-    "any key exists (`wardrobe keys create`). Every refusal is an `ErrorDocument`."
+    f"Adapters, versions, aliases and rollouts of a Wardrobe server. Needs a key with the scope `{SCOPE}` "
+    "once any key exists (`wardrobe keys create`). Every refusal is an `ErrorDocument`."
 )
 _SCHEMES = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "A key with the scope `admin`."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": f"A key with the scope `{SCOPE}`."},
     "key": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same, in a header."},
 }
 _SERVERS = [

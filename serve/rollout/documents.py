@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, JsonValue
 
 from registry.api.documents import Document, Request
 from registry.settings.file import check
-from serve.rollout.decision.policy import Policy
+from serve.rollout.policy import Policy
 from serve.rollout.presets import DEFAULT
 
 Why = Annotated[str, Field(max_length=1_000)]

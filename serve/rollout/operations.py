@@ -14,10 +14,10 @@ from registry.records import RolloutEntry
 from serve.rollout import documents as doc
 from serve.rollout import start as starting
 from serve.rollout.alerts import Delivery, handle
-from serve.rollout.decision.policy import Policy
 from serve.rollout.decision.states import EventType
 from serve.rollout.display import explain
 from serve.rollout.display.status import brief, no_rollout, read_status
+from serve.rollout.policy import Policy
 from serve.rollout.steering import move
 
 rollouts = OperationTable("rollouts")

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 
 from registry.entries.rollouts import FULL_WEIGHT
-from serve.rollout.decision.policy import Policy, PolicyMetrics, Promotion, RampStep
 from serve.rollout.documents import DetectionDocument, PlannedMetric, PlannedStep
+from serve.rollout.policy import Policy, PolicyMetrics, Promotion, RampStep
 
 ASSUMED_RATE = 0.01
 FACTORS = (2.0, 5.0)

@@ -1,7 +1,7 @@
 """Policies as people write them: YAML files and the presets that ship with Wardrobe.
 
 Owns the forms of a weight (`5%`, or basis points) and the promotion written as a last step of 100 %. How a
-file is read is `registry.settings`', what a policy means is `serve.rollout.decision.policy`'s.
+file is read is `registry.settings`', what a policy means is `serve.rollout.policy`'s.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from registry.errors import UsageError
 from registry.home import at_home
 from registry.settings.bounds import Place
 from registry.settings.file import SettingsFile, parse_settings, read_settings
-from serve.rollout.decision.policy import Policy
+from serve.rollout.policy import Policy
 
 DEFAULT = "default"
 _SEE = "serve/rollout/README.md"

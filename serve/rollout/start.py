@@ -18,11 +18,11 @@ from registry.records import RolloutEntry, Version
 from registry.store import Registry
 from registry.validation import requirements
 from registry.validation.requirements import UnmetRequirement
-from serve.rollout.decision.policy import Policy, policy_of
 from serve.rollout.decision.states import Event, EventType, RolloutState
 from serve.rollout.display.explain import version_name
 from serve.rollout.documents import PlanDocument
 from serve.rollout.plan import ASSUMED_RATE, plan_metrics, plan_steps, promises, shadow_requests
+from serve.rollout.policy import Policy, policy_of
 from serve.rollout.recording.baselines import freeze
 from serve.rollout.recording.evidence import Baseline
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from registry.errors import CorruptStore
 from registry.names import check_adapter_name
-from serve.rollout.decision.policy import Policy, RampStep, policy_of
 from serve.rollout.decision.states import Event, EventType
 from serve.rollout.display.status import no_rollout
+from serve.rollout.policy import Policy, RampStep, policy_of
 from serve.rollout.recording.evidence import baseline_of
 
 if TYPE_CHECKING:

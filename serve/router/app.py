@@ -17,6 +17,7 @@ import msgspec
 from prometheus_client import REGISTRY, CollectorRegistry
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from registry.api.operation import SCOPE
 from registry.entries.keys import Scope as KeyScope
 from registry.errors import UsageError, WardrobeError
 from serve import logs
@@ -27,17 +28,9 @@ from serve.door.pages import Pages
 from serve.door.sending import for_pages
 from serve.engine.interface import Engine
 from serve.errors import Busy, MethodNotAllowed, RouteNotFound, TaskNotServed
+from serve.protocol.body import SERVER_PATH_FIELDS, TRANSFER_FIELDS
 from serve.protocol.hints import hint
-from serve.request_id import HEADER, id_headers
-from serve.responses import answers as kept
-from serve.responses.answers import ResponseQuery
-from serve.rollout.decision.inner import InnerClient
-from serve.router.body import SERVER_PATH_FIELDS, TRANSFER_FIELDS
-from serve.router.endpoints.auth import authorize
-from serve.router.endpoints.feedback import MAX_BODY_BYTES as MAX_FEEDBACK_BYTES
-from serve.router.endpoints.models import base_card, render_model, render_models
-from serve.router.endpoints.openai_errors import rejection_reason, send_error, send_events, send_json
-from serve.router.endpoints.paths import (
+from serve.protocol.paths import (
     ENDPOINTS,
     Dialect,
     Endpoint,
@@ -45,6 +38,14 @@ from serve.router.endpoints.paths import (
     find_endpoint,
     served_endpoints,
 )
+from serve.request_id import HEADER, id_headers
+from serve.responses import answers as kept
+from serve.responses.answers import ResponseQuery
+from serve.rollout.decision.inner import InnerClient
+from serve.router.endpoints.auth import authorize
+from serve.router.endpoints.feedback import MAX_BODY_BYTES as MAX_FEEDBACK_BYTES
+from serve.router.endpoints.models import base_card, render_model, render_models
+from serve.router.endpoints.openai_errors import rejection_reason, send_error, send_events, send_json
 from serve.router.inference import Inference
 from serve.router.runtime import Runtime
 from serve.router.telemetry.access_log import AccessLog
@@ -201,7 +202,7 @@ class Router:
 
     async def _forward_control(self, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        who = authorize(runtime.keys, headers, KeyScope.ADMIN)
+        who = authorize(runtime.keys, headers, SCOPE)
         assert self._control is not None, "built before the runtime is set"
         assert self._arrivals is not None, "built before the runtime is set"
         known = self._pages is not None and self._pages.admits(headers.get(b"origin"))

@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from msgspec import Raw
 
 from serve.protocol.form import leaves_form
-from serve.rollout.recording.recorder import OpenSegment, Recorder
-from serve.router.assignment import (
+from serve.rollout.assignment import (
     Arm,
     choose_arm,
     conversation_unit,
@@ -23,6 +22,7 @@ from serve.router.assignment import (
     unit_digest,
     user_unit,
 )
+from serve.rollout.recording.recorder import OpenSegment, Recorder
 from serve.router.targets import RolloutTarget, RouteTarget
 
 NO_UNIT = "0" * 16

@@ -18,17 +18,17 @@ from starlette.types import Message, Receive, Scope, Send
 from registry.errors import WardrobeError
 from serve.errors import EngineFailed
 from serve.outcomes import Outcome
+from serve.protocol.body import Fields
 from serve.protocol.forwarded import MAX_BYTES as MAX_ERROR_BYTES
 from serve.protocol.forwarded import read_event, read_forwarded
+from serve.protocol.paths import Dialect, Endpoint
 from serve.request_id import ANTHROPIC_HEADER, HEADER
 from serve.responses.turn import ResponseTurn
 from serve.rollout.recording.baselines import BaselineArm
 from serve.rollout.recording.recorder import Text
-from serve.router.body import Fields
 from serve.router.booking import Booking
 from serve.router.endpoints.answers import MAX_BYTES, MAX_CHUNKS, read_text
 from serve.router.endpoints.openai_errors import error_event, send_error
-from serve.router.endpoints.paths import Dialect, Endpoint
 from serve.router.endpoints.response_id import without_mac
 from serve.router.streams import TAIL_CHUNKS, has_delta, judge_status, judge_stream, read_finish, read_usage
 from serve.router.targets import RouteTarget

@@ -22,18 +22,18 @@ from serve.bounds.structure import check_encoding
 from serve.door.hosts import Hosts
 from serve.errors import BadBody, Busy, EngineFailed, TimedOut, TooManyRequests
 from serve.outcomes import Outcome
+from serve.protocol.body import Fields, cap_tokens, join_fields, parse_fields
 from serve.protocol.fields import check_fields
 from serve.protocol.form import generates
+from serve.protocol.paths import Dialect, Endpoint
 from serve.request_id import ANTHROPIC_PATHS, HEADER, echo_id, id_headers
 from serve.responses.store import ResponseStore
 from serve.responses.turn import PREVIOUS, ResponseTurn, begin
-from serve.router.assignment import Arm, unit_digest
-from serve.router.body import Fields, cap_tokens, join_fields, parse_fields
+from serve.rollout.assignment import Arm, unit_digest
 from serve.router.booking import NO_UNIT, assign, find_unit
 from serve.router.doubts import Doubts
 from serve.router.endpoints.auth import ANONYMOUS, authorize
 from serve.router.endpoints.openai_errors import rejection_reason, send_error
-from serve.router.endpoints.paths import Dialect, Endpoint
 from serve.router.endpoints.response_id import NO_ANSWER
 from serve.router.exchange import Exchange
 from serve.router.rescue import HeldExchange

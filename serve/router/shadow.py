@@ -17,7 +17,7 @@ from msgspec import Raw
 from starlette.types import Message
 
 from serve.outcomes import Outcome
-from serve.router.body import Fields
+from serve.protocol.body import Fields
 from serve.router.exchange import Exchange
 from serve.router.targets import RolloutTarget
 

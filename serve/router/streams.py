@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 
 from serve.outcomes import Outcome
-from serve.router.endpoints.paths import Dialect
+from serve.protocol.paths import Dialect
 
 TAIL_CHUNKS = 8
 """How many chunks an exchange keeps: every protocol's closing, error and usage events lie within them."""

@@ -21,9 +21,9 @@ from registry.records import RolloutEntry, Version
 from registry.validation.chat_template import TEMPLATE_NAME
 from registry.views.view import AdapterView, View, no_adapter
 from serve.errors import BadBody, ModelNotFound
+from serve.rollout.assignment import Arm
 from serve.rollout.recording.baselines import BaselineArm
 from serve.rollout.recording.recorder import Recorder, Recorders
-from serve.router.assignment import Arm
 from serve.router.endpoints.response_id import BASE_SUBJECT, TAG_DIGITS
 from serve.router.residents.residency import ResidentSlot
 from serve.router.telemetry.metrics import ArmSeries, Gauge, Reason, RouterMetrics

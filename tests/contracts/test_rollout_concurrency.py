@@ -13,8 +13,8 @@ from registry.names import STABLE
 from registry.records import RolloutEntry
 from registry.store import Registry
 from serve.rollout.decision.machine import IllegalMove, transition
-from serve.rollout.decision.policy import Policy, RampStep
 from serve.rollout.decision.states import Event, EventType
+from serve.rollout.policy import Policy, RampStep
 from tests.contracts.crashing import together
 from tests.contracts.test_rollout_crashes import IDS, open_rollout, versions
 from tests.fakes.rollout_log import first_entry

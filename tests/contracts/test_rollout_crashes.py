@@ -25,8 +25,8 @@ from registry.records import RolloutEntry
 from registry.storage import files
 from registry.store import Registry
 from serve.rollout.decision.machine import begin, transition
-from serve.rollout.decision.policy import Policy, RampStep
 from serve.rollout.decision.states import Event, EventType
+from serve.rollout.policy import Policy, RampStep
 from serve.rollout.recording.evidence import Baseline
 from tests.contracts.crashing import break_links, kill_at
 from tests.fakes.store import leftovers, make_registry, put

@@ -12,8 +12,8 @@ import pytest
 from deploy.observability.catalogue import ENGINE
 from loadtests.live import free_port
 from registry.entries.keys import KeyStore, Scope
-from serve.rollout.decision.policy import Policy, RampStep
-from serve.router.assignment import Arm
+from serve.rollout.assignment import Arm
+from serve.rollout.policy import Policy, RampStep
 from tests.deploy.monitoring import address, alertmanager, empty_pictures, lay_out, prometheus, wait
 from tests.deploy.watching import GRAFANA
 from tests.fakes.http_server import served as served_text

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from deploy.observability.catalogue import ENGINE, PROMETHEUS, TRAINING, sample_names, server_families
 from serve.outcomes import Outcome
-from serve.rollout.metrics import RolloutMetrics
-from serve.router.assignment import Arm
+from serve.rollout.assignment import Arm
+from serve.rollout.decision.metrics import RolloutMetrics
 from serve.router.telemetry.metrics import TPOT_SECONDS, TTFT_SECONDS, RouterMetrics
 from tests.deploy.watching import FOLDER, RULE_TESTS, RULES, alerts, rules, run, selectors
 from tests.fakes.training_file import training_text

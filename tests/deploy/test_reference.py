@@ -17,7 +17,7 @@ from deploy.reference.commands import SHARED
 from deploy.reference.pages import FOLDER, PAGES, write_pages
 from registry.cli.main import wardrobe
 from serve.protocol import forwarded
-from serve.router.endpoints.paths import ENDPOINTS
+from serve.protocol.paths import ENDPOINTS
 from serve.settings import ServeSettings
 
 REPOSITORY = Path(__file__).resolve().parents[2]

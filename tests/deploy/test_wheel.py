@@ -15,7 +15,7 @@ from setuptools import find_packages
 from tests.checkout import REPOSITORY
 
 STARTED = {"deploy.companions", "deploy.verify", "deploy.ray.app"}
-KEPT_BACK = {"bench", "checks", "demo", "drills", "observability", "recipes", "reference"}
+KEPT_BACK = {"bench", "checks", "drills", "examples", "observability", "recipes", "reference"}
 PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 
-from loadtests.drills.conversations import Conversations
 from loadtests.live import Live, wardrobe, wardrobe_json
+from tests.e2e.conversations import Conversations
 
 POLICY = """\
 name: quick

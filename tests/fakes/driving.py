@@ -8,8 +8,8 @@ from pathlib import Path
 from registry.records import RolloutEntry
 from registry.store import Registry
 from serve.rollout.decision.machine import transition
-from serve.rollout.decision.policy import Policy
 from serve.rollout.decision.states import Event, EventType
+from serve.rollout.policy import Policy
 from serve.rollout.recording.evidence import ArmTally, Exceedances, Rating, ReplicaEvidence, Segment
 from tests.fakes.rollouts import units
 from tests.fakes.store import beat, make_registry, put

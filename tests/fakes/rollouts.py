@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from registry.records import RolloutEntry
-from serve.rollout.decision.policy import Policy, RampStep
+from serve.rollout.policy import Policy, RampStep
 from serve.rollout.recording.evidence import ArmTally
 
 ROLLOUT = "00112233445566aa"

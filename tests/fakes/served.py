@@ -17,7 +17,7 @@ from registry.records import RolloutEntry, Version
 from registry.store import Registry
 from serve.connections.metrics import expose
 from serve.connections.protocol import limited
-from serve.rollout.decision.policy import Policy, PolicyMetrics, RampStep
+from serve.rollout.policy import Policy, PolicyMetrics, RampStep
 from serve.rollout.recording.recorder import Recorder
 from serve.router.app import Router
 from serve.router.runtime import Runtime

@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -108,6 +110,59 @@ def test_the_process_of_a_replica_on_this_machine_is_killed(tmp_path: Path) -> N
         report = run(served, tmp_path / "run", {"action": "kill_replica", "at_seconds": 0.1}, seconds=0.5)
         assert victim.wait(10) == -signal.SIGKILL
     assert [(one.detail, one.error) for one in report.events] == [(f"r2, process {victim.pid}", "")]
+
+
+@contextmanager
+def sleeping() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that looks like a replica's server, and does nothing."""
+    command = [sys.executable, "-c", "import time; time.sleep(600)", "serve.engine.child"]
+    with subprocess.Popen(command) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(("comes_back", "said"), [(True, ""), (False, "r2: is not ready again after 1 s")])
+def test_a_kill_waits_until_the_replica_is_ready_again(tmp_path: Path, comes_back: bool, said: str) -> None:
+    registry = make_root(tmp_path)
+    publish(registry, tmp_path, "support", 1)
+    kill = {
+        "action": "kill_replica",
+        "process": "engine",
+        "at_seconds": 0.1,
+        "back_seconds": 20 if comes_back else 1,
+    }
+    with serve(registry, tmp_path) as served, sleeping() as victim, sleeping() as successor:
+        beat = replace(served.registry.replicas()[0][0], replica="r2", pid=victim.pid)
+        served.registry.beat(beat)
+
+        def follow() -> None:
+            victim.wait()
+            served.registry.beat(replace(beat, pid=successor.pid))
+
+        if comes_back:
+            Thread(target=follow).start()
+        bar = {"metric": "actions.failed", "at_most": 0}
+        report = run(served, tmp_path / "run", kill, seconds=1, thresholds=[bar])
+        assert victim.wait(10) == -signal.SIGKILL
+    assert report.events[0].error.startswith(said)
+    assert bool(report.events[0].error) is not comes_back, report.events[0].error
+    assert report.passed is comes_back
+
+
+def test_answers_that_lack_the_text_of_their_version_are_counted_and_copies_speak_as_their_source(
+    served: Served, tmp_path: Path
+) -> None:
+    register = {"action": "register", "adapter": "support", "version": 2, "at_seconds": 0.1}
+    swap = {"action": "swap", "adapter": "support", "at_seconds": 0.6}
+    bar = {"metric": "wrong_text", "at_most": 0}
+    for folder, second, passed in (("right", "", True), ("wrong", "nobody says this", False)):
+        expect = {"support@1": "", "support@2": second}
+        report = run(served, tmp_path / folder, register, swap, seconds=2.5, expect=expect, thresholds=[bar])
+        assert [one.error for one in report.events] == ["", ""]
+        assert (report.overall.wrong_text == 0, report.passed) == (passed, passed)
+        served.registry.set_alias("support", "stable", 1, who="t")
 
 
 def test_a_command_of_ones_own_is_run_with_its_arguments(served: Served, tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ import pytest
 
 from loadtests.drills import scenarios
 from loadtests.drills.outcomes import JSON_FILE, TABLE_FILE, keep, outcome
+from loadtests.markers import MARKERS
 from loadtests.runner.actions import ActionEvent, RolloutChange
 from loadtests.runner.loading import load_scenario, packaged
+from serve.rollout.presets import load_policy
 from tests.loadtests.making import record, report_of, scenario
 
 
@@ -69,3 +71,15 @@ def test_every_packaged_scenario_has_its_settings_in_the_drill_and_they_are_vali
     assert sorted(scenarios.SETTINGS) == packaged()
     for name, changes in scenarios.SETTINGS.items():
         assert load_scenario(name, changes).name == name
+
+
+def test_every_scene_of_the_drills_is_a_scenario_with_thresholds_whose_adapters_say_who_answered() -> None:
+    assert len(scenarios.SCENES) == 8
+    for name, path in scenarios.SCENES.items():
+        scene = load_scenario(str(path))
+        assert scene.name == name
+        assert scene.adapters.models[0] in next(iter(scene.expect))
+        assert set(scene.expect.values()) <= set(MARKERS.values())
+        assert "wrong_text" in {bar.metric for bar in scene.thresholds}
+        policies = [Path(one.policy) for one in scene.actions if one.action == "rollout"]
+        assert [load_policy(str(one)).name for one in policies] == ["drill"] * (name != "churn")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,38 @@ def test_a_rollout_is_told_with_its_detection_and_everybody_it_touched() -> None
     assert (found.canary_answers, found.canary_errors) == (21, 1)
     assert found.late_canary_seconds == pytest.approx(0.45)
     assert [one.state for one in found.changes] == ["preloading", "ramping", "rolled_back"]
+
+
+def test_errors_of_requests_open_during_a_kill_are_explained_and_refused_ones_never() -> None:
+    records = [
+        record(1.0, ended=1.5, outcome=ERROR, error="cut"),
+        record(1.9, ended=2.3, outcome=ERROR, error="cut"),
+        record(2.5, ended=2.6, outcome=ERROR, error="refused"),
+        record(9.0),
+    ]
+    bar = {"metric": "errors.unexplained", "at_most": 1}
+    made = scenario(duration_seconds=10, thresholds=[bar])
+    report = report_of(records, made, events=[ActionEvent(2.0, "kill_replica", "", 3.0)])
+    assert (report.overall.errors, report.overall.unexplained_errors) == (3, 2)
+    assert "errors.unexplained = 2" in report.checks[-1].sentence
+
+
+def test_a_bar_may_ask_why_a_rollout_moved_how_many_weights_it_had_and_that_none_fell() -> None:
+    records, facts = rollout_run()
+    bars = [
+        {"metric": "rollout.seconds_to_rolled_back", "at_most": 5, "reason": "rolled_back"},
+        {"metric": "rollout.seconds_to_rolled_back", "at_most": 5, "reason": "format"},
+        {"metric": "rollout.weights", "at_least": 1},
+        {"metric": "rollout.setbacks", "at_most": 0},
+    ]
+    report = report_of(records, scenario(duration_seconds=10, thresholds=bars), **facts)
+    assert [one.passed for one in report.checks[-4:]] == [True, False, True, True]
+    first, second, last = facts["changes"]
+    fallen = replace(second, at=3.0, weight=500)
+    restarted = replace(fallen, at=3.5, began=second.began + 1)
+    facts["changes"] = [first, second, fallen, restarted, last]
+    (rollout,) = report_of(records, **facts).rollouts
+    assert (rollout.weights, rollout.setbacks) == (2, 3)
 
 
 def test_the_run_in_brief_names_the_rollout_and_what_was_done_and_a_bar_says_where_it_ended() -> None:

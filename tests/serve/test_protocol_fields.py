@@ -12,8 +12,8 @@ import pytest
 from registry.errors import WardrobeError
 from registry.store import Registry
 from serve.engine.interface import Abilities
+from serve.protocol.body import parse_fields
 from serve.protocol.fields import IGNORED, UNSERVED, check_fields, watched
-from serve.router.body import parse_fields
 from tests.fakes.engine import FakeEngine
 from tests.fakes.served import BASE, Served, serve
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from serve.protocol.hints import hint
-from serve.router.endpoints.paths import find_endpoint
+from serve.protocol.paths import find_endpoint
 
 
 def known(path: str) -> bool:

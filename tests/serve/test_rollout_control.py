@@ -12,8 +12,8 @@ import pytest
 from registry.entries.keys import KeyStore, Scope
 from registry.store import Registry
 from serve.control.app import build_control
-from serve.rollout.decision.policy import Policy
 from serve.rollout.decision.states import EventType
+from serve.rollout.policy import Policy
 from serve.rollout.presets import load_preset
 from tests.fakes.control import FakeState, admin_server
 from tests.fakes.driving import drive, make_root

@@ -14,13 +14,13 @@ import pytest
 from registry.records import Heartbeat, RolloutEntry
 from registry.store import Registry
 from registry.watcher import Watcher
+from serve.rollout.assignment import Arm, choose_arm
 from serve.rollout.decision.controller import Controller, Local
 from serve.rollout.decision.machine import begin, transition
-from serve.rollout.decision.policy import Policy, Promotion, RampStep
 from serve.rollout.decision.states import Event, EventType
+from serve.rollout.policy import Policy, Promotion, RampStep
 from serve.rollout.recording.evidence import Baseline
 from serve.rollout.recording.keeper import EvidenceWriter
-from serve.router.assignment import Arm, choose_arm
 from tests.fakes.rollouts import unit
 from tests.fakes.served import make_root, publish
 

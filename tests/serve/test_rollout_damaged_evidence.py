@@ -11,8 +11,7 @@ import pytest
 
 from registry.errors import CorruptStore
 from serve.rollout.decision.health import check_health
-from serve.rollout.decision.judgement import MetricVerdict
-from serve.rollout.decision.policy import policy_of
+from serve.rollout.policy import policy_of
 from serve.rollout.recording.baselines import freeze
 from serve.rollout.recording.evidence import (
     BUCKETS,
@@ -28,6 +27,7 @@ from serve.rollout.recording.evidence import (
 from serve.rollout.recording.keeper import read_baselines, read_document, read_evidence
 from serve.rollout.recording.pooling import pool
 from serve.rollout.statistics.judge import judge
+from serve.rollout.statistics.judgement import MetricVerdict
 from tests.fakes.rollouts import ROLLOUT, make_entry, tally, unit, units
 from tests.fakes.store import make_registry
 

@@ -21,8 +21,8 @@ from serve.rollout.decision.machine import (
     legal_place,
     transition,
 )
-from serve.rollout.decision.policy import Policy, RampStep, Shadow
 from serve.rollout.decision.states import Event, EventType, RolloutState
+from serve.rollout.policy import Policy, RampStep, Shadow
 from serve.rollout.recording.evidence import Baseline
 
 STEPS = tuple(RampStep(weight=weight, min_units=1, min_seconds=1) for weight in (500, 2_500, 5_000))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve.rollout.metrics import trigger_of
+from serve.rollout.decision.metrics import trigger_of
 from tests.fakes.rollouts import make_entry
 
 

@@ -13,8 +13,8 @@ from registry.records import Heartbeat
 from registry.views.view import AdapterView
 from serve.rollout.decision.golden import answered, ask_golden, attestation
 from serve.rollout.decision.health import check_health, degradation
-from serve.rollout.decision.policy import HealthLimits
 from serve.rollout.decision.preflight import Preflight, check_forbidden, check_preflight
+from serve.rollout.policy import HealthLimits
 from serve.rollout.recording.evidence import LATENCY_BOUNDS, Baseline, Recent, ReplicaEvidence
 from tests.fakes.rollouts import ROLLOUT, make_entry
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from registry.errors import UsageError
-from serve.rollout.decision.policy import Policy
+from serve.rollout.policy import Policy
 from serve.rollout.presets import load_policy, load_preset, parse_policy, preset_names
 
 STEP = "steps: [{weight: 5%, min_units: 10, min_seconds: 1}]\n"

@@ -9,12 +9,12 @@ import pytest
 
 from registry.records import RolloutEntry
 from serve.rollout.decision.health import Health
-from serve.rollout.decision.judgement import Certificate, Judgement, MetricCheck, MetricVerdict
-from serve.rollout.decision.policy import Policy, Promotion, Shadow
 from serve.rollout.decision.preflight import Preflight
 from serve.rollout.decision.proposal import Situation, propose
 from serve.rollout.decision.states import Event, EventType
+from serve.rollout.policy import Policy, Promotion, Shadow
 from serve.rollout.recording.evidence import Baseline, Evidence
+from serve.rollout.statistics.judgement import Certificate, Judgement, MetricCheck, MetricVerdict
 from tests.fakes.rollouts import POLICY, make_entry
 
 WELL = MetricCheck("errors", MetricVerdict.PASS, 0.0, 0.02, "no harm")

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from serve.rollout.decision.policy import FormatMetric, Policy, PolicyMetrics
+from serve.rollout.assignment import Arm
+from serve.rollout.policy import FormatMetric, Policy, PolicyMetrics
 from serve.rollout.recording.evidence import MAX_FIRST_UNITS, ReplicaEvidence
 from serve.rollout.recording.recorder import Recorder, has_form
-from serve.router.assignment import Arm
 from tests.fakes.rollouts import POLICY, make_entry, unit
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from registry.api.operation import LocalClient
 from registry.store import Registry
-from serve.rollout.decision.policy import Policy, Promotion, RampStep
 from serve.rollout.documents import StartRequest, WhyRequest
 from serve.rollout.operations import abort_rollout, start_rollout
+from serve.rollout.policy import Policy, Promotion, RampStep
 from tests.fakes.served import Served, make_root, publish, serve
 
 POLICY = Policy(

@@ -10,8 +10,8 @@ from pydantic import JsonValue
 from registry.errors import Unproved, UsageError
 from registry.store import Registry
 from registry.validation.requirements import FORMATS, Requirement
-from serve.rollout.decision.policy import Policy
 from serve.rollout.decision.states import EventType
+from serve.rollout.policy import Policy
 from serve.rollout.presets import load_preset, parse_policy
 from serve.rollout.start import RolloutRequest, plan, start
 from tests.fakes.control import admin_server

@@ -11,8 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from registry.errors import UsageError
-from serve.rollout.decision.judgement import MetricVerdict
-from serve.rollout.decision.policy import ErrorMetric, FeedbackMetric, Policy, RampStep
+from serve.rollout.policy import ErrorMetric, FeedbackMetric, Policy, RampStep
 from serve.rollout.presets import load_policy
 from serve.rollout.recording.evidence import ArmCounts, Baseline, Cell, Evidence, UnitScore
 from serve.rollout.simulation import incumbents
@@ -24,6 +23,7 @@ from serve.rollout.simulation.summary import ShareOfRuns, at_weight, only, summa
 from serve.rollout.simulation.traffic import Effect, TrafficModel, TrafficSource
 from serve.rollout.statistics.feedback import log_growth, pair_scores
 from serve.rollout.statistics.judge import judge
+from serve.rollout.statistics.judgement import MetricVerdict
 
 SEED = 4_003
 KNOWN = Baseline(first_token=[0.2, 0.4, 1.0], per_token=[0.02, 0.04, 0.1], requests=500)

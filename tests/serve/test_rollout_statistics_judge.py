@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from serve.rollout.decision.judgement import Judgement, MetricCheck, MetricVerdict
-from serve.rollout.decision.policy import (
+from serve.rollout.policy import (
     ErrorMetric,
     FormatMetric,
     LatencyMetric,
@@ -20,6 +19,7 @@ from serve.rollout.decision.policy import (
 )
 from serve.rollout.recording.evidence import ArmCounts, Baseline, Cell, Evidence, UnitScore
 from serve.rollout.statistics.judge import judge
+from serve.rollout.statistics.judgement import Judgement, MetricCheck, MetricVerdict
 from serve.rollout.statistics.planning import MOST_UNITS
 from serve.rollout.statistics.share import log_harm_e
 

@@ -14,18 +14,18 @@ import pytest
 from registry.errors import NotFound
 from registry.records import RolloutEntry
 from registry.store import Registry
-from serve.rollout.decision.judgement import Certificate, Judgement, MetricCheck, MetricVerdict
-from serve.rollout.decision.policy import Policy, Promotion
 from serve.rollout.decision.states import EventType
 from serve.rollout.display.arms import rate
 from serve.rollout.display.status import RolloutFacts, brief, describe, read_status
 from serve.rollout.documents import RolloutStatus
 from serve.rollout.plan import failures_needed, requests_needed
+from serve.rollout.policy import Policy, Promotion
 from serve.rollout.presets import load_preset
 from serve.rollout.recording.baselines import BaselineDocument
 from serve.rollout.recording.evidence import ArmTally, ReplicaEvidence, Segment, ShadowPairs
 from serve.rollout.recording.pooling import pool
 from serve.rollout.start import RolloutRequest, plan, start
+from serve.rollout.statistics.judgement import Certificate, Judgement, MetricCheck, MetricVerdict
 from tests.fakes.driving import arm, drive, make_root, seen
 from tests.fakes.rollouts import POLICY, ROLLOUT, make_entry
 from tests.fakes.store import beat

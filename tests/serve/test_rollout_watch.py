@@ -21,13 +21,13 @@ from rich.console import Console
 
 from registry.errors import Conflict, StorageFailed, WardrobeError
 from registry.records import RolloutEntry
-from serve.rollout.decision.judgement import Certificate, Judgement, MetricCheck, MetricVerdict
 from serve.rollout.decision.states import EventType
 from serve.rollout.display.picture import bar, draw
 from serve.rollout.display.status import RolloutFacts, describe
 from serve.rollout.display.watch import MAX_FAILED_LOOKS, RolledBack, line, watch
 from serve.rollout.documents import RolloutStatus
 from serve.rollout.recording.pooling import pool
+from serve.rollout.statistics.judgement import Certificate, Judgement, MetricCheck, MetricVerdict
 from tests.fakes.driving import arm, drive, make_root, seen
 from tests.fakes.rollouts import make_entry
 from tests.fakes.terminal import Terminal

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from serve.protocol.paths import Dialect
 from serve.router.endpoints.answers import read_text
-from serve.router.endpoints.paths import Dialect
 
 CHAT = {"choices": [{"index": 0, "message": {"content": "Hi"}}, {"index": 1, "message": {"content": "Yo"}}]}
 CALL = {"choices": [{"message": {"content": None, "tool_calls": [{"id": "1"}]}}]}

@@ -16,8 +16,8 @@ from starlette.types import Message
 
 from registry.entries.keys import KeyStore, Scope
 from registry.store import Registry
+from serve.rollout.assignment import unit_digest
 from serve.router.app import Router
-from serve.router.assignment import unit_digest
 from serve.router.booking import NO_UNIT
 from serve.settings import RequestLimits, ResidencySettings, ServeSettings
 from tests.fakes.engine import FakeEngine

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.entries.rollouts import FULL_WEIGHT
-from serve.router.assignment import (
+from serve.protocol.body import parse_fields
+from serve.rollout.assignment import (
     Arm,
     RolloutSplit,
     choose_arm,
@@ -25,7 +26,6 @@ from serve.router.assignment import (
     unit_digest,
     user_unit,
 )
-from serve.router.body import parse_fields
 
 VECTORS = json.loads(Path(__file__).with_name("assignment_vectors.json").read_text())
 FIELDS = st.dictionaries(st.text(max_size=8), st.text(max_size=20), max_size=3)

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from serve.errors import BadBody
-from serve.router.body import (
+from serve.protocol.body import (
     SERVER_PATH_FIELDS,
     cap_tokens,
     join_fields,
     parse_fields,
 )
-from serve.router.endpoints.paths import ENDPOINTS
+from serve.protocol.paths import ENDPOINTS
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

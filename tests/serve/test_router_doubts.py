@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from registry.store import Registry
+from serve.rollout.assignment import Arm
 from serve.rollout.recording.recorder import ArmRecord, Recorder
-from serve.router.assignment import Arm
 from serve.router.doubts import MOST_AT_ONCE
 from serve.settings import RequestLimits
 from tests.fakes.served import Served, make_root, publish, serve, wait_until

@@ -14,8 +14,8 @@ from registry.entries.keys import KeyStore, Scope
 from registry.errors import StorageFailed
 from registry.store import Registry
 from serve.errors import Busy
+from serve.rollout.assignment import Arm, unit_digest
 from serve.rollout.recording.recorder import Recorder
-from serve.router.assignment import Arm, unit_digest
 from serve.router.endpoints.feedback import MAX_COMMENT, FeedbackLine, FeedbackLog
 from tests.fakes.served import QUIET, Served, make_root, publish, serve, wait_until
 

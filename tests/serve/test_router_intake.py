@@ -16,7 +16,7 @@ from registry.store import Registry
 from serve.bounds.bodies import THREAD_BYTES
 from serve.bounds.grammars import CONSTRAINTS
 from serve.control.layer import MAX_JSON_BYTES
-from serve.router.assignment import conversation_unit
+from serve.rollout.assignment import conversation_unit
 from serve.settings import RequestLimits
 from tests.fakes.engine import FakeEngine
 from tests.fakes.raw import Answer, RawClient, request

@@ -5,12 +5,12 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from serve.exposition import Histogram
 from serve.outcomes import Outcome
-from serve.router.assignment import Arm
+from serve.rollout.assignment import Arm
 from serve.router.streams import TokenUsage
 from serve.router.telemetry.metrics import (
     BuildInfo,
-    Histogram,
     Reason,
     ResidencyFacts,
     RouterMetrics,

@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from serve.router.endpoints.paths import ENDPOINTS, OPERATIONS, PathKind, find_endpoint, served_endpoints
+from serve.protocol.paths import ENDPOINTS, OPERATIONS, PathKind, find_endpoint, served_endpoints
 
 ALLOWED = {
     ("POST", "/v1/chat/completions"),

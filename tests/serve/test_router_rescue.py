@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from registry.store import Registry
+from serve.rollout.assignment import Arm
 from serve.rollout.recording.recorder import ArmRecord, Recorder
-from serve.router.assignment import Arm
 from serve.settings import RequestLimits, ResidencySettings
 from tests.fakes.engine import FakeEngine
 from tests.fakes.rollouts import ROLLOUT

@@ -13,10 +13,10 @@ import pytest
 
 from registry.errors import CorruptStore
 from registry.store import Registry
-from serve.rollout.decision.policy import FormatMetric, Policy, PolicyMetrics
+from serve.protocol.body import parse_fields
+from serve.rollout.assignment import Arm, choose_arm, conversation_unit, unit_digest
+from serve.rollout.policy import FormatMetric, Policy, PolicyMetrics
 from serve.rollout.recording.recorder import ArmRecord, Recorder
-from serve.router.assignment import Arm, choose_arm, conversation_unit, unit_digest
-from serve.router.body import parse_fields
 from tests.fakes.rollouts import ROLLOUT
 from tests.fakes.served import BASE, QUIET, Served, make_root, publish, serve, wait_until
 

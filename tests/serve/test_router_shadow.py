@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from serve.rollout.decision.policy import Shadow
+from serve.rollout.assignment import Arm, is_mirrored
+from serve.rollout.policy import Shadow
 from serve.rollout.recording.evidence import ShadowPairs
 from serve.rollout.recording.recorder import Recorder
-from serve.router.assignment import Arm, is_mirrored
 from tests.fakes.rollouts import ROLLOUT
 from tests.fakes.served import QUIET, Served, make_root, publish, serve, wait_until
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.outcomes import Outcome
-from serve.router.endpoints.paths import Dialect
+from serve.protocol.paths import Dialect
 from serve.router.streams import TokenUsage, has_delta, judge_status, judge_stream, read_usage
 
 DONE = b"data: [DONE]\n\n"

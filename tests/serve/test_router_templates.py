@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from registry.store import Registry
-from serve.router.assignment import Arm
-from serve.router.endpoints.paths import ENDPOINTS, PathKind
+from serve.protocol.paths import ENDPOINTS, PathKind
+from serve.rollout.assignment import Arm
 from tests.fakes.adapters import make_adapter
 from tests.fakes.served import Served, make_root, publish
 

@@ -15,9 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
-from loadtests.live import START_SECONDS, Live, free_port
+from loadtests.live import Live, becomes_ready, free_port
 from registry import Registry
 from registry.foreign import python
 
@@ -88,7 +86,8 @@ def running_bare(base: Path, name: str, log: Path, sizes: Sizes) -> Iterator[Ben
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        _wait_healthy(process, url, log)
+        if not becomes_ready(process, f"{url}/health"):
+            raise RuntimeError(f"vLLM did not start:\n{log.read_text()[-4000:]}")
         yield BenchServer(url, process.pid, time.monotonic() - began)
     finally:
         end_group(process)
@@ -105,15 +104,9 @@ def running_ours(registry: Registry, log: Path, sizes: Sizes, cache: Path) -> It
         "VLLM_CACHE_ROOT": str((cache / "peers-vllm").absolute()),
         "NUMBA_CACHE_DIR": str((cache / "peers-numba").absolute()),
     }
-    live = Live.start(registry.root, log, *sizes.options(), environment=environment)
-    try:
-        seconds = live.wait_ready()
-        yield BenchServer(live.url, live.process.pid, seconds)
-    finally:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            live.stop()
-        if live.process.poll() is None:
-            live.process.kill()
+    began = time.monotonic()
+    with Live.running(registry.root, log, *sizes.options(), environment=environment) as live:
+        yield BenchServer(live.url, live.process.pid, time.monotonic() - began)
 
 
 def end_group(process: subprocess.Popen[bytes], seconds: float = 20) -> None:
@@ -124,13 +117,3 @@ def end_group(process: subprocess.Popen[bytes], seconds: float = 20) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(seconds)
-
-
-def _wait_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    until = time.monotonic() + START_SECONDS
-    while time.monotonic() < until and process.poll() is None:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
-                return
-        time.sleep(0.25)
-    raise RuntimeError(f"vLLM did not start:\n{log.read_text()[-4000:]}")

@@ -8,17 +8,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from loadtests.bench.mock import ADAPTER
 from loadtests.bench.peers.environments import PeerUnavailable, environment
-from loadtests.live import free_port
+from loadtests.live import becomes_ready, free_port
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 START_SECONDS = 90
@@ -121,25 +118,13 @@ def _running(
             command, env={**os.environ, **settings}, stdout=log, stderr=log, start_new_session=True
         )
         try:
-            if not _becomes_ready(process, f"http://127.0.0.1:{port}{ready}"):
+            if not becomes_ready(process, f"http://127.0.0.1:{port}{ready}", START_SECONDS):
                 log.seek(0)
                 said = "; ".join(log.read().strip().splitlines()[-3:])
                 raise PeerUnavailable(name, f"did not answer within {START_SECONDS} s: {said}")
             yield Peer(port, process.pid)
         finally:
             _end(process)
-
-
-def _becomes_ready(process: subprocess.Popen[bytes], url: str) -> bool:
-    until = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < until:
-        try:
-            if httpx.get(url, timeout=5).status_code == 200:
-                return True
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    return False
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

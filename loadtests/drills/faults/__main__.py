@@ -20,8 +20,8 @@ from typing import Any
 from loadtests.drills.faults import door, report, scenes
 from loadtests.drills.faults.stage import KEYS_STALE_SECONDS, play
 from loadtests.drills.faults.volume import Volume, may_mount, start_again_inside, volume
-from loadtests.live import Live, wardrobe, wardrobe_json
-from loadtests.markers import marker_adapters
+from loadtests.live import Live, wardrobe_json
+from loadtests.markers import marker_root
 
 OPTIONS = ("--max-model-len", "1024", "--max-num-seqs", "16", "--max-loras", "2", "--max-cpu-loras", "4")
 SCENES = {
@@ -58,25 +58,18 @@ def main() -> int:
 
 
 def _play(names: list[str], folder: Path, disk: Volume, cache: Path) -> dict[str, Any]:
-    base = cache / "smollm2-135m-instruct"
-    wardrobe(cache, "base", "demo", base)
-    adapters = marker_adapters(cache, base)
-    wardrobe(disk.point, "init", "--base", base)
-    for name in names:
-        for _ in range(3):
-            wardrobe(disk.point, "register", _adapter(name), adapters["alpha"], "--allow-duplicate")
+    marker_root(disk.point, cache, {_adapter(name): ("alpha",) * 3 for name in names})
     admin = wardrobe_json(disk.point, "keys", "create", "--scope", "admin")["token"]
-    live = Live.start(disk.point, folder / "serve.log", *OPTIONS, environment=ENVIRONMENT)
+    log = folder / "serve.log"
     reports: dict[str, Any] = {}
     try:
-        live.wait_ready()
-        for name in names:
-            print(f"scene {name}", flush=True)
-            reports[name] = asyncio.run(play(SCENES[name], live, disk, admin, _adapter(name)))
+        with Live.running(disk.point, log, *OPTIONS, environment=ENVIRONMENT) as live:
+            for name in names:
+                print(f"scene {name}", flush=True)
+                reports[name] = asyncio.run(play(SCENES[name], live, disk, admin, _adapter(name)))
     finally:
-        live.stop()
         if not reports or not all(one["passed"] for one in reports.values()):
-            print((folder / "serve.log").read_text()[-6000:], end="")
+            print(log.read_text()[-6000:], end="")
     return reports
 
 

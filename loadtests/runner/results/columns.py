@@ -40,7 +40,7 @@ class _Builder:
             known = self.words[name]
             codes.append(known.setdefault(getattr(record, name), len(known)))
         self.outcome.append(OUTCOMES.index(record.outcome))
-        self.flags.append(record.stream + 2 * record.wrong_adapter)
+        self.flags.append(record.stream + 2 * record.wrong_adapter + 4 * record.wrong_text)
         if record.error:
             self.details.setdefault(record.error, record.detail)
 
@@ -55,6 +55,7 @@ class RequestColumns:
     outcome: NDArray[np.int8]
     stream: Mask
     wrong_adapter: Mask
+    wrong_text: Mask
     details: dict[str, str]
 
     @classmethod
@@ -71,6 +72,7 @@ class RequestColumns:
             np.array(builder.outcome, dtype=np.int8),
             (flags & 1).astype(bool),
             (flags & 2).astype(bool),
+            (flags & 4).astype(bool),
             builder.details,
         )
 
@@ -92,6 +94,13 @@ class RequestColumns:
     def ended_as(self, outcome: str) -> Mask:
         """Return where a request ended so."""
         return np.asarray(self.outcome == OUTCOMES.index(outcome))
+
+    def open_within(self, spans: Iterable[tuple[float, float]]) -> Mask:
+        """Return where a request was open at some time of a span."""
+        found = np.zeros(len(self), dtype=bool)
+        for begin, end in spans:
+            found |= (self.sent <= end) & (self.ended >= begin)
+        return found
 
     def values(self, word: str, mask: Mask) -> list[str]:
         """Return the values of a word within `mask`, sorted, without the empty one."""

@@ -44,6 +44,8 @@ class Figures(Document):
     cancelled: int
     unfinished: int
     wrong_adapter: int
+    wrong_text: int = 0
+    unexplained_errors: int = 0
     goodput: Goodput
     requests_per_second: float | None
     prompt_tokens: int
@@ -133,6 +135,8 @@ class RolloutDocument(Document):
     canary_errors: int
     canary_share: float | None
     late_canary_seconds: float
+    weights: int = 0
+    setbacks: int = 0
     changes: list[ChangeDocument]
 
 

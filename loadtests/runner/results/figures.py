@@ -17,8 +17,11 @@ from loadtests.runner.scenario import Slo
 MILLI = 1_000.0
 
 
-def measure(columns: RequestColumns, mask: Mask, slo: Slo, seconds: float) -> Figures:
-    """Return the figures of the requests in `mask`; `seconds` is what rates are per."""
+def measure(columns: RequestColumns, mask: Mask, slo: Slo, seconds: float, explained: Mask) -> Figures:
+    """Return the figures of the requests in `mask`; `seconds` is what rates are per.
+
+    `explained` is where an error was the run's own doing.
+    """
     ok = mask & columns.ended_as(OK)
     errors = mask & columns.ended_as(ERROR)
     judged = int(ok.sum() + errors.sum())
@@ -32,6 +35,8 @@ def measure(columns: RequestColumns, mask: Mask, slo: Slo, seconds: float) -> Fi
         cancelled=int((mask & columns.ended_as(CANCELLED)).sum()),
         unfinished=int((mask & columns.ended_as(UNFINISHED)).sum()),
         wrong_adapter=int((mask & columns.wrong_adapter).sum()),
+        wrong_text=int((mask & columns.wrong_text).sum()),
+        unexplained_errors=int((errors & ~explained).sum()),
         goodput=_goodput(columns, ok, judged, slo, seconds),
         requests_per_second=_ratio(float(ok.sum()), seconds),
         prompt_tokens=int(columns.prompt_tokens[ok].sum()),
@@ -96,6 +101,7 @@ def figure(figures: Figures, metric: str) -> float | None:
         return None if found is None else getattr(found, statistic)
     plain = {
         "errors.rate": figures.error_rate,
+        "errors.unexplained": figures.unexplained_errors,
         "goodput.rate": figures.goodput.rate,
         "goodput.per_second": figures.goodput.per_second,
     }

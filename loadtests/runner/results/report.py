@@ -34,7 +34,7 @@ from loadtests.runner.results.timeline import peak_in_flight, timeline
 from loadtests.runner.results.verdicts import checks
 from loadtests.runner.scenario import Scenario
 
-NOT_TRAFFIC = {"name", "about", "needs", "thresholds", "slo", "prepare", "saturation_ms"}
+NOT_TRAFFIC = {"name", "about", "needs", "thresholds", "slo", "prepare", "saturation_ms", "expect"}
 """Keys that say how a run is judged or described, not what traffic it is."""
 _GREW = 1.5
 _GREW_MS_PER_SECOND = 10.0
@@ -69,14 +69,19 @@ def build_report(facts: Facts, records: Iterable[RequestRecord]) -> Report:
     end = max(min(scenario.total_seconds, facts.end_seconds), last)
     seconds = max(end - begin, 1e-9) if measured.any() else 0.0
 
+    kills = [(one.at, one.at + one.seconds) for one in facts.events if one.action == "kill_replica"]
+    # A refused connection is never a kill's doing: the launcher holds the port.
+    explained = columns.open_within(kills) & ~columns.is_("error", "refused")
+
     def figures(mask: Mask) -> Figures:
-        return measure(columns, mask, scenario.slo, seconds)
+        return measure(columns, mask, scenario.slo, seconds, explained)
 
     overall = figures(measured)
     generator = _generator(facts, columns, overall)
     groups = _groups(columns, measured, figures)
     found = rollouts(columns, facts.changes, facts.events)
-    bars = checks(scenario, overall, groups, found, generator, partial=facts.partial)
+    failed = sum(bool(one.error) for one in facts.events)
+    bars = checks(scenario, overall, groups, found, generator, partial=facts.partial, failed_actions=failed)
     width, moments = timeline(columns, max(end, scenario.total_seconds if not facts.partial else end))
     return Report(
         tool=facts.tool,
@@ -94,7 +99,7 @@ def build_report(facts: Facts, records: Iterable[RequestRecord]) -> Report:
         generator=generator,
         keeping_up=_keeping(scenario, columns, measured),
         overall=overall,
-        warmup=measure(columns, ~measured, scenario.slo, begin),
+        warmup=measure(columns, ~measured, scenario.slo, begin, explained),
         adapters=[one for one in groups if one.adapter and not one.arm and not one.version],
         arms=[one for one in groups if one.arm and not one.adapter],
         groups=[one for one in groups if one.adapter and one.arm],
@@ -113,6 +118,8 @@ def build_report(facts: Facts, records: Iterable[RequestRecord]) -> Report:
 def digest(scenario: Scenario) -> str:
     """Return what identifies a scenario's traffic: equal digests, equal traffic."""
     shape = scenario.model_dump(mode="json", exclude=NOT_TRAFFIC)
+    for action in shape["actions"]:
+        del action["process"], action["back_seconds"]
     return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
 
 

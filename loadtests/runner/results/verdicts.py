@@ -19,6 +19,7 @@ def checks(
     generator: Generator,
     *,
     partial: bool,
+    failed_actions: int,
 ) -> list[BarCheck]:
     """Return every check, the run's own first."""
     kept = BarCheck(
@@ -39,27 +40,37 @@ def checks(
         if overall.ok
         else f"not one of {overall.requests} measured requests was answered",
     )
-    bars = [_check(bar, overall, groups, found) for bar in scenario.thresholds]
+    bars = [_check(bar, overall, groups, found, failed_actions) for bar in scenario.thresholds]
     return [kept, whole, *bars]
 
 
 def _check(
-    bar: Threshold, overall: Figures, groups: Sequence[Group], found: Sequence[RolloutDocument]
+    bar: Threshold,
+    overall: Figures,
+    groups: Sequence[Group],
+    found: Sequence[RolloutDocument],
+    failed_actions: int,
 ) -> BarCheck:
     figures = _narrowed(bar, overall, groups)
     value: float | None = None
     if bar.metric in ROLLOUT:
-        value = rollout_figure(found, bar.metric)
+        value = rollout_figure(found, bar.metric, bar.reason)
+    elif bar.metric == "actions.failed":
+        value = failed_actions
     elif figures is not None:
         value = figure(figures, bar.metric)
     limit = bar.at_most if bar.at_most is not None else bar.at_least
     assert limit is not None
     sign = "≤" if bar.at_most is not None else "≥"
     held = value is not None and (value <= limit if bar.at_most is not None else value >= limit)
-    place = "".join(f"{word} {name}: " for word, name in (("adapter", bar.adapter), ("arm", bar.arm)) if name)
+    place = "".join(f"{word} {name}: " for word, name in _places(bar) if name)
     name = f"{place}{bar.metric}"
     sentence = f"{name} = {value:.6g}" if value is not None else f"{name}: {_why(bar, figures, found)}"
     return BarCheck(name=name, found=value, bar=f"{sign} {limit:g}", passed=held, sentence=sentence)
+
+
+def _places(bar: Threshold) -> tuple[tuple[str, str | None], ...]:
+    return ("adapter", bar.adapter), ("arm", bar.arm), ("reason", bar.reason)
 
 
 def _narrowed(bar: Threshold, overall: Figures, groups: Sequence[Group]) -> Figures | None:

@@ -1,1 +1,1 @@
-"""From evidence to an event: states, policy, judgement, proposal, and the loop that appends it."""
+"""From evidence to an event: states, proposal, and the loop that appends it."""

@@ -26,17 +26,17 @@ from registry.views.view import AdapterView, View
 from registry.watcher import Watcher
 from serve.rollout.decision import golden
 from serve.rollout.decision.health import check_health
-from serve.rollout.decision.judgement import Judgement
 from serve.rollout.decision.machine import transition
-from serve.rollout.decision.policy import Policy, policy_of
+from serve.rollout.decision.metrics import RolloutMetrics, trigger_of
 from serve.rollout.decision.preflight import check_forbidden, check_preflight
 from serve.rollout.decision.proposal import Situation, propose
 from serve.rollout.decision.states import Event, EventType, RolloutState
-from serve.rollout.metrics import RolloutMetrics, trigger_of
+from serve.rollout.policy import Policy, policy_of
 from serve.rollout.recording.baselines import freeze_stable
 from serve.rollout.recording.evidence import Baseline, ReplicaEvidence, baseline_of
 from serve.rollout.recording.keeper import EvidenceWriter, read_evidence
 from serve.rollout.recording.pooling import pool
+from serve.rollout.statistics.judgement import Judgement
 
 TICK_SECONDS = 0.5
 FREEZE_SECONDS = 10.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serve.rollout.decision.policy import HealthLimits
+from serve.rollout.policy import HealthLimits
 from serve.rollout.recording.evidence import Baseline, Recent, ReplicaEvidence
 from serve.rollout.recording.pooling import quantile, recent
 

@@ -15,8 +15,8 @@ from types import MappingProxyType
 from registry.entries.rollouts import FULL_WEIGHT
 from registry.errors import Conflict
 from registry.records import RolloutEntry, Version
-from serve.rollout.decision.policy import Policy
 from serve.rollout.decision.states import Event, EventType, RolloutState
+from serve.rollout.policy import Policy
 from serve.rollout.recording.evidence import Baseline
 
 SUSPECT = "suspect"

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from registry.records import RolloutEntry
 from serve.rollout.decision.health import Health
-from serve.rollout.decision.judgement import Judgement, MetricCheck, MetricVerdict
 from serve.rollout.decision.machine import PRELOAD, SUSPECT, SUSPICIOUS
-from serve.rollout.decision.policy import Policy
 from serve.rollout.decision.preflight import Preflight
 from serve.rollout.decision.states import Event, EventType, RolloutState
+from serve.rollout.policy import Policy
 from serve.rollout.recording.evidence import Baseline, Evidence
+from serve.rollout.statistics.judgement import Judgement, MetricCheck, MetricVerdict
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

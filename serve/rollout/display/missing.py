@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from registry.records import RolloutEntry
-from serve.rollout.decision.judgement import Judgement, MetricCheck, MetricVerdict
-from serve.rollout.decision.policy import Policy, RampStep
 from serve.rollout.decision.states import RolloutState
 from serve.rollout.display.explain import share, version_name
 from serve.rollout.documents import ReporterDocument
+from serve.rollout.policy import Policy, RampStep
 from serve.rollout.recording.evidence import Evidence
+from serve.rollout.statistics.judgement import Judgement, MetricCheck, MetricVerdict
 
 NO_HARM = "no_harm"
 STALE_SECONDS = 10.0

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from registry.errors import NotFound
 from registry.records import Heartbeat, RolloutEntry
 from registry.store import Registry
-from serve.rollout.decision.judgement import Judgement, MetricCheck
-from serve.rollout.decision.policy import Policy, policy_of
 from serve.rollout.display.arms import arms
 from serve.rollout.display.explain import decisions, version_name
 from serve.rollout.display.missing import Waiting, missing
@@ -26,9 +24,11 @@ from serve.rollout.documents import (
     RolloutStatus,
     StepDocument,
 )
+from serve.rollout.policy import Policy, policy_of
 from serve.rollout.recording.evidence import Evidence, ReplicaEvidence, baseline_of
 from serve.rollout.recording.keeper import read_evidence
 from serve.rollout.recording.pooling import pool
+from serve.rollout.statistics.judgement import Judgement, MetricCheck
 
 LAST_DECISIONS = 6
 _NEVER_OVER = 0.0

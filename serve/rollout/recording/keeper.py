@@ -21,10 +21,10 @@ from registry.errors import CorruptStore, WardrobeError
 from registry.records import RolloutEntry
 from registry.store import Registry
 from registry.views.view import View
+from serve.rollout.assignment import Arm
 from serve.rollout.recording.baselines import BaselineArm, BaselineDocument
 from serve.rollout.recording.evidence import COUNTED, FAILURES, ArmName, Recent, ReplicaEvidence
 from serve.rollout.recording.recorder import Recorder
-from serve.router.assignment import Arm
 
 BASELINE_SECONDS = 5.0
 FINAL_SECONDS = 30.0

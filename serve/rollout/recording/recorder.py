@@ -18,7 +18,8 @@ from typing import NamedTuple
 import msgspec
 
 from registry.records import RolloutEntry
-from serve.rollout.decision.policy import FormatMetric, policy_of
+from serve.rollout.assignment import Arm, RolloutSplit
+from serve.rollout.policy import FormatMetric, policy_of
 from serve.rollout.recording.evidence import (
     COUNTED,
     FAILURES,
@@ -36,7 +37,6 @@ from serve.rollout.recording.evidence import (
     ShadowPairs,
     baseline_of,
 )
-from serve.router.assignment import Arm, RolloutSplit
 
 MAX_UNITS = 200_000
 """Units of one arm in one segment that are told apart; beyond it the count stays."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from serve.rollout.decision.policy import Policy
+from serve.rollout.policy import Policy
 from serve.rollout.simulation.traffic import Flags, Floats, Places, Second
 from serve.rollout.statistics.carrying import log_terms
 from serve.rollout.statistics.feedback import stake

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serve.rollout.decision.policy import Policy
+from serve.rollout.policy import Policy
 from serve.rollout.simulation.traffic import Flags, Floats, Places, Second
 from serve.rollout.statistics.carrying import log_terms, mix
 from serve.rollout.statistics.latency import FIRST_TOKEN_WEIGHTS, PER_TOKEN_WEIGHTS

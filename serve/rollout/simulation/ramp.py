@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from registry.entries.rollouts import FULL_WEIGHT
-from serve.rollout.decision.policy import Policy
+from serve.rollout.policy import Policy
 from serve.rollout.simulation.bets import Bets
 from serve.rollout.simulation.lanes import Lanes
 from serve.rollout.simulation.traffic import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import betaincinv
 
-from serve.rollout.decision.policy import Policy, PolicyMetrics, RampStep
+from serve.rollout.policy import Policy, PolicyMetrics, RampStep
 from serve.rollout.simulation.ramp import PROMOTED, ROLLED_BACK, Outcomes
 from serve.rollout.simulation.traffic import Floats
 

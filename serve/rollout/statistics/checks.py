@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.rollout.decision.judgement import MetricCheck
-from serve.rollout.decision.policy import ErrorMetric, FormatMetric
+from serve.rollout.policy import ErrorMetric, FormatMetric
 from serve.rollout.statistics import verdicts
 from serve.rollout.statistics.carrying import carry, mix
 from serve.rollout.statistics.imbalance import log_imbalance_e, log_worst_e
+from serve.rollout.statistics.judgement import MetricCheck
 from serve.rollout.statistics.looks import Counts, PooledCells
 from serve.rollout.statistics.planning import first_enough, gross_rate
 from serve.rollout.statistics.shadow import compared, log_pairs_e

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.rollout.decision.judgement import MetricCheck
-from serve.rollout.decision.policy import FeedbackMetric
+from serve.rollout.policy import FeedbackMetric
 from serve.rollout.recording.evidence import UnitScore
 from serve.rollout.statistics import verdicts
 from serve.rollout.statistics.carrying import carry, start_weights
+from serve.rollout.statistics.judgement import MetricCheck
 from serve.rollout.statistics.looks import PooledCells
 from serve.rollout.statistics.share import Floats
 

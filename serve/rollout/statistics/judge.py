@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from serve.rollout.decision.judgement import Judgement, MetricCheck
-from serve.rollout.decision.policy import Policy
+from serve.rollout.policy import Policy
 from serve.rollout.recording.evidence import Baseline, Evidence
 from serve.rollout.statistics import checks
 from serve.rollout.statistics.feedback import judge_feedback
+from serve.rollout.statistics.judgement import Judgement, MetricCheck
 from serve.rollout.statistics.latency import judge_latency
 from serve.rollout.statistics.looks import PooledCells, take
 from serve.rollout.statistics.promotion import certify

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from serve.rollout.decision.judgement import MetricCheck
-from serve.rollout.decision.policy import LatencyMetric
+from serve.rollout.policy import LatencyMetric
 from serve.rollout.recording.evidence import Baseline
 from serve.rollout.statistics import verdicts
 from serve.rollout.statistics.carrying import mix
 from serve.rollout.statistics.checks import Test, dense
 from serve.rollout.statistics.imbalance import log_imbalance_e, log_worst_e
+from serve.rollout.statistics.judgement import MetricCheck
 from serve.rollout.statistics.looks import Counts, PooledCells
 from serve.rollout.statistics.share import Floats
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serve.rollout.decision.policy import Policy
+from serve.rollout.policy import Policy
 from serve.rollout.recording.evidence import ArmCounts, Cell, Evidence
 from serve.rollout.statistics.share import FULL, Floats, null_share
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaln, xlog1py, xlogy
 
-from serve.rollout.decision.judgement import Certificate, MetricCheck, MetricVerdict
 from serve.rollout.statistics import verdicts
+from serve.rollout.statistics.judgement import Certificate, MetricCheck, MetricVerdict
 from serve.rollout.statistics.looks import Counts, PooledCells
 from serve.rollout.statistics.planning import MOST_UNITS, first_enough
 from serve.rollout.statistics.share import Floats, log_equivalence_e

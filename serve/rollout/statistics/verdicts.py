@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from serve.rollout.decision.judgement import MetricVerdict
+from serve.rollout.statistics.judgement import MetricVerdict
 
 SUSPICIOUS_E = 10.0
 """An e-value from here on is not proof but stops the ramp: it costs a hold, and no user."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from serve.router.endpoints.paths import Dialect
+from serve.protocol.paths import Dialect
 
 MAX_BYTES = 256 * 1024
 """How long an answer may be for its form to be looked at."""

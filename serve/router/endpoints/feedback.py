@@ -19,8 +19,8 @@ from starlette.types import Send
 
 from registry.views.view import View
 from serve.errors import BadBody, BudgetSpent, Busy, ModelNotFound
+from serve.rollout.assignment import Arm
 from serve.rollout.recording.recorder import Recorders
-from serve.router.assignment import Arm
 from serve.router.booking import NO_UNIT
 from serve.router.endpoints.openai_errors import send_json
 from serve.router.endpoints.response_id import BASE_SUBJECT, NO_ANSWER, AnsweredBy, IdIssuer, read_claim

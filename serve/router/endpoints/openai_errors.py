@@ -14,7 +14,7 @@ from starlette.types import Message, Send
 
 from registry.errors import Denied, InvalidName, LimitExceeded, WardrobeError
 from serve.errors import BadBody, MethodNotAllowed, ModelNotFound, anthropic_type
-from serve.router.endpoints.paths import Dialect
+from serve.protocol.paths import Dialect
 
 Headers = Iterable[tuple[bytes, bytes]]
 

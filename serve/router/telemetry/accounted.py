@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from registry.errors import WardrobeError
 from serve.bounds.arrival import Arrivals
 from serve.door.hosts import Hosts
-from serve.router.endpoints.paths import Endpoint
+from serve.protocol.paths import Endpoint
 from serve.router.exchange import Exchange
 from serve.router.inference import Inference, RawHeaders
 from serve.router.runtime import Runtime

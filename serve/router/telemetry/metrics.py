@@ -8,7 +8,6 @@ into `version="other"`, and nothing that a client wrote becomes a label.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,15 +17,14 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from serve.exposition import LOAD_SECONDS, Histogram, counter, gauge, histogram
 from serve.outcomes import Outcome
-from serve.router.assignment import Arm
+from serve.rollout.assignment import Arm
 from serve.router.streams import TokenUsage
-from serve.router.telemetry.exposition import counter, gauge, histogram
 
 TTFT_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
 TPOT_SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 E2E_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-LOAD_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 OTHER = "other"
 BASE = "0"
@@ -42,27 +40,6 @@ class Reason(StrEnum):
     PINNED = "pinned"  # an explicit reference
     FALLBACK = "fallback"  # the canary failed it
     SHADOW = "shadow"  # a copy
-
-
-class Histogram:
-    """Counts by bucket; `bounds` are upper, inclusive."""
-
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-    def add(self, other: Histogram) -> None:
-        """Add all of another histogram's counts; the bounds are the same."""
-        self.counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
-        self.total += other.total
 
 
 class Gauge:

@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric
 
 from registry.background import Background
 from registry.views.view import AdapterView, View
-from serve.router.telemetry.exposition import counter, gauge
+from serve.exposition import counter, gauge
 from serve.settings import HANGS_VARIABLE, RESTARTS_VARIABLE
 
 
