@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from train.config import TrainConfig
     from train.documents import CheckReport
     from train.model.shape import ServerLimits
-    from train.nearest.choice import Candidate, NearestVersion
-    from train.runs.run import Finished, Prepared
+    from train.model.start_choice import Candidate, NearestVersion
+    from train.prepared import PreparedRun
+    from train.runs.run import Finished
     from train.settings.data import DataSettings
 
 _FILE = UserPath()
@@ -93,7 +94,9 @@ def run(session: Session, config: Path, out: Path | None, resume: bool, launcher
         Interruption() as interruption,
         RunProgress(settings.name, interruption.hold, quiet=quiet) as progress,
     ):
-        wish = RunOptions(user_name(), resume, lambda: interruption.requested, output.print_notice)
+        options = RunOptions(
+            user_name(), progress, resume, lambda: interruption.requested, output.print_notice
+        )
         try:
             prepared = prepare(settings, registry, resume=resume)
             if not quiet:
@@ -102,9 +105,9 @@ def run(session: Session, config: Path, out: Path | None, resume: bool, launcher
                 output.print_notice(f"{settings.name}: loading {prepared.base.name}")
             interruption.defer((lambda: None) if quiet else _say_stopping)
             if out is None:
-                finished = train_and_publish(prepared, registry, progress, wish)
+                finished = train_and_publish(prepared, registry, options)
             else:
-                finished = train_to_folder(prepared, registry, out, progress, wish)
+                finished = train_to_folder(prepared, out, options)
         except KeyboardInterrupt:
             if not quiet:
                 way_on = _way_on(root, settings.name, config)
@@ -278,7 +281,7 @@ def _is_this_command() -> bool:
 
 def _launched(settings: TrainConfig, launcher: tuple[str, ...]) -> int:
     """Check the launcher's options; tell what only this machine would not do. Return the processes."""
-    from train.process.launcher import check_launch, check_machine, read_launch
+    from train.runs.launcher import check_launch, check_machine, read_launch
 
     found = read_launch(launcher)
     check_launch(settings, found)
@@ -298,8 +301,8 @@ def _launch(
     launcher: tuple[str, ...],
 ) -> int:
     from registry.store import Registry
-    from train.process.launcher import check_launch, check_machine, read_launch
     from train.process.launching import launch
+    from train.runs.launcher import check_launch, check_machine, read_launch
     from train.runs.run import prepare
 
     found = read_launch(launcher)
@@ -328,7 +331,7 @@ def _way_on(root: Path, adapter: str, config: Path) -> str:
     return f"; `wardrobe train run {config} --resume` goes on from step {step}"
 
 
-def _warn_before(prepared: Prepared) -> None:
+def _warn_before(prepared: PreparedRun) -> None:
     for text in prepared.warnings:
         output.print_warning(text)
     for name, found in prepared.reports.items():
@@ -341,7 +344,7 @@ def _warn_before(prepared: Prepared) -> None:
             )
 
 
-def _say_nearest(prepared: Prepared) -> None:
+def _say_nearest(prepared: PreparedRun) -> None:
     if prepared.choice is not None:
         output.print_notice(prepared.choice.sentence)
 

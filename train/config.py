@@ -21,11 +21,11 @@ from registry.settings.misspelt import models_in
 from registry.settings.models import Strict
 from registry.validation.canonical import canonical_json, sha256_hex
 from train.evaluation.gating.goal import Goal
-from train.loop.best import EVAL_LOSS
 from train.presets import with_given, with_preset
 from train.settings.adapter import ALL_LINEAR, LoraSettings, Quantization
 from train.settings.data import DataSettings
 from train.settings.keeping import (
+    EVAL_LOSS,
     CheckpointSettings,
     EarlyStopping,
     EvaluationSettings,
@@ -138,7 +138,7 @@ def _resolved(config: TrainConfig, value: dict[str, Any], folder: Path) -> Train
     resolved = {
         "lora": with_given(config.lora, value),
         "data": config.data.resolved(folder),
-        "method": _with_reward(config, folder),
+        "method": config.method.resolved(folder),
         "checkpoints": _with_suite(config, folder),
     }
     return config.model_copy(update=resolved)
@@ -147,15 +147,6 @@ def _resolved(config: TrainConfig, value: dict[str, Any], folder: Path) -> Train
 def known_keys() -> tuple[str, ...]:
     """Return every key that a config may hold, dotted (`lora.rank`), sorted."""
     return tuple(sorted(set(_dotted(TrainConfig, ""))))
-
-
-def _with_reward(config: TrainConfig, folder: Path) -> Any:
-    reward = getattr(config.method, "reward", None)
-    if reward is None or reward.model is None:
-        return config.method
-    return config.method.model_copy(
-        update={"reward": reward.model_copy(update={"model": folder / reward.model})}
-    )
 
 
 def _with_suite(config: TrainConfig, folder: Path) -> CheckpointSettings:

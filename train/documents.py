@@ -13,12 +13,13 @@ from train.epoch.items import ItemCounts
 from train.epoch.length_report import LengthReport
 from train.epoch.mixture import MixtureShare
 from train.jobs.store import REWARD
+from train.model.start_choice import NearestVersion
 from train.model.targets import targeted_modules
-from train.nearest.choice import NearestVersion
 
 if TYPE_CHECKING:
     from train.epoch.holdout import HeldOut
-    from train.runs.run import Finished, Prepared
+    from train.prepared import PreparedRun
+    from train.runs.run import Finished
 
 
 class BaseFolder(Document):
@@ -57,7 +58,7 @@ class CheckReport(Document):
     held_out: HeldOutShare | None = None
 
     @classmethod
-    def of(cls, prepared: Prepared) -> Self:
+    def of(cls, prepared: PreparedRun) -> Self:
         """Describe a prepared run."""
         parent = prepared.parent.name if prepared.parent else None
         return cls(
@@ -74,7 +75,7 @@ class CheckReport(Document):
         )
 
 
-def _modules(prepared: Prepared) -> dict[str, int]:
+def _modules(prepared: PreparedRun) -> dict[str, int]:
     names = targeted_modules(prepared.config.lora, prepared.base.modules)
     return dict(sorted(Counter(name.rpartition(".")[2] for name in names).items()))
 

@@ -19,8 +19,7 @@ from registry.names import check_adapter_name
 from registry.records import RolloutEntry
 from serve.rollout.decision.metrics import ALERT
 from serve.rollout.decision.states import EventType
-from serve.rollout.display.explain import version_name
-from serve.rollout.documents import AlertActionDocument, AlertsDocument
+from serve.rollout.documents import AlertActionDocument, AlertsDocument, version_name
 from serve.rollout.steering import move
 
 if TYPE_CHECKING:

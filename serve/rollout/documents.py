@@ -6,16 +6,38 @@ one major version. Weights are basis points, times UNIX seconds, durations secon
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue
 
 from registry.api.documents import Document, Request
+from registry.records import RolloutEntry
 from registry.settings.file import check
 from serve.rollout.policy import Policy
 from serve.rollout.presets import DEFAULT
+from serve.rollout.statistics.judgement import Certificate
 
 Why = Annotated[str, Field(max_length=1_000)]
+
+
+BASE = "base"
+"""What stands for the control of an adapter that has no stable version yet."""
+
+
+def version_name(adapter: str, number: int) -> str:
+    """Return `NAME@N`, or `base` for 0."""
+    return f"{adapter}@{number}" if number else BASE
+
+
+class EntryDocument(Document):
+    """Shows an entry of a rollout's log, its versions by name."""
+
+    @classmethod
+    def of(cls, entry: RolloutEntry, **more: object) -> Self:
+        """Return the entry in this form; `more` is what the entry does not hold, or holds otherwise."""
+        own = {name: getattr(entry, name) for name in cls.model_fields if hasattr(entry, name)}
+        stable, canary = (version_name(entry.adapter, number) for number in (entry.stable, entry.canary))
+        return cls.model_validate({**own, "stable": stable, "canary": canary, **more})
 
 
 class StepDocument(Document):
@@ -78,15 +100,6 @@ class CheckDocument(Document):
     sentence: str
 
 
-class CertificateDocument(Document):
-    """Whether the last step may promote, and by what: certificate, bound or no_harm."""
-
-    reached: bool
-    how: str
-    sentence: str
-    needed: int
-
-
 class ReporterDocument(Document):
     """One replica's part: `evidence_age` is null where it has written none.
 
@@ -103,7 +116,7 @@ class ReporterDocument(Document):
     braking: bool
 
 
-class DecisionDocument(Document):
+class DecisionDocument(EntryDocument):
     """One entry of a rollout's log: who moved it, when, why, and on what numbers."""
 
     adapter: str
@@ -124,7 +137,7 @@ class DecisionDocument(Document):
     facts: dict[str, JsonValue]
 
 
-class RolloutBrief(Document):
+class RolloutBrief(EntryDocument):
     """One adapter's last rollout in a line; `stable` is `base` where the base model is the control."""
 
     adapter: str
@@ -150,7 +163,7 @@ class RolloutList(Document):
     problems: dict[str, str] = Field(default_factory=dict)
 
 
-class RolloutStatus(Document):
+class RolloutStatus(EntryDocument):
     """A rollout with all that is known of it; the same from the root and over HTTP.
 
     `weight` is in force now, `held_weight` what a suspended rollout goes back to; `step` counts `steps`
@@ -192,7 +205,7 @@ class RolloutStatus(Document):
     pairs: dict[str, int]
     checks: list[CheckDocument]
     imbalance: CheckDocument | None
-    certificate: CertificateDocument | None
+    certificate: Certificate | None
     needed: int
     missing: list[str]
     replicas: list[ReporterDocument]

@@ -19,8 +19,7 @@ from registry.store import Registry
 from registry.validation import requirements
 from registry.validation.requirements import UnmetRequirement
 from serve.rollout.decision.states import Event, EventType, RolloutState
-from serve.rollout.display.explain import version_name
-from serve.rollout.documents import PlanDocument
+from serve.rollout.documents import PlanDocument, version_name
 from serve.rollout.plan import ASSUMED_RATE, plan_metrics, plan_steps, promises, shadow_requests
 from serve.rollout.policy import Policy, policy_of
 from serve.rollout.recording.baselines import freeze

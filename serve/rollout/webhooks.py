@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from registry.records import RolloutEntry
-from serve.rollout.display.explain import standing, version_name
+from serve.rollout.display.explain import standing
+from serve.rollout.documents import version_name
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

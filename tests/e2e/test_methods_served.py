@@ -33,7 +33,7 @@ from train.runs.session import RunOptions
 registry = Registry.open(Path(sys.argv[1]))
 for path in sys.argv[2:]:
     prepared = prepare(load_config(Path(path)), registry)
-    finished = train_and_publish(prepared, registry, Watcher(), RunOptions("test"))
+    finished = train_and_publish(prepared, registry, RunOptions("test", Watcher()))
     assert finished.published is not None
     print(finished.published.version.name, finished.published.version.digest, flush=True)
 """

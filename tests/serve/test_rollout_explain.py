@@ -16,8 +16,8 @@ from serve.rollout.display.explain import (
     numbers,
     share,
     told,
-    version_name,
 )
+from serve.rollout.documents import version_name
 from tests.fakes.driving import drive, make_root
 from tests.fakes.rollouts import make_entry
 from tests.fakes.terminal import Terminal

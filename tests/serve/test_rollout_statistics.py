@@ -9,14 +9,14 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import beta
 
-from serve.rollout.recording.evidence import UnitScore
+from serve.rollout.recording.evidence import Evidence, UnitScore
 from serve.rollout.statistics.carrying import carry, log_terms, mix, start_weights
 from serve.rollout.statistics.feedback import log_growth, pair_scores, stake
 from serve.rollout.statistics.imbalance import log_imbalance_e, log_worst_e
 from serve.rollout.statistics.latency import FIRST_TOKEN_WEIGHTS, PER_TOKEN_WEIGHTS
 from serve.rollout.statistics.planning import MOST_UNITS, first_enough, gross_rate
 from serve.rollout.statistics.promotion import difference_limit, rate_limit
-from serve.rollout.statistics.shadow import compared, log_pairs_e
+from serve.rollout.statistics.shadow import log_pairs_e
 from serve.rollout.statistics.share import CONCENTRATIONS, FLOOR, log_equivalence_e, log_harm_e, null_share
 
 SEED = 4_001
@@ -231,7 +231,7 @@ def test_units_in_the_wrong_arm_are_noticed_and_right_ones_are_not() -> None:
 
 def test_shadowed_pairs_count_who_failed_alone() -> None:
     pairs = {"both_ok": 400, "both_failed": 9, "canary_failed": 12, "stable_failed": 1, "dropped": 50}
-    assert compared(pairs) == 422
+    assert Evidence(pairs=pairs).compared == 422
     assert log_pairs_e(pairs) == log_harm_e(12, 1, 0.5) > math.log(20)
     assert log_pairs_e({}) == pytest.approx(0.0)
 

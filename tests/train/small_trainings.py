@@ -16,12 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from registry.records import BaseModelInfo
 from tests.fakes.base import TINY
 from tests.fakes.llama import make_llama
 from tests.train.small_runs import write_small_run
 from train.config import TrainConfig, load_config
+from train.epoch.duration import duration_of
 from train.epoch.items import TrainingItem
+from train.epoch.mixture import Mixture
 from train.methods import TrainerInputs, method_of
+from train.prepared import PreparedRun
 from train.settings.data import EVAL
 
 
@@ -73,10 +77,17 @@ def build_small(folder: Path, base: Path, method: str, start: Path | None = None
         set_seed(config.seed)
         model, shape = make_model(config, base, start)
         arguments = common_arguments(config, folder / "work")
-        workshop = TrainerInputs(
-            config, base, tokenizer, model, shape, arguments, items, held_out, callbacks=[], folder=folder
+        run = PreparedRun(
+            config=config,
+            root=folder,
+            base=BaseModelInfo("tiny", base, "sha256:0", None, {}),
+            files=files,
+            mixture=Mixture(items, {}),
+            duration=duration_of(config, found.epoch(items, config)),
+            held_out=held_out,
         )
-        return config, found.build(workshop), items
+        inputs = TrainerInputs(run, tokenizer, model, shape, arguments, callbacks=[], folder=folder)
+        return config, found.build(inputs), items
 
 
 def train_small(

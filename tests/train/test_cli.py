@@ -11,6 +11,7 @@ import pytest
 
 from registry.cli.main import run as wardrobe
 from train.cli import print_samples
+from train.loop.watching import OptimiserStep
 from train.model.base_demo import packaged_weights
 from train.runs.progress import RunProgress
 
@@ -65,12 +66,16 @@ def test_a_sample_is_shown_on_two_lines(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err.splitlines() == ["> Which chapter?", "  first\\nsecond"]
 
 
+def optimiser_step(number: int, total: int, loss: float, tokens: int) -> OptimiserStep:
+    return OptimiserStep(number, total, loss, tokens, 0.0, 0.0, {})
+
+
 def test_without_a_terminal_progress_is_about_ten_lines(capsys: pytest.CaptureFixture[str]) -> None:
     held: list[bool] = []
     with RunProgress("support", lambda: held.append(True)) as progress:
         assert progress.position == "before the first step"
         for step in range(1, 101):
-            progress.step(step, 100, 1.5, 100 * step)
+            progress.step(optimiser_step(step, 100, 1.5, 100 * step))
         assert progress.position == "at step 100 of 100"
         progress.publishing()
     lines = capsys.readouterr().err.splitlines()
@@ -83,9 +88,9 @@ def test_a_first_step_tells_neither_speed_nor_time_left_as_neither_is_known(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with RunProgress("support", lambda: None) as progress:
-        progress.step(1, 3, 2.0, 50)
-        progress.step(2, 3, 1.5, 100)
-        progress.step(3, 3, 1.25, 150)
+        progress.step(optimiser_step(1, 3, 2.0, 50))
+        progress.step(optimiser_step(2, 3, 1.5, 100))
+        progress.step(optimiser_step(3, 3, 1.25, 150))
     first, second, last = capsys.readouterr().err.splitlines()
     assert first == "support: step 1/3  loss 2.000"
     assert second.startswith("support: step 2/3  loss 1.500  ")

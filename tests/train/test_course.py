@@ -13,9 +13,9 @@ from registry.store import Registry
 from tests.train.tiny import Watcher, make_tiny_base, tiny_config, train, write_rows
 from train.jobs.records import JobState
 from train.jobs.store import Jobs
-from train.loop.best import EVAL_LOSS
+from train.methods.rewarded.reward_model import reward_folder
 from train.runs.run import prepare
-from train.runs.session import reward_folder
+from train.settings.keeping import EVAL_LOSS
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
 

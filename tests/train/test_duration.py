@@ -12,8 +12,9 @@ from registry.errors import UsageError
 from tests.train.small_runs import ROWS
 from tests.train.small_trainings import build_small, make_tiny_base, quiet
 from train.config import TrainConfig, parse_config
-from train.epoch.duration import Epoch, duration_of, is_due, measured, warmup_steps
+from train.epoch.duration import Epoch, duration_of, is_due, warmup_steps
 from train.epoch.length_report import LengthReport
+from train.methods import method_of
 from train.settings.steps import PerEpoch
 
 
@@ -23,23 +24,23 @@ def config(method: Any = "supervised", **training: Any) -> TrainConfig:
 
 
 def test_nine_rows_in_batches_of_two_accumulated_twice_make_three_steps_an_epoch() -> None:
-    found = measured(config(batch_size=2, accumulation=2, epochs=3), Epoch(9, 900))
+    found = duration_of(config(batch_size=2, accumulation=2, epochs=3), Epoch(9, 900))
     assert (found.steps, found.steps_per_epoch, found.batch, found.last_batch) == (9, 3, 4, 1)
     assert (found.tokens_per_epoch, found.tokens, found.epochs) == (900, 2_700, 3)
 
 
 def test_steps_win_over_epochs_and_may_end_within_one() -> None:
-    found = measured(config(batch_size=4, steps=3, epochs=9), Epoch(8, 800))
+    found = duration_of(config(batch_size=4, steps=3, epochs=9), Epoch(8, 800))
     assert (found.steps, found.steps_per_epoch, found.epochs, found.tokens) == (3, 2, 1.5, 1_200)
 
 
 def test_processes_share_the_rows_of_an_epoch() -> None:
-    found = measured(config(batch_size=2, accumulation=2), Epoch(9, 900), processes=2)
+    found = duration_of(config(batch_size=2, accumulation=2), Epoch(9, 900), processes=2)
     assert (found.batch, found.steps_per_epoch, found.last_batch) == (8, 2, 1)
 
 
 def test_a_part_of_an_epoch_is_rounded_up_to_a_step() -> None:
-    assert measured(config(batch_size=1, epochs=0.3), Epoch(10, 10)).steps == math.ceil(0.3 * 10)
+    assert duration_of(config(batch_size=1, epochs=0.3), Epoch(10, 10)).steps == math.ceil(0.3 * 10)
 
 
 def test_a_warm_up_is_its_steps_or_its_share_rounded_up() -> None:
@@ -48,11 +49,11 @@ def test_a_warm_up_is_its_steps_or_its_share_rounded_up() -> None:
 
 def test_reinforcement_asks_whole_steps_of_prompts() -> None:
     method = {"type": "rloo", "reward": {"graders": [{"type": "regex", "pattern": "x"}]}, "answers": 4}
-    found = measured(config(method, batch_size=8, epochs=2), Epoch(7, 70, answers=4, answer_tokens=16))
+    found = duration_of(config(method, batch_size=8, epochs=2), Epoch(7, 70, answers=4, answer_tokens=16))
     assert (found.steps_per_epoch, found.left_out, found.batch, found.steps) == (3, 1, 8, 6)
     assert (found.tokens_per_epoch, found.answer_tokens) == (240, 6 * 8 * 16)
     with pytest.raises(UsageError, match=r"a step asks 2 prompts .* there are 1"):
-        measured(config(method, batch_size=8), Epoch(1, 10, answers=4, answer_tokens=16))
+        duration_of(config(method, batch_size=8), Epoch(1, 10, answers=4, answer_tokens=16))
 
 
 @pytest.mark.parametrize("per_epoch", [3, 4, 7, 10])
@@ -83,7 +84,7 @@ def told(found: Any, settings: TrainConfig) -> dict[str, str]:
 
 def test_check_tells_steps_batch_tokens_and_warm_up() -> None:
     settings = config(batch_size=2, accumulation=2, epochs=3, warmup=0.05)
-    assert told(measured(settings, Epoch(9, 900)), settings) == {
+    assert told(duration_of(settings, Epoch(9, 900)), settings) == {
         "steps": "9 (3 epochs of 3 steps)",
         "batch": "4 rows a step (batch_size 2 × accumulation 2); the last step of an epoch has 1 row and "
         "moves the weights like any other",
@@ -97,11 +98,11 @@ def test_check_tells_what_several_processes_and_reinforcement_make_of_a_batch() 
     settings = config(batch_size=2, epochs=1)
     assert (
         "8 rows a step (batch_size 2 × 4 processes)"
-        in told(measured(settings, Epoch(16, 160), processes=4), settings).values()
+        in told(duration_of(settings, Epoch(16, 160), processes=4), settings).values()
     )
     method = {"type": "grpo", "reward": {"graders": [{"type": "regex", "pattern": "x"}]}, "answers": 4}
     online = config(method, batch_size=8, epochs=1)
-    found = told(measured(online, Epoch(7, 70, answers=4, answer_tokens=16)), online)
+    found = told(duration_of(online, Epoch(7, 70, answers=4, answer_tokens=16)), online)
     assert found["batch"] == (
         "8 answers a step (batch_size 8), 4 to each prompt; 1 prompts of an epoch make no whole step and are "
         "left out"
@@ -118,7 +119,7 @@ def test_check_counts_checkpoints_and_evaluations_and_warns_of_a_warm_up_without
         "evaluation": {"every": 3},
     }
     settings = parse_config(document, "config", Path())
-    found = LengthReport.of(measured(settings, Epoch(10, 100)), settings)
+    found = LengthReport.of(duration_of(settings, Epoch(10, 100)), settings)
     assert (found.checkpoints, found.evaluations) == (3, 7)  # 5, 10, 15; 3, 6, …, 18 and the end
     (warning,) = found.warnings()
     assert warning.startswith("the warm-up of 100 steps is not over when the run ends (20)")
@@ -153,7 +154,7 @@ def test_a_methods_trainer_makes_the_steps_that_were_told(
 ) -> None:
     changed = {"epochs": 1, **training, "steps": None}
     settings, trainer, items = build_small(tmp_path, base, method, training=changed)
-    told = duration_of(settings, items)
+    told = duration_of(settings, method_of(settings).epoch(items, settings))
     with quiet():
         assert lengths_of(trainer) == (told.steps, told.steps_per_epoch)
     assert told.rows == ROWS == len(items)
@@ -171,7 +172,7 @@ def test_packed_rows_are_counted_as_they_are_packed(
     data = {"train": "words.jsonl"} if kind == "pretrain" else {"train": "supervised.jsonl"}
     training = {"batch_size": 2, "epochs": 2, "steps": None, "max_length": 256}
     settings, trainer, items = build_small(tmp_path, base, method, method=kind, data=data, training=training)
-    told = duration_of(settings, items)
+    told = duration_of(settings, method_of(settings).epoch(items, settings))
     with quiet():
         assert lengths_of(trainer) == (told.steps, told.steps_per_epoch)
     assert told.rows < len(items)

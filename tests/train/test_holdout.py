@@ -71,7 +71,7 @@ def test_every_row_is_trained_on_or_held_out_and_the_numbers_are_told(tmp_path: 
     write(tmp_path / "b.jsonl", rows(30, "b"))
     value = {"name": "x", "data": {"train": ["a.jsonl", "b.jsonl"], "eval": {"share": 0.2}}}
     config = parse_config(value, "test", tmp_path)
-    files, held = read_files(config, method_of(config), tokenizer)
+    files, held = read_files(config, method_of(config).read, tokenizer)
     assert held is not None
     assert held.count == files["eval"].report.rows == 12
     for label in ("a", "b"):
@@ -109,7 +109,7 @@ def test_every_method_can_hold_out_a_share(method: Any, made: Any, tmp_path: Pat
     write(tmp_path / "rows.jsonl", [made(number) for number in range(20)])
     value = {"name": "x", "method": method, "data": {"train": "rows.jsonl", "eval": {"share": 0.25}}}
     config = parse_config(value, "test", tmp_path)
-    files, held = read_files(config, method_of(config), tokenizer)
+    files, held = read_files(config, method_of(config).read, tokenizer)
     assert held is not None
     assert files["train"].report.rows + files["eval"].report.rows == 20
     assert held.count == 5

@@ -15,12 +15,17 @@ from registry.cli.main import run as wardrobe
 from registry.errors import Conflict, NotFound
 from registry.store import Registry
 from tests.fakes.base import base_record, make_base
+from tests.train.tiny import Watcher
 from train.config import TrainConfig
+from train.epoch.duration import Epoch, duration_of
+from train.epoch.items import ItemFile
+from train.epoch.mixture import Mixture
 from train.jobs.liveness import Owner, is_alive, this_process
 from train.jobs.plan import make_plan
 from train.jobs.records import JobState
 from train.jobs.store import Job, Jobs
-from train.runs.session import RunOptions, open_work
+from train.prepared import PreparedRun
+from train.runs.session import RunOptions, open_job
 
 
 def config(**changes: object) -> TrainConfig:
@@ -88,8 +93,16 @@ def test_going_on_says_when_no_interrupted_run_has_a_checkpoint(tmp_path: Path) 
     job.begin()
     job.end(JobState.INTERRUPTED)
     said: list[str] = []
-    wish = RunOptions(who="tester", resume=True, notice=said.append)
-    open_work(tmp_path, config(), base_record(tmp_path / "base"), {}, None, wish)
+    run = PreparedRun(
+        config=config(data={"train": str(tmp_path / "rows.jsonl")}),
+        root=tmp_path,
+        base=base_record(tmp_path / "base"),
+        files={"train": ItemFile(())},
+        mixture=Mixture((), {}),
+        duration=duration_of(config(), Epoch(1, 1)),
+    )
+    (tmp_path / "rows.jsonl").touch()
+    open_job(run, RunOptions("tester", Watcher(), resume=True, notice=said.append))
     assert said == ["support: no interrupted run has a checkpoint; starting afresh"]
 
 

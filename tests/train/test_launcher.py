@@ -13,7 +13,7 @@ from tests.train.tiny import tiny_config, write_rows
 from train.loop.guards import weight_sums
 from train.model.sharding import is_shared_out, put, whole_weights
 from train.process.environment import use_one_gpu
-from train.process.launcher import Launch, check_launch, check_machine, read_launch
+from train.runs.launcher import Launch, check_launch, check_machine, read_launch
 
 _FSDP = """\
 distributed_type: FSDP

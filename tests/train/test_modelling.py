@@ -17,7 +17,7 @@ from registry.store import Registry
 from tests.train.tiny import make_tiny_base, tiny_config, train, write_rows
 from train.config import TrainConfig
 from train.model.loading import load_base, make_model, precision_of
-from train.runs.starting import find_start
+from train.model.starting import find_start
 
 pytestmark = pytest.mark.training
 

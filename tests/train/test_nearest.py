@@ -17,10 +17,10 @@ from registry.records import Limits, Version
 from registry.store import Registry
 from tests.train.tiny import Watcher, make_tiny_base, tiny_config, train, write_rows
 from train.epoch.encoding import Example
-from train.loop.trainer import Stopped
+from train.loop.attempt import Stopped
 from train.methods.paired.kto import RatedAnswer
 from train.methods.paired.pairs import Pair
-from train.nearest.choice import Candidate, choose, ordered
+from train.model.start_choice import Candidate, choose, ordered
 from train.nearest.losses import Scales, measurable
 from train.nearest.search import check_nearest
 from train.process import launching

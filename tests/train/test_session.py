@@ -18,7 +18,7 @@ from tests.train.tiny import Watcher, make_tiny_base, tiny_config, train, write_
 from train.config import load_config
 from train.jobs.records import JobState
 from train.jobs.store import Job, Jobs
-from train.loop.trainer import Stopped
+from train.loop.attempt import Stopped
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
 

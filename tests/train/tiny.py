@@ -14,6 +14,7 @@ from typing import Any
 
 from registry.store import Registry
 from train.config import TrainConfig, parse_config
+from train.loop.watching import OptimiserStep, TrainingEvaluation
 from train.runs.run import Finished, prepare, train_and_publish
 from train.runs.session import RunOptions
 
@@ -44,12 +45,15 @@ class Watcher:
     steps: list[int] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
 
-    def step(self, done: int, total: int, loss: float, tokens: int) -> None:
-        self.steps.append(done)
-        self.on_step(done)
+    def step(self, step: OptimiserStep) -> None:
+        self.steps.append(step.number)
+        self.on_step(step.number)
 
-    def evaluation(self, text: str) -> None:
-        self.said.append(text)
+    def evaluation(self, evaluation: TrainingEvaluation) -> None:
+        self.said.append(evaluation.text())
+
+    def close(self, state: str) -> None:
+        pass
 
     def publishing(self) -> None:
         self.said.append("publishing")
@@ -80,6 +84,5 @@ def tiny_config(folder: Path, **changes: Any) -> TrainConfig:
 
 def train(registry: Registry, config: TrainConfig, watcher: Watcher | None = None, **wish: Any) -> Finished:
     """Run `config` as the command would."""
-    return train_and_publish(
-        prepare(config, registry), registry, watcher or Watcher(), RunOptions("tester", **wish)
-    )
+    options = RunOptions("tester", watcher or Watcher(), **wish)
+    return train_and_publish(prepare(config, registry), registry, options)

@@ -16,7 +16,7 @@ from train.averaging.documents import AverageReport
 from train.averaging.shares import shares_of
 from train.averaging.sources import AVERAGE, AveragingSource, find_sources
 from train.merging.staging import check_free, new_folder
-from train.runs.publish import installed
+from train.runs.lineage import installed
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -7,12 +7,10 @@ Invariant: an epoch has as many steps as transformers and TRL make of its rows (
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from registry.errors import UsageError
 from train.config import TrainConfig
-from train.epoch.items import TrainingItem
 from train.settings.steps import PerEpoch
 
 
@@ -70,18 +68,11 @@ class Duration:
         return round(self.tokens_per_epoch * self.epochs)
 
 
-def duration_of(config: TrainConfig, items: Sequence[TrainingItem], processes: int = 1) -> Duration:
-    """Return how long a run of `config` over the rows `items` of one epoch is.
+def duration_of(config: TrainConfig, epoch: Epoch, processes: int = 1) -> Duration:
+    """Return how long a run of `config` over `epoch` is.
 
     Raises: UsageError: the prompts of a reinforcement run do not make one step.
     """
-    from train.methods import method_of
-
-    return measured(config, method_of(config).epoch(items, config), processes)
-
-
-def measured(config: TrainConfig, epoch: Epoch, processes: int = 1) -> Duration:
-    """Return how long a run over `epoch` is (see `duration_of`)."""
     training = config.training
     batch = training.batch_size * training.accumulation * processes
     if epoch.answer_tokens is not None:

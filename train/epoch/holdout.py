@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -17,17 +17,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from registry.errors import UsageError
+from train.config import TrainConfig
 from train.dataset.checks.clusters import Clusters
 from train.dataset.checks.findings import pack, unpack
 from train.dataset.checks.relations import relate
 from train.dataset.checks.scan import sketched_text
 from train.dataset.checks.sketches import Sketches, common_shingles
 from train.dataset.columns import RowColumns
+from train.dataset.containers.place import Where
 from train.dataset.forms import read_prompt
+from train.dataset.forms.mapping import RowMapping
 from train.dataset.records import CanonicalRow, Malformed, Unwatched
 from train.dataset.sources import RawRow, read_lines, sample_lines
 from train.dataset.split import assign
-from train.epoch.encoding import Example
+from train.epoch.encoding import Example, Tokenizer
 from train.epoch.items import ItemFile, TrainingItem
 from train.epoch.rows import row_error
 from train.rendering.examples import shared
@@ -36,9 +39,9 @@ from train.settings.data import EVAL, DataSettings, TrainingSource
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from train.config import TrainConfig
-    from train.epoch.encoding import Tokenizer
-    from train.methods import Method
+
+RowReader = Callable[[Where, Tokenizer, TrainConfig, RowMapping], ItemFile[TrainingItem]]
+"""What a method makes of a file's rows."""
 
 _SAMPLED_LINES = 4096
 
@@ -73,7 +76,7 @@ class HeldOut:
 
 
 def read_files(
-    config: TrainConfig, method: Method, tokenizer: Tokenizer
+    config: TrainConfig, read: RowReader, tokenizer: Tokenizer
 ) -> tuple[dict[str, ItemFile[TrainingItem]], HeldOut | None]:
     """Return the items of every data file by its label, `eval` among them, and what was held out by share.
 
@@ -81,8 +84,7 @@ def read_files(
     """
     settings, readings = config.data, config.data.readings
     files = {
-        label: method.read(place, tokenizer, config, readings[label])
-        for label, place in settings.files.items()
+        label: read(place, tokenizer, config, readings[label]) for label, place in settings.files.items()
     }
     if settings.eval is None or settings.eval.share is None:
         return files, None

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from train.settings.keeping import EarlyStopping
-
-EVAL_LOSS = "eval_loss"
+from train.settings.keeping import EVAL_LOSS, EarlyStopping
 
 
 @dataclass(slots=True)

@@ -23,7 +23,8 @@ from train.evaluation.grading.grades import Model
 from train.evaluation.models.offline import OfflineModel
 from train.evaluation.runner import Effort, EvaluatedArm, evaluate
 from train.evaluation.statistics.figures import figure
-from train.loop.best import EVAL_LOSS, BestCheckpoint
+from train.loop.best import BestCheckpoint
+from train.settings.keeping import EVAL_LOSS
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class TrainingEvaluator:
         return tuple((question[-1].content, model.answer(question, suite).text) for question in asked)
 
 
-def make_looks(config: TrainConfig, tokenizer: Any, root: Path | None = None) -> TrainingEvaluator:
+def make_evaluator(config: TrainConfig, tokenizer: Any, root: Path | None = None) -> TrainingEvaluator:
     """Return what `config` wants to ask; `root` says how calls of tools are read.
 
     Raises: UsageError: a suite that is not there.
@@ -82,8 +83,8 @@ def make_looks(config: TrainConfig, tokenizer: Any, root: Path | None = None) ->
     return TrainingEvaluator(tokenizer, suite, samples, root)
 
 
-def make_race(config: TrainConfig) -> BestCheckpoint | None:
-    """Return the race that decides the best step or an early stop; None where neither is wanted.
+def make_best(config: TrainConfig) -> BestCheckpoint | None:
+    """Return what decides the best step or an early stop; None where neither is wanted.
 
     Raises: UsageError: its metric is not measured.
     """

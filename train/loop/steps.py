@@ -1,4 +1,4 @@
-"""The course of a run: when it is measured, when a checkpoint is written, when it ends.
+"""The steps of a run: when it is measured, when a checkpoint is written, when it ends.
 
 Owns the decisions between two steps, and the callback by which transformers asks for them. Knows no method.
 Invariants: what is decided depends on settings and step alone, so a run that goes on decides alike; the order
@@ -8,7 +8,7 @@ of the rows and the dropout of an epoch depend on seed and epoch alone, not on w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,31 +17,26 @@ from pydantic import JsonValue
 from registry.validation.canonical import sha256_hex
 from train.config import TrainConfig
 from train.epoch.duration import evaluated_every, is_due
-from train.loop.best import EVAL_LOSS, BestCheckpoint
+from train.loop.attempt import Attempt
+from train.loop.best import BestCheckpoint
 from train.loop.evaluator import TrainingEvaluator, undisturbed
 from train.loop.guards import Guards
 from train.loop.rehearsal import rehearse
-from train.loop.watching import Observer, OptimiserStep, RunWatcher, TrainingEvaluation
+from train.loop.watching import OptimiserStep, TrainingEvaluation
+from train.prepared import PreparedRun
+from train.process.launching import any_process
+from train.settings.keeping import EVAL_LOSS
+from train.settings.steps import PerEpoch
 
 
 @dataclass(slots=True)
 class TrainingLoop:
-    """One run as it goes; `stopping` tells whether somebody asked it to stop.
+    """One attempt at a run as it goes: its step, its measurements, and what has to happen next."""
 
-    `agree` makes one answer of those of several processes. `row_tokens` is the mean length of a row, for
-    trainers that count no tokens. `per_epoch` is how many steps one pass over the rows has.
-    """
-
-    config: TrainConfig
-    looks: TrainingEvaluator
-    race: BestCheckpoint | None
-    held_out: bool
-    progress: RunWatcher
-    observers: Sequence[Observer] = ()
-    stopping: Callable[[], bool] = lambda: False
-    agree: Callable[[bool], bool] = bool
-    row_tokens: float = 0.0
-    per_epoch: int = 1
+    run: PreparedRun
+    attempt: Attempt
+    evaluator: TrainingEvaluator
+    best: BestCheckpoint | None
     step: int = 0
     total: int = 0
     tokens: int = 0
@@ -53,13 +48,19 @@ class TrainingLoop:
     _earlier_tokens: int = 0
     _started: float = 0.0
     _boundary: int = 1
+    _row_tokens: float = 0.0
+
+    @property
+    def config(self) -> TrainConfig:
+        """Return the settings of the run."""
+        return self.run.config
 
     @property
     def best_step(self) -> int | None:
         """Return the best step so far, where `checkpoints.best_by` asks for one."""
-        if self.race is None or self.config.checkpoints.best_by is None or self.race.best is None:
+        if self.best is None or self.config.checkpoints.best_by is None or self.best.best is None:
             return None
-        return self.race.best[0]
+        return self.best.best[0]
 
     def facts(self) -> dict[str, JsonValue]:
         """Return what a checkpoint must hold of this run beside weights and optimiser."""
@@ -81,13 +82,15 @@ class TrainingLoop:
         self._earlier_tokens = self.tokens
         self.losses[:] = facts["losses"]
         self.evaluations[:] = [TrainingEvaluation(**one) for one in facts["evaluations"]]
-        if self.race is not None:
+        if self.best is not None:
             measured = ((one.step, self._measure(one)) for one in self.evaluations)
-            self.race.restore((step, value) for step, value in measured if value is not None)
+            self.best.restore((step, value) for step, value in measured if value is not None)
 
     def begin(self, trainer: Any, state: Any, loader: Any) -> None:
         """Take note of the length of the run, and rehearse its largest batch."""
         self.total = int(state.max_steps)
+        items = self.run.items  # the mean length of a row is for trainers that count no tokens
+        self._row_tokens = sum(item.length for item in items) / max(1, len(items))
         per_batch = getattr(trainer.args, "steps_per_generation", None)
         if per_batch:  # answers are drawn for several steps at once, and a run can go on between draws only
             whole = per_batch * getattr(trainer, "num_iterations", 1)
@@ -108,10 +111,10 @@ class TrainingLoop:
         self.step = done
         at_boundary = done % self._boundary == 0
         last = done >= self.total
-        control.should_evaluate = self.held_out and self._is_due(done)
-        if not last and is_due(self.config.checkpoints.every, done, self.per_epoch, self._boundary):
+        control.should_evaluate = bool(self.run.held_out) and self._is_due(done)
+        if not last and self._follows(self.config.checkpoints.every, done):
             control.should_save = True
-        if at_boundary and not last and self.agree(self.stopping()):
+        if at_boundary and not last and any_process(self.attempt.stopping()):
             self.stopped = True
             control.should_save = control.should_training_stop = True
 
@@ -128,7 +131,7 @@ class TrainingLoop:
         counted = logs.get("num_tokens")
         rows = training.batch_size * training.accumulation
         self.tokens = int(
-            before + rows * self.row_tokens if counted is None else self._earlier_tokens + counted
+            before + rows * self._row_tokens if counted is None else self._earlier_tokens + counted
         )
         self.seconds += seconds
         loss = float(logs["loss"])
@@ -137,66 +140,66 @@ class TrainingLoop:
         said = {key: float(value) for key, value in logs.items() if isinstance(value, int | float)}
         step = OptimiserStep(self.step, self.total, loss, self.tokens, seconds, speed, said)
         self._guards.note(self.step, loss, said)
-        self.progress.step(self.step, self.total, loss, self.tokens)
-        for observer in self.observers:
+        for observer in self.attempt.observers:
             observer.step(step)
-        if not self.held_out and self._is_due(self.step) and self.looks.has_work:
+        if not self.run.held_out and self._is_due(self.step) and self.evaluator.has_work:
             self.measure(None, model, control)
 
     def measure(self, loss: float | None, model: Any, control: Any) -> None:
         """Look at the model in training, with the held-out loss that was measured just now."""
-        scores, samples = self.looks.ask(model) if self.looks.has_work else ({}, ())
-        suite = self.looks.suite.name if self.looks.suite is not None else None
+        scores, samples = self.evaluator.ask(model) if self.evaluator.has_work else ({}, ())
+        suite = self.evaluator.suite.name if self.evaluator.suite is not None else None
         evaluation = TrainingEvaluation(self.step, loss, suite, scores, samples)
         self.evaluations.append(evaluation)
-        for observer in self.observers:
+        for observer in self.attempt.observers:
             observer.evaluation(evaluation)
-        if text := evaluation.text():
-            self.progress.evaluation(text)
         value = self._measure(evaluation)
-        if self.race is None or value is None:
+        if self.best is None or value is None:
             return
-        is_best = self.race.note(self.step, value)
+        is_best = self.best.note(self.step, value)
         if is_best and self.config.checkpoints.best_by is not None:
             control.should_save = True
-        if self.race.is_over:
+        if self.best.is_over:
             control.should_training_stop = True
 
     def _measure(self, evaluation: TrainingEvaluation) -> float | None:
-        if self.race is None:
+        if self.best is None:
             return None
-        return evaluation.loss if self.race.metric == EVAL_LOSS else evaluation.scores.get(self.race.metric)
+        return evaluation.loss if self.best.metric == EVAL_LOSS else evaluation.scores.get(self.best.metric)
 
     def _is_due(self, step: int) -> bool:
         every = evaluated_every(self.config, self.total)
-        return step >= self.total or is_due(every, step, self.per_epoch, self._boundary)
+        return step >= self.total or self._follows(every, step)
+
+    def _follows(self, every: int | PerEpoch | None, step: int) -> bool:
+        return is_due(every, step, self.run.duration.steps_per_epoch, self._boundary)
 
 
-def callback(course: TrainingLoop, trainer: Callable[[], Any]) -> Any:
-    """Return the transformers callback that asks `course`; `trainer` is called once the run begins."""
+def callback(loop: TrainingLoop, trainer: Callable[[], Any]) -> Any:
+    """Return the transformers callback that asks `loop`; `trainer` is called once the run begins."""
     from transformers import TrainerCallback
 
     class Asking(TrainerCallback):
-        """Asks the course."""
+        """Asks the loop."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-            course.begin(trainer(), state, kwargs["train_dataloader"])
+            loop.begin(trainer(), state, kwargs["train_dataloader"])
 
         def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-            seed_epoch(course.config.seed, int(state.epoch or 0), kwargs["train_dataloader"])
+            seed_epoch(loop.config.seed, int(state.epoch or 0), kwargs["train_dataloader"])
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-            course.begin_step()
+            loop.begin_step()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-            course.decide(state.global_step, control)
+            loop.decide(state.global_step, control)
 
         def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-            course.log(kwargs.get("logs") or {}, kwargs.get("model"), control)
+            loop.log(kwargs.get("logs") or {}, kwargs.get("model"), control)
 
         def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
             loss = kwargs["metrics"].get("eval_loss")
-            course.measure(None if loss is None else float(loss), kwargs.get("model"), control)
+            loop.measure(None if loss is None else float(loss), kwargs.get("model"), control)
 
     return Asking()
 

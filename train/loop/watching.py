@@ -1,32 +1,16 @@
 """What is seen of a run while it goes on: losses, tokens, evaluations, and whoever watches.
 
-Owns the measurements of a run. No torch.
+Owns what a step and an evaluation are. No torch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 from pydantic import JsonValue
-
-if TYPE_CHECKING:
-    from train.loop.conversion import ConversionResult
-
-
-class RunWatcher(Protocol):
-    """A person who watches a run."""
-
-    def step(self, done: int, total: int, loss: float, tokens: int) -> None:
-        """Take note: `done` of `total` steps, the step's loss, all tokens so far."""
-
-    def evaluation(self, text: str) -> None:
-        """Take note of an evaluation, in words."""
-
-    def publishing(self) -> None:
-        """Take note: the training is over, and from here on the result is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,64 +73,25 @@ class Observer(Protocol):
         """Take note of how the run ended; nothing comes after it."""
 
 
+class RunWatcher(Observer, Protocol):
+    """A person who watches a run."""
+
+    def publishing(self) -> None:
+        """Take note: the training is over, and from here on the result is kept."""
+
+
 class StepCollector:
-    """Only remembers the steps; watches and observes."""
+    """Only remembers the steps."""
 
     def __init__(self) -> None:
         self.steps: list[OptimiserStep] = []
 
-    def step(self, *seen: Any) -> None:
-        """Remember a step; what is told to a person is passed over."""
-        self.steps += [one for one in seen if isinstance(one, OptimiserStep)]
+    def step(self, step: OptimiserStep) -> None:
+        """Remember a step."""
+        self.steps.append(step)
 
-    def evaluation(self, _seen: Any) -> None:
-        """Nothing."""
-
-    def publishing(self) -> None:
+    def evaluation(self, _evaluation: TrainingEvaluation) -> None:
         """Nothing."""
 
     def close(self, state: str) -> None:
         """Nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingResult:
-    """What a run measured; `eval_loss` is that of the step that was taken.
-
-    `taken` is the step whose weights are the result and `why` says so in words. `warnings` are for a person.
-    `peak_memory_bytes` is of the process, or of the GPU where there is one. `outcome` compares what was
-    trained with what was saved.
-    """
-
-    steps: int
-    seconds: float
-    tokens: int
-    losses: tuple[float, ...]
-    eval_loss: float | None
-    device: str
-    evaluations: tuple[TrainingEvaluation, ...] = ()
-    taken: int = 0
-    why: str = "the last step"
-    resumed: tuple[int, ...] = ()
-    warnings: tuple[str, ...] = ()
-    peak_memory_bytes: int = 0
-    outcome: ConversionResult | None = None
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Return the training speed; prompt tokens count, padding does not."""
-        return self.tokens / self.seconds if self.seconds else 0.0
-
-    @property
-    def first_loss(self) -> float:
-        """Return the mean loss over the first tenth of the steps."""
-        return _mean(self.losses[: max(1, len(self.losses) // 10)])
-
-    @property
-    def last_loss(self) -> float:
-        """Return the mean loss over the last tenth of the steps."""
-        return _mean(self.losses[-max(1, len(self.losses) // 10) :])
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan

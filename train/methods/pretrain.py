@@ -7,7 +7,6 @@ in a chat model is another one than the end of a turn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
@@ -21,19 +20,16 @@ from train.epoch.duration import Epoch
 from train.epoch.encoding import Example, Tokenizer
 from train.epoch.items import ItemFile, TrainingItem
 from train.epoch.rows import row_error
-from train.methods.interface import TrainerInputs
+from train.methods.interface import Method, TrainerInputs
 from train.methods.packing import pack_stream
-from train.methods.saving import save_adapter
 from train.methods.supervised import make_packed_trainer
 
 _ENDS_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>")
 _REMEDY = 'write {"text": …} in each line, or plain text in a .txt or .md file, a document per paragraph'
 
 
-class PretrainMethod:
+class PretrainMethod(Method):
     """Plain documents."""
-
-    servable = True
 
     def check(self, config: TrainConfig) -> None:
         """Refuse `data.overflow`: a long document goes on in the next row.
@@ -64,15 +60,11 @@ class PretrainMethod:
         tokens = sum(item.length for item in items)
         return Epoch(-(-tokens // config.training.max_length), tokens)
 
-    def build(self, workshop: TrainerInputs) -> Any:
+    def build(self, inputs: TrainerInputs) -> Any:
         """Return a trainer over rows of exactly `max_length` tokens."""
-        limit = workshop.config.training.max_length
-        held_out = pack_stream(workshop.held_out, limit)
-        return make_packed_trainer(workshop, pack_stream(workshop.items, limit), held_out)
-
-    def save(self, trainer: Any, folder: Path) -> None:
-        """Write the adapter."""
-        save_adapter(trainer, folder)
+        limit = inputs.run.config.training.max_length
+        held_out = pack_stream(inputs.run.held_out, limit)
+        return make_packed_trainer(inputs, pack_stream(inputs.run.items, limit), held_out)
 
 
 def end_of_text(tokenizer: Tokenizer) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from train.config import TrainConfig
@@ -17,19 +16,13 @@ from train.epoch.duration import Epoch
 from train.epoch.encoding import Tokenizer, load_examples
 from train.epoch.items import ItemFile, TrainingItem
 from train.methods.finishing import finish
-from train.methods.interface import TrainerInputs
+from train.methods.interface import Method, TrainerInputs
 from train.methods.packing import Packed, collate, pack_whole, packed_rows, packed_trainer_class
-from train.methods.saving import save_adapter
 from train.settings.methods import Supervised
 
 
-class SupervisedMethod:
+class SupervisedMethod(Method):
     """Answers of conversations."""
-
-    servable = True
-
-    def check(self, config: TrainConfig) -> None:
-        """Nothing beyond the types."""
 
     def read(
         self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: RowMapping = PLAIN
@@ -55,54 +48,50 @@ class SupervisedMethod:
             return Epoch(len(pack_whole(items, config.training.max_length)), tokens)
         return Epoch(len(items), tokens)
 
-    def build(self, workshop: TrainerInputs) -> Any:
+    def build(self, inputs: TrainerInputs) -> Any:
         """Return TRL's SFT trainer over rows that are tokenised and labelled already."""
         from trl import SFTTrainer
 
-        settings, limit = workshop.config.method, workshop.config.training.max_length
+        settings, limit = inputs.run.config.method, inputs.run.config.training.max_length
         if isinstance(settings, Supervised) and settings.packing:
             return make_packed_trainer(
-                workshop, pack_whole(workshop.items, limit), pack_whole(workshop.held_out, limit)
+                inputs, pack_whole(inputs.run.items, limit), pack_whole(inputs.run.held_out, limit)
             )
         trainer = SFTTrainer(
-            model=workshop.model,
-            args=_arguments(workshop),
-            train_dataset=labelled_rows(workshop.items),
-            eval_dataset=labelled_rows(workshop.held_out) if workshop.held_out else None,
-            processing_class=workshop.tokenizer,
-            peft_config=workshop.peft_config,
-            callbacks=list(workshop.callbacks),
+            model=inputs.model,
+            args=_arguments(inputs),
+            train_dataset=labelled_rows(inputs.run.items),
+            eval_dataset=labelled_rows(inputs.run.held_out) if inputs.run.held_out else None,
+            processing_class=inputs.tokenizer,
+            peft_config=inputs.peft_config,
+            callbacks=list(inputs.callbacks),
         )
         return finish(trainer)
 
-    def save(self, trainer: Any, folder: Path) -> None:
-        """Write the adapter."""
-        save_adapter(trainer, folder)
 
-
-def make_packed_trainer(workshop: TrainerInputs, rows: Sequence[Packed], held_out: Sequence[Packed]) -> Any:
+def make_packed_trainer(inputs: TrainerInputs, rows: Sequence[Packed], held_out: Sequence[Packed]) -> Any:
     """Return the SFT trainer over packed rows, whose parts do not see each other."""
-    padding = workshop.tokenizer.pad_token_id
-    padding = workshop.tokenizer.eos_token_id if padding is None else padding
+    padding = inputs.tokenizer.pad_token_id
+    padding = inputs.tokenizer.eos_token_id if padding is None else padding
     trainer = packed_trainer_class()(
-        model=workshop.model,
-        args=_arguments(workshop),
+        model=inputs.model,
+        args=_arguments(inputs),
         data_collator=partial(collate, padding=padding),
         train_dataset=packed_rows(rows),
         eval_dataset=packed_rows(held_out) if held_out else None,
-        processing_class=workshop.tokenizer,
-        peft_config=workshop.peft_config,
-        callbacks=list(workshop.callbacks),
+        processing_class=inputs.tokenizer,
+        peft_config=inputs.peft_config,
+        callbacks=list(inputs.callbacks),
     )
     return finish(trainer)
 
 
-def _arguments(workshop: TrainerInputs) -> Any:
+def _arguments(inputs: TrainerInputs) -> Any:
     from trl import SFTConfig
 
     return SFTConfig(
-        **workshop.arguments,
-        max_length=workshop.config.training.max_length,
+        **inputs.arguments,
+        max_length=inputs.run.config.training.max_length,
         # The rows come tokenised and labelled: TRL must not touch them.
         dataset_kwargs={"skip_prepare_dataset": True},
     )

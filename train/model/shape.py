@@ -140,7 +140,7 @@ def _check_embeddings(config: TrainConfig, modules: list[str]) -> None:
         # embedding; and the weights of a tied pair cannot be trained apart.
         fact = f"lora.kind {lora.kind} takes linear modules only, and {_TARGETS} has {', '.join(adapted)}"
         raise UsageError(config.name, fact, "use kind: lora, or leave them out", param=_TARGETS)
-    if OUTPUT_EMBEDDING in adapted and config.method.type == "reward":
+    if OUTPUT_EMBEDDING in adapted and config.method.own_head:
         fact = f"{_TARGETS} has {OUTPUT_EMBEDDING}, in whose place a reward model has a head of its own"
         raise UsageError(config.name, fact, "leave it out", param=_TARGETS)
 

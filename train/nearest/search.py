@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from registry.errors import Missing, UsageError, WardrobeError
-from registry.storage import disk
+from registry.storage import disk, files
+from registry.validation.canonical import readable_json
 from registry.validation.chat_template import TEMPLATE_NAME
-from train.nearest.choice import Candidate, NearestVersion, choose, ordered
-from train.runs.starting import check_start, start_from
+from train.jobs.store import Job, Jobs
+from train.model.start_choice import Candidate, NearestVersion, choose, ordered
+from train.model.starting import check_start, start_from
+from train.process.launching import is_launched
 from train.settings.starting import NEAREST
 
 if TYPE_CHECKING:
@@ -25,13 +28,10 @@ if TYPE_CHECKING:
     from registry.store import Registry
     from train.config import TrainConfig
     from train.epoch.items import TrainingItem
-    from train.jobs.store import Job
     from train.nearest.losses import Scales
 
 CHOICE = "nearest.json"
 """The file in a job's folder that holds the choice, so that a run that goes on starts from the same."""
-
-_UNANSWERED = frozenset({"rloo", "grpo"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,7 @@ def check_nearest(config: TrainConfig) -> None:
 
     Raises: UsageError.
     """
-    from train.process.launching import is_launched
-
-    if config.method.type in _UNANSWERED:
+    if config.method.draws_answers:
         fact = f"from: nearest goes by the loss of answers, and rows of {config.method.type} have none"
         raise UsageError(config.name, fact, "name a version (from: NAME@N)", param="from")
     if config.lora.kind != "lora":
@@ -105,16 +103,11 @@ def write_choice(job: Job, choice: NearestVersion) -> None:
 
     Raises: StorageFailed.
     """
-    from registry.storage import files
-    from registry.validation.canonical import readable_json
-
     files.replace(job.folder / CHOICE, readable_json(choice.model_dump(mode="json")))
 
 
 def earlier_choice(registry: Registry, adapter: str) -> NearestVersion | None:
     """Return what the newest interrupted run of the adapter chose, None where none chose."""
-    from train.jobs.store import Jobs
-
     for job in Jobs(registry.root).interrupted(adapter):
         if job.description.config.get("from") == NEAREST:
             try:

@@ -32,7 +32,7 @@ def launch(options: Sequence[str], command: Sequence[str]) -> int:
     their own, and it is handed down.
     """
     with tempfile.TemporaryDirectory(prefix="wardrobe-launch-") as folder:
-        line = python("-m", "train.process.launcher", *options)
+        line = python("-m", "train.runs.launcher", *options)
         line += ["-m", "train.process.launching", *command]
         variables = {**environment(os.environ), MEETING: str(Path(folder) / "job.json")}
         process = subprocess.Popen(line, env=variables, start_new_session=True)
@@ -53,6 +53,17 @@ def follows() -> bool:
 def processes() -> int:
     """Return how many processes the run has."""
     return max(1, int(os.environ.get("WORLD_SIZE", "1"))) if MEETING in os.environ else 1
+
+
+def any_process(flag: bool) -> bool:
+    """Return whether any process of the run says so: a signal reaches them at different steps."""
+    import torch.distributed as group
+
+    if not (group.is_available() and group.is_initialized()):
+        return flag
+    found: list[bool | None] = [None] * group.get_world_size()
+    group.all_gather_object(found, flag)
+    return any(found)
 
 
 def is_lost_process(error: BaseException) -> bool:

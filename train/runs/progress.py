@@ -22,6 +22,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from train.loop.watching import OptimiserStep, TrainingEvaluation
+
 _LINES = 10
 
 
@@ -56,8 +58,9 @@ class RunProgress:
     ) -> None:
         self._bar.stop()
 
-    def step(self, done: int, total: int, loss: float, tokens: int) -> None:
+    def step(self, step: OptimiserStep) -> None:
         """Show one optimiser step."""
+        done, total, tokens = step.number, step.total, step.tokens
         self.position = f"at step {done} of {total}"
         # The first step pays for warming up; the speed is counted from its end.
         if not self._started:
@@ -65,7 +68,7 @@ class RunProgress:
         seconds = time.monotonic() - self._started
         measured = done - self._first_step  # steps that the speed is of; none behind the first one
         speed = f"  {(tokens - self._first_tokens) / seconds:.0f} tokens/s" if measured and seconds else ""
-        facts = f"loss {loss:.3f}{speed}"
+        facts = f"loss {step.loss:.3f}{speed}"
         self._bar.update(
             self._task, description=f"{self._name}: training", total=total, completed=done, facts=facts
         )
@@ -73,15 +76,19 @@ class RunProgress:
             left = f"  {seconds / measured * (total - done):.0f} s left" if measured and done < total else ""
             print(f"{self._name}: step {done}/{total}  {facts}{left}", file=sys.stderr)  # noqa: T201
 
-    def evaluation(self, text: str) -> None:
+    def evaluation(self, evaluation: TrainingEvaluation) -> None:
         """Show an evaluation on a line of its own."""
-        line = f"{self._name}: {self.position}: {text}"
-        if self._quiet:
+        text = evaluation.text()
+        if self._quiet or not text:
             return
+        line = f"{self._name}: {self.position}: {text}"
         if self._bar.disable:
             print(line, file=sys.stderr)  # noqa: T201
         else:
             self._bar.console.print(line, highlight=False, markup=False)
+
+    def close(self, state: str) -> None:
+        """Nothing: the command says how the run ended."""
 
     def publishing(self) -> None:
         """Show that the result is being kept."""

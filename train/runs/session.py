@@ -12,33 +12,33 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from registry.errors import Conflict, StorageFailed
-from registry.records import Published, Version
+from registry.records import Published
 from registry.storage import files
-from train.jobs.plan import RunPlan, make_plan
+from train.config import TrainConfig
+from train.jobs.estimates import earlier_estimate
+from train.jobs.plan import RunPlan
 from train.jobs.records import JobState
-from train.jobs.store import REWARD, Job, Jobs
-from train.loop.watching import Observer, OptimiserStep, TrainingEvaluation, TrainingResult
+from train.jobs.store import Job, Jobs
+from train.loop.attempt import Attempt
+from train.loop.result import TrainingResult
+from train.loop.watching import Observer, OptimiserStep, RunWatcher, TrainingEvaluation
+from train.prepared import DataSource, PreparedRun
 from train.process import launching
-from train.runs.publish import DataSource
 from train.runs.tracking import make_trackers
-
-if TYPE_CHECKING:
-    from registry.records import BaseModelInfo
-    from train.config import TrainConfig
-    from train.loop.trainer import Attempt
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a run is wanted: by whom, going on with an interrupted one, stoppable by whom.
+    """How a run is wanted: by whom, who watches, going on with an interrupted one, stoppable by whom.
 
     `notice` tells a person something that is not a result.
     """
 
     who: str
+    watcher: RunWatcher
     resume: bool = False
     stopping: Callable[[], bool] = lambda: False
     notice: Callable[[str], None] = lambda _text: None
@@ -72,12 +72,20 @@ class JobRun:
 
     follows = False
 
-    def __init__(self, job: Job, config: TrainConfig, wish: RunOptions, resume_from: int | None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        config: TrainConfig,
+        options: RunOptions,
+        resume_from: int | None,
+        sources: Mapping[str, DataSource],
+    ) -> None:
         self.job = job
+        self.sources = sources
         self._config = config
-        self._wish = wish
+        self._options = options
         self._resume_from = resume_from
-        self._observers: tuple[Observer, ...] = ()
+        self._observers: tuple[Observer, ...] = (options.watcher,)
 
     @property
     def folder(self) -> Path:
@@ -91,10 +99,13 @@ class JobRun:
 
     def attempt(self) -> Attempt:
         """Return what the torch part needs to know of the job."""
-        from train.loop.trainer import Attempt
-
         return Attempt(
-            self.job.checkpoints, self._resume_from, self.resumed, self._observers, self._wish.stopping
+            folder=self.folder,
+            checkpoints=self.job.checkpoints,
+            resume_from=self._resume_from,
+            resumed=self.resumed,
+            observers=self._observers,
+            stopping=self._options.stopping,
         )
 
     def __enter__(self) -> Self:
@@ -106,7 +117,7 @@ class JobRun:
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
-        self._observers = (JobRecorder(self.job), *trackers)
+        self._observers = (self._options.watcher, JobRecorder(self.job), *trackers)
         launching.announce(self.job.id, self._resume_from)
         return self
 
@@ -131,8 +142,6 @@ class JobRun:
 
         Raises: StorageFailed.
         """
-        from train.runs.estimate import earlier_estimate
-
         version = published.version if published else None
         told = summary(result)
         root = self.job.folder.parent.parent
@@ -170,46 +179,31 @@ class WorkerRank(JobRun):
         """Nothing: the first process says how it ended."""
 
 
-def open_work(
-    root: Path,
-    config: TrainConfig,
-    base: BaseModelInfo,
-    sources: Mapping[str, DataSource],
-    parent: Version | None,
-    wish: RunOptions,
-) -> JobRun:
-    """Return the job that a run is: a new one or, with `wish.resume`, the newest interrupted one of its plan.
+def open_job(run: PreparedRun, options: RunOptions) -> JobRun:
+    """Return the job of a run: a new one or, with `options.resume`, the newest interrupted one of its plan.
 
     Raises: Conflict: every interrupted run of the adapter had another plan; the difference is named.
     """
-    jobs = Jobs(root)
+    jobs, config, sources = Jobs(run.root), run.config, run.sources()
     if launching.follows():
         name, step = launching.await_announcement()
-        return WorkerRank(jobs.find(name), config, wish, step)
-    plan = plan_of(config, base, sources, parent)
+        return WorkerRank(jobs.find(name), config, options, step, sources)
+    plan = run.plan(sources)
     waiting = jobs.interrupted(config.name)
-    found = _same(waiting, plan) if wish.resume else None
+    found = _same(waiting, plan) if options.resume else None
     if found is not None:
         step = found.steps_kept[-1]
-        wish.notice(f"going on with job {found.id} from step {step}")
-        return JobRun(found, config, wish, step)
-    if wish.resume and waiting:
+        options.notice(f"going on with job {found.id} from step {step}")
+        return JobRun(found, config, options, step, sources)
+    if options.resume and waiting:
         raise _another_plan(waiting[0], plan)
-    if wish.resume:
-        wish.notice(f"{config.name}: no interrupted run has a checkpoint; starting afresh")
+    if options.resume:
+        options.notice(f"{config.name}: no interrupted run has a checkpoint; starting afresh")
     elif (left := _same(waiting, plan)) is not None:
-        wish.notice(f"job {left.id} was interrupted at step {left.steps_kept[-1]}: `--resume` would go on")
+        options.notice(f"job {left.id} was interrupted at step {left.steps_kept[-1]}: `--resume` would go on")
     document = config.model_dump(mode="json", by_alias=True)
-    job = jobs.create(config.name, config.method.type, base.name, document, plan, who=wish.who)
-    return JobRun(job, config, wish, None)
-
-
-def plan_of(
-    config: TrainConfig, base: BaseModelInfo, sources: Mapping[str, DataSource], parent: Version | None
-) -> RunPlan:
-    """Return the plan of a run."""
-    hashes = {label: source.sha256 for label, source in sources.items()}
-    return make_plan(config, base, hashes, parent.digest if parent else None)
+    job = jobs.create(config.name, config.method.type, run.base.name, document, plan, who=options.who)
+    return JobRun(job, config, options, None, sources)
 
 
 def summary(result: TrainingResult) -> dict[str, Any]:
@@ -228,20 +222,6 @@ def summary(result: TrainingResult) -> dict[str, Any]:
         "device": result.device,
         "warnings": list(result.warnings),
     }
-
-
-def reward_folder(root: Path, path: Path) -> Path:
-    """Return the reward model that a config means: the folder at `path`, or the job that its name is.
-
-    Raises: NotFound: it is neither; Conflict: the job made no reward model.
-    """
-    if path.is_dir():
-        return path
-    job = Jobs(root).find(path.name)
-    if not (job.folder / REWARD).is_dir():
-        fact = f"made no reward model (method {job.description.method}, {job.status().state.value})"
-        raise Conflict(f"job {job.id}", fact, "name a job with method: reward that succeeded")
-    return job.folder / REWARD
 
 
 def _same(jobs: list[Job], plan: RunPlan) -> Job | None:

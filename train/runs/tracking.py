@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from registry.errors import UsageError
 from registry.storage import files
 from train.loop.watching import Observer, OptimiserStep, TrainingEvaluation
+from train.process.device import peak_memory
 
 if TYPE_CHECKING:
     from train.config import TrainConfig
@@ -158,7 +159,7 @@ class Prometheus:
             "step_seconds": step.seconds,
             "loss": step.loss,
             "tokens_total": step.tokens,
-            "memory_bytes": float(_peak_memory()),
+            "memory_bytes": float(peak_memory()),
         }
         for ours, theirs in (("learning_rate", "learning_rate"), ("grad_norm", "grad_norm")):
             if theirs in step.logs:
@@ -208,12 +209,6 @@ def _labels(labels: Mapping[str, str]) -> str:
         for key, value in labels.items()
     }
     return "{" + ",".join(f'{key}="{value}"' for key, value in escaped.items()) + "}"
-
-
-def _peak_memory() -> int:
-    from train.loop.trainer import peak_memory
-
-    return peak_memory()
 
 
 def _require(package: str, install: str) -> Any:

@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from registry.settings.models import Strict
 from train.settings.steps import Every
 
+EVAL_LOSS = "eval_loss"
+"""The metric that is no suite's: the loss of the held-out rows."""
+
 
 class CheckpointSettings(Strict):
     """When a checkpoint is written and which ones stay.

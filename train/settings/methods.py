@@ -5,7 +5,8 @@ Owns the names of the methods. How each one trains is in `train.methods`.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,7 +15,24 @@ from registry.settings.models import Strict
 from train.evaluation.formats.specs import Spec
 
 
-class Supervised(Strict):
+class _MethodSettings(Strict):
+    """What every method says of itself before its trainer exists.
+
+    `draws_answers`: its rows are prompts, so they have no loss of their own. `own_head`: a head of its own
+    stands in place of `lm_head`. `shardable`: its weights may be shared out over processes (FSDP).
+    """
+
+    draws_answers: ClassVar[bool] = False
+    own_head: ClassVar[bool] = False
+    shardable: ClassVar[bool] = True
+
+    def resolved(self, folder: Path) -> Self:
+        """Return the settings with paths that count from `folder`."""
+        del folder
+        return self
+
+
+class Supervised(_MethodSettings):
     """Answers of conversations: instruction, chat, prompt/completion, many turns, weights per message.
 
     `packing` joins short rows into rows of `max_length`, each seeing only itself.
@@ -24,7 +42,7 @@ class Supervised(Strict):
     packing: bool = False
 
 
-class Pretrain(Strict):
+class Pretrain(_MethodSettings):
     """Plain documents (continual pre-training): every token is learnt, documents are packed end to end.
 
     Each document ends with the end-of-text token; one longer than `max_length` goes on in the next row.
@@ -33,7 +51,7 @@ class Pretrain(Strict):
     type: Literal["pretrain"]
 
 
-class Dpo(Strict):
+class Dpo(_MethodSettings):
     """Direct preference optimisation (arXiv 2305.18290).
 
     `beta` holds the policy near the start (paper: 0.1). `label_smoothing` is the share of pairs that are
@@ -54,7 +72,7 @@ class Dpo(Strict):
         return self
 
 
-class Kto(Strict):
+class Kto(_MethodSettings):
     """Answers with a thumb up or down (arXiv 2402.01306); the weights balance unequal numbers of both."""
 
     type: Literal["kto"]
@@ -63,18 +81,22 @@ class Kto(Strict):
     undesirable_weight: float = Field(default=1.0, gt=0)
 
 
-class Orpo(Strict):
+class Orpo(_MethodSettings):
     """Supervised loss and odds ratio in one (arXiv 2403.07691); needs no reference model."""
 
     type: Literal["orpo"]
     beta: float = Field(default=0.1, gt=0)
 
 
-class Reward(Strict):
+class Reward(_MethodSettings):
     """A reward model from preference pairs: an artefact of its job for `rloo` and `grpo`, never a version.
 
     `centre` pulls the mean reward to 0 (arXiv 2312.09244; 0.01 there).
     """
+
+    own_head: ClassVar[bool] = True
+    # Its trainer reads the whole model outside of its forward pass.
+    shardable: ClassVar[bool] = False
 
     type: Literal["reward"]
     centre: float | None = Field(default=None, gt=0)
@@ -101,12 +123,16 @@ class RewardSource(Strict):
         return self
 
 
-class _Online(Strict):
+class _Online(_MethodSettings):
     """What both reinforcement methods share.
 
     `answers` are drawn for each prompt; a batch must be a multiple of it. `beta` weighs the distance to the
     start model.
     """
+
+    draws_answers: ClassVar[bool] = True
+    # Its trainer starts with weights of its own.
+    shardable: ClassVar[bool] = False
 
     reward: RewardSource
     answers: int = Field(default=4, ge=2, le=256)
@@ -114,6 +140,14 @@ class _Online(Strict):
     temperature: float = Field(default=1.0, gt=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
     beta: float = Field(default=0.05, ge=0)
+
+    def resolved(self, folder: Path) -> Self:
+        """Return the settings with the reward model's path, which counts from `folder`."""
+        return self if self.reward.model is None else self.with_model(folder / self.reward.model)
+
+    def with_model(self, model: Path) -> Self:
+        """Return the settings with another reward model."""
+        return self.model_copy(update={"reward": self.reward.model_copy(update={"model": model})})
 
 
 class Rloo(_Online):

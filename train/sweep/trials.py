@@ -24,13 +24,16 @@ from registry.storage import files
 from registry.validation.canonical import canonical_json, sha256_hex
 from train.config import TrainConfig, parse_config
 from train.evaluation.formats.specs import LOWER_IS_BETTER
-from train.loop.best import EVAL_LOSS
+from train.loop.attempt import Attempt, Stopped
+from train.loop.trainer import train
+from train.loop.watching import OptimiserStep, TrainingEvaluation
+from train.runs.run import prepare
+from train.settings.keeping import EVAL_LOSS
 from train.sweep.plan import Rung, Values, draw, make_rungs, survivors, with_values
 from train.sweep.settings import SweepSettings
 
 if TYPE_CHECKING:
     from registry.store import Registry
-    from train.loop.watching import TrainingEvaluation
 
 _RESULTS = "results.json"
 
@@ -56,20 +59,15 @@ class _Watch:
     value: float = math.nan
     requested: Callable[[], bool] = lambda: False
 
-    def step(self, *seen: Any) -> None:
-        """Take a step, told to a person as four values and to an observer as one."""
-        if len(seen) > 1:
-            self.done = int(seen[0])
-            self.tell(self.done, int(seen[1]), float(seen[2]))
+    def step(self, step: OptimiserStep) -> None:
+        """Take a step."""
+        self.done = step.number
+        self.tell(self.done, step.total, step.loss)
 
-    def evaluation(self, seen: TrainingEvaluation | str) -> None:
+    def evaluation(self, evaluation: TrainingEvaluation) -> None:
         """Take an evaluation."""
-        if not isinstance(seen, str):
-            found = seen.loss if self.metric == EVAL_LOSS else seen.scores.get(self.metric)
-            self.value = math.nan if found is None else found
-
-    def publishing(self) -> None:
-        """Nothing."""
+        found = evaluation.loss if self.metric == EVAL_LOSS else evaluation.scores.get(self.metric)
+        self.value = math.nan if found is None else found
 
     def close(self, state: str) -> None:
         """Nothing."""
@@ -135,8 +133,6 @@ def open_sweep(settings: SweepSettings, folder: Path, registry: Registry) -> Swe
 
     Raises: UsageError: a trial's config is refused; Conflict: the folder holds another sweep.
     """
-    from train.runs.run import prepare
-
     shared = read_settings(settings.config, see="train/README.md").value
     rungs = make_rungs(settings)
     start = _found_start(folder)
@@ -198,13 +194,7 @@ def _advance(
     tell: Callable[[SweepTrial, int, int, float], None],
     requested: Callable[[], bool],
 ) -> float:
-    from train.loop.trainer import Attempt, Stopped, TrainingTask, run_task
-    from train.runs.run import prepare
-
-    prepared = prepare(trial.config, registry)
-    task = TrainingTask(
-        prepared.config, prepared.base.path, prepared.items, prepared.held_out, prepared.start, registry.root
-    )
+    run = prepare(trial.config, registry)
     folder = sweep.folder / "trials" / str(trial.number)
     checkpoints = folder / "checkpoints"
     kept = sorted(
@@ -217,11 +207,13 @@ def _advance(
         kept[-1] if kept else 0,
         requested=requested,
     )
-    attempt = Attempt(checkpoints, kept[-1] if kept else None, tuple(kept), (watch,), watch.is_due)
+    attempt = Attempt(
+        folder / "work", checkpoints, kept[-1] if kept else None, tuple(kept), (watch,), watch.is_due
+    )
     out = folder / "adapter"
     shutil.rmtree(out, ignore_errors=True)
     try:
-        run_task(task, folder / "work", out, watch, attempt)
+        train(run, attempt, out)
     except Stopped as stopped:
         if stopped.step < rung.until:
             raise

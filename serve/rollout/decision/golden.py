@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,10 +43,7 @@ async def ask_golden(ask: Ask, model: str, lines: bytes) -> list[GoldenAnswer]:
 
 def attestation(answers: list[GoldenAnswer]) -> dict[str, JsonValue]:
     """Return the body of the attestation that keeps the answers."""
-    rows: list[JsonValue] = [
-        {"name": one.name, "ok": one.ok, "text": one.text, "finish": one.finish} for one in answers
-    ]
-    return {"ok": all(one.ok for one in answers), "answers": rows}
+    return {"ok": all(one.ok for one in answers), "answers": [asdict(one) for one in answers]}
 
 
 def answered(body: Mapping[str, JsonValue]) -> dict[str, bool]:

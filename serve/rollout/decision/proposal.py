@@ -126,10 +126,7 @@ class _Proposal:
         return self._event(EventType.BASELINE, "baseline", sentence, {"baseline": baseline.model_dump()})
 
     def _shadow(self) -> Event | None:
-        shadow, pairs = self.policy.shadow, self.now.evidence.pairs
-        seen = sum(
-            pairs.get(name, 0) for name in ("both_ok", "canary_failed", "stable_failed", "both_failed")
-        )
+        shadow, seen = self.policy.shadow, self.now.evidence.compared
         if shadow is None or seen >= shadow.pairs:
             return self._event(EventType.SHADOWED, "shadowed", f"{seen} shadowed pairs showed no harm")
         if self._age(self.entry.state_since) >= shadow.max_seconds:

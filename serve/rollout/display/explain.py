@@ -10,18 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pydantic import JsonValue
 
 from registry.records import RolloutEntry
-from serve.rollout.documents import DecisionDocument, ExplainDocument, RolloutHistory
-
-BASE = "base"
-"""What stands for the control of an adapter that has no stable version yet."""
+from serve.rollout.documents import DecisionDocument, ExplainDocument, RolloutHistory, version_name
 
 _MAX_DEPTH = 2
 _FULL = 100
-
-
-def version_name(adapter: str, number: int) -> str:
-    """Return `NAME@N`, or `base` for 0."""
-    return f"{adapter}@{number}" if number else BASE
 
 
 def share(weight: int) -> str:
@@ -40,7 +32,8 @@ def decisions(log: Sequence[RolloutEntry]) -> list[DecisionDocument]:
     found = []
     for entry in log:
         same = before is not None and before.rollout == entry.rollout
-        found.append(_decision(entry, before.state if same and before is not None else ""))
+        previous = before.state if same and before is not None else ""
+        found.append(DecisionDocument.of(entry, previous=previous))
         before = entry
     return found
 
@@ -104,24 +97,3 @@ def _short(value: JsonValue) -> str:
     if isinstance(value, list):
         return " ".join(_short(item) for item in value) or "-"
     return "-" if value is None else str(value)
-
-
-def _decision(entry: RolloutEntry, previous: str) -> DecisionDocument:
-    return DecisionDocument(
-        adapter=entry.adapter,
-        rollout=entry.rollout,
-        seq=entry.seq,
-        at=entry.at,
-        who=entry.who,
-        event=entry.event,
-        state=entry.state,
-        previous=previous,
-        stable=version_name(entry.adapter, entry.stable),
-        canary=version_name(entry.adapter, entry.canary),
-        weight=entry.weight,
-        step=entry.step,
-        reason=entry.reason,
-        sentence=entry.sentence,
-        forced=entry.forced,
-        facts=dict(entry.facts),
-    )

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from registry.records import RolloutEntry
 from serve.rollout.decision.states import RolloutState
-from serve.rollout.display.explain import share, version_name
-from serve.rollout.documents import ReporterDocument
+from serve.rollout.display.explain import share
+from serve.rollout.documents import ReporterDocument, version_name
 from serve.rollout.policy import Policy, RampStep
 from serve.rollout.recording.evidence import Evidence
 from serve.rollout.statistics.judgement import Judgement, MetricCheck, MetricVerdict

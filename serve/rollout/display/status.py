@@ -14,15 +14,15 @@ from registry.errors import NotFound
 from registry.records import Heartbeat, RolloutEntry
 from registry.store import Registry
 from serve.rollout.display.arms import arms
-from serve.rollout.display.explain import decisions, version_name
+from serve.rollout.display.explain import decisions
 from serve.rollout.display.missing import Waiting, missing
 from serve.rollout.documents import (
-    CertificateDocument,
     CheckDocument,
     ReporterDocument,
     RolloutBrief,
     RolloutStatus,
     StepDocument,
+    version_name,
 )
 from serve.rollout.policy import Policy, policy_of
 from serve.rollout.recording.evidence import Evidence, ReplicaEvidence, baseline_of
@@ -75,8 +75,8 @@ def describe(known: RolloutFacts) -> RolloutStatus:
     judgement = known.judgement
     reporters = _reporters(known, entry)
     waiting = Waiting(entry, policy, known.evidence, judgement, reporters, known.now, known.proved)
-    return RolloutStatus(
-        **_record(entry),
+    return RolloutStatus.of(
+        entry,
         policy=policy.name,
         unit=policy.unit,
         alpha=policy.alpha,
@@ -87,12 +87,7 @@ def describe(known: RolloutFacts) -> RolloutStatus:
         pairs=dict(known.evidence.pairs),
         checks=[_check(check) for check in judgement.checks],
         imbalance=_check(judgement.imbalance),
-        certificate=CertificateDocument(
-            reached=judgement.certificate.reached,
-            how=judgement.certificate.how,
-            sentence=judgement.certificate.sentence,
-            needed=judgement.certificate.needed,
-        ),
+        certificate=judgement.certificate,
         needed=waiting.needed,
         missing=[*missing(waiting), *known.unreadable],
         replicas=reporters,
@@ -103,22 +98,7 @@ def describe(known: RolloutFacts) -> RolloutStatus:
 def brief(entry: RolloutEntry) -> RolloutBrief:
     """Return a rollout in a line, from its last entry alone."""
     policy = policy_of(entry)
-    return RolloutBrief(
-        adapter=entry.adapter,
-        rollout=entry.rollout,
-        state=entry.state,
-        open=entry.open,
-        stable=version_name(entry.adapter, entry.stable),
-        canary=version_name(entry.adapter, entry.canary),
-        weight=entry.weight,
-        step=entry.step,
-        steps=len(policy.steps),
-        policy=policy.name,
-        reason=entry.reason,
-        sentence=entry.sentence,
-        began=entry.began,
-        at=entry.at,
-    )
+    return RolloutBrief.of(entry, policy=policy.name, steps=len(policy.steps))
 
 
 def _known(registry: Registry, log: Sequence[RolloutEntry], now: float) -> RolloutFacts:
@@ -136,19 +116,6 @@ def _known(registry: Registry, log: Sequence[RolloutEntry], now: float) -> Rollo
     return RolloutFacts(log, documents, evidence, judgement, registry.replicas(), now, unreadable, proved)
 
 
-def _record(entry: RolloutEntry) -> dict[str, object]:
-    plain = (
-        "adapter", "rollout", "seq", "state", "open", "stable_digest", "canary_digest", "weight",
-        "base_weight", "shadow", "held_weight", "step", "resumes", "event", "reason", "sentence", "who",
-        "forced", "began", "state_since", "step_since", "at",
-    )  # fmt: skip
-    return {
-        **{name: getattr(entry, name) for name in plain},
-        "stable": version_name(entry.adapter, entry.stable),
-        "canary": version_name(entry.adapter, entry.canary),
-    }
-
-
 def _versions(entry: RolloutEntry, policy: Policy) -> dict[str, str]:
     found = {
         "stable": version_name(entry.adapter, entry.stable),
@@ -161,10 +128,7 @@ def _steps(entry: RolloutEntry, policy: Policy) -> list[StepDocument]:
     at = len(policy.steps) if entry.state in {"promoted", "closed"} else entry.step
     return [
         StepDocument(
-            weight=step.weight,
-            min_units=step.min_units,
-            min_seconds=step.min_seconds,
-            max_seconds=step.max_seconds,
+            **step.model_dump(),
             state="done" if place < at else "now" if place == at and entry.open else "ahead",
         )
         for place, step in enumerate(policy.steps)

@@ -271,3 +271,8 @@ class Evidence:
     scores: tuple[UnitScore, ...] = ()
     pairs: Mapping[str, int] = field(default_factory=dict)
     step_units: int = 0
+
+    @property
+    def compared(self) -> int:
+        """Return how many shadowed pairs were compared; the dropped ones were not."""
+        return sum(count for name, count in self.pairs.items() if name != "dropped")

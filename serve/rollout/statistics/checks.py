@@ -19,7 +19,7 @@ from serve.rollout.statistics.imbalance import log_imbalance_e, log_worst_e
 from serve.rollout.statistics.judgement import MetricCheck
 from serve.rollout.statistics.looks import Counts, PooledCells
 from serve.rollout.statistics.planning import first_enough, gross_rate
-from serve.rollout.statistics.shadow import compared, log_pairs_e
+from serve.rollout.statistics.shadow import log_pairs_e
 from serve.rollout.statistics.share import FULL, Floats, log_harm_e
 
 REQUIRED_SHARE = 0.5
@@ -107,7 +107,7 @@ def shadow(look: PooledCells) -> MetricCheck:
         look.evidence.pairs,
         look.policy.metrics.errors.margin if look.policy.metrics.errors else 1.0,
     )
-    log_e, seen = log_pairs_e(pairs, margin), compared(pairs)
+    log_e, seen = log_pairs_e(pairs, margin), look.evidence.compared
     needed = 0 if verdicts.is_proof(log_e, wanted.alpha) else max(0, wanted.pairs - seen)
     both = pairs.get("both_failed", 0)
     ours, theirs = pairs.get("canary_failed", 0), pairs.get("stable_failed", 0)

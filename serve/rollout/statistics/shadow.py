@@ -15,8 +15,3 @@ def log_pairs_e(pairs: Mapping[str, int], margin: float = 1.0) -> float:
     """Return the log e-value that the canary fails alone more than `margin` times as often as stable."""
     null = margin / (1 + margin)
     return float(log_harm_e(pairs.get("canary_failed", 0), pairs.get("stable_failed", 0), null))
-
-
-def compared(pairs: Mapping[str, int]) -> int:
-    """Return how many pairs were compared; the dropped ones were not."""
-    return sum(pairs.get(one, 0) for one in ("both_ok", "canary_failed", "stable_failed", "both_failed"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from registry.errors import UsageError
@@ -21,8 +20,7 @@ from train.epoch.encoding import Tokenizer, kept, refuse_overflow, require_templ
 from train.epoch.items import ItemFile, TrainingItem
 from train.methods.answers import cut_answer, read_samples, render_answer
 from train.methods.finishing import finish
-from train.methods.interface import TrainerInputs
-from train.methods.saving import save_adapter
+from train.methods.interface import Method, TrainerInputs
 from train.settings.methods import Kto
 
 _REMEDY = 'write {"prompt": …, "completion": …, "label": true|false}, or pairs with chosen and rejected'
@@ -49,10 +47,8 @@ class RatedAnswer:
         return len(self.answer_ids)
 
 
-class KtoMethod:
+class KtoMethod(Method):
     """Answers with a thumb up or down; a preference pair counts as one of each."""
-
-    servable = True
 
     def check(self, config: TrainConfig) -> None:
         """Check that a batch has two rows: the distance to the start is estimated across rows.
@@ -85,38 +81,34 @@ class KtoMethod:
         del config
         return Epoch(len(items), sum(item.length for item in items))
 
-    def build(self, workshop: TrainerInputs) -> Any:
+    def build(self, inputs: TrainerInputs) -> Any:
         """Return TRL's KTO trainer with our rows and batches."""
         from trl import KTOConfig
 
-        settings = workshop.config.method
+        settings = inputs.run.config.method
         assert isinstance(settings, Kto)
         arguments = KTOConfig(
             # TRL demands file order: it pairs answers before shuffling. Ours are paired in the batch.
-            **{**workshop.arguments, "train_sampling_strategy": "sequential"},
+            **{**inputs.arguments, "train_sampling_strategy": "sequential"},
             remove_unused_columns=False,
-            max_length=workshop.config.training.max_length,
+            max_length=inputs.run.config.training.max_length,
             beta=settings.beta,
             desirable_weight=settings.desirable_weight,
             undesirable_weight=settings.undesirable_weight,
-            disable_dropout=workshop.config.lora.dropout == 0,
+            disable_dropout=inputs.run.config.lora.dropout == 0,
         )
         trainer = _trainer_class()(
-            model=workshop.model,
+            model=inputs.model,
             args=arguments,
-            data_collator=_collator(workshop),
-            train_dataset=_rows(workshop.items),
-            eval_dataset=_rows(workshop.held_out) if workshop.held_out else None,
-            processing_class=workshop.tokenizer,
-            peft_config=workshop.peft_config,
-            callbacks=list(workshop.callbacks),
+            data_collator=_collator(inputs),
+            train_dataset=_rows(inputs.run.items),
+            eval_dataset=_rows(inputs.run.held_out) if inputs.run.held_out else None,
+            processing_class=inputs.tokenizer,
+            peft_config=inputs.peft_config,
+            callbacks=list(inputs.callbacks),
         )
-        trainer.args.train_sampling_strategy = workshop.arguments["train_sampling_strategy"]
+        trainer.args.train_sampling_strategy = inputs.arguments["train_sampling_strategy"]
         return finish(trainer)
-
-    def save(self, trainer: Any, folder: Path) -> None:
-        """Write the adapter."""
-        save_adapter(trainer, folder)
 
 
 def with_other_answers(examples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -163,13 +155,13 @@ def _rows(items: Sequence[Any]) -> Any:
     )
 
 
-def _collator(workshop: TrainerInputs) -> Any:
+def _collator(inputs: TrainerInputs) -> Any:
     from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
-    tokenizer = workshop.tokenizer
+    tokenizer = inputs.tokenizer
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     collate = DataCollatorForUnpairedPreference(
-        pad_token_id=pad, max_length=workshop.config.training.max_length
+        pad_token_id=pad, max_length=inputs.run.config.training.max_length
     )
     return lambda examples: collate(with_other_answers(examples))
 

@@ -18,24 +18,24 @@ Loss = Callable[[PairScores, PairScores | None], PairLoss]
 """From the policy's scores and the start's (None where the method has no reference) to the loss."""
 
 
-def make_pair_trainer(workshop: TrainerInputs, loss: Loss, *, reference: bool) -> Any:
+def make_pair_trainer(inputs: TrainerInputs, loss: Loss, *, reference: bool) -> Any:
     """Return a trainer that minimises `loss`; with `reference` the start's scores are made too."""
     from trl import DPOConfig
 
     settings = DPOConfig(
-        **workshop.arguments,
-        max_length=workshop.config.training.max_length,
+        **inputs.arguments,
+        max_length=inputs.run.config.training.max_length,
         remove_unused_columns=False,  # `length` is for the sampler
-        disable_dropout=workshop.config.lora.dropout == 0,
+        disable_dropout=inputs.run.config.lora.dropout == 0,
     )
     trainer = _trainer_class()(
-        model=workshop.model,
+        model=inputs.model,
         args=settings,
-        train_dataset=pair_rows(workshop.items),
-        eval_dataset=pair_rows(workshop.held_out) if workshop.held_out else None,
-        processing_class=workshop.tokenizer,
-        peft_config=workshop.peft_config,
-        callbacks=list(workshop.callbacks),
+        train_dataset=pair_rows(inputs.run.items),
+        eval_dataset=pair_rows(inputs.run.held_out) if inputs.run.held_out else None,
+        processing_class=inputs.tokenizer,
+        peft_config=inputs.peft_config,
+        callbacks=list(inputs.callbacks),
     )
     trainer.pair_loss, trainer.has_reference = loss, reference
     return finish(trainer)

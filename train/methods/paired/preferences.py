@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from train.config import TrainConfig
@@ -12,21 +11,15 @@ from train.dataset.forms.mapping import PLAIN, RowMapping
 from train.epoch.duration import Epoch
 from train.epoch.encoding import Tokenizer
 from train.epoch.items import ItemFile, TrainingItem
-from train.methods.interface import TrainerInputs
+from train.methods.interface import Method, TrainerInputs
 from train.methods.paired.pair_losses import dpo_loss, orpo_loss
 from train.methods.paired.pair_trainer import make_pair_trainer
 from train.methods.paired.pairs import pair_epoch, read_pairs
-from train.methods.saving import save_adapter
 from train.settings.methods import Dpo, Orpo
 
 
-class _PairMethod:
+class _PairMethod(Method):
     """What both have in common: their rows, and an adapter as the result."""
-
-    servable = True
-
-    def check(self, config: TrainConfig) -> None:
-        """Nothing beyond the types."""
 
     def read(
         self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: RowMapping = PLAIN
@@ -42,36 +35,32 @@ class _PairMethod:
         del config
         return pair_epoch(items)
 
-    def save(self, trainer: Any, folder: Path) -> None:
-        """Write the adapter, without the frozen copy of the start."""
-        save_adapter(trainer, folder)
-
 
 class DpoMethod(_PairMethod):
     """Direct preference optimisation against the frozen start: the base, or the version of `from`."""
 
-    def build(self, workshop: TrainerInputs) -> Any:
+    def build(self, inputs: TrainerInputs) -> Any:
         """Return the trainer."""
-        settings = workshop.config.method
+        settings = inputs.run.config.method
         assert isinstance(settings, Dpo)
 
         def loss(policy: Any, start: Any) -> Any:
             return dpo_loss(policy, start, settings)
 
-        return make_pair_trainer(workshop, loss, reference=True)
+        return make_pair_trainer(inputs, loss, reference=True)
 
 
 class OrpoMethod(_PairMethod):
     """Supervised loss and odds ratio in one; nothing is frozen."""
 
-    def build(self, workshop: TrainerInputs) -> Any:
+    def build(self, inputs: TrainerInputs) -> Any:
         """Return the trainer."""
-        settings = workshop.config.method
+        settings = inputs.run.config.method
         assert isinstance(settings, Orpo)
 
         def loss(policy: Any, _start: Any) -> Any:
             return orpo_loss(policy, settings)
 
-        trainer = make_pair_trainer(workshop, loss, reference=False)
+        trainer = make_pair_trainer(inputs, loss, reference=False)
         trainer.ref_model = None
         return trainer

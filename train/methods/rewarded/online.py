@@ -19,9 +19,9 @@ from train.epoch.encoding import Tokenizer
 from train.epoch.items import ItemFile, TrainingItem
 from train.evaluation.models.listening import Listener
 from train.methods.finishing import finish
-from train.methods.interface import TrainerInputs
+from train.methods.interface import Method, TrainerInputs
 from train.methods.rewarded.prompts import OnlinePrompt, read_prompts
-from train.methods.rewarded.reward_model import RewardModel, check_reward_folder
+from train.methods.rewarded.reward_model import RewardModel, check_reward_folder, reward_folder
 from train.methods.rewarded.rewards import (
     Rewarder,
     check_graders,
@@ -29,14 +29,22 @@ from train.methods.rewarded.rewards import (
     grading_rewards,
     model_reward,
 )
-from train.methods.saving import save_adapter
 from train.settings.methods import Grpo, Rloo
 
 
-class _OnlineMethod:
+class _OnlineMethod(Method):
     """What both have in common."""
 
-    servable = True
+    def complete(self, config: TrainConfig, root: Path) -> TrainConfig:
+        """Return `config` with the folder of the reward model, which may be a job's name.
+
+        Raises: NotFound, Conflict.
+        """
+        settings = _settings(config)
+        if settings.reward.model is None:
+            return config
+        found = settings.with_model(reward_folder(root, settings.reward.model))
+        return config.model_copy(update={"method": found})
 
     def check(self, config: TrainConfig) -> None:
         """Check that batches hold whole groups of answers, and that whoever judges can.
@@ -81,32 +89,28 @@ class _OnlineMethod:
         settings, tokens = _settings(config), sum(item.length for item in items)
         return Epoch(len(items), tokens, settings.answers, settings.max_answer_tokens)
 
-    def save(self, trainer: Any, folder: Path) -> None:
-        """Write the adapter, without the frozen copy of the start."""
-        save_adapter(trainer, folder)
-
 
 class RlooMethod(_OnlineMethod):
     """REINFORCE with the other answers' mean reward as the baseline."""
 
-    def build(self, workshop: TrainerInputs) -> Any:
+    def build(self, inputs: TrainerInputs) -> Any:
         """Return TRL's RLOO trainer with our prompts and judges."""
         from trl import RLOOConfig, RLOOTrainer
 
-        return _make_trainer(RLOOTrainer, RLOOConfig(**_arguments(workshop)), workshop)
+        return _make_trainer(RLOOTrainer, RLOOConfig(**_arguments(inputs)), inputs)
 
 
 class GrpoMethod(_OnlineMethod):
     """Rewards standardised within each group of answers, with a clipped ratio."""
 
-    def build(self, workshop: TrainerInputs) -> Any:
+    def build(self, inputs: TrainerInputs) -> Any:
         """Return TRL's GRPO trainer with our prompts and judges."""
         from trl import GRPOConfig, GRPOTrainer
 
-        settings = workshop.config.method
+        settings = inputs.run.config.method
         assert isinstance(settings, Grpo)
-        arguments = GRPOConfig(**_arguments(workshop), epsilon=settings.epsilon)
-        return _make_trainer(GRPOTrainer, arguments, workshop)
+        arguments = GRPOConfig(**_arguments(inputs), epsilon=settings.epsilon)
+        return _make_trainer(GRPOTrainer, arguments, inputs)
 
 
 def _settings(config: TrainConfig) -> Rloo | Grpo:
@@ -118,10 +122,10 @@ def _next_multiple(value: int, step: int) -> int:
     return -(-value // step) * step
 
 
-def _arguments(workshop: TrainerInputs) -> dict[str, Any]:
-    settings = _settings(workshop.config)
+def _arguments(inputs: TrainerInputs) -> dict[str, Any]:
+    settings = _settings(inputs.run.config)
     return {
-        **workshop.arguments,
+        **inputs.arguments,
         # TRL's own sampler repeats each prompt `answers` times; a batch of evaluation is one such group.
         "train_sampling_strategy": "random",
         "per_device_eval_batch_size": settings.answers,
@@ -135,32 +139,32 @@ def _arguments(workshop: TrainerInputs) -> dict[str, Any]:
     }
 
 
-def _make_trainer(kind: type[Any], arguments: Any, workshop: TrainerInputs) -> Any:
-    prompts, first = _prompts(workshop), len(workshop.items)
+def _make_trainer(kind: type[Any], arguments: Any, inputs: TrainerInputs) -> Any:
+    prompts, first = _prompts(inputs), len(inputs.run.items)
     trainer = _trainer_class(kind)(
-        model=workshop.model,
-        reward_funcs=_rewards(workshop, prompts),
+        model=inputs.model,
+        reward_funcs=_rewards(inputs, prompts),
         args=arguments,
         train_dataset=_rows(range(first)),
-        eval_dataset=_rows(range(first, len(prompts))) if workshop.held_out else None,
-        processing_class=workshop.tokenizer,
-        peft_config=workshop.peft_config,
-        callbacks=list(workshop.callbacks),
+        eval_dataset=_rows(range(first, len(prompts))) if inputs.run.held_out else None,
+        processing_class=inputs.tokenizer,
+        peft_config=inputs.peft_config,
+        callbacks=list(inputs.callbacks),
     )
     trainer.known_prompts = [list(prompt.prompt_ids) for prompt in prompts]
     return finish(trainer)
 
 
-def _prompts(workshop: TrainerInputs) -> list[OnlinePrompt]:
-    return [item for item in (*workshop.items, *workshop.held_out) if isinstance(item, OnlinePrompt)]
+def _prompts(inputs: TrainerInputs) -> list[OnlinePrompt]:
+    return [item for item in (*inputs.run.items, *inputs.run.held_out) if isinstance(item, OnlinePrompt)]
 
 
-def _rewards(workshop: TrainerInputs, prompts: Sequence[OnlinePrompt]) -> list[Rewarder]:
-    source = _settings(workshop.config).reward
-    rewards = grading_rewards(prompts, source.graders, Listener(workshop.base, root=workshop.root).hear)
+def _rewards(inputs: TrainerInputs, prompts: Sequence[OnlinePrompt]) -> list[Rewarder]:
+    run, source = inputs.run, _settings(inputs.run.config).reward
+    rewards = grading_rewards(prompts, source.graders, Listener(run.base.path, root=run.root).hear)
     if source.model is not None:
-        judge = RewardModel(source.model, workshop.base, workshop.tokenizer, dtype=workshop.model.dtype)
-        rewards.append(model_reward(judge.to(workshop.model.device).scores))
+        judge = RewardModel(source.model, run.base.path, inputs.tokenizer, dtype=inputs.model.dtype)
+        rewards.append(model_reward(judge.to(inputs.model.device).scores))
     return rewards
 
 

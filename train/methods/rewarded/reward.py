@@ -17,13 +17,13 @@ from train.epoch.duration import Epoch
 from train.epoch.encoding import Tokenizer
 from train.epoch.items import ItemFile, TrainingItem
 from train.methods.finishing import finish
-from train.methods.interface import TrainerInputs
+from train.methods.interface import Method, TrainerInputs
 from train.methods.paired.pairs import pair_epoch, read_pairs
 from train.methods.rewarded.reward_model import save_reward_model, scoring_pad, with_score_head
 from train.settings.methods import Reward
 
 
-class RewardMethod:
+class RewardMethod(Method):
     """One number per answer, higher for the chosen one."""
 
     servable = False
@@ -54,37 +54,37 @@ class RewardMethod:
         del config
         return pair_epoch(items)
 
-    def build(self, workshop: TrainerInputs) -> Any:
+    def build(self, inputs: TrainerInputs) -> Any:
         """Return TRL's reward trainer over the base with a new head."""
         from peft import TaskType
         from trl import RewardConfig
         from trl.trainer.reward_trainer import DataCollatorForPreference
 
-        settings = workshop.config.method
+        settings = inputs.run.config.method
         assert isinstance(settings, Reward)
-        pad = scoring_pad(workshop.tokenizer)
-        shape = workshop.peft_config
+        pad = scoring_pad(inputs.tokenizer)
+        shape = inputs.peft_config
         assert shape is not None
         shape.task_type, shape.modules_to_save = TaskType.SEQ_CLS, ["score"]
         trainer = _trainer_class()(
-            model=with_score_head(workshop.model, pad),
+            model=with_score_head(inputs.model, pad),
             args=RewardConfig(
-                **workshop.arguments,
+                **inputs.arguments,
                 # Longer rows were cut or refused already; TRL would leave them out in silence.
                 max_length=None,
                 remove_unused_columns=False,
                 center_rewards_coefficient=settings.centre,
-                disable_dropout=workshop.config.lora.dropout == 0,
-                pad_token=workshop.tokenizer.convert_ids_to_tokens(pad),
+                disable_dropout=inputs.run.config.lora.dropout == 0,
+                pad_token=inputs.tokenizer.convert_ids_to_tokens(pad),
             ),
             data_collator=DataCollatorForPreference(pad_token_id=pad),
-            train_dataset=_rows(workshop.items),
-            eval_dataset=_rows(workshop.held_out) if workshop.held_out else None,
-            processing_class=workshop.tokenizer,
+            train_dataset=_rows(inputs.run.items),
+            eval_dataset=_rows(inputs.run.held_out) if inputs.run.held_out else None,
+            processing_class=inputs.tokenizer,
             peft_config=shape,
-            callbacks=list(workshop.callbacks),
+            callbacks=list(inputs.callbacks),
         )
-        trainer.base_folder = workshop.base
+        trainer.base_folder = inputs.run.base.path
         return finish(trainer)
 
     def save(self, trainer: Any, folder: Path) -> None:

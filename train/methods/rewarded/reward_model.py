@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from registry.errors import Conflict, UsageError
 from registry.validation.base import read_base
+from train.jobs.store import REWARD, Jobs
 
 RECORD = "reward.json"
 _FORMAT = "wardrobe-reward-model/1"
@@ -56,6 +57,20 @@ def with_score_head(causal: Any, pad: int) -> Any:
         if hasattr(causal, flag):
             setattr(model, flag, getattr(causal, flag))
     return model
+
+
+def reward_folder(root: Path, path: Path) -> Path:
+    """Return the reward model that a config means: the folder at `path`, or the job that its name is.
+
+    Raises: NotFound: it is neither; Conflict: the job made no reward model.
+    """
+    if path.is_dir():
+        return path
+    job = Jobs(root).find(path.name)
+    if not (job.folder / REWARD).is_dir():
+        fact = f"made no reward model (method {job.description.method}, {job.status().state.value})"
+        raise Conflict(f"job {job.id}", fact, "name a job with method: reward that succeeded")
+    return job.folder / REWARD
 
 
 def check_reward_folder(folder: Path, base: Path | None = None) -> None:

@@ -1,7 +1,7 @@
 """What stands behind `--`, read by accelerate's own parser, and what of it a run can take.
 
 Owns the refusals of a launcher's settings: they come before any process is started, once. As a program
-(`python -m train.process.launcher OPTIONS -m train.process.launching …`) it is `accelerate launch`
+(`python -m train.runs.launcher OPTIONS -m train.process.launching …`) it is `accelerate launch`
 without the traceback about a process that has said itself why it ended. Imports accelerate, and with it
 torch, only when asked.
 """
@@ -25,8 +25,6 @@ from train.process.interruption import forwarded
 from train.settings.starting import NEAREST
 
 SUBJECT = "the launcher's options"
-# Their trainers read the whole model outside of its forward pass, or start with weights of their own.
-_UNSHARED = frozenset({"reward", "rloo", "grpo"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,7 @@ def _check_fsdp(config: TrainConfig, launch: Launch) -> None:
     if launch.fsdp == 1:
         fact = "is to run with FSDP 1, which transformers is about to drop"
         raise UsageError(name, fact, "set fsdp_version: 2")
-    if config.method.type in _UNSHARED:
+    if not config.method.shardable:
         fact = f"is to run with FSDP, which method {config.method.type} cannot"
         raise UsageError(name, fact, "use --multi_gpu without FSDP", param="method")
     if config.lora.kind != "lora" or config.quantization is not None:
