@@ -26,20 +26,21 @@ serve: setup ## serve ROOT (default ./wardrobe-data; made with the packaged base
 	@exec $(BIN)/wardrobe --root $(ROOT) serve
 
 # All but the real vLLM is shared out, by files, to a process per core and one more, up to four: a training takes 2 GB.
-# Each has one thread: a second one saves the real base a fifth on a quiet machine and costs five times as much on a busy one, where
-# threads wait for each other at every step. vLLM takes all cores, alone.
+# Each has one thread: a second one saves the real base a fifth on a quiet machine and costs five times as much on a busy
+# one, where threads wait for each other at every step. vLLM takes all cores, alone.
 SHARED := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+FAST := not engine and not training and not slow
 
 test: setup ## all tests, the real vLLM, model and training included
 	@$(SHARED) -m "not engine"; light=$$?; \
 	$(BIN)/python -m pytest -m engine; engine=$$?; \
 	test $$light -eq 0 -a $$engine -eq 0
 
-test-fast: setup ## only the tests that need no engine and no training
-	@$(SHARED) -m "not engine and not training"
+test-fast: setup ## all but the engine, training and what is slow besides: the loop while you work
+	@$(SHARED) -m "$(FAST)"
 
 coverage: setup ## which lines and branches the fast tests run, subprocesses included; the table goes to the terminal
-	@mkdir -p .cache && $(SHARED) -m "not engine and not training" --cov --cov-report=term:skip-covered
+	@mkdir -p .cache && $(SHARED) -m "$(FAST)" --cov --cov-report=term:skip-covered
 
 check: setup ## lint, spelling, format, types, layers
 	@git ls-files -z | xargs -0 $(BIN)/codespell -D- -D .ci/words.txt

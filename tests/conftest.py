@@ -95,9 +95,10 @@ def base_folder() -> Path:
     from train.model.base_demo import NAME, is_complete
 
     folder = isolation.CACHE / NAME
-    if not is_complete(folder):
-        # In a process of its own: this one then needs no gigabyte for torch.
-        subprocess.run(["wardrobe", "base", "demo", folder], check=True, stdout=subprocess.DEVNULL)
+    with isolation.alone("base"):  # the other processes that share the tests wait for the one that makes it
+        if not is_complete(folder):
+            # In a process of its own: this one then needs no gigabyte for torch.
+            subprocess.run(["wardrobe", "base", "demo", folder], check=True, stdout=subprocess.DEVNULL)
     return folder
 
 

@@ -132,6 +132,15 @@ def outside() -> Iterator[None]:
         replace_environment(inside)
 
 
+@contextlib.contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Let one process at a time make what is kept in the cache under `name`."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _disk() -> Path:
     """Return memory where there is enough, as tests wait for a disk a hundred thousand times."""
     if "TMPDIR" in OUTSIDE or not RAM.is_dir():

@@ -71,6 +71,20 @@ def test_a_public_class_has_a_name_that_no_other_has() -> None:
     assert {name: found for name, found in homes.items() if len(found) > 1} == {}
 
 
+def test_a_class_has_no_name_that_was_given_up_for_the_words_of_the_field() -> None:
+    given_up = {
+        "BaseModel", "Course", "Desk", "Door", "Follower", "Guard", "Hearing", "Keeper", "Lack", "Looks",
+        "Occasion", "Race", "Wish", "Work", "Workshop",
+    }  # fmt: skip
+    found = {
+        node.name
+        for path in MODULES
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    }
+    assert found & given_up == set()
+
+
 # Pairs of one shape: OpenAI's error in three places (a client's, a relay's, the hot path's), the counts of a
 # load test's action, and what the rollout's documents add to what its decision holds.
 MIRRORED = 11

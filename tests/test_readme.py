@@ -67,6 +67,14 @@ def test_every_link_of_the_readmes_leads_somewhere() -> None:
     assert broken == []
 
 
+def test_every_file_that_contributing_names_is_there() -> None:
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"`((?:registry|serve|train|deploy|loadtests|tests|docs)/[\w./*-]+)`", text))
+    assert len(named) >= 20
+    missing = {name for name in named if not [*REPOSITORY.glob(name)] and "NAME" not in name}
+    assert missing == set()
+
+
 def test_the_readme_is_one_page_of_at_most_600_words() -> None:
     assert len((REPOSITORY / "README.md").read_text().split()) <= 600
 

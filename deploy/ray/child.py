@@ -1,7 +1,7 @@
 """One replica's process, as its Ray actor sees it: start, ready, ask, stop.
 
-Invariant: the process does not outlive the actor (leash.py), and sees none of Ray's variables: vLLM has
-its own opinion of a machine on which it finds Ray.
+Invariant: the process does not outlive the actor (parent_death.py), and sees none of Ray's variables: vLLM
+has its own opinion of a machine on which it finds Ray.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import aiohttp
 from yarl import URL
 
-from deploy.ray import leash
+from deploy.ray import parent_death
 
 _LISTENING = re.compile(r"listening on (http://[^\s\"]+)")
 _POLL_SECONDS = 0.2
@@ -72,7 +72,7 @@ class ReplicaProcess:
         self._lines: list[str] = []
         self._process = subprocess.Popen(
             # By its file: Ray's environment need not hold our packages, and may find others of their names.
-            [sys.executable, "-P", leash.__file__, *command],
+            [sys.executable, "-P", parent_death.__file__, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

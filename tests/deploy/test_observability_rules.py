@@ -30,6 +30,7 @@ def test_promtool_takes_every_file_of_rules() -> None:
     assert len(alerts()) >= 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RULE_TESTS, ids=lambda path: path.stem)
 def test_the_rules_fire_when_they_should_and_only_then(path: Path) -> None:
     done = run("promtool", "test", "rules", path)

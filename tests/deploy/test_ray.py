@@ -31,6 +31,8 @@ from tests.fakes.replicas import Load, chat, paced, question, read_stream, statu
 from tests.fakes.served import make_root, publish
 from tests.isolation import outside
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 FAKE = f"{sys.executable} -m tests.fakes.replica"
 
@@ -52,7 +54,9 @@ class Running:
     def processes(self, words: str) -> list[int]:
         """Return the processes below whose command line begins with what `words` say, by their age."""
         below = sorted(descendants(self.process.pid))
-        return [pid for pid in below if words in command_line(pid) and "leash" not in command_line(pid)]
+        return [
+            pid for pid in below if words in command_line(pid) and "parent_death" not in command_line(pid)
+        ]
 
     def replicas(self) -> list[int]:
         """Return the processes of the fake replicas."""
@@ -259,7 +263,7 @@ def test_the_command_names_an_option_out_of_range(tmp_path: Path, capsys: pytest
 
 def leashed(*command: str) -> subprocess.Popen[Any]:
     return subprocess.Popen(
-        [sys.executable, "-m", "deploy.ray.leash", *command],
+        [sys.executable, "-m", "deploy.ray.parent_death", *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -32,6 +32,8 @@ from tests.fakes.replicas import (
 )
 from tests.fakes.served import make_root, publish
 
+pytestmark = pytest.mark.slow
+
 START = Path(__file__).resolve().parents[2] / "deploy" / "router" / "start.sh"
 
 

@@ -41,7 +41,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def markers(base_folder: Path) -> dict[str, Path]:
-    """Adapters trained by `wardrobe train run` to answer everything with their own marker text."""
+    """Adapters trained by `wardrobe train run` to answer everything with their own marker text.
+
+    `make test` finds those of tests/loadtests/test_markers.py.
+    """
     return marker_adapters(CACHE, base_folder)
 
 

@@ -18,10 +18,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from loadtests.adapters import write_adapter
-from loadtests.bench.peers.engines import EnginePlan
-from loadtests.bench.peers.engines_arms import Bare, Ours, Refused, Staged
-from loadtests.bench.peers.engines_asking import BROKEN, BenchQuestion, BenchRun, Reply, Steady, ask, crowd
-from loadtests.bench.peers.engines_ledger import (
+from loadtests.bench.peers.engines.__main__ import EnginePlan
+from loadtests.bench.peers.engines.arms import Bare, Ours, Refused, Staged
+from loadtests.bench.peers.engines.asking import BROKEN, BenchQuestion, BenchRun, Reply, Steady, ask, crowd
+from loadtests.bench.peers.engines.ledger import (
     LedgerRow,
     SampleLedger,
     Statistic,
@@ -29,11 +29,11 @@ from loadtests.bench.peers.engines_ledger import (
     ratio,
     side_by_side,
 )
-from loadtests.bench.peers.engines_reuse import distance
-from loadtests.bench.peers.engines_spread import AdapterMix, add_run, crowded_cells, resident_cells
-from loadtests.bench.peers.engines_start import Sizes, bare_command, bare_environment
-from loadtests.bench.peers.engines_swap import cold_requests, swap_once
-from loadtests.bench.peers.engines_usage import ResourceUsage, busy
+from loadtests.bench.peers.engines.reuse import distance
+from loadtests.bench.peers.engines.spread import AdapterMix, add_run, crowded_cells, resident_cells
+from loadtests.bench.peers.engines.start import Sizes, bare_command, bare_environment
+from loadtests.bench.peers.engines.swap import cold_requests, swap_once
+from loadtests.bench.peers.engines.usage import ResourceUsage, busy
 from registry import Registry
 from tests.fakes.base import SMOLLM2, base_record, make_base
 from tests.fakes.http_server import served

@@ -22,6 +22,8 @@ from registry.errors import UsageError
 from tests.fakes.llm_server import llm_server
 from tests.loadtests.making import play, scenario
 
+pytestmark = pytest.mark.slow
+
 FILE = Path(__file__).parents[2] / "loadtests" / "locustfile.py"
 
 

@@ -54,8 +54,8 @@ def test_a_working_directory_with_all_our_names_and_others_stops_no_child(tmp_pa
     assert "the listening socket" in engine.stdout, engine.stderr
     worker = run(python("-m", "train.process.launching", "--version"), tmp_path)
     assert worker.stdout.startswith("wardrobe "), worker.stderr
-    leash = REPOSITORY / "deploy" / "ray" / "leash.py"
-    command = [sys.executable, "-P", str(leash), "true"]
+    program = REPOSITORY / "deploy" / "ray" / "parent_death.py"
+    command = [sys.executable, "-P", str(program), "true"]
     with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as ended:
         assert ended.wait(100) == 0
     told = run(python("-m", "wardrobe_llm", "--version"), tmp_path)

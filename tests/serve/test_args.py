@@ -152,6 +152,7 @@ def test_compilation_is_a_setting(choice: str, eager: bool) -> None:
     assert ("--enforce-eager" in build(engine=settings).argv) is eager
 
 
+@pytest.mark.slow
 def test_vllms_own_parser_takes_all_of_it_and_gives_the_owned_values_back() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -77,6 +77,7 @@ def compiled(wrapper: GroupedPunicaWrapper, layer: FakeLayer) -> Any:
     return torch.compile(forward, fullgraph=True, dynamic=True)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(batches, st.integers(0, 2**31), st.booleans())
 def test_compiled_batches_equal_dense_arithmetic(

@@ -65,6 +65,7 @@ def test_the_settings_of_the_root_decide_as_they_do_for_its_server(base: Path, t
     assert options_of(base, {}, None)["tool_call_parser"] == "hermes"
 
 
+@pytest.mark.slow
 def test_a_child_reads_with_the_parser_of_the_roots_settings(base: Path, tmp_path: Path) -> None:
     (tmp_path / "serve.toml").write_text('[vllm]\ntool_call_parser = "nobody"\n')
     with (

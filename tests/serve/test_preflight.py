@@ -92,6 +92,7 @@ def test_an_adapter_that_the_base_was_named_after_by_hand_is_listed(root: Path, 
     assert "it answers as support@N only; rename the base" in finding.detail
 
 
+@pytest.mark.slow
 def test_check_prints_the_findings_and_its_exit_code_counts(root: Path) -> None:
     with listen("127.0.0.1", 0) as probe:
         port = str(probe.getsockname()[1])
@@ -134,6 +135,7 @@ def test_a_taken_port_ends_the_command(root: Path) -> None:
     assert "is taken by another process" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_option_that_vllm_does_not_know_ends_at_once_with_vllms_words(root: Path) -> None:
     done = serve(root, "--port", "0", "--", "--frobnicate")
     assert done.returncode == 2

@@ -28,7 +28,10 @@ from train.runs.run import prepare
 from train.sweep.settings import SweepSettings
 from train.sweep.trials import open_sweep
 
-pytestmark = pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+pytestmark = [
+    pytest.mark.training,
+    pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`"),
+]
 
 
 @pytest.fixture(scope="module")

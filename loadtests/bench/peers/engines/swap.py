@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 from loadtests.adapters import write_adapter
-from loadtests.bench.peers.engines_arms import EngineArm, Staged
-from loadtests.bench.peers.engines_asking import BenchQuestion, BenchRun, Steady, ask, crowd
-from loadtests.bench.peers.engines_ledger import LedgerRow, SampleLedger, Statistic
+from loadtests.bench.peers.engines.arms import EngineArm, Staged
+from loadtests.bench.peers.engines.asking import BenchQuestion, BenchRun, Steady, ask, crowd
+from loadtests.bench.peers.engines.ledger import LedgerRow, SampleLedger, Statistic
 from registry.records import BaseModelInfo
 
 SMALL_MEGABYTES = 4

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from loadtests.bench.cpu_lora_arm import MARK
+from loadtests.bench.cpu_lora.arm import MARK
 from registry.foreign import python
 
 TOKENS = 64
@@ -57,7 +57,7 @@ def running(
     log: Path, environment: Mapping[str, str], options: Mapping[str, Any]
 ) -> Iterator[MeasuredEngine]:
     """Start an engine with its log in `log`, yield it once it takes batches, and end it."""
-    command = python("-m", "loadtests.bench.cpu_lora_arm", json.dumps(options))
+    command = python("-m", "loadtests.bench.cpu_lora.arm", json.dumps(options))
     began = time.monotonic()
     with log.open("w") as file:
         process = subprocess.Popen(

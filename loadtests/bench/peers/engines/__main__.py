@@ -23,13 +23,11 @@ from pathlib import Path
 
 import aiohttp
 
-from loadtests.bench.peers import engines_reuse as reuse
-from loadtests.bench.peers import engines_spread as spread
-from loadtests.bench.peers import engines_swap as swap
 from loadtests.bench.peers import page
-from loadtests.bench.peers.engines_arms import Bare, EngineArm, Ours
-from loadtests.bench.peers.engines_ledger import LedgerRow, SampleLedger, figures, side_by_side
-from loadtests.bench.peers.engines_start import BenchServer, Sizes, running_bare, running_ours
+from loadtests.bench.peers.engines import reuse, spread, swap
+from loadtests.bench.peers.engines.arms import Bare, EngineArm, Ours
+from loadtests.bench.peers.engines.ledger import LedgerRow, SampleLedger, figures, side_by_side
+from loadtests.bench.peers.engines.start import BenchServer, Sizes, running_bare, running_ours
 from loadtests.bench.peers.options import PeerOptions
 from loadtests.bench.results import publish
 from loadtests.live import wardrobe

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.adapters import LINEAR, write_ranked
-from loadtests.bench.cpu_lora_engine import TOKENS, MeasuredEngine, running
+from loadtests.bench.cpu_lora.engine import TOKENS, MeasuredEngine, running
 from loadtests.bench.results import (
     MeasuredFigure,
     at_least,

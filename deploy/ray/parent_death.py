@@ -1,4 +1,4 @@
-"""Run a command that must not outlive its owner: `python -P leash.py COMMAND…`.
+"""Run a command that must not outlive its owner: `python -P parent_death.py COMMAND…`.
 
 The owner keeps the other end of our standard input open and never writes to it. When it ends, however it
 ends (a `kill -9` of a Ray worker included), the input ends, and the command is told to stop with SIGTERM.

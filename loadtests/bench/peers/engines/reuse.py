@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from loadtests.adapters import write_ranked
-from loadtests.bench.peers.engines_arms import EngineArm
-from loadtests.bench.peers.engines_asking import BenchQuestion, ask
-from loadtests.bench.peers.engines_ledger import LedgerRow, SampleLedger
-from loadtests.bench.peers.engines_spread import ATTENTION
+from loadtests.bench.peers.engines.arms import EngineArm
+from loadtests.bench.peers.engines.asking import BenchQuestion, ask
+from loadtests.bench.peers.engines.ledger import LedgerRow, SampleLedger
+from loadtests.bench.peers.engines.spread import ATTENTION
 from registry.records import BaseModelInfo
 
 PROMPT = "The story of a small town by the sea, its people and their boats. " * 17

@@ -1,7 +1,7 @@
 """One arm of the training benchmark: a plain TRL script, as its documentation writes one.
 
-    python -m loadtests.bench.training_arm BASE ROWS OUT --steps N [--defaults] [--length]
-    python -m loadtests.bench.training_arm BASE ROWS ADAPTER --score
+    python -m loadtests.bench.training.arm BASE ROWS OUT --steps N [--defaults] [--length]
+    python -m loadtests.bench.training.arm BASE ROWS ADAPTER --score
 
 Prints one JSON line: seconds of `train()` and the tokens that went through. `--defaults` leaves everything as
 TRL sets it; without it the settings are ours (bf16 base, no recomputation). `--score` prints the loss of a

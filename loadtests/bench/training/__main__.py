@@ -25,7 +25,7 @@ from typing import Any
 
 from deploy.examples.tasks import legal_task, medical_task, write_rows
 from loadtests.bench.results import MeasuredFigure, at_least, at_most, median_interval, pair_ratio, publish
-from loadtests.bench.training_arm import BATCH, LEARNING_RATE, MAX_LENGTH, RANK, SEED
+from loadtests.bench.training.arm import BATCH, LEARNING_RATE, MAX_LENGTH, RANK, SEED
 from registry.foreign import python
 from train.model.base_demo import NAME, make_demo_base
 from train.process.environment import environment
@@ -79,7 +79,7 @@ class TrainingBench:
     def trl(self, rows: Path, *options: str, steps: int | None = None, preload: bool = True) -> Ran:
         """Run the plain script; with `preload`, under the same allocator and threads as ours."""
         count = self.steps if steps is None else steps
-        module = python("-m", "loadtests.bench.training_arm")
+        module = python("-m", "loadtests.bench.training.arm")
         out = tempfile.mkdtemp(dir=self.folder)
         command = [*module, str(self.base), str(rows), out, "--steps", str(count), *options]
         told = _last_json(command, environment(os.environ) if preload else os.environ)
@@ -104,7 +104,7 @@ class TrainingBench:
         return self._ran(tokens / seconds, out / "adapter", tokens)
 
     def _ran(self, speed: float, adapter: Path, tokens: float) -> Ran:
-        module = python("-m", "loadtests.bench.training_arm", "--score")
+        module = python("-m", "loadtests.bench.training.arm", "--score")
         held_out = str(self.folder / "held-out.jsonl")
         told = _last_json([*module, str(self.base), held_out, str(adapter)], environment(os.environ))
         return Ran(speed, told["loss"], tokens)

@@ -20,8 +20,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from loadtests.bench.calls.smart_home import rows
 from loadtests.bench.results import MeasuredFigure, MedianInterval, publish
-from loadtests.bench.smart_home import rows
 from loadtests.live import Live, wardrobe, wardrobe_json
 from train.model.base_demo import NAME, make_demo_base
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests.adapters import write_ranked
-from loadtests.bench.peers.engines_arms import EngineArm
-from loadtests.bench.peers.engines_asking import BenchQuestion, BenchRun, crowd
-from loadtests.bench.peers.engines_ledger import LedgerRow, SampleLedger, Statistic
-from loadtests.bench.peers.engines_usage import ResourceUsage
+from loadtests.bench.peers.engines.arms import EngineArm
+from loadtests.bench.peers.engines.asking import BenchQuestion, BenchRun, crowd
+from loadtests.bench.peers.engines.ledger import LedgerRow, SampleLedger, Statistic
+from loadtests.bench.peers.engines.usage import ResourceUsage
 from registry.records import BaseModelInfo
 
 STREAMS = 16

@@ -1,6 +1,6 @@
 """One vLLM for the CPU LoRA benchmark: it runs the batches that its parent asks for, and times them.
 
-`python -m loadtests.bench.cpu_lora_arm OPTIONS-AS-JSON` reads one batch as JSON per line and answers with
+`python -m loadtests.bench.cpu_lora.arm OPTIONS-AS-JSON` reads one batch as JSON per line and answers with
 one line that begins with `MARK`; everything else that it prints is vLLM's log.
 """
 

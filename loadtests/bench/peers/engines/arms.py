@@ -15,7 +15,7 @@ from typing import Protocol
 
 import aiohttp
 
-from loadtests.bench.peers.engines_asking import Reply
+from loadtests.bench.peers.engines.asking import Reply
 from registry import Registry
 
 

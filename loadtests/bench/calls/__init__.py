@@ -1,0 +1,1 @@
+"""Tool calls: trained, then exact held-out calls offline and served."""

@@ -1,0 +1,1 @@
+"""Bare vLLM and `wardrobe serve` beside each other, in turn."""

@@ -1,0 +1,1 @@
+"""Training against a plain TRL script and TRL's defaults."""
