@@ -57,9 +57,7 @@ def play(recipe: Materials, root: Path) -> None:
     """Train on parts and on all, with preferences and with replay; ask everybody; write the report."""
     parts = {f"sft-{round(share * 100)}": share for share in SHARES}
     versions = {name: train(recipe.supervised(name, share)) for name, share in parts.items()}
-    server = Live.start(root, recipe.folder / "server.log")
-    try:
-        server.wait_ready()
+    with Live.running(root, recipe.folder / "server.log") as server:
         write_replay(recipe, server.url)
         pairs = write_pairs(recipe, server.url, versions["sft-100"])
         # A general answer may be longer than the task's rows; such rows are left out.
@@ -70,8 +68,6 @@ def play(recipe: Materials, root: Path) -> None:
         arms = {name: ask(recipe, server.url, plain, one)[0] for name, one in versions.items()}
         base = ask(recipe, server.url, helped, BASE, "--shots", str(recipe.shots))
         guards = ask_guards(recipe, server.url, versions)
-    finally:
-        server.stop()
     write_report(recipe, answers(recipe, arms, base), guards, pairs)
 
 

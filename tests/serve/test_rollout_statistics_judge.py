@@ -205,7 +205,7 @@ def test_no_harm_promotes_only_where_the_policy_says_so() -> None:
     lenient = POLICY.model_copy(update={"promotion": Promotion(no_harm_units=60)})
     found = judge(lenient, evidence, Baseline()).certificate
     assert (found.reached, found.how) == (True, "no_harm")
-    assert "no proof" in found.sentence
+    assert "not proof" in found.sentence
     suspicious = Evidence((Cell(5_000, arm(80), arm(80, 9)),))
     assert not judge(lenient, suspicious, Baseline()).certificate.reached
 
