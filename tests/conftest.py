@@ -65,7 +65,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Remove all of it."""
+    """Remove all of it, and let the interpreter end as it would have."""
+    gc.unfreeze()
     shutil.rmtree(PLACE.folder, ignore_errors=True)
 
 

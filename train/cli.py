@@ -152,7 +152,7 @@ def check(session: Session, config: Path, launcher: tuple[str, ...]) -> None:
 
 def _print_check(document: CheckReport, data: DataSettings) -> None:
     """Print what a person wants to know of a run before it starts."""
-    from train.dataset.first import first_row
+    from train.dataset.checks.first import first_row
 
     modules = ", ".join(f"{count} {name}" for name, count in document.modules.items())
     facts = [

@@ -38,7 +38,7 @@ def texts(recipe: Materials, url: str, suite: Path, model: str) -> list[str]:
 
 def write_replay(recipe: Materials, url: str) -> None:
     """Write general rows: the base's own answers to general questions, so that it stays what it was."""
-    from train.evaluation.library import find_suite
+    from train.evaluation.formats.library import find_suite
 
     prompts = [str(item.prompt) for item in find_suite("mt-bench").items if not item.expected]
     items = [{"id": str(number), "prompt": prompt} for number, prompt in enumerate(prompts)]
@@ -89,7 +89,7 @@ def write_references(folder: Path) -> Path:
     Perplexity moves long before a small model's right answers do. MT-Bench's first turns that have a
     reference (NVIDIA's package, Apache-2.0).
     """
-    from train.evaluation.library import find_suite
+    from train.evaluation.formats.library import find_suite
 
     items = [
         {"id": item.id, "prompt": item.prompt, "expected": item.expected}

@@ -56,7 +56,9 @@ def faults_of(error: ValidationError, value: object, model: type[BaseModel], see
         # Of a union, every branch has its own complaint: the first is told.
         if place in found or (one["type"] == "missing" and _is_meant(place, found.values())):
             continue
-        if one["type"] == "extra_forbidden":
+        if len(found) >= _MOST_TOLD:
+            fault = SettingFault(place, "", "")  # only counted
+        elif one["type"] == "extra_forbidden":
             fault = SettingFault.unknown(place, keys_beside(model, one["loc"]), keys_of(model))
         else:
             advice = getattr(one.get("ctx", {}).get("error"), "remedy", None)

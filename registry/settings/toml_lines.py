@@ -11,8 +11,10 @@ import tomllib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from registry.settings.bounds import MOST_CHARACTERS, Place, RepeatedKey
+from registry.settings.bounds import Place, RepeatedKey
 
+_MOST_AGAIN = 2**20
+"""A statement of many lines is parsed again for each; beyond so many characters no line is named."""
 _AT = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 _INLINE = re.compile(r"Duplicate inline table key '(.*)'")
 _TWICE = ("Cannot overwrite a value", "Cannot declare ", "Cannot mutate immutable namespace")
@@ -70,7 +72,7 @@ def _statements(text: str) -> Iterator[tuple[int, int, list[Place]]]:
     table: Place = ()
     counts: dict[Place, int] = {}
     pending: list[str] = []
-    left = 4 * MOST_CHARACTERS  # a statement that never ends is parsed again for every line
+    left = len(text) + _MOST_AGAIN
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         pending.append(line)
         chunk = "\n".join(pending)

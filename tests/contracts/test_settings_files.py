@@ -20,8 +20,8 @@ from serve.settings import load_settings
 from tests.fakes.store import make_registry, put
 from tests.fakes.terminal import Terminal
 from train.config import load_config
+from train.evaluation.formats.suites import load_suite
 from train.evaluation.gating.goal import load_goal
-from train.evaluation.suites import load_suite
 from train.sweep.settings import load_sweep
 
 TOML_VALUES = (

@@ -11,7 +11,7 @@ from deploy.examples.tasks import medical_task
 from deploy.recipes.materials import Materials, write_lines
 from deploy.recipes.report import AccuracyRow, guard_table, table
 from train.config import load_config
-from train.evaluation.library import find_suite
+from train.evaluation.formats.library import find_suite
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.fakes.terminal import Terminal
 from train.config import parse_config
-from train.evaluation.library import find_suite
+from train.evaluation.formats.library import find_suite
 from train.sweep.settings import SweepSettings
 
 wardrobe = Terminal()

@@ -10,16 +10,16 @@ import pytest
 from registry.errors import UsageError
 from tests.fakes.openai_server import openai_server
 from train.dataset.records import ToolCall
-from train.evaluation.forms import SuiteFile, SuiteItem
+from train.evaluation.formats.forms import SuiteFile, SuiteItem
+from train.evaluation.formats.specs import Calls
+from train.evaluation.formats.suites import Suite, build_suite
 from train.evaluation.grading.calling import judge_arguments, judge_calls
 from train.evaluation.grading.grades import ModelAnswer
-from train.evaluation.grading.specs import Calls
 from train.evaluation.journal import AnswerJournal
 from train.evaluation.models.served import ServedModel
 from train.evaluation.reports.evaluation import page
 from train.evaluation.results import EvaluationResult, load, save
 from train.evaluation.runner import EvaluatedArm, evaluate, with_shots
-from train.evaluation.suites import Suite, build_suite
 
 SCHEMA = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "lamp", "parameters": SCHEMA}}

@@ -17,11 +17,11 @@ from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.fakes.openai_server import OpenAIServer, last, openai_server, write_suite
 from train.evaluation import GateVerdict, gate_verdict
+from train.evaluation.formats.suites import load_suite
 from train.evaluation.grading.grades import ModelAnswer
 from train.evaluation.journal import AnswerJournal
 from train.evaluation.models.served import ServedModel
 from train.evaluation.runner import EvaluatedArm
-from train.evaluation.suites import load_suite
 
 ITEMS = [
     {"prompt": f"{n} <b>?</b>", "expected": str(n), "tags": {"parity": "odd" if n % 2 else "even"}}

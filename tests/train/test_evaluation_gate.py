@@ -11,14 +11,14 @@ import pytest
 
 from registry.errors import UsageError
 from train.evaluation import GateVerdict
-from train.evaluation.forms import SuiteFile, SuiteItem
+from train.evaluation.formats.forms import SuiteFile, SuiteItem
+from train.evaluation.formats.specs import Exact, Perplexity, Spec
+from train.evaluation.formats.suites import build_suite
 from train.evaluation.gating.gate import BASE, CANDIDATE, REPLACED, REPLICATE, GateResult, hold
 from train.evaluation.gating.goal import Goal, GoalGuard
 from train.evaluation.grading.grades import Grade, ModelAnswer
-from train.evaluation.grading.specs import Exact, Perplexity, Spec
 from train.evaluation.results import EvaluationResult
 from train.evaluation.runner import ArmResult
-from train.evaluation.suites import build_suite
 
 EXACT = Exact(type="exact")
 

@@ -13,13 +13,13 @@ import pytest
 
 from registry.errors import UsageError
 from tests.fakes.openai_server import write_suite
-from train.evaluation.forms import SuiteMessage
-from train.evaluation.grading import specs
+from train.evaluation.formats import specs
+from train.evaluation.formats.forms import SuiteMessage
+from train.evaluation.formats.suites import Suite, load_suite
 from train.evaluation.grading.graders import judge_all
 from train.evaluation.grading.grades import Grade, GraderInput, ModelAnswer, Tools
 from train.evaluation.grading.rouge import rouge_l
 from train.evaluation.statistics.figures import confusion, figure
-from train.evaluation.suites import Suite, load_suite
 
 Rows = list[tuple[dict[str, Any], str]]
 

@@ -8,11 +8,7 @@ import json
 import pytest
 
 from registry.errors import NotFound
-from train.evaluation.grading.programs import assemble
-from train.evaluation.grading.sandbox import run_program
-from train.evaluation.grading.specs import SandboxLimits
-from train.evaluation.grading.texts import find_label
-from train.evaluation.guards import (
+from train.evaluation.formats.guards import (
     _LETTER,
     GUARDS,
     GuardSuite,
@@ -22,6 +18,10 @@ from train.evaluation.guards import (
     mmlu_items,
     mt_bench_items,
 )
+from train.evaluation.formats.specs import SandboxLimits
+from train.evaluation.grading.programs import assemble
+from train.evaluation.grading.sandbox import run_program
+from train.evaluation.grading.texts import find_label
 
 SIZES = {"mmlu-dev": 281, "bbh": 81, "humaneval": 164, "gsm-symbolic": 200, "mt-bench": 80}
 

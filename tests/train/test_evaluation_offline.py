@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.fakes.openai_server import write_suite
+from train.evaluation.formats.suites import load_suite
 from train.evaluation.models.offline import OfflineModel
-from train.evaluation.suites import load_suite
 
 pytestmark = pytest.mark.training
 

@@ -11,10 +11,10 @@ import yaml
 
 from registry.settings.file import check
 from train import evaluation
-from train.evaluation.forms import SuiteFile, SuiteItem
+from train.evaluation.formats.forms import SuiteFile, SuiteItem
+from train.evaluation.formats.specs import Spec
+from train.evaluation.formats.suites import build_suite
 from train.evaluation.gating.goal import Goal
-from train.evaluation.grading.specs import Spec
-from train.evaluation.suites import build_suite
 
 README = (Path(evaluation.__file__).parent / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)

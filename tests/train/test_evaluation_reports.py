@@ -15,18 +15,18 @@ from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.fakes.openai_server import OpenAIServer, last, openai_server, write_suite
 from tests.outline import assert_harmless
-from train.evaluation.forms import SuiteFile, SuiteItem
+from train.evaluation.formats.forms import SuiteFile, SuiteItem
+from train.evaluation.formats.specs import Exact, Includes, Perplexity, Spec
+from train.evaluation.formats.suites import build_suite
 from train.evaluation.gating.gate import BASE, CANDIDATE, REPLACED, REPLICATE, hold
 from train.evaluation.gating.goal import Goal, GoalGuard
 from train.evaluation.gating.trial import GateDocument, GateTrial, describe
 from train.evaluation.grading.grades import Grade, ModelAnswer
-from train.evaluation.grading.specs import Exact, Includes, Perplexity, Spec
 from train.evaluation.reports.evaluation import MOST_ITEMS as MOST_REPORTED
 from train.evaluation.reports.evaluation import page
 from train.evaluation.reports.gate import MOST_ITEMS, gate_page, worst
 from train.evaluation.results import EvaluationResult
 from train.evaluation.runner import ArmResult
-from train.evaluation.suites import build_suite
 
 INCLUDES = Includes(type="includes")
 HOSTILE = "<img src=x onerror=alert(1)>\u202e"

@@ -13,7 +13,7 @@ from registry.store import Registry
 from tests.fakes.openai_server import last, openai_server, write_suite
 from tests.fakes.store import make_registry, put
 from tests.fakes.terminal import Terminal
-from train.evaluation.library import find_suite
+from train.evaluation.formats.library import find_suite
 
 TASK = [{"prompt": f"sum {n}", "expected": str(n)} for n in range(40)]
 GOAL = """\

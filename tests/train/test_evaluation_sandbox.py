@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from train.evaluation.formats.specs import SandboxLimits
 from train.evaluation.grading.sandbox import call_grade, network_cut, run_program
-from train.evaluation.grading.specs import SandboxLimits
 
 SHORT = SandboxLimits(timeout_seconds=3, memory_mb=256)
 

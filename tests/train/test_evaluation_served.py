@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.openai_server import last, openai_server, write_suite
-from train.evaluation.forms import SuiteMessage
+from train.evaluation.formats.forms import SuiteMessage
+from train.evaluation.formats.suites import Suite, load_suite
 from train.evaluation.grading.grades import ModelAnswer, Tools
 from train.evaluation.journal import AnswerJournal
 from train.evaluation.models.served import RetryLimits, ServedModel, Unanswered
 from train.evaluation.runner import Effort, EvaluatedArm, evaluate
-from train.evaluation.suites import Suite, load_suite
 
 QUICK = RetryLimits(tries=3, timeout_seconds=10, sleep=lambda _seconds: None)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest, multinomial
 
-from train.evaluation.grading import specs
+from train.evaluation.formats import specs
 from train.evaluation.grading.grades import Grade
 from train.evaluation.statistics.binary import (
     ENUMERATED,

@@ -9,10 +9,10 @@ import pytest
 
 from registry.errors import UsageError
 from tests.fakes.openai_server import write_suite
+from train.evaluation.formats.library import find_suite, known_suites
+from train.evaluation.formats.suites import load_suite
 from train.evaluation.gating.goal import Goal, load_goal
-from train.evaluation.library import find_suite, known_suites
 from train.evaluation.runner import with_shots
-from train.evaluation.suites import load_suite
 
 ITEM = {"prompt": "2+2?", "expected": "4"}
 

@@ -17,7 +17,7 @@ from train.dataset import read_sample
 from train.dataset.records import Conversation, ToolCall
 from train.dataset.rendering import Rendering
 from train.epoch.encoding import load_examples
-from train.evaluation.grading.specs import Spec
+from train.evaluation.formats.specs import Spec
 from train.evaluation.models.listening import Heard
 from train.methods.paired.pairs import read_pairs
 from train.methods.rewarded.prompts import OnlinePrompt, read_prompts

@@ -13,8 +13,8 @@ from registry.cli import output
 from registry.store import Registry
 from tests.fakes.openai_server import write_suite
 from tests.train.tiny import make_tiny_base, tiny_config, train, write_rows
+from train.evaluation.formats.suites import load_suite
 from train.evaluation.models.offline import OfflineModel
-from train.evaluation.suites import load_suite
 from train.process.silence import quiet
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]

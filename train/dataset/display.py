@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from train.dataset.checks.findings import CATALOGUE
-from train.dataset.first import FirstRow
+from train.dataset.checks.first import FirstRow
 
 if TYPE_CHECKING:
     from train.dataset.documents import DataReport, FindingDocument, SplitDocument
     from train.dataset.mask import MaskedRow, MaskedToken
-    from train.dataset.repair.repairing import Repaired
 
 _SHOWN_ROWS = 8
 _SHOWN_EXAMPLES = 3
@@ -61,16 +59,6 @@ def print_split(document: SplitDocument) -> None:
     for path in (document.dataset, document.out):
         if path is not None:
             output.print_line(path)
-
-
-def print_repaired(document: Repaired) -> None:
-    """Print what each rule did, and where the rows and the report lie."""
-    output.print_table(
-        ("rule", "what", "times#", ""),
-        [(rule, action, str(count), CATALOGUE[rule].title) for rule, action, count in document.done],
-    )
-    output.print_line(f"{document.out}: {document.kept} of {document.rows} rows")
-    output.print_line(str(document.report))
 
 
 def print_masked(masked: MaskedRow) -> None:

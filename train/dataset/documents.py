@@ -8,8 +8,8 @@ from typing import Self
 from registry.api.documents import Document
 from train.dataset.checks.check import Checked, FileCount
 from train.dataset.checks.findings import Finding
+from train.dataset.checks.first import FirstRow
 from train.dataset.checks.lengths import Lengths
-from train.dataset.first import FirstRow
 from train.dataset.mask import MaskedRow
 
 

@@ -90,7 +90,7 @@ def run(
     run.json, items.jsonl and report.html, and stores the figures with the version. Exit 1 if a question
     was not answered.
     """
-    from train.evaluation.library import find_suite
+    from train.evaluation.formats.library import find_suite
     from train.evaluation.results import EvaluationResult
     from train.evaluation.runner import Effort, evaluate
 

@@ -50,7 +50,7 @@ def report(session: Session, folder: Path, html: Path | None) -> None:
 @pass_session
 def list_(session: Session) -> None:
     """List the packaged suites and the packages they need."""
-    from train.evaluation.library import known_suites
+    from train.evaluation.formats.library import known_suites
 
     documents = known_suites()
     if session.as_json:

@@ -13,9 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from train.evaluation.formats.suites import Suite
 from train.evaluation.grading.grades import ModelAnswer
 from train.evaluation.runner import EvaluatedArm
-from train.evaluation.suites import Suite
 
 
 class AnswerJournal:

@@ -21,13 +21,13 @@ from registry.api.documents import Document
 from registry.errors import Conflict, UsageError
 from registry.settings.file import read_text
 from registry.validation.canonical import sha256_hex
-from train.evaluation.forms import Sampling, SuiteItem, SuiteMessage
-from train.evaluation.grading import specs
+from train.evaluation.formats import specs
+from train.evaluation.formats.forms import Sampling, SuiteItem, SuiteMessage
+from train.evaluation.formats.suites import Suite
 from train.evaluation.grading.grades import Grade, ModelAnswer
 from train.evaluation.runner import ArmResult
 from train.evaluation.statistics.differences import DifferenceDocument, differences
 from train.evaluation.statistics.figures import ArmFigure, confusion, figure, slices
-from train.evaluation.suites import Suite
 
 FORMAT = "wardrobe.evaluation/1"
 _SPECS: TypeAdapter[tuple[specs.Spec, ...]] = TypeAdapter(tuple[specs.Spec, ...])

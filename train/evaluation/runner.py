@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from registry.errors import UsageError
-from train.evaluation.forms import SuiteItem, SuiteMessage, called
+from train.evaluation.formats.forms import SuiteItem, SuiteMessage, called
+from train.evaluation.formats.specs import Judge
+from train.evaluation.formats.suites import Suite
 from train.evaluation.grading.graders import judge_all
 from train.evaluation.grading.grades import Grade, GraderInput, Model, ModelAnswer
-from train.evaluation.grading.specs import Judge
-from train.evaluation.suites import Suite
 
 _Result = TypeVar("_Result")
 

@@ -15,14 +15,14 @@ from typing import Any
 
 from registry.errors import UsageError
 from train.config import TrainConfig
-from train.evaluation.forms import Sampling, SuiteFile, SuiteItem, SuiteMessage
+from train.evaluation.formats.forms import Sampling, SuiteFile, SuiteItem, SuiteMessage
+from train.evaluation.formats.library import find_suite
+from train.evaluation.formats.specs import LOWER_IS_BETTER, Stops
+from train.evaluation.formats.suites import Suite, build_suite
 from train.evaluation.grading.grades import Model
-from train.evaluation.grading.specs import LOWER_IS_BETTER, Stops
-from train.evaluation.library import find_suite
 from train.evaluation.models.offline import OfflineModel
 from train.evaluation.runner import Effort, EvaluatedArm, evaluate
 from train.evaluation.statistics.figures import figure
-from train.evaluation.suites import Suite, build_suite
 from train.loop.best import BestCheckpoint
 from train.settings.keeping import EVAL_LOSS
 

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from registry.home import HomePath
 from registry.settings.models import Strict
-from train.evaluation.grading.specs import Spec
+from train.evaluation.formats.specs import Spec
 
 
 class _MethodSettings(Strict):

@@ -23,7 +23,7 @@ from registry.settings.file import read_settings
 from registry.storage import files
 from registry.validation.canonical import canonical_json, sha256_hex
 from train.config import TrainConfig, parse_config
-from train.evaluation.grading.specs import LOWER_IS_BETTER
+from train.evaluation.formats.specs import LOWER_IS_BETTER
 from train.loop.attempt import Attempt, Stopped
 from train.loop.trainer import train
 from train.loop.watching import OptimiserStep, TrainingEvaluation

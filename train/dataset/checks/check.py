@@ -16,11 +16,11 @@ from registry.errors import UsageError
 from train.dataset.checks import labels, lengths, pairs, relations
 from train.dataset.checks.acceptance import NOTHING, Acceptance
 from train.dataset.checks.findings import Finding, FindingLedger, Severity, pack
+from train.dataset.checks.first import FirstRow, first_row
 from train.dataset.checks.lengths import Lengths
 from train.dataset.checks.relations import Related
 from train.dataset.checks.scan import ScannedRows, Scanner, open_sketches
 from train.dataset.columns import FORMS, RowColumns
-from train.dataset.first import FirstRow, first_row
 from train.dataset.forms.mapping import PLAIN, RowMapping, require_columns
 from train.dataset.records import CheckWatcher, Unwatched
 from train.dataset.rendering import Rendering

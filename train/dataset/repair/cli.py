@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +19,9 @@ from train.dataset.options import (
     columns_option,
     reading_of,
 )
+
+if TYPE_CHECKING:
+    from train.dataset.repair.repairing import Repaired
 
 
 @click.command()
@@ -47,7 +51,6 @@ def repair(
     Mends encodings, control and invisible characters and special tokens (of the base), masks personal data
     and secrets, drops empty rows, repeats and near repeats. Conflicts are listed only. Rows keep their form.
     """
-    from train.dataset.display import print_repaired
     from train.dataset.progress import LateProgress
     from train.dataset.repair.repairing import repair_file
     from train.dataset.repair.rules import RepairSettings, parse_rules
@@ -63,7 +66,18 @@ def repair(
     if session.as_json:
         output.print_json(document)
     else:
-        print_repaired(document)
+        _print_repaired(document)
+
+
+def _print_repaired(document: Repaired) -> None:
+    from train.dataset.checks.findings import CATALOGUE
+
+    output.print_table(
+        ("rule", "what", "times#", ""),
+        [(rule, action, str(count), CATALOGUE[rule].title) for rule, action, count in document.done],
+    )
+    output.print_line(f"{document.out}: {document.kept} of {document.rows} rows")
+    output.print_line(str(document.report))
 
 
 def _special_tokens(folder: Path | None) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from registry.errors import UsageError
 from registry.validation.requirements import GateVerdict
+from train.evaluation.formats.specs import LOWER_IS_BETTER, Judge, Spec
 from train.evaluation.gating.goal import Goal, GoalGuard
 from train.evaluation.grading.grades import Grade
-from train.evaluation.grading.specs import LOWER_IS_BETTER, Judge, Spec
 from train.evaluation.results import EvaluationResult
 from train.evaluation.runner import ArmResult
 from train.evaluation.statistics.comparison import PairedComparison, compare, items_needed

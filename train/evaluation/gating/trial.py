@@ -22,13 +22,13 @@ from registry.records import Version
 from registry.settings.file import read_text
 from registry.store import Registry
 from registry.validation.requirements import FORMATS, Requirement
+from train.evaluation.formats.library import find_suite
+from train.evaluation.formats.suites import Suite
 from train.evaluation.gating.gate import BASE, CANDIDATE, REPLACED, REPLICATE, GateResult, hold
 from train.evaluation.gating.goal import Goal
-from train.evaluation.library import find_suite
 from train.evaluation.models.roster import Roster
 from train.evaluation.results import EvaluationDocument, EvaluationResult, load, save
 from train.evaluation.runner import Effort, EvaluatedArm, evaluate
-from train.evaluation.suites import Suite
 
 EVALUATION = "evaluation"
 GATE_FILE = "gate.json"

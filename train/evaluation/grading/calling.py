@@ -11,8 +11,8 @@ from typing import Any
 
 from train.dataset.checks.uses import misfit
 from train.dataset.records import ToolCall
-from train.evaluation.forms import ExpectedCall, SuiteItem
-from train.evaluation.grading import specs
+from train.evaluation.formats import specs
+from train.evaluation.formats.forms import ExpectedCall, SuiteItem
 from train.evaluation.grading.grades import Grade, ModelAnswer
 
 

@@ -11,8 +11,8 @@ from functools import cache
 from typing import Any, Literal
 
 from registry.errors import UsageError
+from train.evaluation.formats.specs import Bleu, Chrf
 from train.evaluation.grading.grades import Grade
-from train.evaluation.grading.specs import Bleu, Chrf
 
 Kind = Literal["bleu", "chrf"]
 

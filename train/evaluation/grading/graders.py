@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from registry.errors import UsageError
-from train.evaluation.forms import SuiteItem, judges
-from train.evaluation.grading import specs
+from train.evaluation.formats import specs
+from train.evaluation.formats.forms import SuiteItem, judges
 from train.evaluation.grading.calling import judge_arguments, judge_calls
 from train.evaluation.grading.grades import NOT_JUDGED, Grade, GraderInput, ModelAnswer
 from train.evaluation.grading.rouge import rouge_l

@@ -15,8 +15,8 @@ from train.dataset.records import ToolCall
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from train.evaluation.forms import SuiteItem, SuiteMessage
-    from train.evaluation.suites import Suite
+    from train.evaluation.formats.forms import SuiteItem, SuiteMessage
+    from train.evaluation.formats.suites import Suite
 
 Tools = Sequence[Mapping[str, Any]]
 """Tools that an answer may call, as servers and templates take them."""

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from registry.errors import UsageError
-from train.evaluation.forms import Sampling, SuiteItem, SuiteMessage
+from train.evaluation.formats.forms import Sampling, SuiteItem, SuiteMessage
+from train.evaluation.formats.specs import Judge
+from train.evaluation.formats.suites import Suite
 from train.evaluation.grading.grades import NOT_JUDGED, Grade, GraderInput, Model, ModelAnswer
-from train.evaluation.grading.specs import Judge
-from train.evaluation.suites import Suite
 
 _MARK = re.compile(r"\b(10|[1-9])\b")
 _CHOICE = re.compile(r"\b(A|B|TIE)\b")

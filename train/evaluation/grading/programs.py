@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from train.evaluation.forms import SuiteItem
+from train.evaluation.formats.forms import SuiteItem
+from train.evaluation.formats.specs import Program, Python
 from train.evaluation.grading.grades import Grade, ModelAnswer
 from train.evaluation.grading.sandbox import call_grade, run_program
-from train.evaluation.grading.specs import Program, Python
 from train.evaluation.grading.texts import code_of, unfence
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from train.evaluation.grading.specs import SandboxLimits
+from train.evaluation.formats.specs import SandboxLimits
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -16,10 +16,10 @@ from typing import Any
 from registry.errors import UsageError
 from train.dataset.forms.chat import read_messages
 from train.dataset.records import ToolCall
-from train.evaluation.forms import SuiteMessage
+from train.evaluation.formats.forms import SuiteMessage
+from train.evaluation.formats.suites import Suite
 from train.evaluation.grading.grades import ModelAnswer, Tools
 from train.evaluation.models.listening import Listener
-from train.evaluation.suites import Suite
 from train.process.silence import quiet
 from train.rendering.examples import prompt_ids
 from train.rendering.interface import Unrenderable

@@ -17,9 +17,9 @@ import httpx
 
 from registry.errors import WardrobeError
 from train.dataset.records import ToolCall
-from train.evaluation.forms import SuiteMessage
+from train.evaluation.formats.forms import SuiteMessage
+from train.evaluation.formats.suites import Suite
 from train.evaluation.grading.grades import ModelAnswer, Tools
-from train.evaluation.suites import Suite
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _DIGEST = "x-wardrobe-digest"

@@ -23,9 +23,9 @@ from registry.report.parts import (
     table,
 )
 from registry.report.plots import ForestRow, forest, forest_key
+from train.evaluation.formats.specs import LOWER_IS_BETTER
 from train.evaluation.gating.gate import BASE, CANDIDATE, REPLACED
 from train.evaluation.gating.trial import GateCheckDocument, GateDocument
-from train.evaluation.grading.specs import LOWER_IS_BETTER
 from train.evaluation.reports.item import item_of
 from train.evaluation.results import EvaluationResult
 from train.evaluation.statistics.figures import ALL

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from train.evaluation.formats.specs import Spec
 from train.evaluation.grading.grades import Grade
-from train.evaluation.grading.specs import Spec
 from train.evaluation.statistics.binary import binary_limits, binary_p_value
 from train.evaluation.statistics.figures import figure_of, is_binary, is_mean, parts
 from train.evaluation.statistics.paired import (

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from registry.api.documents import Document
-from train.evaluation.grading.specs import LOWER_IS_BETTER, Spec
+from train.evaluation.formats.specs import LOWER_IS_BETTER, Spec
+from train.evaluation.formats.suites import Suite
 from train.evaluation.runner import ArmResult
 from train.evaluation.statistics.comparison import compare
 from train.evaluation.statistics.figures import slices
-from train.evaluation.suites import Suite
 
 
 class DifferenceDocument(Document):

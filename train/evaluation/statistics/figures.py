@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.evaluation.grading import specs
+from train.evaluation.formats import specs
+from train.evaluation.formats.suites import Suite
 from train.evaluation.grading.grades import Grade
 from train.evaluation.statistics.paired import Floats, resampled, wilson
-from train.evaluation.suites import Suite
 
 ALL = "all"
 _CORPUS = ("macro_f1", "bleu", "chrf", "perplexity")

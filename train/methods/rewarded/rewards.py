@@ -17,12 +17,12 @@ from registry.errors import UsageError
 from train.dataset.containers.place import Where
 from train.dataset.records import ToolCall
 from train.epoch.rows import row_error
-from train.evaluation.forms import ExpectedCall, SuiteFile, SuiteItem, SuiteMessage
+from train.evaluation.formats.forms import ExpectedCall, SuiteFile, SuiteItem, SuiteMessage
+from train.evaluation.formats.specs import Python, Spec
+from train.evaluation.formats.suites import NEEDS_EXPECTED, Suite, build_suite
 from train.evaluation.grading.graders import judge_all
 from train.evaluation.grading.grades import Grade, GraderInput, ModelAnswer, Tools
-from train.evaluation.grading.specs import Python, Spec
 from train.evaluation.models.listening import Heard
-from train.evaluation.suites import NEEDS_EXPECTED, Suite, build_suite
 from train.methods.rewarded.prompts import OnlinePrompt
 
 _WITHOUT = {

@@ -16,8 +16,8 @@ from registry.errors import UsageError
 from registry.home import at_home
 from registry.settings.file import read_rows, read_settings, read_text
 from registry.validation.canonical import canonical_json, sha256_hex
-from train.evaluation.forms import Sampling, SuiteFile, SuiteItem, SuiteMessage, judges
-from train.evaluation.grading.specs import Agreement, Python, Spec
+from train.evaluation.formats.forms import Sampling, SuiteFile, SuiteItem, SuiteMessage, judges
+from train.evaluation.formats.specs import Agreement, Python, Spec
 
 _SEE = "train/evaluation/README.md"
 OWN = Path(__file__).parent / "suites"

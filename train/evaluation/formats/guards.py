@@ -19,9 +19,9 @@ from typing import Any
 import yaml
 
 from registry.errors import NotFound, UsageError
-from train.evaluation.forms import Sampling, SuiteFile, SuiteItem
-from train.evaluation.grading.specs import Accuracy, Exact, Judge, Program, Spec, Stops
-from train.evaluation.suites import Suite, build_suite
+from train.evaluation.formats.forms import Sampling, SuiteFile, SuiteItem
+from train.evaluation.formats.specs import Accuracy, Exact, Judge, Program, Spec, Stops
+from train.evaluation.formats.suites import Suite, build_suite
 
 _EXTRA = "pip install 'wardrobe-llm[guards]'"
 _LETTERS = ("A", "B", "C", "D")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from registry.errors import UsageError
 from registry.home import at_home
-from train.evaluation.guards import GUARDS, is_installed
-from train.evaluation.suites import OWN, Suite, load_suite
+from train.evaluation.formats.guards import GUARDS, is_installed
+from train.evaluation.formats.suites import OWN, Suite, load_suite
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from registry.settings.models import Strict
 from train.dataset.forms.calls import read_tools
-from train.evaluation.grading.specs import Spec
-from train.evaluation.rows import read_row
+from train.evaluation.formats.rows import read_row
+from train.evaluation.formats.specs import Spec
 
 
 class ExpectedCall(Strict):
