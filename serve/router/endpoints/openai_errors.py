@@ -62,7 +62,7 @@ def error_event(error: WardrobeError, dialect: Dialect, number: int = 0) -> byte
         data = render_error(error, dialect)
     else:
         inner = _inner(error)
-        data = _encode(_Event("error", number, inner.code, inner.message, inner.param, inner))
+        data = _encode(_Event("error", number, error.code, inner.message, inner.param, inner))
     return b"event: error\ndata: " + data + b"\n\n"
 
 
