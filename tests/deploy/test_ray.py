@@ -94,8 +94,8 @@ def running(ray_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     running = Running(f"http://127.0.0.1:{port}", process, registry)
     try:
         # It answers some moments before it says so; a stop in between is one of a start, and cuts.
-        wait_until(lambda: "ready on" in said.read_text(), "it says that it is ready", seconds=120)
-        wait_until(lambda: status(running.url, "/readyz") == 200, "a replica is ready", seconds=120)
+        wait_until(lambda: "ready on" in said.read_text(), "it says that it is ready", seconds=300)
+        wait_until(lambda: status(running.url, "/readyz") == 200, "a replica is ready", seconds=300)
         wait_until(lambda: len(running.urls()) == 2, "both replicas live", seconds=60)
         yield running
     finally:
