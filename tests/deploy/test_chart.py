@@ -236,7 +236,7 @@ def test_the_check_s_command_says_what_it_found_by_its_exit_code(
 
 
 def test_an_object_that_is_none_is_refused() -> None:
-    with pytest.raises(UsageError, match="no object"):
+    with pytest.raises(UsageError, match="not an object"):
         list(parse("x.yaml", "- a\n"))
 
 

@@ -144,9 +144,9 @@ def test_a_receiver_that_does_not_answer_holds_up_neither_requests_nor_the_end(
 
 def test_where_tracing_is_off_nothing_of_opentelemetry_is_imported() -> None:
     code = (
-        "import sys, serve.router.app, serve.router.tracing\n"
+        "import sys, serve.router.app, serve.router.telemetry.tracing\n"
         "from serve.settings import ServeSettings\n"
-        "assert serve.router.tracing.Tracing.open(ServeSettings()) is None\n"
+        "assert serve.router.telemetry.tracing.Tracing.open(ServeSettings()) is None\n"
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -39,7 +39,7 @@ def test_a_config_is_refused_before_anything_is_opened(
     config = tmp_path / "config.yaml"
     config.write_text("name: a\ndata: {train: x}\nrnk: 3\n")
     assert wardrobe(["--root", str(tmp_path / "none"), "train", "run", str(config)]) == 2
-    assert "rnk is not a setting; did you mean lora.rank?" in capsys.readouterr().err
+    assert "unknown setting rnk; did you mean lora.rank?" in capsys.readouterr().err
 
 
 def test_training_over_http_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

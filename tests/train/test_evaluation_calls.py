@@ -157,7 +157,7 @@ def test_an_evaluation_keeps_calls_in_its_folder_its_journal_and_its_page(tmp_pa
     kept = load(tmp_path / "run")
     assert kept.arms[0].samples == results[0].samples
     assert kept.lines() == evaluation.lines()
-    assert "lamp({&quot;on&quot;: true})" in page(kept, document)
+    assert "lamp({&#34;on&#34;: true})" in page(kept, document)
     journal = AnswerJournal(tmp_path / "half")
     journal.add(asked, EvaluatedArm("m", model), 0, results[0].samples[0])
     assert AnswerJournal(tmp_path / "half").find(asked, EvaluatedArm("m", model), 0) == results[0].samples[0]
