@@ -160,7 +160,7 @@ def test_the_reward_is_not_read_at_padding_that_ends_turns(tokenizer: Any) -> No
 
 @pytest.mark.parametrize("kind", ["rloo", "grpo"])
 def test_a_step_must_hold_whole_groups_of_answers(kind: str) -> None:
-    with pytest.raises(UsageError, match=r"a step has 6 answers.*not a multiple of method\.answers 4") as caught:
+    with pytest.raises(UsageError, match=r"6 answers.*not a multiple of method\.answers 4") as caught:
         METHODS[kind].check(online(kind, training={"batch_size": 6}))
     assert "set batch_size to 8" in str(caught.value)
     METHODS[kind].check(online(kind, training={"batch_size": 2, "accumulation": 4}))
