@@ -28,6 +28,10 @@ from __future__ import annotations
 from registry.spelling import spelled
 
 
+CONTINUED = "\n       "
+"""Between the facts of one error that tells several: each starts under the first, behind `error: `."""
+
+
 class WardrobeError(Exception):
     """A failure that no other code tells of; the server's log has the reason.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from registry.errors import WardrobeError
+from registry.errors import CONTINUED, WardrobeError
 from registry.spelling import spelled
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
 
 def print_error(error: WardrobeError, *, as_json: bool = False) -> None:
     """Print `error: subject: fact; remedy` on stderr and, with `as_json`, the same as a last JSON line."""
-    click.echo(f"error: {shown(str(error))}", err=True)
+    lines = str(error).split(CONTINUED)
+    click.echo(f"error: {CONTINUED.join(map(shown, lines))}", err=True)
     if as_json:
         body = {"message": str(error), "type": error.type, "param": error.param, "code": error.code}
         click.echo(json.dumps({"error": body}), err=True)

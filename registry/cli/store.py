@@ -231,8 +231,8 @@ def delete(session: Session, name: str) -> None:
 def gc(session: Session, apply: bool, now: bool) -> None:
     """Move unused files to the trash; delete trash older than a day.
 
-    Prints what it would do unless --apply is given. With --now everything unused is deleted at once, with
-    the whole trash; this works on a full disk.
+    Prints what it would do unless --apply is given. With --apply --now everything unused is deleted at once,
+    with the whole trash; this works on a full disk.
     """
     from registry.api import documents as doc
     from registry.api import operations

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import UsageError
+from registry.errors import CONTINUED, UsageError
 from registry.settings.bounds import Place
 from registry.settings.misspelt import keys_beside, keys_of, remedy_for
 from registry.wording import fact_of
@@ -75,7 +75,7 @@ def refusal(faults: Sequence[SettingFault], where: Callable[[Place], str]) -> Us
     lines = [f"{where(one.place)}: {one.fact}; {one.remedy}" for one in others[: _MOST_TOLD - 1]]
     if more := len(others) - len(lines):
         lines.append(f"and {more} more")
-    remedy = "\n       ".join([first.remedy, *lines])  # under the first, which `error: ` stands before
+    remedy = CONTINUED.join([first.remedy, *lines])
     return UsageError(where(first.place), first.fact, remedy, param=dotted(first.place) or None)
 
 

@@ -63,7 +63,8 @@ def rollout() -> None:
 @click.option(
     "--force",
     is_flag=True,
-    help="Start even if the version was rolled back recently or misses requirements. Needs --why; recorded.",
+    help="Start even if the version was rolled back recently, or misses requirements (needs --why).
+    Recorded.",
 )
 @_why
 @click.option("--note", default="", hidden=True)  # the former name of --why

@@ -8,13 +8,22 @@ from contextlib import redirect_stderr, redirect_stdout
 import pytest
 
 from registry.cli import output
-from registry.errors import NotFound
+from registry.errors import CONTINUED, NotFound, UsageError
 
 
 def test_control_characters_and_lone_surrogates_are_shown_not_sent() -> None:
     assert output.shown("plain Straße 文") == "plain Straße 文"
     assert output.shown("a\x1b[31mred\x07\r\nb") == "a\\x1b[31mred\\x07\\r\\nb"
     assert output.shown("\udcff\u202e") == "\\xff\\u202e"
+
+
+def test_an_error_of_several_facts_has_a_line_for_each_and_no_other_line_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    facts = CONTINUED.join(["say a", "x.yaml:3: unknown setting b\nerror: c"])
+    output.print_error(UsageError("x.yaml:2", "unknown setting a", facts))
+    lines = ["error: x.yaml:2: unknown setting a; say a", "       x.yaml:3: unknown setting b\\nerror: c"]
+    assert capsys.readouterr().err.splitlines() == lines
 
 
 def test_a_table_in_a_pipe_is_never_cut_and_keeps_markup_as_text() -> None:

@@ -186,7 +186,12 @@ def split(
 @data.command()
 @click.argument("file", type=PLACE)
 @click.option(
-    "--row", "rows", type=click.IntRange(min=1), multiple=True, metavar="N", help="May be repeated."
+    "--row",
+    "rows",
+    type=click.IntRange(min=1),
+    multiple=True,
+    metavar="N",
+    help="Row to show. May be repeated.",
 )
 @base_option
 @length_option

@@ -167,7 +167,7 @@ def gate(
 
 
 @eval_.command(context_settings={"ignore_unknown_options": True})
-@click.option("--model", required=True, metavar="NAME@N|base")
+@click.option("--model", required=True, metavar="NAME@N|base", help="The model to evaluate.")
 @click.option("--tasks", required=True, metavar="TASK,…", help="lm-eval's own names.")
 @click.option("--chat", is_flag=True, help="Use chat completions; without it log-likelihood tasks work too.")
 @click.option("--dry-run", is_flag=True, help="Print the command only.")

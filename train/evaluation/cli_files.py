@@ -75,7 +75,7 @@ def list_(session: Session) -> None:
 def blind(session: Session, folder: Path, arms: tuple[str, str] | None, out: Path, seed: int) -> None:
     """Write two arms' answers without names, for people to rate.
 
-    Raters write A, B, tie or both_bad. The names are in FILE's .key.json. Give each rater their own copy.
+    Raters write A, B, tie or both_bad. OUT's .key.json holds the names. Give each rater their own copy.
     """
     from train.evaluation.blind import write_blind
     from train.evaluation.listing import BlindDocument

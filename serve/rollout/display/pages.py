@@ -18,8 +18,8 @@ from serve.rollout.documents import (
     RolloutStatus,
 )
 
-PIPE_WIDTH = 160
-"""Into a pipe pictures are this wide; longer sentences go on in the next line."""
+PIPE_WIDTH = 100_000
+"""A pipe has no width: no sentence is folded there."""
 
 
 def print_status(status: RolloutStatus) -> None:

@@ -19,8 +19,20 @@ SEED = 20_261_122
 
 
 @click.command(short_help="Simulate a policy on synthetic traffic.")
-@click.option("--policy", default="default", show_default=True, metavar="FILE|PRESET", help="Policy.")
-@click.option("--requests-per-minute", type=click.FloatRange(min=0.1), default=600, show_default=True)
+@click.option(
+    "--policy",
+    default="default",
+    show_default=True,
+    metavar="FILE|PRESET",
+    help="default, fast, low-traffic, or a YAML file.",
+)
+@click.option(
+    "--requests-per-minute",
+    type=click.FloatRange(min=0.1),
+    default=600,
+    show_default=True,
+    help="Requests to the adapter, of both arms.",
+)
 @click.option(
     "--base-error",
     type=click.FloatRange(0, 0.9),
@@ -59,8 +71,10 @@ SEED = 20_261_122
 @click.option(
     "--minutes", type=click.IntRange(min=1), default=60, show_default=True, help="Longest simulated time."
 )
-@click.option("--runs", type=click.IntRange(min=1), default=1_000, show_default=True)
-@click.option("--seed", type=int, default=SEED, show_default=True)
+@click.option(
+    "--runs", type=click.IntRange(min=1), default=1_000, show_default=True, help="Simulated rollouts."
+)
+@click.option("--seed", type=int, default=SEED, show_default=True, help="Seed of the traffic.")
 @click.option("--plot", type=UserPath(dir_okay=False), metavar="FILE.png", help="Draw a PNG.")
 @local_options
 @pass_session
