@@ -27,7 +27,6 @@ from __future__ import annotations
 
 from registry.spelling import spelled
 
-
 CONTINUED = "\n       "
 """Between the facts of one error that tells several: each starts under the first, behind `error: `."""
 
