@@ -63,7 +63,7 @@ def rollout() -> None:
 @click.option(
     "--force",
     is_flag=True,
-    help="Start a version that was rolled back recently, or that misses requirements (needs --why). Recorded.",
+    help="Start a version that was rolled back recently, or misses requirements (needs --why). Recorded.",
 )
 @_why
 @click.option("--note", default="", hidden=True)  # the former name of --why
