@@ -39,8 +39,8 @@ for path in sys.argv[2:]:
 """
 
 # Without a warm-up the first step learns. Preferences and rewards move the answers least: at this rate by far
-# more than the noise of the base, whatever the machine. Six tokens of English hold three e's about as often as not, so
-# the answers to one prompt differ in reward and there is something to learn.
+# more than the noise of the base, whatever the machine. Six tokens of English hold three e's about as often
+# as not, so the answers to one prompt differ in reward and there is something to learn.
 RATE = 5e-3
 USUAL: dict[str, Any] = {"training": {"steps": 2, "warmup": 0}}
 FAST: dict[str, Any] = {"training": {"steps": 2, "warmup": 0, "learning_rate": RATE}}
