@@ -27,7 +27,10 @@ def measure(value: object) -> None:
 
     Raises: ValueError: it has too many values, is nested too deep, or is inside itself.
     """
-    _measure(value, {})
+    try:
+        _measure(value, {})
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def _measure(value: object, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:

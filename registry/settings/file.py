@@ -227,6 +227,8 @@ def _parse_toml(text: str) -> object:
         return _measured(parse_toml(text))
     except TOMLDecodeError as error:
         raise _NotValid(*split_place(error, text)) from error
+    except RecursionError:
+        raise _NotValid("nested too deep") from None
 
 
 def _parse_json(text: str) -> object:
@@ -236,6 +238,8 @@ def _parse_json(text: str) -> object:
         return _measured(parse_json(text.encode()))
     except JSONDecodeError as error:
         raise _NotValid(error.msg, error.lineno) from error
+    except RecursionError:
+        raise _NotValid("nested too deep") from None
     except ValueError as error:
         _parse_yaml(text.replace("\t", " "))  # it knows the lines of a key that is given twice
         raise _NotValid(str(error)) from error

@@ -205,3 +205,19 @@ def test_wardrobe_toml_which_only_a_root_has_is_read_like_the_others(text: str, 
     with pytest.raises(UsageError) as caught:
         Root.open(root)
     assert f"wardrobe.toml{FAULTS[text]}" in str(caught.value)
+
+
+@every_reader
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("toml", "[" + ".".join(["a"] * 900) + "]\nx = 1\n"),
+        ("toml", ".".join(["a"] * 900) + " = 1\n"),
+        ("json", '{"a":' * 900 + "1" + "}" * 900),
+        ("json", '{"a":' + "[" * 900 + "]" * 900 + "}"),
+    ],
+)
+def test_a_file_deeper_than_python_can_walk_is_refused(
+    kind: str, tmp_path: Path, language: str, text: str
+) -> None:
+    assert refused(kind, tmp_path, text, language).fact.endswith("nested too deep")
