@@ -27,23 +27,25 @@ def measure(value: object) -> None:
 
     Raises: ValueError: it has too many values, is nested too deep, or is inside itself.
     """
-    try:
-        _measure(value, {})
-    except RecursionError:
-        raise ValueError("nested too deep") from None
+    _measure(value, {}, DEEPEST)
 
 
-def _measure(value: object, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
-    """Return how many values `value` is, and how deep it is nested; None is known of what it lies in."""
+def _measure(value: object, known: dict[int, tuple[int, int] | None], levels: int) -> tuple[int, int]:
+    """Return how many values `value` is, and how deep it is nested; None is known of what it lies in.
+
+    `levels` are those still allowed: it is refused on the way down, before Python's own stack ends.
+    """
     if not isinstance(value, dict | list | set | tuple):
         return 1, 0
     if id(value) in known:
         if (measured := known[id(value)]) is None:
             raise ValueError("an anchor contains itself")
         return measured
+    if levels == 0:
+        raise ValueError("nested too deep")
     known[id(value)] = None
     inner = value.values() if isinstance(value, dict) else value
-    sizes = [_measure(one, known) for one in inner]
+    sizes = [_measure(one, known, levels - 1) for one in inner]
     size, depth = 1 + sum(size for size, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
     if size > MOST_VALUES:
         raise ValueError(f"its anchors stand for more than {MOST_VALUES} values")

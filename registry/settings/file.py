@@ -115,6 +115,8 @@ def parse_text(text: str, subject: str, language: Language = "YAML", *, first_li
         raise UsageError(
             f"{subject}:{error.line + first_line - 1}", error.fact, "keep one", param=error.key
         ) from error
+    except RecursionError:  # of a parser, or of the search for a key that is given twice
+        raise UsageError(subject, f"is not valid {language}: nested too deep", _CORRECT) from None
     except _NotValid as error:
         where = subject if error.line is None else f"{subject}:{error.line + first_line - 1}"
         raise UsageError(where, f"is not valid {language}: {error.fact}", _CORRECT) from error
@@ -227,8 +229,6 @@ def _parse_toml(text: str) -> object:
         return _measured(parse_toml(text))
     except TOMLDecodeError as error:
         raise _NotValid(*split_place(error, text)) from error
-    except RecursionError:
-        raise _NotValid("nested too deep") from None
 
 
 def _parse_json(text: str) -> object:
@@ -238,8 +238,6 @@ def _parse_json(text: str) -> object:
         return _measured(parse_json(text.encode()))
     except JSONDecodeError as error:
         raise _NotValid(error.msg, error.lineno) from error
-    except RecursionError:
-        raise _NotValid("nested too deep") from None
     except ValueError as error:
         _parse_yaml(text.replace("\t", " "))  # it knows the lines of a key that is given twice
         raise _NotValid(str(error)) from error

@@ -27,8 +27,6 @@ def parse_toml(text: str) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(text)
-    except RecursionError:
-        raise tomllib.TOMLDecodeError("nested too deep") from None
     except tomllib.TOMLDecodeError as error:
         fact, line = split_place(error, text)
         if line is not None and (inline := _INLINE.match(fact)):

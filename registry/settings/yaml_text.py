@@ -59,7 +59,7 @@ def lines_in_yaml(text: str) -> Callable[[Place], int | None]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
     try:
         root = yaml.compose(text.replace("\t", " "), loader)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, ValueError):
         return lambda _: None
     return partial(_line, root)
 

@@ -213,6 +213,7 @@ def test_wardrobe_toml_which_only_a_root_has_is_read_like_the_others(text: str, 
     [
         ("toml", "[" + ".".join(["a"] * 900) + "]\nx = 1\n"),
         ("toml", ".".join(["a"] * 900) + " = 1\n"),
+        ("toml", 2 * (".".join(["a"] * 900) + " = 1\n")),
         ("json", '{"a":' * 900 + "1" + "}" * 900),
         ("json", '{"a":' + "[" * 900 + "]" * 900 + "}"),
     ],
