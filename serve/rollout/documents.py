@@ -45,6 +45,7 @@ class StepDocument(RampStep):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    max_seconds: float = Field(gt=0)  # always answered, so no default
     state: Literal["done", "now", "ahead"]
 
 

@@ -20,7 +20,7 @@ from tests.fakes.rollouts import POLICY, make_entry
 WELL = MetricCheck("errors", MetricVerdict.PASS, 0.0, 0.02, "no harm")
 EVEN = MetricCheck("imbalance", MetricVerdict.PASS, 0.0, 0.001, "even")
 OPEN = Certificate(reached=False, how="", sentence="", needed=40)
-CERTIFIED = Certificate(reached=True, how="certificate", sentence="certified")
+CERTIFIED = Certificate(reached=True, how="certificate", sentence="certified", needed=0)
 
 
 def judgement(
@@ -126,7 +126,7 @@ def test_a_certificate_waits_for_metrics_that_cannot_speak_yet() -> None:
 def test_no_harm_found_promotes_after_its_seconds_where_the_policy_says_so() -> None:
     promotion = Promotion(no_harm_units=30, no_harm_seconds=60)
     policy = POLICY.model_copy(update={"promotion": promotion})
-    calm = judgement(certificate=Certificate(reached=True, how="no_harm", sentence="no harm"))
+    calm = judgement(certificate=Certificate(reached=True, how="no_harm", sentence="no harm", needed=0))
     entry = make_entry(policy, **LAST)
     assert due(entry, 1_059.0, policy, judgement=calm) is None
     assert told(due(entry, 1_060.0, policy, judgement=calm)) == ("promote", "no_harm")

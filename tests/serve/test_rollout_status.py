@@ -224,7 +224,7 @@ def test_the_last_step_waits_for_the_certificate() -> None:
     found = told(entry, enough)
     assert found.missing == [f"the promotion: {OPEN.sentence}"]
     assert found.needed == 700
-    reached = Certificate(reached=True, how="bound", sentence="at most 0.9 %")
+    reached = Certificate(reached=True, how="bound", sentence="at most 0.9 %", needed=0)
     found = told(entry, enough, judgement=replace(JUDGEMENT, certificate=reached))
     assert (found.missing, found.needed) == ([], 0)
 
@@ -234,7 +234,7 @@ def test_the_promotion_waits_for_metrics_that_cannot_speak_yet_unless_no_harm_is
     enough = document("r1", segment(5000, step=1, stable=arm(100), canary=arm(100, begin=500)))
     quiet = replace(CALM, verdict=MetricVerdict.INSUFFICIENT, sentence="too few", needed=9)
     optional = replace(quiet, metric="feedback", required=False)
-    reached = Certificate(reached=True, how="bound", sentence="at most 0.9 %")
+    reached = Certificate(reached=True, how="bound", sentence="at most 0.9 %", needed=0)
     found = told(entry, enough, judgement=Judgement((quiet, optional), BALANCED, reached))
     assert (found.missing, found.needed) == (["2 of 5 s at 50%", "errors: too few"], 9)
     harmless = replace(reached, how="no_harm")

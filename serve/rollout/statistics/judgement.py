@@ -46,7 +46,7 @@ class Certificate:
     reached: bool
     how: str
     sentence: str
-    needed: int = 0
+    needed: int
 
 
 @dataclass(frozen=True, slots=True)

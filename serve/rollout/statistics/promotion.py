@@ -58,14 +58,14 @@ def certify(look: PooledCells, checks: tuple[MetricCheck, ...]) -> Certificate:
     """
     proofs = Proofs(look, look.counts(lambda arm: arm.failures, lambda arm: arm.units))
     if proofs.log_e() >= proofs.threshold:
-        return Certificate(reached=True, how="certificate", sentence=proofs.certificate_sentence())
+        return Certificate(reached=True, how="certificate", sentence=proofs.certificate_sentence(), needed=0)
     if proofs.bound_reached(np.zeros(1))[0]:
-        return Certificate(reached=True, how="bound", sentence=proofs.bound_sentence())
+        return Certificate(reached=True, how="bound", sentence=proofs.bound_sentence(), needed=0)
     wanted = look.policy.promotion.no_harm_units
     calm = not any(one.verdict in {MetricVerdict.FAIL, MetricVerdict.SUSPICIOUS} for one in checks)
     if wanted is not None and calm and look.canary_units >= wanted:
         sentence = f"no harm was found in {look.canary_units:,} canary units; that is not proof of equality"
-        return Certificate(reached=True, how="no_harm", sentence=sentence)
+        return Certificate(reached=True, how="no_harm", sentence=sentence, needed=0)
     needed = proofs.needed()
     if wanted is not None:
         needed = min(needed, max(1, wanted - look.canary_units))
