@@ -84,9 +84,7 @@ class Commands(click.Group):
 
     def _summary(self, ctx: click.Context, name: str) -> str:
         command = self.get_command(ctx, name)
-        if command is None:
-            return ""
-        return command.short_help or (command.help or "").strip().partition("\n\n")[0]
+        return "" if command is None else _first_sentence(command)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -181,11 +179,15 @@ def _load(point: EntryPoint) -> click.Command:
     return _with_whole_summaries(command)
 
 
+def _first_sentence(command: click.Command) -> str:
+    return command.short_help or (command.help or "").strip().partition("\n\n")[0]
+
+
 def _with_whole_summaries(command: click.Command) -> click.Command:
     """Let the lists of commands show the first sentence of each whole; click would cut it off with dots."""
     if isinstance(command, click.Group):
         for sub in command.commands.values():
-            sub.short_help = sub.short_help or (sub.help or "").partition("\n\n")[0]
+            sub.short_help = _first_sentence(sub)
             _with_whole_summaries(sub)
     return command
 

@@ -21,8 +21,8 @@ from registry.spelling import spelled
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-# A pipe has no width: rows are never cut or folded there.
-_UNLIMITED = 100_000
+PIPE_WIDTH = 100_000
+"""A pipe has no width: nothing is cut or folded there."""
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -59,7 +59,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _UNLIMITED)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in columns:
         table.add_column(

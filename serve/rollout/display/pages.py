@@ -18,9 +18,6 @@ from serve.rollout.documents import (
     RolloutStatus,
 )
 
-PIPE_WIDTH = 100_000
-"""A pipe has no width: no sentence is folded there."""
-
 
 def print_status(status: RolloutStatus) -> None:
     """Print the picture of a rollout once."""
@@ -29,7 +26,7 @@ def print_status(status: RolloutStatus) -> None:
     from serve.rollout.display.picture import draw
 
     terminal = sys.stdout.isatty()
-    console = Console(highlight=False, width=None if terminal else PIPE_WIDTH)
+    console = Console(highlight=False, width=None if terminal else output.PIPE_WIDTH)
     if terminal:
         console.print(draw(status))
         return
