@@ -19,6 +19,7 @@ from train.epoch.encoding import Tokenizer, kept, refuse_overflow, require_templ
 from train.epoch.items import ItemFile, TrainingItem
 from train.epoch.rows import row_error
 from train.methods.answers import cut_answer, read_samples, render_answer
+from train.methods.interface import Method
 
 REMEDY = 'write {"prompt": …, "chosen": …, "rejected": …}'
 
@@ -97,3 +98,21 @@ def _pair(
         fact = f"chosen and rejected differ only behind max_length {limit}"
         raise row_error(path, number, fact, f"raise max_length to {whole} or shorten the row")
     return Pair(number, chosen.prompt_ids, chosen.answer_ids, rejected.answer_ids, whole > limit)
+
+
+class PairMethod(Method):
+    """A method that learns from preference pairs: how their rows are read, and how long an epoch is."""
+
+    def read(
+        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: RowMapping = PLAIN
+    ) -> ItemFile[TrainingItem]:
+        """Return every pair, rendered with the base's template.
+
+        Raises: UsageError: naming file and row.
+        """
+        return read_pairs(path, tokenizer, config, reading)
+
+    def epoch(self, items: Sequence[TrainingItem], config: TrainConfig) -> Epoch:
+        """Return the pairs, with the tokens of both answers."""
+        del config
+        return pair_epoch(items)

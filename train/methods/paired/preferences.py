@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from train.config import TrainConfig
-from train.dataset.containers.place import Where
-from train.dataset.forms.mapping import PLAIN, RowMapping
-from train.epoch.duration import Epoch
-from train.epoch.encoding import Tokenizer
-from train.epoch.items import ItemFile, TrainingItem
-from train.methods.interface import Method, TrainerInputs
+from train.methods.interface import TrainerInputs
 from train.methods.paired.pair_losses import dpo_loss, orpo_loss
 from train.methods.paired.pair_trainer import make_pair_trainer
-from train.methods.paired.pairs import pair_epoch, read_pairs
+from train.methods.paired.pairs import PairMethod
 from train.settings.methods import Dpo, Orpo
 
 
-class _PairMethod(Method):
-    """What both have in common: their rows, and an adapter as the result."""
-
-    def read(
-        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: RowMapping = PLAIN
-    ) -> ItemFile[TrainingItem]:
-        """Return every pair, rendered with the base's template.
-
-        Raises: UsageError: naming file and row.
-        """
-        return read_pairs(path, tokenizer, config, reading)
-
-    def epoch(self, items: Sequence[TrainingItem], config: TrainConfig) -> Epoch:
-        """Return the pairs, with the tokens of both answers."""
-        del config
-        return pair_epoch(items)
-
-
-class DpoMethod(_PairMethod):
+class DpoMethod(PairMethod):
     """Direct preference optimisation against the frozen start: the base, or the version of `from`."""
 
     def build(self, inputs: TrainerInputs) -> Any:
@@ -50,7 +25,7 @@ class DpoMethod(_PairMethod):
         return make_pair_trainer(inputs, loss, reference=True)
 
 
-class OrpoMethod(_PairMethod):
+class OrpoMethod(PairMethod):
     """Supervised loss and odds ratio in one; nothing is frozen."""
 
     def build(self, inputs: TrainerInputs) -> Any:

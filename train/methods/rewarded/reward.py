@@ -11,19 +11,14 @@ from typing import Any
 
 from registry.errors import UsageError
 from train.config import TrainConfig
-from train.dataset.containers.place import Where
-from train.dataset.forms.mapping import PLAIN, RowMapping
-from train.epoch.duration import Epoch
-from train.epoch.encoding import Tokenizer
-from train.epoch.items import ItemFile, TrainingItem
 from train.methods.finishing import finish
-from train.methods.interface import Method, TrainerInputs
-from train.methods.paired.pairs import pair_epoch, read_pairs
+from train.methods.interface import TrainerInputs
+from train.methods.paired.pairs import PairMethod
 from train.methods.rewarded.reward_model import save_reward_model, scoring_pad, with_score_head
 from train.settings.methods import Reward
 
 
-class RewardMethod(Method):
+class RewardMethod(PairMethod):
     """One number per answer, higher for the chosen one."""
 
     servable = False
@@ -39,20 +34,6 @@ class RewardMethod(Method):
         if config.lora.kind != "lora":
             fact = f"lora.kind is {config.lora.kind}, and a reward model is a plain LoRA with a head"
             raise UsageError(config.name, fact, "set lora.kind to lora", param="lora.kind")
-
-    def read(
-        self, path: Where, tokenizer: Tokenizer, config: TrainConfig, reading: RowMapping = PLAIN
-    ) -> ItemFile[TrainingItem]:
-        """Return every pair, rendered with the base's template.
-
-        Raises: UsageError: naming file and row.
-        """
-        return read_pairs(path, tokenizer, config, reading)
-
-    def epoch(self, items: Sequence[TrainingItem], config: TrainConfig) -> Epoch:
-        """Return the pairs, with the tokens of both answers."""
-        del config
-        return pair_epoch(items)
 
     def build(self, inputs: TrainerInputs) -> Any:
         """Return TRL's reward trainer over the base with a new head."""
