@@ -12,13 +12,26 @@ from functools import partial
 
 import yaml
 
-from registry.settings.bounds import MOST_CHARACTERS, Place, RepeatedKey, measure
+from registry.settings.bounds import MOST_CHARACTERS, MOST_VALUES, Place, RepeatedKey, measure
 
 _MERGE = "tag:yaml.org,2002:merge"
 
 
 class RepeatedYamlKey(yaml.YAMLError, RepeatedKey):
     """A key that stands twice in one mapping."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's own, which counts what merges bring in: each may merge the one before ten times."""
+
+    merged = 0
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put what `<<` names into `node`; below, it calls itself for each mapping that is named."""
+        super().flatten_mapping(node)
+        self.merged += len(node.value)
+        if self.merged > MOST_VALUES:
+            raise yaml.YAMLError(f"its merges (<<) bring in more than {MOST_VALUES} keys")
 
 
 def parse_yaml(text: str, *, repeats: bool = False) -> object:
@@ -30,7 +43,7 @@ def parse_yaml(text: str, *, repeats: bool = False) -> object:
     """
     if len(text) > MOST_CHARACTERS:
         raise yaml.YAMLError(f"it has {len(text)} characters; {MOST_CHARACTERS} are read at most")
-    loader = yaml.SafeLoader(text)
+    loader = _Loader(text)
     try:
         node = loader.get_single_node()
         if node is None:

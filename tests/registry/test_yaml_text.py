@@ -16,6 +16,14 @@ def test_anchors_that_multiply_are_refused_before_anybody_walks_them() -> None:
         parse_yaml("\n".join(lines))
 
 
+def test_merges_that_multiply_are_refused_before_anybody_waits_for_them() -> None:
+    levels = ["a0: &a0 {k: 1}"]
+    levels += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, 10)]
+    with pytest.raises(yaml.YAMLError, match="merges"):
+        parse_yaml("\n".join(levels))
+    assert parse_yaml("\n".join(levels[:4])) == {f"a{n}": {"k": 1} for n in range(4)}
+
+
 def test_a_few_anchors_are_what_they_stand_for() -> None:
     assert parse_yaml("a: &a {b: [1]}\nc: *a\n") == {"a": {"b": [1]}, "c": {"b": [1]}}
 
