@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from registry.errors import UsageError, WardrobeError
+from serve.engine import fork_server
 from serve.engine.handover import ChildLine, open_line
 from serve.settings import handed_over
 
@@ -50,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     own = _own_arguments(argv)
     line = open_line(own.line)
     try:
+        if fork_server.start(handed_over().engine.fork):
+            fork_server.take_over()
         args = vllm_arguments(own.options, json.loads(own.owned))
         # Outermost last: the handover sees the lifespan of everything, and no request.
         args.middleware = [own.middleware, HANDOVER]

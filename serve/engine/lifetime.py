@@ -1,15 +1,19 @@
 """Ties the life of vLLM's helper processes to that of their parent, under our launcher only.
 
 Normally the launcher ends the engine's group, or the API server does when the launcher is gone. This is
-for the rest: both killed at once. vLLM calls `install` in each of its processes.
+for the rest: both killed at once. vLLM calls `install` in each of its processes. One that a fork server
+made has two to die with: the server, by the kernel, and who asked for it, by the pipe between them.
 """
 
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import platform
 import signal
+import threading
+from multiprocessing.connection import wait
 
 from serve.engine.environment import SUPERVISED_VARIABLE
 
@@ -27,6 +31,14 @@ def install() -> None:
     if is_orphan():
         # The parent died while this process was importing: no signal will come for that any more.
         os.kill(os.getpid(), signal.SIGKILL)
+    asked = multiprocessing.parent_process()
+    if asked is not None and asked.pid != os.getppid():
+        threading.Thread(target=_end_with, args=(asked.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def is_orphan() -> bool:

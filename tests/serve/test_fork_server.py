@@ -1,0 +1,93 @@
+"""What a fork server makes: in whose environment, and with whom it dies. No vLLM is imported."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from serve.engine import fork_server
+from serve.engine.environment import SUPERVISED_VARIABLE
+from serve.engine.machine import HostFacts
+from serve.process_group import group_members
+
+CPU = HostFacts(accelerator=False, cores=(0, 1), memory_bytes=2**30, libraries=())
+GPU = HostFacts(accelerator=True, cores=(0, 1), memory_bytes=2**30, libraries=())
+
+# The first asks the fork server for a second, as vLLM's engine does for its worker.
+PROGRAM = """
+import os, sys, time
+from multiprocessing import forkserver
+from serve.engine import fork_server, lifetime
+from tests.serve.fork_server_tree import first
+
+def main():
+    forkserver.set_forkserver_preload(["tests.serve.fork_server_tree"])
+    forkserver.ensure_running()
+    os.environ["AFTER"] = "set after the server"
+    del os.environ["BEFORE"]
+    process = fork_server.EngineProcessContext().Process(target=first, args=(sys.argv[1],))
+    process.start()
+    process.join()
+    sys.exit(process.exitcode)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def start(folder: Path, act: str) -> subprocess.Popen[bytes]:
+    program = folder / "program.py"
+    program.write_text(PROGRAM)
+    environment = {**os.environ, SUPERVISED_VARIABLE: "1", "BEFORE": "1", "ACT": act}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    return subprocess.Popen(
+        [sys.executable, str(program), str(folder / "said.txt")], env=environment, start_new_session=True
+    )
+
+
+def said(folder: Path, lines: int) -> list[str]:
+    """Return what the processes wrote, once there are so many lines."""
+    end = time.monotonic() + 60
+    path = folder / "said.txt"
+    while time.monotonic() < end:
+        if path.exists() and len(found := path.read_text().splitlines()) >= lines:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(path.read_text() if path.exists() else "nothing was said")
+
+
+def test_both_have_one_server_and_the_variables_of_who_started_them(tmp_path: Path) -> None:
+    process = start(tmp_path, "end")
+    assert process.wait(60) == 3, "the exit code of the second, passed on"
+    first, second = (line.split(",") for line in said(tmp_path, 2))
+    assert first[1] == second[1], "the fork server started both"
+    assert first[2:] == ["set after the server", "", "False"]
+    assert second[2:] == ["set by the first", "", "False"]
+
+
+@pytest.mark.parametrize("victim", ["asks", "first", "server"])
+def test_all_die_with_any_of_those_they_depend_on(tmp_path: Path, victim: str) -> None:
+    process = start(tmp_path, "stay")
+    first, server = said(tmp_path, 2)[0].split(",")[:2]
+    os.kill({"asks": process.pid, "first": int(first), "server": int(server)}[victim], signal.SIGKILL)
+    process.wait(60)
+    end = time.monotonic() + 20
+    while group_members(process.pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert group_members(process.pid) == []
+
+
+@pytest.mark.parametrize(("setting", "machine", "release"), [
+    ("off", CPU, fork_server.TESTED_RELEASE), ("auto", GPU, fork_server.TESTED_RELEASE), ("auto", CPU, "0.1"),
+])  # fmt: skip
+def test_vllm_starts_its_processes_itself_where_they_are_not_to_be_forked(
+    setting: str, machine: HostFacts, release: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fork_server, "TESTED_RELEASE", release)
+    assert not fork_server.start(setting, machine)
