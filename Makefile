@@ -78,6 +78,7 @@ bench-tools: setup ## tool calls: trained, then exact held-out calls offline and
 
 bench-generator: setup ## what the load generator itself can send (about 4 minutes)
 	@$(BIN)/python -m loadtests.bench.generator
+	@base=$$($(BIN)/wardrobe base demo .cache/smollm2-135m-instruct) && $(BIN)/python -m loadtests.bench.agreement "$$base"
 
 bench-peers: setup ## beside vllm-router, LiteLLM and bare vLLM, each in its own environment
 	@$(BIN)/python -m loadtests.bench.peers

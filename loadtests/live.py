@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import openai
 
 BIN = Path(sys.executable).parent
-START_SECONDS = 240.0
+START_SECONDS = 420.0
+"""A start takes a minute on two quiet cores, and was seen to take four on busy ones."""
 
 
 def wardrobe(root: Path, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -19,7 +19,7 @@ from registry.errors import NotServable
 from serve.engine.interface import TOP_TOKENS, Engine
 from serve.router.residents import proof
 from tests.fakes.adapters import Adapter
-from tests.fakes.base import SMOLLM2
+from tests.fakes.base import SMOLLM2, BaseShape
 from tests.fakes.safetensors import encode
 
 T = TypeVar("T")
@@ -45,17 +45,17 @@ def difference(left: Score, right: Score) -> float:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two adapters whose effect is beyond doubt, and two folders that are not adapters."""
     root = tmp_path_factory.mktemp("adapters")
-    strong = {"shape": SMOLLM2, "rank": 8, "alpha": 128.0, "modules": ("q_proj", "v_proj", "o_proj")}
-    found = {
-        "one": Adapter(seed=1, **strong).write(root / "one"),  # type: ignore[arg-type]
-        "two": Adapter(seed=2, **strong).write(root / "two"),  # type: ignore[arg-type]
-        "head": on_the_head(root / "head"),
-        "torn": Adapter(seed=3, **strong).write(root / "torn"),  # type: ignore[arg-type]
-        "absent": root / "absent",
-    }
+    found = {name: strong_adapter(root / name, seed) for seed, name in enumerate(("one", "two", "torn"), 1)}
+    found |= {"head": on_the_head(root / "head"), "absent": root / "absent"}
     weights = found["torn"] / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     return found
+
+
+def strong_adapter(folder: Path, seed: int, shape: BaseShape = SMOLLM2) -> Path:
+    """Write an adapter whose effect is beyond doubt."""
+    modules = ("q_proj", "v_proj", "o_proj")
+    return Adapter(seed=seed, shape=shape, rank=8, alpha=128.0, modules=modules).write(folder)
 
 
 def on_the_head(folder: Path) -> Path:

@@ -15,8 +15,8 @@ from loadtests.markers import marker_adapters
 from registry.foreign import PACKAGES
 from tests.isolation import CACHE
 
-# Files in this order: the ones that kill and stop the session's server come last.
-LAST = ("test_recovery.py", "test_shutdown.py")
+# Files in this order: the ones that kill the session's server come last.
+LAST = ("test_recovery.py", "test_next_start.py")
 STRANGERS = (*PACKAGES, "vllm", "torch", "logging", "types", "random", "tokenizers", "datasets", "json")
 SERVER_OPTIONS = (
     "--max-model-len", "1024", "--max-num-seqs", "16", "--max-loras", "4", "--max-cpu-loras", "6",

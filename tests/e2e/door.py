@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from loadtests.live import START_SECONDS
 from registry.errors import NotServable
 from registry.foreign import python
 from registry.records import BaseModelInfo, Limits
@@ -26,7 +27,6 @@ from serve.settings import EngineSettings, ServeSettings
 
 DOOR = "tests.fakes.middleware.EngineDoor"
 REPOSITORY = Path(__file__).resolve().parents[2]
-START_SECONDS = 240.0
 
 
 class RemoteEngine:

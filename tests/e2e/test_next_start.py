@@ -1,17 +1,57 @@
-"""The end of a server: SIGTERM finishes what is in flight; kill -9 of the launcher leaves nothing behind."""
+"""The end of a server, and the next one on its root: kill -9 of the launcher leaves nothing behind.
+
+The next one writes access lines and spans, and SIGTERM lets it finish what is in flight.
+"""
 
 from __future__ import annotations
 
+import json
 import signal
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import httpx
+import pytest
 
 from loadtests.live import Live, is_alive
+from tests.deploy.monitoring import wait
 from tests.e2e.asking import ALPHA, ask
 from tests.e2e.conftest import SERVER_OPTIONS
 from tests.e2e.test_recovery import Stream
+from tests.fakes.otlp import Collector, Span, collector
+
+QUESTION = "Has the patient told us about the weather?"
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A server on the session's root that tells of its requests, and who takes its spans."""
+
+    server: Live
+    taking: Collector
+
+    def spans(self) -> list[Span]:
+        """Return the spans of requests; what proved the version has traces of its own."""
+        traces = {one.trace_id for one in self.taking.spans if one.name == "chat support"}
+        return [one for one in self.taking.spans if one.trace_id in traces]
+
+
+@pytest.fixture(scope="module")
+def traced(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
+    with collector() as taking:
+        environment = {
+            "WARDROBE_ACCESS_LOG": "true",
+            "WARDROBE_LOG_FORMAT": "json",
+            "WARDROBE_REPLICA": "watched",
+            "WARDROBE_TRACING__ENDPOINT": taking.url,
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+            "OTEL_BSP_SCHEDULE_DELAY": "200",
+        }
+        options = (*SERVER_OPTIONS, "--otlp-traces-endpoint", f"{taking.url}/v1/traces")
+        log = tmp_path_factory.mktemp("next") / "serve.log"
+        with Live.running(live.root, log, *options, environment=environment) as server:
+            yield Traced(server, taking)
 
 
 def gone(pids: list[int], seconds: float) -> list[int]:
@@ -22,30 +62,44 @@ def gone(pids: list[int], seconds: float) -> list[int]:
     return [pid for pid in pids if is_alive(pid)]
 
 
-def test_sigterm_lets_a_stream_finish_and_refuses_new_work(live: Live) -> None:
-    stream = Stream(live, tokens=250)  # less than `drain_seconds` of a busy machine
+def test_kill_9_of_the_launcher_leaves_no_process(live: Live) -> None:
+    processes = live.children()
+    assert processes
+    live.close_clients()
+    live.process.kill()
+    live.process.wait(10)
+    assert gone(processes, 20) == []
+
+
+def test_the_next_start_serves_with_lines_and_spans_of_its_own_and_vllms_below(traced: Traced) -> None:
+    answer = ask(traced.server.client(), "support", QUESTION)
+    assert answer.marker == ALPHA
+    wait(lambda: len(traced.spans()) == 2, "a span of ours and one of vLLM's")
+    theirs, ours = sorted(traced.spans(), key=lambda one: one.name, reverse=True)
+    assert (ours.name, theirs.name) == ("chat support", "llm_request")
+    assert theirs.parent_id == ours.span_id
+    assert ours.attributes["gen_ai.response.model"] == answer.model
+    printed = traced.server.log.read_text().splitlines()
+    lines = [json.loads(line) for line in printed if line.startswith("{")]
+    (line,) = [one for one in lines if one["logger"] == "wardrobe.access"]
+    assert (line["outcome"], line["adapter"], line["trace_id"]) == ("ok", "support", ours.trace_id)
+    assert any("ready on" in one["message"] for one in lines)
+    written = [*(traced.server.root / "logs" / "watched").iterdir(), traced.server.log]
+    assert [path.name for path in written if QUESTION in path.read_text()] == []
+
+
+def test_sigterm_lets_a_stream_finish_and_refuses_new_work(traced: Traced) -> None:
+    server = traced.server
+    stream = Stream(server, tokens=250)  # less than `drain_seconds` of a busy machine
     stream.start()
     assert stream.begun.wait(30)
-    processes = live.children()
-    live.process.send_signal(signal.SIGTERM)
+    processes = server.children()
+    server.process.send_signal(signal.SIGTERM)
     time.sleep(1)
-    assert live.process.poll() is None, "the server left before its stream had ended"
-    refused = httpx.get(f"{live.url}/readyz", timeout=10)
+    assert server.process.poll() is None, "the server left before its stream had ended"
+    refused = httpx.get(f"{server.url}/readyz", timeout=10)
     assert refused.status_code == 503
     stream.join(60)
     assert stream.ended_properly
-    assert live.process.wait(60) == 0
+    assert server.process.wait(60) == 0
     assert gone(processes, 10) == []
-
-
-def test_kill_9_of_the_launcher_leaves_no_process_and_the_next_start_serves(
-    live: Live, tmp_path: Path
-) -> None:
-    server = Live.start(live.root, tmp_path / "serve.log", *SERVER_OPTIONS)
-    server.wait_ready()
-    assert ask(server.client(), "support").marker == ALPHA
-    server.close_clients()
-    processes = server.children()
-    server.process.kill()
-    server.process.wait(10)
-    assert gone(processes, 20) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +15,7 @@ from loadtests.live import Live, free_port, wardrobe
 from tests.deploy.monitoring import Daemon, address, empty_pictures, lay_out, prometheus, wait
 from tests.deploy.watching import GRAFANA, RULES
 from tests.e2e.asking import ask
-from tests.e2e.conftest import SERVER_OPTIONS
 from tests.fakes.http_server import served
-from tests.fakes.otlp import Collector, Span, collector
 from tests.fakes.training_file import TrainingFile
 
 POLICY = """\
@@ -100,45 +97,3 @@ def test_every_picture_has_data_after_traffic(watch: Daemon, path: Path) -> None
 
 def test_no_alert_fires_on_a_server_that_is_well(watch: Daemon) -> None:
     assert watch.ask('ALERTS{alertstate="firing"}') == []
-
-
-def test_lines_and_spans_of_the_real_server_and_vllms_own_spans_below_ours(
-    live: Live, tmp_path: Path
-) -> None:
-    with collector() as taking:
-        environment = {
-            "WARDROBE_ACCESS_LOG": "true",
-            "WARDROBE_LOG_FORMAT": "json",
-            "WARDROBE_REPLICA": "watched",
-            "WARDROBE_TRACING__ENDPOINT": taking.url,
-            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
-            "OTEL_BSP_SCHEDULE_DELAY": "200",
-        }
-        options = (*SERVER_OPTIONS, "--otlp-traces-endpoint", f"{taking.url}/v1/traces")
-        server = Live.start(live.root, tmp_path / "serve.log", *options, environment=environment)
-        try:
-            server.wait_ready()
-            answer = ask(server.client(), "support", QUESTION)
-            wait(lambda: len(spans_of_one_trace(taking)) == 2, "a span of ours and one of vLLM's")
-        finally:
-            server.stop()
-    theirs, ours = sorted(spans_of_one_trace(taking), key=lambda one: one.name, reverse=True)
-    assert (ours.name, theirs.name) == ("chat support", "llm_request")
-    assert theirs.parent_id == ours.span_id
-    assert ours.attributes["gen_ai.response.model"] == answer.model
-    printed = (tmp_path / "serve.log").read_text().splitlines()
-    lines = [json.loads(line) for line in printed if line.startswith("{")]
-    (line,) = [one for one in lines if one["logger"] == "wardrobe.access"]
-    assert (line["outcome"], line["adapter"], line["trace_id"]) == ("ok", "support", ours.trace_id)
-    assert any("ready on" in one["message"] for one in lines)
-    written = [*(live.root / "logs" / "watched").iterdir(), tmp_path / "serve.log"]
-    assert [path.name for path in written if QUESTION in path.read_text()] == []
-
-
-QUESTION = "Has the patient told us about the weather?"
-
-
-def spans_of_one_trace(taking: Collector) -> list[Span]:
-    """Return the spans of the request; what proved the version has traces of its own."""
-    traces = {one.trace_id for one in taking.spans if one.name == "chat support"}
-    return [one for one in taking.spans if one.trace_id in traces]

@@ -11,7 +11,7 @@ from collections import Counter
 import httpx
 import pytest
 
-from loadtests.live import Live, is_alive
+from loadtests.live import START_SECONDS, Live, is_alive
 from tests.e2e.asking import ALPHA, ask
 
 BODY = {
@@ -75,7 +75,7 @@ def test_kill_9_in_mid_stream_is_survived(live: Live, victim: str) -> None:
     targets = live.children(victim)
     assert len(targets) >= 1, [live.children()]
     os.kill(targets[0], signal.SIGKILL)
-    seen = probe_until_ready(live, 240)
+    seen = probe_until_ready(live, START_SECONDS)
     stream.join(60)
     assert not stream.is_alive()
     assert not stream.ended_properly or '"error"' in stream.text
@@ -90,7 +90,7 @@ def test_a_stopped_engine_in_mid_stream_is_a_death(live: Live) -> None:
     assert stream.begun.wait(30)
     before = live.children()
     os.kill(live.children("EngineCore")[0], signal.SIGSTOP)
-    seen = probe_until_ready(live, 240)
+    seen = probe_until_ready(live, START_SECONDS)
     stream.join(60)
     assert not stream.is_alive()
     assert '"code":"engine_dead"' in stream.text
