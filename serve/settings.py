@@ -159,7 +159,7 @@ class EngineSettings(_Block):
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the model; `auto` does where a C++ compiler is found."""
     fork: Literal["auto", "off"] = "auto"
-    """Fork vLLM's engine and worker from one process that has imported vLLM; `auto` does on a CPU."""
+    """Fork vLLM's engine and worker from one process that imports; `auto`: on a CPU with Intel's OpenMP."""
     parsers: Literal["auto", "off"] = "auto"
     """Choose vLLM's tool and reasoning parser by the base's family and chat template; see `serve --check`."""
     preload_libraries: bool = True

@@ -10,19 +10,27 @@ Where this steps aside, or what it replaces is not there, vLLM starts them as it
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import os
+import pickle
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from serve.engine.machine import HostFacts, this_machine
 
 TESTED_RELEASE = "0.32"
 """The vLLM release whose start-up this follows."""
+
+_RE_READS = "libiomp5"
+"""The OpenMP that can be told to read its variables again; `engine.preload_libraries` preloads it."""
+_PAUSE_HARD = 2
+"""`omp_pause_hard` of OpenMP 5.0."""
 
 IMPORTED = (
     "vllm.v1.engine.core",
@@ -38,7 +46,9 @@ def start(setting: str, machine: HostFacts | None = None) -> bool:
 
     `setting` is `engine.fork`. To be called before anything is imported that takes long.
     """
-    if setting == "off" or (machine or this_machine()).accelerator or not _is_tested():
+    # Another OpenMP reads its variables once, with torch: the worker's threads would not be bound to cores.
+    forked_well = _RE_READS in os.environ.get("LD_PRELOAD", "")
+    if setting == "off" or (machine or this_machine()).accelerator or not forked_well or not _is_tested():
         return False
     forkserver.set_forkserver_preload([f"{__name__}_imports"])
     forkserver.ensure_running()
@@ -80,16 +90,27 @@ class EngineProcessContext(ForkServerContext):
     class Process(ForkServerProcess):
         """A process that has the variables of who starts it, not those that the fork server started with."""
 
-        def start(self) -> None:
-            """Start it with the variables of this moment."""
-            self._variables = dict(os.environ)
-            super().start()
+        def __reduce__(self) -> tuple[Any, ...]:
+            state = bytes(ForkingPickler.dumps(self.__dict__))
+            return _restored, (dict(os.environ), type(self), state)
 
-        def _bootstrap(self, parent_sentinel: Any = None) -> int:
-            for name in os.environ.keys() - self._variables.keys():
-                del os.environ[name]
-            os.environ.update(self._variables)
-            return super()._bootstrap(parent_sentinel)  # type: ignore[misc,no-any-return]
+
+def _restored(variables: dict[str, str], kind: type[ForkServerProcess], state: bytes) -> ForkServerProcess:
+    """Return a process, in the one that was forked for it."""
+    for name in os.environ.keys() - variables.keys():
+        del os.environ[name]
+    os.environ.update(variables)
+    _read_openmp_variables_again()
+    process = kind.__new__(kind)
+    process.__dict__.update(pickle.loads(state))  # noqa: S301 - of our own parent
+    return process
+
+
+def _read_openmp_variables_again() -> None:
+    """Have Intel's OpenMP begin again with its next use: it read its variables when torch was imported."""
+    pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)
+    if pause is not None:
+        pause(_PAUSE_HARD)
 
 
 def _context() -> EngineProcessContext:

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
@@ -86,6 +87,13 @@ def test_the_next_start_serves_with_lines_and_spans_of_its_own_and_vllms_below(t
     assert any("ready on" in one["message"] for one in lines)
     written = [*(traced.server.root / "logs" / "watched").iterdir(), traced.server.log]
     assert [path.name for path in written if QUESTION in path.read_text()] == []
+
+
+def test_the_engine_and_its_worker_are_forked_from_one_that_imported(traced: Traced) -> None:
+    (fork_server,) = traced.server.children("ForkServer")
+    made = [*traced.server.children("EngineCore"), *traced.server.children("VLLM::Worker")]
+    parents = [int(Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[1]) for one in made]
+    assert parents == [fork_server, fork_server]
 
 
 def test_sigterm_lets_a_stream_finish_and_refuses_new_work(traced: Traced) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -83,11 +84,33 @@ def test_all_die_with_any_of_those_they_depend_on(tmp_path: Path, victim: str) -
     assert group_members(process.pid) == []
 
 
-@pytest.mark.parametrize(("setting", "machine", "release"), [
-    ("off", CPU, fork_server.TESTED_RELEASE), ("auto", GPU, fork_server.TESTED_RELEASE), ("auto", CPU, "0.1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("setting", "machine", "release", "preloaded"),
+    [
+        ("off", CPU, fork_server.TESTED_RELEASE, "libiomp5.so"),
+        ("auto", GPU, fork_server.TESTED_RELEASE, "libiomp5.so"),
+        ("auto", CPU, "0.1", "libiomp5.so"),
+        ("auto", CPU, fork_server.TESTED_RELEASE, "libgomp.so"),
+    ],
+)
 def test_vllm_starts_its_processes_itself_where_they_are_not_to_be_forked(
-    setting: str, machine: HostFacts, release: str, monkeypatch: pytest.MonkeyPatch
+    setting: str, machine: HostFacts, release: str, preloaded: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def started() -> None:
+        raise AssertionError("a fork server was started")
+
+    monkeypatch.setenv("LD_PRELOAD", preloaded)
     monkeypatch.setattr(fork_server, "TESTED_RELEASE", release)
+    monkeypatch.setattr(forkserver, "ensure_running", started)
     assert not fork_server.start(setting, machine)
+
+
+def test_it_is_started_on_a_cpu_with_the_release_and_the_openmp_that_it_is_tested_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[str] = []
+    monkeypatch.setenv("LD_PRELOAD", "/usr/lib/libtcmalloc.so:/venv/lib/libiomp5.so")
+    monkeypatch.setattr(forkserver, "set_forkserver_preload", begun.extend)
+    monkeypatch.setattr(forkserver, "ensure_running", lambda: begun.append("running"))
+    assert fork_server.start("auto", CPU)
+    assert begun == ["serve.engine.fork_server_imports", "running"]
