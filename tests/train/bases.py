@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests.isolation import CACHE
+
 _MARK = re.compile(
     r"<\|[^|<>\s]+\|>|<｜[^｜]+｜>|<(?:start|end)_of_turn>|</?s>|\[/?INST\]|\[gMASK\]|<sop>"
     r"|<\|[a-z_]+>|<[a-z_]+\|>|\[/?[A-Z_]+\]|<end_of_utterance>"
@@ -80,13 +82,33 @@ def speaking(folder: Path, template: str, ends: tuple[str, ...], stops: tuple[st
 
 @cache
 def smollm2() -> Any:
-    """Return SmolLM2's own tokenizer, read once out of the package: no weights are converted."""
+    """Return SmolLM2's own tokenizer: the shared base's where it is made already, else out of the package."""
     from transformers import AutoTokenizer
 
-    from train.model.base_demo import packaged_weights
+    from train.model.base_demo import NAME, is_complete, packaged_weights
 
     weights = packaged_weights()
-    return AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
+    if not is_complete(CACHE / NAME):
+        return AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
+    tokenizer = AutoTokenizer.from_pretrained(CACHE / NAME)
+    tokenizer.name_or_path = str(weights.parent)
+    return tokenizer
+
+
+def shortened(tokenizer: Any, words: int) -> Any:
+    """Return a tokenizer with the first `words` of the vocabulary, so that it is read and learnt in a moment.
+
+    Ids are in the order of the merges: the words that are left are as before, and others become several.
+    """
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    written = json.loads(tokenizer.backend_tokenizer.to_str())
+    _shorten(written, words)
+    named = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    made = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(written)), **named)
+    made.chat_template = tokenizer.chat_template
+    return made
 
 
 @cache
@@ -94,9 +116,12 @@ def _words() -> str:
     written = json.loads(smollm2().backend_tokenizer.to_str())
     split = {"type": "Split", "pattern": {"Regex": _SPLIT}, "behavior": "Isolated", "invert": False}
     letters = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    # A sixth of the words, so that a tokenizer is made in a moment: ids are in the order of the merges.
-    words = {word: one for word, one in written["model"]["vocab"].items() if one < _WORDS}
-    written["model"]["vocab"] = words
-    written["model"]["merges"] = [pair for pair in written["model"]["merges"] if "".join(pair) in words]
+    _shorten(written, _WORDS)
     written["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, letters]}
     return json.dumps(written)
+
+
+def _shorten(written: dict[str, Any], most: int) -> None:
+    words = {word: one for word, one in written["model"]["vocab"].items() if one < most}
+    written["model"]["vocab"] = words
+    written["model"]["merges"] = [pair for pair in written["model"]["merges"] if "".join(pair) in words]

@@ -19,7 +19,9 @@ from typing import Any
 from registry.records import BaseModelInfo
 from tests.fakes.base import TINY
 from tests.fakes.llama import make_llama
+from tests.train.bases import shortened
 from tests.train.small_runs import write_small_run
+from tests.train.tiny import WORDS
 from train.config import TrainConfig, load_config
 from train.epoch.duration import duration_of
 from train.epoch.items import TrainingItem
@@ -54,7 +56,8 @@ class Training:
 
 
 def make_tiny_base(folder: Path, tokenizer: Any) -> Path:
-    """Write a Llama of two layers with random weights and the real tokenizer; return its folder."""
+    """Write a Llama of two layers with random weights, and a shortened real tokenizer; return its folder."""
+    tokenizer = shortened(tokenizer, WORDS)
     make_llama(folder, dataclasses.replace(TINY, vocab=len(tokenizer)))
     tokenizer.save_pretrained(folder)
     return folder

@@ -15,6 +15,7 @@ from tests.train.small_trainings import build_small, make_tiny_base, quiet, trai
 from train.methods.paired.pairs import read_pairs
 from train.methods.rewarded.reward_model import RewardModel, check_reward_folder
 from train.methods.saving import ADAPTER_FILES
+from train.model.loading import load_tokenizer
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
 
@@ -127,8 +128,9 @@ def answer_scores(trainer: Any, batch: Any) -> Any:
 
 
 def test_a_reward_model_ranks_pairs_that_it_has_not_seen_and_rewards_answers(
-    tmp_path: Path, base: Path, tokenizer: Any
+    tmp_path: Path, base: Path
 ) -> None:
+    tokenizer = load_tokenizer(base)
     training = {"steps": 12, "learning_rate": 1e-2}
     made = train_small(tmp_path / "model", base, "reward", training=training)
     written = {path.name for path in made.out.iterdir()}

@@ -1,4 +1,4 @@
-"""A real Llama so small that a training of it takes a second, with the real tokenizer.
+"""A real Llama so small that a training of it takes a second, with the commonest words of the real tokenizer.
 
 It is for what needs many runs. Its answers are noise; that a real base learns is the business of the tests
 marked `training`.
@@ -13,20 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from registry.store import Registry
+from tests.train.bases import shortened
 from train.config import TrainConfig, parse_config
 from train.loop.watching import OptimiserStep, TrainingEvaluation
 from train.runs.run import Finished, prepare, train_and_publish
 from train.runs.session import RunOptions
 
 ROWS = 22
+WORDS = 8192
+"""The real base has six times as many: they would be most of the time to load, and of each step."""
 
 
 def make_tiny_base(folder: Path, tokenizer: Any) -> Path:
-    """Write the model with random but fixed weights, and the tokenizer, to `folder`."""
+    """Write the model with random but fixed weights, and the shortened tokenizer, to `folder`."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
+    tokenizer = shortened(tokenizer, WORDS)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
         num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=True,
