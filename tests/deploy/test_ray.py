@@ -31,7 +31,7 @@ from tests.fakes.replicas import Load, chat, paced, question, read_stream, statu
 from tests.fakes.served import make_root, publish
 from tests.isolation import outside
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FAKE = f"{sys.executable} -m tests.fakes.replica"

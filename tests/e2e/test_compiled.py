@@ -84,7 +84,7 @@ def test_compiled_base_rows_stay_while_adapters_share_every_step(
         run(engine.load(name, folders[name]))
     adapted = {name: run(engine.score(name, prompts))[0] for name in ("one", "two")}
     assert difference(adapted["one"], alone) > 3 * NOISE
-    streams = [threading.Thread(target=generate, args=(engine, name, 120)) for name in ("one", "two", "base")]
+    streams = [threading.Thread(target=generate, args=(engine, name, 900)) for name in ("one", "two", "base")]
     for stream in streams:
         stream.start()
     time.sleep(0.5)
