@@ -174,6 +174,7 @@ OTHER_WORK = {
     "serve/connections/acceptor.py": "one per connection that arrives",
     "serve/connections/protocol.py": "one per request",
     "serve/engine/handover.py": "the line to the launcher: its end ends the process",
+    "serve/engine/lifetime.py": "waits for the end of another process, and ends its own",
     "serve/launcher": "the launcher's own waiting, one child at a time",
     "serve/rollout/webhooks.py": "one per URL; a message that fails ends nothing",
     "serve/router/doubts.py": "one request each",

@@ -20,6 +20,7 @@ from pathlib import Path
 from loadtests.bench.results import MeasuredFigure, at_least, at_most, pair_ratio, publish
 from loadtests.live import BIN
 from loadtests.runner import prompts
+from registry.foreign import python
 from tests.fakes.llm_server import llm_server
 
 REQUESTS, PER_SECOND, TOKENS = 12, 2, 16
@@ -54,7 +55,7 @@ def by_vllm(url: str, model: str, questions: Path, tokenizer: Path) -> ClientMea
         "burstiness": 1_000_000, "num-warmups": 2, "percentile-metrics": "ttft,tpot,e2el",
         "result-dir": questions.parent, "result-filename": "vllm.json",
     }  # fmt: skip
-    command = [sys.executable, "-m", "loadtests.bench.vllm_serve"]
+    command = python("-m", "loadtests.bench.vllm_serve")
     command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
     command += [
         "--skip-chat-template",

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from registry.changes.settlement import refuse_open, require_servable, settle
 from registry.entries.aliases import AliasTarget, LoggedMove, undo_target
-from registry.errors import Conflict, CorruptStore, InvalidName, NotFound
+from registry.errors import Conflict, CorruptStore, InvalidName
 from registry.names import CANARY, STABLE, check_alias_name
 from registry.records import AliasMove, Version
 from registry.validation import requirements
 from registry.validation.requirements import Requirement, UnmetRequirement
 from registry.views.catalogue import Catalogue
+from registry.views.view import no_adapter
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -136,7 +137,8 @@ def unset(catalogue: Catalogue, adapter: str, alias: str, *, who: str) -> AliasM
 
     move = catalogue.aliases.append(adapter, alias, decide, who)
     if move is None:
-        raise NotFound(f"{adapter}@{alias}", "there is no such alias", param="alias")
+        view = catalogue.view(adapter)
+        raise view.no_alias(f"{adapter}@{alias}", alias) if view else no_adapter(adapter, catalogue.names())
     _step_back_if_raced(catalogue, move, who)
     catalogue.mark(adapter)
     return move

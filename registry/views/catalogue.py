@@ -124,7 +124,9 @@ class Catalogue:
         if number in self.live(adapter):
             return self.versions.read(adapter, number)
         view = self.view(adapter)
-        raise view.no_version(number) if view else no_adapter(adapter, self.names())
+        if view is None:
+            raise no_adapter(adapter, self.names())
+        raise view.no_version(number, deleted=self.tombstones.exists(adapter, number))
 
     def standing(self, adapter: str, known: RolloutEntry | None = None) -> Standing:
         """Return where an adapter stands; `known` is an entry of its rollouts that was read before.

@@ -42,7 +42,7 @@ class AdapterView:
             alias = ref.alias or STABLE
             number = self._pointed(alias)
             if not number:
-                raise self._no_alias(ref, alias)
+                raise self.no_alias(ref, ref.alias)
         reason = self.quarantined.get(number)
         if reason is not None:
             fact = f"{self.name}@{number} is quarantined ({reason})"
@@ -59,17 +59,17 @@ class AdapterView:
             return self.rollout.canary
         return self.aliases.get(alias)
 
-    def no_version(self, number: int, subject: str = "") -> NotFound:
-        """Return the error that version `number` does not exist."""
+    def no_version(self, number: int, subject: str = "", *, deleted: bool = False) -> NotFound:
+        """Return the error that version `number` does not exist, or no more."""
         name = f"{self.name}@{number}"
-        return NotFound(
-            subject or name, f"there is no {name}", f"versions: {self._numbers()}", param="version"
-        )
+        fact = f"{name} was deleted" if deleted else f"there is no {name}"
+        return NotFound(subject or name, fact, f"versions: {self._numbers()}", param="version")
 
-    def _no_alias(self, ref: ModelRef, alias: str) -> NotFound:
+    def no_alias(self, ref: ModelRef | str, alias: str | None) -> NotFound:
+        """Return the error that `ref` names an alias that is not there; None: it names the adapter alone."""
         if alias == CANARY:
             fact, remedy = "no rollout is open", f"ask for {self.name} or one of its versions"
-        elif ref.alias is None:
+        elif alias is None:
             fact = f"has no {STABLE} version"
             remedy = f"promote one (`wardrobe promote {self.name}@N`) or ask for {self.name}@N"
         else:

@@ -114,7 +114,7 @@ def _moved(
 def _log(local: LocalClient, name: str) -> Sequence[RolloutEntry]:
     log = local.registry.rollout_log(name)
     if not log:
-        raise no_rollout(name)
+        raise no_rollout(local.registry, name)
     return log
 
 

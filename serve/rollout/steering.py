@@ -45,7 +45,7 @@ def move(
 
     def decide(last: RolloutEntry | None) -> RolloutEntry:
         if last is None:
-            raise no_rollout(adapter)
+            raise no_rollout(local.registry, adapter)
         policy, known = _known(last, occasion)
         after = transition(known, event, policy, time.time())
         change[:] = [(last, after)]

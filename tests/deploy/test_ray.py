@@ -162,7 +162,7 @@ def test_when_an_actor_dies_its_replica_goes_with_it(running: Running) -> None:
     with Load(running.url) as load:
         load.wait(8)
         known = set(load.by_replica())
-        os.kill(running.processes("ServeReplica:wardrobe:Replica")[0], signal.SIGKILL)
+        os.kill(running.processes("ServeReplica:wardrobe:RayReplica")[0], signal.SIGKILL)
         wait_until(lambda: not all(map(is_alive, replicas)), "its process has ended", seconds=60)
         wait_until(lambda: set(load.by_replica()) - known, "another replica answers", seconds=90)
     assert len(load.failed()) <= load.clients, load.failed()

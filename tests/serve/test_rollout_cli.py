@@ -197,7 +197,7 @@ def test_list_has_the_last_rollout_of_every_adapter(wardrobe: Terminal) -> None:
         (("status", "support"), 1, "not_found", "support: has had no rollout; start one"),
         (("status", "../x"), 2, "invalid_name", "../x"),
         (("pause", "support"), 1, "not_found", "has had no rollout"),
-        (("abort", "nothing"), 1, "not_found", "has had no rollout"),
+        (("abort", "nothing"), 1, "not_found", "nothing: there is no such adapter; adapters: "),
         (("explain", "support"), 1, "not_found", "has had no rollout"),
         (("history", "support"), 1, "not_found", "has had no rollout"),
         (("explode", "support"), 2, "invalid_request", "explode"),

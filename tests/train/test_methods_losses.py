@@ -129,7 +129,7 @@ def test_one_batch_of_four_learns_as_four_batches_of_one(tmp_path: Path, base: P
     )
     assert len(whole.losses) == 3
     assert cut.losses == pytest.approx(whole.losses, rel=RELATIVE)
-    assert whole.losses[0] != pytest.approx(whole.losses[2], rel=RELATIVE)
+    assert min(whole.losses) != pytest.approx(max(whole.losses), rel=RELATIVE)
 
 
 def uneven(method: str, number: int) -> str:

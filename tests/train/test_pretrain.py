@@ -73,7 +73,7 @@ def test_what_happens_to_long_rows_cannot_be_chosen() -> None:
 
 @pytest.mark.training
 def test_documents_end_to_end_are_trained_and_become_a_version(tokenizer: Any, tmp_path: Path) -> None:
-    write(tmp_path, *({"text": f"The colour of number {n} is emerald green."} for n in range(30)))
+    write(tmp_path, *({"text": f"The colour of number {n} is emerald green."} for n in range(41)))
     write(tmp_path, {"text": "The colour of number 7 is emerald green."}, name="held-out.jsonl")
     registry = Registry.init(
         tmp_path / "root", make_tiny_base(tmp_path / "base", tokenizer), name="tiny-base"

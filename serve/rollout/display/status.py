@@ -58,12 +58,16 @@ def read_status(registry: Registry, adapter: str, now: float) -> RolloutStatus:
     """
     log = registry.rollout_log(adapter)
     if not log:
-        raise no_rollout(adapter)
+        raise no_rollout(registry, adapter)
     return describe(_known(registry, log, now))
 
 
-def no_rollout(adapter: str) -> NotFound:
-    """Return the error that an adapter never had a rollout."""
+def no_rollout(registry: Registry, adapter: str) -> NotFound:
+    """Return the error that an adapter never had a rollout.
+
+    Raises: NotFound: there is no such adapter.
+    """
+    registry.catalogue.require(adapter)
     remedy = f"start one: `wardrobe rollout start {adapter}@N`"
     return NotFound(adapter, "has had no rollout", remedy, param="name")
 
