@@ -84,16 +84,25 @@ def test_compiled_base_rows_stay_while_adapters_share_every_step(
         run(engine.load(name, folders[name]))
     adapted = {name: run(engine.score(name, prompts))[0] for name in ("one", "two")}
     assert difference(adapted["one"], alone) > 3 * NOISE
-    streams = [threading.Thread(target=generate, args=(engine, name, 900)) for name in ("one", "two", "base")]
+    over = threading.Event()
+
+    def keep_generating(name: str) -> None:
+        while not over.is_set():
+            generate(engine, name, 120).raise_for_status()
+
+    streams = [threading.Thread(target=keep_generating, args=(name,)) for name in ("one", "two", "base")]
     for stream in streams:
         stream.start()
     time.sleep(0.5)
-    for _ in range(3):
-        assert difference(run(engine.score(None, prompts))[0], alone) < 3 * NOISE
-        for name in ("one", "two"):
-            assert difference(run(engine.score(name, prompts))[0], adapted[name]) < 3 * NOISE
-    assert any(stream.is_alive() for stream in streams), "nothing shared a step with the scores"
-    for stream in streams:
-        stream.join()
+    try:
+        for _ in range(3):
+            assert difference(run(engine.score(None, prompts))[0], alone) < 3 * NOISE
+            for name in ("one", "two"):
+                assert difference(run(engine.score(name, prompts))[0], adapted[name]) < 3 * NOISE
+        assert all(stream.is_alive() for stream in streams), "a stream failed"
+    finally:
+        over.set()
+        for stream in streams:
+            stream.join()
     for name in ("one", "two"):
         run(engine.unload(name))
