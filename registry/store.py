@@ -33,7 +33,7 @@ from registry.storage.root import Root
 from registry.validation.requirements import Requirement, UnmetRequirement
 from registry.views import history
 from registry.views.catalogue import Catalogue
-from registry.views.view import AdapterView, no_adapter
+from registry.views.view import AdapterView
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -158,20 +158,14 @@ class Registry:
 
         Raises: NotFound: no version of it is live.
         """
-        view = self.catalogue.view(adapter)
-        if view is None:
-            raise no_adapter(adapter, self.adapters())
-        return view
+        return self.catalogue.require_view(adapter)
 
     def resolve(self, ref: ModelRef) -> Version:
         """Return the version that a model name means now; a bare name is its `stable`.
 
         Raises: NotFound: lists what exists; Quarantined.
         """
-        view = self.catalogue.view(ref.adapter)
-        if view is None:
-            raise no_adapter(ref, self.adapters())
-        return view.resolve(ref)
+        return self.catalogue.require_view(ref.adapter, ref).resolve(ref)
 
     def set_alias(
         self, adapter: str, alias: str, number: int, *, who: str, why: str = "alias set", force: str = ""

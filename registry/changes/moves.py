@@ -17,7 +17,6 @@ from registry.records import AliasMove, Version
 from registry.validation import requirements
 from registry.validation.requirements import Requirement, UnmetRequirement
 from registry.views.catalogue import Catalogue
-from registry.views.view import no_adapter
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -137,8 +136,7 @@ def unset(catalogue: Catalogue, adapter: str, alias: str, *, who: str) -> AliasM
 
     move = catalogue.aliases.append(adapter, alias, decide, who)
     if move is None:
-        view = catalogue.view(adapter)
-        raise view.no_alias(f"{adapter}@{alias}", alias) if view else no_adapter(adapter, catalogue.names())
+        raise catalogue.require_view(adapter).no_alias(f"{adapter}@{alias}", alias)
     _step_back_if_raced(catalogue, move, who)
     catalogue.mark(adapter)
     return move

@@ -23,7 +23,7 @@ from registry.entries.rollouts import Rollouts, owed
 from registry.entries.tombstones import Tombstones
 from registry.entries.versions import Versions
 from registry.errors import CorruptStore, InvalidName, Missing, StorageFailed, WardrobeError
-from registry.names import STABLE, check_adapter_name
+from registry.names import STABLE, ModelRef, check_adapter_name
 from registry.records import AdapterBrief, RolloutEntry, Version
 from registry.storage import disk, files
 from registry.storage.root import Root
@@ -123,10 +123,18 @@ class Catalogue:
         self.require(adapter)
         if number in self.live(adapter):
             return self.versions.read(adapter, number)
+        deleted = self.tombstones.exists(adapter, number)
+        raise self.require_view(adapter).no_version(number, deleted=deleted)
+
+    def require_view(self, adapter: str, asked: ModelRef | None = None) -> AdapterView:
+        """Read an adapter that has a live version; `asked` is what the error names instead of it.
+
+        Raises: NotFound: lists what exists; CorruptStore: in its aliases or rollouts; StorageFailed.
+        """
         view = self.view(adapter)
         if view is None:
-            raise no_adapter(adapter, self.names())
-        raise view.no_version(number, deleted=self.tombstones.exists(adapter, number))
+            raise no_adapter(asked or adapter, self.names())
+        return view
 
     def standing(self, adapter: str, known: RolloutEntry | None = None) -> Standing:
         """Return where an adapter stands; `known` is an entry of its rollouts that was read before.
