@@ -76,7 +76,7 @@ bench-train: setup ## training against a plain TRL script and TRL's defaults (ab
 bench-tools: setup ## tool calls: trained, then exact held-out calls offline and served (about 15 minutes)
 	@$(BIN)/python -m loadtests.bench.calls
 
-bench-generator: setup ## what the load generator itself can send (about 4 minutes)
+bench-generator: setup ## what the load generator itself can send, and its times beside vLLM's own client (about 6 minutes)
 	@$(BIN)/python -m loadtests.bench.generator
 	@base=$$($(BIN)/wardrobe base demo .cache/smollm2-135m-instruct) && $(BIN)/python -m loadtests.bench.agreement "$$base"
 

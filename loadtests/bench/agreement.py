@@ -93,7 +93,7 @@ def by_us(url: str, model: str, questions: Path) -> ClientMeasurement:
 
 
 def main() -> int:
-    """Measure, write, and return 0 when every median agrees."""
+    """Measure, write, and return 0 when every bar was reached."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tokenizer", type=Path, help="a folder with a tokenizer, for vLLM's client")
     parser.add_argument("--repeats", type=int, default=3)
@@ -110,7 +110,7 @@ def main() -> int:
 
 
 def figures(pairs: list[tuple[ClientMeasurement, ClientMeasurement]]) -> list[MeasuredFigure]:
-    """Return our median of each time as a share of vLLM's, with its two bars."""
+    """Return our median of each time as a share of vLLM's, with its bar."""
     found = []
     for name in NAMES:
         ratio = pair_ratio(

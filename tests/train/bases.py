@@ -41,6 +41,7 @@ ENDS: dict[str, tuple[str, ...]] = {
     "smolvlm": ("<end_of_utterance>",),
 }
 _WORDS = 8_192
+"""A sixth of the real vocabulary, which would be most of the time to load a tiny base, and of each step."""
 _CHATML = ("<|im_end|>",)
 
 
@@ -95,8 +96,8 @@ def smollm2() -> Any:
     return tokenizer
 
 
-def shortened(tokenizer: Any, words: int) -> Any:
-    """Return a tokenizer with the first `words` of the vocabulary, so that it is read and learnt in a moment.
+def shortened(tokenizer: Any) -> Any:
+    """Return a tokenizer with the first words of the vocabulary, so that it is read and learnt in a moment.
 
     Ids are in the order of the merges: the words that are left are as before, and others become several.
     """
@@ -104,7 +105,7 @@ def shortened(tokenizer: Any, words: int) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     written = json.loads(tokenizer.backend_tokenizer.to_str())
-    _shorten(written, words)
+    _shorten(written)
     named = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
     made = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(written)), **named)
     made.chat_template = tokenizer.chat_template
@@ -116,12 +117,12 @@ def _words() -> str:
     written = json.loads(smollm2().backend_tokenizer.to_str())
     split = {"type": "Split", "pattern": {"Regex": _SPLIT}, "behavior": "Isolated", "invert": False}
     letters = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    _shorten(written, _WORDS)
+    _shorten(written)
     written["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, letters]}
     return json.dumps(written)
 
 
-def _shorten(written: dict[str, Any], most: int) -> None:
-    words = {word: one for word, one in written["model"]["vocab"].items() if one < most}
+def _shorten(written: dict[str, Any]) -> None:
+    words = {word: one for word, one in written["model"]["vocab"].items() if one < _WORDS}
     written["model"]["vocab"] = words
     written["model"]["merges"] = [pair for pair in written["model"]["merges"] if "".join(pair) in words]

@@ -21,7 +21,6 @@ from tests.fakes.base import TINY
 from tests.fakes.llama import make_llama
 from tests.train.bases import shortened
 from tests.train.small_runs import write_small_run
-from tests.train.tiny import WORDS
 from train.config import TrainConfig, load_config
 from train.epoch.duration import duration_of
 from train.epoch.items import TrainingItem
@@ -57,7 +56,7 @@ class Training:
 
 def make_tiny_base(folder: Path, tokenizer: Any) -> Path:
     """Write a Llama of two layers with random weights, and a shortened real tokenizer; return its folder."""
-    tokenizer = shortened(tokenizer, WORDS)
+    tokenizer = shortened(tokenizer)
     make_llama(folder, dataclasses.replace(TINY, vocab=len(tokenizer)))
     tokenizer.save_pretrained(folder)
     return folder

@@ -20,8 +20,6 @@ from train.runs.run import Finished, prepare, train_and_publish
 from train.runs.session import RunOptions
 
 ROWS = 22
-WORDS = 8192
-"""The real base has six times as many: they would be most of the time to load, and of each step."""
 
 
 def make_tiny_base(folder: Path, tokenizer: Any) -> Path:
@@ -30,7 +28,7 @@ def make_tiny_base(folder: Path, tokenizer: Any) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    tokenizer = shortened(tokenizer, WORDS)
+    tokenizer = shortened(tokenizer)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
         num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=True,
