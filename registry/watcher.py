@@ -32,8 +32,8 @@ class Watcher:
 
     Every `interval_seconds`, and when the kernel tells of a change, it looks at one directory for marks of
     changes; and it reads all adapters anew within `sweep_seconds`, a few at a time, for writers that died
-    before their mark. An adapter that cannot be read keeps its last view and is named in `problems`. `last_success` is the
-    `time.monotonic()` of the last look that could read the root.
+    before their mark. An adapter that cannot be read keeps its last view and is named in `problems`.
+    `last_success` is the `time.monotonic()` of the last look that could read the root.
     """
 
     def __init__(

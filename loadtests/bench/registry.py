@@ -143,7 +143,7 @@ def _visibility(registry: Registry, watcher: Watcher, samples: int) -> MeasuredF
     with _writer(registry.root) as change:
         for number in range(samples):
             seen.clear()
-            time.sleep(random.Random(number).uniform(0, 0.5))  # at any point of the poll, which does not matter
+            time.sleep(random.Random(number).uniform(0, 0.5))  # at any point of the poll
             written = change(name_of(number), 2)
             assert seen.wait(10)
             delays.append(time.time() - written)

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
+_libc = ctypes.CDLL(None, use_errno=True)
 
 _GATHER_SECONDS = 0.005  # what a burst of changes is waited for, so that one look finds them all
 _REST = 4.0  # rest after a look, in times of what the look took
@@ -92,77 +93,52 @@ class Bell:
                 kernel.close()
 
 
-if sys.platform == "linux":
-    _libc = ctypes.CDLL(None, use_errno=True)
+class _Inotify:
+    """One inotify instance with one watch, and an eventfd that ends a wait. `watch` is -1 without one."""
 
-    class _Inotify:
-        """One inotify instance with one watch, and an eventfd that ends a wait. `watch` is -1 without one."""
-
-        def __init__(self) -> None:
-            self.watch = -1
-            self._events = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
-            try:
-                self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            except OSError:
-                os.close(self._events)
-                raise
-            self._poll = select.poll()
-            self._poll.register(self._events, select.POLLIN)
-            self._poll.register(self._wake, select.POLLIN)
-
-        def arm(self, folder: bytes) -> None:
-            """Watch `folder`, which costs one call where it is watched already. Raises: OSError."""
-            before, self.watch = self.watch, -1
-            try:
-                self.watch = _checked(_libc.inotify_add_watch(self._events, folder, _MASK))
-            except FileNotFoundError:
-                pass  # it may come back
-            finally:
-                if before not in {-1, self.watch}:
-                    _libc.inotify_rm_watch(self._events, before)  # gone with its folder, or not
-
-        def wait(self, seconds: float) -> bool:
-            """Return whether something happened within `seconds`."""
-            return bool(self._poll.poll(max(0.0, seconds) * 1_000.0))
-
-        def drain(self) -> None:
-            """Forget what happened until now."""
-            with contextlib.suppress(BlockingIOError):
-                while os.read(self._events, _EVENT_BYTES):
-                    pass
-
-        def wake(self) -> None:
-            os.eventfd_write(self._wake, 1)
-
-        def close(self) -> None:
+    def __init__(self) -> None:
+        self.watch = -1
+        self._events = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        try:
+            self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        except OSError:
             os.close(self._events)
-            os.close(self._wake)
+            raise
+        self._poll = select.poll()
+        self._poll.register(self._events, select.POLLIN)
+        self._poll.register(self._wake, select.POLLIN)
 
-    def _checked(answer: int) -> int:
-        if answer < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-        return answer
+    def arm(self, folder: bytes) -> None:
+        """Watch `folder`, which costs one call where it is watched already. Raises: OSError."""
+        before, self.watch = self.watch, -1
+        try:
+            self.watch = _checked(_libc.inotify_add_watch(self._events, folder, _MASK))
+        except FileNotFoundError:
+            pass  # it may come back
+        finally:
+            if before not in {-1, self.watch}:
+                _libc.inotify_rm_watch(self._events, before)  # gone with its folder, or not
 
-else:
+    def wait(self, seconds: float) -> bool:
+        """Return whether something happened within `seconds`."""
+        return bool(self._poll.poll(max(0.0, seconds) * 1_000.0))
 
-    class _Inotify:
-        """Stands where the system has no inotify; nobody makes one."""
+    def drain(self) -> None:
+        """Forget what happened until now."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._events, _EVENT_BYTES):
+                pass
 
-        watch = -1
+    def wake(self) -> None:
+        os.eventfd_write(self._wake, 1)
 
-        def arm(self, folder: bytes) -> None:
-            """Watch nothing."""
+    def close(self) -> None:
+        os.close(self._events)
+        os.close(self._wake)
 
-        def wait(self, seconds: float) -> bool:
-            """Return False."""
-            return False
 
-        def drain(self) -> None:
-            """Forget nothing."""
-
-        def wake(self) -> None:
-            """Wake nobody."""
-
-        def close(self) -> None:
-            """Close nothing."""
+def _checked(answer: int) -> int:
+    if answer < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return answer

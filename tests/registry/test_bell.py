@@ -43,7 +43,7 @@ def inotify_descriptors() -> int:
     found = 0
     for one in Path("/proc/self/fd").iterdir():
         try:
-            found += os.readlink(one) in {"anon_inode:inotify", "anon_inode:[eventfd]"}
+            found += str(one.readlink()) in {"anon_inode:inotify", "anon_inode:[eventfd]"}
         except FileNotFoundError:
             continue
     return found
@@ -74,7 +74,7 @@ def test_a_burst_of_marks_is_one_ring(bell: Bell, folder: Path) -> None:
 
 
 def test_a_folder_that_was_made_anew_is_watched_after_the_next_look(bell: Bell, folder: Path) -> None:
-    for remove in (lambda: folder.rmdir(), lambda: folder.rename(folder.with_name("away"))):
+    for remove in (folder.rmdir, lambda: folder.rename(folder.with_name("away"))):
         bell.arm()
         remove()
         assert woken(bell)  # that it went is worth a look
