@@ -43,8 +43,7 @@ class Bell:
         self._refused = False
         self._looked_from = self._rest_until = 0.0
 
-    @property
-    def armed(self) -> bool:
+    def is_armed(self) -> bool:
         """Return whether a change on this machine is told at once; else there is the poll alone."""
         return self._kernel is not None and self._kernel.watch >= 0
 

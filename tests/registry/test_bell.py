@@ -51,7 +51,7 @@ def inotify_descriptors() -> int:
 
 def test_a_mark_ends_the_wait(bell: Bell, folder: Path) -> None:
     bell.arm()
-    assert bell.armed
+    assert bell.is_armed()
     files.touch(folder / "support")
     assert woken(bell)
 
@@ -79,10 +79,10 @@ def test_a_folder_that_was_made_anew_is_watched_after_the_next_look(bell: Bell, 
         remove()
         assert woken(bell)  # that it went is worth a look
         bell.arm()
-        assert not bell.armed
+        assert not bell.is_armed()
         folder.mkdir()
         bell.arm()
-        assert bell.armed
+        assert bell.is_armed()
         files.touch(folder / "support")
         assert woken(bell)
         for one in folder.iterdir():
@@ -94,7 +94,7 @@ def test_a_folder_that_is_missing_or_no_folder_leaves_the_poll(tmp_path: Path) -
     for path in (tmp_path / "missing", tmp_path / "file", tmp_path / "file" / "below"):
         bell = Bell(path)
         bell.arm()
-        assert not bell.armed
+        assert not bell.is_armed()
         bell.wait(0.001)
         bell.close()
 
@@ -108,12 +108,12 @@ def test_without_descriptors_left_there_is_the_poll_and_later_the_watch_again(be
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
     try:
         bell.arm()
-        assert not bell.armed
+        assert not bell.is_armed()
         bell.wait(0.001)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     bell.arm()
-    assert bell.armed
+    assert bell.is_armed()
 
 
 def test_release_ends_the_wait_of_another_thread_and_every_later_one(bell: Bell) -> None:
