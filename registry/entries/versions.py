@@ -18,6 +18,7 @@ from registry.spelling import spelled
 from registry.storage import disk, files, reserve
 from registry.storage.entry import Entry, encode
 from registry.storage.root import Root
+from registry.storage.syncing import Unsynced
 from registry.validation.identity import digest
 from registry.validation.peft import CONFIG_NAME, with_base
 
@@ -96,8 +97,8 @@ class Versions:
             raise CorruptStore(str(folder), f"is a version of {found.adapter}, not of {adapter}")
         return found
 
-    def publish(self, adapter: str, staged: Path, number: int) -> None:
-        """Rename `staged` to `number`.
+    def publish(self, adapter: str, staged: Path, number: int, unsynced: Unsynced) -> None:
+        """Rename `staged`, of which files are `unsynced` yet, to `number`.
 
         Raises: Occupied: the number is taken; StorageFailed. `staged` is still there in both cases,
         and no empty folder is.
@@ -105,9 +106,13 @@ class Versions:
         folder = self._root.versions(adapter)
         try:
             while True:
-                files.make_directory(folder)
+                files.make_directory(folder, durable=False)
                 try:
-                    files.publish_directory(staged, folder / str(number))
+                    with disk.explained(folder):
+                        # Whoever made them may not have come to their fsync.
+                        unsynced.add_folder(folder.parent)
+                        unsynced.add_folder(folder.parent.parent)
+                    files.publish_directory(staged, folder / str(number), unsynced=unsynced)
                 except Missing:
                     # Another publisher failed and removed the folder that was still empty.
                     if not disk.is_folder(staged):
