@@ -17,6 +17,7 @@ from registry.records import FileEntry, Version
 from registry.spelling import spelled
 from registry.storage import disk, files, reserve
 from registry.storage.entry import Entry, encode
+from registry.storage.hashes import Hashes
 from registry.storage.root import Root
 from registry.storage.syncing import Unsynced
 from registry.validation.identity import digest
@@ -81,6 +82,7 @@ class Versions:
 
     def __init__(self, root: Root) -> None:
         self._root = root
+        self._hashes = Hashes()
 
     def numbers(self, adapter: str) -> list[int]:
         """Return the numbers that have a folder, ascending."""
@@ -125,8 +127,10 @@ class Versions:
             files.remove_empty(folder.parent)
             raise
 
-    def problem(self, version: Version) -> str | None:
+    def problem(self, version: Version, *, afresh: bool = True) -> str | None:
         """Hash a version's files again and say what is not as published, None when all is.
+
+        Unless `afresh`, a file that was hashed before and has not been changed since is not read.
 
         Raises: StorageFailed: when the files could not be read at all, which proves nothing.
         """
@@ -142,8 +146,21 @@ class Versions:
             extra = sorted({entry.name for entry in entries} - listed - {MANIFEST})
         if extra:
             return f"{spelled(extra[0])} is not in the manifest"
-        problems = (_file_problem(version.path, file) for file in manifest.files)
+        problems = (self._file_problem(version.path, file, afresh=afresh) for file in manifest.files)
         return next((problem for problem in problems if problem is not None), None)
+
+    def _file_problem(self, folder: Path, file: FileEntry, *, afresh: bool) -> str | None:
+        path = folder / file.path
+        try:
+            if "/" in file.path or not stat.S_ISREG(disk.status(path).st_mode):
+                return f"{file.path} is not a plain file of the version"
+            size, sha256 = self._hashes.of(path, afresh=afresh)
+        except Missing:
+            return f"{file.path} is missing"
+        if (size, sha256) != (file.size, file.sha256):
+            published = f"published were {file.size} with {file.sha256}"
+            return f"{file.path} has {size} bytes with sha256 {sha256}, {published}"
+        return None
 
     def export(self, version: Version, target: Path, base: str) -> None:
         """Copy a version's files (not the manifest) into the new folder `target`.
@@ -170,17 +187,3 @@ class Versions:
 
 def _digest(manifest: Version) -> str:
     return digest(manifest.files, manifest.base_fingerprint, manifest.template_sha256)
-
-
-def _file_problem(folder: Path, file: FileEntry) -> str | None:
-    path = folder / file.path
-    try:
-        if "/" in file.path or not stat.S_ISREG(disk.status(path).st_mode):
-            return f"{file.path} is not a plain file of the version"
-        size, sha256 = disk.hash_file(path)
-    except Missing:
-        return f"{file.path} is missing"
-    if (size, sha256) != (file.size, file.sha256):
-        published = f"published were {file.size} with {file.sha256}"
-        return f"{file.path} has {size} bytes with sha256 {sha256}, {published}"
-    return None

@@ -11,6 +11,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 _THREADS = 8  # a version has three or four files and four folders
 
@@ -21,7 +22,7 @@ class Unsynced:
     def __init__(self) -> None:
         self._descriptors: list[int] = []
 
-    def __enter__(self) -> Unsynced:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
