@@ -120,8 +120,8 @@ class Versions:
             files.remove_empty(folder.parent)
             raise
 
-    def problem(self, version: Version) -> str | None:
-        """Hash a version's files again and say what is not as published, None when all is.
+    def problem(self, version: Version, *, content: bool = True) -> str | None:
+        """Say what of a version is not as published, None when all is; with `content` its files are hashed.
 
         Raises: StorageFailed: when the files could not be read at all, which proves nothing.
         """
@@ -137,7 +137,8 @@ class Versions:
             extra = sorted({entry.name for entry in entries} - listed - {MANIFEST})
         if extra:
             return f"{spelled(extra[0])} is not in the manifest"
-        problems = (_file_problem(version.path, file) for file in manifest.files)
+        look = _file_problem if content else _shape_problem
+        problems = (look(version.path, file) for file in manifest.files)
         return next((problem for problem in problems if problem is not None), None)
 
     def export(self, version: Version, target: Path, base: str) -> None:
@@ -165,6 +166,17 @@ class Versions:
 
 def _digest(manifest: Version) -> str:
     return digest(manifest.files, manifest.base_fingerprint, manifest.template_sha256)
+
+
+def _shape_problem(folder: Path, file: FileEntry) -> str | None:
+    """Say what can be seen without reading a file: whether it is a plain one, as long as published."""
+    try:
+        found = disk.status(folder / file.path)
+    except Missing:
+        return f"{file.path} is missing"
+    if "/" in file.path or not stat.S_ISREG(found.st_mode):
+        return f"{file.path} is not a plain file of the version"
+    return None if found.st_size == file.size else f"{file.path} has {found.st_size} bytes, not {file.size}"
 
 
 def _file_problem(folder: Path, file: FileEntry) -> str | None:
