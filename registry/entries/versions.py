@@ -10,6 +10,7 @@ import contextlib
 import os
 import stat
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from registry.errors import CorruptStore, Missing, StorageFailed
@@ -127,8 +128,8 @@ class Versions:
             files.remove_empty(folder.parent)
             raise
 
-    def problem(self, version: Version, *, afresh: bool = True) -> str | None:
-        """Hash a version's files again and say what is not as published, None when all is.
+    def problem(self, version: Version, *, content: bool = True, afresh: bool = True) -> str | None:
+        """Say what of a version is not as published, None when all is; with `content` its files are hashed.
 
         Unless `afresh`, a file that was hashed before and has not been changed since is not read.
 
@@ -146,7 +147,8 @@ class Versions:
             extra = sorted({entry.name for entry in entries} - listed - {MANIFEST})
         if extra:
             return f"{spelled(extra[0])} is not in the manifest"
-        problems = (self._file_problem(version.path, file, afresh=afresh) for file in manifest.files)
+        look = partial(self._file_problem, afresh=afresh) if content else _shape_problem
+        problems = (look(version.path, file) for file in manifest.files)
         return next((problem for problem in problems if problem is not None), None)
 
     def _file_problem(self, folder: Path, file: FileEntry, *, afresh: bool) -> str | None:
@@ -187,3 +189,14 @@ class Versions:
 
 def _digest(manifest: Version) -> str:
     return digest(manifest.files, manifest.base_fingerprint, manifest.template_sha256)
+
+
+def _shape_problem(folder: Path, file: FileEntry) -> str | None:
+    """Say what can be seen without reading a file: whether it is a plain one, as long as published."""
+    try:
+        found = disk.status(folder / file.path)
+    except Missing:
+        return f"{file.path} is missing"
+    if "/" in file.path or not stat.S_ISREG(found.st_mode):
+        return f"{file.path} is not a plain file of the version"
+    return None if found.st_size == file.size else f"{file.path} has {found.st_size} bytes, not {file.size}"
