@@ -208,7 +208,7 @@ def test_a_version_that_is_gone_meanwhile_fails_alone(tmp_path: Path) -> None:
     prover = Prover(engine, lambda _: False, lambda _, __: None)
     one, two = (version(make_adapter(tmp_path / str(each), seed=each), each) for each in (1, 2))
 
-    async def run() -> list[object]:
+    async def run() -> tuple[BaseException | None, BaseException | None]:
         await engine.load(one.name, one.path)
         return await asyncio.gather(prover.prove(one), prover.prove(two), return_exceptions=True)
 
