@@ -71,8 +71,8 @@ def register_many(session: Session, wanted: Sequence[PublishRequest]) -> None:
     refused = [one.error for one in found if one.error is not None]
     if refused:
         fact = f"{len(refused)} of {len(found)} were not registered"
-        names = ", ".join(dict.fromkeys(one.request.adapter for one in found if one.error))
-        raise WardrobeError(names, fact, "mend what the table says and run it again")
+        subject = ", ".join(dict.fromkeys(one.request.adapter for one in found if one.error))
+        raise WardrobeError(subject, fact, "mend what the table says and run it again")
 
 
 def _row(one: Registered) -> tuple[str, str, str, str]:

@@ -155,7 +155,7 @@ def test_keys_pages_and_limits_are_those_of_the_plain_path(registry: Registry, t
 
 def test_in_a_rollout_the_path_is_the_bare_name(served: Served) -> None:
     served.open_rollout()
-    body = {"messages": [{"role": "user", "content": "the same conversation"}]}
-    by_path = ask(served, "support", **body)
-    by_body = served.chat("support", **body)
+    messages = [{"role": "user", "content": "the same conversation"}]
+    by_path = ask(served, "support", messages=messages)
+    by_body = served.chat("support", messages=messages)
     assert by_path.headers["x-wardrobe-arm"] == by_body.headers["x-wardrobe-arm"]
