@@ -22,7 +22,7 @@ from serve.bounds.structure import check_encoding
 from serve.door.hosts import Hosts
 from serve.errors import BadBody, Busy, EngineFailed, TimedOut, TooManyRequests
 from serve.outcomes import Outcome
-from serve.protocol.body import Fields, cap_tokens, join_fields, parse_fields
+from serve.protocol.body import Fields, cap_tokens, join_fields, name_model, parse_fields
 from serve.protocol.fields import check_fields
 from serve.protocol.form import generates
 from serve.protocol.paths import Dialect, Endpoint
@@ -108,6 +108,8 @@ class Inference:
                         self.bodies.check_easy(fields)
                 else:
                     fields = await self._parse(body, endpoint)
+                if endpoint.model:
+                    name_model(fields, endpoint.model)
                 if not endpoint.watched.isdisjoint(fields):
                     check_fields(endpoint.dialect.value, fields, self.runtime.engine.abilities)
                 turn = begin(self.stored, who, fields) if endpoint.dialect is Dialect.RESPONSES else None
