@@ -372,7 +372,7 @@ def _inner_scope(endpoint: Endpoint, scope: Scope, request_id: bytes, size: int)
     """Return a fresh scope with the length and the request id of what is forwarded."""
     lines = [header for header in scope["headers"] if header[0] not in _REPLACED]
     lines += ((b"content-length", b"%d" % size), (b"x-request-id", request_id))
-    inner = scope.copy()  # type: ignore[attr-defined] # servers give a dictionary
+    inner = dict(scope)
     inner["headers"] = lines
     if endpoint.inner_path is not None:
         inner["path"], inner["raw_path"] = endpoint.inner_path, endpoint.inner_path.encode()
