@@ -55,6 +55,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head_lines = limits.head_lines
         self._idle = self.census.waits[Wait.IDLE]
         self._heads = self.census.waits[Wait.HEAD]
+        self._leftovers = self.census.waits[Wait.LEFTOVER]
         self._room = limits.head_bytes  # of what is not a body, until the next message
         self._content = 0  # bytes of the body in the present read
         self._begun = False  # a message has begun and is not complete
@@ -180,7 +181,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._begun = self._in_body = False
         self._room = self._head_bytes
         super().on_message_complete()
-        if self.census.waits[Wait.LEFTOVER].pop(self, None) is not None:
+        if self._leftovers and self._leftovers.pop(self, None) is not None:
             self._idle[self] = self.census.now()
 
     def on_response_complete(self) -> None:
@@ -198,7 +199,7 @@ class LimitedProtocol(HttpToolsProtocol):
         elif self._shut:
             self._close()
         elif self._in_body:
-            self.census.waits[Wait.LEFTOVER][self] = self.census.now()
+            self._leftovers[self] = self.census.now()
         elif not self._begun:
             self._idle[self] = self.census.now()
 
