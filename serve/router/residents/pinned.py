@@ -26,6 +26,17 @@ def rolling(view: View) -> list[Version]:
     return found
 
 
+def to_stay(view: View, capacity: int) -> list[Version]:
+    """Return what stays loaded, `capacity` versions at most: those of open rollouts, and the stables.
+
+    Where the stables do not all fit, none stays for its name: who is asked for stays, and of several
+    replicas behind a balancer that sends an adapter to one of them, each holds its own.
+    """
+    rolled = distinct([one for one in rolling(view) if not is_gone(view, one)])
+    every = distinct([*rolled, *(one for one in stables(view) if not is_gone(view, one))])
+    return every if len(every) <= capacity else rolled[:capacity]
+
+
 def distinct(versions: list[Version]) -> list[Version]:
     """Return each version once, where it comes first."""
     return list({version.name: version for version in versions}.values())
