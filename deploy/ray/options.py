@@ -47,6 +47,15 @@ class RayOptions(BaseModel):
         return [*command, "--", *own] if own else command
 
     @property
+    def environment(self) -> dict[str, str]:
+        """Return the settings of a replica that its command line does not hold."""
+        found = {"WARDROBE_DRAIN_SECONDS": f"{self.drain_seconds:g}"}
+        if self.by_adapter and self.replicas > 1:
+            # Or each would begin with the same stables, as many as fit.
+            found["WARDROBE_RESIDENCY__PRELOAD_STABLE"] = "false"
+        return found
+
+    @property
     def stop_seconds(self) -> float:
         """Return how long a replica may take to end."""
         return math.ceil(self.drain_seconds + LAUNCHER_GRACE_SECONDS)

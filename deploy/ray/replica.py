@@ -8,6 +8,7 @@ Ray which adapters it holds, so that Ray's router asks the replica that has the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 
@@ -33,9 +34,9 @@ class RayReplica:
 
         name = f"ray-{serve.get_replica_context().replica_id.unique_id}".lower()
         self._options = options
-        drain = {"WARDROBE_DRAIN_SECONDS": f"{options.drain_seconds:g}"}
-        self._child = ReplicaProcess(options.serve_command(name), drain)
+        self._child = ReplicaProcess(options.serve_command(name), options.environment)
         self._residents = ResidentAdapters(options.root / "replicas" / f"{name}.json")
+        self._news = asyncio.Event()
         await self._child.wait_ready(options.start_timeout_seconds)
         self._telling = asyncio.create_task(self._tell()) if options.by_adapter else None
 
@@ -43,8 +44,8 @@ class RayReplica:
         """Accept `request` and pass it on: its head, then its body; or that there is no answer."""
         from ray import serve
 
-        if adapter := serve.get_multiplexed_model_id():
-            self._residents.ask(adapter)
+        if (adapter := serve.get_multiplexed_model_id()) and self._residents.ask(adapter):
+            self._news.set()
         yield Accepted()
         async for part in self._child.ask(request):
             yield part
@@ -74,7 +75,10 @@ class RayReplica:
                     # The controller restarts: requests go where they went, and the next turn tells it.
                     _log.warning("Ray could not be told what is resident", exc_info=True)
                     await asyncio.sleep(1.0)
-            await asyncio.sleep(_TELL_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TELL_SECONDS):
+                    await self._news.wait()
+            self._news.clear()
 
     def __del__(self) -> None:
         """End the replica; Ray calls it when the requests in flight have ended."""

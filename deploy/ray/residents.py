@@ -61,9 +61,14 @@ class ResidentAdapters:
         self._told: frozenset[str] = frozenset()
         self._asked: dict[str, float] = {}
 
-    def ask(self, adapter: str) -> None:
-        """Take note that the replica was asked for an adapter, and so will have it."""
+    def ask(self, adapter: str) -> bool:
+        """Take note that the replica was asked for an adapter, and so will have it.
+
+        Return whether that is new.
+        """
+        new = adapter not in self._asked and adapter not in self._told
         self._asked[adapter] = self._clock()
+        return new
 
     def names(self) -> list[str]:
         """Return the adapters, sorted; what the heartbeat said last counts while it cannot be read."""

@@ -2,9 +2,9 @@
 
     python -P -m loadtests.drills.affinity [--places 16] [--zipf 1.0]
 
-64 adapters are asked by Zipf's law in open loop. The replicas
-have the real router over a real root and no model: a load takes `--load-seconds`, an answer next to nothing,
-so the figures are those of the routing. A request found its adapter if its replica did not load for it (by
+64 adapters, each asked once before, are asked by Zipf's law in open loop. The replicas have the real router
+over a real root and no model: a load takes `--load-seconds`, an answer next to nothing, so the figures are
+those of the routing. A request found its adapter if its replica did not load for it (by
 `wardrobe_adapter_loads_total`); its first token is the head of its stream. Report:
 `bench-results/drill-affinity.json`.
 """
@@ -129,6 +129,8 @@ def _application(root: Path, wish: Wish, *, by_adapter: bool) -> Iterator[str]:
 async def _measure(registry: Registry, url: str, wish: Wish, *, by_adapter: bool) -> Arm:
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
+        for number in range(ADAPTERS):  # the first load of each is nobody's choice
+            await _first_token(client, name_of(number))
         await _ask_for(client, wish, wish.warm_seconds, seed=1)
         before = _loads(registry)
         times = await _ask_for(client, wish, wish.seconds, seed=2)

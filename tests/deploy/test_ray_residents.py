@@ -65,10 +65,12 @@ def test_a_replica_tells_what_its_heartbeat_says_and_what_it_was_asked_since(reg
     assert told.names() == []
     registry.beat(beat("one", "support@1", "support@2", "other@7"))
     assert told.names() == ["other", "support"]
-    told.ask("third")
+    assert told.ask("third")
+    assert not told.ask("third")
+    assert not told.ask("support")
     assert told.names() == ["other", "support", "third"]
     now[0] += 10.0
-    assert told.names() == ["other", "support"]  # it was asked, and is not there
+    assert told.names() == ["other", "support"]  # it was asked for, and is not there
     registry.beat(beat("one", "third@1"))
     assert told.names() == ["third"]
 

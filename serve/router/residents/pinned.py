@@ -32,9 +32,19 @@ def to_stay(view: View, capacity: int) -> list[Version]:
     Where the stables do not all fit, none stays for its name: who is asked for stays, and of several
     replicas behind a balancer that sends an adapter to one of them, each holds its own.
     """
-    rolled = distinct([one for one in rolling(view) if not is_gone(view, one)])
-    every = distinct([*rolled, *(one for one in stables(view) if not is_gone(view, one))])
-    return every if len(every) <= capacity else rolled[:capacity]
+    every = _wanted(view)
+    if len(every) <= capacity:
+        return every
+    return distinct([one for one in rolling(view) if not is_gone(view, one)])[:capacity]
+
+
+def to_preload(view: View, capacity: int) -> list[Version]:
+    """Return what a server loads before it is ready: what stays, and as many stables as fit."""
+    return _wanted(view)[:capacity]
+
+
+def _wanted(view: View) -> list[Version]:
+    return distinct([one for one in (*rolling(view), *stables(view)) if not is_gone(view, one)])
 
 
 def distinct(versions: list[Version]) -> list[Version]:
