@@ -41,7 +41,7 @@ READY_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RoutingTrial:
     """What is tried: places of each replica, how often which adapter is asked, and what a load costs."""
 
     places: int
@@ -64,7 +64,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class RoutingResult:
     """What one way of routing did: `resident` is a share of the requests, times are in milliseconds."""
 
     by_adapter: bool
@@ -75,23 +75,23 @@ class Arm:
     first_token_p99: float
 
 
-def play(wish: Wish, folder: Path) -> dict[str, object]:
+def play(trial: RoutingTrial, folder: Path) -> dict[str, object]:
     """Play both ways of routing, one after the other, and return the report."""
     registry = Registry.init(folder / "root", make_base(folder / "base"), name="tiny")
     for number in range(ADAPTERS):
         registry.publish(name_of(number), make_adapter(folder / "a" / str(number), seed=number), who="drill")
     arms = []
     for by_adapter in (True, False):
-        with _application(registry.root, wish, by_adapter=by_adapter) as url:
-            arms.append(asyncio.run(_measure(registry, url, wish, by_adapter=by_adapter)))
+        with _application(registry.root, trial, by_adapter=by_adapter) as url:
+            arms.append(asyncio.run(_measure(registry, url, trial, by_adapter=by_adapter)))
         print(arms[-1], flush=True)
     ours, anywhere = arms
     tail = ours.first_token_p99 / anywhere.first_token_p99
     return {
         "passed": ours.resident >= LEAST_SHARE and tail <= MOST_TAIL and not ours.failed,
-        "wish": asdict(wish),
+        "trial": asdict(trial),
         "bars": {"resident_at_least": LEAST_SHARE, "tail_at_most": MOST_TAIL},
-        "ceiling_of_resident": round(wish.ceiling, 3),
+        "ceiling_of_resident": round(trial.ceiling, 3),
         "tail_against_random": round(tail, 3),
         "arms": [asdict(arm) for arm in arms],
         "limits": "One machine; replicas without a model; a load is a sleep, and the proof beside it.",
@@ -104,10 +104,10 @@ def name_of(number: int) -> str:
 
 
 @contextlib.contextmanager
-def _application(root: Path, wish: Wish, *, by_adapter: bool) -> Iterator[str]:
+def _application(root: Path, trial: RoutingTrial, *, by_adapter: bool) -> Iterator[str]:
     port = free_port()
     fake = f"{sys.executable} -m tests.fakes.replica"
-    own = f"--capacity {wish.places} --load-seconds {wish.load_seconds}"
+    own = f"--capacity {trial.places} --load-seconds {trial.load_seconds}"
     command = [str(ray_python()), "-m", "deploy.ray", "--root", str(root), "--port", str(port)]
     command += ["--command", fake, f"--vllm={own}", "--cpus-per-replica", "0.1", "--drain-seconds", "2"]
     command.append("--by-adapter" if by_adapter else "--no-by-adapter")
@@ -126,17 +126,17 @@ def _application(root: Path, wish: Wish, *, by_adapter: bool) -> Iterator[str]:
         process.wait(60)
 
 
-async def _measure(registry: Registry, url: str, wish: Wish, *, by_adapter: bool) -> Arm:
+async def _measure(registry: Registry, url: str, trial: RoutingTrial, *, by_adapter: bool) -> RoutingResult:
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
         for number in range(ADAPTERS):  # the first load of each is nobody's choice
             await _first_token(client, name_of(number))
-        await _ask_for(client, wish, wish.warm_seconds, seed=1)
+        await _ask_for(client, trial, trial.warm_seconds, seed=1)
         before = _loads(registry)
-        times = await _ask_for(client, wish, wish.seconds, seed=2)
+        times = await _ask_for(client, trial, trial.seconds, seed=2)
         loads = _loads(registry) - before
     good = [one * 1e3 for one in times if one is not None]
-    return Arm(
+    return RoutingResult(
         by_adapter,
         len(times),
         len(times) - len(good),
@@ -146,14 +146,16 @@ async def _measure(registry: Registry, url: str, wish: Wish, *, by_adapter: bool
     )
 
 
-async def _ask_for(client: httpx.AsyncClient, wish: Wish, seconds: float, seed: int) -> list[float | None]:
+async def _ask_for(
+    client: httpx.AsyncClient, trial: RoutingTrial, seconds: float, seed: int
+) -> list[float | None]:
     chance, asked = random.Random(seed), []
     end = time.monotonic() + seconds
     async with asyncio.TaskGroup() as group:
         while time.monotonic() < end:
-            number = chance.choices(range(ADAPTERS), wish.weights)[0]
+            number = chance.choices(range(ADAPTERS), trial.weights)[0]
             asked.append(group.create_task(_first_token(client, name_of(number))))
-            await asyncio.sleep(chance.expovariate(wish.rate))
+            await asyncio.sleep(chance.expovariate(trial.rate))
     return [one.result() for one in asked]
 
 
@@ -192,9 +194,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--load-seconds", type=float, default=0.15, help="what a load costs (0.15)")
     given = parser.parse_args()
-    wish = Wish(given.places, given.zipf, given.rate, given.seconds, given.load_seconds)
+    trial = RoutingTrial(given.places, given.zipf, given.rate, given.seconds, given.load_seconds)
     with tempfile.TemporaryDirectory(prefix="wardrobe-drill-") as folder:
-        return write_drill("affinity", play(wish, Path(folder)))
+        return write_drill("affinity", play(trial, Path(folder)))
 
 
 if __name__ == "__main__":
