@@ -1,8 +1,8 @@
 """What was written and is not durable yet, made durable together.
 
 On a quick disk the first fsync's commit holds most of the others' work, so one after the other is quickest:
-ext4 makes each of several threads wait for more to join. Where one takes long (network storage), the rest wait
-at once.
+ext4 makes each of several threads wait for more to join. Where one takes long (network storage), all others
+wait at once.
 Invariant: after `sync` all that was added survives a power cut, or it raised; descriptors are the writers'
 own, so that no error of writing back goes to somebody else.
 """
