@@ -38,7 +38,8 @@ from serve.router.endpoints.feedback import FeedbackDesk
 from serve.router.endpoints.response_id import IdIssuer
 from serve.router.residents.pinned import is_gone, is_known, is_proved, rolling, stables, to_preload, to_stay
 from serve.router.residents.proof import Prover
-from serve.router.residents.residency import Residency, ResidentSlot
+from serve.router.residents.residency import Residency
+from serve.router.residents.slot import ResidentSlot
 from serve.router.residents.succession import Succession
 from serve.router.targets import Targets
 from serve.router.telemetry import metrics as counters
