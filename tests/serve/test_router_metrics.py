@@ -83,6 +83,16 @@ def test_everything_of_a_version_is_exposed_under_its_labels() -> None:
     )
 
 
+def test_a_histogram_has_lines_once_it_holds_a_value() -> None:
+    metrics = RouterMetrics("r1")
+    series = metrics.bind("a", "1", Arm.STABLE)
+    labels = {"adapter": "a", "version": "1", "arm": "stable"}
+    assert value(scrape(metrics), "wardrobe_inference_duration_seconds_count", **labels) is None
+    series.duration.observe(0.3)
+    assert value(scrape(metrics), "wardrobe_inference_duration_seconds_count", **labels) == 1
+    assert value(scrape(metrics), "wardrobe_inference_ttft_seconds_count", **labels) is None
+
+
 def test_the_least_recent_versions_beyond_the_cap_become_other_and_lose_no_count() -> None:
     metrics = RouterMetrics("r1", max_versions=3)
     for number in range(1, 6):
