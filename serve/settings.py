@@ -142,7 +142,7 @@ class ResidencySettings(_Block):
     """When versions are loaded, proved and unloaded."""
 
     preload_stable: bool = True
-    """Load stables and versions of open rollouts before `/readyz` says yes."""
+    """Load stables (as many as fit) and versions of open rollouts before `/readyz` says yes."""
     load_timeout_seconds: float = Field(default=60.0, gt=0)
     """How long a request waits for its version to be loaded."""
     require_proof: bool = True
@@ -152,7 +152,7 @@ class ResidencySettings(_Block):
     keep_previous_seconds: float = Field(default=600.0, ge=0)
     """How long the version before stays loaded after that, so that the way back is at once."""
     poll_seconds: float = Field(default=0.25, gt=0)
-    """How often the root is looked at for changes."""
+    """How often the root is looked at for changes; those of the same machine are seen at once (inotify)."""
 
 
 class EngineSettings(_Block):
