@@ -23,12 +23,15 @@ from registry.cli.session import Session, UserPath, common_options, pass_session
 
 if TYPE_CHECKING:
     from registry.store import Registry
+    from serve.launcher.compiling import BackgroundCompiler
+    from serve.launcher.output.log_file import Folder
     from serve.launcher.output.places import Places
     from serve.launcher.supervisor import SupervisorOptions
     from serve.preflight import Preparation
     from serve.settings import ServeSettings
 
 CHILD = "serve.engine.child"
+MAKING = "serve.engine.compiled.making"
 
 
 @click.command(short_help="Serve the base model and its adapters (real vLLM, supervised).")
@@ -127,23 +130,28 @@ def _plan(
     from registry.foreign import python
     from serve.door.pages import Pages
     from serve.engine.environment import engine_environment
-    from serve.launcher.notify import VARIABLES
     from serve.launcher.presence import Presence
     from serve.launcher.supervisor import SupervisorOptions
     from serve.settings import SERVER_VARIABLE
 
     arguments = preparation.arguments
+    environment = engine_environment(settings, inherited := _inherited())
+    compiler = _compiler(settings, preparation, environment, places, say)
 
     def command(listener: int, line: int) -> list[str]:
         own = ["--fd", str(listener), "--line", str(line), "--owned", json.dumps(dict(arguments.owned))]
         return python("-m", CHILD, *own, "--", *arguments.argv)
 
+    def overlay() -> dict[str, str]:
+        found = _cache_overlay(places, inherited)
+        return {**found, **(compiler.choose(found) if compiler else {})}
+
     server = secrets.token_hex(8)
-    inherited = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     return SupervisorOptions(
         command=command,
-        environment={**engine_environment(settings, inherited), SERVER_VARIABLE: server},
-        overlay=lambda: _cache_overlay(places, inherited),
+        environment={**(compiler.options.environment if compiler else environment), SERVER_VARIABLE: server},
+        overlay=overlay,
+        compiler=compiler,
         log_folders=places.log_folders(),
         start_timeout_seconds=settings.engine.start_timeout_seconds,
         drain_seconds=settings.drain_seconds,
@@ -155,6 +163,50 @@ def _plan(
         presence=Presence(preparation.registry, settings.replica_name, _url(settings), server),
         describe_ready=lambda: _ready_line(settings, preparation.registry),
     )
+
+
+def _inherited() -> dict[str, str]:
+    from serve.launcher.notify import VARIABLES
+
+    return {name: value for name, value in os.environ.items() if name not in VARIABLES}
+
+
+def _compiler(
+    settings: ServeSettings,
+    preparation: Preparation,
+    environment: dict[str, str],
+    places: Places,
+    say: Callable[[str], None],
+) -> BackgroundCompiler | None:
+    """Return what compiles beside the engine, None where nothing is or the first start does."""
+    from registry.foreign import python
+    from serve.engine.compiled.choice import compiles_beside, memory_bytes
+    from serve.engine.environment import COMPILE_VARIABLE
+    from serve.launcher.compiling import BackgroundCompiler, CompilingOptions
+
+    arguments = preparation.arguments
+    if not compiles_beside(settings, environment, arguments):
+        return None
+
+    def making(line: int, note: Path) -> list[str]:
+        own = ["--line", str(line), "--note", str(note), "--owned", json.dumps(dict(arguments.owned))]
+        return python("-m", MAKING, *own, "--", *arguments.argv)
+
+    options = CompilingOptions(
+        making=making,
+        argv=arguments.argv,
+        fingerprint=preparation.registry.base.fingerprint,
+        # Where the disk does not say in time what there is, nothing is waited for.
+        environment={**environment, COMPILE_VARIABLE: "later"},
+        lasting=Path(environment["VLLM_CACHE_ROOT"]),
+        log_folders=[_below(folder, "compiling") for folder in places.log_folders()],
+        memory_bytes=memory_bytes(settings, preparation.registry.base),
+    )
+    return BackgroundCompiler(options, say)
+
+
+def _below(folder: Folder, name: str) -> Folder:
+    return lambda: folder() / name
 
 
 def _cache_overlay(places: Places, inherited: Mapping[str, str]) -> dict[str, str]:

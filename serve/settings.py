@@ -157,7 +157,7 @@ class EngineSettings(_Block):
     cpu_lora: Literal["grouped", "stock"] = "grouped"
     """LoRA on a CPU: ours, or vLLM's own."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the model; `auto` does where a C++ compiler is found."""
+    """Compile the model: `on` before it serves, `auto` beside it for the next start (CPU, a C++ compiler)."""
     fork: Literal["auto", "off"] = "auto"
     """Fork vLLM's engine and worker from one process that imports; `auto`: on a CPU with Intel's OpenMP."""
     parsers: Literal["auto", "off"] = "auto"

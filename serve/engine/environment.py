@@ -20,7 +20,14 @@ CPU_LORA_VARIABLE = "WARDROBE_CPU_LORA"
 """Read by `serve.engine.cpu_lora.plugin` in every vLLM process: `grouped` or `stock`."""
 
 COMPILE_VARIABLE = "WARDROBE_COMPILE"
-"""Read by `serve.engine.cpu_lora.compilation`: `auto`, `on` or `off`."""
+"""Read by `serve.engine.cpu_lora.compilation`: `auto`, `on` or `off`.
+
+The launcher makes `later` of `auto` where no compiled code was found (the engine serves uncompiled), and
+`made` where some was (the engine takes that, and compiles nothing itself).
+"""
+
+NOTE_VARIABLE = "WARDROBE_COMPILED_NOTE"
+"""Set with `made`: the note that says so, which goes when what it names cannot be used."""
 
 SUPERVISED_VARIABLE = "WARDROBE_SUPERVISED"
 """Set by the launcher: the plugin then ties the life of vLLM's helper processes to their parent's."""
@@ -83,9 +90,8 @@ def _compiling(settings: ServeSettings) -> PreflightFinding:
         return PreflightFinding(
             "compilation", ok=False, detail="no C++ compiler found; install g++ or set CXX"
         )
-    return PreflightFinding(
-        "compilation", ok=True, detail=f"with {found}; the first start takes a minute longer"
-    )
+    when = "before it serves" if settings.engine.compile == "on" else "beside the first start, for later ones"
+    return PreflightFinding("compilation", ok=True, detail=f"with {found}, {when}")
 
 
 def _look_for(library: Library, settings: ServeSettings) -> PreflightFinding:
