@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from registry.errors import WardrobeError
 
@@ -109,6 +109,22 @@ class PeriodicWork:
             )
 
 
+class Pausing(Protocol):
+    """How the thread of one work waits between two turns, where something may end a pause early."""
+
+    def wait(self, seconds: float) -> None:
+        """Return after `seconds`, or before, when the next turn is wanted."""
+        ...
+
+    def release(self) -> None:
+        """End the pause that goes on now, and every later one; called by another thread."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds: the last turn was made."""
+        ...
+
+
 class Background:
     """All work of one process that goes on; `stop` ends its threads, whoever started a task cancels it."""
 
@@ -117,6 +133,7 @@ class Background:
         self._works: dict[str, PeriodicWork] = {}
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._pausings: list[Pausing] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -140,12 +157,17 @@ class Background:
         """Run a work on the event loop until the task is cancelled."""
         return self._keep(self._run(work), work.name)
 
-    def thread(self, work: PeriodicWork) -> None:
-        """Run a work in a thread of its own until `stop`; the first turn is after its pause."""
+    def thread(self, work: PeriodicWork, pausing: Pausing | None = None) -> None:
+        """Run a work in a thread of its own until `stop`; the first turn is after its pause.
+
+        `pausing`, which may end a pause early, is closed with the thread.
+        """
         thread = threading.Thread(
-            target=self._run_thread, args=(work,), name=f"wardrobe-{work.name}", daemon=True
+            target=self._run_thread, args=(work, pausing), name=f"wardrobe-{work.name}", daemon=True
         )
         self._threads.append(thread)
+        if pausing is not None:
+            self._pausings.append(pausing)
         thread.start()
 
     def once(self, name: str, turn: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
@@ -156,6 +178,8 @@ class Background:
     def stop(self) -> None:
         """End the threads and wait for them; a turn that hangs is left behind after a second."""
         self._stopping.set()
+        for pausing in self._pausings:
+            pausing.release()
         threads, self._threads = self._threads, []
         for thread in threads:
             thread.join(timeout=1.0)
@@ -176,16 +200,30 @@ class Background:
                 if left <= 0:
                     break
 
-    def _run_thread(self, work: PeriodicWork) -> None:
-        while not self._stopping.wait(work.pause):
-            work.began = work.clock()
-            try:
-                work.turn()
-            except Exception as error:  # noqa: BLE001 - this is the place that catches everything
-                work.fail(error)
-            else:
-                work.succeed()
-            work.began = None
+    def _run_thread(self, work: PeriodicWork, pausing: Pausing | None) -> None:
+        try:
+            while not self._stops_after_pause(work, pausing):
+                self._run_turn(work)
+        finally:
+            if pausing is not None:
+                pausing.close()
+
+    def _stops_after_pause(self, work: PeriodicWork, pausing: Pausing | None) -> bool:
+        if pausing is None:
+            return self._stopping.wait(work.pause)
+        pausing.wait(work.pause)
+        return self._stopping.is_set()
+
+    @staticmethod
+    def _run_turn(work: PeriodicWork) -> None:
+        work.began = work.clock()
+        try:
+            work.turn()
+        except Exception as error:  # noqa: BLE001 - this is the place that catches everything
+            work.fail(error)
+        else:
+            work.succeed()
+        work.began = None
 
 
 async def _attempt(work: PeriodicWork, turn: Turn) -> None:

@@ -262,13 +262,13 @@ class Registry:
         """
         return verification.verify(self.catalogue, adapter, number)
 
-    def verify_version(self, version: Version) -> None:
-        """Hash a version again before it is loaded.
+    def verify_version(self, version: Version, *, content: bool = True) -> None:
+        """Look at a version again before it is loaded; without `content` its files are not hashed.
 
         Raises: Quarantined: it was quarantined before; InvalidAdapter: its files are not as published
         (reason `digest`), and it is in quarantine now.
         """
-        verification.verify_version(self.catalogue, version)
+        verification.verify_version(self.catalogue, version, content=content)
 
     def history(self, adapter: str) -> list[AliasMove]:
         """Return every move of every alias of an adapter, oldest first.

@@ -1,8 +1,9 @@
 """The watcher: keeps a view of the registry up to date from a thread of its own.
 
-Owns when the disk is read again. Invariants: a change by any process is seen within the polling interval, or
-within the sweep's period where its writer died before it could leave a mark; nothing that is found on the
-disk ends the watching, and what is wrong with one adapter hides no change of another.
+Owns when the disk is read again. Invariants: a change by any process is seen within the polling interval (by
+one of this machine within milliseconds, where the kernel tells of it), or within the sweep's period where its
+writer died before it could leave a mark; nothing that is found on the disk ends the watching, and what is
+wrong with one adapter hides no change of another.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from types import MappingProxyType
 from registry.background import Background
 from registry.errors import Missing
 from registry.storage import anchor, disk
+from registry.storage.bell import Bell
 from registry.store import Registry
 from registry.views.view import EMPTY, AdapterView, View
 
@@ -28,10 +30,10 @@ _logger = logging.getLogger(__name__)
 class Watcher:
     """Keeps `view` up to date from a thread of its own.
 
-    Every `interval_seconds` it looks at one directory for marks of changes; and it reads all adapters
-    anew within `sweep_seconds`, a few at each look, for writers that died before their mark. An adapter
-    that cannot be read keeps its last view and is named in `problems`. `last_success` is the
-    `time.monotonic()` of the last look that could read the root.
+    Every `interval_seconds`, and when the kernel tells of a change, it looks at one directory for marks of
+    changes; and it reads all adapters anew within `sweep_seconds`, a few at a time, for writers that died
+    before their mark. An adapter that cannot be read keeps its last view and is named in `problems`.
+    `last_success` is the `time.monotonic()` of the last look that could read the root.
     """
 
     def __init__(
@@ -48,16 +50,20 @@ class Watcher:
         self._catalogue = registry.catalogue
         self._root = registry.root
         self._changes = registry.root / "changes"
-        self._looks_per_sweep = max(1.0, sweep_seconds / interval_seconds)
+        self._interval_seconds = interval_seconds
+        self._sweep_seconds = max(sweep_seconds, interval_seconds)
         self._subscribers: list[Callable[[View], None]] = []
         self._marks: dict[str, _Mark] = {}
         self._folder_mark: _Mark | None = None
+        self._folder_changed = -math.inf
         self._announced = EMPTY.generation
         self._sweep: Iterator[str] = iter(())
         self._sweep_size = 0
+        self._swept = -math.inf
         self._lock = threading.Lock()
         self._background = background or Background()
         self._work = self._background.work("watcher", self._turn, interval_seconds)
+        self._bell = Bell(self._changes)
 
     def subscribe(self, callback: Callable[[View], None]) -> None:
         """Have `callback(view)` called after each change, from the thread that found it."""
@@ -69,7 +75,8 @@ class Watcher:
         Raises: StorageFailed: the root cannot be read.
         """
         self.refresh()
-        self._background.thread(self._work)
+        self._bell.arm()
+        self._background.thread(self._work, self._bell)
 
     def stop(self) -> None:
         """End the thread, and those of the background that it was given; `view` stays as it is."""
@@ -87,6 +94,7 @@ class Watcher:
         self._announce(view)
 
     def _turn(self) -> None:
+        self._bell.arm()  # before the look, so that no change falls between the two
         try:
             with self._lock:
                 view = self._reread([*self._look(always=False), *self._next_of_sweep()])
@@ -109,12 +117,12 @@ class Watcher:
             return []  # a backup leaves out empty folders
 
     def _list_marks(self, *, always: bool) -> list[str]:
-        mark = _mark(disk.status(self._changes))
-        if mark == self._folder_mark and not always:
+        mark, now = _mark(disk.status(self._changes)), time.monotonic()
+        if mark != self._folder_mark:
+            self._folder_mark, self._folder_changed = mark, now
+        # A second change within one tick of the file system's clock leaves the folder's time as it is.
+        elif not always and now - self._folder_changed > _SETTLED_SECONDS:
             return []
-        # A second change within one tick of the file system's clock leaves the folder's time as it is, so
-        # the look after a change lists the folder again.
-        self._folder_mark = mark if self._folder_mark == mark else _UNSETTLED
         found = {}
         for name in disk.names(self._changes):
             try:
@@ -126,7 +134,13 @@ class Watcher:
         return marked
 
     def _next_of_sweep(self) -> list[str]:
-        count = math.ceil(self._sweep_size / self._looks_per_sweep) or 1
+        # By the clock, not by the turns, which changes make more frequent.
+        now = time.monotonic()
+        passed = min(now - self._swept, self._sweep_seconds)
+        if passed < self._interval_seconds:
+            return []
+        self._swept = now
+        count = math.ceil(self._sweep_size * passed / self._sweep_seconds) or 1
         names = list(itertools.islice(self._sweep, count))
         if not names:
             known = sorted({*self._catalogue.known(), *self.view.adapters})
@@ -168,7 +182,8 @@ class Watcher:
 
 
 _Mark = tuple[int, int]
-_UNSETTLED: _Mark = (-1, -1)
+_SETTLED_SECONDS = 5.0
+"""Ticks of file systems' clocks are shorter: 10 ms on local disks, 1 s on old NFS servers, 2 s on FAT."""
 
 
 def _mark(status: os.stat_result) -> _Mark:

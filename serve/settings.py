@@ -147,6 +147,10 @@ class ResidencySettings(_Block):
     """How long a request waits for its version to be loaded."""
     require_proof: bool = True
     """Serve no version whose answers cannot be told from the base's."""
+    swap_wait_seconds: float = Field(default=30.0, ge=0)
+    """How long the version before goes on answering by a name while the new one is loading."""
+    keep_previous_seconds: float = Field(default=600.0, ge=0)
+    """How long the version before stays loaded after that, so that the way back is at once."""
     poll_seconds: float = Field(default=0.25, gt=0)
     """How often the root is looked at for changes."""
 

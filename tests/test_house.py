@@ -140,7 +140,7 @@ def test_no_tracked_file_names_a_package_registry_host_or_a_path_of_a_machine() 
 
 
 # What may ask the file system itself: the seam, and what reads the folders of its user.
-DISK = ("disk", "files", "placing", "mount")
+DISK = ("disk", "files", "placing", "syncing", "mount")
 USERS = ("folder", "base", "publish", "transfer", "versions", "collect", "adapter", "file")
 RAW = {
     "chmod", "exists", "glob", "is_dir", "is_file", "is_symlink", "iterdir", "lstat", "mkdir", "open",
@@ -178,6 +178,7 @@ OTHER_WORK = {
     "serve/launcher": "the launcher's own waiting, one child at a time",
     "serve/rollout/webhooks.py": "one per URL; a message that fails ends nothing",
     "serve/router/doubts.py": "one request each",
+    "serve/router/residents/proof.py": "one step for all that wait; its failure is theirs",
     "serve/router/residents/residency.py": "one load each; its failure is kept in the slot",
     "serve/router/shadow.py": "one request each",
     "serve/router/telemetry/tracing.py": "the exporter's shutdown",

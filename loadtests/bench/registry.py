@@ -32,7 +32,7 @@ from tests.fakes.base import SMOLLM2, make_base
 
 LIST_SECONDS = 1.0
 RESOLVE_MICROSECONDS = 20.0
-VISIBLE_SECONDS = 1.0
+VISIBLE_SECONDS = 0.1
 PUBLISH_MILLISECONDS = 100.0
 ADAPTER_BYTES = 4_000_000
 RESOLVES = 20_000
@@ -143,7 +143,7 @@ def _visibility(registry: Registry, watcher: Watcher, samples: int) -> MeasuredF
     with _writer(registry.root) as change:
         for number in range(samples):
             seen.clear()
-            time.sleep(random.Random(number).uniform(0, 0.5))  # at any point of the polling interval
+            time.sleep(random.Random(number).uniform(0, 0.5))  # at any point of the poll
             written = change(name_of(number), 2)
             assert seen.wait(10)
             delays.append(time.time() - written)

@@ -28,6 +28,7 @@ from registry.errors import (
 from registry.names import STABLE, means_base
 from registry.records import AliasMove, BaseModelInfo, Limits, Published, Version
 from registry.storage import files
+from registry.storage.syncing import Unsynced
 from registry.validation.canonical import parse_document
 from registry.validation.intake.links import refuse_links
 from registry.validation.requirements import LINEAGE, Requirement
@@ -163,12 +164,14 @@ def _create(
     """Return the version that holds what was inspected, and whether this call made it."""
     staged = catalogue.root.staging / uuid.uuid4().hex
     try:
-        files.make_directory(staged)
-        for taken in inspected.files:
-            _stage(staged, taken, order.adapter)
-        made = _described(catalogue, order, inspected, staged)
-        files.stage(staged / MANIFEST, encode_manifest(made))
-        found = _publish_unused(catalogue, order, made, seen)
+        # Nobody looks for it: that it is durable counts from the rename on.
+        files.make_directory(staged, durable=False)
+        with Unsynced() as unsynced:
+            for taken in inspected.files:
+                _stage(staged, taken, order.adapter, unsynced)
+            made = _described(catalogue, order, inspected, staged)
+            files.stage(staged / MANIFEST, encode_manifest(made), unsynced=unsynced)
+            found = _publish_unused(catalogue, order, made, seen, unsynced)
     finally:
         files.remove_tree(staged)
     if isinstance(found, Version):
@@ -176,14 +179,16 @@ def _create(
     return replace(made, number=found, path=catalogue.root.version(order.adapter, found)), True
 
 
-def _stage(staged: Path, taken: TakenFile, subject: str) -> None:
+def _stage(staged: Path, taken: TakenFile, subject: str, unsynced: Unsynced) -> None:
     target = staged / taken.name
     if taken.name in {MANIFEST, "", ".", ".."} or "/" in taken.name:
         raise InvalidAdapter(subject, f"{taken.name!r} is not a name for its file", reason="path")
     if isinstance(taken.source, bytes):
-        files.stage(target, taken.source)
+        files.stage(target, taken.source, unsynced=unsynced)
         return
-    size, sha256 = files.copy_new(taken.source, target, head=taken.head, skip_bytes=taken.skipped)
+    size, sha256 = files.copy_new(
+        taken.source, target, head=taken.head, skip_bytes=taken.skipped, unsynced=unsynced
+    )
     if (size, sha256) != (taken.size, taken.sha256):
         fact = f"{taken.name} changed while it was registered"
         raise InvalidAdapter(subject, fact, "wait until it is written and register it again", reason="digest")
@@ -213,7 +218,11 @@ def _described(
 
 
 def _publish_unused(
-    catalogue: Catalogue, order: PublishRequest, made: Version, seen: AdapterView | None
+    catalogue: Catalogue,
+    order: PublishRequest,
+    made: Version,
+    seen: AdapterView | None,
+    unsynced: Unsynced,
 ) -> int | Version:
     """Give the staged version the next number; return it, or the version that somebody made of the same.
 
@@ -230,7 +239,7 @@ def _publish_unused(
             if existing is not None:
                 return existing
         try:
-            catalogue.versions.publish(adapter, made.path, number)
+            catalogue.versions.publish(adapter, made.path, number, unsynced)
         except Occupied:
             continue
         tombstone = catalogue.tombstones.read(adapter, number)

@@ -42,8 +42,10 @@ def verify(catalogue: Catalogue, adapter: str | None, number: int | None) -> lis
     return found
 
 
-def verify_version(catalogue: Catalogue, version: Version) -> None:
-    """Hash a version again before it is loaded.
+def verify_version(catalogue: Catalogue, version: Version, *, content: bool = True) -> None:
+    """Look at a version again before it is loaded; without `content` its files are not hashed.
+
+    A file that this process has hashed before is not read again unless it was changed since.
 
     Raises: Quarantined: it was quarantined before; InvalidAdapter: its files are not as published (reason
     `digest`), and it is in quarantine now.
@@ -52,7 +54,7 @@ def verify_version(catalogue: Catalogue, version: Version) -> None:
     if order is not None:
         fact = f"is quarantined ({order.reason})"
         raise Quarantined(version.name, fact, "choose another version", param="version")
-    problem = catalogue.versions.problem(version)
+    problem = catalogue.versions.problem(version, content=content, afresh=False)
     if problem is not None:
         # On a root that cannot be written it is refused all the same, and at every try.
         _put(catalogue, version.adapter, version.number, problem)

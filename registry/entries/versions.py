@@ -10,6 +10,7 @@ import contextlib
 import os
 import stat
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from registry.errors import CorruptStore, Missing, StorageFailed
@@ -17,7 +18,9 @@ from registry.records import FileEntry, Version
 from registry.spelling import spelled
 from registry.storage import disk, files, reserve
 from registry.storage.entry import Entry, encode
+from registry.storage.hashes import Hashes
 from registry.storage.root import Root
+from registry.storage.syncing import Unsynced
 from registry.validation.identity import digest
 from registry.validation.peft import CONFIG_NAME, with_base
 
@@ -80,6 +83,7 @@ class Versions:
 
     def __init__(self, root: Root) -> None:
         self._root = root
+        self._hashes = Hashes()
 
     def numbers(self, adapter: str) -> list[int]:
         """Return the numbers that have a folder, ascending."""
@@ -96,8 +100,8 @@ class Versions:
             raise CorruptStore(str(folder), f"is a version of {found.adapter}, not of {adapter}")
         return found
 
-    def publish(self, adapter: str, staged: Path, number: int) -> None:
-        """Rename `staged` to `number`.
+    def publish(self, adapter: str, staged: Path, number: int, unsynced: Unsynced) -> None:
+        """Rename `staged`, of which files are `unsynced` yet, to `number`.
 
         Raises: Occupied: the number is taken; StorageFailed. `staged` is still there in both cases,
         and no empty folder is.
@@ -105,9 +109,13 @@ class Versions:
         folder = self._root.versions(adapter)
         try:
             while True:
-                files.make_directory(folder)
+                files.make_directory(folder, durable=False)
                 try:
-                    files.publish_directory(staged, folder / str(number))
+                    with disk.explained(folder):
+                        # Whoever made them may not have come to their fsync.
+                        unsynced.add_folder(folder.parent)
+                        unsynced.add_folder(folder.parent.parent)
+                    files.publish_directory(staged, folder / str(number), unsynced=unsynced)
                 except Missing:
                     # Another publisher failed and removed the folder that was still empty.
                     if not disk.is_folder(staged):
@@ -120,8 +128,10 @@ class Versions:
             files.remove_empty(folder.parent)
             raise
 
-    def problem(self, version: Version) -> str | None:
-        """Hash a version's files again and say what is not as published, None when all is.
+    def problem(self, version: Version, *, content: bool = True, afresh: bool = True) -> str | None:
+        """Say what of a version is not as published, None when all is; with `content` its files are hashed.
+
+        Unless `afresh`, a file that was hashed before and has not been changed since is not read.
 
         Raises: StorageFailed: when the files could not be read at all, which proves nothing.
         """
@@ -137,8 +147,22 @@ class Versions:
             extra = sorted({entry.name for entry in entries} - listed - {MANIFEST})
         if extra:
             return f"{spelled(extra[0])} is not in the manifest"
-        problems = (_file_problem(version.path, file) for file in manifest.files)
+        look = partial(self._file_problem, afresh=afresh) if content else _shape_problem
+        problems = (look(version.path, file) for file in manifest.files)
         return next((problem for problem in problems if problem is not None), None)
+
+    def _file_problem(self, folder: Path, file: FileEntry, *, afresh: bool) -> str | None:
+        path = folder / file.path
+        try:
+            if "/" in file.path or not stat.S_ISREG(disk.status(path).st_mode):
+                return f"{file.path} is not a plain file of the version"
+            size, sha256 = self._hashes.of(path, afresh=afresh)
+        except Missing:
+            return f"{file.path} is missing"
+        if (size, sha256) != (file.size, file.sha256):
+            published = f"published were {file.size} with {file.sha256}"
+            return f"{file.path} has {size} bytes with sha256 {sha256}, {published}"
+        return None
 
     def export(self, version: Version, target: Path, base: str) -> None:
         """Copy a version's files (not the manifest) into the new folder `target`.
@@ -167,15 +191,12 @@ def _digest(manifest: Version) -> str:
     return digest(manifest.files, manifest.base_fingerprint, manifest.template_sha256)
 
 
-def _file_problem(folder: Path, file: FileEntry) -> str | None:
-    path = folder / file.path
+def _shape_problem(folder: Path, file: FileEntry) -> str | None:
+    """Say what can be seen without reading a file: whether it is a plain one, as long as published."""
     try:
-        if "/" in file.path or not stat.S_ISREG(disk.status(path).st_mode):
-            return f"{file.path} is not a plain file of the version"
-        size, sha256 = disk.hash_file(path)
+        found = disk.status(folder / file.path)
     except Missing:
         return f"{file.path} is missing"
-    if (size, sha256) != (file.size, file.sha256):
-        published = f"published were {file.size} with {file.sha256}"
-        return f"{file.path} has {size} bytes with sha256 {sha256}, {published}"
-    return None
+    if "/" in file.path or not stat.S_ISREG(found.st_mode):
+        return f"{file.path} is not a plain file of the version"
+    return None if found.st_size == file.size else f"{file.path} has {found.st_size} bytes, not {file.size}"

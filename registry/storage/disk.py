@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import io
 import os
 import re
@@ -90,16 +89,6 @@ def read(path: Path, *, limit: int = MAX_BYTES) -> bytes:
                 with contextlib.suppress(OSError):
                     return _read_plain(path / ENTRY_FILE, limit)
             raise CorruptStore(str(path), "is not a plain file", _RESTORE) from error
-
-
-def hash_file(path: Path) -> tuple[int, str]:
-    """Return the size and hex sha256 of a plain file; a symlink is refused.
-
-    Raises: Missing; StorageFailed.
-    """
-    with explained(path), open_plain(path) as file:
-        digest = hashlib.file_digest(file, "sha256")
-        return file.tell(), digest.hexdigest()
 
 
 def status(path: Path) -> os.stat_result:

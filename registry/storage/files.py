@@ -23,6 +23,7 @@ from registry.storage import anchor, placing
 from registry.storage.disk import ENTRY_FILE, NO_ROOM, entry_numbers, exists, explained, open_plain, read
 from registry.storage.placing import beside, hand_over, place, write
 from registry.storage.renaming import NOT_KNOWN, rename_new
+from registry.storage.syncing import Unsynced, sync_folders
 
 step, watch_steps = placing.step, placing.watch_steps
 PUBLIC_MODE = 0o444
@@ -33,8 +34,8 @@ NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS
 TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR})
 
 
-def make_directory(path: Path, *, mode: int = 0o777) -> None:
-    """Make `path` and what is missing above it, durably.
+def make_directory(path: Path, *, mode: int = 0o777, durable: bool = True) -> None:
+    """Make `path` and what is missing above it, durably unless the caller syncs the folders above himself.
 
     Raises: StorageFailed.
     """
@@ -42,7 +43,7 @@ def make_directory(path: Path, *, mode: int = 0o777) -> None:
     with explained(path):
         if path.is_dir():
             return
-    make_directory(path.parent)
+    make_directory(path.parent, durable=durable)
     with explained(path):
         step(f"mkdir {path.name}")
         try:
@@ -52,26 +53,34 @@ def make_directory(path: Path, *, mode: int = 0o777) -> None:
                 raise
         else:
             hand_over(path, path.parent)
-        sync_directory(path.parent)
+        if durable:
+            sync_directory(path.parent)
 
 
-def stage(path: Path, data: bytes) -> None:
-    """Write and fsync a new file in a folder that no reader looks at yet.
+def stage(path: Path, data: bytes, *, unsynced: Unsynced | None = None) -> None:
+    """Write a new file in a folder that no reader looks at yet; fsync it, or leave that to `unsynced`.
 
     Raises: Occupied; StorageFailed.
     """
     anchor.check(path)
     with explained(path):
         step(f"write {path.name}")
-        write(path, data, 0o644)
+        write(path, data, 0o644, unsynced=unsynced)
 
 
 def copy_new(
-    source: Path, target: Path, *, mode: int = 0o644, head: bytes = b"", skip_bytes: int = 0
+    source: Path,
+    target: Path,
+    *,
+    mode: int = 0o644,
+    head: bytes = b"",
+    skip_bytes: int = 0,
+    unsynced: Unsynced | None = None,
 ) -> tuple[int, str]:
-    """Copy `source` (no symlink) to a new file, fsync it, and return its size and hex sha256.
+    """Copy `source` (no symlink) to a new file, and return its size and hex sha256.
 
-    `head` is written in place of the source's first `skip_bytes`. Raises: Occupied; StorageFailed.
+    It is fsynced, or left to `unsynced`. `head` is written in place of the source's first `skip_bytes`.
+    Raises: Occupied; StorageFailed.
     """
     anchor.check(target)
     digest = hashlib.sha256(head)
@@ -87,7 +96,10 @@ def copy_new(
                 writer.write(chunk)
                 size += len(chunk)
             writer.flush()
-            os.fsync(writer.fileno())
+            if unsynced is None:
+                os.fsync(writer.fileno())
+            else:
+                unsynced.add(writer.fileno())
     return size, digest.hexdigest()
 
 
@@ -218,14 +230,18 @@ def append_entry(
             return seq
 
 
-def publish_directory(staged: Path, target: Path) -> None:
+def publish_directory(staged: Path, target: Path, *, unsynced: Unsynced | None = None) -> None:
     """Rename the finished folder `staged` to `target`, then make it read-only.
+
+    What is `unsynced`, and the names in `staged`, are durable before the rename.
 
     Raises: Occupied: when `target` exists; StorageFailed.
     """
     anchor.check(target)
     with explained(target):
-        sync_directory(staged)
+        waiting = Unsynced() if unsynced is None else unsynced
+        waiting.add_folder(staged)
+        waiting.sync()
         move(staged, target)
         # Only now: a folder without write permission cannot be renamed by its owner.
         for path in target.iterdir():
@@ -255,8 +271,7 @@ def move(source: Path, target: Path) -> None:
             if error.errno in TAKEN:
                 raise _exists(target) from error
             raise
-        sync_directory(target.parent)
-        sync_directory(source.parent)
+        sync_folders(target.parent, source.parent)
 
 
 def remove(path: Path) -> None:

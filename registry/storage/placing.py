@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from registry.storage.disk import NO_ROOM
+from registry.storage.syncing import Unsynced
 
 Draw = Callable[[bytes, int], Path | None]
 """Returns a file on the same disk that holds the bytes, durably, with this mode; None: it has none."""
@@ -89,8 +90,10 @@ def place(
         return put_drawn(drawn)
 
 
-def write(path: Path, data: bytes, mode: int, *, durable: bool = True) -> None:
-    """Write a new file and, if `durable`, fsync it.
+def write(
+    path: Path, data: bytes, mode: int, *, durable: bool = True, unsynced: Unsynced | None = None
+) -> None:
+    """Write a new file and, if `durable`, fsync it or leave that to `unsynced`.
 
     Raises: OSError.
     """
@@ -98,7 +101,9 @@ def write(path: Path, data: bytes, mode: int, *, durable: bool = True) -> None:
         hand_over(file.fileno(), path.parent)
         file.write(data)
         file.flush()
-        if durable:
+        if unsynced is not None:
+            unsynced.add(file.fileno())
+        elif durable:
             os.fsync(file.fileno())
 
 

@@ -27,7 +27,7 @@ FILES = 64
 FILE_BYTES = 16 * 1024
 """A key or a tombstone has less than 1 KiB, a rollout's entry with its policy and baseline some."""
 
-FOLDERS = ("tombstones", "quarantine")
+FOLDERS = ("aliases", "tombstones", "quarantine")
 """Of each adapter, made with its first version: a folder needs an inode and a block."""
 
 _Answer = TypeVar("_Answer")
@@ -52,8 +52,12 @@ def fill(root: Path) -> bool:
 def make_folders(adapter: Path) -> None:
     """Make the folders of an adapter that taking something away writes to, where there is room."""
     with contextlib.suppress(StorageFailed):  # tried again by the next housekeeping
-        for name in FOLDERS:
-            files.make_directory(adapter / name)
+        missing = [name for name in FOLDERS if not disk.is_folder(adapter / name)]
+        for name in missing:
+            files.make_directory(adapter / name, durable=False)
+        if missing:
+            with disk.explained(adapter):
+                files.sync_directory(adapter)
 
 
 def urgently(root: Path, change: Callable[[], _Answer]) -> _Answer:

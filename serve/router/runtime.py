@@ -15,6 +15,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -39,12 +40,17 @@ from serve.router.endpoints.response_id import IdIssuer
 from serve.router.residents.pinned import distinct, is_gone, is_known, is_proved, rolling, stables
 from serve.router.residents.proof import Prover
 from serve.router.residents.residency import Residency, ResidentSlot
+from serve.router.residents.succession import Succession
 from serve.router.targets import Targets
 from serve.router.telemetry import metrics as counters
 from serve.router.telemetry.vitals import AccessState, EnginePulse, Vitals
 from serve.router.upkeep import SERVER, Upkeep
 from serve.settings import RequestLimits, ServeSettings
 from serve.watchdog.watch import EngineWatch
+
+LOADS_AT_ONCE = 4
+"""How many versions are loaded beside each other for nobody in particular: the engine takes them one by one,
+and a request that needs one waits for those before it."""
 
 DYING_SECONDS = 1.5
 """What was in use this long before an engine's death was noticed counts as in use at it."""
@@ -70,6 +76,7 @@ class Runtime:
     watch: EngineWatch
     background: Background
     prover: Prover
+    succession: Succession
     upkeep: Upkeep = field(init=False)
     ask: Ask | None = None
     draining: bool = False
@@ -80,6 +87,7 @@ class Runtime:
     _unregister: Callable[[], None] = lambda: None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _seen: View | None = None
+    _pinned: set[str] = field(default_factory=set)
     _controller: Controller | None = None
     notifier: WebhookNotifier = field(default_factory=WebhookNotifier)
 
@@ -114,7 +122,10 @@ class Runtime:
             engine, lambda one: is_proved(watcher.view, one), _attester(registry, replica), required
         )
         timeout = settings.residency.load_timeout_seconds
-        residency = Residency(engine, registry.verify_version, prover.prove, metrics, timeout)
+        glance = partial(registry.verify_version, content=False)
+        residency = Residency(engine, glance, registry.verify_version, prover.prove, metrics, timeout)
+        wait, keep = settings.residency.swap_wait_seconds, settings.residency.keep_previous_seconds
+        succession = Succession(residency, wait, keep)
         base = registry.base
         keeper = EvidenceWriter(registry, replica)
         targets = Targets(
@@ -125,6 +136,7 @@ class Runtime:
             frozenset({base.name}),
             recorders=keeper.find,
             baselines=keeper.baseline,
+            succession=succession,
         )
         ids = IdIssuer(secrets.token_bytes(32))
         keys = KeyRing(
@@ -136,7 +148,7 @@ class Runtime:
         watch = EngineWatch(engine, hang_seconds, residency.at_work, residency.loading_seconds)
         built = cls(
             settings, registry, engine, watcher, keys, ids, metrics, residency, targets, keeper, feedback,
-            watch, background, prover,
+            watch, background, prover, succession,
         )  # fmt: skip
         built.upkeep.load_secret()
         return built
@@ -183,7 +195,8 @@ class Runtime:
     def problems(self) -> list[str]:
         """Return what is not as it should be while this replica serves, in sentences."""
         unread = (f"adapter {name}: {text}" for name, text in sorted(self.watcher.problems.items()) if name)
-        return [*self.upkeep.problems(), *unread]
+        moves = (move.sentence for move in self.succession.pending() if move.failure)
+        return [*self.upkeep.problems(), *unread, *moves]
 
     def check_open(self) -> None:
         """Pass when new requests are taken.
@@ -211,6 +224,8 @@ class Runtime:
         self.watcher.start()
         await self.upkeep.announce()
         self._tasks += self.upkeep.begin()
+        self.residency.settled = self._changed.set
+        await self.prover.get_ready()
         if self.settings.residency.preload_stable:
             await self._preload()
         self.preloaded = True
@@ -270,8 +285,14 @@ class Runtime:
         return await self.ask(path, body)
 
     async def _preload(self) -> None:
-        for slot in self._apply(self.watcher.view):
-            await self._load_quietly(slot)
+        gate = asyncio.Semaphore(LOADS_AT_ONCE)
+
+        async def bring_in(slot: ResidentSlot) -> None:
+            async with gate:
+                with contextlib.suppress(WardrobeError):  # logged; the others must not suffer for it
+                    await self.residency.load(slot)
+
+        await asyncio.gather(*map(bring_in, self._apply(self.watcher.view)))
 
     def _notice(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wake the loop that follows the view; called from the watcher's thread or any other."""
@@ -293,29 +314,28 @@ class Runtime:
             await self.residency.retire(lambda one: is_gone(view, one))
         except ExceptionGroup as error:  # what the engine will not let go must not stop what is to come
             self.background.works["view"].note(error)
-        for slot in wanted:
-            if slot.due(time.monotonic()):
-                await self._load_quietly(slot)
+        due = [slot for slot in wanted if slot.due(self.residency.clock())]
+        for slot in due[: max(0, LOADS_AT_ONCE - self.residency.loading)]:
+            self.residency.begin(slot)
 
     def _apply(self, view: View) -> list[ResidentSlot]:
         """Pin what is to stay, and return the pinned versions that were never loaded here."""
         pinned = [one for one in (*rolling(view), *stables(view)) if not is_gone(view, one)]
         slots = [self.residency.slot(one) for one in distinct(pinned)[: self.engine.capacity]]
         if view is not self._seen:
+            self.succession.observe(view)
+        self.succession.settle(view)
+        stay = {*(slot.name for slot in slots), *(one.name for one in self.succession.kept(view))}
+        if view is not self._seen or stay != self._pinned:
+            self.residency.pin(stay)
+        self._pinned = stay
+        if view is not self._seen:
             self._seen = view
-            self.residency.pin(slot.name for slot in slots)
             kept = (*rolling(view), *stables(view))
             self.metrics.protect((one.adapter, str(one.number)) for one in kept)
             base = self.engine.base_name
             self.metrics.forget(lambda one, number: one == base or is_known(view, one, number))
         return [slot for slot in slots if not slot.ready and not slot.evicted]
-
-    async def _load_quietly(self, slot: ResidentSlot) -> None:
-        try:
-            await self.residency.load(slot)
-        except WardrobeError as error:
-            # Its requests are told the same; the others must not suffer for it.
-            _log.warning("%s", error)
 
     def _describe(self) -> Heartbeat:
         state = "draining" if self.draining else "ready" if self.preloaded else "starting"

@@ -26,6 +26,7 @@ from serve.rollout.recording.baselines import BaselineArm
 from serve.rollout.recording.recorder import Recorder, Recorders
 from serve.router.endpoints.response_id import BASE_SUBJECT, TAG_DIGITS
 from serve.router.residents.residency import ResidentSlot
+from serve.router.residents.succession import Succession
 from serve.router.telemetry.metrics import ArmSeries, Gauge, Reason, RouterMetrics
 
 _CACHED_SPELLINGS = 10_000
@@ -61,7 +62,8 @@ class RoutePlan:
     """What a model name stands for.
 
     Exactly one of: `fixed`, of an explicit reference or the base; `stable`, of a bare name, with its
-    `baseline`; `rollout`, of a bare name while one is open.
+    `baseline`; `rollout`, of a bare name while one is open. A plan that is not `lasting` is made for one
+    request: the version that the name points to is still being loaded.
     """
 
     adapter: str
@@ -69,6 +71,7 @@ class RoutePlan:
     stable: RouteTarget | None = None
     baseline: BaselineArm | None = None
     rollout: RolloutTarget | None = None
+    lasting: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,7 +124,8 @@ class Targets:
     """The cache: plans by the spelling of `model`, valid for one view.
 
     `recorders` gives a rollout's evidence, `baselines` an adapter's; without `recorders` a rollout is
-    not seen.
+    not seen. `succession` says who answers by a name
+    while the version that it points to is not ready.
     """
 
     base_name: str
@@ -131,6 +135,7 @@ class Targets:
     also_base: frozenset[str] = frozenset()
     recorders: Recorders | None = None
     baselines: Callable[[str], BaselineArm] | None = None
+    succession: Succession | None = None
     _view: View | None = None
     _plans: dict[bytes, RoutePlan] = field(default_factory=dict)
     _base: RoutePlan | None = None
@@ -146,6 +151,8 @@ class Targets:
         plan = self._plans.get(spelling)
         if plan is None:
             plan = self._make(view, spelling)
+            if not plan.lasting:
+                return plan
             if len(self._plans) >= _CACHED_SPELLINGS:
                 self._plans.clear()
             self._plans[spelling] = plan
@@ -159,11 +166,16 @@ class Targets:
         adapter = view.adapters.get(text)
         if adapter is not None and adapter.rollout is not None and self.recorders is not None:
             return self._rollout_plan(adapter, adapter.rollout, self.recorders)
-        ref, version = resolve(view, text, self.base_name)
+        ref, wanted = resolve(view, text, self.base_name)
+        version = wanted
+        if ref.version is None and self.succession is not None:
+            version = self.succession.answering(view, str(ref), wanted)
+        lasting = version is wanted
         if ref.version is None and ref.alias is None:
             baseline = self.baselines(ref.adapter) if self.baselines is not None else None
-            return RoutePlan(ref.adapter, stable=self._target(version, Arm.STABLE), baseline=baseline)
-        return RoutePlan(ref.adapter, fixed=self._target(version, Arm.DIRECT))
+            stable = self._target(version, Arm.STABLE)
+            return RoutePlan(ref.adapter, stable=stable, baseline=baseline, lasting=lasting)
+        return RoutePlan(ref.adapter, fixed=self._target(version, Arm.DIRECT), lasting=lasting)
 
     def _rollout_plan(self, adapter: AdapterView, entry: RolloutEntry, recorders: Recorders) -> RoutePlan:
         try:

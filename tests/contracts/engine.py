@@ -17,7 +17,7 @@ import pytest
 
 from registry.errors import NotServable
 from serve.engine.interface import TOP_TOKENS, Engine
-from serve.router.residents import proof
+from serve.router.residents import probing
 from tests.fakes.adapters import Adapter
 from tests.fakes.base import SMOLLM2, BaseShape
 from tests.fakes.safetensors import encode
@@ -38,7 +38,7 @@ Score = dict[int, float]
 
 def difference(left: Score, right: Score) -> float:
     """Return by how much two scores of one prompt differ, as the proof counts it."""
-    return proof.difference([left], [right])
+    return probing.difference([left], [right])
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from registry.errors import NotServable
 from serve.engine.args import VLLM_RANKS
 from serve.engine.interface import TOP_TOKENS
 from serve.process_group import TICKS_PER_SECOND
-from serve.router.residents import proof
+from serve.router.residents import probing
 from serve.watchdog.watch import WORKING_SHARE
 from tests.contracts.engine import NOISE, TEXT, EngineContract, difference, run
 from tests.contracts.engine import folders as folders  # noqa: PLC0414 - a fixture, used by name
@@ -196,8 +196,8 @@ def check_against_peft(engine: RemoteEngine, base: Path, adapter: Path) -> None:
     served = [run(engine.score(name, prompts)) for name in (None, "it")]
     run(engine.unload("it"))
     reference = peft_scores(base, adapter, prompts)
-    noise, error = (proof.difference(*pair) for pair in zip(served, reference, strict=True))
-    assert proof.difference(*reference) > 10 * error
+    noise, error = (probing.difference(*pair) for pair in zip(served, reference, strict=True))
+    assert probing.difference(*reference) > 10 * error
     assert error < max(0.1, 3 * noise)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from registry.errors import CorruptStore, Occupied, StorageFailed
 from registry.storage import disk, files
+from registry.storage.hashes import Hashes
 from tests.fakes.store import without_links
 
 both_kinds = pytest.mark.parametrize("links", [True, False], ids=["links", "no-links"])
@@ -129,7 +130,7 @@ def test_a_published_folder_is_read_only_and_can_still_be_moved_and_removed(tmp_
 def test_a_copy_tells_the_size_and_hash_of_what_it_wrote(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(b"weights" * 1000)
     size, sha256 = files.copy_new(tmp_path / "source", tmp_path / "target")
-    assert (size, sha256) == disk.hash_file(tmp_path / "target")
+    assert (size, sha256) == Hashes().of(tmp_path / "target")
     assert size == 7000
 
 

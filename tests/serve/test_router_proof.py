@@ -10,18 +10,19 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
+from registry.errors import NotServable
 from registry.records import Version
 from serve.engine.interface import TOP_TOKENS
 from serve.errors import LoadFailed
-from serve.router.residents.proof import (
+from serve.router.residents.probing import (
     CONSISTENT,
     NOISE_FACTOR,
     PROBES,
     ROUNDS,
-    Prover,
     consistency,
     difference,
 )
+from serve.router.residents.proof import MOST_TOGETHER, Prover
 from tests.fakes.adapters import make_adapter
 from tests.fakes.engine import FakeEngine
 
@@ -105,7 +106,7 @@ def test_an_effect_within_the_noise_is_proved_by_being_the_same_each_time(tmp_pa
     assert body["difference"] < 3 * body["noise"]
     assert isinstance(body["consistency"], float)
     assert body["consistency"] >= CONSISTENT
-    assert engine.asked.count("a@1") == ROUNDS
+    assert engine.asked.count("a@1") == 1 + ROUNDS, "once among others, and then in turn"
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -135,16 +136,85 @@ def test_what_another_replica_proved_is_not_measured_again(tmp_path: Path) -> No
     assert engine.asked == []
 
 
-def test_the_base_is_asked_twice_the_first_time_and_once_after_that(tmp_path: Path) -> None:
-    engine = NoisyEngine(noise=0.01, effect=1.0)
+def prove_all(engine: FakeEngine, folder: Path, count: int, *, at_once: bool) -> list[str]:
+    """Load and prove a@1 … a@count; return the names of those that were refused."""
     prover = Prover(engine, lambda _: False, lambda _, __: None)
+    versions = [version(make_adapter(folder / str(one), seed=one), one) for one in range(1, count + 1)]
+    refused = []
+
+    async def one_of(each: Version) -> None:
+        try:
+            await prover.prove(each)
+        except LoadFailed:
+            refused.append(each.name)
 
     async def run() -> None:
-        await prover.prove(version(tmp_path, 1))
-        await prover.prove(version(tmp_path, 2))
+        for each in versions:
+            await engine.load(each.name, each.path)
+        await prover.get_ready()
+        if at_once:
+            await asyncio.gather(*map(one_of, versions))
+        else:
+            for each in versions:
+                await one_of(each)
 
     asyncio.run(run())
-    assert engine.asked == [None, "a@1", None, "a@2", None]
+    return sorted(refused)
+
+
+class CountingEngine(FakeEngine):
+    """An engine that keeps whom it was asked to score, and how many were asked at once."""
+
+    def __init__(self) -> None:
+        super().__init__(capacity=16)
+        self.asked: list[str | None] = []
+        self.most = 0
+
+    async def score(self, name: str | None, prompts: Sequence[Sequence[int]]) -> list[dict[int, float]]:
+        self.asked.append(name)
+        self.unfinished += 1
+        self.most = max(self.most, self.unfinished)
+        try:
+            return await super().score(name, prompts)
+        finally:
+            self.unfinished -= 1
+
+
+def test_on_an_idle_engine_a_version_is_asked_once_and_the_base_not_again(tmp_path: Path) -> None:
+    engine = CountingEngine()
+    assert prove_all(engine, tmp_path, 3, at_once=False) == []
+    assert engine.asked == [None, None, "a@1", "a@2", "a@3"]
+
+
+def test_versions_that_wait_at_once_are_measured_together_with_the_base(tmp_path: Path) -> None:
+    engine = CountingEngine()
+    engine.without_effect.add("a@3")
+    engine.infinite.add("a@4")
+    assert prove_all(engine, tmp_path, 12, at_once=True) == ["a@3", "a@4"]
+    assert engine.most > MOST_TOGETHER, "eight of them, and the base three times"
+    assert engine.asked.count("a@1") == 1
+    assert engine.asked.count("a@3") > 1, "nobody is refused by one short prompt"
+
+
+def test_an_engine_that_computes_something_else_proves_in_company(tmp_path: Path) -> None:
+    engine = CountingEngine()
+    engine.unfinished = 1
+    assert prove_all(engine, tmp_path, 2, at_once=False) == []
+    assert engine.asked == [None, None, "a@1", None, None, None, "a@2", None]
+
+
+def test_a_version_that_is_gone_meanwhile_fails_alone(tmp_path: Path) -> None:
+    engine = CountingEngine()
+    prover = Prover(engine, lambda _: False, lambda _, __: None)
+    one, two = (version(make_adapter(tmp_path / str(each), seed=each), each) for each in (1, 2))
+
+    async def run() -> tuple[BaseException | None, BaseException | None]:
+        await engine.load(one.name, one.path)
+        return await asyncio.gather(prover.prove(one), prover.prove(two), return_exceptions=True)
+
+    proved, failed = asyncio.run(run())
+    assert proved is None
+    assert isinstance(failed, NotServable)
 
 
 def test_the_difference_is_the_mean_over_all_tokens() -> None:
@@ -161,7 +231,7 @@ def test_a_token_that_one_side_does_not_list_counts_with_what_is_sure() -> None:
     assert difference([{5: -0.1}], [{6: -0.1}]) == 0.0
 
 
-def test_the_likeliest_tokens_after_every_probe_are_looked_at(tmp_path: Path) -> None:
+def test_one_probe_is_enough_for_a_clear_effect(tmp_path: Path) -> None:
     engine = NoisyEngine(noise=0.0, effect=1.0)
     (body,) = prove(engine, tmp_path)
-    assert body["tokens"] == len(PROBES) * TOP_TOKENS
+    assert body["tokens"] == TOP_TOKENS

@@ -25,6 +25,7 @@ class House:
     folder: Path
     engine: FakeEngine
     now: float = 100.0
+    misshapen: dict[str, Exception] = field(default_factory=dict)
     broken: dict[str, Exception] = field(default_factory=dict)
     unproved: dict[str, Exception] = field(default_factory=dict)
     proofs: list[str] = field(default_factory=list)
@@ -33,8 +34,18 @@ class House:
 
     def __post_init__(self) -> None:
         self.residency = Residency(
-            self.engine, self.verify, self.prove, self.metrics, self.timeout_seconds, lambda: self.now
+            self.engine,
+            self.glance,
+            self.verify,
+            self.prove,
+            self.metrics,
+            self.timeout_seconds,
+            lambda: self.now,
         )
+
+    def glance(self, version: Version) -> None:
+        if version.name in self.misshapen:
+            raise self.misshapen[version.name]
 
     def verify(self, version: Version) -> None:
         if version.name in self.broken:

@@ -1,14 +1,15 @@
 """Which versions are loaded: single-flight loads, room by least recent use, and what is in use.
 
 Owns the engine's adapters: nobody else loads or unloads. Runs on one event loop, so a state is never
-seen half-changed between two awaits. Invariants: a version is verified before it is loaded and proved
-before it is `ready`; a version in use is never unloaded; a broken version fails alone, and its failure
-is remembered for a while.
+seen half-changed between two awaits. Invariants: the engine reads nothing but plain files of the published
+length; they are hashed beside that, and a version is verified and proved before it is `ready`; a version in
+use is never unloaded; a broken version fails alone, and its failure is remembered for a while.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -19,6 +20,8 @@ from registry.records import Version
 from serve.engine.interface import Engine
 from serve.errors import Busy, LoadFailed
 from serve.router.telemetry.metrics import RouterMetrics
+
+_log = logging.getLogger("wardrobe.router")
 
 FIRST_RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 300.0
@@ -59,16 +62,19 @@ class ResidentSlot:
 class Residency:
     """The loaded versions of one engine.
 
-    `verify` re-hashes a version's files (blocking, called in a thread); `prove` raises when a loaded
-    version cannot be told from the base. Both raise WardrobeError.
+    `glance` looks whether a version's files are there, plain and as long as published, and `verify` hashes
+    them (both blocking, called in a thread); `prove` raises when a loaded version cannot be told from the
+    base. All raise WardrobeError. `settled` is called after each load, whatever became of it.
     """
 
     engine: Engine
+    glance: Callable[[Version], None]
     verify: Callable[[Version], None]
     prove: Callable[[Version], Awaitable[None]]
     metrics: RouterMetrics
     timeout_seconds: float = 60.0
     clock: Callable[[], float] = time.monotonic
+    settled: Callable[[], None] = lambda: None
     _slots: dict[str, ResidentSlot] = field(default_factory=dict)
     _held: set[str] = field(default_factory=set)
     _waiting: int = 0
@@ -112,6 +118,11 @@ class Residency:
         """Return how long a load that is going on may take, 0 when there is none."""
         return self.timeout_seconds if any(slot.task is not None for slot in self._slots.values()) else 0.0
 
+    @property
+    def loading(self) -> int:
+        """Return how many loads are going on."""
+        return sum(slot.task is not None for slot in self._slots.values())
+
     def drift(self) -> int:
         """Return how many pinned versions are not ready, without those that made room for others."""
         return sum(slot.pinned and not slot.ready and not slot.evicted for slot in self._slots.values())
@@ -132,6 +143,11 @@ class Residency:
         if slot is None or slot.failure is None:
             return "", 0
         return str(slot.failure), slot.attempts
+
+    def begin(self, slot: ResidentSlot) -> None:
+        """Begin to load a version that is due, for nobody in particular; its slot tells the end."""
+        if slot.due(self.clock()) and self._slots.get(slot.name) is slot and self._has_room():
+            self._start(slot)
 
     async def load(self, slot: ResidentSlot) -> None:
         """Have the version ready without using it.
@@ -173,9 +189,8 @@ class Residency:
         if slot.task is None:
             if slot.failure is not None and now < slot.retry_at:
                 raise _again(slot, slot.failure, slot.retry_at - now)
-            slot.task = asyncio.create_task(self._bring_in(slot), name=f"load {slot.name}")
-            # Everybody who waited may have left: the failure is kept in the slot, not in the task.
-            slot.task.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._start(slot)
+        assert slot.task is not None, "started"
         slot.waiting += 1
         try:
             async with asyncio.timeout(self.timeout_seconds):
@@ -187,25 +202,44 @@ class Residency:
             if not slot.waiting:
                 self._freed.set()  # so that a load that waits for room gives up
 
+    def _start(self, slot: ResidentSlot) -> None:
+        slot.task = asyncio.create_task(self._bring_in(slot), name=f"load {slot.name}")
+        # Everybody who waited may have left: the failure is kept in the slot, not in the task.
+        slot.task.add_done_callback(lambda task: task.cancelled() or task.exception())
+
     async def _bring_in(self, slot: ResidentSlot) -> None:
         started, step = self.clock(), "verify"
+        hashing: asyncio.Future[None] | None = None
         try:
-            await asyncio.to_thread(self.verify, slot.version)
+            await asyncio.to_thread(self.glance, slot.version)
             step = "room"
             await self._make_room(slot)
+            hashing = asyncio.ensure_future(asyncio.to_thread(self.verify, slot.version))
             step = "engine"
-            await self.engine.load(slot.name, slot.version.path)
+            await self._load(slot, hashing)
+            step = "verify"
+            await hashing
             step = "proof"
             await self.prove(slot.version)
         except Exception as error:
+            if hashing is not None and hashing.done() and hashing.exception() is error:
+                step = "verify"
             self.metrics.count_load("failed", step, "disk", self.clock() - started)
             await self._give_up(slot, error)
             raise slot.failure or error from error
         finally:
             slot.task = None
+            self.settled()
         slot.ready, slot.evicted, slot.failure, slot.attempts = True, False, None, 0
         slot.last_used = self.clock()
         self.metrics.count_load("ok", "", "disk", self.clock() - started)
+
+    async def _load(self, slot: ResidentSlot, hashing: asyncio.Future[None]) -> None:
+        try:
+            await self.engine.load(slot.name, slot.version.path)
+        except Exception:
+            await hashing  # files that are not as published say why better than the engine does
+            raise
 
     async def _give_up(self, slot: ResidentSlot, error: Exception) -> None:
         if not isinstance(error, Busy):  # then the version is not to blame, and nothing is held against it
@@ -213,6 +247,7 @@ class Residency:
             wait = min(FIRST_RETRY_SECONDS * 2 ** (slot.attempts - 1), LONGEST_RETRY_SECONDS)
             slot.retry_at = self.clock() + wait
             slot.failure = _failed(slot, error)
+            _log.warning("%s", slot.failure)  # the requests that wait are told, but there may be none
         if slot.name in self._held:
             await self._unload(slot)
 
@@ -236,6 +271,9 @@ class Residency:
             await self._freed.wait()
         finally:
             self._waiting -= 1
+
+    def _has_room(self) -> bool:
+        return len(self._held) < self.engine.capacity or self._victim() is not None
 
     def _victim(self) -> ResidentSlot | None:
         held = (self._slots[name] for name in self._held)

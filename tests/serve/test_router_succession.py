@@ -1,0 +1,123 @@
+"""A moved pointer: the version before answers until the new one is ready, and stays loaded for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from registry.store import Registry
+from serve.settings import ResidencySettings
+from tests.fakes.engine import FakeEngine
+from tests.fakes.served import BASE, Served, make_root, publish, serve, wait_until
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    registry = make_root(tmp_path)
+    for seed in (1, 2, 3):
+        publish(registry, tmp_path, "support", seed)
+    return registry
+
+
+@pytest.fixture
+def served(registry: Registry, tmp_path: Path) -> Iterator[Served]:
+    with serve(registry, tmp_path) as found:
+        assert answered(found) == "support@1"
+        yield found
+
+
+def answered(served: Served, model: str = "support") -> str:
+    """Return who answered, by its name in the header."""
+    response = served.chat(model)
+    assert response.status_code == 200, response.text
+    return response.headers["x-wardrobe-adapter"]
+
+
+def move(served: Served, number: int, alias: str | None = None) -> None:
+    if alias is None:
+        served.registry.promote("support", number, who="tester")
+    else:
+        served.registry.set_alias("support", alias, number, who="tester")
+    served.runtime.watcher.refresh()
+
+
+def test_the_old_stable_answers_by_its_own_name_until_the_new_one_is_ready(served: Served) -> None:
+    served.engine.load_seconds = 0.3
+    move(served, 2)
+    assert answered(served) == "support@1", "nobody waits for the load"
+    wait_until(lambda: answered(served) == "support@2", "it is followed")
+    assert served.runtime.problems() == []
+
+
+def test_an_alias_is_followed_in_the_same_way(served: Served) -> None:
+    move(served, 1, "prod")
+    assert answered(served, "support@prod") == "support@1"
+    served.engine.load_seconds = 0.3
+    move(served, 3, "prod")
+    assert answered(served, "support@prod") == "support@1"
+    wait_until(lambda: answered(served, "support@prod") == "support@3", "it is followed")
+
+
+def test_a_version_that_cannot_be_loaded_takes_nobodys_place_and_is_told(served: Served) -> None:
+    served.engine.refusals["support@2"] = "it is not liked"
+    move(served, 2)
+    wait_until(lambda: bool(served.runtime.problems()), "it is told")
+    assert answered(served) == "support@1"
+    [problem] = served.runtime.problems()
+    assert problem.startswith("support: support@2: could not be loaded: it is not liked")
+    assert problem.endswith("support@1 goes on answering in place of support@2")
+    assert served.metric("wardrobe_reconcile_drift_adapters", replica="r1") == 1
+    move(served, 3)
+    wait_until(lambda: answered(served) == "support@3", "the next move is followed")
+    assert served.runtime.problems() == []
+
+
+def test_a_rollback_acts_at_once_because_the_version_before_stays_loaded(
+    registry: Registry, tmp_path: Path
+) -> None:
+    with serve(registry, tmp_path, engine=FakeEngine(base_name=BASE, capacity=2)) as served:
+        assert answered(served) == "support@1"
+        move(served, 2)
+        wait_until(lambda: answered(served) == "support@2", "it is followed")
+        assert answered(served, "support@2") == "support@2"
+        loads = served.engine.calls.count(("load", "support@1"))
+        move(served, 1)
+        assert answered(served) == "support@1"
+        assert served.engine.calls.count(("load", "support@1")) == loads
+
+
+def test_a_version_that_was_set_aside_answers_nobody_meanwhile(served: Served) -> None:
+    served.engine.load_seconds = 0.3
+    served.registry.promote("support", 2, who="tester")
+    served.registry.quarantine("support", 1, "it did harm", who="tester")
+    served.runtime.watcher.refresh()
+    assert answered(served) == "support@2"
+
+
+def test_beyond_the_wait_requests_wait_for_the_new_version(registry: Registry, tmp_path: Path) -> None:
+    with serve(registry, tmp_path, residency=ResidencySettings(swap_wait_seconds=0)) as served:
+        assert answered(served) == "support@1"
+        served.engine.load_seconds = 0.3
+        move(served, 2)
+        assert answered(served) == "support@2"
+
+
+def test_what_is_not_kept_makes_room_for_others(registry: Registry, tmp_path: Path) -> None:
+    kept = ResidencySettings(keep_previous_seconds=0)
+    with serve(registry, tmp_path, engine=FakeEngine(base_name=BASE, capacity=2), residency=kept) as served:
+        assert answered(served) == "support@1"
+        move(served, 2)
+        wait_until(lambda: answered(served) == "support@2", "it is followed")
+        assert answered(served, "support@3") == "support@3"
+        assert served.engine.resident() == {"support@2", "support@3"}
+
+
+def test_one_adapters_move_is_nothing_to_another(served: Served) -> None:
+    served.publish("coding", 9)
+    wait_until(lambda: answered(served, "coding") == "coding@1", "it is loaded")
+    served.engine.load_seconds = 0.3
+    move(served, 2)
+    assert answered(served, "coding") == "coding@1"
+    assert answered(served, "support@3") == "support@3", "asked for by its number, it is waited for"
