@@ -13,6 +13,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,28 +94,31 @@ def _serve(settings: ServeSettings, vllm_options: tuple[str, ...], *, as_json: b
     preparation = prepare(settings, vllm_options)
     say = Voice(_line_as_json if as_json else _line_as_text)
     try:
-        return _launch(settings, vllm_options, preparation.registry, say)
+        return _launch(settings, vllm_options, preparation, say)
     finally:
         say.close()
 
 
 def _launch(
-    settings: ServeSettings, vllm_options: tuple[str, ...], registry: Registry, say: Callable[[str], None]
+    settings: ServeSettings, vllm_options: tuple[str, ...], prepared: Preparation, say: Callable[[str], None]
 ) -> int:
+    registry = prepared.registry
     from registry.foreign import warnings
     from serve.engine.args import engine_arguments
     from serve.launcher.listener import listen
     from serve.launcher.output.places import Places
     from serve.launcher.supervisor import Supervisor
-    from serve.preflight import Preparation, require_free_name, settle
+    from serve.preflight import require_free_name, settle
 
     with listen(settings.host, settings.port) as listener:
         # Port 0 is known only now; replica name, heartbeat and vLLM's arguments all hold it.
         bound = settle(settings, listener.getsockname()[1])
         require_free_name(registry, bound.replica, say)
-        arguments = engine_arguments(bound, registry.base, registry.limits, extra=vllm_options)
+        arguments = engine_arguments(
+            bound, registry.base, registry.limits, extra=vllm_options, expected=prepared.expected
+        )
         places = Places(bound.root.absolute(), bound.replica_name, say)
-        plan = _plan(bound, Preparation(registry, arguments), places, say)
+        plan = _plan(bound, replace(prepared, arguments=arguments), places, say)
         say(f"listening on {_url(bound)}  root {bound.root}  logs {places.logs}")
         for text in warnings(Path.cwd()):
             say(f"warning: {text}")
