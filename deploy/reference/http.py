@@ -15,8 +15,10 @@ from serve.protocol.paths import ENDPOINTS, Endpoint, PathKind
 _CLIENTS = """\
 Everything below `/v1` is vLLM's own protocol but for `model`, which names an adapter: `support` (the
 router decides), `support@3`, `support@stable`, `support@canary`, `support@myalias`, or the base's served
-name. A path that is not listed here is a 404 and never reaches vLLM. [The life of a
-request](../../serve/README.md#the-life-of-a-request)."""
+name. `/a/NAME/v1/…` is the same as `/v1/…` with `model: NAME`, for [balancers that hash on the
+path](../how-to/deploy.md#ask-where-it-is-resident): the body then has no `model`, null or the same one; any
+other is a 400, and `/v1/models` lists that one alone. A path that is not listed here is a 404 and never
+reaches vLLM. [The life of a request](../../serve/README.md#the-life-of-a-request)."""
 
 _TASKS = """\
 A path that the base model cannot answer is a 404 `task_not_supported` that says so: a base that generates

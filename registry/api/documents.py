@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from registry.errors import WardrobeError
 from registry.records import (
     AdapterBrief,
     AliasMove,
@@ -287,6 +288,20 @@ class ErrorBody(Document):
     type: str
     param: str | None
     code: str | None
+
+    @classmethod
+    def of(cls, error: WardrobeError) -> ErrorBody:
+        """Return the body of an error."""
+        return cls(message=str(error), type=error.type, param=error.param, code=error.code)
+
+
+class RegisteredDocument(Document):
+    """What became of one folder of many: `published`, or the `error` that refused it."""
+
+    adapter: str
+    folder: str
+    published: PublishedDocument | None
+    error: ErrorBody | None
 
 
 class ErrorDocument(Document):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry.cli import output
+from registry.cli import output, registering
 from registry.cli.beginning import base_before, init_notes, others_in
 from registry.cli.session import Session, UserPath, common_options, local_options, pass_session
 from registry.errors import NotFound, UsageError, WardrobeError
@@ -56,9 +56,9 @@ def init(session: Session, base: Path, name: str | None, max_lora_rank: int | No
         output.print_notice(note)
 
 
-@click.command(short_help="Publish a PEFT LoRA folder as the next version.")
-@click.argument("name")
-@click.argument("folder", type=_FOLDER, metavar="DIR")
+@click.command(short_help="Publish PEFT LoRA folders as the next versions.")
+@click.argument("targets", nargs=-1, metavar="NAME DIR | NAME=DIR…")
+@click.option("--all", "above", type=_FOLDER, metavar="DIR", help="Every sub-folder, called as the adapter.")
 @click.option("--alias", metavar="ALIAS", help="Point this alias to the version, for instance stable.")
 @click.option("--no-stable", is_flag=True, help="Do not point stable to an adapter's first version.")
 @click.option("--note", default="", metavar="TEXT", help="Kept with the version.")
@@ -76,8 +76,8 @@ def init(session: Session, base: Path, name: str | None, max_lora_rank: int | No
 @pass_session
 def register(
     session: Session,
-    name: str,
-    folder: Path,
+    targets: tuple[str, ...],
+    above: Path | None,
     alias: str | None,
     no_stable: bool,
     note: str,
@@ -90,27 +90,27 @@ def register(
     Prints NAME@N and the digest. The folder is checked first; a refused one leaves nothing behind.
     Content that exists already keeps its version. A version that misses requirements is registered, but
     does not become stable.
+
+    NAME=DIR pairs, or --all, register many in one call, several at once. A refused folder stops no other:
+    a table says what became of each, and the exit code is 1. Run again, it finds what is there.
     """
-    from registry.api import operations
     from registry.changes.publish import PublishRequest
     from registry.validation.requirements import parse_requirements
 
     if alias is not None and no_stable:
         raise UsageError("--alias and --no-stable", "exclude each other", "give one of them")
+    found = registering.pairs(targets, above)
+    if golden is not None and len(found) > 1:
+        raise UsageError("--golden", "belongs to one adapter", "register that one by itself", param="golden")
     required = parse_requirements(require, "--require")
-    wanted = PublishRequest(name, folder, alias, no_stable, note, golden, allow_duplicate, required)
-    # Only what is sent can be counted; publishing beside the files shows that it goes on.
-    total = None if session.url is None else _size_bytes(folder)
-    with output.progress(f"register {name}", total, unit_bytes=total is not None) as advance:
-        document = operations.register(session.client(), wanted, advance)
-    if document.left_out:
-        output.print_warning(f"left out, not part of an adapter: {output.in_short(document.left_out)}")
-    for warning in document.warnings:
-        output.print_warning(warning)
-    if session.as_json:
-        output.print_json(document)
-        return
-    output.print_line(f"{document.adapter}@{document.version}  {document.digest}")
+    wanted = [
+        PublishRequest(name, folder, alias, no_stable, note, golden, allow_duplicate, required)
+        for name, folder in found
+    ]
+    if above is None and "=" not in targets[0]:
+        registering.register_one(session, wanted[0])
+    else:
+        registering.register_many(session, wanted)
 
 
 @click.command("list")
@@ -283,12 +283,6 @@ def export(session: Session, name: str, folder: Path, base: str | None) -> None:
         return
     output.print_line(f"{name} written to {folder}")
     output.print_notice(f"its config names the base {document.base}; --base names another")
-
-
-def _size_bytes(folder: Path) -> int:
-    from registry.validation.adapter import ALLOWED
-
-    return sum(path.stat().st_size for name in ALLOWED if (path := folder / name).is_file())
 
 
 def _versions_of(client: Client, name: str | None) -> list[tuple[str, int | None]]:

@@ -13,7 +13,7 @@ import stat
 from io import BufferedReader, FileIO
 from pathlib import Path
 
-from registry.errors import InvalidAdapter
+from registry.errors import InvalidAdapter, UsageError
 from registry.spelling import spelled
 from registry.validation.chat_template import TEMPLATE_NAME, TOKENIZER_CONFIG_NAME
 from registry.validation.identity import WEIGHTS_NAME
@@ -45,6 +45,27 @@ def list_folder(folder: Path, subject: str) -> frozenset[str]:
     if not names >= {WEIGHTS_NAME, CONFIG_NAME}:
         raise explain_missing(folder, names, subject)
     return names
+
+
+def adapters_in(folder: Path) -> list[tuple[str, Path]]:
+    """Return the sub-folders of `folder`, each called as the adapter that it holds; hidden ones are none.
+
+    Raises: UsageError: there is none, `folder` cannot be listed, or is an adapter itself.
+    """
+    subject = f"--all {spelled(str(folder))}"
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+        is_adapter = (folder / CONFIG_NAME).exists()
+    except OSError as error:
+        fact = f"cannot be listed ({error.strerror or error})"
+        raise UsageError(subject, fact, "give a folder of adapters' folders", param="all") from error
+    if is_adapter:
+        fact = f"is an adapter itself: it holds {CONFIG_NAME}"
+        raise UsageError(subject, fact, "give the folder above it, or NAME and DIR", param="all")
+    found = [(name, folder / name) for name in names if not name.startswith(".")]
+    if not found:
+        raise UsageError(subject, "has no sub-folders", "give the folder above the adapters'", param="all")
+    return found
 
 
 def lead_out(folder: Path, names: frozenset[str]) -> tuple[frozenset[str], list[str]]:

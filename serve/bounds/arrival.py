@@ -40,10 +40,10 @@ class Arrivals:
         self._max_bytes = limits.max_body_bytes
         self.held = 0
 
-    async def first(self, receive: Receive) -> Message:
-        """Return the first message of a request.
+    async def body(self, receive: Receive, declared: bytes | None, limit: int) -> tuple[bytes, int]:
+        """Return the whole body, and how much of it is counted in `held`, for the caller to take off.
 
-        Raises: TooSlow. ClientLeft.
+        Raises: as `rest`.
         """
         steps = receive().__await__()
         try:
@@ -51,16 +51,24 @@ class Arrivals:
         except StopIteration as come:
             message: Message = come.value
         else:
-            try:
-                async with asyncio.timeout_at(self._due(_now(), 0)) as timer:
-                    message = await _resume(steps, waited_for)
-            except TimeoutError:
-                if not timer.expired():
-                    raise
-                raise self._too_slow() from None
+            message = await self._wait(steps, waited_for)
         if message["type"] != "http.request":
             raise ClientLeft
-        return message
+        body: bytes = message.get("body", b"")
+        if body and len(body) <= limit and not message.get("more_body", False):
+            return body, 0
+        body = await self.rest(receive, message, declared, limit)
+        return body, len(body)
+
+    async def _wait(self, steps: Generator[Any, Any, Message], waited_for: Any) -> Message:
+        """Return the first message of a body that had not come with its head."""
+        try:
+            async with asyncio.timeout_at(self._due(_now(), 0)) as timer:
+                return await _resume(steps, waited_for)
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            raise self._too_slow() from None
 
     def check_declared(self, declared: bytes | None, limit: int) -> None:
         """Pass where a Content-Length is within `limit`, or is none.
@@ -106,8 +114,8 @@ class Arrivals:
         Raises: as `rest`.
         """
         self.check_declared(declared, limit)
-        body = await self.rest(receive, await self.first(receive), declared, limit)
-        self.held -= len(body)
+        body, held = await self.body(receive, declared, limit)
+        self.held -= held
         return body
 
     def paced(self, receive: Receive) -> Receive:

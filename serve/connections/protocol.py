@@ -144,14 +144,17 @@ class LimitedProtocol(HttpToolsProtocol):
             fact = f"has more than {self._head_lines} header lines"
             self._fault = HeadTooLarge("request", fact, "send fewer, or raise connections.head_lines")
             raise self._fault
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Hand the request on."""
         self._in_body = True
         self._room = self._head_bytes
         self._heads.pop(self, None)
-        if len([None for name, _ in self.headers if name == b"host"]) > 1:
+        if [name for name, _ in self.headers].count(b"host") > 1:
             self._fault = MalformedRequest("request", "has more than one Host", "send one")
             raise self._fault
         if not self.url.startswith(b"/"):

@@ -37,6 +37,8 @@ class Hosts:
 
         Raises: ForeignHost.
         """
+        if host is not None and self._verdicts.get(host):
+            return
         if host is None:
             if http_version == "1.0":
                 return  # before there was a Host; no browser speaks it

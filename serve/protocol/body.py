@@ -61,6 +61,18 @@ def _look_into_extras(raw: Raw, refused: frozenset[str]) -> None:
         raise _refused(f"vllm_xargs.{min(refused.intersection(extras))}")
 
 
+def name_model(fields: Fields, name: str) -> None:
+    """Set `model` to what the path named; a body names the same, null, or nothing.
+
+    Raises: BadBody.
+    """
+    raw = fields.get("model")
+    if raw is not None and bytes(raw) != b"null" and msgspec.json.decode(raw) != name:
+        fact = f"{bytes(raw)[:100].decode(errors='replace')} is not {name}, which the path names"
+        raise BadBody("model", fact, "leave it out, or ask the path of the other one", param="model")
+    fields["model"] = Raw(b'"%s"' % name.encode())
+
+
 def join_fields(fields: Fields) -> bytes:
     """Return the JSON object of `fields`."""
     return _encode(fields)

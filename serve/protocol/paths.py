@@ -46,7 +46,8 @@ class Endpoint:
     fields by which vLLM caps an answer's tokens, none where there is none to cap; `proves` is False where no
     version answers but the tokenizer, so that the outcome is evidence of nothing; `renders` is True where the
     body is always a conversation, which the chat template turns into a prompt; `gives` is what a base model
-    must give to answer it; `watched` are the fields that are looked at before any version is.
+    must give to answer it; `watched` are the fields that are looked at before any version is; `model` is
+    what `/a/NAME` before the path named.
     """
 
     kind: PathKind
@@ -61,6 +62,7 @@ class Endpoint:
     renders: bool = False
     gives: str = "text"
     watched: frozenset[str] = frozenset()
+    model: str = ""
 
 
 def _inference(
@@ -125,6 +127,8 @@ OPERATIONS = tuple(sorted({endpoint.operation for endpoint in ENDPOINTS.values()
 # An id of ours (response_id.py); `@` may come percent-encoded, nothing else may.
 _RESPONSE = re.compile(rb"/v1/responses/(resp_[A-Za-z0-9._@-]{1,256})(?:/(cancel|input_items))?")
 _MODEL = re.compile(rb"/v1/models/([A-Za-z0-9._@/-]{1,256})")
+# `/a/NAME`, NAME@N or NAME@ALIAS, before a path under /v1: what a balancer can hash on.
+_NAMED = re.compile(rb"/a/([a-z0-9][a-z0-9._-]{0,62}(?:(?:@|%40)[A-Za-z0-9._-]{1,63})?)(/v1/.+)")
 _CONTROL = re.compile(rb"/admin(?:/[A-Za-z0-9_@-][A-Za-z0-9._@-]*)+")
 
 
@@ -147,7 +151,28 @@ def _limited(path: bytes, endpoint: Endpoint, paths: Collection[str]) -> Endpoin
 def find_endpoint(raw_path: bytes, endpoints: dict[bytes, Endpoint] = ENDPOINTS) -> Endpoint | None:
     """Return the allow-list's entry for `raw_path` (without the query string), or None: denied."""
     endpoint = endpoints.get(raw_path)
-    return endpoint if endpoint is not None else _find_pattern(raw_path)
+    if endpoint is None:
+        endpoint = _find_pattern(raw_path) or find_named(raw_path, endpoints)
+    return endpoint
+
+
+def find_named(raw_path: bytes, endpoints: dict[bytes, Endpoint]) -> Endpoint | None:
+    """Return the entry for `/a/NAME/v1/…`, which is `/v1/…` with the `model` NAME; None for other paths."""
+    found = _NAMED.fullmatch(raw_path)
+    if found is None:
+        return None
+    path = found[2]
+    endpoint = endpoints.get(path) or _find_pattern(path)
+    if endpoint is None:
+        return None
+    inner_path = endpoint.inner_path or path.decode()
+    return replace(endpoint, model=found[1].decode().replace("%40", "@"), inner_path=inner_path)
+
+
+def unnamed(raw_path: bytes) -> bytes:
+    """Return a path without `/a/NAME` before it."""
+    found = _NAMED.fullmatch(raw_path)
+    return raw_path if found is None else found[2]
 
 
 def _find_pattern(raw_path: bytes) -> Endpoint | None:

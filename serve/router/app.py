@@ -27,7 +27,7 @@ from serve.door.hosts import Hosts
 from serve.door.pages import Pages
 from serve.door.sending import for_pages
 from serve.engine.interface import Engine
-from serve.errors import Busy, MethodNotAllowed, RouteNotFound, TaskNotServed
+from serve.errors import Busy, MethodNotAllowed, ModelNotFound, RouteNotFound, TaskNotServed
 from serve.protocol.body import SERVER_PATH_FIELDS, TRANSFER_FIELDS
 from serve.protocol.hints import hint
 from serve.protocol.paths import (
@@ -36,7 +36,9 @@ from serve.protocol.paths import (
     Endpoint,
     PathKind,
     find_endpoint,
+    find_named,
     served_endpoints,
+    unnamed,
 )
 from serve.request_id import HEADER, id_headers
 from serve.responses import answers as kept
@@ -100,6 +102,8 @@ class Router:
             if self._pages is not None:
                 send = for_pages(self._pages, scope["headers"], send)
             endpoint = self._endpoints.get(scope["raw_path"])
+            if endpoint is None:
+                endpoint = find_named(scope["raw_path"], self._endpoints)
             if (
                 endpoint is not None
                 and endpoint.kind is PathKind.INFERENCE
@@ -178,7 +182,7 @@ class Router:
             await self._take_feedback(runtime, scope, receive, send)
         elif endpoint.kind is PathKind.MODELS:
             authorize(runtime.keys, dict(scope["headers"]), KeyScope.INFER)
-            await _tell_models(runtime, endpoint.item, send)
+            await _tell_models(runtime, endpoint, send)
         elif endpoint.kind is PathKind.STORED:
             await self._tell_stored(runtime, endpoint, scope, send)
         elif endpoint.kind is PathKind.UNSERVED:
@@ -340,7 +344,7 @@ def _naming(scope: Scope, send: Send) -> Send:
         if message["type"] == "http.response.start":
             headers = list(message.get("headers", ()))
             if HEADER not in dict(headers):
-                message = {**message, "headers": [*headers, *id_headers(scope["raw_path"], own)]}
+                message = {**message, "headers": [*headers, *id_headers(unnamed(scope["raw_path"]), own)]}
         await send(message)
 
     return named
@@ -363,9 +367,15 @@ async def _tell_ready(runtime: Runtime | None, send: Send) -> None:
     await send_json(send, 503, body, [(b"retry-after", b"1")])
 
 
-async def _tell_models(runtime: Runtime, item: str, send: Send) -> None:
+async def _tell_models(runtime: Runtime, endpoint: Endpoint, send: Send) -> None:
     view, resident = runtime.watcher.view, frozenset(runtime.resident())
     engine, digest = runtime.engine, runtime.registry.base.fingerprint
     base = base_card(engine.base_name, digest, runtime.began, engine.abilities.max_model_len)
-    body = render_model(view, base, resident, item) if item else render_models(view, base, resident)
+    item, only = endpoint.item, endpoint.model
+    if item and only not in {"", item}:
+        raise ModelNotFound(item, f"is not under /a/{only}", "ask GET /v1/models", param="model")
+    if item:
+        await send_json(send, 200, render_model(view, base, resident, item))
+        return
+    body = render_models(view, base, resident, only)
     await send_json(send, 200, body)

@@ -232,8 +232,10 @@ class Exchange:
         """Count a request that never reached the engine."""
         self.outcome = outcome
         self.target.series.outcomes[self.endpoint.operation, outcome] += 1
-        if self.booking is not None or self.baseline is not None:
+        if self.booking is not None:
             self._record_evidence(None, None, 0, b"", doubtful=False)
+        elif self.baseline is not None:
+            self.baseline.observe(None, None, outcome)
 
     def settle(self) -> Outcome:
         """Book the request under the version that answered, and return how it ended."""
@@ -263,18 +265,17 @@ class Exchange:
             if tokens > 1:
                 per_token = (ended - self._first_at) / (tokens - 1)
                 series.per_token.observe(per_token)
-        if self.booking is not None or self.baseline is not None:
+        if self.booking is not None:
             self._record_evidence(first_token, per_token, tokens, tail, doubtful=outcome.blames_version)
+        elif self.baseline is not None:
+            self.baseline.observe(first_token, per_token, outcome)
         return outcome
 
     def _record_evidence(
         self, first_token: float | None, per_token: float | None, tokens: int, tail: bytes, *, doubtful: bool
     ) -> None:
         booking = self.booking
-        if booking is None:
-            if self.baseline is not None:
-                self.baseline.observe(first_token, per_token, self.outcome)
-            return
+        assert booking is not None, "or there is no evidence to keep"
         observe = partial(
             booking.recorder.observe,
             booking.segment,

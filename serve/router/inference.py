@@ -22,7 +22,7 @@ from serve.bounds.structure import check_encoding
 from serve.door.hosts import Hosts
 from serve.errors import BadBody, Busy, EngineFailed, TimedOut, TooManyRequests
 from serve.outcomes import Outcome
-from serve.protocol.body import Fields, cap_tokens, join_fields, parse_fields
+from serve.protocol.body import Fields, cap_tokens, join_fields, name_model, parse_fields
 from serve.protocol.fields import check_fields
 from serve.protocol.form import generates
 from serve.protocol.paths import Dialect, Endpoint
@@ -93,7 +93,10 @@ class Inference:
             if self.hosts.restricted or not self.runtime.keys.enabled:
                 self.hosts.check(headers.get(b"host"), scope["http_version"])
             who = self._admit(headers)
-            body, held = await self._take_body(receive, headers)
+            declared = headers.get(b"content-length")
+            if b"expect" in headers:  # asking for the body would answer "100 Continue"
+                self.arrivals.check_declared(declared, self.max_body_bytes)
+            body, held = await self.arrivals.body(receive, declared, self.max_body_bytes)
             self.inflight += 1
             try:
                 self._check_place(1)  # others may have taken it meanwhile
@@ -105,6 +108,8 @@ class Inference:
                         self.bodies.check_easy(fields)
                 else:
                     fields = await self._parse(body, endpoint)
+                if endpoint.model:
+                    name_model(fields, endpoint.model)
                 if not endpoint.watched.isdisjoint(fields):
                     check_fields(endpoint.dialect.value, fields, self.runtime.engine.abilities)
                 turn = begin(self.stored, who, fields) if endpoint.dialect is Dialect.RESPONSES else None
@@ -116,18 +121,6 @@ class Inference:
             pass
         except WardrobeError as error:
             await self._refuse(send, endpoint, headers, error)
-
-    async def _take_body(self, receive: Receive, headers: RawHeaders) -> tuple[bytes, int]:
-        """Return the body, and how much of it `arrivals` counts until it is given back."""
-        if b"expect" in headers:  # asking for the body would answer "100 Continue"
-            self.arrivals.check_declared(headers.get(b"content-length"), self.max_body_bytes)
-        message = await self.arrivals.first(receive)
-        body: bytes = message.get("body", b"")
-        if body and not message.get("more_body", False) and len(body) <= self.max_body_bytes:
-            return body, 0
-        declared = headers.get(b"content-length")
-        body = await self.arrivals.rest(receive, message, declared, self.max_body_bytes)
-        return body, len(body)
 
     async def _parse(self, body: bytes, endpoint: Endpoint) -> Fields:
         """Return the fields of a body that is not plainly small, flat and ASCII."""

@@ -30,10 +30,10 @@ _DELTA = re.compile(
     rb'|"tool_calls": ?\[\{'
 )
 _FINISH = re.compile(rb'"(?:finish|stop)_reason": ?"([a-z_]{1,20})"')
-_COUNT = re.compile(rb'"((?:prompt|input|completion|output|cached)_tokens|cache_read_input_tokens)": ?(\d+)')
+_COUNT = re.compile(rb'"(prompt|completion|input|output|cached|cache_read_input)_tokens": ?(\d+)')
 
-_INPUT = (b"prompt_tokens", b"input_tokens")
-_OUTPUT = (b"completion_tokens", b"output_tokens")
+_INPUT = (b"prompt", b"input")
+_OUTPUT = (b"completion", b"output")
 
 has_delta = _DELTA.search
 """Return a match when a chunk holds the first piece of an answer (a role alone is none)."""

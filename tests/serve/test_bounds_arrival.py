@@ -140,4 +140,4 @@ def test_a_failure_of_the_server_while_it_waits_is_passed_on() -> None:
         raise TimeoutError("of somebody else")
 
     with pytest.raises(TimeoutError, match="somebody else"):
-        run(lambda: Arrivals(RequestLimits()).first(receive))
+        run(lambda: Arrivals(RequestLimits()).whole(receive, None, 10))

@@ -74,8 +74,13 @@ def base_card(name: str, digest: str, created: float, max_model_len: int | None)
     return ModelCard(name, int(created), name, None, digest, {}, [], max_model_len)
 
 
-def render_models(view: View, base: ModelCard, resident: Collection[str]) -> bytes:
-    """Return the list of all models."""
+def render_models(view: View, base: ModelCard, resident: Collection[str], only: str = "") -> bytes:
+    """Return the list of all models, or of `only` one.
+
+    Raises: ModelNotFound, Quarantined: as a request for it.
+    """
+    if only:
+        return msgspec.json.encode(ModelList([_card(view, base, resident, only)]))
     cards = [_adapter_card(one, base, resident) for _, one in sorted(view.adapters.items())]
     return msgspec.json.encode(ModelList([base, *cards]))
 
@@ -85,16 +90,20 @@ def render_model(view: View, base: ModelCard, resident: Collection[str], name: s
 
     Raises: ModelNotFound, Quarantined: as a request for it.
     """
+    return msgspec.json.encode(_card(view, base, resident, name))
+
+
+def _card(view: View, base: ModelCard, resident: Collection[str], name: str) -> ModelCard:
     if name == base.id:
-        return msgspec.json.encode(base)
+        return base
     adapter = view.adapters.get(name)
     if adapter is not None:
-        return msgspec.json.encode(_adapter_card(adapter, base, resident))
+        return _adapter_card(adapter, base, resident)
     ref, one = resolve(view, name, base.id)
     owner = view.adapters[ref.adapter]
     versions = [_version_card(owner, one, _aliases(owner), resident)]
-    return msgspec.json.encode(
-        ModelCard(str(ref), int(one.created), one.name, base.id, one.digest, {}, versions, base.max_model_len)
+    return ModelCard(
+        str(ref), int(one.created), one.name, base.id, one.digest, {}, versions, base.max_model_len
     )
 
 

@@ -253,18 +253,18 @@ class Residency:
 
     async def _make_room(self, slot: ResidentSlot) -> None:
         while len(self._held) >= self.engine.capacity:
-            if not slot.waiting:
+            victim = self._victim()
+            if victim is not None:
+                victim.evicted = True  # for room: asking brings it back, being stable does not
+                await self._unload(victim)
+                self.metrics.evictions += 1
+            elif slot.waiting:
+                await self._wait_for_room()
+            else:
                 raise _no_room(slot, self.timeout_seconds)
-            await self._evict_or_wait()
         self._held.add(slot.name)
 
-    async def _evict_or_wait(self) -> None:
-        victim = self._victim()
-        if victim is not None:
-            victim.evicted = True  # for room: asking brings it back, being stable does not
-            await self._unload(victim)
-            self.metrics.evictions += 1
-            return
+    async def _wait_for_room(self) -> None:
         self._freed.clear()
         self._waiting += 1
         try:

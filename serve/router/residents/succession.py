@@ -123,4 +123,4 @@ class Succession:
 
     def _is_overdue(self, pointer: Pointer, now: float) -> bool:
         failed = self._residency.slot(pointer.wanted).failure is not None
-        return not failed and now - pointer.moved > self._wait
+        return not failed and now - pointer.moved >= self._wait

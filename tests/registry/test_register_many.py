@@ -1,0 +1,155 @@
+"""`wardrobe register` of many folders, beside the files and over a real server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from registry.api import batch
+from registry.api.operation import LocalClient
+from registry.changes.publish import PublishRequest
+from registry.store import Registry
+from tests.fakes.adapters import make_adapter
+from tests.fakes.base import make_base
+from tests.fakes.control import admin_server
+from tests.fakes.store import leftovers, with_reserve
+from tests.fakes.terminal import Terminal
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    path = tmp_path / "root"
+    Registry.init(with_reserve(path), make_base(tmp_path / "tiny"))
+    return path
+
+
+@pytest.fixture(params=["root", "url"])
+def wardrobe(request: pytest.FixtureRequest, root: Path) -> Iterator[Terminal]:
+    if request.param == "root":
+        yield Terminal(("--root", str(root)))
+        return
+    with admin_server(root) as url:
+        yield Terminal(("--url", url))
+
+
+@pytest.fixture
+def above(tmp_path: Path) -> Path:
+    """Three adapters, a hidden folder and a file."""
+    folder = tmp_path / "above"
+    for seed, name in enumerate(("billing", "legal", "support"), 1):
+        make_adapter(folder / name, seed=seed)
+    (folder / ".cache").mkdir()
+    (folder / "notes.txt").write_text("ours")
+    return folder
+
+
+def test_all_registers_every_sub_folder_by_its_name(wardrobe: Terminal, above: Path) -> None:
+    done = wardrobe.ok("register", "--all", above, "--note", "in bulk")
+    rows = [line.split()[1:] for line in done.out.splitlines()[1:]]
+    assert rows == [["billing@1", "new"], ["legal@1", "new"], ["support@1", "new"]]
+    listed = wardrobe.ok("--json", "list").json
+    assert {one["adapter"]: one["stable"] for one in listed} == {"billing": 1, "legal": 1, "support": 1}
+
+
+def test_a_second_run_finds_what_is_there(wardrobe: Terminal, above: Path) -> None:
+    wardrobe.ok("register", "--all", above)
+    make_adapter(above / "fourth", seed=4)
+    done = wardrobe.ok("register", "--all", above)
+    assert done.out.count("exists already") == 3
+    assert [line.split()[-1] for line in done.out.splitlines() if "fourth" in line] == ["new"]
+    assert {one["versions"] for one in wardrobe.ok("--json", "list").json} == {1}
+
+
+def test_pairs_name_their_adapters_and_those_of_one_are_numbered_in_order(
+    wardrobe: Terminal, above: Path
+) -> None:
+    pairs = [f"one={above / name}" for name in ("support", "legal", "billing")]
+    found = wardrobe.ok("--json", "register", *pairs, f"two={above / 'legal'}").json
+    assert [(one["adapter"], one["published"]["version"]) for one in found] == [
+        ("one", 1),
+        ("one", 2),
+        ("one", 3),
+        ("two", 1),
+    ]
+    assert [Path(one["folder"]).name for one in found] == ["support", "legal", "billing", "legal"]
+
+
+def test_a_bad_folder_stops_no_other_and_the_exit_code_and_the_table_tell(
+    wardrobe: Terminal, above: Path
+) -> None:
+    (above / "empty").mkdir()
+    make_adapter(above / "large", rank=64)
+    make_adapter(above / "no name", seed=5)
+    done = wardrobe("register", "--all", above)
+    assert done.code == 1
+    refused = {line.split("  ")[0].rpartition("/")[2] for line in done.out.splitlines() if "REFUSED" in line}
+    assert refused == {"empty", "large", "no name"}
+    assert "max_lora_rank" in done.out
+    assert "3 of 6 were not registered" in done.err
+    assert {one["adapter"] for one in wardrobe.ok("--json", "list").json} == {"billing", "legal", "support"}
+    as_json = wardrobe("--json", "register", "--all", above).json
+    assert {one["adapter"]: (one["error"] or {}).get("code") for one in as_json}["large"] is not None
+    assert {one["published"]["created"] for one in as_json if one["published"]} == {False}
+
+
+def test_a_warning_that_many_share_is_printed_once(wardrobe: Terminal, tmp_path: Path) -> None:
+    for seed in range(5):
+        path = make_adapter(tmp_path / "above" / f"adapter-{seed}", seed=seed)
+        (path / "training_args.bin").write_bytes(b"pickle")
+    done = wardrobe.ok("register", "--all", tmp_path / "above")
+    told = [line for line in done.err.splitlines() if "left out" in line]
+    assert len(told) == 1
+    assert "adapter-0@1, adapter-1@1, adapter-2@1 and 2 more" in told[0]
+
+
+def test_known_content_is_not_printed_as_if_it_were_new(wardrobe: Terminal, above: Path) -> None:
+    first = wardrobe.ok("register", "support", above / "support")
+    again = wardrobe.ok("register", "support", above / "support")
+    assert again.out.split() == [*first.out.split(), "exists", "already"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "NAME DIR"),
+        (("support",), "names no folder"),
+        (("a={}/legal", "support"), "support"),
+        (("--all", "{}/missing"), "cannot be listed"),
+        (("--all", "{}/legal"), "is an adapter itself"),
+        (("--all", "{}/.cache"), "no sub-folders"),
+        (("--all", "{}", "a={}/legal"), "takes no other folders"),
+        (("--all", "{}", "--golden", "x"), "belongs to one adapter"),
+    ],
+)
+def test_what_cannot_be_meant_is_wrong_usage(
+    arguments: tuple[str, ...], words: str, root: Path, above: Path
+) -> None:
+    done = Terminal(("--root", str(root)))("register", *(one.format(above) for one in arguments))
+    assert done.code == 2
+    assert words in done.err
+    assert Registry.open(root).adapters() == []
+
+
+def test_an_interrupted_run_leaves_whole_versions_only_and_begins_no_further_one(
+    root: Path, above: Path
+) -> None:
+    for seed in range(10, 40):
+        make_adapter(above / f"adapter-{seed}", seed=seed)
+    registry = Registry.open(root)
+    requests = [PublishRequest(one.name, one) for one in sorted(above.iterdir()) if one.is_dir()]
+    first = threading.Event()
+
+    def interrupt(_: batch.Registered) -> None:
+        if not first.is_set():
+            first.set()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        batch.register_all(LocalClient(registry, "tester"), requests, interrupt)
+    there = registry.adapters()
+    assert 0 < len(there) < len(requests)
+    assert all(result.ok for result in registry.verify())
+    assert list(leftovers(root)) == []
