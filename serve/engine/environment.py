@@ -27,7 +27,7 @@ The launcher makes `later` of `auto` where no compiled code was found (the engin
 """
 
 NOTE_VARIABLE = "WARDROBE_COMPILED_NOTE"
-"""Set with `made`: the note that says so, which goes when what it names cannot be used."""
+"""Set with `made`: the note that says so, which becomes a failure when what it names cannot be used."""
 
 SUPERVISED_VARIABLE = "WARDROBE_SUPERVISED"
 """Set by the launcher: the plugin then ties the life of vLLM's helper processes to their parent's."""

@@ -58,12 +58,12 @@ def test_a_note_that_cannot_be_read_says_nothing(code: CompiledCode, text: str) 
     assert code.read() == CodeNote()
 
 
-def test_failures_are_counted_until_it_works(code: CompiledCode) -> None:
+def test_failures_are_counted_although_it_was_made_meanwhile(code: CompiledCode) -> None:
     for times in (1, 2, 3):
         code.note_failed("no room")
         assert code.read() == CodeNote("failed", "no room", times)
     code.note_made([make_code(code.cache)])
-    assert code.read() == CodeNote("made")
+    assert code.read() == CodeNote("made", failures=3)
     code.note_unsuited("options")
     assert code.read() == CodeNote("unsuited", "options")
     assert [file.name for file in code.path.parent.iterdir()] == ["key.json"], "nothing unfinished is left"

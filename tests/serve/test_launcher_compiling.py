@@ -111,7 +111,7 @@ async def test_an_engine_that_could_not_use_its_code_has_it_made_anew(beside: Be
     compiler.choose({})
     await compiler.run()
     compiler.choose({})
-    code_of(compiler).forget()  # as the engine does
+    code_of(compiler).note_failed("it was refused")  # as the engine does
     await compiler.run()
     assert "ready" in compiler.note
     assert beside.started == 2

