@@ -257,7 +257,7 @@ def test_code_that_vllm_kept_can_be_loaded_again(monkeypatch: pytest.MonkeyPatch
 def test_who_was_promised_compiled_code_and_cannot_use_it_runs_uncompiled(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It is noted as a failure, so that the code is made anew; compiling here would keep everybody waiting."""
+    """It is noted as a failure, so that it is made anew; compiling here would keep everybody waiting."""
     from vllm.compilation import decorators
 
     code = CompiledCode(tmp_path, "key")
