@@ -111,6 +111,10 @@ def _defaults(settings: ServeSettings, machine: HostFacts) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    if not machine.accelerator:
+        # vLLM sets it too, for what it starts; a process that is forked has imported torch before that.
+        # Compiled code keeps to the threads' binding by it, and its key holds it.
+        defaults["TORCHINDUCTOR_CPP_DYNAMIC_THREADS"] = "1"
     # NOTE: vLLM's "auto" reserves a core for the scheduler, and takes one logical CPU per physical core:
     # half of a small machine. With several workers its binding by memory node is right.
     small = len(machine.cores) <= SMALL_MACHINE_CORES and _world_size(settings) == 1
