@@ -204,7 +204,7 @@ def _compiler(
         environment={**environment, COMPILE_VARIABLE: "later"},
         lasting=Path(environment["VLLM_CACHE_ROOT"]),
         log_folders=[_below(folder, "compiling") for folder in places.log_folders()],
-        memory_bytes=memory_bytes(settings, preparation.registry.base),
+        memory_bytes=memory_bytes(settings, preparation.registry.base, arguments),
     )
     return BackgroundCompiler(options, say)
 

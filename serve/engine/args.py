@@ -97,11 +97,13 @@ class EngineArguments:
     """vLLM's arguments, and the values that must come out of its parser unchanged.
 
     `owned` maps vLLM's attribute names to what we set: the child compares them after parsing, so no
-    abbreviation or alias that vLLM's parser may know can override one.
+    abbreviation or alias that vLLM's parser may know can override one. `slots_bytes` is the memory of all
+    slots.
     """
 
     argv: tuple[str, ...]
     owned: Mapping[str, JsonValue]
+    slots_bytes: int = 0
 
 
 def engine_arguments(
@@ -132,7 +134,7 @@ def engine_arguments(
         wanted |= parser_options(given, base_folder(settings, base))
     defaults = {name: value for name, value in wanted.items() if name not in given}
     argv = (*_spelled(defaults), *_spelled(chosen), *extra, *_spelled(owned))
-    return EngineArguments(argv=argv, owned=owned)
+    return EngineArguments(argv=argv, owned=owned, slots_bytes=sizes.slots_total)
 
 
 def given_options(settings: ServeSettings, extra: Sequence[str]) -> dict[str, JsonValue]:

@@ -106,7 +106,10 @@ class BackgroundCompiler:
             return False
         try:
             with _lock(code) as descriptor:
-                return descriptor is not None and await self._compile(code, descriptor)
+                if descriptor is None:
+                    self._tell("another server of this root compiles; this one looks again once a minute")
+                    return False
+                return await self._compile(code, descriptor)
         except (
             OSError,
             RuntimeError,

@@ -156,7 +156,7 @@ async def test_one_compiles_in_a_cache_and_the_others_take_it(beside: Beside) ->
     with lock.open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         async with running(first):
-            await asyncio.sleep(0.1)
+            await until(first, "another server of this root compiles")
             assert beside.started == 0
     await asyncio.gather(first.run(), second.run())
     assert beside.started == 1

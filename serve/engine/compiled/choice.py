@@ -31,10 +31,10 @@ def compiles_beside(
     return wanted and possible and not uncompiled and not lost and not (machine or this_machine()).accelerator
 
 
-def memory_bytes(settings: ServeSettings, base: BaseModelInfo) -> int:
-    """Return the bytes of memory that a compilation takes: the imports, and the weights twice."""
+def memory_bytes(settings: ServeSettings, base: BaseModelInfo, arguments: EngineArguments) -> int:
+    """Return the bytes of memory that a compilation takes: the imports, the weights twice, and the slots."""
     weights = base_folder(settings, base).glob("*.safetensors")
-    return _IMPORTS_BYTES + 2 * sum(file.stat().st_size for file in weights)
+    return _IMPORTS_BYTES + arguments.slots_bytes + 2 * sum(file.stat().st_size for file in weights)
 
 
 def _is_tested_cpu_build() -> bool:
