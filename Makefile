@@ -64,8 +64,9 @@ bench-router: setup ## the router over a mock, driven by wrk
 bench-rollouts: setup ## simulated rollouts: false rollbacks, requests to detect, other tools' rules
 	@OMP_NUM_THREADS=1 $(BIN)/python -m loadtests.bench.rollouts
 
-bench-serve: setup ## real vLLM with and without the router, swap latency
+bench-serve: setup ## real vLLM with and without the router, swap latency; a thousand versions in one replica
 	@$(BIN)/python -m loadtests.bench.serving
+	@$(BIN)/python -m loadtests.bench.thousand
 
 bench-data: setup ## a data set of a million rows, checked: memory, seconds, what is found (about 5 minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m loadtests.bench.dataset

@@ -23,8 +23,13 @@ from pydantic import ValidationError
 from deploy.ray.options import RayOptions
 from registry.wording import fact_of
 
-# Read by Ray at import: no reports home, and requests go to all nodes' replicas alike.
-ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING": "0"}
+# Read by Ray at import: no reports home; requests go to all nodes' replicas alike; one whose adapter no
+# replica is known to hold waits for that to be told no longer than a load takes (Ray's own: 1 s).
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING": "0",
+    "RAY_SERVE_MULTIPLEXED_MODEL_ID_MATCHING_TIMEOUT_S": "0.1",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,6 +65,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--vllm", metavar="OPTIONS", help="vLLM's own options, in one string")
     parser.add_argument("--cpus-per-replica", type=float, metavar="N")
     parser.add_argument("--gpus-per-replica", type=float, metavar="N")
+    parser.add_argument(
+        "--max-ongoing", type=int, metavar="N", help="requests at once of a replica (default 256)"
+    )
+    parser.add_argument(
+        "--by-adapter",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="ask a replica that holds the adapter, else any (default: the former)",
+    )
     parser.add_argument("--drain-seconds", type=float, metavar="S")
     parser.add_argument("--host", default="127.0.0.1", help="address of Ray's proxy (default 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="port of Ray's proxy (default 8000)")

@@ -1,6 +1,7 @@
 """The deployment that Ray's proxies send requests to: it picks no replica itself, but asks again.
 
-A request that got no byte of an answer is asked again, of whichever replica Ray picks, until
+It tells Ray the request's adapter, and Ray asks a replica that holds it (`deploy.ray.residents`); the base's
+requests go to any. One that got no byte of an answer is asked again, of whichever replica Ray picks, until
 `retry_seconds` are over. An answer that breaks off later cannot be repaired: a stream of events ends with an
 error event and without its closing event, so that no client takes it for whole.
 """
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploy.ray.child import Head, RawRequest, Unavailable
 from deploy.ray.options import RayOptions
+from deploy.ray.residents import KnownAdapters, adapter_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request as HttpRequest
@@ -32,6 +34,7 @@ class RetryProxy:
     def __init__(self, options: RayOptions, replicas: Any) -> None:
         self._options = options
         self._replicas = replicas.options(method_name="ask", stream=True)
+        self._known = KnownAdapters(options.root)
 
     async def __call__(self, http: HttpRequest) -> Response:
         """Answer one request."""
@@ -48,10 +51,19 @@ class RetryProxy:
         seconds = _READY_SECONDS if path in {"/readyz", "/health"} else self._options.retry_seconds
         return await self._answer(request, seconds)
 
+    def _holders(self, request: RawRequest) -> Any:
+        """Return the replicas as Ray is to choose among them for a request's first try."""
+        adapter = adapter_of(request.target, request.body) if self._options.by_adapter else ""
+        if adapter not in self._known:
+            return self._replicas
+        return self._replicas.options(multiplexed_model_id=adapter)
+
     async def _answer(self, request: RawRequest, seconds: float) -> Response:
         end, pause, reason = time.monotonic() + seconds, _FIRST_PAUSE_SECONDS, "no replica is ready"
+        replicas = self._holders(request)
         while (left := end - time.monotonic()) > 0:
-            parts = self._replicas.remote(request)
+            parts = replicas.remote(request)
+            replicas = self._replicas  # the holder may be what is gone: the next try is any replica's
             first = await _first(parts, left)
             if isinstance(first, Head):
                 return _pass_on(first, parts)

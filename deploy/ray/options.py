@@ -16,7 +16,9 @@ class RayOptions(BaseModel):
     """One application: replicas over one root, and the doors in front of them.
 
     `command` starts the replica (`serve` and its flags are appended); `vllm` holds vLLM's own options as
-    on the command line. A replica is busy with `max_ongoing` requests at most; more wait in the door.
+    on the command line. A replica is busy with `max_ongoing` requests at most; more go to
+    another one, or wait in the door. Without `by_adapter` any replica is asked for any adapter, else one
+    that holds it first.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,6 +36,7 @@ class RayOptions(BaseModel):
     start_timeout_seconds: float = Field(default=900, gt=0)
     drain_seconds: float = Field(default=30, ge=0)
     retry_seconds: float = Field(default=30, ge=0)
+    by_adapter: bool = True
 
     def serve_command(self, replica: str) -> list[str]:
         """Return the command line of one replica, on a free port of the loopback interface."""
@@ -42,6 +45,15 @@ class RayOptions(BaseModel):
         command += ["--model", str(self.model.absolute())] if self.model else []
         own = shlex.split(self.vllm)
         return [*command, "--", *own] if own else command
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the settings of a replica that its command line does not hold."""
+        found = {"WARDROBE_DRAIN_SECONDS": f"{self.drain_seconds:g}"}
+        if self.by_adapter and self.replicas > 1:
+            # Or each would begin with the same stables, as many as fit.
+            found["WARDROBE_RESIDENCY__PRELOAD_STABLE"] = "false"
+        return found
 
     @property
     def stop_seconds(self) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 
 import httptools
 from uvicorn.config import Config
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -33,6 +34,9 @@ from serve.settings import ConnectionLimits
 PIPELINE = 16
 """Requests that may wait on one connection; hardly any client sends a second before its first answer."""
 
+_FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto"})
+"""What uvicorn's middleware for proxies looks for; a request without them need not go through it."""
+
 FRAMING_SHARE = 8
 """Bytes around a chunked body that each of its own bytes pays for: a chunk of one byte needs five."""
 
@@ -51,10 +55,13 @@ class LimitedProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         limits = self.census.limits
+        self._proxied: Any = self.app
+        self._straight = self.app.app if isinstance(self.app, ProxyHeadersMiddleware) else self.app
         self._head_bytes = limits.head_bytes
         self._head_lines = limits.head_lines
         self._idle = self.census.waits[Wait.IDLE]
         self._heads = self.census.waits[Wait.HEAD]
+        self._leftovers = self.census.waits[Wait.LEFTOVER]
         self._room = limits.head_bytes  # of what is not a body, until the next message
         self._content = 0  # bytes of the body in the present read
         self._begun = False  # a message has begun and is not complete
@@ -154,7 +161,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_body = True
         self._room = self._head_bytes
         self._heads.pop(self, None)
-        if [name for name, _ in self.headers].count(b"host") > 1:
+        names = [name for name, _ in self.headers]
+        self.app = self._straight if _FORWARDED.isdisjoint(names) else self._proxied
+        if names.count(b"host") > 1:
             self._fault = MalformedRequest("request", "has more than one Host", "send one")
             raise self._fault
         if not self.url.startswith(b"/"):
@@ -180,7 +189,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._begun = self._in_body = False
         self._room = self._head_bytes
         super().on_message_complete()
-        if self.census.waits[Wait.LEFTOVER].pop(self, None) is not None:
+        if self._leftovers and self._leftovers.pop(self, None) is not None:
             self._idle[self] = self.census.now()
 
     def on_response_complete(self) -> None:
@@ -198,7 +207,7 @@ class LimitedProtocol(HttpToolsProtocol):
         elif self._shut:
             self._close()
         elif self._in_body:
-            self.census.waits[Wait.LEFTOVER][self] = self.census.now()
+            self._leftovers[self] = self.census.now()
         elif not self._begun:
             self._idle[self] = self.census.now()
 

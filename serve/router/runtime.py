@@ -37,9 +37,10 @@ from serve.rollout.recording.keeper import EvidenceWriter
 from serve.rollout.webhooks import WebhookNotifier
 from serve.router.endpoints.feedback import FeedbackDesk
 from serve.router.endpoints.response_id import IdIssuer
-from serve.router.residents.pinned import distinct, is_gone, is_known, is_proved, rolling, stables
+from serve.router.residents.pinned import is_gone, is_known, is_proved, rolling, stables, to_preload, to_stay
 from serve.router.residents.proof import Prover
-from serve.router.residents.residency import Residency, ResidentSlot
+from serve.router.residents.residency import Residency
+from serve.router.residents.slot import ResidentSlot
 from serve.router.residents.succession import Succession
 from serve.router.targets import Targets
 from serve.router.telemetry import metrics as counters
@@ -292,7 +293,10 @@ class Runtime:
                 with contextlib.suppress(WardrobeError):  # logged; the others must not suffer for it
                     await self.residency.load(slot)
 
-        await asyncio.gather(*map(bring_in, self._apply(self.watcher.view)))
+        view = self.watcher.view
+        self._apply(view)
+        wanted = to_preload(view, self.engine.capacity)
+        await asyncio.gather(*(bring_in(self.residency.slot(one)) for one in wanted))
 
     def _notice(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wake the loop that follows the view; called from the watcher's thread or any other."""
@@ -320,8 +324,8 @@ class Runtime:
 
     def _apply(self, view: View) -> list[ResidentSlot]:
         """Pin what is to stay, and return the pinned versions that were never loaded here."""
-        pinned = [one for one in (*rolling(view), *stables(view)) if not is_gone(view, one)]
-        slots = [self.residency.slot(one) for one in distinct(pinned)[: self.engine.capacity]]
+        pinned = to_stay(view, self.engine.capacity)
+        slots = [self.residency.slot(one) for one in pinned]
         if view is not self._seen:
             self.succession.observe(view)
         self.succession.settle(view)

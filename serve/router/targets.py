@@ -25,7 +25,7 @@ from serve.rollout.assignment import Arm
 from serve.rollout.recording.baselines import BaselineArm
 from serve.rollout.recording.recorder import Recorder, Recorders
 from serve.router.endpoints.response_id import BASE_SUBJECT, TAG_DIGITS
-from serve.router.residents.residency import ResidentSlot
+from serve.router.residents.slot import ResidentSlot
 from serve.router.residents.succession import Succession
 from serve.router.telemetry.metrics import ArmSeries, Gauge, Reason, RouterMetrics
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,6 +181,27 @@ def test_a_rolling_restart_replaces_every_replica_and_fails_no_stream(running: R
         wait_until(lambda: len(running.urls()) == 2, "their successors live", seconds=60)
         load.wait(8)
     assert load.failed() == []
+
+
+def test_an_adapters_requests_go_to_the_replica_that_holds_it(running: Running, tmp_path: Path) -> None:
+    """Of more adapters than a replica has places; the first ones were loaded while they still fitted."""
+    wait_until(lambda: len(running.urls()) == 2, "both replicas live", seconds=60)
+    names = [f"held-{number}" for number in range(6)]
+    for seed, name in enumerate(names, 10):
+        publish(running.registry, tmp_path, name, seed=seed)
+    for name in names[-2:]:
+        for url in running.urls():
+            wait_until(lambda url=url, name=name: _lists(url, name), f"{url} knows {name}")  # type: ignore[misc]
+        assert chat(running.url, model=name).status_code == 200
+        time.sleep(1.0)  # Ray's routers are told of it within some 0.1 s
+        answered = {chat(running.url, model=name).headers["x-replica"] for _ in range(12)}
+        assert len(answered) == 1
+    base = {chat(running.url, model=None).headers["x-replica"] for _ in range(40)}
+    assert len(base) == 2, "the base's requests go to any"
+
+
+def _lists(url: str, name: str) -> bool:
+    return status(url, f"/v1/models/{name}") == 200
 
 
 def test_a_stop_cuts_no_stream_and_leaves_no_process(running: Running) -> None:

@@ -58,9 +58,10 @@ class PacedApp(InnerApp):
         await send(_body(b"", more=False))
 
 
-def serve(listener: socket.socket, settings: ServeSettings) -> None:
+def serve(listener: socket.socket, settings: ServeSettings, capacity: int, load_seconds: float) -> None:
     """Serve on `listener` until told to stop."""
-    engine = FakeEngine(base_name=Registry.open(settings.root).base.name)
+    engine = FakeEngine(base_name=Registry.open(settings.root).base.name, capacity=capacity, slots=capacity)
+    engine.load_seconds = load_seconds
     application, collectors = PacedApp(), CollectorRegistry()
     application.replica, application.collectors = settings.replica, collectors
     router: Any = Router(
@@ -78,14 +79,17 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--replica", default="")
-    given = sys.argv[1:]
-    own = parser.parse_args(given[: given.index("--")] if "--" in given else given)  # the rest is vLLM's
+    given, own_engine = sys.argv[1:], argparse.ArgumentParser()
+    own_engine.add_argument("--capacity", type=int, default=4)
+    own_engine.add_argument("--load-seconds", type=float, default=0.0)
+    place = given.index("--") if "--" in given else len(given)  # what follows would be vLLM's
+    own, engine = parser.parse_args(given[:place]), own_engine.parse_known_args(given[place + 1 :])[0]
     with listen(own.host, own.port) as listener:
         port = listener.getsockname()[1]
         settings = ServeSettings(root=own.root, host=own.host, port=port, replica=own.replica)
         sys.stdout.write(f"listening on http://{own.host}:{port}\n")
         sys.stdout.flush()
-        serve(listener, settings)
+        serve(listener, settings, engine.capacity, engine.load_seconds)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,12 +30,23 @@ from loadtests.bench.peers.engines.ledger import (
     ratio,
     side_by_side,
 )
+from loadtests.bench.peers.engines.recovery import engines, until_idle
 from loadtests.bench.peers.engines.reuse import distance
-from loadtests.bench.peers.engines.spread import AdapterMix, add_run, crowded_cells, resident_cells
-from loadtests.bench.peers.engines.start import Sizes, bare_command, bare_environment
-from loadtests.bench.peers.engines.swap import cold_requests, swap_once
+from loadtests.bench.peers.engines.spread import (
+    AdapterMix,
+    add_crowding,
+    add_run,
+    crowded_cells,
+    resident_cells,
+    version_tails,
+)
+from loadtests.bench.peers.engines.start import Sizes, bare_command, bare_environment, tuned_environment
+from loadtests.bench.peers.engines.swap import add_delays, cold_requests, swap_once
 from loadtests.bench.peers.engines.usage import ResourceUsage, busy
 from registry import Registry
+from registry.foreign import python
+from serve.engine.environment import engine_environment
+from serve.settings import ServeSettings
 from tests.fakes.base import SMOLLM2, base_record, make_base
 from tests.fakes.http_server import served
 from tests.fakes.llm_server import llm_server
@@ -222,7 +234,7 @@ def test_a_figure_is_the_statistic_of_each_arm_and_their_ratio() -> None:
     bare.add(lost, [1.0, 0.0, 1.0])
     ours.add(lost, [0.0, 1.0])
     ours.add(tail, [])
-    found = {figure.name: figure for figure in figures(bare, ours)}
+    found = {figure.name: figure for figure in figures({"bare": bare, "ours": ours})}
     assert found["16 adapters: tokens/s, bare"].value.median == 110
     half = found["16 adapters: tokens/s, ours / bare"]
     assert (half.value.median, half.reached) == (0.5, False)
@@ -234,7 +246,7 @@ def test_a_figure_is_the_statistic_of_each_arm_and_their_ratio() -> None:
     assert [found[f"16 adapters: failed, {arm}"].value.median for arm in ("bare", "ours")] == [2, 1]
 
 
-def test_the_table_has_one_line_for_both_arms_and_both_quantiles_and_counts_the_failures() -> None:
+def test_the_table_has_one_line_for_all_arms_and_both_quantiles_and_counts_the_failures() -> None:
     bare, ours = SampleLedger(), SampleLedger()
     for statistic in (Statistic.MEDIAN, Statistic.P99):
         bare.add(LedgerRow("wait", "ms", statistic), [200.0, 200.0])
@@ -244,11 +256,13 @@ def test_the_table_has_one_line_for_both_arms_and_both_quantiles_and_counts_the_
     bare.add(LedgerRow("well", "requests", Statistic.TOTAL), [0.0] * 5)
     bare.add(LedgerRow("answers", "status"), [404.0])
     ours.add(LedgerRow("answers", "status"), [200.0])
-    assert side_by_side(bare, ours).splitlines()[2:] == [
-        "| wait | ms, median / p99 | 200 / 200 | 300 / 300 | 1.50 / 1.50 |",
-        "| lost | requests | 2 of 3 | 0 of 2 | – |",
-        "| answers | status | 404 | 200 | – |",
-        "| failed of all other requests | requests | 0 of 5 | 0 of 0 | – |",
+    tuned = SampleLedger()
+    tuned.add(LedgerRow("wait", "ms"), [150.0])
+    assert side_by_side({"bare": bare, "tuned": tuned, "ours": ours}).splitlines()[2:] == [
+        "| wait | ms, median / p99 | 200 / 200 | 150 / – | 300 / 300 | 1.50 / 1.50 | 2.00 / – |",
+        "| lost | requests | 2 of 3 | – | 0 of 2 | – | – |",
+        "| answers | status | 404 | – | 200 | – | – |",
+        "| failed of all other requests | requests | 0 of 5 | 0 of 0 | 0 of 0 | – | – |",
     ]
 
 
@@ -293,13 +307,13 @@ def test_a_run_gives_a_row_for_speed_each_latency_and_failures() -> None:
 
 def test_the_mixes_are_those_that_the_table_names() -> None:
     assert all(2 * cell.requests >= cell.adapters for cell in crowded_cells(quick=False))
-    assert [cell.adapters for cell in resident_cells(quick=False)] == [0, 1, 4, 16, 64, 256]
+    assert [cell.adapters for cell in resident_cells(quick=False)] == [0, 1, 16, 64, 256]
     assert [AdapterMix(count, 1).title for count in (0, 1, 4)] == ["base only", "1 adapter", "4 adapters"]
 
 
 def test_the_arms_turn_round_with_every_part_and_every_round(tmp_path: Path) -> None:
     plan = EnginePlan(tmp_path, tmp_path, rounds=2)
-    assert "".join(turn.arm[0] for turn in plan.turns()) == "boob" + "obbo"
+    assert "".join(turn.arm[0] for turn in plan.turns()) == "bto" + "otb" + "bo" + "otb" + "bto" + "ob"
     assert plan.complete
     assert not replace(plan, arms=["bare"]).complete
     assert not replace(plan, quick=True).complete
@@ -315,6 +329,67 @@ def test_bare_gets_the_same_options_as_ours_and_nothing_of_ours_in_its_environme
     command = bare_command(Path("/base"), "base", 1, sizes)
     assert command[-len(sizes.options()) :] == list(sizes.options())
     assert "--middleware" not in command
+
+
+def test_vllm_tuned_by_hand_has_the_threads_and_libraries_of_ours_and_none_of_its_code() -> None:
+    tuned, bare = tuned_environment({"PATH": "/bin"}), bare_environment({"PATH": "/bin"})
+    assert bare.items() <= tuned.items()
+    ours = engine_environment(ServeSettings(root=Path("/root")), {"PATH": "/bin"})
+    shared = tuned.keys() - bare.keys()
+    assert {name: ours[name] for name in shared} == {name: tuned[name] for name in shared}
+    assert not [name for name in shared if name.startswith("WARDROBE_")]
+
+
+def test_what_a_swap_costs_others_is_the_slowest_answer_that_it_meets_over_the_usual_p99() -> None:
+    ledger = SampleLedger()
+    usual = [Reply("m", float(at), ended=at + 0.1, status=200, tokens=1) for at in range(100)]
+    met = [Reply("m", 200.0 + at, ended=200.5 + at, status=200, tokens=1) for at in range(2)]
+    lost = Reply("m", 200.2, ended=209.0, status=404)
+    add_delays(ledger, "swap", [*usual, *met, lost], [(199.0, 200.0), (201.2, 201.3)])
+    values = {row.name: samples for row, samples in ledger.samples.items()}
+    assert values["swap: a steady request that a swap meets"] == pytest.approx([500.0, 500.0])
+    slowest = values["swap: slowest request that a swap meets, over the usual p99"]
+    assert slowest == pytest.approx([5.0, 5.0])
+    found = figures({"ours": ledger})
+    assert [figure.name for figure in found if not figure.reached] == [
+        "swap: slowest request that a swap meets, over the usual p99, ours"
+    ]
+
+
+def test_beyond_the_slots_a_share_of_speed_and_the_worst_version_have_bars() -> None:
+    def run(models: int, seconds: float, slow: float) -> BenchRun:
+        replies = [
+            Reply(f"m{at}", 0.0, seconds, 200, tokens=10, arrivals=[slow if at == 0 else 1.0])
+            for at in range(models)
+        ]
+        return BenchRun(replies, seconds)
+
+    ledger = SampleLedger()
+    runs = {AdapterMix(8, 8): [run(8, 10.0, 1.0)] * 2, AdapterMix(64, 64): [run(64, 100.0, 4.0)] * 2}
+    add_crowding(ledger, "4 slots", runs)
+    assert list(ledger.samples.values()) == [[pytest.approx(0.8)], [pytest.approx(4.0)]]
+    assert [figure.reached for figure in figures({"ours": ledger})] == [False, False]
+    assert version_tails([]) == []
+
+
+def test_a_measurement_waits_for_a_quiet_machine_no_longer_than_its_bound() -> None:
+    spinner = subprocess.Popen([*python("-c", "while True: pass")])
+    try:
+        waited = asyncio.run(ResourceUsage.when_quiet(os.getpid(), 0.01, look_seconds=0.02))
+    finally:
+        spinner.kill()
+        spinner.wait()
+    assert waited < 5
+
+
+def test_a_server_without_work_is_idle_at_the_first_look() -> None:
+    sleeper = subprocess.Popen([*python("-c", "input()")], stdin=subprocess.PIPE)
+    try:
+        assert until_idle(sleeper.pid, 30.0, look_seconds=0.2) < 30
+        assert list(engines(sleeper.pid)) == []
+    finally:
+        sleeper.kill()
+        sleeper.communicate()
 
 
 def test_the_distance_is_the_largest_difference_of_what_both_name() -> None:

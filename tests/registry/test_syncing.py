@@ -13,9 +13,10 @@ def descriptors() -> set[str]:
     return {one.name for one in Path("/proc/self/fd").iterdir()}
 
 
-def test_what_waits_for_its_fsync_is_closed_after_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("slow_seconds", [0.0, 60.0], ids=["at once", "one after the other"])
+def test_what_waits_for_its_fsync_is_closed_after_it(slow_seconds: float, tmp_path: Path) -> None:
     before = len(descriptors())
-    with Unsynced() as unsynced:
+    with Unsynced(slow_seconds) as unsynced:
         for number in range(20):
             files.stage(tmp_path / str(number), b"x", unsynced=unsynced)
         unsynced.add_folder(tmp_path)
@@ -24,10 +25,11 @@ def test_what_waits_for_its_fsync_is_closed_after_it(tmp_path: Path) -> None:
         unsynced.sync()  # nothing is left to do
 
 
-def test_a_refused_fsync_is_raised_after_all_others_were_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("slow_seconds", [0.0, 60.0], ids=["at once", "one after the other"])
+def test_a_refused_fsync_is_raised(slow_seconds: float, tmp_path: Path) -> None:
     before = len(descriptors())
     reading, writing = os.pipe()  # the kernel refuses to fsync a pipe
-    with Unsynced() as unsynced:
+    with Unsynced(slow_seconds) as unsynced:
         files.stage(tmp_path / "first", b"x", unsynced=unsynced)
         unsynced.add(writing)
         files.stage(tmp_path / "last", b"x", unsynced=unsynced)

@@ -282,3 +282,13 @@ def test_one_address_has_fewer_places_than_all_together_unless_it_is_a_trusted_p
         assert open_four(limited_one) == 1
     with server(per_address=3, trusted_proxies=["127.0.0.1/32"]) as trusting:
         assert open_four(trusting) == 0
+
+
+def test_a_proxy_on_this_machine_is_believed_about_its_client_and_others_are_their_own() -> None:
+    told = ["X-Forwarded-For: 203.0.113.7", "X-Forwarded-Proto: https"]
+    with server() as one, one.client() as client:
+        assert client.ask("GET", "/", told).status == 200
+        assert client.ask("GET", "/", told[1:]).status == 200
+        assert client.ask("GET", "/").status == 200
+    seen = [(scope["client"][0], scope["scheme"]) for scope in one.app.scopes]
+    assert seen == [("203.0.113.7", "https"), ("127.0.0.1", "https"), ("127.0.0.1", "http")]

@@ -12,7 +12,8 @@ import pytest
 from registry.errors import Quarantined
 from registry.records import Version
 from serve.errors import Busy, LoadFailed
-from serve.router.residents.residency import FIRST_RETRY_SECONDS, Residency, ResidentSlot
+from serve.router.residents.residency import FIRST_RETRY_SECONDS, Residency
+from serve.router.residents.slot import ResidentSlot
 from serve.router.telemetry.metrics import RouterMetrics
 from tests.fakes.adapters import make_adapter
 from tests.fakes.engine import FakeEngine

@@ -26,6 +26,27 @@ def rolling(view: View) -> list[Version]:
     return found
 
 
+def to_stay(view: View, capacity: int) -> list[Version]:
+    """Return what stays loaded, `capacity` versions at most: those of open rollouts, and the stables.
+
+    Where the stables do not all fit, none stays for its name: who is asked for stays, and of several
+    replicas behind a balancer that sends an adapter to one of them, each holds its own.
+    """
+    every = _wanted(view)
+    if len(every) <= capacity:
+        return every
+    return distinct([one for one in rolling(view) if not is_gone(view, one)])[:capacity]
+
+
+def to_preload(view: View, capacity: int) -> list[Version]:
+    """Return what a server loads before it is ready: what stays, and as many stables as fit."""
+    return _wanted(view)[:capacity]
+
+
+def _wanted(view: View) -> list[Version]:
+    return distinct([one for one in (*rolling(view), *stables(view)) if not is_gone(view, one)])
+
+
 def distinct(versions: list[Version]) -> list[Version]:
     """Return each version once, where it comes first."""
     return list({version.name: version for version in versions}.values())

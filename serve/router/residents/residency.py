@@ -9,9 +9,11 @@ use is never unloaded; a broken version fails alone, and its failure is remember
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -19,43 +21,14 @@ from registry.errors import WardrobeError
 from registry.records import Version
 from serve.engine.interface import Engine
 from serve.errors import Busy, LoadFailed
+from serve.router.residents.slot import ResidentSlot, Ticket
+from serve.router.residents.turns import Turns
 from serve.router.telemetry.metrics import RouterMetrics
 
 _log = logging.getLogger("wardrobe.router")
 
 FIRST_RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 300.0
-
-
-@dataclass(slots=True, eq=False)
-class ResidentSlot:
-    """One version's place: `ready` means loaded and proved.
-
-    `in_use` counts requests to their stream's end, the last of which ended at `released`; `waiting` those
-    that wait for the load.
-    """
-
-    version: Version
-    ready: bool = False
-    in_use: int = 0
-    waiting: int = 0
-    last_used: float = 0.0
-    released: float = -math.inf
-    pinned: bool = False
-    evicted: bool = False
-    attempts: int = 0
-    retry_at: float = 0.0
-    failure: WardrobeError | None = None
-    task: asyncio.Task[None] | None = None
-
-    @property
-    def name(self) -> str:
-        """Return the engine's name."""
-        return self.version.name
-
-    def due(self, now: float) -> bool:
-        """Return True when a load may be tried (again)."""
-        return not self.ready and self.task is None and (self.failure is None or now >= self.retry_at)
 
 
 @dataclass(slots=True)
@@ -75,10 +48,15 @@ class Residency:
     timeout_seconds: float = 60.0
     clock: Callable[[], float] = time.monotonic
     settled: Callable[[], None] = lambda: None
+    turn_seconds: float = 2.0
+    turns: Turns = field(init=False)
     _slots: dict[str, ResidentSlot] = field(default_factory=dict)
     _held: set[str] = field(default_factory=set)
-    _waiting: int = 0
+    _line: deque[ResidentSlot] = field(default_factory=deque)
     _freed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.turns = Turns(self.engine.slots, self.turn_seconds, self.clock)
 
     def slot(self, version: Version) -> ResidentSlot:
         """Return the place of a version, loaded or not."""
@@ -92,10 +70,9 @@ class Residency:
         return tuple(sorted(name for name, slot in self._slots.items() if slot.ready))
 
     def take(self, slot: ResidentSlot, now: float) -> bool:
-        """Count one use of a version that is ready, and return True; else return False."""
-        if not slot.ready:
+        """Count one use of a version that is ready and has a turn, and return True; else return False."""
+        if not slot.ready or not self.turns.enter(slot):
             return False
-        slot.in_use += 1
         slot.last_used = now
         return True
 
@@ -104,14 +81,40 @@ class Residency:
 
         Raises: LoadFailed: it cannot be served now (also remembered from a moment ago). Busy: no room.
         """
-        while not self.take(slot, self.clock()):  # it may be unloaded again before a waiter's turn comes
-            await self._ensure(slot)
+        if self.take(slot, self.clock()):
+            return
+        self._check(slot)
+        ticket: Ticket = asyncio.get_running_loop().create_future()
+        slot.tickets.append(ticket)
+        if slot.ready:
+            self.turns.line_up(slot)
+        elif slot.task is None:
+            self._start(slot)
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                await ticket
+        except TimeoutError:
+            self._give_back(slot, ticket)
+            raise _no_room(slot, self.timeout_seconds) from None
+        except asyncio.CancelledError:
+            self._give_back(slot, ticket)
+            raise
+        slot.last_used = self.clock()
+
+    def _give_back(self, slot: ResidentSlot, ticket: Ticket) -> None:
+        if ticket in slot.tickets:
+            slot.tickets.remove(ticket)
+            if not slot.tickets:
+                self.turns.forget(slot)
+                self._freed.set()  # so that a load that waits for room gives up
+        elif not ticket.cancelled() and ticket.exception() is None:
+            self.release(slot)  # it was counted in the moment in which its holder left
 
     def release(self, slot: ResidentSlot) -> None:
         """End one use of a version."""
-        slot.in_use -= 1
         slot.released = self.clock()
-        if self._waiting and not slot.in_use:
+        self.turns.leave(slot)
+        if not slot.in_use:
             self._freed.set()
 
     def loading_seconds(self) -> float:
@@ -170,7 +173,7 @@ class Residency:
         """
         errors: list[Exception] = []
         for slot in [slot for slot in self._slots.values() if gone(slot.version)]:
-            if slot.in_use or slot.waiting or slot.task is not None:
+            if not slot.idle:
                 continue
             try:
                 await self._unload(slot)
@@ -181,35 +184,25 @@ class Residency:
         if errors:
             raise ExceptionGroup("versions that could not be unloaded", errors)
 
-    async def _ensure(self, slot: ResidentSlot) -> None:
-        now = self.clock()
+    def _check(self, slot: ResidentSlot) -> None:
+        """Pass where a version may be waited for.
+
+        Raises: Busy, LoadFailed.
+        """
         if self._slots.setdefault(slot.name, slot) is not slot:
             # It was retired after this request had found it, and has come back since.
             raise Busy(slot.name, "is being unloaded", "try again", rejection="queue_timeout")
-        if slot.task is None:
-            if slot.failure is not None and now < slot.retry_at:
-                raise _again(slot, slot.failure, slot.retry_at - now)
-            self._start(slot)
-        assert slot.task is not None, "started"
-        slot.waiting += 1
-        try:
-            async with asyncio.timeout(self.timeout_seconds):
-                await asyncio.shield(slot.task)
-        except TimeoutError:
-            raise _no_room(slot, self.timeout_seconds) from None
-        finally:
-            slot.waiting -= 1
-            if not slot.waiting:
-                self._freed.set()  # so that a load that waits for room gives up
+        now = self.clock()
+        if slot.task is None and slot.failure is not None and now < slot.retry_at:
+            raise _again(slot, slot.failure, slot.retry_at - now)
 
     def _start(self, slot: ResidentSlot) -> None:
         slot.task = asyncio.create_task(self._bring_in(slot), name=f"load {slot.name}")
-        # Everybody who waited may have left: the failure is kept in the slot, not in the task.
-        slot.task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def _bring_in(self, slot: ResidentSlot) -> None:
         started, step = self.clock(), "verify"
         hashing: asyncio.Future[None] | None = None
+        held = ResidentSlot(slot.version)  # the proof's own use of a turn, which no request may join yet
         try:
             await asyncio.to_thread(self.glance, slot.version)
             step = "room"
@@ -220,19 +213,30 @@ class Residency:
             step = "verify"
             await hashing
             step = "proof"
+            await self._take_turn(held)
             await self.prove(slot.version)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told to each of those who wait
             if hashing is not None and hashing.done() and hashing.exception() is error:
                 step = "verify"
             self.metrics.count_load("failed", step, "disk", self.clock() - started)
             await self._give_up(slot, error)
-            raise slot.failure or error from error
+            _fail(slot, slot.failure or error)
+        else:
+            slot.ready, slot.evicted, slot.closed, slot.failure, slot.attempts = True, False, False, None, 0
+            slot.last_used = self.clock()
+            self.metrics.count_load("ok", "", "disk", self.clock() - started)
         finally:
             slot.task = None
+            if held.in_use:
+                self.turns.hand_over(held, slot)
             self.settled()
-        slot.ready, slot.evicted, slot.failure, slot.attempts = True, False, None, 0
-        slot.last_used = self.clock()
-        self.metrics.count_load("ok", "", "disk", self.clock() - started)
+
+    async def _take_turn(self, held: ResidentSlot) -> None:
+        if not self.turns.enter(held):
+            ticket: Ticket = asyncio.get_running_loop().create_future()
+            held.tickets.append(ticket)
+            self.turns.line_up(held)
+            await ticket
 
     async def _load(self, slot: ResidentSlot, hashing: asyncio.Future[None]) -> None:
         try:
@@ -249,36 +253,54 @@ class Residency:
             slot.failure = _failed(slot, error)
             _log.warning("%s", slot.failure)  # the requests that wait are told, but there may be none
         if slot.name in self._held:
-            await self._unload(slot)
+            try:
+                await self._unload(slot)
+            except Exception:  # noqa: BLE001 - its place stays taken, and those who wait are told the reason
+                _log.exception("%s could not be unloaded", slot.name)
 
     async def _make_room(self, slot: ResidentSlot) -> None:
+        """Wait for a place, behind those who came before."""
+        self._line.append(slot)
+        since = self.clock()
+        try:
+            while self._line[0] is not slot or not await self._free_a_place():
+                if not slot.tickets and not self._has_room():
+                    raise _no_room(slot, self.timeout_seconds)
+                if self.clock() - since >= self.turn_seconds:
+                    self.turns.close_one()
+                    since = self.clock()
+                self.turns.want_room(wanted=True)
+                self._freed.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self.turn_seconds):
+                        await self._freed.wait()
+            self._held.add(slot.name)
+        finally:
+            self._line.remove(slot)
+            self._freed.set()
+            if not self._line:
+                self.turns.want_room(wanted=False)
+
+    async def _free_a_place(self) -> bool:
         while len(self._held) >= self.engine.capacity:
             victim = self._victim()
-            if victim is not None:
-                victim.evicted = True  # for room: asking brings it back, being stable does not
-                await self._unload(victim)
-                self.metrics.evictions += 1
-            elif slot.waiting:
-                await self._wait_for_room()
-            else:
-                raise _no_room(slot, self.timeout_seconds)
-        self._held.add(slot.name)
-
-    async def _wait_for_room(self) -> None:
-        self._freed.clear()
-        self._waiting += 1
-        try:
-            await self._freed.wait()
-        finally:
-            self._waiting -= 1
+            if victim is None:
+                return False
+            victim.evicted = True  # for room: asking brings it back, being stable does not
+            await self._unload(victim)
+            self.metrics.evictions += 1
+            if victim.tickets:  # closed, so that others have their turn: it comes back behind them
+                self.turns.forget(victim)
+                self._start(victim)
+        return True
 
     def _has_room(self) -> bool:
         return len(self._held) < self.engine.capacity or self._victim() is not None
 
     def _victim(self) -> ResidentSlot | None:
-        held = (self._slots[name] for name in self._held)
-        idle = [slot for slot in held if not slot.in_use and not slot.waiting and slot.task is None]
-        return min(idle, key=lambda slot: (slot.pinned, slot.last_used), default=None)
+        held = [self._slots[name] for name in self._held]
+        idle = [slot for slot in held if slot.idle or (slot.closed and not slot.in_use and slot.ready)]
+        return min(idle, key=lambda slot: (not slot.idle, slot.pinned, slot.last_used), default=None)
 
     async def _unload(self, slot: ResidentSlot) -> None:
         slot.ready = False  # at once, so that no request takes it while the engine lets it go
@@ -286,6 +308,14 @@ class Residency:
             await self.engine.unload(slot.name)
             self._held.discard(slot.name)  # not before: a place that was not freed is still taken
         self._freed.set()
+
+
+def _fail(slot: ResidentSlot, error: Exception) -> None:
+    """Tell those who wait that the version cannot be served."""
+    tickets, slot.tickets = slot.tickets, []
+    for ticket in tickets:
+        if not ticket.done():
+            ticket.set_exception(error)
 
 
 def _no_room(slot: ResidentSlot, seconds: float) -> Busy:

@@ -1,10 +1,11 @@
 """The engines' half: vLLM as its own user runs it against `wardrobe serve`, on the same base and options.
 
-    python -m loadtests.bench.peers.engines [--part resident|changing] [--arm bare|ours] [--quick]
+    python -m loadtests.bench.peers.engines [--part PART] [--arm bare|tuned|ours] [--quick]
 
-The arms run one after the other, never side by side: bare and ours, then ours and bare, each with an engine
-of its own for every part. Writes bench-results/peers-engines.json and .md when all was measured, prints
-otherwise; `--rounds 2` repeats everything in the other order.
+The arms run one after the other, never side by side: bare, tuned by hand and ours, then the other way round,
+each with an engine of its own for every part, and each once the machine is quiet. Writes
+bench-results/peers-engines.json and .md when all was measured, prints otherwise; `--rounds 2` repeats
+everything in the other order.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import os
 import signal
 import sys
 import tempfile
@@ -24,18 +26,27 @@ from pathlib import Path
 import aiohttp
 
 from loadtests.bench.peers import page
-from loadtests.bench.peers.engines import reuse, spread, swap
+from loadtests.bench.peers.engines import recovery, reuse, spread, swap
 from loadtests.bench.peers.engines.arms import Bare, EngineArm, Ours
-from loadtests.bench.peers.engines.ledger import LedgerRow, SampleLedger, figures, side_by_side
+from loadtests.bench.peers.engines.ledger import (
+    BARE,
+    OURS,
+    TUNED,
+    LedgerRow,
+    SampleLedger,
+    figures,
+    side_by_side,
+)
 from loadtests.bench.peers.engines.start import BenchServer, Sizes, running_bare, running_ours
+from loadtests.bench.peers.engines.usage import QUIET_SECONDS, QUIET_SHARE, ResourceUsage
 from loadtests.bench.peers.options import PeerOptions
 from loadtests.bench.results import publish
 from loadtests.live import wardrobe
 from registry import Registry
 from registry.records import Limits
 
-ARMS = ("bare", "ours")
-PARTS = ("resident", "changing")
+ARMS = (BARE, TUNED, OURS)
+PARTS = ("resident", "changing", "starts")
 RESIDENT, QUICK_RESIDENT, KNOWN = 256, 64, 64
 FLOOR = 0.95
 """The least share of bare's tokens per second that ours may have where every adapter is resident."""
@@ -67,7 +78,12 @@ class EnginePlan:
         for number in range(self.rounds):
             for place, part in enumerate(self.parts):
                 order = self.arms if (number + place) % 2 == 0 else tuple(reversed(self.arms))
-                yield from (EngineTurn(number, part, arm) for arm in order)
+                yield from (EngineTurn(number, part, arm) for arm in order if self.has(part, arm))
+
+    @staticmethod
+    def has(part: str, arm: str) -> bool:
+        """Return whether an arm takes part: tuning by hand changes nothing of how vLLM starts."""
+        return not (part == "starts" and arm == TUNED)
 
     @property
     def complete(self) -> bool:
@@ -76,7 +92,7 @@ class EnginePlan:
 
     def sizes(self, part: str) -> Sizes:
         """Return what the engines of a part are started with."""
-        if part == "changing":
+        if part != "resident":
             return Sizes(slots=4, resident=8, rank=32)
         count = QUICK_RESIDENT if self.quick else RESIDENT
         return Sizes(slots=count, resident=count, rank=spread.RANK)
@@ -94,11 +110,10 @@ def execute(plan: EnginePlan) -> bool:
     ledgers = {arm: SampleLedger() for arm in ARMS}
     for turn in plan.turns():
         ledgers[turn.arm].extend(_kept(plan, turn) or _measured(plan, turn))
-    bare, ours = (ledgers[arm] for arm in ARMS)
-    found = figures(bare, ours)
+    found = figures(ledgers)
     if plan.complete:
-        return publish("peers-engines", found, notes=_notes(plan), summary=side_by_side(bare, ours) + "\n")
-    print(side_by_side(bare, ours))
+        return publish("peers-engines", found, notes=_notes(plan), summary=side_by_side(ledgers) + "\n")
+    print(side_by_side(ledgers))
     return all(figure.reached for figure in found)
 
 
@@ -113,18 +128,31 @@ def _measured(plan: EnginePlan, turn: EngineTurn) -> SampleLedger:
     print(f"  {turn.part}, {turn.arm}", flush=True)
     suffix = ".partial"
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix="wardrobe-peers-") as scratch,
-            _running(plan, turn, Path(scratch)) as (server, registry),
-        ):
-            ledger.add(LedgerRow(f"start of the server, {turn.part}", "s"), [server.start_seconds])
-            print(f"    started in {server.start_seconds:.0f} s", flush=True)
-            asyncio.run(_drive(plan, turn, server, registry, ledger))
+        waited = asyncio.run(ResourceUsage.when_quiet(os.getpid()))
+        ledger.add(LedgerRow(f"{turn.part}: waited for a quiet machine", "s"), [waited])
+        with tempfile.TemporaryDirectory(prefix="wardrobe-peers-") as scratch:
+            if turn.part == "starts":
+                _measure_starts(plan, turn, Path(scratch), ledger)
+            else:
+                _measure_served(plan, turn, Path(scratch), ledger)
         suffix = ""
     finally:
         _keep(plan, turn, ledger, suffix)
     print(f"  {turn.part}, {turn.arm}: {time.monotonic() - began:.0f} s", flush=True)
     return ledger
+
+
+def _measure_served(plan: EnginePlan, turn: EngineTurn, folder: Path, ledger: SampleLedger) -> None:
+    with _running(plan, turn, folder) as (server, registry):
+        ledger.add(LedgerRow(f"start of the server, {turn.part}", "s"), [server.start_seconds])
+        print(f"    started in {server.start_seconds:.0f} s", flush=True)
+        asyncio.run(_drive(plan, turn, server, registry, ledger))
+
+
+def _measure_starts(plan: EnginePlan, turn: EngineTurn, folder: Path, ledger: SampleLedger) -> None:
+    sizes = plan.sizes(turn.part)
+    registry = Registry.init(folder / "root", plan.base.absolute(), limits=Limits(max_lora_rank=sizes.rank))
+    recovery.starts(turn.arm, registry, plan.base.absolute(), folder, sizes, ledger)
 
 
 def _keep(plan: EnginePlan, turn: EngineTurn, ledger: SampleLedger, suffix: str) -> None:
@@ -147,11 +175,12 @@ def _running(plan: EnginePlan, turn: EngineTurn, folder: Path) -> Iterator[tuple
     sizes, log = plan.sizes(turn.part), folder / "server.log"
     limits = Limits(max_lora_rank=sizes.rank)
     registry = Registry.init(folder / "root", plan.base.absolute(), limits=limits)
-    if turn.arm == "bare":
-        with running_bare(plan.base.absolute(), registry.base.name, log, sizes) as server:
+    if turn.arm == OURS:
+        with running_ours(registry, log, sizes, plan.cache) as server:
             yield server, registry
     else:
-        with running_ours(registry, log, sizes, plan.cache) as server:
+        tuned, name = turn.arm == TUNED, registry.base.name
+        with running_bare(plan.base.absolute(), name, log, sizes, tuned=tuned) as server:
             yield server, registry
 
 
@@ -161,8 +190,8 @@ async def _drive(
     timeout = aiohttp.ClientTimeout(total=300)
     async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
         arm: EngineArm = Ours(server.url, registry, session, server.pid)
-        if turn.arm == "bare":
-            arm = Bare(server.url, registry.base.name, session, server.pid)
+        if turn.arm != OURS:
+            arm = Bare(server.url, registry.base.name, session, server.pid, tuned=turn.arm == TUNED)
         measure = _resident if turn.part == "resident" else _changing
         await measure(plan, arm, registry, ledger)
 
@@ -177,13 +206,17 @@ async def _resident(plan: EnginePlan, arm: EngineArm, registry: Registry, ledger
 async def _changing(plan: EnginePlan, arm: EngineArm, registry: Registry, ledger: SampleLedger) -> None:
     folder, base, count = registry.root.parent / "made", registry.base, 3 if plan.quick else 5
     await swap.cold_requests(arm, folder, base, count, ledger)
-    for one in (arm, dataclasses.replace(arm, in_place=True)) if isinstance(arm, Bare) else (arm,):
+    in_place = [dataclasses.replace(arm, in_place=True)] if isinstance(arm, Bare) and not arm.tuned else []
+    for one in (arm, *in_place):
         await swap.swaps(one, folder, base, count, ledger)
-        await reuse.answers_after_overwriting(one, folder, base, ledger)
+        if arm.label != TUNED:
+            await reuse.answers_after_overwriting(one, folder, base, ledger)
     await swap.others_while_loading(arm, folder, base, count, ledger)
     names = await spread.make_ready(arm, folder, base, KNOWN, ledger)
     cells = spread.crowded_cells(quick=plan.quick)
-    await spread.measure_cells(arm, names, cells, "4 slots, 8 in memory", None, ledger)
+    case = "4 slots, 8 in memory"
+    runs = await spread.measure_cells(arm, names, cells, case, None, ledger)
+    spread.add_crowding(ledger, case, runs)
 
 
 def _notes(plan: EnginePlan) -> list[str]:
@@ -192,8 +225,10 @@ def _notes(plan: EnginePlan) -> list[str]:
         f"adapters of the streams: q, k, v, o, rank {spread.RANK}",
         *(f"{part}: {' '.join(plan.sizes(part).options())}, rank {plan.sizes(part).rank}" for part in PARTS),
         "bare: vLLM's API server with runtime loading; its own threads, allocator and LoRA kernels",
+        "tuned: the same with ours' threads, tcmalloc and OpenMP; on a CPU vLLM compiles nothing with LoRA",
         "ours: `wardrobe serve` with its defaults; compiled where a C++ compiler is found",
         "the arms ran one after the other, an engine each",
+        f"each waited until others used at most {QUIET_SHARE:g} % of the cores, {QUIET_SECONDS:g} s at most",
         "a p99 of fewer than 100 samples is near their maximum; n says how many there are",
         "ours' first start with a configuration compiles, later ones do not; 'start' is whichever it was",
         *(["the turns were kept and put together: they may be of several runs"] if plan.keep else []),

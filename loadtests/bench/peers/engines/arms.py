@@ -16,6 +16,7 @@ from typing import Protocol
 import aiohttp
 
 from loadtests.bench.peers.engines.asking import Reply
+from loadtests.bench.peers.engines.ledger import BARE, TUNED
 from registry import Registry
 
 
@@ -81,11 +82,12 @@ class Bare:
     session: aiohttp.ClientSession
     pid: int
     in_place: bool = False
+    tuned: bool = False
 
     @property
     def label(self) -> str:
         """The arm's name in the figures."""
-        return "bare, load_inplace" if self.in_place else "bare"
+        return f"{TUNED if self.tuned else BARE}{', load_inplace' if self.in_place else ''}"
 
     async def stage(self, name: str, folder: Path) -> Staged:
         """Return the folder as it is: there is no store to bring it to."""

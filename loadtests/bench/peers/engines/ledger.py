@@ -7,7 +7,7 @@ samples independently. Pure, but for the random numbers, whose seed is fixed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from loadtests.bench.results import SEED, MeasuredFigure, MedianInterval
 
 RESAMPLES = 2_000
+BARE, TUNED, OURS = "bare", "tuned", "ours"
+TITLES = {BARE: "bare vLLM", TUNED: "vLLM tuned by hand", OURS: "ours"}
 
 Floats = NDArray[np.float64]
 
@@ -26,24 +28,31 @@ class Statistic(Enum):
 
     MEDIAN = "median"
     P99 = "p99"
+    LARGEST = "largest"
     TOTAL = "total"
 
     def of(self, draws: Floats) -> Floats:
         """Return the statistic along the last axis."""
         if self is Statistic.TOTAL:
             return np.asarray(draws.sum(axis=-1))
+        if self is Statistic.LARGEST:
+            return np.asarray(draws.max(axis=-1))
         return np.asarray(np.quantile(draws, 0.99 if self is Statistic.P99 else 0.5, axis=-1))
+
+
+_TAILS = frozenset({Statistic.P99, Statistic.LARGEST})
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """One line: `floor` is the least that ours / bare may be, `ceiling` the most that ours may be."""
+    """One line: `floor` is the least that ours / bare may be; ours itself is `least` to `ceiling`."""
 
     name: str
     unit: str
     statistic: Statistic = Statistic.MEDIAN
     floor: float | None = None
     ceiling: float | None = None
+    least: float | None = None
 
 
 @dataclass(slots=True)
@@ -100,50 +109,66 @@ def ratio(ours: Sequence[float], bare: Sequence[float], statistic: Statistic) ->
     return MedianInterval(value, float(low), float(high), min(over.size, under.size))
 
 
-def figures(bare: SampleLedger, ours: SampleLedger) -> list[MeasuredFigure]:
-    """Return for every row what bare, ours and their ratio are."""
+def figures(arms: Mapping[str, SampleLedger]) -> list[MeasuredFigure]:
+    """Return for every row what each arm measured, and ours over each of the others."""
     found: list[MeasuredFigure] = []
-    for row in dict.fromkeys([*bare.samples, *ours.samples]):
-        ends = {"bare": bare.samples.get(row), "ours": ours.samples.get(row)}
-        found += [_value(row, label, samples) for label, samples in ends.items() if samples]
-        if ends["bare"] and ends["ours"] and comparable(row, ends["bare"]):
-            found.append(_ratio(row, ends["ours"], ends["bare"]))
+    for row in _rows(arms):
+        ends = {name: arm.samples[row] for name, arm in arms.items() if row in arm.samples}
+        found += [_value(row, name, samples) for name, samples in ends.items()]
+        found += [
+            _ratio(row, name, ends[OURS], samples)
+            for name, samples in ends.items()
+            if name != OURS and OURS in ends and comparable(row, samples)
+        ]
     return found
 
 
-def comparable(row: LedgerRow, bare: Sequence[float]) -> bool:
-    """Return whether a ratio says anything: not of counts, nor of nothing."""
-    return row.statistic is not Statistic.TOTAL and row.unit != "status" and min(bare) > 0
+def comparable(row: LedgerRow, other: Sequence[float]) -> bool:
+    """Return whether a ratio says anything: not of counts, nor of ratios, nor of nothing."""
+    counted = row.statistic is Statistic.TOTAL or row.unit in {"status", "ratio"}
+    return not counted and min(other) > 0
 
 
-def side_by_side(bare: SampleLedger, ours: SampleLedger) -> str:
-    """Return a Markdown table with both arms in one line, and both quantiles of a row in one cell.
+def side_by_side(arms: Mapping[str, SampleLedger]) -> str:
+    """Return a Markdown table with all arms in one line, and both quantiles of a row in one cell.
 
     Rows of failures without any are left out; the last line says how many requests they were.
     """
-    lines = ["| what | unit | bare vLLM | ours | ours / bare |", "|---|---|---|---|---|"]
-    rows = dict.fromkeys([*bare.samples, *ours.samples])
-    quiet = [row for row in rows if _nothing(row, bare) and _nothing(row, ours)]
+    others = [name for name in arms if name != OURS]
+    titles = [*(TITLES[name] for name in arms), *(f"ours / {name}" for name in others)]
+    lines = [f"| what | unit | {' | '.join(titles)} |", "|---" * (len(titles) + 2) + "|"]
+    rows = _rows(arms)
+    quiet = [row for row in rows if all(_nothing(row, arm) for arm in arms.values())]
     for row in rows:
         if row in quiet or (row.statistic is Statistic.P99 and _twin(row, Statistic.MEDIAN) in rows):
             continue
         pair = [one for one in (row, _twin(row, Statistic.P99)) if one in rows or one is row]
-        lines.append(_line(list(dict.fromkeys(pair)), bare, ours))
-    counts = [sum(len(arm.samples.get(row, ())) for row in quiet) for arm in (bare, ours)]
+        lines.append(_line(list(dict.fromkeys(pair)), arms))
     if quiet:
-        lines.append(f"| failed of all other requests | requests | 0 of {counts[0]} | 0 of {counts[1]} | – |")
+        counts = [f"0 of {sum(len(arm.samples.get(row, ())) for row in quiet)}" for arm in arms.values()]
+        cells = ["failed of all other requests", "requests", *counts, *("–" for _ in others)]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _line(rows: Sequence[LedgerRow], bare: SampleLedger, ours: SampleLedger) -> str:
-    shares = []
-    for row in rows:
-        under, over = bare.samples.get(row), ours.samples.get(row)
-        both = under and over and comparable(row, under)
-        shares.append(f"{ratio(over, under, row.statistic).median:.2f}" if both and over and under else "–")
+def _rows(arms: Mapping[str, SampleLedger]) -> list[LedgerRow]:
+    return list(dict.fromkeys(row for arm in arms.values() for row in arm.samples))
+
+
+def _line(rows: Sequence[LedgerRow], arms: Mapping[str, SampleLedger]) -> str:
     unit = f"{rows[0].unit}, median / p99" if len(rows) > 1 else _unit(rows[0])
-    cells = [" / ".join(_shown(row, arm.samples.get(row)) for row in rows) for arm in (bare, ours)]
-    return f"| {rows[0].name} | {unit} | {cells[0]} | {cells[1]} | {' / '.join(shares)} |"
+    cells = [" / ".join(_shown(row, arm.samples.get(row)) for row in rows) for arm in arms.values()]
+    shares = [
+        " / ".join(_share(row, arms[OURS], arm) for row in rows) for name, arm in arms.items() if name != OURS
+    ]
+    return f"| {' | '.join([rows[0].name, unit, *cells, *shares])} |"
+
+
+def _share(row: LedgerRow, ours: SampleLedger, other: SampleLedger) -> str:
+    over, under = ours.samples.get(row), other.samples.get(row)
+    if not over or not under or not comparable(row, under):
+        return "–"
+    return f"{ratio(over, under, row.statistic).median:.2f}"
 
 
 def _twin(row: LedgerRow, statistic: Statistic) -> LedgerRow:
@@ -155,7 +180,7 @@ def _nothing(row: LedgerRow, arm: SampleLedger) -> bool:
 
 
 def _unit(row: LedgerRow) -> str:
-    return f"{row.unit}, p99" if row.statistic is Statistic.P99 else row.unit
+    return f"{row.unit}, {row.statistic.value}" if row.statistic in _TAILS else row.unit
 
 
 def _shown(row: LedgerRow, samples: Sequence[float] | None) -> str:
@@ -170,17 +195,19 @@ def _shown(row: LedgerRow, samples: Sequence[float] | None) -> str:
 def _value(row: LedgerRow, label: str, samples: Sequence[float]) -> MeasuredFigure:
     value = interval(samples, row.statistic)
     bar, reached = "–", True
-    if label == "ours" and row.ceiling is not None:
+    if label == OURS and row.ceiling is not None:
         bar, reached = f"≤ {row.ceiling:g}", value.median <= row.ceiling
+    if label == OURS and row.least is not None:
+        bar, reached = f"≥ {row.least:g}", value.median >= row.least
     return MeasuredFigure(f"{row.name}, {label}", value, _unit(row), bar, reached)
 
 
-def _ratio(row: LedgerRow, ours: Sequence[float], bare: Sequence[float]) -> MeasuredFigure:
-    value = ratio(ours, bare, row.statistic)
+def _ratio(row: LedgerRow, other: str, ours: Sequence[float], under: Sequence[float]) -> MeasuredFigure:
+    value = ratio(ours, under, row.statistic)
     bar, reached = "–", True
-    if row.floor is not None:
+    if row.floor is not None and other == BARE:
         bar, reached = f"≥ {row.floor:g}", value.median >= row.floor
-    return MeasuredFigure(f"{row.name}, ours / bare", value, "ratio", bar, reached)
+    return MeasuredFigure(f"{row.name}, ours / {other}", value, "ratio", bar, reached)
 
 
 def _draws(values: Floats, statistic: Statistic, seed: int) -> Floats:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+
+import numpy as np
 
 from loadtests.adapters import write_ranked
 from loadtests.bench.peers.engines.arms import EngineArm
-from loadtests.bench.peers.engines.asking import BenchQuestion, BenchRun, crowd
+from loadtests.bench.peers.engines.asking import BenchQuestion, BenchRun, Reply, crowd
 from loadtests.bench.peers.engines.ledger import LedgerRow, SampleLedger, Statistic
 from loadtests.bench.peers.engines.usage import ResourceUsage
 from registry.records import BaseModelInfo
@@ -17,6 +21,12 @@ from registry.records import BaseModelInfo
 STREAMS = 16
 TOKENS = 16
 RANK = 8
+CROWDED_SHARE = 0.85
+"""The least share of 8 adapters' tokens per second that 64 may have on the same places."""
+
+UNEVEN = 3.0
+"""The most that a version's p99 to the first token may be of the median version's."""
+
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
@@ -37,12 +47,12 @@ def resident_cells(*, quick: bool) -> list[AdapterMix]:
     """Return the mixes for which every adapter has a slot."""
     if quick:
         return [AdapterMix(count, 16) for count in (0, 1, 16, 64)]
-    return [*(AdapterMix(count, 32) for count in (0, 1, 4, 16, 64)), AdapterMix(256, 64)]
+    return [*(AdapterMix(count, 32) for count in (0, 1, 16, 64)), AdapterMix(256, 64)]
 
 
 def crowded_cells(*, quick: bool) -> list[AdapterMix]:
-    """Return the mixes with more adapters than slots, and than places in memory."""
-    return [AdapterMix(count, 16 if quick else max(16, count // 2)) for count in (8, 16, 64)]
+    """Return the mixes with more adapters than slots, and than places in memory; twice each adapter."""
+    return [AdapterMix(count, 16 if quick else max(16, count)) for count in (8, 16, 64)]
 
 
 async def make_ready(
@@ -70,19 +80,41 @@ async def measure_cells(
     case: str,
     floor: float | None,
     ledger: SampleLedger,
-) -> None:
-    """Run every cell twice, forwards and then backwards, after a short warm-up."""
+) -> dict[AdapterMix, list[BenchRun]]:
+    """Run every cell twice, forwards and then backwards, after a short warm-up; return both runs of each."""
     await run_cell(arm, names, AdapterMix(0, STREAMS))
-    others = []
+    others, runs = [], defaultdict[AdapterMix, list[BenchRun]](list)
     for second, cell in [*((False, cell) for cell in cells), *((True, cell) for cell in reversed(cells))]:
         title, before = f"{case}, {cell.title}", ResourceUsage.now(arm.pid)
         run = await run_cell(arm, names, cell, second=second)
         after = ResourceUsage.now(arm.pid)
+        runs[cell].append(run)
         add_run(ledger, title, run, floor)
         cost = 1000 * (after.server - before.server) / max(sum(reply.tokens for reply in run.answered), 1)
         ledger.add(LedgerRow(f"{title}: processor time per token", "ms"), [cost])
         others.append(after.others_share(before))
     ledger.add(LedgerRow(f"{case}: cores used by other work on the machine", "%"), others)
+    return runs
+
+
+def add_crowding(ledger: SampleLedger, case: str, runs: Mapping[AdapterMix, Sequence[BenchRun]]) -> None:
+    """Add what the most adapters lose against the fewest, and the worst version against the median one."""
+    fewest, most = (choose(runs, key=lambda cell: cell.adapters) for choose in (min, max))
+    few, many = (median(run.tokens_per_second for run in runs[cell]) for cell in (fewest, most))
+    share = f"{case}: tokens/s of {most.title} over those of {fewest.title}"
+    ledger.add(LedgerRow(share, "ratio", least=CROWDED_SHARE), [many / few] if few else [])
+    tails = version_tails([reply for run in runs[most] for reply in run.answered])
+    worst = f"{case}, {most.title}: p99 to the first token, the worst version over the median one"
+    if tails:
+        ledger.add(LedgerRow(worst, "ratio", ceiling=UNEVEN), [max(tails) / median(tails)])
+
+
+def version_tails(replies: Iterable[Reply]) -> list[float]:
+    """Return each model's p99 of the seconds to the first token."""
+    firsts = defaultdict[str, list[float]](list)
+    for reply in replies:
+        firsts[reply.model].append(reply.first_token_seconds)
+    return [float(np.quantile(values, 0.99)) for values in firsts.values()]
 
 
 async def run_cell(

@@ -1,7 +1,8 @@
 """How the two servers are started and ended: the same interpreter, base folder and engine options.
 
-What differs is what differs for their users. vLLM is started as its documentation says; `wardrobe serve`
-brings an allocator, OpenMP, thread placement, its LoRA kernels and compiled code with it.
+What differs is what differs for their users. vLLM is started as its documentation says, once as it is and
+once tuned by hand; `wardrobe serve` brings an allocator, OpenMP, thread placement, its LoRA kernels and
+compiled code with it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from loadtests.live import Live, becomes_ready, free_port
 from registry import Registry
 from registry.foreign import python
+from serve.engine.machine import this_machine
 
 ALLOWED_PLUGINS = "lora_filesystem_resolver,lora_hf_hub_resolver"
 """vLLM's own: naming them keeps out ours, which are installed beside it in the same environment."""
@@ -60,6 +62,24 @@ def bare_environment(inherited: Mapping[str, str]) -> dict[str, str]:
     return {**kept, **wanted, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
 
 
+def tuned_environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return what a user can set besides, to have the allocator, OpenMP and thread placement of ours.
+
+    NOTE: compilation is not among it: with LoRA on the CPU vLLM 0.32 switches its own off
+    (`CpuPlatform.check_and_update_config`), and its LoRA kernels are what they are.
+    """
+    machine = this_machine()
+    threads = {
+        "VLLM_CPU_OMP_THREADS_BIND": ",".join(str(core) for core in machine.cores),
+        "KMP_BLOCKTIME": "0",
+        "OMP_WAIT_POLICY": "passive",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    found = [str(path) for library in machine.libraries if (path := library.find())]
+    preload = {"LD_PRELOAD": ":".join(found)} if found else {}
+    return bare_environment(inherited) | ({} if machine.accelerator else threads) | preload
+
+
 def bare_command(base: Path, name: str, port: int, sizes: Sizes) -> list[str]:
     """Return the command line of vLLM's API server; the `vllm` command is missing in the CPU wheel."""
     return [
@@ -70,7 +90,9 @@ def bare_command(base: Path, name: str, port: int, sizes: Sizes) -> list[str]:
 
 
 @contextlib.contextmanager
-def running_bare(base: Path, name: str, log: Path, sizes: Sizes) -> Iterator[BenchServer]:
+def running_bare(
+    base: Path, name: str, log: Path, sizes: Sizes, *, tuned: bool = False
+) -> Iterator[BenchServer]:
     """Start vLLM, give it once it is healthy, and end it.
 
     Raises: RuntimeError: it ended, or was not healthy in time.
@@ -81,7 +103,7 @@ def running_bare(base: Path, name: str, log: Path, sizes: Sizes) -> Iterator[Ben
             bare_command(base, name, port, sizes),
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=bare_environment(os.environ),
+            env=(tuned_environment if tuned else bare_environment)(os.environ),
             start_new_session=True,
         )
     try:

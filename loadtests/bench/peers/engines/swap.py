@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from loadtests.adapters import write_adapter
 from loadtests.bench.peers.engines.arms import EngineArm, Staged
-from loadtests.bench.peers.engines.asking import BenchQuestion, BenchRun, Steady, ask, crowd
+from loadtests.bench.peers.engines.asking import BenchQuestion, BenchRun, Reply, Steady, ask, crowd
 from loadtests.bench.peers.engines.ledger import LedgerRow, SampleLedger, Statistic
 from registry.records import BaseModelInfo
 
@@ -16,6 +19,9 @@ SMALL_MEGABYTES = 4
 LARGE_MEGABYTES = 20
 PACE_SECONDS = 0.04
 SETTLING_SECONDS = 0.6
+USUAL_SECONDS = 1.5
+SLOWED = 1.2
+"""The most that a request may take because of a swap, of the usual p99."""
 PATIENCE_SECONDS = 60.0
 OTHERS = 4
 OTHERS_TOKENS = 64
@@ -61,12 +67,15 @@ async def swaps(arm: EngineArm, folder: Path, base: BaseModelInfo, count: int, l
     await arm.publish(name, write_adapter(folder / name, base, 200, SMALL_MEGABYTES))
     await _until_answered(arm, name)
     question = BenchQuestion(name, "Hello", 1, chat=False)
+    windows = []
     async with Steady(arm.session, arm.url, question, PACE_SECONDS) as steady:
         for index in range(1, count + 1):
             source = write_adapter(folder / f"{name}-{index}", base, 200 + index, SMALL_MEGABYTES)
             staged = await arm.stage(name, source)
-            await asyncio.sleep(SETTLING_SECONDS)
+            await asyncio.sleep(USUAL_SECONDS)
+            began = time.monotonic()
             seconds = await swap_once(arm, staged, steady)
+            windows.append((began, began + seconds))
             ledger.add(LedgerRow(f"{case}: to the first answer by the new version", "s"), [seconds])
         await asyncio.sleep(SETTLING_SECONDS)
     failed = [float(not reply.ok) for reply in steady.replies]
@@ -76,10 +85,34 @@ async def swaps(arm: EngineArm, folder: Path, base: BaseModelInfo, count: int, l
         ),
         failed,
     )
+    add_delays(ledger, case, steady.replies, windows)
     after = await crowd(arm.session, arm.url, [BenchQuestion(name, "Tell me.", 32)] * OTHERS, streams=OTHERS)
     ledger.add(
         LedgerRow(f"{case}: {OTHERS} streams of the name afterwards", "tok/s"), [after.tokens_per_second]
     )
+
+
+def add_delays(
+    ledger: SampleLedger, case: str, replies: Sequence[Reply], windows: Sequence[tuple[float, float]]
+) -> None:
+    """Add how long answers took that a swap met, and the others; windows run to the first new answer."""
+    usual: list[float] = []
+    met: list[float] = []
+    for reply in replies:
+        if reply.ok:
+            meets = any(reply.ended >= begin and reply.began <= end for begin, end in windows)
+            (met if meets else usual).append(1000 * (reply.ended - reply.began))
+    ledger.add(LedgerRow(f"{case}: a steady request while nothing is swapped", "ms", Statistic.P99), usual)
+    ledger.add(LedgerRow(f"{case}: a steady request that a swap meets", "ms", Statistic.P99), met)
+    if usual:
+        tail = float(np.quantile(usual, 0.99))
+        slowest = LedgerRow(
+            f"{case}: slowest request that a swap meets, over the usual p99",
+            "ratio",
+            Statistic.LARGEST,
+            ceiling=SLOWED,
+        )
+        ledger.add(slowest, [one / tail for one in met])
 
 
 async def swap_once(arm: EngineArm, staged: Staged, steady: Steady) -> float:

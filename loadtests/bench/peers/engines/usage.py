@@ -6,12 +6,18 @@ and what others took says how far the clock may be believed.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests.live import descendants
+
+QUIET_SHARE = 10.0
+"""Up to this share of all cores, in per cent, other work is taken for none."""
+
+QUIET_SECONDS = 60.0
 
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -30,6 +36,19 @@ class ResourceUsage:
         """Read the counters of the server that `pid` leads."""
         server = sum(_seconds(one) for one in (pid, *descendants(pid)))
         return cls(time.monotonic(), server, time.process_time(), busy(Path("/proc/stat").read_text()))
+
+    @classmethod
+    async def when_quiet(
+        cls, pid: int, bound_seconds: float = QUIET_SECONDS, *, look_seconds: float = 2.0
+    ) -> float:
+        """Wait until others leave the cores to us, `bound_seconds` at most; return the seconds waited."""
+        began = time.monotonic()
+        while time.monotonic() - began < bound_seconds:
+            before = cls.now(pid)
+            await asyncio.sleep(look_seconds)
+            if cls.now(pid).others_share(before) <= QUIET_SHARE:
+                break
+        return time.monotonic() - began
 
     def others_share(self, before: ResourceUsage) -> float:
         """Return the part of all cores, in per cent, that neither the server nor we used since `before`."""
