@@ -151,6 +151,8 @@ class ResidencySettings(_Block):
     """How long the version before goes on answering by a name while the new one is loading."""
     keep_previous_seconds: float = Field(default=600.0, ge=0)
     """How long the version before stays loaded after that, so that the way back is at once."""
+    turn_seconds: float = Field(default=2.0, gt=0)
+    """How long a version keeps its turn while others wait: a batch mixes `max_loras` versions at most."""
     poll_seconds: float = Field(default=0.25, gt=0)
     """How often the root is looked at for changes."""
 
