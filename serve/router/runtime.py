@@ -28,7 +28,6 @@ from registry.records import Heartbeat, Version
 from registry.store import Registry
 from registry.views.view import View
 from registry.watcher import Watcher
-from serve.engine.handover import notes
 from serve.engine.interface import Engine
 from serve.errors import Busy, EngineDead
 from serve.rollout.decision.controller import Controller, Local
@@ -362,7 +361,6 @@ class Runtime:
             pid=os.getpid(),
             server=SERVER,
             problems=tuple(self.problems()),
-            notes=notes(),
         )
 
     def _vitals(self) -> Vitals:
