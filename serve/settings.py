@@ -151,6 +151,8 @@ class ResidencySettings(_Block):
     """How long the version before goes on answering by a name while the new one is loading."""
     keep_previous_seconds: float = Field(default=600.0, ge=0)
     """How long the version before stays loaded after that, so that the way back is at once."""
+    turn_seconds: float = Field(default=2.0, gt=0)
+    """How long a version keeps its turn while others wait: a batch mixes `max_loras` versions at most."""
     poll_seconds: float = Field(default=0.25, gt=0)
     """How often the root is looked at for changes; those of the same machine are seen at once (inotify)."""
 
@@ -161,7 +163,7 @@ class EngineSettings(_Block):
     cpu_lora: Literal["grouped", "stock"] = "grouped"
     """LoRA on a CPU: ours, or vLLM's own."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the model; `auto` does where a C++ compiler is found."""
+    """Compile the model: `on` before it serves, `auto` beside it for the next start (CPU, a C++ compiler)."""
     fork: Literal["auto", "off"] = "auto"
     """Fork vLLM's engine and worker from one process that imports; `auto`: on a CPU with Intel's OpenMP."""
     parsers: Literal["auto", "off"] = "auto"

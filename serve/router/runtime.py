@@ -123,7 +123,15 @@ class Runtime:
         )
         timeout = settings.residency.load_timeout_seconds
         glance = partial(registry.verify_version, content=False)
-        residency = Residency(engine, glance, registry.verify_version, prover.prove, metrics, timeout)
+        residency = Residency(
+            engine,
+            glance,
+            registry.verify_version,
+            prover.prove,
+            metrics,
+            timeout,
+            turn_seconds=settings.residency.turn_seconds,
+        )
         wait, keep = settings.residency.swap_wait_seconds, settings.residency.keep_previous_seconds
         succession = Succession(residency, wait, keep)
         base = registry.base

@@ -30,7 +30,7 @@ from loadtests.bench.peers.engines.ledger import (
     ratio,
     side_by_side,
 )
-from loadtests.bench.peers.engines.recovery import engines, until_idle
+from loadtests.bench.peers.engines.recovery import back_after_kill, until_idle
 from loadtests.bench.peers.engines.reuse import distance
 from loadtests.bench.peers.engines.spread import (
     AdapterMix,
@@ -40,7 +40,13 @@ from loadtests.bench.peers.engines.spread import (
     resident_cells,
     version_tails,
 )
-from loadtests.bench.peers.engines.start import Sizes, bare_command, bare_environment, tuned_environment
+from loadtests.bench.peers.engines.start import (
+    BenchServer,
+    Sizes,
+    bare_command,
+    bare_environment,
+    tuned_environment,
+)
 from loadtests.bench.peers.engines.swap import add_delays, cold_requests, swap_once
 from loadtests.bench.peers.engines.usage import ResourceUsage, busy
 from registry import Registry
@@ -386,7 +392,8 @@ def test_a_server_without_work_is_idle_at_the_first_look() -> None:
     sleeper = subprocess.Popen([*python("-c", "input()")], stdin=subprocess.PIPE)
     try:
         assert until_idle(sleeper.pid, 30.0, look_seconds=0.2) < 30
-        assert list(engines(sleeper.pid)) == []
+        with pytest.raises(RuntimeError, match="no engine"):
+            back_after_kill(BenchServer("http://127.0.0.1:9", sleeper.pid, 0.0), "base")
     finally:
         sleeper.kill()
         sleeper.communicate()

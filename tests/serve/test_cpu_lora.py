@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve.engine.cpu_lora import plugin, prompts
+from serve.engine.cpu_lora import operator, plugin, prompts
 from serve.engine.cpu_lora.grouping import TILE, Integers, group
 from serve.engine.cpu_lora.packing import Module, Watch, turn
 from serve.engine.environment import CPU_LORA_VARIABLE
@@ -343,6 +343,29 @@ def test_only_the_slot_that_is_rewritten_is_packed_again() -> None:
     changed = {place for place, turned in module._turned.items() if turned.ctypes.data != kept[place]}
     assert {slot for slot, _part in changed} == {1}
     assert int(module.ranks[1, 0]) == RANK
+
+
+def test_a_layers_slot_is_packed_as_it_is_written_so_that_no_step_waits_for_it() -> None:
+    stacks = make_layer(3, torch.bfloat16, (16,))
+
+    class Layer:
+        lora_a_stacked, lora_b_stacked = stacks.a, stacks.b
+        base_layer = SimpleNamespace(prefix="packed.at.once")
+
+        def set_lora(self, index: int, value: float) -> None:
+            self.reset_lora(index)
+            stacks.b[0][index] = value
+
+        def reset_lora(self, index: int) -> None:
+            stacks.b[0][index] = 0
+
+    layer = Layer()
+    module = operator.place(layer, SimpleNamespace(no_lora=True)).module
+    layer.reset_lora(0)
+    layer.set_lora(1, 1.0)
+    assert module.ranks[:2, 0].tolist() == [0, RANK]
+    layer.reset_lora(1)
+    assert module.ranks[1, 0] == 0
 
 
 def test_a_write_that_nobody_marked_packs_every_slot() -> None:

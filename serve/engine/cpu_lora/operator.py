@@ -58,20 +58,24 @@ def number_of(wrapper: Wrapper) -> int:
 
 
 def place(layer: Any, wrapper: Wrapper) -> Site:
-    """Return the site of a linear `layer`; from now on a rewritten slot of it is marked."""
+    """Return the site of a linear `layer`; from now on a rewritten slot of it is packed at once.
+
+    Else the first request after a start would wait for all slots of all modules: seconds for a thousand.
+    """
     module = Module(layer.lora_a_stacked, layer.lora_b_stacked)
     for writer in ("set_lora", "reset_lora"):
-        setattr(layer, writer, _marking(getattr(layer, writer), module))
+        setattr(layer, writer, _packing(getattr(layer, writer), module))
     site = _sites[layer.base_layer.prefix] = Site(wrapper, layer.base_layer.prefix, module)
     return site
 
 
-def _marking(write: Callable[..., None], module: Module) -> Callable[..., None]:
-    def marked(index: int, *arguments: Any, **named: Any) -> None:
+def _packing(write: Callable[..., None], module: Module) -> Callable[..., None]:
+    def packed(index: int, *arguments: Any, **named: Any) -> None:
         module.mark(index)
         write(index, *arguments, **named)
+        module.refresh()
 
-    return marked
+    return packed
 
 
 def _add_lora_linear(y: torch.Tensor, x: torch.Tensor, name: str) -> None:

@@ -61,9 +61,12 @@ def until_idle(pid: int, bound_seconds: float = COMPILING_SECONDS, *, look_secon
 def back_after_kill(server: BenchServer, model: str) -> float:
     """Kill the engine's process, and return the seconds until a request is answered again.
 
-    Raises: TimeoutError: none was in time.
+    Raises: TimeoutError: none was in time. RuntimeError: there is no engine.
     """
-    for pid in engines(server.pid):
+    found = list(engines(server.pid))
+    if not found:
+        raise RuntimeError(f"no engine was found below process {server.pid}")
+    for pid in found:
         os.kill(pid, signal.SIGKILL)
     began = time.monotonic()
     while time.monotonic() - began < BACK_SECONDS:
