@@ -144,7 +144,7 @@ class Heartbeat:
 
     `resident` are engine names (`support@3`); `capacity` is the number of versions it can hold; `server` is a
     word that this server alone has, the same over restarts of its engine; `problems` are sentences on what
-    it cannot do now.
+    it cannot do now, `notes` on what its operator may do.
     """
 
     replica: str
@@ -157,6 +157,7 @@ class Heartbeat:
     pid: int
     server: str = ""
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +24,15 @@ from registry.cli.session import Session, UserPath, common_options, pass_session
 
 if TYPE_CHECKING:
     from registry.store import Registry
+    from serve.launcher.compiling import BackgroundCompiler
+    from serve.launcher.output.log_file import Folder
     from serve.launcher.output.places import Places
     from serve.launcher.supervisor import SupervisorOptions
     from serve.preflight import Preparation
     from serve.settings import ServeSettings
 
 CHILD = "serve.engine.child"
+MAKING = "serve.engine.compiled.making"
 
 
 @click.command(short_help="Serve the base model and its adapters (real vLLM, supervised).")
@@ -90,28 +94,31 @@ def _serve(settings: ServeSettings, vllm_options: tuple[str, ...], *, as_json: b
     preparation = prepare(settings, vllm_options)
     say = Voice(_line_as_json if as_json else _line_as_text)
     try:
-        return _launch(settings, vllm_options, preparation.registry, say)
+        return _launch(settings, vllm_options, preparation, say)
     finally:
         say.close()
 
 
 def _launch(
-    settings: ServeSettings, vllm_options: tuple[str, ...], registry: Registry, say: Callable[[str], None]
+    settings: ServeSettings, vllm_options: tuple[str, ...], prepared: Preparation, say: Callable[[str], None]
 ) -> int:
+    registry = prepared.registry
     from registry.foreign import warnings
     from serve.engine.args import engine_arguments
     from serve.launcher.listener import listen
     from serve.launcher.output.places import Places
     from serve.launcher.supervisor import Supervisor
-    from serve.preflight import Preparation, require_free_name, settle
+    from serve.preflight import require_free_name, settle
 
     with listen(settings.host, settings.port) as listener:
         # Port 0 is known only now; replica name, heartbeat and vLLM's arguments all hold it.
         bound = settle(settings, listener.getsockname()[1])
         require_free_name(registry, bound.replica, say)
-        arguments = engine_arguments(bound, registry.base, registry.limits, extra=vllm_options)
+        arguments = engine_arguments(
+            bound, registry.base, registry.limits, extra=vllm_options, expected=prepared.expected
+        )
         places = Places(bound.root.absolute(), bound.replica_name, say)
-        plan = _plan(bound, Preparation(registry, arguments), places, say)
+        plan = _plan(bound, replace(prepared, arguments=arguments), places, say)
         say(f"listening on {_url(bound)}  root {bound.root}  logs {places.logs}")
         for text in warnings(Path.cwd()):
             say(f"warning: {text}")
@@ -127,23 +134,28 @@ def _plan(
     from registry.foreign import python
     from serve.door.pages import Pages
     from serve.engine.environment import engine_environment
-    from serve.launcher.notify import VARIABLES
     from serve.launcher.presence import Presence
     from serve.launcher.supervisor import SupervisorOptions
     from serve.settings import SERVER_VARIABLE
 
     arguments = preparation.arguments
+    environment = engine_environment(settings, inherited := _inherited())
+    compiler = _compiler(settings, preparation, environment, places, say)
 
     def command(listener: int, line: int) -> list[str]:
         own = ["--fd", str(listener), "--line", str(line), "--owned", json.dumps(dict(arguments.owned))]
         return python("-m", CHILD, *own, "--", *arguments.argv)
 
+    def overlay() -> dict[str, str]:
+        found = _cache_overlay(places, inherited)
+        return {**found, **(compiler.choose(found) if compiler else {})}
+
     server = secrets.token_hex(8)
-    inherited = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     return SupervisorOptions(
         command=command,
-        environment={**engine_environment(settings, inherited), SERVER_VARIABLE: server},
-        overlay=lambda: _cache_overlay(places, inherited),
+        environment={**(compiler.options.environment if compiler else environment), SERVER_VARIABLE: server},
+        overlay=overlay,
+        compiler=compiler,
         log_folders=places.log_folders(),
         start_timeout_seconds=settings.engine.start_timeout_seconds,
         drain_seconds=settings.drain_seconds,
@@ -155,6 +167,50 @@ def _plan(
         presence=Presence(preparation.registry, settings.replica_name, _url(settings), server),
         describe_ready=lambda: _ready_line(settings, preparation.registry),
     )
+
+
+def _inherited() -> dict[str, str]:
+    from serve.launcher.notify import VARIABLES
+
+    return {name: value for name, value in os.environ.items() if name not in VARIABLES}
+
+
+def _compiler(
+    settings: ServeSettings,
+    preparation: Preparation,
+    environment: dict[str, str],
+    places: Places,
+    say: Callable[[str], None],
+) -> BackgroundCompiler | None:
+    """Return what compiles beside the engine, None where nothing is or the first start does."""
+    from registry.foreign import python
+    from serve.engine.compiled.choice import compiles_beside, memory_bytes
+    from serve.engine.environment import COMPILE_VARIABLE
+    from serve.launcher.compiling import BackgroundCompiler, CompilingOptions
+
+    arguments = preparation.arguments
+    if not compiles_beside(settings, environment, arguments):
+        return None
+
+    def making(line: int, note: Path) -> list[str]:
+        own = ["--line", str(line), "--note", str(note), "--owned", json.dumps(dict(arguments.owned))]
+        return python("-m", MAKING, *own, "--", *arguments.argv)
+
+    options = CompilingOptions(
+        making=making,
+        argv=arguments.argv,
+        fingerprint=preparation.registry.base.fingerprint,
+        # Where the disk does not say in time what there is, nothing is waited for.
+        environment={**environment, COMPILE_VARIABLE: "later"},
+        lasting=Path(environment["VLLM_CACHE_ROOT"]),
+        log_folders=[_below(folder, "compiling") for folder in places.log_folders()],
+        memory_bytes=memory_bytes(settings, preparation.registry.base, arguments),
+    )
+    return BackgroundCompiler(options, say)
+
+
+def _below(folder: Folder, name: str) -> Folder:
+    return lambda: folder() / name
 
 
 def _cache_overlay(places: Places, inherited: Mapping[str, str]) -> dict[str, str]:

@@ -23,10 +23,12 @@ from registry.foreign import warnings
 from registry.records import BaseModelInfo
 from registry.store import Registry
 from registry.validation.base import read_base
-from serve.engine.args import EngineArguments, engine_arguments, given_options
+from serve.engine.args import EngineArguments, engine_arguments, given_options, size_plan
 from serve.engine.environment import PreflightFinding, check, engine_environment
 from serve.engine.machine import this_machine
 from serve.engine.parsers.choice import describe
+from serve.engine.sizing.adapters import ExpectedAdapters, registered
+from serve.engine.sizing.words import beyond, lines, summary
 from serve.engine.try_options import try_options
 from serve.launcher.listener import is_loopback, listen
 from serve.settings import ServeSettings
@@ -40,6 +42,7 @@ class Preparation:
 
     registry: Registry
     arguments: EngineArguments
+    expected: ExpectedAdapters
 
 
 def prepare(settings: ServeSettings, extra: Sequence[str]) -> Preparation:
@@ -50,12 +53,13 @@ def prepare(settings: ServeSettings, extra: Sequence[str]) -> Preparation:
     require_engine()
     registry = Registry.open(settings.root)
     require_same_base(settings.model or registry.base.path, registry.base)
-    arguments = engine_arguments(settings, registry.base, registry.limits, extra=extra)
+    expected = registered(registry)
+    arguments = engine_arguments(settings, registry.base, registry.limits, extra=extra, expected=expected)
     require_access_control(settings)
     require_keys_for_pages(settings)
     with contextlib.suppress(StorageFailed):  # a root that takes no writes now can be served
         registry.catalogue.root.try_mount()
-    return Preparation(registry, arguments)
+    return Preparation(registry, arguments, expected)
 
 
 def settle(settings: ServeSettings, port: int) -> ServeSettings:
@@ -100,7 +104,8 @@ def ask_vllm(settings: ServeSettings, extra: Sequence[str]) -> PreflightFinding:
 
     def ask() -> None:
         registry = Registry.open(settings.root)
-        arguments = engine_arguments(settings, registry.base, registry.limits, extra=extra)
+        expected = registered(registry)
+        arguments = engine_arguments(settings, registry.base, registry.limits, extra=extra, expected=expected)
         try_options(arguments, engine_environment(settings, os.environ))
 
     return _tried("vllm options", "accepted by vLLM", ask)
@@ -181,6 +186,7 @@ def _survey(settings: ServeSettings, extra: Sequence[str]) -> Iterator[Preflight
             lambda: engine_arguments(settings, base, registry.limits, extra=extra),
         )
         yield from _parsers(settings, folder, extra)
+        yield from _sizes(settings, registry, extra)
         yield _tried("access", f"on {settings.host}", lambda: require_access_control(settings))
         if settings.cors_origins:
             pages = ", ".join(settings.cors_origins)
@@ -195,6 +201,18 @@ def _parsers(settings: ServeSettings, folder: Path, extra: Sequence[str]) -> Ite
         given = given_options(settings, extra)
         detail = describe(given, folder, automatic=settings.engine.parsers == "auto")
         yield PreflightFinding("parsers", ok=True, detail=detail)
+
+
+def _sizes(settings: ServeSettings, registry: Registry, extra: Sequence[str]) -> Iterator[PreflightFinding]:
+    """Yield how many adapters there is room for, why, the memory that it takes, and what happens beyond."""
+    with contextlib.suppress(WardrobeError):  # the options cannot be read, which was said already
+        base, limits = registry.base, registry.limits
+        plan = size_plan(settings, base, limits, extra=extra, expected=registered(registry))
+        yield PreflightFinding("sizes", ok=plan.fits, detail=summary(plan))
+        for one in lines(plan):
+            yield PreflightFinding(one.option, ok=True, detail=f"{one.value} ({one.memory}): {one.why}")
+        for text in beyond(plan):
+            yield PreflightFinding("beyond", ok=True, detail=text)
 
 
 def _tried(subject: str, fine: str, attempt: Callable[[], object]) -> PreflightFinding:

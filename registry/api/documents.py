@@ -177,7 +177,7 @@ class InitDocument(Document):
 class ReplicaDocument(Document):
     """One server process, by its last heartbeat; `live` means that it beat within 10 seconds.
 
-    `problems` are sentences on what it cannot do now.
+    `problems` are sentences on what it cannot do now, `notes` on what its operator may do.
     """
 
     replica: str
@@ -190,6 +190,7 @@ class ReplicaDocument(Document):
     started_at: float
     pid: int
     problems: list[str] = []
+    notes: list[str] = []
 
     @classmethod
     def of(cls, beat: Heartbeat, *, live: bool) -> ReplicaDocument:
@@ -205,6 +206,7 @@ class ReplicaDocument(Document):
             started_at=beat.started,
             pid=beat.pid,
             problems=list(beat.problems),
+            notes=list(beat.notes),
         )
 
 

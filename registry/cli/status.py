@@ -61,6 +61,8 @@ def _print(status: StatusDocument) -> None:
     for one in status.replicas:
         for problem in one.problems if one.live else ():
             output.print_warning(f"replica {one.replica}: {problem}")
+        for note in one.notes if one.live else ():
+            output.print_line(f"replica {one.replica}: {note}")
 
 
 def _quarantined(status: StatusDocument) -> str:

@@ -61,7 +61,7 @@ class Replicas:
         path = self._path(heartbeat.replica)
         self._refuse_other(path, heartbeat)
         fields = asdict(heartbeat)
-        fields |= {name: list(fields[name]) for name in ("resident", "problems")}
+        fields |= {name: list(fields[name]) for name in ("resident", "problems", "notes")}
         files.make_directory(self._folder)
         files.replace(path, encode(fields), durable=False)
 
@@ -187,4 +187,5 @@ def _parse(entry: Entry) -> Heartbeat:
         pid=entry.integer("pid"),
         server=entry.optional_text("server") or "",
         problems=entry.texts("problems") if "problems" in entry.fields else (),
+        notes=entry.texts("notes") if "notes" in entry.fields else (),
     )

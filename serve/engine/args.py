@@ -1,8 +1,9 @@
 """The command line that vLLM is started with: our defaults, the user's options, and what nobody may set.
 
-It owns the sizing defaults and the list of refused options. It does not import vLLM: whether an option
-exists and what it may hold is for vLLM's own parser to say, in the child. Order on the command line
-(the last one wins in vLLM): defaults < `[vllm]` of the settings < options after `--` < what we own.
+It owns the list of refused options; sizes are chosen by `serve.engine.sizing`. It does not import vLLM:
+whether an option exists and what it may hold is for vLLM's own parser to say, in the child. Order on the
+command line, the last one wins in vLLM: defaults < `[vllm]` of the settings < options after `--` < what we
+own.
 """
 
 from __future__ import annotations
@@ -20,19 +21,10 @@ from registry.home import at_home
 from registry.records import BaseModelInfo, Limits
 from serve.engine.machine import HostFacts, this_machine
 from serve.engine.parsers.choice import parser_options
+from serve.engine.sizing.adapters import ExpectedAdapters
+from serve.engine.sizing.choice import AdapterRoom, SizePlan, choose
+from serve.engine.sizing.costs import NUMBER_BYTES
 from serve.settings import ServeSettings
-
-VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The values that vLLM 0.32 takes for `max_lora_rank`."""
-
-SLOTS = 8
-"""Adapters in one batch; vLLM's own default of 1 makes every second adapter wait for the other."""
-
-CPU_SLOTS = 16
-"""The same on the CPU, where a slot costs memory and no time, and waiting for one half of the speed."""
-
-RESIDENTS = 32
-"""Adapters kept in memory; vLLM's own default is as many as there are slots."""
 
 _TOUCHES_SOCKET = "the launcher owns the listening socket"
 _ONE_SERVER = "the router needs exactly one API server process per replica; start more replicas instead"
@@ -88,6 +80,15 @@ OWNED: Mapping[str, str] = {
 SHORT_FORMS: Mapping[str, str] = {"asc": "api_server_count"}
 """Short spellings of owned options in vLLM's own parser."""
 
+PROCESS_BYTES = 3 * 1024**3
+"""What vLLM's processes and ours take beside weights, KV cache and adapters: 2.4 GiB, and some air."""
+
+GPU_PART = 16
+"""Slots take this part of a GPU's memory at most: one sixteenth."""
+
+HOST_PART = 4
+"""Adapters in memory take this part of the host's beside a GPU: a quarter."""
+
 _NOT_AN_OPTION = re.compile(r"^-\d")
 
 
@@ -96,11 +97,13 @@ class EngineArguments:
     """vLLM's arguments, and the values that must come out of its parser unchanged.
 
     `owned` maps vLLM's attribute names to what we set: the child compares them after parsing, so no
-    abbreviation or alias that vLLM's parser may know can override one.
+    abbreviation or alias that vLLM's parser may know can override one. `slots_bytes` is the memory of all
+    slots.
     """
 
     argv: tuple[str, ...]
     owned: Mapping[str, JsonValue]
+    slots_bytes: int = 0
 
 
 def engine_arguments(
@@ -110,10 +113,11 @@ def engine_arguments(
     machine: HostFacts | None = None,
     *,
     extra: Sequence[str] = (),
+    expected: ExpectedAdapters | None = None,
 ) -> EngineArguments:
     """Build vLLM's command line for one replica; `extra` is what the user wrote after `--`.
 
-    `machine` is this one unless given.
+    `machine` is this one unless given; `expected` are the adapters that it is sized for.
 
     Raises: UsageError: for an option that we own, naming the reason.
     """
@@ -122,13 +126,15 @@ def engine_arguments(
     given = given_options(settings, extra)
     for name in sorted(given):
         refuse_owned(name)
-    owned = _owned(settings, base, limits)
-    wanted = _defaults(settings, given, machine or this_machine())
+    machine = machine or this_machine()
+    sizes = size_plan(settings, base, limits, machine, extra=extra, expected=expected)
+    owned = _owned(settings, base, sizes)
+    wanted = _defaults(settings, machine, sizes, given)
     if settings.engine.parsers == "auto":
         wanted |= parser_options(given, base_folder(settings, base))
     defaults = {name: value for name, value in wanted.items() if name not in given}
     argv = (*_spelled(defaults), *_spelled(chosen), *extra, *_spelled(owned))
-    return EngineArguments(argv=argv, owned=owned)
+    return EngineArguments(argv=argv, owned=owned, slots_bytes=sizes.slots_total)
 
 
 def given_options(settings: ServeSettings, extra: Sequence[str]) -> dict[str, JsonValue]:
@@ -167,35 +173,60 @@ def options(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield name, value if has_value or _is_option(following) else following
 
 
-def servable_rank(limit: int) -> int:
-    """Return the smallest rank that vLLM can be started with and that covers `limit`."""
-    for rank in VLLM_RANKS:
-        if rank >= limit:
-            return rank
-    raise UsageError(
-        "wardrobe.toml", f"max_lora_rank {limit} exceeds {VLLM_RANKS[-1]}", "lower it in [limits]"
+def size_plan(
+    settings: ServeSettings,
+    base: BaseModelInfo,
+    limits: Limits,
+    machine: HostFacts | None = None,
+    *,
+    extra: Sequence[str] = (),
+    expected: ExpectedAdapters | None = None,
+) -> SizePlan:
+    """Return the sizes that an engine is started with; arguments as those of `engine_arguments`.
+
+    Raises: UsageError: an option that cannot be read, or a rank that vLLM does not serve.
+    """
+    given = given_options(settings, extra)
+    return choose(
+        expected or ExpectedAdapters(),
+        base.modules,
+        limits.max_lora_rank,
+        _adapter_room(machine or this_machine(), base, given),
+        slots=_number(given.get("max_loras")),
+        residents=_number(given.get("max_cpu_loras")),
+        targets=_targets(given.get("lora_target_modules")),
     )
 
 
-def _owned(settings: ServeSettings, base: BaseModelInfo, limits: Limits) -> dict[str, JsonValue]:
+def _adapter_room(machine: HostFacts, base: BaseModelInfo, given: Mapping[str, JsonValue]) -> AdapterRoom:
+    """Return half of what base, KV cache and processes leave on a CPU, else a part of each memory."""
+    if machine.accelerator:
+        return AdapterRoom(
+            on_cpu=False, slots=machine.device_bytes // GPU_PART, all=machine.memory_bytes // HOST_PART
+        )
+    weights = NUMBER_BYTES * sum(out * into for out, into in base.modules.values())
+    cache = _number(given.get("kv_cache_memory_bytes")) or _cpu_cache_bytes(machine)
+    room = max((machine.memory_bytes - weights - cache - PROCESS_BYTES) // 2, 1)
+    return AdapterRoom(on_cpu=True, slots=room, all=room)
+
+
+def _owned(settings: ServeSettings, base: BaseModelInfo, sizes: SizePlan) -> dict[str, JsonValue]:
     return {
         "model": str(base_folder(settings, base)),
         "served_model_name": [base.name],
         "host": settings.host,
         "port": settings.port,
         "enable_lora": True,
-        "max_lora_rank": servable_rank(limits.max_lora_rank),
+        "max_lora_rank": sizes.rank,
     }
 
 
 def _defaults(
-    settings: ServeSettings, given: Mapping[str, JsonValue], machine: HostFacts
+    settings: ServeSettings, machine: HostFacts, sizes: SizePlan, given: Mapping[str, JsonValue]
 ) -> dict[str, JsonValue]:
-    own_slots = SLOTS if machine.accelerator else CPU_SLOTS
-    slots = str(given.get("max_loras", own_slots))
     defaults: dict[str, JsonValue] = {
-        "max_loras": own_slots,
-        "max_cpu_loras": max(RESIDENTS, int(slots) if slots.isascii() and slots.isdigit() else 0),
+        "max_loras": sizes.slots,
+        "max_cpu_loras": sizes.residents,
         # The router counts every request; a log line for each costs more than the router itself.
         "disable_uvicorn_access_log": True,
     }
@@ -212,6 +243,18 @@ def _cpu_cache_bytes(machine: HostFacts) -> int:
     NOTE: vLLM's own default on the CPU takes nine tenths of the machine, and fails when less is free.
     """
     return min(max(machine.memory_bytes // 8, 1024**3), 16 * 1024**3)
+
+
+def _number(value: JsonValue) -> int | None:
+    """Return a size as the user wrote it; None where it is none: vLLM says what is wrong with it."""
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and int(text) > 0 else None
+
+
+def _targets(value: JsonValue) -> tuple[str, ...] | None:
+    if isinstance(value, list):
+        return tuple(str(one) for one in value)
+    return (value,) if isinstance(value, str) and value else None
 
 
 def _spelled(options: Mapping[str, JsonValue]) -> Iterator[str]:

@@ -20,7 +20,14 @@ CPU_LORA_VARIABLE = "WARDROBE_CPU_LORA"
 """Read by `serve.engine.cpu_lora.plugin` in every vLLM process: `grouped` or `stock`."""
 
 COMPILE_VARIABLE = "WARDROBE_COMPILE"
-"""Read by `serve.engine.cpu_lora.compilation`: `auto`, `on` or `off`."""
+"""Read by `serve.engine.cpu_lora.compilation`: `auto`, `on` or `off`.
+
+The launcher makes `later` of `auto` where no compiled code was found (the engine serves uncompiled), and
+`made` where some was (the engine takes that, and compiles nothing itself).
+"""
+
+NOTE_VARIABLE = "WARDROBE_COMPILED_NOTE"
+"""Set with `made`: the note that says so, which becomes a failure when what it names cannot be used."""
 
 SUPERVISED_VARIABLE = "WARDROBE_SUPERVISED"
 """Set by the launcher: the plugin then ties the life of vLLM's helper processes to their parent's."""
@@ -83,9 +90,8 @@ def _compiling(settings: ServeSettings) -> PreflightFinding:
         return PreflightFinding(
             "compilation", ok=False, detail="no C++ compiler found; install g++ or set CXX"
         )
-    return PreflightFinding(
-        "compilation", ok=True, detail=f"with {found}; the first start takes a minute longer"
-    )
+    when = "before it serves" if settings.engine.compile == "on" else "beside the first start, for later ones"
+    return PreflightFinding("compilation", ok=True, detail=f"with {found}, {when}")
 
 
 def _look_for(library: Library, settings: ServeSettings) -> PreflightFinding:
@@ -105,6 +111,10 @@ def _defaults(settings: ServeSettings, machine: HostFacts) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    if not machine.accelerator:
+        # vLLM sets it too, for what it starts; a process that is forked has imported torch before that.
+        # Compiled code keeps to the threads' binding by it, and its key holds it.
+        defaults["TORCHINDUCTOR_CPP_DYNAMIC_THREADS"] = "1"
     # NOTE: vLLM's "auto" reserves a core for the scheduler, and takes one logical CPU per physical core:
     # half of a small machine. With several workers its binding by memory node is right.
     small = len(machine.cores) <= SMALL_MACHINE_CORES and _world_size(settings) == 1

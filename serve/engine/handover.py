@@ -3,8 +3,9 @@
 Child to parent: `started`, once the application's lifespan has started and the server is about to
 accept; `failed REASON`, when it could not, or when its engine has died; `hung REASON`, when its engine has
 given no sign of life for too long; `ended`, when nothing is left to do after either; `pong N`, where N is
-the number of earlier pings that the event loop has not seen. Parent to child: `drain SECONDS`; `ping`. The
-end of the line means that the other side is gone: the child then ends itself and its process group.
+the number of earlier pings that the event loop has not seen. Parent to child: `drain SECONDS`; `ping`;
+`note TEXT`, a sentence for the heartbeat. The end of the line means that the other side is gone: the child
+then ends itself and its process group.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class ChildLine:
         self.failed = False
         self.engine_died = False
         self.hung = ""
+        self.note = ""
         self._unseen = 0
         self._server: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -77,6 +79,8 @@ class ChildLine:
                     self._drain(float(argument))
                 elif verb == "ping":
                     self._answer_ping()
+                elif verb == "note":
+                    self.note = argument
         _end_everything()
 
     def _answer_ping(self) -> None:
@@ -149,6 +153,11 @@ def give_up(reason: str) -> None:
     """Have this process end, and be started again, because its engine hangs; without a launcher it stays."""
     if _line is not None:
         _line.hung = reason
+
+
+def notes() -> tuple[str, ...]:
+    """Return what the launcher has to tell the operator beside what this process knows."""
+    return (_line.note,) if _line is not None and _line.note else ()
 
 
 class Handover:

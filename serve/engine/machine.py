@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+from serve.engine.memory import device_bytes, limit_bytes
+
 TESTED_RELEASE = "0.32"
 """The vLLM release whose interfaces and start-up are followed where we take something of vLLM's place."""
 
@@ -38,6 +40,8 @@ class HostFacts:
 
     `cache_sized` says that vLLM's own variable already sizes the KV cache on the CPU. `processor` is a
     short name of the kind of processor: code that was compiled for one need not run on another.
+    `memory_bytes` is what this process may have of the machine's; `device_bytes` is the memory of the first
+    GPU, 0 where it is not known.
     """
 
     accelerator: bool
@@ -46,15 +50,22 @@ class HostFacts:
     libraries: tuple[Library, ...]
     cache_sized: bool = False
     processor: str = "any"
+    device_bytes: int = 0
 
 
 def this_machine() -> HostFacts:
     """Look at the machine that this process runs on."""
     # A laptop has a render node and the CPU wheel: the build that is installed decides, then the device.
     accelerator = not _cpu_build() and any(Path(path).exists() for path in _ACCELERATORS)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    sized = bool(os.environ.get("VLLM_CPU_KVCACHE_SPACE"))
-    return HostFacts(accelerator, _cores(), memory, () if accelerator else _libraries(), sized, _processor())
+    return HostFacts(
+        accelerator,
+        _cores(),
+        limit_bytes(),
+        () if accelerator else _libraries(),
+        cache_sized=bool(os.environ.get("VLLM_CPU_KVCACHE_SPACE")),
+        processor=_processor(),
+        device_bytes=device_bytes() if accelerator else 0,
+    )
 
 
 def is_tested(release: str) -> bool:

@@ -125,7 +125,7 @@ class VllmEngine:
             answer = await self._models.load_lora_adapter(request)
             if isinstance(answer, ErrorResponse):
                 await self._forget_since(before)
-                raise NotServable(name, _refusal(answer.error.message), "see the engine's log")
+                raise NotServable(name, *_refusal_and_remedy(answer.error.message))
 
     async def unload(self, name: str) -> None:
         """Free `name` in the front end first, so that no new request finds it, then in the engine.
@@ -229,8 +229,11 @@ def _is_local(parallel: Any) -> bool:
     return parallel.distributed_executor_backend in {None, "mp", "uni"} and parallel.nnodes == 1
 
 
-def _refusal(message: str) -> str:
-    """Return the engine's own words, without the layers that they were passed through."""
+def _refusal_and_remedy(message: str) -> tuple[str, str]:
+    """Return the engine's own words, without the layers that they were passed through, and what helps."""
     wrapped = _WRAPPED.search(message)
     words = " ".join((wrapped["words"] if wrapped else message).split()) or "no reason given"
-    return f"refused by the engine: {words[:_WORDS]}"
+    # The registry took it: so it is within the limit, and beyond the slots of the server's start only.
+    beyond = "is greater than max_lora_rank" in words
+    remedy = "restart the server: it chooses the rank of its slots anew" if beyond else "see the engine's log"
+    return f"refused by the engine: {words[:_WORDS]}", remedy

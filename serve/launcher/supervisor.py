@@ -31,6 +31,7 @@ from serve.launcher.child.processes import (
     spawn,
     watch_children,
 )
+from serve.launcher.compiling import BackgroundCompiler
 from serve.launcher.holding import Holding, Outage
 from serve.launcher.notify import ServiceManager
 from serve.launcher.output.aside import aside
@@ -77,6 +78,7 @@ class SupervisorOptions:
     output: int | None = None
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     pages: Pages | None = None
+    compiler: BackgroundCompiler | None = None
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     manager: ServiceManager = field(default_factory=ServiceManager)
 
@@ -95,6 +97,7 @@ class Supervisor:
         self._child: EngineProcess | None = None
         self._troubles = 0
         self._told: set[str] = set()
+        self._compiling: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
         """Supervise until SIGTERM or SIGINT (exit code 0), or until the policy gives up."""
@@ -116,6 +119,7 @@ class Supervisor:
         finally:
             for task in beating:
                 task.cancel()
+            await self._stop_compiling()
             if self.plan.presence is not None:
                 await aside(self.plan.presence.leave, _DISK_SECONDS, None)
             self.holding.stop()
@@ -140,6 +144,25 @@ class Supervisor:
         self._told.clear()
         self.plan.say(await aside(self.plan.describe_ready, _DISK_SECONDS, "ready"))
         self.plan.manager.status("ready")
+        self._compile()
+
+    def _compile(self) -> None:
+        """Have compiled code made beside the engine, and the engine told of it."""
+        if (compiler := self.plan.compiler) is None:
+            return
+        compiler.changed = self._advise
+        if self._compiling is None or self._compiling.done():
+            self._compiling = asyncio.create_task(compiler.run(), name="compile beside the engine")
+        self._advise()
+
+    def _advise(self) -> None:
+        if self._child is not None and self.plan.compiler is not None:
+            self._child.advise(self.plan.compiler.note)
+
+    async def _stop_compiling(self) -> None:
+        if self._compiling is not None:
+            self._compiling.cancel()
+            await asyncio.wait({self._compiling})
 
     async def _supervise(self) -> int:
         while not self.stopping.is_set():

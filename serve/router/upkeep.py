@@ -13,7 +13,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from registry.background import Background, PeriodicWork
 from registry.entries.keys import KeyRing
@@ -22,6 +22,7 @@ from registry.errors import Conflict, CorruptStore, StorageFailed
 from registry.records import Heartbeat
 from registry.storage.reserve import fill
 from registry.store import Registry
+from serve.engine.handover import notes
 from serve.router.endpoints.feedback import FeedbackDesk
 from serve.router.endpoints.response_id import IdIssuer
 from serve.router.residents.proof import Prover
@@ -42,7 +43,7 @@ _log = logging.getLogger("wardrobe.router")
 
 @dataclass(slots=True, eq=False)
 class Upkeep:
-    """The work of one router that goes on; `describe` gives the heartbeat without its problems."""
+    """The work of one router that goes on; `describe` gives the heartbeat without its notes."""
 
     registry: Registry
     background: Background
@@ -98,7 +99,7 @@ class Upkeep:
 
         Raises: Conflict; StorageFailed.
         """
-        await asyncio.to_thread(self.registry.beat, self.describe())
+        await asyncio.to_thread(self.registry.beat, replace(self.describe(), notes=notes()))
 
     def refusals(self) -> list[str]:
         """Return why no request may be taken now, in sentences; none as a rule."""

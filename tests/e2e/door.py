@@ -111,6 +111,18 @@ class RemoteEngine:
         return [{int(token): value for token, value in one.items()} for one in scores]
 
 
+def door_settings(
+    port: int, root: Path, cpu_lora: str = "grouped", *, compiled: bool, **vllm: Any
+) -> ServeSettings:
+    """Return the settings that the door's engine is started with."""
+    return ServeSettings(
+        port=port,
+        root=root,
+        engine=EngineSettings.model_validate({"cpu_lora": cpu_lora, "compile": "on" if compiled else "off"}),
+        vllm={"max_model_len": 1024, "max_num_seqs": 16, **vllm},
+    )
+
+
 @contextmanager
 def opened(
     base: Path, log: Path, *, cpu_lora: str = "grouped", compiled: Path | None = None, **vllm: Any
@@ -120,14 +132,8 @@ def opened(
     It is compiled when `compiled` is given: the root whose cache keeps the compiled code.
     """
     with listen("127.0.0.1", 0) as listener:
-        settings = ServeSettings(
-            port=listener.getsockname()[1],
-            root=compiled or log.parent,
-            engine=EngineSettings.model_validate(
-                {"cpu_lora": cpu_lora, "compile": "on" if compiled else "off"}
-            ),
-            vllm={"max_model_len": 1024, "max_num_seqs": 16, **vllm},
-        )
+        port = listener.getsockname()[1]
+        settings = door_settings(port, compiled or log.parent, cpu_lora, compiled=bool(compiled), **vllm)
         arguments = engine_arguments(settings, BaseModelInfo("base", base, "", None, {}), Limits())
         ours, theirs = socket.socketpair()
         command = python("-m", "serve.engine.child", "--fd", str(listener.fileno()))

@@ -6,7 +6,10 @@ Its base is the real one's first layers: vLLM compiles each, and thirty take fou
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -15,8 +18,13 @@ from pathlib import Path
 
 import pytest
 
+from registry.foreign import python
+from registry.records import BaseModelInfo, Limits
+from serve.engine.args import engine_arguments
+from serve.engine.compiled.code import CompiledCode
+from serve.engine.environment import engine_environment
 from tests.contracts.engine import NOISE, TEXT, difference, run, strong_adapter
-from tests.e2e.door import RemoteEngine, opened
+from tests.e2e.door import RemoteEngine, door_settings, opened
 from tests.e2e.test_engine_facts import check_against_peft, generate
 from tests.fakes.base import SMOLLM2
 from tests.isolation import CACHE
@@ -106,3 +114,32 @@ def test_compiled_base_rows_stay_while_adapters_share_every_step(
             stream.join()
     for name in ("one", "two"):
         run(engine.unload(name))
+
+
+def test_what_is_made_beside_the_serving_is_what_an_engine_looks_for(
+    engine: RemoteEngine, base: Path, root: Path, tmp_path: Path
+) -> None:
+    """The same options and variables give the same key: nothing is compiled a second time."""
+    models = "cache/*/vllm/torch_compile_cache/torch_aot_compile/*/rank_0_0/model"
+    before = set(root.glob(models))
+    settings = door_settings(port=0, root=root, compiled=True)
+    environment = engine_environment(settings, os.environ)
+    code = CompiledCode(Path(environment["VLLM_CACHE_ROOT"]), f"of-a-test-{os.getpid()}")
+    arguments = engine_arguments(settings, BaseModelInfo("base", base, "", None, {}), Limits())
+    ours, theirs = socket.socketpair()
+    own = ["--line", str(theirs.fileno()), "--note", str(code.path)]
+    own += ["--owned", json.dumps(dict(arguments.owned))]
+    with ours, theirs, (tmp_path / "making.log").open("wb") as log:
+        done = subprocess.run(
+            python("-m", "serve.engine.compiled.making", *own, "--", *arguments.argv),
+            env=environment,
+            pass_fds=(theirs.fileno(),),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            timeout=300,
+        )
+    assert done.returncode == 0, (tmp_path / "making.log").read_text()[-4000:]
+    assert code.read().state == "made"
+    assert set(root.glob(models)) == before
+    code.path.unlink()

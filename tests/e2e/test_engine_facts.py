@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from registry.errors import NotServable
-from serve.engine.args import VLLM_RANKS
 from serve.engine.interface import TOP_TOKENS
+from serve.engine.sizing.costs import VLLM_RANKS
 from serve.process_group import TICKS_PER_SECOND
 from serve.router.residents import probing
 from serve.watchdog.watch import WORKING_SHARE

@@ -1,7 +1,8 @@
 """The supervisor over fake engines, in a process of its own: `python -m tests.fakes.launch LOGS [MODES]`.
 
 It writes its port to PORT_FILE, and beats in the root ROOT where there is one, as REPLICA. MODES are the
-child's modes, one per start, the last one for ever after.
+child's modes, one per start, the last one for ever after. Where COMPILING names a cache, a compilation that
+never ends runs beside a ready engine.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from registry.store import Registry
 from serve.launcher.child import following
+from serve.launcher.compiling import BackgroundCompiler, CompilingOptions
 from serve.launcher.listener import listen
 from serve.launcher.output.voice import Voice, open_standard_descriptors
 from serve.launcher.presence import Presence
@@ -59,12 +61,32 @@ def main() -> int:
         describe_ready=lambda: "all is well",
         presence=presence,
         output=os.dup(sys.stdout.fileno()),
+        compiler=_compiler(Path(cache), say) if (cache := os.environ.get("COMPILING")) else None,
         policy=RestartPolicy(first_seconds=0.05, longest_seconds=0.2, limit=3),
     )
     with listener:
         code = asyncio.run(Supervisor(listener, plan).run())
     say.close()
     return code
+
+
+def _compiler(cache: Path, say: Voice) -> BackgroundCompiler:
+    def making(line: int, note: Path) -> list[str]:
+        command = [sys.executable, "-m", "tests.fakes.making"]
+        return [*command, "--line", str(line), "--note", str(note), "hang"]
+
+    options = CompilingOptions(
+        making=making,
+        argv=(),
+        fingerprint="sha256:0",
+        environment={**os.environ, "VLLM_CACHE_ROOT": str(cache)},
+        lasting=cache,
+        log_folders=[lambda: cache / "logs"],
+        memory_bytes=0,
+    )
+    compiler = BackgroundCompiler(options, say)
+    compiler.choose({})
+    return compiler
 
 
 if __name__ == "__main__":

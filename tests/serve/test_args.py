@@ -13,17 +13,14 @@ import pytest
 from registry.errors import UsageError
 from registry.records import BaseModelInfo, Limits
 from serve.engine.args import (
-    CPU_SLOTS,
     OWNED,
-    RESIDENTS,
-    SLOTS,
     EngineArguments,
     engine_arguments,
     options,
-    servable_rank,
 )
 from serve.engine.child import _import_parsers
 from serve.engine.machine import HostFacts
+from serve.engine.sizing.choice import CPU_SLOTS, RESIDENTS, SLOTS, servable_rank
 from serve.settings import EngineSettings, ServeSettings
 from tests.fakes.base import make_base
 

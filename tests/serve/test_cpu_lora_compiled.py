@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from serve.engine.compiled.code import CompiledCode
 from serve.engine.cpu_lora import compilation, operator
-from serve.engine.environment import COMPILE_VARIABLE
+from serve.engine.environment import COMPILE_VARIABLE, NOTE_VARIABLE
+from tests.fakes.making import make_code
 from tests.serve.test_cpu_lora import (
     BASE,
     INPUTS,
@@ -190,6 +192,7 @@ def test_compilation_stays_on_with_lora_and_is_said_once(monkeypatch: pytest.Mon
     ("lora", "choice", "reason"),
     [
         ({}, "off", "WARDROBE_COMPILE=off"),
+        ({}, "later", "there is no compiled code for this configuration yet"),
         ({"fully_sharded_loras": True}, "on", "fully_sharded_loras is on"),
         ({"enable_tower_connector_lora": True}, "on", "enable_tower_connector_lora is on"),
     ],
@@ -249,3 +252,27 @@ def test_code_that_vllm_kept_can_be_loaded_again(monkeypatch: pytest.MonkeyPatch
     assert seen == [None]
     monkeypatch.undo()
     assert torch.compiler.load_compiled_function is load
+
+
+def test_who_was_promised_compiled_code_and_cannot_use_it_runs_uncompiled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is noted as a failure, so that it is made anew; compiling here would keep everybody waiting."""
+    from vllm.compilation import decorators
+
+    code = CompiledCode(tmp_path, "key")
+    code.note_made([make_code(tmp_path)])
+    record = tmp_path / "record"
+    monkeypatch.setenv(COMPILE_VARIABLE, "made")
+    monkeypatch.setenv(NOTE_VARIABLE, str(code.path))
+    monkeypatch.setenv(compilation.RECORD_VARIABLE, str(record))
+    monkeypatch.setattr(decorators, "_try_load_aot_compiled_fn", lambda _model, _path: None)
+    compilation.mend_loading()
+    model = SimpleNamespace(forward=lambda x, *, y: (x, y))
+    found = decorators._try_load_aot_compiled_fn(model, "a/model")
+    assert found is not None
+    assert found(model, 1, y=2) == (1, 2)
+    assert (code.read().state, code.read().failures) == ("failed", 1)
+    assert record.read_text() == "a/model\n"
+    monkeypatch.setenv(COMPILE_VARIABLE, "on")
+    assert decorators._try_load_aot_compiled_fn(model, "a/model") is None

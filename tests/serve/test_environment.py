@@ -123,3 +123,9 @@ def test_the_environment_of_this_process_is_not_changed(machine: HostFacts) -> N
     before = dict(os.environ)
     engine_environment(ServeSettings(), os.environ, machine)
     assert dict(os.environ) == before
+
+
+def test_a_forked_worker_compiles_as_one_that_was_started_does(machine: HostFacts) -> None:
+    """vLLM sets it before it starts a worker; what is forked has read it with torch, before that."""
+    assert engine_environment(ServeSettings(), {}, machine)["TORCHINDUCTOR_CPP_DYNAMIC_THREADS"] == "1"
+    assert "TORCHINDUCTOR_CPP_DYNAMIC_THREADS" not in engine_environment(ServeSettings(), {}, GPU)

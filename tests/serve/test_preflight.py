@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.adapters import write_ranked
 from registry.entries.keys import KeyStore, Scope, keys_folder
 from registry.errors import Conflict, Denied, NotFound
 from registry.store import Registry
+from serve.engine.sizing.adapters import ExpectedAdapters, registered
 from serve.launcher.listener import listen
 from serve.preflight import prepare, settle, survey
 from serve.settings import ServeSettings
@@ -35,6 +37,11 @@ def serve(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [WARDROBE, "--root", str(root), "serve", *arguments], capture_output=True, text=True, timeout=240
     )
+
+
+def plan(root: Path, *arguments: str) -> str:
+    command = [WARDROBE, "--root", str(root), "plan", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=True).stdout
 
 
 def test_a_good_root_is_prepared_with_its_bases_name_and_limits(root: Path) -> None:
@@ -182,3 +189,32 @@ def test_a_server_without_a_name_gets_one_of_host_and_port_and_in_a_container_a_
     assert re.fullmatch(rf"{host}-8000-[0-9a-f]{{4}}", first)
     assert first != second
     assert settle(settings.model_copy(update={"replica": "me"}), 8000).replica == "me"
+
+
+def test_check_and_plan_print_the_same_sizes_with_their_memory(root: Path) -> None:
+    found = {one.subject: one for one in survey(ServeSettings(root=root), ())}
+    assert found["sizes"].ok
+    printed = plan(root)
+    assert found["sizes"].detail in printed
+    for option in ("max_loras", "max_lora_rank", "max_cpu_loras"):
+        assert re.search(rf"^{option} +{found[option].detail.split()[0]} ", printed, re.MULTILINE)
+
+
+def test_plan_answers_for_adapters_to_come_and_starts_nothing(root: Path) -> None:
+    asked = ("--adapters", "64", "--rank", "64", "--modules", "v_proj,q_proj", "--json")
+    answer = json.loads(plan(root, *asked, "--", "--max-cpu-loras", "200"))
+    assert answer["expected"] == {"versions": 64, "rank": 64, "modules": ["q_proj", "v_proj"]}
+    assert (answer["max_loras"], answer["max_lora_rank"], answer["max_cpu_loras"]) == (128, 64, 200)
+    assert answer["total_bytes"] == answer["slots_bytes"] + answer["adapters_bytes"]
+    assert answer["fits"]
+
+
+def test_a_server_is_sized_for_what_is_registered(root: Path, tmp_path: Path) -> None:
+    registry = Registry.open(root)
+    folder = write_ranked(tmp_path / "adapter", registry.base, seed=1, rank=4, modules=("q_proj",))
+    for number in range(12):
+        registry.publish(f"a{number}", folder, who="test", allow_duplicate=True)
+    assert registered(registry) == ExpectedAdapters(12, 4, ("q_proj",))
+    (root / "adapters" / "a3" / "versions").rename(root / "adapters" / "a3" / "gone")
+    assert registered(registry).versions == 11, "one that cannot be read is left out"
+    assert "--max-loras 16" in " ".join(prepare(ServeSettings(root=root), ()).arguments.argv)

@@ -29,8 +29,8 @@ from loadtests.bench.results import (
 )
 from loadtests.live import wardrobe
 from registry import Registry
-from serve.engine.args import CPU_SLOTS
 from serve.engine.environment import CPU_LORA_VARIABLE, engine_environment
+from serve.engine.sizing.choice import CPU_SLOTS
 from serve.settings import EngineSettings, ServeSettings
 
 STOCK_ROUNDS = 3

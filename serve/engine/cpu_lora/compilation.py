@@ -7,15 +7,24 @@ question is set again: DYNAMO_TRACE_ONCE with inductor. It decides; it compiles 
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from serve.engine.environment import COMPILE_VARIABLE
+from serve.engine.compiled.code import CompiledCode
+from serve.engine.environment import COMPILE_VARIABLE, NOTE_VARIABLE
 from serve.engine.machine import cxx_compiler
 
 Say = Callable[[str], None]
+
+RECORD_VARIABLE = "WARDROBE_COMPILED_RECORD"
+"""Names a file that takes the path of each model that is compiled, or loaded compiled, one a line."""
+
+_log = logging.getLogger("vllm.wardrobe.cpu_lora")
 
 SEMANTICS = 1
 """Counts up when code that was compiled with an older version of the operators must not be used."""
@@ -39,7 +48,7 @@ def keep(platform: Any, say: Say) -> None:
         if reason is None:
             vllm_config.compilation_config.mode = CompilationMode.DYNAMO_TRACE_ONCE
             _mark(vllm_config)
-            say("LoRA on the CPU: the model is compiled; the first start takes a minute longer")
+            say(f"LoRA on the CPU: {_PLANS.get(_choice(), _PLANS['on'])}")
         else:
             say(f"LoRA on the CPU: the model is not compiled: {reason}")
 
@@ -48,9 +57,11 @@ def keep(platform: Any, say: Say) -> None:
 
 def objection(vllm_config: Any) -> str | None:
     """Return why the model must not be compiled with LoRA, or None when it may be."""
-    choice = os.environ.get(COMPILE_VARIABLE, "auto")
+    choice = _choice()
     if choice == "off":
         return f"{COMPILE_VARIABLE}=off"
+    if choice == "later":
+        return "there is no compiled code for this configuration yet"
     for name in ("fully_sharded_loras", "enable_tower_connector_lora"):
         if getattr(vllm_config.lora_config, name, False):
             return f"{name} is on"
@@ -61,6 +72,16 @@ def objection(vllm_config: Any) -> str | None:
             "what is compiled would be lost (VLLM_DISABLE_COMPILE_CACHE); engine.compile = on does it anyway"
         )
     return None
+
+
+_PLANS = {
+    "on": "the model is compiled; the first start takes a minute longer",
+    "made": "the model's compiled code is taken from the cache",
+}
+
+
+def _choice() -> str:
+    return os.environ.get(COMPILE_VARIABLE, "auto")
 
 
 def _mark(vllm_config: Any) -> None:
@@ -87,12 +108,14 @@ def mend_loading() -> None:
 
     @functools.wraps(original)
     def try_load(model: Any, path: str) -> Any:
+        _record(path)
         load = torch.compiler.load_compiled_function
         torch.compiler.load_compiled_function = functools.partial(_loaded, load)
         try:
-            return original(model, path)
+            found = original(model, path)
         finally:
             torch.compiler.load_compiled_function = load
+        return _instead(path) if found is None and _choice() == "made" else found
 
     decorators._try_load_aot_compiled_fn = try_load  # noqa: SLF001
 
@@ -103,6 +126,28 @@ def _loaded(load: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     if not hasattr(compiled, "finalize_loading"):
         compiled.finalize_loading = _nothing
     return found
+
+
+def _record(path: str) -> None:
+    record = os.environ.get(RECORD_VARIABLE)
+    if record:
+        with Path(record).open("a") as file:
+            file.write(f"{path}\n")
+
+
+def _instead(path: str) -> Callable[..., Any]:
+    """Return the model's own forward: whoever was promised compiled code does not wait for a compiler."""
+    _log.warning("compiled code cannot be used (%s); the model runs uncompiled, and is compiled anew", path)
+    if note := os.environ.get(NOTE_VARIABLE):
+        with contextlib.suppress(OSError):  # a root that takes no writes keeps a note that is tried again
+            CompiledCode.noted_at(Path(note)).note_failed(
+                "vLLM could not use what was made; see the engine's log"
+            )
+    return _forward
+
+
+def _forward(model: Any, *arguments: Any, **named: Any) -> Any:
+    return model.forward(*arguments, **named)
 
 
 def _nothing(_vllm_config: Any) -> None:

@@ -81,6 +81,10 @@ class EngineProcess:
         """Ask whether it is there; it answers `pong N`, N = earlier pings that its loop has not seen."""
         self._tell("ping")
 
+    def advise(self, note: str) -> None:
+        """Give it a sentence for its heartbeat; '' takes the last one back."""
+        self._tell(f"note {note}")
+
     def notice(self) -> None:
         """Note who runs in the group: some end before it does, and their traces are removed with it."""
         with contextlib.suppress(OSError, MemoryError):  # nothing to look with: a trace may stay
@@ -114,30 +118,34 @@ class EngineProcess:
 
 async def spawn(
     command: Command,
-    listener: socket.socket,
+    listener: socket.socket | None,
     environment: Mapping[str, str],
     log: EngineLog,
     output: int | None = None,
+    *,
+    also: Sequence[int] = (),
 ) -> EngineProcess:
     """Start the child with the listening socket and one end of a new line; what it prints goes to `log`.
 
-    It also inherits the descriptor `output`, under the number that `OUTPUT_VARIABLE` names.
+    It also inherits the descriptor `output`, under the number that `OUTPUT_VARIABLE` names, and those of
+    `also`; one that answers nobody has no `listener`.
 
     Raises: OSError, RuntimeError: no descriptors, no memory, no thread. Whatever was begun ends by itself:
     a process that finds its line closed ends its group.
     """
     ours, theirs = socket.socketpair()
-    shared = () if output is None else (output,)
+    shared = (*also, *(() if output is None else (output,)))
+    listening = -1 if listener is None else listener.fileno()
     named = {} if output is None else {OUTPUT_VARIABLE: str(output)}
     try:
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                *command(listener.fileno(), theirs.fileno()),
+                *command(listening, theirs.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log.descriptor,
                 stderr=asyncio.subprocess.STDOUT,
                 env={**environment, **named},
-                pass_fds=(listener.fileno(), theirs.fileno(), *shared),
+                pass_fds=(*((listening,) if listener else ()), theirs.fileno(), *shared),
                 start_new_session=True,
             )
         reader, writer = await asyncio.open_connection(sock=ours)

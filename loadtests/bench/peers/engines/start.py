@@ -122,7 +122,7 @@ def running_ours(registry: Registry, log: Path, sizes: Sizes, cache: Path) -> It
     Compiled code is kept in `cache`: only the first start on a machine pays for it.
     """
     environment = {
-        "WARDROBE_ENGINE__COMPILE": "auto",
+        "WARDROBE_ENGINE__COMPILE": "on",
         "VLLM_CACHE_ROOT": str((cache / "peers-vllm").absolute()),
         "NUMBA_CACHE_DIR": str((cache / "peers-numba").absolute()),
     }

@@ -1,0 +1,1 @@
+"""Compiled code that is made beside the serving, and found again by the next start."""
