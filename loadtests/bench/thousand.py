@@ -236,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         published = time.monotonic() - began
         environment = {
             "WARDROBE_RESIDENCY__REQUIRE_PROOF": "false",
-            "WARDROBE_ENGINE__COMPILE": "auto",
+            "WARDROBE_ENGINE__COMPILE": "on",
             "VLLM_CACHE_ROOT": str(Path(".cache/thousand-vllm").absolute()),
             "NUMBA_CACHE_DIR": str(Path(".cache/peers-numba").absolute()),
         }

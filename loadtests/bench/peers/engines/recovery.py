@@ -94,5 +94,5 @@ def _running(
 ) -> AbstractContextManager[BenchServer]:
     log = folder / "server.log"
     if arm == OURS:
-        return running_ours(registry, log, sizes, folder / "cache")
+        return running_ours(registry, log, sizes, None)
     return running_bare(base, registry.base.name, log, sizes)

@@ -116,16 +116,19 @@ def running_bare(
 
 
 @contextlib.contextmanager
-def running_ours(registry: Registry, log: Path, sizes: Sizes, cache: Path) -> Iterator[BenchServer]:
+def running_ours(registry: Registry, log: Path, sizes: Sizes, cache: Path | None) -> Iterator[BenchServer]:
     """Start `wardrobe serve` on the registry's root, give it once it is ready, and end it.
 
-    Compiled code is kept in `cache`: only the first start on a machine pays for it.
+    It compiles before it serves, into `cache`: only the first start on a machine pays for it. Without a
+    cache it does what it does by itself (`engine.compile = auto`, the root's own cache).
     """
-    environment = {
-        "WARDROBE_ENGINE__COMPILE": "on",
-        "VLLM_CACHE_ROOT": str((cache / "peers-vllm").absolute()),
-        "NUMBA_CACHE_DIR": str((cache / "peers-numba").absolute()),
-    }
+    environment = {"WARDROBE_ENGINE__COMPILE": "auto"}
+    if cache is not None:
+        environment = {
+            "WARDROBE_ENGINE__COMPILE": "on",
+            "VLLM_CACHE_ROOT": str((cache / "peers-vllm").absolute()),
+            "NUMBA_CACHE_DIR": str((cache / "peers-numba").absolute()),
+        }
     began = time.monotonic()
     with Live.running(registry.root, log, *sizes.options(), environment=environment) as live:
         yield BenchServer(live.url, live.process.pid, time.monotonic() - began)
