@@ -101,6 +101,10 @@ def test_slots_are_never_fewer_than_today_however_short_memory_is() -> None:
     plan = chosen(64, room=AdapterRoom(on_cpu=True, slots=1, all=1))
     assert (plan.slots, plan.residents) == (SLOTS, RESIDENTS)
     assert not plan.fits
+    assert not plan.possible
+    assert chosen(64, room=room_for(100, 8), slots=100, residents=100).possible, (
+        "a start is not refused for it"
+    )
     assert "MORE THAN" in summary(plan)
 
 
