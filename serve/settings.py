@@ -142,7 +142,7 @@ class ResidencySettings(_Block):
     """When versions are loaded, proved and unloaded."""
 
     preload_stable: bool = True
-    """Load stables and versions of open rollouts before `/readyz` says yes."""
+    """Load stables (as many as fit) and versions of open rollouts before `/readyz` says yes."""
     load_timeout_seconds: float = Field(default=60.0, gt=0)
     """How long a request waits for its version to be loaded."""
     require_proof: bool = True
@@ -154,7 +154,7 @@ class ResidencySettings(_Block):
     turn_seconds: float = Field(default=2.0, gt=0)
     """How long a version keeps its turn while others wait: a batch mixes `max_loras` versions at most."""
     poll_seconds: float = Field(default=0.25, gt=0)
-    """How often the root is looked at for changes."""
+    """How often the root is looked at for changes; those of the same machine are seen at once (inotify)."""
 
 
 class EngineSettings(_Block):
