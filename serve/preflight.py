@@ -208,7 +208,7 @@ def _sizes(settings: ServeSettings, registry: Registry, extra: Sequence[str]) ->
     with contextlib.suppress(WardrobeError):  # the options cannot be read, which was said already
         base, limits = registry.base, registry.limits
         plan = size_plan(settings, base, limits, extra=extra, expected=registered(registry))
-        yield PreflightFinding("sizes", ok=plan.fits, detail=summary(plan))
+        yield PreflightFinding("sizes", ok=plan.possible, detail=summary(plan))
         for one in lines(plan):
             yield PreflightFinding(one.option, ok=True, detail=f"{one.value} ({one.memory}): {one.why}")
         for text in beyond(plan):

@@ -35,6 +35,7 @@ from tests.isolation import outside
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+MOST_AT_ONCE = 8
 FAKE = f"{sys.executable} -m tests.fakes.replica"
 
 
@@ -82,12 +83,13 @@ def running(ray_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     publish(registry, folder, "support", seed=1)
     port = free_port()
     command = [str(ray_python), "-m", "deploy.ray", "--root", str(registry.root), "--port", str(port)]
+    limits = ["--cpus-per-replica", "0.1", "--max-ongoing", str(MOST_AT_ONCE)]
     home = folder / "home"
     home.mkdir()
     said = folder / "said.txt"
     with said.open("wb") as out:
         process = subprocess.Popen(
-            [*command, "--command", FAKE, "--cpus-per-replica", "0.1", "--drain-seconds", "5"],
+            [*command, "--command", FAKE, *limits, "--drain-seconds", "5"],
             env={**os.environ, "HOME": str(home)},
             stdout=out,
             stderr=subprocess.DEVNULL,
@@ -196,6 +198,10 @@ def test_an_adapters_requests_go_to_the_replica_that_holds_it(running: Running, 
         time.sleep(1.0)  # Ray's routers are told of it within some 0.1 s
         answered = {chat(running.url, model=name).headers["x-replica"] for _ in range(12)}
         assert len(answered) == 1
+    with Load(
+        running.url, clients=MOST_AT_ONCE + 4, body=question(model=names[-1], **paced(10, 0.1))
+    ) as load:
+        wait_until(lambda: len(load.by_replica()) == 2, "more than one holds are answered by the other too")
     base = {chat(running.url, model=None).headers["x-replica"] for _ in range(40)}
     assert len(base) == 2, "the base's requests go to any"
 

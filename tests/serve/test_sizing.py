@@ -97,10 +97,12 @@ def test_where_memory_is_short_the_rank_follows_what_is_registered_before_slots_
     assert chosen(64, rank=32, room=fewer).rank == 32, "never less than what is registered"
 
 
-def test_slots_are_never_fewer_than_today_however_short_memory_is() -> None:
+def test_slots_are_never_fewer_than_eight_however_short_memory_is() -> None:
     plan = chosen(64, room=AdapterRoom(on_cpu=True, slots=1, all=1))
     assert (plan.slots, plan.residents) == (SLOTS, RESIDENTS)
     assert not plan.fits
+    assert not plan.possible
+    assert chosen(64, room=room_for(100, 16), slots=100).possible
     assert "MORE THAN" in summary(plan)
 
 

@@ -88,6 +88,11 @@ class SizePlan:
         """Return whether it is within the room, as far as that is known."""
         return not self.room.all or self.total <= self.room.all
 
+    @property
+    def possible(self) -> bool:
+        """Return whether it is within all memory that is left, of which the room is a part."""
+        return not self.room.all or self.total <= 2 * self.room.all
+
 
 def choose(
     expected: ExpectedAdapters,
