@@ -230,7 +230,7 @@ def _notes(plan: EnginePlan) -> list[str]:
         "the arms ran one after the other, an engine each",
         f"each waited until others used at most {QUIET_SHARE:g} % of the cores, {QUIET_SECONDS:g} s at most",
         "a p99 of fewer than 100 samples is near their maximum; n says how many there are",
-        "resident, changing: ours compiles before it serves, the first time on a machine; starts: as it is by itself",
+        "ours compiles before it serves, the first time on a machine; in `starts` it is left to itself",
         *(["the turns were kept and put together: they may be of several runs"] if plan.keep else []),
     ]
 
