@@ -71,8 +71,8 @@ def place(layer: Any, wrapper: Wrapper) -> Site:
 
 def _packing(write: Callable[..., None], module: Module) -> Callable[..., None]:
     def packed(index: int, *arguments: Any, **named: Any) -> None:
-        module.mark(index)
         write(index, *arguments, **named)
+        module.mark(index)  # not before: `set_lora` resets first, whose own note is used up by then
         module.refresh()
 
     return packed
