@@ -377,7 +377,8 @@ class Runtime:
         )
 
     def _residency(self) -> counters.ResidencyFacts:
-        return counters.ResidencyFacts(self.resident(), self.engine.capacity, self.engine.slots)
+        engine, waiting = self.engine, self.residency.waiting()
+        return counters.ResidencyFacts(self.resident(), engine.capacity, engine.slots, *waiting)
 
 
 def _attester(registry: Registry, replica: str) -> Callable[[Version, Mapping[str, JsonValue]], None]:
