@@ -23,11 +23,16 @@ START_SECONDS = 300.0
 
 @contextmanager
 def running_engine(
-    root: Path, log: Path, options: Sequence[str] = (), *, compiled: str = "off"
+    root: Path,
+    log: Path,
+    options: Sequence[str] = (),
+    *,
+    compiled: str = "off",
+    middleware: str = MIDDLEWARE,
 ) -> Iterator[str]:
     """Start an engine on `root`, yield its address once it takes requests, and end it.
 
-    `compiled` is the setting `engine.compile`.
+    `compiled` is the setting `engine.compile`, `middleware` the ASGI class in the router's place.
 
     Raises: RuntimeError: it ended, or said `failed`, instead of starting.
     """
@@ -40,7 +45,7 @@ def running_engine(
     command = [
         *python("-m", "serve.engine.child"),
         *("--fd", str(listener.fileno()), "--line", str(theirs.fileno())),
-        *("--middleware", MIDDLEWARE, "--owned", json.dumps(arguments.owned), "--", *arguments.argv),
+        *("--middleware", middleware, "--owned", json.dumps(arguments.owned), "--", *arguments.argv),
     ]
     with log.open("wb") as file:
         process = subprocess.Popen(

@@ -118,13 +118,12 @@ class VllmEngine:
             if name in self._models.lora_requests:
                 return
             self._check_alive(name)
-            before = await self._identities()
             # NOTE: never `load_inplace`: it sticks to the request, and every step re-reads the disk
             # (vllm#33791). A version is immutable, so there is nothing to reload.
             request = LoadLoRAAdapterRequest(lora_name=name, lora_path=str(path))
             answer = await self._models.load_lora_adapter(request)
             if isinstance(answer, ErrorResponse):
-                await self._forget_since(before)
+                await self._forget_strangers()
                 raise NotServable(name, *_refusal_and_remedy(answer.error.message))
 
     async def unload(self, name: str) -> None:
@@ -187,10 +186,11 @@ class VllmEngine:
             found = output.outputs[0].logprobs[0]
         return {int(token): float(entry.logprob) for token, entry in found.items()}
 
-    async def _forget_since(self, before: set[int]) -> None:
+    async def _forget_strangers(self) -> None:
         """Remove what a failed load left in the engine: vLLM registers before it fills the slot."""
         if self.alive():
-            for identity in await self._identities() - before:
+            known = {request.lora_int_id for request in self._models.lora_requests.values()}
+            for identity in await self._identities() - known:
                 await self._client.remove_lora(identity)
 
     async def _identities(self) -> set[int]:

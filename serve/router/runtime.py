@@ -87,7 +87,8 @@ class Runtime:
     _unregister: Callable[[], None] = lambda: None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _seen: View | None = None
-    _pinned: set[str] = field(default_factory=set)
+    _wanted: list[ResidentSlot] = field(default_factory=list)
+    _pinned: set[str] | None = None
     _controller: Controller | None = None
     notifier: WebhookNotifier = field(default_factory=WebhookNotifier)
 
@@ -331,22 +332,21 @@ class Runtime:
 
     def _apply(self, view: View) -> list[ResidentSlot]:
         """Pin what is to stay, and return the pinned versions that were never loaded here."""
-        pinned = to_stay(view, self.engine.capacity)
-        slots = [self.residency.slot(one) for one in pinned]
-        if view is not self._seen:
-            self.succession.observe(view)
-        self.succession.settle(view)
-        stay = {*(slot.name for slot in slots), *(one.name for one in self.succession.kept(view))}
-        if view is not self._seen or stay != self._pinned:
-            self.residency.pin(stay)
-        self._pinned = stay
         if view is not self._seen:
             self._seen = view
+            self._wanted = [self.residency.slot(one) for one in to_stay(view, self.engine.capacity)]
+            self._pinned = None
+            self.succession.observe(view)
             kept = (*rolling(view), *stables(view))
             self.metrics.protect((one.adapter, str(one.number)) for one in kept)
             base = self.engine.base_name
             self.metrics.forget(lambda one, number: one == base or is_known(view, one, number))
-        return [slot for slot in slots if not slot.ready and not slot.evicted]
+        self.succession.settle(view)
+        stay = {*(slot.name for slot in self._wanted), *(one.name for one in self.succession.kept(view))}
+        if stay != self._pinned:
+            self._pinned = stay
+            self.residency.pin(stay)
+        return [slot for slot in self._wanted if not slot.ready and not slot.evicted]
 
     def _describe(self) -> Heartbeat:
         state = "draining" if self.draining else "ready" if self.preloaded else "starting"
@@ -377,7 +377,8 @@ class Runtime:
         )
 
     def _residency(self) -> counters.ResidencyFacts:
-        return counters.ResidencyFacts(self.resident(), self.engine.capacity, self.engine.slots)
+        engine, waiting = self.engine, self.residency.waiting()
+        return counters.ResidencyFacts(self.resident(), engine.capacity, engine.slots, *waiting)
 
 
 def _attester(registry: Registry, replica: str) -> Callable[[Version, Mapping[str, JsonValue]], None]:

@@ -99,10 +99,10 @@ class ProbeScorer:
         A single version on an idle engine has a step of its own; else all share a step with the base.
         """
         if len(names) == 1:
-            proof = await self._measure_alone(names[0])
+            proof = await self.measure_alone(names[0])
             if proof is not None:
                 return [proof]
-        return await self._measure_together(names)
+        return await self.measure_together(names)
 
     async def refer(self) -> None:
         """Ask the base alone, so that a version can be; it may find no moment when the engine is idle."""
@@ -115,7 +115,8 @@ class ProbeScorer:
                 self._alone_at = self.clock()
             self._alone = found
 
-    async def _measure_alone(self, name: str) -> Proof | None:
+    async def measure_alone(self, name: str) -> Proof | None:
+        """Score the first probe of a version in a step of its own, None where something else shared it."""
         if self.clock() - self._alone_at > REFERENCE_SECONDS:
             await self.refer()
         if self._alone is None or self._alone_at == -math.inf:
@@ -132,7 +133,8 @@ class ProbeScorer:
         after = self.engine.progress()
         return scores if not after.unfinished and after.made == before.made + 1 else None
 
-    async def _measure_together(self, names: Sequence[str]) -> list[Proof | Exception]:
+    async def measure_together(self, names: Sequence[str]) -> list[Proof | Exception]:
+        """Score the first probe of each version, and of the base three times around them, at once."""
         # What is asked while a step runs shares the next one; the first may still get a step of its own. With
         # two before the versions and one behind, two of the three share the versions' step.
         asked: list[str | None] = [None, None, *names, None]

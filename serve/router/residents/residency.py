@@ -126,6 +126,10 @@ class Residency:
         """Return how many loads are going on."""
         return sum(slot.task is not None for slot in self._slots.values())
 
+    def waiting(self) -> tuple[int, int]:
+        """Return how many versions wait for a place in memory, and how many for a turn."""
+        return len(self._line), self.turns.waiting
+
     def drift(self) -> int:
         """Return how many pinned versions are not ready, without those that made room for others."""
         return sum(slot.pinned and not slot.ready and not slot.evicted for slot in self._slots.values())

@@ -103,6 +103,8 @@ class ResidencyFacts:
     resident: tuple[str, ...] = ()
     capacity: int = 0
     slots: int = 0
+    waiting_for_room: int = 0
+    waiting_for_a_turn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,10 +255,16 @@ class RouterMetrics:
         resident = [((me, *name.rsplit("@", 1), "cpu"), 1.0) for name in sorted(now.resident)]
         labels = ("replica", "adapter", "version", "tier")
         yield gauge("wardrobe_adapter_resident", "1 for each version that is loaded.", labels, resident)
-        places = (("cpu", "max", now.capacity), ("cpu", "used", len(now.resident)), ("gpu", "max", now.slots))
+        places = (
+            ("cpu", "max", now.capacity),
+            ("cpu", "used", len(now.resident)),
+            ("cpu", "waiting", now.waiting_for_room),
+            ("gpu", "max", now.slots),
+            ("gpu", "waiting", now.waiting_for_a_turn),
+        )
         rows = [((me, tier, kind), n) for tier, kind, n in places]
         labels = ("replica", "tier", "kind")
-        yield gauge("wardrobe_adapter_slots", "Versions that fit, and that are there.", labels, rows)
+        yield gauge("wardrobe_adapter_slots", "Versions that fit, that are there, and that wait.", labels, rows)
 
 
 def register(collectors: Sequence[Collector], registry: CollectorRegistry) -> Callable[[], None]:
