@@ -264,7 +264,8 @@ class RouterMetrics:
         )
         rows = [((me, tier, kind), n) for tier, kind, n in places]
         labels = ("replica", "tier", "kind")
-        yield gauge("wardrobe_adapter_slots", "Versions that fit, that are there, and that wait.", labels, rows)
+        text = "Versions that fit, that are there, and that wait."
+        yield gauge("wardrobe_adapter_slots", text, labels, rows)
 
 
 def register(collectors: Sequence[Collector], registry: CollectorRegistry) -> Callable[[], None]:
