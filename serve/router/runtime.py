@@ -1,8 +1,7 @@
 """Everything that one router process holds: built once at start-up, read by every request.
 
 Owns the lifetime of the watcher and the residency, and the loop that follows the registry; the other loops
-are `serve.router.upkeep`'s. It is also what the control API sees of this process
-(`serve.control.state.ControlState`).
+are `serve.router.upkeep`'s. It is also the control API's `serve.control.state.ControlState`.
 """
 
 from __future__ import annotations
