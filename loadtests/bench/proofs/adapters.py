@@ -30,7 +30,7 @@ def trained(folder: Path, base: Path, *, runs: int, steps: int) -> Iterator[tupl
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(base)
     for run in range(runs):
         torch.manual_seed(run)
