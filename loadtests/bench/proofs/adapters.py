@@ -79,7 +79,7 @@ def _scale(folder: Path, factor: float) -> None:
 
 
 def _mismatched(folder: Path, base: BaseModelInfo, seed: int) -> Path:
-    """Write an adapter of layers that the engine has not: vLLM loads it without a word, and nothing changes."""
+    """Write an adapter of layers that the engine has not: vLLM loads it without a word, to no effect."""
     path = write_ranked(folder, base, seed, 8, ("q_proj",)) / WEIGHTS
     header, body = _read(path)
     _write(path, {name.replace(".layers.", ".layers.9"): entry for name, entry in header.items()}, body)
