@@ -18,6 +18,9 @@ import aiohttp
 from loadtests.bench.peers.engines.asking import Reply
 from loadtests.bench.peers.engines.ledger import BARE, TUNED
 from registry import Registry
+from registry.api.batch import register_all
+from registry.api.operation import LocalClient
+from registry.changes.publish import PublishRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,9 @@ class EngineArm(Protocol):
     async def publish(self, name: str, folder: Path) -> None:
         """Make a first version answer under `name` from now on."""
 
+    async def publish_all(self, folders: Mapping[str, Path]) -> None:
+        """Make a first version of each name answer from now on."""
+
     async def swap(self, staged: Staged) -> None:
         """Put a new version behind the name that clients use."""
 
@@ -100,6 +106,11 @@ class Bare:
     async def publish(self, name: str, folder: Path) -> None:
         """Load the folder under `name`."""
         await self.admit(await self.stage(name, folder))
+
+    async def publish_all(self, folders: Mapping[str, Path]) -> None:
+        """Load one after the other, as the engine does."""
+        for name, folder in folders.items():
+            await self.publish(name, folder)
 
     async def swap(self, staged: Staged) -> None:
         """Unload the name and load it again from the new folder: vLLM has no second name for a version."""
@@ -145,6 +156,14 @@ class Ours:
     async def publish(self, name: str, folder: Path) -> None:
         """Publish a version; an adapter's first is its `stable`."""
         await asyncio.to_thread(self._publish, name, folder, no_stable=False)
+
+    async def publish_all(self, folders: Mapping[str, Path]) -> None:
+        """Publish them as `wardrobe register --all` does; the server loads meanwhile."""
+        requests = [PublishRequest(name, folder) for name, folder in folders.items()]
+        client = LocalClient(self.registry, "bench")
+        for one in await asyncio.to_thread(register_all, client, requests, lambda _: None):
+            if one.error is not None:
+                raise Refused(f"{one.request.adapter}: {one.error}")
 
     async def swap(self, staged: Staged) -> None:
         """Move `stable`."""

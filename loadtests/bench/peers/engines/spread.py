@@ -62,8 +62,7 @@ async def make_ready(
     names = [f"spread-{index}" for index in range(count)]
     folders = [write_ranked(folder / name, base, seed, RANK, ATTENTION) for seed, name in enumerate(names)]
     began = time.monotonic()
-    for name, one in zip(names, folders, strict=True):
-        await arm.publish(name, one)
+    await arm.publish_all(dict(zip(names, folders, strict=True)))
     asked = [BenchQuestion(name, "Hello", 1, chat=False) for name in names]
     first = await crowd(arm.session, arm.url, asked, streams=4)
     seconds = time.monotonic() - began
