@@ -7,7 +7,7 @@ export VLLM_NO_USAGE_STATS ?= 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo recipes serve test test-fast coverage check format bench bench-registry bench-router bench-serve bench-rollouts bench-cpu-lora bench-data bench-train bench-tools bench-generator bench-peers bench-starts drills drill-faults drill-scenarios reference constraints clean
+.PHONY: help setup demo recipes serve test test-fast coverage check format bench bench-registry bench-router bench-serve bench-rollouts bench-cpu-lora bench-data bench-train bench-tools bench-generator bench-peers drills drill-faults drill-scenarios reference constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -83,9 +83,6 @@ bench-generator: setup ## what the load generator itself can send, and its times
 
 bench-peers: setup ## beside vllm-router, LiteLLM and bare vLLM, each in its own environment
 	@$(BIN)/python -m loadtests.bench.peers
-
-bench-starts: setup ## first and later starts and recoveries, beside bare vLLM's (about 15 minutes)
-	@$(BIN)/python -m loadtests.bench.starts
 
 bench-cpu-lora: setup ## LoRA on the CPU: vLLM's own against ours, and ours against its base (about 20 minutes)
 	@$(BIN)/python -m loadtests.bench.cpu_lora
