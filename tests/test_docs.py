@@ -52,6 +52,15 @@ def commands() -> Iterator[tuple[str, str]]:
                     yield guide.name, line
 
 
+def test_the_help_of_a_move_says_when_servers_follow_and_where_to_look() -> None:
+    commands = [wardrobe.commands["promote"], wardrobe.commands["alias"].commands["set"]]  # type: ignore[attr-defined]
+    for command in commands:
+        text = " ".join((command.help or "").split())
+        assert "until then the one before answers" in text
+        assert "`wardrobe status` says so" in text
+        assert "at once" not in f"{text} {command.short_help}"
+
+
 def test_the_walk_finds_the_guides() -> None:
     names = {path.name for path in GUIDES}
     assert names >= {
