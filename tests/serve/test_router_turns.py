@@ -187,6 +187,7 @@ def test_a_wait_has_an_end(tmp_path: Path) -> None:
             await house.residency.acquire(house.slot(name))
         with pytest.raises(Busy, match="want of room"):
             await house.ask("d", 0)
+        house.residency.timeout_seconds = 10
         for name in "abc":
             house.residency.release(house.slot(name))
         await house.ask("d", 0)
