@@ -53,8 +53,11 @@ def commands() -> Iterator[tuple[str, str]]:
 
 
 def test_the_help_of_a_move_says_when_servers_follow_and_where_to_look() -> None:
-    commands = [wardrobe.commands["promote"], wardrobe.commands["alias"].commands["set"]]  # type: ignore[attr-defined]
-    for command in commands:
+    context = click.Context(wardrobe)
+    alias = wardrobe.get_command(context, "alias")
+    assert isinstance(alias, click.Group)
+    for command in (wardrobe.get_command(context, "promote"), alias.get_command(context, "set")):
+        assert command is not None
         text = " ".join((command.help or "").split())
         assert "until then the one before answers" in text
         assert "`wardrobe status` says so" in text

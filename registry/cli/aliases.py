@@ -36,8 +36,8 @@ _why = click.option("--why", default="", metavar="TEXT", help="The reason for --
 def set_(session: Session, name: str, alias_name: str, number: int, force: bool, why: str) -> None:
     """Point ALIAS of adapter NAME to version N.
 
-    Each server follows when it has the version loaded and proved; until then the one before answers, under its
-    own name. If it cannot be loaded, the one before goes on, and `wardrobe status` says so.
+    Each server follows when it has the version loaded and proved; until then the one before answers, under
+    its own name. If it cannot be loaded, the one before goes on, and `wardrobe status` says so.
 
     For `stable` the version must meet the root's requirements (`[publishing] require`).
     """
@@ -73,8 +73,8 @@ def remove(session: Session, name: str, alias_name: str) -> None:
 def promote(session: Session, name: str, force: bool, why: str) -> None:
     """Make NAME@N the stable version.
 
-    Each server follows when it has the version loaded and proved; until then the one before answers, under its
-    own name. If it cannot be loaded, the one before goes on, and `wardrobe status` says so.
+    Each server follows when it has the version loaded and proved; until then the one before answers, under
+    its own name. If it cannot be loaded, the one before goes on, and `wardrobe status` says so.
 
     It must meet the root's requirements (`[publishing] require`), unless --force and --why are given.
     """
@@ -93,8 +93,8 @@ def promote(session: Session, name: str, force: bool, why: str) -> None:
 def rollback(session: Session, name: str) -> None:
     """Undo the last forward move of NAME's stable.
 
-    Twice goes two versions back. Each server follows as after `promote`; the version before stays loaded for a
-    while (`residency.keep_previous_seconds`), so that this is at once.
+    Twice goes two versions back. Each server follows as after `promote`; the version before stays loaded for
+    a while (`residency.keep_previous_seconds`), so that this is at once.
     """
     from registry.api import operations
 
