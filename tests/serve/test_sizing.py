@@ -171,7 +171,7 @@ def test_in_memory_are_never_fewer_than_slots() -> None:
 def test_a_plan_that_does_not_fit_says_what_to_lower_to_what() -> None:
     tight = chosen(10, slots=64, residents=2000, room=room_for(64, 16, adapters=500))
     assert not tight.fits
-    assert "lower max_cpu_loras from 2000 to 250" in summary(tight)
+    assert "lower max_cpu_loras from 2000 to 500" in summary(tight)
     wide = chosen(10, slots=64, room=room_for(40, 16))
     assert re.search(
         r"MORE THAN .*; lower \[limits\] max_lora_rank to 8|lower max_loras from 64 to 32", summary(wide)
