@@ -186,14 +186,14 @@ class Registry:
         return urgently(self.root, lambda: moves.unset(self.catalogue, adapter, alias, who=who))
 
     def promote(self, adapter: str, number: int, *, who: str, force: str = "") -> AliasMove:
-        """Point `stable` to a live version, at once; `force` as in `set_alias`.
+        """Point `stable` to a live version; `force` as in `set_alias`.
 
         Raises: NotFound; Quarantined; Unproved; Conflict: a rollout is open.
         """
         return moves.point(self.catalogue, adapter, STABLE, number, who=who, why="promote", force=force)
 
     def rollback(self, adapter: str, *, who: str) -> AliasMove:
-        """Undo the last forward move of `stable`, at once; twice goes two back. Nothing is required.
+        """Undo the last forward move of `stable`; twice goes two back. Nothing is required.
 
         Raises: NotFound; Conflict: there is nothing to go back to, or a rollout is open.
         """

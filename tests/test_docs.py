@@ -52,6 +52,18 @@ def commands() -> Iterator[tuple[str, str]]:
                     yield guide.name, line
 
 
+def test_the_help_of_a_move_says_when_servers_follow_and_where_to_look() -> None:
+    context = click.Context(wardrobe)
+    alias = wardrobe.get_command(context, "alias")
+    assert isinstance(alias, click.Group)
+    for command in (wardrobe.get_command(context, "promote"), alias.get_command(context, "set")):
+        assert command is not None
+        text = " ".join((command.help or "").split())
+        assert "until then the one before answers" in text
+        assert "`wardrobe status` says so" in text
+        assert "at once" not in f"{text} {command.short_help}"
+
+
 def test_the_walk_finds_the_guides() -> None:
     names = {path.name for path in GUIDES}
     assert names >= {

@@ -67,7 +67,7 @@ def next_commands(root: Path, question: str) -> list[str]:
     return [
         f"  {wardrobe} serve                          # start the server again, on port 8000",
         f"  curl -s localhost:8000/v1/chat/completions -H 'content-type: application/json' -d {body}",
-        f"  {wardrobe} promote medical@2              # move stable, at once; rollback undoes it",
+        f"  {wardrobe} promote medical@2              # move stable; rollback undoes it",
         f"  {wardrobe} show medical@1 --json          # data hash, config, seed, losses",
         f"  {wardrobe} history medical                # what was live when, by whom and why",
         f"  {wardrobe} rollout explain medical        # why the last canary was taken back",

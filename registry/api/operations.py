@@ -108,7 +108,7 @@ def delete_version(local: LocalClient, name: str, number: int) -> doc.DeletedDoc
 
 @adapters.add("PUT", "/adapters/{name}/aliases/{alias}")
 def set_alias(local: LocalClient, name: str, alias: str, body: doc.MoveRequest) -> AliasMove:
-    """Point an alias to a version, at once."""
+    """Point an alias to a version; each server follows when it has it loaded."""
     return local.registry.set_alias(name, alias, body.version, who=local.who, force=body.force)
 
 
@@ -124,13 +124,13 @@ def remove_alias(local: LocalClient, name: str, alias: str) -> AliasMove:
 
 @adapters.add("POST", "/adapters/{name}/promote")
 def promote(local: LocalClient, name: str, body: doc.MoveRequest) -> AliasMove:
-    """Make a version the stable one, at once."""
+    """Make a version the stable one; each server follows when it has it loaded."""
     return local.registry.promote(name, body.version, who=local.who, force=body.force)
 
 
 @adapters.add("POST", "/adapters/{name}/rollback")
 def rollback(local: LocalClient, name: str) -> AliasMove:
-    """Undo the last forward move of `stable`, at once."""
+    """Undo the last forward move of `stable`; each server follows when it has the version loaded."""
     return local.registry.rollback(name, who=local.who)
 
 

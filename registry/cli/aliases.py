@@ -34,7 +34,10 @@ _why = click.option("--why", default="", metavar="TEXT", help="The reason for --
 @common_options
 @pass_session
 def set_(session: Session, name: str, alias_name: str, number: int, force: bool, why: str) -> None:
-    """Point ALIAS of adapter NAME to version N, at once.
+    """Point ALIAS of adapter NAME to version N.
+
+    Each server follows when it has the version loaded and proved; until then the one before answers, under
+    its own name. If it cannot be loaded, the one before goes on, and `wardrobe status` says so.
 
     For `stable` the version must meet the root's requirements (`[publishing] require`).
     """
@@ -61,14 +64,17 @@ def remove(session: Session, name: str, alias_name: str) -> None:
     _print(session, operations.remove_alias(session.client(), name, alias_name))
 
 
-@click.command(short_help="Make a version the stable one, at once.")
+@click.command(short_help="Make a version the stable one.")
 @click.argument("name", metavar="NAME@N")
 @_force
 @_why
 @common_options
 @pass_session
 def promote(session: Session, name: str, force: bool, why: str) -> None:
-    """Make NAME@N the stable version, at once.
+    """Make NAME@N the stable version.
+
+    Each server follows when it has the version loaded and proved; until then the one before answers, under
+    its own name. If it cannot be loaded, the one before goes on, and `wardrobe status` says so.
 
     It must meet the root's requirements (`[publishing] require`), unless --force and --why are given.
     """
@@ -80,14 +86,15 @@ def promote(session: Session, name: str, force: bool, why: str) -> None:
     _print(session, operations.promote(session.client(), adapter, wanted))
 
 
-@click.command(short_help="Undo the last forward move of stable, at once.")
+@click.command(short_help="Undo the last forward move of stable.")
 @click.argument("name")
 @common_options
 @pass_session
 def rollback(session: Session, name: str) -> None:
-    """Undo the last forward move of NAME's stable, at once.
+    """Undo the last forward move of NAME's stable.
 
-    Twice goes two versions back.
+    Twice goes two versions back. Each server follows as after `promote`; the version before stays loaded for
+    a while (`residency.keep_previous_seconds`), so that this is at once.
     """
     from registry.api import operations
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from registry.cli.session import Session
 
 
+_FORMS = "write NAME DIR, NAME=DIR NAME=DIR …, or --all DIR"
+
+
 def pairs(targets: Sequence[str], above: Path | None) -> list[tuple[str, Path]]:
     """Return the adapters and folders that `NAME DIR`, `NAME=DIR …` or `--all DIR` mean.
 
@@ -28,14 +31,30 @@ def pairs(targets: Sequence[str], above: Path | None) -> list[tuple[str, Path]]:
         if targets:
             raise UsageError("--all", "takes no other folders", "give --all DIR alone", param="all")
         return adapters_in(above)
-    if len(targets) == 2 and "=" not in targets[0]:
-        return [(targets[0], at_home(targets[1]))]
-    odd = next((one for one in targets if "=" not in one), None)
-    if odd is not None or not targets:
-        fact = "names no folder" if odd is not None else "is missing"
-        raise UsageError(odd or "NAME DIR", fact, "write NAME DIR, NAME=DIR NAME=DIR …, or --all DIR")
-    parted = (one.partition("=") for one in targets)
-    return [(name, at_home(folder)) for name, _, folder in parted]
+    if len(targets) == 2 and "=" not in targets[0] and not _is_pair(targets[1]):
+        return [_pair(targets[0], targets[1], targets[0])]
+    if not targets:
+        raise UsageError("NAME DIR", "is missing", _FORMS)
+    if odd := [one for one in targets if "=" not in one]:
+        if len(odd) == len(targets):
+            fact = "names no folder" if len(targets) == 1 else "is neither NAME DIR nor NAME=DIR …"
+            raise UsageError(" ".join(targets), fact, _FORMS)
+        raise UsageError(" ".join(targets), f"mixes NAME DIR with NAME=DIR: {odd[0]} has no =", _FORMS)
+    return [_pair(name, folder, one) for one in targets for name, _, folder in [one.partition("=")]]
+
+
+def _is_pair(target: str) -> bool:
+    """Return whether NAME=DIR is meant, not a folder with = in its path."""
+    name, equals, _ = target.partition("=")
+    return bool(equals) and "/" not in name and not at_home(target).exists()
+
+
+def _pair(name: str, folder: str, written: str) -> tuple[str, Path]:
+    if not name:
+        raise UsageError(repr(written), "names no adapter", _FORMS)
+    if not folder:
+        raise UsageError(repr(written), "names no folder: it is empty, as an unset variable is", _FORMS)
+    return name, at_home(folder)
 
 
 def register_one(session: Session, wanted: PublishRequest) -> None:
@@ -67,20 +86,50 @@ def register_many(session: Session, wanted: Sequence[PublishRequest]) -> None:
     if session.as_json:
         output.print_json([one.document for one in found])
     else:
-        output.print_table(("folder", "version", "result", "why"), [_row(one) for one in found])
+        output.print_table(("folder", "adapter", "result", "why"), [_row(one) for one in found])
+        output.print_line(_sum(found))
     refused = [one.error for one in found if one.error is not None]
     if refused:
-        fact = f"{len(refused)} of {len(found)} were not registered"
-        subject = ", ".join(dict.fromkeys(one.request.adapter for one in found if one.error))
-        raise WardrobeError(subject, fact, "mend what the table says and run it again")
+        raise _refusal(refused, [one.request.adapter for one in found if one.error], len(found))
 
 
 def _row(one: Registered) -> tuple[str, str, str, str]:
     folder = str(one.request.folder)
-    if one.published is None:
-        return folder, one.request.adapter, "REFUSED", str(one.error)
+    if one.error is not None:
+        return folder, one.request.adapter, "REFUSED", _why(one.error, one.request)
+    assert one.published is not None
     name = f"{one.published.adapter}@{one.published.version}"
     return folder, name, "new" if one.published.created else "exists already", ""
+
+
+def _why(error: WardrobeError, request: PublishRequest) -> str:
+    """Return what an error says beside the name and the folder, which its row has."""
+    name, folder = request.adapter, str(request.folder)
+    text = str(error)
+    for known in (f"{name}: ", f"{name!r}: ", f"{folder}: ", f"{folder} "):
+        text = text.removeprefix(known)
+    return text.replace(f"{folder}/", "")
+
+
+def _sum(found: Sequence[Registered]) -> str:
+    published = [one.published for one in found if one.published is not None]
+    new = sum(one.created for one in published)
+    counts = {"new": new, "there already": len(published) - new, "refused": len(found) - len(published)}
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
+def _refusal(refused: Sequence[WardrobeError], names: Sequence[str], total: int) -> WardrobeError:
+    """Return the error of the whole call, with the type and the code that all refusals share."""
+    verb = "was" if len(refused) == 1 else "were"
+    count = f"{len(refused)} of {total} folders {verb}" if total > 1 else "was"
+    subject = ", ".join(dict.fromkeys(names))
+    failed = WardrobeError(subject, f"{count} not registered", "mend what is said of each and run it again")
+    types, codes = {one.type for one in refused}, {one.code for one in refused}
+    if len(types) == 1:
+        failed.type = types.pop()
+    if len(codes) == 1:
+        failed.code = codes.pop()
+    return failed
 
 
 def _told(found: Sequence[Registered]) -> dict[str, list[str]]:

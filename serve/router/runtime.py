@@ -203,7 +203,7 @@ class Runtime:
     def problems(self) -> list[str]:
         """Return what is not as it should be while this replica serves, in sentences."""
         unread = (f"adapter {name}: {text}" for name, text in sorted(self.watcher.problems.items()) if name)
-        moves = (move.sentence for move in self.succession.pending() if move.failure)
+        moves = (move.sentence for move in self.succession.pending(self.watcher.view) if move.failure)
         return [*self.upkeep.problems(), *unread, *moves]
 
     def check_open(self) -> None:

@@ -166,16 +166,26 @@ class Targets:
         adapter = view.adapters.get(text)
         if adapter is not None and adapter.rollout is not None and self.recorders is not None:
             return self._rollout_plan(adapter, adapter.rollout, self.recorders)
-        ref, wanted = resolve(view, text, self.base_name)
-        version = wanted
-        if ref.version is None and self.succession is not None:
-            version = self.succession.answering(view, str(ref), wanted)
-        lasting = version is wanted
+        ref, version, lasting = self._resolve(view, text)
         if ref.version is None and ref.alias is None:
             baseline = self.baselines(ref.adapter) if self.baselines is not None else None
             stable = self._target(version, Arm.STABLE)
             return RoutePlan(ref.adapter, stable=stable, baseline=baseline, lasting=lasting)
         return RoutePlan(ref.adapter, fixed=self._target(version, Arm.DIRECT), lasting=lasting)
+
+    def _resolve(self, view: View, text: str) -> tuple[ModelRef, Version, bool]:
+        """Return what `text` names, the version that answers it, and whether that lasts with the view."""
+        succession = self.succession
+        try:
+            ref, version = resolve(view, text, self.base_name)
+        except (Quarantined, NotServable):
+            standing_in = succession.stand_in(view, text) if succession is not None else None
+            if standing_in is None:
+                raise
+            return parse_model(text), standing_in, False
+        if ref.version is not None or succession is None:
+            return ref, version, True
+        return ref, *succession.answering(view, str(ref), version)
 
     def _rollout_plan(self, adapter: AdapterView, entry: RolloutEntry, recorders: Recorders) -> RoutePlan:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,8 +49,9 @@ def above(tmp_path: Path) -> Path:
 
 def test_all_registers_every_sub_folder_by_its_name(wardrobe: Terminal, above: Path) -> None:
     done = wardrobe.ok("register", "--all", above, "--note", "in bulk")
-    rows = [line.split()[1:] for line in done.out.splitlines()[1:]]
+    rows = [line.split()[1:] for line in done.out.splitlines()[1:-1]]
     assert rows == [["billing@1", "new"], ["legal@1", "new"], ["support@1", "new"]]
+    assert done.out.splitlines()[-1] == "3 new"
     listed = wardrobe.ok("--json", "list").json
     assert {one["adapter"]: one["stable"] for one in listed} == {"billing": 1, "legal": 1, "support": 1}
 
@@ -59,6 +61,7 @@ def test_a_second_run_finds_what_is_there(wardrobe: Terminal, above: Path) -> No
     make_adapter(above / "fourth", seed=4)
     done = wardrobe.ok("register", "--all", above)
     assert done.out.count("exists already") == 3
+    assert done.out.splitlines()[-1] == "1 new, 3 there already"
     assert [line.split()[-1] for line in done.out.splitlines() if "fourth" in line] == ["new"]
     assert {one["versions"] for one in wardrobe.ok("--json", "list").json} == {1}
 
@@ -88,11 +91,51 @@ def test_a_bad_folder_stops_no_other_and_the_exit_code_and_the_table_tell(
     refused = {line.split("  ")[0].rpartition("/")[2] for line in done.out.splitlines() if "REFUSED" in line}
     assert refused == {"empty", "large", "no name"}
     assert "max_lora_rank" in done.out
-    assert "3 of 6 were not registered" in done.err
+    assert "3 of 6 folders were not registered" in done.err
+    assert done.out.splitlines()[-1] == "3 new, 3 refused"
     assert {one["adapter"] for one in wardrobe.ok("--json", "list").json} == {"billing", "legal", "support"}
     as_json = wardrobe("--json", "register", "--all", above).json
     assert {one["adapter"]: (one["error"] or {}).get("code") for one in as_json}["large"] is not None
     assert {one["published"]["created"] for one in as_json if one["published"]} == {False}
+
+
+def test_the_reason_of_a_refusal_repeats_neither_the_name_nor_the_folder_of_its_row(
+    wardrobe: Terminal, tmp_path: Path
+) -> None:
+    above = tmp_path / "above"
+    (above / "empty").mkdir(parents=True)
+    make_adapter(above / "large", rank=64)
+    (make_adapter(above / "broken") / "adapter_config.json").write_text("{")
+    make_adapter(above / "bad name")
+    rows = {
+        line.split("  ")[0].rpartition("/")[2]: line.partition("REFUSED")[2].strip()
+        for line in wardrobe("register", "--all", above).out.splitlines()[1:-1]
+    }
+    assert {name: why.split()[:2] for name, why in rows.items()} == {
+        "empty": ["holds", "no"],
+        "large": ["rank", "64"],
+        "broken": ["adapter_config.json", "is"],
+        "bad name": ["is", "not"],
+    }
+
+
+def test_the_last_error_is_of_the_type_of_the_refusals_and_counts_in_plain_words(
+    wardrobe: Terminal, above: Path
+) -> None:
+    (above / "empty").mkdir()
+    alone = wardrobe("--json", "register", f"u={above / 'empty'}")
+    assert alone.err.startswith("error: u: was not registered; ")
+    found, last = alone.json, json.loads(alone.err.splitlines()[-1])["error"]
+    assert (last["type"], last["code"]) == (found[0]["error"]["type"], found[0]["error"]["code"])
+    assert last["type"] == "invalid_request_error"
+    two = wardrobe("register", f"u={above / 'empty'}", f"t={above / 'legal'}")
+    assert two.err.startswith("error: u: 1 of 2 folders was not registered; ")
+
+
+def test_a_folder_may_have_an_equals_sign_in_its_path(root: Path, tmp_path: Path) -> None:
+    folder = make_adapter(tmp_path / "lr=1e-4")
+    done = Terminal(("--root", str(root))).ok("register", "support", folder)
+    assert done.out.startswith("support@1")
 
 
 def test_a_warning_that_many_share_is_printed_once(wardrobe: Terminal, tmp_path: Path) -> None:
@@ -116,7 +159,15 @@ def test_known_content_is_not_printed_as_if_it_were_new(wardrobe: Terminal, abov
     [
         ((), "NAME DIR"),
         (("support",), "names no folder"),
-        (("a={}/legal", "support"), "support"),
+        (("a={}/legal", "support"), "mixes NAME DIR with NAME=DIR: support has no ="),
+        (("s", "s1", "t=s2"), "mixes NAME DIR with NAME=DIR: s has no ="),
+        (("s", "t=s2"), "mixes NAME DIR with NAME=DIR: s has no ="),
+        (("a", "b", "c"), "is neither NAME DIR nor NAME=DIR"),
+        (("s=",), "'s=': names no folder"),
+        (("a={}/legal", "s="), "'s=': names no folder"),
+        (("s", ""), "'s': names no folder"),
+        (("={}/legal",), "names no adapter"),
+        (("", "{}/legal"), "'': names no adapter"),
         (("--all", "{}/missing"), "cannot be listed"),
         (("--all", "{}/legal"), "is an adapter itself"),
         (("--all", "{}/.cache"), "no sub-folders"),

@@ -284,3 +284,67 @@ def test_a_client_that_stops_waiting_does_not_stop_the_load(tmp_path: Path) -> N
         assert house.slot("a@1").in_use == 0
 
     assert play(tmp_path, scenario).loads("a@1") == 1
+
+
+class SlowToLetGo(FakeEngine):
+    """An engine that takes its time to unload, or refuses to: `stubborn` names what it keeps."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity=capacity)
+        self.stubborn: set[str] = set()
+
+    async def unload(self, name: str) -> None:
+        self.calls.append(("unload", name))
+        await asyncio.sleep(0.05)
+        if name in self.stubborn:
+            raise RuntimeError("the engine would not")
+        self._loaded.pop(name, None)
+
+
+def test_a_version_that_is_asked_for_while_it_is_unloaded_is_loaded_once_and_stays(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        house = House(tmp_path, SlowToLetGo(capacity=1))
+        await house.touch("a@1")
+        other = asyncio.create_task(house.use("b@1"))
+        while ("unload", "a@1") not in house.engine.calls:  # noqa: ASYNC110 - as a bystander sees it
+            await asyncio.sleep(0.001)
+        again = asyncio.create_task(house.use("a@1"))
+        await other
+        house.residency.release(house.slot("b@1"))
+        slot = await again
+        await asyncio.sleep(0.2)
+        assert slot.in_use == 1
+        assert slot.ready
+        assert house.engine.resident() == {"a@1"}
+        assert house.loads("a@1") == 2, "once before, and once again"
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+def test_a_version_that_the_engine_keeps_fails_nobody_else(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        engine = SlowToLetGo(capacity=2)
+        house = House(tmp_path, engine)
+        await house.touch("a@1", "b@1")
+        engine.stubborn.add("a@1")
+        await house.touch("c@1")
+        assert house.residency.resident() == ("c@1",)
+        assert house.slot("c@1").failure is None
+        await house.touch("a@1")
+        assert house.residency.resident() == ("a@1", "c@1"), "its own place was still its own"
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+def test_files_are_looked_at_again_after_a_wait_for_room(tmp_path: Path) -> None:
+    async def scenario(house: House) -> None:
+        held = await house.use("a@1")
+        waits = asyncio.create_task(house.use("b@1"))
+        await asyncio.sleep(0.05)
+        house.misshapen["b@1"] = Quarantined("b@1", "adapter_model.safetensors is not a plain file")
+        house.residency.release(held)
+        with pytest.raises(LoadFailed, match="not a plain file"):
+            await waits
+        assert house.loads("b@1") == 0
+
+    play(tmp_path, scenario, capacity=1)

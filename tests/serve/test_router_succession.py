@@ -121,3 +121,65 @@ def test_one_adapters_move_is_nothing_to_another(served: Served) -> None:
     move(served, 2)
     assert answered(served, "coding") == "coding@1"
     assert answered(served, "support@3") == "support@3", "asked for by its number, it is waited for"
+
+
+def test_a_damaged_version_takes_nobodys_place(served: Served) -> None:
+    """It is put into quarantine when it is loaded, and the one before goes on."""
+    weights = served.registry.version("support", 2).path / "adapter_model.safetensors"
+    weights.chmod(0o644)
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    move(served, 2)
+    wait_until(lambda: served.registry.quarantined("support", 2) is not None, "it is found")
+    served.runtime.watcher.refresh()
+    assert answered(served) == "support@1"
+    [problem] = served.runtime.problems()
+    assert "support@2 is deleted or in quarantine; support@1 goes on answering" in problem
+
+
+def test_on_one_place_the_old_version_comes_back_when_the_new_one_fails(
+    registry: Registry, tmp_path: Path
+) -> None:
+    with serve(registry, tmp_path, engine=FakeEngine(base_name=BASE, capacity=1)) as served:
+        assert answered(served) == "support@1"
+        served.engine.refusals["support@2"] = "it is not liked"
+        move(served, 2)
+        wait_until(lambda: bool(served.runtime.problems()), "it is told")
+        assert answered(served) == "support@1"
+        assert answered(served) == "support@1"
+
+
+def test_another_adapters_stable_makes_room_rather_than_the_one_that_answers(
+    registry: Registry, tmp_path: Path
+) -> None:
+    publish(registry, tmp_path, "coding", 9)
+    with serve(registry, tmp_path, engine=FakeEngine(base_name=BASE, capacity=2)) as served:
+        assert answered(served) == "support@1"
+        served.engine.refusals["support@2"] = "it is not liked"
+        move(served, 2)
+        wait_until(lambda: bool(served.runtime.problems()), "it is told")
+        assert "support@1" in served.engine.resident()
+        assert answered(served) == "support@1"
+
+
+def test_a_load_that_fails_after_the_wait_is_answered_by_the_one_before(
+    registry: Registry, tmp_path: Path
+) -> None:
+    with serve(registry, tmp_path, residency=ResidencySettings(swap_wait_seconds=0)) as served:
+        served.engine.load_seconds = 0.2
+        served.engine.refusals["support@2"] = "it is not liked"
+        move(served, 2)
+        assert served.chat("support").status_code == 503, "it was waited for"
+        assert answered(served) == "support@1"
+
+
+def test_an_alias_that_is_made_anew_remembers_nothing(served: Served) -> None:
+    move(served, 1, "prod")
+    assert answered(served, "support@prod") == "support@1"
+    served.registry.remove_alias("support", "prod", who="tester")
+    served.runtime.watcher.refresh()
+    wait_until(lambda: served.chat("support@prod").status_code == 404, "it is gone")
+    served.engine.load_seconds = 0.2
+    move(served, 3, "prod")
+    assert answered(served, "support@prod") == "support@3"

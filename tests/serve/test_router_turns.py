@@ -187,9 +187,42 @@ def test_a_wait_has_an_end(tmp_path: Path) -> None:
             await house.residency.acquire(house.slot(name))
         with pytest.raises(Busy, match="want of room"):
             await house.ask("d", 0)
+        house.residency.timeout_seconds = 10
         for name in "abc":
             house.residency.release(house.slot(name))
         await house.ask("d", 0)
         assert house.residency.turns.waiting == 0
 
     play(tmp_path, scenario)
+
+
+def test_patience_that_met_a_long_answer_closes_another(tmp_path: Path) -> None:
+    async def scenario(house: TurnHouse) -> None:
+        long = [asyncio.create_task(house.ask(name, 60)) for name in "ab"]
+        await asyncio.sleep(0.05)
+        busy = asyncio.create_task(house.keep_asking("c", 0.01))
+        await asyncio.sleep(0.05)
+        await house.ask("d", 0.01)
+        for one in (*long, busy):
+            one.cancel()
+
+    assert "d" in play(tmp_path, scenario, turn_seconds=0.1).order
+
+
+def test_what_was_closed_for_somebody_who_left_goes_on(tmp_path: Path) -> None:
+    async def scenario(house: TurnHouse) -> None:
+        await house.ask("d", 0)
+        long = [asyncio.create_task(house.ask(name, 60)) for name in "abc"]
+        await asyncio.sleep(0.05)
+        waits = asyncio.create_task(house.ask("d", 0.01))
+        await asyncio.sleep(0.2)
+        closed = next(name for name in "abc" if house.slot(name).closed)
+        second = asyncio.create_task(house.ask(closed, 0.01))
+        await asyncio.sleep(0.01)
+        assert not second.done()
+        waits.cancel()
+        await second
+        for one in long:
+            one.cancel()
+
+    play(tmp_path, scenario, turn_seconds=0.05)

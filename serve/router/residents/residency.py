@@ -88,7 +88,7 @@ class Residency:
         slot.tickets.append(ticket)
         if slot.ready:
             self.turns.line_up(slot)
-        elif slot.task is None:
+        elif slot.task is None and not slot.leaving:
             self._start(slot)
         try:
             async with asyncio.timeout(self.timeout_seconds):
@@ -184,7 +184,8 @@ class Residency:
             except Exception as error:  # noqa: BLE001 - told below, all together
                 errors.append(error)
             else:
-                self._slots.pop(slot.name, None)
+                if slot.idle:  # else somebody asked for it meanwhile, and will be told
+                    self._slots.pop(slot.name, None)
         if errors:
             raise ExceptionGroup("versions that could not be unloaded", errors)
 
@@ -210,7 +211,8 @@ class Residency:
         try:
             await asyncio.to_thread(self.glance, slot.version)
             step = "room"
-            await self._make_room(slot)
+            if await self._make_room(slot):
+                await asyncio.to_thread(self.glance, slot.version)  # much may have happened meanwhile
             hashing = asyncio.ensure_future(asyncio.to_thread(self.verify, slot.version))
             step = "engine"
             await self._load(slot, hashing)
@@ -226,7 +228,8 @@ class Residency:
             await self._give_up(slot, error)
             _fail(slot, slot.failure or error)
         else:
-            slot.ready, slot.evicted, slot.closed, slot.failure, slot.attempts = True, False, False, None, 0
+            slot.ready, slot.evicted, slot.closed = True, False, False
+            slot.failure, slot.attempts = None, 0
             slot.last_used = self.clock()
             self.metrics.count_load("ok", "", "disk", self.clock() - started)
         finally:
@@ -257,15 +260,14 @@ class Residency:
             slot.failure = _failed(slot, error)
             _log.warning("%s", slot.failure)  # the requests that wait are told, but there may be none
         if slot.name in self._held:
-            try:
-                await self._unload(slot)
-            except Exception:  # noqa: BLE001 - its place stays taken, and those who wait are told the reason
-                _log.exception("%s could not be unloaded", slot.name)
+            await self._let_go(slot)
 
-    async def _make_room(self, slot: ResidentSlot) -> None:
-        """Wait for a place, behind those who came before."""
+    async def _make_room(self, slot: ResidentSlot) -> bool:
+        """Have a place, behind those who came before; return whether that took a wait."""
+        if slot.name in self._held:  # it could not be unloaded when it was to make room
+            return False
         self._line.append(slot)
-        since = self.clock()
+        since, waited = self.clock(), False
         try:
             while self._line[0] is not slot or not await self._free_a_place():
                 if not slot.tickets and not self._has_room():
@@ -275,10 +277,12 @@ class Residency:
                     since = self.clock()
                 self.turns.want_room(wanted=True)
                 self._freed.clear()
+                waited = True
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self.turn_seconds):
                         await self._freed.wait()
             self._held.add(slot.name)
+            return waited
         finally:
             self._line.remove(slot)
             self._freed.set()
@@ -291,27 +295,51 @@ class Residency:
             if victim is None:
                 return False
             victim.evicted = True  # for room: asking brings it back, being stable does not
-            await self._unload(victim)
-            self.metrics.evictions += 1
-            if victim.tickets:  # closed, so that others have their turn: it comes back behind them
-                self.turns.forget(victim)
-                self._start(victim)
+            if await self._let_go(victim):
+                self.metrics.evictions += 1
+        return True
+
+    async def _let_go(self, slot: ResidentSlot) -> bool:
+        """Unload a version; one that the engine keeps goes on taking its place, and fails nobody else."""
+        try:
+            await self._unload(slot)
+        except Exception:  # noqa: BLE001 - whatever it is, it is logged with its trace
+            slot.stuck_until = self.clock() + FIRST_RETRY_SECONDS
+            _log.exception("%s could not be unloaded", slot.name)
+            return False
         return True
 
     def _has_room(self) -> bool:
         return len(self._held) < self.engine.capacity or self._victim() is not None
 
     def _victim(self) -> ResidentSlot | None:
-        held = [self._slots[name] for name in self._held]
-        idle = [slot for slot in held if slot.idle or (slot.closed and not slot.in_use and slot.ready)]
-        return min(idle, key=lambda slot: (not slot.idle, slot.pinned, slot.last_used), default=None)
+        held, now = [self._slots[name] for name in self._held], self.clock()
+        idle = [slot for slot in held if now >= slot.stuck_until and (slot.idle or _is_drained(slot))]
+        return min(
+            idle,
+            key=lambda slot: (slot.standing_in, not slot.idle, slot.pinned, slot.last_used),
+            default=None,
+        )
 
     async def _unload(self, slot: ResidentSlot) -> None:
-        slot.ready = False  # at once, so that no request takes it while the engine lets it go
-        if slot.name in self._held:
-            await self.engine.unload(slot.name)
-            self._held.discard(slot.name)  # not before: a place that was not freed is still taken
-        self._freed.set()
+        slot.ready, slot.leaving = False, True  # at once: no request takes it while the engine lets it go
+        self.turns.forget(slot)
+        try:
+            if slot.name in self._held:
+                await self.engine.unload(slot.name)
+                self._held.discard(slot.name)  # not before: a place that was not freed is still taken
+        finally:
+            slot.leaving = False
+            self._freed.set()
+            if (
+                slot.tickets and slot.task is None
+            ):  # asked for meanwhile, or closed: it comes back behind others
+                self._start(slot)
+
+
+def _is_drained(slot: ResidentSlot) -> bool:
+    """Return whether a version was closed for others and its answers have ended; new requests wait for it."""
+    return slot.closed and slot.ready and not slot.in_use and slot.task is None
 
 
 def _fail(slot: ResidentSlot, error: Exception) -> None:

@@ -18,8 +18,9 @@ class ResidentSlot:
     """One version's place: `ready` means loaded and proved.
 
     `in_use` counts requests to their stream's end, the last of which ended at `released`; `tickets` are those
-    that wait for the load or for a turn. While it is `closed` it takes no new ones. Times are of the
-    residency's clock.
+    that wait for the load or for a turn. While it is `closed` it takes no new ones; while it is `leaving` the
+    engine lets it go, and is not asked to again before `stuck_until` where it would not. One that is
+    `standing_in` answers in the place of another. Times are of the residency's clock.
     """
 
     version: Version
@@ -31,6 +32,9 @@ class ResidentSlot:
     last_used: float = 0.0
     released: float = -math.inf
     pinned: bool = False
+    leaving: bool = False
+    stuck_until: float = -math.inf
+    standing_in: bool = False
     evicted: bool = False
     attempts: int = 0
     retry_at: float = 0.0
@@ -44,9 +48,11 @@ class ResidentSlot:
 
     @property
     def idle(self) -> bool:
-        """Return True when nobody uses it, waits for it or loads it."""
-        return not self.in_use and not self.tickets and self.task is None
+        """Return True when nobody uses it, waits for it, loads it or lets it go."""
+        return not self.in_use and not self.tickets and self.task is None and not self.leaving
 
     def due(self, now: float) -> bool:
         """Return True when a load may be tried (again)."""
-        return not self.ready and self.task is None and (self.failure is None or now >= self.retry_at)
+        if self.ready or self.leaving or self.task is not None:
+            return False
+        return self.failure is None or now >= self.retry_at

@@ -65,8 +65,11 @@ class Succession:
         self._keep = keep_seconds
         self._pointers: dict[str, Pointer] = {}
 
-    def answering(self, view: View, name: str, wanted: Version) -> Version:
-        """Return what answers by `name`, which points to `wanted`; begin to load that where it must be."""
+    def answering(self, view: View, name: str, wanted: Version) -> tuple[Version, bool]:
+        """Return what answers by `name`, which points to `wanted`, and whether that lasts with the view.
+
+        What must be loaded for it is begun.
+        """
         now = self._residency.clock()
         pointer = self._pointers.get(name)
         if pointer is None:
@@ -75,14 +78,21 @@ class Succession:
             pointer.wanted, pointer.moved = wanted, now
         if not pointer.followed:
             self._follow(view, pointer, now)
-        if pointer.followed or self._is_overdue(pointer, now):
-            return wanted
+        if pointer.followed or self._must_wait(view, pointer, now):
+            return wanted, pointer.followed
+        return pointer.answering, False
+
+    def stand_in(self, view: View, name: str) -> Version | None:
+        """Return what answers by a name that points to what may not be served; None if nothing does."""
+        pointer = self._pointers.get(name)
+        if pointer is None or pointer.followed or is_gone(view, pointer.answering):
+            return None
         return pointer.answering
 
     def observe(self, view: View) -> None:
-        """Take note of every stable of a new view, and forget the names of adapters that are gone."""
-        for name in [name for name in self._pointers if name.partition("@")[0] not in view.adapters]:
-            del self._pointers[name]
+        """Take note of every stable of a new view, and forget the names that are gone."""
+        for name in [name for name in self._pointers if not _is_there(view, name)]:
+            self._release(self._pointers.pop(name))
         for version in stables(view):
             self.answering(view, version.adapter, version)
 
@@ -104,23 +114,47 @@ class Succession:
                 found.append(pointer.before)
         return [one for one in found if not is_gone(view, one)]
 
-    def pending(self) -> Iterator[PendingMove]:
+    def pending(self, view: View) -> Iterator[PendingMove]:
         """Yield the moves that are not followed yet."""
         for name, pointer in sorted(self._pointers.items()):
             if not pointer.followed:
-                failure, _ = self._residency.failure(pointer.wanted.name)
-                yield PendingMove(name, pointer.wanted.name, pointer.answering.name, failure)
+                wanted = pointer.wanted
+                failure, _ = self._residency.failure(wanted.name)
+                if is_gone(view, wanted):
+                    failure = f"{wanted.name} is deleted or in quarantine"
+                yield PendingMove(name, wanted.name, pointer.answering.name, failure)
 
     def _follow(self, view: View, pointer: Pointer, now: float) -> None:
         wanted, old = self._residency.slot(pointer.wanted), self._residency.slot(pointer.answering)
         if wanted.ready:
+            self._release(pointer)
             pointer.before, pointer.left = pointer.answering, now
             pointer.answering = pointer.wanted
-        elif not old.ready or is_gone(view, pointer.answering):
+        elif is_gone(view, pointer.answering):
+            self._release(pointer)
             pointer.answering = pointer.wanted
         else:
-            self._residency.begin(wanted)
+            old.standing_in = True
+            if not is_gone(view, pointer.wanted):
+                self._residency.begin(wanted)
+            if not old.ready and self._cannot_be(view, pointer):
+                self._residency.begin(old)  # it had to make room for what could not be loaded then
 
-    def _is_overdue(self, pointer: Pointer, now: float) -> bool:
-        failed = self._residency.slot(pointer.wanted).failure is not None
-        return not failed and now - pointer.moved >= self._wait
+    def _release(self, pointer: Pointer) -> None:
+        self._residency.slot(pointer.answering).standing_in = False
+
+    def _cannot_be(self, view: View, pointer: Pointer) -> bool:
+        """Return whether the version that is wanted could not be loaded, or may not be."""
+        return is_gone(view, pointer.wanted) or self._residency.slot(pointer.wanted).failure is not None
+
+    def _must_wait(self, view: View, pointer: Pointer, now: float) -> bool:
+        """Return whether a request waits for the wanted version: nothing else is there, or it takes long."""
+        if self._cannot_be(view, pointer):
+            return False
+        return not self._residency.slot(pointer.answering).ready or now - pointer.moved >= self._wait
+
+
+def _is_there(view: View, name: str) -> bool:
+    adapter, _, alias = name.partition("@")
+    known = view.adapters.get(adapter)
+    return known is not None and (not alias or alias in known.aliases)

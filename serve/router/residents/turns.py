@@ -60,8 +60,7 @@ class Turns:
         self._line.append(slot)
         self._admit_next()
         if slot in self._line:
-            loop = asyncio.get_running_loop()
-            slot.impatient = loop.call_later(self.turn_seconds, self._lose_patience, slot)
+            self._grow_impatient(slot)
 
     def want_room(self, *, wanted: bool) -> None:
         """Say whether a version waits for a place in memory: then what is closed goes on being so."""
@@ -76,16 +75,20 @@ class Turns:
             min(open_ones, key=lambda slot: (slot.pinned, slot.in_use)).closed = True
 
     def forget(self, slot: ResidentSlot) -> None:
-        """Take a version out of the line: nobody waits for it any more."""
+        """Take a version out of the line: nobody waits for its turn any more."""
         if slot in self._line:
             self._line.remove(slot)
             self._calm(slot)
+            self._admit_next()
 
     def hand_over(self, held: ResidentSlot, slot: ResidentSlot) -> None:
-        """End the one use of `held`, and give its turn to those who wait for `slot`, if any do."""
+        """End the one use of `held`, and give its turn to those who wait for `slot`, unless it was closed."""
         self._busy.remove(held)
         held.in_use = 0
-        self._admit(slot)
+        if not held.closed:
+            self._admit(slot)
+        elif slot.tickets:
+            self.line_up(slot)
         self._admit_next()
 
     def _admit(self, slot: ResidentSlot) -> None:
@@ -116,10 +119,15 @@ class Turns:
         self._calm(slot)
         self._admit(slot)
 
+    def _grow_impatient(self, slot: ResidentSlot) -> None:
+        loop = asyncio.get_running_loop()
+        slot.impatient = loop.call_later(self.turn_seconds, self._lose_patience, slot)
+
     def _lose_patience(self, waiting: ResidentSlot) -> None:
-        waiting.impatient = None
+        """Close a version for one that waits; again and again: one that was closed may answer for long."""
         if not waiting.in_use:
             self.close_one()
+        self._grow_impatient(waiting)
 
     def _calm(self, slot: ResidentSlot) -> None:
         if slot.impatient is not None:
