@@ -13,7 +13,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from registry.cli.session import Session, UserPath, common_options, pass_session
 
 if TYPE_CHECKING:
     from registry.store import Registry
+    from serve.engine.environment import PreflightFinding
     from serve.launcher.compiling import BackgroundCompiler
     from serve.launcher.output.log_file import Folder
     from serve.launcher.output.places import Places
@@ -77,13 +78,18 @@ def _check(settings: ServeSettings, vllm_options: tuple[str, ...], *, as_json: b
     if all(one.ok for one in findings if one.subject in {"vllm", "root", "base", "options"}):
         findings.append(ask_vllm(settings, vllm_options))
     if as_json:
-        rows = [{"subject": one.subject, "ok": one.ok, "detail": one.detail} for one in findings]
-        click.echo(json.dumps(rows, indent=2))
+        click.echo(json.dumps([asdict(one) for one in findings], indent=2))
     else:
         output.print_table(
-            ("", "check", "found"), [("ok" if one.ok else "!!", one.subject, one.detail) for one in findings]
+            ("", "check", "found"), [(_mark(one), one.subject, one.detail) for one in findings]
         )
     return 0 if all(one.ok for one in findings) else 1
+
+
+def _mark(finding: PreflightFinding) -> str:
+    if finding.information:
+        return ""
+    return "ok" if finding.ok else "!!"
 
 
 def _serve(settings: ServeSettings, vllm_options: tuple[str, ...], *, as_json: bool) -> int:

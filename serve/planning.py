@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, UserPath, common_options, pass_session
+from registry.cli.session import Session, UserPath, local_options, pass_session
+from registry.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--modules", metavar="M,M…", help="As if they adapted these modules, such as q_proj,v_proj.")
 @click.option("--config", type=UserPath(), metavar="FILE", help="Settings (default ROOT/serve.toml).")
 @click.argument("vllm_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- VLLM-OPTIONS]")
-@common_options
+@local_options
 @pass_session
 def plan(
     session: Session,
@@ -40,36 +43,66 @@ def plan(
     nothing, and takes the settings of `serve`. Exit code 1: it is more memory than adapters may take.
     """
     from registry.store import Registry
-    from serve.engine.args import size_plan
+    from serve.engine.args import READ, given_options, size_plan
     from serve.engine.sizing.adapters import ExpectedAdapters, registered
     from serve.settings import load_settings
 
     root = session.require_local("plan").absolute()
     registry = Registry.open(root)
-    expected = registered(registry)
+    found = registered(registry)
     expected = ExpectedAdapters(
-        expected.versions if adapters is None else adapters,
-        expected.rank if rank is None else rank,
-        tuple(sorted(modules.split(","))) if modules else expected.modules,
+        found.versions if adapters is None else adapters,
+        found.rank if rank is None else _served(rank),
+        found.modules if modules is None else _modules(modules, registry.base.modules),
     )
     settings = load_settings({"root": root}, config)
-    limits = registry.limits
-    if rank is not None and rank > limits.max_lora_rank:
+    limits, now = registry.limits, registry.limits.max_lora_rank
+    raised = rank is not None and rank > now
+    if rank is not None and raised:
         limits = replace(limits, max_lora_rank=rank)
-    found = size_plan(settings, registry.base, limits, extra=vllm_options, expected=expected)
-    _print(found, as_json=session.as_json)
-    return 0 if found.fits else 1
+    sizes = size_plan(settings, registry.base, limits, extra=vllm_options, expected=expected)
+    sizes = replace(sizes, limit_now=now if raised else None)
+    unread = sorted(given_options(settings, vllm_options).keys() - READ)
+    _print(sizes, unread, as_json=session.as_json)
+    return 0 if sizes.fits else 1
 
 
-def _print(plan: SizePlan, *, as_json: bool) -> None:
-    from serve.engine.sizing.words import beyond, document, lines, room, summary
+def _served(rank: int) -> int:
+    from serve.engine.sizing.costs import VLLM_RANKS, rank_at_least
+
+    if rank_at_least(rank) is None:
+        fact = f"{rank} exceeds {VLLM_RANKS[-1]}, the largest rank that vLLM serves"
+        raise UsageError("--rank", fact, "give a smaller one", param="rank")
+    return rank
+
+
+def _modules(text: str, known: Collection[str]) -> tuple[str, ...]:
+    """Return the modules that `--modules` names; all are believed where the base's are not known."""
+    names = sorted({name.rpartition(".")[2] for name in known})
+    asked = [name.strip() for name in text.split(",")]
+    for name in asked:
+        if not name:
+            fact, remedy = f"{text!r} holds an empty name", "write them as q_proj,v_proj"
+            raise UsageError("--modules", fact, remedy, param="modules")
+        if names and name not in names:
+            near = get_close_matches(name, names, n=1)
+            remedy = f"did you mean {near[0]}?" if near else f"it has {', '.join(names)}"
+            raise UsageError("--modules", f"{name!r} is no module of the base", remedy, param="modules")
+    return tuple(sorted(set(asked)))
+
+
+def _print(plan: SizePlan, unread: Sequence[str], *, as_json: bool) -> None:
+    from serve.engine.sizing.words import beyond, document, lines, summary
 
     if as_json:
-        click.echo(json.dumps(document(plan), indent=2))
+        click.echo(json.dumps({**document(plan), "options_not_read": list(unread)}, indent=2))
         return
     output.print_line(summary(plan))
     rows = [(one.option, str(one.value), one.memory, one.why) for one in lines(plan)]
     output.print_table(("option", "value", "memory", "because"), rows)
-    output.print_line(f"memory: {room(plan)}")
+    output.print_line(f"memory: {plan.room.source}")
     for text in beyond(plan):
         output.print_line(f"beyond: {text}")
+    if unread:
+        names = ", ".join(unread)
+        output.print_line(f"options: {names} not looked at here; `wardrobe serve --check` asks vLLM")

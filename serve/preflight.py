@@ -211,8 +211,9 @@ def _sizes(settings: ServeSettings, registry: Registry, extra: Sequence[str]) ->
         yield PreflightFinding("sizes", ok=plan.possible, detail=summary(plan))
         for one in lines(plan):
             yield PreflightFinding(one.option, ok=True, detail=f"{one.value} ({one.memory}): {one.why}")
+        yield PreflightFinding("memory", ok=True, detail=plan.room.source, information=True)
         for text in beyond(plan):
-            yield PreflightFinding("beyond", ok=True, detail=text)
+            yield PreflightFinding("beyond", ok=True, detail=text, information=True)
 
 
 def _tried(subject: str, fine: str, attempt: Callable[[], object]) -> PreflightFinding:

@@ -24,6 +24,7 @@ from serve.engine.parsers.choice import parser_options
 from serve.engine.sizing.adapters import ExpectedAdapters
 from serve.engine.sizing.choice import AdapterRoom, SizePlan, choose
 from serve.engine.sizing.costs import NUMBER_BYTES
+from serve.engine.sizing.words import size
 from serve.settings import ServeSettings
 
 _TOUCHES_SOCKET = "the launcher owns the listening socket"
@@ -83,6 +84,9 @@ SHORT_FORMS: Mapping[str, str] = {"asc": "api_server_count"}
 PROCESS_BYTES = 3 * 1024**3
 """What vLLM's processes and ours take beside weights, KV cache and adapters: 2.4 GiB, and some air."""
 
+READ = frozenset({"max_loras", "max_cpu_loras", "lora_target_modules", "kv_cache_memory_bytes"})
+"""vLLM's options that sizes depend on; all others are for vLLM to judge."""
+
 GPU_PART = 16
 """Slots take this part of a GPU's memory at most: one sixteenth."""
 
@@ -124,8 +128,6 @@ def engine_arguments(
     chosen = {_plain(name): _at_home(value) for name, value in settings.vllm.items()}
     extra = [_option_at_home(argument) for argument in extra]
     given = given_options(settings, extra)
-    for name in sorted(given):
-        refuse_owned(name)
     machine = machine or this_machine()
     sizes = size_plan(settings, base, limits, machine, extra=extra, expected=expected)
     owned = _owned(settings, base, sizes)
@@ -184,16 +186,18 @@ def size_plan(
 ) -> SizePlan:
     """Return the sizes that an engine is started with; arguments as those of `engine_arguments`.
 
-    Raises: UsageError: an option that cannot be read, or a rank that vLLM does not serve.
+    Raises: UsageError: an option that cannot be read or that we own, or sizes that vLLM does not serve.
     """
     given = given_options(settings, extra)
+    for name in sorted(given):
+        refuse_owned(name)
     return choose(
         expected or ExpectedAdapters(),
         base.modules,
         limits.max_lora_rank,
         _adapter_room(machine or this_machine(), base, given),
-        slots=_number(given.get("max_loras")),
-        residents=_number(given.get("max_cpu_loras")),
+        slots=_count(given, "max_loras"),
+        residents=_count(given, "max_cpu_loras"),
         targets=_targets(given.get("lora_target_modules")),
     )
 
@@ -201,13 +205,20 @@ def size_plan(
 def _adapter_room(machine: HostFacts, base: BaseModelInfo, given: Mapping[str, JsonValue]) -> AdapterRoom:
     """Return half of what base, KV cache and processes leave on a CPU, else a part of each memory."""
     if machine.accelerator:
-        return AdapterRoom(
-            on_cpu=False, slots=machine.device_bytes // GPU_PART, all=machine.memory_bytes // HOST_PART
+        device, host = machine.device_bytes, machine.memory_bytes
+        source = (
+            f"slots: 1/{GPU_PART} of the GPU's {size(device)}; "
+            f"adapters in memory: 1/{HOST_PART} of the {size(host)} of this machine or control group"
         )
+        return AdapterRoom(on_cpu=False, slots=device // GPU_PART, all=host // HOST_PART, source=source)
     weights = NUMBER_BYTES * sum(out * into for out, into in base.modules.values())
     cache = _number(given.get("kv_cache_memory_bytes")) or _cpu_cache_bytes(machine)
     room = max((machine.memory_bytes - weights - cache - PROCESS_BYTES) // 2, 1)
-    return AdapterRoom(on_cpu=True, slots=room, all=room)
+    source = (
+        f"half of what is left of the {size(machine.memory_bytes)} of this machine or control group after "
+        f"{size(weights)} for the base, {size(cache)} for the KV cache, {size(PROCESS_BYTES)} for processes"
+    )
+    return AdapterRoom(on_cpu=True, slots=room, all=room, source=source)
 
 
 def _owned(settings: ServeSettings, base: BaseModelInfo, sizes: SizePlan) -> dict[str, JsonValue]:
@@ -243,6 +254,20 @@ def _cpu_cache_bytes(machine: HostFacts) -> int:
     NOTE: vLLM's own default on the CPU takes nine tenths of the machine, and fails when less is free.
     """
     return min(max(machine.memory_bytes // 8, 1024**3), 16 * 1024**3)
+
+
+def _count(given: Mapping[str, JsonValue], name: str) -> int | None:
+    """Return how many the user set; None where nothing is set.
+
+    Raises: UsageError: it is no number, or less than one.
+    """
+    if given.get(name) is None:
+        return None
+    number = _number(given[name])
+    if number is None:
+        fact = f"{str(given[name])!r} is no whole number of at least 1"
+        raise UsageError(f"vllm option {name}", fact, "correct it, or leave it out", param=name)
+    return number
 
 
 def _number(value: JsonValue) -> int | None:

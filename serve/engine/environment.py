@@ -41,11 +41,15 @@ SMALL_MACHINE_CORES = 8
 
 @dataclass(frozen=True, slots=True)
 class PreflightFinding:
-    """One line of `serve --check`: what was looked at, whether it is well, and what to do."""
+    """One line of `serve --check`: what was looked at, whether it is well, and what to do.
+
+    `information` marks what is told and cannot be well or wrong.
+    """
 
     subject: str
     ok: bool
     detail: str
+    information: bool = False
 
 
 def check(settings: ServeSettings, machine: HostFacts) -> list[PreflightFinding]:

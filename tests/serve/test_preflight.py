@@ -11,13 +11,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from loadtests.adapters import write_ranked
 from registry.entries.keys import KeyStore, Scope, keys_folder
-from registry.errors import Conflict, Denied, NotFound
+from registry.errors import Conflict, Denied, NotFound, UsageError
 from registry.store import Registry
 from serve.engine.sizing.adapters import ExpectedAdapters, registered
 from serve.launcher.listener import listen
+from serve.planning import plan as planned
 from serve.preflight import prepare, settle, survey
 from serve.settings import ServeSettings
 from tests.fakes.adapters import make_adapter
@@ -207,6 +209,36 @@ def test_plan_answers_for_adapters_to_come_and_starts_nothing(root: Path) -> Non
     assert (answer["max_loras"], answer["max_lora_rank"], answer["max_cpu_loras"]) == (128, 64, 200)
     assert answer["total_bytes"] == answer["slots_bytes"] + answer["adapters_bytes"]
     assert answer["fits"]
+
+
+def test_plan_says_which_limit_a_larger_rank_needs_first(root: Path) -> None:
+    printed = plan(root, "--rank", "64")
+    assert "needs [limits] max_lora_rank = 64 (now 32)" in printed
+    assert "`register` refuses it until `[limits] max_lora_rank = 64` is in wardrobe.toml" in printed
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (("--rank", "999"), "--rank: 999 exceeds 512"),
+        (("--modules", "q_porj"), "'q_porj' is no module of the base; did you mean q_proj?"),
+        (("--modules", ""), "holds an empty name"),
+        (("--modules", "q_proj,,v_proj"), "holds an empty name"),
+    ],
+)
+def test_plan_refuses_what_no_adapter_can_have(root: Path, asked: tuple[str, str], words: str) -> None:
+    found = CliRunner().invoke(planned, ["--root", str(root), *asked])
+    assert isinstance(found.exception, UsageError)
+    assert words in str(found.exception)
+
+
+def test_plan_names_the_options_that_it_did_not_look_at(root: Path) -> None:
+    assert "options: nonsense not looked at here" in plan(root, "--", "--nonsense", "3")
+
+
+def test_what_cannot_be_well_or_wrong_is_information(root: Path) -> None:
+    told = {one.subject for one in survey(ServeSettings(root=root), ()) if one.information}
+    assert told == {"memory", "beyond"}
 
 
 def test_a_server_is_sized_for_what_is_registered(root: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,6 +132,71 @@ def test_it_is_said_what_happens_beyond() -> None:
     assert "a version of a rank beyond 16: it is registered, and served from the next start on" in text
     assert "a version of a rank beyond 32: `register` refuses it" in text
     assert document(chosen(64))["total_bytes"] == chosen(64).total
+
+
+def test_where_memory_is_short_each_adapter_keeps_its_place_and_slots_take_the_rest() -> None:
+    plan = chosen(1000, room=room_for(256, 16, adapters=1000))
+    assert (plan.slots, plan.residents, plan.rank) == (256, 1000, 16)
+    assert plan.fits
+    more = replace(plan, slots=2 * plan.slots)
+    assert not more.fits, "no more slots would fit"
+    assert "1024 for 1000 adapters of rank 8 at most would not fit" in lines(plan)[0].why
+    assert lines(plan)[2].why.endswith("would not fit into memory; each has a place")
+
+
+def test_nothing_that_would_fit_is_left_out_of_a_plan() -> None:
+    for size in range(10, 400, 13):
+        plan = chosen(1000, room=AdapterRoom(on_cpu=True, slots=size * 2**20, all=size * 2**20))
+        if plan.fits and plan.slots >= CPU_SLOTS and plan.residents < plan.wanted_residents:
+            assert not replace(plan, residents=plan.residents + 1).fits
+        if plan.slots < CPU_SLOTS:
+            assert not replace(plan, slots=CPU_SLOTS, residents=RESIDENTS).fits
+
+
+def test_reasons_name_the_cap_and_the_minimum_where_they_decide() -> None:
+    assert lines(chosen(1_000_000))[0].why.startswith("the most that are chosen")
+    assert lines(chosen(1_000_000))[2].why.startswith("the most that are chosen")
+    assert [one.why.split(",")[0] for one in lines(chosen(0))][::2] == ["the fewest that are chosen"] * 2
+    assert lines(chosen(64))[0].why.startswith("one for each of 64 adapters")
+    assert lines(chosen(64, slots=300))[2].why == "no fewer than slots"
+    assert "that are set" in lines(chosen(64, residents=20))[0].why
+
+
+def test_in_memory_are_never_fewer_than_slots() -> None:
+    with pytest.raises(UsageError, match="2 is fewer than max_loras 4"):
+        chosen(10, slots=4, residents=2)
+    assert chosen(10, residents=10).slots == 8
+
+
+def test_a_plan_that_does_not_fit_says_what_to_lower_to_what() -> None:
+    tight = chosen(10, slots=64, residents=2000, room=room_for(64, 16, adapters=500))
+    assert not tight.fits
+    assert "lower max_cpu_loras from 2000 to 500" in summary(tight)
+    wide = chosen(10, slots=64, room=room_for(40, 16))
+    assert re.search(
+        r"MORE THAN .*; lower \[limits\] max_lora_rank to 8|lower max_loras from 64 to 32", summary(wide)
+    )
+
+
+def test_on_a_gpu_slots_do_not_count_as_memory_of_the_host() -> None:
+    size = 40 * slot_bytes(MODULES, 8, ("q_proj", "v_proj"))
+    plan = chosen(1, room=AdapterRoom(on_cpu=False, slots=2**40, all=size))
+    assert (plan.slots, plan.rank) == (SLOTS, 32)
+    assert plan.fits
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (("--max-lora-rank", "4"), "max_lora_rank: cannot be set here"),
+        (("--max-loras", "many"), "'many' is no whole number of at least 1"),
+        (("--max-cpu-loras", "0"), "'0' is no whole number of at least 1"),
+        (("--max-loras", "4", "--max-cpu-loras", "2"), "2 is fewer than max_loras 4"),
+    ],
+)
+def test_sizes_are_refused_for_options_that_no_server_would_take(extra: tuple[str, ...], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        size_plan(ServeSettings(), BASE, Limits(), CPU, extra=extra)
 
 
 BASE = BaseModelInfo("smol", Path("/models/smol"), "sha256:0", None, MODULES)
