@@ -63,13 +63,11 @@ class Root:
                 "is not a Wardrobe root",
                 "mount it if it is away, or run `wardrobe init --base PATH`",
             )
-            if all(disk.exists(path / name) for name in FOLDERS[:2]):
-                fact = (
-                    f"has no {LAYOUT}, which `wardrobe init` writes last: it was killed, or the file was lost"
-                )
-                remedy = (
-                    "run `wardrobe init --base PATH` again, it goes on; or restore the file from a backup"
-                )
+            if disk.exists(path / "adapters") and disk.names(path / "adapters"):
+                fact, remedy = f"has adapters, but no {LAYOUT}", "restore that file from a backup"
+            elif all(disk.exists(path / name) for name in FOLDERS[:2]):
+                fact = f"has no {LAYOUT}, which `wardrobe init` writes last: it was killed"
+                remedy = "run `wardrobe init --base PATH` again, it goes on"
             raise NotFound(str(path), fact, remedy, param="root")
         _check_layout(path / LAYOUT)
         root = _read_root(path)

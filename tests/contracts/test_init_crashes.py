@@ -8,7 +8,7 @@ from registry.storage import files
 from registry.store import Registry
 from tests.contracts.crashing import kill_at
 from tests.fakes.base import make_base
-from tests.fakes.store import with_reserve
+from tests.fakes.store import put, with_reserve
 from tests.fakes.terminal import Terminal
 
 
@@ -40,3 +40,11 @@ def test_what_is_not_an_inits_own_is_still_told_of(tmp_path: Path) -> None:
     (root / "notes.txt").write_text("mine")
     done = Terminal(("--root", str(root))).ok("init", "--base", make_base(tmp_path / "tiny"))
     assert "held other things already, which stay beside the root's files: notes.txt" in done.err
+
+
+def test_a_root_with_adapters_that_lost_its_layout_is_not_told_to_begin_again(tmp_path: Path) -> None:
+    put(Registry.init(with_reserve(tmp_path / "root"), make_base(tmp_path / "tiny")))
+    (tmp_path / "root" / "layout.json").unlink()
+    told = Terminal(("--root", str(tmp_path / "root")))("list").err
+    assert "has adapters, but no layout.json; restore that file from a backup" in told
+    assert "init" not in told
