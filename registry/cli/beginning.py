@@ -25,13 +25,21 @@ def base_before(root: Path) -> BaseModelInfo | None:
 
 def others_in(root: Path) -> list[str]:
     """Return what to say of a folder that becomes a root and holds other things."""
-    from registry.storage.anchor import LAYOUT
+    from registry.storage import reserve
+    from registry.storage.anchor import BASE, LAYOUT
+    from registry.storage.root import FOLDERS, SETTINGS
 
     try:
         found = sorted(path.name for path in root.iterdir())
     except OSError:  # it is not there yet; what else is wrong with it, the first write tells
         return []
-    if not found or LAYOUT in found:
+    if LAYOUT in found:
+        return []
+    # What an `init` that was killed left is its own.
+    own = {*FOLDERS, reserve.NAME, BASE, SETTINGS}
+    half_written = tuple(f".{name}." for name in (BASE, SETTINGS, LAYOUT))
+    found = [name for name in found if name not in own and not name.startswith(half_written)]
+    if not found:
         return []
     return [f"{root} held other things already, which stay beside the root's files: {in_short(found)}"]
 

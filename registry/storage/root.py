@@ -59,12 +59,18 @@ class Root:
         """
         path = disk.resolved(path)
         if not disk.exists(path / LAYOUT):
-            raise NotFound(
-                str(path),
+            fact, remedy = (
                 "is not a Wardrobe root",
                 "mount it if it is away, or run `wardrobe init --base PATH`",
-                param="root",
             )
+            if all(disk.exists(path / name) for name in FOLDERS[:2]):
+                fact = (
+                    f"has no {LAYOUT}, which `wardrobe init` writes last: it was killed, or the file was lost"
+                )
+                remedy = (
+                    "run `wardrobe init --base PATH` again, it goes on; or restore the file from a backup"
+                )
+            raise NotFound(str(path), fact, remedy, param="root")
         _check_layout(path / LAYOUT)
         root = _read_root(path)
         anchor.hold(path, lambda: _try(path))
