@@ -159,6 +159,7 @@ def test_reasons_name_the_cap_and_the_minimum_where_they_decide() -> None:
     assert [one.why.split(",")[0] for one in lines(chosen(0))][::2] == ["the fewest that are chosen"] * 2
     assert lines(chosen(64))[0].why.startswith("one for each of 64 adapters")
     assert lines(chosen(64, slots=300))[2].why == "no fewer than slots"
+    assert lines(chosen(64))[2].why.startswith("one for each of 64 adapters")
     assert "that are set" in lines(chosen(64, residents=20))[0].why
 
 

@@ -14,6 +14,7 @@ from serve.engine.sizing.choice import (
     fewest_slots,
     grown,
     most_slots,
+    wanted_residents,
 )
 from serve.engine.sizing.costs import VLLM_RANKS
 
@@ -191,7 +192,7 @@ def _why_residents(plan: SizePlan) -> str:
         number = plan.expected.versions
         held = "each has a place" if plan.residents >= number else f"not even one for each of {number}"
         return f"{plan.wanted_residents} for {_expected(plan)} would not fit into memory; {held}"
-    if plan.residents == plan.slots and plan.slots > max(asked, RESIDENTS):
+    if plan.residents > wanted_residents(plan.expected):
         return "no fewer than slots"
     if asked > MOST_RESIDENTS:
         return f"the most that are chosen, for {_expected(plan)}"
