@@ -108,12 +108,13 @@ def _application(root: Path, trial: RoutingTrial, *, by_adapter: bool) -> Iterat
     port = free_port()
     fake = f"{sys.executable} -m tests.fakes.replica"
     own = f"--capacity {trial.places} --load-seconds {trial.load_seconds}"
-    command = [str(ray_python()), "-m", "deploy.ray", "--root", str(root), "--port", str(port)]
+    command = [str(ray_python()), "-P", "-m", "deploy.ray", "--root", str(root), "--port", str(port)]
     command += ["--command", fake, f"--vllm={own}", "--cpus-per-replica", "0.1", "--drain-seconds", "2"]
     command.append("--by-adapter" if by_adapter else "--no-by-adapter")
     said = root.parent / f"said-{by_adapter}.txt"
     with said.open("wb") as out:
-        process = subprocess.Popen(command, cwd=REPOSITORY, env=dict(os.environ), stdout=out, stderr=out)
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=out, stderr=out)
     try:
         end = time.monotonic() + READY_SECONDS
         while "ready on" not in said.read_text():
