@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +14,9 @@ from registry.store import Registry
 from tests.fakes.adapters import make_adapter
 from tests.fakes.base import make_base
 from tests.fakes.control import admin_server
-from tests.fakes.store import with_reserve
 from tests.fakes.terminal import Done, Terminal
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    path = tmp_path / "root"
-    Registry.init(with_reserve(path), make_base(tmp_path / "tiny"))
-    return path
-
-
-@pytest.fixture(params=["root", "url"])
-def wardrobe(request: pytest.FixtureRequest, root: Path) -> Iterator[Terminal]:
-    if request.param == "root":
-        yield Terminal(("--root", str(root)))
-        return
-    with admin_server(root) as url:
-        yield Terminal(("--url", url))
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,26 +13,8 @@ from registry.api.operation import LocalClient
 from registry.changes.publish import PublishRequest
 from registry.store import Registry
 from tests.fakes.adapters import make_adapter
-from tests.fakes.base import make_base
-from tests.fakes.control import admin_server
-from tests.fakes.store import leftovers, with_reserve
+from tests.fakes.store import leftovers
 from tests.fakes.terminal import Terminal
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    path = tmp_path / "root"
-    Registry.init(with_reserve(path), make_base(tmp_path / "tiny"))
-    return path
-
-
-@pytest.fixture(params=["root", "url"])
-def wardrobe(request: pytest.FixtureRequest, root: Path) -> Iterator[Terminal]:
-    if request.param == "root":
-        yield Terminal(("--root", str(root)))
-        return
-    with admin_server(root) as url:
-        yield Terminal(("--url", url))
 
 
 @pytest.fixture

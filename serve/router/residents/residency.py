@@ -56,7 +56,7 @@ class Residency:
     _freed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self.turns = Turns(self.engine.slots, self.turn_seconds, self.clock)
+        self.turns = Turns(self.engine.slots, self.turn_seconds)
 
     def slot(self, version: Version) -> ResidentSlot:
         """Return the place of a version, loaded or not."""
@@ -119,7 +119,7 @@ class Residency:
 
     def loading_seconds(self) -> float:
         """Return how long a load that is going on may take, 0 when there is none."""
-        return self.timeout_seconds if any(slot.task is not None for slot in self._slots.values()) else 0.0
+        return self.timeout_seconds if self.loading else 0.0
 
     @property
     def loading(self) -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 
 from serve.router.residents.slot import ResidentSlot
 
@@ -20,12 +19,11 @@ EXTRA = 1
 
 
 class Turns:
-    """The turns of one engine; one event loop, times are of `clock`."""
+    """The turns of one engine; one event loop."""
 
-    def __init__(self, slots: int, turn_seconds: float, clock: Callable[[], float]) -> None:
+    def __init__(self, slots: int, turn_seconds: float) -> None:
         self.count = slots + EXTRA
         self.turn_seconds = turn_seconds
-        self._clock = clock
         self.room_wanted = False
         self._busy: set[ResidentSlot] = set()
         self._line: deque[ResidentSlot] = deque()
