@@ -371,6 +371,30 @@ def test_a_layers_slot_is_packed_as_it_is_written_so_that_no_step_waits_for_it()
     assert module.ranks[1, 0] == 0
 
 
+def test_a_write_that_resets_its_slot_first_packs_it_once() -> None:
+    stacks = make_layer(3, torch.bfloat16, (16,))
+    ranks: list[int] = []
+
+    class Layer:
+        lora_a_stacked, lora_b_stacked = stacks.a, stacks.b
+        base_layer = SimpleNamespace(prefix="packed.once")
+
+        def set_lora(self, index: int, value: float) -> None:
+            self.reset_lora(index)
+            ranks.append(int(module.ranks[index, 0]))
+            stacks.b[0][index] = value
+
+        def reset_lora(self, index: int) -> None:
+            stacks.b[0][index] = 0
+
+    layer = Layer()
+    module = operator.place(layer, SimpleNamespace(no_lora=True)).module
+    layer.set_lora(1, 1.0)
+    layer.set_lora(1, 2.0)
+    assert ranks == [0, RANK], "within a write the old pack stays"
+    assert module.ranks[1, 0] == RANK
+
+
 def test_a_write_that_nobody_marked_packs_every_slot() -> None:
     layer = make_layer(3, torch.bfloat16, (16,))
     module = Module(layer.a, layer.b)

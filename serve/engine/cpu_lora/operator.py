@@ -62,17 +62,24 @@ def place(layer: Any, wrapper: Wrapper) -> Site:
 
     Else the first request after a start would wait for all slots of all modules: seconds for a thousand.
     """
-    module = Module(layer.lora_a_stacked, layer.lora_b_stacked)
+    module, writing = Module(layer.lora_a_stacked, layer.lora_b_stacked), set[int]()
     for writer in ("set_lora", "reset_lora"):
-        setattr(layer, writer, _packing(getattr(layer, writer), module))
+        setattr(layer, writer, _packing(getattr(layer, writer), module, writing))
     site = _sites[layer.base_layer.prefix] = Site(wrapper, layer.base_layer.prefix, module)
     return site
 
 
-def _packing(write: Callable[..., None], module: Module) -> Callable[..., None]:
+def _packing(write: Callable[..., None], module: Module, writing: set[int]) -> Callable[..., None]:
     def packed(index: int, *arguments: Any, **named: Any) -> None:
-        write(index, *arguments, **named)
-        module.mark(index)  # not before: `set_lora` resets first, whose own note is used up by then
+        if index in writing:  # `set_lora` resets first: the slot is packed once, when it is written
+            write(index, *arguments, **named)
+            return
+        writing.add(index)
+        try:
+            write(index, *arguments, **named)
+        finally:
+            writing.discard(index)
+        module.mark(index)
         module.refresh()
 
     return packed
