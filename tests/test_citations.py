@@ -24,6 +24,7 @@ THEIRS = {
     "convert_lora_to_gguf.py",
     "report.md",  # what a load test writes
     "serve.ingress",  # Ray Serve
+    "serve.multiplexed",
     "serve.py",
     "train.py",
     "utils.py",

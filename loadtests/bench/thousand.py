@@ -5,7 +5,7 @@
 Every version has a slot, so nothing is loaded while it is asked; what is measured is what their number costs.
 Speed is compared in a closed loop, turn by turn. The time to the first token is compared in an open loop
 whose requests arrive at 80 % of what one adapter can take, at the same random times in both. Writes
-bench-results/thousand.json and .md, and ends with 1 when a bar is missed.
+its results to bench-results, and ends with 1 when a bar is missed.
 """
 
 from __future__ import annotations
