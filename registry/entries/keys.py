@@ -45,9 +45,13 @@ _CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP})
 
 
 class Scope(StrEnum):
-    """What a key may do; `admin` includes `infer`."""
+    """What a key may do; `admin` includes the others.
+
+    `tune` is for files, fine-tuning jobs, batches and the models that come of them.
+    """
 
     INFER = "infer"
+    TUNE = "tune"
     ADMIN = "admin"
 
 

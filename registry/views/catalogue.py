@@ -21,6 +21,7 @@ from registry.entries.quarantine import Quarantine
 from registry.entries.replicas import Replicas
 from registry.entries.rollouts import Rollouts, owed
 from registry.entries.tombstones import Tombstones
+from registry.entries.tuned import TunedModels
 from registry.entries.versions import Versions
 from registry.errors import CorruptStore, InvalidName, Missing, StorageFailed, WardrobeError
 from registry.names import STABLE, ModelRef, check_adapter_name
@@ -60,6 +61,7 @@ class Catalogue:
         self.replicas = Replicas(root, clock)
         self.evidence = EvidenceStore(root, clock)
         self.deaths = Deaths(root)
+        self.tuned = TunedModels(root, clock)
 
     def known(self) -> list[str]:
         """Return every adapter that has a folder, sorted; it may never have had a version."""
