@@ -2,7 +2,8 @@
 
 Owns `files/<id>/`: `content`, the bytes as they came, and `meta.json`, what is known of them. Invariants: a
 file appears whole, by one rename, and never changes; one that has expired is not found, whether or not it
-has been collected; an id that is given (`file_id`) is made once, so that who was killed may make it again.
+has been collected; what is made under an id that its maker derives (`registry.entries.ids`) is made once,
+so that who was killed may make it again.
 """
 
 from __future__ import annotations
@@ -10,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import secrets
-import string
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -19,15 +18,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from registry.entries.ids import ID_PATTERN, made_at, new_id
 from registry.errors import CorruptStore, Missing, NotFound, Occupied
 from registry.storage import disk, files
 from registry.storage.entry import Entry, encode
 from registry.storage.syncing import Unsynced
 
 FOLDER, META, CONTENT = "files", "meta.json", "content"
-ID_CHARACTERS = 24
-_ALPHABET = string.ascii_letters + string.digits
-_ID = re.compile(rf"file-[A-Za-z0-9]{{{ID_CHARACTERS}}}")
+PREFIX = "file-"
+_ID = re.compile(PREFIX + ID_PATTERN)
 
 
 class FilePurpose(StrEnum):
@@ -46,14 +45,13 @@ class FilePurpose(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """What is known of one file; `created` and `expires_at` are UNIX seconds, `bytes` its size.
+    """What is known of one file; `bytes` is its size, `expires_at` UNIX seconds.
 
     `who` is the id of the key that it belongs to, `sha256` the hex hash of its content.
     """
 
     id: str
     bytes: int
-    created: float
     filename: str
     purpose: str
     who: str
@@ -62,8 +60,8 @@ class FileInfo:
 
     @property
     def created_at(self) -> int:
-        """Return when it was made, in whole seconds."""
-        return int(self.created)
+        """Return when it was made, in whole UNIX seconds."""
+        return int(made_at(self.id))
 
     @property
     def status(self) -> str:
@@ -74,21 +72,6 @@ class FileInfo:
     def status_details(self) -> str | None:
         """Return why it could not be processed: None, such a file is refused."""
         return None
-
-
-def new_id(prefix: str) -> str:
-    """Return a new id, `<prefix>-` and 24 letters and digits, as OpenAI's clients expect them."""
-    return f"{prefix}-{''.join(secrets.choice(_ALPHABET) for _ in range(ID_CHARACTERS))}"
-
-
-def derived_id(prefix: str, *parts: str) -> str:
-    """Return the id that `parts` always lead to: who is killed and comes again makes the same file."""
-    number = int.from_bytes(hashlib.sha256("\0".join(parts).encode()).digest())
-    letters = []
-    for _ in range(ID_CHARACTERS):
-        number, index = divmod(number, len(_ALPHABET))
-        letters.append(_ALPHABET[index])
-    return f"{prefix}-{''.join(letters)}"
 
 
 class FileStore:
@@ -152,13 +135,11 @@ class FileStore:
 
         Raises: StorageFailed: the folder is still there.
         """
-        now = self._clock()
-        expires = None if lifetime_seconds is None else int(now) + lifetime_seconds
+        name = file_id or new_id(PREFIX, self._clock())
+        expires = None if lifetime_seconds is None else int(made_at(name)) + lifetime_seconds
         with disk.explained(staged), disk.open_plain(staged / CONTENT) as content, Unsynced() as unsynced:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
-            info = FileInfo(
-                file_id or new_id("file"), content.tell(), now, filename, purpose, who, digest, expires
-            )
+            info = FileInfo(name, content.tell(), filename, purpose, who, digest, expires)
             unsynced.add(content.fileno())
             files.stage(staged / META, _encode(info), unsynced=unsynced)
             files.make_directory(self._folder)
@@ -194,7 +175,7 @@ class FileStore:
             for info in every
             if who in {None, info.who} and purpose in {None, info.purpose} and not self._is_expired(info)
         ]
-        return sorted(found, key=lambda info: (info.created, info.id), reverse=True)
+        return sorted(found, key=lambda info: info.id, reverse=True)
 
     def delete(self, file_id: str) -> None:
         """Remove a file for good; it needs no room.
@@ -252,7 +233,6 @@ def _encode(info: FileInfo) -> bytes:
         {
             "id": info.id,
             "bytes": info.bytes,
-            "created": info.created,
             "filename": info.filename,
             "purpose": info.purpose,
             "who": info.who,
@@ -266,7 +246,6 @@ def _decode(file_id: str, entry: Entry) -> FileInfo:
     return FileInfo(
         file_id,
         entry.integer("bytes"),
-        entry.number("created"),
         entry.text("filename"),
         entry.text("purpose"),
         entry.text("who"),

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.entries.files import FileStore, derived_id
+from registry.entries.files import PREFIX, FileStore
+from registry.entries.ids import derived_id, made_at, new_id
 from registry.errors import DiskFull, NotFound
 from registry.storage import files
 from registry.store import Registry
@@ -109,11 +110,13 @@ def test_a_file_that_was_deleted_elsewhere_is_not_found_here(registry: Registry,
 
 
 def test_a_derived_id_is_made_once(store: FileStore) -> None:
-    name = derived_id("file", "batch_1", "output")
-    assert name == derived_id("file", "batch_1", "output") != derived_id("file", "batch_1", "error")
+    name = derived_id(PREFIX, 990.5, "batch_1", "output")
+    assert name == derived_id(PREFIX, 990.5, "batch_1", "output")
+    assert name != derived_id(PREFIX, 990.5, "batch_1", "error")
     first = store.create("batch_output", "o.jsonl", [b"1"], who="alice", file_id=name)
     again = store.create("batch_output", "o.jsonl", [b"2"], who="alice", file_id=name)
     assert first == again
+    assert first.created_at == 990
     assert store.content(name).read_bytes() == b"1"
 
 
@@ -156,3 +159,12 @@ def test_one_damaged_file_hides_no_other(registry: Registry, store: FileStore) -
     meta.chmod(0o644)
     meta.write_text("{")
     assert [one.id for one in FileStore(registry.root).list()] == [kept]
+
+
+def test_ids_sort_by_when_they_were_made() -> None:
+    times = [0.0, 1.0, 999.999, 1_000.0, 1_700_000_000.0, 1_700_000_000.001, 4_000_000_000.0]
+    ids = [new_id("batch_", at) for at in times]
+    assert sorted(ids) == ids
+    assert [made_at(one) for one in ids] == times
+    assert [made_at(derived_id("file-", at, "x")) for at in times] == times
+    assert len({new_id("file-", 1.0) for _ in range(100)}) == 100
