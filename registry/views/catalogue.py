@@ -17,6 +17,7 @@ from registry.entries.aliases import Aliases
 from registry.entries.attestations import Attestations
 from registry.entries.deaths import Deaths
 from registry.entries.evidence import EvidenceStore
+from registry.entries.files import FileStore
 from registry.entries.quarantine import Quarantine
 from registry.entries.replicas import Replicas
 from registry.entries.rollouts import Rollouts, owed
@@ -62,6 +63,7 @@ class Catalogue:
         self.evidence = EvidenceStore(root, clock)
         self.deaths = Deaths(root)
         self.tuned = TunedModels(root, clock)
+        self.files = FileStore(root.path, clock)
 
     def known(self) -> list[str]:
         """Return every adapter that has a folder, sorted; it may never have had a version."""
