@@ -22,6 +22,7 @@ from registry.entries.quarantine import Quarantine
 from registry.entries.replicas import Replicas
 from registry.entries.rollouts import Rollouts, owed
 from registry.entries.tombstones import Tombstones
+from registry.entries.uploads import UploadStore
 from registry.entries.versions import Versions
 from registry.errors import CorruptStore, InvalidName, Missing, StorageFailed, WardrobeError
 from registry.names import STABLE, ModelRef, check_adapter_name
@@ -62,6 +63,7 @@ class Catalogue:
         self.evidence = EvidenceStore(root, clock)
         self.deaths = Deaths(root)
         self.files = FileStore(root.path, clock)
+        self.uploads = UploadStore(root.path, self.files, clock)
 
     def known(self) -> list[str]:
         """Return every adapter that has a folder, sorted; it may never have had a version."""
