@@ -3,10 +3,12 @@
     WardrobeError             anything that Wardrobe refuses or cannot do
     ├── UsageError            the call itself is malformed                      400, exit 2
     ├── InvalidName           a name that cannot exist                          400, exit 2
+    ├── JobRefused            what a fine-tuning job's state does not allow     400, exit 2
     ├── InvalidAdapter        an adapter that must not become a version         422, exit 1
     ├── NotFound              no such adapter, version, alias or key            404, exit 1
     ├── Conflict              the present state forbids it                      409, exit 1
     ├── Quarantined           a version that may not be served                  409, exit 1
+    ├── ClaimLost             a worker whose job another one has in hand         409, exit 1
     ├── Unproved              a version without what is required of it          409, exit 1
     ├── NotServable           a version that this server cannot answer with now 503, exit 1
     ├── Denied                no key, a wrong key, or a missing scope           401/403, exit 1
@@ -70,6 +72,13 @@ class InvalidName(UsageError):
     code = "invalid_name"
 
 
+class JobRefused(UsageError):
+    """Something that a fine-tuning job's state does not allow."""
+
+    # 400, not 409: OpenAI's clients send a 409 again.
+    code = "job_refused"
+
+
 class InvalidAdapter(WardrobeError):
     """A folder that must not become a version; `reason` is one of the metric's closed set.
 
@@ -107,6 +116,12 @@ class Quarantined(Conflict):
     """A version that may not be served; the fact holds the recorded reason."""
 
     code = "quarantined"
+
+
+class ClaimLost(Conflict):
+    """A write of a worker that no longer has the job in hand, or for a state that somebody else changed."""
+
+    code = "claim_lost"
 
 
 class Unproved(Conflict):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGES = ("registry", "serve", "train", "deploy", "loadtests")
-REGISTRY_ROOMS = ("settings", "validation", "storage", "entries", "views", "changes", "api")
+REGISTRY_ROOMS = ("settings", "validation", "storage", "entries", "views", "changes", "tuning", "api")
 """The rooms of the registry that its own README describes; `cli` and `report` only show."""
 
 

@@ -38,7 +38,7 @@ def keys() -> None:
     default=("infer",),
     show_default=True,
     type=click.Choice(("infer", "tune", "admin")),
-    help="What the key may do: ask models, upload and train, or everything.",
+    help="What the key may do, more than one if given again; admin includes the others.",
 )
 @click.option("--expires", metavar="AGE", help="Lifetime such as 12h, 90d or 52w (default: none).")
 @click.option("--note", default="", metavar="TEXT", help="Note kept with the key, for instance who has it.")

@@ -45,7 +45,10 @@ _CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP})
 
 
 class Scope(StrEnum):
-    """What a key may do; `admin` includes the others."""
+    """What a key may do; `admin` includes the others.
+
+    `tune` is for files, fine-tuning jobs, batches and the models that come of them.
+    """
 
     INFER = "infer"
     TUNE = "tune"

@@ -22,6 +22,7 @@ from registry.entries.quarantine import Quarantine
 from registry.entries.replicas import Replicas
 from registry.entries.rollouts import Rollouts, owed
 from registry.entries.tombstones import Tombstones
+from registry.entries.tuned import TunedModels
 from registry.entries.uploads import UploadStore
 from registry.entries.versions import Versions
 from registry.errors import CorruptStore, InvalidName, Missing, StorageFailed, WardrobeError
@@ -62,6 +63,7 @@ class Catalogue:
         self.replicas = Replicas(root, clock)
         self.evidence = EvidenceStore(root, clock)
         self.deaths = Deaths(root)
+        self.tuned = TunedModels(root, clock)
         self.files = FileStore(root.path, clock)
         self.uploads = UploadStore(root.path, self.files, clock)
 

@@ -96,6 +96,7 @@ def _tokenizer(operation: str, inner_path: str) -> Endpoint:
 _GET = ("GET", "HEAD")
 _CHAT_CAPS = ("max_completion_tokens", "max_tokens")
 _MODELS = Endpoint(PathKind.MODELS, "models", _GET)
+_ONE_MODEL = Endpoint(PathKind.MODELS, "models", (*_GET, "DELETE"))
 _STORED = Endpoint(PathKind.STORED, "responses", ("GET", "DELETE"), Dialect.RESPONSES)
 _STORED_PARTS = {"cancel": ("POST",), "input_items": ("GET",)}
 _ADMIN = Endpoint(
@@ -132,9 +133,15 @@ OPERATIONS = tuple(sorted({endpoint.operation for endpoint in ENDPOINTS.values()
 
 # An id of ours (response_id.py); `@` may come percent-encoded, nothing else may.
 _RESPONSE = re.compile(rb"/v1/responses/(resp_[A-Za-z0-9._@-]{1,256})(?:/(cancel|input_items))?")
-_MODEL = re.compile(rb"/v1/models/([A-Za-z0-9._@/-]{1,256})")
-# `/a/NAME`, NAME@N or NAME@ALIAS, before a path under /v1: what a balancer can hash on.
-_NAMED = re.compile(rb"/a/([a-z0-9][a-z0-9._-]{0,62}(?:(?:@|%40)[A-Za-z0-9._-]{1,63})?)(/v1/.+)")
+_MODEL = re.compile(rb"/v1/models/([A-Za-z0-9._@/:-]{1,512})")
+# `/a/NAME`, NAME@N, NAME@ALIAS or `ft:…`, before a path under /v1: what a balancer can hash on.
+_NAMED = re.compile(
+    rb"/a/([a-z0-9][a-z0-9._-]{0,62}(?:(?:@|%40)[A-Za-z0-9._-]{1,63})?"
+    rb"|ft(?::|%3[Aa])(?:[A-Za-z0-9._:@-]|%3[Aa]|%2[Ff]|%40){1,512})(/v1/.+)"
+)
+_ESCAPES = ((b"%40", b"@"), (b"%2F", b"/"), (b"%2f", b"/"), (b"%3A", b":"), (b"%3a", b":"))
+"""What a model's name may hold and a client may escape; nothing else comes escaped."""
+
 _CONTROL = re.compile(rb"/admin(?:/[A-Za-z0-9_@-][A-Za-z0-9._@-]*)+")
 # The platform's own routes say which of these there are; a tuned model's name may stand in one.
 _RESOURCE = re.compile(
@@ -176,7 +183,7 @@ def find_named(raw_path: bytes, endpoints: dict[bytes, Endpoint]) -> Endpoint | 
     if endpoint is None:
         return None
     inner_path = endpoint.inner_path or path.decode()
-    return replace(endpoint, model=found[1].decode().replace("%40", "@"), inner_path=inner_path)
+    return replace(endpoint, model=_unescaped(found[1]).decode(), inner_path=inner_path)
 
 
 def unnamed(raw_path: bytes) -> bytes:
@@ -195,6 +202,12 @@ def _find_pattern(raw_path: bytes) -> Endpoint | None:
         methods = _STORED_PARTS.get(part, _STORED.methods)
         return replace(_STORED, methods=methods, item=found[1].decode(), part=part)
     # Answered here from the view: the name is looked up and never forwarded.
-    if found := _MODEL.fullmatch(raw_path.replace(b"%40", b"@").replace(b"%2F", b"/")):
-        return replace(_MODELS, item=found[1].decode())
+    if found := _MODEL.fullmatch(_unescaped(raw_path)):
+        return replace(_ONE_MODEL, item=found[1].decode())
     return None
+
+
+def _unescaped(raw_path: bytes) -> bytes:
+    for escape, character in _ESCAPES:
+        raw_path = raw_path.replace(escape, character)
+    return raw_path

@@ -47,6 +47,7 @@ from serve.router.endpoints.auth import authorize
 from serve.router.endpoints.feedback import MAX_BODY_BYTES as MAX_FEEDBACK_BYTES
 from serve.router.endpoints.openai_errors import rejection_reason, send_error, send_events, send_json
 from serve.router.endpoints.telling import tell_models, tell_ready
+from serve.router.endpoints.tuned import delete_model
 from serve.router.inference import Inference
 from serve.router.runtime import Runtime
 from serve.router.telemetry.access_log import AccessLog
@@ -179,6 +180,9 @@ class Router:
             await self._forward(self._platform, endpoint.scope, runtime, scope, receive, send)
         elif endpoint.kind is PathKind.FEEDBACK:
             await self._take_feedback(runtime, scope, receive, send)
+        elif endpoint.kind is PathKind.MODELS and scope["method"] == "DELETE":
+            headers = dict(scope["headers"])
+            await send_json(send, 200, await delete_model(runtime, headers, endpoint.item))
         elif endpoint.kind is PathKind.MODELS:
             authorize(runtime.keys, dict(scope["headers"]), endpoint.scope)
             await tell_models(runtime, endpoint, send)

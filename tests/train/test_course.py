@@ -11,7 +11,7 @@ import pytest
 from registry.errors import Conflict, NotFound, UsageError, WardrobeError
 from registry.store import Registry
 from tests.train.tiny import Watcher, make_tiny_base, tiny_config, train, write_rows
-from train.jobs.records import JobState
+from train.jobs.records import RunState
 from train.jobs.store import Jobs
 from train.methods.rewarded.reward_model import reward_folder
 from train.runs.run import prepare
@@ -112,7 +112,7 @@ def test_a_guard_that_stops_the_run_fails_its_job(
         train(registry, config)
     assert registry.adapters() == []
     (job,) = Jobs(registry.root).all()
-    assert job.status().state is JobState.FAILED
+    assert job.status().state is RunState.FAILED
     assert "runs away" in str(job.status().error)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,9 +19,8 @@ from train.config import TrainConfig
 from train.epoch.duration import Epoch, duration_of
 from train.epoch.items import ItemFile
 from train.epoch.mixture import Mixture
-from train.jobs.liveness import Owner, is_alive, this_process
 from train.jobs.plan import make_plan
-from train.jobs.records import JobState
+from train.jobs.records import RunState
 from train.jobs.store import Job, Jobs
 from train.prepared import PreparedRun
 from train.runs.session import RunOptions, open_job
@@ -43,13 +41,13 @@ def make_job(root: Path, **changes: object) -> Job:
 def test_a_run_leaves_its_steps_its_evaluations_and_its_end(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     job.begin()
-    assert job.status().state is JobState.RUNNING
+    assert job.status().state is RunState.RUNNING
     job.advance(1, 2, 40, {"step": 1, "loss": 2.0})
     job.evaluated({"step": 1, "eval_loss": 1.5}, [{"step": 1, "prompt": "Hi", "answer": "Ho"}])
     job.advance(2, 2, 80, {"step": 2, "loss": 1.0})
-    job.end(JobState.SUCCEEDED, version=3, digest="sha256:ab")
+    job.end(RunState.SUCCEEDED, version=3, digest="sha256:ab")
     detail = Jobs(tmp_path).find(job.id).detail()
-    assert (detail.status.state, detail.status.step, detail.status.tokens) == (JobState.SUCCEEDED, 2, 80)
+    assert (detail.status.state, detail.status.step, detail.status.tokens) == (RunState.SUCCEEDED, 2, 80)
     assert detail.status.version == 3
     assert detail.last_step == {"step": 2, "loss": 1.0}
     assert [one["eval_loss"] for one in detail.evaluations] == [1.5]
@@ -62,12 +60,12 @@ def test_what_was_written_behind_the_checkpoint_is_taken_back(tmp_path: Path) ->
     job.begin()
     for step in range(1, 6):
         job.advance(step, 9, step, {"step": step, "loss": 1.0})
-    job.end(JobState.INTERRUPTED)
+    job.end(RunState.INTERRUPTED)
     with (job.folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "lo')
     again = Jobs(tmp_path).find(job.id)
     again.begin(resumed_from=4)
-    again.end(JobState.SUCCEEDED)
+    again.end(RunState.SUCCEEDED)
     assert [line["step"] for line in again.lines("metrics.jsonl")] == [1, 2, 3, 4]
     assert again.status().resumed == (4,)
 
@@ -84,14 +82,14 @@ def test_a_process_that_died_leaves_an_interrupted_job(tmp_path: Path) -> None:
     died = subprocess.run([sys.executable, "-c", code, str(job.folder)], check=False)
     assert died.returncode == 9
     status = job.status()
-    assert (status.state, status.error) == (JobState.INTERRUPTED, "its process ended without a word")
+    assert (status.state, status.error) == (RunState.INTERRUPTED, "its process ended without a word")
     assert json.loads((job.folder / "status.json").read_text())["state"] == "running"
 
 
 def test_going_on_says_when_no_interrupted_run_has_a_checkpoint(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     job.begin()
-    job.end(JobState.INTERRUPTED)
+    job.end(RunState.INTERRUPTED)
     said: list[str] = []
     run = PreparedRun(
         config=config(data={"train": str(tmp_path / "rows.jsonl")}),
@@ -104,25 +102,6 @@ def test_going_on_says_when_no_interrupted_run_has_a_checkpoint(tmp_path: Path) 
     (tmp_path / "rows.jsonl").touch()
     open_job(run, RunOptions("tester", Watcher(), resume=True, notice=said.append))
     assert said == ["support: no interrupted run has a checkpoint; starting afresh"]
-
-
-def test_a_process_is_alive_by_its_start_and_one_elsewhere_by_its_silence() -> None:
-    mine = this_process()
-    assert is_alive(mine, 1e9)
-    assert not is_alive(mine.model_copy(update={"started": "1"}), 0.0)
-    elsewhere = Owner(host="another machine", pid=mine.pid, started=mine.started)
-    assert is_alive(elsewhere, 5.0)
-    assert not is_alive(elsewhere, 300.0)
-
-
-def test_a_zombie_is_dead() -> None:
-    process = subprocess.Popen([sys.executable, "-c", "pass"])
-    deadline = time.monotonic() + 30
-    while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    assert not is_alive(this_process().model_copy(update={"pid": process.pid, "started": "1"}), 0.0)
-    process.wait()
 
 
 def test_a_plan_is_settings_and_content_and_not_names_and_paths(tmp_path: Path) -> None:
@@ -145,7 +124,7 @@ def test_a_job_is_found_by_a_part_of_its_id_that_fits_one_only(tmp_path: Path) -
     first, second = make_job(tmp_path), make_job(tmp_path, seed=1)
     for job in (first, second):
         job.begin()
-        job.end(JobState.FAILED, error="x")
+        job.end(RunState.FAILED, error="x")
     jobs = Jobs(tmp_path)
     assert jobs.find(first.id[-6:]).id == first.id
     with pytest.raises(NotFound, match="wardrobe train jobs"):
@@ -164,7 +143,7 @@ def test_the_commands_list_and_show_jobs(tmp_path: Path, capsys: pytest.CaptureF
     job.begin()
     job.advance(3, 9, 30, {"step": 3, "loss": 0.5})
     job.evaluated({"step": 3, "eval_loss": 0.25}, [])
-    job.end(JobState.FAILED, error="it broke")
+    job.end(RunState.FAILED, error="it broke")
     (root / "jobs" / "metrics").mkdir()
     assert wardrobe(["--root", str(root), "train", "jobs"]) == 0
     listed = capsys.readouterr().out

@@ -17,7 +17,7 @@ from tests.outline import assert_harmless
 from train.config import TrainConfig
 from train.jobs.drawing import spread
 from train.jobs.plan import make_plan
-from train.jobs.records import JobState
+from train.jobs.records import RunState
 from train.jobs.store import Job, Jobs
 
 HOSTILE = "</pre><script>alert(1)</script>\u202e"
@@ -56,7 +56,7 @@ def test_a_run_that_succeeded_shows_curves_evaluations_answers_and_the_step_take
             }  # fmt: skip
             job.evaluated(line, [{"step": step, "prompt": HOSTILE, "answer": f"{HOSTILE} at {step}"}])
     summary = {"taken": 8, "why": "the best by exact", "eval_loss": 0.25, "warnings": [HOSTILE]}
-    job.end(JobState.SUCCEEDED, summary=summary)
+    job.end(RunState.SUCCEEDED, summary=summary)
     page = page_of(root, job)
     for text in ("Loss by step", "held-out", "Gradient norm", "odd", "exact, of the suite", "taken: step 8"):
         assert text in page
@@ -66,14 +66,14 @@ def test_a_run_that_succeeded_shows_curves_evaluations_answers_and_the_step_take
     assert "max_grad_norm: 1.0" in page
 
 
-@pytest.mark.parametrize("state", [JobState.FAILED, JobState.INTERRUPTED, JobState.RUNNING])
-def test_a_run_in_any_state_with_and_without_steps_has_a_page(root: Path, state: JobState) -> None:
+@pytest.mark.parametrize("state", [RunState.FAILED, RunState.INTERRUPTED, RunState.RUNNING])
+def test_a_run_in_any_state_with_and_without_steps_has_a_page(root: Path, state: RunState) -> None:
     empty, some = make_job(root), make_job(root)
     for job in (empty, some):
         job.begin()
     some.advance(1, 9, 40, {"step": 1, "loss": 2.0})
     some.flush()
-    if state is not JobState.RUNNING:
+    if state is not RunState.RUNNING:
         (some.checkpoints / "1").mkdir(parents=True)
         for job in (empty, some):
             job.end(state, error=HOSTILE)
@@ -83,9 +83,9 @@ def test_a_run_in_any_state_with_and_without_steps_has_a_page(root: Path, state:
     assert state.value in said
     page = page_of(root, some)
     assert "Loss by step" in page
-    assert ("goes on from step 1" in page) is (state is JobState.INTERRUPTED)
+    assert ("goes on from step 1" in page) is (state is RunState.INTERRUPTED)
     for job in (empty, some):
-        job.end(JobState.FAILED)
+        job.end(RunState.FAILED)
 
 
 def test_what_is_no_number_is_told_and_breaks_nothing(root: Path) -> None:
@@ -93,7 +93,7 @@ def test_what_is_no_number_is_told_and_breaks_nothing(root: Path) -> None:
     job.begin()
     job.advance(1, 9, 40, {"step": 1, "loss": 2.0, "grad_norm": None})
     job.advance(2, 9, 40, {"step": 2, "loss": math.nan, "grad_norm": 1.0})
-    job.end(JobState.FAILED, error="the loss is not a number")
+    job.end(RunState.FAILED, error="the loss is not a number")
     with (job.folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": "x", "loss": [1]}\n{"loss": 1.0}\n{"step": 3, "loss": 1e999}\n{"torn')
         file.write(f'\n{{"step": 4, "loss": {"9" * 400}, "{HOSTILE[:5]}": 1}}\n')
@@ -107,7 +107,7 @@ def test_the_page_of_100_000_steps_stays_under_a_megabyte(root: Path) -> None:
     job = make_job(root)
     job.begin()
     count = 100_000
-    job.end(JobState.SUCCEEDED, step=count, steps=count, summary={"taken": 31_500})
+    job.end(RunState.SUCCEEDED, step=count, steps=count, summary={"taken": 31_500})
     lines = [f'{{"step": {n}, "loss": {1 + 1 / n}, "grad_norm": {n % 7}}}' for n in range(1, count + 1)]
     lines += [
         f'{{"kind": "evaluation", "step": {n}, "eval_loss": 1.0, "scores": {{"a": 1}}}}'
@@ -128,7 +128,7 @@ def test_very_many_measurements_are_named_and_not_all_drawn(root: Path) -> None:
     job.begin()
     many: dict[str, JsonValue] = {f"metric_{n}": n for n in range(40)}
     job.advance(1, 1, 40, {"step": 1, "loss": 2.0, **many})
-    job.end(JobState.SUCCEEDED)
+    job.end(RunState.SUCCEEDED)
     page = page_of(root, job)
     assert page.count("<figure>") == 25
     assert "Also measured, in metrics.jsonl: metric_24" in page
@@ -143,7 +143,7 @@ def succeeded(root: Path, tmp_path: Path) -> tuple[Job, Registry]:
     registry.publish("support", make_adapter(tmp_path / "adapter", seed=1), who="t", lineage=facts)
     job = make_job(root)
     job.begin()
-    job.end(JobState.SUCCEEDED, version=2)
+    job.end(RunState.SUCCEEDED, version=2)
     return job, registry
 
 
@@ -176,7 +176,7 @@ def test_a_version_that_is_gone_barred_or_damaged_is_told_on_the_page(root: Path
 def test_show_refuses_a_folder_as_its_page(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     job = make_job(root)
     job.begin()
-    job.end(JobState.FAILED)
+    job.end(RunState.FAILED)
     assert wardrobe(["--root", str(root), "train", "show", job.id, "--html", str(root)]) == 2
     assert "is a folder" in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ import pytest
 
 from registry.store import Registry
 from tests.train.tiny import make_tiny_base, write_rows
-from train.jobs.records import JobState
+from train.jobs.records import RunState
 from train.jobs.store import Jobs
 from train.process import launching
 
@@ -69,7 +69,7 @@ def test_two_processes_make_one_version_and_one_record(tmp_path: Path, tokenizer
     assert (told["adapter"], told["version"], told["steps"]) == ("both", 1, 4)
     assert [version.number for version in registry.versions("both")] == [1]
     (job,) = Jobs(root).all()
-    assert job.status().state is JobState.SUCCEEDED
+    assert job.status().state is RunState.SUCCEEDED
     assert [line["step"] for line in job.lines("metrics.jsonl") if "loss" in line] == [1, 2, 3, 4]
     names = {path.name for path in (job.checkpoints / "2").iterdir()}
     assert {"weights.safetensors", "rng_state_0.pth", "rng_state_1.pth"} <= names

@@ -16,7 +16,7 @@ from registry.store import Registry
 from tests.train.small_runs import write_small_run
 from tests.train.tiny import Watcher, make_tiny_base, tiny_config, train, write_rows
 from train.config import load_config
-from train.jobs.records import JobState
+from train.jobs.records import RunState
 from train.jobs.store import Job, Jobs
 from train.loop.attempt import Stopped
 
@@ -67,7 +67,7 @@ def test_a_run_that_was_stopped_and_goes_on_gives_the_same_digest(
     config = tiny_config(tmp_path)
     stop_at(registry, config, step)
     job = newest(registry)
-    assert job.status().state is JobState.INTERRUPTED
+    assert job.status().state is RunState.INTERRUPTED
     kept = job.steps_kept[-1]
     assert kept in {step, step + 1}
     watcher = Watcher()
@@ -77,7 +77,7 @@ def test_a_run_that_was_stopped_and_goes_on_gives_the_same_digest(
     assert watcher.steps == list(range(kept + 1, 13))
     assert (finished.result.steps, finished.result.resumed) == (12, (kept,))
     status = newest(registry).status()
-    assert (status.state, status.version, status.resumed) == (JobState.SUCCEEDED, 1, (kept,))
+    assert (status.state, status.version, status.resumed) == (RunState.SUCCEEDED, 1, (kept,))
     steps = [line["step"] for line in job.lines("metrics.jsonl") if "loss" in line]
     assert steps == list(range(1, 13))
     assert job.steps_kept == []
@@ -112,7 +112,7 @@ def test_a_killed_process_leaves_an_interrupted_job_that_goes_on_with_the_same_d
     killed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     job = newest(registry)
-    assert job.status().state is JobState.INTERRUPTED
+    assert job.status().state is RunState.INTERRUPTED
     assert job.status().error == "its process ended without a word"
     assert job.steps_kept == [4]
     finished = train(registry, tiny_config(tmp_path), resume=True)
@@ -143,8 +143,8 @@ def test_without_resume_the_interrupted_job_is_named_and_a_fresh_one_begins(
     assert finished.published is not None
     assert finished.published.version.digest == reference
     assert [job.status().state for job in Jobs(registry.root).all()] == [
-        JobState.SUCCEEDED,
-        JobState.INTERRUPTED,
+        RunState.SUCCEEDED,
+        RunState.INTERRUPTED,
     ]
 
 
@@ -177,7 +177,7 @@ def test_a_full_disk_is_a_clear_error_and_keeps_the_earlier_checkpoint(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     job = newest(registry)
-    assert job.status().state is JobState.INTERRUPTED
+    assert job.status().state is RunState.INTERRUPTED
     assert job.steps_kept == [4]
     finished = train(registry, config, resume=True)
     assert finished.published is not None
@@ -191,7 +191,7 @@ def test_a_run_that_fails_is_failed_with_its_error_and_registers_nothing(
     with pytest.raises(WardrobeError, match="changed no weight"):
         train(registry, config)
     status = newest(registry).status()
-    assert status.state is JobState.FAILED
+    assert status.state is RunState.FAILED
     assert "changed no weight" in str(status.error)
     assert registry.adapters() == []
     assert newest(registry).steps_kept == []

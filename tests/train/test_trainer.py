@@ -15,7 +15,7 @@ import pytest
 
 from registry.store import Registry
 from train.epoch.rows import hash_file
-from train.jobs.records import JobState
+from train.jobs.records import RunState
 from train.jobs.store import Jobs
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]
@@ -146,7 +146,7 @@ def test_a_stopped_run_registers_nothing_and_says_how_to_go_on(
     assert "nothing was registered" in errors
     (job,) = Jobs(root).all()
     assert f"--resume` goes on from step {job.steps_kept[-1]}" in errors
-    assert job.status().state is JobState.INTERRUPTED
+    assert job.status().state is RunState.INTERRUPTED
     assert Registry.open(root).adapters() == []
     if number is signal.SIGTERM:
         told = wardrobe(root, "train", "run", config, "--resume")
@@ -161,7 +161,7 @@ def test_a_killed_run_goes_on_to_the_same_digest_which_is_the_version_that_is_th
     process.kill()
     process.communicate()
     (job,) = Jobs(fresh).all()
-    assert job.status().state is JobState.INTERRUPTED
+    assert job.status().state is RunState.INTERRUPTED
     Registry.open(fresh).publish("colours", Registry.open(root).version("colours", 1).path, who="test")
     told = wardrobe(fresh, "train", "run", config, "--resume")
     assert (told["digest"], told["version"], told["created"]) == (first["digest"], 1, False)

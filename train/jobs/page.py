@@ -30,17 +30,17 @@ from registry.report.parts import (
 )
 from train.evaluation.tables import WORDS
 from train.jobs.drawing import curves, number, spread
-from train.jobs.records import JobDetail, JobState
+from train.jobs.records import JobDetail, RunState
 from train.jobs.verdicts import Aftermath
 
 _MOST_EVALUATIONS = 40
 _MOST_PROMPTS = 40
 _MOST_ANSWERS = 12
 _KINDS = {
-    JobState.RUNNING: "info",
-    JobState.INTERRUPTED: "warning",
-    JobState.SUCCEEDED: "pass",
-    JobState.FAILED: "fail",
+    RunState.RUNNING: "info",
+    RunState.INTERRUPTED: "warning",
+    RunState.SUCCEEDED: "pass",
+    RunState.FAILED: "fail",
 }
 
 Lines = Sequence[Mapping[str, JsonValue]]
@@ -69,11 +69,11 @@ def _state(job: JobDetail) -> Markup:
     status = job.status
     step = f"step {status.step:,}" + (f" of {status.steps:,}" if status.steps else "")
     told = [status.error] if status.error else []
-    if status.state is JobState.SUCCEEDED and status.summary.get("why"):
+    if status.state is RunState.SUCCEEDED and status.summary.get("why"):
         told.append(f"taken: step {status.summary.get('taken')}, {status.summary['why']}")
-    if status.state is JobState.RUNNING:
+    if status.state is RunState.RUNNING:
         told.append(f"seen {moment(status.updated_at)}; the page does not follow the run")
-    if status.state is JobState.INTERRUPTED and job.checkpoints:
+    if status.state is RunState.INTERRUPTED and job.checkpoints:
         told.append(f"wardrobe train run CONFIG --resume goes on from step {job.checkpoints[-1]}")
     if status.artefact:
         told.append(f"result: {status.artefact}")

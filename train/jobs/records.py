@@ -7,12 +7,12 @@ from enum import StrEnum
 from pydantic import Field, JsonValue
 
 from registry.api.documents import Document
-from train.jobs.liveness import Owner
+from registry.tuning.liveness import Owner
 from train.jobs.plan import RunPlan
 
 
-class JobState(StrEnum):
-    """Where a job is; only a run that was stopped or killed can go on."""
+class RunState(StrEnum):
+    """Where a run is; only a run that was stopped or killed can go on."""
 
     RUNNING = "running"
     INTERRUPTED = "interrupted"
@@ -42,7 +42,7 @@ class Status(Document):
     the run measured.
     """
 
-    state: JobState
+    state: RunState
     owner: Owner
     updated_at: float
     step: int = 0

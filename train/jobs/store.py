@@ -6,7 +6,7 @@
     checkpoints/<step>/ what the run can go on from; reward/ what a reward run made; tensorboard/ events
 
 Invariants: only the owner writes; a run that was killed is read as interrupted, by its process and not by a
-guess (`liveness`); lines behind the checkpoint that a run goes on from are taken back.
+guess (`registry.tuning.liveness`); lines behind the checkpoint that a run goes on from are taken back.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from pydantic import JsonValue, ValidationError
 
 from registry.errors import Conflict, CorruptStore, Missing, NotFound
 from registry.storage import disk, files
-from train.jobs.liveness import is_alive, this_process
+from registry.tuning.liveness import is_alive, this_process
 from train.jobs.plan import RunPlan
-from train.jobs.records import Description, JobDetail, JobDocument, JobState, Status
+from train.jobs.records import Description, JobDetail, JobDocument, RunState, Status
 
 FOLDER = "jobs"
 METRICS, SAMPLES, CHECKPOINTS, REWARD = "metrics.jsonl", "samples.jsonl", "checkpoints", "reward"
 _DESCRIPTION, _STATUS = "job.json", "status.json"
 _BEAT_SECONDS = 5.0
+SILENCE_SECONDS = 60.0
+"""So long may a run on another machine be silent before it counts as dead."""
 
 
 class Job:
@@ -70,10 +72,11 @@ class Job:
             found = Status.model_validate_json(disk.read(path))
         except (Missing, ValidationError) as error:
             raise CorruptStore(str(path), "holds no status", "remove the job's folder") from error
-        if found.state is JobState.RUNNING and not is_alive(found.owner, time.time() - found.updated_at):
+        age = time.time() - found.updated_at
+        if found.state is RunState.RUNNING and not is_alive(found.owner, age, SILENCE_SECONDS):
             return found.model_copy(
                 update={
-                    "state": JobState.INTERRUPTED,
+                    "state": RunState.INTERRUPTED,
                     "error": found.error or "its process ended without a word",
                 }
             )
@@ -85,7 +88,7 @@ class Job:
         Raises: StorageFailed.
         """
         try:
-            return self.status().state is JobState.INTERRUPTED
+            return self.status().state is RunState.INTERRUPTED
         except CorruptStore:
             return False
 
@@ -100,7 +103,7 @@ class Job:
             for name in (METRICS, SAMPLES):
                 self._cut(name, resumed_from)
         self._status = Status(
-            state=JobState.RUNNING,
+            state=RunState.RUNNING,
             owner=this_process(),
             updated_at=time.time(),
             step=resumed_from or 0,
@@ -137,7 +140,7 @@ class Job:
                 for name, lines in pending.items():
                     self._pending[name] = lines + self._pending.get(name, [])
 
-    def end(self, state: JobState, **facts: Any) -> None:
+    def end(self, state: RunState, **facts: Any) -> None:
         """Write how it ended; of `Status`, any field may be given. Later calls change nothing.
 
         Raises: StorageFailed.

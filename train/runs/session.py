@@ -20,7 +20,7 @@ from registry.storage import files
 from train.config import TrainConfig
 from train.jobs.estimates import earlier_estimate
 from train.jobs.plan import RunPlan
-from train.jobs.records import JobState
+from train.jobs.records import RunState
 from train.jobs.store import Job, Jobs
 from train.loop.attempt import Attempt
 from train.loop.result import TrainingResult
@@ -127,10 +127,10 @@ class JobRun:
         state = self._state_after(kind, error)
         with suppress(StorageFailed):
             files.remove_tree(self.folder)
-        if state is not JobState.INTERRUPTED and not self._config.checkpoints.keep_finished:
+        if state is not RunState.INTERRUPTED and not self._config.checkpoints.keep_finished:
             with suppress(StorageFailed):
                 self.job.drop_checkpoints()
-        told = None if state is JobState.SUCCEEDED else str(error) or (kind.__name__ if kind else None)
+        told = None if state is RunState.SUCCEEDED else str(error) or (kind.__name__ if kind else None)
         # A full disk may refuse this too; then the process's death says the same.
         with suppress(StorageFailed):
             self.job.end(state, error=told)
@@ -148,20 +148,20 @@ class JobRun:
         if (before := earlier_estimate(root, self.job.description.plan_sha256)) is not None:
             told["estimate"] = before.model_dump(mode="json")
         self.job.end(
-            JobState.SUCCEEDED,
+            RunState.SUCCEEDED,
             version=version.number if version else None,
             digest=version.digest if version else None,
             artefact=artefact,
             summary=told,
         )
 
-    def _state_after(self, kind: type[BaseException] | None, error: BaseException | None) -> JobState:
+    def _state_after(self, kind: type[BaseException] | None, error: BaseException | None) -> RunState:
         if kind is None:
-            return JobState.SUCCEEDED
+            return RunState.SUCCEEDED
         can_go_on = bool(self.job.steps_kept)
         if issubclass(kind, KeyboardInterrupt) or (isinstance(error, StorageFailed) and can_go_on):
-            return JobState.INTERRUPTED
-        return JobState.FAILED
+            return RunState.INTERRUPTED
+        return RunState.FAILED
 
 
 class WorkerRank(JobRun):
