@@ -157,6 +157,15 @@ class ResidencySettings(_Block):
     """How often the root is looked at for changes; those of the same machine are seen at once (inotify)."""
 
 
+class TuningSettings(_Block):
+    """What the platform endpoints of OpenAI's API (files, fine-tuning, batches) take and do."""
+
+    max_file_bytes: int = Field(default=512 * 1024**2, gt=0)
+    """Largest file that is uploaded at once; `uploads` put larger ones together from parts."""
+    max_upload_bytes: int = Field(default=8 * 1024**3, gt=0)
+    """Largest file that is put together from parts."""
+
+
 class EngineSettings(_Block):
     """How vLLM is started; everything that vLLM itself names goes into `vllm` instead."""
 
@@ -249,6 +258,7 @@ class ServeSettings(BaseSettings):
     responses: ResponseSettings = ResponseSettings()
     connections: ConnectionLimits = ConnectionLimits()
     residency: ResidencySettings = ResidencySettings()
+    tuning: TuningSettings = TuningSettings()
     engine: EngineSettings = EngineSettings()
     vllm: dict[str, JsonValue] = Field(default_factory=dict)
     """Options of vLLM under its own names."""

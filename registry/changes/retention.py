@@ -1,7 +1,8 @@
 """Retention: what the servers write is kept for a time and up to a size, and removed after that.
 
 Owns the limits of `feedback/`, `evidence/`, `baselines/`, `deaths/`, `replicas/` and `logs/` (`[retention]`
-in wardrobe.toml); uploaded files say themselves when they expire. Removed at once, without the trash: it is there to make room. Invariants: the newest file
+in wardrobe.toml); uploaded files and uploads
+in parts say themselves when they expire. Removed at once, without the trash: it is there to make room. Invariants: the newest file
 of a log stays, as its number says which comes next; evidence of an open rollout stays whatever its age.
 """
 
@@ -59,6 +60,7 @@ def outlived(catalogue: Catalogue, now: float) -> list[Path]:
         *_ended(catalogue, limits.evidence_days * DAY_SECONDS, now),
         *gone,
         *catalogue.files.outlived(now),
+        *catalogue.uploads.outlived(now),
         *(one.path for one in _files(root / "baselines") if now - one.at > replicas),
     ]
 

@@ -100,6 +100,7 @@ class FileStore:
         if file_id is not None and disk.exists(self._folder / file_id):
             return self.info(file_id)
         staged = self.stage()
+        files.make_directory(staged)
         try:
             target = staged / CONTENT
             if isinstance(content, Path):
@@ -113,13 +114,8 @@ class FileStore:
             files.remove_tree(staged)
 
     def stage(self) -> Path:
-        """Make and return an empty folder, into which the caller writes `content` and gives it to `adopt`.
-
-        Raises: StorageFailed.
-        """
-        staged = self._root / "staging" / f"file-{uuid.uuid4().hex}"
-        files.make_directory(staged)
-        return staged
+        """Return where a new folder may be made, for `content` that is written there and given to `adopt`."""
+        return self._root / "staging" / f"file-{uuid.uuid4().hex}"
 
     def adopt(
         self,

@@ -219,6 +219,13 @@ class KeyRing:
             return None
         return entry.info if entry.info.state(self._clock()) == "active" else None
 
+    def allows(self, key_id: str, scope: Scope) -> bool:
+        """Return whether the key with this id may do `scope` now; where there are no keys, everybody may."""
+        if not self._enabled:
+            return True
+        entry = self._entries.get(key_id)
+        return entry is not None and entry.info.state(self._clock()) == "active" and entry.info.allows(scope)
+
     def refresh(self) -> bool:
         """Read the keys again if their folder has changed (else one `stat`); return whether it was read.
 

@@ -23,6 +23,7 @@ from registry.entries.replicas import Replicas
 from registry.entries.rollouts import Rollouts, owed
 from registry.entries.tombstones import Tombstones
 from registry.entries.tuned import TunedModels
+from registry.entries.uploads import UploadStore
 from registry.entries.versions import Versions
 from registry.errors import CorruptStore, InvalidName, Missing, StorageFailed, WardrobeError
 from registry.names import STABLE, ModelRef, check_adapter_name
@@ -64,6 +65,7 @@ class Catalogue:
         self.deaths = Deaths(root)
         self.tuned = TunedModels(root, clock)
         self.files = FileStore(root.path, clock)
+        self.uploads = UploadStore(root.path, self.files, clock)
 
     def known(self) -> list[str]:
         """Return every adapter that has a folder, sorted; it may never have had a version."""
