@@ -49,6 +49,7 @@ _METHOD = _object(
 _WANDB = _object(
     "project", project=_TEXT, name=_OR_NULL, entity=_OR_NULL, tags={"type": "array", "items": _TEXT}
 )
+_ERROR = _object("code message param", code=_TEXT, message=_TEXT, param=_OR_NULL)
 _JOB = _object(
     "created_at error finished_at fine_tuned_model hyperparameters id model object organization_id result_files"
     " status trained_tokens training_file validation_file seed",

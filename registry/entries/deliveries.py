@@ -1,8 +1,9 @@
 """Deliveries: what is sent to whom once, by whichever server of the root is first.
 
-Owns `deliveries/<id>/<seq>.json`, the log of one message to one receiver. Invariants: the entry with the highest
-seq says how it stands; sending begins with an entry of one's own, so two servers never send at once; who died
-while sending is followed by another, so that a message may arrive twice after a crash, with the same id.
+Owns `deliveries/<id>/<seq>.json`, the log of one message to one receiver. Invariants: the entry with the
+highest seq says how it stands; sending begins with an entry of one's own, so two servers never send at once;
+who died while sending is followed by another, so that a message may arrive twice after a crash, with the same
+id.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Making a fine-tuning job: what was asked, checked as far as the server can, and written down once.
 
-Owns the order of the checks and which of two equal creates is a repetition. Invariant: a request that a client
-sends again because it heard no answer makes no second job: the id holds a hash of who asked for what, so a
-repetition finds the first job by its id alone. A first attempt always makes a job.
+Owns the order of the checks and which of two equal creates is a repetition. Invariant: a request that a
+client sends again because it heard no answer makes no second job: the id holds a hash of who asked for what,
+so a repetition finds the first job by its id alone. A first attempt always makes a job.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 REPETITION_SECONDS = 900.0
-"""How old the job may be that a repetition finds: OpenAI's clients wait ten minutes for an answer, and try twice."""
+"""How old the job may be that a repetition finds: OpenAI's clients wait ten minutes for an answer."""
 KEYED_SECONDS = 86_400.0
 """The same for an `Idempotency-Key`, which says by itself that the request is the same."""
 

@@ -20,7 +20,7 @@ _HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
 
 @dataclass(frozen=True, slots=True)
 class JobSurroundings:
-    """What is known of a job beside its own files: `waits_for` is a sentence, empty where it waits for nothing."""
+    """What is known of a job beside its files; `waits_for` is a sentence, empty where for nothing."""
 
     organization: str
     waits_for: str = ""

@@ -20,7 +20,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import httpx
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import JsonValue
 from starlette.types import ASGIApp
 
@@ -29,9 +29,9 @@ from registry.errors import WardrobeError
 from registry.foreign import python
 from registry.tuning.graders import Grader, each_grader
 from serve.openai.errors import RequestRefused
-from serve.openai.tenant import Platform, PlatformOf, TenantOf
+from serve.openai.tenant import Platform, PlatformOf, tenant_of
 
-router = APIRouter(prefix="/v1/fine_tuning/alpha/graders")
+router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", dependencies=[Depends(tenant_of)])
 
 CHILD = "train.evaluation.grading.openai.service"
 CHILD_SECONDS = 60.0
@@ -105,9 +105,7 @@ class _Caller:
 
 
 @router.post("/run")
-async def run_grader(
-    body: GraderRun, request: Request, tenant: TenantOf, platform: PlatformOf
-) -> dict[str, Any]:
+async def run_grader(body: GraderRun, request: Request, platform: PlatformOf) -> dict[str, Any]:
     """Have a grader judge one answer."""
     began = time.monotonic()
     sent = await request.json()
@@ -127,9 +125,7 @@ async def run_grader(
 
 
 @router.post("/validate")
-async def validate_grader(
-    body: GraderCheck, request: Request, tenant: TenantOf, platform: PlatformOf
-) -> dict[str, Any]:
+async def validate_grader(_body: GraderCheck, request: Request, platform: PlatformOf) -> dict[str, Any]:
     """Say whether a grader is one that could judge here, by returning it."""
     sent = await request.json()
     await _child(platform, {"grader": sent["grader"], "model_sample": "", "item": {}, "ask": "questions"})

@@ -1,4 +1,5 @@
-"""`/v1/fine_tuning/jobs`: what may be asked of jobs, done on the disk. Blocking; `routes` calls it in threads.
+"""`/v1/fine_tuning/jobs`: what may be asked of jobs, done on the disk. Blocking; `routes` calls it in
+threads.
 
 Owns who sees which job, and what is told of one beside its own files. Invariant: another key's job is as
 unknown as one that never was, except to an administrator.

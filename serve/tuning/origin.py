@@ -37,7 +37,7 @@ def _unavailable(
 ) -> RequestRefused:
     known = ", ".join([base, *sorted(stand_ins)])
     message = (
-        f"Model {text[:200]} is not available for fine-tuning or does not exist ({error.fact}). Known are {known}, "
-        "NAME@N of any adapter, and the names of fine-tuned models."
+        f"Model {text[:200]} is not available for fine-tuning or does not exist ({error.fact}). "
+        f"Known are {known}, NAME@N of any adapter, and the names of fine-tuned models."
     )
     return RequestRefused(message, param=param, reason="model_not_available")

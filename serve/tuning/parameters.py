@@ -1,9 +1,9 @@
 """The body of `POST /v1/fine_tuning/jobs`: OpenAI's fields in OpenAI's ranges, and ours under `x_wardrobe`.
 
 Pure. Owns what may be asked, and the form in which it is kept: the method whole, with every default written
-out. Source of the ranges: OpenAI's published description of its API, 2026-08-21. Invariant: a field that nobody
-knows is refused, since it would be ignored. What `x_wardrobe` holds beyond the few names that the server needs
-itself is a training config's, which the worker checks (README.md says why).
+out. Source of the ranges: OpenAI's published description of its API, 2026-08-21. Invariant: a field that
+nobody knows is refused, since it would be ignored. What `x_wardrobe` holds beyond the few names that the
+server needs itself is a training config's, which the worker checks (README.md says why).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from registry.validation.canonical import canonical_json
 from serve.openai.bodies import Metadata
 from serve.openai.errors import RequestRefused
 
-AUTO = "auto"
+AUTO: Any = "auto"
 EXTRAS = "x_wardrobe"
 MAX_SEED = 2**31 - 1
 
@@ -103,7 +103,7 @@ class WandbProject(RequestDocument):
     project: str
     name: str | None = None
     entity: str | None = None
-    tags: list[str] = []
+    tags: list[str] = Field(default_factory=list)
 
 
 class TuningIntegration(RequestDocument):

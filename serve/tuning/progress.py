@@ -1,7 +1,7 @@
 """How far a job's training is: the lines that the trainer writes, read for the API.
 
-Reads `jobs/<id>/metrics.jsonl` and `status.json`, which the trainer owns; both may be missing, half written or
-of a later release, and then less is told. Invariant: nothing here raises but `StorageFailed`.
+Reads `jobs/<id>/metrics.jsonl` and `status.json`, which the trainer owns; both may be missing, half written
+or of a later release, and then less is told. Invariant: nothing here raises but `StorageFailed`.
 """
 
 from __future__ import annotations

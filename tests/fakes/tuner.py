@@ -1,7 +1,7 @@
 """A worker in place of the trainer: it takes fine-tuning jobs in hand and ends them as the real one does.
 
-What it "trains" is a right adapter whose weights a seed decides. Each step is a method, so that a test can stop
-between any two.
+What it "trains" is a right adapter whose weights a seed decides. Each step is a method, so that a test can
+stop between any two.
 """
 
 from __future__ import annotations

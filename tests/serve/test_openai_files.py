@@ -18,7 +18,7 @@ import pytest
 
 from registry.entries.keys import KeyStore, Scope
 from registry.store import Registry
-from serve.settings import TuningSettings
+from serve.tuning_settings import TuningSettings
 from tests.fakes.served import Served, make_root, serve, wait_until
 from tests.published import check
 

@@ -1,4 +1,4 @@
-"""The names of tuned models on a real uvicorn: asked for, listed, shown and deleted by OpenAI's own client."""
+"""Names of tuned models on a real uvicorn: asked for, listed, shown and deleted by OpenAI's client."""
 
 from __future__ import annotations
 

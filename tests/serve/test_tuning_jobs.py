@@ -14,7 +14,7 @@ import pytest
 from registry.entries.keys import KeyStore, Scope
 from registry.store import Registry
 from registry.tuning.machine import JobEvent
-from serve.settings import TuningSettings
+from serve.tuning_settings import TuningSettings
 from tests.fakes.served import BASE, Served, serve
 from tests.fakes.tuner import STEPS, WORKER, Tuner
 from tests.published import check
@@ -60,6 +60,12 @@ def create(client: openai.OpenAI, rows: str, **fields: Any) -> Any:
     return job
 
 
+def ours(job: Any) -> dict[str, Any]:
+    """Return what stands under our own key."""
+    found: dict[str, Any] = job.to_dict()["x_wardrobe"]
+    return found
+
+
 def test_a_job_goes_from_its_creation_to_a_model_that_answers(
     served: Served, client: openai.OpenAI, tuner: Tuner, rows: str
 ) -> None:
@@ -82,14 +88,14 @@ def test_a_job_goes_from_its_creation_to_a_model_that_answers(
     assert messages[0] == "The job has successfully completed"
     assert messages[-1] == f"Created fine-tuning job: {job.id}"
     assert f"Step {STEPS}/{STEPS}: training loss=0.33" in messages
-    assert len(messages) == len(set(messages)) == 9
+    assert len(messages) == len(set(messages)) == 10
     served.runtime.watcher.refresh()
     answer = client.chat.completions.with_raw_response.create(
         model=done.fine_tuned_model, messages=[{"role": "user", "content": "hello"}]
     )
     assert answer.headers["x-wardrobe-adapter"] == "my-suffix@2"
     again = create(client, rows, model=done.fine_tuned_model)
-    assert again.to_dict()["x_wardrobe"]["start"] == "my-suffix@2"
+    assert ours(again)["start"] == "my-suffix@2"
     assert client.models.delete(done.fine_tuned_model).deleted
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(
@@ -163,7 +169,7 @@ def test_jobs_are_listed_in_pages_and_by_their_metadata(client: openai.OpenAI, r
     assert [job.id for job in jobs.list(after=made[0])] == []
     for wrong in ({"limit": 0}, {"after": "?"}):
         with pytest.raises(openai.BadRequestError):
-            jobs.list(**wrong)  # type: ignore[arg-type]
+            jobs.list(**wrong)
 
 
 def test_a_job_is_paused_resumed_and_cancelled(client: openai.OpenAI, tuner: Tuner, rows: str) -> None:
@@ -206,34 +212,34 @@ def test_a_failed_job_says_why(client: openai.OpenAI, tuner: Tuner, rows: str) -
 
 def test_a_job_says_what_it_waits_for(client: openai.OpenAI, tuner: Tuner, rows: str) -> None:
     first, second = create(client, rows), create(client, rows)
-    assert first.x_wardrobe["waits_for"].startswith("no worker lives")
+    assert ours(first)["waits_for"].startswith("no worker lives")
     tuner.beat()
     retrieve = client.fine_tuning.jobs.retrieve
-    assert retrieve(first.id).to_dict()["x_wardrobe"]["waits_for"] == "a worker"
-    assert retrieve(second.id).to_dict()["x_wardrobe"]["waits_for"] == "a worker; 1 jobs came before it"
+    assert ours(retrieve(first.id))["waits_for"] == "a worker"
+    assert ours(retrieve(second.id))["waits_for"] == "a worker; 1 jobs came before it"
     tuner.validate(first.id)
     tuner.begin(first.id)
-    told = retrieve(first.id).to_dict()["x_wardrobe"]
+    told = ours(retrieve(first.id))
     assert (told["waits_for"], told["worker"], told["dataset_report"]) == (None, WORKER, {"rows": 10})
 
 
 METHODS: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
-    ({}, {"n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": "auto"}, {"type": "supervised"}),
+    ({}, {"n_epochs": "auto", "learning_rate_multiplier": "auto"}, {"type": "supervised"}),
     ({"hyperparameters": {"n_epochs": 2}}, {"n_epochs": 2}, {"type": "supervised"}),
     (
         {"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.5, "batch_size": 4}}}},
         {"batch_size": 4, "n_epochs": "auto"},
         {"type": "dpo"},
     ),
-    ({"method": {"type": "dpo"}, "hyperparameters": {"n_epochs": "auto"}}, {"n_epochs": "auto"}, {"type": "dpo"}),
+    ({"method": {"type": "dpo"}, "hyperparameters": {"n_epochs": 3}}, {"n_epochs": 3}, {"type": "dpo"}),
     (
         {
             "method": {
                 "type": "reinforcement",
                 "reinforcement": {
                     "grader": {
-                        "type": "string_check", "name": "same", "operation": "eq", "input": "{{sample.output_text}}",
-                        "reference": "{{item.answer}}",
+                        "type": "string_check", "name": "same", "operation": "eq",
+                        "input": "{{sample.output_text}}", "reference": "{{item.answer}}",
                     },
                     "hyperparameters": {"reasoning_effort": "low", "eval_samples": 2},
                 },
@@ -281,7 +287,11 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"hyperparameters": {"learning_rate_multiplier": 0}}, "hyperparameters.learning_rate_multiplier", ""),
     ({"method": {"type": "sft"}}, "method.type", "invalid_value"),
     ({"method": {"type": "dpo", "supervised": {}}}, "method.supervised", "invalid_value"),
-    ({"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 3}}}}, "method.dpo.hyperparameters.beta", ""),
+    (
+        {"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 3}}}},
+        "method.dpo.hyperparameters.beta",
+        "",
+    ),
     ({"method": {"type": "reinforcement"}}, "method.reinforcement", "missing_required_parameter"),
     (
         {"method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1}}},
@@ -326,8 +336,8 @@ def test_files_of_another_purpose_are_refused(client: openai.OpenAI) -> None:
 
 def test_names_and_starts_come_from_what_is_asked(client: openai.OpenAI, rows: str) -> None:
     def told(**fields: Any) -> tuple[str, str]:
-        ours = create(client, rows, **fields).to_dict()["x_wardrobe"]
-        return ours["adapter"], ours["start"]
+        found = ours(create(client, rows, **fields))
+        return found["adapter"], found["start"]
 
     assert told(model=STAND_IN, suffix="Hello, World") == ("hello-world", BASE)
     assert told(extra_body={"x_wardrobe": {"name": "support", "lora": {"rank": 4}}}) == ("support", BASE)

@@ -65,7 +65,7 @@ class JudgeReply:
 
 @dataclass(frozen=True, slots=True)
 class GraderReward:
-    """One reward; `flag` is OpenAI's word for why there is none, `parts` those of a multi grader's graders."""
+    """One reward; `flag` is OpenAI's word for why there is none, `parts` are a multi grader's."""
 
     value: float
     flag: str = ""
@@ -110,7 +110,7 @@ def _check_source(grader: PythonCode) -> None:
 
 
 def questions(grader: Grader, sample: GradedSample) -> dict[str, JudgeQuestion]:
-    """Return what must be asked before `reward`, by the graders' names; a template without a value asks nothing."""
+    """Return what must be asked before `reward`, by graders' names; templates without a value ask nothing."""
     named = grader.graders if isinstance(grader, MultiGrader) else {ALONE: grader}
     found = {}
     for name, one in named.items():

@@ -1,4 +1,4 @@
-"""One of OpenAI's graders as a suite's grader: the item is the suite's, a model that judges is a served one."""
+"""One of OpenAI's graders as a suite's grader: the item is the suite's, who judges is a served model."""
 
 from __future__ import annotations
 
