@@ -223,7 +223,7 @@ def _scenarios() -> dict[str, tuple[Callable[[TuningJobs], str], Callable[[Tunin
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["links", "no-links"])
-@pytest.mark.parametrize("name", _scenarios())
+@pytest.mark.parametrize("name", list(_scenarios()))
 def test_killed_between_any_two_steps_a_change_is_whole_or_not_there_and_can_be_made_again(
     name: str, links: bool, root: Root
 ) -> None:
