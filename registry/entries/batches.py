@@ -8,6 +8,7 @@ state after an event is decided by `next_state`, again whenever somebody else wa
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 import uuid
@@ -297,21 +298,30 @@ class BatchStore:
         return found
 
     def list(self, who: str | None = None) -> list[Batch]:
-        """Return the batches of a key, or all, newest first.
+        """Return the batches of a key, or all, newest first; one that cannot be read is left out.
 
-        Raises: CorruptStore; StorageFailed.
+        Raises: StorageFailed.
         """
-        names = [name for name in disk.names(self._folder) if _ID.fullmatch(name)]
-        found = [batch for name in reversed(names) if (batch := self._open(name)) is not None]
-        return [batch for batch in found if who in {None, batch.request.who}]
+        found = []
+        for name in reversed([name for name in disk.names(self._folder) if _ID.fullmatch(name)]):
+            with contextlib.suppress(CorruptStore):
+                batch = self._open(name)
+                if batch is not None and who in {None, batch.request.who}:
+                    found.append(batch)
+        return found
 
     def outlived(self, before: float) -> list[Path]:
         """Return the folders of batches that had ended by `before` (UNIX seconds).
 
         Raises: StorageFailed.
         """
-        every = ((batch, batch.last()) for batch in self.list())
-        return [self._folder / batch.id for batch, last in every if last.state.final and last.at < before]
+        found = []
+        for batch in self.list():
+            with contextlib.suppress(CorruptStore, NotFound):  # what cannot be told stays
+                last = batch.last()
+                if last.state.final and last.at < before:
+                    found.append(self._folder / batch.id)
+        return found
 
     def _open(self, name: str) -> Batch | None:
         folder = self._folder / name

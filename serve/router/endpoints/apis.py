@@ -6,11 +6,18 @@ here only when a server starts.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp
 
+from serve.batches.asking import LineAsker
+from serve.batches.gate import Gate, GateRule
+from serve.batches.run import BatchTools
+from serve.batches.runner import BatchRunner, holder_name
 from serve.protocol.paths import PathKind
+from serve.rollout.decision.inner import InnerClient
 from serve.router.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -32,6 +39,28 @@ def build_platform(runtime: Runtime) -> ASGIApp:
     return build(Platform(runtime.registry, runtime), _routers())
 
 
+def build_batches(runtime: Runtime, door: InnerClient, inflight: Callable[[], int]) -> BatchRunner:
+    """Return what answers batches in this process by `door`; `inflight` says how many requests it has."""
+    from serve.control.caller import Control
+
+    settings, keys = runtime.settings.batches, runtime.keys
+    rule = GateRule(settings.alone, settings.beside, settings.quiet_seconds, settings.patience_seconds)
+    prioritised = runtime.settings.vllm.get("scheduling_policy") == "priority"
+    tools = BatchTools(
+        files=runtime.registry.catalogue.files,
+        asker=LineAsker(
+            door, lambda who: keys.lend(who) if keys.enabled else None, prioritised
+        ),
+        gate=Gate(rule, inflight, lambda: not runtime.draining and runtime.engine.alive()),
+        on_disk=Control(runtime.registry, runtime).run,
+        holder=holder_name(runtime.replica, os.getpid(), runtime.began),
+        max_body_bytes=runtime.limits.max_body_bytes,
+    )
+    return BatchRunner(
+        runtime.registry.catalogue.batches, tools, runtime.registry.replicas, lambda: runtime.draining
+    )
+
+
 def own_methods(kind: PathKind, path: str) -> tuple[str, ...]:
     """Return the methods of a path of the admin API or the platform, sorted; none where it is not served."""
     from serve.control.methods import control_methods, methods_of
@@ -44,4 +73,6 @@ def own_methods(kind: PathKind, path: str) -> tuple[str, ...]:
 
 def _routers() -> tuple[APIRouter, ...]:
     """Return what the platform has beside files and uploads."""
-    return ()
+    from serve.batches.routes import router as batches
+
+    return (batches,)
