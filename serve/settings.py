@@ -174,7 +174,7 @@ class BatchSettings(_Block):
     alone: int = Field(default=8, gt=0)
     """While no client has asked for `quiet_seconds`."""
     beside: int = Field(default=0, ge=0)
-    """While requests of clients are in flight; 0: none, but for one that has waited for `patience_seconds`."""
+    """While requests of clients are in flight; 0: only one that has waited for `patience_seconds`."""
     quiet_seconds: float = Field(default=2.0, ge=0)
     """How long clients must be silent; in shorter pauses one line goes in at a time."""
     patience_seconds: float = Field(default=1.0, gt=0)

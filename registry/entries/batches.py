@@ -1,9 +1,9 @@
 """Batches: a file of requests that a server answers by and by, and how far it has come.
 
 Owns `batches/<id>/request.json` (what was asked), `log/<seq>.json` (what happened), `progress.json` (counts)
-and the place of `answers/<seq>.jsonl`, one file for each claim, which its server alone writes. Invariants: the
-entry with the highest seq is the present state; a server that lost its claim writes nothing that counts; the
-state after an event is decided by `next_state`, again whenever somebody else was faster.
+and the place of `answers/<seq>.jsonl`, one file for each claim, which its server alone writes. Invariants:
+the entry with the highest seq is the present state; a server that lost its claim writes nothing that counts;
+the state after an event is decided by `next_state`, again whenever somebody else was faster.
 """
 
 from __future__ import annotations
@@ -207,7 +207,9 @@ class Batch:
             last = self._entry(seq - 1)
             moved = expected_seq is not None and last.seq != expected_seq
             if moved or (holder is not None and event is not _E.CLAIMED and last.holder != holder):
-                raise ClaimLost(self.id, f"is in the hands of {last.holder}, entry {last.seq}", "leave it alone")
+                raise ClaimLost(
+                    self.id, f"is in the hands of {last.holder}, entry {last.seq}", "leave it alone"
+                )
             state = next_state(last.state, event, self.id)
             kept = None if state.final else holder or last.holder
             made = BatchEntry(seq, self._clock(), who, event, state, kept, dict(facts or {}))
@@ -368,7 +370,9 @@ def _read(path: Path, seq: int) -> BatchEntry:
             entry.mapping("facts"),
         )
     except ValueError as error:
-        raise CorruptStore(str(path), f"is no entry of a batch ({error})", "restore it from a backup") from error
+        raise CorruptStore(
+            str(path), f"is no entry of a batch ({error})", "restore it from a backup"
+        ) from error
 
 
 def _encode_request(request: BatchRequest) -> bytes:

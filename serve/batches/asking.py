@@ -39,9 +39,7 @@ class LineAsker:
     prioritised: bool = False
     backoff_seconds: Sequence[float] = BACKOFF_SECONDS
 
-    async def ask(
-        self, line: BatchLine, endpoint: str, who: str, now: float, place: Place
-    ) -> AnswerRecord:
+    async def ask(self, line: BatchLine, endpoint: str, who: str, now: float, place: Place) -> AnswerRecord:
         """Return the answer to a line, in the `place` that it has; `now` is UNIX seconds."""
         for pause in (*self.backoff_seconds, None):
             record = await self._once(line, endpoint, who, now)

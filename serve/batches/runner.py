@@ -90,7 +90,7 @@ class BatchRunner:
             _log.info("%s goes on elsewhere: %s", batch.id, error)
         except WardrobeError as error:
             _log.warning("%s is taken up again later: %s", batch.id, error)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the next turn takes it up again
             _log.exception("%s is taken up again later", batch.id)
 
     def _claim(self, batch: Batch, last: BatchEntry) -> BatchEntry:
@@ -103,7 +103,9 @@ class BatchRunner:
 
     def _due(self, busy: Collection[str]) -> list[tuple[Batch, BatchEntry]]:
         """Return the batches that nobody has in hand, the oldest first, of keys that have none in hand."""
-        alive = {holder_name(one.replica, one.pid, one.started): one.state for one, lives in self.beats() if lives}
+        alive = {
+            holder_name(one.replica, one.pid, one.started): one.state for one, lives in self.beats() if lives
+        }
         found = []
         for batch in reversed(self.store.list()):
             if batch.id in self._mine or batch.request.who in busy:

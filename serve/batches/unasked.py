@@ -1,4 +1,4 @@
-"""What the error file says of requests that were never asked: the time was over, or the batch was cancelled."""
+"""What the error file says of requests that were never asked: too late, or cancelled."""
 
 from __future__ import annotations
 
@@ -33,4 +33,6 @@ def unasked_lines(path: Path, found: Survey, event: BatchEvent, batch_id: str) -
             if line.place < len(found.file) and not found.answered(line.place):
                 name = derived_id("batch_req_", made_at(batch_id), batch_id, str(line.place))
                 error = {"code": code, "message": message}
-                yield render(AnswerRecord(line.place, line.custom_id, name, 0, "", msgspec.Raw(b"null"), error))
+                yield render(
+                    AnswerRecord(line.place, line.custom_id, name, 0, "", msgspec.Raw(b"null"), error)
+                )

@@ -51,5 +51,5 @@ def platform_application(more: tuple[APIRouter, ...]) -> FastAPI:
 
 def _reads_itself(method: str, path: str) -> bool:
     """Return True for a route that streams its body to the disk."""
-    parts = path.split("/")
-    return method == "POST" and (parts[2:] == ["files"] or (parts[2:3], parts[4:]) == (["uploads"], ["parts"]))
+    parts = path.split("/")[2:]
+    return method == "POST" and (parts == ["files"] or (parts[:1] == ["uploads"] and parts[2:] == ["parts"]))

@@ -9,7 +9,6 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message
 
-
 Line = tuple[bytes, bytes]
 
 

@@ -48,9 +48,7 @@ def build_batches(runtime: Runtime, door: InnerClient, inflight: Callable[[], in
     prioritised = runtime.settings.vllm.get("scheduling_policy") == "priority"
     tools = BatchTools(
         files=runtime.registry.catalogue.files,
-        asker=LineAsker(
-            door, lambda who: keys.lend(who) if keys.enabled else None, prioritised
-        ),
+        asker=LineAsker(door, lambda who: keys.lend(who) if keys.enabled else None, prioritised),
         gate=Gate(rule, inflight, lambda: not runtime.draining and runtime.engine.alive()),
         on_disk=Control(runtime.registry, runtime).run,
         holder=holder_name(runtime.replica, os.getpid(), runtime.began),
