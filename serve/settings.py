@@ -27,6 +27,7 @@ from registry.settings.misspelt import nearest
 from registry.settings.models import Strict
 from serve.door.hosts import ANY_HOST, plain_host
 from serve.door.pages import is_origin
+from serve.tuning_settings import TuningSettings
 
 _SEE = "docs/reference/settings.md"
 
@@ -155,15 +156,6 @@ class ResidencySettings(_Block):
     """How long a version keeps its turn while others wait: a batch mixes `max_loras` versions at most."""
     poll_seconds: float = Field(default=0.25, gt=0)
     """How often the root is looked at for changes; those of the same machine are seen at once (inotify)."""
-
-
-class TuningSettings(_Block):
-    """What the platform endpoints of OpenAI's API (files, fine-tuning, batches) take and do."""
-
-    max_file_bytes: int = Field(default=512 * 1024**2, gt=0)
-    """Largest file that is uploaded at once; `uploads` put larger ones together from parts."""
-    max_upload_bytes: int = Field(default=8 * 1024**3, gt=0)
-    """Largest file that is put together from parts."""
 
 
 class BatchSettings(_Block):

@@ -43,6 +43,7 @@ from serve.request_id import HEADER, id_headers
 from serve.responses import answers as kept
 from serve.responses.answers import ResponseQuery
 from serve.rollout.decision.inner import InnerClient
+from serve.router.chores import begin_chores
 from serve.router.endpoints.apis import build_batches, build_control, build_platform, own_methods
 from serve.router.endpoints.auth import authorize
 from serve.router.endpoints.feedback import MAX_BODY_BYTES as MAX_FEEDBACK_BYTES
@@ -86,6 +87,7 @@ class Router:
         self._platform: ASGIApp | None = None
         self._batches: BatchRunner | None = None
         self._owner: object = None
+        self._chores: list[asyncio.Task[None]] = []
         self._error: Exception | None = None
         self._end_logs: Callable[[], None] = lambda: None
         self._tracing: Tracing | None = None
@@ -230,6 +232,7 @@ class Router:
             "who": who,
             "sees_all": runtime.keys.allows(who, KeyScope.ADMIN),
             "known_origin": known,
+            "front": self,
         }
         await app({**scope, "state": state}, self._arrivals.paced(receive), send)
 
@@ -271,6 +274,8 @@ class Router:
             if message["type"] == "lifespan.shutdown" and self.runtime is not None:
                 if self._batches is not None:
                     await self._batches.stop()
+                for chore in self._chores:
+                    chore.cancel()
                 await self.runtime.stop()
                 await self._end_accounts()
                 if self._inference is not None:
@@ -315,6 +320,7 @@ class Router:
         self._endpoints = served_endpoints(runtime.engine.abilities.paths)
         runtime.on_drain.append(self._inference.shadows.cancel)
         runtime.on_drain.append(self._inference.doubts.cancel)
+        self._chores = begin_chores(runtime)
         self.runtime = runtime
         if settings.batches.enabled:
             inference = self._inference

@@ -72,5 +72,7 @@ def own_methods(kind: PathKind, path: str) -> tuple[str, ...]:
 def _routers() -> tuple[APIRouter, ...]:
     """Return what the platform has beside files and uploads."""
     from serve.batches.routes import router as batches
+    from serve.tuning.graders import router as graders
+    from serve.tuning.routes import router as tuning
 
-    return (batches,)
+    return (batches, tuning, graders)

@@ -32,14 +32,6 @@ def authorize(ring: KeyRing, headers: Mapping[bytes, bytes], scope: Scope | None
     return key.id
 
 
-def is_admin(ring: KeyRing, headers: Mapping[bytes, bytes]) -> bool:
-    """Return whether a request that was let in may touch what other keys made.
-
-    Raises: Denied: its key was revoked since.
-    """
-    return not ring.enabled or _find_key(ring, headers).allows(Scope.ADMIN)
-
-
 def _find_key(ring: KeyRing, headers: Mapping[bytes, bytes]) -> KeyInfo:
     value = headers.get(b"authorization", b"").decode("latin-1")
     kind, _, token = value.partition(" ")

@@ -17,7 +17,7 @@ from registry.entries.tuned import TUNED_PREFIX
 from registry.errors import NotFound, StorageFailed, UsageError
 from registry.storage.reserve import urgently
 from serve.errors import ModelNotFound
-from serve.router.endpoints.auth import authorize, is_admin
+from serve.router.endpoints.auth import authorize
 from serve.router.runtime import Runtime
 
 
@@ -30,7 +30,7 @@ async def delete_model(runtime: Runtime, headers: Mapping[bytes, bytes], name: s
     who = authorize(runtime.keys, headers, Scope.TUNE)
     if not name.startswith(TUNED_PREFIX):
         _refuse_other(runtime, name)
-    mine = None if is_admin(runtime.keys, headers) else who
+    mine = None if runtime.keys.allows(who, Scope.ADMIN) else who
     await asyncio.to_thread(_remove, runtime, name, mine, who)
     return msgspec.json.encode({"id": name, "object": "model", "deleted": True})
 
