@@ -12,7 +12,7 @@ import contextlib
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -312,7 +312,7 @@ class BatchStore:
                     found.append(batch)
         return found
 
-    def outlived(self, before: float) -> list[Path]:
+    def outlived(self, before: float) -> Sequence[Path]:
         """Return the folders of batches that had ended by `before` (UNIX seconds).
 
         Raises: StorageFailed.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
+from pydantic import JsonValue
 
 from registry.storage import disk
 from serve.openai.rows import lines
@@ -64,7 +65,7 @@ class LineFault:
     line: int | None = None
     param: str | None = None
 
-    def document(self) -> dict[str, str | int | None]:
+    def document(self) -> dict[str, JsonValue]:
         """Return it as an object of `errors.data`."""
         return {"code": self.code, "message": self.message, "line": self.line, "param": self.param}
 

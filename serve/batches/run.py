@@ -98,7 +98,8 @@ class BatchRun:
                 return self._append(BatchEvent.FAILED, {"errors": [fault.document()]})
             found = check_lines(path, request.endpoint, tools.max_body_bytes)
             if found.faults:
-                return self._append(BatchEvent.FAILED, {"errors": [one.document() for one in found.faults]})
+                errors: list[JsonValue] = [one.document() for one in found.faults]
+                return self._append(BatchEvent.FAILED, {"errors": errors})
             return self._append(BatchEvent.STARTED, {"total": found.total, "model": found.model})
 
         return await tools.on_disk(check)
@@ -211,13 +212,13 @@ class BatchRun:
         ended = [one.at for one in log if one.event in {BatchEvent.ANSWERED, BatchEvent.WITHDRAWN}]
         at = ended[-1] if ended else self._batch.request.ends_at
         left = self._left(found, event) if total else iter(())
-        files = {
+        files: dict[str, JsonValue] = {
             "output": self._file("output", at, output_lines(found, good=True)),
             "error": self._file("error", at, _chain(output_lines(found, good=False), left)),
         }
         progress = found.progress
         unasked = total - progress.completed - progress.failed if event is not BatchEvent.CANCELLED else 0
-        counts = {"completed": progress.completed, "failed": progress.failed + unasked}
+        counts: dict[str, JsonValue] = {"completed": progress.completed, "failed": progress.failed + unasked}
         facts: dict[str, JsonValue] = {"files": files, "counts": counts, "usage": dict(found.usage)}
         self._append(event, facts)
 

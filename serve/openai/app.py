@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI
@@ -15,13 +14,12 @@ from serve.openai.errors import add_refusals, answer_error
 from serve.openai.tenant import Platform
 
 
-def build_platform(platform: Platform, more: Sequence[APIRouter]) -> ASGIApp:
-    """Return the platform endpoints of one server process, to be called by its router after authentication.
+def build_platform(platform: Platform, app: ASGIApp) -> ASGIApp:
+    """Return the endpoints `app` of one server process, to be called by its router after authentication.
 
     The router puts who asks into `scope["state"]["who"]`, and into `sees_all` whether it sees what others
     made; without them every request is refused with 401.
     """
-    app = platform_application(tuple(more))
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"] = {**scope.get("state", {}), "platform": platform}
@@ -30,9 +28,8 @@ def build_platform(platform: Platform, more: Sequence[APIRouter]) -> ASGIApp:
     return answer
 
 
-@cache  # The routes are the same for every server and take a while to build.
-def platform_application(more: tuple[APIRouter, ...]) -> FastAPI:
-    """Return the application itself; who asks it, and of which server, comes with each request."""
+def platform_application(more: Sequence[APIRouter]) -> FastAPI:
+    """Return the application itself with `more` routers; who asks, and which server, comes with a request."""
     app = FastAPI(
         title="Wardrobe platform API",
         version=version("wardrobe-llm"),

@@ -23,7 +23,7 @@ from serve.openai.errors import RequestRefused
 from serve.openai.pages import Order, cut, listed
 from serve.openai.rows import check_rows
 from serve.openai.tenant import PlatformOf, Tenant, TenantOf
-from serve.settings import TuningSettings
+from serve.tuning_settings import TuningSettings
 
 router = APIRouter(prefix="/v1/files")
 

@@ -44,6 +44,7 @@ def test_parts_in_any_order_become_one_file(client: openai.OpenAI, registry: Reg
     first = part(client, upload.id, ROWS[:5_000])
     done = client.uploads.complete(upload.id, part_ids=[first, second], md5=hashlib.md5(ROWS).hexdigest())
     check("upload", done.to_dict())
+    assert done.file is not None
     assert (done.status, done.file.filename, done.file.bytes) == ("completed", "rows.jsonl", len(ROWS))
     assert done.file.expires_at == done.file.created_at + 7200
     assert client.files.content(done.file.id).read() == ROWS

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp
@@ -21,7 +22,7 @@ from serve.rollout.decision.inner import InnerClient
 from serve.router.runtime import Runtime
 
 if TYPE_CHECKING:
-    from fastapi import APIRouter
+    from fastapi import FastAPI
 
 
 def build_control(runtime: Runtime) -> ASGIApp:
@@ -36,7 +37,7 @@ def build_platform(runtime: Runtime) -> ASGIApp:
     from serve.openai.app import build_platform as build
     from serve.openai.tenant import Platform
 
-    return build(Platform(runtime.registry, runtime), _routers())
+    return build(Platform(runtime.registry, runtime), _application())
 
 
 def build_batches(runtime: Runtime, door: InnerClient, inflight: Callable[[], int]) -> BatchRunner:
@@ -62,17 +63,18 @@ def build_batches(runtime: Runtime, door: InnerClient, inflight: Callable[[], in
 def own_methods(kind: PathKind, path: str) -> tuple[str, ...]:
     """Return the methods of a path of the admin API or the platform, sorted; none where it is not served."""
     from serve.control.methods import control_methods, methods_of
-    from serve.openai.app import platform_application
 
     if kind is PathKind.ADMIN:
         return control_methods(path)
-    return methods_of(platform_application(_routers()), path)
+    return methods_of(_application(), path)
 
 
-def _routers() -> tuple[APIRouter, ...]:
-    """Return what the platform has beside files and uploads."""
+@cache  # The routes are the same for every server and take a while to build.
+def _application() -> FastAPI:
+    """Return the platform: files and uploads, and what other packages add."""
     from serve.batches.routes import router as batches
+    from serve.openai.app import platform_application
     from serve.tuning.graders import router as graders
     from serve.tuning.routes import router as tuning
 
-    return (batches, tuning, graders)
+    return platform_application((batches, tuning, graders))
