@@ -61,6 +61,8 @@ class Retention:
     """Days that an engine's log is kept after its last line."""
     logs_bytes: int = 1024**3
     """Most bytes of engines' logs in the whole root."""
+    batches_days: int = 30
+    """Days that a batch is remembered after its end; the files that it gave have their own expiry."""
     replicas_days: int = 7
     """Days that a replica that beats no more is remembered, with its baselines."""
 

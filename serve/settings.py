@@ -158,6 +158,21 @@ class ResidencySettings(_Block):
     """How often the root is looked at for changes; those of the same machine are seen at once (inotify)."""
 
 
+class BatchSettings(_Block):
+    """How many lines of batches (`/v1/batches`) are asked at once; requests of clients come first."""
+
+    enabled: bool = True
+    """Whether this replica answers batches; it takes them in any case."""
+    alone: int = Field(default=8, gt=0)
+    """While no client has asked for `quiet_seconds`."""
+    beside: int = Field(default=0, ge=0)
+    """While requests of clients are in flight; 0: only one that has waited for `patience_seconds`."""
+    quiet_seconds: float = Field(default=2.0, ge=0)
+    """How long clients must be silent; in shorter pauses one line goes in at a time."""
+    patience_seconds: float = Field(default=1.0, gt=0)
+    """How long the next line waits at most while clients ask on and on."""
+
+
 class EngineSettings(_Block):
     """How vLLM is started; everything that vLLM itself names goes into `vllm` instead."""
 
@@ -251,6 +266,7 @@ class ServeSettings(BaseSettings):
     connections: ConnectionLimits = ConnectionLimits()
     residency: ResidencySettings = ResidencySettings()
     tuning: TuningSettings = TuningSettings()
+    batches: BatchSettings = BatchSettings()
     engine: EngineSettings = EngineSettings()
     vllm: dict[str, JsonValue] = Field(default_factory=dict)
     """Options of vLLM under its own names."""

@@ -1,7 +1,7 @@
-"""The published structure of the platform's objects, in our own words: names, types, enums, what is required.
+"""The published structure of the platform's objects, in our own words: names, types, enums, what is needed.
 
-From OpenAI's specification of 2026-08-21. `check` fails for what a strict reader of it would refuse, and for a
-field that it does not have.
+From OpenAI's specification of 2026-08-21. `check` fails for what a strict reader of it would refuse, and for
+a field that it does not have.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _FILE = _object(
     expires_at=_NUMBER,
     filename=_TEXT,
     purpose=_one(
-        "assistants", "assistants_output", "batch", "batch_output", "fine-tune", "fine-tune-results", "vision",
-        "user_data",
+        "assistants", "assistants_output", "batch", "batch_output", "fine-tune", "fine-tune-results",
+        "vision", "user_data",
     ),
     status=_one("uploaded", "processed", "error"),
     status_details=_TEXT,
@@ -127,9 +127,7 @@ OBJECTS: dict[str, dict[str, Any]] = {
     "batches": _list(_BATCH),
     "error": _object(
         "error",
-        error=_object(
-            "message type param code", message=_TEXT, type=_TEXT, param=_OR_NULL, code=_OR_NULL
-        ),
+        error=_object("message type param code", message=_TEXT, type=_TEXT, param=_OR_NULL, code=_OR_NULL),
     ),
 }
 

@@ -1,9 +1,9 @@
 """Retention: what the servers write is kept for a time and up to a size, and removed after that.
 
-Owns the limits of `feedback/`, `evidence/`, `baselines/`, `deaths/`, `replicas/` and `logs/` (`[retention]`
-in wardrobe.toml); uploaded files and uploads
-in parts say themselves when they expire. Removed at once, without the trash: it is there to make room. Invariants: the newest file
-of a log stays, as its number says which comes next; evidence of an open rollout stays whatever its age.
+Owns the limits of `feedback/`, `evidence/`, `baselines/`, `deaths/`, `replicas/`, `batches/` and `logs/`
+(`[retention]` in wardrobe.toml); uploaded files, and uploads in parts, say themselves when they expire.
+Removed at once, without the trash: it is there to make room. Invariants: the newest file of a log stays, as
+its number says which comes next; evidence of an open rollout stays whatever its age.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def outlived(catalogue: Catalogue, now: float) -> list[Path]:
         *gone,
         *catalogue.files.outlived(now),
         *catalogue.uploads.outlived(now),
+        *catalogue.batches.outlived(now - limits.batches_days * DAY_SECONDS),
         *(one.path for one in _files(root / "baselines") if now - one.at > replicas),
     ]
 

@@ -1,17 +1,18 @@
 """Batches: a file of requests that a server answers by and by, and how far it has come.
 
 Owns `batches/<id>/request.json` (what was asked), `log/<seq>.json` (what happened), `progress.json` (counts)
-and the place of `answers/<seq>.jsonl`, one file for each claim, which its server alone writes. Invariants: the
-entry with the highest seq is the present state; a server that lost its claim writes nothing that counts; the
-state after an event is decided by `next_state`, again whenever somebody else was faster.
+and the place of `answers/<seq>.jsonl`, one file for each claim, which its server alone writes. Invariants:
+the entry with the highest seq is the present state; a server that lost its claim writes nothing that counts;
+the state after an event is decided by `next_state`, again whenever somebody else was faster.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -206,7 +207,9 @@ class Batch:
             last = self._entry(seq - 1)
             moved = expected_seq is not None and last.seq != expected_seq
             if moved or (holder is not None and event is not _E.CLAIMED and last.holder != holder):
-                raise ClaimLost(self.id, f"is in the hands of {last.holder}, entry {last.seq}", "leave it alone")
+                raise ClaimLost(
+                    self.id, f"is in the hands of {last.holder}, entry {last.seq}", "leave it alone"
+                )
             state = next_state(last.state, event, self.id)
             kept = None if state.final else holder or last.holder
             made = BatchEntry(seq, self._clock(), who, event, state, kept, dict(facts or {}))
@@ -297,21 +300,30 @@ class BatchStore:
         return found
 
     def list(self, who: str | None = None) -> list[Batch]:
-        """Return the batches of a key, or all, newest first.
+        """Return the batches of a key, or all, newest first; one that cannot be read is left out.
 
-        Raises: CorruptStore; StorageFailed.
+        Raises: StorageFailed.
         """
-        names = [name for name in disk.names(self._folder) if _ID.fullmatch(name)]
-        found = [batch for name in reversed(names) if (batch := self._open(name)) is not None]
-        return [batch for batch in found if who in {None, batch.request.who}]
+        found = []
+        for name in reversed([name for name in disk.names(self._folder) if _ID.fullmatch(name)]):
+            with contextlib.suppress(CorruptStore):
+                batch = self._open(name)
+                if batch is not None and who in {None, batch.request.who}:
+                    found.append(batch)
+        return found
 
-    def outlived(self, before: float) -> list[Path]:
+    def outlived(self, before: float) -> Sequence[Path]:
         """Return the folders of batches that had ended by `before` (UNIX seconds).
 
         Raises: StorageFailed.
         """
-        every = ((batch, batch.last()) for batch in self.list())
-        return [self._folder / batch.id for batch, last in every if last.state.final and last.at < before]
+        found = []
+        for batch in self.list():
+            with contextlib.suppress(CorruptStore, NotFound):  # what cannot be told stays
+                last = batch.last()
+                if last.state.final and last.at < before:
+                    found.append(self._folder / batch.id)
+        return found
 
     def _open(self, name: str) -> Batch | None:
         folder = self._folder / name
@@ -358,7 +370,9 @@ def _read(path: Path, seq: int) -> BatchEntry:
             entry.mapping("facts"),
         )
     except ValueError as error:
-        raise CorruptStore(str(path), f"is no entry of a batch ({error})", "restore it from a backup") from error
+        raise CorruptStore(
+            str(path), f"is no entry of a batch ({error})", "restore it from a backup"
+        ) from error
 
 
 def _encode_request(request: BatchRequest) -> bytes:

@@ -13,7 +13,7 @@ import hashlib
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -187,7 +187,7 @@ class FileStore:
         self._known.pop(file_id, None)
         files.remove_tree(gone)
 
-    def outlived(self, now: float) -> list[Path]:
+    def outlived(self, now: float) -> Sequence[Path]:
         """Return the folders of files that have expired at `now` (UNIX seconds).
 
         Raises: StorageFailed.

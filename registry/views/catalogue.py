@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from registry.entries.aliases import Aliases
 from registry.entries.attestations import Attestations
+from registry.entries.batches import BatchStore
 from registry.entries.deaths import Deaths
 from registry.entries.evidence import EvidenceStore
 from registry.entries.files import FileStore
@@ -65,6 +66,7 @@ class Catalogue:
         self.deaths = Deaths(root)
         self.tuned = TunedModels(root, clock)
         self.files = FileStore(root.path, clock)
+        self.batches = BatchStore(root.path, clock)
         self.uploads = UploadStore(root.path, self.files, clock)
 
     def known(self) -> list[str]:

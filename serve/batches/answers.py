@@ -51,12 +51,12 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(slots=True)
 class Survey:
-    """Which requests of a batch are answered: `file` (from 1 on, 0: none) and `offset` of each one's answer."""
+    """Which requests of a batch are answered: `file` (from 1, 0: none) and `offset` of each one's answer."""
 
     paths: Sequence[Path]
     file: array[int]
     offset: array[int]
-    progress: BatchProgress = BatchProgress()
+    progress: BatchProgress = field(default_factory=BatchProgress)
     usage: dict[str, int] = field(default_factory=dict)
 
     def answered(self, place: int) -> bool:
@@ -149,15 +149,21 @@ def _claim(name: str) -> int:
 
 
 def _read(path: Path) -> Iterator[tuple[int, AnswerRecord]]:
-    """Yield each whole answer of a file with where its line begins; what a killed writer left torn is none."""
+    """Yield each whole answer of a file, and where its line begins; one that is torn is none."""
     offset = 0
     with disk.explained(path), disk.open_plain(path) as file:
         while line := file.readline(_LONGEST_BYTES):
-            try:
-                yield offset, _record.decode(line)
-            except msgspec.DecodeError:
-                pass
+            found = _decoded(line)
+            if found is not None:
+                yield offset, found
             offset += len(line)
+
+
+def _decoded(line: bytes) -> AnswerRecord | None:
+    try:
+        return _record.decode(line)
+    except msgspec.DecodeError:
+        return None
 
 
 def _add(used: _Tokens, body: msgspec.Raw) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
+from pydantic import JsonValue
 
 from registry.storage import disk
 from serve.openai.rows import lines
@@ -64,7 +65,7 @@ class LineFault:
     line: int | None = None
     param: str | None = None
 
-    def document(self) -> dict[str, str | int | None]:
+    def document(self) -> dict[str, JsonValue]:
         """Return it as an object of `errors.data`."""
         return {"code": self.code, "message": self.message, "line": self.line, "param": self.param}
 
@@ -113,16 +114,14 @@ def read_lines(file: BinaryIO) -> Iterator[BatchLine]:
         yield BatchLine(place, line.custom_id, bytes(line.body), bool(_streams(bytes(line.body))))
 
 
-def _check(
-    number: int, raw: bytes, endpoint: str, max_bytes: int, seen: set[bytes]
-) -> LineFault | str:
+def _check(number: int, raw: bytes, endpoint: str, max_bytes: int, seen: set[bytes]) -> LineFault | str:
     """Return a line's model, or what is wrong with it."""
     try:
         line = _line.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
-        missing = next((one for one in ("custom_id", "method", "url", "body") if f"`{one}`" in str(error)), None)
+        missing = next((name for name in _Line.__struct_fields__ if f"field `{name}`" in str(error)), None)
         if missing is not None:
-            return LineFault("missing_required_parameter", f"Missing required parameter: '{missing}'.", number, missing)
+            return _missing(missing, number)
         return LineFault("invalid_json_line", "This line is not a request of a batch.", number)
     mark = blake2b(line.custom_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     if mark in seen:
@@ -130,7 +129,9 @@ def _check(
         return LineFault("duplicate_custom_id", fact, number, "custom_id")
     seen.add(mark)
     if line.method != "POST":
-        return LineFault("invalid_method", f"The method '{line.method[:20]}' is not 'POST'.", number, "method")
+        return LineFault(
+            "invalid_method", f"The method '{line.method[:20]}' is not 'POST'.", number, "method"
+        )
     if line.url != endpoint:
         fact = f"The URL '{line.url[:100]}' is not the endpoint of the batch, '{endpoint}'."
         return LineFault("invalid_url", fact, number, "url")
@@ -142,8 +143,12 @@ def _check(
     except msgspec.DecodeError:
         return LineFault("invalid_request", "The body is no object with a 'model'.", number, "body")
     if not head.model:
-        return LineFault("missing_required_parameter", "Missing required parameter: 'model'.", number, "model")
+        return _missing("model", number)
     return head.model
+
+
+def _missing(name: str, number: int) -> LineFault:
+    return LineFault("missing_required_parameter", f"Missing required parameter: '{name}'.", number, name)
 
 
 def _streams(body: bytes) -> bool | None:

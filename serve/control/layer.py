@@ -40,7 +40,7 @@ _UPLOAD = re.compile(PREFIX + operations.register.path.format(name="[^/]+"))
 
 
 class ApiLayer:
-    """An ASGI layer around an API; `reads_itself(method, path)` is True of routes whose body is not capped."""
+    """An ASGI layer around an API; `reads_itself(method, path)` says whose body is not capped here."""
 
     def __init__(
         self,

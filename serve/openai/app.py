@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Sequence
 from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI
@@ -14,17 +13,13 @@ from serve.openai import files, uploads
 from serve.openai.errors import add_refusals, answer_error
 from serve.openai.tenant import Platform
 
-Routers = Callable[[], Sequence[APIRouter]]
-"""Returns the routers beside files and uploads; a router has no hash by which an application could be kept."""
 
-
-def build_platform(platform: Platform, more: Routers) -> ASGIApp:
-    """Return the platform endpoints of one server process, to be called by its router after authentication.
+def build_platform(platform: Platform, app: ASGIApp) -> ASGIApp:
+    """Return the endpoints `app` of one server process, to be called by its router after authentication.
 
     The router puts who asks into `scope["state"]["who"]`, and into `sees_all` whether it sees what others
     made; without them every request is refused with 401.
     """
-    app = platform_application(more)
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"] = {**scope.get("state", {}), "platform": platform}
@@ -33,9 +28,8 @@ def build_platform(platform: Platform, more: Routers) -> ASGIApp:
     return answer
 
 
-@cache  # The routes are the same for every server and take a while to build.
-def platform_application(more: Routers) -> FastAPI:
-    """Return the application itself; who asks it, and of which server, comes with each request."""
+def platform_application(more: Sequence[APIRouter]) -> FastAPI:
+    """Return the application itself with `more` routers; who asks, and which server, comes with a request."""
     app = FastAPI(
         title="Wardrobe platform API",
         version=version("wardrobe-llm"),
@@ -46,7 +40,7 @@ def platform_application(more: Routers) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     add_refusals(app)
-    for router in (files.router, uploads.router, *more()):
+    for router in (files.router, uploads.router, *more):
         app.include_router(router)
     app.add_middleware(ApiLayer, reads_itself=_reads_itself, answer=answer_error)
     return app
@@ -54,5 +48,5 @@ def platform_application(more: Routers) -> FastAPI:
 
 def _reads_itself(method: str, path: str) -> bool:
     """Return True for a route that streams its body to the disk."""
-    parts = path.split("/")
-    return method == "POST" and (parts[2:] == ["files"] or (parts[2:3], parts[4:]) == (["uploads"], ["parts"]))
+    parts = path.split("/")[2:]
+    return method == "POST" and (parts == ["files"] or (parts[:1] == ["uploads"] and parts[2:] == ["parts"]))

@@ -1,4 +1,4 @@
-"""What bodies of platform requests have in common; each is a `registry.api.documents.Request`."""
+"""What bodies of platform requests have in common."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ MAX_METADATA = 16
 """Most pairs of `metadata`, as at OpenAI."""
 
 
-class ExpiresAfter(Request):
+class RequestBody(Request):
+    """A JSON body of a platform request: an unknown field is refused, and `"2"` for a number."""
+
+
+class ExpiresAfter(RequestBody):
     """When a file expires, counted from when it was made."""
 
     anchor: Literal["created_at"]

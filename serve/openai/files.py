@@ -196,7 +196,8 @@ def _read(form: ReceivedForm) -> _Wish:
         if name not in there:
             fact = f"Missing required parameter: '{name}'."
             raise RequestRefused(fact, param=name, reason="missing_required_parameter")
-    return _Wish(check_purpose(form.fields["purpose"]), check_name(form.names["file"]), _lifetime(form.fields))
+    purpose = check_purpose(form.fields["purpose"])
+    return _Wish(purpose, check_name(form.names["file"]), _lifetime(form.fields))
 
 
 def _lifetime(fields: dict[str, str]) -> int | None:
@@ -215,7 +216,8 @@ def _lifetime(fields: dict[str, str]) -> int | None:
         fact = f"Invalid type for '{_SECONDS}': expected an integer, but got '{seconds[:100]}'."
         raise RequestRefused(fact, param=_SECONDS, reason="invalid_type")
     if not MIN_LIFETIME_SECONDS <= int(seconds) <= MAX_LIFETIME_SECONDS:
-        fact = f"Invalid '{_SECONDS}': {seconds} is not between {MIN_LIFETIME_SECONDS} and {MAX_LIFETIME_SECONDS}."
+        between = f"{MIN_LIFETIME_SECONDS} and {MAX_LIFETIME_SECONDS}"
+        fact = f"Invalid '{_SECONDS}': {seconds} is not between {between}."
         raise RequestRefused(fact, param=_SECONDS, reason="invalid_value")
     return int(seconds)
 

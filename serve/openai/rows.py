@@ -1,4 +1,4 @@
-"""JSONL as it is checked when it is uploaded: every line is a JSON object, and the first that is none is named.
+"""JSONL as it is checked at upload: every line is a JSON object, and the first that is none is named.
 
 Reads line by line and gives way between them, so a file of any size costs little memory and holds up nobody.
 What the rows must hold is the business of who uses the file.

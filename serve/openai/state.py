@@ -1,4 +1,4 @@
-"""What the platform endpoints ask of the server process that they live in; the router's runtime implements it."""
+"""What the platform endpoints ask of their server process; the router's runtime implements it."""
 
 from __future__ import annotations
 

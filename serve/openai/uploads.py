@@ -9,13 +9,12 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 from pydantic import Field
 
-from registry.api.documents import Request as RequestDocument
 from registry.entries.files import CONTENT, FileInfo
 from registry.entries.ids import made_at
 from registry.entries.uploads import UploadInfo, UploadStore
 from registry.errors import LimitExceeded, NotFound
 from serve.bounds.multipart import FormCap, receive_form
-from serve.openai.bodies import ExpiresAfter
+from serve.openai.bodies import ExpiresAfter, RequestBody
 from serve.openai.errors import RequestRefused
 from serve.openai.files import check_content, check_name, check_purpose, file_object
 from serve.openai.tenant import Platform, PlatformOf, Tenant, TenantOf
@@ -27,7 +26,7 @@ MAX_PART_BYTES = 64 * 1024**2
 MAX_PARTS = 10_000
 
 
-class UploadRequest(RequestDocument):
+class UploadRequest(RequestBody):
     """What is going to be uploaded."""
 
     filename: str
@@ -37,7 +36,7 @@ class UploadRequest(RequestDocument):
     expires_after: ExpiresAfter | None = None
 
 
-class UploadCompletion(RequestDocument):
+class UploadCompletion(RequestBody):
     """The parts of an upload in order, and the MD5 of all of it in hexadecimal."""
 
     part_ids: Annotated[list[str], Field(min_length=1, max_length=MAX_PARTS)]

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from registry.entries.keys import Scope as KeyScope
 from registry.errors import UsageError, WardrobeError
 from serve import logs
+from serve.batches.runner import BatchRunner
 from serve.bounds.arrival import Arrivals, ClientLeft
 from serve.bounds.structure import check_encoding
 from serve.door.hosts import Hosts
@@ -43,7 +44,7 @@ from serve.responses import answers as kept
 from serve.responses.answers import ResponseQuery
 from serve.rollout.decision.inner import InnerClient
 from serve.router.chores import begin_chores
-from serve.router.endpoints.apis import build_control, build_platform, own_methods
+from serve.router.endpoints.apis import build_batches, build_control, build_platform, own_methods
 from serve.router.endpoints.auth import authorize
 from serve.router.endpoints.feedback import MAX_BODY_BYTES as MAX_FEEDBACK_BYTES
 from serve.router.endpoints.openai_errors import rejection_reason, send_error, send_events, send_json
@@ -84,6 +85,8 @@ class Router:
         self._endpoints = ENDPOINTS
         self._control: ASGIApp | None = None
         self._platform: ASGIApp | None = None
+        self._batches: BatchRunner | None = None
+        self._owner: object = None
         self._chores: list[asyncio.Task[None]] = []
         self._error: Exception | None = None
         self._end_logs: Callable[[], None] = lambda: None
@@ -269,6 +272,8 @@ class Router:
         async def announce() -> Message:
             message = await receive()
             if message["type"] == "lifespan.shutdown" and self.runtime is not None:
+                if self._batches is not None:
+                    await self._batches.stop()
                 for chore in self._chores:
                     chore.cancel()
                 await asyncio.gather(*self._chores, return_exceptions=True)
@@ -287,7 +292,8 @@ class Router:
             self._tracing = Tracing.open(self._settings)
             engine = self._engine_factory(scope)
             runtime = await asyncio.to_thread(Runtime.build, self._settings, engine)
-            runtime.ask = InnerClient(self.app, scope.get("app")).post
+            self._owner = scope.get("app")
+            runtime.ask = InnerClient(self.app, self._owner).post
             await self._open(runtime)
         except Exception as error:  # noqa: BLE001 - the server ends on it, and says what it was
             _log.error("the router cannot start: %s", error, exc_info=not isinstance(error, WardrobeError))
@@ -317,6 +323,10 @@ class Router:
         runtime.on_drain.append(self._inference.doubts.cancel)
         self._chores = begin_chores(runtime)
         self.runtime = runtime
+        if settings.batches.enabled:
+            inference = self._inference
+            self._batches = build_batches(runtime, InnerClient(self, self._owner), lambda: inference.inflight)
+            self._batches.begin(runtime.background)
 
     def _build_inference(
         self, runtime: Runtime, refused: frozenset[str], arrivals: Arrivals, hosts: Hosts

@@ -44,6 +44,7 @@ def test_parts_in_any_order_become_one_file(client: openai.OpenAI, registry: Reg
     first = part(client, upload.id, ROWS[:5_000])
     done = client.uploads.complete(upload.id, part_ids=[first, second], md5=hashlib.md5(ROWS).hexdigest())
     check("upload", done.to_dict())
+    assert done.file is not None
     assert (done.status, done.file.filename, done.file.bytes) == ("completed", "rows.jsonl", len(ROWS))
     assert done.file.expires_at == done.file.created_at + 7200
     assert client.files.content(done.file.id).read() == ROWS
@@ -95,7 +96,10 @@ def test_a_cancelled_upload_takes_nothing_more_and_keeps_no_bytes(
     cancelled = client.uploads.cancel(upload.id)
     check("upload", cancelled.to_dict())
     assert cancelled.status == client.uploads.cancel(upload.id).status == "cancelled"
-    for call in (lambda: part(client, upload.id, ROWS), lambda: client.uploads.complete(upload.id, part_ids=[name])):
+    for call in (
+        lambda: part(client, upload.id, ROWS),
+        lambda: client.uploads.complete(upload.id, part_ids=[name]),
+    ):
         with pytest.raises(openai.BadRequestError, match="is cancelled"):
             call()
     assert not list((registry.root / "uploads").rglob("part_*"))
@@ -109,7 +113,7 @@ def test_what_is_not_there_or_not_allowed_is_refused(client: openai.OpenAI, serv
         lambda: part(client, "upload_1", b"x"),
         lambda: client.uploads.complete(upload.id, part_ids=["part_1"]),
     ):
-        with pytest.raises(openai.NotFoundError, match="No such (Upload object|part)"):
+        with pytest.raises(openai.NotFoundError, match=r"No such (Upload object|part)"):
             call()
     for options, param in (
         ({"size": 0}, "bytes"),

@@ -54,6 +54,7 @@ TRICKS = [
     b"", b"/", b"*", b"/metrics/", b"/livez/", b"/readyz%00", b"/admin", b"/admin/", b"/admin//v1/x",
     b"/admin/../v1/load_lora_adapter", b"/admin/v1/%2e%2e/x", b"/admin/.hidden", b"/v1/responses/",
     b"/v1/responses/a", b"/v1/responses/resp_a/../../x", b"/v1/responses/resp_a%2Fx",
+    b"/v1/files/../models", b"/v1/files/.hidden", b"/v1/files//a", b"/v1/filesx", b"/v1/fine_tuning/%2e%2e/x",
     b"/v1/responses/resp_a/delete", b"http://host/v1/models", b"/v1/load_lora_adapter",
 ]  # fmt: skip
 

@@ -1,11 +1,24 @@
-"""Asks the server behind the router, from inside: golden prompts have no client."""
+"""Asks an application from inside: golden prompts and the lines of batches have no client."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.types import ASGIApp, Message
+
+Line = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class InnerAnswer:
+    """What the application answered; `headers` as they were sent, the last of each name."""
+
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
 
 
 class InnerClient:
@@ -17,8 +30,14 @@ class InnerClient:
 
     async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Send a JSON body and return the answer's status and body; an exception behind is a 500."""
+        found = await self.send(path, body)
+        return found.status, found.body
+
+    async def send(self, path: str, body: bytes, headers: Iterable[Line] = ()) -> InnerAnswer:
+        """Send a JSON body with more `headers` and return the answer; an exception behind is a 500."""
         given: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
         status, chunks = 500, []
+        lines: dict[bytes, bytes] = {}
 
         async def receive() -> Message:
             if not given:
@@ -29,20 +48,22 @@ class InnerClient:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                lines.update(message.get("headers", ()))
             elif message["type"] == "http.response.body":
                 chunks.append(message.get("body", b""))
 
         try:
-            await self._app(self._scope(path, len(body)), receive, send)
+            await self._app(self._scope(path, len(body), headers), receive, send)
         except Exception as error:  # noqa: BLE001 - whatever the server behind raises is its answer
-            return 500, f"{type(error).__name__}: {error}".encode()
-        return status, b"".join(chunks)
+            return InnerAnswer(500, lines, f"{type(error).__name__}: {error}".encode())
+        return InnerAnswer(status, lines, b"".join(chunks))
 
-    def _scope(self, path: str, size: int) -> dict[str, Any]:
+    def _scope(self, path: str, size: int, more: Iterable[Line]) -> dict[str, Any]:
         headers = [
             (b"host", b"localhost"),
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % size),
+            *more,
         ]
         return {
             "type": "http",

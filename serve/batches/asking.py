@@ -1,0 +1,87 @@
+"""Asks one line of a batch by the door that clients use, in the name of the key that made the batch.
+
+So a line is authenticated, bounded, routed, counted and logged as any request is. Invariant: what a busy or a
+restarting server refuses is asked again later; everything else is the line's answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from registry.entries.ids import new_id
+from serve.batches.answers import AnswerRecord
+from serve.batches.gate import Place
+from serve.batches.lines import BatchLine
+from serve.request_id import HEADER
+from serve.rollout.decision.inner import InnerClient
+
+BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""Before a line is asked again; after the last one the refusal is its answer."""
+
+_AGAIN = frozenset({408, 429, 503})
+_BACKGROUND = b"1"
+"""A priority of vLLM's that comes after that of clients, which is 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineAsker:
+    """Asks by `door`; `lend` gives the token of a key, None where there are no keys.
+
+    With `prioritised` the engine is told that others come first.
+    """
+
+    door: InnerClient
+    lend: Callable[[str], str | None]
+    prioritised: bool = False
+    backoff_seconds: Sequence[float] = BACKOFF_SECONDS
+
+    async def ask(self, line: BatchLine, endpoint: str, who: str, now: float, place: Place) -> AnswerRecord:
+        """Return the answer to a line, in the `place` that it has; `now` is UNIX seconds."""
+        for pause in (*self.backoff_seconds, None):
+            record = await self._once(line, endpoint, who, now)
+            if record.status not in _AGAIN or pause is None:
+                break
+            place.give_back()
+            await asyncio.sleep(pause)
+            await place.take()
+        return record
+
+    async def _once(self, line: BatchLine, endpoint: str, who: str, now: float) -> AnswerRecord:
+        if line.streams:
+            return _refused(line, now, "stream", "Streaming is not supported in batches.")
+        token = self.lend(who)
+        headers = [] if token is None else [(b"authorization", b"Bearer " + token.encode())]
+        found = await self.door.send(endpoint, self._body(line), headers)
+        return AnswerRecord(
+            place=line.place,
+            custom_id=line.custom_id,
+            id=new_id("batch_req_", now),
+            status=found.status,
+            request_id=found.headers.get(HEADER, b"").decode("latin-1"),
+            body=_json(found.body),
+        )
+
+    def _body(self, line: BatchLine) -> bytes:
+        if not self.prioritised:
+            return line.body
+        fields = msgspec.json.decode(line.body, type=dict[str, msgspec.Raw])
+        return msgspec.json.encode({"priority": msgspec.Raw(_BACKGROUND), **fields})
+
+
+def _json(body: bytes) -> msgspec.Raw:
+    """Return a body as it came, or as text where it is no JSON on one line."""
+    try:
+        msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return msgspec.Raw(msgspec.json.encode(body.decode("utf-8", "replace")))
+    return msgspec.Raw(body if b"\n" not in body else msgspec.json.format(body, indent=-1))
+
+
+def _refused(line: BatchLine, now: float, param: str, message: str) -> AnswerRecord:
+    error = {"message": message, "type": "invalid_request_error", "param": param, "code": None}
+    body = msgspec.Raw(msgspec.json.encode({"error": error}))
+    return AnswerRecord(line.place, line.custom_id, new_id("batch_req_", now), 400, "", body)
