@@ -15,9 +15,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 from registry.background import Background
+from registry.entries.tuned import TunedModel
 from registry.errors import Missing
 from registry.storage import anchor, disk
 from registry.storage.bell import Bell
@@ -54,8 +56,10 @@ class Watcher:
         self._sweep_seconds = max(sweep_seconds, interval_seconds)
         self._subscribers: list[Callable[[View], None]] = []
         self._marks: dict[str, _Mark] = {}
-        self._folder_mark: _Mark | None = None
-        self._folder_changed = -math.inf
+        self._folder = _Folder(self._changes)
+        self._tuned_folder = _Folder(registry.catalogue.tuned.folder)
+        self._tuned_problems: Mapping[str, str] = MappingProxyType({})
+        self._problems: Mapping[str, str] = {}
         self._announced = EMPTY.generation
         self._sweep: Iterator[str] = iter(())
         self._sweep_size = 0
@@ -88,16 +92,18 @@ class Watcher:
         Raises: StorageFailed: the root cannot be read.
         """
         with self._lock:
-            first = self._folder_mark is None
+            first = not self._folder.seen
+            tuned = self._look_at_tuned(always=True)
             marked = self._look(always=True)
-            view = self._reread(self._catalogue.known() if first else marked)
+            view = self._reread(self._catalogue.known() if first else marked, tuned)
         self._announce(view)
 
     def _turn(self) -> None:
         self._bell.arm()  # before the look, so that no change falls between the two
         try:
             with self._lock:
-                view = self._reread([*self._look(always=False), *self._next_of_sweep()])
+                tuned = self._look_at_tuned(always=False)
+                view = self._reread([*self._look(always=False), *self._next_of_sweep()], tuned)
         except Exception as error:
             # The root may be back at the next look; until then `last_success` tells how old `view` is.
             self.problems = MappingProxyType({"": str(error)})
@@ -117,11 +123,7 @@ class Watcher:
             return []  # a backup leaves out empty folders
 
     def _list_marks(self, *, always: bool) -> list[str]:
-        mark, now = _mark(disk.status(self._changes)), time.monotonic()
-        if mark != self._folder_mark:
-            self._folder_mark, self._folder_changed = mark, now
-        # A second change within one tick of the file system's clock leaves the folder's time as it is.
-        elif not always and now - self._folder_changed > _SETTLED_SECONDS:
+        if not self._folder.look() and not always:
             return []
         found = {}
         for name in disk.names(self._changes):
@@ -147,9 +149,19 @@ class Watcher:
             self._sweep, self._sweep_size = iter(known), len(known)
         return names
 
-    def _reread(self, names: Iterable[str]) -> View:
+    def _look_at_tuned(self, *, always: bool) -> Mapping[str, TunedModel]:
+        """Return the tuned models; looked at before the marks, so that each one's version is seen as well."""
+        try:
+            if not self._tuned_folder.look() and not always:
+                return self.view.tuned
+        except Missing:
+            pass  # no model was ever tuned here, or a backup left out the folder
+        found, self._tuned_problems = self._catalogue.tuned.survey()
+        return found
+
+    def _reread(self, names: Iterable[str], tuned: Mapping[str, TunedModel]) -> View:
         adapters = dict(self.view.adapters)
-        problems = {name: problem for name, problem in self.problems.items() if name}
+        problems = {name: text for name, text in self._problems.items() if name}
         changed = False
         for name in dict.fromkeys(names):
             before = adapters.get(name)
@@ -163,10 +175,11 @@ class Watcher:
                 changed = True
                 _put(adapters, name, after)
             time.sleep(0)  # give way to the event loop between two adapters
-        self.problems = MappingProxyType(problems)
+        self._problems = problems
+        self.problems = MappingProxyType({**problems, **self._tuned_problems})
         self.last_success = time.monotonic()
-        if changed:
-            self.view = View(self.view.generation + 1, MappingProxyType(adapters))
+        if changed or tuned != self.view.tuned:
+            self.view = View(self.view.generation + 1, MappingProxyType(adapters), tuned)
         return self.view
 
     def _announce(self, view: View) -> None:
@@ -184,6 +197,31 @@ class Watcher:
 _Mark = tuple[int, int]
 _SETTLED_SECONDS = 5.0
 """Ticks of file systems' clocks are shorter: 10 ms on local disks, 1 s on old NFS servers, 2 s on FAT."""
+
+
+class _Folder:
+    """When a folder last changed, by its own time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mark: _Mark | None = None
+        self._changed = -math.inf
+
+    @property
+    def seen(self) -> bool:
+        """Return whether it was looked at, and was there."""
+        return self._mark is not None
+
+    def look(self) -> bool:
+        """Return whether it may have changed since the last look.
+
+        Raises: Missing; StorageFailed.
+        """
+        mark, now = _mark(disk.status(self._path)), time.monotonic()
+        if mark != self._mark:
+            self._mark, self._changed = mark, now
+        # A second change within one tick of the file system's clock leaves the folder's time as it is.
+        return now - self._changed <= _SETTLED_SECONDS
 
 
 def _mark(status: os.stat_result) -> _Mark:

@@ -27,6 +27,7 @@ from registry.settings.misspelt import nearest
 from registry.settings.models import Strict
 from serve.door.hosts import ANY_HOST, plain_host
 from serve.door.pages import is_origin
+from serve.tuning_settings import TuningSettings
 
 _SEE = "docs/reference/settings.md"
 
@@ -249,6 +250,7 @@ class ServeSettings(BaseSettings):
     responses: ResponseSettings = ResponseSettings()
     connections: ConnectionLimits = ConnectionLimits()
     residency: ResidencySettings = ResidencySettings()
+    tuning: TuningSettings = TuningSettings()
     engine: EngineSettings = EngineSettings()
     vllm: dict[str, JsonValue] = Field(default_factory=dict)
     """Options of vLLM under its own names."""

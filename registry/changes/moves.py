@@ -171,7 +171,8 @@ def roll_back(catalogue: Catalogue, adapter: str, *, who: str) -> AliasMove:
 def delete(catalogue: Catalogue, adapter: str, number: int, *, who: str) -> None:
     """Put a tombstone on a live version.
 
-    Raises: InvalidName; NotFound; Conflict: an alias points to it, or an open rollout uses it.
+    Raises: InvalidName; NotFound; Conflict: an alias points to it, an open rollout uses it, or it answers by
+    the name of a tuned model.
     """
     catalogue.require(adapter)
     if number not in catalogue.live(adapter):
@@ -235,6 +236,10 @@ def _refuse_used(catalogue: Catalogue, adapter: str, number: int) -> None:
     if users:
         fact = f"alias {', '.join(users)} points to it"
         raise Conflict(f"{adapter}@{number}", fact, "move the alias to another version first")
+    tuned = catalogue.tuned.leading_to(adapter, number)
+    if tuned:
+        fact = f"it answers by the name {', '.join(tuned)}"
+        raise Conflict(f"{adapter}@{number}", fact, "delete that model first: DELETE /v1/models/ft:…")
 
 
 def _readable(catalogue: Catalogue, adapter: str, number: int) -> Version | None:

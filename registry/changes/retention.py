@@ -1,7 +1,8 @@
 """Retention: what the servers write is kept for a time and up to a size, and removed after that.
 
 Owns the limits of `feedback/`, `evidence/`, `baselines/`, `deaths/`, `replicas/` and `logs/` (`[retention]`
-in wardrobe.toml). Removed at once, without the trash: it is there to make room. Invariants: the newest file
+in wardrobe.toml); uploaded files and uploads
+in parts say themselves when they expire. Removed at once, without the trash: it is there to make room. Invariants: the newest file
 of a log stays, as its number says which comes next; evidence of an open rollout stays whatever its age.
 """
 
@@ -58,6 +59,8 @@ def outlived(catalogue: Catalogue, now: float) -> list[Path]:
         *_beyond(_spare_newest(_files(root / "logs")), *logs, now),
         *_ended(catalogue, limits.evidence_days * DAY_SECONDS, now),
         *gone,
+        *catalogue.files.outlived(now),
+        *catalogue.uploads.outlived(now),
         *(one.path for one in _files(root / "baselines") if now - one.at > replicas),
     ]
 

@@ -37,8 +37,8 @@ def keys() -> None:
     multiple=True,
     default=("infer",),
     show_default=True,
-    type=click.Choice(("infer", "admin")),
-    help="What the key may do; admin includes infer.",
+    type=click.Choice(("infer", "tune", "admin")),
+    help="What the key may do, more than one if given again; admin includes the others.",
 )
 @click.option("--expires", metavar="AGE", help="Lifetime such as 12h, 90d or 52w (default: none).")
 @click.option("--note", default="", metavar="TEXT", help="Note kept with the key, for instance who has it.")

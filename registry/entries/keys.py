@@ -45,9 +45,13 @@ _CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP})
 
 
 class Scope(StrEnum):
-    """What a key may do; `admin` includes `infer`."""
+    """What a key may do; `admin` includes the others.
+
+    `tune` is for files, fine-tuning jobs, batches and the models that come of them.
+    """
 
     INFER = "infer"
+    TUNE = "tune"
     ADMIN = "admin"
 
 
@@ -214,6 +218,13 @@ class KeyRing:
         if entry is None or not hmac.compare_digest(entry.token_sha256, _hash(token)):
             return None
         return entry.info if entry.info.state(self._clock()) == "active" else None
+
+    def allows(self, key_id: str, scope: Scope) -> bool:
+        """Return whether the key with this id may do `scope` now; where there are no keys, everybody may."""
+        if not self._enabled:
+            return True
+        entry = self._entries.get(key_id)
+        return entry is not None and entry.info.state(self._clock()) == "active" and entry.info.allows(scope)
 
     def refresh(self) -> bool:
         """Read the keys again if their folder has changed (else one `stat`); return whether it was read.

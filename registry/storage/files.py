@@ -14,9 +14,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from registry.storage import anchor, placing
@@ -83,24 +84,22 @@ def copy_new(
     Raises: Occupied; StorageFailed.
     """
     anchor.check(target)
-    digest = hashlib.sha256(head)
-    size = len(head)
     with explained(target), open_plain(source) as reader:
         step(f"copy {target.name}")
         reader.seek(skip_bytes)
-        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as writer:
-            hand_over(writer.fileno(), target.parent)
-            writer.write(head)
-            while chunk := reader.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                writer.write(chunk)
-                size += len(chunk)
-            writer.flush()
-            if unsynced is None:
-                os.fsync(writer.fileno())
-            else:
-                unsynced.add(writer.fileno())
-    return size, digest.hexdigest()
+        chunks = itertools.chain((head,), iter(lambda: reader.read(_CHUNK_BYTES), b""))
+        return _write_new(target, chunks, mode, unsynced)
+
+
+def write_new(target: Path, chunks: Iterable[bytes]) -> tuple[int, str]:
+    """Write `chunks` to a new file, fsynced, and return its size and hex sha256.
+
+    Raises: Occupied; StorageFailed; whatever `chunks` raises.
+    """
+    anchor.check(target)
+    with explained(target):
+        step(f"write {target.name}")
+        return _write_new(target, chunks, 0o644, None)
 
 
 def replace(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
@@ -315,6 +314,24 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _write_new(
+    target: Path, chunks: Iterable[bytes], mode: int, unsynced: Unsynced | None
+) -> tuple[int, str]:
+    digest, size = hashlib.sha256(), 0
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as writer:
+        hand_over(writer.fileno(), target.parent)
+        for chunk in chunks:
+            digest.update(chunk)
+            writer.write(chunk)
+            size += len(chunk)
+        writer.flush()
+        if unsynced is None:
+            os.fsync(writer.fileno())
+        else:
+            unsynced.add(writer.fileno())
+    return size, digest.hexdigest()
 
 
 def _unclaimed(error: OSError, path: Path, data: bytes, mode: int) -> bool:

@@ -17,10 +17,13 @@ from registry.entries.aliases import Aliases
 from registry.entries.attestations import Attestations
 from registry.entries.deaths import Deaths
 from registry.entries.evidence import EvidenceStore
+from registry.entries.files import FileStore
 from registry.entries.quarantine import Quarantine
 from registry.entries.replicas import Replicas
 from registry.entries.rollouts import Rollouts, owed
 from registry.entries.tombstones import Tombstones
+from registry.entries.tuned import TunedModels
+from registry.entries.uploads import UploadStore
 from registry.entries.versions import Versions
 from registry.errors import CorruptStore, InvalidName, Missing, StorageFailed, WardrobeError
 from registry.names import STABLE, ModelRef, check_adapter_name
@@ -60,6 +63,9 @@ class Catalogue:
         self.replicas = Replicas(root, clock)
         self.evidence = EvidenceStore(root, clock)
         self.deaths = Deaths(root)
+        self.tuned = TunedModels(root, clock)
+        self.files = FileStore(root.path, clock)
+        self.uploads = UploadStore(root.path, self.files, clock)
 
     def known(self) -> list[str]:
         """Return every adapter that has a folder, sorted; it may never have had a version."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from registry.entries.tuned import TunedModel
 from registry.errors import NotFound, Quarantined
 from registry.names import CANARY, STABLE, ModelRef
 from registry.records import RolloutEntry, Version
@@ -82,10 +83,11 @@ class AdapterView:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A snapshot of every adapter; `generation` grows with every change."""
+    """A snapshot of every adapter and of the names of tuned models; `generation` grows with every change."""
 
     generation: int
     adapters: Mapping[str, AdapterView]
+    tuned: Mapping[str, TunedModel] = MappingProxyType({})
 
     def resolve(self, ref: ModelRef) -> Version:
         """Return the version that `ref` means in this snapshot.
@@ -96,6 +98,17 @@ class View:
         if adapter is None:
             raise no_adapter(ref, self.adapters)
         return adapter.resolve(ref)
+
+    def follow(self, model: TunedModel) -> Version:
+        """Return the version that answers by the name of a tuned model.
+
+        Raises: NotFound: it was deleted, or is not the one that got the name; Quarantined.
+        """
+        version = self.resolve(ModelRef(model.adapter, version=model.version))
+        if version.digest != model.digest:
+            fact = f"was given to another {model.target} than the one that is here"
+            raise NotFound(model.name, fact, "restore the root whole, or delete this name", param="model")
+        return version
 
 
 EMPTY = View(0, MappingProxyType({}))

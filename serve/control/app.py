@@ -13,7 +13,7 @@ from registry.api.operations import adapters, whole
 from registry.store import Registry
 from serve.control.caller import Control
 from serve.control.handlers import OWN
-from serve.control.layer import AdminLayer, add_handlers
+from serve.control.layer import ApiLayer, add_handlers
 from serve.control.routes import routes
 from serve.control.schema import describe
 from serve.control.state import ControlState
@@ -55,6 +55,6 @@ def application() -> FastAPI:
     add_handlers(app)
     for table in (adapters, whole, rollouts):
         app.include_router(routes(table, OWN))
-    app.add_middleware(AdminLayer)
+    app.add_middleware(ApiLayer)
     describe(app)
     return app

@@ -1,7 +1,8 @@
-"""The outermost layer of the admin API: what is refused before any route, and what any failure looks like.
+"""The outermost layer of an API of ours: what is refused before any route, and what any failure looks like.
 
-Owns the OpenAI shape of errors under `/admin`, the cap on the size and the nesting of bodies, and the refusal
-of requests that a foreign web page makes a browser send (the router says which pages are known).
+Owns the OpenAI shape of errors, the cap on the size and the nesting of bodies, and the refusal of requests
+that a foreign web page makes a browser send (the router says which pages are known). The admin API has it as
+it is; `serve.openai` has words of its own.
 Invariant: every answer that is not a success has the shape `{"error": {"message", "type", "param", "code"}}`,
 and none tells of the server's insides.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
@@ -18,7 +19,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.api import operations
@@ -38,11 +39,19 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _UPLOAD = re.compile(PREFIX + operations.register.path.format(name="[^/]+"))
 
 
-class AdminLayer:
-    """An ASGI layer around the admin API."""
+class ApiLayer:
+    """An ASGI layer around an API; `reads_itself(method, path)` is True of routes whose body is not capped."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        reads_itself: Callable[[str, str], bool] | None = None,
+        answer: Callable[[WardrobeError], Response] | None = None,
+    ) -> None:
         self._app = app
+        self._reads_itself = reads_itself or _is_upload
+        self._answer = answer or error_response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with an error."""
@@ -61,7 +70,7 @@ class AdminLayer:
             if not scope.get("state", {}).get("known_origin", False):
                 _refuse_foreign_page(scope["method"], headers)
             check_encoding(headers.get("content-encoding", "").encode("latin-1"))
-            if not _is_upload(scope["method"], scope["path"]):
+            if not self._reads_itself(scope["method"], scope["path"]):
                 receive = await _read_body(receive, headers.get("content-length", "").encode("latin-1"))
             await self._app(scope, receive, watched)
         except ClientDisconnect:
@@ -69,7 +78,7 @@ class AdminLayer:
         except Exception as error:
             if started:
                 raise
-            await error_response(_public(error))(scope, receive, send)
+            await self._answer(public(error))(scope, receive, send)
 
 
 def error_response(
@@ -93,7 +102,7 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(WardrobeError)
     async def refused(request: Request, error: WardrobeError) -> JSONResponse:
-        return error_response(_public(error), param=_field(request, error.param))
+        return error_response(public(error), param=_field(request, error.param))
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -120,11 +129,11 @@ def _field(request: Request, param: str | None) -> str | None:
     return "adapter" if param == "name" and "name" not in request.path_params else param
 
 
-def _public(error: Exception) -> WardrobeError:
+def public(error: Exception) -> WardrobeError:
     """Return what a client may know of `error`; the rest goes to the log."""
     if isinstance(error, WardrobeError) and error.http_status != 500:
         return error
-    _log.error("an admin request failed", exc_info=error)
+    _log.error("a request failed", exc_info=error)
     if isinstance(error, WardrobeError):
         return error
     return WardrobeError("server", "failed unexpectedly", "its log has the reason")
@@ -136,7 +145,7 @@ def _refuse_foreign_page(method: str, headers: Headers) -> None:
     if method in _SAFE_METHODS or origin is None:
         return
     if urlsplit(origin).netloc != headers.get("host"):
-        error = Denied("origin", f"{origin!r} is not this server", "call the admin API from its own host")
+        error = Denied("origin", f"{origin!r} is not this server", "call it from its own host")
         error.http_status = 403
         error.code = "foreign_origin"
         raise error

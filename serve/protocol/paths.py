@@ -12,6 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 
+from registry.entries.keys import Scope
 from serve.protocol.fields import watched
 
 
@@ -27,6 +28,7 @@ class PathKind(Enum):
     READY = "ready"
     METRICS = "metrics"  # forwarded to the server's own exposition
     ADMIN = "admin"  # forwarded to the control API
+    PLATFORM = "platform"  # forwarded to the platform endpoints: files, batches, fine-tuning
 
 
 class Dialect(StrEnum):
@@ -47,7 +49,7 @@ class Endpoint:
     version answers but the tokenizer, so that the outcome is evidence of nothing; `renders` is True where the
     body is always a conversation, which the chat template turns into a prompt; `gives` is what a base model
     must give to answer it; `watched` are the fields that are looked at before any version is; `model` is
-    what `/a/NAME` before the path named.
+    what `/a/NAME` before the path named; `scope` is what a key must allow, None: any key does.
     """
 
     kind: PathKind
@@ -63,6 +65,7 @@ class Endpoint:
     gives: str = "text"
     watched: frozenset[str] = frozenset()
     model: str = ""
+    scope: Scope | None = Scope.INFER
 
 
 def _inference(
@@ -93,9 +96,13 @@ def _tokenizer(operation: str, inner_path: str) -> Endpoint:
 _GET = ("GET", "HEAD")
 _CHAT_CAPS = ("max_completion_tokens", "max_tokens")
 _MODELS = Endpoint(PathKind.MODELS, "models", _GET)
+_ONE_MODEL = Endpoint(PathKind.MODELS, "models", (*_GET, "DELETE"))
 _STORED = Endpoint(PathKind.STORED, "responses", ("GET", "DELETE"), Dialect.RESPONSES)
 _STORED_PARTS = {"cancel": ("POST",), "input_items": ("GET",)}
-_ADMIN = Endpoint(PathKind.ADMIN, "admin", ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
+_ADMIN = Endpoint(
+    PathKind.ADMIN, "admin", ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"), scope=Scope.ADMIN
+)
+_PLATFORM = Endpoint(PathKind.PLATFORM, "platform", ("GET", "POST", "DELETE"), scope=Scope.TUNE)
 
 ENDPOINTS: dict[bytes, Endpoint] = {
     b"/v1/chat/completions": _inference("chat", _CHAT_CAPS, renders=True),
@@ -119,17 +126,27 @@ ENDPOINTS: dict[bytes, Endpoint] = {
     b"/readyz": Endpoint(PathKind.READY, "readyz", _GET),
     # vLLM's own name for it: balancers made for vLLM ask for it, vllm-router whatever it is told.
     b"/health": Endpoint(PathKind.READY, "readyz", _GET),
-    b"/metrics": Endpoint(PathKind.METRICS, "metrics", ("GET",)),
+    b"/metrics": Endpoint(PathKind.METRICS, "metrics", ("GET",), scope=None),
 }
 
 OPERATIONS = tuple(sorted({endpoint.operation for endpoint in ENDPOINTS.values()}))
 
 # An id of ours (response_id.py); `@` may come percent-encoded, nothing else may.
 _RESPONSE = re.compile(rb"/v1/responses/(resp_[A-Za-z0-9._@-]{1,256})(?:/(cancel|input_items))?")
-_MODEL = re.compile(rb"/v1/models/([A-Za-z0-9._@/-]{1,256})")
-# `/a/NAME`, NAME@N or NAME@ALIAS, before a path under /v1: what a balancer can hash on.
-_NAMED = re.compile(rb"/a/([a-z0-9][a-z0-9._-]{0,62}(?:(?:@|%40)[A-Za-z0-9._-]{1,63})?)(/v1/.+)")
+_MODEL = re.compile(rb"/v1/models/([A-Za-z0-9._@/:-]{1,512})")
+# `/a/NAME`, NAME@N, NAME@ALIAS or `ft:…`, before a path under /v1: what a balancer can hash on.
+_NAMED = re.compile(
+    rb"/a/([a-z0-9][a-z0-9._-]{0,62}(?:(?:@|%40)[A-Za-z0-9._-]{1,63})?"
+    rb"|ft(?::|%3[Aa])(?:[A-Za-z0-9._:@-]|%3[Aa]|%2[Ff]|%40){1,512})(/v1/.+)"
+)
+_ESCAPES = ((b"%40", b"@"), (b"%2F", b"/"), (b"%2f", b"/"), (b"%3A", b":"), (b"%3a", b":"))
+"""What a model's name may hold and a client may escape; nothing else comes escaped."""
+
 _CONTROL = re.compile(rb"/admin(?:/[A-Za-z0-9_@-][A-Za-z0-9._@-]*)+")
+# The platform's own routes say which of these there are; a tuned model's name may stand in one.
+_RESOURCE = re.compile(
+    rb"/v1/(?:files|uploads|batches|fine_tuning)(?:/[A-Za-z0-9_-](?:[A-Za-z0-9._:@-]|%(?:2[Ff]|3[Aa]|40))*)*"
+)
 
 
 def served_endpoints(paths: Collection[str] | None) -> dict[bytes, Endpoint]:
@@ -166,7 +183,7 @@ def find_named(raw_path: bytes, endpoints: dict[bytes, Endpoint]) -> Endpoint | 
     if endpoint is None:
         return None
     inner_path = endpoint.inner_path or path.decode()
-    return replace(endpoint, model=found[1].decode().replace("%40", "@"), inner_path=inner_path)
+    return replace(endpoint, model=_unescaped(found[1]).decode(), inner_path=inner_path)
 
 
 def unnamed(raw_path: bytes) -> bytes:
@@ -178,11 +195,19 @@ def unnamed(raw_path: bytes) -> bytes:
 def _find_pattern(raw_path: bytes) -> Endpoint | None:
     if _CONTROL.fullmatch(raw_path):
         return _ADMIN
+    if _RESOURCE.fullmatch(raw_path):
+        return _PLATFORM
     if found := _RESPONSE.fullmatch(raw_path.replace(b"%40", b"@")):
         part = (found[2] or b"").decode()
         methods = _STORED_PARTS.get(part, _STORED.methods)
         return replace(_STORED, methods=methods, item=found[1].decode(), part=part)
     # Answered here from the view: the name is looked up and never forwarded.
-    if found := _MODEL.fullmatch(raw_path.replace(b"%40", b"@").replace(b"%2F", b"/")):
-        return replace(_MODELS, item=found[1].decode())
+    if found := _MODEL.fullmatch(_unescaped(raw_path)):
+        return replace(_ONE_MODEL, item=found[1].decode())
     return None
+
+
+def _unescaped(raw_path: bytes) -> bytes:
+    for escape, character in _ESCAPES:
+        raw_path = raw_path.replace(escape, character)
+    return raw_path

@@ -13,11 +13,9 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable
 
-import msgspec
 from prometheus_client import REGISTRY, CollectorRegistry
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.api.operation import SCOPE
 from registry.entries.keys import Scope as KeyScope
 from registry.errors import UsageError, WardrobeError
 from serve import logs
@@ -27,7 +25,7 @@ from serve.door.hosts import Hosts
 from serve.door.pages import Pages
 from serve.door.sending import for_pages
 from serve.engine.interface import Engine
-from serve.errors import Busy, MethodNotAllowed, ModelNotFound, RouteNotFound, TaskNotServed
+from serve.errors import Busy, MethodNotAllowed, RouteNotFound, TaskNotServed
 from serve.protocol.body import SERVER_PATH_FIELDS, TRANSFER_FIELDS
 from serve.protocol.hints import hint
 from serve.protocol.paths import (
@@ -44,10 +42,13 @@ from serve.request_id import HEADER, id_headers
 from serve.responses import answers as kept
 from serve.responses.answers import ResponseQuery
 from serve.rollout.decision.inner import InnerClient
+from serve.router.chores import begin_chores
+from serve.router.endpoints.apis import build_control, build_platform, own_methods
 from serve.router.endpoints.auth import authorize
 from serve.router.endpoints.feedback import MAX_BODY_BYTES as MAX_FEEDBACK_BYTES
-from serve.router.endpoints.models import base_card, render_model, render_models
 from serve.router.endpoints.openai_errors import rejection_reason, send_error, send_events, send_json
+from serve.router.endpoints.telling import tell_models, tell_ready
+from serve.router.endpoints.tuned import delete_model
 from serve.router.inference import Inference
 from serve.router.runtime import Runtime
 from serve.router.telemetry.access_log import AccessLog
@@ -56,7 +57,6 @@ from serve.router.telemetry.accounts import RequestObserver
 from serve.router.telemetry.tracing import Tracing
 from serve.settings import ServeSettings, handed_over
 
-_READY = b'{"status":"ready"}'
 EngineFactory = Callable[[Scope], Engine]
 
 _PROBES = frozenset({PathKind.LIVE, PathKind.READY})
@@ -83,6 +83,8 @@ class Router:
         self._inference: Inference | None = None
         self._endpoints = ENDPOINTS
         self._control: ASGIApp | None = None
+        self._platform: ASGIApp | None = None
+        self._chores: list[asyncio.Task[None]] = []
         self._error: Exception | None = None
         self._end_logs: Callable[[], None] = lambda: None
         self._tracing: Tracing | None = None
@@ -155,13 +157,11 @@ class Router:
             self._hosts.check(dict(scope["headers"]).get(b"host"), scope["http_version"])
 
     async def _tell_options(self, endpoint: Endpoint, scope: Scope, send: Send) -> None:
-        from serve.control.methods import control_methods
-
         methods = endpoint.methods
-        if endpoint.kind is PathKind.ADMIN and self._control is not None:
-            methods = control_methods(scope["path"])
+        if endpoint.kind in {PathKind.ADMIN, PathKind.PLATFORM} and self.runtime is not None:
+            methods = own_methods(endpoint.kind, scope["path"])
             if not methods:
-                raise RouteNotFound(_shown(scope), "is not a path here", "see /admin/openapi.json")
+                raise RouteNotFound(_shown(scope), "is not a path here")
         headers = [_allow(methods)]
         if self._pages is not None:
             headers += self._pages.preflight(dict(scope["headers"]), methods) or ()
@@ -173,16 +173,21 @@ class Router:
         if endpoint.kind is PathKind.LIVE:
             await send_json(send, 200, b'{"status":"alive"}')
         elif endpoint.kind is PathKind.READY:
-            await _tell_ready(runtime, send)
+            await tell_ready(runtime, send)
         elif runtime is None:
             raise Busy("server", "has not started yet", "try again", rejection="engine_busy")
         elif endpoint.kind is PathKind.ADMIN:
-            await self._forward_control(runtime, scope, receive, send)
+            await self._forward(self._control, endpoint.scope, runtime, scope, receive, send)
+        elif endpoint.kind is PathKind.PLATFORM:
+            await self._forward(self._platform, endpoint.scope, runtime, scope, receive, send)
         elif endpoint.kind is PathKind.FEEDBACK:
             await self._take_feedback(runtime, scope, receive, send)
+        elif endpoint.kind is PathKind.MODELS and scope["method"] == "DELETE":
+            headers = dict(scope["headers"])
+            await send_json(send, 200, await delete_model(runtime, headers, endpoint.item))
         elif endpoint.kind is PathKind.MODELS:
-            authorize(runtime.keys, dict(scope["headers"]), KeyScope.INFER)
-            await _tell_models(runtime, endpoint, send)
+            authorize(runtime.keys, dict(scope["headers"]), endpoint.scope)
+            await tell_models(runtime, endpoint, send)
         elif endpoint.kind is PathKind.STORED:
             await self._tell_stored(runtime, endpoint, scope, send)
         elif endpoint.kind is PathKind.UNSERVED:
@@ -204,14 +209,29 @@ class Router:
             body = await self._arrivals.whole(receive, declared, MAX_FEEDBACK_BYTES)
             await runtime.feedback.answer(runtime.watcher.view, who, body, send)
 
-    async def _forward_control(self, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _forward(
+        self,
+        app: ASGIApp | None,
+        needed: KeyScope | None,
+        runtime: Runtime,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Have an API of ours answer who may ask it."""
         headers = dict(scope["headers"])
-        who = authorize(runtime.keys, headers, SCOPE)
-        assert self._control is not None, "built before the runtime is set"
+        who = authorize(runtime.keys, headers, needed)
+        assert app is not None, "built before the runtime is set"
         assert self._arrivals is not None, "built before the runtime is set"
         known = self._pages is not None and self._pages.admits(headers.get(b"origin"))
-        state = {**scope.get("state", {}), "who": who, "known_origin": known}
-        await self._control({**scope, "state": state}, self._arrivals.paced(receive), send)
+        state = {
+            **scope.get("state", {}),
+            "who": who,
+            "sees_all": runtime.keys.allows(who, KeyScope.ADMIN),
+            "known_origin": known,
+            "front": self,
+        }
+        await app({**scope, "state": state}, self._arrivals.paced(receive), send)
 
     async def _tell_stored(self, runtime: Runtime, endpoint: Endpoint, scope: Scope, send: Send) -> None:
         """Answer what is asked of a kept response: all of it, its items, its end."""
@@ -249,6 +269,8 @@ class Router:
         async def announce() -> Message:
             message = await receive()
             if message["type"] == "lifespan.shutdown" and self.runtime is not None:
+                for chore in self._chores:
+                    chore.cancel()
                 await self.runtime.stop()
                 await self._end_accounts()
                 if self._inference is not None:
@@ -280,7 +302,7 @@ class Router:
         self._hosts = Hosts(settings.host, settings.allowed_hosts)
         self._pages = Pages(settings.cors_origins) if settings.cors_origins else None
         self._arrivals = Arrivals(settings.limits)
-        self._control = _build_control(runtime)
+        self._control, self._platform = build_control(runtime), build_platform(runtime)
         try:
             await runtime.start(self._collectors)
         except BaseException:
@@ -292,6 +314,7 @@ class Router:
         self._endpoints = served_endpoints(runtime.engine.abilities.paths)
         runtime.on_drain.append(self._inference.shadows.cancel)
         runtime.on_drain.append(self._inference.doubts.cancel)
+        self._chores = begin_chores(runtime)
         self.runtime = runtime
 
     def _build_inference(
@@ -314,12 +337,6 @@ def _vllm_engine(scope: Scope) -> Engine:
     from serve.engine.vllm_engine import VllmEngine
 
     return VllmEngine.from_app(scope["app"])
-
-
-def _build_control(runtime: Runtime) -> ASGIApp:
-    from serve.control.app import build_control
-
-    return build_control(runtime.registry, runtime)
 
 
 def _is_path(path: str) -> bool:
@@ -352,30 +369,3 @@ def _naming(scope: Scope, send: Send) -> Send:
 
 def _allow(methods: Iterable[str]) -> tuple[bytes, bytes]:
     return (b"allow", ", ".join((*methods, "OPTIONS")).encode())
-
-
-async def _tell_ready(runtime: Runtime | None, send: Send) -> None:
-    if runtime is not None and runtime.ready():
-        problems = runtime.problems()
-        body = msgspec.json.encode({"status": "degraded", "problems": problems}) if problems else _READY
-        await send_json(send, 200, body)
-        return
-    draining = runtime is not None and runtime.draining
-    reasons = runtime.refusals() if runtime is not None and not draining else []
-    told: dict[str, object] = {"status": "draining" if draining else "not ready"}
-    body = msgspec.json.encode(told | ({"reasons": reasons} if reasons else {}))
-    await send_json(send, 503, body, [(b"retry-after", b"1")])
-
-
-async def _tell_models(runtime: Runtime, endpoint: Endpoint, send: Send) -> None:
-    view, resident = runtime.watcher.view, frozenset(runtime.resident())
-    engine, digest = runtime.engine, runtime.registry.base.fingerprint
-    base = base_card(engine.base_name, digest, runtime.began, engine.abilities.max_model_len)
-    item, only = endpoint.item, endpoint.model
-    if item and only not in {"", item}:
-        raise ModelNotFound(item, f"is not under /a/{only}", "ask GET /v1/models", param="model")
-    if item:
-        await send_json(send, 200, render_model(view, base, resident, item))
-        return
-    body = render_models(view, base, resident, only)
-    await send_json(send, 200, body)

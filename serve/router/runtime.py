@@ -202,7 +202,8 @@ class Runtime:
 
     def problems(self) -> list[str]:
         """Return what is not as it should be while this replica serves, in sentences."""
-        unread = (f"adapter {name}: {text}" for name, text in sorted(self.watcher.problems.items()) if name)
+        found = sorted((name, text) for name, text in self.watcher.problems.items() if name)
+        unread = (f"{name}: {text}" if "/" in name else f"adapter {name}: {text}" for name, text in found)
         moves = (move.sentence for move in self.succession.pending(self.watcher.view) if move.failure)
         return [*self.upkeep.problems(), *unread, *moves]
 

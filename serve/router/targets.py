@@ -100,6 +100,9 @@ def resolve(view: View, text: str, base_name: str) -> tuple[ModelRef, Version]:
     bare name whose stable is quarantined.
     """
     try:
+        tuned = view.tuned.get(text)
+        if tuned is not None:
+            return ModelRef(tuned.adapter, version=tuned.version), view.follow(tuned)
         ref = parse_model(text)
         if ref.adapter not in view.adapters:
             raise no_adapter(ref, view.adapters)
@@ -109,7 +112,7 @@ def resolve(view: View, text: str, base_name: str) -> tuple[ModelRef, Version]:
     except NotFound as error:
         raise _unknown(error, base_name) from error
     except Quarantined as error:
-        if "@" in text:
+        if "@" in text or text in view.tuned:
             raise
         raise NotServable(error.subject, error.fact, error.remedy, param="model") from error
     return ref, version

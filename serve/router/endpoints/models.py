@@ -1,4 +1,4 @@
-"""`GET /v1/models`: the base and every adapter of the registry, as OpenAI's clients read them.
+"""`GET /v1/models`: the base, every adapter and every tuned model, as OpenAI's clients read them.
 
 `id`, `object`, `created`, `owned_by` and vLLM's `root`, `parent` and `max_model_len` (by which clients size
 their context) are standard; the rest (`versions`, `aliases`, `digest`) are our extra fields. No path of the
@@ -11,6 +11,8 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
+from registry.entries.tuned import TunedModel
+from registry.errors import NotFound, Quarantined
 from registry.names import CANARY, STABLE
 from registry.records import RolloutEntry, Version
 from registry.views.view import AdapterView, View
@@ -82,11 +84,12 @@ def render_models(view: View, base: ModelCard, resident: Collection[str], only: 
     if only:
         return msgspec.json.encode(ModelList([_card(view, base, resident, only)]))
     cards = [_adapter_card(one, base, resident) for _, one in sorted(view.adapters.items())]
-    return msgspec.json.encode(ModelList([base, *cards]))
+    tuned = [_tuned_card(view, one, base, resident) for _, one in sorted(view.tuned.items())]
+    return msgspec.json.encode(ModelList([base, *cards, *(card for card in tuned if card is not None)]))
 
 
 def render_model(view: View, base: ModelCard, resident: Collection[str], name: str) -> bytes:
-    """Return one model: the base, an adapter, `NAME@N` or `NAME@ALIAS`.
+    """Return one model: the base, an adapter, `NAME@N`, `NAME@ALIAS` or the name of a tuned model.
 
     Raises: ModelNotFound, Quarantined: as a request for it.
     """
@@ -100,11 +103,30 @@ def _card(view: View, base: ModelCard, resident: Collection[str], name: str) -> 
     if adapter is not None:
         return _adapter_card(adapter, base, resident)
     ref, one = resolve(view, name, base.id)
-    owner = view.adapters[ref.adapter]
+    tuned = view.tuned.get(name)
+    if tuned is not None:
+        return _single_card(view, one, base, resident, name, tuned.created)
+    return _single_card(view, one, base, resident, str(ref), one.created)
+
+
+def _single_card(
+    view: View, one: Version, base: ModelCard, resident: Collection[str], name: str, created: float
+) -> ModelCard:
+    """Return the card of a name that one version alone answers by."""
+    owner = view.adapters[one.adapter]
     versions = [_version_card(owner, one, _aliases(owner), resident)]
-    return ModelCard(
-        str(ref), int(one.created), one.name, base.id, one.digest, {}, versions, base.max_model_len
-    )
+    return ModelCard(name, int(created), one.name, base.id, one.digest, {}, versions, base.max_model_len)
+
+
+def _tuned_card(
+    view: View, model: TunedModel, base: ModelCard, resident: Collection[str]
+) -> ModelCard | None:
+    """Return the card of a tuned model, None where nothing answers by its name."""
+    try:
+        version = view.follow(model)
+    except (NotFound, Quarantined):
+        return None
+    return _single_card(view, version, base, resident, model.name, model.created)
 
 
 def _adapter_card(adapter: AdapterView, base: ModelCard, resident: Collection[str]) -> ModelCard:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, JsonValue
 
 from registry.settings.models import Strict
+from registry.tuning.graders import Grader
 
 
 def _pattern(text: str) -> str:
@@ -204,6 +205,17 @@ class Stops(_Grader):
     type: Literal["stops"]
 
 
+class OpenaiGrader(_Grader):
+    """One of OpenAI's graders (`string_check`, `text_similarity`, `score_model`, `label_model`, `python`, `multi`).
+
+    `item` of its templates is the item's `data`, with `expected`; a score counts as a share of its `range`.
+    """
+
+    type: Literal["openai"]
+    grader: Grader
+    limits: SandboxLimits = SandboxLimits()
+
+
 Spec = Annotated[
     Exact
     | Includes
@@ -222,7 +234,8 @@ Spec = Annotated[
     | Agreement
     | Calls
     | Arguments
-    | Stops,
+    | Stops
+    | OpenaiGrader,
     Field(discriminator="type"),
 ]
 

@@ -45,6 +45,10 @@ def _one(spec: specs.Spec, hearing: GraderInput) -> Callable[[int, SuiteItem, Mo
         from train.evaluation.grading.judge import judge_with
 
         return judge_with(spec, hearing)
+    if isinstance(spec, specs.OpenaiGrader):
+        from train.evaluation.grading.openai.suites import judge_with as judge_as_openai
+
+        return judge_as_openai(spec, hearing)
     if isinstance(spec, specs.Python | specs.Program):
         from train.evaluation.grading.programs import run_with
 

@@ -14,18 +14,19 @@ _WORD = re.compile(r"[a-z0-9]+")
 
 def rouge_l(answer: str, expected: Sequence[str]) -> float:
     """Return the F1 of the longest common subsequence, against the best of the expected texts."""
-    return max((_f1(_words(answer), _words(text)) for text in expected), default=0.0)
+    return max((_f1(words(answer), words(text)) for text in expected), default=0.0)
 
 
 def _f1(answer: list[str], expected: list[str]) -> float:
-    common = _common_length(answer, expected)
+    common = common_length(answer, expected)
     if common == 0:
         return 0.0
     precision, recall = common / len(answer), common / len(expected)
     return 2 * precision * recall / (precision + recall)
 
 
-def _common_length(first: list[str], second: list[str]) -> int:
+def common_length(first: list[str], second: list[str]) -> int:
+    """Return the length of the longest common subsequence."""
     row = [0] * (len(second) + 1)
     for word in first:
         diagonal = 0
@@ -36,5 +37,6 @@ def _common_length(first: list[str], second: list[str]) -> int:
     return row[-1]
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
+    """Return the words of a text."""
     return _WORD.findall(text.lower())

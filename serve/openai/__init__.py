@@ -1,0 +1,1 @@
+"""What the platform endpoints of OpenAI's API share, and files and uploads."""

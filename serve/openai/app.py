@@ -1,0 +1,55 @@
+"""The application of the platform endpoints: files, uploads and what the router adds to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import version
+
+from fastapi import APIRouter, FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serve.control.layer import ApiLayer
+from serve.openai import files, uploads
+from serve.openai.errors import add_refusals, answer_error
+from serve.openai.tenant import Platform
+
+
+def build_platform(platform: Platform, more: Sequence[APIRouter]) -> ASGIApp:
+    """Return the platform endpoints of one server process, to be called by its router after authentication.
+
+    The router puts who asks into `scope["state"]["who"]`, and into `sees_all` whether it sees what others
+    made; without them every request is refused with 401.
+    """
+    app = platform_application(tuple(more))
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"] = {**scope.get("state", {}), "platform": platform}
+        await app(scope, receive, send)
+
+    return answer
+
+
+@cache  # The routes are the same for every server and take a while to build.
+def platform_application(more: tuple[APIRouter, ...]) -> FastAPI:
+    """Return the application itself; who asks it, and of which server, comes with each request."""
+    app = FastAPI(
+        title="Wardrobe platform API",
+        version=version("wardrobe-llm"),
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    add_refusals(app)
+    for router in (files.router, uploads.router, *more):
+        app.include_router(router)
+    app.add_middleware(ApiLayer, reads_itself=_reads_itself, answer=answer_error)
+    return app
+
+
+def _reads_itself(method: str, path: str) -> bool:
+    """Return True for a route that streams its body to the disk."""
+    parts = path.split("/")
+    return method == "POST" and (parts[2:] == ["files"] or (parts[2:3], parts[4:]) == (["uploads"], ["parts"]))
