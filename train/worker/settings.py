@@ -13,11 +13,9 @@ from typing import Any
 
 from registry.errors import UsageError
 from registry.tuning.records import TuningRequest
-from registry.validation.canonical import canonical_json
 from train.config import TrainConfig, parse_config
 from train.evaluation.formats.library import known_suites
 from train.settings.methods import LEARNING_RATES
-from train.worker.graders import reward_graders
 
 EXTRAS = "x_wardrobe"
 ANSWERS = 4
@@ -103,11 +101,15 @@ def _reinforce(request: TuningRequest, asked: Mapping[str, Any], settings: dict[
     if not isinstance(grader, Mapping):
         raise UsageError("method.reinforcement.grader", "is missing", "give a grader", param="method")
     answers = max(2, round(ANSWERS * float(asked.get("compute_multiplier", 1))))
-    settings["method"] |= {"reward": {"graders": reward_graders(grader)}, "answers": answers}
+    settings["method"] |= {"reward": {"graders": [_reward(grader)]}, "answers": answers}
     prompts = int(asked.get("batch_size", 2))
     settings["training"] |= {"batch_size": answers, "accumulation": prompts}
     if "eval_interval" in asked:
         settings["evaluation"] = {"every": int(asked["eval_interval"])}
+
+
+def _reward(grader: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "openai", "name": "reward", "grader": dict(grader)}
 
 
 def _split(rows: int) -> dict[str, int]:
@@ -135,9 +137,11 @@ def _check_files(extras: Mapping[str, Any]) -> None:
     held_out = data.get("eval") if isinstance(data, Mapping) else None
     if held_out is not None and (not isinstance(held_out, Mapping) or "path" in held_out):
         raise _no_file("data.eval", "names files of the server", "give a validation_file, or {share: 0.1}")
-    if "model" in str(_inside(extras, "method", "reward") or {}):
+    reward = _inside(extras, "method", "reward")
+    if "model" in (reward if isinstance(reward, Mapping) else {}):
         raise _no_file("method.reward.model", "names files of the server", "use graders")
-    if '"file"' in canonical_json(_inside(extras, "method") or {}).decode():
+    graders = _inside(reward, "graders")
+    if any("file" in one for one in graders or () if isinstance(one, Mapping)):
         raise _no_file("method.reward.graders", "names files of the server", "give the code as `source`")
     known = {suite.name for suite in known_suites()}
     for name in _suites(extras.get("goal")):
