@@ -132,7 +132,9 @@ class ScoreModel(_Part):
     def _is_a_range(self) -> ScoreModel:
         low, high = self.bounds
         if not low < high:
-            raise PydanticCustomError("invalid_range", "its range does not go from a lower to a higher number")
+            raise PydanticCustomError(
+                "invalid_range", "its range does not go from a lower to a higher number"
+            )
         return self
 
 

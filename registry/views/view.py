@@ -7,7 +7,7 @@ Invariants: a `View` never changes, a newer one takes its place; reading one tou
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from registry.entries.tuned import TunedModel
@@ -87,7 +87,7 @@ class View:
 
     generation: int
     adapters: Mapping[str, AdapterView]
-    tuned: Mapping[str, TunedModel] = MappingProxyType({})
+    tuned: Mapping[str, TunedModel] = field(default_factory=lambda: MappingProxyType({}))
 
     def resolve(self, ref: ModelRef) -> Version:
         """Return the version that `ref` means in this snapshot.

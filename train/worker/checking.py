@@ -31,7 +31,7 @@ _TRAIN, _HELD_OUT = "train.jsonl", "eval.jsonl"
 _WARNED = 10
 
 
-class JobRefusal(Exception):  # noqa: N818  it says it as well
+class JobRefusal(Exception):
     """A job that cannot be trained: OpenAI's code, sentence and parameter."""
 
     def __init__(self, code: str, message: str, param: str | None = None) -> None:
@@ -130,11 +130,15 @@ def _refused(error: UsageError) -> JobRefusal:
         if found:
             kind = param.partition("_")[0]
             what = f"Example{row.replace(' row', '')}" if row.strip() else "It"
-            fact = f"{what} {error.fact}" if not error.fact.startswith("the line") else f"{what}: {error.fact}"
+            fact = (
+                f"{what} {error.fact}" if not error.fact.startswith("the line") else f"{what}: {error.fact}"
+            )
             message = (
                 f"The job failed due to a file format error in the {kind} file. Invalid file format. {fact}"
             )
-            return JobRefusal(f"invalid_{param}", message + (f"; {error.remedy}" if error.remedy else ""), param)
+            return JobRefusal(
+                f"invalid_{param}", message + (f"; {error.remedy}" if error.remedy else ""), param
+            )
     return JobRefusal("invalid_hyperparameters", str(error), error.param or EXTRAS)
 
 
@@ -144,8 +148,8 @@ def _warnings(run: PreparedRun) -> Iterator[str]:
         if report.truncated:
             rows = ", ".join(map(str, report.truncated[:5]))
             yield (
-                f"{name}: {len(report.truncated)} rows are longer than {run.config.training.max_length} tokens "
-                f"and lose their end (rows {rows}{', …' if len(report.truncated) > 5 else ''})"
+                f"{name}: {len(report.truncated)} rows are longer than {run.config.training.max_length} "
+                f"tokens and lose their end (rows {rows}{', …' if len(report.truncated) > 5 else ''})"
             )
     try:
         yield from _findings(run)

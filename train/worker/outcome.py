@@ -1,4 +1,4 @@
-"""How a task of a worker ended, as the task's own process writes it: the one thing that the worker reads of it.
+"""How a task of a worker ended, as the task's own process writes it: all that the worker reads of it.
 
 Owns `jobs/<id>/outcome.json`. Invariant: it is written whole, as the last thing that a task does; a task that
 left none was killed.

@@ -42,7 +42,9 @@ class TaskProcess:
                     env=variables, pass_fds=tuple(inherited),
                 )  # fmt: skip
         except OSError as error:
-            raise StorageFailed(str(log), f"cannot be begun ({error})", "check the disk and the mount") from error
+            raise StorageFailed(
+                str(log), f"cannot be begun ({error})", "check the disk and the mount"
+            ) from error
         self._asked = False
 
     @property

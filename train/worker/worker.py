@@ -1,4 +1,4 @@
-"""A worker: takes jobs in hand, has each done by a process of its own, follows the log, and writes how it ended.
+"""A worker: takes jobs in hand, has each done by a process of its own, follows the log, writes how it ended.
 
 Owns the order of all that. Light itself: it imports nothing that trains. Invariants: one training at a time
 on its device, beside it one look at another job's files; whatever the log says of a job in its hands is
@@ -267,4 +267,3 @@ def _words(job: TuningJob, kind: TaskKind, last: JobEntry) -> str:
     if last.state is JobState.RUNNING:
         return "Fine-tuning job goes on: the worker that had it in hand is gone"
     return "Fine-tuning job started"
-
