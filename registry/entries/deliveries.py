@@ -80,7 +80,9 @@ class Deliveries:
         entry = DeliveryEntry(seq, DeliveryState.SENDING, attempts, self._clock() + seconds, who)
         return entry if self._claim(delivery, entry) else None
 
-    def end(self, delivery: str, begun: DeliveryEntry, state: DeliveryState, until: float, detail: str) -> None:
+    def end(
+        self, delivery: str, begun: DeliveryEntry, state: DeliveryState, until: float, detail: str
+    ) -> None:
         """Say how the attempt that `begin` returned ended; where it took too long another may have it.
 
         Raises: StorageFailed.

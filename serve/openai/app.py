@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import version
 
@@ -14,14 +14,17 @@ from serve.openai import files, uploads
 from serve.openai.errors import add_refusals, answer_error
 from serve.openai.tenant import Platform
 
+Routers = Callable[[], Sequence[APIRouter]]
+"""Returns the routers beside files and uploads; a router has no hash by which an application could be kept."""
 
-def build_platform(platform: Platform, more: Sequence[APIRouter]) -> ASGIApp:
+
+def build_platform(platform: Platform, more: Routers) -> ASGIApp:
     """Return the platform endpoints of one server process, to be called by its router after authentication.
 
     The router puts who asks into `scope["state"]["who"]`, and into `sees_all` whether it sees what others
     made; without them every request is refused with 401.
     """
-    app = platform_application(tuple(more))
+    app = platform_application(more)
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"] = {**scope.get("state", {}), "platform": platform}
@@ -31,7 +34,7 @@ def build_platform(platform: Platform, more: Sequence[APIRouter]) -> ASGIApp:
 
 
 @cache  # The routes are the same for every server and take a while to build.
-def platform_application(more: tuple[APIRouter, ...]) -> FastAPI:
+def platform_application(more: Routers) -> FastAPI:
     """Return the application itself; who asks it, and of which server, comes with each request."""
     app = FastAPI(
         title="Wardrobe platform API",
@@ -43,7 +46,7 @@ def platform_application(more: tuple[APIRouter, ...]) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     add_refusals(app)
-    for router in (files.router, uploads.router, *more):
+    for router in (files.router, uploads.router, *more()):
         app.include_router(router)
     app.add_middleware(ApiLayer, reads_itself=_reads_itself, answer=answer_error)
     return app

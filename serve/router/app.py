@@ -271,6 +271,7 @@ class Router:
             if message["type"] == "lifespan.shutdown" and self.runtime is not None:
                 for chore in self._chores:
                     chore.cancel()
+                await asyncio.gather(*self._chores, return_exceptions=True)
                 await self.runtime.stop()
                 await self._end_accounts()
                 if self._inference is not None:

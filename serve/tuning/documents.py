@@ -57,7 +57,6 @@ def job_document(job: TuningJob, log: Sequence[JobEntry], around: JobSurrounding
         "estimated_finish": None if left is None else int(around.now + left),
         "integrations": [dict(one) for one in request.integrations] or None,
         "metadata": None if request.metadata is None else dict(request.metadata),
-        "user_provided_suffix": request.suffix,
         EXTRAS: _ours(job, log, around),
     }
 

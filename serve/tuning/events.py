@@ -97,7 +97,9 @@ def _of_steps(log: Sequence[JobEntry], progress: JobProgress) -> Iterable[_Event
         if line.is_evaluation:
             valid = line.valid_loss
             continue
-        yield _Event(at, 2, line.number, _words(line, progress.total_steps), data=_data(line, progress, valid))
+        yield _Event(
+            at, 2, line.number, _words(line, progress.total_steps), data=_data(line, progress, valid)
+        )
 
 
 def _words(line: StepLine, total: int | None) -> str:

@@ -14,7 +14,9 @@ from registry.views.view import View
 from serve.openai.errors import RequestRefused
 
 
-def find_start(text: str, view: View, base: str, stand_ins: Mapping[str, str], param: str = "model") -> str | None:
+def find_start(
+    text: str, view: View, base: str, stand_ins: Mapping[str, str], param: str = "model"
+) -> str | None:
     """Return the `NAME@N` that a training starts from, None: the base.
 
     Raises: RequestRefused: nothing that can be tuned has this name; lists what does.

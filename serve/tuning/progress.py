@@ -50,7 +50,9 @@ class JobProgress:
         found: dict[str, float] = {"step": step}
         for line in self.lines:
             if line.step <= step:
-                found |= figures(line, {"train_loss", "train_mean_token_accuracy"} if line.step == step else set())
+                found |= figures(
+                    line, {"train_loss", "train_mean_token_accuracy"} if line.step == step else set()
+                )
         return found
 
     def seconds_left(self) -> float | None:

@@ -70,7 +70,9 @@ def test_a_version_with_a_name_is_not_deleted_before_it(registry: Registry, tune
     registry.delete("support", 2, who="tester")
 
 
-def test_the_view_follows_names_and_a_damaged_file_hides_no_other(registry: Registry, tuned: TunedModels) -> None:
+def test_the_view_follows_names_and_a_damaged_file_hides_no_other(
+    registry: Registry, tuned: TunedModels
+) -> None:
     version = put(registry)
     watcher = Watcher(registry)
     watcher.refresh()

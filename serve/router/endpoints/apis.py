@@ -29,7 +29,7 @@ def build_platform(runtime: Runtime) -> ASGIApp:
     from serve.openai.app import build_platform as build
     from serve.openai.tenant import Platform
 
-    return build(Platform(runtime.registry, runtime), _routers())
+    return build(Platform(runtime.registry, runtime), _routers)
 
 
 def own_methods(kind: PathKind, path: str) -> tuple[str, ...]:
@@ -39,7 +39,7 @@ def own_methods(kind: PathKind, path: str) -> tuple[str, ...]:
 
     if kind is PathKind.ADMIN:
         return control_methods(path)
-    return methods_of(platform_application(_routers()), path)
+    return methods_of(platform_application(_routers), path)
 
 
 def _routers() -> tuple[APIRouter, ...]:

@@ -25,7 +25,7 @@ _FUNCTIONS: Mapping[str, Callable[..., float]] = {
 _MAX_NODES = 200
 
 
-class BadFormula(ValueError):  # noqa: N818  it says it as well
+class BadFormula(ValueError):
     """A formula that cannot be read, or that has no value."""
 
 

@@ -36,7 +36,10 @@ def require_metric(metric: str) -> None:
     Raises: UsageError.
     """
     if metric not in _METRICS:
-        fact, remedy = "needs a model for embeddings, which is not served", f"use one of {', '.join(_METRICS)}"
+        fact, remedy = (
+            "needs a model for embeddings, which is not served",
+            f"use one of {', '.join(_METRICS)}",
+        )
         raise UsageError(f"evaluation_metric {metric}", fact, remedy, param="grader")
 
 
