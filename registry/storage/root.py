@@ -32,6 +32,7 @@ MAJOR, MINOR = 1, 1
 SETTINGS = "wardrobe.toml"
 _SETTINGS_BYTES = 1024**2
 _SEE = "docs/how-to/operate.md"
+_FROM_BACKUP = "restore that file from a backup"
 _KINDS: Mapping[str, Mapping[str, type]] = {
     "base": {"name": str, "path": str},
     "limits": {field.name: int for field in fields(Limits)},
@@ -63,8 +64,8 @@ class Root:
                 "is not a Wardrobe root",
                 "mount it if it is away, or run `wardrobe init --base PATH`",
             )
-            if disk.exists(path / "adapters") and disk.names(path / "adapters"):
-                fact, remedy = f"has adapters, but no {LAYOUT}", "restore that file from a backup"
+            if _has_adapters(path):
+                fact, remedy = f"has adapters, but no {LAYOUT}", _FROM_BACKUP
             elif all(disk.exists(path / name) for name in FOLDERS[:2]):
                 fact = f"has no {LAYOUT}, which `wardrobe init` writes last: it was killed"
                 remedy = "run `wardrobe init --base PATH` again, it goes on"
@@ -81,12 +82,14 @@ class Root:
         On a root that exists, a new path of the base and changed limits are recorded, and with `rename` its
         name; `limits` equal to the defaults count as not given.
 
-        Raises: Conflict: when the root is another base's, or an adapter has the base's new name;
-        StorageFailed; UnsafeRoot.
+        Raises: Conflict: when the root is another base's, an adapter has the base's new name, or there are
+        adapters in what is no root any more; StorageFailed; UnsafeRoot.
         """
         path = disk.resolved(path)
         if disk.exists(path / LAYOUT):
             return _reopen(cls.open(path), base, limits, rename=rename)
+        if _has_adapters(path):
+            raise Conflict(str(path), f"has adapters, but no {LAYOUT}", _FROM_BACKUP, param="root")
         anchor.drop(path)
         _make_folders(path)
         self_test(path / "staging")
@@ -154,6 +157,10 @@ class Root:
         if disk.resolved(path) != path:
             raise CorruptStore(str(path), "leads through a symbolic link", "replace the link by the files")
         return path
+
+
+def _has_adapters(path: Path) -> bool:
+    return disk.exists(path / "adapters") and bool(disk.names(path / "adapters"))
 
 
 def _try(path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Fine-tuning jobs: what was asked, the log that says how far each is, whose turn it is, which workers live."""
+"""Fine-tuning jobs: what was asked, the log that says how far each is, whose turn it is, who works."""

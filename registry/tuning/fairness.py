@@ -20,9 +20,7 @@ class WaitingJob:
     since: float
 
 
-def choose(
-    waiting: Sequence[WaitingJob], running: Sequence[str], history: Mapping[str, float]
-) -> str | None:
+def choose(waiting: Sequence[WaitingJob], running: Sequence[str], history: Mapping[str, float]) -> str | None:
     """Return the id of the job that is next, None where nothing waits.
 
     `running` holds the key of each job in training, `history` when each key had its last turn.

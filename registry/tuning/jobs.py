@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import ClaimLost, CorruptStore, Missing, NotFound, WardrobeError
@@ -130,9 +129,7 @@ class TuningJob:
                 return found
         return None
 
-    def _check(
-        self, last: JobEntry, event: JobEvent, worker: str | None, expected_seq: int | None
-    ) -> None:
+    def _check(self, last: JobEntry, event: JobEvent, worker: str | None, expected_seq: int | None) -> None:
         if expected_seq is not None and last.seq != expected_seq:
             fact = f"went on to entry {last.seq} ({last.event}), which {last.who} wrote"
             raise ClaimLost(f"job {self.id}", fact, "read it again")

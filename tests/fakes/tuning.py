@@ -17,9 +17,10 @@ def tuning_request(**changes: Any) -> TuningRequest:
     id = changes.pop("id", None) or new_id()  # noqa: A001
     method = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": "auto"}}}
     facts: dict[str, Any] = {
-        "id": id, "created": 1_790_000_000, "who": "alice", "adapter": f"ft-{id[-8:].lower()}", "model": "tiny",
-        "base_model": "tiny", "start": None, "training_file": "file-train", "validation_file": None,
-        "method": method, "seed": 0, "tuned_name": f"ft:tiny:wardrobe::{id[-8:]}",
+        "id": id, "created": 1_790_000_000, "who": "alice", "adapter": f"ft-{id[-8:].lower()}",
+        "model": "tiny", "base_model": "tiny", "start": None, "training_file": "file-train",
+        "validation_file": None, "method": method, "seed": 0,
+        "tuned_name": f"ft:tiny:wardrobe::{id[-8:]}",
     }  # fmt: skip
     return TuningRequest(**(facts | changes))
 

@@ -80,6 +80,16 @@ def test_init_for_another_base_is_refused(tmp_path: Path) -> None:
         Registry.init(tmp_path / "root", other)
 
 
+def test_init_changes_nothing_where_adapters_lie_and_the_layout_was_lost(tmp_path: Path) -> None:
+    root = Registry.init(tmp_path / "root", make_base(tmp_path / "base")).root
+    (root / "adapters" / "support").mkdir()
+    (root / "layout.json").unlink()
+    before = {path: path.read_bytes() for path in root.glob("*.*")}
+    with pytest.raises(Conflict, match=r"has adapters, but no layout\.json; restore that file from a backup"):
+        Registry.init(root, make_base(tmp_path / "other", BaseShape(hidden=128)))
+    assert {path: path.read_bytes() for path in root.glob("*.*")} == before
+
+
 def test_an_unknown_major_version_of_the_layout_is_refused(registry: Registry) -> None:
     layout = registry.root / "layout.json"
     fields = json.loads(layout.read_text())

@@ -16,7 +16,8 @@ from pathlib import Path
 from loadtests.bench.peers import page
 from loadtests.bench.peers.options import PeerOptions
 
-HALVES = ("routers", "engines")
+HALVES = {"routers": "routers", "engines": "engines.__main__"}
+"""The word for each half, and the module whose `run` measures it."""
 
 
 def main() -> int:
@@ -50,7 +51,7 @@ def positive(text: str) -> int:
 
 def _run(half: str, options: PeerOptions) -> bool:
     """Import one half only when it runs: the other one's needs are not everybody's."""
-    module = importlib.import_module(f"loadtests.bench.peers.{half}")
+    module = importlib.import_module(f"loadtests.bench.peers.{HALVES[half]}")
     held = bool(module.run(options))
     if not options.quick:
         page.refresh(half)

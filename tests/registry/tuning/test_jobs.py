@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,7 +38,12 @@ def test_a_job_reads_back_as_it_was_asked(root: Root, jobs: TuningJobs) -> None:
     found = TuningJobs(root).find(made.id)
     assert found.request == asked
     (entry,) = found.log()
-    assert (entry.seq, entry.event, entry.state, entry.worker) == (1, JobEvent.CREATED, JobState.VALIDATING, None)
+    assert (entry.seq, entry.event, entry.state, entry.worker) == (
+        1,
+        JobEvent.CREATED,
+        JobState.VALIDATING,
+        None,
+    )
     assert asked.id in entry.message
 
 
@@ -159,7 +163,9 @@ def test_a_worker_that_is_dead_for_a_day_is_forgotten(root: Root) -> None:
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["links", "no-links"])
-def test_of_many_processes_that_claim_a_job_one_gets_it(links: bool, jobs: TuningJobs, tmp_path: Path) -> None:
+def test_of_many_processes_that_claim_a_job_one_gets_it(
+    links: bool, jobs: TuningJobs, tmp_path: Path
+) -> None:
     job = queued_job(jobs)
     seen = job.last().seq
 
@@ -217,7 +223,7 @@ def _scenarios() -> dict[str, tuple[Callable[[TuningJobs], str], Callable[[Tunin
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["links", "no-links"])
-@pytest.mark.parametrize("name", _scenarios())
+@pytest.mark.parametrize("name", list(_scenarios()))
 def test_killed_between_any_two_steps_a_change_is_whole_or_not_there_and_can_be_made_again(
     name: str, links: bool, root: Root
 ) -> None:
@@ -244,5 +250,3 @@ def test_killed_between_any_two_steps_a_change_is_whole_or_not_there_and_can_be_
 def _seen(jobs: TuningJobs, id: str) -> int:  # noqa: A002
     """Return how many entries a reader sees, 0 where there is no job."""
     return len(jobs.find(id).log()) if id in {job.id for job in jobs.all()} else 0
-
-

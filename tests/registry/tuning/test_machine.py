@@ -36,7 +36,7 @@ TABLE: dict[tuple[JobState | None, JobEvent], JobState] = {
 }
 
 
-@pytest.mark.parametrize(("state", "event"), itertools.product([None, *JobState], JobEvent))
+@pytest.mark.parametrize(("state", "event"), list(itertools.product([None, *JobState], JobEvent)))
 def test_every_event_in_every_state_leads_on_or_is_refused(state: JobState | None, event: JobEvent) -> None:
     if (state, event) in TABLE:
         assert next_state(state, event) is TABLE[state, event]
@@ -53,7 +53,7 @@ def test_nothing_follows_an_end() -> None:
     assert not any(state.final for (state, _) in TABLE if state is not None)
 
 
-@pytest.mark.parametrize("event", JobEvent)
+@pytest.mark.parametrize("event", list(JobEvent))
 def test_a_worker_keeps_a_job_in_hand_until_it_lets_go(event: JobEvent) -> None:
     held = next_holder("one", event, "two" if event is E.CLAIMED else "one")
     expected = {E.CLAIMED: "two", E.PAUSED: "one", E.RESUMED: "one", E.CANCELLED: "one"}.get(event)
