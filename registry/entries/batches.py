@@ -256,6 +256,7 @@ class BatchStore:
         self._root, self._clock = root, clock
         self._folder = root / _FOLDER
         self._known: dict[str, Batch] = {}
+        self._ended: set[str] = set()
 
     def create(
         self,
@@ -310,6 +311,25 @@ class BatchStore:
                 batch = self._open(name)
                 if batch is not None and who in {None, batch.request.who}:
                     found.append(batch)
+        return found
+
+    def unfinished(self) -> Sequence[tuple[Batch, BatchEntry]]:
+        """Return the batches that have not ended, with their last entries, the oldest first.
+
+        What has ended is looked at once, so it may be asked several times a second. One that cannot be read
+        is left out. Raises: StorageFailed.
+        """
+        found = []
+        for name in disk.names(self._folder):
+            if name in self._ended or _ID.fullmatch(name) is None:
+                continue
+            with contextlib.suppress(CorruptStore, NotFound):
+                batch = self.find(name)
+                last = batch.last()
+                if last.state.final:
+                    self._ended.add(name)
+                else:
+                    found.append((batch, last))
         return found
 
     def outlived(self, before: float) -> Sequence[Path]:

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 
 from registry.background import Background
 from registry.entries.batches import Batch, BatchEntry, BatchEvent, BatchStore
-from registry.errors import ClaimLost, Conflict, CorruptStore, NotFound, WardrobeError
+from registry.errors import ClaimLost, Conflict, WardrobeError
 from registry.records import Heartbeat
 from serve.batches.run import BatchRun, BatchTools
 
-TURN_SECONDS = 1.0
+TURN_SECONDS = 0.25
 """Between two looks for batches that nobody has in hand."""
 
 MAX_AT_ONCE = 4
@@ -106,16 +106,12 @@ class BatchRunner:
         alive = {
             holder_name(one.replica, one.pid, one.started): one.state for one, lives in self.beats() if lives
         }
-        found = []
-        for batch in reversed(self.store.list()):
-            if batch.id in self._mine or batch.request.who in busy:
-                continue
-            try:
-                last = batch.last()
-            except (CorruptStore, NotFound):
-                continue  # one that is damaged, or is being removed, must not keep the others waiting
-            if last.state.final:
-                continue
-            if last.holder in {None, self.tools.holder} or alive.get(last.holder or "") in {None, "draining"}:
-                found.append((batch, last))
-        return found
+        return [
+            (batch, last)
+            for batch, last in self.store.unfinished()
+            if batch.id not in self._mine
+            and batch.request.who not in busy
+            and (
+                last.holder in {None, self.tools.holder} or alive.get(last.holder or "") in {None, "draining"}
+            )
+        ]

@@ -6,6 +6,7 @@ import asyncio
 
 from registry.entries.deliveries import Deliveries
 from registry.tuning.jobs import TuningJobs
+from serve.batches.endings import endings_of as batch_endings
 from serve.router.runtime import Runtime
 from serve.tuning.endings import endings_of
 from serve.webhooks.delivery import WebhookSender
@@ -20,7 +21,7 @@ def begin_chores(runtime: Runtime) -> list[asyncio.Task[None]]:
     sender = WebhookSender(
         Deliveries(root),
         runtime.settings.tuning.webhooks,
-        [endings_of(TuningJobs(root))],
+        [endings_of(TuningJobs(root)), batch_endings(runtime.registry.catalogue.batches)],
         who=runtime.replica,
     )
     if not sender.wanted:

@@ -82,7 +82,7 @@ def test_parts_that_are_not_what_was_announced_make_no_file(
     name = part(client, upload.id, content)
     options = {} if md5 is None else {"md5": md5}
     with pytest.raises(openai.BadRequestError, match=words) as found:
-        client.uploads.complete(upload.id, part_ids=[name], **options)  # type: ignore[arg-type]
+        client.uploads.complete(upload.id, part_ids=[name], **options)
     assert found.value.param == param
     assert client.files.list().data == []
     client.uploads.cancel(upload.id)
@@ -123,7 +123,7 @@ def test_what_is_not_there_or_not_allowed_is_refused(client: openai.OpenAI, serv
         ({"expires_after": {"anchor": "created_at", "seconds": 1}}, "expires_after.seconds"),
     ):
         with pytest.raises(openai.APIStatusError) as found:
-            begin(client, **options)  # type: ignore[arg-type]
+            begin(client, **options)
         assert (found.value.status_code in {400, 413}, found.value.param) == (True, param)
     answer = served.client.post(f"/v1/uploads/{upload.id}/complete", json={"part_ids": []})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "part_ids")
