@@ -83,7 +83,8 @@ def test_a_model_is_asked_as_whoever_asks(registry: Registry, tmp_path: Path) ->
     label: Any = {**LABEL, "model": "support@1"}
     with serve(registry, tmp_path) as server:
         refused = connect(server, tune).fine_tuning.alpha.graders.run(grader=label, model_sample="a")
-        assert refused.metadata.errors.model_grader_server_error
-        assert "infer" in (refused.metadata.errors.model_grader_server_error_details or "")
+        errors = refused.to_dict()["metadata"]["errors"]  # type: ignore[index]
+        assert errors["model_grader_server_error"]
+        assert "infer" in errors["model_grader_server_error_details"]
         asked = connect(server, both).fine_tuning.alpha.graders.run(grader=label, model_sample="a")
-        assert not asked.metadata.errors.model_grader_server_error
+        assert not asked.to_dict()["metadata"]["errors"]["model_grader_server_error"]  # type: ignore[index]

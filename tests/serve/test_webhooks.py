@@ -214,8 +214,6 @@ def test_the_secret_is_handed_to_the_server_and_shown_nowhere_else() -> None:
 def test_a_running_server_tells_of_a_job_that_another_process_ended(
     registry: Registry, tmp_path: Path
 ) -> None:
-    from tests.fakes.http_server import served as listening
-
     seen: list[dict[str, Any]] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
