@@ -54,12 +54,15 @@ def render_settings() -> str:
     """Return the page of the server's, the root's and the rollouts' settings."""
     from serve.rollout.policy import Policy
     from serve.settings import ServeSettings
+    from serve.tuning_settings import WebhookReceiver
 
     return page(
         "Settings",
         "## Server",
         _SERVER,
         _fields(ServeSettings),
+        "### WebhookReceiver",
+        *_sections(WebhookReceiver),
         "## Root",
         _ROOT,
         _SHARED,
