@@ -21,7 +21,7 @@ class WebhookReceiver(_Settings):
     url: str = Field(pattern="^https?://[^/]+")
     """Where it is sent."""
     secret: SecretStr
-    """`whsec_` and the base64 of 24 random bytes or more (`WARDROBE_…` may hold it), which signs what is sent."""
+    """`whsec_` and the base64 of 24 random bytes or more; it signs what is sent."""
     events: tuple[str, ...] = ()
     """Which are sent, such as `fine_tuning.job.succeeded` or `batch.completed`; none named: all."""
 

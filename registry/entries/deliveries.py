@@ -1,8 +1,9 @@
 """Deliveries: what is sent to whom once, by whichever server of the root is first.
 
-Owns `deliveries/<id>/<seq>.json`, the log of one message to one receiver. Invariants: the entry with the highest
-seq says how it stands; sending begins with an entry of one's own, so two servers never send at once; who died
-while sending is followed by another, so that a message may arrive twice after a crash, with the same id.
+Owns `deliveries/<id>/<seq>.json`, the log of one message to one receiver. Invariants: the entry with the
+highest seq says how it stands; sending begins with an entry of one's own, so two servers never send at once;
+who died while sending is followed by another, so that a message may arrive twice after a crash, with the same
+id.
 """
 
 from __future__ import annotations
@@ -80,7 +81,9 @@ class Deliveries:
         entry = DeliveryEntry(seq, DeliveryState.SENDING, attempts, self._clock() + seconds, who)
         return entry if self._claim(delivery, entry) else None
 
-    def end(self, delivery: str, begun: DeliveryEntry, state: DeliveryState, until: float, detail: str) -> None:
+    def end(
+        self, delivery: str, begun: DeliveryEntry, state: DeliveryState, until: float, detail: str
+    ) -> None:
         """Say how the attempt that `begin` returned ended; where it took too long another may have it.
 
         Raises: StorageFailed.

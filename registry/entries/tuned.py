@@ -1,8 +1,8 @@
 """Tuned models: the names `ft:…` that fine-tuning jobs give to what they made.
 
-Owns `models/`: one file for each name, which says the version that answers by it, and a mark `….deleted` beside
-it once the name was deleted. Invariants: a name leads to one version for good and is never given again, not
-even after its deletion; neither file ever changes; the version itself is untouched by both.
+Owns `models/`: one file for each name, which says the version that answers by it, and a mark `….deleted`
+beside it once the name was deleted. Invariants: a name leads to one version for good and is never given
+again, not even after its deletion; neither file ever changes; the version itself is untouched by both.
 """
 
 from __future__ import annotations

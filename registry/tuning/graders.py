@@ -1,7 +1,7 @@
 """OpenAI's graders: what a fine-tuning job, a run of a grader and an evaluation may name. Pure.
 
-Owns the shape: types, ranges, the text in which `{{item.…}}` and `{{sample.…}}` stand. How each of them judges
-is `train.evaluation.grading`'s. Source: OpenAI's published description of its API, 2026-08-21.
+Owns the shape: types, ranges, the text in which `{{item.…}}` and `{{sample.…}}` stand. How each of them
+judges is `train.evaluation.grading`'s. Source: OpenAI's published description of its API, 2026-08-21.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class StringCheck(_Part):
 
 
 class TextSimilarity(_Part):
-    """How alike two texts are, 0 to 1; with `pass_threshold` an evaluation also says whether that is enough."""
+    """How alike two texts are, 0 to 1; an evaluation may say by `pass_threshold` whether it is enough."""
 
     type: Literal["text_similarity"]
     name: Name = "text_similarity"
@@ -132,7 +132,9 @@ class ScoreModel(_Part):
     def _is_a_range(self) -> ScoreModel:
         low, high = self.bounds
         if not low < high:
-            raise PydanticCustomError("invalid_range", "its range does not go from a lower to a higher number")
+            raise PydanticCustomError(
+                "invalid_range", "its range does not go from a lower to a higher number"
+            )
         return self
 
 

@@ -276,6 +276,7 @@ class Router:
                     await self._batches.stop()
                 for chore in self._chores:
                     chore.cancel()
+                await asyncio.gather(*self._chores, return_exceptions=True)
                 await self.runtime.stop()
                 await self._end_accounts()
                 if self._inference is not None:

@@ -202,8 +202,8 @@ class Runtime:
 
     def problems(self) -> list[str]:
         """Return what is not as it should be while this replica serves, in sentences."""
-        found = sorted((name, text) for name, text in self.watcher.problems.items() if name)
-        unread = (f"{name}: {text}" if "/" in name else f"adapter {name}: {text}" for name, text in found)
+        named = sorted(self.watcher.problems.items())
+        unread = (f"{'' if '/' in name else 'adapter '}{name}: {text}" for name, text in named if name)
         moves = (move.sentence for move in self.succession.pending(self.watcher.view) if move.failure)
         return [*self.upkeep.problems(), *unread, *moves]
 
@@ -337,8 +337,7 @@ class Runtime:
             self._wanted = [self.residency.slot(one) for one in to_stay(view, self.engine.capacity)]
             self._pinned = None
             self.succession.observe(view)
-            kept = (*rolling(view), *stables(view))
-            self.metrics.protect((one.adapter, str(one.number)) for one in kept)
+            self.metrics.protect((one.adapter, str(one.number)) for one in (*rolling(view), *stables(view)))
             base = self.engine.base_name
             self.metrics.forget(lambda one, number: one == base or is_known(view, one, number))
         self.succession.settle(view)

@@ -1,8 +1,8 @@
 """Making a fine-tuning job: what was asked, checked as far as the server can, and written down once.
 
-Owns the order of the checks and which of two equal creates is a repetition. Invariant: a request that a client
-sends again because it heard no answer makes no second job: the id holds a hash of who asked for what, so a
-repetition finds the first job by its id alone. A first attempt always makes a job.
+Owns the order of the checks and which of two equal creates is a repetition. Invariant: a request that a
+client sends again because it heard no answer makes no second job: the id holds a hash of who asked for what,
+so a repetition finds the first job by its id alone. A first attempt always makes a job.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 REPETITION_SECONDS = 900.0
-"""How old the job may be that a repetition finds: OpenAI's clients wait ten minutes for an answer, and try twice."""
+"""How old the job may be that a repetition finds: OpenAI's clients wait ten minutes for an answer."""
 KEYED_SECONDS = 86_400.0
 """The same for an `Idempotency-Key`, which says by itself that the request is the same."""
 
@@ -67,7 +67,9 @@ class JobMaker:
         self._clock = clock
         self._lock = threading.Lock()
 
-    def make(self, asked: CreateJob, who: str, sees: Callable[[FileInfo], bool], attempt: Attempt) -> TuningJob:
+    def make(
+        self, asked: CreateJob, who: str, sees: Callable[[FileInfo], bool], attempt: Attempt
+    ) -> TuningJob:
         """Make the job, or return the one that an earlier attempt made.
 
         `sees` says which files the key may use. Raises: RequestRefused; StorageFailed.
@@ -123,7 +125,9 @@ class JobMaker:
             raise _no_text(f"{EXTRAS}.from")
         own = find_start(named, view, self._base, self._stand_ins, f"{EXTRAS}.from")
         if start not in {None, own}:
-            message = f"Invalid '{EXTRAS}.from': 'model' names {start} and this {own or self._base}; name one."
+            message = (
+                f"Invalid '{EXTRAS}.from': 'model' names {start} and this {own or self._base}; name one."
+            )
             raise RequestRefused(message, param=f"{EXTRAS}.from", reason="invalid_value")
         return own
 
@@ -137,7 +141,9 @@ class JobMaker:
             check_adapter_name(named)
         except InvalidName as error:
             raise RequestRefused(
-                f"Invalid '{EXTRAS}.name': {error.subject} {error.fact}.", param=f"{EXTRAS}.name", reason="invalid_value"
+                f"Invalid '{EXTRAS}.name': {error.subject} {error.fact}.",
+                param=f"{EXTRAS}.name",
+                reason="invalid_value",
             ) from error
         if means_base(named, self._base):
             message = f"Invalid '{EXTRAS}.name': the base is called {self._base}."
@@ -150,7 +156,9 @@ class JobMaker:
         except NotFound:
             info = None
         if info is None or not sees(info):
-            raise RequestRefused(f"Invalid file: {file[:100]} does not exist.", param=param, reason="invalid_file")
+            raise RequestRefused(
+                f"Invalid file: {file[:100]} does not exist.", param=param, reason="invalid_file"
+            )
         if info.purpose != FilePurpose.FINE_TUNE:
             message = f"Invalid file: {file} has the purpose '{info.purpose}', not '{FilePurpose.FINE_TUNE}'."
             raise RequestRefused(message, param=param, reason="invalid_file_purpose")
@@ -181,7 +189,13 @@ def _same(job: TuningJob, asked: CreateJob, method: Mapping[str, JsonValue]) -> 
     Raises: RequestRefused: a key of idempotency that was used for something else.
     """
     request = job.request
-    before = (request.model, request.training_file, request.validation_file, request.suffix, dict(request.method))
+    before = (
+        request.model,
+        request.training_file,
+        request.validation_file,
+        request.suffix,
+        dict(request.method),
+    )
     now = (asked.model, asked.training_file, asked.validation_file, asked.suffix, dict(method))
     if before != now:
         message = f"The Idempotency-Key was used for another request, which made {job.id}; send another key."
@@ -190,4 +204,6 @@ def _same(job: TuningJob, asked: CreateJob, method: Mapping[str, JsonValue]) -> 
 
 
 def _no_text(param: str) -> RequestRefused:
-    return RequestRefused(f"Invalid type for '{param}': expected a string.", param=param, reason="invalid_type")
+    return RequestRefused(
+        f"Invalid type for '{param}': expected a string.", param=param, reason="invalid_type"
+    )

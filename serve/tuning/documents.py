@@ -20,7 +20,7 @@ _HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
 
 @dataclass(frozen=True, slots=True)
 class JobSurroundings:
-    """What is known of a job beside its own files: `waits_for` is a sentence, empty where it waits for nothing."""
+    """What is known of a job beside its files; `waits_for` is a sentence, empty where for nothing."""
 
     organization: str
     waits_for: str = ""
@@ -57,7 +57,6 @@ def job_document(job: TuningJob, log: Sequence[JobEntry], around: JobSurrounding
         "estimated_finish": None if left is None else int(around.now + left),
         "integrations": [dict(one) for one in request.integrations] or None,
         "metadata": None if request.metadata is None else dict(request.metadata),
-        "user_provided_suffix": request.suffix,
         EXTRAS: _ours(job, log, around),
     }
 

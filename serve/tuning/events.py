@@ -1,8 +1,8 @@
 """The events and checkpoints of a job, as OpenAI's API tells them. Pure.
 
-Owns their words, ids and order. They are computed from the job's log, the trainer's lines and the names of its
-checkpoints, and stored nowhere. Invariants: an event has the same id whenever it is asked for; ids sort by time,
-so that a list goes on where an event was taken back (a training that resumed from an earlier step).
+Owns their words, ids and order. They are computed from the job's log, the trainer's lines and the names of
+its checkpoints, and stored nowhere. Invariants: an event has the same id whenever it is asked for; ids sort
+by time, so that a list goes on where an event was taken back (a training that resumed from an earlier step).
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ def _of_steps(log: Sequence[JobEntry], progress: JobProgress) -> Iterable[_Event
         if line.is_evaluation:
             valid = line.valid_loss
             continue
-        yield _Event(at, 2, line.number, _words(line, progress.total_steps), data=_data(line, progress, valid))
+        yield _Event(
+            at, 2, line.number, _words(line, progress.total_steps), data=_data(line, progress, valid)
+        )
 
 
 def _words(line: StepLine, total: int | None) -> str:

@@ -20,18 +20,18 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import httpx
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import JsonValue
 from starlette.types import ASGIApp
 
+from registry.api.documents import Request as RequestDocument
 from registry.errors import WardrobeError
 from registry.foreign import python
 from registry.tuning.graders import Grader, each_grader
-from serve.openai.bodies import RequestBody
 from serve.openai.errors import RequestRefused
-from serve.openai.tenant import Platform, PlatformOf, TenantOf
+from serve.openai.tenant import Platform, PlatformOf, tenant_of
 
-router = APIRouter(prefix="/v1/fine_tuning/alpha/graders")
+router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", dependencies=[Depends(tenant_of)])
 
 CHILD = "train.evaluation.grading.openai.service"
 CHILD_SECONDS = 60.0
@@ -48,13 +48,13 @@ _log = logging.getLogger("wardrobe.tuning")
 _places: WeakKeyDictionary[Platform, asyncio.Semaphore] = WeakKeyDictionary()
 
 
-class GraderCheck(RequestBody):
+class GraderCheck(RequestDocument):
     """A grader to look at."""
 
     grader: Grader
 
 
-class GraderRun(RequestBody):
+class GraderRun(RequestDocument):
     """A grader, an answer and the item that it answers."""
 
     grader: Grader
@@ -89,7 +89,10 @@ class _Caller:
         transport = httpx.ASGITransport(app=self.front)
         base = f"http://{self.headers.get('host', 'localhost')}"
         try:
-            async with asyncio.timeout(ASK_SECONDS), httpx.AsyncClient(transport=transport, base_url=base) as client:
+            async with (
+                asyncio.timeout(ASK_SECONDS),
+                httpx.AsyncClient(transport=transport, base_url=base) as client,
+            ):
                 answer = await client.post("/v1/chat/completions", json=body, headers=self.key)
         except TimeoutError:
             return {"error": f"the model took longer than {ASK_SECONDS:g} s"}
@@ -102,7 +105,7 @@ class _Caller:
 
 
 @router.post("/run")
-async def run_grader(body: GraderRun, request: Request, tenant: TenantOf, platform: PlatformOf) -> dict[str, Any]:  # noqa: ARG001
+async def run_grader(body: GraderRun, request: Request, platform: PlatformOf) -> dict[str, Any]:
     """Have a grader judge one answer."""
     began = time.monotonic()
     sent = await request.json()
@@ -122,7 +125,7 @@ async def run_grader(body: GraderRun, request: Request, tenant: TenantOf, platfo
 
 
 @router.post("/validate")
-async def validate_grader(body: GraderCheck, request: Request, tenant: TenantOf, platform: PlatformOf) -> dict[str, Any]:  # noqa: ARG001
+async def validate_grader(_body: GraderCheck, request: Request, platform: PlatformOf) -> dict[str, Any]:
     """Say whether a grader is one that could judge here, by returning it."""
     sent = await request.json()
     await _child(platform, {"grader": sent["grader"], "model_sample": "", "item": {}, "ask": "questions"})
@@ -152,8 +155,8 @@ def _document(grader: Grader, found: Mapping[str, Any], seconds: float) -> dict[
             "scores": found["parts"] or {grader.name: found["value"]},
             "token_usage": found["tokens"],
             "sampled_model_name": models[0] if models else None,
-            "x_wardrobe": {"details": found["details"] or None},
         },
+        "x_wardrobe": {"details": found["details"] or None},
         "sub_rewards": found["parts"],
         "model_grader_token_usage_per_model": {models[0]: found["tokens"]} if len(models) == 1 else {},
     }
@@ -186,8 +189,12 @@ async def _child(platform: Platform, task: Mapping[str, Any]) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = json.loads(out)
     except ValueError as error:
-        _log.error("a grader's process ended with %s: %s", process.returncode, err.decode(errors="replace")[-2000:])
-        raise GraderChildFailed("grader", "ended without an answer", "the server's log has the reason") from error
+        _log.error(
+            "a grader's process ended with %s: %s", process.returncode, err.decode(errors="replace")[-2000:]
+        )
+        raise GraderChildFailed(
+            "grader", "ended without an answer", "the server's log has the reason"
+        ) from error
     if (refused := answer.get("refused")) is not None:
         raise RequestRefused(refused["message"], param=refused["param"] or "grader", reason="invalid_grader")
     return answer

@@ -1,4 +1,5 @@
-"""`/v1/fine_tuning/jobs`: what may be asked of jobs, done on the disk. Blocking; `routes` calls it in threads.
+"""`/v1/fine_tuning/jobs`: what may be asked of jobs, done on the disk. Blocking; `routes` calls it in
+threads.
 
 Owns who sees which job, and what is told of one beside its own files. Invariant: another key's job is as
 unknown as one that never was, except to an administrator.
@@ -60,7 +61,13 @@ class JobDesk:
         return self._document(job)
 
     def list(
-        self, tenant: Tenant, *, after: str | None, limit: int, metadata: Mapping[str, str] | None, unnamed: bool
+        self,
+        tenant: Tenant,
+        *,
+        after: str | None,
+        limit: int,
+        metadata: Mapping[str, str] | None,
+        unnamed: bool,
     ) -> dict[str, object]:
         """Return a page of jobs, newest first, with all of `metadata`; `unnamed`: those without any."""
         found = [job for job in self._jobs.all() if tenant.sees(job.request.who)]
@@ -144,7 +151,7 @@ class JobDesk:
         if last.state not in _WAITING or self._workers.holds(job, last):
             return ""
         if not any(self._workers.alive(one.id, one.owner) for one in self._workers.all()):
-            return "no worker lives: run `wardrobe train worker`, or serve with tuning.worker = \"on\""
+            return 'no worker lives: run `wardrobe train worker`, or serve with tuning.worker = "on"'
         before = sum(1 for one in self._jobs.all() if one.last().state in _WAITING and _is_before(one, job))
         return f"a worker; {before} jobs came before it" if before else "a worker"
 

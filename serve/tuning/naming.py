@@ -1,7 +1,7 @@
 """The names that a fine-tuning job gives: the adapter whose next version it makes, and the model's own. Pure.
 
-Owns `ft:BASE:ORGANIZATION:SUFFIX:ID`, OpenAI's form. Invariant: a model's name holds nothing that a path of the
-API could not carry: letters, digits and `. _ - / :`.
+Owns `ft:BASE:ORGANIZATION:SUFFIX:ID`, OpenAI's form. Invariant: a model's name holds nothing that a path of
+the API could not carry: letters, digits and `. _ - / :`.
 """
 
 from __future__ import annotations

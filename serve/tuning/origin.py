@@ -14,7 +14,9 @@ from registry.views.view import View
 from serve.openai.errors import RequestRefused
 
 
-def find_start(text: str, view: View, base: str, stand_ins: Mapping[str, str], param: str = "model") -> str | None:
+def find_start(
+    text: str, view: View, base: str, stand_ins: Mapping[str, str], param: str = "model"
+) -> str | None:
     """Return the `NAME@N` that a training starts from, None: the base.
 
     Raises: RequestRefused: nothing that can be tuned has this name; lists what does.
@@ -35,7 +37,7 @@ def _unavailable(
 ) -> RequestRefused:
     known = ", ".join([base, *sorted(stand_ins)])
     message = (
-        f"Model {text[:200]} is not available for fine-tuning or does not exist ({error.fact}). Known are {known}, "
-        "NAME@N of any adapter, and the names of fine-tuned models."
+        f"Model {text[:200]} is not available for fine-tuning or does not exist ({error.fact}). "
+        f"Known are {known}, NAME@N of any adapter, and the names of fine-tuned models."
     )
     return RequestRefused(message, param=param, reason="model_not_available")

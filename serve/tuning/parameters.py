@@ -1,9 +1,9 @@
 """The body of `POST /v1/fine_tuning/jobs`: OpenAI's fields in OpenAI's ranges, and ours under `x_wardrobe`.
 
 Pure. Owns what may be asked, and the form in which it is kept: the method whole, with every default written
-out. Source of the ranges: OpenAI's published description of its API, 2026-08-21. Invariant: a field that nobody
-knows is refused, since it would be ignored. What `x_wardrobe` holds beyond the few names that the server needs
-itself is a training config's, which the worker checks (README.md says why).
+out. Source of the ranges: OpenAI's published description of its API, 2026-08-21. Invariant: a field that
+nobody knows is refused, since it would be ignored. What `x_wardrobe` holds beyond the few names that the
+server needs itself is a training config's, which the worker checks (README.md says why).
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, JsonValue, WrapValidator
+from pydantic import AfterValidator, Field, JsonValue, PlainSerializer, WrapValidator
 
+from registry.api.documents import Request as RequestDocument
 from registry.tuning.graders import Grader
 from registry.validation.canonical import canonical_json
-from serve.openai.bodies import Metadata, RequestBody
+from serve.openai.bodies import Metadata
 from serve.openai.errors import RequestRefused
 
-AUTO = "auto"
+AUTO: Any = "auto"
 EXTRAS = "x_wardrobe"
 MAX_SEED = 2**31 - 1
 
@@ -27,12 +28,13 @@ def _or_auto(value: Any, number: Callable[[Any], Any]) -> Any:
     return AUTO if value is None or value == AUTO else number(value)
 
 
-Epochs = Annotated[int, Field(ge=1, le=50), WrapValidator(_or_auto)]
-BatchSize = Annotated[int, Field(ge=1, le=256), WrapValidator(_or_auto)]
-Multiplier = Annotated[float, Field(gt=0), WrapValidator(_or_auto)]
-Beta = Annotated[float, Field(gt=0, le=2), WrapValidator(_or_auto)]
-Compute = Annotated[float, Field(gt=1e-5, le=10), WrapValidator(_or_auto)]
-Count = Annotated[int, Field(ge=1), WrapValidator(_or_auto)]
+_AS_IT_IS = PlainSerializer(lambda value: value, return_type=Any)
+Epochs = Annotated[int, Field(ge=1, le=50), WrapValidator(_or_auto), _AS_IT_IS]
+BatchSize = Annotated[int, Field(ge=1, le=256), WrapValidator(_or_auto), _AS_IT_IS]
+Multiplier = Annotated[float, Field(gt=0), WrapValidator(_or_auto), _AS_IT_IS]
+Beta = Annotated[float, Field(gt=0, le=2), WrapValidator(_or_auto), _AS_IT_IS]
+Compute = Annotated[float, Field(gt=1e-5, le=10), WrapValidator(_or_auto), _AS_IT_IS]
+Count = Annotated[int, Field(ge=1), WrapValidator(_or_auto), _AS_IT_IS]
 """Each of them may be the word `auto` as well."""
 
 
@@ -44,7 +46,7 @@ def _writable(value: dict[str, Any]) -> dict[str, Any]:
 Extras = Annotated[dict[str, JsonValue], AfterValidator(_writable)]
 
 
-class Hyperparameters(RequestBody):
+class Hyperparameters(RequestDocument):
     """Those of every method."""
 
     n_epochs: Epochs = Field(default=AUTO)
@@ -67,26 +69,26 @@ class ReinforcementHyperparameters(Hyperparameters):
     eval_samples: Count = Field(default=AUTO)
 
 
-class SupervisedMethod(RequestBody):
+class SupervisedMethod(RequestDocument):
     """`method.supervised`."""
 
     hyperparameters: Hyperparameters = Hyperparameters()
 
 
-class DpoMethod(RequestBody):
+class DpoMethod(RequestDocument):
     """`method.dpo`."""
 
     hyperparameters: DpoHyperparameters = DpoHyperparameters()
 
 
-class ReinforcementMethod(RequestBody):
+class ReinforcementMethod(RequestDocument):
     """`method.reinforcement`."""
 
     grader: Grader
     hyperparameters: ReinforcementHyperparameters = ReinforcementHyperparameters()
 
 
-class TuningMethod(RequestBody):
+class TuningMethod(RequestDocument):
     """`method`."""
 
     type: Literal["supervised", "dpo", "reinforcement"]
@@ -95,23 +97,23 @@ class TuningMethod(RequestBody):
     reinforcement: ReinforcementMethod | None = None
 
 
-class WandbProject(RequestBody):
+class WandbProject(RequestDocument):
     """`integrations[].wandb`."""
 
     project: str
     name: str | None = None
     entity: str | None = None
-    tags: list[str] = []
+    tags: list[str] = Field(default_factory=list)
 
 
-class TuningIntegration(RequestBody):
+class TuningIntegration(RequestDocument):
     """`integrations[]`."""
 
     type: Literal["wandb"]
     wandb: WandbProject
 
 
-class CreateJob(RequestBody):
+class CreateJob(RequestDocument):
     """The whole body."""
 
     model: Annotated[str, Field(min_length=1, max_length=512)]
@@ -150,7 +152,11 @@ def whole_method(job: CreateJob) -> dict[str, Any]:
     return {"type": method.type, method.type: told}
 
 
-_BLOCKS: dict[str, Any] = {"supervised": SupervisedMethod, "dpo": DpoMethod, "reinforcement": ReinforcementMethod}
+_BLOCKS: dict[str, Any] = {
+    "supervised": SupervisedMethod,
+    "dpo": DpoMethod,
+    "reinforcement": ReinforcementMethod,
+}
 
 
 def _joined(own: Hyperparameters, older: Hyperparameters | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """How far a job's training is: the lines that the trainer writes, read for the API.
 
-Reads `jobs/<id>/metrics.jsonl` and `status.json`, which the trainer owns; both may be missing, half written or
-of a later release, and then less is told. Invariant: nothing here raises but `StorageFailed`.
+Reads `jobs/<id>/metrics.jsonl` and `status.json`, which the trainer owns; both may be missing, half written
+or of a later release, and then less is told. Invariant: nothing here raises but `StorageFailed`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class JobProgress:
         found: dict[str, float] = {"step": step}
         for line in self.lines:
             if line.step <= step:
-                found |= figures(line, {"train_loss", "train_mean_token_accuracy"} if line.step == step else set())
+                found |= figures(
+                    line, {"train_loss", "train_mean_token_accuracy"} if line.step == step else set()
+                )
         return found
 
     def seconds_left(self) -> float | None:

@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
+from registry.api.documents import Request as RequestDocument
 from registry.tuning.machine import JobEvent
-from serve.openai.bodies import RequestBody
 from serve.openai.errors import RequestRefused
 from serve.openai.tenant import Platform, PlatformOf, TenantOf
 from serve.tuning.creation import Attempt
@@ -35,14 +35,16 @@ Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 _desks: WeakKeyDictionary[Platform, JobDesk] = WeakKeyDictionary()
 
 
-class GrantRequest(RequestBody):
+class GrantRequest(RequestDocument):
     """Projects that shall be allowed to use a checkpoint."""
 
     project_ids: Annotated[list[str], Field(min_length=1)]
 
 
 @router.post("/jobs")
-async def create_job(body: CreateJob, request: Request, tenant: TenantOf, platform: PlatformOf) -> dict[str, Any]:
+async def create_job(
+    body: CreateJob, request: Request, tenant: TenantOf, platform: PlatformOf
+) -> dict[str, Any]:
     """Make a fine-tuning job."""
     return await platform.run(partial(_desk(platform).create, tenant, body, _attempt(request)))
 
@@ -53,9 +55,7 @@ async def list_jobs(
 ) -> dict[str, Any]:
     """List fine-tuning jobs, newest first."""
     metadata, unnamed = _metadata(request)
-    call = partial(
-        _desk(platform).list, tenant, after=after, limit=limit, metadata=metadata, unnamed=unnamed
-    )
+    call = partial(_desk(platform).list, tenant, after=after, limit=limit, metadata=metadata, unnamed=unnamed)
     return await platform.run(call)
 
 
@@ -134,7 +134,9 @@ def _desk(platform: Platform) -> JobDesk:
 def _attempt(request: Request) -> Attempt:
     count, key = request.headers.get(_REPEATED, "0"), request.headers.get("idempotency-key", "")
     if len(key) > _MAX_KEY:
-        raise RequestRefused(f"The Idempotency-Key is longer than {_MAX_KEY} characters.", reason="invalid_value")
+        raise RequestRefused(
+            f"The Idempotency-Key is longer than {_MAX_KEY} characters.", reason="invalid_value"
+        )
     return Attempt(repeated=count.isdigit() and int(count) > 0, key=key)
 
 

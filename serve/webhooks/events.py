@@ -15,7 +15,7 @@ PREFIX = "evt_"
 
 @dataclass(frozen=True, slots=True)
 class WebhookEvent:
-    """Something that ended: `kind` is OpenAI's name for it, `subject` the id of what ended, `at` UNIX seconds."""
+    """Something that ended: `kind` is OpenAI's name for it, `subject` its id, `at` when (UNIX seconds)."""
 
     kind: str
     subject: str

@@ -158,6 +158,11 @@ class Job:
         """Remove its checkpoints: it will not go on."""
         files.remove_tree(self.checkpoints)
 
+    def forget(self) -> None:
+        """Remove what an earlier attempt measured: the next one begins at the first step."""
+        for name in (METRICS, SAMPLES):
+            files.remove(self.folder / name)
+
     def document(self) -> JobDocument:
         """Return what `train jobs` tells of it."""
         told = self.description.model_dump(exclude={"config", "plan"})
@@ -227,14 +232,22 @@ class Jobs:
         self._folder = root / FOLDER
 
     def create(
-        self, adapter: str, method: str, base: str, config: dict[str, JsonValue], plan: RunPlan, *, who: str
+        self,
+        adapter: str,
+        method: str,
+        base: str,
+        config: dict[str, JsonValue],
+        plan: RunPlan,
+        *,
+        who: str,
+        id: str | None = None,  # noqa: A002  the word of the records
     ) -> Job:
-        """Make the folder of a new job.
+        """Make the folder of a new job; one whose `id` is given may be there, and is described anew.
 
         Raises: StorageFailed.
         """
         now = time.time()
-        name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{secrets.token_hex(3)}"
+        name = id or f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{secrets.token_hex(3)}"
         description = Description(
             id=name, adapter=adapter, method=method, base=base, who=who, created_at=now,
             config=config, plan=plan, plan_sha256=plan.digest,
@@ -266,6 +279,13 @@ class Jobs:
         if len(fitting) > 1:
             raise Conflict(f"job {name}", f"fits {len(fitting)} jobs", "give the whole id")
         return fitting[0]
+
+    def known(self, id: str) -> Job | None:  # noqa: A002
+        """Return the job of exactly that id, None where it has not begun.
+
+        Raises: StorageFailed.
+        """
+        return self._open(id)
 
     def interrupted(self, adapter: str) -> list[Job]:
         """Return the interrupted jobs of an adapter that have a checkpoint, the newest first."""

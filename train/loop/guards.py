@@ -29,6 +29,18 @@ _FLOOR = 0.1
 _RISE = 0.05
 
 
+class Diverged(WardrobeError):
+    """A run whose loss is no number any more, or runs away."""
+
+    code = "diverged"
+
+
+class NothingLearnt(WardrobeError):
+    """A run without a gradient, or whose weights are those that it began with."""
+
+    code = "no_learning_signal"
+
+
 class Guards:
     """The guards of one run; `note` is told of every step in order."""
 
@@ -47,7 +59,7 @@ class Guards:
         """
         if not math.isfinite(loss):
             fact = f"the loss became {loss} at step {step}"
-            raise WardrobeError(self._name, fact, "lower learning_rate; nothing was registered")
+            raise Diverged(self._name, fact, "lower learning_rate; nothing was registered")
         self._check_divergence(step, loss)
         self._check_learning(step, logs)
 
@@ -70,7 +82,7 @@ class Guards:
                 f"the loss runs away: {self._smoothed:.3g} at step {step}, smoothed, after {self._lowest:.3g}"
             )
             remedy = "lower learning_rate or raise guards.divergence; nothing was registered"
-            raise WardrobeError(self._name, fact, remedy)
+            raise Diverged(self._name, fact, remedy)
 
     def _check_learning(self, step: int, logs: Mapping[str, float]) -> None:
         limit = self._settings.no_learning
@@ -80,7 +92,7 @@ class Guards:
             what = "gradient" if logs.get("grad_norm") == 0 else "preference margin"
             fact = f"no learning signal: the {what} was exactly 0 in {self._idle} steps up to step {step}"
             remedy = "look for equal pairs or equal rewards in the data; nothing was registered"
-            raise WardrobeError(self._name, fact, remedy)
+            raise NothingLearnt(self._name, fact, remedy)
 
 
 def weight_sums(model: Any) -> dict[str, tuple[float, float]]:
@@ -101,10 +113,10 @@ def check_weights(
     broken = [key for key, sums in after.items() if not all(map(math.isfinite, sums))]
     if broken:
         fact = f"{len(broken)} of {len(after)} trained tensors hold NaN or infinity ({broken[0]})"
-        raise WardrobeError(name, fact, "lower learning_rate; nothing was registered")
+        raise Diverged(name, fact, "lower learning_rate; nothing was registered")
     if before == after:
         fact = "the training changed no weight"
-        raise WardrobeError(name, fact, "raise learning_rate or steps; nothing was registered")
+        raise NothingLearnt(name, fact, "raise learning_rate or steps; nothing was registered")
 
 
 def overfitting(losses: Sequence[float], evaluations: Sequence[TrainingEvaluation]) -> str | None:

@@ -120,7 +120,7 @@ def train_and_publish(run: PreparedRun, registry: Registry, options: RunOptions)
         job.succeed(result, None, REWARD)
         return None
 
-    return _train_as_job(run, options, keep)
+    return train_as_job(run, options, keep)
 
 
 def train_to_folder(run: PreparedRun, target: Path, options: RunOptions) -> Finished:
@@ -136,15 +136,18 @@ def train_to_folder(run: PreparedRun, target: Path, options: RunOptions) -> Fini
         shutil.move(trained, target)
         job.succeed(result, None, str(target.resolve()))
 
-    return _train_as_job(run, options, keep)
+    return train_as_job(run, options, keep)
 
 
-def _train_as_job(
+def train_as_job(
     run: PreparedRun,
     options: RunOptions,
     keep: Callable[[JobRun, Path, TrainingResult], Published | None],
 ) -> Finished:
-    """Train; `keep` gives what was trained its place, in the first process of the run alone."""
+    """Train as a job; `keep` gives what was trained its place, in the first process of the run alone.
+
+    Raises: Stopped; WardrobeError; whatever `keep` raises.
+    """
     with open_job(run, options) as job:
         if run.choice is not None and not job.follows:
             write_choice(job.job, run.choice)

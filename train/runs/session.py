@@ -34,7 +34,8 @@ from train.runs.tracking import make_trackers
 class RunOptions:
     """How a run is wanted: by whom, who watches, going on with an interrupted one, stoppable by whom.
 
-    `notice` tells a person something that is not a result.
+    `notice` tells a person something that is not a result. `job` is the id of a job that was asked for before:
+    the run is that one, and goes on from its newest checkpoint by itself.
     """
 
     who: str
@@ -42,6 +43,7 @@ class RunOptions:
     resume: bool = False
     stopping: Callable[[], bool] = lambda: False
     notice: Callable[[str], None] = lambda _text: None
+    job: str | None = None
 
 
 class JobRecorder:
@@ -189,6 +191,8 @@ def open_job(run: PreparedRun, options: RunOptions) -> JobRun:
         name, step = launching.await_announcement()
         return WorkerRank(jobs.find(name), config, options, step, sources)
     plan = run.plan(sources)
+    if options.job is not None:
+        return _asked_before(jobs, run, options, plan, sources)
     waiting = jobs.interrupted(config.name)
     found = _same(waiting, plan) if options.resume else None
     if found is not None:
@@ -201,9 +205,7 @@ def open_job(run: PreparedRun, options: RunOptions) -> JobRun:
         options.notice(f"{config.name}: no interrupted run has a checkpoint; starting afresh")
     elif (left := _same(waiting, plan)) is not None:
         options.notice(f"job {left.id} was interrupted at step {left.steps_kept[-1]}: `--resume` would go on")
-    document = config.model_dump(mode="json", by_alias=True)
-    job = jobs.create(config.name, config.method.type, run.base.name, document, plan, who=options.who)
-    return JobRun(job, config, options, None, sources)
+    return JobRun(_create(jobs, run, options, plan), config, options, None, sources)
 
 
 def summary(result: TrainingResult) -> dict[str, Any]:
@@ -222,6 +224,30 @@ def summary(result: TrainingResult) -> dict[str, Any]:
         "device": result.device,
         "warnings": list(result.warnings),
     }
+
+
+def _asked_before(
+    jobs: Jobs, run: PreparedRun, options: RunOptions, plan: RunPlan, sources: Mapping[str, DataSource]
+) -> JobRun:
+    assert options.job is not None
+    job = jobs.known(options.job)
+    if job is not None and job.description.plan_sha256 == plan.digest and job.steps_kept:
+        step = job.steps_kept[-1]
+        options.notice(f"going on with job {job.id} from step {step}")
+        return JobRun(job, run.config, options, step, sources)
+    if job is not None:
+        job.drop_checkpoints()
+        job.forget()
+    return JobRun(_create(jobs, run, options, plan), run.config, options, None, sources)
+
+
+def _create(jobs: Jobs, run: PreparedRun, options: RunOptions, plan: RunPlan) -> Job:
+    config = run.config
+    document = config.model_dump(mode="json", by_alias=True)
+    method = config.method.type
+    return jobs.create(
+        config.name, method, run.base.name, document, plan, who=options.who, id=options.job
+    )
 
 
 def _same(jobs: list[Job], plan: RunPlan) -> Job | None:

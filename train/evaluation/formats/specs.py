@@ -206,7 +206,8 @@ class Stops(_Grader):
 
 
 class OpenaiGrader(_Grader):
-    """One of OpenAI's graders (`string_check`, `text_similarity`, `score_model`, `label_model`, `python`, `multi`).
+    """One of OpenAI's graders (`string_check`, `text_similarity`, `score_model`, `label_model`, `python`,
+    `multi`).
 
     `item` of its templates is the item's `data`, with `expected`; a score counts as a share of its `range`.
     """

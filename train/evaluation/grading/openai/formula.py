@@ -1,7 +1,7 @@
 """`calculate_output` of a multi grader: arithmetic over the rewards of its graders. Pure.
 
-Owns the grammar: numbers, the graders' names, `+ - * / **`, brackets, and `min max abs floor ceil exp sqrt log`.
-It is parsed, never run as a program.
+Owns the grammar: numbers, the graders' names, `+ - * / **`, brackets, and `min max abs floor ceil exp sqrt
+log`. It is parsed, never run as a program.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FUNCTIONS: Mapping[str, Callable[..., float]] = {
 _MAX_NODES = 200
 
 
-class BadFormula(ValueError):  # noqa: N818  it says it as well
+class BadFormula(ValueError):
     """A formula that cannot be read, or that has no value."""
 
 
@@ -69,7 +69,7 @@ def calculate(formula: str, values: Mapping[str, float]) -> float:
 def _value(node: ast.expr, values: Mapping[str, float]) -> float:
     match node:
         case ast.Constant(value=bool()):
-            raise BadFormula(f"holds {node.value}, which is no number")
+            raise BadFormula("holds true or false, which is no number")
         case ast.Constant(value=int() | float() as number):
             return float(number)
         case ast.Name(id=name) if name in values:

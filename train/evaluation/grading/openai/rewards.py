@@ -65,7 +65,7 @@ class JudgeReply:
 
 @dataclass(frozen=True, slots=True)
 class GraderReward:
-    """One reward; `flag` is OpenAI's word for why there is none, `parts` those of a multi grader's graders."""
+    """One reward; `flag` is OpenAI's word for why there is none, `parts` are a multi grader's."""
 
     value: float
     flag: str = ""
@@ -92,7 +92,9 @@ def check(grader: Grader) -> None:
         raise UsageError("grader.calculate_output", str(error), "correct it", param="grader") from error
     if unknown:
         fact = f"names {unknown[0]}, which is no grader"
-        raise UsageError("grader.calculate_output", fact, f"graders: {', '.join(grader.graders)}", param="grader")
+        raise UsageError(
+            "grader.calculate_output", fact, f"graders: {', '.join(grader.graders)}", param="grader"
+        )
 
 
 def _check_source(grader: PythonCode) -> None:
@@ -102,11 +104,13 @@ def _check_source(grader: PythonCode) -> None:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UsageError(subject, f"is no Python: {error}", "correct it", param="grader") from error
     if not any(isinstance(node, ast.FunctionDef) and node.name == "grade" for node in tree.body):
-        raise UsageError(subject, "defines no function `grade`", "write `def grade(sample, item)`", param="grader")
+        raise UsageError(
+            subject, "defines no function `grade`", "write `def grade(sample, item)`", param="grader"
+        )
 
 
 def questions(grader: Grader, sample: GradedSample) -> dict[str, JudgeQuestion]:
-    """Return what must be asked before `reward`, by the graders' names; a template without a value asks nothing."""
+    """Return what must be asked before `reward`, by graders' names; templates without a value ask nothing."""
     named = grader.graders if isinstance(grader, MultiGrader) else {ALONE: grader}
     found = {}
     for name, one in named.items():
@@ -157,7 +161,11 @@ def scaled(grader: Grader, value: float) -> float:
 
 
 def _single(
-    grader: SingleGrader, sample: GradedSample, reply: JudgeReply | None, limits: SandboxLimits, deadline: float
+    grader: SingleGrader,
+    sample: GradedSample,
+    reply: JudgeReply | None,
+    limits: SandboxLimits,
+    deadline: float,
 ) -> GraderReward:
     try:
         match grader:
@@ -172,7 +180,9 @@ def _single(
                 _question(grader, sample)  # tells of a value that is not there
                 return _reply(grader, reply)
     except NoValue as error:
-        return GraderReward(0.0, "sample_parse_error" if error.parsing else "invalid_variable_error", str(error))
+        return GraderReward(
+            0.0, "sample_parse_error" if error.parsing else "invalid_variable_error", str(error)
+        )
 
 
 def _compare(grader: StringCheck, sample: GradedSample) -> bool:
@@ -201,7 +211,9 @@ def _python(grader: PythonCode, sample: GradedSample, limits: SandboxLimits, dea
 
 
 def _question(grader: ScoreModel | LabelModel, sample: GradedSample) -> JudgeQuestion:
-    told = [("system" if one.role == "developer" else one.role, fill(one.text, sample)) for one in grader.input]
+    told = [
+        ("system" if one.role == "developer" else one.role, fill(one.text, sample)) for one in grader.input
+    ]
     role, text = told[-1]
     told[-1] = (role, f"{text}\n\n{_form(grader)}")
     params = grader.sampling_params
@@ -224,7 +236,9 @@ def _form(grader: ScoreModel | LabelModel) -> str:
 
 def _reply(grader: ScoreModel | LabelModel, reply: JudgeReply | None) -> GraderReward:
     if reply is None or reply.error:
-        return GraderReward(0.0, "model_grader_server_error", "nobody asked" if reply is None else reply.error)
+        return GraderReward(
+            0.0, "model_grader_server_error", "nobody asked" if reply is None else reply.error
+        )
     said = f"the model said: {reply.text[:200]}"
     if isinstance(grader, LabelModel):
         label = find_label(reply.text, grader.labels, None)

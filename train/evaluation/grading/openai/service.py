@@ -1,4 +1,5 @@
-"""A child process that judges for the API's server, which does not import the training: one task in, one answer out.
+"""A child process that judges for the API's server, which does not import the training: one task in, one
+answer out.
 
 On standard input a JSON object: `ask` (`questions` or `reward`), `grader`, `model_sample`, `item` and, for a
 reward, `replies` by name. On standard output another: `questions`, or `reward` with what it is made of, or

@@ -1,12 +1,13 @@
 """How alike two texts are, 0 to 1: the metrics of `text_similarity`. Pure.
 
 Words are those of ROUGE (`grading/rouge.py`) for ROUGE and METEOR, runs without white space for GLEU; BLEU is
-sacrebleu's of one sentence. `cosine` needs a model for embeddings and is refused. METEOR matches words exactly:
-without the stems and synonyms of its paper, which need a dictionary of one language.
+sacrebleu's of one sentence. `cosine` needs a model for embeddings and is refused. METEOR matches words
+exactly: without the stems and synonyms of its paper, which need a dictionary of one language.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -36,7 +37,10 @@ def require_metric(metric: str) -> None:
     Raises: UsageError.
     """
     if metric not in _METRICS:
-        fact, remedy = "needs a model for embeddings, which is not served", f"use one of {', '.join(_METRICS)}"
+        fact, remedy = (
+            "needs a model for embeddings, which is not served",
+            f"use one of {', '.join(_METRICS)}",
+        )
         raise UsageError(f"evaluation_metric {metric}", fact, remedy, param="grader")
 
 
@@ -81,13 +85,13 @@ def _meteor(text: str, reference: str) -> float:
         return 0.0
     precision, recall = len(matched) / len(mine), len(matched) / len(theirs)
     mean = precision * recall / (0.9 * precision + 0.1 * recall)
-    pairs = zip(matched, matched[1:], strict=False)
+    pairs = itertools.pairwise(matched)
     chunks = 1 + sum(after != (before[0] + 1, before[1] + 1) for before, after in pairs)
     return mean * (1 - 0.5 * (chunks / len(matched)) ** 3)
 
 
 def _matched(mine: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:
-    """Return the places of equal words, each word once; behind the last match first, so that chunks are long."""
+    """Return the places of equal words, each once; behind the last match first, so that chunks are long."""
     places: dict[str, list[int]] = {}
     for place, word in enumerate(theirs):
         places.setdefault(word, []).append(place)

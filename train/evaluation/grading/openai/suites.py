@@ -1,4 +1,4 @@
-"""One of OpenAI's graders as a suite's grader: the item is the suite's, a model that judges is a served one."""
+"""One of OpenAI's graders as a suite's grader: the item is the suite's, who judges is a served model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from train.evaluation.formats.forms import Sampling, SuiteItem, SuiteMessage
 from train.evaluation.formats.specs import OpenaiGrader
 from train.evaluation.grading.grades import Grade, GraderInput, ModelAnswer
-from train.evaluation.grading.openai.rewards import JudgeQuestion, JudgeReply, check, questions, reward, scaled
+from train.evaluation.grading.openai.rewards import (
+    JudgeQuestion,
+    JudgeReply,
+    check,
+    questions,
+    reward,
+    scaled,
+)
 from train.evaluation.grading.openai.templates import GradedSample
 
 if TYPE_CHECKING:
@@ -43,9 +50,13 @@ def judge_with(spec: OpenaiGrader, hearing: GraderInput) -> Callable[[int, Suite
 
 
 def _ask(question: JudgeQuestion, hearing: GraderInput) -> JudgeReply:
-    sampling = Sampling(max_tokens=question.max_tokens, temperature=question.temperature, top_p=question.top_p)
+    sampling = Sampling(
+        max_tokens=question.max_tokens, temperature=question.temperature, top_p=question.top_p
+    )
     suite = replace(hearing.suite, api="chat", sampling=sampling)
-    messages = tuple(SuiteMessage.model_validate({"role": role, "content": text}) for role, text in question.messages)
+    messages = tuple(
+        SuiteMessage.model_validate({"role": role, "content": text}) for role, text in question.messages
+    )
     answer = hearing.judge(question.model).answer(messages, suite)
     if answer.error is not None:
         return JudgeReply(error=answer.error)

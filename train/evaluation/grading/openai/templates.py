@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _STEP = re.compile(r"\.([A-Za-z0-9_-]+)|\[(\d+)\]")
 
 
-class NoValue(ValueError):  # noqa: N818  it says it as well
+class NoValue(ValueError):
     """A place of a template for which there is no value; `parsing`: the answer is no JSON."""
 
     def __init__(self, message: str, *, parsing: bool = False) -> None:
