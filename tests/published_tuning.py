@@ -51,8 +51,8 @@ _WANDB = _object(
 )
 _ERROR = _object("code message param", code=_TEXT, message=_TEXT, param=_OR_NULL)
 _JOB = _object(
-    "created_at error finished_at fine_tuned_model hyperparameters id model object organization_id result_files"
-    " status trained_tokens training_file validation_file seed",
+    "created_at error finished_at fine_tuned_model hyperparameters id model object organization_id"
+    " result_files status trained_tokens training_file validation_file seed",
     id=_TEXT,
     object=_one("fine_tuning.job"),
     created_at=_NUMBER,

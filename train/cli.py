@@ -30,6 +30,7 @@ from train.process.interruption import Interruption
 from train.process.silence import hush
 from train.proving.cli import prove
 from train.sweep.cli import sweep
+from train.worker.cli import worker
 
 if TYPE_CHECKING:
     from train.config import TrainConfig
@@ -49,9 +50,8 @@ def train() -> None:
     hush()
 
 
-train.add_command(merge)
-train.add_command(average)
-train.add_command(import_)
+for _early in (merge, average, import_):
+    train.add_command(_early)
 
 
 @train.command()
@@ -235,10 +235,8 @@ def estimate(session: Session, config: Path, price_per_hour: float | None) -> No
     output.print_facts(facts)
 
 
-train.add_command(prove)
-train.add_command(sweep)
-train.add_command(jobs)
-train.add_command(show)
+for _command in (prove, sweep, jobs, show, worker):
+    train.add_command(_command)
 
 
 @click.group()

@@ -89,7 +89,7 @@ def _of_log(log: Sequence[JobEntry]) -> Iterable[_Event]:
 
 
 def _of_steps(log: Sequence[JobEntry], progress: JobProgress) -> Iterable[_Event]:
-    # Lines of an earlier release have no time of their own: they count from the last time that it began.
+    # Lines of an earlier release have no time of their own: they count from when it last began.
     at = max((entry.at for entry in log if entry.event is JobEvent.CLAIMED), default=log[0].at)
     valid: float | None = None
     for line in progress.lines:

@@ -56,10 +56,17 @@ class Tuner:
     def train(self, job: TuningJob) -> None:
         """Write the figures of every step."""
         lines: list[dict[str, Any]] = [
-            {"step": step, "loss": 1 / step, "mean_token_accuracy": 0.5, "tokens": 10 * step, "seconds": 0.01}
+            {
+                "at": time.time() + step / 500,
+                "step": step,
+                "loss": 1 / step,
+                "mean_token_accuracy": 0.5,
+                "tokens": 10 * step,
+                "seconds": 0.01,
+            }
             for step in range(1, STEPS + 1)
         ]
-        lines.append({"kind": "evaluation", "step": STEPS, "eval_loss": 0.5})
+        lines.append({"at": time.time(), "kind": "evaluation", "step": STEPS, "eval_loss": 0.5})
         (job.folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
         (job.folder / "status.json").write_text(json.dumps({"state": "running", "steps": STEPS}))
 

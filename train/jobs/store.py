@@ -116,11 +116,11 @@ class Job:
     def advance(self, step: int, steps: int, tokens: int, line: Mapping[str, JsonValue]) -> None:
         """Take note of one step; it is on the disk within a few seconds, or at `flush`."""
         self._change(step=step, steps=steps, tokens=tokens)
-        self._add(METRICS, line)
+        self._add(METRICS, {"at": round(time.time(), 3), **line})
 
     def evaluated(self, line: Mapping[str, JsonValue], samples: list[dict[str, JsonValue]]) -> None:
         """Take note of one evaluation, and of the answers to the sample prompts."""
-        self._add(METRICS, {"kind": "evaluation", **line})
+        self._add(METRICS, {"at": round(time.time(), 3), "kind": "evaluation", **line})
         for sample in samples:
             self._add(SAMPLES, sample)
 

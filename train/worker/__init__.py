@@ -1,1 +1,1 @@
-"""Workers: they take fine-tuning jobs in hand, one after the other, and train each in a process of its own."""
+"""Workers: they take fine-tuning jobs in hand, and train each in a process of its own."""

@@ -17,6 +17,7 @@ from registry.tuning.jobs import TuningJob, TuningJobs
 from registry.tuning.machine import JobEvent
 from train.process import environment
 from train.process.interruption import Interruption
+from train.process.priority import step_back_if_asked
 from train.worker.outcome import TaskKind, TaskOutcome, write_outcome
 from train.worker.process import die_with_parent
 
@@ -29,6 +30,7 @@ _PATIENCE_SECONDS = 30.0
 def main() -> None:
     """Do the task that the command line names."""
     die_with_parent()
+    step_back_if_asked()
     root, job_id, kind = Path(sys.argv[1]), sys.argv[2], TaskKind(sys.argv[3])
     if kind is TaskKind.TRAIN:
         environment.use_one_gpu()
