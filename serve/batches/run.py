@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
-from registry.entries.batches import Batch, BatchEntry, BatchEvent, BatchProgress, BatchState
+from registry.entries.batch_states import BatchEvent, BatchState
+from registry.entries.batches import Batch, BatchEntry, BatchProgress
 from registry.entries.files import PREFIX, FilePurpose, FileStore
 from registry.entries.ids import derived_id
 from registry.errors import NotFound, StorageFailed

@@ -13,7 +13,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from registry.background import Background
-from registry.entries.batches import Batch, BatchEntry, BatchEvent, BatchStore
+from registry.entries.batch_states import BatchEvent
+from registry.entries.batches import Batch, BatchEntry, BatchStore
 from registry.errors import ClaimLost, Conflict, WardrobeError
 from registry.records import Heartbeat
 from serve.batches.run import BatchRun, BatchTools

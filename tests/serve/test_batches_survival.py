@@ -16,14 +16,16 @@ from typing import Any
 
 import pytest
 
-from registry.entries.batches import Batch, BatchEvent, BatchState, BatchStore
+from registry.entries.batch_states import BatchEvent, BatchState
+from registry.entries.batches import Batch, BatchStore
 from registry.entries.files import FileStore
 from registry.records import Heartbeat
 from registry.storage import files
 from registry.store import Registry
-from serve.batches.gate import Gate, GateRule, Place
+from serve.batches.gate import Gate, Place, room
 from serve.batches.lines import MAX_LINES, check_lines
 from serve.batches.runner import BatchRunner, holder_name
+from serve.settings import BatchSettings
 from tests.checkout import REPOSITORY
 from tests.fakes.batch_server import CHAT, Answering, make_runner
 from tests.fakes.served import wait_until
@@ -183,7 +185,7 @@ def test_what_is_not_answered_in_time_expires(registry: Registry) -> None:
 
     async def run() -> None:
         runner = make_runner(
-            registry.root, app, clock=lambda: now[0], rule=GateRule(alone=1, quiet_seconds=0)
+            registry.root, app, clock=lambda: now[0], rule=BatchSettings(alone=1, quiet_seconds=0)
         )
         while len(app.asked) < 3:
             await runner.turn()
@@ -258,7 +260,7 @@ def test_batches_of_several_keys_take_turns_line_by_line(registry: Registry) -> 
     app = Answering(0.001)
 
     async def run() -> None:
-        runner = make_runner(registry.root, app, rule=GateRule(alone=1, quiet_seconds=0))
+        runner = make_runner(registry.root, app, rule=BatchSettings(alone=1, quiet_seconds=0))
         await until(runner, short, BatchState.COMPLETED)
         assert not long.last().state.final
         await runner.stop()
@@ -272,9 +274,7 @@ def test_a_deleted_input_file_fails_a_batch_that_did_not_begin(registry: Registr
     FileStore(registry.root).delete(batch.request.input_file)
     last = finish(registry.root, batch).last()
     assert last.state is BatchState.FAILED
-    (fault,) = last.facts["errors"]  # type: ignore[misc]
-    assert isinstance(fault, dict)
-    assert fault["code"] == "invalid_input_file"
+    assert "'code': 'invalid_input_file'" in str(last.facts["errors"])
 
 
 def test_a_file_of_too_many_requests_is_refused(tmp_path: Path) -> None:
@@ -297,20 +297,20 @@ def test_a_batch_that_ended_long_ago_is_forgotten(registry: Registry) -> None:
     assert [path.name for path in store.outlived(time.time() + 60)] == [batch.id]
 
 
-def test_the_rule_gives_clients_the_engine_and_batches_the_pauses() -> None:
-    rule = GateRule(alone=8, beside=0, quiet_seconds=2.0, patience_seconds=1.0)
-    assert rule.room(others=0, quiet=5.0, waited=0.0) == 8
-    assert rule.room(others=0, quiet=1.0, waited=0.0) == 1
-    assert rule.room(others=1, quiet=0.0, waited=0.5) == 0
-    assert rule.room(others=9, quiet=0.0, waited=1.0) == 1
-    assert GateRule(beside=4).room(others=1, quiet=0.0, waited=0.0) == 4
+def test_the_settings_give_clients_the_engine_and_batches_the_pauses() -> None:
+    rule = BatchSettings(alone=8, beside=0, quiet_seconds=2.0, patience_seconds=1.0)
+    assert room(rule, others=0, quiet=5.0, waited=0.0) == 8
+    assert room(rule, others=0, quiet=1.0, waited=0.0) == 1
+    assert room(rule, others=1, quiet=0.0, waited=0.5) == 0
+    assert room(rule, others=9, quiet=0.0, waited=1.0) == 1
+    assert room(BatchSettings(beside=4), others=1, quiet=0.0, waited=0.0) == 4
 
 
 def test_places_are_given_in_the_order_of_asking_and_all_come_back() -> None:
     async def run() -> None:
         others = [1]
         gate = Gate(
-            GateRule(alone=1, quiet_seconds=0, patience_seconds=60),
+            BatchSettings(alone=1, quiet_seconds=0, patience_seconds=60),
             lambda: others[0] + gate.inside,
             look_seconds=0.001,
         )
