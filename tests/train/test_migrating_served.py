@@ -55,7 +55,7 @@ class Says:
 
 @dataclass
 class Trainer:
-    """Trains nothing: registers an adapter by a seed, and judges a model that says `said`; may die between."""
+    """Trains nothing: registers an adapter by a seed, judges a model that says `said`; may die between."""
 
     registry: Registry
     folder: Path

@@ -125,8 +125,8 @@ def _told(found: GateResult, suite: Suite, old: str, margin: float) -> dict[str,
         "low": figures.low, "high": figures.high,
     }  # fmt: skip
     seen = (
-        f"{check.metric} {figures.mine:.3f} against {figures.other:.3f} of {old}, on {figures.items} questions "
-        f"(95 %: {figures.low:+.3f} to {figures.high:+.3f}, allowed {-margin:+g})"
+        f"{check.metric} {figures.mine:.3f} against {figures.other:.3f} of {old}, on {figures.items} "
+        f"questions (95 %: {figures.low:+.3f} to {figures.high:+.3f}, allowed {-margin:+g})"
     )
     return {**told, "sentence": f"{_WORDS[found.verdict]}: {seen}{_remedy(found, check.verdict)}"}
 
