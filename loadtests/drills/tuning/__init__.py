@@ -1,1 +1,1 @@
-"""The drill of the workers: many small fine-tuning jobs, workers killed at random, nothing lost or done twice."""
+"""The drill of the workers: many small jobs, workers killed at random, nothing lost or done twice."""

@@ -1,4 +1,4 @@
-"""A trainer in miniature, in place of `train.worker.task`: `python -m loadtests.drills.tuning.trainer ROOT JOB KIND`.
+"""A trainer in miniature, in place of `train.worker.task`, with the same command line: ROOT JOB KIND.
 
 It keeps the whole protocol: a checkpoint after each step, a stop behind a step when it is asked, a result
 that is decided once, a version, a name. What it "trains" is an adapter of random weights, another one in

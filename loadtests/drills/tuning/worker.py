@@ -1,4 +1,4 @@
-"""One worker of the drill: `python -m loadtests.drills.tuning.worker ROOT DEVICE`. The real one, another trainer."""
+"""One worker of the drill, the real one with another trainer: its command line is ROOT DEVICE."""
 
 from __future__ import annotations
 
