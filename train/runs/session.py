@@ -245,9 +245,7 @@ def _create(jobs: Jobs, run: PreparedRun, options: RunOptions, plan: RunPlan) ->
     config = run.config
     document = config.model_dump(mode="json", by_alias=True)
     method = config.method.type
-    return jobs.create(
-        config.name, method, run.base.name, document, plan, who=options.who, id=options.job
-    )
+    return jobs.create(config.name, method, run.base.name, document, plan, who=options.who, id=options.job)
 
 
 def _same(jobs: list[Job], plan: RunPlan) -> Job | None:
