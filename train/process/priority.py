@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from pathlib import Path
 
 IDLE = "WARDROBE_TRAIN_IDLE"
 """The variable that asks a training process for it."""
 _NICEST = 19
+_AUTOGROUP = Path("/proc/self/autogroup")
 
 
 def step_back_if_asked() -> None:
@@ -31,5 +33,5 @@ def step_back() -> None:
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         if os.getsid(0) == os.getpid():
             # Its own session: its group may be put last without putting others there.
-            with contextlib.suppress(OSError), open("/proc/self/autogroup", "w", encoding="ascii") as group:
+            with contextlib.suppress(OSError), _AUTOGROUP.open("w", encoding="ascii") as group:
                 group.write(str(_NICEST))

@@ -34,8 +34,8 @@ from train.runs.tracking import make_trackers
 class RunOptions:
     """How a run is wanted: by whom, who watches, going on with an interrupted one, stoppable by whom.
 
-    `notice` tells a person something that is not a result. `job` is the id of a job that was asked for before:
-    the run is that one, and goes on from its newest checkpoint by itself.
+    `notice` tells a person something that is not a result. `job` is the id of a job that was asked for
+    before: the run is that one, and goes on from its newest checkpoint by itself.
     """
 
     who: str

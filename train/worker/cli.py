@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 def worker(session: Session, device: str | None, threads: int | None, idle: bool, once: bool) -> None:
     """Train the jobs that were asked for over the API.
 
-    Any number may run, on any machine that shares the root; each trains one job at a time, in a process of its
-    own, and one device of a machine is used by one training. Jobs of different keys take turns. Killed at any
+    Any number may run, on any machine that shares the root; each trains one job at a time, in a process of
+    its own, and one device of a machine is used by one training. Jobs of different keys take turns. Killed at any
     moment, another worker goes on from the newest checkpoint. SIGTERM stops behind the current step with a
     checkpoint; the job is free for another worker then.
     """

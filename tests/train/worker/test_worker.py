@@ -102,7 +102,7 @@ def test_a_paused_job_stops_with_a_checkpoint_and_goes_on_from_it(
 ) -> None:
     monkeypatch.setenv(trainer.STEPS, "1000")
     job, worker = queued_job(jobs), work()
-    until(worker, lambda: (job.folder / "checkpoints" / "2").exists())
+    until(worker, (job.folder / "checkpoints" / "2").exists)
     job.append(JobEvent.PAUSED, who="alice")
     until(worker, lambda: worker.idle)
     assert (job.last().state, job.last().worker) == (JobState.PAUSED, None)
@@ -183,7 +183,7 @@ def test_a_worker_that_ends_lets_go_of_what_it_has_in_hand(
 ) -> None:
     monkeypatch.setenv(trainer.STEPS, "1000")
     job, worker = queued_job(jobs), work()
-    until(worker, lambda: (job.folder / "checkpoints" / "1").exists())
+    until(worker, (job.folder / "checkpoints" / "1").exists)
     worker.close()
     last = job.last()
     assert (last.event, last.state, last.worker) == (JobEvent.RELEASED, JobState.QUEUED, None)
