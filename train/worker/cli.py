@@ -38,9 +38,9 @@ def worker(session: Session, device: str | None, threads: int | None, idle: bool
     """Train the jobs that were asked for over the API.
 
     Any number may run, on any machine that shares the root; each trains one job at a time, in a process of
-    its own, and one device of a machine is used by one training. Jobs of different keys take turns. Killed
-    at any moment, another worker goes on from the newest checkpoint. SIGTERM stops behind the current step
-    with a checkpoint; the job is free for another worker then.
+    its own, and one device of a machine is used by one training. Jobs of different keys take turns. Killed at
+    any moment, another worker goes on from the newest checkpoint. SIGTERM stops behind the current step with
+    a checkpoint; the job is free for another worker then.
     """
     from registry.store import Registry
     from train.process.priority import IDLE

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 from loadtests.adapters import write_ranked
 from registry.storage import disk, files
@@ -71,7 +72,7 @@ def _keep(job: TuningJob, registry: Registry) -> TrainedResult:
     files.make_directory(work)
     seed = int.from_bytes(os.urandom(4))
     adapter = write_ranked(work / "adapter", registry.base, seed, rank=1, modules=("q_proj",))
-    facts = {"lineage": {"job": job.id}, "tokens": 100, "hyperparameters": {}, "summary": {}}
+    facts: dict[str, Any] = {"lineage": {"job": job.id}, "tokens": 100, "hyperparameters": {}, "summary": {}}
     return keep_result(job, adapter, {}, facts)
 
 

@@ -31,7 +31,8 @@ def config(request: TuningRequest, held_out: Path | None = None) -> TrainConfig:
 
 
 def test_auto_is_what_train_run_does_by_itself() -> None:
-    auto = dict.fromkeys(("n_epochs", "batch_size", "learning_rate_multiplier"), "auto")
+    names = ("n_epochs", "batch_size", "learning_rate_multiplier")
+    auto: dict[str, Any] = dict.fromkeys(names, "auto")
     found = config(asked(**auto), HELD_OUT)
     assert found == config(asked(), HELD_OUT)
     assert (found.name, found.seed, found.method.type) == ("support", 7, "supervised")

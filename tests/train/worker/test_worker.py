@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,7 +82,7 @@ def test_a_job_is_looked_at_trained_published_and_named(
     job = make_job(jobs)
     work().run(lambda: False, once=True)
     assert [entry.event for entry in job.log()] == ["created", "claimed", "validated", "claimed", "succeeded"]
-    facts = job.last().facts
+    facts: Mapping[str, Any] = job.last().facts
     assert facts["fine_tuned_model"] == job.request.tuned_name
     version = registry.version(job.request.adapter, 1)
     assert (facts["version"], facts["digest"]) == (1, version.digest)
