@@ -46,7 +46,7 @@ class WorkerCrew:
 
     def work(self, deadline_seconds: float) -> bool:
         """Kill and begin again until every job has ended; tell whether that was before the deadline."""
-        dice = random.Random(self.seed)  # noqa: S311  reproducible, not secret
+        dice = random.Random(self.seed)
         deadline = time.monotonic() + deadline_seconds
         while time.monotonic() < deadline:
             until = time.monotonic() + dice.uniform(*self.pause_seconds)
