@@ -54,6 +54,7 @@ def render_settings() -> str:
     """Return the page of the server's, the root's and the rollouts' settings."""
     from serve.rollout.policy import Policy
     from serve.settings import ServeSettings
+    from serve.tuning_settings import WebhookReceiver
 
     return page(
         "Settings",
@@ -68,6 +69,8 @@ def render_settings() -> str:
         "## Rollout policy",
         _POLICY,
         *_sections(Policy),
+        "## WebhookReceiver",
+        *_sections(WebhookReceiver),
     )
 
 

@@ -14,13 +14,12 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from registry.entries.batch_states import BatchEvent, BatchState, next_state
 from registry.entries.ids import ID_PATTERN, made_at, new_id
-from registry.errors import ClaimLost, Conflict, CorruptStore, Missing, NotFound
+from registry.errors import ClaimLost, CorruptStore, Missing, NotFound
 from registry.storage import disk, files
 from registry.storage.entry import Entry, encode, encode_claim
 
@@ -31,63 +30,6 @@ DAY_SECONDS = 86_400
 _FOLDER, _REQUEST, _LOG, _ANSWERS, _PROGRESS = "batches", "request.json", "log", "answers", "progress.json"
 _PREFIX = "batch_"
 _ID = re.compile(_PREFIX + ID_PATTERN)
-
-
-class BatchState(StrEnum):
-    """Where a batch stands, in OpenAI's words."""
-
-    VALIDATING = "validating"
-    FAILED = "failed"
-    IN_PROGRESS = "in_progress"
-    FINALIZING = "finalizing"
-    COMPLETED = "completed"
-    EXPIRED = "expired"
-    CANCELLING = "cancelling"
-    CANCELLED = "cancelled"
-
-    @property
-    def final(self) -> bool:
-        """Return whether nothing can follow."""
-        return self in _FINAL
-
-
-class BatchEvent(StrEnum):
-    """What happened to a batch; `CLAIMED`: a server took it in hand, `WITHDRAWN`: somebody cancelled it."""
-
-    CREATED = "created"
-    CLAIMED = "claimed"
-    STARTED = "started"
-    ANSWERED = "answered"
-    WITHDRAWN = "withdrawn"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    EXPIRED = "expired"
-    CANCELLED = "cancelled"
-
-
-_S, _E = BatchState, BatchEvent
-_FINAL = frozenset({_S.FAILED, _S.COMPLETED, _S.EXPIRED, _S.CANCELLED})
-_NEXT: Mapping[BatchState | None, Mapping[BatchEvent, BatchState]] = MappingProxyType(
-    {
-        None: {_E.CREATED: _S.VALIDATING},
-        _S.VALIDATING: {
-            _E.CLAIMED: _S.VALIDATING,
-            _E.STARTED: _S.IN_PROGRESS,
-            _E.FAILED: _S.FAILED,
-            _E.WITHDRAWN: _S.CANCELLING,
-            _E.EXPIRED: _S.EXPIRED,
-        },
-        _S.IN_PROGRESS: {
-            _E.CLAIMED: _S.IN_PROGRESS,
-            _E.ANSWERED: _S.FINALIZING,
-            _E.WITHDRAWN: _S.CANCELLING,
-            _E.FAILED: _S.FAILED,
-            _E.EXPIRED: _S.EXPIRED,
-        },
-        _S.FINALIZING: {_E.CLAIMED: _S.FINALIZING, _E.COMPLETED: _S.COMPLETED},
-        _S.CANCELLING: {_E.CLAIMED: _S.CANCELLING, _E.CANCELLED: _S.CANCELLED},
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,17 +74,6 @@ class BatchProgress:
 
     completed: int = 0
     failed: int = 0
-
-
-def next_state(state: BatchState | None, event: BatchEvent, batch: str = "batch") -> BatchState:
-    """Return the state after `event`; None is the state before the first.
-
-    Raises: Conflict: the event cannot follow.
-    """
-    found = _NEXT.get(state, {}).get(event)
-    if found is None:
-        raise Conflict(batch, f"is {state or 'not made yet'}, so it cannot be {event}", param="batch_id")
-    return found
 
 
 class Batch:
@@ -206,12 +137,12 @@ class Batch:
             nonlocal made
             last = self._entry(seq - 1)
             moved = expected_seq is not None and last.seq != expected_seq
-            if moved or (holder is not None and event is not _E.CLAIMED and last.holder != holder):
+            if moved or (holder is not None and event is not BatchEvent.CLAIMED and last.holder != holder):
                 raise ClaimLost(
                     self.id, f"is in the hands of {last.holder}, entry {last.seq}", "leave it alone"
                 )
             state = next_state(last.state, event, self.id)
-            kept = None if state.final else holder or last.holder
+            kept = None if state.final or event is BatchEvent.RELEASED else holder or last.holder
             made = BatchEntry(seq, self._clock(), who, event, state, kept, dict(facts or {}))
             return _encode(made)
 
@@ -277,7 +208,8 @@ class BatchStore:
         request = BatchRequest(
             name, who, endpoint, input_file, window, window_seconds, metadata, output_lifetime
         )
-        first = BatchEntry(1, self._clock(), who, _E.CREATED, next_state(None, _E.CREATED), None, {})
+        made = BatchEvent.CREATED
+        first = BatchEntry(1, self._clock(), who, made, next_state(None, made), None, {})
         staged = self._root / "staging" / f"batch-{uuid.uuid4().hex}"
         try:
             files.make_directory(staged / _LOG)

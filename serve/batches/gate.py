@@ -11,34 +11,22 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
+
+from serve.settings import BatchSettings
 
 LOOK_SECONDS = 0.02
 """Between two looks at what is in flight; a place is given this much later at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class GateRule:
-    """How many lines at once: `alone` while nobody else asks, `beside` while others do.
+def room(settings: BatchSettings, *, others: int, quiet: float, waited: float) -> int:
+    """Return how many lines may be in flight.
 
-    Others count as there for `quiet_seconds` after their last request was seen: in its pauses one line at a
-    time goes in. With `beside` 0 one goes in all the same when none did for `patience_seconds`.
+    `others` are in flight now; none was for `quiet` seconds, and no line went in for `waited`.
     """
-
-    alone: int = 8
-    beside: int = 0
-    quiet_seconds: float = 2.0
-    patience_seconds: float = 1.0
-
-    def room(self, *, others: int, quiet: float, waited: float) -> int:
-        """Return how many lines may be in flight.
-
-        `others` are in flight now; none was for `quiet` seconds, and no line went in for `waited`.
-        """
-        if others:
-            return max(self.beside, 1 if waited >= self.patience_seconds else 0)
-        return self.alone if quiet >= self.quiet_seconds else max(self.beside, 1)
+    if others:
+        return max(settings.beside, 1 if waited >= settings.patience_seconds else 0)
+    return settings.alone if quiet >= settings.quiet_seconds else max(settings.beside, 1)
 
 
 class Gate:
@@ -49,16 +37,16 @@ class Gate:
 
     def __init__(
         self,
-        rule: GateRule,
+        settings: BatchSettings,
         inflight: Callable[[], int],
         is_open: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = monotonic,
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
-        self._rule, self._inflight, self._is_open = rule, inflight, is_open
+        self._settings, self._inflight, self._is_open = settings, inflight, is_open
         self._clock, self._look_seconds = clock, look_seconds
         self._queue: deque[object] = deque()
-        self._seen = self._entered = clock() - rule.quiet_seconds
+        self._seen = self._entered = clock() - settings.quiet_seconds
         self.inside = 0
         """How many lines are in flight."""
 
@@ -79,8 +67,8 @@ class Gate:
         others = self._inflight() - self.inside
         if others > 0:
             self._seen = now
-        room = self._rule.room(others=others, quiet=now - self._seen, waited=now - self._entered)
-        return self.inside < room and self._is_open()
+        most = room(self._settings, others=others, quiet=now - self._seen, waited=now - self._entered)
+        return self.inside < most and self._is_open()
 
 
 class Place:

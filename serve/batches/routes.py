@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import JsonValue
 
-from registry.entries.batches import Batch, BatchEvent, BatchState
+from registry.entries.batch_states import BatchEvent, BatchState
+from registry.entries.batches import Batch
 from registry.entries.files import FilePurpose
 from registry.entries.ids import made_at
 from registry.entries.keys import Scope

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from registry.entries.batches import BatchEvent
+from registry.entries.batch_states import BatchEvent
 from registry.entries.ids import derived_id, made_at
 from registry.storage import disk
 from serve.batches.answers import AnswerRecord, Survey, render

@@ -37,7 +37,7 @@ KEYED_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class CreateAttempt:
     """How a create was sent: whether it is sent again, and under which key of idempotency, if any."""
 
     repeated: bool = False
@@ -68,7 +68,7 @@ class JobMaker:
         self._lock = threading.Lock()
 
     def make(
-        self, asked: CreateJob, who: str, sees: Callable[[FileInfo], bool], attempt: Attempt
+        self, asked: CreateJob, who: str, sees: Callable[[FileInfo], bool], attempt: CreateAttempt
     ) -> TuningJob:
         """Make the job, or return the one that an earlier attempt made.
 
@@ -163,13 +163,13 @@ class JobMaker:
             message = f"Invalid file: {file} has the purpose '{info.purpose}', not '{FilePurpose.FINE_TUNE}'."
             raise RequestRefused(message, param=param, reason="invalid_file_purpose")
 
-    def _identity(self, asked: CreateJob, who: str, attempt: Attempt) -> str:
+    def _identity(self, asked: CreateJob, who: str, attempt: CreateAttempt) -> str:
         told: dict[str, JsonValue] = {"who": who, "key": attempt.key}
         if not attempt.key:
             told["asked"] = asked.model_dump(mode="json")
         return sha256_hex(canonical_json(told))
 
-    def _earlier(self, identity: str, who: str, attempt: Attempt) -> TuningJob | None:
+    def _earlier(self, identity: str, who: str, attempt: CreateAttempt) -> TuningJob | None:
         since = self._clock() - (KEYED_SECONDS if attempt.key else REPETITION_SECONDS)
         for job in self._jobs.all():
             if job.request.created < int(since):

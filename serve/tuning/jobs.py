@@ -20,7 +20,7 @@ from registry.tuning.workers import Workers
 from serve.openai.errors import RequestRefused
 from serve.openai.pages import cut, listed
 from serve.openai.tenant import Platform, Tenant
-from serve.tuning.creation import Attempt, JobMaker
+from serve.tuning.creation import CreateAttempt, JobMaker
 from serve.tuning.documents import JobSurroundings, job_document
 from serve.tuning.events import checkpoint_documents, event_documents, step_of
 from serve.tuning.parameters import CreateJob
@@ -55,7 +55,7 @@ class JobDesk:
             clock=clock,
         )
 
-    def create(self, tenant: Tenant, asked: CreateJob, attempt: Attempt) -> dict[str, Any]:
+    def create(self, tenant: Tenant, asked: CreateJob, attempt: CreateAttempt) -> dict[str, Any]:
         """Make a job."""
         job = self._maker.make(asked, tenant.who, lambda info: tenant.sees(info.who), attempt)
         return self._document(job)

@@ -69,19 +69,19 @@ class ReinforcementHyperparameters(Hyperparameters):
     eval_samples: Count = Field(default=AUTO)
 
 
-class SupervisedMethod(RequestDocument):
+class SupervisedBlock(RequestDocument):
     """`method.supervised`."""
 
     hyperparameters: Hyperparameters = Hyperparameters()
 
 
-class DpoMethod(RequestDocument):
+class DpoBlock(RequestDocument):
     """`method.dpo`."""
 
     hyperparameters: DpoHyperparameters = DpoHyperparameters()
 
 
-class ReinforcementMethod(RequestDocument):
+class ReinforcementBlock(RequestDocument):
     """`method.reinforcement`."""
 
     grader: Grader
@@ -92,9 +92,9 @@ class TuningMethod(RequestDocument):
     """`method`."""
 
     type: Literal["supervised", "dpo", "reinforcement"]
-    supervised: SupervisedMethod | None = None
-    dpo: DpoMethod | None = None
-    reinforcement: ReinforcementMethod | None = None
+    supervised: SupervisedBlock | None = None
+    dpo: DpoBlock | None = None
+    reinforcement: ReinforcementBlock | None = None
 
 
 class WandbProject(RequestDocument):
@@ -147,15 +147,15 @@ def whole_method(job: CreateJob) -> dict[str, Any]:
     block = given.get(method.type) or _BLOCKS[method.type]()
     hyperparameters = _joined(block.hyperparameters, job.hyperparameters)
     told: dict[str, Any] = {"hyperparameters": hyperparameters}
-    if isinstance(block, ReinforcementMethod):
+    if isinstance(block, ReinforcementBlock):
         told = {"grader": block.grader.model_dump(mode="json", exclude_unset=True), **told}
     return {"type": method.type, method.type: told}
 
 
 _BLOCKS: dict[str, Any] = {
-    "supervised": SupervisedMethod,
-    "dpo": DpoMethod,
-    "reinforcement": ReinforcementMethod,
+    "supervised": SupervisedBlock,
+    "dpo": DpoBlock,
+    "reinforcement": ReinforcementBlock,
 }
 
 

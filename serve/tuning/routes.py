@@ -17,7 +17,7 @@ from registry.api.documents import Request as RequestDocument
 from registry.tuning.machine import JobEvent
 from serve.openai.errors import RequestRefused
 from serve.openai.tenant import Platform, PlatformOf, TenantOf
-from serve.tuning.creation import Attempt
+from serve.tuning.creation import CreateAttempt
 from serve.tuning.jobs import JobDesk
 from serve.tuning.parameters import CreateJob
 
@@ -131,13 +131,13 @@ def _desk(platform: Platform) -> JobDesk:
     return desk
 
 
-def _attempt(request: Request) -> Attempt:
+def _attempt(request: Request) -> CreateAttempt:
     count, key = request.headers.get(_REPEATED, "0"), request.headers.get("idempotency-key", "")
     if len(key) > _MAX_KEY:
         raise RequestRefused(
             f"The Idempotency-Key is longer than {_MAX_KEY} characters.", reason="invalid_value"
         )
-    return Attempt(repeated=count.isdigit() and int(count) > 0, key=key)
+    return CreateAttempt(repeated=count.isdigit() and int(count) > 0, key=key)
 
 
 def _metadata(request: Request) -> tuple[dict[str, str], bool]:

@@ -19,10 +19,11 @@ from starlette.types import Receive, Scope, Send
 from registry.entries.batches import BatchStore
 from registry.entries.files import FileStore
 from serve.batches.asking import LineAsker
-from serve.batches.gate import Gate, GateRule
+from serve.batches.gate import Gate
 from serve.batches.run import BatchTools
 from serve.batches.runner import BatchRunner
 from serve.rollout.decision.inner import InnerClient
+from serve.settings import BatchSettings
 
 CHAT = "/v1/chat/completions"
 
@@ -41,12 +42,19 @@ class Answering:
     note: Callable[[str], object] = lambda _: None
     statuses: dict[str, list[int]] = field(default_factory=dict)
     """Statuses with which a line is refused first, by its name."""
+    deadly: str = ""
+    """The line that kills the server."""
+    died: bool = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
         name = json.loads((await receive())["body"])["name"]
         self.asked.append(name)
         self.note(name)
+        if name == self.deadly:
+            self.died = True
+        if self.died:
+            await asyncio.Event().wait()
         await asyncio.sleep(self.pause_seconds)
         statuses = self.statuses.get(name)
         body = json.dumps(
@@ -65,7 +73,7 @@ class Answering:
 
 def make_runner(root: Path, app: Answering, holder: str = "one", **options: Any) -> BatchRunner:
     """Return a runner whose lines `app` answers; `options` are its tools' and the gate's `rule`."""
-    rule = options.pop("rule", GateRule(alone=8, quiet_seconds=0.0))
+    rule = options.pop("rule", BatchSettings(alone=8, quiet_seconds=0.0))
     beats = options.pop("beats", lambda: ())
     on_disk: Callable[[Callable[[], Any]], Awaitable[Any]] = options.pop("on_disk", in_thread)
     clock = options.get("clock")

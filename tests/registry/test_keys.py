@@ -185,7 +185,7 @@ def test_revoking_what_does_not_exist_is_not_found(store: KeyStore, key_id: str)
 
 
 def test_a_key_without_scope_or_with_a_lifetime_that_is_none_is_refused(store: KeyStore) -> None:
-    with pytest.raises(UsageError, match="infer, admin"):
+    with pytest.raises(UsageError, match="infer, tune, admin"):
         store.create((), who="test")
     for lifetime in (0, -1, float("nan")):
         with pytest.raises(UsageError, match="lifetime"):

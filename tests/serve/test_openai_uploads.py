@@ -80,7 +80,7 @@ def test_parts_that_are_not_what_was_announced_make_no_file(
 ) -> None:
     upload = begin(client)
     name = part(client, upload.id, content)
-    options = {} if md5 is None else {"md5": md5}
+    options: dict[str, Any] = {} if md5 is None else {"md5": md5}
     with pytest.raises(openai.BadRequestError, match=words) as found:
         client.uploads.complete(upload.id, part_ids=[name], **options)
     assert found.value.param == param

@@ -1,4 +1,4 @@
-"""What the drill measured: lost, published twice, stuck, how long the keys waited. From the files alone."""
+"""What the drill measured, from the files alone: lost, published twice, stuck, how long the keys waited."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _takeovers(jobs: Sequence[TuningJob], kill: Kill) -> list[float]:
 
 
 def _is_whole(registry: Registry, job: TuningJob) -> bool:
-    """Tell whether a job has succeeded and its name leads to the version that it says, which is whole."""
+    """Tell whether a job has succeeded and its name leads to the version that it says, as published."""
     last = job.last()
     if last.state is not JobState.SUCCEEDED:
         return False

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from starlette.types import ASGIApp
 
 from serve.batches.asking import LineAsker
-from serve.batches.gate import Gate, GateRule
+from serve.batches.gate import Gate
 from serve.batches.run import BatchTools
 from serve.batches.runner import BatchRunner, holder_name
 from serve.protocol.paths import PathKind
@@ -45,12 +45,11 @@ def build_batches(runtime: Runtime, door: InnerClient, inflight: Callable[[], in
     from serve.control.caller import Control
 
     settings, keys = runtime.settings.batches, runtime.keys
-    rule = GateRule(settings.alone, settings.beside, settings.quiet_seconds, settings.patience_seconds)
     prioritised = runtime.settings.vllm.get("scheduling_policy") == "priority"
     tools = BatchTools(
         files=runtime.registry.catalogue.files,
         asker=LineAsker(door, lambda who: keys.lend(who) if keys.enabled else None, prioritised),
-        gate=Gate(rule, inflight, lambda: not runtime.draining and runtime.engine.alive()),
+        gate=Gate(settings, inflight, lambda: not runtime.draining and runtime.engine.alive()),
         on_disk=Control(runtime.registry, runtime).run,
         holder=holder_name(runtime.replica, os.getpid(), runtime.began),
         max_body_bytes=runtime.limits.max_body_bytes,
