@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -27,7 +28,7 @@ from pathlib import Path
 import httpx
 
 from loadtests.bench.results import FOLDER
-from loadtests.live import Live, becomes_ready, wardrobe
+from loadtests.live import Live, becomes_ready, descendants, wardrobe
 from registry.store import Registry
 from registry.tuning.jobs import TuningJob, TuningJobs
 from registry.tuning.machine import JobEvent, JobState
@@ -42,6 +43,8 @@ _PROMPT = "Explain in a few words why the sky is blue and what a rainbow is made
 _TOKENS = 16
 _OPTIONS = ("--max-model-len", "1024", "--max-num-seqs", "8")
 _CAPACITY_SECONDS = 20.0
+_FLUSH_SECONDS = 15.0
+"""A job's figures are on the disk by then, and the step that the last window cut has ended."""
 _AT_ONCE = 8
 
 
@@ -65,18 +68,23 @@ class Beside:
         async with httpx.AsyncClient(timeout=120) as client:
             await self._closed(client, 5.0)
             capacity = await self._closed(client, _CAPACITY_SECONDS)
-            rate = capacity / 3
+            rate, windows = capacity / 3, []
             self._resume()
-            self.idle_pace = await self._idle(seconds / 2)
+            began = time.time()
+            await asyncio.sleep(seconds / 2)
+            idle = (began, time.time())
             for number in range(pairs):
                 self._pause()
                 cpu = _cpu_seconds(self.engine)
                 self.without += await self._open(client, rate, seconds, number)
                 self.busy.append((_cpu_seconds(self.engine) - cpu) / seconds)
                 self._resume()
-                begun, at = self._step(), time.monotonic()
+                began = time.time()
                 self.beside += await self._open(client, rate, seconds, number)
-                self.pace.append((self._step() - begun) / (time.monotonic() - at))
+                windows.append((began, time.time()))
+            await asyncio.sleep(_FLUSH_SECONDS)
+            self.idle_pace = self._pace(idle)
+            self.pace = [self._pace(one) for one in windows]
         return self._report(capacity, rate, seconds)
 
     def _report(self, capacity: float, rate: float, seconds: float) -> dict[str, object]:
@@ -143,23 +151,19 @@ class Beside:
             at += dice.expovariate(rate)
         return list(await asyncio.gather(*tasks))
 
-    async def _idle(self, seconds: float) -> float:
-        begun, at = self._step(), time.monotonic()
-        await asyncio.sleep(seconds)
-        return (self._step() - begun) / (time.monotonic() - at)
+    def _pace(self, window: tuple[float, float]) -> float:
+        """Return the steps a second of a window that is over; parts of steps count by their time."""
+        lines = map(json.loads, (self.job.folder / "metrics.jsonl").read_text().splitlines())
+        ends = sorted((float(line["at"]), float(line["step"])) for line in lines if "loss" in line)
 
-    def _step(self) -> float:
-        """Return the steps so far; the record is renewed every few seconds, so its own time counts."""
-        with suppress(OSError):
-            lines = (self.job.folder / "metrics.jsonl").read_text().splitlines()
-            steps = [found for line in lines if "loss" in (found := json.loads(line))]
-            if len(steps) >= 2:
-                last = steps[-1]
-                per = statistics.median(float(one["seconds"]) for one in steps[-5:])
-                return float(last["step"]) + min(
-                    1.0, 1.0 * (time.time() - float(last["at"])) / max(per, 0.01)
-                )
-        return 0.0
+        def position(at: float) -> float:
+            before = max((one for one in ends if one[0] <= at), default=ends[0])
+            after = min((one for one in ends if one[0] > at), default=before)
+            part = (at - before[0]) / (after[0] - before[0]) if after[0] > before[0] else 0.0
+            return before[1] + part * (after[1] - before[1])
+
+        began, ended = window
+        return (position(ended) - position(began)) / (ended - began)
 
     def _pause(self) -> None:
         if self.job.last().state is not JobState.PAUSED:
@@ -226,7 +230,8 @@ def _job(registry: Registry) -> TuningJob:
         id=job, created=int(time.time()), who="bench", adapter="beside", model=registry.base.name,
         base_model=registry.base.name, start=None, training_file=file.id, validation_file=None,
         method={"type": "supervised", "supervised": {"hyperparameters": {"batch_size": 4}}}, seed=0,
-        tuned_name=f"ft:beside:{job[-8:]}", extras={"training": {"steps": 100_000}, "checkpoints": {"every": 1000}},
+        tuned_name=f"ft:beside:{job[-8:]}",
+        extras={"training": {"steps": 100_000}, "checkpoints": {"every": 1000}},
     )  # fmt: skip
     return TuningJobs(registry.catalogue.root).create(request)
 
@@ -236,15 +241,11 @@ def _said(role: str, content: str) -> dict[str, str]:
 
 
 def _descendants(pid: int) -> list[int]:
-    from loadtests.live import descendants
-
     return [pid, *descendants(pid)]
 
 
 def _cpu_seconds(processes: Sequence[int]) -> float:
     """Return the seconds of processor time that these processes took so far."""
-    import os
-
     ticks = 0
     for pid in processes:
         with suppress(OSError):
@@ -254,8 +255,6 @@ def _cpu_seconds(processes: Sequence[int]) -> float:
 
 
 def _cores() -> set[int]:
-    import os
-
     return os.sched_getaffinity(0)
 
 
