@@ -8,6 +8,7 @@ known to be dead; one that ends lets go without a word, and another one takes ov
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
@@ -68,10 +69,19 @@ class BatchRunner:
 
     async def stop(self) -> None:
         """Let go of every batch; what is not written is asked again by whoever takes it up."""
+        mine = list(self._mine)
         tasks = [*self._mine.values(), *([] if self._looking is None else [self._looking])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(WardrobeError):  # then it looks dead in ten seconds
+            await self.tools.on_disk(lambda: self._release(mine))
+
+    def _release(self, names: Iterable[str]) -> None:
+        holder = self.tools.holder
+        for batch in map(self.store.find, names):
+            with contextlib.suppress(ClaimLost, Conflict):  # it ended, or another one has it
+                batch.append(BatchEvent.RELEASED, who=holder, holder=holder)
 
     def _begin(self, batch: Batch, last: BatchEntry) -> None:
         task = asyncio.create_task(self._run(batch, last))

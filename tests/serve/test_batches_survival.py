@@ -255,6 +255,51 @@ def test_a_torn_answer_is_asked_again(registry: Registry) -> None:
     assert sorted(row["custom_id"] for row in results(registry.root, batch)) == names(5)
 
 
+def test_a_line_that_kills_every_server_is_given_up_and_the_others_are_answered(registry: Registry) -> None:
+    batch, claims = make_batch(registry.root, 12), 0
+    app = Answering(deadly="00004")
+    for number in range(20):
+        if BatchStore(registry.root).find(batch.id).last().state.final:
+            break
+        claims += 1
+        asyncio.run(live(registry.root, batch, app, f"server {number}"))
+    (given_up,) = results(registry.root, batch, "error")
+    assert (given_up["custom_id"], given_up["response"]["status_code"]) == ("00004", 500)
+    assert sorted(row["custom_id"] for row in results(registry.root, batch)) == names(12)[:4] + names(12)[5:]
+    assert 4 <= claims <= 9
+
+
+async def live(root: Path, batch: Batch, app: Answering, holder: str) -> None:
+    """Answer a batch until it has ended, or until a line has killed this server."""
+    app.died = False
+    runner, found = make_runner(root, app, holder), BatchStore(root).find(batch.id)
+    while not app.died and not found.last().state.final:
+        await runner.turn()
+        await asyncio.sleep(0.001)
+    tasks = [*runner._mine.values()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_a_server_that_ends_in_order_lets_go(registry: Registry) -> None:
+    batch = make_batch(registry.root, 3)
+    app = Answering(60.0)
+
+    async def run() -> None:
+        runner = make_runner(registry.root, app)
+        await runner.turn()
+        await come(lambda: app.asked)
+        await runner.stop()
+
+    for _ in range(4):
+        app.asked.clear()
+        asyncio.run(run())
+        assert (batch.last().event, batch.last().holder) == (BatchEvent.RELEASED, None)
+    finish(registry.root, batch)
+    assert sorted(row["custom_id"] for row in results(registry.root, batch)) == names(3)
+
+
 def test_batches_of_several_keys_take_turns_line_by_line(registry: Registry) -> None:
     long, short = make_batch(registry.root, 300, who="alice"), make_batch(registry.root, 5, who="ben")
     app = Answering(0.001)
