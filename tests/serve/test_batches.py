@@ -256,8 +256,8 @@ def test_a_webhook_tells_of_a_batch_that_ended_as_openais_client_accepts_it(
         with serve(registry, tmp_path, batches=FAST, tuning=hooks) as served, connect(served) as client:
             good, bad = submit(client, line("1")), submit(client, {"custom_id": "1"})
             wait_until(lambda: len(seen) == 2, "the receiver is told of both")
-            told = {
-                event.data.id: event.type
-                for event in (client.webhooks.unwrap(body, headers, secret=secret) for body, headers in seen)
-            }
+            events: list[Any] = [
+                client.webhooks.unwrap(body, headers, secret=secret) for body, headers in seen
+            ]
+    told = {event.data.id: event.type for event in events}
     assert told == {good.id: "batch.completed", bad.id: "batch.failed"}
