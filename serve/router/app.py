@@ -324,6 +324,7 @@ class Router:
         self._chores = begin_chores(runtime)
         self.runtime = runtime
         if settings.batches.enabled:
+            assert self._door is not None, "made before anything is opened"
             inference = self._inference
             self._batches = build_batches(runtime, self._door, lambda: inference.inflight)
             self._batches.begin(runtime.background)
