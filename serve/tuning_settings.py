@@ -52,5 +52,7 @@ class TuningSettings(_Settings):
     """Stands in the names of tuned models: `ft:BASE:ORGANIZATION:SUFFIX:ID`."""
     models: dict[str, str] = Field(default_factory=dict)
     """Stand-ins that jobs may name as their `model`: `{"gpt-4o-mini-2024-07-18" = "base"}`, or `NAME@N`."""
+    python_graders: bool = True
+    """Run the code of `python` graders, in the sandbox, for keys with the scope `tune`; it is no boundary."""
     webhooks: tuple[WebhookReceiver, ...] = ()
     """Who is told when a job or a batch ends."""
