@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -152,7 +153,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--base", type=Path, default=Path(".cache/smollm2-135m-instruct"))
     parser.add_argument("--quick", action="store_true", help="shorter turns, to see that it works")
     given = parser.parse_args(argv)
-    effort = BenchEffort(pairs=2, open_seconds=15.0 if given.quick else 75.0)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
+    effort = BenchEffort(pairs=2, open_seconds=15.0 if given.quick else 60.0)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "root"
         wardrobe(root, "init", "--base", given.base, "--name", "smol")
