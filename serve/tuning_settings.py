@@ -61,5 +61,7 @@ class TuningSettings(_Settings):
     (`--gpu-memory-utilization`). Empty: the processors."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of a training on the processors; default: as many as there are."""
+    python_graders: bool = True
+    """Run the code of `python` graders, in the sandbox, for keys with the scope `tune`; it is no boundary."""
     webhooks: tuple[WebhookReceiver, ...] = ()
     """Who is told when a job or a batch ends."""

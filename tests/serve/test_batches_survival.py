@@ -351,6 +351,22 @@ def test_the_settings_give_clients_the_engine_and_batches_the_pauses() -> None:
     assert room(BatchSettings(beside=4), others=1, quiet=0.0, waited=0.0) == 4
 
 
+def test_as_many_lines_go_in_at_once_as_the_settings_say(registry: Registry) -> None:
+    batch, app = make_batch(registry.root, 40), Answering(60.0)
+
+    async def run() -> None:
+        runner = make_runner(registry.root, app, rule=BatchSettings(alone=7, quiet_seconds=0))
+        await runner.turn()
+        await come(lambda: len(app.asked) == 7)
+        await asyncio.sleep(0.05)
+        assert (len(app.asked), runner.tools.gate.inside) == (7, 7)
+        await runner.stop()
+        assert runner.tools.gate.inside == 0
+
+    asyncio.run(run())
+    assert not batch.last().state.final
+
+
 def test_places_are_given_in_the_order_of_asking_and_all_come_back() -> None:
     async def run() -> None:
         others = [1]

@@ -15,7 +15,7 @@ from registry.entries.keys import KeyStore, Scope
 from registry.store import Registry
 from registry.tuning.machine import JobEvent
 from serve.tuning_settings import TuningSettings
-from tests.fakes.served import BASE, Served, serve
+from tests.fakes.served import BASE, Served, serve, wait_until
 from tests.fakes.tuner import STEPS, WORKER, Tuner
 from tests.published import check
 from tests.published_tuning import check_tuning
@@ -66,10 +66,22 @@ def ours(job: Any) -> dict[str, Any]:
     return found
 
 
+def roll_out(served: Served, adapter: str, version: int) -> None:
+    """Start a rollout of a version and promote it."""
+    path = f"/admin/v1/rollouts/{adapter}"
+    begun = served.client.post(path, json={"version": version, "policy": "fast", "force": True})
+    assert begun.json()["status"]["canary"] == f"{adapter}@{version}"
+    wait_until(lambda: served.client.get(path).json()["state"] == "ramping", "the canary is loaded")
+    assert served.client.post(f"{path}/promote").json()["state"] == "promoted"
+    wait_until(
+        lambda: served.chat(adapter).headers["x-wardrobe-adapter"] == f"{adapter}@{version}", "it answers"
+    )
+
+
 def test_a_job_goes_from_its_creation_to_a_model_that_answers(
     served: Served, client: openai.OpenAI, tuner: Tuner, rows: str
 ) -> None:
-    """The whole story: upload, create, events, succeeded, chat with the new name, delete."""
+    """The whole story: upload, create, events, chat with the new name, a second one rolled out, delete."""
     job = create(client, rows, suffix="My suffix", metadata={"team": "a"}, seed=3)
     assert (job.status, job.seed, job.fine_tuned_model, job.object) == (
         "validating_files",
@@ -93,9 +105,15 @@ def test_a_job_goes_from_its_creation_to_a_model_that_answers(
     answer = client.chat.completions.with_raw_response.create(
         model=done.fine_tuned_model, messages=[{"role": "user", "content": "hello"}]
     )
-    assert answer.headers["x-wardrobe-adapter"] == "my-suffix@2"
-    again = create(client, rows, model=done.fine_tuned_model)
-    assert ours(again)["start"] == "my-suffix@2"
+    assert answer.headers["x-wardrobe-adapter"] == "my-suffix@1"
+    again = create(client, rows, model=done.fine_tuned_model, suffix="My suffix")
+    assert ours(again)["start"] == "my-suffix@1"
+    roll_out(served, "my-suffix", tuner.run(again.id, seed=8).number)
+    answer = client.chat.completions.with_raw_response.create(
+        model=done.fine_tuned_model, messages=[{"role": "user", "content": "hello"}]
+    )
+    assert answer.headers["x-wardrobe-adapter"] == "my-suffix@1"
+    assert served.chat("my-suffix").headers["x-wardrobe-adapter"] == "my-suffix@3"
     assert client.models.delete(done.fine_tuned_model).deleted
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(
