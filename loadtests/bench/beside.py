@@ -5,7 +5,7 @@
 A real server answers requests that arrive at a third of what it can; its own worker trains a fine-tuning job
 of the same base, or does not, in turn. Compared are the 99th percentiles of the time to the first token. The
 training's progress is held against its pace on the idle server, times the share of the processors that the
-requests leave. The report goes to `bench-results/beside.json`.
+requests leave. The report is printed, and kept in `bench-results`.
 """
 
 from __future__ import annotations
