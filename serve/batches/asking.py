@@ -69,7 +69,7 @@ class LineAsker:
         if not self.prioritised:
             return line.body
         fields = msgspec.json.decode(line.body, type=dict[str, msgspec.Raw])
-        return msgspec.json.encode({"priority": msgspec.Raw(_BACKGROUND), **fields})
+        return msgspec.json.encode({**fields, "priority": msgspec.Raw(_BACKGROUND)})
 
 
 def _json(body: bytes) -> msgspec.Raw:

@@ -108,6 +108,15 @@ def test_a_batch_is_answered_line_by_line_and_counted(client: openai.OpenAI, ser
     assert {one.body["model"] for one in served.inner.seen} == {"support@1"}
 
 
+def test_an_engine_that_schedules_by_priority_is_told_that_others_come_first(
+    registry: Registry, tmp_path: Path
+) -> None:
+    policy: Any = {"scheduling_policy": "priority"}
+    with serve(registry, tmp_path, batches=FAST, vllm=policy) as served, connect(served) as client:
+        assert ended(client, submit(client, line("1", priority=-5))).status == "completed"
+        assert served.inner.seen[-1].body["priority"] == 1
+
+
 def test_completions_and_embeddings_are_asked_by_their_own_paths(
     client: openai.OpenAI, served: Served
 ) -> None:
