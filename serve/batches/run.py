@@ -71,7 +71,7 @@ class BatchTools:
 
 
 class BatchRun:
-    """One claim of one batch; `run` does all that is left of it."""
+    """One claim of one batch: `check` it, then `go_on` to its end."""
 
     def __init__(self, batch: Batch, claim: BatchEntry, tools: BatchTools) -> None:
         self._batch, self._claim, self._tools = batch, claim, tools
@@ -82,21 +82,23 @@ class BatchRun:
         self._over = asyncio.Event()
         self._deaths = 0
 
-    async def run(self) -> bool:
-        """Bring the batch to its end; False when it has to be taken up again, here or elsewhere.
+    async def go_on(self) -> bool:
+        """Bring a batch that was checked to its end; False when it has to be taken up again.
 
         Raises: ClaimLost: another server has it; StorageFailed; CorruptStore.
         """
-        state = self._claim.state
-        if state is BatchState.VALIDATING:
-            state = await self._check()
+        state = (await self._tools.on_disk(self._batch.last)).state
         if state is BatchState.IN_PROGRESS and not await self._answer():
             return False
         if not state.final:
             await self._tools.on_disk(self._finish)
         return True
 
-    async def _check(self) -> BatchState:
+    async def check(self) -> BatchState:
+        """Read the input file and begin, or say what is wrong with it; return the state then.
+
+        Raises: as `go_on`; Conflict: it was cancelled meanwhile.
+        """
         request, tools = self._batch.request, self._tools
 
         def check() -> BatchState:

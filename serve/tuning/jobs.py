@@ -23,7 +23,7 @@ from serve.openai.pages import cut, listed
 from serve.openai.tenant import Platform, Tenant
 from serve.tuning.creation import CreateAttempt, JobMaker
 from serve.tuning.documents import JobSurroundings, job_document
-from serve.tuning.events import checkpoint_documents, event_documents, step_of
+from serve.tuning.events import EventList, checkpoint_documents, is_event_id, step_of
 from serve.tuning.parameters import CreateJob
 from serve.tuning.progress import read_progress
 
@@ -96,8 +96,11 @@ class JobDesk:
     def events(self, tenant: Tenant, job_id: str, *, after: str | None, limit: int) -> dict[str, object]:
         """Return a page of a job's events, newest first."""
         job = self._find(tenant, job_id)
-        every = event_documents(job.id, job.log(), read_progress(job.folder), self._models(job))
-        page, more = cut(every, lambda one: str(one["id"]), after=after, limit=limit)
+        if after is not None and not is_event_id(after):
+            message = f"Invalid 'after': '{after[:100]}' is no id."
+            raise RequestRefused(message, param="after", reason="invalid_value")
+        events = EventList.of(job.id, job.log(), read_progress(job.folder), self._models(job))
+        page, more = events.page(after, limit)
         return {"object": "list", "data": page, "has_more": more}
 
     def checkpoints(self, tenant: Tenant, job_id: str, *, after: str | None, limit: int) -> dict[str, object]:

@@ -62,6 +62,15 @@ async def come(condition: Callable[[], object], seconds: float = 10) -> None:
         await asyncio.sleep(0.001)
 
 
+async def until_seen(runner: BatchRunner, batch: Batch, state: BatchState) -> None:
+    """Have a runner take turns until a batch is in a state; it goes on then."""
+    deadline = time.monotonic() + 10
+    while batch.last().state is not state:
+        assert time.monotonic() < deadline, f"{batch.last()}"
+        await runner.turn()
+        await asyncio.sleep(0.005)
+
+
 async def until(runner: BatchRunner, batch: Batch, *states: BatchState, seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
     while batch.last().state not in states:
@@ -237,6 +246,7 @@ def test_answers_wait_for_a_full_disk_and_are_not_lost(registry: Registry) -> No
         await asyncio.sleep(0.1)
         assert not list(batch.answers.iterdir())
         full[0] = False
+        runner.clock = lambda: time.monotonic() + 60
         await until(runner, batch, BatchState.COMPLETED)
 
     asyncio.run(run())
@@ -312,6 +322,28 @@ def test_batches_of_several_keys_take_turns_line_by_line(registry: Registry) -> 
 
     asyncio.run(run())
     assert len(app.asked) < 100
+
+
+def test_what_has_no_lines_to_ask_waits_for_no_other_batch(registry: Registry) -> None:
+    long, wrong = make_batch(registry.root, 300), make_batch(registry.root, 0)
+    waiting, cancelled = make_batch(registry.root, 3), make_batch(registry.root, 3)
+    app = Answering(60.0)
+
+    async def run() -> None:
+        runner = make_runner(registry.root, app)
+        await until_seen(runner, long, BatchState.IN_PROGRESS)
+        await until_seen(runner, wrong, BatchState.FAILED)
+        await until_seen(runner, waiting, BatchState.IN_PROGRESS)
+        await until_seen(runner, cancelled, BatchState.IN_PROGRESS)
+        cancelled.append(BatchEvent.WITHDRAWN, who="alice")
+        await until_seen(runner, cancelled, BatchState.CANCELLED)
+        assert waiting.last().holder is None
+        assert long.last().state is BatchState.IN_PROGRESS
+        await runner.stop()
+
+    asyncio.run(run())
+    assert len(results(registry.root, cancelled, "error")) == 3
+    assert len(app.asked) == 8
 
 
 def test_a_deleted_input_file_fails_a_batch_that_did_not_begin(registry: Registry) -> None:

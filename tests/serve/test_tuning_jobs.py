@@ -174,6 +174,23 @@ def test_events_are_the_newest_first_with_ids_that_stay(
     assert {one.id for one in before} - {one.id for one in metrics} <= {one.id for one in after}
 
 
+def test_events_of_one_moment_are_each_told_once_in_any_pages(
+    client: openai.OpenAI, tuner: Tuner, rows: str
+) -> None:
+    job = create(client, rows)
+    tuner.validate(job.id)
+    running = tuner.begin(job.id)
+    lines = [{"at": 1_796_000_000.0, "step": step, "loss": 1.0} for step in range(1, 30)]
+    (running.folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    events = client.fine_tuning.jobs.list_events
+    whole = [one.id for one in events(job.id, limit=100).data]
+    assert len(whole) == len(set(whole)) == 33
+    for limit in (1, 2, 7, 32, 33):
+        assert [one.id for one in events(job.id, limit=limit)] == whole
+    with pytest.raises(openai.BadRequestError):
+        events(job.id, after="ftevent-?")
+
+
 def test_jobs_are_listed_in_pages_and_by_their_metadata(client: openai.OpenAI, rows: str) -> None:
     jobs = client.fine_tuning.jobs
     check_tuning("jobs", jobs.list().to_dict())
