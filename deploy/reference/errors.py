@@ -10,7 +10,8 @@ from registry.errors import WardrobeError
 
 MODULES = (
     "registry.errors", "registry.storage.disk", "serve.errors", "serve.rollout.decision.machine",
-    "serve.rollout.display.watch", "train.evaluation.models.served",
+    "serve.rollout.display.watch", "serve.tuning.graders", "train.evaluation.models.served",
+    "train.loop.guards",
 )  # fmt: skip
 """Where the product's errors are defined; those of benchmarks are nobody's reference."""
 

@@ -61,8 +61,6 @@ def render_settings() -> str:
         "## Server",
         _SERVER,
         _fields(ServeSettings),
-        "### WebhookReceiver",
-        *_sections(WebhookReceiver),
         "## Root",
         _ROOT,
         _SHARED,
@@ -71,6 +69,8 @@ def render_settings() -> str:
         "## Rollout policy",
         _POLICY,
         *_sections(Policy),
+        "## WebhookReceiver",
+        *_sections(WebhookReceiver),
     )
 
 

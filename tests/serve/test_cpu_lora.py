@@ -395,6 +395,26 @@ def test_a_write_that_resets_its_slot_first_packs_it_once() -> None:
     assert module.ranks[1, 0] == RANK
 
 
+def test_a_load_packs_its_own_slot_of_the_output_layer_and_no_other() -> None:
+    from vllm.lora.layers.logits_processor import LogitsProcessorWithLoRA
+
+    stacks, wrapper = make_layer(3, torch.bfloat16, (16,)), grouped([1])
+
+    class Head(LogitsProcessorWithLoRA):
+        def __init__(self) -> None:  # vLLM's own wants a whole model
+            torch.nn.Module.__init__(self)
+            self.lora_a_stacked, self.lora_b_stacked = stacks.a[0], stacks.b[0]
+
+    head = Head()
+    head.set_mapping(wrapper)
+    head.set_lora(1, stacks.a[0][1, 0].clone(), stacks.b[0][1, 0].clone())
+    module = wrapper.module_of(stacks.a, stacks.b)
+    kept = dict(module._turned)
+    head.reset_lora(2)
+    assert {slot for (slot, _), turned in module._turned.items() if turned is not kept[slot, 0]} == {2}
+    assert [bool(rank) for rank in module.ranks[:, 0]] == [True, True, False, True]
+
+
 def test_a_write_that_nobody_marked_packs_every_slot() -> None:
     layer = make_layer(3, torch.bfloat16, (16,))
     module = Module(layer.a, layer.b)

@@ -50,7 +50,7 @@ def test_a_wrong_path_names_the_right_one_and_why(path: str, right: str, reason:
     assert reason in words
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/ui", "/console", "/v1/files", "/v1/audio/speech", "/x" * 500])
+@pytest.mark.parametrize("path", ["/", "/v1", "/ui", "/console", "/v1/runs", "/v1/audio/speech", "/x" * 500])
 def test_a_path_without_a_likeness_names_what_there_is(path: str) -> None:
     words = said(path)
     assert "POST /v1/chat/completions, GET /v1/models" in words

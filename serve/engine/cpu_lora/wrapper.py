@@ -15,6 +15,7 @@ from typing import Any
 
 import torch  # noqa: TID253 - part of the kernel, imported by vLLM's worker only
 from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA  # noqa: TID253 - as above
+from vllm.lora.layers.logits_processor import LogitsProcessorWithLoRA  # noqa: TID253 - as above
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU  # noqa: TID253 - as above
 
 from serve.engine.cpu_lora import compilation, kernel, operator, prompts
@@ -67,7 +68,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
 
         Layers of a model call `operator.Site` instead, which ends in `add_module` too.
         """
-        self.add_module(y, x, self._module(lora_a_stacked, lora_b_stacked), scale)
+        self.add_module(y, x, self.module_of(lora_a_stacked, lora_b_stacked), scale)
 
     def add_module(self, y: torch.Tensor, x: torch.Tensor, module: Module, scale: float) -> None:
         """Add the part of each row's slot in `module` to `y`."""
@@ -90,7 +91,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
         y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
         if not self._samples.runs:  # a request with an adapter is in both, so this holds for prompts, too
             return
-        module = self._module((lora_a_stacked,), (lora_b_stacked,))
+        module = self.module_of((lora_a_stacked,), (lora_b_stacked,))
         if module.refresh():
             step = self._logits_of(x.shape[0])
             if step is not None and step.runs:
@@ -150,7 +151,8 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):
                 target[run.rows] = delta + target[run.rows] if add_inputs else delta
             offset += width
 
-    def _module(self, a_stacked: Sequence[torch.Tensor], b_stacked: Sequence[torch.Tensor]) -> Module:
+    def module_of(self, a_stacked: Sequence[torch.Tensor], b_stacked: Sequence[torch.Tensor]) -> Module:
+        """Return the packed slots of a layer's stacked weights."""
         # The layer keeps these tensors for life, and `Module` holds them, so an id is never reused.
         module = self._modules.get(id(b_stacked[0]))
         if module is None:
@@ -195,9 +197,17 @@ def _set_mapping(layer: Any, punica_wrapper: Any) -> None:
     layer.punica_wrapper = operator.place(layer, punica_wrapper) if grouped else punica_wrapper
 
 
+def _set_logits_mapping(layer: Any, punica_wrapper: Any) -> None:
+    layer.punica_wrapper = punica_wrapper
+    if isinstance(punica_wrapper, GroupedPunicaWrapper):
+        module = punica_wrapper.module_of((layer.lora_a_stacked,), (layer.lora_b_stacked,))
+        operator.pack_as_written(layer, module)
+
+
 # NOTE: how a linear layer learns its wrapper; here it learns its own place in it, because a compiled
 # model can pass the name of a layer as a constant, and cannot pass what identifies a tensor.
 BaseLinearLayerWithLoRA.set_mapping = _set_mapping
+LogitsProcessorWithLoRA.set_mapping = _set_logits_mapping
 compilation.mend_loading()
 prompts.mend()
 
