@@ -143,7 +143,7 @@ def test_an_assertion_holds_where_promptfoo_says_so(
 
 def test_a_threshold_counts_weights(tmp_path: Path) -> None:
     """With one, the weighted share decides; a weight of 0 decides nothing."""
-    both = [
+    both: list[dict[str, Any]] = [
         {"type": "contains", "value": "a", "weight": 3},
         {"type": "contains", "value": "b"},
         {"type": "contains", "value": "c", "weight": 0},
@@ -156,7 +156,7 @@ def test_a_threshold_counts_weights(tmp_path: Path) -> None:
 
 def test_what_needs_a_schema_or_a_model_is_a_figure_of_its_own(tmp_path: Path) -> None:
     """Schemas, rubrics with a judge, and measures; without a judge the rubric is named."""
-    asserts = [
+    asserts: list[dict[str, Any]] = [
         {"type": "is-json", "value": {"type": "object"}},
         {"type": "llm-rubric", "value": "is polite to {{x}}"},
         {"type": "rouge-n", "value": "hello", "threshold": 0.5},

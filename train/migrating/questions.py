@@ -49,8 +49,8 @@ def hold_out_rows(job: MigratedJob, found: FetchedFiles, share: float) -> tuple[
             found.notes.append(f"no rows are held out, so nothing can be compared: {error}")
             return found.train, None
         for path, inside in ((job.train, False), (job.held_out, True)):
-            if not disk.exists(path):
-                job.put(path, _lines(found.train, rows, inside=inside))
+            files.remove(path)  # of a run that was killed between the two, perhaps with another share
+            job.put(path, _lines(found.train, rows, inside=inside))
     return job.train, job.held_out
 
 
@@ -75,7 +75,7 @@ def write_questions(job: MigratedJob, held_out: Path, method: Mapping[str, Any],
     return left_out
 
 
-def graders(items: Sequence[Mapping[str, Any]], method: Mapping[str, Any]) -> list[dict[str, Any]]:
+def graders(items: Sequence[dict[str, Any]], method: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what judges the answers: the job's own grader, else calls, whole answers, or ROUGE-L."""
     inner = method.get(str(method.get("type")))
     grader = inner.get("grader") if isinstance(inner, Mapping) else None
@@ -84,7 +84,7 @@ def graders(items: Sequence[Mapping[str, Any]], method: Mapping[str, Any]) -> li
     calling = [item for item in items if item.get("calls")]
     if len(calling) * 2 > len(items) and all(item.get("tools") for item in items):
         for item in items:
-            dict.setdefault(item, "calls", [])  # type: ignore[arg-type]
+            item.setdefault("calls", [])  # no call is right where none was made
         return [{"type": "calls"}]
     answers = [str(item.get("expected", "")) for item in items]
     short = all(len(text) <= LONGEST_LABEL and "\n" not in text for text in answers)

@@ -11,8 +11,9 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from registry.entries.tuned import TUNED_PREFIX, TunedModel
+from registry.entries.tuned import TunedModel
 from registry.errors import UsageError
+from registry.names import TUNED_PREFIX
 from train.migrating.folder import MigratedJob
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ def _one(text: str, kind: str, one: dict[str, Any]) -> bool:
         value = [part.lower() for part in value] if isinstance(value, list) else str(value).lower()
     match kind:
         case "equals":
-            return text == value if isinstance(value, str) else _parsed(text) == (value,)
+            return bool(text == value if isinstance(value, str) else _parsed(text) == (value,))
         case "contains" | "contains-any" | "contains-all":
             parts = value if isinstance(value, list) else [str(value)]
             return (any if kind == "contains-any" else all)(part in text for part in parts)
