@@ -13,7 +13,8 @@ import pytest
 from registry.errors import Conflict, Denied, NotFound, UsageError
 from tests.fakes.openai_account import KEY, FakeAccount, account_server, chat_row
 from train.config import load_config
-from train.migrating.account import AccountPatience, OpenAIAccount
+from train.evaluation.models.served import RetryLimits
+from train.migrating.account import OpenAIAccount
 from train.migrating.documents import MigratedJobReport, MigrationReport
 from train.migrating.exported import ExportedFolder
 from train.migrating.folder import MigrationFolder
@@ -52,8 +53,8 @@ def closed() -> Iterator[None]:
 class Waits(list[float]):
     """The seconds that somebody would have slept."""
 
-    def patience(self, tries: int = 4) -> AccountPatience:
-        return AccountPatience(tries=tries, sleep=self.append)
+    def patience(self, tries: int = 4) -> RetryLimits:
+        return RetryLimits(tries=tries, sleep=self.append)
 
 
 def migration(url: str, out: Path, waits: Waits | None = None, key: str = KEY, **options: Any) -> Migration:

@@ -8,19 +8,17 @@ later is tried again, at the time the account names, and nothing else is.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from registry.errors import Denied, NotFound, UsageError
+from train.evaluation.models.served import RETRIED, RetryLimits
 from train.migrating.interface import AccountAway, AccountFailed, JobDocument
 
 OPENAI = "https://api.openai.com/v1"
-_RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "account_deactivated"})
 """Codes of a 429 that no waiting mends."""
 _GONE = frozenset({"model_not_found", "model_not_available", "model_deprecated", "deprecated_model"})
@@ -37,25 +35,19 @@ class PromptRefused(AccountFailed):
     """A prompt that the model will not answer, however often it is asked."""
 
 
-@dataclass(frozen=True, slots=True)
-class AccountPatience:
-    """How often a request is tried, how long one may take, and how long is waited at most between two."""
-
-    tries: int = 6
-    timeout_seconds: float = 120.0
-    wait_seconds: float = 0.5
-    longest_wait_seconds: float = 120.0
-    sleep: Callable[[float], None] = time.sleep
+PATIENCE = RetryLimits(tries=6, timeout_seconds=120)
+_LONGEST_WAIT_SECONDS = 120.0
+"""However long the account asks to wait."""
 
 
 class OpenAIAccount:
     """One account; safe to use from several threads."""
 
-    def __init__(self, key: str, base_url: str = OPENAI, patience: AccountPatience | None = None) -> None:
+    def __init__(self, key: str, base_url: str = OPENAI, patience: RetryLimits = PATIENCE) -> None:
         """Raises: UsageError: a key or a URL that cannot be one."""
         if not key.isascii() or not key.isprintable() or not key.strip():
             raise UsageError("OPENAI_API_KEY", "is not a key", "export the account's key", param="key")
-        self._key, self._patience = key.strip(), patience or AccountPatience()
+        self._key, self._patience = key.strip(), patience
         url = _checked_url(base_url)
         headers = {"authorization": f"Bearer {self._key}"}
         headers |= {name: os.environ[one] for one, name in _ORGANIZATION.items() if os.environ.get(one)}
@@ -129,7 +121,7 @@ class OpenAIAccount:
         """Return a response of status 200, its body still to be read; tried as often as is worth it."""
         for attempt in range(1, self._patience.tries + 1):
             last = attempt == self._patience.tries
-            wait = min(self._patience.longest_wait_seconds, self._patience.wait_seconds * 2 ** (attempt - 1))
+            wait = min(_LONGEST_WAIT_SECONDS, self._patience.wait_seconds * 2 ** (attempt - 1))
             try:
                 request = self._client.build_request(method, path, **content)
                 response = self._client.send(request, stream=True)
@@ -152,7 +144,7 @@ class OpenAIAccount:
         for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
             with suppress(KeyError, ValueError):
                 told = float(response.headers[name]) * unit
-                return min(self._patience.longest_wait_seconds, max(0.0, told))
+                return min(_LONGEST_WAIT_SECONDS, max(0.0, told))
         return otherwise
 
     def _refusal(self, response: httpx.Response, found: Mapping[str, Any], path: str) -> Exception:
@@ -214,7 +206,7 @@ def _error(response: httpx.Response) -> Mapping[str, Any]:
 def _again(response: httpx.Response, found: Mapping[str, Any]) -> bool:
     if response.headers.get("x-should-retry") == "false" or found.get("code") in _SPENT:
         return False
-    return response.status_code in _RETRIED
+    return response.status_code in RETRIED
 
 
 def _named(error: Exception) -> str:

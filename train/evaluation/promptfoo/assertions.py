@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
-from train.evaluation.promptfoo.draft import Losses
+from train.evaluation.promptfoo.draft import ConfigLosses
 from train.evaluation.promptfoo.templates import Unfilled, fill
 
 PASSED = "passed"
@@ -62,7 +62,7 @@ class SuiteGraders:
     """The graders of a suite as its tests ask for them, by name; `judge` judges rubrics, None: nobody."""
 
     judge: str | None
-    losses: Losses
+    losses: ConfigLosses
     found: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def read(

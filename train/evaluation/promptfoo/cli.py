@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +13,12 @@ from registry.cli import output
 from registry.cli.session import Session, UserPath, local_options, pass_session
 from registry.errors import Conflict, UsageError
 from registry.storage import files
+from train.evaluation.promptfoo.draft import Untaken
 
 if TYPE_CHECKING:
     from train.evaluation.promptfoo.conversion import ImportedSuite
 
 _PATH = UserPath()
-
-
-class UntakenDocument(Document):
-    """Something of a config that the suite does not have, and what to do instead."""
-
-    place: str
-    what: str
-    remedy: str
 
 
 class SuiteImport(Document):
@@ -35,7 +27,7 @@ class SuiteImport(Document):
     name: str
     items: int
     graders: list[str]
-    untaken: list[UntakenDocument]
+    untaken: list[Untaken]
     suite: dict[str, Any]
     out: str | None
 
@@ -99,7 +91,7 @@ def _document(found: ImportedSuite, out: Path | None) -> SuiteImport:
         name=found.suite["name"],
         items=len(found.items),
         graders=[one["name"] for one in found.suite["graders"]],
-        untaken=[UntakenDocument(**asdict(one)) for one in found.untaken],
+        untaken=list(found.untaken),
         suite=found.suite,
         out=None if out is None else str(out),
     )

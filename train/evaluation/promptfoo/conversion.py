@@ -19,7 +19,7 @@ from registry.settings.file import check, read_settings
 from train.evaluation.formats.forms import SuiteFile
 from train.evaluation.formats.suites import build_suite
 from train.evaluation.promptfoo.assertions import SuiteGraders
-from train.evaluation.promptfoo.draft import Losses, Untaken
+from train.evaluation.promptfoo.draft import ConfigLosses, Untaken
 from train.evaluation.promptfoo.files import is_path, read_named
 from train.evaluation.promptfoo.templates import Unfilled, fill
 
@@ -70,7 +70,7 @@ def import_suite(path: Path, judge: str | None = None) -> ImportedSuite:
 
 class _Conversion:
     def __init__(self, path: Path, config: Mapping[str, Any], judge: str | None) -> None:
-        self._path, self._config, self._losses = path, config, Losses()
+        self._path, self._config, self._losses = path, config, ConfigLosses()
         self._folder = path.resolve().parent
         self._graders = SuiteGraders(judge, self._losses)
 

@@ -18,7 +18,7 @@ class Untaken:
 
 
 @dataclass(slots=True)
-class Losses:
+class ConfigLosses:
     """All that was not taken over, and what means something else here."""
 
     untaken: list[Untaken] = field(default_factory=list)

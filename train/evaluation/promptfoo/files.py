@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.settings.file import parse_text, read_text
-from train.evaluation.promptfoo.draft import Losses
+from train.evaluation.promptfoo.draft import ConfigLosses
 
 PREFIX = "file://"
 _DATA = {".yaml", ".yml", ".json", ".jsonl", ".csv"}
@@ -25,7 +25,7 @@ def is_path(value: object) -> bool:
     return isinstance(value, str) and value.startswith(PREFIX)
 
 
-def read_named(value: str, folder: Path, place: str, losses: Losses) -> list[Any]:
+def read_named(value: str, folder: Path, place: str, losses: ConfigLosses) -> list[Any]:
     """Return what the files hold that `value` names: parsed data, rows of CSV as mappings, or texts.
 
     Raises: UsageError: a file that is not there, or not valid.

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import TemplateError, Undefined, UndefinedError
 from jinja2.sandbox import SandboxedEnvironment
 
-from train.evaluation.promptfoo.draft import Losses
+from train.evaluation.promptfoo.draft import ConfigLosses
 
 
 class _Empty(Undefined):
@@ -29,7 +29,7 @@ class Unfilled(Exception):
     """A template that cannot be filled in, with the reason."""
 
 
-def fill(value: Any, values: Mapping[str, Any], place: str, losses: Losses) -> Any:
+def fill(value: Any, values: Mapping[str, Any], place: str, losses: ConfigLosses) -> Any:
     """Return `value` with every text in it filled in, however deep it lies.
 
     Raises: Unfilled.
@@ -43,7 +43,7 @@ def fill(value: Any, values: Mapping[str, Any], place: str, losses: Losses) -> A
     return value
 
 
-def _text(text: str, values: Mapping[str, Any], place: str, losses: Losses) -> str:
+def _text(text: str, values: Mapping[str, Any], place: str, losses: ConfigLosses) -> str:
     if "{{" not in text and "{%" not in text:
         return text
     try:
