@@ -89,6 +89,12 @@ class View:
     adapters: Mapping[str, AdapterView]
     tuned: Mapping[str, TunedModel] = field(default_factory=lambda: MappingProxyType({}))
 
+    def changed_since(self, before: View) -> set[str]:
+        """Return the adapters that are new, gone or not as they were in `before`."""
+        now, then = self.adapters, before.adapters
+        changed = {name for name, one in now.items() if then.get(name) is not one}
+        return changed if len(now) - len(changed) == len(then) else changed | (then.keys() - now.keys())
+
     def resolve(self, ref: ModelRef) -> Version:
         """Return the version that `ref` means in this snapshot.
 

@@ -35,7 +35,7 @@ from serve.rollout.recording.keeper import EvidenceWriter
 from serve.rollout.webhooks import WebhookNotifier
 from serve.router.endpoints.feedback import FeedbackDesk
 from serve.router.endpoints.response_id import IdIssuer
-from serve.router.residents.pinned import is_gone, is_known, is_proved, rolling, stables, to_preload, to_stay
+from serve.router.residents.pinned import is_gone, is_known, is_protected, is_proved, to_preload, to_stay
 from serve.router.residents.proof import Prover
 from serve.router.residents.residency import Residency
 from serve.router.residents.slot import ResidentSlot
@@ -337,7 +337,7 @@ class Runtime:
             self._wanted = [self.residency.slot(one) for one in to_stay(view, self.engine.capacity)]
             self._pinned = None
             self.succession.observe(view)
-            self.metrics.protect((one.adapter, str(one.number)) for one in (*rolling(view), *stables(view)))
+            self.metrics.protect(partial(is_protected, view))
             base = self.engine.base_name
             self.metrics.forget(lambda one, number: one == base or is_known(view, one, number))
         self.succession.settle(view)
