@@ -47,7 +47,8 @@ class AdapterView:
         reason = self.quarantined.get(number)
         if reason is not None:
             fact = f"{self.name}@{number} is quarantined ({reason})"
-            raise Quarantined(str(ref), fact, f"choose another version: {self._numbers()}", param="model")
+            others = _join(str(one) for one in sorted(self.versions.keys() - self.quarantined.keys()))
+            raise Quarantined(str(ref), fact, f"choose another version: {others}", param="model")
         version = self.versions.get(number)
         if version is None:
             raise self.no_version(number, str(ref))

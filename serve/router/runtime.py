@@ -121,16 +121,10 @@ class Runtime:
         prover = Prover(
             engine, lambda one: is_proved(watcher.view, one), _attester(registry, replica), required
         )
-        timeout = settings.residency.load_timeout_seconds
+        timeout, turn = settings.residency.load_timeout_seconds, settings.residency.turn_seconds
         glance = partial(registry.verify_version, content=False)
         residency = Residency(
-            engine,
-            glance,
-            registry.verify_version,
-            prover.prove,
-            metrics,
-            timeout,
-            turn_seconds=settings.residency.turn_seconds,
+            engine, glance, registry.verify_version, prover.prove, metrics, timeout, turn_seconds=turn
         )
         wait, keep = settings.residency.swap_wait_seconds, settings.residency.keep_previous_seconds
         succession = Succession(residency, wait, keep)
@@ -205,7 +199,7 @@ class Runtime:
         named = sorted(self.watcher.problems.items())
         unread = (f"{'' if '/' in name else 'adapter '}{name}: {text}" for name, text in named if name)
         moves = (move.sentence for move in self.succession.pending(self.watcher.view) if move.failure)
-        return [*self.upkeep.problems(), *unread, *moves]
+        return [*self.upkeep.problems(), *unread, *moves, *self.succession.silent()]
 
     def check_open(self) -> None:
         """Pass when new requests are taken.
@@ -234,6 +228,7 @@ class Runtime:
         await self.upkeep.announce()
         self._tasks += self.upkeep.begin()
         self.residency.settled = self._changed.set
+        self.residency.gone = lambda one: is_gone(self.watcher.view, one)
         await self.prover.get_ready()
         if self.settings.residency.preload_stable:
             await self._preload()

@@ -67,6 +67,7 @@ class Succession:
         self._pointers: dict[str, Pointer] = {}
         self._aliases: set[str] = set()
         self._moved: dict[str, Pointer] = {}
+        self._silent: dict[str, str] = {}
         self._seen: View = EMPTY
 
     def answering(self, view: View, name: str, wanted: Version) -> tuple[Version, bool]:
@@ -105,6 +106,20 @@ class Succession:
             version = stable_of(view, name)
             if version is not None:
                 self.answering(view, name, version)
+            self._note_silence(view, name)
+
+    def silent(self) -> list[str]:
+        """Return the adapters that nothing answers for by their name, with the version, in sentences."""
+        return [f"{name}: {fact}" for name, fact in sorted(self._silent.items())]
+
+    def _note_silence(self, view: View, name: str) -> None:
+        adapter = view.adapters.get(name)
+        number = None if adapter is None or adapter.rollout else adapter.aliases.get("stable")
+        if adapter is None or number not in adapter.quarantined or self.stand_in(view, name) is not None:
+            self._silent.pop(name, None)
+        else:
+            fact = f"{name}@{number} is in quarantine and nothing answers in its place"
+            self._silent[name] = f"{fact}; `wardrobe rollback {name}`, or promote another version"
 
     def settle(self, view: View) -> None:
         """Look whether what is pending is ready by now; whoever asks by a name would see it, too."""
