@@ -20,6 +20,9 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 STABLE = "stable"
 CANARY = "canary"
+TUNED_PREFIX = "ft:"
+"""What the name of a tuned model begins with; no adapter's does."""
+
 BASE = "base"
 """The word for the base model in commands and in response ids; no adapter may take it."""
 

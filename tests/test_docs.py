@@ -133,7 +133,7 @@ def test_every_configuration_of_the_guides_is_one(tmp_path: Path) -> None:
     assert set(kinds) == set(LOADERS)
 
 
-OFFICIAL = {"openai", "anthropic", "httpx", "pydantic", "os"}
+OFFICIAL = {"openai", "anthropic", "httpx", "json", "os", "pydantic", "time"}
 
 
 def imports(block: str) -> set[str]:
@@ -150,7 +150,7 @@ def test_the_examples_of_the_official_clients_run_as_they_stand(
     guide = REPOSITORY / "docs/how-to/clients.md"
     examples = blocks(guide, "python")
     official = [one for one in examples if imports(one) <= OFFICIAL]
-    assert (len(examples), len(official)) == (13, 7)
+    assert (len(examples), len(official)) == (14, 8)
     registry = make_root(tmp_path)
     publish(registry, tmp_path, "support", 1)
     with serve(registry, tmp_path) as served:
@@ -162,7 +162,14 @@ def test_the_examples_of_the_official_clients_run_as_they_stand(
         assert done.returncode == 0
         assert served.outcomes() == {"ok": len(served.inner.seen)}
     said = capsys.readouterr().out
-    for words in ("support@1 one", "get_weather", "name='Paris'", "seen 3", "model_not_found"):
+    for words in (
+        "support@1 one",
+        "get_weather",
+        "name='Paris'",
+        "seen 3",
+        "model_not_found",
+        "chat.completion",
+    ):
         assert words in said
 
 

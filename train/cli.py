@@ -22,7 +22,7 @@ from registry.cli.session import Session, UserPath, common_options, local_option
 from registry.errors import UsageError
 from train.averaging.cli import average
 from train.importing.cli import import_
-from train.jobs.cli import jobs, show
+from train.jobs.cli import cancel, jobs, pause, resume, show
 from train.merging.cli import merge
 from train.model.base_demo import NAME, make_demo_base
 from train.process import environment
@@ -235,7 +235,7 @@ def estimate(session: Session, config: Path, price_per_hour: float | None) -> No
     output.print_facts(facts)
 
 
-for _command in (prove, sweep, jobs, show, worker):
+for _command in (prove, sweep, jobs, show, cancel, pause, resume, worker):
     train.add_command(_command)
 
 

@@ -38,6 +38,21 @@ _STORED_PATHS = (
     ("POST", "`/v1/responses/ID/cancel`", "400: only background responses could be cancelled"),
 )
 
+_PLATFORM = """\
+OpenAI's own, for its unmodified clients; a key needs the scope `tune`, and to make a batch `infer` too. What
+another key made is a 404, but for one with the scope `admin`. An unknown field is a 400
+`unknown_parameter`. Limits are in [`tuning` and `batches`](settings.md)."""
+
+_PLATFORM_PATHS = (
+    ("POST, GET", "`/v1/files`", "upload (a form: `file`, `purpose`, `expires_after[…]`); list"),
+    ("GET, DELETE", "`/v1/files/ID`", "what is known of a file; remove it"),
+    ("GET", "`/v1/files/ID/content`", "its bytes as they came"),
+    ("POST", "`/v1/uploads`, `/v1/uploads/ID/parts`, `…/complete`, `…/cancel`", "a larger file, in parts"),
+    ("POST, GET", "`/v1/batches`", "have a file of requests answered (`completion_window: 24h`); list"),
+    ("GET", "`/v1/batches/ID`", "how far it has come, and the files that it gave"),
+    ("POST", "`/v1/batches/ID/cancel`", "ask nothing more; what was answered is kept"),
+)
+
 _FIELDS = """\
 What vLLM would take and ignore, though the answer would be another one, is a 400 `unsupported_parameter`,
 and so are tools that OpenAI or Anthropic would run themselves (`web_search`, `code_interpreter`, `mcp`, …).
@@ -86,6 +101,9 @@ def render() -> str:
         "### Stored responses",
         _STORED,
         table(("method", "path", ""), _STORED_PATHS),
+        "### Files and batches",
+        _PLATFORM,
+        table(("method", "path", ""), _PLATFORM_PATHS),
         "### Fields that are refused",
         _FIELDS,
         table(("field", "on", "", "instead"), _unserved()),

@@ -126,6 +126,13 @@ class PublishedDocument(Document):
         )
 
 
+class ForgottenNameDocument(Document):
+    """A tuned model whose name was taken out of use; the version that answered by it stays."""
+
+    name: str
+    version: str
+
+
 class DeletedDocument(Document):
     """A version that was deleted."""
 

@@ -239,7 +239,7 @@ def _refuse_used(catalogue: Catalogue, adapter: str, number: int) -> None:
     tuned = catalogue.tuned.leading_to(adapter, number)
     if tuned:
         fact = f"it answers by the name {', '.join(tuned)}"
-        raise Conflict(f"{adapter}@{number}", fact, "delete that model first: DELETE /v1/models/ft:…")
+        raise Conflict(f"{adapter}@{number}", fact, "delete that model first: `wardrobe delete ft:…`")
 
 
 def _readable(catalogue: Catalogue, adapter: str, number: int) -> Version | None:

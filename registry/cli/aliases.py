@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, common_options, pass_session
+from registry.cli.session import Session, common_options, pass_session, user_name
 from registry.errors import UsageError
 from registry.names import STABLE, parse_version
 from registry.records import AliasMove
+
+if TYPE_CHECKING:
+    from registry.api.documents import ForgottenNameDocument
 
 
 @click.group()
@@ -121,3 +126,18 @@ def _print(session: Session, move: AliasMove) -> None:
     if move.alias == STABLE:
         fact = f"requests for it get 404 until a version is promoted: `wardrobe promote {move.adapter}@N`"
         output.print_warning(f"{move.adapter} has no stable version; {fact}")
+
+
+def forget_name(session: Session, name: str) -> ForgottenNameDocument:
+    """Take the name of a tuned model out of use; a server takes `DELETE /v1/models/ft:…`.
+
+    Raises: UsageError: with `--url`; NotFound.
+    """
+    from registry.api.documents import ForgottenNameDocument
+    from registry.storage.reserve import urgently
+    from registry.store import Registry
+
+    registry = Registry.open(session.require_local("delete ft:…"))
+    tuned = registry.catalogue.tuned
+    model = urgently(registry.root, lambda: tuned.remove(name, who=user_name()))
+    return ForgottenNameDocument(name=name, version=model.target)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output, registering
+from registry.cli.aliases import forget_name
 from registry.cli.beginning import base_before, init_notes, others_in
 from registry.cli.session import Session, UserPath, common_options, local_options, pass_session
 from registry.errors import NotFound, UsageError, WardrobeError
-from registry.names import parse_model, parse_version
+from registry.names import TUNED_PREFIX, parse_model, parse_version
 from registry.records import AliasMove, VerifyResult
 
 if TYPE_CHECKING:
@@ -205,19 +206,22 @@ def verify(session: Session, name: str | None) -> None:
         raise WardrobeError(", ".join(bad), fact, "publish them again; `wardrobe show` has the reason")
 
 
-@click.command(short_help="Delete a version; its number is never used again.")
-@click.argument("name", metavar="NAME@N")
+@click.command(short_help="Delete a version, or the name ft:… of one; neither is ever used again.")
+@click.argument("name", metavar="NAME@N|ft:…")
 @common_options
 @pass_session
 def delete(session: Session, name: str) -> None:
     """Delete a version: its number is never used again, its files go at the next gc.
 
-    Refused while an alias or an open rollout uses it.
+    Refused while an alias, an open rollout or the name of a tuned model uses it. Such a name (ft:…) is
+    deleted alone: its version stays.
     """
     from registry.api import operations
 
-    adapter, number = parse_version(name)
-    document = operations.delete_version(session.client(), adapter, number)
+    if name.startswith(TUNED_PREFIX):
+        document: doc.Document = forget_name(session, name)
+    else:
+        document = operations.delete_version(session.client(), *parse_version(name))
     output.print_json(document) if session.as_json else output.print_line(f"{name} deleted")
 
 

@@ -28,10 +28,14 @@ class BatchState(StrEnum):
 
 
 class BatchEvent(StrEnum):
-    """What happened to a batch; `CLAIMED`: a server took it in hand, `WITHDRAWN`: somebody cancelled it."""
+    """What happened to a batch.
+
+    `CLAIMED`: a server took it in hand; `RELEASED`: it let go in order; `WITHDRAWN`: somebody cancelled it.
+    """
 
     CREATED = "created"
     CLAIMED = "claimed"
+    RELEASED = "released"
     STARTED = "started"
     ANSWERED = "answered"
     WITHDRAWN = "withdrawn"
@@ -43,25 +47,32 @@ class BatchEvent(StrEnum):
 
 _S, _E = BatchState, BatchEvent
 _FINAL = frozenset({_S.FAILED, _S.COMPLETED, _S.EXPIRED, _S.CANCELLED})
+
+
+def _held(state: BatchState) -> dict[BatchEvent, BatchState]:
+    """Return what changes who has the batch in hand, and nothing else."""
+    return {_E.CLAIMED: state, _E.RELEASED: state}
+
+
 _NEXT: Mapping[BatchState | None, Mapping[BatchEvent, BatchState]] = MappingProxyType(
     {
         None: {_E.CREATED: _S.VALIDATING},
         _S.VALIDATING: {
-            _E.CLAIMED: _S.VALIDATING,
+            **_held(_S.VALIDATING),
             _E.STARTED: _S.IN_PROGRESS,
             _E.FAILED: _S.FAILED,
             _E.WITHDRAWN: _S.CANCELLING,
             _E.EXPIRED: _S.EXPIRED,
         },
         _S.IN_PROGRESS: {
-            _E.CLAIMED: _S.IN_PROGRESS,
+            **_held(_S.IN_PROGRESS),
             _E.ANSWERED: _S.FINALIZING,
             _E.WITHDRAWN: _S.CANCELLING,
             _E.FAILED: _S.FAILED,
             _E.EXPIRED: _S.EXPIRED,
         },
-        _S.FINALIZING: {_E.CLAIMED: _S.FINALIZING, _E.COMPLETED: _S.COMPLETED},
-        _S.CANCELLING: {_E.CLAIMED: _S.CANCELLING, _E.CANCELLED: _S.CANCELLED},
+        _S.FINALIZING: {**_held(_S.FINALIZING), _E.COMPLETED: _S.COMPLETED},
+        _S.CANCELLING: {**_held(_S.CANCELLING), _E.CANCELLED: _S.CANCELLED},
     }
 )
 

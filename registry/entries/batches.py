@@ -142,7 +142,7 @@ class Batch:
                     self.id, f"is in the hands of {last.holder}, entry {last.seq}", "leave it alone"
                 )
             state = next_state(last.state, event, self.id)
-            kept = None if state.final else holder or last.holder
+            kept = None if state.final or event is BatchEvent.RELEASED else holder or last.holder
             made = BatchEntry(seq, self._clock(), who, event, state, kept, dict(facts or {}))
             return _encode(made)
 

@@ -24,7 +24,6 @@ from registry.storage.root import Root
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-TUNED_PREFIX = "ft:"
 CHECKPOINT = ":ckpt-step-"
 """Between a model's name and the number of steps after which the checkpoint was taken."""
 

@@ -101,7 +101,7 @@ def survey(folder: Path, total: int) -> Survey:
 
     Raises: StorageFailed.
     """
-    paths = [folder / name for name in sorted(disk.names(folder), key=_claim) if _claim(name)]
+    paths = [folder / name for name in sorted(disk.names(folder), key=claim_of) if claim_of(name)]
     found = Survey(paths, array("H", bytes(2 * total)), array("Q", bytes(8 * total)))
     completed = failed = 0
     used = _Tokens()
@@ -143,7 +143,8 @@ def render(record: AnswerRecord) -> bytes:
     return _encode(line) + b"\n"
 
 
-def _claim(name: str) -> int:
+def claim_of(name: str) -> int:
+    """Return which claim a file of answers is of, 0: it is none."""
     stem, _, kind = name.partition(".")
     return int(stem) if kind == "jsonl" and stem.isdigit() else 0
 

@@ -69,7 +69,7 @@ class LineAsker:
         if not self.prioritised:
             return line.body
         fields = msgspec.json.decode(line.body, type=dict[str, msgspec.Raw])
-        return msgspec.json.encode({"priority": msgspec.Raw(_BACKGROUND), **fields})
+        return msgspec.json.encode({**fields, "priority": msgspec.Raw(_BACKGROUND)})
 
 
 def _json(body: bytes) -> msgspec.Raw:
@@ -81,7 +81,21 @@ def _json(body: bytes) -> msgspec.Raw:
     return msgspec.Raw(body if b"\n" not in body else msgspec.json.format(body, indent=-1))
 
 
-def _refused(line: BatchLine, now: float, param: str, message: str) -> AnswerRecord:
-    error = {"message": message, "type": "invalid_request_error", "param": param, "code": None}
+def gave_up(line: BatchLine, now: float) -> AnswerRecord:
+    """Return the answer to a line that seems to kill the server; `now` is UNIX seconds."""
+    message = "The server died three times while this request was answered, the last time with nothing else."
+    return _refused(line, now, None, message, status=500, kind="server_error")
+
+
+def _refused(
+    line: BatchLine,
+    now: float,
+    param: str | None,
+    message: str,
+    *,
+    status: int = 400,
+    kind: str = "invalid_request_error",
+) -> AnswerRecord:
+    error = {"message": message, "type": kind, "param": param, "code": None}
     body = msgspec.Raw(msgspec.json.encode({"error": error}))
-    return AnswerRecord(line.place, line.custom_id, new_id("batch_req_", now), 400, "", body)
+    return AnswerRecord(line.place, line.custom_id, new_id("batch_req_", now), status, "", body)

@@ -64,8 +64,8 @@ class Gate:
 
     def _has_room(self) -> bool:
         now = self._clock()
-        others = self._inflight() - self.inside
-        if others > 0:
+        others = max(0, self._inflight() - self.inside)  # a line that went in is not counted there at once
+        if others:
             self._seen = now
         most = room(self._settings, others=others, quiet=now - self._seen, waited=now - self._entered)
         return self.inside < most and self._is_open()

@@ -21,8 +21,8 @@ from registry.entries.files import PREFIX, FilePurpose, FileStore
 from registry.entries.ids import derived_id
 from registry.errors import NotFound, StorageFailed
 from registry.storage import disk
-from serve.batches.answers import AnswerLog, AnswerRecord, Survey, output_lines, survey
-from serve.batches.asking import LineAsker
+from serve.batches.answers import AnswerLog, AnswerRecord, Survey, claim_of, output_lines, survey
+from serve.batches.asking import LineAsker, gave_up
 from serve.batches.gate import Gate, Place
 from serve.batches.lines import BatchLine, LineFault, check_lines, read_lines
 from serve.batches.unasked import unasked_lines
@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 
 WRITE_SECONDS = 0.5
 """Between two writings of answers: so many are asked again after a kill."""
+
+CAREFUL_DEATHS = 2
+"""So many servers died with this batch and without an answer: then lines go in one by one for a while."""
+CAREFUL_LINES = 64
+"""So many, which are more than there were in flight."""
+FATAL_DEATHS = 3
+"""One more died then: it was that line's doing, and its answer is that it was given up."""
 
 _PIECE = 64
 """Lines that are read at once."""
@@ -64,7 +71,7 @@ class BatchTools:
 
 
 class BatchRun:
-    """One claim of one batch; `run` does all that is left of it."""
+    """One claim of one batch: `check` it, then `go_on` to its end."""
 
     def __init__(self, batch: Batch, claim: BatchEntry, tools: BatchTools) -> None:
         self._batch, self._claim, self._tools = batch, claim, tools
@@ -73,22 +80,25 @@ class BatchRun:
         self._survey: Survey | None = None
         self._progress = BatchProgress()
         self._over = asyncio.Event()
+        self._deaths = 0
 
-    async def run(self) -> bool:
-        """Bring the batch to its end; False when it has to be taken up again, here or elsewhere.
+    async def go_on(self) -> bool:
+        """Bring a batch that was checked to its end; False when it has to be taken up again.
 
         Raises: ClaimLost: another server has it; StorageFailed; CorruptStore.
         """
-        state = self._claim.state
-        if state is BatchState.VALIDATING:
-            state = await self._check()
+        state = (await self._tools.on_disk(self._batch.last)).state
         if state is BatchState.IN_PROGRESS and not await self._answer():
             return False
         if not state.final:
             await self._tools.on_disk(self._finish)
         return True
 
-    async def _check(self) -> BatchState:
+    async def check(self) -> BatchState:
+        """Read the input file and begin, or say what is wrong with it; return the state then.
+
+        Raises: as `go_on`; Conflict: it was cancelled meanwhile.
+        """
         request, tools = self._batch.request, self._tools
 
         def check() -> BatchState:
@@ -110,6 +120,7 @@ class BatchRun:
         total = await self._tools.on_disk(self._total)
         self._survey = await self._tools.on_disk(lambda: survey(self._batch.answers, total))
         self._progress = self._survey.progress
+        self._deaths = await self._tools.on_disk(self._barren)
         writer = asyncio.create_task(self._write_on())
         writer.add_done_callback(lambda _: self._over.set())
         gone = False
@@ -140,8 +151,14 @@ class BatchRun:
 
     async def _ask_all(self) -> None:
         assert self._survey is not None, "made before"
+        alone = 0
         async for line in self._lines():
             if self._survey.answered(line.place):
+                continue
+            if self._deaths >= FATAL_DEATHS:
+                self._take(gave_up(line, self._tools.clock()))
+                await self._tools.on_disk(self._write)
+                self._deaths = CAREFUL_DEATHS
                 continue
             place = Place(self._tools.gate)
             if not await self._goes_in(place):
@@ -150,6 +167,24 @@ class BatchRun:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             task.add_done_callback(lambda _, place=place: place.give_back())  # type: ignore[misc]
+            if self._deaths >= CAREFUL_DEATHS:
+                await self._until_answered()  # alone: if this one kills the engine, the next claim knows it
+                await self._tools.on_disk(self._write)
+                alone += 1
+                self._deaths = 0 if alone >= CAREFUL_LINES else self._deaths
+
+    def _barren(self) -> int:
+        """Return how many servers died before this claim, one after the other, without a single answer."""
+        written = {claim_of(name) for name in disk.names(self._batch.answers)}
+        deaths = 0
+        for entry in self._batch.log():
+            if entry.seq >= self._claim.seq:
+                break
+            if entry.event is BatchEvent.RELEASED:
+                deaths = 0
+            elif entry.event is BatchEvent.CLAIMED and entry.state is BatchState.IN_PROGRESS:
+                deaths = 0 if entry.seq in written else deaths + 1
+        return deaths
 
     async def _goes_in(self, place: Place) -> bool:
         """Wait for the place; False when the batch is over first."""

@@ -8,12 +8,14 @@ known to be dead; one that ends lets go without a word, and another one takes ov
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from time import monotonic
 
 from registry.background import Background
-from registry.entries.batch_states import BatchEvent
+from registry.entries.batch_states import BatchEvent, BatchState
 from registry.entries.batches import Batch, BatchEntry, BatchStore
 from registry.errors import ClaimLost, Conflict, WardrobeError
 from registry.records import Heartbeat
@@ -22,8 +24,14 @@ from serve.batches.run import BatchRun, BatchTools
 TURN_SECONDS = 0.25
 """Between two looks for batches that nobody has in hand."""
 
-MAX_AT_ONCE = 4
-"""Batches that one server has in hand; each is another key's, and they take turns line by line."""
+MAX_ASKING = 4
+"""Batches whose lines one server asks at once; each is another key's, and they take turns line by line."""
+
+MAX_IN_HAND = 16
+"""Batches that one server has in hand at once, with those that are only checked, cancelled or finished."""
+
+AGAIN_SECONDS = 5.0
+"""After a failure that was not foreseen, or a disk that refuses, before a batch is taken up again."""
 
 _log = logging.getLogger("wardrobe.batches")
 
@@ -44,8 +52,10 @@ class BatchRunner:
     tools: BatchTools
     beats: Beats
     draining: Callable[[], bool]
+    clock: Callable[[], float] = monotonic
     _mine: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    _keys: dict[str, str] = field(default_factory=dict)
+    _asking: dict[str, str] = field(default_factory=dict)
+    _rests: dict[str, float] = field(default_factory=dict)
     _looking: asyncio.Task[None] | None = None
 
     def begin(self, background: Background) -> None:
@@ -59,40 +69,62 @@ class BatchRunner:
         """
         if self.draining():
             return
-        room = MAX_AT_ONCE - len(self._mine)
-        if room > 0:
-            busy = frozenset(self._keys.values())
-            for batch, last in await self.tools.on_disk(lambda: self._due(busy)):
-                if len(self._mine) < MAX_AT_ONCE and batch.request.who not in self._keys.values():
-                    self._begin(batch, last)
+        for batch, last in await self.tools.on_disk(self._due):
+            if len(self._mine) >= MAX_IN_HAND:
+                break
+            if last.state is not BatchState.IN_PROGRESS or self._takes_seat(batch):
+                self._begin(batch, last)
+
+    def _takes_seat(self, batch: Batch) -> bool:
+        """Return whether the lines of a batch may be asked now; what is not of lines waits for nobody."""
+        if len(self._asking) >= MAX_ASKING or batch.request.who in self._asking.values():
+            return False
+        self._asking[batch.id] = batch.request.who
+        return True
 
     async def stop(self) -> None:
         """Let go of every batch; what is not written is asked again by whoever takes it up."""
+        mine = list(self._mine)
         tasks = [*self._mine.values(), *([] if self._looking is None else [self._looking])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(WardrobeError):  # then it looks dead in ten seconds
+            await self.tools.on_disk(lambda: self._release(mine))
+
+    def _release(self, names: Iterable[str]) -> None:
+        holder = self.tools.holder
+        for batch in map(self.store.find, names):
+            with contextlib.suppress(ClaimLost, Conflict):  # it ended, or another one has it
+                batch.append(BatchEvent.RELEASED, who=holder, holder=holder)
 
     def _begin(self, batch: Batch, last: BatchEntry) -> None:
-        task = asyncio.create_task(self._run(batch, last))
-        self._mine[batch.id], self._keys[batch.id] = task, batch.request.who
+        task = self._mine[batch.id] = asyncio.create_task(self._run(batch, last))
 
         def forget(_: asyncio.Task[None]) -> None:
             self._mine.pop(batch.id, None)
-            self._keys.pop(batch.id, None)
+            self._asking.pop(batch.id, None)
 
         task.add_done_callback(forget)
 
     async def _run(self, batch: Batch, last: BatchEntry) -> None:
+        self._rests.pop(batch.id, None)
         try:
             claim = await self.tools.on_disk(lambda: self._claim(batch, last))
-            await BatchRun(batch, claim, self.tools).run()
+            run = BatchRun(batch, claim, self.tools)
+            if claim.state is BatchState.VALIDATING:
+                state = await run.check()
+                if state is BatchState.IN_PROGRESS and not self._takes_seat(batch):
+                    await self.tools.on_disk(lambda: self._release([batch.id]))
+                    return
+            if not await run.go_on():
+                self._rests[batch.id] = self.clock() + AGAIN_SECONDS
         except (ClaimLost, Conflict) as error:
             _log.info("%s goes on elsewhere: %s", batch.id, error)
-        except WardrobeError as error:
-            _log.warning("%s is taken up again later: %s", batch.id, error)
-        except Exception:  # noqa: BLE001 - the next turn takes it up again
-            _log.exception("%s is taken up again later", batch.id)
+        except Exception as error:  # noqa: BLE001 - a later turn takes it up again
+            self._rests[batch.id] = self.clock() + AGAIN_SECONDS
+            known = isinstance(error, WardrobeError)
+            _log.warning("%s is taken up again: %s", batch.id, error, exc_info=None if known else error)
 
     def _claim(self, batch: Batch, last: BatchEntry) -> BatchEntry:
         """Return the claim under which this server has the batch in hand: a new one, or the one it has."""
@@ -102,17 +134,16 @@ class BatchRunner:
         claims = [one for one in batch.log() if one.event is BatchEvent.CLAIMED]
         return replace(last, seq=claims[-1].seq)
 
-    def _due(self, busy: Collection[str]) -> list[tuple[Batch, BatchEntry]]:
-        """Return the batches that nobody has in hand, the oldest first, of keys that have none in hand."""
-        alive = {
-            holder_name(one.replica, one.pid, one.started): one.state for one, lives in self.beats() if lives
-        }
+    def _due(self) -> list[tuple[Batch, BatchEntry]]:
+        """Return the batches that nobody has in hand, the oldest first."""
+        beats = [beat for beat, lives in self.beats() if lives]
+        taken = {holder_name(one.replica, one.pid, one.started) for one in beats if one.state != "draining"}
+        taken.discard(self.tools.holder)
+        now = self.clock()
         return [
             (batch, last)
             for batch, last in self.store.unfinished()
             if batch.id not in self._mine
-            and batch.request.who not in busy
-            and (
-                last.holder in {None, self.tools.holder} or alive.get(last.holder or "") in {None, "draining"}
-            )
+            and last.holder not in taken
+            and now >= self._rests.get(batch.id, now)
         ]

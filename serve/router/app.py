@@ -86,7 +86,7 @@ class Router:
         self._control: ASGIApp | None = None
         self._platform: ASGIApp | None = None
         self._batches: BatchRunner | None = None
-        self._owner: object = None
+        self._door: InnerClient | None = None
         self._chores: list[asyncio.Task[None]] = []
         self._error: Exception | None = None
         self._end_logs: Callable[[], None] = lambda: None
@@ -232,7 +232,7 @@ class Router:
             "who": who,
             "sees_all": runtime.keys.allows(who, KeyScope.ADMIN),
             "known_origin": known,
-            "front": self,
+            "door": self._door,
         }
         await app({**scope, "state": state}, self._arrivals.paced(receive), send)
 
@@ -292,8 +292,8 @@ class Router:
             self._tracing = Tracing.open(self._settings)
             engine = self._engine_factory(scope)
             runtime = await asyncio.to_thread(Runtime.build, self._settings, engine)
-            self._owner = scope.get("app")
-            runtime.ask = InnerClient(self.app, self._owner).post
+            runtime.ask = InnerClient(self.app, scope.get("app")).post
+            self._door = InnerClient(self, scope.get("app"))
             await self._open(runtime)
         except Exception as error:  # noqa: BLE001 - the server ends on it, and says what it was
             _log.error("the router cannot start: %s", error, exc_info=not isinstance(error, WardrobeError))
@@ -324,8 +324,9 @@ class Router:
         self._chores = begin_chores(runtime)
         self.runtime = runtime
         if settings.batches.enabled:
+            assert self._door is not None, "made before anything is opened"
             inference = self._inference
-            self._batches = build_batches(runtime, InnerClient(self, self._owner), lambda: inference.inflight)
+            self._batches = build_batches(runtime, self._door, lambda: inference.inflight)
             self._batches.begin(runtime.background)
 
     def _build_inference(

@@ -45,7 +45,7 @@ def job_document(job: TuningJob, log: Sequence[JobEntry], around: JobSurrounding
         "status": last.state.value,
         "error": _error(last),
         "model": request.model,
-        "fine_tuned_model": last.facts.get("fine_tuned_model", request.tuned_name) if done else None,
+        "fine_tuned_model": last.facts.get("fine_tuned_model") if done else None,
         "organization_id": around.organization,
         "hyperparameters": {key: told.get(key, AUTO) for key in _HYPERPARAMETERS},
         "method": dict(request.method),

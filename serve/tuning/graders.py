@@ -19,10 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import httpx
 from fastapi import APIRouter, Depends, Request
 from pydantic import JsonValue
-from starlette.types import ASGIApp
 
 from registry.api.documents import Request as RequestDocument
 from registry.errors import WardrobeError
@@ -30,6 +28,7 @@ from registry.foreign import python
 from registry.tuning.graders import Grader, each_grader
 from serve.openai.errors import RequestRefused
 from serve.openai.tenant import Platform, PlatformOf, tenant_of
+from serve.rollout.decision.inner import InnerAnswer, InnerClient
 
 router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", dependencies=[Depends(tenant_of)])
 
@@ -72,7 +71,7 @@ class GraderChildFailed(WardrobeError):
 class _Caller:
     """The way back into this server as whoever asks; `stand_ins` are names that mean another model here."""
 
-    front: ASGIApp
+    door: InnerClient
     headers: Mapping[str, str]
     stand_ins: Mapping[str, str]
 
@@ -86,34 +85,32 @@ class _Caller:
             "top_p": question["top_p"],
             **({} if question["seed"] is None else {"seed": question["seed"]}),
         }
-        transport = httpx.ASGITransport(app=self.front)
-        base = f"http://{self.headers.get('host', 'localhost')}"
         try:
-            async with (
-                asyncio.timeout(ASK_SECONDS),
-                httpx.AsyncClient(transport=transport, base_url=base) as client,
-            ):
-                answer = await client.post("/v1/chat/completions", json=body, headers=self.key)
+            async with asyncio.timeout(ASK_SECONDS):
+                answer = await self.door.send("/v1/chat/completions", json.dumps(body).encode(), self.key)
         except TimeoutError:
             return {"error": f"the model took longer than {ASK_SECONDS:g} s"}
         return _reply(answer)
 
     @property
-    def key(self) -> dict[str, str]:
+    def key(self) -> list[tuple[bytes, bytes]]:
         """Return the headers that say who asks."""
-        return {name: self.headers[name] for name in _KEYS if name in self.headers}
+        return [
+            (name.encode(), self.headers[name].encode("latin-1")) for name in _KEYS if name in self.headers
+        ]
 
 
 @router.post("/run")
 async def run_grader(body: GraderRun, request: Request, platform: PlatformOf) -> dict[str, Any]:
     """Have a grader judge one answer."""
+    require_allowed(body.grader, platform)
     began = time.monotonic()
     sent = await request.json()
     stand_ins = {
         name: platform.registry.base.name if meant == "base" else meant
         for name, meant in platform.settings.tuning.models.items()
     }
-    caller = _Caller(request.scope["state"]["front"], dict(request.headers), stand_ins)
+    caller = _Caller(request.scope["state"]["door"], dict(request.headers), stand_ins)
     task = {"grader": sent["grader"], "model_sample": body.model_sample, "item": body.item or {}}
     replies: dict[str, Any] = {}
     if _asks(body.grader):
@@ -125,11 +122,23 @@ async def run_grader(body: GraderRun, request: Request, platform: PlatformOf) ->
 
 
 @router.post("/validate")
-async def validate_grader(_body: GraderCheck, request: Request, platform: PlatformOf) -> dict[str, Any]:
+async def validate_grader(body: GraderCheck, request: Request, platform: PlatformOf) -> dict[str, Any]:
     """Say whether a grader is one that could judge here, by returning it."""
+    require_allowed(body.grader, platform)
     sent = await request.json()
     await _child(platform, {"grader": sent["grader"], "model_sample": "", "item": {}, "ask": "questions"})
     return {"grader": sent["grader"]}
+
+
+def require_allowed(grader: Grader, platform: Platform, param: str = "grader") -> None:
+    """Pass where this server lets clients have this grader's code run.
+
+    Raises: RequestRefused.
+    """
+    runs = any(one.type == "python" for one in each_grader(grader))
+    if runs and not platform.settings.tuning.python_graders:
+        message = f"Invalid '{param}': this server runs no Python of clients (tuning.python_graders)."
+        raise RequestRefused(message, param=param, reason="python_graders_disabled")
 
 
 def _asks(grader: Grader) -> bool:
@@ -182,9 +191,9 @@ async def _child(platform: Platform, task: Mapping[str, Any]) -> dict[str, Any]:
             fact = f"did not judge within {CHILD_SECONDS:g} s"
             raise GraderChildFailed("grader", fact, "make it simpler") from None
         finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
             if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
     try:
         answer: dict[str, Any] = json.loads(out)
@@ -200,13 +209,13 @@ async def _child(platform: Platform, task: Mapping[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def _reply(answer: httpx.Response) -> dict[str, Any]:
+def _reply(answer: InnerAnswer) -> dict[str, Any]:
     try:
-        found = answer.json()
-        if answer.status_code != 200:
+        found = json.loads(answer.body)
+        if answer.status != 200:
             return {"error": str(found["error"]["message"])[:500]}
         usage = found.get("usage") or {}
         text = found["choices"][0]["message"].get("content") or ""
         return {"text": text, "tokens": int(usage.get("total_tokens") or 0)}
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return {"error": f"the model's answer ({answer.status_code}) cannot be read"}
+        return {"error": f"the model's answer ({answer.status}) cannot be read"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from registry.entries.tuned import TunedModel
@@ -22,7 +23,7 @@ from serve.openai.pages import cut, listed
 from serve.openai.tenant import Platform, Tenant
 from serve.tuning.creation import CreateAttempt, JobMaker
 from serve.tuning.documents import JobSurroundings, job_document
-from serve.tuning.events import checkpoint_documents, event_documents, step_of
+from serve.tuning.events import EventList, checkpoint_documents, is_event_id, step_of
 from serve.tuning.parameters import CreateJob
 from serve.tuning.progress import read_progress
 
@@ -76,7 +77,8 @@ class JobDesk:
         for key, value in (metadata or {}).items():
             found = [job for job in found if (job.request.metadata or {}).get(key) == value]
         page, more = cut(found, lambda job: job.id, after=after, limit=limit)
-        return {"object": "list", "data": [self._document(job) for job in page], "has_more": more}
+        queue = self._queue() if page else None
+        return {"object": "list", "data": [self._document(job, queue) for job in page], "has_more": more}
 
     def show(self, tenant: Tenant, job_id: str) -> dict[str, Any]:
         """Return one job."""
@@ -94,8 +96,11 @@ class JobDesk:
     def events(self, tenant: Tenant, job_id: str, *, after: str | None, limit: int) -> dict[str, object]:
         """Return a page of a job's events, newest first."""
         job = self._find(tenant, job_id)
-        every = event_documents(job.id, job.log(), read_progress(job.folder), self._models(job))
-        page, more = cut(every, lambda one: str(one["id"]), after=after, limit=limit)
+        if after is not None and not is_event_id(after):
+            message = f"Invalid 'after': '{after[:100]}' is no id."
+            raise RequestRefused(message, param="after", reason="invalid_value")
+        events = EventList.of(job.id, job.log(), read_progress(job.folder), self._models(job))
+        page, more = events.page(after, limit)
         return {"object": "list", "data": page, "has_more": more}
 
     def checkpoints(self, tenant: Tenant, job_id: str, *, after: str | None, limit: int) -> dict[str, object]:
@@ -136,25 +141,38 @@ class JobDesk:
         models, _ = self._tuned.survey()
         return [one for one in models.values() if one.job == job.id]
 
-    def _document(self, job: TuningJob) -> dict[str, Any]:
+    def _document(self, job: TuningJob, queue: _Queue | None = None) -> dict[str, Any]:
         log = job.log()
         running = log[-1].state is JobState.RUNNING
         around = JobSurroundings(
             organization=self._organization,
-            waits_for=self._waits_for(job, log[-1]),
+            waits_for=self._waits_for(job, log[-1], queue),
             seconds_left=read_progress(job.folder).seconds_left() if running else None,
             now=self._clock(),
         )
         return job_document(job, log, around)
 
-    def _waits_for(self, job: TuningJob, last: JobEntry) -> str:
+    def _waits_for(self, job: TuningJob, last: JobEntry, queue: _Queue | None) -> str:
         if last.state not in _WAITING or self._workers.holds(job, last):
             return ""
-        if not any(self._workers.alive(one.id, one.owner) for one in self._workers.all()):
+        queue = queue or self._queue()
+        if not queue.worked:
             return 'no worker lives: run `wardrobe train worker`, or serve with tuning.worker = "on"'
-        before = sum(1 for one in self._jobs.all() if one.last().state in _WAITING and _is_before(one, job))
+        before = sum(1 for other in queue.waiting if other < _place(job))
         return f"a worker; {before} jobs came before it" if before else "a worker"
 
+    def _queue(self) -> _Queue:
+        waiting = [_place(job) for job in self._jobs.all() if job.last().state in _WAITING]
+        return _Queue(waiting, any(self._workers.alive(one.id, one.owner) for one in self._workers.all()))
 
-def _is_before(one: TuningJob, other: TuningJob) -> bool:
-    return (one.request.created, one.id) < (other.request.created, other.id)
+
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    """The places of all jobs that wait, and whether any worker lives."""
+
+    waiting: Sequence[tuple[int, str]]
+    worked: bool
+
+
+def _place(job: TuningJob) -> tuple[int, str]:
+    return job.request.created, job.id

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 
-from registry.entries.tuned import TUNED_PREFIX
-from registry.names import NAME_PATTERN
+from registry.names import NAME_PATTERN, TUNED_PREFIX
 
 ID_CHARACTERS = 8
 """Of the job's id, at the end of the model's name."""

@@ -42,12 +42,19 @@ class Answering:
     note: Callable[[str], object] = lambda _: None
     statuses: dict[str, list[int]] = field(default_factory=dict)
     """Statuses with which a line is refused first, by its name."""
+    deadly: str = ""
+    """The line that kills the server."""
+    died: bool = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
         name = json.loads((await receive())["body"])["name"]
         self.asked.append(name)
         self.note(name)
+        if name == self.deadly:
+            self.died = True
+        if self.died:
+            await asyncio.Event().wait()
         await asyncio.sleep(self.pause_seconds)
         statuses = self.statuses.get(name)
         body = json.dumps(

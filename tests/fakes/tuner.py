@@ -73,10 +73,10 @@ class Tuner:
     def succeed(self, job: TuningJob, seed: int = 7) -> Version:
         """Publish what was trained, and its checkpoint of one step before."""
         request = job.request
-        checkpoint = self._publish(request.adapter, seed + 100)
-        self._name(job, checkpoint, f"{request.tuned_name}{CHECKPOINT}{STEPS - 1}")
         version = self._publish(request.adapter, seed)
         self._name(job, version, request.tuned_name)
+        checkpoint = self._publish(request.adapter, seed + 100)
+        self._name(job, checkpoint, f"{request.tuned_name}{CHECKPOINT}{STEPS - 1}")
         result = self.registry.catalogue.files.create(
             "fine-tune-results", "step_metrics.csv", [b"step,train_loss\n1,1.0\n"], who=request.who
         )

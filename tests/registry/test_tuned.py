@@ -14,6 +14,7 @@ from registry.store import Registry
 from registry.watcher import Watcher
 from tests.fakes.served import wait_until
 from tests.fakes.store import put, without_links
+from tests.fakes.terminal import Terminal
 
 LONG = "ft:" + "/" * 90 + "é" * 100
 NAME = "ft:Org/Base-1:wardrobe:support:AbCd1234"
@@ -117,3 +118,12 @@ def test_a_name_does_not_answer_by_another_version_of_that_number(
     watcher.refresh()
     with pytest.raises(NotFound, match="another support@1"):
         watcher.view.follow(watcher.view.tuned[NAME])
+
+
+def test_the_command_deletes_a_name_and_leaves_its_version(registry: Registry, tuned: TunedModels) -> None:
+    tuned.add(named(put(registry)))
+    terminal = Terminal(("--root", str(registry.root)))
+    assert terminal.ok("delete", NAME, "--json").json == {"name": NAME, "version": "support@1"}
+    assert registry.version("support", 1).number == 1
+    assert "was deleted" in terminal("delete", NAME).err
+    assert "not over HTTP" in Terminal(("--url", "http://127.0.0.1:1"))("delete", NAME).err

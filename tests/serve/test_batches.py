@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from registry.entries.keys import KeyStore, Scope
 from registry.store import Registry
 from serve.settings import BatchSettings
+from serve.tuning_settings import TuningSettings
+from tests.fakes.http_server import served as listening
 from tests.fakes.served import Served, serve, wait_until
 from tests.published import check
 
@@ -103,6 +106,15 @@ def test_a_batch_is_answered_line_by_line_and_counted(client: openai.OpenAI, ser
     file = client.files.retrieve(done.output_file_id)
     assert (file.purpose, file.expires_at) == ("batch_output", file.created_at + 7200)
     assert {one.body["model"] for one in served.inner.seen} == {"support@1"}
+
+
+def test_an_engine_that_schedules_by_priority_is_told_that_others_come_first(
+    registry: Registry, tmp_path: Path
+) -> None:
+    policy: Any = {"scheduling_policy": "priority"}
+    with serve(registry, tmp_path, batches=FAST, vllm=policy) as served, connect(served) as client:
+        assert ended(client, submit(client, line("1", priority=-5))).status == "completed"
+        assert served.inner.seen[-1].body["priority"] == 1
 
 
 def test_completions_and_embeddings_are_asked_by_their_own_paths(
@@ -234,3 +246,27 @@ def test_a_server_without_batches_takes_them_and_leaves_them_to_others(
             assert ended(client, batch).status == "completed"
             assert len(helper.inner.seen) == 1
         assert served.inner.seen == []
+
+
+def test_a_webhook_tells_of_a_batch_that_ended_as_openais_client_accepts_it(
+    registry: Registry, tmp_path: Path
+) -> None:
+    seen: list[tuple[bytes, dict[str, str]]] = []
+    secret = "whsec_" + base64.b64encode(b"k" * 24).decode()
+
+    async def receiver(scope: Any, receive: Any, send: Any) -> None:
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        seen.append(((await receive())["body"], headers))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    with listening(receiver) as url:
+        hooks = TuningSettings.model_validate({"webhooks": [{"url": f"{url}/hook", "secret": secret}]})
+        with serve(registry, tmp_path, batches=FAST, tuning=hooks) as served, connect(served) as client:
+            good, bad = submit(client, line("1")), submit(client, {"custom_id": "1"})
+            wait_until(lambda: len(seen) == 2, "the receiver is told of both")
+            events: list[Any] = [
+                client.webhooks.unwrap(body, headers, secret=secret) for body, headers in seen
+            ]
+    told = {event.data.id: event.type for event in events}
+    assert told == {good.id: "batch.completed", bad.id: "batch.failed"}

@@ -62,6 +62,15 @@ async def come(condition: Callable[[], object], seconds: float = 10) -> None:
         await asyncio.sleep(0.001)
 
 
+async def until_seen(runner: BatchRunner, batch: Batch, state: BatchState) -> None:
+    """Have a runner take turns until a batch is in a state; it goes on then."""
+    deadline = time.monotonic() + 10
+    while batch.last().state is not state:
+        assert time.monotonic() < deadline, f"{batch.last()}"
+        await runner.turn()
+        await asyncio.sleep(0.005)
+
+
 async def until(runner: BatchRunner, batch: Batch, *states: BatchState, seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
     while batch.last().state not in states:
@@ -237,6 +246,7 @@ def test_answers_wait_for_a_full_disk_and_are_not_lost(registry: Registry) -> No
         await asyncio.sleep(0.1)
         assert not list(batch.answers.iterdir())
         full[0] = False
+        runner.clock = lambda: time.monotonic() + 60
         await until(runner, batch, BatchState.COMPLETED)
 
     asyncio.run(run())
@@ -255,6 +265,51 @@ def test_a_torn_answer_is_asked_again(registry: Registry) -> None:
     assert sorted(row["custom_id"] for row in results(registry.root, batch)) == names(5)
 
 
+def test_a_line_that_kills_every_server_is_given_up_and_the_others_are_answered(registry: Registry) -> None:
+    batch, claims = make_batch(registry.root, 12), 0
+    app = Answering(deadly="00004")
+    for number in range(20):
+        if BatchStore(registry.root).find(batch.id).last().state.final:
+            break
+        claims += 1
+        asyncio.run(live(registry.root, batch, app, f"server {number}"))
+    (given_up,) = results(registry.root, batch, "error")
+    assert (given_up["custom_id"], given_up["response"]["status_code"]) == ("00004", 500)
+    assert sorted(row["custom_id"] for row in results(registry.root, batch)) == names(12)[:4] + names(12)[5:]
+    assert 4 <= claims <= 9
+
+
+async def live(root: Path, batch: Batch, app: Answering, holder: str) -> None:
+    """Answer a batch until it has ended, or until a line has killed this server."""
+    app.died = False
+    runner, found = make_runner(root, app, holder), BatchStore(root).find(batch.id)
+    while not app.died and not found.last().state.final:
+        await runner.turn()
+        await asyncio.sleep(0.001)
+    tasks = [*runner._mine.values()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_a_server_that_ends_in_order_lets_go(registry: Registry) -> None:
+    batch = make_batch(registry.root, 3)
+    app = Answering(60.0)
+
+    async def run() -> None:
+        runner = make_runner(registry.root, app)
+        await runner.turn()
+        await come(lambda: app.asked)
+        await runner.stop()
+
+    for _ in range(4):
+        app.asked.clear()
+        asyncio.run(run())
+        assert (batch.last().event, batch.last().holder) == (BatchEvent.RELEASED, None)
+    finish(registry.root, batch)
+    assert sorted(row["custom_id"] for row in results(registry.root, batch)) == names(3)
+
+
 def test_batches_of_several_keys_take_turns_line_by_line(registry: Registry) -> None:
     long, short = make_batch(registry.root, 300, who="alice"), make_batch(registry.root, 5, who="ben")
     app = Answering(0.001)
@@ -267,6 +322,28 @@ def test_batches_of_several_keys_take_turns_line_by_line(registry: Registry) -> 
 
     asyncio.run(run())
     assert len(app.asked) < 100
+
+
+def test_what_has_no_lines_to_ask_waits_for_no_other_batch(registry: Registry) -> None:
+    long, wrong = make_batch(registry.root, 300), make_batch(registry.root, 0)
+    waiting, cancelled = make_batch(registry.root, 3), make_batch(registry.root, 3)
+    app = Answering(60.0)
+
+    async def run() -> None:
+        runner = make_runner(registry.root, app)
+        await until_seen(runner, long, BatchState.IN_PROGRESS)
+        await until_seen(runner, wrong, BatchState.FAILED)
+        await until_seen(runner, waiting, BatchState.IN_PROGRESS)
+        await until_seen(runner, cancelled, BatchState.IN_PROGRESS)
+        cancelled.append(BatchEvent.WITHDRAWN, who="alice")
+        await until_seen(runner, cancelled, BatchState.CANCELLED)
+        assert waiting.last().holder is None
+        assert long.last().state is BatchState.IN_PROGRESS
+        await runner.stop()
+
+    asyncio.run(run())
+    assert len(results(registry.root, cancelled, "error")) == 3
+    assert len(app.asked) == 8
 
 
 def test_a_deleted_input_file_fails_a_batch_that_did_not_begin(registry: Registry) -> None:
@@ -304,6 +381,22 @@ def test_the_settings_give_clients_the_engine_and_batches_the_pauses() -> None:
     assert room(rule, others=1, quiet=0.0, waited=0.5) == 0
     assert room(rule, others=9, quiet=0.0, waited=1.0) == 1
     assert room(BatchSettings(beside=4), others=1, quiet=0.0, waited=0.0) == 4
+
+
+def test_as_many_lines_go_in_at_once_as_the_settings_say(registry: Registry) -> None:
+    batch, app = make_batch(registry.root, 40), Answering(60.0)
+
+    async def run() -> None:
+        runner = make_runner(registry.root, app, rule=BatchSettings(alone=7, quiet_seconds=0))
+        await runner.turn()
+        await come(lambda: len(app.asked) == 7)
+        await asyncio.sleep(0.05)
+        assert (len(app.asked), runner.tools.gate.inside) == (7, 7)
+        await runner.stop()
+        assert runner.tools.gate.inside == 0
+
+    asyncio.run(run())
+    assert not batch.last().state.final
 
 
 def test_places_are_given_in_the_order_of_asking_and_all_come_back() -> None:

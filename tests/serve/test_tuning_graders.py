@@ -76,6 +76,22 @@ def test_a_grader_is_validated_by_returning_it(client: openai.OpenAI) -> None:
         assert refused.value.type == "invalid_request_error"
 
 
+def test_a_server_may_refuse_to_run_the_code_of_clients(registry: Registry, tmp_path: Path) -> None:
+    code: Any = {"type": "python", "name": "code", "source": "def grade(sample, item):\n    return 1.0"}
+    method: Any = {"type": "reinforcement", "reinforcement": {"grader": code}}
+    with serve(registry, tmp_path, tuning=TuningSettings(python_graders=False)) as server:
+        client = connect(server)
+        graders = client.fine_tuning.alpha.graders
+        for ask in (
+            lambda: graders.validate(grader=code),
+            lambda: graders.run(grader=code, model_sample="a"),
+            lambda: client.fine_tuning.jobs.create(model="tiny", training_file="file-1", method=method),
+        ):
+            with pytest.raises(openai.BadRequestError) as refused:
+                ask()
+            assert refused.value.code == "python_graders_disabled"
+
+
 def test_a_model_is_asked_as_whoever_asks(registry: Registry, tmp_path: Path) -> None:
     keys = KeyStore(registry.root)
     tune = keys.create([Scope.TUNE], who="tester")[1]

@@ -15,7 +15,7 @@ from registry.entries.keys import KeyStore, Scope
 from registry.store import Registry
 from registry.tuning.machine import JobEvent
 from serve.tuning_settings import TuningSettings
-from tests.fakes.served import BASE, Served, serve
+from tests.fakes.served import BASE, Served, serve, wait_until
 from tests.fakes.tuner import STEPS, WORKER, Tuner
 from tests.published import check
 from tests.published_tuning import check_tuning
@@ -66,10 +66,22 @@ def ours(job: Any) -> dict[str, Any]:
     return found
 
 
+def roll_out(served: Served, adapter: str, version: int) -> None:
+    """Start a rollout of a version and promote it."""
+    path = f"/admin/v1/rollouts/{adapter}"
+    begun = served.client.post(path, json={"version": version, "policy": "fast", "force": True})
+    assert begun.json()["status"]["canary"] == f"{adapter}@{version}"
+    wait_until(lambda: served.client.get(path).json()["state"] == "ramping", "the canary is loaded")
+    assert served.client.post(f"{path}/promote").json()["state"] == "promoted"
+    wait_until(
+        lambda: served.chat(adapter).headers["x-wardrobe-adapter"] == f"{adapter}@{version}", "it answers"
+    )
+
+
 def test_a_job_goes_from_its_creation_to_a_model_that_answers(
     served: Served, client: openai.OpenAI, tuner: Tuner, rows: str
 ) -> None:
-    """The whole story: upload, create, events, succeeded, chat with the new name, delete."""
+    """The whole story: upload, create, events, chat with the new name, a second one rolled out, delete."""
     job = create(client, rows, suffix="My suffix", metadata={"team": "a"}, seed=3)
     assert (job.status, job.seed, job.fine_tuned_model, job.object) == (
         "validating_files",
@@ -93,9 +105,15 @@ def test_a_job_goes_from_its_creation_to_a_model_that_answers(
     answer = client.chat.completions.with_raw_response.create(
         model=done.fine_tuned_model, messages=[{"role": "user", "content": "hello"}]
     )
-    assert answer.headers["x-wardrobe-adapter"] == "my-suffix@2"
-    again = create(client, rows, model=done.fine_tuned_model)
-    assert ours(again)["start"] == "my-suffix@2"
+    assert answer.headers["x-wardrobe-adapter"] == "my-suffix@1"
+    again = create(client, rows, model=done.fine_tuned_model, suffix="My suffix")
+    assert ours(again)["start"] == "my-suffix@1"
+    roll_out(served, "my-suffix", tuner.run(again.id, seed=8).number)
+    answer = client.chat.completions.with_raw_response.create(
+        model=done.fine_tuned_model, messages=[{"role": "user", "content": "hello"}]
+    )
+    assert answer.headers["x-wardrobe-adapter"] == "my-suffix@1"
+    assert served.chat("my-suffix").headers["x-wardrobe-adapter"] == "my-suffix@3"
     assert client.models.delete(done.fine_tuned_model).deleted
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(
@@ -154,6 +172,23 @@ def test_events_are_the_newest_first_with_ids_that_stay(
     tuner.succeed(running)
     after = list(client.fine_tuning.jobs.list_events(job.id))
     assert {one.id for one in before} - {one.id for one in metrics} <= {one.id for one in after}
+
+
+def test_events_of_one_moment_are_each_told_once_in_any_pages(
+    client: openai.OpenAI, tuner: Tuner, rows: str
+) -> None:
+    job = create(client, rows)
+    tuner.validate(job.id)
+    running = tuner.begin(job.id)
+    lines = [{"at": 1_796_000_000.0, "step": step, "loss": 1.0} for step in range(1, 30)]
+    (running.folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    events = client.fine_tuning.jobs.list_events
+    whole = [one.id for one in events(job.id, limit=100).data]
+    assert len(whole) == len(set(whole)) == 33
+    for limit in (1, 2, 7, 32, 33):
+        assert [one.id for one in events(job.id, limit=limit)] == whole
+    with pytest.raises(openai.BadRequestError):
+        events(job.id, after="ftevent-?")
 
 
 def test_jobs_are_listed_in_pages_and_by_their_metadata(client: openai.OpenAI, rows: str) -> None:

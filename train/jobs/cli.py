@@ -1,4 +1,4 @@
-"""`wardrobe train jobs` and `wardrobe train show JOB`. Imports nothing heavy at its top."""
+"""`wardrobe train jobs|show|cancel|pause|resume`. Imports nothing heavy at its top."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
-from registry.cli.session import Session, UserPath, local_options, pass_session
-from registry.errors import CorruptStore
+from registry.cli.session import Session, UserPath, local_options, pass_session, user_name
+from registry.errors import CorruptStore, JobRefused
 
 if TYPE_CHECKING:
-    from train.jobs.records import JobDetail, JobDocument, Status
+    from train.jobs.listing import JobList
+    from train.jobs.records import AskedDocument, JobDetail, JobDocument, Status
     from train.jobs.store import Job
 
 _ROWS = 20
@@ -24,16 +25,17 @@ _ROWS = 20
 @local_options
 @pass_session
 def jobs(session: Session, everything: bool) -> None:
-    """List training runs, the newest first."""
-    from train.jobs.store import Jobs
-
-    found = Jobs(session.require_local("train jobs").resolve()).all()
+    """List training runs and the jobs asked for over the API, the newest first."""
+    listed = _list(session, "train jobs")
+    found = listed.all()
     documents = []
     for job in found if everything else found[:_ROWS]:
         try:
             documents.append(job.document())
         except CorruptStore as error:
             output.print_warning(f"job {job.id} cannot be read: {error}")
+    for name, problem in listed.problems.items():
+        output.print_warning(f"job {name} cannot be read: {problem}")
     if session.as_json:
         output.print_json(documents)
         return
@@ -57,26 +59,61 @@ def jobs(session: Session, everything: bool) -> None:
 @local_options
 @pass_session
 def show(session: Session, job: str, html: Path | None) -> None:
-    """Show one training run.
+    """Show one training run, or a job asked for over the API.
 
     JOB is its id, or the beginning or end of it.
 
     The page of --html needs no network and no JavaScript; it shows the run as it is now.
     """
-    from train.jobs.store import Jobs
-
     root = session.require_local("train show").resolve()
-    found = Jobs(root).find(job)
+    found = _list(session, "train show").find(job)
     document = found.detail()
     if html is not None:
-        _write_page(root, found, document, html)
+        if found.run is None or document is None:
+            raise JobRefused(f"job {found.id}", "has not begun to train", "wait for it, or leave --html out")
+        _write_page(root, found.run, document, html)
     if session.as_json:
-        output.print_json(document)
+        output.print_json(document or found.document())
+        return
+    if document is None:
+        output.print_facts(_asked_facts(found.document()))
         return
     output.print_facts(_facts(document))
     for one in document.samples[-len(_prompts(document)) :] if document.samples else ():
         output.print_line(f"> {one.get('prompt')}")
         output.print_line(f"  {one.get('answer')}")
+
+
+def _mover(name: str, event: str, words: str) -> click.Command:
+    """Return the command that does `event` to a job."""
+
+    @click.command(name, help=words)
+    @click.argument("job")
+    @local_options
+    @pass_session
+    def move(session: Session, job: str) -> None:
+        from registry.tuning.machine import JobEvent
+
+        found = _list(session, f"train {name}").find(job)
+        told = found.move(JobEvent(event), user_name())
+        if session.as_json:
+            output.print_json(found.document())
+            return
+        output.print_line(f"{found.id} {told}")
+
+    return move
+
+
+cancel = _mover("cancel", "cancelled", "End JOB; nothing of it is published.")
+pause = _mover("pause", "paused", "Stop JOB behind its step, with a checkpoint.")
+resume = _mover("resume", "resumed", "Have JOB, which was paused, go on from its checkpoint.")
+
+
+def _list(session: Session, command: str) -> JobList:
+    from registry.storage.root import Root
+    from train.jobs.listing import JobList
+
+    return JobList(Root.open(session.require_local(command)))
 
 
 def _write_page(root: Path, job: Job, document: JobDetail, target: Path) -> None:
@@ -91,9 +128,37 @@ def _write_page(root: Path, job: Job, document: JobDetail, target: Path) -> None
 
 
 def _row(job: JobDocument) -> tuple[str, ...]:
-    status = job.status
     begun = output.moment(job.created_at)
-    return (job.id, job.adapter, job.method, status.state.value, _steps(status), begun, _result(job))
+    return (job.id, job.adapter, job.method, _state(job), _steps(job.status), begun, _result(job))
+
+
+def _state(job: JobDocument) -> str:
+    """Return where a job is: its log has the word where there is one."""
+    if job.asked is not None:
+        return job.asked.state
+    return "" if job.status is None else job.status.state.value
+
+
+def _asked_facts(job: JobDocument) -> list[tuple[str, str]]:
+    facts = [
+        ("job", job.id),
+        ("adapter", f"{job.adapter} ({job.method} on {job.base})"),
+        ("begun", f"{output.moment(job.created_at)} by {job.who}"),
+        ("folder", job.folder),
+    ]
+    return facts if job.asked is None else [*facts, *_log_facts(job.asked)]
+
+
+def _log_facts(asked: AskedDocument) -> list[tuple[str, str]]:
+    facts = [("asked", f"{asked.state} since {output.moment(asked.at)}: {asked.message}")]
+    if asked.worker is not None:
+        facts.append(("worker", asked.worker))
+    if asked.error is not None:
+        facts.append(("error", str(asked.error.get("code"))))
+    return [
+        *facts,
+        ("model", asked.tuned_name if asked.version is not None else f"{asked.tuned_name} (not yet)"),
+    ]
 
 
 def _facts(job: JobDetail) -> list[tuple[str, str]]:
@@ -108,6 +173,8 @@ def _facts(job: JobDetail) -> list[tuple[str, str]]:
         ("plan", output.short(job.plan_sha256)),
         ("folder", job.folder),
     ]
+    if job.asked is not None:
+        facts += _log_facts(job.asked)
     if status.resumed:
         facts.append(("went on from", ", ".join(f"step {step}" for step in status.resumed)))
     if job.checkpoints:
@@ -142,11 +209,15 @@ def _prompts(job: JobDetail) -> list[object]:
     return list(samples) if isinstance(samples, list) else []
 
 
-def _steps(status: Status) -> str:
+def _steps(status: Status | None) -> str:
+    if status is None:
+        return "-"
     return f"{status.step}/{status.steps}" if status.steps else str(status.step)
 
 
 def _result(job: JobDocument) -> str:
-    if job.status.version is not None:
-        return f"{job.adapter}@{job.status.version}"
-    return job.status.artefact or "-"
+    status, asked = job.status, job.asked
+    number = asked.version if asked is not None else None if status is None else status.version
+    if number is not None:
+        return f"{job.adapter}@{number}"
+    return (status.artefact if status is not None else None) or "-"

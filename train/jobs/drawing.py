@@ -21,7 +21,7 @@ _NAMES = {
     "entropy": "Entropy of the tokens (nats)",
     "mean_token_accuracy": "Share of tokens guessed right",
 }
-_NO_CURVES = frozenset({"kind", "step", "loss", "tokens", "seconds", "epoch", "num_tokens"})
+_NO_CURVES = frozenset({"at", "kind", "step", "loss", "tokens", "seconds", "epoch", "num_tokens"})
 
 _One = TypeVar("_One")
 

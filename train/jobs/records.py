@@ -56,10 +56,27 @@ class Status(Document):
     summary: dict[str, JsonValue] = Field(default_factory=dict)
 
 
+class AskedDocument(Document):
+    """What a job's log says that was asked for over the API: where it is, since when, in whose hands.
+
+    `error` has OpenAI's `code`, `message` and `param`; `tuned_name` is the `ft:` name of the result.
+    """
+
+    state: str
+    at: float
+    message: str
+    worker: str | None
+    model: str
+    tuned_name: str
+    version: int | None = None
+    error: dict[str, JsonValue] | None = None
+
+
 class JobDocument(Document):
     """One job as `train jobs` and `train show` tell it; times are UNIX seconds.
 
-    `checkpoints` are the steps that it could go on from.
+    `checkpoints` are the steps that it could go on from. `status` is null before its training has begun,
+    `asked` for a run of `train run`.
     """
 
     id: str
@@ -71,12 +88,14 @@ class JobDocument(Document):
     plan_sha256: str
     folder: str
     checkpoints: list[int]
-    status: Status
+    status: Status | None
+    asked: AskedDocument | None = None
 
 
 class JobDetail(JobDocument):
     """One job with its settings, its last figures and the answers to its sample prompts."""
 
+    status: Status
     config: dict[str, JsonValue]
     evaluations: list[dict[str, JsonValue]]
     last_step: dict[str, JsonValue] | None

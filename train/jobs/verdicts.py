@@ -9,7 +9,7 @@ from pathlib import Path
 from registry.errors import NotFound, WardrobeError
 from registry.records import Attestation
 from registry.validation.requirements import FORCE, LINEAGE
-from train.jobs.records import JobDocument
+from train.jobs.records import JobDetail
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Aftermath:
     problems: tuple[str, ...] = ()
 
 
-def aftermath(root: Path, job: JobDocument) -> Aftermath:
+def aftermath(root: Path, job: JobDetail) -> Aftermath:
     """Return what the store knows of the version that `job` made; nothing of a job that made none."""
     number = job.status.version
     if number is None:

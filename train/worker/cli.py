@@ -45,8 +45,10 @@ def worker(session: Session, device: str | None, threads: int | None, idle: bool
     from registry.store import Registry
     from train.process.priority import IDLE
     from train.worker.device import find_device, visible_devices
+    from train.worker.process import die_with_parent
     from train.worker.worker import TuningWorker, WorkerOptions
 
+    die_with_parent()  # where a server started it
     root = Registry.open(session.require_local("train worker")).catalogue.root
     taken = device or find_device()
     environment = visible_devices(taken)

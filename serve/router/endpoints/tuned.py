@@ -13,8 +13,8 @@ from collections.abc import Mapping
 import msgspec
 
 from registry.entries.keys import Scope
-from registry.entries.tuned import TUNED_PREFIX
 from registry.errors import NotFound, StorageFailed, UsageError
+from registry.names import TUNED_PREFIX
 from registry.storage.reserve import urgently
 from serve.errors import ModelNotFound
 from serve.router.endpoints.auth import authorize
