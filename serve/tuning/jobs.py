@@ -33,7 +33,7 @@ _WORDS: Mapping[JobEvent, str] = {
     JobEvent.CANCELLED: "The job was cancelled",
 }
 _NO_WORKER: Mapping[bool, str] = {
-    True: "no worker lives: the server starts one where training is installed, else run `wardrobe train worker`",
+    True: "no worker lives: a server with training starts one, else run `wardrobe train worker`",
     False: "no worker lives: run `wardrobe train worker`, or serve with tuning.worker = auto",
 }
 """By whether the server starts one itself."""
