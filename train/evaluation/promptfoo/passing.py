@@ -50,7 +50,7 @@ def _one(text: str, kind: str, one: dict[str, Any]) -> bool:
         case "contains-json":
             return _holds_json(text)
     if kind == "levenshtein":
-        return _distance(text, str(value)) <= one.get("threshold", 5)
+        return bool(_distance(text, str(value)) <= one.get("threshold", 5))
     low, high = one["value"]
     return bool(low <= len(text.split()) <= high)
 
