@@ -79,6 +79,7 @@ class TuningWorker:
         self._device = DeviceLock(root.path, options.device)
         self._owner: Owner = this_process()
         self._tasks: dict[TaskKind, _InHand] = {}
+        self._loose: list[TuningJob] = []
         self._beaten = self._swept = float("-inf")
 
     @property
@@ -112,6 +113,9 @@ class TuningWorker:
         """
         self._beat()
         self._sweep()
+        while self._loose:
+            self._let_go(self._loose[0])
+            self._loose.pop(0)
         for task in list(self._tasks.values()):
             self._look_after(task)
         if TaskKind.CHECK not in self._tasks:
@@ -162,7 +166,9 @@ class TuningWorker:
             self._append(job, JobEvent.CLAIMED, message, facts, expected_seq=last.seq)
         except (ClaimLost, JobRefused):
             return  # another one was faster
+        self._loose.append(job)  # nobody works on it yet: what fails from here on must not keep it in hand
         self._tasks[kind] = _InHand(job, kind, self._start(job, kind))
+        self._loose.remove(job)
         self._options.notice(f"{job.id}: {message}")
 
     def _start(self, job: TuningJob, kind: TaskKind) -> TaskProcess:
