@@ -215,15 +215,21 @@ class TuningWorker:
             self._append(job, JobEvent.RELEASED, "let go", {})
 
     def _clear(self, job: TuningJob) -> None:
-        """Remove what is of no use once a job has ended, and the name of one that was cancelled."""
+        """Remove what is of no use once a job has ended, and the names of one that was cancelled."""
         state = job.last().state
         if not state.final:
             return
         if state is JobState.CANCELLED:
-            with contextlib.suppress(NotFound):
-                TunedModels(self._root).remove(job.request.tuned_name, who=job.request.who)
+            self._take_back_names(job)
         for name in LEFT:
             files.remove_tree(job.folder / name)
+
+    def _take_back_names(self, job: TuningJob) -> None:
+        tuned = TunedModels(self._root)
+        for model in tuned.survey()[0].values():
+            if model.job == job.id:
+                with contextlib.suppress(NotFound):  # by another worker
+                    tuned.remove(model.name, who=job.request.who)
 
     def _sweep(self) -> None:
         """Clear up after workers that were killed, and forget them."""
