@@ -17,9 +17,11 @@ from starlette.responses import JSONResponse
 
 from registry.api.documents import ErrorBody, ErrorDocument
 from registry.errors import CorruptStore, StorageFailed, WardrobeError
+from registry.tuning.graders import KINDS
 from registry.wording import fact_of
 from serve.control.layer import error_response, public
 from serve.errors import MethodNotAllowed, RouteNotFound
+from serve.openai.ranges import range_fact
 
 _log = logging.getLogger("wardrobe.openai")
 
@@ -122,7 +124,21 @@ def refusal_of(fault: Mapping[str, Any]) -> RequestRefused:
             param=where,
             reason="invalid_value",
         )
+    if kind in {"union_tag_invalid", "union_tag_not_found"}:
+        return _kind_refusal(f"{where}.type", fault.get("ctx", {}))
+    bounds = range_fact(kind, fault.get("ctx", {}), fault.get("input"))
+    if bounds is not None:
+        return RequestRefused(f"Invalid '{where}': {bounds[0]}", param=where, reason=bounds[1])
     return RequestRefused(f"Invalid '{where}': {fact_of(fault)}.", param=where, reason="invalid_value")
+
+
+def _kind_refusal(where: str, context: Mapping[str, Any]) -> RequestRefused:
+    """Return the refusal of an object whose `type` is missing, or none that there is."""
+    if "tag" not in context:
+        fact = f"Missing required parameter: '{where}'."
+        return RequestRefused(fact, param=where, reason="missing_required_parameter")
+    fact = f"Invalid value: '{str(context['tag'])[:100]}'. Supported values are: {context['expected_tags']}."
+    return RequestRefused(fact, param=where, reason="invalid_value")
 
 
 def _path(place: Sequence[str | int]) -> str:
@@ -130,6 +146,8 @@ def _path(place: Sequence[str | int]) -> str:
     parts = place[1:] if place and place[0] in {"body", "query", "path", "header"} else place
     text = ""
     for part in parts:
+        if part in KINDS:  # by which pydantic tells the members of a union apart; no field is called so
+            continue
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
 

@@ -308,15 +308,15 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"training_file": None}, "training_file", "invalid_type"),
     ({"training_file": "file-nothing"}, "training_file", "invalid_file"),
     ({"validation_file": "../../etc/passwd"}, "validation_file", "invalid_file"),
-    ({"suffix": ""}, "suffix", ""),
-    ({"suffix": "x" * 65}, "suffix", ""),
-    ({"seed": -1}, "seed", ""),
-    ({"seed": 2**31}, "seed", ""),
+    ({"suffix": ""}, "suffix", "empty_string"),
+    ({"suffix": "x" * 65}, "suffix", "string_above_max_length"),
+    ({"seed": -1}, "seed", "integer_below_min_value"),
+    ({"seed": 2**31}, "seed", "integer_above_max_value"),
     ({"seed": True}, "seed", "invalid_type"),
-    ({"metadata": {str(n): "" for n in range(17)}}, "metadata", ""),
+    ({"metadata": {str(n): "" for n in range(17)}}, "metadata", "object_above_max_properties"),
     ({"metadata": {"a": 1}}, "metadata.a", "invalid_type"),
     ({"metadata": {"a": "x" * 513}}, "metadata.a", ""),
-    ({"hyperparameters": {"n_epochs": 51}}, "hyperparameters.n_epochs", ""),
+    ({"hyperparameters": {"n_epochs": 51}}, "hyperparameters.n_epochs", "integer_above_max_value"),
     ({"hyperparameters": {"n_epochs": 1.5}}, "hyperparameters.n_epochs", "invalid_type"),
     ({"hyperparameters": {"n_epoch": 1}}, "hyperparameters.n_epoch", "unknown_parameter"),
     ({"hyperparameters": {"learning_rate_multiplier": 0}}, "hyperparameters.learning_rate_multiplier", ""),
@@ -339,6 +339,16 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"x_wardrobe": {"name": BASE.upper()}}, "x_wardrobe.name", "invalid_value"),
     ({"x_wardrobe": {"from": "support@9"}}, "x_wardrobe.from", "model_not_available"),
     ({"x_wardrobe": []}, "x_wardrobe", "invalid_type"),
+    (
+        {"method": {"type": "reinforcement", "reinforcement": {"grader": {"type": "python", "name": "p"}}}},
+        "method.reinforcement.grader.source",
+        "missing_required_parameter",
+    ),
+    (
+        {"method": {"type": "reinforcement", "reinforcement": {"grader": {"type": "none"}}}},
+        "method.reinforcement.grader.type",
+        "invalid_value",
+    ),
 ]  # fmt: skip
 
 
