@@ -32,6 +32,11 @@ _WORDS: Mapping[JobEvent, str] = {
     JobEvent.RESUMED: "The job was resumed",
     JobEvent.CANCELLED: "The job was cancelled",
 }
+_NO_WORKER: Mapping[bool, str] = {
+    True: "no worker lives: a server with training starts one, else run `wardrobe train worker`",
+    False: "no worker lives: run `wardrobe train worker`, or serve with tuning.worker = auto",
+}
+"""By whether the server starts one itself."""
 _WAITING = frozenset({JobState.VALIDATING, JobState.QUEUED})
 
 
@@ -46,6 +51,7 @@ class JobDesk:
         self._tuned = registry.catalogue.tuned
         self._organization = settings.organization
         self._clock = clock
+        self._starts_worker = settings.worker != "off"
         self._maker = JobMaker(
             self._jobs,
             platform.files,
@@ -157,7 +163,7 @@ class JobDesk:
             return ""
         queue = queue or self._queue()
         if not queue.worked:
-            return 'no worker lives: run `wardrobe train worker`, or serve with tuning.worker = "on"'
+            return _NO_WORKER[self._starts_worker]
         before = sum(1 for other in queue.waiting if other < _place(job))
         return f"a worker; {before} jobs came before it" if before else "a worker"
 

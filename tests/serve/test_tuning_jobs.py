@@ -231,6 +231,12 @@ def test_a_move_needs_neither_a_body_nor_a_content_type(
         assert answer.headers["x-request-id"]
 
 
+def test_a_foreign_web_page_moves_no_job(served: Served, client: openai.OpenAI, rows: str) -> None:
+    path = f"/v1/fine_tuning/jobs/{create(client, rows).id}/cancel"
+    assert served.client.post(path, headers={"origin": "https://evil.example"}).status_code == 403
+    assert served.client.post(path, headers={"origin": served.server.url}).status_code == 200
+
+
 def test_a_failed_job_says_why(client: openai.OpenAI, tuner: Tuner, rows: str) -> None:
     job = create(client, rows)
     tuner.fail(
