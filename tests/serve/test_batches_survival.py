@@ -8,12 +8,15 @@ import json
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from registry.entries.batch_states import BatchEvent, BatchState
@@ -22,6 +25,7 @@ from registry.entries.files import FileStore
 from registry.records import Heartbeat
 from registry.storage import files
 from registry.store import Registry
+from serve.batches.answers import AnswerLog, AnswerRecord, output_lines, survey
 from serve.batches.gate import Gate, Place, room
 from serve.batches.lines import MAX_LINES, check_lines
 from serve.batches.runner import BatchRunner, holder_name
@@ -252,6 +256,31 @@ def test_answers_wait_for_a_full_disk_and_are_not_lost(registry: Registry) -> No
     asyncio.run(run())
     assert sorted(row["custom_id"] for row in results(registry.root, batch)) == names(30)
     assert sum(one.event is BatchEvent.CLAIMED for one in batch.log()) == 1
+
+
+def test_two_threads_that_write_at_once_write_each_answer_once(tmp_path: Path) -> None:
+    log, began, go = AnswerLog(tmp_path, 2), threading.Event(), threading.Event()
+
+    def wait(label: str) -> None:
+        began.set()
+        assert go.wait(10)
+
+    def write() -> None:
+        with files.watch_steps(wait):
+            log.write()
+
+    log.add(AnswerRecord(0, "0", "batch_req_0", 200, "", msgspec.Raw(b"{}")))
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(write)
+        assert began.wait(10)
+        log.add(AnswerRecord(1, "1", "batch_req_1", 200, "", msgspec.Raw(b"{}")))
+        second = pool.submit(log.write)
+        go.set()
+        first.result(10)
+        second.result(10)
+    found = survey(tmp_path, 2)
+    assert [json.loads(row)["custom_id"] for row in output_lines(found, good=True)] == ["0", "1"]
+    assert (tmp_path / "2.jsonl").read_text().count("\n") == 2
 
 
 def test_a_torn_answer_is_asked_again(registry: Registry) -> None:
