@@ -206,6 +206,7 @@ class BatchRun:
     async def _ask(self, line: BatchLine, place: Place) -> None:
         request, tools = self._batch.request, self._tools
         self._take(await tools.asker.ask(line, request.endpoint, request.who, tools.clock(), place))
+        place.give_back(answered=True)
 
     def _take(self, record: AnswerRecord) -> None:
         self._answers.add(record)
