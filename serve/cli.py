@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from serve.launcher.output.log_file import Folder
     from serve.launcher.output.places import Places
     from serve.launcher.supervisor import SupervisorOptions
+    from serve.launcher.worker import SupervisedWorker
     from serve.preflight import Preparation
     from serve.settings import ServeSettings
 
@@ -170,6 +171,7 @@ def _plan(
         output=_own_output(),
         connections=settings.connections,
         pages=Pages(settings.cors_origins) if settings.cors_origins else None,
+        worker=_worker(settings, preparation.registry, inherited, say),
         presence=Presence(preparation.registry, settings.replica_name, _url(settings), server),
         describe_ready=lambda: _ready_line(settings, preparation.registry),
     )
@@ -179,6 +181,23 @@ def _inherited() -> dict[str, str]:
     from serve.launcher.notify import VARIABLES
 
     return {name: value for name, value in os.environ.items() if name not in VARIABLES}
+
+
+def _worker(
+    settings: ServeSettings, registry: Registry, environment: dict[str, str], say: Callable[[str], None]
+) -> SupervisedWorker | None:
+    """Return what trains beside the engine, None where nothing does."""
+    from registry.foreign import python
+    from serve.engine.machine import this_machine
+    from serve.launcher.worker import PROGRAM, SupervisedWorker, is_wanted
+
+    tuning = settings.tuning
+    if not is_wanted(tuning.worker, tuning.device, accelerator=bool(this_machine().accelerator)):
+        return None
+    command = python("-m", PROGRAM, "--root", str(registry.root), "--once", "--idle")
+    command += ["--device", tuning.device or "cpu"]
+    command += [] if tuning.threads is None else ["--threads", str(tuning.threads)]
+    return SupervisedWorker(registry.catalogue.root, command, environment, say)
 
 
 def _compiler(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from pydantic import ConfigDict, Field, SecretStr, field_serializer, field_validator
 
@@ -52,6 +53,14 @@ class TuningSettings(_Settings):
     """Stands in the names of tuned models: `ft:BASE:ORGANIZATION:SUFFIX:ID`."""
     models: dict[str, str] = Field(default_factory=dict)
     """Stand-ins that jobs may name as their `model`: `{"gpt-4o-mini-2024-07-18" = "base"}`, or `NAME@N`."""
+    worker: Literal["auto", "on", "off"] = "auto"
+    """Whether the server trains jobs itself, in a process that starts when one waits; `auto`: where training
+    is installed (`pip install 'wardrobe-llm[train]'`) and the engine has no GPU, or `device` names one."""
+    device: str = Field(default="", pattern=r"^(cpu|cuda:[0-9A-Za-z-]+)?$")
+    """What that process trains on: `cpu`, `cuda:1`; on the engine's own GPU leave memory for it
+    (`--gpu-memory-utilization`). Empty: the processors."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of a training on the processors; default: as many as there are."""
     python_graders: bool = True
     """Run the code of `python` graders, in the sandbox, for keys with the scope `tune`; it is no boundary."""
     webhooks: tuple[WebhookReceiver, ...] = ()

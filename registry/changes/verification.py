@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from registry.errors import CorruptStore, InvalidAdapter, Quarantined, StorageFailed, WardrobeError
 from registry.records import VerifyResult, Version
+from registry.storage import anchor
 from registry.storage.reserve import urgently
 from registry.views import history
 from registry.views.catalogue import Catalogue
@@ -48,13 +49,15 @@ def verify_version(catalogue: Catalogue, version: Version, *, content: bool = Tr
     A file that this process has hashed before is not read again unless it was changed since.
 
     Raises: Quarantined: it was quarantined before; InvalidAdapter: its files are not as published (reason
-    `digest`), and it is in quarantine now.
+    `digest`), and it is in quarantine now; RootAway: nothing can be said of a root that is not there.
     """
     order = catalogue.quarantine.read(version.adapter, version.number)
     if order is not None:
         fact = f"is quarantined ({order.reason})"
         raise Quarantined(version.name, fact, "choose another version", param="version")
     problem = catalogue.versions.problem(version, content=content, afresh=False)
+    if problem is not None:
+        problem = _confirmed(catalogue, version, content=content)
     if problem is not None:
         # On a root that cannot be written it is refused all the same, and at every try.
         _put(catalogue, version.adapter, version.number, problem)
@@ -66,7 +69,10 @@ def _verify(catalogue: Catalogue, adapter: str, number: int) -> VerifyResult:
     name = f"{adapter}@{number}"
     try:
         version = catalogue.versions.read(adapter, number)
-        problem = catalogue.versions.problem(version) or _contradiction(catalogue, version)
+        problem = catalogue.versions.problem(version)
+        if problem is not None:
+            problem = _confirmed(catalogue, version, content=True)
+        problem = problem or _contradiction(catalogue, version)
     except CorruptStore as error:
         problem = str(error)
     except StorageFailed as error:
@@ -74,6 +80,17 @@ def _verify(catalogue: Catalogue, adapter: str, number: int) -> VerifyResult:
     if problem is not None:
         problem += _put(catalogue, adapter, number, problem)
     return VerifyResult(name, problem is None, problem)
+
+
+def _confirmed(catalogue: Catalogue, version: Version, *, content: bool) -> str | None:
+    """Look once more, with the root known to be there: one that goes away for a moment damages no version.
+
+    Raises: RootAway.
+    """
+    anchor.confirm(catalogue.root.path)
+    problem = catalogue.versions.problem(version, content=content)
+    anchor.confirm(catalogue.root.path)
+    return problem
 
 
 def _put(catalogue: Catalogue, adapter: str, number: int, problem: str) -> str:

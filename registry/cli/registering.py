@@ -122,7 +122,7 @@ def _refusal(refused: Sequence[WardrobeError], names: Sequence[str], total: int)
     """Return the error of the whole call, with the type and the code that all refusals share."""
     verb = "was" if len(refused) == 1 else "were"
     count = f"{len(refused)} of {total} folders {verb}" if total > 1 else "was"
-    subject = ", ".join(dict.fromkeys(names))
+    subject = output.in_short(list(dict.fromkeys(names)))
     failed = WardrobeError(subject, f"{count} not registered", "mend what is said of each and run it again")
     types, codes = {one.type for one in refused}, {one.code for one in refused}
     if len(types) == 1:

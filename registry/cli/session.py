@@ -40,7 +40,9 @@ class UserPath(click.Path):
         super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path."""
+        """Return the path; an empty one would be the working directory, which nobody meant."""
+        if value == "":
+            self.fail("it is empty, as an unset variable is; name a path", param, ctx)
         return super().convert(at_home(value), param, ctx)
 
 

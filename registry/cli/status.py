@@ -12,6 +12,9 @@ from registry.cli.session import Session, common_options, pass_session
 if TYPE_CHECKING:
     from registry.api.documents import StatusDocument
 
+_NAMED = 20
+"""A replica may hold a thousand versions, and nobody reads more than a few."""
+
 
 @click.command(short_help="Show the base, what needs attention, the servers.")
 @common_options
@@ -34,7 +37,7 @@ def _print(status: StatusDocument) -> None:
             ("max LoRA rank", str(status.max_lora_rank)),
             ("API keys", "required" if status.auth else "not required (none was ever made)"),
             ("adapters", f"{status.adapters} with {status.versions} versions"),
-            ("without stable", " ".join(status.without_stable) or "none"),
+            ("without stable", output.in_short(status.without_stable, _NAMED) or "none"),
             ("open rollouts", _rollouts(status)),
             ("quarantined", _quarantined(status)),
         ]
@@ -53,7 +56,7 @@ def _print(status: StatusDocument) -> None:
             one.url,
             f"{len(one.resident)}/{one.capacity}",
             output.moment(one.started_at),
-            " ".join(one.resident),
+            output.in_short(one.resident, _NAMED),
         )
         for one in status.replicas
     ]
@@ -68,7 +71,7 @@ def _print(status: StatusDocument) -> None:
 def _quarantined(status: StatusDocument) -> str:
     if not status.quarantined:
         return "none"
-    stable = " ".join(status.stable_quarantined)
+    stable = output.in_short(status.stable_quarantined, _NAMED)
     return f"{len(status.quarantined)}{f', stable among them: {stable}' if stable else ''}"
 
 

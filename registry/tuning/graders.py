@@ -180,7 +180,7 @@ class MultiGrader(_Part):
     calculate_output: Annotated[str, Field(min_length=1, max_length=2_000)]
 
 
-_KINDS = frozenset({"string_check", "text_similarity", "score_model", "label_model", "python", "multi"})
+KINDS = frozenset({"string_check", "text_similarity", "score_model", "label_model", "python", "multi"})
 """By which pydantic tells them apart in the place of a fault."""
 
 Grader = Annotated[
@@ -200,7 +200,7 @@ def parse_grader(found: Mapping[str, Any]) -> Grader:
         return _ADAPTER.validate_python(dict(found))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"] if part not in _KINDS)
+        place = ".".join(str(part) for part in first["loc"] if part not in KINDS)
         raise UsageError(f"grader {place}".rstrip(), fact_of(first), "correct it", param="grader") from error
 
 

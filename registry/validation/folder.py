@@ -50,11 +50,14 @@ def list_folder(folder: Path, subject: str) -> frozenset[str]:
 def adapters_in(folder: Path) -> list[tuple[str, Path]]:
     """Return the sub-folders of `folder`, each called as the adapter that it holds; hidden ones are none.
 
+    A link that leads nowhere is returned as well, for `register` to refuse.
+
     Raises: UsageError: there is none, `folder` cannot be listed, or is an adapter itself.
     """
     subject = f"--all {spelled(str(folder))}"
     try:
-        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+        # A link that leads nowhere is one of them: what is refused is told, what is passed over is lost.
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() or _leads_nowhere(entry))
         is_adapter = (folder / CONFIG_NAME).exists()
     except OSError as error:
         fact = f"cannot be listed ({error.strerror or error})"
@@ -66,6 +69,10 @@ def adapters_in(folder: Path) -> list[tuple[str, Path]]:
     if not found:
         raise UsageError(subject, "has no sub-folders", "give the folder above the adapters'", param="all")
     return found
+
+
+def _leads_nowhere(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
 
 
 def lead_out(folder: Path, names: frozenset[str]) -> tuple[frozenset[str], list[str]]:

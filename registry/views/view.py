@@ -47,7 +47,8 @@ class AdapterView:
         reason = self.quarantined.get(number)
         if reason is not None:
             fact = f"{self.name}@{number} is quarantined ({reason})"
-            raise Quarantined(str(ref), fact, f"choose another version: {self._numbers()}", param="model")
+            others = _join(str(one) for one in sorted(self.versions.keys() - self.quarantined.keys()))
+            raise Quarantined(str(ref), fact, f"choose another version: {others}", param="model")
         version = self.versions.get(number)
         if version is None:
             raise self.no_version(number, str(ref))
@@ -88,6 +89,12 @@ class View:
     generation: int
     adapters: Mapping[str, AdapterView]
     tuned: Mapping[str, TunedModel] = field(default_factory=lambda: MappingProxyType({}))
+
+    def changed_since(self, before: View) -> set[str]:
+        """Return the adapters that are new, gone or not as they were in `before`."""
+        now, then = self.adapters, before.adapters
+        changed = {name for name, one in now.items() if then.get(name) is not one}
+        return changed if len(now) - len(changed) == len(then) else changed | (then.keys() - now.keys())
 
     def resolve(self, ref: ModelRef) -> Version:
         """Return the version that `ref` means in this snapshot.

@@ -40,6 +40,7 @@ from serve.launcher.output.log_file import Folder, LogFile
 from serve.launcher.output.logs import reason
 from serve.launcher.presence import Presence
 from serve.launcher.restarts import Ending, RestartPolicy
+from serve.launcher.worker import SupervisedWorker
 from serve.settings import HANGS_VARIABLE, RESTARTS_VARIABLE, ConnectionLimits
 
 BAD_ARGUMENTS = 2
@@ -79,6 +80,7 @@ class SupervisorOptions:
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     pages: Pages | None = None
     compiler: BackgroundCompiler | None = None
+    worker: SupervisedWorker | None = None
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     manager: ServiceManager = field(default_factory=ServiceManager)
 
@@ -98,6 +100,7 @@ class Supervisor:
         self._troubles = 0
         self._told: set[str] = set()
         self._compiling: asyncio.Task[None] | None = None
+        self._working: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
         """Supervise until SIGTERM or SIGINT (exit code 0), or until the policy gives up."""
@@ -119,7 +122,8 @@ class Supervisor:
         finally:
             for task in beating:
                 task.cancel()
-            await self._stop_compiling()
+            await _cancelled(self._compiling)
+            await _cancelled(self._working)
             if self.plan.presence is not None:
                 await aside(self.plan.presence.leave, _DISK_SECONDS, None)
             self.holding.stop()
@@ -127,6 +131,8 @@ class Supervisor:
     def stop(self) -> None:
         """Drain and end; asked a second time, end at once."""
         (self.hurry if self.stopping.is_set() else self.stopping).set()
+        if self._working is not None:
+            self._working.cancel()  # while the engine drains
         self.plan.manager.stopping()
 
     async def hold(self, *, hung: bool = False) -> None:
@@ -145,6 +151,8 @@ class Supervisor:
         self.plan.say(await aside(self.plan.describe_ready, _DISK_SECONDS, "ready"))
         self.plan.manager.status("ready")
         self._compile()
+        if self._working is None and self.plan.worker is not None:
+            self._working = asyncio.create_task(self.plan.worker.run(), name="train beside the engine")
 
     def _compile(self) -> None:
         """Have compiled code made beside the engine, and the engine told of it."""
@@ -158,11 +166,6 @@ class Supervisor:
     def _advise(self) -> None:
         if self._child is not None and self.plan.compiler is not None:
             self._child.advise(self.plan.compiler.note)
-
-    async def _stop_compiling(self) -> None:
-        if self._compiling is not None:
-            self._compiling.cancel()
-            await asyncio.wait({self._compiling})
 
     async def _supervise(self) -> int:
         while not self.stopping.is_set():
@@ -270,6 +273,13 @@ class Supervisor:
         if text not in self._told:
             self._told.add(text)
             self.plan.say(text)
+
+
+async def _cancelled(task: asyncio.Task[None] | None) -> None:
+    """Cancel a task and wait for its end."""
+    if task is not None:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 def _hopeless(code: int, starts: int) -> str:

@@ -6,6 +6,7 @@ Invariant: a client is told not to try again where trying again cannot help, so 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,10 +16,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from registry.api.documents import ErrorBody, ErrorDocument
-from registry.errors import WardrobeError
+from registry.errors import CorruptStore, StorageFailed, WardrobeError
+from registry.tuning.graders import KINDS
 from registry.wording import fact_of
 from serve.control.layer import error_response, public
 from serve.errors import MethodNotAllowed, RouteNotFound
+from serve.openai.ranges import range_fact
+
+_log = logging.getLogger("wardrobe.openai")
 
 _HOPELESS = frozenset({409, 500, 501, 504, 507})
 """OpenAI's clients send these again by themselves: a create would be made twice, a full disk stays full."""
@@ -59,7 +64,7 @@ def answer_error(error: WardrobeError) -> JSONResponse:
     found = error_response(error)
     code = error.reason if isinstance(error, RequestRefused) else error.code
     body = ErrorBody(
-        message=str(error), type=error.type, param=error.param, code=None if code in _CODELESS else code
+        message=_told(error), type=error.type, param=error.param, code=None if code in _CODELESS else code
     )
     headers = {name: value for name, value in found.headers.items() if name in {"connection", "retry-after"}}
     if error.http_status in _HOPELESS:
@@ -69,11 +74,20 @@ def answer_error(error: WardrobeError) -> JSONResponse:
     return JSONResponse(ErrorDocument(error=body).model_dump(), error.http_status, headers)
 
 
+def _told(error: WardrobeError) -> str:
+    """Return what a client is told: of the disk what is wrong, and not where a file lies."""
+    if isinstance(error, StorageFailed | CorruptStore):
+        return f"storage: {error.fact}; the server's log has the place"
+    return str(error)
+
+
 def add_refusals(app: FastAPI) -> None:
     """Answer our own refusals, validation errors and unknown routes of `app` as OpenAI would."""
 
     @app.exception_handler(WardrobeError)
     async def refused(_: Request, error: WardrobeError) -> JSONResponse:
+        if isinstance(error, StorageFailed):
+            _log.error("a request failed: %s", error)
         return answer_error(public(error))
 
     @app.exception_handler(RequestValidationError)
@@ -110,7 +124,21 @@ def refusal_of(fault: Mapping[str, Any]) -> RequestRefused:
             param=where,
             reason="invalid_value",
         )
+    if kind in {"union_tag_invalid", "union_tag_not_found"}:
+        return _kind_refusal(f"{where}.type", fault.get("ctx", {}))
+    bounds = range_fact(kind, fault.get("ctx", {}), fault.get("input"))
+    if bounds is not None:
+        return RequestRefused(f"Invalid '{where}': {bounds[0]}", param=where, reason=bounds[1])
     return RequestRefused(f"Invalid '{where}': {fact_of(fault)}.", param=where, reason="invalid_value")
+
+
+def _kind_refusal(where: str, context: Mapping[str, Any]) -> RequestRefused:
+    """Return the refusal of an object whose `type` is missing, or none that there is."""
+    if "tag" not in context:
+        fact = f"Missing required parameter: '{where}'."
+        return RequestRefused(fact, param=where, reason="missing_required_parameter")
+    fact = f"Invalid value: '{str(context['tag'])[:100]}'. Supported values are: {context['expected_tags']}."
+    return RequestRefused(fact, param=where, reason="invalid_value")
 
 
 def _path(place: Sequence[str | int]) -> str:
@@ -118,6 +146,8 @@ def _path(place: Sequence[str | int]) -> str:
     parts = place[1:] if place and place[0] in {"body", "query", "path", "header"} else place
     text = ""
     for part in parts:
+        if part in KINDS:  # by which pydantic tells the members of a union apart; no field is called so
+            continue
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
 

@@ -12,6 +12,7 @@ Known = Callable[[str], bool]
 
 _MOST_SEGMENTS = 12
 _LONGEST = 100
+_SHOWN = 40
 
 _ALIKE = (
     "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/embeddings",
@@ -41,11 +42,25 @@ def hint(path: str, known: Known) -> str:
     plain = _PLAIN.get(path.rstrip("/"))
     if plain is not None:
         return plain
+    if path.startswith("/a/") and (words := _below_a_name(path, known)):
+        return words
     found = _within(path, known) or _alike(path)
     if found is None:
         return _NO_PAGE
     reason = _reason(path, found)
     return f"did you mean {found}? {reason}".rstrip()
+
+
+def _below_a_name(path: str, known: Known) -> str:
+    """Return what is wrong with a path under `/a/`: the name, or what follows it; '' where neither helps."""
+    name, _, below = path.removeprefix("/a/").partition("/")
+    if not known(f"/a/{name}/v1/models"):
+        found = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…"
+        return f"{found!r} is no adapter's name: after /a/ comes NAME, NAME@N or NAME@ALIAS"
+    if below.strip("/") in {"", "v1"}:
+        return f"/a/{name}/v1 is a base URL: ask POST /a/{name}/v1/chat/completions, GET /a/{name}/v1/models"
+    meant = _within(f"/{below}", lambda one: known(f"/a/{name}{one}")) or _alike(f"/{below}")
+    return f"did you mean /a/{name}{meant}?" if meant and known(f"/a/{name}{meant}") else ""
 
 
 def _within(path: str, known: Known) -> str | None:

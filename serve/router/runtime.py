@@ -35,7 +35,7 @@ from serve.rollout.recording.keeper import EvidenceWriter
 from serve.rollout.webhooks import WebhookNotifier
 from serve.router.endpoints.feedback import FeedbackDesk
 from serve.router.endpoints.response_id import IdIssuer
-from serve.router.residents.pinned import is_gone, is_known, is_proved, rolling, stables, to_preload, to_stay
+from serve.router.residents.pinned import is_gone, is_known, is_protected, is_proved, to_preload, to_stay
 from serve.router.residents.proof import Prover
 from serve.router.residents.residency import Residency
 from serve.router.residents.slot import ResidentSlot
@@ -121,16 +121,10 @@ class Runtime:
         prover = Prover(
             engine, lambda one: is_proved(watcher.view, one), _attester(registry, replica), required
         )
-        timeout = settings.residency.load_timeout_seconds
+        timeout, turn = settings.residency.load_timeout_seconds, settings.residency.turn_seconds
         glance = partial(registry.verify_version, content=False)
         residency = Residency(
-            engine,
-            glance,
-            registry.verify_version,
-            prover.prove,
-            metrics,
-            timeout,
-            turn_seconds=settings.residency.turn_seconds,
+            engine, glance, registry.verify_version, prover.prove, metrics, timeout, turn_seconds=turn
         )
         wait, keep = settings.residency.swap_wait_seconds, settings.residency.keep_previous_seconds
         succession = Succession(residency, wait, keep)
@@ -205,7 +199,7 @@ class Runtime:
         named = sorted(self.watcher.problems.items())
         unread = (f"{'' if '/' in name else 'adapter '}{name}: {text}" for name, text in named if name)
         moves = (move.sentence for move in self.succession.pending(self.watcher.view) if move.failure)
-        return [*self.upkeep.problems(), *unread, *moves]
+        return [*self.upkeep.problems(), *unread, *moves, *self.succession.silent()]
 
     def check_open(self) -> None:
         """Pass when new requests are taken.
@@ -234,6 +228,7 @@ class Runtime:
         await self.upkeep.announce()
         self._tasks += self.upkeep.begin()
         self.residency.settled = self._changed.set
+        self.residency.gone = lambda one: is_gone(self.watcher.view, one)
         await self.prover.get_ready()
         if self.settings.residency.preload_stable:
             await self._preload()
@@ -337,7 +332,7 @@ class Runtime:
             self._wanted = [self.residency.slot(one) for one in to_stay(view, self.engine.capacity)]
             self._pinned = None
             self.succession.observe(view)
-            self.metrics.protect((one.adapter, str(one.number)) for one in (*rolling(view), *stables(view)))
+            self.metrics.protect(partial(is_protected, view))
             base = self.engine.base_name
             self.metrics.forget(lambda one, number: one == base or is_known(view, one, number))
         self.succession.settle(view)

@@ -7,11 +7,12 @@ by time, so that a list goes on where an event was taken back (a training that r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from registry.entries.ids import derived_id
+from registry.entries.ids import ID_PATTERN, derived_id, made_at
 from registry.entries.tuned import CHECKPOINT, TunedModel
 from registry.tuning.machine import JobEvent
 from registry.tuning.records import JobEntry
@@ -19,6 +20,12 @@ from serve.tuning.progress import JobProgress, StepLine, figures
 
 EVENT_PREFIX = "ftevent-"
 CHECKPOINT_PREFIX = "ftckpt_"
+_ID = re.compile(EVENT_PREFIX + ID_PATTERN)
+
+
+def is_event_id(text: str) -> bool:
+    """Return whether `text` may be an event's id."""
+    return _ID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +39,20 @@ class _Event:
     level: str = "info"
     data: dict[str, Any] | None = None
 
+    @property
+    def place(self) -> tuple[float, int, int]:
+        """Return by what events are ordered."""
+        return self.at, self.rank, self.number
+
+    def id(self, job: str) -> str:
+        """Return its id."""
+        return derived_id(EVENT_PREFIX, self.at, job, str(self.rank), str(self.number))
+
     def document(self, job: str) -> dict[str, Any]:
         """Return it as OpenAI's API has it."""
         told: dict[str, Any] = {
             "object": "fine_tuning.job.event",
-            "id": derived_id(EVENT_PREFIX, self.at, job, str(self.rank), str(self.number)),
+            "id": self.id(job),
             "created_at": int(self.at),
             "level": self.level,
             "message": self.message,
@@ -45,13 +61,39 @@ class _Event:
         return told if self.data is None else {**told, "data": self.data}
 
 
-def event_documents(
-    job: str, log: Sequence[JobEntry], progress: JobProgress, models: Iterable[TunedModel]
-) -> list[dict[str, Any]]:
-    """Return every event of a job, the newest first."""
-    events = [*_of_log(log), *_of_steps(log, progress), *_of_checkpoints(models)]
-    newest = sorted(events, key=lambda one: (one.at, one.rank, one.number), reverse=True)
-    return [one.document(job) for one in newest]
+@dataclass(frozen=True, slots=True)
+class EventList:
+    """Every event of a job, the newest first; ids are made for what is told alone."""
+
+    job: str
+    events: Sequence[_Event]
+
+    @classmethod
+    def of(
+        cls, job: str, log: Sequence[JobEntry], progress: JobProgress, models: Iterable[TunedModel]
+    ) -> EventList:
+        """Return the events that a job's log, its trainer and its checkpoints tell of."""
+        events = [*_of_log(log), *_of_steps(log, progress), *_of_checkpoints(models)]
+        return cls(job, sorted(events, key=lambda one: one.place, reverse=True))
+
+    def page(self, after: str | None, limit: int) -> tuple[list[dict[str, Any]], bool]:
+        """Return up to `limit` events behind the one called `after`, and whether there are more.
+
+        Behind one that was taken back the list goes on with what is older.
+        """
+        begin = 0 if after is None else self._behind(after)
+        page = self.events[begin : begin + limit]
+        return [one.document(self.job) for one in page], begin + limit < len(self.events)
+
+    def _behind(self, after: str) -> int:
+        moment = round(made_at(after) * 1000)
+        for place, one in enumerate(self.events):
+            at = round(one.at * 1000)
+            if at < moment:
+                return place
+            if at == moment and one.id(self.job) == after:
+                return place + 1
+        return len(self.events)
 
 
 def checkpoint_documents(

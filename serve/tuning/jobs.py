@@ -23,7 +23,7 @@ from serve.openai.pages import cut, listed
 from serve.openai.tenant import Platform, Tenant
 from serve.tuning.creation import CreateAttempt, JobMaker
 from serve.tuning.documents import JobSurroundings, job_document
-from serve.tuning.events import checkpoint_documents, event_documents, step_of
+from serve.tuning.events import EventList, checkpoint_documents, is_event_id, step_of
 from serve.tuning.parameters import CreateJob
 from serve.tuning.progress import read_progress
 
@@ -32,6 +32,11 @@ _WORDS: Mapping[JobEvent, str] = {
     JobEvent.RESUMED: "The job was resumed",
     JobEvent.CANCELLED: "The job was cancelled",
 }
+_NO_WORKER: Mapping[bool, str] = {
+    True: "no worker lives: a server with training starts one, else run `wardrobe train worker`",
+    False: "no worker lives: run `wardrobe train worker`, or serve with tuning.worker = auto",
+}
+"""By whether the server starts one itself."""
 _WAITING = frozenset({JobState.VALIDATING, JobState.QUEUED})
 
 
@@ -46,6 +51,7 @@ class JobDesk:
         self._tuned = registry.catalogue.tuned
         self._organization = settings.organization
         self._clock = clock
+        self._starts_worker = settings.worker != "off"
         self._maker = JobMaker(
             self._jobs,
             platform.files,
@@ -96,8 +102,11 @@ class JobDesk:
     def events(self, tenant: Tenant, job_id: str, *, after: str | None, limit: int) -> dict[str, object]:
         """Return a page of a job's events, newest first."""
         job = self._find(tenant, job_id)
-        every = event_documents(job.id, job.log(), read_progress(job.folder), self._models(job))
-        page, more = cut(every, lambda one: str(one["id"]), after=after, limit=limit)
+        if after is not None and not is_event_id(after):
+            message = f"Invalid 'after': '{after[:100]}' is no id."
+            raise RequestRefused(message, param="after", reason="invalid_value")
+        events = EventList.of(job.id, job.log(), read_progress(job.folder), self._models(job))
+        page, more = events.page(after, limit)
         return {"object": "list", "data": page, "has_more": more}
 
     def checkpoints(self, tenant: Tenant, job_id: str, *, after: str | None, limit: int) -> dict[str, object]:
@@ -154,7 +163,7 @@ class JobDesk:
             return ""
         queue = queue or self._queue()
         if not queue.worked:
-            return 'no worker lives: run `wardrobe train worker`, or serve with tuning.worker = "on"'
+            return _NO_WORKER[self._starts_worker]
         before = sum(1 for other in queue.waiting if other < _place(job))
         return f"a worker; {before} jobs came before it" if before else "a worker"
 

@@ -48,6 +48,17 @@ def test_nothing_is_written_at_a_bare_mount_point(name: str, registry: Registry)
     WRITES[name](registry)
 
 
+@pytest.mark.parametrize("content", [True, False])
+def test_a_root_that_is_away_damages_no_version(registry: Registry, content: bool) -> None:
+    version = registry.version("support", 1)
+    elsewhere = away(registry)
+    with pytest.raises(RootAway, match="check that the root is mounted"):
+        registry.verify_version(version, content=content)
+    back(registry, elsewhere)
+    assert registry.quarantined("support", 1) is None
+    registry.verify_version(version, content=content)
+
+
 def test_a_publish_is_refused_before_anything_is_made(registry: Registry, tmp_path: Path) -> None:
     folder = make_adapter(tmp_path / "more", seed=9)
     elsewhere = away(registry)

@@ -150,6 +150,7 @@ def test_known_content_is_not_printed_as_if_it_were_new(wardrobe: Terminal, abov
         (("={}/legal",), "names no adapter"),
         (("", "{}/legal"), "'': names no adapter"),
         (("--all", "{}/missing"), "cannot be listed"),
+        (("--all", ""), "it is empty, as an unset variable is"),
         (("--all", "{}/legal"), "is an adapter itself"),
         (("--all", "{}/.cache"), "no sub-folders"),
         (("--all", "{}", "a={}/legal"), "takes no other folders"),
@@ -163,6 +164,23 @@ def test_what_cannot_be_meant_is_wrong_usage(
     assert done.code == 2
     assert words in done.err
     assert Registry.open(root).adapters() == []
+
+
+def test_a_link_that_leads_nowhere_is_told_and_not_passed_over(wardrobe: Terminal, above: Path) -> None:
+    (above / "unmounted").symlink_to(above / "away")
+    (above / "linked").symlink_to(above / "legal")
+    done = wardrobe("register", "--all", above)
+    assert done.code == 1
+    [line] = [line for line in done.out.splitlines() if "REFUSED" in line]
+    assert "is a link to" in line
+    assert done.out.splitlines()[-1] == "4 new, 1 refused"
+
+
+def test_the_last_error_names_a_few_of_many(wardrobe: Terminal, tmp_path: Path) -> None:
+    for number in range(9):
+        (tmp_path / "above" / f"a{number}").mkdir(parents=True)
+    done = wardrobe("register", "--all", tmp_path / "above")
+    assert done.err.startswith("error: a0, a1, a2 and 6 more (--json lists them): 9 of 9 folders were not")
 
 
 def test_an_interrupted_run_leaves_whole_versions_only_and_begins_no_further_one(

@@ -8,6 +8,7 @@ import pytest
 from registry.errors import InvalidName
 from registry.store import Registry
 from tests.fakes.store import beat
+from tests.fakes.terminal import Terminal
 
 
 def live(registry: Registry, now: float) -> dict[str, bool]:
@@ -37,6 +38,14 @@ def test_a_replica_whose_clock_is_slow_is_seen_alive_by_its_changes(registry: Re
         alive = live(registry, now + second)["one"]
     assert alive
     assert live(registry, now + 75) == {"one": False}
+
+
+def test_status_names_a_few_of_a_thousand_residents(registry: Registry) -> None:
+    registry.beat(beat("one", *(f"a{number:04}@1" for number in range(1_024))))
+    status = Terminal(("--root", str(registry.root))).ok("status").out
+    [line] = [line for line in status.splitlines() if line.startswith("one ")]
+    assert line.endswith("a0019@1 and 1004 more (--json lists them)")
+    assert "1024/" in line
 
 
 def test_a_removed_replica_is_forgotten(registry: Registry) -> None:

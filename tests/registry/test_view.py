@@ -52,6 +52,20 @@ def test_a_view_answers_as_the_registry_does(registry: Registry) -> None:
         assert str(by_view.value) == str(by_registry.value)
 
 
+def test_a_view_tells_what_is_new_gone_or_otherwise_than_before(registry: Registry) -> None:
+    for name in ("kept", "moved", "gone"):
+        put(registry, name, seed=1)
+    watcher = Watcher(registry)
+    watcher.refresh()
+    before = watcher.view
+    put(registry, "new", seed=2)
+    registry.set_alias("moved", "beta", 1, who="tester")
+    watcher.refresh()
+    without = {name: one for name, one in watcher.view.adapters.items() if name != "gone"}
+    assert View(9, without).changed_since(before) == {"new", "moved", "gone"}
+    assert watcher.view.changed_since(watcher.view) == set()
+
+
 def test_start_reads_everything_before_it_returns(watcher: Watcher) -> None:
     assert watcher.view.generation == 1
     assert set(watcher.view.adapters["support"].versions) == {1, 2}

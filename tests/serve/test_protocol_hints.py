@@ -42,12 +42,30 @@ def said(path: str) -> str:
         ("/v1/health", "/health", ""),
         ("/tokenize", "/v1/tokenize", "ends in /v1"),
         ("/v1/admin/v1/status", "/admin/v1/status", ""),
+        ("/a/support/chat/completions", "/a/support/v1/chat/completions", ""),
+        ("/a/support/v1/v1/models", "/a/support/v1/models", ""),
+        ("/a/support@2/v1/completion", "/a/support@2/v1/completions", ""),
+        ("/a/support/metrics", "/metrics", ""),
     ],
 )
 def test_a_wrong_path_names_the_right_one_and_why(path: str, right: str, reason: str) -> None:
     words = said(path)
     assert words.startswith(f"did you mean {right}?")
     assert reason in words
+
+
+@pytest.mark.parametrize(
+    "path", ["/a/Up/v1/models", "/a/a b/v1/models", "/a//v1/models", "/a/../x/v1/models", "/a/" + "x" * 300]
+)
+def test_what_is_no_name_is_told_and_the_base_is_not_offered_in_its_place(path: str) -> None:
+    words = said(path)
+    assert "is no adapter's name: after /a/ comes NAME, NAME@N or NAME@ALIAS" in words
+    assert len(words) < 200
+
+
+@pytest.mark.parametrize("path", ["/a/support", "/a/support/", "/a/support/v1", "/a/support/v1/"])
+def test_a_base_url_that_is_asked_itself_is_told_what_to_ask(path: str) -> None:
+    assert "ask POST /a/support/v1/chat/completions" in said(path)
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/ui", "/console", "/v1/runs", "/v1/audio/speech", "/x" * 500])

@@ -114,7 +114,7 @@ def test_a_version_used_again_is_not_the_least_recent() -> None:
 
 def test_stables_keep_their_own_series_beyond_the_cap() -> None:
     metrics = RouterMetrics("r1", max_versions=2)
-    metrics.protect({("a", "1")})
+    metrics.protect(lambda adapter, version: (adapter, version) == ("a", "1"))
     for number in range(1, 9):
         count(metrics, "a", str(number))
     assert requests(scrape(metrics), "a", "1") == 1

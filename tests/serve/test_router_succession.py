@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,21 @@ def test_a_damaged_version_takes_nobodys_place(served: Served) -> None:
     assert "support@2 is deleted or in quarantine; support@1 goes on answering" in problem
 
 
+def test_an_adapter_that_nothing_answers_for_is_told(served: Served) -> None:
+    served.registry.quarantine("support", 2, "it did harm", who="tester")
+    served.registry.quarantine("support", 1, "it did harm, too", who="tester")
+    served.runtime.watcher.refresh()
+    wait_until(lambda: bool(served.runtime.problems()), "it is told")
+    [problem] = served.runtime.problems()
+    assert problem.startswith("support: support@1 is in quarantine and nothing answers in its place; ")
+    refused = served.chat("support")
+    assert refused.status_code == 503
+    assert refused.json()["error"]["message"].endswith("choose another version: 3")
+    move(served, 3)
+    wait_until(lambda: answered(served) == "support@3", "it is followed")
+    assert served.runtime.problems() == []
+
+
 def test_on_one_place_the_old_version_comes_back_when_the_new_one_fails(
     registry: Registry, tmp_path: Path
 ) -> None:
@@ -183,3 +199,27 @@ def test_an_alias_that_is_made_anew_remembers_nothing(served: Served) -> None:
     served.engine.load_seconds = 0.2
     move(served, 3, "prod")
     assert answered(served, "support@prod") == "support@3"
+
+
+def delete(served: Served) -> None:
+    served.registry.delete("support", 3, who="tester")
+
+
+def set_aside(served: Served) -> None:
+    served.registry.quarantine("support", 3, "it did harm", who="tester")
+
+
+@pytest.mark.parametrize("take_away", [delete, set_aside])
+def test_what_is_taken_away_while_it_is_loaded_answers_nobody(
+    served: Served, take_away: Callable[[Served], None]
+) -> None:
+    served.engine.load_seconds = 0.3
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(served.chat, "support@3")
+        wait_until(lambda: ("load", "support@3") in served.engine.calls, "it is being loaded")
+        take_away(served)
+        served.runtime.watcher.refresh()
+        refused = asked.result()
+    assert refused.status_code == 503
+    assert "was deleted or put into quarantine while it was being loaded" in refused.text
+    wait_until(lambda: "support@3" not in served.engine.resident(), "it is let go")

@@ -174,6 +174,23 @@ def test_events_are_the_newest_first_with_ids_that_stay(
     assert {one.id for one in before} - {one.id for one in metrics} <= {one.id for one in after}
 
 
+def test_events_of_one_moment_are_each_told_once_in_any_pages(
+    client: openai.OpenAI, tuner: Tuner, rows: str
+) -> None:
+    job = create(client, rows)
+    tuner.validate(job.id)
+    running = tuner.begin(job.id)
+    lines = [{"at": 1_796_000_000.0, "step": step, "loss": 1.0} for step in range(1, 30)]
+    (running.folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    events = client.fine_tuning.jobs.list_events
+    whole = [one.id for one in events(job.id, limit=100).data]
+    assert len(whole) == len(set(whole)) == 33
+    for limit in (1, 2, 7, 32, 33):
+        assert [one.id for one in events(job.id, limit=limit)] == whole
+    with pytest.raises(openai.BadRequestError):
+        events(job.id, after="ftevent-?")
+
+
 def test_jobs_are_listed_in_pages_and_by_their_metadata(client: openai.OpenAI, rows: str) -> None:
     jobs = client.fine_tuning.jobs
     check_tuning("jobs", jobs.list().to_dict())
@@ -212,6 +229,12 @@ def test_a_move_needs_neither_a_body_nor_a_content_type(
     with urllib.request.urlopen(urllib.request.Request(url, method="POST")) as answer:
         assert json.load(answer)["status"] == "cancelled"
         assert answer.headers["x-request-id"]
+
+
+def test_a_foreign_web_page_moves_no_job(served: Served, client: openai.OpenAI, rows: str) -> None:
+    path = f"/v1/fine_tuning/jobs/{create(client, rows).id}/cancel"
+    assert served.client.post(path, headers={"origin": "https://evil.example"}).status_code == 403
+    assert served.client.post(path, headers={"origin": served.server.url}).status_code == 200
 
 
 def test_a_failed_job_says_why(client: openai.OpenAI, tuner: Tuner, rows: str) -> None:
@@ -291,15 +314,15 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"training_file": None}, "training_file", "invalid_type"),
     ({"training_file": "file-nothing"}, "training_file", "invalid_file"),
     ({"validation_file": "../../etc/passwd"}, "validation_file", "invalid_file"),
-    ({"suffix": ""}, "suffix", ""),
-    ({"suffix": "x" * 65}, "suffix", ""),
-    ({"seed": -1}, "seed", ""),
-    ({"seed": 2**31}, "seed", ""),
+    ({"suffix": ""}, "suffix", "empty_string"),
+    ({"suffix": "x" * 65}, "suffix", "string_above_max_length"),
+    ({"seed": -1}, "seed", "integer_below_min_value"),
+    ({"seed": 2**31}, "seed", "integer_above_max_value"),
     ({"seed": True}, "seed", "invalid_type"),
-    ({"metadata": {str(n): "" for n in range(17)}}, "metadata", ""),
+    ({"metadata": {str(n): "" for n in range(17)}}, "metadata", "object_above_max_properties"),
     ({"metadata": {"a": 1}}, "metadata.a", "invalid_type"),
     ({"metadata": {"a": "x" * 513}}, "metadata.a", ""),
-    ({"hyperparameters": {"n_epochs": 51}}, "hyperparameters.n_epochs", ""),
+    ({"hyperparameters": {"n_epochs": 51}}, "hyperparameters.n_epochs", "integer_above_max_value"),
     ({"hyperparameters": {"n_epochs": 1.5}}, "hyperparameters.n_epochs", "invalid_type"),
     ({"hyperparameters": {"n_epoch": 1}}, "hyperparameters.n_epoch", "unknown_parameter"),
     ({"hyperparameters": {"learning_rate_multiplier": 0}}, "hyperparameters.learning_rate_multiplier", ""),
@@ -322,6 +345,16 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"x_wardrobe": {"name": BASE.upper()}}, "x_wardrobe.name", "invalid_value"),
     ({"x_wardrobe": {"from": "support@9"}}, "x_wardrobe.from", "model_not_available"),
     ({"x_wardrobe": []}, "x_wardrobe", "invalid_type"),
+    (
+        {"method": {"type": "reinforcement", "reinforcement": {"grader": {"type": "python", "name": "p"}}}},
+        "method.reinforcement.grader.source",
+        "missing_required_parameter",
+    ),
+    (
+        {"method": {"type": "reinforcement", "reinforcement": {"grader": {"type": "none"}}}},
+        "method.reinforcement.grader.type",
+        "invalid_value",
+    ),
 ]  # fmt: skip
 
 

@@ -39,7 +39,7 @@ class TaskProcess:
             with log.open("ab") as output:
                 self._process = subprocess.Popen(
                     list(command), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                    env=variables, pass_fds=tuple(inherited),
+                    env=variables, pass_fds=tuple(inherited), start_new_session=True,
                 )  # fmt: skip
         except OSError as error:
             raise StorageFailed(

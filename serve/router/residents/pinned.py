@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain, islice
+
 from registry.records import Version
 from registry.views.view import View
 
 
 def stables(view: View) -> list[Version]:
     """Return what answers for each adapter by its name."""
-    found = []
-    for _, adapter in sorted(view.adapters.items()):
-        number = adapter.rollout.serving if adapter.rollout else adapter.aliases.get("stable")
-        if number is not None and number in adapter.versions:
-            found.append(adapter.versions[number])
-    return found
+    return list(_stables(view))
+
+
+def _stables(view: View) -> Iterator[Version]:
+    for name in sorted(view.adapters):
+        found = stable_of(view, name)
+        if found is not None:
+            yield found
+
+
+def stable_of(view: View, name: str) -> Version | None:
+    """Return what answers for an adapter by its name, None where nothing does or the base."""
+    adapter = view.adapters.get(name)
+    if adapter is None:
+        return None
+    number = adapter.rollout.serving if adapter.rollout else adapter.aliases.get("stable")
+    return None if number is None else adapter.versions.get(number)
 
 
 def rolling(view: View) -> list[Version]:
     """Return both versions of every open rollout: they stay loaded until it is closed."""
     found: list[Version] = []
-    for _, adapter in sorted(view.adapters.items()):
-        if adapter.rollout is not None:
-            numbers = (adapter.rollout.stable, adapter.rollout.canary)
-            found.extend(adapter.versions[number] for number in numbers if number in adapter.versions)
+    for name in sorted(name for name, one in view.adapters.items() if one.rollout is not None):
+        adapter = view.adapters[name]
+        assert adapter.rollout is not None
+        numbers = (adapter.rollout.stable, adapter.rollout.canary)
+        found.extend(adapter.versions[number] for number in numbers if number in adapter.versions)
     return found
+
+
+def is_protected(view: View, name: str, number: str) -> bool:
+    """Return whether a version is what answers by an adapter's name, or an arm of its open rollout."""
+    adapter = view.adapters.get(name)
+    if adapter is None:
+        return False
+    rollout = adapter.rollout
+    numbers = (
+        (rollout.stable, rollout.canary, rollout.serving) if rollout else (adapter.aliases.get("stable"),)
+    )
+    return any(str(one) == number for one in numbers if one in adapter.versions)
 
 
 def to_stay(view: View, capacity: int) -> list[Version]:
@@ -32,7 +59,7 @@ def to_stay(view: View, capacity: int) -> list[Version]:
     Where the stables do not all fit, none stays for its name: who is asked for stays, and of several
     replicas behind a balancer that sends an adapter to one of them, each holds its own.
     """
-    every = _wanted(view)
+    every = list(islice(_wanted(view), capacity + 1))
     if len(every) <= capacity:
         return every
     return distinct([one for one in rolling(view) if not is_gone(view, one)])[:capacity]
@@ -40,11 +67,16 @@ def to_stay(view: View, capacity: int) -> list[Version]:
 
 def to_preload(view: View, capacity: int) -> list[Version]:
     """Return what a server loads before it is ready: what stays, and as many stables as fit."""
-    return _wanted(view)[:capacity]
+    return list(islice(_wanted(view), capacity))
 
 
-def _wanted(view: View) -> list[Version]:
-    return distinct([one for one in (*rolling(view), *stables(view)) if not is_gone(view, one)])
+def _wanted(view: View) -> Iterator[Version]:
+    """Yield what is to answer, each version once; the caller looks at no more of thousands than it needs."""
+    seen: set[str] = set()
+    for one in chain(rolling(view), _stables(view)):
+        if one.name not in seen and not is_gone(view, one):
+            seen.add(one.name)
+            yield one
 
 
 def distinct(versions: list[Version]) -> list[Version]:

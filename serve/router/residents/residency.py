@@ -37,7 +37,8 @@ class Residency:
 
     `glance` looks whether a version's files are there, plain and as long as published, and `verify` hashes
     them (both blocking, called in a thread); `prove` raises when a loaded version cannot be told from the
-    base. All raise WardrobeError. `settled` is called after each load, whatever became of it.
+    base. All raise WardrobeError. `settled` is called after each load, whatever became of it; `gone` says
+    that a version was deleted or set aside, which may happen while it is being loaded.
     """
 
     engine: Engine
@@ -48,6 +49,7 @@ class Residency:
     timeout_seconds: float = 60.0
     clock: Callable[[], float] = time.monotonic
     settled: Callable[[], None] = lambda: None
+    gone: Callable[[Version], bool] = lambda _: False
     turn_seconds: float = 2.0
     turns: Turns = field(init=False)
     _slots: dict[str, ResidentSlot] = field(default_factory=dict)
@@ -221,6 +223,7 @@ class Residency:
             step = "proof"
             await self._take_turn(held)
             await self.prove(slot.version)
+            self._require_there(slot)
         except Exception as error:  # noqa: BLE001 - told to each of those who wait
             if hashing is not None and hashing.done() and hashing.exception() is error:
                 step = "verify"
@@ -237,6 +240,10 @@ class Residency:
             if held.in_use:
                 self.turns.hand_over(held, slot)
             self.settled()
+
+    def _require_there(self, slot: ResidentSlot) -> None:
+        if self.gone(slot.version):
+            raise _set_aside(slot)
 
     async def _take_turn(self, held: ResidentSlot) -> None:
         if not self.turns.enter(held):
@@ -257,7 +264,7 @@ class Residency:
             slot.attempts += 1
             wait = min(FIRST_RETRY_SECONDS * 2 ** (slot.attempts - 1), LONGEST_RETRY_SECONDS)
             slot.retry_at = self.clock() + wait
-            slot.failure = _failed(slot, error)
+            slot.failure = _set_aside(slot) if self.gone(slot.version) else _failed(slot, error)
             _log.warning("%s", slot.failure)  # the requests that wait are told, but there may be none
         if slot.name in self._held:
             await self._let_go(slot)
@@ -353,6 +360,11 @@ def _fail(slot: ResidentSlot, error: Exception) -> None:
 def _no_room(slot: ResidentSlot, seconds: float) -> Busy:
     fact = f"was not loaded within {seconds:g} s, for want of room among versions in use, or of speed"
     return Busy(slot.name, fact, "try again, or raise max_cpu_loras", rejection="queue_timeout")
+
+
+def _set_aside(slot: ResidentSlot) -> LoadFailed:
+    fact = "was deleted or put into quarantine while it was being loaded"
+    return LoadFailed(slot.name, fact, "ask for another version")
 
 
 def _failed(slot: ResidentSlot, error: Exception) -> WardrobeError:

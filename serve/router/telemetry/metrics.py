@@ -9,7 +9,7 @@ into `version="other"`, and nothing that a client wrote becomes a label.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -138,7 +138,7 @@ class RouterMetrics:
     _series: OrderedDict[tuple[str, str, Arm], ArmSeries] = field(default_factory=OrderedDict)
     _inflight: dict[tuple[str, Arm], Gauge] = field(default_factory=dict)
     _decisions: dict[tuple[str, Arm, Reason], Gauge] = field(default_factory=dict)
-    _protected: frozenset[tuple[str, str]] = frozenset()
+    _protected: Callable[[str, str], bool] = lambda _adapter, _version: False
 
     def bind(self, adapter: str, version: str, arm: Arm) -> ArmSeries:
         """Return the counters of a version's arm, making room for them if need be.
@@ -158,9 +158,9 @@ class RouterMetrics:
         """Return the counter of the requests that were sent to an adapter's arm for a reason."""
         return self._decisions.setdefault((adapter, arm, reason), Gauge())
 
-    def protect(self, versions: Iterable[tuple[str, str]]) -> None:
-        """Name the (adapter, version) pairs that always keep their own series."""
-        self._protected = frozenset(versions)
+    def protect(self, protected: Callable[[str, str], bool]) -> None:
+        """Say which adapters' versions always keep their own series."""
+        self._protected = protected
 
     def forget(self, known: Callable[[str, str], bool]) -> None:
         """Drop the series of versions that are no longer registered; of the base, ask for version 0."""
@@ -191,7 +191,7 @@ class RouterMetrics:
         return ArmSeries(*key, self._inflight.setdefault((key[0], key[2]), Gauge()))
 
     def _fold_surplus(self) -> None:
-        free = [key for key in self._series if key[1] not in {OTHER, BASE} and key[:2] not in self._protected]
+        free = [key for key in self._series if key[1] not in {OTHER, BASE} and not self._protected(*key[:2])]
         versions = list(dict.fromkeys((adapter, version) for adapter, version, _ in free))
         for pair in versions[: max(0, len(versions) - self.max_versions)]:
             self.overflows += 1
