@@ -46,11 +46,14 @@ class LineAsker:
         """
         pauses = iter(self.backoff_seconds)
         while True:
-            record = await self._unless_wanted(line, endpoint, who, now, place)
-            if record is None:
-                pause: float | None = 0.0
-            elif record.status not in _AGAIN or (pause := next(pauses, None)) is None:
-                return record
+            record, pause = await self._unless_wanted(line, endpoint, who, now, place), 0.0
+            if record is not None:
+                if record.status not in _AGAIN:
+                    return record
+                following = next(pauses, None)
+                if following is None:
+                    return record
+                pause = following
             place.give_back()
             await asyncio.sleep(pause)
             await place.take()
