@@ -166,11 +166,11 @@ class BatchSettings(_Block):
     alone: int = Field(default=8, gt=0)
     """While no client has asked for `quiet_seconds`."""
     beside: int = Field(default=0, ge=0)
-    """While requests of clients are in flight; 0: only one that has waited for `patience_seconds`."""
+    """While requests of clients are in flight; lines beyond it come out and are asked again later."""
     quiet_seconds: float = Field(default=2.0, ge=0)
     """How long clients must be silent; in shorter pauses one line goes in at a time."""
-    patience_seconds: float = Field(default=1.0, gt=0)
-    """How long the next line waits at most while clients ask on and on."""
+    patience_seconds: float = Field(default=10.0, gt=0)
+    """After so long without an answer a line goes in beside clients all the same, and stays in."""
 
 
 class EngineSettings(_Block):

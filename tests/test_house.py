@@ -171,6 +171,8 @@ def test_the_registry_reads_and_writes_its_root_through_one_seam() -> None:
 # Threads and tasks outside of the one runner, each with the reason why it may end, or how it is told.
 OTHER_WORK = {
     "registry/background.py": "the runner itself",
+    "serve/batches/asking.py": "one per line that is asked; it is awaited, or cancelled when a client comes",
+    "serve/batches/gate.py": "looks while lines are in flight, and ends with the last one",
     "serve/batches/run.py": "one per line of a batch, and the writer of its answers; each end is looked at",
     "serve/batches/runner.py": "one per batch in hand; one that fails is taken up again by the next turn",
     "serve/connections/acceptor.py": "one per connection that arrives",

@@ -91,6 +91,7 @@ PROMETHEUS = frozenset({"up", "ALERTS"})
 
 def server_families() -> tuple[MetricFamily, ...]:
     """Return what a replica exposes, by name."""
+    from serve.batches.metrics import BatchMetrics, LineTally
     from serve.connections.census import Census
     from serve.connections.metrics import ConnectionMetrics
     from serve.rollout.decision.metrics import RolloutMetrics
@@ -101,7 +102,12 @@ def server_families() -> tuple[MetricFamily, ...]:
     metrics = RouterMetrics("r1")
     vitals = Vitals("r1", _Watched(), bool, bool, int)
     connections = ConnectionMetrics(Census(ConnectionLimits()))
-    found = [*metrics.collect(), *RolloutMetrics().collect(), *vitals.collect(), *connections.collect()]
+    batches = BatchMetrics(int, int, LineTally())
+    found = [
+        family
+        for one in (metrics, RolloutMetrics(), vitals, connections, batches)
+        for family in one.collect()
+    ]
     return tuple(sorted((_family(one) for one in found), key=lambda one: one.name))
 
 

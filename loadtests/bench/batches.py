@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 COUNT = 1_000
 LOAD = 1 / 3
 TAIL_RATIO = 1.2
-LINE_TOKENS = 16
+LINE_TOKENS = 8
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 _OPTIONS = ("--max-model-len", "1024", "--max-num-seqs", "16", "--kv-cache-memory-bytes", str(2**29))
 
@@ -95,10 +95,12 @@ async def measure(live: Live, model: str, count: int, effort: BenchEffort) -> li
                 if place < last:
                     client.batches.cancel(batch)
                     await _ends(client, batch)
+        firsts = {beside: _firsts(found) for beside, found in runs.items()}
+        for beside, found in firsts.items():
+            print(f"  {'beside' if beside else 'without'}: {sorted(map(round, found))} ms", flush=True)
         began, before = time.monotonic(), done
         state, done, failed = await _ends(client, batch)
         lines_per_second = (done - before) / (time.monotonic() - began)
-    firsts = {beside: _firsts(found) for beside, found in runs.items()}
     lost = sum(run.failed for every in runs.values() for run in every)
     wrong = count - done + (state != "completed")
     return [
@@ -154,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="shorter turns, to see that it works")
     given = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
-    effort = BenchEffort(pairs=2, open_seconds=15.0 if given.quick else 60.0)
+    effort = BenchEffort(pairs=2, per_turn=16, open_seconds=15.0 if given.quick else 40.0)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "root"
         wardrobe(root, "init", "--base", given.base, "--name", "smol")

@@ -54,14 +54,13 @@ class Beside:
 
     live: Live
     registry: Registry
-    job: TuningJob
-    seed: int = 0
+    engine: Sequence[int]
+    job: TuningJob = field(init=False)
     idle_pace: float = 0.0
     without: list[float] = field(default_factory=list)
     beside: list[float] = field(default_factory=list)
     pace: list[float] = field(default_factory=list)
     busy: list[float] = field(default_factory=list)
-    engine: list[int] = field(default_factory=list)
 
     async def play(self, pairs: int, seconds: float) -> dict[str, object]:
         """Measure capacity, idle pace, and `pairs` of windows; return the report."""
@@ -69,6 +68,7 @@ class Beside:
             await self._closed(client, 5.0)
             capacity = await self._closed(client, _CAPACITY_SECONDS)
             rate, windows = capacity / 3, []
+            self.job = _job(self.registry)
             self._resume()
             began = time.time()
             await asyncio.sleep(seconds / 2)
@@ -207,7 +207,7 @@ def _measure(folder: Path, base: Path, pairs: int, seconds: float) -> dict[str, 
     try:
         assert becomes_ready(live.process, f"{live.url}/readyz"), (folder / "server.log").read_text()
         registry = Registry.open(root)
-        found = Beside(live, registry, _job(registry), engine=_descendants(live.process.pid))
+        found = Beside(live, registry, _descendants(live.process.pid))
         return asyncio.run(found.play(pairs, seconds))
     finally:
         print((folder / "server.log").read_text()[-3000:], file=sys.stderr)

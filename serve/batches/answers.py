@@ -7,6 +7,7 @@ Invariants: an answer counts when its line is whole on the disk; of two answers 
 
 from __future__ import annotations
 
+import threading
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -74,11 +75,7 @@ class AnswerLog:
     def __init__(self, folder: Path, claim: int) -> None:
         self._path = folder / f"{claim}.jsonl"
         self._waiting: list[bytes] = []
-
-    @property
-    def waiting(self) -> int:
-        """Return how many answers are not on the disk yet."""
-        return len(self._waiting)
+        self._lock = threading.Lock()
 
     def add(self, record: AnswerRecord) -> None:
         """Take an answer."""
@@ -89,11 +86,13 @@ class AnswerLog:
 
         Raises: StorageFailed: they wait on.
         """
-        taken = self._waiting[:]
-        if taken:
-            files.append_lines(self._path, b"".join(taken))
-            del self._waiting[: len(taken)]
-        return len(taken)
+        # A task that is cancelled leaves its thread at work: another one must not take the same answers.
+        with self._lock:
+            taken = self._waiting[:]
+            if taken:
+                files.append_lines(self._path, b"".join(taken))
+                del self._waiting[: len(taken)]
+            return len(taken)
 
 
 def survey(folder: Path, total: int) -> Survey:

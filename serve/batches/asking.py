@@ -40,15 +40,37 @@ class LineAsker:
     backoff_seconds: Sequence[float] = BACKOFF_SECONDS
 
     async def ask(self, line: BatchLine, endpoint: str, who: str, now: float, place: Place) -> AnswerRecord:
-        """Return the answer to a line, in the `place` that it has; `now` is UNIX seconds."""
-        for pause in (*self.backoff_seconds, None):
-            record = await self._once(line, endpoint, who, now)
-            if record.status not in _AGAIN or pause is None:
-                break
+        """Return the answer to a line, in the `place` that it has; `now` is UNIX seconds.
+
+        A client that comes has the line come out; it goes in again later, as if it had not been asked.
+        """
+        pauses = iter(self.backoff_seconds)
+        while True:
+            record, pause = await self._unless_wanted(line, endpoint, who, now, place), 0.0
+            if record is not None:
+                if record.status not in _AGAIN:
+                    return record
+                following = next(pauses, None)
+                if following is None:
+                    return record
+                pause = following
             place.give_back()
             await asyncio.sleep(pause)
             await place.take()
-        return record
+
+    async def _unless_wanted(
+        self, line: BatchLine, endpoint: str, who: str, now: float, place: Place
+    ) -> AnswerRecord | None:
+        """Return the answer, None when the place was wanted back first."""
+        asking = asyncio.create_task(self._once(line, endpoint, who, now))
+        wanted = asyncio.create_task(place.wanted.wait())
+        try:
+            await asyncio.wait({asking, wanted}, return_when=asyncio.FIRST_COMPLETED)
+            return asking.result() if asking.done() else None
+        finally:
+            for task in (asking, wanted):
+                task.cancel()
+            await asyncio.gather(asking, wanted, return_exceptions=True)
 
     async def _once(self, line: BatchLine, endpoint: str, who: str, now: float) -> AnswerRecord:
         if line.streams:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
@@ -25,6 +25,7 @@ from serve.batches.answers import AnswerLog, AnswerRecord, Survey, claim_of, out
 from serve.batches.asking import LineAsker, gave_up
 from serve.batches.gate import Gate, Place
 from serve.batches.lines import BatchLine, LineFault, check_lines, read_lines
+from serve.batches.metrics import LineTally
 from serve.batches.unasked import unasked_lines
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class BatchTools:
     max_body_bytes: int
     clock: Callable[[], float] = time.time
     write_seconds: float = WRITE_SECONDS
+    tally: LineTally = field(default_factory=LineTally)
 
 
 class BatchRun:
@@ -204,11 +206,14 @@ class BatchRun:
     async def _ask(self, line: BatchLine, place: Place) -> None:
         request, tools = self._batch.request, self._tools
         self._take(await tools.asker.ask(line, request.endpoint, request.who, tools.clock(), place))
+        place.give_back(answered=True)
 
     def _take(self, record: AnswerRecord) -> None:
         self._answers.add(record)
         good = 200 <= record.status < 300
-        done = self._progress
+        done, tally = self._progress, self._tools.tally
+        tally.good += good
+        tally.refused += not good
         self._progress = BatchProgress(done.completed + good, done.failed + (not good))
 
     async def _until_answered(self) -> None:

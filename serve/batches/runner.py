@@ -19,6 +19,7 @@ from registry.entries.batch_states import BatchEvent, BatchState
 from registry.entries.batches import Batch, BatchEntry, BatchStore
 from registry.errors import ClaimLost, Conflict, WardrobeError
 from registry.records import Heartbeat
+from serve.batches.metrics import BatchMetrics
 from serve.batches.run import BatchRun, BatchTools
 
 TURN_SECONDS = 0.25
@@ -57,6 +58,11 @@ class BatchRunner:
     _asking: dict[str, str] = field(default_factory=dict)
     _rests: dict[str, float] = field(default_factory=dict)
     _looking: asyncio.Task[None] | None = None
+
+    def metrics(self) -> BatchMetrics:
+        """Return what Prometheus is told."""
+        gate = self.tools.gate
+        return BatchMetrics(lambda: len(self._mine), lambda: gate.inside, self.tools.tally)
 
     def begin(self, background: Background) -> None:
         """Begin to look for batches, again and again."""

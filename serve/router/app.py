@@ -328,6 +328,7 @@ class Router:
             inference = self._inference
             self._batches = build_batches(runtime, self._door, lambda: inference.inflight)
             self._batches.begin(runtime.background)
+            self._collectors.register(self._batches.metrics())
 
     def _build_inference(
         self, runtime: Runtime, refused: frozenset[str], arrivals: Arrivals, hosts: Hosts

@@ -45,6 +45,7 @@ class Answering:
     deadly: str = ""
     """The line that kills the server."""
     died: bool = False
+    running: int = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
@@ -55,7 +56,11 @@ class Answering:
             self.died = True
         if self.died:
             await asyncio.Event().wait()
-        await asyncio.sleep(self.pause_seconds)
+        self.running += 1
+        try:
+            await asyncio.sleep(self.pause_seconds)
+        finally:
+            self.running -= 1
         statuses = self.statuses.get(name)
         body = json.dumps(
             {"name": name, "usage": {"prompt_tokens": 2, "completion_tokens": 1, "total_tokens": 3}}
@@ -76,12 +81,14 @@ def make_runner(root: Path, app: Answering, holder: str = "one", **options: Any)
     rule = options.pop("rule", BatchSettings(alone=8, quiet_seconds=0.0))
     beats = options.pop("beats", lambda: ())
     on_disk: Callable[[Callable[[], Any]], Awaitable[Any]] = options.pop("on_disk", in_thread)
+    others = options.pop("others", int)
+    gate = Gate(rule, lambda: others() + gate.inside, look_seconds=0.001)
     clock = options.get("clock")
     store = BatchStore(root) if clock is None else BatchStore(root, clock)
     tools = BatchTools(
         files=FileStore(root),
         asker=LineAsker(InnerClient(app, None), lambda _: None, backoff_seconds=(0.01, 0.01)),
-        gate=Gate(rule, lambda: 0, look_seconds=0.001),
+        gate=gate,
         on_disk=on_disk,
         holder=holder,
         max_body_bytes=1024,

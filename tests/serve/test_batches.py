@@ -106,6 +106,9 @@ def test_a_batch_is_answered_line_by_line_and_counted(client: openai.OpenAI, ser
     file = client.files.retrieve(done.output_file_id)
     assert (file.purpose, file.expires_at) == ("batch_output", file.created_at + 7200)
     assert {one.body["model"] for one in served.inner.seen} == {"support@1"}
+    assert served.metric("wardrobe_batch_lines_total", outcome="ok") == 20
+    assert served.metric("wardrobe_batch_lines_total", outcome="refused") == 3
+    wait_until(lambda: served.metric("wardrobe_batches") == 0, "nothing is in hand")
 
 
 def test_an_engine_that_schedules_by_priority_is_told_that_others_come_first(

@@ -8,12 +8,15 @@ import json
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from registry.entries.batch_states import BatchEvent, BatchState
@@ -22,6 +25,7 @@ from registry.entries.files import FileStore
 from registry.records import Heartbeat
 from registry.storage import files
 from registry.store import Registry
+from serve.batches.answers import AnswerLog, AnswerRecord, output_lines, survey
 from serve.batches.gate import Gate, Place, room
 from serve.batches.lines import MAX_LINES, check_lines
 from serve.batches.runner import BatchRunner, holder_name
@@ -254,6 +258,31 @@ def test_answers_wait_for_a_full_disk_and_are_not_lost(registry: Registry) -> No
     assert sum(one.event is BatchEvent.CLAIMED for one in batch.log()) == 1
 
 
+def test_two_threads_that_write_at_once_write_each_answer_once(tmp_path: Path) -> None:
+    log, began, go = AnswerLog(tmp_path, 2), threading.Event(), threading.Event()
+
+    def wait(label: str) -> None:
+        began.set()
+        assert go.wait(10)
+
+    def write() -> None:
+        with files.watch_steps(wait):
+            log.write()
+
+    log.add(AnswerRecord(0, "0", "batch_req_0", 200, "", msgspec.Raw(b"{}")))
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(write)
+        assert began.wait(10)
+        log.add(AnswerRecord(1, "1", "batch_req_1", 200, "", msgspec.Raw(b"{}")))
+        second = pool.submit(log.write)
+        go.set()
+        first.result(10)
+        second.result(10)
+    found = survey(tmp_path, 2)
+    assert [json.loads(row)["custom_id"] for row in output_lines(found, good=True)] == ["0", "1"]
+    assert (tmp_path / "2.jsonl").read_text().count("\n") == 2
+
+
 def test_a_torn_answer_is_asked_again(registry: Registry) -> None:
     batch = make_batch(registry.root, 5)
     batch.append(BatchEvent.CLAIMED, who="dead", holder="dead")
@@ -337,7 +366,7 @@ def test_what_has_no_lines_to_ask_waits_for_no_other_batch(registry: Registry) -
         await until_seen(runner, cancelled, BatchState.IN_PROGRESS)
         cancelled.append(BatchEvent.WITHDRAWN, who="alice")
         await until_seen(runner, cancelled, BatchState.CANCELLED)
-        assert waiting.last().holder is None
+        await come(lambda: waiting.last().holder is None)
         assert long.last().state is BatchState.IN_PROGRESS
         await runner.stop()
 
@@ -375,12 +404,49 @@ def test_a_batch_that_ended_long_ago_is_forgotten(registry: Registry) -> None:
 
 
 def test_the_settings_give_clients_the_engine_and_batches_the_pauses() -> None:
-    rule = BatchSettings(alone=8, beside=0, quiet_seconds=2.0, patience_seconds=1.0)
+    rule = BatchSettings(alone=8, beside=0, quiet_seconds=2.0, patience_seconds=10.0)
     assert room(rule, others=0, quiet=5.0, waited=0.0) == 8
     assert room(rule, others=0, quiet=1.0, waited=0.0) == 1
-    assert room(rule, others=1, quiet=0.0, waited=0.5) == 0
-    assert room(rule, others=9, quiet=0.0, waited=1.0) == 1
+    assert room(rule, others=1, quiet=0.0, waited=9.0) == 0
+    assert room(rule, others=9, quiet=0.0, waited=10.0) == 1
     assert room(BatchSettings(beside=4), others=1, quiet=0.0, waited=0.0) == 4
+
+
+def test_lines_come_out_when_a_client_comes_and_are_asked_again(registry: Registry) -> None:
+    batch, app, others = make_batch(registry.root, 12), Answering(60.0), [0]
+
+    async def run() -> None:
+        rule = BatchSettings(alone=4, beside=1, quiet_seconds=0, patience_seconds=60)
+        runner = make_runner(registry.root, app, rule=rule, others=lambda: others[0])
+        await runner.turn()
+        await come(lambda: len(app.asked) == 4)
+        others[0] = 1
+        await come(lambda: runner.tools.gate.inside == 1)
+        assert app.running == 1
+        others[0], app.pause_seconds = 0, 0.0
+        await come(lambda: len(app.asked) > 14)
+        await runner.stop()
+
+    asyncio.run(run())
+    asked = Counter(app.asked)
+    assert asked["00000"] == 1
+    assert [asked[name] for name in names(4)[1:]] == [2, 2, 2]
+    finish(registry.root, batch)
+    assert sorted(row["custom_id"] for row in results(registry.root, batch)) == names(12)
+
+
+def test_a_line_that_waited_long_goes_in_beside_clients_and_stays_in(registry: Registry) -> None:
+    batch, app = make_batch(registry.root, 2), Answering(0.05)
+
+    async def run() -> None:
+        rule = BatchSettings(alone=4, quiet_seconds=0, patience_seconds=0.1)
+        runner = make_runner(registry.root, app, rule=rule, others=lambda: 5)
+        await until(runner, batch, BatchState.COMPLETED)
+
+    began = time.monotonic()
+    asyncio.run(run())
+    assert time.monotonic() - began >= 0.2
+    assert Counter(app.asked) == {"00000": 1, "00001": 1}
 
 
 def test_as_many_lines_go_in_at_once_as_the_settings_say(registry: Registry) -> None:
@@ -401,13 +467,13 @@ def test_as_many_lines_go_in_at_once_as_the_settings_say(registry: Registry) -> 
 
 def test_places_are_given_in_the_order_of_asking_and_all_come_back() -> None:
     async def run() -> None:
-        others = [1]
+        others, order = [1], []
         gate = Gate(
             BatchSettings(alone=1, quiet_seconds=0, patience_seconds=60),
             lambda: others[0] + gate.inside,
             look_seconds=0.001,
         )
-        places, order = [Place(gate) for _ in range(3)], []
+        places = [Place(gate) for _ in range(3)]
 
         async def enter(number: int) -> None:
             await places[number].take()
@@ -417,13 +483,12 @@ def test_places_are_given_in_the_order_of_asking_and_all_come_back() -> None:
         await asyncio.sleep(0.02)
         assert order == []
         others[0] = 0
-        await asyncio.sleep(0.01)
-        assert order == [0]
+        await come(lambda: order == [0])
         tasks[1].cancel()
         places[0].give_back()
         places[0].give_back()
-        await asyncio.sleep(0.01)
-        assert (order, gate.inside) == ([0, 2], 1)
+        await come(lambda: order == [0, 2])
+        assert gate.inside == 1
         places[2].give_back()
         assert gate.inside == 0
         await asyncio.gather(*tasks, return_exceptions=True)

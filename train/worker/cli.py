@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,15 @@ import click
 from registry import foreign
 from registry.cli import output
 from registry.cli.session import Session, local_options, pass_session
+from registry.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from registry.tuning.jobs import TuningJob
     from train.worker.outcome import TaskKind
+
+_NEEDS = ("torch", "transformers", "peft", "trl", "accelerate")
 
 
 @click.command()
@@ -42,6 +46,7 @@ def worker(session: Session, device: str | None, threads: int | None, idle: bool
     any moment, another worker goes on from the newest checkpoint. SIGTERM stops behind the current step with
     a checkpoint; the job is free for another worker then.
     """
+    _require_training()
     from registry.store import Registry
     from train.process.priority import IDLE
     from train.worker.device import find_device, visible_devices
@@ -63,6 +68,17 @@ def worker(session: Session, device: str | None, threads: int | None, idle: bool
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: ending.set())
     found.run(ending.is_set, once=once)
+
+
+def _require_training() -> None:
+    """Pass where jobs can be trained, without importing what trains: a worker that cannot would fail each.
+
+    Raises: UsageError.
+    """
+    missing = [name for name in _NEEDS if find_spec(name) is None]
+    if missing:
+        fact = f"needs {', '.join(missing)}, which is not installed"
+        raise UsageError("train worker", fact, "pip install 'wardrobe-llm[train]'")
 
 
 def _program(root: Path, job: TuningJob, kind: TaskKind) -> Sequence[str]:

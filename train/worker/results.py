@@ -17,7 +17,6 @@ from registry.entries.files import FilePurpose
 from registry.entries.ids import derived_id
 from registry.entries.tuned import CHECKPOINT, TunedModel
 from registry.errors import Occupied, WardrobeError
-from registry.records import Version
 from registry.storage import disk, files
 from registry.storage.entry import Entry, encode
 from registry.tuning.jobs import TuningJob
@@ -97,7 +96,7 @@ def keep_result(
 
 
 def publish_result(job: TuningJob, registry: Registry, trained: TrainedResult) -> TaskOutcome:
-    """Publish what was trained and give it its names; tell how the job ended.
+    """Publish what was trained, and its checkpoints; tell how the job ended.
 
     Raises: WardrobeError: it cannot be registered.
     """
@@ -120,24 +119,29 @@ def publish_result(job: TuningJob, registry: Registry, trained: TrainedResult) -
         lineage=trained.lineage,
     ).version
     facts |= {"version": version.number, "digest": version.digest, "fine_tuned_model": request.tuned_name}
+    kept = {}
     for step in trained.checkpoints:
-        kept = registry.publish(
-            request.adapter, trained.folder / str(step), who=request.who, no_stable=True,
-            note=f"{job.id} after step {step}",
-        )  # fmt: skip
-        _name(job, registry, kept.version, f"{request.tuned_name}{CHECKPOINT}{step}")
+        note = f"{job.id} after step {step}"
+        published = registry.publish(
+            request.adapter, trained.folder / str(step), who=request.who, no_stable=True, note=note
+        )
+        kept[str(step)] = published.version.number
+    facts["checkpoints"] = kept
     return TaskOutcome(JobEvent.SUCCEEDED, f"New fine-tuned model created: {request.tuned_name}", facts)
 
 
 def name_result(job: TuningJob, registry: Registry, outcome: TaskOutcome) -> None:
-    """Give the published version the job's `ft:` name.
+    """Give the published version, and those of its checkpoints, the job's `ft:` names.
 
-    Raises: Conflict: the name leads elsewhere; StorageFailed.
+    Raises: Conflict: a name leads elsewhere; StorageFailed.
     """
-    number = outcome.facts.get("version")
+    name, number = job.request.tuned_name, outcome.facts.get("version")
+    kept = outcome.facts.get("checkpoints")
+    for step, version in kept.items() if isinstance(kept, Mapping) else ():
+        if isinstance(version, int):
+            _name(job, registry, version, f"{name}{CHECKPOINT}{step}")
     if isinstance(number, int):
-        version = registry.version(job.request.adapter, number)
-        _name(job, registry, version, job.request.tuned_name)
+        _name(job, registry, number, name)
 
 
 def metrics_csv(lines: Iterator[Mapping[str, Any]]) -> bytes:
@@ -207,8 +211,9 @@ def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
             yield value
 
 
-def _name(job: TuningJob, registry: Registry, version: Version, name: str) -> None:
+def _name(job: TuningJob, registry: Registry, number: int, name: str) -> None:
     request = job.request
+    version = registry.version(request.adapter, number)
     made = float(request.created)
     model = TunedModel(name, version.adapter, version.number, version.digest, job.id, request.who, made)
     registry.catalogue.tuned.add(model)

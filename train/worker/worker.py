@@ -79,6 +79,7 @@ class TuningWorker:
         self._device = DeviceLock(root.path, options.device)
         self._owner: Owner = this_process()
         self._tasks: dict[TaskKind, _InHand] = {}
+        self._loose: list[TuningJob] = []
         self._beaten = self._swept = float("-inf")
 
     @property
@@ -112,6 +113,9 @@ class TuningWorker:
         """
         self._beat()
         self._sweep()
+        while self._loose:
+            self._let_go(self._loose[0])
+            self._loose.pop(0)
         for task in list(self._tasks.values()):
             self._look_after(task)
         if TaskKind.CHECK not in self._tasks:
@@ -162,7 +166,9 @@ class TuningWorker:
             self._append(job, JobEvent.CLAIMED, message, facts, expected_seq=last.seq)
         except (ClaimLost, JobRefused):
             return  # another one was faster
+        self._loose.append(job)  # nobody works on it yet: what fails from here on must not keep it in hand
         self._tasks[kind] = _InHand(job, kind, self._start(job, kind))
+        self._loose.remove(job)
         self._options.notice(f"{job.id}: {message}")
 
     def _start(self, job: TuningJob, kind: TaskKind) -> TaskProcess:
@@ -209,15 +215,21 @@ class TuningWorker:
             self._append(job, JobEvent.RELEASED, "let go", {})
 
     def _clear(self, job: TuningJob) -> None:
-        """Remove what is of no use once a job has ended, and the name of one that was cancelled."""
+        """Remove what is of no use once a job has ended, and the names of one that was cancelled."""
         state = job.last().state
         if not state.final:
             return
         if state is JobState.CANCELLED:
-            with contextlib.suppress(NotFound):
-                TunedModels(self._root).remove(job.request.tuned_name, who=job.request.who)
+            self._take_back_names(job)
         for name in LEFT:
             files.remove_tree(job.folder / name)
+
+    def _take_back_names(self, job: TuningJob) -> None:
+        tuned = TunedModels(self._root)
+        for model in tuned.survey()[0].values():
+            if model.job == job.id:
+                with contextlib.suppress(NotFound):  # by another worker
+                    tuned.remove(model.name, who=job.request.who)
 
     def _sweep(self) -> None:
         """Clear up after workers that were killed, and forget them."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from loadtests.drills.tuning import trainer
-from registry.errors import NotFound
+from registry.errors import NotFound, StorageFailed
 from registry.foreign import python
 from registry.store import Registry
 from registry.tuning.jobs import TuningJob, TuningJobs
@@ -227,6 +227,19 @@ def test_a_worker_that_is_killed_takes_its_task_with_it(
     assert job.last().state is JobState.SUCCEEDED
     steps = (job.folder / "metrics.jsonl").read_text().count("\n")
     assert steps <= kept + 6
+
+
+def test_a_task_that_cannot_be_begun_leaves_the_job_to_others(
+    work: Callable[..., TuningWorker], jobs: TuningJobs
+) -> None:
+    job = queued_job(jobs)
+    worker = work(lambda _job, _kind: ["/nowhere/python"])
+    with pytest.raises(StorageFailed, match="cannot be begun"):
+        worker.turn()
+    assert job.last().worker == worker.id
+    job.append(JobEvent.PAUSED, who="alice")
+    worker.turn()
+    assert (job.last().event, job.last().worker) == (JobEvent.RELEASED, None)
 
 
 def test_what_a_killed_worker_left_of_a_job_that_ended_is_cleared_up(
