@@ -93,7 +93,6 @@ class UploadStore:
         """
         name = new_id(_PREFIX, self._clock())
         staged = self._root / "staging" / f"upload-{uuid.uuid4().hex}"
-        files.make_directory(staged / _PARTS)
         document = encode(
             {
                 "filename": filename,
@@ -105,6 +104,7 @@ class UploadStore:
             }
         )
         try:
+            files.make_directory(staged / _PARTS)
             files.stage(staged / _UPLOAD, document)
             files.make_directory(self._folder)
             files.move(staged, self._folder / name)

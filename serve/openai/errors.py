@@ -28,6 +28,8 @@ _log = logging.getLogger("wardrobe.openai")
 _HOPELESS = frozenset({409, 500, 501, 504, 507})
 """OpenAI's clients send these again by themselves: a create would be made twice, a full disk stays full."""
 
+_UNREADABLE = "We could not parse the JSON body of your request."
+
 _CODELESS = frozenset({"not_found", "invalid_request", "invalid_body"})
 """Codes of ours where OpenAI's own answers have none."""
 
@@ -99,6 +101,8 @@ def add_refusals(app: FastAPI) -> None:
         shown = f"{request.method} {request.url.path}"
         if error.status_code == 405:
             return answer_error(MethodNotAllowed(shown, "does not allow this method"))
+        if error.status_code != 404:  # a body that is not even text
+            return answer_error(RequestRefused(_UNREADABLE))
         return answer_error(RouteNotFound(shown, "is not a path here"))
 
 
@@ -106,7 +110,7 @@ def refusal_of(fault: Mapping[str, Any]) -> RequestRefused:
     """Return what OpenAI says of the first thing that pydantic finds wrong."""
     kind, where = str(fault["type"]), _path(fault["loc"])
     if kind == "json_invalid" or not where:
-        return RequestRefused("We could not parse the JSON body of your request.")
+        return RequestRefused(_UNREADABLE)
     if kind == "missing":
         return RequestRefused(
             f"Missing required parameter: '{where}'.", param=where, reason="missing_required_parameter"

@@ -6,6 +6,7 @@ What the rows must hold is the business of who uses the file.
 
 from __future__ import annotations
 
+import codecs
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,12 +42,14 @@ def check_rows(path: Path) -> None:
 def lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Yield the lines that are not blank with their numbers, from 1 on; none longer than `MAX_LINE_BYTES`.
 
-    A line that is longer is cut, so that it is no JSON. Between pieces of a megabyte others get their turn.
+    A byte order mark at the beginning, which Azure asks for, is left out. A line that is longer is cut, so that it is no JSON. Between pieces of a megabyte others get their turn.
     """
     number, read = 0, 0
     while line := file.readline(MAX_LINE_BYTES + 1):
         number += 1
         read += len(line)
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
         if read >= _PIECE_BYTES:
             read = 0
             time.sleep(0)  # lets go of the interpreter: requests are answered meanwhile
@@ -59,6 +62,11 @@ def lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 def _check(number: int, line: bytes) -> None:
     if len(line) > MAX_LINE_BYTES:
         raise RequestRefused(f"Line {number} is longer than {MAX_LINE_BYTES} bytes.", param="file")
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        fact = f"Line {number} is not UTF-8 ({error.reason} at byte {error.start} of it)."
+        raise RequestRefused(f"Expected file to have JSONL format in UTF-8. {fact}") from error
     try:
         _object.decode(line)
     except (msgspec.DecodeError, RecursionError) as error:

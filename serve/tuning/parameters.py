@@ -31,7 +31,7 @@ def _or_auto(value: Any, number: Callable[[Any], Any]) -> Any:
 _AS_IT_IS = PlainSerializer(lambda value: value, return_type=Any)
 Epochs = Annotated[int, Field(ge=1, le=50), WrapValidator(_or_auto), _AS_IT_IS]
 BatchSize = Annotated[int, Field(ge=1, le=256), WrapValidator(_or_auto), _AS_IT_IS]
-Multiplier = Annotated[float, Field(gt=0), WrapValidator(_or_auto), _AS_IT_IS]
+Multiplier = Annotated[float, Field(gt=0, allow_inf_nan=False), WrapValidator(_or_auto), _AS_IT_IS]
 Beta = Annotated[float, Field(gt=0, le=2), WrapValidator(_or_auto), _AS_IT_IS]
 Compute = Annotated[float, Field(gt=1e-5, le=10), WrapValidator(_or_auto), _AS_IT_IS]
 Count = Annotated[int, Field(ge=1), WrapValidator(_or_auto), _AS_IT_IS]
