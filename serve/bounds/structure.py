@@ -8,11 +8,18 @@ say whether the body is JSON; on what is none it is as fast.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from serve.errors import BadBody, EncodedBody, TooComplex
 
 PIECE_BYTES = 256 * 1024
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+# A whole pair, half of one (group 1), or any other escape, so that the second of two backslashes begins none.
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
+)
 
 LONGEST_NUMBER = 64
 """Digits in a row; a 64-bit integer has 20, and Python's own parser fails beyond 4,300."""
@@ -34,6 +41,15 @@ def check_text(body: bytes) -> None:
     except UnicodeDecodeError as error:
         fact = f"is not UTF-8 ({error.reason} at byte {error.start})"
         raise BadBody("body", fact, "send JSON as UTF-8") from error
+
+
+def check_surrogates(body: bytes) -> None:
+    """Pass when no escape of the body, which need not be JSON, is half of a surrogate pair.
+
+    Such a string is no text: no file, no log and no answer can hold it. Raises: BadBody.
+    """
+    if _SURROGATE.search(body) and any(match[1] for match in _ESCAPE.finditer(body)):
+        raise BadBody("body", "holds half of a surrogate pair, which is no text", "send whole characters")
 
 
 def check_encoding(value: bytes | None) -> None:

@@ -28,7 +28,7 @@ from registry.api.operation import PREFIX
 from registry.errors import Denied, LimitExceeded, UsageError, WardrobeError
 from registry.wording import fact_of
 from serve.bounds.arrival import declared_bytes
-from serve.bounds.structure import check_encoding, check_structure
+from serve.bounds.structure import check_encoding, check_structure, check_surrogates
 from serve.errors import MethodNotAllowed, RouteNotFound
 
 MAX_JSON_BYTES = 1024 * 1024
@@ -178,6 +178,7 @@ async def _read_body(receive: Receive, declared: bytes) -> Receive:
             break
     body = b"".join(chunks)
     check_structure(body, MAX_NESTING, MAX_JSON_BYTES)
+    check_surrogates(body)
     whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:

@@ -42,7 +42,8 @@ def check_rows(path: Path) -> None:
 def lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Yield the lines that are not blank with their numbers, from 1 on; none longer than `MAX_LINE_BYTES`.
 
-    A byte order mark at the beginning, which Azure asks for, is left out. A line that is longer is cut, so that it is no JSON. Between pieces of a megabyte others get their turn.
+    A byte order mark at the beginning, which Azure asks for, is left out. A line that is longer is cut, so
+    that it is no JSON. Between pieces of a megabyte others get their turn.
     """
     number, read = 0, 0
     while line := file.readline(MAX_LINE_BYTES + 1):
@@ -63,11 +64,6 @@ def _check(number: int, line: bytes) -> None:
     if len(line) > MAX_LINE_BYTES:
         raise RequestRefused(f"Line {number} is longer than {MAX_LINE_BYTES} bytes.", param="file")
     try:
-        line.decode()
-    except UnicodeDecodeError as error:
-        fact = f"Line {number} is not UTF-8 ({error.reason} at byte {error.start} of it)."
-        raise RequestRefused(f"Expected file to have JSONL format in UTF-8. {fact}") from error
-    try:
         _object.decode(line)
     except (msgspec.DecodeError, RecursionError) as error:
         shown = line[: 4 * _SHOWN_CHARACTERS].decode("utf-8", "replace").strip()[:_SHOWN_CHARACTERS]
@@ -76,3 +72,8 @@ def _check(number: int, line: bytes) -> None:
             f'Line {number} is not a dictionary (HINT: line starts with: "{shown}...").'
         )
         raise RequestRefused(fact) from error
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        fact = f"Line {number} is not UTF-8 ({error.reason} at byte {error.start} of it)."
+        raise RequestRefused(f"Expected file to have JSONL format in UTF-8. {fact}") from error

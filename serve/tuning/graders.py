@@ -36,6 +36,7 @@ CHILD = "train.evaluation.grading.openai.service"
 CHILD_SECONDS = 60.0
 ASK_SECONDS = 60.0
 MAX_CHILDREN = 2
+_CODE = ("python", "program")
 _KEYS = ("authorization", "x-api-key", "api-key")
 _FLAGS = (
     "formula_parse_error", "sample_parse_error", "truncated_observation_error", "unresponsive_reward_error",
@@ -139,6 +140,25 @@ def require_allowed(grader: Grader, platform: Platform, param: str = "grader") -
     if runs and not platform.settings.tuning.python_graders:
         message = f"Invalid '{param}': this server runs no Python of clients (tuning.python_graders)."
         raise RequestRefused(message, param=param, reason="python_graders_disabled")
+
+
+def require_allowed_rewards(extras: Mapping[str, JsonValue], platform: Platform) -> None:
+    """Pass where this server lets clients have the code run that `x_wardrobe` brings to a training.
+
+    Raises: RequestRefused.
+    """
+    if not platform.settings.tuning.python_graders and _runs_code(extras.get("method")):
+        message = (
+            "Invalid 'x_wardrobe.method': this server runs no Python of clients (tuning.python_graders)."
+        )
+        raise RequestRefused(message, param="x_wardrobe.method", reason="python_graders_disabled")
+
+
+def _runs_code(settings: JsonValue) -> bool:
+    """Tell whether settings, at any depth, hold a grader that is code or runs what the model writes."""
+    if isinstance(settings, dict):
+        return settings.get("type") in _CODE or any(_runs_code(one) for one in settings.values())
+    return isinstance(settings, list) and any(_runs_code(one) for one in settings)
 
 
 def _asks(grader: Grader) -> bool:

@@ -18,7 +18,7 @@ from registry.tuning.machine import JobEvent
 from serve.openai.errors import RequestRefused
 from serve.openai.tenant import Platform, PlatformOf, TenantOf
 from serve.tuning.creation import CreateAttempt
-from serve.tuning.graders import require_allowed
+from serve.tuning.graders import require_allowed, require_allowed_rewards
 from serve.tuning.jobs import JobDesk
 from serve.tuning.parameters import CreateJob
 
@@ -49,6 +49,7 @@ async def create_job(
     """Make a fine-tuning job."""
     if body.method is not None and body.method.reinforcement is not None:
         require_allowed(body.method.reinforcement.grader, platform, "method.reinforcement.grader")
+    require_allowed_rewards(body.x_wardrobe or {}, platform)
     return await platform.run(partial(_desk(platform).create, tenant, body, _attempt(request)))
 
 

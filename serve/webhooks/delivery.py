@@ -7,9 +7,10 @@ taken is not sent again; a receiver that hangs delays the others by `TIMEOUT_SEC
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import httpx
 
@@ -42,13 +43,15 @@ class WebhookSender:
         *,
         who: str,
         clock: Callable[[], float] = time.time,
-        transport: httpx.BaseTransport | None = None,
+        patience: float = TIMEOUT_SECONDS,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._deliveries = deliveries
         self._receivers = tuple(receivers)
         self._sources = tuple(sources)
         self._who = who
         self._clock = clock
+        self._patience = patience
         self._transport = transport
         self._done: dict[str, float] = {}
 
@@ -116,11 +119,20 @@ class WebhookSender:
             **sign(receiver.secret.get_secret_value(), event.id, int(self._clock()), body),
         }
         try:
-            with httpx.Client(
-                timeout=TIMEOUT_SECONDS, follow_redirects=False, transport=self._transport
-            ) as client:
-                status = client.post(receiver.url, content=body, headers=headers).status_code
+            status = asyncio.run(self._ask(receiver.url, body, headers))
+        except TimeoutError:
+            return f"it took longer than {self._patience:g} s", False
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return type(error).__name__, False  # its text may hold the URL
         # Gone for good, by the specification; everything else may be a receiver that is being mended.
         return ("" if status < 300 else f"it answered {status}"), status == 410
+
+    async def _ask(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
+        """Return the status of the answer, whose body is nobody's business and may have no end."""
+        # httpx limits each read, so a receiver that sends a byte now and then would hold it for ever.
+        async with (
+            asyncio.timeout(self._patience),
+            httpx.AsyncClient(follow_redirects=False, transport=self._transport) as client,
+            client.stream("POST", url, content=body, headers=headers) as answer,
+        ):
+            return answer.status_code

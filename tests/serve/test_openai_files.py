@@ -126,6 +126,37 @@ def test_the_first_line_that_is_no_object_is_named(
     assert left(registry) == []
 
 
+def test_a_line_that_is_not_utf8_is_named(client: openai.OpenAI, registry: Registry) -> None:
+    with pytest.raises(openai.BadRequestError, match="Line 3 is not UTF-8"):
+        upload(client, ROWS + b'{"a": "\xff"}\n')
+    assert left(registry) == []
+
+
+@pytest.mark.parametrize("purpose", ["fine-tune", "batch"])
+def test_a_byte_order_mark_windows_line_ends_and_blank_lines_do_no_harm(
+    client: openai.OpenAI, purpose: str
+) -> None:
+    content = b"\xef\xbb\xbf" + ROWS.replace(b"\n", b"\r\n") + b"\r\n\r\n"
+    made = upload(client, content, purpose=purpose)
+    assert client.files.content(made.id).read() == content
+
+
+def test_a_body_that_is_no_text_is_refused_as_a_body(served: Served, registry: Registry) -> None:
+    """Not UTF-8, or with half of a surrogate pair: neither an unknown path nor a failure, and nothing is left."""
+    fields = '"purpose": "fine-tune", "bytes": 1, "mime_type": "text/jsonl"'
+    for name in (b"\xff", rb"\ud800", rb"\\\udc00", rb"\udc00\ud800"):
+        body = b'{"filename": "' + name + b'", ' + fields.encode() + b"}"
+        answer = served.client.post("/v1/uploads", content=body, headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error"), name
+        assert "body" in answer.json()["error"]["message"]
+    assert left(registry) == []
+    for name in (rb"\ud83d\ude00", rb"\\ud800"):
+        body = b'{"filename": "' + name + b'", ' + fields.encode() + b"}"
+        assert served.client.post(
+            "/v1/uploads", content=body, headers={"content-type": "application/json"}
+        ).is_success
+
+
 def test_what_is_wrong_with_a_form_is_said_in_openais_words(served: Served, registry: Registry) -> None:
     file = {"file": ("rows.jsonl", ROWS)}
     good = {"purpose": "fine-tune"}

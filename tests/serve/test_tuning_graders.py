@@ -86,6 +86,11 @@ def test_a_server_may_refuse_to_run_the_code_of_clients(registry: Registry, tmp_
             lambda: graders.validate(grader=code),
             lambda: graders.run(grader=code, model_sample="a"),
             lambda: client.fine_tuning.jobs.create(model="tiny", training_file="file-1", method=method),
+            lambda: client.fine_tuning.jobs.create(
+                model="tiny",
+                training_file="file-1",
+                extra_body={"x_wardrobe": {"method": {"type": "grpo", "reward": {"graders": [code]}}}},
+            ),
         ):
             with pytest.raises(openai.BadRequestError) as refused:
                 ask()

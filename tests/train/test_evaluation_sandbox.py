@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -31,6 +34,7 @@ def test_a_value_comes_back_and_printing_does_no_harm() -> None:
         ("return float('nan')", "NaN"),
         ("x = bytearray(2 ** 30)\nreturn 1", "MemoryError"),
         ("open('f', 'wb').write(b'x' * 20_000_000)\nreturn 1", "File too large"),
+        ("import sys\nwhile True: sys.stderr.write('x' * 1_000_000)", "standard error"),
         ("import os\nos._exit(0)", "ended with code 0"),
         ("return 'high'", "could not convert"),
     ],
@@ -71,3 +75,43 @@ def test_there_is_no_network() -> None:
     value, reason = grade("import socket\nsocket.create_connection(('127.0.0.1', 1), 1)\nreturn 1")
     assert value is None
     assert "unreachable" in reason.lower()
+
+
+@pytest.mark.skipif(not network_cut(), reason="this kernel gives out no user namespaces")
+def test_a_process_with_a_session_of_its_own_does_not_outlive_the_grader() -> None:
+    """Nor does the grader wait for it, though it holds on to what the grader writes to."""
+    read, write = os.pipe()
+    held = f"/proc/{os.getpid()}/fd/{write}"  # open as long as one of the grader's processes lives
+    body = (
+        f"import os, time\nend = os.open({held!r}, os.O_WRONLY)\n"
+        "if os.fork() == 0:\n    os.setsid()\n    time.sleep(60)\nreturn 0.5"
+    )
+    assert grade(body) == (0.5, "")
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        assert pipe.read() == b""  # comes to an end only when nobody holds it
+
+
+@pytest.mark.skipif(not network_cut(), reason="this kernel gives out no user namespaces")
+def test_a_grader_ends_with_who_asked_for_it(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    mark = tmp_path / "begun"
+    held = f"/proc/{os.getpid()}/fd/{write}"
+    source = (
+        f"import os, time\nend = os.open({held!r}, os.O_WRONLY)\nopen({str(mark)!r}, 'w').close()\n"
+        "time.sleep(60)\n"
+    )
+    asking = (
+        "import sys\nfrom train.evaluation.formats.specs import SandboxLimits\n"
+        "from train.evaluation.grading.sandbox import run_program\n"
+        "run_program(sys.argv[1], SandboxLimits(timeout_seconds=50))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", asking, source]) as asks:
+        deadline = time.monotonic() + 20
+        while not mark.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        asks.kill()
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        assert pipe.read() == b""

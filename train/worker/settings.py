@@ -25,6 +25,8 @@ _ROWS_AT_ONCE = 8
 _METHODS = {"supervised": "supervised", "dpo": "dpo", "reinforcement": "grpo"}
 _OWN = frozenset({"name", "publish", "from"})
 """Keys of `x_wardrobe` that are no settings of the run: whoever made the job has read them."""
+_SECTIONS = ("data", "goal", "checkpoints")
+"""Keys that are looked into before the config is checked."""
 _NO_FILES = {
     "data": frozenset({"train", "replay"}),
     "checkpoints": frozenset({"suite"}),
@@ -133,6 +135,11 @@ def _merged(ours: dict[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_files(extras: Mapping[str, Any]) -> None:
+    for section in _SECTIONS:
+        if section in extras and not isinstance(extras[section], Mapping):
+            raise UsageError(
+                f"{EXTRAS}.{section}", "must hold keys and values", "see train/README.md", param=EXTRAS
+            )
     for section, keys in _NO_FILES.items():
         given = extras.get(section)
         for key in keys & set(given if isinstance(given, Mapping) else ()):
@@ -145,7 +152,7 @@ def _check_files(extras: Mapping[str, Any]) -> None:
     if "model" in (reward if isinstance(reward, Mapping) else {}):
         raise _no_file("method.reward.model", "names files of the server", "use graders")
     graders = _inside(reward, "graders")
-    if any("file" in one for one in graders or () if isinstance(one, Mapping)):
+    if any("file" in one for one in _listed(graders) if isinstance(one, Mapping)):
         raise _no_file("method.reward.graders", "names files of the server", "give the code as `source`")
     known = {suite.name for suite in known_suites()}
     for name in _suites(extras.get("goal")):
@@ -159,11 +166,15 @@ def _inside(value: Any, *keys: str) -> Any:
     return value
 
 
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []  # what is none is refused with the config
+
+
 def _suites(goal: Any) -> list[str]:
     if not isinstance(goal, Mapping):
         return []
-    guards = goal.get("guards") or ()
-    named = [goal.get("suite"), *(guard.get("suite") for guard in guards if isinstance(guard, Mapping))]
+    guards = [guard for guard in _listed(goal.get("guards")) if isinstance(guard, Mapping)]
+    named = [goal.get("suite"), *(guard.get("suite") for guard in guards)]
     return [str(name) for name in named if name is not None]
 
 

@@ -117,3 +117,20 @@ def test_a_setting_that_does_not_exist_is_named(extras: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as refused:
         config(asked(extras=extras))
     assert str(next(iter(extras))) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("extras", "key"),
+    [
+        ({"data": "/etc/passwd"}, "data"),
+        ({"data": ["/etc/passwd"]}, "data"),
+        ({"data": None}, "data"),
+        ({"checkpoints": "x"}, "checkpoints"),
+        ({"goal": 5}, "goal"),
+        ({"goal": {"guards": 5}}, "goal"),
+        ({"method": {"type": "grpo", "reward": {"graders": 5}}}, "method.reward.graders"),
+    ],
+)
+def test_a_key_of_another_type_is_the_clients_fault_and_named(extras: dict[str, Any], key: str) -> None:
+    with pytest.raises(UsageError, match=key.replace(".", r"\.")):
+        config(asked(extras=extras))

@@ -1,8 +1,8 @@
 """Python graders and programs in a child process that is held short.
 
 Owns the child: an isolated interpreter (`-I -S`), an empty environment and folder of its own, limits on
-CPU time, memory, file size and open files, no network where the kernel gives out user
-namespaces, and a time after which the whole process group is killed. What this is NOT: a boundary against
+CPU time, memory, file size and open files, a time after which its process group is killed, and, where the
+kernel gives out user namespaces, no network and no process that outlives it or who asked for it. What this is NOT: a boundary against
 an attacker. The child runs as this user, may read every file that this user may read, shares the kernel,
 and code that is judged runs in the interpreter that judges it, so it can lie about its own score. Run
 suites and models that you distrust in a container or a machine of their own.
@@ -23,7 +23,7 @@ import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from train.evaluation.formats.specs import SandboxLimits
 
@@ -74,35 +74,50 @@ def run_program(source: str, limits: SandboxLimits) -> ChildResult:
 
 @cache
 def network_cut() -> tuple[str, ...]:
-    """Return the command that takes the network away, empty where this machine does not allow it."""
-    tool = shutil.which("unshare")
-    if tool is None:
+    """Return the command that leaves a child no network and nobody who outlives it.
+
+    It is empty where this machine does not allow it.
+    """
+    unshare, setpriv = shutil.which("unshare"), shutil.which("setpriv")
+    if unshare is None or setpriv is None:
         return ()
-    command = (tool, "--user", "--map-root-user", "--net")
+    alone = (unshare, "--user", "--map-root-user", "--net", "--pid", "--kill-child")
+    # Who asks may be killed outright: the kernel then ends the child, and with the first process of a
+    # namespace all others of it, a session of their own or not.
+    command = (setpriv, "--pdeathsig", "KILL", *alone)
     works = subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
     return command if works else ()
 
 
 def _run(task: dict[str, JsonValue], limits: SandboxLimits) -> ChildResult:
     nonce = secrets.token_hex(16)
-    with _SLOTS, tempfile.TemporaryDirectory(prefix="grader-") as folder:
-        child = _start(Path(folder))
+    # What it writes is held by its limit on files; through a pipe it would fill this process.
+    with _SLOTS, _folder() as folder, tempfile.TemporaryFile() as written:
+        child = _start(Path(folder), written)
         try:
             text = json.dumps({**task, "nonce": nonce, "limits": _numbers(limits)})
-            _, err = child.communicate(text.encode(), timeout=limits.timeout_seconds)
+            child.communicate(text.encode(), timeout=limits.timeout_seconds)
         except subprocess.TimeoutExpired:
             return ChildResult(None, f"not done within {limits.timeout_seconds:g} s")
         finally:
             _kill_group(child)
-    return _read(err[-_OUTPUT_BYTES:].decode(errors="replace"), nonce, child.returncode)
+        if (size := written.seek(0, os.SEEK_END)) >= _FILE_BYTES:
+            return ChildResult(None, f"wrote {_FILE_BYTES} bytes or more to standard error")
+        written.seek(max(0, size - _OUTPUT_BYTES))
+        return _read(written.read().decode(errors="replace"), nonce, child.returncode)
 
 
-def _start(folder: Path) -> subprocess.Popen[bytes]:
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    # A child that left its group may still write where no namespace holds it.
+    return tempfile.TemporaryDirectory(prefix="grader-", ignore_cleanup_errors=True)
+
+
+def _start(folder: Path, written: IO[bytes]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [*network_cut(), sys.executable, "-I", "-S", "-c", _CHILD],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stderr=written,
         cwd=folder,
         env={"PATH": os.defpath, "LANG": "C.UTF-8", "HOME": str(folder), "TMPDIR": str(folder)},
         start_new_session=True,
@@ -124,9 +139,8 @@ def _kill_group(child: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
-    for pipe in (child.stdin, child.stderr):
-        if pipe is not None:
-            pipe.close()
+    if child.stdin is not None:
+        child.stdin.close()
 
 
 def _read(text: str, nonce: str, code: int) -> ChildResult:
