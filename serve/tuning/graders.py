@@ -138,8 +138,7 @@ def require_allowed(grader: Grader, platform: Platform, param: str = "grader") -
     """
     runs = any(one.type == "python" for one in each_grader(grader))
     if runs and not platform.settings.tuning.python_graders:
-        message = f"Invalid '{param}': this server runs no Python of clients (tuning.python_graders)."
-        raise RequestRefused(message, param=param, reason="python_graders_disabled")
+        raise _no_code(param)
 
 
 def require_allowed_rewards(extras: Mapping[str, JsonValue], platform: Platform) -> None:
@@ -148,10 +147,12 @@ def require_allowed_rewards(extras: Mapping[str, JsonValue], platform: Platform)
     Raises: RequestRefused.
     """
     if not platform.settings.tuning.python_graders and _runs_code(extras.get("method")):
-        message = (
-            "Invalid 'x_wardrobe.method': this server runs no Python of clients (tuning.python_graders)."
-        )
-        raise RequestRefused(message, param="x_wardrobe.method", reason="python_graders_disabled")
+        raise _no_code("x_wardrobe.method")
+
+
+def _no_code(param: str) -> RequestRefused:
+    message = f"Invalid '{param}': this server runs no Python of clients (tuning.python_graders)."
+    return RequestRefused(message, param=param, reason="python_graders_disabled")
 
 
 def _runs_code(settings: JsonValue) -> bool:

@@ -165,7 +165,9 @@ class JobDesk:
         if not queue.worked:
             return _NO_WORKER[self._starts_worker]
         before = sum(1 for other in queue.waiting if other < _place(job))
-        return f"a worker; {before} jobs came before it" if before else "a worker"
+        if not before:
+            return "a worker"
+        return f"a worker; {before} {'job' if before == 1 else 'jobs'} came before it"
 
     def _queue(self) -> _Queue:
         waiting = [_place(job) for job in self._jobs.all() if job.last().state in _WAITING]

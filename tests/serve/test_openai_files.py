@@ -142,7 +142,7 @@ def test_a_byte_order_mark_windows_line_ends_and_blank_lines_do_no_harm(
 
 
 def test_a_body_that_is_no_text_is_refused_as_a_body(served: Served, registry: Registry) -> None:
-    """Not UTF-8, or with half of a surrogate pair: neither an unknown path nor a failure, and nothing is left."""
+    """Not UTF-8, or half of a surrogate pair: neither an unknown path nor a failure; nothing is left."""
     fields = '"purpose": "fine-tune", "bytes": 1, "mime_type": "text/jsonl"'
     for name in (b"\xff", rb"\ud800", rb"\\\udc00", rb"\udc00\ud800"):
         body = b'{"filename": "' + name + b'", ' + fields.encode() + b"}"

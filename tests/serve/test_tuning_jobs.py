@@ -257,7 +257,7 @@ def test_a_job_says_what_it_waits_for(client: openai.OpenAI, tuner: Tuner, rows:
     tuner.beat()
     retrieve = client.fine_tuning.jobs.retrieve
     assert ours(retrieve(first.id))["waits_for"] == "a worker"
-    assert ours(retrieve(second.id))["waits_for"] == "a worker; 1 jobs came before it"
+    assert ours(retrieve(second.id))["waits_for"] == "a worker; 1 job came before it"
     tuner.validate(first.id)
     tuner.begin(first.id)
     told = ours(retrieve(first.id))

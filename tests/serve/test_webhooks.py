@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import json
 import os
+import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -238,45 +238,35 @@ def test_a_running_server_tells_of_a_job_that_another_process_ended(
 def test_a_receiver_that_sends_a_byte_now_and_then_is_given_up_like_one_that_hangs(
     registry: Registry, ended: str, clock: Clock
 ) -> None:
-    """Neither an answer without an end nor one that trickles holds up the events of others."""
-
-    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            writer.write(b"HTTP/1.1 200 OK\r\n")
-            while True:
-                writer.write(b"x-more: 1\r\n")
-                await writer.drain()
-                await asyncio.sleep(0.02)
-
-    with trickling(trickle) as url:
+    """An answer that trickles does not hold up the events of others."""
+    with trickling() as url:
         root = registry.catalogue.root
         wanted = WebhookReceiver.model_validate({"url": url, "secret": SECRET})
         sources = [endings_of(TuningJobs(root, clock))]
-        sender = WebhookSender(
-            Deliveries(root, clock), [wanted], sources, who="r1", clock=clock, patience=0.2
-        )
+        deliveries = Deliveries(root, clock)
+        sender = WebhookSender(deliveries, [wanted], sources, who="r1", clock=clock, patience=0.2)
         assert sender.turn() == 1
-    last = Deliveries(root, clock).last(next(iter(os.listdir(root.path / "deliveries"))))
+        (folder,) = (root.path / "deliveries").iterdir()
+        last = deliveries.last(folder.name)
     assert last is not None
     assert (last.state, last.detail) == (DeliveryState.WAITING, "it took longer than 0.2 s")
 
 
 @contextlib.contextmanager
-def trickling(
-    answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
-) -> Iterator[str]:
-    """Listen in a thread, and answer each connection so."""
-    loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(asyncio.start_server(answer, "127.0.0.1", 0))
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        server.close()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
+def trickling() -> Iterator[str]:
+    """Answer one connection with a header that has no end, until the client is gone."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def trickle() -> None:
+            with listener.accept()[0] as client, contextlib.suppress(ConnectionError):
+                client.sendall(b"HTTP/1.1 200 OK\r\n")
+                while True:
+                    client.sendall(b"x-more: 1\r\n")
+                    time.sleep(0.02)
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        finally:
+            thread.join()

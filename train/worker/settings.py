@@ -137,9 +137,8 @@ def _merged(ours: dict[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
 def _check_files(extras: Mapping[str, Any]) -> None:
     for section in _SECTIONS:
         if section in extras and not isinstance(extras[section], Mapping):
-            raise UsageError(
-                f"{EXTRAS}.{section}", "must hold keys and values", "see train/README.md", param=EXTRAS
-            )
+            fact = "must hold keys and values"
+            raise UsageError(f"{EXTRAS}.{section}", fact, "see train/README.md", param=EXTRAS)
     for section, keys in _NO_FILES.items():
         given = extras.get(section)
         for key in keys & set(given if isinstance(given, Mapping) else ()):

@@ -2,10 +2,10 @@
 
 Owns the child: an isolated interpreter (`-I -S`), an empty environment and folder of its own, limits on
 CPU time, memory, file size and open files, a time after which its process group is killed, and, where the
-kernel gives out user namespaces, no network and no process that outlives it or who asked for it. What this is NOT: a boundary against
-an attacker. The child runs as this user, may read every file that this user may read, shares the kernel,
-and code that is judged runs in the interpreter that judges it, so it can lie about its own score. Run
-suites and models that you distrust in a container or a machine of their own.
+kernel gives out user namespaces, no network, and no process that outlives it or who asked for it. What this
+is NOT: a boundary against an attacker. The child runs as this user, may read every file that this user may
+read, shares the kernel, and code that is judged runs in the interpreter that judges it, so it can lie about
+its own score. Run suites and models that you distrust in a container or a machine of their own.
 """
 
 from __future__ import annotations
