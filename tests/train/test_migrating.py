@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from registry.errors import Conflict, Denied, NotFound, UsageError
+from registry.storage import files
 from tests.fakes.openai_account import KEY, FakeAccount, account_server, chat_row
 from train.config import load_config
 from train.evaluation.models.served import RetryLimits
@@ -162,6 +164,33 @@ def test_a_job_that_cannot_be_fetched_stops_no_other(account: FakeAccount, url: 
     asked = account.asked["files/file-gone/content"]
     prepare(url, tmp_path)
     assert account.asked["files/file-gone/content"] == asked == 1
+
+
+def test_a_full_disk_is_told_and_stops_no_other(account: FakeAccount, url: str, tmp_path: Path) -> None:
+    """What did not fit leaves nothing behind, and with room again the same command goes on."""
+    second = account.add(2, ROWS)
+
+    def fill(step: str) -> None:
+        if step == "write .file-train2.jsonl.partial":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with files.watch_steps(fill):
+        found = {job.id: job for job in prepare(url, tmp_path).jobs}
+    assert found[second].state == "failed"
+    assert "No space left" in found[second].sentence or "full" in found[second].sentence
+    assert {job.state for job in found.values()} == {"failed", "prepared"}
+    assert not list((tmp_path / "files").glob("*train2*"))
+    assert {job.state for job in prepare(url, tmp_path).jobs} == {"prepared"}
+
+
+def test_jobs_of_odd_kinds_are_failures_of_their_own(account: FakeAccount, url: str, tmp_path: Path) -> None:
+    """An export that somebody edited ends no migration."""
+    account.add(2, ROWS, method={"type": "dpo", "dpo": 7}, result_files=7, created_at="x", seed="y")
+    account.add(3, ROWS, fine_tuned_model=7, hyperparameters=7, method=7, validation_file=7)
+    account.add(4, ROWS, hyperparameters={"n_epochs": "many"}, method=None)
+    report = prepare(url, tmp_path)
+    assert [job.state for job in report.jobs if job.id.endswith("1")] == ["prepared"]
+    assert "epochs" in next(job.sentence for job in report.jobs if job.id.endswith("4"))
 
 
 def test_jobs_that_made_no_model_are_left_out_with_their_reason(

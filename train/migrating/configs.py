@@ -31,7 +31,8 @@ def method_of_job(job: JobDocument) -> dict[str, Any]:
     given = job.get("method")
     method: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {}
     kind = str(method.get("type") or "supervised")
-    inner = dict(method.get(kind) or {})
+    given = method.get(kind)
+    inner: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {}
     asked = inner.get("hyperparameters")
     ended = job.get("hyperparameters")
     known = {key: one for key, one in (ended if isinstance(ended, Mapping) else {}).items() if one != "auto"}

@@ -40,11 +40,12 @@ class MigratedJobReport(Document):
     @classmethod
     def of(cls, job: JobDocument) -> Self:
         """Return what the account says of a job."""
+        tuned = job.get("fine_tuned_model")
         return cls(
             id=str(job["id"]),
             status=str(job.get("status")),
             model=str(job.get("model")),
-            fine_tuned_model=job.get("fine_tuned_model"),
+            fine_tuned_model=None if tuned is None else str(tuned),
             method=method_of_job(job)["type"],
         )
 

@@ -38,7 +38,8 @@ def fetch(job: JobDocument, source: JobSource | None, folder: MigrationFolder) -
     found.validation = _fetched(
         job.get("validation_file"), ROWS, "validation file", source, folder, found.notes
     )
-    for file in job.get("result_files") or ():
+    results = job.get("result_files")
+    for file in results if isinstance(results, list) else ():
         path = _fetched(file, FIGURES, "result file", source, folder, found.notes)
         if path is not None:
             found.results.append(path)

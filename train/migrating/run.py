@@ -107,7 +107,7 @@ class Migration:
                 self.folder.keep_jobs(self.source.jobs()) if self.source is not None else self.folder.jobs()
             )
             listed = found
-        return self._chosen(sorted(listed, key=lambda job: (job.get("created_at") or 0, str(job["id"]))))
+        return self._chosen(sorted(listed, key=_age))
 
     def _chosen(self, jobs: Sequence[JobDocument]) -> list[JobDocument]:
         only = self.options.only
@@ -236,6 +236,11 @@ def _served(report: MigratedJobReport, served: Mapping[str, Any]) -> MigratedJob
     return report.now(
         "served", sentence, version=served["version"], digest=served["digest"], verdict=served["verdict"]
     )
+
+
+def _age(job: JobDocument) -> tuple[float, str]:
+    created = job.get("created_at")
+    return (float(created) if isinstance(created, int | float) else 0.0), str(job["id"])
 
 
 def _end_of(document: JobDocument) -> str:
