@@ -32,7 +32,7 @@ _SECTIONS = {
     "Adapters": ("init", "register", "list", "show", "history", "verify", "delete", "gc", "export"),
     "Traffic": ("alias", "promote", "rollback", "rollout"),
     "Serving": ("serve", "plan", "status", "keys", "loadtest"),
-    "Training": ("base", "train", "data", "eval"),
+    "Training": ("base", "train", "data", "eval", "migrate"),
 }
 _OTHERS = "Plug-ins"
 

@@ -13,6 +13,7 @@ from registry.cli import output
 from registry.cli.session import Session, UserPath, common_options, pass_session, user_name
 from registry.errors import Conflict, NotFound, UsageError
 from train.evaluation.cli_files import agreement, blind, list_, report
+from train.evaluation.promptfoo.cli import import_
 
 if TYPE_CHECKING:
     from train.evaluation.gating.trial import GateDocument
@@ -45,7 +46,7 @@ def eval_() -> None:
     """Evaluate versions, check them against a goal, and report."""
 
 
-for _command in (report, list_, blind, agreement):
+for _command in (report, list_, blind, agreement, import_):
     eval_.add_command(_command)
 
 

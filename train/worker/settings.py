@@ -38,7 +38,7 @@ def make_config(request: TuningRequest, train: Path, held_out: Path | None) -> T
     """
     extras = {key: value for key, value in request.extras.items() if key not in _OWN}
     _check_files(extras)
-    settings = _merged(_asked(request), extras)
+    settings = _merged(asked_settings(request), extras)
     settings["name"] = request.adapter
     if request.start is not None:
         settings["from"] = request.start
@@ -73,7 +73,11 @@ def publishes(request: TuningRequest) -> bool:
     return request.extras.get("publish") is not False
 
 
-def _asked(request: TuningRequest) -> dict[str, Any]:
+def asked_settings(request: TuningRequest) -> dict[str, Any]:
+    """Return the settings of a training config that OpenAI's method and hyperparameters ask for.
+
+    Raises: UsageError: a method that is not here, or one without its grader.
+    """
     kind = str(request.method.get("type"))
     if kind not in _METHODS:
         raise UsageError("method.type", f"is {kind}", f"use {', '.join(_METHODS)}", param="method")

@@ -7,7 +7,7 @@ graders need; a suite's `sha256` covers everything that decides its figures.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -60,6 +60,18 @@ class Suite:
                 return spec
         known = ", ".join(spec.label for spec in self.graders)
         raise UsageError(f"suite {self.name}", f"has no grader {name}", f"its graders: {known}")
+
+    def only(self, wanted: Callable[[SuiteItem], bool]) -> Suite:
+        """Return the suite with the items that are wanted, under a digest of its own."""
+        chosen = [at for at, item in enumerate(self.items) if wanted(item)]
+        if len(chosen) == len(self.items):
+            return self
+        return replace(
+            self,
+            items=tuple(self.items[at] for at in chosen),
+            questions=tuple(self.questions[at] for at in chosen),
+            sha256=sha256_hex(f"{self.sha256} only {chosen}".encode()),
+        )
 
     def limited(self, count: int | None) -> Suite:
         """Return the suite with its first `count` items only, under a digest of its own."""

@@ -1,0 +1,1 @@
+"""Promptfoo's configs as suites: what OpenAI exports its evals as."""
