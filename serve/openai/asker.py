@@ -12,7 +12,7 @@ from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 
-from registry.entries.files import FileInfo, FileStore
+from registry.entries.openai.files import FileInfo, FileStore
 from registry.errors import Denied, NotFound
 from registry.store import Registry
 from serve.control.caller import Control

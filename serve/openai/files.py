@@ -15,7 +15,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import FileResponse
 
-from registry.entries.files import CONTENT, FileInfo, FilePurpose
+from registry.entries.openai.files import CONTENT, FileInfo, FilePurpose
 from registry.errors import NotFound
 from registry.storage import disk
 from serve.bounds.multipart import MAX_FIELD_BYTES, MAX_FIELDS, FormCap, ReceivedForm, receive_form

@@ -9,9 +9,9 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 from pydantic import Field
 
-from registry.entries.files import CONTENT, FileInfo
-from registry.entries.ids import made_at
-from registry.entries.uploads import UploadInfo, UploadStore
+from registry.entries.openai.files import CONTENT, FileInfo
+from registry.entries.openai.ids import made_at
+from registry.entries.openai.uploads import UploadInfo, UploadStore
 from registry.errors import LimitExceeded, NotFound
 from serve.bounds.multipart import FormCap, receive_form
 from serve.openai.asker import Asker, AskerOf, Platform, PlatformOf

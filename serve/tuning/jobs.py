@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from registry.entries.tuned import TunedModel
+from registry.entries.openai.tuned import TunedModel
 from registry.errors import NotFound
 from registry.tuning.jobs import TuningJob, TuningJobs
 from registry.tuning.machine import JobEvent, JobState
