@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from registry.background import Background
-from registry.entries.tuned import TunedModel
+from registry.entries.openai.tuned import TunedModel
 from registry.errors import Missing
 from registry.storage import anchor, disk
 from registry.storage.bell import Bell

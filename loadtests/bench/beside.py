@@ -57,6 +57,7 @@ class Beside:
     engine: Sequence[int]
     job: TuningJob = field(init=False)
     idle_pace: float = 0.0
+    resting: float = 0.0
     without: list[float] = field(default_factory=list)
     beside: list[float] = field(default_factory=list)
     pace: list[float] = field(default_factory=list)
@@ -70,9 +71,10 @@ class Beside:
             rate, windows = capacity / 3, []
             self.job = _job(self.registry)
             self._resume()
-            began = time.time()
+            began, cpu = time.time(), _cpu_seconds(self.engine)
             await asyncio.sleep(seconds / 2)
             idle = (began, time.time())
+            self.resting = (_cpu_seconds(self.engine) - cpu) / (idle[1] - began)
             for number in range(pairs):
                 self._pause()
                 cpu = _cpu_seconds(self.engine)
@@ -89,7 +91,8 @@ class Beside:
 
     def _report(self, capacity: float, rate: float, seconds: float) -> dict[str, object]:
         cores = len(_cores())
-        idle = 1 - statistics.mean(self.busy) / cores
+        # An engine without requests takes some, too (it waits by looking): that is part of the idle pace.
+        idle = (cores - statistics.mean(self.busy)) / (cores - self.resting)
         p99 = {"without": _quantile(self.without, 0.99), "beside": _quantile(self.beside, 0.99)}
         progress = statistics.mean(self.pace) / (self.idle_pace * idle)
         ratio = p99["beside"] / p99["without"]
@@ -101,6 +104,10 @@ class Beside:
             "p50_first_token_seconds": [round(_quantile(one, 0.5), 4) for one in (self.without, self.beside)],
             "p99_first_token_seconds": [round(one, 4) for one in p99.values()],
             "p99_ratio": round(ratio, 3),
+            "engine_cores_at_rest_and_at_work": [
+                round(self.resting, 3),
+                round(statistics.mean(self.busy), 3),
+            ],
             "idle_share": round(idle, 3),
             "steps_per_second_idle_server": round(self.idle_pace, 4),
             "steps_per_second_beside": [round(one, 4) for one in self.pace],

@@ -15,16 +15,16 @@ from typing import TypeVar
 
 from registry.entries.aliases import Aliases
 from registry.entries.attestations import Attestations
-from registry.entries.batches import BatchStore
 from registry.entries.deaths import Deaths
 from registry.entries.evidence import EvidenceStore
-from registry.entries.files import FileStore
+from registry.entries.openai.batches import BatchStore
+from registry.entries.openai.files import FileStore
+from registry.entries.openai.tuned import TunedModels
+from registry.entries.openai.uploads import UploadStore
 from registry.entries.quarantine import Quarantine
 from registry.entries.replicas import Replicas
 from registry.entries.rollouts import Rollouts, owed
 from registry.entries.tombstones import Tombstones
-from registry.entries.tuned import TunedModels
-from registry.entries.uploads import UploadStore
 from registry.entries.versions import Versions
 from registry.errors import CorruptStore, InvalidName, Missing, StorageFailed, WardrobeError
 from registry.names import STABLE, ModelRef, check_adapter_name

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from registry.entries.tuned import TunedModel
+from registry.entries.openai.tuned import TunedModel
 from registry.errors import NotFound, Quarantined
 from registry.names import CANARY, STABLE, ModelRef
 from registry.records import RolloutEntry, Version

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from registry.entries.batches import BatchProgress
+from registry.entries.openai.batches import BatchProgress
 from registry.storage import disk, files
 
 _LONGEST_BYTES = 256 * 1024**2

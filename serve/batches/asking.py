@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from registry.entries.ids import new_id
+from registry.entries.openai.ids import new_id
 from serve.batches.answers import AnswerRecord
 from serve.batches.gate import Place
 from serve.batches.lines import BatchLine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from registry.entries.batches import BatchStore
+from registry.entries.openai.batches import BatchStore
 from registry.errors import WardrobeError
 from serve.webhooks.events import EventSource, WebhookEvent
 

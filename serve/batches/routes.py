@@ -9,17 +9,17 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import JsonValue
 
-from registry.entries.batch_states import BatchEvent, BatchState
-from registry.entries.batches import Batch
-from registry.entries.files import FilePurpose
-from registry.entries.ids import made_at
 from registry.entries.keys import Scope
+from registry.entries.openai.batch_states import BatchEvent, BatchState
+from registry.entries.openai.batches import Batch
+from registry.entries.openai.files import FilePurpose
+from registry.entries.openai.ids import made_at
 from registry.errors import Conflict, NotFound
+from serve.openai.asker import Asker, AskerOf, PlatformOf
 from serve.openai.bodies import ExpiresAfter, Metadata, RequestBody
 from serve.openai.errors import RequestRefused
 from serve.openai.files import find_input
 from serve.openai.pages import cut, listed
-from serve.openai.tenant import PlatformOf, Tenant, TenantOf
 
 router = APIRouter(prefix="/v1/batches")
 
@@ -46,19 +46,19 @@ class CreateBatch(RequestBody):
 
 
 @router.post("")
-async def create_batch(body: CreateBatch, tenant: TenantOf, platform: PlatformOf) -> dict[str, object]:
+async def create_batch(body: CreateBatch, asker: AskerOf, platform: PlatformOf) -> dict[str, object]:
     """Make a batch."""
-    if not platform.state.keys.allows(tenant.who, Scope.INFER):
-        fact = f"Key {tenant.who} may not ask models: its batches would be refused line by line."
+    if not platform.state.keys.allows(asker.who, Scope.INFER):
+        fact = f"Key {asker.who} may not ask models: its batches would be refused line by line."
         raise RequestRefused(fact, reason="insufficient_scope", status=403)
     expiry = body.output_expires_after
 
     def create() -> dict[str, object]:
-        file = find_input(tenant, body.input_file_id, FilePurpose.BATCH, "input_file_id")
+        file = find_input(asker, body.input_file_id, FilePurpose.BATCH, "input_file_id")
         batch = platform.registry.catalogue.batches.create(
             body.endpoint,
             file.id,
-            who=tenant.who,
+            who=asker.who,
             window=body.completion_window,
             window_seconds=_WINDOW_SECONDS[body.completion_window],
             metadata=body.metadata,
@@ -71,7 +71,7 @@ async def create_batch(body: CreateBatch, tenant: TenantOf, platform: PlatformOf
 
 @router.get("")
 async def list_batches(
-    tenant: TenantOf,
+    asker: AskerOf,
     platform: PlatformOf,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: str | None = None,
@@ -79,7 +79,7 @@ async def list_batches(
     """List the batches of who asks, the newest first."""
 
     def find() -> dict[str, object]:
-        every = platform.registry.catalogue.batches.list(tenant.filter)
+        every = platform.registry.catalogue.batches.list(asker.filter)
         page, more = cut(every, lambda one: one.id, after=after, limit=limit)
         return listed([batch_object(one) for one in page], more=more)
 
@@ -87,15 +87,15 @@ async def list_batches(
 
 
 @router.get("/{batch_id}")
-async def retrieve_batch(batch_id: str, tenant: TenantOf, platform: PlatformOf) -> dict[str, object]:
+async def retrieve_batch(batch_id: str, asker: AskerOf, platform: PlatformOf) -> dict[str, object]:
     """Tell how far a batch has come."""
-    return await platform.run(lambda: batch_object(_find(tenant, batch_id)))
+    return await platform.run(lambda: batch_object(_find(asker, batch_id)))
 
 
 @router.post("/{batch_id}/cancel")
-async def cancel_batch(batch_id: str, tenant: TenantOf, platform: PlatformOf) -> dict[str, object]:
+async def cancel_batch(batch_id: str, asker: AskerOf, platform: PlatformOf) -> dict[str, object]:
     """Ask nothing more of a batch; what was answered is kept. Cancelling it again changes nothing."""
-    return await platform.run(partial(_cancel, tenant, batch_id))
+    return await platform.run(partial(_cancel, asker, batch_id))
 
 
 def batch_object(batch: Batch) -> dict[str, object]:
@@ -154,19 +154,19 @@ def _results(facts: Mapping[str, JsonValue]) -> dict[str, object]:
     return found
 
 
-def _cancel(tenant: Tenant, batch_id: str) -> dict[str, object]:
-    batch = _find(tenant, batch_id)
+def _cancel(asker: Asker, batch_id: str) -> dict[str, object]:
+    batch = _find(asker, batch_id)
     if batch.last().state not in {BatchState.CANCELLING, BatchState.CANCELLED}:
         try:
-            batch.append(BatchEvent.WITHDRAWN, who=tenant.who)
+            batch.append(BatchEvent.WITHDRAWN, who=asker.who)
         except Conflict as error:
             fact = f"Cannot cancel a batch with status '{batch.last().state}'."
             raise RequestRefused(fact, param="batch_id") from error
     return batch_object(batch)
 
 
-def _find(tenant: Tenant, batch_id: str) -> Batch:
-    batch = tenant.platform.registry.catalogue.batches.find(batch_id)
-    if not tenant.sees(batch.request.who):
+def _find(asker: Asker, batch_id: str) -> Batch:
+    batch = asker.platform.registry.catalogue.batches.find(batch_id)
+    if not asker.sees(batch.request.who):
         raise NotFound("No batch found with id", f"'{batch_id[:100]}'.", param="batch_id")
     return batch

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
-from registry.entries.batch_states import BatchEvent, BatchState
-from registry.entries.batches import Batch, BatchEntry, BatchProgress
-from registry.entries.files import PREFIX, FilePurpose, FileStore
-from registry.entries.ids import derived_id
+from registry.entries.openai.batch_states import BatchEvent, BatchState
+from registry.entries.openai.batches import Batch, BatchEntry, BatchProgress
+from registry.entries.openai.files import PREFIX, FilePurpose, FileStore
+from registry.entries.openai.ids import derived_id
 from registry.errors import NotFound, StorageFailed
 from registry.storage import disk
 from serve.batches.answers import AnswerLog, AnswerRecord, Survey, claim_of, output_lines, survey

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 
 from registry.background import Background
-from registry.entries.batch_states import BatchEvent, BatchState
-from registry.entries.batches import Batch, BatchEntry, BatchStore
+from registry.entries.openai.batch_states import BatchEvent, BatchState
+from registry.entries.openai.batches import Batch, BatchEntry, BatchStore
 from registry.errors import ClaimLost, Conflict, WardrobeError
 from registry.records import Heartbeat
 from serve.batches.metrics import BatchMetrics

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from registry.entries.batch_states import BatchEvent
-from registry.entries.ids import derived_id, made_at
+from registry.entries.openai.batch_states import BatchEvent
+from registry.entries.openai.ids import derived_id, made_at
 from registry.storage import disk
 from serve.batches.answers import AnswerRecord, Survey, render
 from serve.batches.lines import read_lines

@@ -10,8 +10,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.control.layer import ApiLayer
 from serve.openai import files, uploads
+from serve.openai.asker import Platform
 from serve.openai.errors import add_refusals, answer_error
-from serve.openai.tenant import Platform
 
 
 def build_platform(platform: Platform, app: ASGIApp) -> ASGIApp:

@@ -15,14 +15,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import FileResponse
 
-from registry.entries.files import CONTENT, FileInfo, FilePurpose
+from registry.entries.openai.files import CONTENT, FileInfo, FilePurpose
 from registry.errors import NotFound
 from registry.storage import disk
 from serve.bounds.multipart import MAX_FIELD_BYTES, MAX_FIELDS, FormCap, ReceivedForm, receive_form
+from serve.openai.asker import Asker, AskerOf, PlatformOf
 from serve.openai.errors import RequestRefused
 from serve.openai.pages import Order, cut, listed
 from serve.openai.rows import check_rows
-from serve.openai.tenant import PlatformOf, Tenant, TenantOf
 from serve.tuning_settings import TuningSettings
 
 router = APIRouter(prefix="/v1/files")
@@ -41,16 +41,16 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @router.post("")
-async def create_file(request: Request, tenant: TenantOf, platform: PlatformOf) -> dict[str, object]:
+async def create_file(request: Request, asker: AskerOf, platform: PlatformOf) -> dict[str, object]:
     """Store an upload."""
     staged, cap = platform.files.stage(), file_cap(platform.settings.tuning, "file")
     async with receive_form(request, staged, _place, cap, platform.run) as form:
-        return file_object(await platform.run(partial(_adopt, tenant, form)))
+        return file_object(await platform.run(partial(_adopt, asker, form)))
 
 
 @router.get("")
 async def list_files(
-    tenant: TenantOf,
+    asker: AskerOf,
     platform: PlatformOf,
     purpose: str | None = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
@@ -58,35 +58,35 @@ async def list_files(
     after: str | None = None,
 ) -> dict[str, object]:
     """List the files of who asks, the newest first."""
-    every = await platform.run(partial(platform.files.list, who=tenant.filter, purpose=purpose))
+    every = await platform.run(partial(platform.files.list, who=asker.filter, purpose=purpose))
     page, more = cut(every, lambda one: one.id, after=after, limit=limit, order=order)
     # The published structure has both ids as text, also where there is no file.
     return {"first_id": "", "last_id": ""} | listed([file_object(one) for one in page], more=more)
 
 
 @router.get("/{file_id}")
-async def retrieve_file(file_id: str, tenant: TenantOf, platform: PlatformOf) -> dict[str, object]:
+async def retrieve_file(file_id: str, asker: AskerOf, platform: PlatformOf) -> dict[str, object]:
     """Tell what is known of a file."""
-    return file_object(await platform.run(partial(tenant.file, file_id)))
+    return file_object(await platform.run(partial(asker.file, file_id)))
 
 
 @router.delete("/{file_id}")
-async def delete_file(file_id: str, tenant: TenantOf, platform: PlatformOf) -> dict[str, object]:
+async def delete_file(file_id: str, asker: AskerOf, platform: PlatformOf) -> dict[str, object]:
     """Remove a file for good."""
 
     def delete() -> None:
-        platform.files.delete(tenant.file(file_id).id)
+        platform.files.delete(asker.file(file_id).id)
 
     await platform.run(delete)
     return {"id": file_id, "object": "file", "deleted": True}
 
 
 @router.get("/{file_id}/content")
-async def download_file(file_id: str, tenant: TenantOf, platform: PlatformOf) -> FileResponse:
+async def download_file(file_id: str, asker: AskerOf, platform: PlatformOf) -> FileResponse:
     """Send a file's bytes as they came; a CSV of results is plain, not base64 as OpenAI's."""
 
     def find() -> tuple[FileInfo, Path]:
-        info = tenant.file(file_id)
+        info = asker.file(file_id)
         return info, platform.files.content(info.id)
 
     info, path = await platform.run(find)
@@ -109,14 +109,14 @@ def file_object(info: FileInfo) -> dict[str, object]:
     return found
 
 
-def find_input(tenant: Tenant, file_id: str, purpose: FilePurpose, param: str) -> FileInfo:
+def find_input(asker: Asker, file_id: str, purpose: FilePurpose, param: str) -> FileInfo:
     """Return the file that a job or a batch names under `param`; blocks.
 
     Raises: RequestRefused: there is none for who asks (as a parameter at fault, not as a missing page), or it
     is for something else.
     """
     try:
-        info = tenant.file(file_id)
+        info = asker.file(file_id)
     except NotFound as error:
         raise RequestRefused(
             f"Invalid file ID: {file_id[:100]}", param=param, reason="invalid_file_id"
@@ -181,13 +181,13 @@ class _Wish:
     lifetime_seconds: int | None
 
 
-def _adopt(tenant: Tenant, form: ReceivedForm) -> FileInfo:
-    wish, files = _read(form), tenant.platform.files
+def _adopt(asker: Asker, form: ReceivedForm) -> FileInfo:
+    wish, files = _read(form), asker.platform.files
     content = form.folder / CONTENT
-    check_size(disk.status(content).st_size, tenant.platform.settings.tuning)
+    check_size(disk.status(content).st_size, asker.platform.settings.tuning)
     check_content(content, wish.purpose)
     return files.adopt(
-        form.folder, wish.purpose, wish.name, who=tenant.who, lifetime_seconds=wish.lifetime_seconds
+        form.folder, wish.purpose, wish.name, who=asker.who, lifetime_seconds=wish.lifetime_seconds
     )
 
 

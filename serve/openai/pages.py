@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
-from registry.entries.ids import ID_CHARACTERS
+from registry.entries.openai.ids import ID_CHARACTERS
 from serve.openai.errors import RequestRefused
 
 Order = Literal["asc", "desc"]

@@ -9,15 +9,15 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 from pydantic import Field
 
-from registry.entries.files import CONTENT, FileInfo
-from registry.entries.ids import made_at
-from registry.entries.uploads import UploadInfo, UploadStore
+from registry.entries.openai.files import CONTENT, FileInfo
+from registry.entries.openai.ids import made_at
+from registry.entries.openai.uploads import UploadInfo, UploadStore
 from registry.errors import LimitExceeded, NotFound
 from serve.bounds.multipart import FormCap, receive_form
+from serve.openai.asker import Asker, AskerOf, Platform, PlatformOf
 from serve.openai.bodies import ExpiresAfter, RequestBody
 from serve.openai.errors import RequestRefused
 from serve.openai.files import check_content, check_name, check_purpose, file_object
-from serve.openai.tenant import Platform, PlatformOf, Tenant, TenantOf
 
 router = APIRouter(prefix="/v1/uploads")
 
@@ -44,7 +44,7 @@ class UploadCompletion(RequestBody):
 
 
 @router.post("")
-async def create_upload(body: UploadRequest, tenant: TenantOf, platform: PlatformOf) -> dict[str, object]:
+async def create_upload(body: UploadRequest, asker: AskerOf, platform: PlatformOf) -> dict[str, object]:
     """Begin an upload."""
     limit = platform.settings.tuning.max_upload_bytes
     if body.bytes > limit:
@@ -56,7 +56,7 @@ async def create_upload(body: UploadRequest, tenant: TenantOf, platform: Platfor
         check_purpose(body.purpose),
         body.bytes,
         body.mime_type,
-        owner=tenant.who,
+        owner=asker.who,
         lifetime_seconds=None if body.expires_after is None else body.expires_after.seconds,
     )
     return upload_object(await platform.run(begin))
@@ -64,10 +64,10 @@ async def create_upload(body: UploadRequest, tenant: TenantOf, platform: Platfor
 
 @router.post("/{upload_id}/parts")
 async def add_part(
-    upload_id: str, request: Request, tenant: TenantOf, platform: PlatformOf
+    upload_id: str, request: Request, asker: AskerOf, platform: PlatformOf
 ) -> dict[str, object]:
     """Add a part; parts may come in any order and beside each other."""
-    await platform.run(partial(_find, tenant, upload_id))
+    await platform.run(partial(_find, asker, upload_id))
     store, cap = _store(platform), FormCap(MAX_PART_BYTES + 64 * 1024, "the number of parts", "data")
     async with receive_form(request, store.part_folder(), _place, cap, platform.run) as form:
         if "data" not in form.names:
@@ -84,12 +84,12 @@ async def add_part(
 
 @router.post("/{upload_id}/complete")
 async def complete_upload(
-    upload_id: str, body: UploadCompletion, tenant: TenantOf, platform: PlatformOf
+    upload_id: str, body: UploadCompletion, asker: AskerOf, platform: PlatformOf
 ) -> dict[str, object]:
     """Make the parts one file."""
 
     def complete() -> tuple[UploadInfo, FileInfo]:
-        upload = _find(tenant, upload_id)
+        upload = _find(asker, upload_id)
 
         def check(path: Path) -> None:
             check_content(path, upload.purpose)
@@ -100,11 +100,11 @@ async def complete_upload(
 
 
 @router.post("/{upload_id}/cancel")
-async def cancel_upload(upload_id: str, tenant: TenantOf, platform: PlatformOf) -> dict[str, object]:
+async def cancel_upload(upload_id: str, asker: AskerOf, platform: PlatformOf) -> dict[str, object]:
     """Give an upload up."""
 
     def cancel() -> UploadInfo:
-        return _store(platform).cancel(_find(tenant, upload_id).id)
+        return _store(platform).cancel(_find(asker, upload_id).id)
 
     return upload_object(await platform.run(cancel))
 
@@ -128,9 +128,9 @@ def _store(platform: Platform) -> UploadStore:
     return platform.registry.catalogue.uploads
 
 
-def _find(tenant: Tenant, upload_id: str) -> UploadInfo:
-    upload = tenant.platform.registry.catalogue.uploads.find(upload_id)
-    if not tenant.sees(upload.owner):
+def _find(asker: Asker, upload_id: str) -> UploadInfo:
+    upload = asker.platform.registry.catalogue.uploads.find(upload_id)
+    if not asker.sees(upload.owner):
         raise NotFound("No such Upload object", upload_id, param="upload_id")
     return upload
 

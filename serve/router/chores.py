@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from registry.entries.deliveries import Deliveries
+from registry.entries.openai.deliveries import Deliveries
 from registry.tuning.jobs import TuningJobs
 from serve.batches.endings import endings_of as batch_endings
 from serve.router.runtime import Runtime

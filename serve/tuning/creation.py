@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry.entries.files import FileInfo, FilePurpose, FileStore
-from registry.entries.ids import derived_id, made_at
+from registry.entries.openai.files import FileInfo, FilePurpose, FileStore
+from registry.entries.openai.ids import derived_id, made_at
 from registry.errors import InvalidName, NotFound, Occupied
 from registry.names import check_adapter_name, means_base
 from registry.tuning.jobs import TuningJob, TuningJobs

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from registry.entries.ids import ID_PATTERN, derived_id, made_at
-from registry.entries.tuned import CHECKPOINT, TunedModel
+from registry.entries.openai.ids import ID_PATTERN, derived_id, made_at
+from registry.entries.openai.tuned import CHECKPOINT, TunedModel
 from registry.tuning.machine import JobEvent
 from registry.tuning.records import JobEntry
 from serve.tuning.progress import JobProgress, StepLine, figures

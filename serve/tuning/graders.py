@@ -26,11 +26,11 @@ from registry.api.documents import Request as RequestDocument
 from registry.errors import WardrobeError
 from registry.foreign import python
 from registry.tuning.graders import Grader, each_grader
+from serve.openai.asker import Platform, PlatformOf, asker_of
 from serve.openai.errors import RequestRefused
-from serve.openai.tenant import Platform, PlatformOf, tenant_of
 from serve.rollout.decision.inner import InnerAnswer, InnerClient
 
-router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", dependencies=[Depends(tenant_of)])
+router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", dependencies=[Depends(asker_of)])
 
 CHILD = "train.evaluation.grading.openai.service"
 CHILD_SECONDS = 60.0

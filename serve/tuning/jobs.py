@@ -12,15 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from registry.entries.tuned import TunedModel
+from registry.entries.openai.tuned import TunedModel
 from registry.errors import NotFound
 from registry.tuning.jobs import TuningJob, TuningJobs
 from registry.tuning.machine import JobEvent, JobState
 from registry.tuning.records import JobEntry
 from registry.tuning.workers import Workers
+from serve.openai.asker import Asker, Platform
 from serve.openai.errors import RequestRefused
 from serve.openai.pages import cut, listed
-from serve.openai.tenant import Platform, Tenant
 from serve.tuning.creation import CreateAttempt, JobMaker
 from serve.tuning.documents import JobSurroundings, job_document
 from serve.tuning.events import EventList, checkpoint_documents, is_event_id, step_of
@@ -62,14 +62,14 @@ class JobDesk:
             clock=clock,
         )
 
-    def create(self, tenant: Tenant, asked: CreateJob, attempt: CreateAttempt) -> dict[str, Any]:
+    def create(self, asker: Asker, asked: CreateJob, attempt: CreateAttempt) -> dict[str, Any]:
         """Make a job."""
-        job = self._maker.make(asked, tenant.who, lambda info: tenant.sees(info.who), attempt)
+        job = self._maker.make(asked, asker.who, lambda info: asker.sees(info.who), attempt)
         return self._document(job)
 
     def list(
         self,
-        tenant: Tenant,
+        asker: Asker,
         *,
         after: str | None,
         limit: int,
@@ -77,7 +77,7 @@ class JobDesk:
         unnamed: bool,
     ) -> dict[str, object]:
         """Return a page of jobs, newest first, with all of `metadata`; `unnamed`: those without any."""
-        found = [job for job in self._jobs.all() if tenant.sees(job.request.who)]
+        found = [job for job in self._jobs.all() if asker.sees(job.request.who)]
         if unnamed:
             found = [job for job in found if job.request.metadata is None]
         for key, value in (metadata or {}).items():
@@ -86,22 +86,22 @@ class JobDesk:
         queue = self._queue() if page else None
         return {"object": "list", "data": [self._document(job, queue) for job in page], "has_more": more}
 
-    def show(self, tenant: Tenant, job_id: str) -> dict[str, Any]:
+    def show(self, asker: Asker, job_id: str) -> dict[str, Any]:
         """Return one job."""
-        return self._document(self._find(tenant, job_id))
+        return self._document(self._find(asker, job_id))
 
-    def move(self, tenant: Tenant, job_id: str, event: JobEvent) -> dict[str, Any]:
+    def move(self, asker: Asker, job_id: str, event: JobEvent) -> dict[str, Any]:
         """Cancel, pause or resume a job; it is so at once, and its worker follows within a second or two.
 
         Raises: JobRefused: its state does not allow it.
         """
-        job = self._find(tenant, job_id)
-        job.append(event, who=tenant.who, message=_WORDS[event])
+        job = self._find(asker, job_id)
+        job.append(event, who=asker.who, message=_WORDS[event])
         return self._document(job)
 
-    def events(self, tenant: Tenant, job_id: str, *, after: str | None, limit: int) -> dict[str, object]:
+    def events(self, asker: Asker, job_id: str, *, after: str | None, limit: int) -> dict[str, object]:
         """Return a page of a job's events, newest first."""
-        job = self._find(tenant, job_id)
+        job = self._find(asker, job_id)
         if after is not None and not is_event_id(after):
             message = f"Invalid 'after': '{after[:100]}' is no id."
             raise RequestRefused(message, param="after", reason="invalid_value")
@@ -109,14 +109,14 @@ class JobDesk:
         page, more = events.page(after, limit)
         return {"object": "list", "data": page, "has_more": more}
 
-    def checkpoints(self, tenant: Tenant, job_id: str, *, after: str | None, limit: int) -> dict[str, object]:
+    def checkpoints(self, asker: Asker, job_id: str, *, after: str | None, limit: int) -> dict[str, object]:
         """Return a page of a job's checkpoints, newest first."""
-        job = self._find(tenant, job_id)
+        job = self._find(asker, job_id)
         every = checkpoint_documents(job.id, read_progress(job.folder), self._models(job))
         page, more = cut(every, lambda one: str(one["id"]), after=after, limit=limit)
         return {"first_id": None, "last_id": None, **listed(page, more=more)}
 
-    def require_checkpoint(self, tenant: Tenant, name: str) -> None:
+    def require_checkpoint(self, asker: Asker, name: str) -> None:
         """Pass where a checkpoint has this name.
 
         Raises: NotFound.
@@ -125,16 +125,16 @@ class JobDesk:
             model = self._tuned.find(name)
         except NotFound:
             model = None
-        if model is None or step_of(model) is None or not tenant.sees(model.who):
+        if model is None or step_of(model) is None or not asker.sees(model.who):
             param = "fine_tuned_model_checkpoint"
             raise NotFound("No such checkpoint", name, param=param)
 
-    def _find(self, tenant: Tenant, job_id: str) -> TuningJob:
+    def _find(self, asker: Asker, job_id: str) -> TuningJob:
         try:
             job = self._jobs.find(job_id)
         except NotFound:
             job = None
-        if job is None or not tenant.sees(job.request.who):
+        if job is None or not asker.sees(job.request.who):
             raise RequestRefused(
                 f"Could not find fine tune: {job_id[:100]}",
                 param="fine_tune_id",

@@ -15,8 +15,8 @@ from pydantic import Field
 
 from registry.api.documents import Request as RequestDocument
 from registry.tuning.machine import JobEvent
+from serve.openai.asker import AskerOf, Platform, PlatformOf
 from serve.openai.errors import RequestRefused
-from serve.openai.tenant import Platform, PlatformOf, TenantOf
 from serve.tuning.creation import CreateAttempt
 from serve.tuning.graders import require_allowed, require_allowed_rewards
 from serve.tuning.jobs import JobDesk
@@ -44,87 +44,87 @@ class GrantRequest(RequestDocument):
 
 @router.post("/jobs")
 async def create_job(
-    body: CreateJob, request: Request, tenant: TenantOf, platform: PlatformOf
+    body: CreateJob, request: Request, asker: AskerOf, platform: PlatformOf
 ) -> dict[str, Any]:
     """Make a fine-tuning job."""
     if body.method is not None and body.method.reinforcement is not None:
         require_allowed(body.method.reinforcement.grader, platform, "method.reinforcement.grader")
     require_allowed_rewards(body.x_wardrobe or {}, platform)
-    return await platform.run(partial(_desk(platform).create, tenant, body, _attempt(request)))
+    return await platform.run(partial(_desk(platform).create, asker, body, _attempt(request)))
 
 
 @router.get("/jobs")
 async def list_jobs(
-    request: Request, tenant: TenantOf, platform: PlatformOf, after: After = None, limit: Limit = 20
+    request: Request, asker: AskerOf, platform: PlatformOf, after: After = None, limit: Limit = 20
 ) -> dict[str, Any]:
     """List fine-tuning jobs, newest first."""
     metadata, unnamed = _metadata(request)
-    call = partial(_desk(platform).list, tenant, after=after, limit=limit, metadata=metadata, unnamed=unnamed)
+    call = partial(_desk(platform).list, asker, after=after, limit=limit, metadata=metadata, unnamed=unnamed)
     return await platform.run(call)
 
 
 @router.get("/jobs/{job_id}")
-async def show_job(job_id: str, tenant: TenantOf, platform: PlatformOf) -> dict[str, Any]:
+async def show_job(job_id: str, asker: AskerOf, platform: PlatformOf) -> dict[str, Any]:
     """Show a fine-tuning job."""
-    return await platform.run(partial(_desk(platform).show, tenant, job_id))
+    return await platform.run(partial(_desk(platform).show, asker, job_id))
 
 
 @router.post("/jobs/{job_id}/cancel")
-async def cancel_job(job_id: str, tenant: TenantOf, platform: PlatformOf) -> dict[str, Any]:
+async def cancel_job(job_id: str, asker: AskerOf, platform: PlatformOf) -> dict[str, Any]:
     """Cancel a fine-tuning job."""
-    return await platform.run(partial(_desk(platform).move, tenant, job_id, JobEvent.CANCELLED))
+    return await platform.run(partial(_desk(platform).move, asker, job_id, JobEvent.CANCELLED))
 
 
 @router.post("/jobs/{job_id}/pause")
-async def pause_job(job_id: str, tenant: TenantOf, platform: PlatformOf) -> dict[str, Any]:
+async def pause_job(job_id: str, asker: AskerOf, platform: PlatformOf) -> dict[str, Any]:
     """Pause a fine-tuning job; it keeps a checkpoint."""
-    return await platform.run(partial(_desk(platform).move, tenant, job_id, JobEvent.PAUSED))
+    return await platform.run(partial(_desk(platform).move, asker, job_id, JobEvent.PAUSED))
 
 
 @router.post("/jobs/{job_id}/resume")
-async def resume_job(job_id: str, tenant: TenantOf, platform: PlatformOf) -> dict[str, Any]:
+async def resume_job(job_id: str, asker: AskerOf, platform: PlatformOf) -> dict[str, Any]:
     """Go on with a paused fine-tuning job."""
-    return await platform.run(partial(_desk(platform).move, tenant, job_id, JobEvent.RESUMED))
+    return await platform.run(partial(_desk(platform).move, asker, job_id, JobEvent.RESUMED))
 
 
 @router.get("/jobs/{job_id}/events")
 async def list_events(
-    job_id: str, tenant: TenantOf, platform: PlatformOf, after: After = None, limit: Limit = 20
+    job_id: str, asker: AskerOf, platform: PlatformOf, after: After = None, limit: Limit = 20
 ) -> dict[str, Any]:
     """List what happened to a fine-tuning job, newest first."""
-    return await platform.run(partial(_desk(platform).events, tenant, job_id, after=after, limit=limit))
+    return await platform.run(partial(_desk(platform).events, asker, job_id, after=after, limit=limit))
 
 
 @router.get("/jobs/{job_id}/checkpoints")
 async def list_checkpoints(
-    job_id: str, tenant: TenantOf, platform: PlatformOf, after: After = None, limit: Limit = 10
+    job_id: str, asker: AskerOf, platform: PlatformOf, after: After = None, limit: Limit = 10
 ) -> dict[str, Any]:
     """List the checkpoints of a fine-tuning job, newest first."""
-    return await platform.run(partial(_desk(platform).checkpoints, tenant, job_id, after=after, limit=limit))
+    return await platform.run(partial(_desk(platform).checkpoints, asker, job_id, after=after, limit=limit))
 
 
 @router.get("/checkpoints/{name:path}/permissions")
-async def list_permissions(name: str, tenant: TenantOf, platform: PlatformOf) -> dict[str, Any]:
+async def list_permissions(name: str, asker: AskerOf, platform: PlatformOf) -> dict[str, Any]:
     """List who else may use a checkpoint: nobody is named, as every key may."""
-    await platform.run(partial(_desk(platform).require_checkpoint, tenant, name))
+    await platform.run(partial(_desk(platform).require_checkpoint, asker, name))
     return {"object": "list", "data": [], "has_more": False, "first_id": None, "last_id": None}
 
 
 @router.post("/checkpoints/{name:path}/permissions")
 async def grant_permissions(
-    name: str, body: GrantRequest, tenant: TenantOf, platform: PlatformOf
+    name: str, body: GrantRequest, asker: AskerOf, platform: PlatformOf
 ) -> dict[str, Any]:
     """Refuse to grant a checkpoint to a project: there are none here."""
-    await platform.run(partial(_desk(platform).require_checkpoint, tenant, name))
+    await platform.run(partial(_desk(platform).require_checkpoint, asker, name))
     raise _no_projects(f"project_ids: {', '.join(body.project_ids)[:100]}")
 
 
 @router.delete("/checkpoints/{name:path}/permissions/{permission_id}")
 async def revoke_permission(
-    name: str, permission_id: str, tenant: TenantOf, platform: PlatformOf
+    name: str, permission_id: str, asker: AskerOf, platform: PlatformOf
 ) -> dict[str, Any]:
     """Refuse to take back what cannot be granted."""
-    await platform.run(partial(_desk(platform).require_checkpoint, tenant, name))
+    await platform.run(partial(_desk(platform).require_checkpoint, asker, name))
     raise _no_projects(f"permission {permission_id[:100]}")
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import httpx
 
-from registry.entries.deliveries import Deliveries, DeliveryEntry, DeliveryState
+from registry.entries.openai.deliveries import Deliveries, DeliveryEntry, DeliveryState
 from serve.rollout.webhooks import host_of
 from serve.tuning_settings import WebhookReceiver
 from serve.webhooks.events import EventSource, WebhookEvent

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from registry.entries.ids import derived_id
+from registry.entries.openai.ids import derived_id
 
 PREFIX = "evt_"
 

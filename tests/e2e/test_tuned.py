@@ -10,7 +10,7 @@ import pytest
 
 from loadtests.live import Live
 from loadtests.markers import marker_of
-from registry.entries.tuned import TunedModel
+from registry.entries.openai.tuned import TunedModel
 from registry.store import Registry
 from tests.e2e.asking import BRAVO
 from tests.published_tuning import check_tuning

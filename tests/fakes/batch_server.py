@@ -16,8 +16,8 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from registry.entries.batches import BatchStore
-from registry.entries.files import FileStore
+from registry.entries.openai.batches import BatchStore
+from registry.entries.openai.files import FileStore
 from serve.batches.asking import LineAsker
 from serve.batches.gate import Gate
 from serve.batches.run import BatchTools

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from registry.entries.tuned import CHECKPOINT, TunedModel
+from registry.entries.openai.tuned import CHECKPOINT, TunedModel
 from registry.records import Version
 from registry.store import Registry
 from registry.tuning.jobs import TuningJob, TuningJobs

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.entries.batch_states import BatchEvent, BatchState, next_state
-from registry.entries.batches import Batch, BatchProgress, BatchStore
+from registry.entries.openai.batch_states import BatchEvent, BatchState, next_state
+from registry.entries.openai.batches import Batch, BatchProgress, BatchStore
 from registry.errors import ClaimLost, Conflict, NotFound, WardrobeError
 from registry.store import Registry
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.entries.tuned import TunedModel, TunedModels
+from registry.entries.openai.tuned import TunedModel, TunedModels
 from registry.errors import Conflict, NotFound
 from registry.records import Version
 from registry.store import Registry

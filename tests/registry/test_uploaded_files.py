@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.entries.files import PREFIX, FileStore
-from registry.entries.ids import derived_id, made_at, new_id
+from registry.entries.openai.files import PREFIX, FileStore
+from registry.entries.openai.ids import derived_id, made_at, new_id
 from registry.errors import DiskFull, NotFound
 from registry.storage import files
 from registry.store import Registry

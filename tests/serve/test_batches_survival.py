@@ -19,9 +19,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from registry.entries.batch_states import BatchEvent, BatchState
-from registry.entries.batches import Batch, BatchStore
-from registry.entries.files import FileStore
+from registry.entries.openai.batch_states import BatchEvent, BatchState
+from registry.entries.openai.batches import Batch, BatchStore
+from registry.entries.openai.files import FileStore
 from registry.records import Heartbeat
 from registry.storage import files
 from registry.store import Registry

@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 
-from registry.entries.uploads import LIFETIME_SECONDS, UploadStore
+from registry.entries.openai.uploads import LIFETIME_SECONDS, UploadStore
 from registry.errors import Conflict
 from registry.store import Registry
 from tests.fakes.served import Served

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from registry.entries.keys import KeyStore, Scope
-from registry.entries.tuned import TunedModel
+from registry.entries.openai.tuned import TunedModel
 from registry.records import Version
 from registry.store import Registry
 from tests.fakes.served import BASE, Served, serve

@@ -19,7 +19,7 @@ import openai
 import pytest
 from pydantic import ValidationError
 
-from registry.entries.deliveries import Deliveries, DeliveryState
+from registry.entries.openai.deliveries import Deliveries, DeliveryState
 from registry.store import Registry
 from registry.tuning.jobs import TuningJobs
 from registry.tuning.machine import JobEvent

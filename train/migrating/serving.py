@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from registry.entries.tuned import TunedModel
+from registry.entries.openai.tuned import TunedModel
 from registry.errors import UsageError
 from registry.names import TUNED_PREFIX
 from train.migrating.folder import MigratedJob

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.entries.files import FilePurpose
-from registry.entries.ids import derived_id
-from registry.entries.tuned import CHECKPOINT, TunedModel
+from registry.entries.openai.files import FilePurpose
+from registry.entries.openai.ids import derived_id
+from registry.entries.openai.tuned import CHECKPOINT, TunedModel
 from registry.errors import Occupied, WardrobeError
 from registry.storage import disk, files
 from registry.storage.entry import Entry, encode

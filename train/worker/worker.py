@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from registry.background import PeriodicWork
-from registry.entries.tuned import TunedModels
+from registry.entries.openai.tuned import TunedModels
 from registry.errors import ClaimLost, CorruptStore, JobRefused, NotFound, StorageFailed
 from registry.storage import disk, files
 from registry.storage.root import Root

@@ -35,7 +35,7 @@ def build_control(runtime: Runtime) -> ASGIApp:
 def build_platform(runtime: Runtime) -> ASGIApp:
     """Return the platform endpoints of this process."""
     from serve.openai.app import build_platform as build
-    from serve.openai.tenant import Platform
+    from serve.openai.asker import Platform
 
     return build(Platform(runtime.registry, runtime), _application())
 

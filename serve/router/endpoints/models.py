@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
-from registry.entries.tuned import TunedModel
+from registry.entries.openai.tuned import TunedModel
 from registry.errors import NotFound, Quarantined
 from registry.names import CANARY, STABLE
 from registry.records import RolloutEntry, Version

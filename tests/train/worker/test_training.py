@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from registry.entries.tuned import CHECKPOINT
+from registry.entries.openai.tuned import CHECKPOINT
 from registry.store import Registry
 from registry.tuning.jobs import TuningJob, TuningJobs
 from registry.tuning.machine import JobEvent, JobState

@@ -17,9 +17,9 @@ from enum import StrEnum
 from hashlib import md5
 from pathlib import Path
 
-from registry.entries.files import PREFIX as FILE_PREFIX
-from registry.entries.files import FileInfo, FileStore
-from registry.entries.ids import ID_PATTERN, derived_id, made_at, new_id
+from registry.entries.openai.files import PREFIX as FILE_PREFIX
+from registry.entries.openai.files import FileInfo, FileStore
+from registry.entries.openai.ids import ID_PATTERN, derived_id, made_at, new_id
 from registry.errors import Conflict, Missing, NotFound, UsageError
 from registry.storage import disk, files
 from registry.storage.entry import Entry, encode, encode_claim

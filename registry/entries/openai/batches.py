@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.entries.batch_states import BatchEvent, BatchState, next_state
-from registry.entries.ids import ID_PATTERN, made_at, new_id
+from registry.entries.openai.batch_states import BatchEvent, BatchState, next_state
+from registry.entries.openai.ids import ID_PATTERN, made_at, new_id
 from registry.errors import ClaimLost, CorruptStore, Missing, NotFound
 from registry.storage import disk, files
 from registry.storage.entry import Entry, encode, encode_claim

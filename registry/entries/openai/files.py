@@ -2,7 +2,7 @@
 
 Owns `files/<id>/`: `content`, the bytes as they came, and `meta.json`, what is known of them. Invariants: a
 file appears whole, by one rename, and never changes; one that has expired is not found, whether or not it
-has been collected; what is made under an id that its maker derives (`registry.entries.ids`) is made once,
+has been collected; what is made under an id that its maker derives (`ids`) is made once,
 so that who was killed may make it again.
 """
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from registry.entries.ids import ID_PATTERN, made_at, new_id
+from registry.entries.openai.ids import ID_PATTERN, made_at, new_id
 from registry.errors import CorruptStore, Missing, NotFound, Occupied
 from registry.storage import disk, files
 from registry.storage.entry import Entry, encode

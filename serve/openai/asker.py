@@ -12,7 +12,7 @@ from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 
-from registry.entries.files import FileInfo, FileStore
+from registry.entries.openai.files import FileInfo, FileStore
 from registry.errors import Denied, NotFound
 from registry.store import Registry
 from serve.control.caller import Control
@@ -45,7 +45,7 @@ class Platform:
 
 
 @dataclass(frozen=True, slots=True)
-class Tenant:
+class Asker:
     """Who asks: the id of a key, and whether it sees what others made."""
 
     platform: Platform
@@ -79,7 +79,7 @@ def platform_of(request: Request) -> Platform:
     return platform
 
 
-def tenant_of(request: Request) -> Tenant:
+def asker_of(request: Request) -> Asker:
     """Return who asks, as the router has found out.
 
     Raises: Denied: no router has authenticated the request.
@@ -88,8 +88,8 @@ def tenant_of(request: Request) -> Tenant:
     who = state.get("who")
     if not isinstance(who, str) or not who:
         raise Denied("platform API", "the request was not authenticated", "send it through the router")
-    return Tenant(platform_of(request), who, bool(state.get("sees_all")))
+    return Asker(platform_of(request), who, bool(state.get("sees_all")))
 
 
 PlatformOf = Annotated[Platform, Depends(platform_of)]
-TenantOf = Annotated[Tenant, Depends(tenant_of)]
+AskerOf = Annotated[Asker, Depends(asker_of)]
