@@ -92,10 +92,17 @@ def next_state(state: JobState | None, event: JobEvent, job: str = "job") -> Job
     """
     found = _NEXT.get(state, {}).get(event)
     if found is None:
-        can = ", ".join(sorted(_NEXT.get(state, {}))) or "nothing: it has ended"
-        fact = f"is {state or 'not made yet'}, so it cannot be {event}"
-        raise JobRefused(job, fact, f"what can follow is {can}", param="fine_tuning_job_id")
+        can = ", ".join(sorted(_NEXT.get(state, {})))
+        fact = f"{_standing(state)}, so it cannot be {event}"
+        remedy = f"what can follow is {can}" if can else "nothing can follow"
+        raise JobRefused(job, fact, remedy, param="fine_tuning_job_id")
     return found
+
+
+def _standing(state: JobState | None) -> str:
+    if state in {JobState.SUCCEEDED, JobState.FAILED}:
+        return f"has {state}"
+    return f"is {state or 'not made yet'}"
 
 
 def next_holder(holder: str | None, event: JobEvent, worker: str | None) -> str | None:

@@ -61,7 +61,7 @@ def test_a_job_of_the_api_is_paused_resumed_and_cancelled_and_its_log_has_who_di
     assert "is paused, so it cannot be paused" in said(capsys, registry, "pause", job.id, code=2)
     assert "is queued" in said(capsys, registry, "resume", job.id)
     assert "is cancelled" in said(capsys, registry, "cancel", job.id)
-    assert "nothing: it has ended" in said(capsys, registry, "cancel", job.id, code=2)
+    assert "nothing can follow" in said(capsys, registry, "cancel", job.id, code=2)
     assert [entry.event for entry in job.log()][-3:] == [
         JobEvent.PAUSED, JobEvent.RESUMED, JobEvent.CANCELLED
     ]  # fmt: skip
