@@ -25,7 +25,7 @@ from serve.tuning.creation import CreateAttempt, JobMaker
 from serve.tuning.documents import JobSurroundings, job_document
 from serve.tuning.events import EventList, checkpoint_documents, is_event_id, step_of
 from serve.tuning.parameters import CreateJob
-from serve.tuning.progress import read_progress
+from serve.tuning.progress import read_progress, read_recent
 
 _WORDS: Mapping[JobEvent, str] = {
     JobEvent.PAUSED: "The job was paused",
@@ -153,7 +153,7 @@ class JobDesk:
         around = JobSurroundings(
             organization=self._organization,
             waits_for=self._waits_for(job, log[-1], queue),
-            seconds_left=read_progress(job.folder).seconds_left() if running else None,
+            seconds_left=read_recent(job.folder).seconds_left() if running else None,
             now=self._clock(),
         )
         return job_document(job, log, around)

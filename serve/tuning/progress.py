@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import Any
 
 from registry.errors import CorruptStore, Missing
 from registry.storage import disk
+
+RECENT_BYTES = 16 * 1024
+"""So much of the end of the trainer's lines holds the last steps, by which the pace goes."""
 
 _METRICS, _STATUS = "metrics.jsonl", "status.json"
 _ACCURACY = "mean_token_accuracy"
@@ -73,6 +77,14 @@ def read_progress(folder: Path) -> JobProgress:
     return JobProgress(tuple(_lines(folder / _METRICS)), _total(folder / _STATUS))
 
 
+def read_recent(folder: Path) -> JobProgress:
+    """Read the last of what the trainer told, as fast after a million steps as after ten.
+
+    Raises: StorageFailed.
+    """
+    return JobProgress(tuple(_lines(folder / _METRICS, RECENT_BYTES)), _total(folder / _STATUS))
+
+
 def figures(line: StepLine, wanted: set[str] | None = None) -> dict[str, float]:
     """Return a line's figures by OpenAI's names; of those of the training only the `wanted`."""
     training = {"train_loss": line.train_loss, "train_mean_token_accuracy": line.train_accuracy}
@@ -81,8 +93,8 @@ def figures(line: StepLine, wanted: set[str] | None = None) -> dict[str, float]:
     return {key: value for key, value in told.items() if value is not None}
 
 
-def _lines(path: Path) -> Iterator[StepLine]:
-    for number, found in enumerate(_documents(path)):
+def _lines(path: Path, last_bytes: int | None = None) -> Iterator[StepLine]:
+    for number, found in enumerate(_documents(path, last_bytes)):
         step = found.get("step")
         if isinstance(step, int):
             yield StepLine(
@@ -96,18 +108,24 @@ def _lines(path: Path) -> Iterator[StepLine]:
             )
 
 
-def _documents(path: Path) -> Iterator[Mapping[str, Any]]:
+def _documents(path: Path, last_bytes: int | None) -> Iterator[Mapping[str, Any]]:
     try:
-        data = disk.read(path)
+        data = disk.read(path) if last_bytes is None else _end(path, last_bytes)
     except (Missing, CorruptStore):
         return
     for line in data.splitlines():
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
-            continue  # the last one, half written
+            continue  # the last one, half written, or the first of an end
         if isinstance(value, dict):
             yield value
+
+
+def _end(path: Path, last_bytes: int) -> bytes:
+    with disk.explained(path), disk.open_plain(path) as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - last_bytes))
+        return file.read()
 
 
 def _total(path: Path) -> int | None:
