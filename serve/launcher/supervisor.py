@@ -278,7 +278,8 @@ class Supervisor:
 async def _cancelled(task: asyncio.Task[None] | None) -> None:
     """Cancel a task and wait for its end."""
     if task is not None:
-        task.cancel()
+        if not task.cancelling():  # a second time would break off the clean-up that the first began
+            task.cancel()
         await asyncio.wait({task})
 
 

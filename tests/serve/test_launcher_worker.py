@@ -17,6 +17,7 @@ from registry.store import Registry
 from registry.tuning.jobs import TuningJobs
 from registry.tuning.machine import JobEvent
 from serve.launcher.restarts import RestartPolicy
+from serve.launcher.supervisor import _cancelled
 from serve.launcher.worker import PROGRAM, SupervisedWorker, is_wanted
 from tests.fakes.store import make_registry
 from tests.fakes.tuning import make_job
@@ -92,6 +93,30 @@ def test_it_ends_with_the_server(registry: Registry) -> None:
     asyncio.run(play())
     with pytest.raises(ProcessLookupError):
         os.kill(int(said[0].rpartition(" ")[2]), 0)
+
+
+def test_it_may_end_its_step_when_the_server_stops_sooner_than_that(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """The supervisor asks it when the drain begins, and waits when the engine is gone."""
+    said: list[str] = []
+    make_job(TuningJobs(registry.catalogue.root))
+    mark = tmp_path / "released"
+    program = (
+        "import signal, sys, time\n"
+        f"def end(*_):\n    time.sleep(0.3)\n    open({str(mark)!r}, 'w')\n    sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\nprint('here', flush=True)\ntime.sleep(600)"
+    )
+
+    async def play() -> None:
+        task = asyncio.create_task(worker(registry, said, program).run())
+        await until(lambda: bool(said))
+        task.cancel()
+        await asyncio.sleep(0.01)
+        await _cancelled(task)
+
+    asyncio.run(play())
+    assert mark.exists()
 
 
 def test_a_job_that_has_ended_or_is_paused_starts_nothing(registry: Registry) -> None:
