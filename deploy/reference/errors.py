@@ -11,7 +11,7 @@ from registry.errors import WardrobeError
 MODULES = (
     "registry.errors", "registry.storage.disk", "serve.errors", "serve.rollout.decision.machine",
     "serve.rollout.display.watch", "serve.tuning.graders", "train.evaluation.models.served",
-    "train.loop.guards",
+    "train.loop.guards", "train.migrating.interface",
 )  # fmt: skip
 """Where the product's errors are defined; those of benchmarks are nobody's reference."""
 

@@ -8,28 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.api.documents import Document
 from registry.cli import output
 from registry.cli.session import Session, UserPath, local_options, pass_session
 from registry.errors import Conflict, UsageError
 from registry.storage import files
-from train.evaluation.promptfoo.draft import Untaken
 
 if TYPE_CHECKING:
     from train.evaluation.promptfoo.conversion import ImportedSuite
+    from train.evaluation.promptfoo.documents import SuiteImport
 
 _PATH = UserPath()
-
-
-class SuiteImport(Document):
-    """An imported suite; `out` is null where it was only printed."""
-
-    name: str
-    items: int
-    graders: list[str]
-    untaken: list[Untaken]
-    suite: dict[str, Any]
-    out: str | None
 
 
 @click.command("import")
@@ -87,6 +75,8 @@ def _write(found: ImportedSuite, out: Path, text: str) -> None:
 
 
 def _document(found: ImportedSuite, out: Path | None) -> SuiteImport:
+    from train.evaluation.promptfoo.documents import SuiteImport
+
     return SuiteImport(
         name=found.suite["name"],
         items=len(found.items),
