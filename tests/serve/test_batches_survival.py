@@ -354,13 +354,15 @@ def test_batches_of_several_keys_take_turns_line_by_line(registry: Registry) -> 
 
 
 def test_what_has_no_lines_to_ask_waits_for_no_other_batch(registry: Registry) -> None:
-    long, wrong = make_batch(registry.root, 300), make_batch(registry.root, 0)
-    waiting, cancelled = make_batch(registry.root, 3), make_batch(registry.root, 3)
-    app = Answering(60.0)
+    long, app = make_batch(registry.root, 300), Answering(60.0)
 
-    async def run() -> None:
+    async def run() -> Batch:
         runner = make_runner(registry.root, app)
         await until_seen(runner, long, BatchState.IN_PROGRESS)
+        while len(app.asked) < 8:
+            await runner.turn()
+            await asyncio.sleep(0.005)
+        wrong, waiting, cancelled = (make_batch(registry.root, lines) for lines in (0, 3, 3))
         await until_seen(runner, wrong, BatchState.FAILED)
         await until_seen(runner, waiting, BatchState.IN_PROGRESS)
         await until_seen(runner, cancelled, BatchState.IN_PROGRESS)
@@ -368,11 +370,12 @@ def test_what_has_no_lines_to_ask_waits_for_no_other_batch(registry: Registry) -
         await until_seen(runner, cancelled, BatchState.CANCELLED)
         await come(lambda: waiting.last().holder is None)
         assert long.last().state is BatchState.IN_PROGRESS
-        await come(lambda: len(app.asked) >= 8)
         await runner.stop()
+        return cancelled
 
-    asyncio.run(run())
+    cancelled = asyncio.run(run())
     assert len(results(registry.root, cancelled, "error")) == 3
+    assert len(app.asked) == 8
 
 
 def test_a_deleted_input_file_fails_a_batch_that_did_not_begin(registry: Registry) -> None:
