@@ -124,13 +124,31 @@ def test_one_adapters_move_is_nothing_to_another(served: Served) -> None:
     assert answered(served, "support@3") == "support@3", "asked for by its number, it is waited for"
 
 
-def test_a_damaged_version_takes_nobodys_place(served: Served) -> None:
-    """It is put into quarantine when it is loaded, and the one before goes on."""
-    weights = served.registry.version("support", 2).path / "adapter_model.safetensors"
+def damage(served: Served, number: int) -> None:
+    weights = served.registry.version("support", number).path / "adapter_model.safetensors"
     weights.chmod(0o644)
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
+
+
+def test_whoever_asks_for_what_turns_out_damaged_is_told_how(served: Served) -> None:
+    """Not only that it was set aside, which is seen while it is loaded."""
+    damage(served, 3)
+    served.engine.load_seconds = 0.3
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(served.chat, "support@3")
+        wait_until(lambda: served.registry.quarantined("support", 3) is not None, "it is found")
+        served.runtime.watcher.refresh()
+        refused = asked.result()
+    assert refused.status_code == 503
+    assert "could not be loaded" in refused.text
+    assert "adapter_model.safetensors" in refused.text
+
+
+def test_a_damaged_version_takes_nobodys_place(served: Served) -> None:
+    """It is put into quarantine when it is loaded, and the one before goes on."""
+    damage(served, 2)
     move(served, 2)
     wait_until(lambda: served.registry.quarantined("support", 2) is not None, "it is found")
     served.runtime.watcher.refresh()

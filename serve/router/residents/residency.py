@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
-from registry.errors import WardrobeError
+from registry.errors import InvalidAdapter, WardrobeError
 from registry.records import Version
 from serve.engine.interface import Engine
 from serve.errors import Busy, LoadFailed
@@ -264,7 +264,9 @@ class Residency:
             slot.attempts += 1
             wait = min(FIRST_RETRY_SECONDS * 2 ** (slot.attempts - 1), LONGEST_RETRY_SECONDS)
             slot.retry_at = self.clock() + wait
-            slot.failure = _set_aside(slot) if self.gone(slot.version) else _failed(slot, error)
+            # Damage, for which it was set aside a moment ago, says more than that it was.
+            taken = self.gone(slot.version) and not isinstance(error, InvalidAdapter)
+            slot.failure = _set_aside(slot) if taken else _failed(slot, error)
             _log.warning("%s", slot.failure)  # the requests that wait are told, but there may be none
         if slot.name in self._held:
             await self._let_go(slot)
