@@ -141,6 +141,7 @@ def test_no_tracked_file_names_a_package_registry_host_or_a_path_of_a_machine() 
 
 # What may ask the file system itself: the seam, and what reads the folders of its user.
 DISK = ("disk", "files", "placing", "syncing", "mount")
+MACHINE = ("priority",)  # /proc is no root
 USERS = ("folder", "base", "publish", "transfer", "versions", "collect", "adapter", "file")
 RAW = {
     "chmod", "exists", "glob", "is_dir", "is_file", "is_symlink", "iterdir", "lstat", "mkdir", "open",
@@ -155,7 +156,7 @@ def test_the_registry_reads_and_writes_its_root_through_one_seam() -> None:
     paths = sorted(path for room in rooms for path in room.glob("*.py"))
     assert len(paths) > 50
     for path in paths:
-        if path.stem in {*DISK, *USERS}:
+        if path.stem in {*DISK, *MACHINE, *USERS}:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 from registry.errors import WardrobeError
+from registry.priority import put_last
 from registry.storage.root import Root
 from registry.tuning.jobs import TuningJobs
 from registry.tuning.machine import JobState
@@ -88,6 +89,7 @@ class SupervisedWorker:
         except OSError as error:
             await self._pause(f"cannot be started: {error}")
             return
+        put_last(process.pid)  # at once: its imports alone would take a core from the engine for seconds
         try:
             await self._follow(process)
         finally:

@@ -38,6 +38,24 @@ def worker(registry: Registry, said: list[str], program: str) -> SupervisedWorke
     return found
 
 
+def test_a_worker_takes_less_than_everybody_else_from_its_first_moment(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """Its imports alone would take a core from the engine for seconds."""
+    make_job(TuningJobs(registry.catalogue.root))
+    told = tmp_path / "told"
+    look = f"open({str(told)!r}, 'w').write(str(os.sched_getscheduler(0)))"
+    program = f"import os, time; time.sleep(0.5); {look}"
+
+    async def run() -> None:
+        watching = asyncio.create_task(worker(registry, [], program).run())
+        await until(lambda: told.exists() and bool(told.read_text()))
+        await _cancelled(watching)
+
+    asyncio.run(run())
+    assert int(told.read_text()) == os.SCHED_IDLE
+
+
 async def until(reached: Callable[[], bool]) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not reached():

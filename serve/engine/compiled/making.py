@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from registry.priority import put_last
 from serve.engine.compiled.code import CompiledCode
 from serve.engine.cpu_lora.compilation import RECORD_VARIABLE
 from serve.engine.handover import open_line
@@ -55,12 +56,9 @@ def _own_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def stand_back() -> None:
     """Compute and read only when nobody else wants to, and be killed first (Linux)."""
-    os.nice(19)
-    with contextlib.suppress(OSError, AttributeError):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # of the disk's time, too
-    for file, value in (("autogroup", "19"), ("oom_score_adj", "1000")):
-        with contextlib.suppress(OSError):
-            Path(f"/proc/self/{file}").write_text(value)
+    put_last()  # of the disk's time, too
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _compile(options: Sequence[str], owned: str) -> str:
