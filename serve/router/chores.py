@@ -6,10 +6,9 @@ import asyncio
 
 from registry.entries.openai.deliveries import Deliveries
 from registry.tuning.jobs import TuningJobs
-from serve.batches.endings import endings_of as batch_endings
 from serve.router.runtime import Runtime
-from serve.tuning.endings import endings_of
 from serve.webhooks.delivery import WebhookSender
+from serve.webhooks.events import endings_of
 
 WEBHOOK_SECONDS = 1.0
 TIDY_SECONDS = 3_600.0
@@ -21,7 +20,10 @@ def begin_chores(runtime: Runtime) -> list[asyncio.Task[None]]:
     sender = WebhookSender(
         Deliveries(root),
         runtime.settings.tuning.webhooks,
-        [endings_of(TuningJobs(root)), batch_endings(runtime.registry.catalogue.batches)],
+        [
+            endings_of("fine_tuning.job", TuningJobs(root).all),
+            endings_of("batch", runtime.registry.catalogue.batches.list),
+        ],
         who=runtime.replica,
     )
     if not sender.wanted:

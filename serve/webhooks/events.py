@@ -1,14 +1,17 @@
-"""What is told: an event of a job or a batch, in OpenAI's form. Pure."""
+"""What is told: an event of a job or a batch that ended, in OpenAI's form."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+from registry.entries.openai.batches import Batch
 from registry.entries.openai.ids import derived_id
+from registry.errors import WardrobeError
+from registry.tuning.jobs import TuningJob
 
 PREFIX = "evt_"
 
@@ -44,3 +47,18 @@ class WebhookEvent:
 
 EventSource = Callable[[float], Iterable[WebhookEvent]]
 """Returns what ended since a time (UNIX seconds); blocks for the disk."""
+
+
+def endings_of(kind: str, every: Callable[[], Iterable[TuningJob | Batch]]) -> EventSource:
+    """Return the source of `kind` with the state that each of `every` ended in: `batch.completed`."""
+
+    def since(at: float) -> Iterator[WebhookEvent]:
+        for one in every():
+            try:
+                last = one.last()
+            except WardrobeError:
+                continue  # what is damaged is told of by whoever asks for it
+            if last.state.final and last.at >= at:
+                yield WebhookEvent(f"{kind}.{last.state}", one.id, last.at)
+
+    return since

@@ -9,6 +9,7 @@ import pytest
 
 from registry.store import Registry
 from tests.fakes.base import make_base
+from tests.fakes.clock import Clock
 from tests.fakes.control import admin_server
 from tests.fakes.store import make_registry, with_reserve
 from tests.fakes.terminal import Terminal
@@ -17,6 +18,11 @@ from tests.fakes.terminal import Terminal
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
     return make_registry(tmp_path)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture

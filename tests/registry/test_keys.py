@@ -12,21 +12,7 @@ import pytest
 
 from registry.entries.keys import KeyInfo, KeyRing, KeyStore, Scope, keys_folder
 from registry.errors import NotFound, StorageFailed, UsageError
-
-
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.fakes.clock import Clock
 
 
 @pytest.fixture

@@ -13,19 +13,7 @@ from registry.entries.openai.ids import derived_id, made_at, new_id
 from registry.errors import DiskFull, NotFound
 from registry.storage import files
 from registry.store import Registry
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.fakes.clock import Clock
 
 
 @pytest.fixture

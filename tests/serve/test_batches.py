@@ -16,6 +16,7 @@ from registry.store import Registry
 from serve.settings import BatchSettings
 from serve.tuning_settings import TuningSettings
 from tests.fakes.http_server import served as listening
+from tests.fakes.openai_client import connect
 from tests.fakes.served import Served, serve, wait_until
 from tests.published import check
 
@@ -33,10 +34,6 @@ def served(registry: Registry, tmp_path: Path) -> Iterator[Served]:
 def client(served: Served) -> Iterator[openai.OpenAI]:
     with connect(served) as client:
         yield client
-
-
-def connect(served: Served, token: str = "none") -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{served.server.url}/v1", api_key=token, max_retries=0)
 
 
 def line(name: str, url: str = CHAT, **body: Any) -> dict[str, Any]:

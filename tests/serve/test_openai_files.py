@@ -18,6 +18,7 @@ import pytest
 from registry.entries.keys import KeyStore, Scope
 from registry.store import Registry
 from serve.tuning_settings import TuningSettings
+from tests.fakes.openai_client import connect
 from tests.fakes.served import Served, make_root, serve, wait_until
 from tests.published import check
 
@@ -36,10 +37,6 @@ def served(registry: Registry, tmp_path: Path) -> Iterator[Served]:
 def client(served: Served) -> Iterator[openai.OpenAI]:
     with connect(served) as client:
         yield client
-
-
-def connect(served: Served, token: str = "none") -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{served.server.url}/v1", api_key=token, max_retries=0)
 
 
 def left(registry: Registry) -> list[str]:

@@ -15,6 +15,7 @@ from registry.entries.keys import KeyStore, Scope
 from registry.store import Registry
 from registry.tuning.machine import JobEvent
 from serve.tuning_settings import TuningSettings
+from tests.fakes.openai_client import connect
 from tests.fakes.served import BASE, Served, serve, wait_until
 from tests.fakes.tuner import STEPS, WORKER, Tuner
 from tests.published import check
@@ -44,10 +45,6 @@ def tuner(served: Served, tmp_path: Path) -> Tuner:
 @pytest.fixture
 def rows(client: openai.OpenAI) -> str:
     return upload(client)
-
-
-def connect(served: Served, token: str = "none", retries: int = 0) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{served.server.url}/v1", api_key=token, max_retries=retries)
 
 
 def upload(client: openai.OpenAI, purpose: Any = "fine-tune", content: bytes = ROWS) -> str:

@@ -24,10 +24,9 @@ from registry.store import Registry
 from registry.tuning.jobs import TuningJobs
 from registry.tuning.machine import JobEvent
 from serve.settings import ServeSettings
-from serve.tuning.endings import endings_of
 from serve.tuning_settings import TuningSettings, WebhookReceiver
 from serve.webhooks.delivery import BACKOFF_SECONDS, HOLD_SECONDS, KEEP_SECONDS, WebhookSender
-from serve.webhooks.events import WebhookEvent
+from serve.webhooks.events import WebhookEvent, endings_of
 from serve.webhooks.signing import sign
 from tests.fakes.http_server import served as listening
 from tests.fakes.served import serve, wait_until
@@ -79,7 +78,7 @@ def make(registry: Registry, receiver: Receiver, clock: Clock) -> Callable[..., 
         return WebhookSender(
             Deliveries(root, clock),
             [wanted],
-            [endings_of(TuningJobs(root, clock))],
+            [endings_of("fine_tuning.job", TuningJobs(root, clock).all)],
             who=who,
             clock=clock,
             transport=httpx.MockTransport(receiver.answer),
@@ -161,7 +160,7 @@ def test_who_dies_while_sending_is_followed_by_another(
     make: Callable[..., WebhookSender], registry: Registry, receiver: Receiver, ended: str, clock: Clock
 ) -> None:
     deliveries = Deliveries(registry.catalogue.root, clock)
-    event = next(iter(endings_of(TuningJobs(registry.catalogue.root, clock))(0)))
+    event = next(iter(endings_of("fine_tuning.job", TuningJobs(registry.catalogue.root, clock).all)(0)))
     begun = deliveries.begin(event.delivery_to(URL), "killed", HOLD_SECONDS)
     assert begun is not None
     assert make("r2").turn() == 0
@@ -242,7 +241,7 @@ def test_a_receiver_that_sends_a_byte_now_and_then_is_given_up_like_one_that_han
     with trickling() as url:
         root = registry.catalogue.root
         wanted = WebhookReceiver.model_validate({"url": url, "secret": SECRET})
-        sources = [endings_of(TuningJobs(root, clock))]
+        sources = [endings_of("fine_tuning.job", TuningJobs(root, clock).all)]
         deliveries = Deliveries(root, clock)
         sender = WebhookSender(deliveries, [wanted], sources, who="r1", clock=clock, patience=0.2)
         assert sender.turn() == 1

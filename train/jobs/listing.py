@@ -10,13 +10,13 @@ import signal
 import time
 from dataclasses import dataclass
 
-from registry.errors import Conflict, JobRefused, NotFound, StorageFailed
+from registry.errors import Conflict, JobRefused, StorageFailed
 from registry.storage.root import Root
 from registry.tuning.jobs import TuningJob, TuningJobs
 from registry.tuning.liveness import this_host
 from registry.tuning.machine import JobEvent
 from train.jobs.records import AskedDocument, JobDetail, JobDocument, RunState
-from train.jobs.store import Job, Jobs
+from train.jobs.store import Job, Jobs, the_only
 
 _BETWEEN_SIGNALS_SECONDS = 0.2
 
@@ -109,15 +109,7 @@ class JobList:
 
         Raises: NotFound; Conflict: several fit.
         """
-        every = self.all()
-        fitting = [job for job in every if job.id == name] or [
-            job for job in every if name and (job.id.startswith(name) or job.id.endswith(name))
-        ]
-        if not fitting:
-            raise NotFound(f"job {name}", "does not exist", "list them with `wardrobe train jobs`")
-        if len(fitting) > 1:
-            raise Conflict(f"job {name}", f"fits {len(fitting)} jobs", "give the whole id")
-        return fitting[0]
+        return the_only(self.all(), name)
 
 
 def _signal_run(run: Job, event: JobEvent) -> str:

@@ -15,9 +15,9 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from pydantic import JsonValue, ValidationError
 
@@ -270,15 +270,7 @@ class Jobs:
 
         Raises: NotFound; Conflict: several fit.
         """
-        jobs = self.all()
-        fitting = [job for job in jobs if job.id == name] or [
-            job for job in jobs if name and (job.id.startswith(name) or job.id.endswith(name))
-        ]
-        if not fitting:
-            raise NotFound(f"job {name}", "does not exist", "list them with `wardrobe train jobs`")
-        if len(fitting) > 1:
-            raise Conflict(f"job {name}", f"fits {len(fitting)} jobs", "give the whole id")
-        return fitting[0]
+        return the_only(self.all(), name)
 
     def known(self, id: str) -> Job | None:  # noqa: A002
         """Return the job of exactly that id, None where it has not begun.
@@ -302,6 +294,29 @@ class Jobs:
         except (Missing, CorruptStore, disk.NotAFolder, ValidationError):
             return None  # another kind of folder (metrics/), or one whose maker died at its first step
         return Job(folder, description) if disk.exists(folder / _STATUS) else None
+
+
+class _Named(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+_OneJob = TypeVar("_OneJob", bound=_Named)
+
+
+def the_only(jobs: Sequence[_OneJob], name: str) -> _OneJob:
+    """Return the job of that id, or the only one whose id begins or ends so.
+
+    Raises: NotFound; Conflict: several fit.
+    """
+    fitting = [job for job in jobs if job.id == name] or [
+        job for job in jobs if name and (job.id.startswith(name) or job.id.endswith(name))
+    ]
+    if not fitting:
+        raise NotFound(f"job {name}", "does not exist", "list them with `wardrobe train jobs`")
+    if len(fitting) > 1:
+        raise Conflict(f"job {name}", f"fits {len(fitting)} jobs", "give the whole id")
+    return fitting[0]
 
 
 def _encode(line: Mapping[str, JsonValue]) -> bytes:
