@@ -31,6 +31,7 @@ from serve.responses.store import ResponseStore
 from serve.responses.turn import PREVIOUS, ResponseTurn, begin
 from serve.rollout.assignment import Arm, unit_digest
 from serve.router.booking import NO_UNIT, assign, find_unit
+from serve.router.busy import busy_line
 from serve.router.doubts import Doubts
 from serve.router.endpoints.auth import ANONYMOUS, authorize
 from serve.router.endpoints.openai_errors import rejection_reason, send_error
@@ -40,6 +41,7 @@ from serve.router.rescue import HeldExchange
 from serve.router.runtime import Runtime
 from serve.router.shadow import Shadows
 from serve.router.targets import RolloutTarget, RoutePlan, RouteTarget
+from serve.settings import BUSY, FREE
 
 _log = logging.getLogger("wardrobe.router")
 _REPLACED = frozenset({b"x-request-id", b"content-length", b"transfer-encoding"})
@@ -58,7 +60,8 @@ class Inference:
 
     __slots__ = (
         "app", "arrivals", "bodies", "doubts", "errors_name_version", "hosts", "inflight", "max_body_bytes",
-        "max_concurrency", "max_tokens", "refused_fields", "runtime", "shadows", "stored", "total_seconds",
+        "max_concurrency", "max_tokens", "refused_fields", "runtime", "say_busy", "shadows", "stored",
+        "total_seconds",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +79,7 @@ class Inference:
         self.hosts = hosts
         self.bodies = Bodies(runtime.limits, runtime.engine, refused_fields)
         self.inflight = 0
+        self.say_busy = busy_line()
         self.max_body_bytes = runtime.limits.max_body_bytes
         self.max_concurrency = runtime.limits.max_concurrency
         self.max_tokens = runtime.limits.max_tokens
@@ -85,7 +89,7 @@ class Inference:
         self.doubts = Doubts(self._copy, runtime.metrics.doubts, runtime.engine.alive)
         self.errors_name_version = runtime.settings.errors_name_version
 
-    async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: PLR0912
         """Answer one request; it takes its place among those in flight when its body has arrived."""
         began = monotonic()
         headers: RawHeaders = dict(scope["headers"])
@@ -98,6 +102,8 @@ class Inference:
                 self.arrivals.check_declared(declared, self.max_body_bytes)
             body, held = await self.arrivals.body(receive, declared, self.max_body_bytes)
             self.inflight += 1
+            if self.inflight == 1 and self.say_busy is not None:
+                self.say_busy(BUSY)
             try:
                 self._check_place(1)  # others may have taken it meanwhile
                 if b"content-encoding" in headers:
@@ -116,6 +122,8 @@ class Inference:
                 await self._answer(endpoint, scope, headers, fields, body, receive, send, began, turn)
             finally:
                 self.inflight -= 1
+                if not self.inflight and self.say_busy is not None:
+                    self.say_busy(FREE)
                 self.arrivals.held -= held
         except ClientLeft:
             pass
