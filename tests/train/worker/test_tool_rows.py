@@ -1,4 +1,4 @@
-"""Rows with tools over OpenAI's own client and a real socket, as the worker's real check takes them or not."""
+"""Rows with tools over OpenAI's own client and a real socket, as the worker's real check takes them."""
 
 from __future__ import annotations
 
