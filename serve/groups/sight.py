@@ -25,9 +25,10 @@ _REMEMBERED = 100_000
 class Sight:
     """What adapters exist for a group, and whether the base model does; safe to use from any thread."""
 
-    __slots__ = ("_exact", "_known", "_pattern", "_seen", "base", "everything")
+    __slots__ = ("_exact", "_known", "_pattern", "_seen", "base", "everything", "patterns")
 
     def __init__(self, group: Group) -> None:
+        self.patterns = group.adapters
         self.base = group.base
         self.everything = group.unrestricted
         self._exact = frozenset(one for one in group.adapters if "*" not in one)
