@@ -65,8 +65,8 @@ class Inference:
 
     __slots__ = (
         "app", "arrivals", "bodies", "doors", "doubts", "errors_name_version", "hosts", "inflight",
-        "max_body_bytes", "max_concurrency", "max_tokens", "refused_fields", "runtime", "say_busy", "shadows", "stored",
-        "total_seconds",
+        "max_body_bytes", "max_concurrency", "max_tokens", "refused_fields", "runtime", "say_busy", "shadows",
+        "stored", "total_seconds",
     )  # fmt: skip
 
     def __init__(
