@@ -1,7 +1,7 @@
 """Who asks a platform endpoint, what it may see, and how its work on the disk is done.
 
 Invariants: a request that nobody has authenticated is not answered; what another key made is as unknown as
-what nobody made, except to a key with the scope `admin`; a blocking call never runs on the event loop.
+what nobody made, except to a key that sees all; a blocking call never runs on the event loop.
 """
 
 from __future__ import annotations

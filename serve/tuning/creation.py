@@ -223,9 +223,7 @@ def _seen(adapter: str, sight: Sight, param: str) -> str:
     """
     if not sight.sees(adapter):
         allowed = ", ".join(sight.patterns[:_SHOWN]) or "none"
-        message = (
-            f"Invalid '{param}': the version would be one of {adapter}, and this key's group has {allowed}."
-        )
+        message = f"Invalid '{param}': this key's group has the adapters {allowed}, and {adapter} is none."
         raise RequestRefused(message, param=param, reason="invalid_value")
     return adapter
 

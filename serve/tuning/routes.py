@@ -156,7 +156,5 @@ def _metadata(request: Request) -> tuple[dict[str, str], bool]:
 
 
 def _no_projects(subject: str) -> RequestRefused:
-    message = (
-        f"{subject}: there are no projects here; a key's group says which adapters' checkpoints it may use."
-    )
+    message = f"{subject}: there are no projects here; a key's group says which adapters it may use."
     return RequestRefused(message, param="project_ids", reason="projects_not_supported")
