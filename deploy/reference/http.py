@@ -32,7 +32,8 @@ Responses are kept in the replica's memory, for the key that asked, within the l
 [`responses`](settings.md), unless the request says `store: false`; `previous_response_id` and items by
 reference go on from them."""
 
-_ALLOWED = """This is the whole allow-list. A key needs one of the scopes, and so does its group (`admin` includes them all,
+_ALLOWED = """\
+This is the whole allow-list. A key needs one of the scopes, and so does its group (`admin` includes them all,
 `infer` of a key `feedback`). What does not exist for a key's [group](../how-to/groups.md) is a 404. `…` is
 whatever the API behind it has there, in full below."""
 
