@@ -23,6 +23,7 @@ from serve import logs
 from serve.batches.runner import BatchRunner
 from serve.bounds.arrival import Arrivals, ClientLeft
 from serve.bounds.structure import check_encoding
+from serve.console.entrance import leads_in, send_in
 from serve.door.hosts import Hosts
 from serve.door.pages import Pages
 from serve.door.sending import for_pages
@@ -46,7 +47,13 @@ from serve.rollout.decision.inner import InnerClient
 from serve.router.access import CallerAccess
 from serve.router.building import build_runtime
 from serve.router.chores import begin_chores
-from serve.router.endpoints.apis import build_batches, build_control, build_platform, own_methods
+from serve.router.endpoints.apis import (
+    build_batches,
+    build_console,
+    build_control,
+    build_platform,
+    own_methods,
+)
 from serve.router.endpoints.auth import authorize
 from serve.router.endpoints.feedback import MAX_BODY_BYTES as MAX_FEEDBACK_BYTES
 from serve.router.endpoints.openai_errors import rejection_reason, send_error, send_json
@@ -90,6 +97,7 @@ class Router:
         self._endpoints = ENDPOINTS
         self._control: ASGIApp | None = None
         self._platform: ASGIApp | None = None
+        self._console: ASGIApp | None = None
         self._batches: BatchRunner | None = None
         self._door: InnerClient | None = None
         self._chores: list[asyncio.Task[None]] = []
@@ -136,6 +144,9 @@ class Router:
         try:
             if endpoint is None or endpoint.kind not in _PROBES:
                 self._check_host(scope)
+            if endpoint is None and leads_in(scope):
+                await send_in(send)
+                return
             if endpoint is None:
                 raise RouteNotFound(_shown(scope), "is not a path here", hint(_shown(scope), _is_path))
             if scope["method"] == "OPTIONS":
@@ -182,6 +193,8 @@ class Router:
             await send_json(send, 200, b'{"status":"alive"}')
         elif endpoint.kind is PathKind.READY:
             await tell_ready(runtime, send)
+        elif endpoint.kind is PathKind.CONSOLE and self._console is not None and self._arrivals is not None:
+            await self._console(scope, self._arrivals.paced(receive), send)
         elif runtime is None or needed is None:
             raise Busy("server", "has not started yet", "try again", rejection="engine_busy")
         else:
@@ -317,7 +330,7 @@ class Router:
         self._endpoints = served_endpoints(runtime.engine.abilities.paths)
         runtime.on_drain.append(self._inference.shadows.cancel)
         runtime.on_drain.append(self._inference.doubts.cancel)
-        self._chores = begin_chores(runtime)
+        self._chores, self._console = begin_chores(runtime), build_console(runtime)
         self.runtime = runtime
         if settings.batches.enabled:
             assert self._door is not None, "made before anything is opened"

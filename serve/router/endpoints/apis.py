@@ -1,4 +1,4 @@
-"""The APIs of ours beside the hot path: the admin API, and the platform endpoints put together.
+"""The APIs of ours beside the hot path: the admin API, the console, and the platform endpoints put together.
 
 Owns which routers the platform has; what each answers is its own package's business. FastAPI is imported
 here only when a server starts.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp
@@ -30,6 +30,15 @@ def build_control(runtime: Runtime) -> ASGIApp:
     from serve.control.app import build_control as build
 
     return build(runtime.registry, runtime)
+
+
+def build_console(runtime: Runtime) -> ASGIApp:
+    """Return the console of this process."""
+    from serve.console.app import build_console as build
+    from serve.console.place import ConsoleParts
+
+    secret = partial(runtime.ids.derive, b"console")
+    return build(ConsoleParts(runtime.registry, runtime, runtime.keys, runtime.traffic, secret))
 
 
 def build_platform(runtime: Runtime) -> ASGIApp:
