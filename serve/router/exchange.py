@@ -89,7 +89,7 @@ class Exchange:
         self.booking: Booking | None = None
         self.baseline: BaselineArm | None = None
         self.turn: ResponseTurn | None = None
-        self.doubt: Callable[..., None] | None = None
+        self.doubt: Callable[..., bool] | None = None
         self.names_version = self.generates = True
         self.echoed = False
         self._first_at = 0.0
@@ -281,6 +281,7 @@ class Exchange:
             booking.segment,
             booking.arm,
             booking.unit,
+            source=booking.source,
             first_turn=booking.first_turn,
             rescued=self.rescued,
             first_token=first_token,

@@ -21,6 +21,7 @@ from registry.views.view import View
 from serve.errors import BadBody, BudgetSpent, Busy, ModelNotFound
 from serve.rollout.assignment import Arm
 from serve.rollout.recording.recorder import Recorders
+from serve.rollout.recording.sources import Source
 from serve.router.booking import NO_UNIT
 from serve.router.endpoints.openai_errors import send_json
 from serve.router.endpoints.response_id import BASE_SUBJECT, NO_ANSWER, AnsweredBy, IdIssuer, read_claim
@@ -191,7 +192,7 @@ class FeedbackDesk:
             )
         said = f"{feedback.comment or ''}{feedback.unit or ''}{feedback.response_id or ''}"
         self._budget.take(who, _LINE_BYTES + len(said.encode("utf-8", "replace")))
-        reason = self._book(view, answered, feedback.score)
+        reason = self._book(view, answered, feedback.score, Source("default", who))
         line = FeedbackLine(
             at=time.time(),
             adapter=adapter,
@@ -208,7 +209,7 @@ class FeedbackDesk:
         self.log.add(adapter, line)
         return Receipt(counted=not reason, reason=reason)
 
-    def _book(self, view: View, answered: AnsweredBy | None, score: float) -> str:
+    def _book(self, view: View, answered: AnsweredBy | None, score: float, source: Source | None) -> str:
         """Book a score where it is evidence, and return '' or why it is none."""
         if answered is None:
             return "kept, but no evidence: it names no answer of ours by a valid id"
@@ -223,9 +224,10 @@ class FeedbackDesk:
             return "kept, but no evidence: the answer was given under no rollout that is open now"
         if answered.unit == NO_UNIT:
             return "kept, but no evidence: a list decided who answered"
-        if not self._recorders(entry).rate(arm, answered.unit, score):
-            return "kept, but no evidence: this unit has rated before"
-        return ""
+        if source is None:
+            return "kept, but no evidence: this key's group gives none"
+        refused = self._recorders(entry).rate(arm, answered.unit, score, source)
+        return f"kept, but no evidence: {refused}" if refused else ""
 
 
 def _parse(body: bytes) -> Feedback:
