@@ -212,7 +212,7 @@ class Router:
         with contextlib.suppress(ClientLeft):
             declared = headers.get(b"content-length")
             body = await self._arrivals.whole(receive, declared, MAX_FEEDBACK_BYTES)
-            await runtime.feedback.answer(runtime.watcher.view, caller.who, body, send)
+            await runtime.feedback.answer(runtime.watcher.view, caller, body, send)
 
     async def _forward(
         self,

@@ -31,6 +31,7 @@ from serve.request_id import ANTHROPIC_PATHS, HEADER, echo_id, id_headers
 from serve.responses.store import ResponseStore
 from serve.responses.turn import PREVIOUS, ResponseTurn, begin
 from serve.rollout.assignment import Arm, unit_digest
+from serve.rollout.recording.sources import Source
 from serve.router.booking import NO_UNIT, assign, find_unit
 from serve.router.busy import busy_line
 from serve.router.doubts import Doubts
@@ -122,7 +123,7 @@ class Inference:
                 turn = (
                     begin(self.stored, caller.who, fields) if endpoint.dialect is Dialect.RESPONSES else None
                 )
-                await self._answer(endpoint, scope, headers, fields, body, receive, send, began, turn)
+                await self._answer(caller, endpoint, scope, headers, fields, body, receive, send, began, turn)
             finally:
                 self.inflight -= 1
                 if not self.inflight and self.say_busy is not None:
@@ -145,6 +146,7 @@ class Inference:
 
     async def _answer(
         self,
+        caller: Caller,
         endpoint: Endpoint,
         scope: Scope,
         headers: RawHeaders,
@@ -172,7 +174,7 @@ class Inference:
                 unit = find_unit(kind, session, fields)
             else:
                 unit = await self.bodies.in_thread(find_unit, kind, session, fields)
-            target, unit, booking = assign(rollout, plan.adapter, unit, fields, body)
+            target, unit, booking = assign(rollout, plan.adapter, unit, fields, body, Source.of(caller))
             make = HeldExchange if target.arm is Arm.CANARY else Exchange
             exchange = make(target, endpoint, scope, headers, fields, unit, receive, send, began)
             exchange.turn = turn

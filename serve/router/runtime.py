@@ -129,7 +129,10 @@ class Runtime:
         wait, keep = settings.residency.swap_wait_seconds, settings.residency.keep_previous_seconds
         succession = Succession(residency, wait, keep)
         base = registry.base
-        keeper = EvidenceWriter(registry, replica)
+        keys = KeyRing(
+            registry.root, required=settings.keys_required, stale_seconds=settings.keys_stale_seconds
+        )
+        keeper = EvidenceWriter(registry, replica, givers=keys.evidence_groups)
         targets = Targets(
             engine.base_name,
             base.fingerprint,
@@ -141,9 +144,6 @@ class Runtime:
             succession=succession,
         )
         ids = IdIssuer(secrets.token_bytes(32))
-        keys = KeyRing(
-            registry.root, required=settings.keys_required, stale_seconds=settings.keys_stale_seconds
-        )
         budget = settings.limits.feedback_bytes_per_hour
         feedback = FeedbackDesk(ids, keeper.find, engine.base_name, budget)
         hang_seconds = settings.engine.hang_seconds

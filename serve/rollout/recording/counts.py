@@ -12,7 +12,6 @@ from heapq import nlargest, nsmallest
 
 from registry.records import RolloutEntry
 from serve.rollout.assignment import Arm
-from serve.rollout.policy import EvidenceShares
 from serve.rollout.recording.evidence import (
     LATENCY_BOUNDS,
     MAX_SOURCES,
@@ -27,13 +26,7 @@ from serve.rollout.recording.evidence import (
     ShadowPairs,
     SourceTally,
 )
-from serve.rollout.recording.sources import (
-    RATINGS_ALLOWANCE,
-    UNITS_ALLOWANCE,
-    Crowd,
-    SharedRoom,
-    Source,
-)
+from serve.rollout.recording.sources import Room, Source
 
 MAX_UNITS = 200_000
 """Units of one arm in one segment that are told apart; beyond it the count stays."""
@@ -153,20 +146,12 @@ class ArmRecord:
 class OpenSegment:
     """One (record of the log, effective weight), while requests are booked under it."""
 
-    __slots__ = ("_left_out", "_ratings", "_units", "arms", "baseline", "began", "entry", "pairs", "weight")
+    __slots__ = ("_room", "arms", "baseline", "began", "entry", "pairs", "weight")
 
     def __init__(
-        self,
-        entry: RolloutEntry,
-        weight: int,
-        baseline: Baseline,
-        began: float,
-        shares: EvidenceShares,
-        crowd: Crowd,
+        self, entry: RolloutEntry, weight: int, baseline: Baseline, began: float, room: Room
     ) -> None:
-        self._units = SharedRoom(shares, crowd, UNITS_ALLOWANCE)
-        self._ratings = SharedRoom(shares, crowd, RATINGS_ALLOWANCE)
-        self._left_out: set[str] = set()
+        self._room = room
         self.entry = entry
         self.weight = weight
         self.baseline = baseline
@@ -185,19 +170,19 @@ class OpenSegment:
         """Return whether a unit counts; decided when it comes first, and counted if it does not."""
         if unit in record.units:
             return True
-        if unit in self._left_out:
+        if unit in self._room.left_out:
             return False
-        if self._units.take(source):
+        if self._room.units.take(source):
             return True
         record.source(source).units_left_out += 1
-        if len(self._left_out) < MAX_UNITS:
-            self._left_out.add(unit)
+        if len(self._room.left_out) < MAX_UNITS:
+            self._room.left_out.add(unit)
         return False
 
     def takes_rating(self, record: ArmRecord, source: Source) -> bool:
         """Return whether a rating counts, and count that it does or does not."""
         part = record.source(source)
-        taken = self._ratings.take(source)
+        taken = self._room.ratings.take(source)
         if taken:
             part.ratings += 1
         else:

@@ -78,6 +78,7 @@ class EvidenceWriter:
         kept = self._kept.get(entry.rollout)
         if kept is None:
             kept = self._kept[entry.rollout] = _Kept(Recorder(entry, self._replica, self._clock))
+            kept.recorder.crowd.expect(self._givers(entry.adapter))
         kept.recorder.follow(entry)
         return kept.recorder
 

@@ -33,7 +33,7 @@ from serve.rollout.recording.evidence import (
     Segment,
     baseline_of,
 )
-from serve.rollout.recording.sources import NOBODY_ELSE, Crowd, Source
+from serve.rollout.recording.sources import NOBODY_ELSE, Crowd, Room, Source
 
 MAX_TEXTS = 2_000
 """Answers that wait for their form to be looked at; the oldest is dropped unlooked at."""
@@ -90,6 +90,7 @@ class Recorder:
         self._clock = clock
         self._past: list[Segment] = []
         self._open: list[OpenSegment] = []
+        self._rooms: dict[tuple[int, int], Room] = {}
         self._firsts = _Firsts()
         self._texts: deque[PendingAnswer] = deque(maxlen=MAX_TEXTS)
         self._baseline = Baseline()
@@ -276,9 +277,11 @@ class Recorder:
             frozenset(self.policy.allow) if weight else frozenset(),
             frozenset(self.policy.deny),
         )
-        self.segment = OpenSegment(
-            entry, weight, self._baseline, self._clock(), self.policy.evidence, self.crowd
-        )
+        place = weight, entry.base_weight
+        room = self._rooms.get(place)
+        if room is None:
+            room = self._rooms[place] = Room(self.policy.evidence, self.crowd)
+        self.segment = OpenSegment(entry, weight, self._baseline, self._clock(), room)
         self._open.append(self.segment)
 
 

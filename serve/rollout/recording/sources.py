@@ -1,7 +1,7 @@
-"""Whose evidence it is: which group and key sent a request, and how much of one source a segment takes.
+"""Whose evidence it is: which group and key sent a request, and how much of one source is taken.
 
 Owns the rule of shares. A unit or rating of a source is taken while the source holds at most `share` of what
-the segment took, and `allowance` more:
+was taken at this weight by this replica, and `allowance` more:
 
     mine + 1 <= share / (1 - share) * others + allowance
 
@@ -15,10 +15,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import NamedTuple
 
+from registry.entries.keyring import ANONYMOUS, Caller
+from registry.entries.rights import DEFAULT_GROUP
 from serve.rollout.policy import EvidenceShares
 
 UNITS_ALLOWANCE = 10
-"""Units that a segment takes of a source whatever the others send: fewer than any step asks for."""
+"""Units that are taken of a source whatever the others send: fewer than any step asks for."""
 
 RATINGS_ALLOWANCE = 3
 """Ratings likewise: too few to prove anything, at any alpha up to a half."""
@@ -36,13 +38,19 @@ class Source(NamedTuple):
         return f"{self.group}/{self.key}"
 
     @classmethod
+    def of(cls, caller: Caller) -> Source | None:
+        """Return the source that a caller is, None where its group gives no evidence."""
+        group = caller.group
+        return cls(group.name, caller.who) if group.evidence else None
+
+    @classmethod
     def read(cls, label: str) -> Source:
         """Return the source that a label names."""
         group, _, key = label.partition("/")
         return cls(group, key)
 
 
-NOBODY_ELSE = Source("default", "anonymous")
+NOBODY_ELSE = Source(DEFAULT_GROUP, ANONYMOUS)
 """Whose every request is where keys are not in use."""
 
 
@@ -82,7 +90,7 @@ class Crowd:
 
 
 class SharedRoom:
-    """What one segment took of each source: units, or ratings, over all arms."""
+    """What was taken of each source: units, or ratings, over all arms."""
 
     __slots__ = ("_allowance", "_crowd", "_groups", "_keys", "_shares", "_total")
 
@@ -113,3 +121,14 @@ class SharedRoom:
         if share >= 1:
             return False
         return (mine + 1 - self._allowance) * (1 - share) > share * (total - mine)
+
+
+class Room:
+    """What one replica took at one weight; `left_out` are units that were not, as many as are remembered."""
+
+    __slots__ = ("left_out", "ratings", "units")
+
+    def __init__(self, shares: EvidenceShares, crowd: Crowd) -> None:
+        self.units = SharedRoom(shares, crowd, UNITS_ALLOWANCE)
+        self.ratings = SharedRoom(shares, crowd, RATINGS_ALLOWANCE)
+        self.left_out: set[str] = set()

@@ -2,8 +2,8 @@
 
 Owns which feedback is evidence, and the lines that wait to be written. Evidence is only what names an
 answer of ours by an id whose MAC is right, written by a version under the rollout that is open now, to a
-unit that was assigned. All other feedback is kept for people, and nothing else. Invariant: no answer waits
-for a disk.
+unit that was assigned, from a key whose group gives evidence and has some of its share left. All other
+feedback is kept for people, and nothing else. Invariant: no answer waits for a disk.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 from starlette.types import Send
 
+from registry.entries.keyring import Caller
 from registry.views.view import View
 from serve.errors import BadBody, BudgetSpent, Busy, ModelNotFound
 from serve.rollout.assignment import Arm
@@ -166,15 +167,15 @@ class FeedbackDesk:
         self._recorders = recorders
         self._base_name = base_name
 
-    async def answer(self, view: View, who: str, body: bytes, send: Send) -> None:
+    async def answer(self, view: View, caller: Caller, body: bytes, send: Send) -> None:
         """Answer one request.
 
         Raises: BadBody, ModelNotFound, Busy.
         """
-        receipt = self.take(view, _parse(body), who)
+        receipt = self.take(view, _parse(body), caller)
         await send_json(send, 202, _encode(receipt))
 
-    def take(self, view: View, feedback: Feedback, who: str) -> Receipt:
+    def take(self, view: View, feedback: Feedback, caller: Caller) -> Receipt:
         """Book and keep one piece of feedback.
 
         Raises: BadBody: it names nothing, or two things. ModelNotFound. Busy.
@@ -191,8 +192,8 @@ class FeedbackDesk:
                 "feedback", f"cannot be kept now ({trouble})", "try again later", rejection="not_stored"
             )
         said = f"{feedback.comment or ''}{feedback.unit or ''}{feedback.response_id or ''}"
-        self._budget.take(who, _LINE_BYTES + len(said.encode("utf-8", "replace")))
-        reason = self._book(view, answered, feedback.score, Source("default", who))
+        self._budget.take(caller.who, _LINE_BYTES + len(said.encode("utf-8", "replace")))
+        reason = self._book(view, answered, feedback.score, Source.of(caller))
         line = FeedbackLine(
             at=time.time(),
             adapter=adapter,
@@ -204,7 +205,7 @@ class FeedbackDesk:
             response_id=feedback.response_id or "",
             verified=answered is not None,
             counted=not reason,
-            who=who,
+            who=caller.who,
         )
         self.log.add(adapter, line)
         return Receipt(counted=not reason, reason=reason)
