@@ -64,7 +64,7 @@ def detect(
     factor: float = 1.0,
     weight: int = 1_000,
     sent: int = 20_000,
-    runs: int = 2_000,
+    runs: int = 1_000,
     alpha: float = 0.05,
     seed: int = 1,
 ) -> Detection:
@@ -133,15 +133,15 @@ def rate_by_arm(
     shares: EvidenceShares,
     *,
     made_up: int = 5,
-    rounds: int = 80,
-    runs: int = 200,
+    rounds: int = 200,
+    runs: int = 100,
     seed: int = 2,
 ) -> Verdicts:
     """Return how rollouts at 50 % end where one group rates by arm beside another's honest users.
 
     `users` and `attacker` are the mean scores that each gives stable and canary; for each rating of the users
-    the attacker tries `made_up`. A rollout ends at proof (each fourth rating of the users is a look), and else
-    after `rounds` of them.
+    the attacker tries `made_up`. A rollout ends at proof (looked for at each fourth rating of the users), and
+    else after `rounds` of them.
     """
     luck = np.random.default_rng(seed)
     policy = Policy(
