@@ -293,7 +293,8 @@ class Exchange:
         if doubtful:
             self.doubt = observe
         else:
-            observe(outcome=self.outcome.value)
+            taken = observe(outcome=self.outcome.value)
+            booking.mirrored = booking.mirrored and taken  # what is no evidence is not copied either
 
     def conclude(self, outcome: str) -> None:
         """Book a failure that waited in `doubt` as `outcome`: the version's own, or nobody's."""

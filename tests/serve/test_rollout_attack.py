@@ -25,9 +25,10 @@ from serve.rollout.policy import (
     PolicyMetrics,
     Promotion,
     RampStep,
+    Shadow,
 )
 from serve.rollout.recording.sources import RATINGS_ALLOWANCE, UNITS_ALLOWANCE
-from tests.fakes.served import Served, make_root, publish, serve
+from tests.fakes.served import Served, make_root, publish, serve, wait_until
 
 HALF, WHOLE = EvidenceShares(), EvidenceShares(group_share=1, key_share=1)
 ROUNDS = 90
@@ -188,3 +189,20 @@ def test_alone_on_an_idle_server_one_group_of_two_decides_nothing(play: Play) ->
     assert (status.state, status.sources[0].units) == ("ramping", UNITS_ALLOWANCE)
     assert len(play.attacker.counted) == RATINGS_ALLOWANCE
     assert any("left out" in sentence for sentence in status.missing)
+
+
+def test_pairs_of_the_shadow_are_of_units_that_count(play: Play) -> None:
+    play.user.scores = play.attacker.scores = {"stable": 1.0}
+    plan = policy(HALF).model_copy(update={"shadow": Shadow(share=10_000, pairs=10_000, concurrency=100)})
+    now = time.time()
+    recorder = play.served.open_rollout(
+        plan, state="shadow", step=-1, weight=0, shadow=10_000, at=now, state_since=now
+    )
+    for _ in range(4):
+        play.user.ask()
+    for _ in range(40):
+        play.attacker.ask()
+    taken = 4 + 4 + UNITS_ALLOWANCE
+    wait_until(lambda: sum(recorder.segment.pairs.model_dump().values()) >= taken, "all copies are compared")
+    time.sleep(0.1)
+    assert sum(recorder.segment.pairs.model_dump().values()) == taken
