@@ -19,7 +19,7 @@ from serve.rollout.recording.recorder import Recorder
 from serve.rollout.recording.sources import (
     RATINGS_ALLOWANCE,
     UNITS_ALLOWANCE,
-    Crowd,
+    EvidenceGivers,
     SharedRoom,
     Source,
 )
@@ -58,7 +58,7 @@ shares = st.sampled_from([0.1, 0.25, 0.5, 0.75])
 def test_no_order_of_requests_gives_a_group_or_a_key_more_than_its_share(
     order: list[Source], group_share: float, key_share: float
 ) -> None:
-    crowd = Crowd()
+    crowd = EvidenceGivers()
     crowd.expect(frozenset({"red", "blue", "green"}))
     for group in ("red", "blue", "green"):
         for key in ("1", "2", "3"):

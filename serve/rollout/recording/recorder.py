@@ -33,7 +33,7 @@ from serve.rollout.recording.evidence import (
     Segment,
     baseline_of,
 )
-from serve.rollout.recording.sources import NOBODY_ELSE, Crowd, Room, Source
+from serve.rollout.recording.sources import NOBODY_ELSE, EvidenceGivers, Room, Source
 
 MAX_TEXTS = 2_000
 """Answers that wait for their form to be looked at; the oldest is dropped unlooked at."""
@@ -84,7 +84,7 @@ class Recorder:
         self.braking = ""
         self.restored = False
         self.requests: Counter[str] = Counter()
-        self.crowd = Crowd()
+        self.crowd = EvidenceGivers()
         self.by_source: dict[tuple[Arm, str], DenseCounts] = {}
         self._replica = replica
         self._clock = clock

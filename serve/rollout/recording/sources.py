@@ -54,7 +54,7 @@ NOBODY_ELSE = Source(DEFAULT_GROUP, ANONYMOUS)
 """Whose every request is where keys are not in use."""
 
 
-class Crowd:
+class EvidenceGivers:
     """Who gives evidence of one rollout: the groups that may, and the keys that have been seen.
 
     `givers` are the groups that may give evidence of this adapter and have a key to do so with, seen or not.
@@ -94,7 +94,7 @@ class SharedRoom:
 
     __slots__ = ("_allowance", "_crowd", "_groups", "_keys", "_shares", "_total")
 
-    def __init__(self, shares: EvidenceShares, crowd: Crowd, allowance: int) -> None:
+    def __init__(self, shares: EvidenceShares, crowd: EvidenceGivers, allowance: int) -> None:
         self._shares = shares
         self._crowd = crowd
         self._allowance = allowance
@@ -128,7 +128,7 @@ class Room:
 
     __slots__ = ("left_out", "ratings", "units")
 
-    def __init__(self, shares: EvidenceShares, crowd: Crowd) -> None:
+    def __init__(self, shares: EvidenceShares, crowd: EvidenceGivers) -> None:
         self.units = SharedRoom(shares, crowd, UNITS_ALLOWANCE)
         self.ratings = SharedRoom(shares, crowd, RATINGS_ALLOWANCE)
         self.left_out: set[str] = set()

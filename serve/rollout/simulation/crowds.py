@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from serve.rollout.policy import EvidenceShares, FeedbackMetric, Policy, PolicyMetrics, RampStep
 from serve.rollout.recording.evidence import Evidence, UnitScore
-from serve.rollout.recording.sources import RATINGS_ALLOWANCE, UNITS_ALLOWANCE, Crowd, SharedRoom, Source
+from serve.rollout.recording.sources import (
+    RATINGS_ALLOWANCE,
+    UNITS_ALLOWANCE,
+    EvidenceGivers,
+    SharedRoom,
+    Source,
+)
 from serve.rollout.statistics.corroboration import corroborate
 from serve.rollout.statistics.feedback import judge_feedback
 from serve.rollout.statistics.judgement import MetricCheck, MetricVerdict
@@ -107,7 +113,7 @@ def draw_order(members: Sequence[Member], sent: int, luck: np.random.Generator) 
 
 def admit(members: Sequence[Member], order: Ints, shares: EvidenceShares) -> Flags:
     """Return which units the rule of shares takes."""
-    crowd = Crowd()
+    crowd = EvidenceGivers()
     crowd.expect(frozenset(one.name for one in members))
     room = SharedRoom(shares, crowd, UNITS_ALLOWANCE)
     sources = [Source(one.name, "key") for one in members]
@@ -115,7 +121,7 @@ def admit(members: Sequence[Member], order: Ints, shares: EvidenceShares) -> Fla
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
+class RatedRuns:
     """Shares of runs by how a rollout ended: taken back, or held for a person, or neither (promoted)."""
 
     rolled_back: float
@@ -136,7 +142,7 @@ def rate_by_arm(
     rounds: int = 200,
     runs: int = 100,
     seed: int = 2,
-) -> Verdicts:
+) -> RatedRuns:
     """Return how rollouts at 50 % end where one group rates by arm beside another's honest users.
 
     `users` and `attacker` are the mean scores that each gives stable and canary; for each rating of the users
@@ -151,7 +157,7 @@ def rate_by_arm(
     )
     ends = [_rate_once(users, attacker, policy, made_up, rounds, luck) for _ in range(runs)]
     back = ends.count(MetricVerdict.FAIL) / runs
-    return Verdicts(back, ends.count(MetricVerdict.SUSPICIOUS) / runs)
+    return RatedRuns(back, ends.count(MetricVerdict.SUSPICIOUS) / runs)
 
 
 def _rate_once(
@@ -162,7 +168,7 @@ def _rate_once(
     rounds: int,
     luck: np.random.Generator,
 ) -> MetricVerdict:
-    crowd = Crowd()
+    crowd = EvidenceGivers()
     crowd.expect(frozenset({"users", "rival"}))
     room = SharedRoom(policy.evidence, crowd, RATINGS_ALLOWANCE)
     scores: list[UnitScore] = []
@@ -207,8 +213,8 @@ GOOD, BAD, AGAINST, FOR = (0.8, 0.8), (0.8, 0.3), (1.0, 0.0), (0.0, 1.0)
 HALF = EvidenceShares()
 
 
-def report() -> str:
-    """Return all figures as Markdown; takes some minutes."""
+def false_alarms() -> list[str]:
+    """Return how often an identical canary is rolled back, as lines of Markdown."""
     lines = [
         "| identical canary, errors alone, α = 0.05 | shares | taken | rolled back |",
         "|---|---|---|---|",
@@ -217,19 +223,24 @@ def report() -> str:
         for shares in (UNCAPPED, HALF):
             found = detect(members, shares)
             lines.append(f"| {name} | {shares.group_share:g} | {found.taken:.0%} | {found.rolled_back:.2%} |")
-    lines += ["", "| canary fails five times as often | shares | rolled back | units sent | canary units |"]
+    return lines
+
+
+def detections() -> list[str]:
+    """Return how soon a bad canary is found, as lines of Markdown."""
+    lines = ["| the canary fails five times as often | shares | rolled back | units sent | canary units |"]
     lines += ["|---|---|---|---|---|"]
     for name, members in {"one group": SMALL[:1], "two alike": EVEN, "95 % and 5 %": SMALL}.items():
         for shares in (UNCAPPED, HALF):
             found = detect(members, shares, factor=5.0)
-            lines.append(
-                f"| {name} | {shares.group_share:g} | {found.rolled_back:.1%} | {found.sent:,.0f} "
-                f"| {found.canary_units:,.0f} |"
-            )
-    lines += [
-        "",
-        "| ratings at 50 %, one of two groups rates by arm | shares | taken back | held | promoted |",
-    ]
+            told = f"{found.rolled_back:.1%} | {found.sent:,.0f} | {found.canary_units:,.0f}"
+            lines.append(f"| {name} | {shares.group_share:g} | {told} |")
+    return lines
+
+
+def attacks() -> list[str]:
+    """Return how rollouts end where one of two groups rates by arm, as lines of Markdown."""
+    lines = ["| ratings at 50 %, one of two groups rates by arm | shares | taken back | held | promoted |"]
     lines += ["|---|---|---|---|---|"]
     played = {
         "good canary, nobody lies": (GOOD, GOOD),
@@ -240,12 +251,11 @@ def report() -> str:
     for name, (users, attacker) in played.items():
         for shares in (UNCAPPED, HALF):
             ends = rate_by_arm(users, attacker, shares)
-            lines.append(
-                f"| {name} | {shares.group_share:g} | {ends.rolled_back:.1%} | {ends.disputed:.1%} "
-                f"| {ends.promoted:.1%} |"
-            )
-    return "\n".join(lines) + "\n"
+            told = f"{ends.rolled_back:.0%} | {ends.disputed:.0%} | {ends.promoted:.0%}"
+            lines.append(f"| {name} | {shares.group_share:g} | {told} |")
+    return lines
 
 
 if __name__ == "__main__":
-    sys.stdout.write(report())
+    for table in (false_alarms, detections, attacks):
+        sys.stdout.write("\n".join([*table(), "", ""]))
