@@ -31,9 +31,9 @@ from serve.request_id import ANTHROPIC_PATHS, HEADER, echo_id, id_headers
 from serve.responses.store import ResponseStore
 from serve.responses.turn import PREVIOUS, ResponseTurn, begin
 from serve.rollout.assignment import Arm, unit_digest
-from serve.rollout.recording.sources import Source
 from serve.router.booking import NO_UNIT, assign, find_unit
 from serve.router.busy import busy_line
+from serve.router.doors import Door
 from serve.router.doubts import Doubts
 from serve.router.endpoints.auth import authorize
 from serve.router.endpoints.openai_errors import rejection_reason, send_error
@@ -50,6 +50,9 @@ _REPLACED = frozenset({b"x-request-id", b"content-length", b"transfer-encoding"}
 
 RawHeaders = dict[bytes, bytes]
 
+_NEEDED = frozenset({KeyScope.INFER})
+"""As the allow-list says of all that comes here."""
+
 COPY_SECONDS = 600.0
 """How long a shadow copy may take where requests have no limit of their own."""
 
@@ -61,9 +64,9 @@ class Inference:
     """
 
     __slots__ = (
-        "app", "arrivals", "bodies", "doubts", "errors_name_version", "hosts", "inflight", "max_body_bytes",
-        "max_concurrency", "max_tokens", "refused_fields", "runtime", "say_busy", "shadows", "stored",
-        "total_seconds",
+        "app", "arrivals", "bodies", "doors", "doubts", "errors_name_version", "hosts", "inflight",
+        "max_body_bytes", "max_concurrency", "max_tokens", "refused_fields", "runtime", "say_busy", "shadows",
+        "stored", "total_seconds",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +79,7 @@ class Inference:
     ) -> None:
         self.app = app
         self.runtime = runtime
+        self.doors = runtime.doors
         self.refused_fields = refused_fields
         self.arrivals = arrivals
         self.hosts = hosts
@@ -91,7 +95,7 @@ class Inference:
         self.doubts = Doubts(self._copy, runtime.metrics.doubts, runtime.engine.alive)
         self.errors_name_version = runtime.settings.errors_name_version
 
-    async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: PLR0912
+    async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912
         """Answer one request; it takes its place among those in flight when its body has arrived."""
         began = monotonic()
         headers: RawHeaders = dict(scope["headers"])
@@ -120,10 +124,13 @@ class Inference:
                     name_model(fields, endpoint.model)
                 if not endpoint.watched.isdisjoint(fields):
                     check_fields(endpoint.dialect.value, fields, self.runtime.engine.abilities)
-                turn = (
-                    begin(self.stored, caller.who, fields) if endpoint.dialect is Dialect.RESPONSES else None
-                )
-                await self._answer(caller, endpoint, scope, headers, fields, body, receive, send, began, turn)
+                door = self.doors.of(caller)
+                if door.guarded and endpoint.proves:
+                    door.pass_through(fields, headers)
+                turn = None
+                if endpoint.dialect is Dialect.RESPONSES:
+                    turn = begin(self.stored, caller.who, fields, door.sees_answer)
+                await self._answer(endpoint, scope, headers, fields, body, receive, send, began, turn, door)
             finally:
                 self.inflight -= 1
                 if not self.inflight and self.say_busy is not None:
@@ -146,7 +153,6 @@ class Inference:
 
     async def _answer(
         self,
-        caller: Caller,
         endpoint: Endpoint,
         scope: Scope,
         headers: RawHeaders,
@@ -156,10 +162,11 @@ class Inference:
         send: Send,
         began: float,
         turn: ResponseTurn | None,
+        door: Door,
     ) -> None:
         """Choose who answers, and have it answer."""
         runtime = self.runtime
-        plan = runtime.targets.find(runtime.watcher.view, fields.get("model"))
+        plan = door.targets.find(runtime.watcher.view, fields.get("model"))
         rollout = plan.rollout
         if rollout is None:
             target, unit = _choose(plan, headers)
@@ -174,7 +181,7 @@ class Inference:
                 unit = find_unit(kind, session, fields)
             else:
                 unit = await self.bodies.in_thread(find_unit, kind, session, fields)
-            target, unit, booking = assign(rollout, plan.adapter, unit, fields, body, Source.of(caller))
+            target, unit, booking = assign(rollout, plan.adapter, unit, fields, body, door.source)
             make = HeldExchange if target.arm is Arm.CANARY else Exchange
             exchange = make(target, endpoint, scope, headers, fields, unit, receive, send, began)
             exchange.turn = turn
@@ -189,7 +196,7 @@ class Inference:
         runtime = self.runtime
         if runtime.draining or not runtime.engine.alive():
             runtime.check_open()
-        caller = authorize(runtime.keys, headers, KeyScope.INFER)
+        caller = authorize(runtime.keys, headers, _NEEDED)
         self._check_place()
         return caller
 
