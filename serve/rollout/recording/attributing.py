@@ -51,10 +51,13 @@ def give_shares(parts: Mapping[str, SourceTally]) -> dict[str, SourceTally]:
 
 
 def leave_each_out(
-    segments: Sequence[Segment], cells: Sequence[Cell], scores: Sequence[UnitScore]
+    parts: Mapping[str, SourceTally],
+    segments: Sequence[Segment],
+    cells: Sequence[Cell],
+    scores: Sequence[UnitScore],
 ) -> dict[str, Evidence]:
     """Return the evidence without each of the largest sources, by its name; nothing where there is one."""
-    shares = give_shares(give_parts(segments))
+    shares = give_shares(parts)
     sizes = {name: part.units + part.ratings for name, part in shares.items()}
     names = [name for name in sizes if sizes[name]]
     if len(names) < 2:

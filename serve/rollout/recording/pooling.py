@@ -39,7 +39,7 @@ def pool(documents: Sequence[ReplicaEvidence], *, step: int) -> Evidence:
         key=lambda one: (one.seq, one.began),
     )
     tested = [segment for segment in segments if 0 < segment.weight < FULL_WEIGHT]
-    cells, scores = _cells(tested), _scores(tested)
+    cells, scores, parts = _cells(tested), _scores(tested), give_parts(tested)
     return Evidence(
         cells=cells,
         scores=scores,
@@ -51,8 +51,8 @@ def pool(documents: Sequence[ReplicaEvidence], *, step: int) -> Evidence:
                 if one.step == step and one.weight and "canary" in one.arms
             ]
         ),
-        parts=give_parts(tested),
-        without=leave_each_out(tested, cells, scores),
+        parts=parts,
+        without=leave_each_out(parts, tested, cells, scores),
     )
 
 
