@@ -290,13 +290,13 @@ def test_a_refusal_names_the_limit_that_is_in_the_way_for_longest_and_when_it_is
     first = reserve((group, key), meters, 100.0, amounts(10, 50))
     assert isinstance(first, Reservation)
     first.commit(110.0, 10, 50)
-    found = reserve((group, key), meters, 120.0, amounts(1, 60))
+    found = reserve((group, key), meters, 120.0, amounts(1, 40))
     assert isinstance(found, Refusal)
     assert (found.owner, found.measure, found.room, found.hopeless) == ("key b", Measure.INPUT, 0, False)
     again = 120.0 + found.wait_seconds
     assert again == pytest.approx(170.5)
-    assert isinstance(reserve((group, key), meters, again - 0.01, amounts(1, 60)), Refusal)
-    assert isinstance(reserve((group, key), meters, again, amounts(1, 60)), Reservation)
+    assert isinstance(reserve((group, key), meters, again - 0.01, amounts(1, 40)), Refusal)
+    assert isinstance(reserve((group, key), meters, again, amounts(1, 40)), Reservation)
 
 
 def test_what_no_wait_would_make_fit_is_said_to_be_hopeless() -> None:
