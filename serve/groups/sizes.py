@@ -19,8 +19,10 @@ from serve.protocol.paths import Endpoint
 TEMPLATE_TOKENS = 1_024
 """What a chat template adds at most: its own words, and its introduction to tools."""
 
-_MEDIA = (b'_url"', b'"image', b'"input_image', b'"audio', b'"input_audio', b'"video', b'"file', b'_embeds"')
-"""How a body looks that holds more than text: an image of a few bytes may be a thousand tokens."""
+_MEDIA = (b'_url":', b'"image":', b'"audio":', b'_audio":', b'"video":', b'"file":', b'"file_id":', b'_embeds":')
+"""Keys of values that are more than text: an image of a few bytes may be a thousand tokens."""
+
+_PROMPTS = ("messages", "input", "prompt", "prompt_embeds")
 
 _PAIRS = ("documents", "text_1", "text_2", "data_1", "data_2", "queries")
 _ANSWERS = ("n", "best_of")
@@ -49,9 +51,8 @@ def measure(endpoint: Endpoint, fields: Mapping[str, Raw], context: int) -> Requ
         return RequestSize(0, 0, 0, None)
     prompts = _count_prompts(endpoint.operation, fields)
     size = sum(map(len, fields.values()))
-    if endpoint.gives == "scores":
-        tokens = prompts * context  # a query is repeated for each document
-    elif any(mark in raw for raw in fields.values() for mark in _MEDIA if len(raw) > _PLAIN_BYTES):
+    # A query is repeated for each document.
+    if endpoint.gives == "scores" or _holds_media(fields):
         tokens = prompts * context
     else:
         tokens = min(size + TEMPLATE_TOKENS * (prompts if endpoint.renders else 1), prompts * context)
@@ -60,8 +61,14 @@ def measure(endpoint: Endpoint, fields: Mapping[str, Raw], context: int) -> Requ
     return RequestSize(tokens, prompts, prompts * _count_answers(fields), _wish(endpoint, fields))
 
 
-_PLAIN_BYTES = 24
-"""A shorter value holds no media."""
+def _holds_media(fields: Mapping[str, Raw]) -> bool:
+    for name in _PROMPTS:
+        if name in fields:
+            text = bytes(fields[name])
+            for mark in _MEDIA:
+                if mark in text:
+                    return True
+    return False
 
 
 def _count_prompts(operation: str, fields: Mapping[str, Raw]) -> int:

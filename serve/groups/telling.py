@@ -1,0 +1,102 @@
+"""Limits as clients are told of them: headers of answers, and the 429 of what was refused.
+
+OpenAI's `x-ratelimit-…` and Anthropic's `anthropic-ratelimit-…` have one place for tokens and several limits to
+tell of: they tell of the one of which least is left. Figures are this replica's part of a limit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+
+from serve.errors import LimitReached, QuotaSpent
+from serve.groups.accounts import WORDS, Measure, Meter, Refusal
+from serve.protocol.paths import Dialect
+
+Lines = list[tuple[bytes, bytes]]
+
+_TOKENS = frozenset({Measure.INPUT, Measure.OUTPUT, Measure.DAY})
+_ANTHROPIC = {Measure.INPUT: b"input-tokens", Measure.OUTPUT: b"output-tokens"}
+
+
+def headers_of(meters: Iterable[Meter], now: float, dialect: Dialect) -> Lines:
+    """Return what an answer tells of the limits of who asked."""
+    requests = tokens = None
+    least_requests = least_tokens = 0
+    each: list[tuple[bytes, Meter]] = []
+    for meter in meters:
+        measure, room = meter.measure, meter.room(now)
+        if measure in _TOKENS:
+            if tokens is None or room < least_tokens:
+                tokens, least_tokens = meter, room
+            if dialect is Dialect.MESSAGES and measure in _ANTHROPIC:
+                each.append((_ANTHROPIC[measure], meter))
+        elif measure is Measure.REQUESTS and (requests is None or room < least_requests):
+            requests, least_requests = meter, room
+    lines: Lines = []
+    tell = _tell_anthropic if dialect is Dialect.MESSAGES else _tell
+    if requests is not None:
+        tell(lines, b"requests", requests, least_requests, now)
+    if tokens is not None:
+        tell(lines, b"tokens", tokens, least_tokens, now)
+    for name, meter in each:
+        tell(lines, name, meter, meter.room(now), now)
+    return lines
+
+
+def _tell(lines: Lines, name: bytes, meter: Meter, room: int, now: float) -> None:
+    lines.append((b"x-ratelimit-limit-" + name, b"%d" % meter.limit))
+    lines.append((b"x-ratelimit-remaining-" + name, b"%d" % max(0, room)))
+    lines.append((b"x-ratelimit-reset-" + name, duration(meter.reset(now))))
+
+
+def _tell_anthropic(lines: Lines, name: bytes, meter: Meter, room: int, now: float) -> None:
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(math.ceil(time.time() + meter.reset(now))))
+    lines.append((b"anthropic-ratelimit-%b-limit" % name, b"%d" % meter.limit))
+    lines.append((b"anthropic-ratelimit-%b-remaining" % name, b"%d" % max(0, room)))
+    lines.append((b"anthropic-ratelimit-%b-reset" % name, at.encode()))
+
+
+def duration(seconds: float) -> bytes:
+    """Return a duration as OpenAI writes it: `850ms`, `12.5s`, `3m20s`."""
+    if seconds < 1:
+        return b"%dms" % math.ceil(seconds * 1_000)
+    if seconds < 60:
+        return b"%gs" % (math.ceil(seconds * 1_000) / 1_000)
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    return b"%dm%ds" % (minutes, rest)
+
+
+def refused(refusal: Refusal, meters: Iterable[Meter], now: float, dialect: Dialect) -> LimitReached:
+    """Return the error of a request that was not let in."""
+    measure, words = refusal.measure, WORDS[refusal.measure]
+    if refusal.hopeless:
+        fact = f"allows {refusal.limit} {words} on this server, and this request may use {refusal.needed}"
+        remedy = "ask for a shorter answer (max_tokens) or send less at once"
+    else:
+        fact = f"has {refusal.room} of {refusal.limit} {words} left, and this request may use {refusal.needed}"
+        remedy = f"try again in {_words(refusal.wait_seconds)}"
+        if measure in _TOKENS:
+            remedy += ", or ask for a shorter answer (max_tokens)"
+    make = QuotaSpent if measure is Measure.DAY else LimitReached
+    error = make(refusal.owner, fact, remedy)
+    if make is LimitReached:
+        error.type = "tokens" if measure in _TOKENS else "requests"
+    error.retry_after_seconds = max(1, math.ceil(refusal.wait_seconds))
+    error.headers = [
+        (b"retry-after-ms", b"%d" % max(1, math.ceil(refusal.wait_seconds * 1_000))),
+        *headers_of(meters, now, dialect),
+    ]
+    if refusal.hopeless or measure is Measure.DAY:
+        # Clients would send it again by themselves, to the same end.
+        error.headers.append((b"x-should-retry", b"false"))
+    return error
+
+
+def _words(seconds: float) -> str:
+    if seconds < 120:
+        return f"{max(1, math.ceil(seconds))} s"
+    if seconds < 7_200:
+        return f"{math.ceil(seconds / 60)} min"
+    return f"{math.ceil(seconds / 3_600)} h"
