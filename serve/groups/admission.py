@@ -113,7 +113,9 @@ class Admission:
         if isinstance(found, Refusal):
             purse.ledger.refuse(purse.group, purse.key, adapter)
             raise refused(found, purse.meters, self._clock(), endpoint.dialect)
-        likely = exact.total if exact is not None else max(0, size.input - TEMPLATE_TOKENS) // _BYTES_PER_TOKEN
+        likely = (
+            exact.total if exact is not None else max(0, size.input - TEMPLATE_TOKENS) // _BYTES_PER_TOKEN
+        )
         charge = Charge(purse, adapter, found, likely, self._clock)
         self._open.add(charge)
         return charge
@@ -135,17 +137,24 @@ class Admission:
             for account in self._accounts.values():
                 account.bound(account.limits, self.shares.replicas, self.shares.rank)
 
-    def begin_day(self, day: str, seconds_left: float, rows: Iterable[UsageRow]) -> None:
-        """Begin a day (UTC), of which this replica has counted `rows` already."""
-        self.ledger.begin(day, rows)
+    def begin_day(self, day: str, seconds_left: float) -> None:
+        """Begin a day (UTC)."""
+        self.ledger.begin(day)
         self._until = self._clock() + seconds_left
         self._elsewhere = []
         self._budget()
 
-    def hear(self, rows: list[UsageRow]) -> None:
-        """Take in what the other replicas counted today."""
-        self._elsewhere = rows
-        self._budget()
+    def go_on(self, day: str, rows: Iterable[UsageRow]) -> None:
+        """Take in what this replica had counted of a day before it began."""
+        if self.ledger.day == day:
+            self.ledger.add(rows)
+            self._budget()
+
+    def hear(self, day: str, rows: list[UsageRow]) -> None:
+        """Take in what the other replicas counted of a day."""
+        if self.ledger.day == day:
+            self._elsewhere = rows
+            self._budget()
 
     def forget(self, known: Callable[[str], Caller | None], anonymous: Caller) -> None:
         """Drop what belongs to callers that there are no more, or that are others now."""
@@ -154,7 +163,10 @@ class Admission:
         now = self._clock()
         names = {(kind, name) for one in self._purses for kind, name in _places(one)}
         for place in [one for one in self._accounts if one not in names]:
-            if all(meter.room(now) == meter.limit or meter.measure is Measure.DAY for meter in self._accounts[place].meters):
+            if all(
+                meter.room(now) == meter.limit or meter.measure is Measure.DAY
+                for meter in self._accounts[place].meters
+            ):
                 del self._accounts[place]
 
     def limits(self) -> list[LimitRow]:
@@ -198,7 +210,12 @@ class Admission:
         if size.answers and size.wish is None:
             room = max(1, self._answer_room(purse, now, tokens_in, size.answers) // size.answers)
         found = reserve(purse.accounts, purse.meters, now, amounts(tokens_in, size.output(room)))
-        if size.answers and size.wish is None and room < self._longest_answer and isinstance(found, Reservation):
+        if (
+            size.answers
+            and size.wish is None
+            and room < self._longest_answer
+            and isinstance(found, Reservation)
+        ):
             cap(endpoint, fields, room)
         return found
 

@@ -17,6 +17,7 @@ from serve.groups.usage import Tokens, UsageLedger
 from serve.outcomes import Outcome
 from serve.protocol.paths import Dialect
 
+_NOTHING: Tokens = (0, 0, 0)
 _PAID = frozenset({Outcome.OK, Outcome.CANCELLED, Outcome.TIMEOUT})
 
 
@@ -95,21 +96,20 @@ class Charge:
         tokens = usage if usage is not None else self._seen(outcome, made)
         purse = self.purse
         purse.ledger.count(purse.group, purse.key, self.adapter, outcome, tokens)
-        if self.reservation is not None:
-            now = self._clock()
-            if tokens is None:
-                self.reservation.release(now)
-            else:
-                self.reservation.commit(now, tokens[0], tokens[1])
+        self.pay(tokens or _NOTHING)
         self.progress = None
+
+    def pay(self, tokens: Tokens) -> None:
+        """Commit what was used, before the end is known; what comes after changes nothing of it."""
+        if self.reservation is not None:
+            self.reservation.commit(self._clock(), tokens[0], tokens[1])
 
     def end(self) -> None:
         """Let go of everything, if it was not settled: the request never got to an answer."""
         if self._open:
             self._open = False
             self.progress = None
-            if self.reservation is not None:
-                self.reservation.release(self._clock())
+            self.pay(_NOTHING)
 
     def _seen(self, outcome: Outcome, made: Callable[[], int]) -> Tokens | None:
         return (self.input, made(), 0) if outcome in _PAID else None

@@ -50,7 +50,9 @@ class PromptCounter:
         if endpoint.dialect is Dialect.MESSAGES:
             return _one(await self._counted("/v1/messages/count_tokens", fields, _MESSAGES))
         if endpoint.operation in {"completion", "embeddings"}:
-            return await self._prompts(fields.get("prompt" if endpoint.operation == "completion" else "input"))
+            return await self._prompts(
+                fields.get("prompt" if endpoint.operation == "completion" else "input")
+            )
         return None
 
     async def _prompts(self, raw: Raw | None) -> PromptCount | None:

@@ -19,7 +19,16 @@ from serve.protocol.paths import Endpoint
 TEMPLATE_TOKENS = 1_024
 """What a chat template adds at most: its own words, and its introduction to tools."""
 
-_MEDIA = (b'_url":', b'"image":', b'"audio":', b'_audio":', b'"video":', b'"file":', b'"file_id":', b'_embeds":')
+_MEDIA = (
+    b'_url":',
+    b'"image":',
+    b'"audio":',
+    b'_audio":',
+    b'"video":',
+    b'"file":',
+    b'"file_id":',
+    b'_embeds":',
+)
 """Keys of values that are more than text: an image of a few bytes may be a thousand tokens."""
 
 _PROMPTS = ("messages", "input", "prompt", "prompt_embeds")

@@ -75,7 +75,9 @@ def refused(refusal: Refusal, meters: Iterable[Meter], now: float, dialect: Dial
         fact = f"allows {refusal.limit} {words} on this server, and this request may use {refusal.needed}"
         remedy = "ask for a shorter answer (max_tokens) or send less at once"
     else:
-        fact = f"has {refusal.room} of {refusal.limit} {words} left, and this request may use {refusal.needed}"
+        fact = (
+            f"has {refusal.room} of {refusal.limit} {words} left, and this request may use {refusal.needed}"
+        )
         remedy = f"try again in {_words(refusal.wait_seconds)}"
         if measure in _TOKENS:
             remedy += ", or ask for a shorter answer (max_tokens)"

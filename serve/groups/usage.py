@@ -59,22 +59,38 @@ class UsageLedger:
         self.changed = False
         self._lines: dict[tuple[str, str, str], UsageLine] = {}
         self._series: dict[str, GroupSeries] = {}
-        self._over: tuple[str, list[UsageRow]] | None = None
+        self._over: dict[str, list[UsageRow]] = {}
 
-    def begin(self, day: str, rows: Iterable[UsageRow] = ()) -> None:
-        """Begin a day with what this replica has written of it already; what was before is `over`."""
+    def begin(self, day: str) -> None:
+        """Begin a day; what is unwritten of the one before waits."""
         if self.day and self.changed:
-            self._over = (self.day, self.rows())
+            self._over[self.day] = self.rows()
         self.day, self._lines, self.changed = day, {}, False
+
+    def add(self, rows: Iterable[UsageRow]) -> None:
+        """Add what was counted of the day by this replica before it began."""
         for row in rows:
             line = self._line(row.group, row.key, row.adapter)
-            line.requests, line.refused = row.requests, row.refused
-            line.tokens = [row.input_tokens, row.output_tokens, row.cached_tokens]
+            line.requests += row.requests
+            line.refused += row.refused
+            for place, tokens in enumerate((row.input_tokens, row.output_tokens, row.cached_tokens)):
+                line.tokens[place] += tokens
 
-    def take_over(self) -> tuple[str, list[UsageRow]] | None:
-        """Return a day that has ended since the last writing, and its lines, once."""
-        over, self._over = self._over, None
-        return over
+    def take_changed(self) -> list[tuple[str, list[UsageRow]]]:
+        """Return the days that have to be written, with all their lines."""
+        found = list(self._over.items())
+        self._over = {}
+        if self.changed:
+            self.changed = False
+            found.append((self.day, self.rows()))
+        return found
+
+    def put_back(self, day: str, rows: list[UsageRow]) -> None:
+        """Take back a day that could not be written."""
+        if day == self.day:
+            self.changed = True
+        else:
+            self._over[day] = rows
 
     def count(self, group: str, key: str, adapter: str, outcome: Outcome, tokens: Tokens | None) -> None:
         """Count a request that ended; the `tokens` that it used, None where none were."""

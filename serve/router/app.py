@@ -27,6 +27,7 @@ from serve.door.pages import Pages
 from serve.door.sending import for_pages
 from serve.engine.interface import Engine
 from serve.errors import Busy, MethodNotAllowed, RouteNotFound, TaskNotServed
+from serve.groups.usage import GroupMetrics
 from serve.protocol.body import SERVER_PATH_FIELDS, TRANSFER_FIELDS
 from serve.protocol.hints import hint
 from serve.protocol.paths import (
@@ -44,7 +45,7 @@ from serve.responses import answers as kept
 from serve.responses.answers import ResponseQuery
 from serve.rollout.decision.inner import InnerClient
 from serve.router.building import build_runtime
-from serve.router.chores import begin_chores
+from serve.router.chores import Chores
 from serve.router.endpoints.apis import build_batches, build_control, build_platform, own_methods
 from serve.router.endpoints.auth import authorize
 from serve.router.endpoints.feedback import MAX_BODY_BYTES as MAX_FEEDBACK_BYTES
@@ -90,7 +91,7 @@ class Router:
         self._platform: ASGIApp | None = None
         self._batches: BatchRunner | None = None
         self._door: InnerClient | None = None
-        self._chores: list[asyncio.Task[None]] = []
+        self._chores: Chores | None = None
         self._error: Exception | None = None
         self._end_logs: Callable[[], None] = lambda: None
         self._tracing: Tracing | None = None
@@ -278,10 +279,9 @@ class Router:
             if message["type"] == "lifespan.shutdown" and self.runtime is not None:
                 if self._batches is not None:
                     await self._batches.stop()
-                for chore in self._chores:
-                    chore.cancel()
-                await asyncio.gather(*self._chores, return_exceptions=True)
                 await self.runtime.stop()
+                if self._chores is not None:
+                    await self._chores.end()
                 await self._end_accounts()
                 if self._inference is not None:
                     self._inference.bodies.close()
@@ -325,7 +325,9 @@ class Router:
         self._endpoints = served_endpoints(runtime.engine.abilities.paths)
         runtime.on_drain.append(self._inference.shadows.cancel)
         runtime.on_drain.append(self._inference.doubts.cancel)
-        self._chores = begin_chores(runtime)
+        self._chores = Chores(runtime)
+        await self._chores.begin()
+        self._collectors.register(GroupMetrics(runtime.admission.ledger, runtime.admission.limits))
         self.runtime = runtime
         if settings.batches.enabled:
             assert self._door is not None, "made before anything is opened"

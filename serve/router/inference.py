@@ -21,12 +21,15 @@ from serve.bounds.bodies import THREAD_BYTES, Bodies
 from serve.bounds.content import ASKED
 from serve.bounds.structure import check_encoding
 from serve.door.hosts import Hosts
-from serve.errors import BadBody, Busy, EngineFailed, TimedOut, TooManyRequests
+from serve.errors import BadBody, Busy, EngineFailed, LimitReached, TimedOut, TooManyRequests
+from serve.groups.charges import Charge, Purse
+from serve.groups.usage import BASE
 from serve.outcomes import Outcome
 from serve.protocol.body import Fields, cap_tokens, join_fields, name_model, parse_fields
 from serve.protocol.fields import check_fields
 from serve.protocol.form import generates
 from serve.protocol.paths import Dialect, Endpoint
+from serve.protocol.usage import USAGE_EVENTS, ask_usage
 from serve.request_id import ANTHROPIC_PATHS, HEADER, echo_id, id_headers
 from serve.responses.store import ResponseStore
 from serve.responses.turn import PREVIOUS, ResponseTurn, begin
@@ -60,9 +63,9 @@ class Inference:
     """
 
     __slots__ = (
-        "app", "arrivals", "bodies", "doubts", "errors_name_version", "hosts", "inflight", "max_body_bytes",
-        "max_concurrency", "max_tokens", "refused_fields", "runtime", "say_busy", "shadows", "stored",
-        "total_seconds",
+        "admission", "app", "arrivals", "bodies", "doubts", "errors_name_version", "hosts", "inflight",
+        "max_body_bytes", "max_concurrency", "max_tokens", "refused_fields", "runtime", "say_busy", "shadows",
+        "stored", "total_seconds",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +82,7 @@ class Inference:
         self.arrivals = arrivals
         self.hosts = hosts
         self.bodies = Bodies(runtime.limits, runtime.engine, refused_fields)
+        self.admission = runtime.admission
         self.inflight = 0
         self.say_busy = busy_line()
         self.max_body_bytes = runtime.limits.max_body_bytes
@@ -90,7 +94,7 @@ class Inference:
         self.doubts = Doubts(self._copy, runtime.metrics.doubts, runtime.engine.alive)
         self.errors_name_version = runtime.settings.errors_name_version
 
-    async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: PLR0912
+    async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912
         """Answer one request; it takes its place among those in flight when its body has arrived."""
         began = monotonic()
         headers: RawHeaders = dict(scope["headers"])
@@ -122,7 +126,15 @@ class Inference:
                 turn = (
                     begin(self.stored, caller.who, fields) if endpoint.dialect is Dialect.RESPONSES else None
                 )
-                await self._answer(endpoint, scope, headers, fields, body, receive, send, began, turn)
+                purse = self.admission.purse(caller)
+                charge = None if purse is None else await self._charge(purse, endpoint, fields)
+                try:
+                    await self._answer(
+                        endpoint, scope, headers, fields, body, receive, send, began, turn, charge
+                    )
+                finally:
+                    if charge is not None:
+                        self.admission.end(charge)
             finally:
                 self.inflight -= 1
                 if not self.inflight and self.say_busy is not None:
@@ -154,6 +166,7 @@ class Inference:
         send: Send,
         began: float,
         turn: ResponseTurn | None,
+        charge: Charge | None,
     ) -> None:
         """Choose who answers, and have it answer."""
         runtime = self.runtime
@@ -163,6 +176,7 @@ class Inference:
             target, unit = _choose(plan, headers)
             exchange = Exchange(target, endpoint, scope, headers, fields, unit, receive, send, began)
             exchange.turn = turn
+            exchange.pays(charge)
             if endpoint.proves:
                 exchange.baseline = plan.baseline
             await self._carry(exchange, self._left(began))
@@ -176,11 +190,22 @@ class Inference:
             make = HeldExchange if target.arm is Arm.CANARY else Exchange
             exchange = make(target, endpoint, scope, headers, fields, unit, receive, send, began)
             exchange.turn = turn
+            exchange.pays(charge)
             exchange.names_version = self.errors_name_version
             exchange.generates = endpoint.proves and generates(fields)
             if exchange.generates:
                 exchange.booking = booking
             await self._carry_arm(rollout, exchange)
+
+    async def _charge(self, purse: Purse, endpoint: Endpoint, fields: Fields) -> Charge:
+        """Reserve what a request may use, once it is known that its `model` exists."""
+        runtime = self.runtime
+        adapter = runtime.targets.find(runtime.watcher.view, fields.get("model")).adapter
+        base = adapter == runtime.engine.base_name
+        charge = await self.admission.admit(purse, endpoint, fields, BASE if base else adapter)
+        if "stream" in fields and endpoint.operation in USAGE_EVENTS:
+            charge.hides_usage = ask_usage(fields)
+        return charge
 
     def _admit(self, headers: RawHeaders) -> Caller:
         """Let a request in and return who asks."""
@@ -347,6 +372,8 @@ class Inference:
         if reason is not None:
             self.runtime.metrics.rejections[reason] += 1
         extra = self._name_refusal(endpoint, headers)
+        if isinstance(error, LimitReached):
+            extra += error.headers
         if error.http_status in {408, 413, 500} or self.runtime.draining:
             extra.append((b"connection", b"close"))
         await send_error(send, error, endpoint.dialect, extra)

@@ -26,6 +26,8 @@ from registry.views.view import View
 from registry.watcher import Watcher
 from serve.engine.interface import Engine
 from serve.errors import Busy, EngineDead
+from serve.groups.admission import Admission
+from serve.groups.counting import PromptCounter
 from serve.rollout.decision.controller import Controller, Local
 from serve.rollout.decision.golden import Ask
 from serve.rollout.recording.keeper import EvidenceWriter
@@ -74,6 +76,7 @@ class Runtime:
     prover: Prover
     succession: Succession
     upkeep: Upkeep = field(init=False)
+    admission: Admission = field(init=False)
     ask: Ask | None = None
     draining: bool = False
     preloaded: bool = False
@@ -98,6 +101,10 @@ class Runtime:
             self.prover,
             self._describe,
             self.replica,
+        )
+        counter = PromptCounter(self.engine.base_name, self._ask)
+        self.admission = Admission(
+            self.replica, self.engine.context_tokens, counter, longest_answer=self.limits.max_tokens
         )
 
     @property
