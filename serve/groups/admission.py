@@ -15,10 +15,13 @@ from registry.entries.rights import NO_LIMITS
 from registry.entries.usage.rows import UsageRow
 from serve.errors import PromptTooLong
 from serve.groups.accounts import (
+    DAY,
     DAY_SECONDS,
+    INPUT,
+    MEASURES,
+    OUTPUT,
     Account,
     Budget,
-    Measure,
     Refusal,
     Reservation,
     amounts,
@@ -40,14 +43,6 @@ COUNTED_AT_ONCE = 4
 """So many prompts of one caller are counted at once: who floods costs no more than that."""
 
 _BYTES_PER_TOKEN = 4
-
-_LIMIT_NAMES = {
-    Measure.REQUESTS: "requests_per_minute",
-    Measure.INPUT: "input_tokens_per_minute",
-    Measure.OUTPUT: "output_tokens_per_minute",
-    Measure.CONCURRENCY: "concurrency",
-    Measure.DAY: "tokens_per_day",
-}
 
 
 class Admission:
@@ -164,7 +159,7 @@ class Admission:
         names = {(kind, name) for one in self._purses for kind, name in _places(one)}
         for place in [one for one in self._accounts if one not in names]:
             if all(
-                meter.room(now) == meter.limit or meter.measure is Measure.DAY
+                meter.room(now) == meter.limit or meter.measure == DAY
                 for meter in self._accounts[place].meters
             ):
                 del self._accounts[place]
@@ -173,7 +168,7 @@ class Admission:
         """Return the limits of groups and what is left of them, for a scrape."""
         now = self._clock()
         return [
-            (name, _LIMIT_NAMES[meter.measure], meter.limit, max(0, meter.room(now)))
+            (name, MEASURES[meter.measure], meter.limit, max(0, meter.room(now)))
             for (kind, name), account in sorted(self._accounts.items())
             if kind == "group"
             for meter in account.meters
@@ -223,7 +218,7 @@ class Admission:
         """Return the most tokens of answers without a cap: what a minute allows, and what is left of the day."""
         room = self._longest_answer * answers
         for meter in purse.meters:
-            if meter.measure == Measure.OUTPUT:
+            if meter.measure == OUTPUT:
                 room = min(room, meter.limit)
             elif isinstance(meter, Budget):
                 room = min(room, meter.room(now) - tokens_in)
@@ -231,7 +226,7 @@ class Admission:
 
     def _may_fit(self, refusal: Refusal, size: RequestSize) -> bool:
         return (
-            refusal.measure in {Measure.INPUT, Measure.DAY}
+            refusal.measure in {INPUT, DAY}
             and refusal.room > 0
             and size.input > 0
             and refusal.room * LEAST_BYTES_PER_TOKEN + TEMPLATE_TOKENS >= size.input

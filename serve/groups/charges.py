@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from registry.entries.keyring import Caller
-from serve.groups.accounts import Account, Measure, Meter, Reservation
+from serve.groups.accounts import Account, Meter, Reservation
 from serve.groups.telling import Lines, headers_of
 from serve.groups.usage import Tokens, UsageLedger
 from serve.outcomes import Outcome
@@ -45,10 +45,6 @@ class Purse:
         longest = (caller.group.limits.longest_prompt, caller.limits.longest_prompt)
         self.longest: int | None = min((one for one in longest if one is not None), default=None)
         self.owner_of_longest = f"group {self.group}" if self.longest == longest[0] else f"key {self.key}"
-
-    def limits(self, measure: Measure) -> bool:
-        """Return whether there is a limit of this kind."""
-        return any(meter.measure == measure for meter in self.meters)
 
 
 class Charge:

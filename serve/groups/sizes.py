@@ -8,7 +8,7 @@ what cannot be told counts as all that the model's context can hold.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -19,17 +19,8 @@ from serve.protocol.paths import Endpoint
 TEMPLATE_TOKENS = 1_024
 """What a chat template adds at most: its own words, and its introduction to tools."""
 
-_MEDIA = (
-    b'_url":',
-    b'"image":',
-    b'"audio":',
-    b'_audio":',
-    b'"video":',
-    b'"file":',
-    b'"file_id":',
-    b'_embeds":',
-)
-"""Keys of values that are more than text: an image of a few bytes may be a thousand tokens."""
+_MEDIA = (b"_url", b'"image', b'"audio', b"_audio", b'"video', b'"file', b"file_id", b"_embeds")
+"""Ends of keys whose values are more than text: an image of a few bytes may be a thousand tokens."""
 
 _PROMPTS = ("messages", "input", "prompt", "prompt_embeds")
 
@@ -37,8 +28,7 @@ _PAIRS = ("documents", "text_1", "text_2", "data_1", "data_2", "queries")
 _ANSWERS = ("n", "best_of")
 
 
-@dataclass(frozen=True, slots=True)
-class RequestSize:
+class RequestSize(NamedTuple):
     """The most tokens of a request's prompts together, how many prompts, and how many answers to all of them.
 
     `wish` is the largest of the client's caps on an answer, None where there is none.
@@ -73,14 +63,17 @@ def measure(endpoint: Endpoint, fields: Mapping[str, Raw], context: int) -> Requ
 def _holds_media(fields: Mapping[str, Raw]) -> bool:
     for name in _PROMPTS:
         if name in fields:
-            text = bytes(fields[name])
-            for mark in _MEDIA:
-                if mark in text:
+            keys = bytes(fields[name]).split(b'":')
+            keys.pop()
+            for key in keys:
+                if key.endswith(_MEDIA):
                     return True
     return False
 
 
 def _count_prompts(operation: str, fields: Mapping[str, Raw]) -> int:
+    if operation == "chat":
+        return 1
     if operation == "chat_batch":
         return _length(fields.get("messages"))
     if operation in {"completion", "embeddings"}:
@@ -113,11 +106,9 @@ def _length(raw: Raw | None) -> int:
 
 
 def _count_answers(fields: Mapping[str, Raw]) -> int:
-    found = 1
-    for name in _ANSWERS:
-        if name in fields:
-            found = max(found, whole_number(fields[name]) or 1)
-    return found
+    if "n" not in fields and "best_of" not in fields:
+        return 1
+    return max(1, *(whole_number(fields[name]) or 1 for name in _ANSWERS if name in fields))
 
 
 def _wish(endpoint: Endpoint, fields: Mapping[str, Raw]) -> int | None:
@@ -126,8 +117,8 @@ def _wish(endpoint: Endpoint, fields: Mapping[str, Raw]) -> int | None:
     for name in endpoint.cap_fields:
         if name in fields:
             value = whole_number(fields[name])
-            if value is not None:
-                found = max(found or 0, value)
+            if value is not None and (found is None or value > found):
+                found = max(0, value)
     return found
 
 

@@ -8,53 +8,60 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
 
 from serve.errors import LimitReached, QuotaSpent
-from serve.groups.accounts import WORDS, Measure, Meter, Refusal
+from serve.groups.accounts import DAY, INPUT, OUTPUT, REQUESTS, WORDS, Meter, Refusal
 from serve.protocol.paths import Dialect
 
 Lines = list[tuple[bytes, bytes]]
 
-_TOKENS = frozenset({Measure.INPUT, Measure.OUTPUT, Measure.DAY})
-_ANTHROPIC = {Measure.INPUT: b"input-tokens", Measure.OUTPUT: b"output-tokens"}
+_TOKENS = (INPUT, OUTPUT, DAY)
+_ANTHROPIC = {INPUT: b"input-tokens", OUTPUT: b"output-tokens"}
 
 
-def headers_of(meters: Iterable[Meter], now: float, dialect: Dialect) -> Lines:
+def headers_of(meters: tuple[Meter, ...], now: float, dialect: Dialect) -> Lines:
     """Return what an answer tells of the limits of who asked."""
     requests = tokens = None
     least_requests = least_tokens = 0
-    each: list[tuple[bytes, Meter]] = []
     for meter in meters:
-        measure, room = meter.measure, meter.room(now)
+        measure = meter.measure
         if measure in _TOKENS:
+            room = meter.room(now)
             if tokens is None or room < least_tokens:
                 tokens, least_tokens = meter, room
-            if dialect is Dialect.MESSAGES and measure in _ANTHROPIC:
-                each.append((_ANTHROPIC[measure], meter))
-        elif measure is Measure.REQUESTS and (requests is None or room < least_requests):
-            requests, least_requests = meter, room
+        elif measure == REQUESTS:
+            room = meter.room(now)
+            if requests is None or room < least_requests:
+                requests, least_requests = meter, room
     lines: Lines = []
-    tell = _tell_anthropic if dialect is Dialect.MESSAGES else _tell
+    if dialect is Dialect.MESSAGES:
+        _tell_anthropic(lines, b"requests", requests, now)
+        _tell_anthropic(lines, b"tokens", tokens, now)
+        for meter in meters:
+            if meter.measure in _ANTHROPIC:
+                _tell_anthropic(lines, _ANTHROPIC[meter.measure], meter, now)
+        return lines
     if requests is not None:
-        tell(lines, b"requests", requests, least_requests, now)
+        lines += (
+            (b"x-ratelimit-limit-requests", b"%d" % requests.limit),
+            (b"x-ratelimit-remaining-requests", b"%d" % max(0, least_requests)),
+            (b"x-ratelimit-reset-requests", duration(requests.reset(now))),
+        )
     if tokens is not None:
-        tell(lines, b"tokens", tokens, least_tokens, now)
-    for name, meter in each:
-        tell(lines, name, meter, meter.room(now), now)
+        lines += (
+            (b"x-ratelimit-limit-tokens", b"%d" % tokens.limit),
+            (b"x-ratelimit-remaining-tokens", b"%d" % max(0, least_tokens)),
+            (b"x-ratelimit-reset-tokens", duration(tokens.reset(now))),
+        )
     return lines
 
 
-def _tell(lines: Lines, name: bytes, meter: Meter, room: int, now: float) -> None:
-    lines.append((b"x-ratelimit-limit-" + name, b"%d" % meter.limit))
-    lines.append((b"x-ratelimit-remaining-" + name, b"%d" % max(0, room)))
-    lines.append((b"x-ratelimit-reset-" + name, duration(meter.reset(now))))
-
-
-def _tell_anthropic(lines: Lines, name: bytes, meter: Meter, room: int, now: float) -> None:
+def _tell_anthropic(lines: Lines, name: bytes, meter: Meter | None, now: float) -> None:
+    if meter is None:
+        return
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(math.ceil(time.time() + meter.reset(now))))
     lines.append((b"anthropic-ratelimit-%b-limit" % name, b"%d" % meter.limit))
-    lines.append((b"anthropic-ratelimit-%b-remaining" % name, b"%d" % max(0, room)))
+    lines.append((b"anthropic-ratelimit-%b-remaining" % name, b"%d" % max(0, meter.room(now))))
     lines.append((b"anthropic-ratelimit-%b-reset" % name, at.encode()))
 
 
@@ -63,12 +70,12 @@ def duration(seconds: float) -> bytes:
     if seconds < 1:
         return b"%dms" % math.ceil(seconds * 1_000)
     if seconds < 60:
-        return b"%gs" % (math.ceil(seconds * 1_000) / 1_000)
+        return b"%.2fs" % (seconds + 0.005)
     minutes, rest = divmod(math.ceil(seconds), 60)
     return b"%dm%ds" % (minutes, rest)
 
 
-def refused(refusal: Refusal, meters: Iterable[Meter], now: float, dialect: Dialect) -> LimitReached:
+def refused(refusal: Refusal, meters: tuple[Meter, ...], now: float, dialect: Dialect) -> LimitReached:
     """Return the error of a request that was not let in."""
     measure, words = refusal.measure, WORDS[refusal.measure]
     if refusal.hopeless:
@@ -81,7 +88,7 @@ def refused(refusal: Refusal, meters: Iterable[Meter], now: float, dialect: Dial
         remedy = f"try again in {_words(refusal.wait_seconds)}"
         if measure in _TOKENS:
             remedy += ", or ask for a shorter answer (max_tokens)"
-    make = QuotaSpent if measure is Measure.DAY else LimitReached
+    make = QuotaSpent if measure == DAY else LimitReached
     error = make(refusal.owner, fact, remedy)
     if make is LimitReached:
         error.type = "tokens" if measure in _TOKENS else "requests"
@@ -90,7 +97,7 @@ def refused(refusal: Refusal, meters: Iterable[Meter], now: float, dialect: Dial
         (b"retry-after-ms", b"%d" % max(1, math.ceil(refusal.wait_seconds * 1_000))),
         *headers_of(meters, now, dialect),
     ]
-    if refusal.hopeless or measure is Measure.DAY:
+    if refusal.hopeless or measure == DAY:
         # Clients would send it again by themselves, to the same end.
         error.headers.append((b"x-should-retry", b"false"))
     return error

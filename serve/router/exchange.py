@@ -33,6 +33,7 @@ from serve.router.endpoints.openai_errors import error_event, send_error
 from serve.router.endpoints.response_id import without_mac
 from serve.router.streams import (
     TAIL_CHUNKS,
+    TokenUsage,
     has_delta,
     is_usage,
     judge_status,
@@ -63,7 +64,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_chunks", "_first_at", "_last", "_left", "_receive", "_refused", "_send", "_tail", "baseline",
+        "_chunks", "_first_at", "_last", "_left", "_receive", "_refused", "_send", "_tail", "_usage",
+        "baseline",
         "began", "body", "booking", "charge", "doubt", "echoed", "endpoint", "fields", "finished",
         "generates", "headers", "names_version", "outcome", "request_id", "rescued", "scope", "status",
         "streaming", "target", "timed_out", "turn", "unit",
@@ -104,6 +106,7 @@ class Exchange:
         self.echoed = False
         self._first_at = 0.0
         self._last = b""
+        self._usage: TokenUsage | None = None
         self.status = self._chunks = 0
         self.streaming = self.finished = self.timed_out = self._left = self.rescued = self._refused = False
         self.outcome = Outcome.CANCELLED
@@ -283,7 +286,7 @@ class Exchange:
         series = self.target.series
         series.outcomes[self.endpoint.operation, outcome] += 1
         series.duration.observe(ended - self.began)
-        usage = read_usage(tail)
+        usage = self._usage or read_usage(tail)
         tokens = 0
         if usage is not None:
             series.count_tokens(usage)
@@ -307,7 +310,7 @@ class Exchange:
 
     def _pay(self, charge: Charge) -> None:
         """Pay for an answer that tells its usage before its client has the last of it, and can ask again."""
-        usage = read_usage(self._ending())
+        self._usage = usage = read_usage(self._ending())
         if usage is not None and self.status < 400 and not self.rescued:
             charge.pay(usage)
 

@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.entries.rights import GroupLimits
-from serve.groups.accounts import Account, Measure, Refusal, Reservation, amounts, part, reserve
+from serve.groups.accounts import (
+    INPUT,
+    OUTPUT,
+    REQUESTS,
+    Account,
+    Refusal,
+    Reservation,
+    amounts,
+    part,
+    reserve,
+)
 from serve.groups.shares import ReplicaShares
 
 _LIMITS = st.builds(
@@ -56,8 +66,8 @@ class _World:
     accounts: tuple[Account, ...]
     now: float = 1_000.0
     running: list[_Running] = field(default_factory=list)
-    used: dict[Measure, list[tuple[float, int]]] = field(
-        default_factory=lambda: {Measure.REQUESTS: [], Measure.INPUT: [], Measure.OUTPUT: []}
+    used: dict[int, list[tuple[float, int]]] = field(
+        default_factory=lambda: {REQUESTS: [], INPUT: [], OUTPUT: []}
     )
     today: int = 0
 
@@ -75,8 +85,8 @@ class _World:
             return
         tokens_in = int(bound_in * share)
         one = _Running(found, tokens_in, int(bound_out * answers * share), streams)
-        self.used[Measure.REQUESTS].append((self.now, 1))
-        self.used[Measure.INPUT].append((self.now, tokens_in))
+        self.used[REQUESTS].append((self.now, 1))
+        self.used[INPUT].append((self.now, tokens_in))
         self.today += tokens_in
         self.running.append(one)
 
@@ -88,7 +98,7 @@ class _World:
             more = min(tokens, one.tokens_out - one.emitted)
             one.emitted += more
             self.today += more
-            self.used[Measure.OUTPUT].append((self.now, more))
+            self.used[OUTPUT].append((self.now, more))
 
     def _tick(self, _: None) -> None:
         for one in self.running:
@@ -103,11 +113,11 @@ class _World:
             more = one.tokens_out - one.emitted
             one.emitted += more
             self.today += more
-            self.used[Measure.OUTPUT].append((self.now, more))
+            self.used[OUTPUT].append((self.now, more))
         one.reservation.commit(self.now, one.tokens_in, one.emitted)
         one.reservation.release(self.now)  # a second end changes nothing
 
-    def within(self, measure: Measure) -> int:
+    def within(self, measure: int) -> int:
         """Return what was really used in the last 60 seconds."""
         return sum(amount for at, amount in self.used[measure] if self.now - 60 < at <= self.now)
 
@@ -116,9 +126,9 @@ def _check(world: _World) -> None:
     for account in world.accounts:
         limits = account.limits
         for limit, used in (
-            (limits.requests_per_minute, world.within(Measure.REQUESTS)),
-            (limits.input_tokens_per_minute, world.within(Measure.INPUT)),
-            (limits.output_tokens_per_minute, world.within(Measure.OUTPUT)),
+            (limits.requests_per_minute, world.within(REQUESTS)),
+            (limits.input_tokens_per_minute, world.within(INPUT)),
+            (limits.output_tokens_per_minute, world.within(OUTPUT)),
             (limits.concurrency, len(world.running)),
             (limits.tokens_per_day, world.today),
         ):
@@ -167,7 +177,7 @@ class _Fleet:
         del self.shares[name]
         for one in world.running:  # the engine dies with it
             del one
-        self.gone += world.used[Measure.OUTPUT]
+        self.gone += world.used[OUTPUT]
 
     def look(self, names: Iterable[str] | None = None) -> None:
         for name in names or self.worlds:
@@ -177,12 +187,12 @@ class _Fleet:
 
     def _part(self, name: str) -> int:
         meters = self.worlds[name].accounts[0].meters
-        return next(meter.limit for meter in meters if meter.measure is Measure.OUTPUT)
+        return next(meter.limit for meter in meters if meter.measure == OUTPUT)
 
     def used(self) -> int:
         return sum(
             amount
-            for used in (self.gone, *(world.used[Measure.OUTPUT] for world in self.worlds.values()))
+            for used in (self.gone, *(world.used[OUTPUT] for world in self.worlds.values()))
             for at, amount in used
             if self.now - 60 < at <= self.now
         )
@@ -292,7 +302,7 @@ def test_a_refusal_names_the_limit_that_is_in_the_way_for_longest_and_when_it_is
     first.commit(110.0, 10, 50)
     found = reserve((group, key), meters, 120.0, amounts(1, 40))
     assert isinstance(found, Refusal)
-    assert (found.owner, found.measure, found.room, found.hopeless) == ("key b", Measure.INPUT, 0, False)
+    assert (found.owner, found.measure, found.room, found.hopeless) == ("key b", INPUT, 0, False)
     again = 120.0 + found.wait_seconds
     assert again == pytest.approx(170.5)
     assert isinstance(reserve((group, key), meters, again - 0.01, amounts(1, 40)), Refusal)

@@ -90,7 +90,9 @@ def test_another_group_and_who_has_no_limit_feel_nothing_of_it(served: Served) -
 
 def test_a_keys_own_limit_is_held_within_its_groups(served: Served) -> None:
     group = GroupLimits(requests_per_minute=3)
-    small, large = (_key(served, "acme", group, own) for own in (GroupLimits(requests_per_minute=1), NO_LIMITS))
+    small, large = (
+        _key(served, "acme", group, own) for own in (GroupLimits(requests_per_minute=1), NO_LIMITS)
+    )
     assert _ask(served, small).status_code == 200
     refused = _ask(served, small)
     assert refused.status_code == 429
@@ -196,7 +198,11 @@ def test_a_days_budget_is_refused_until_midnight_and_survives_a_restart(tmp_path
         assert (error["code"], error["type"]) == ("insufficient_quota", "insufficient_quota")
         assert spent.headers["x-should-retry"] == "false"
         assert 0 < int(spent.headers["retry-after"]) <= 86_400
-    rows = [row for period in UsageReader(registry.root).between("2000-01-01", "2999-12-31") for row in period.rows]
+    rows = [
+        row
+        for period in UsageReader(registry.root).between("2000-01-01", "2999-12-31")
+        for row in period.rows
+    ]
     assert [(row.group, row.adapter, row.requests, row.refused, row.tokens) for row in rows] == [
         ("acme", "support", 1, 1, 10)
     ]
