@@ -1,9 +1,9 @@
 """What a group or a key may still use: reserve, then commit or release (pure; clock injected).
 
 Owns the meters of an account and a request's hold on them. A reservation holds the most that its request may
-use, for as long as it is in flight; what was really used is booked at its end, or piece by piece while it goes
-on. Invariants: what was used within any 60 seconds, and what is held, are together never more than the limit,
-whatever comes in between; a refusal changes nothing; a reservation is ended once.
+use, for as long as it is in flight; what was really used is booked at its end, or piece by piece while it
+goes on. Invariants: what was used within any 60 seconds, and what is held, are together never more than the
+limit, whatever comes in between; a refusal changes nothing; a reservation is ended once.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from registry.entries.rights import GroupLimits
 
 WINDOW_SECONDS = 60
 SLOTS_PER_SECOND = 2
-"""A window forgets by slots: up to half a second later than it might, which costs 0.8 % of a limit at most."""
+"""A window forgets by slots: up to half a second late, which costs 0.8 % of a limit at most."""
 
 _SLOTS = WINDOW_SECONDS * SLOTS_PER_SECOND
 DAY_SECONDS = 86_400
 
 
 REQUESTS, INPUT, OUTPUT, CONCURRENCY, DAY = range(5)
-"""What a meter counts; also its place among a request's amounts. Plain numbers: an `IntEnum` costs each request
-some ten microseconds."""
+"""What a meter counts, and its place among amounts; plain numbers, as an `IntEnum` costs each request 10 µs."""
 
 MEASURES = (
     "requests_per_minute",
@@ -154,7 +153,7 @@ class Places:
         """Return one second: nobody knows when an answer ends."""
         return 1.0
 
-    def reset(self, now: float) -> float:
+    def reset(self, now: float) -> float:  # noqa: ARG002
         """Return the same."""
         return 1.0 if self.held else 0.0
 
@@ -237,8 +236,7 @@ class Account:
     def bound(self, limits: GroupLimits, replicas: int = 1, rank: int | None = 0) -> None:
         """Set the limits; this is one of `replicas`, each of which holds its part of them.
 
-        What was used stays counted. `rank` says who of them has what is left over by the division, None: nobody
-        here.
+        What was used stays counted. `rank` says who of them has what a division leaves, None: nobody here.
         """
         self.limits = limits
         for measure, name in enumerate(MEASURES):
@@ -255,7 +253,7 @@ class Account:
                 meter.limit = part(limit, replicas, rank)
 
 
-_KINDS: tuple[type[Window] | type[Places] | type[Budget], ...] = (Window, Window, Window, Places, Budget)
+_KINDS: tuple[type[Window | Places | Budget], ...] = (Window, Window, Window, Places, Budget)
 
 
 def part(limit: int, replicas: int, rank: int | None) -> int:

@@ -1,8 +1,8 @@
-"""Who may ask now: a request's reservation on the accounts of its group and its key, before it waits for a seat.
+"""Who may ask now: a request's reservation on its group's account and its key's, before it waits for a seat.
 
-One `Admission` per router; `accounts` decides, the seats are `seating`'s. A caller without limits and without a
-key has no purse, and nothing of this runs for it. Invariants: nothing here touches the disk; what is reserved
-is let go of by the request's `Charge`, whatever becomes of it.
+One `Admission` per router; `accounts` decides, the seats are `seating`'s. A caller without limits and
+without a key has no purse, and nothing of this runs for it. Invariants: nothing here touches the disk; what
+is reserved is let go of by the request's `Charge`, whatever becomes of it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Admission:
             return found
 
     async def admit(self, purse: Purse, endpoint: Endpoint, fields: Fields, adapter: str) -> Charge:
-        """Reserve what a request may use; an answer without a cap is given one in `fields`, where it needs one.
+        """Reserve what a request may use; an answer without a cap is given one where it needs one.
 
         Raises: LimitReached; PromptTooLong.
         """
@@ -215,7 +215,7 @@ class Admission:
         return found
 
     def _answer_room(self, purse: Purse, now: float, tokens_in: int, answers: int) -> int:
-        """Return the most tokens of answers without a cap: what a minute allows, and what is left of the day."""
+        """Return the most tokens of answers without a cap: what a minute allows and the day has left."""
         room = self._longest_answer * answers
         for meter in purse.meters:
             if meter.measure == OUTPUT:

@@ -1,8 +1,8 @@
 """The books of usage on the disk, and what this replica learns there, off the hot path.
 
-Owns when what is read and written. Invariants: what was counted is on the disk `BOOKS_SECONDS` later, and at the
-end of the server; nothing is written of a day before what was written of it earlier has been read; a disk that
-takes nothing costs no answer, and the lines wait in memory.
+Owns when what is read and written. Invariants: what was counted is on the disk `BOOKS_SECONDS` later, and at
+the end of the server; nothing is written of a day before what was written of it earlier has been read; a
+disk that takes nothing costs no answer, and the lines wait in memory.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What one request is charged: its reservation, its end, and what is told of its limits on the way.
 
-Owns who pays what: the answer that was given pays, whatever was tried before; one that failed costs nothing but
-the request; one that the client left costs what was seen of it. Invariant: a charge ends once, by `settle` or
-by `end`, and nothing is held after it.
+Owns who pays what: the answer that was given pays, whatever was tried before; one that failed costs nothing
+but the request; one that the client left costs what was seen of it. Invariant: a charge ends once, by
+`settle` or by `end`, and nothing is held after it.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Purse:
 class Charge:
     """One request's; `hides_usage` says that the usage at the end of its stream is not the client's.
 
-    `input` is its prompt in tokens, as well as that is known before its answer; `progress` is the request while
-    it is on its way.
+    `input` is its prompt in tokens, as well as that is known before its answer; `progress` is the request
+    while it is on its way.
     """
 
     __slots__ = ("_clock", "_open", "adapter", "hides_usage", "input", "progress", "purse", "reservation")

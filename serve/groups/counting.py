@@ -1,7 +1,7 @@
 """How many tokens a prompt has, by the engine's own tokenizer; asked only where a bound is too coarse.
 
-It renders and tokenises as the engine will, behind the router, for the base model: adapters share its tokenizer.
-Invariant: what cannot be counted is None, and the caller goes by the bound.
+It renders and tokenises as the engine will, behind the router, for the base model: adapters share its
+tokenizer. Invariant: what cannot be counted is None, and the caller goes by the bound.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """This replica's part of every limit, by how many replicas of the root live (pure; clock injected).
 
 Invariants: the parts of replicas that see the same others are together the limit; what one that went away
-held is free for the others only a minute later, when nothing counts any more that it let in. So only a replica
-that begins can add to what is used within a minute, and no more than its part.
+held is free for the others only a minute later, when nothing counts any more that it let in. So only a
+replica that begins can add to what is used within a minute, and no more than its part.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Limits as clients are told of them: headers of answers, and the 429 of what was refused.
 
-OpenAI's `x-ratelimit-…` and Anthropic's `anthropic-ratelimit-…` have one place for tokens and several limits to
-tell of: they tell of the one of which least is left. Figures are this replica's part of a limit.
+OpenAI's `x-ratelimit-…` and Anthropic's `anthropic-ratelimit-…` have one place for tokens and several limits
+to tell of: they tell of the one of which least is left. Figures are this replica's part of a limit.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import time
 from serve.errors import LimitReached, QuotaSpent
 from serve.groups.accounts import DAY, INPUT, OUTPUT, REQUESTS, WORDS, Meter, Refusal
 from serve.protocol.paths import Dialect
+
+WAIT_HEADER = b"retry-after-ms"
+"""On a 429 of a limit that will let the request in, and on no other."""
 
 Lines = list[tuple[bytes, bytes]]
 
@@ -93,10 +96,9 @@ def refused(refusal: Refusal, meters: tuple[Meter, ...], now: float, dialect: Di
     if make is LimitReached:
         error.type = "tokens" if measure in _TOKENS else "requests"
     error.retry_after_seconds = max(1, math.ceil(refusal.wait_seconds))
-    error.headers = [
-        (b"retry-after-ms", b"%d" % max(1, math.ceil(refusal.wait_seconds * 1_000))),
-        *headers_of(meters, now, dialect),
-    ]
+    error.headers = headers_of(meters, now, dialect)
+    if not refusal.hopeless:
+        error.headers.append((WAIT_HEADER, b"%d" % max(1, math.ceil(refusal.wait_seconds * 1_000))))
     if refusal.hopeless or measure == DAY:
         # Clients would send it again by themselves, to the same end.
         error.headers.append((b"x-should-retry", b"false"))

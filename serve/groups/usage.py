@@ -1,7 +1,7 @@
 """What was used here: today's lines for the root's books, and what Prometheus sees.
 
-The event loop alone writes them, once per request, at its end. Invariants: a request is on one line, of the day
-on which it ended; a line that is written holds all of its day, so a kill loses what came after the last
+The event loop alone writes them, once per request, at its end. Invariants: a request is on one line, of the
+day on which it ended; a line that is written holds all of its day, so a kill loses what came after the last
 writing and nothing counts twice; at most `MAX_GROUPS` groups have series of their own, the rest is `other`.
 """
 

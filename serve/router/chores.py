@@ -1,4 +1,4 @@
-"""What a server does for its root beside answering: it keeps books of usage, and tells webhooks of what ended."""
+"""What a server does for its root beside answering: books of usage, and webhooks of what ended."""
 
 from __future__ import annotations
 

@@ -68,8 +68,8 @@ class Inference:
 
     __slots__ = (
         "access", "admission", "app", "arrivals", "bodies", "doubts", "errors_name_version", "hosts",
-        "inflight", "max_body_bytes", "max_concurrency", "max_tokens", "refused_fields", "runtime", "say_busy",
-        "shadows", "stored", "total_seconds",
+        "inflight", "max_body_bytes", "max_concurrency", "max_tokens", "refused_fields", "runtime",
+        "say_busy", "shadows", "stored", "total_seconds",
     )  # fmt: skip
 
     def __init__(
@@ -99,7 +99,7 @@ class Inference:
         self.doubts = Doubts(self._copy, runtime.metrics.doubts, runtime.engine.alive)
         self.errors_name_version = runtime.settings.errors_name_version
 
-    async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912
+    async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915
         """Answer one request; it takes its place among those in flight when its body has arrived."""
         began = monotonic()
         headers: RawHeaders = dict(scope["headers"])
@@ -206,9 +206,7 @@ class Inference:
                 exchange.booking = booking
             await self._carry_arm(rollout, exchange)
 
-    async def _charge(
-        self, access: CallerAccess, purse: Purse, endpoint: Endpoint, fields: Fields
-    ) -> Charge:
+    async def _charge(self, access: CallerAccess, purse: Purse, endpoint: Endpoint, fields: Fields) -> Charge:
         """Reserve what a request may use, once it is known that its `model` exists."""
         runtime = self.runtime
         adapter = access.targets.find(runtime.watcher.view, fields.get("model")).adapter

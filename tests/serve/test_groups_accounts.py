@@ -268,7 +268,7 @@ def test_replicas_that_know_of_each_other_never_use_more_than_the_day_has(
     ("seconds", "streams", "bound"),
     [(0.5, False, 30), (2.0, False, 30), (2.0, True, 60), (5.0, True, 30), (2.0, False, 40)],
 )
-def test_a_client_that_saturates_gets_its_quota(seconds: float, streams: bool, bound: int) -> None:  # noqa: FBT001
+def test_a_client_that_saturates_gets_its_quota(seconds: float, streams: bool, bound: int) -> None:
     """What is held and not used is lost for as long as the answer takes, and nothing else is."""
     limit, minutes, tokens = 3_000, 10, 30
     account = Account("group a")

@@ -1,4 +1,4 @@
-"""Limits of groups and keys by the door: what is refused, what is told, what is let go of, what is written."""
+"""Limits of groups and keys by the door: what is refused, told, let go of and written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ def _key(served: Served, group: str, limits: GroupLimits, own: GroupLimits = NO_
     return token
 
 
-def _ask(served: Served, token: str, path: str = "/v1/chat/completions", **fields: Any) -> httpx.Response:
+def _ask(served: Served, token: str, /, **fields: Any) -> httpx.Response:
+    return _post(served, token, "/v1/chat/completions", **fields)
+
+
+def _post(served: Served, token: str, path: str, /, **fields: Any) -> httpx.Response:
     body = {"model": "support", "messages": [{"role": "user", "content": "Hello"}], **fields}
     headers = {"authorization": f"Bearer {token}"}
     return served.client.post(path, json=body, headers=headers)
@@ -222,12 +226,12 @@ def test_a_prompt_that_is_too_long_for_its_group_is_told_so(served: Served) -> N
 def test_anthropics_clients_are_told_in_their_own_words(served: Served) -> None:
     limits = GroupLimits(requests_per_minute=1, output_tokens_per_minute=100, input_tokens_per_minute=9_000)
     token = _key(served, "acme", limits)
-    found = _ask(served, token, "/v1/messages", max_tokens=20)
+    found = _post(served, token, "/v1/messages", max_tokens=20)
     assert found.status_code == 200
     assert found.headers["anthropic-ratelimit-requests-limit"] == "1"
     assert found.headers["anthropic-ratelimit-output-tokens-remaining"] == "80"
     assert found.headers["anthropic-ratelimit-tokens-reset"].endswith("Z")
-    refused = _ask(served, token, "/v1/messages", max_tokens=20)
+    refused = _post(served, token, "/v1/messages", max_tokens=20)
     assert refused.status_code == 429
     assert refused.json()["type"] == "error"
     assert refused.json()["error"]["type"] == "rate_limit_error"
