@@ -24,7 +24,7 @@ DAY_SECONDS = 86_400
 
 
 REQUESTS, INPUT, OUTPUT, CONCURRENCY, DAY = range(5)
-"""What a meter counts, and its place among amounts; plain numbers, as an `IntEnum` costs each request 10 µs."""
+"""What a meter counts, and its place among amounts; plain numbers: an `IntEnum` costs 10 µs a request."""
 
 MEASURES = (
     "requests_per_minute",
@@ -131,7 +131,7 @@ class Window:
         return max(0.0, _end(self._slots[-1][0]) - now) if self._slots else 0.0
 
 
-class Places:
+class FlightMeter:
     """How many requests are in flight."""
 
     __slots__ = ("held", "limit", "measure")
@@ -158,7 +158,7 @@ class Places:
         return 1.0 if self.held else 0.0
 
 
-class Budget:
+class DayBudget:
     """What was used of a day's tokens: here, and `elsewhere` as far as it is known.
 
     `parts` replicas share what is left; `limit` is the whole.
@@ -197,7 +197,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class LimitRefusal:
     """Why nothing was reserved: the limit that is reached for longest.
 
     `owner` is whose limit it is; `hopeless`: no wait would help, the request alone is more than the limit.
@@ -212,7 +212,7 @@ class Refusal:
     hopeless: bool = False
 
 
-class Account:
+class UsageAccount:
     """The meters of one group, or of one key; `owner` is how it is named to whom it belongs."""
 
     __slots__ = ("_meters", "limits", "owner")
@@ -220,18 +220,18 @@ class Account:
     def __init__(self, owner: str) -> None:
         self.owner = owner
         self.limits = GroupLimits()
-        self._meters: dict[int, Window | Places | Budget] = {}
+        self._meters: dict[int, Window | FlightMeter | DayBudget] = {}
 
     @property
-    def meters(self) -> tuple[Window | Places | Budget, ...]:
+    def meters(self) -> tuple[Window | FlightMeter | DayBudget, ...]:
         """Return the meters of the limits that there are."""
         return tuple(self._meters.values())
 
     @property
-    def budget(self) -> Budget | None:
+    def budget(self) -> DayBudget | None:
         """Return the meter of the day's tokens, None where they have no limit."""
         found = self._meters.get(DAY)
-        return found if isinstance(found, Budget) else None
+        return found if isinstance(found, DayBudget) else None
 
     def bound(self, limits: GroupLimits, replicas: int = 1, rank: int | None = 0) -> None:
         """Set the limits; this is one of `replicas`, each of which holds its part of them.
@@ -247,13 +247,13 @@ class Account:
             meter = self._meters.get(measure)
             if meter is None:
                 meter = self._meters[measure] = _KINDS[measure](measure, limit)
-            if isinstance(meter, Budget):
+            if isinstance(meter, DayBudget):
                 meter.limit, meter.parts = limit, replicas
             else:
                 meter.limit = part(limit, replicas, rank)
 
 
-_KINDS: tuple[type[Window | Places | Budget], ...] = (Window, Window, Window, Places, Budget)
+_KINDS: tuple[type[Window | FlightMeter | DayBudget], ...] = (Window, Window, Window, FlightMeter, DayBudget)
 
 
 def part(limit: int, replicas: int, rank: int | None) -> int:
@@ -322,8 +322,8 @@ class Reservation:
 
 
 def reserve(
-    accounts: Iterable[Account], meters: tuple[Meter, ...], now: float, need: Amounts
-) -> Reservation | Refusal:
+    accounts: Iterable[UsageAccount], meters: tuple[Meter, ...], now: float, need: Amounts
+) -> Reservation | LimitRefusal:
     """Hold `need` on all `meters`, which are those of `accounts`, or say which limit is in the way."""
     for meter in meters:
         if need[meter.measure] > meter.room(now):
@@ -336,9 +336,9 @@ def reserve(
     return Reservation(meters, need)
 
 
-def _refusal(accounts: Iterable[Account], now: float, need: Amounts) -> Refusal:
+def _refusal(accounts: Iterable[UsageAccount], now: float, need: Amounts) -> LimitRefusal:
     found = [
-        Refusal(
+        LimitRefusal(
             account.owner,
             meter.measure,
             meter.limit,

@@ -20,10 +20,10 @@ from serve.groups.accounts import (
     INPUT,
     MEASURES,
     OUTPUT,
-    Account,
-    Budget,
-    Refusal,
+    DayBudget,
+    LimitRefusal,
     Reservation,
+    UsageAccount,
     amounts,
     reserve,
 )
@@ -63,7 +63,7 @@ class Admission:
         self._longest_answer = context if longest_answer is None else min(context, longest_answer)
         self._counter = counter
         self._clock = clock
-        self._accounts: dict[tuple[str, str], Account] = {}
+        self._accounts: dict[tuple[str, str], UsageAccount] = {}
         self._purses: dict[Caller, Purse | None] = {}
         self._open: set[Charge] = set()
         self._counting: dict[str, int] = {}
@@ -101,11 +101,11 @@ class Admission:
         if purse.longest is not None and size.input > purse.longest:
             exact = await self._check_length(purse, endpoint, fields, size)
         found = self._reserve(purse, endpoint, fields, size, exact)
-        if isinstance(found, Refusal) and exact is None and self._may_fit(found, size):
+        if isinstance(found, LimitRefusal) and exact is None and self._may_fit(found, size):
             exact = await self._count(purse, endpoint, fields)
             if exact is not None:
                 found = self._reserve(purse, endpoint, fields, size, exact)
-        if isinstance(found, Refusal):
+        if isinstance(found, LimitRefusal):
             purse.ledger.refuse(purse.group, purse.key, adapter)
             raise refused(found, purse.meters, self._clock(), endpoint.dialect)
         likely = (
@@ -180,7 +180,7 @@ class Admission:
             if limits == NO_LIMITS:
                 self._accounts.pop(place, None)
                 continue
-            account = self._accounts.setdefault(place, Account(" ".join(place)))
+            account = self._accounts.setdefault(place, UsageAccount(" ".join(place)))
             account.bound(limits, self.shares.replicas, self.shares.rank)
             accounts.append(account)
         purse = Purse(caller, tuple(accounts), self.ledger)
@@ -198,7 +198,7 @@ class Admission:
 
     def _reserve(
         self, purse: Purse, endpoint: Endpoint, fields: Fields, size: RequestSize, exact: PromptCount | None
-    ) -> Reservation | Refusal:
+    ) -> Reservation | LimitRefusal:
         now = self._clock()
         tokens_in = size.input if exact is None else exact.total
         room = self._longest_answer
@@ -220,11 +220,11 @@ class Admission:
         for meter in purse.meters:
             if meter.measure == OUTPUT:
                 room = min(room, meter.limit)
-            elif isinstance(meter, Budget):
+            elif isinstance(meter, DayBudget):
                 room = min(room, meter.room(now) - tokens_in)
         return room
 
-    def _may_fit(self, refusal: Refusal, size: RequestSize) -> bool:
+    def _may_fit(self, refusal: LimitRefusal, size: RequestSize) -> bool:
         return (
             refusal.measure in {INPUT, DAY}
             and refusal.room > 0

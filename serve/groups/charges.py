@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from registry.entries.keyring import Caller
-from serve.groups.accounts import Account, Meter, Reservation
+from serve.groups.accounts import Meter, Reservation, UsageAccount
 from serve.groups.telling import Lines, headers_of
 from serve.groups.usage import Tokens, UsageLedger
 from serve.outcomes import Outcome
@@ -35,7 +35,7 @@ class Purse:
 
     __slots__ = ("accounts", "caller", "group", "key", "ledger", "longest", "meters", "owner_of_longest")
 
-    def __init__(self, caller: Caller, accounts: tuple[Account, ...], ledger: UsageLedger) -> None:
+    def __init__(self, caller: Caller, accounts: tuple[UsageAccount, ...], ledger: UsageLedger) -> None:
         self.caller = caller
         self.group = caller.group.name
         self.key = caller.who

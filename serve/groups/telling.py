@@ -10,7 +10,7 @@ import math
 import time
 
 from serve.errors import LimitReached, QuotaSpent
-from serve.groups.accounts import DAY, INPUT, OUTPUT, REQUESTS, WORDS, Meter, Refusal
+from serve.groups.accounts import DAY, INPUT, OUTPUT, REQUESTS, WORDS, LimitRefusal, Meter
 from serve.protocol.paths import Dialect
 
 WAIT_HEADER = b"retry-after-ms"
@@ -78,7 +78,7 @@ def duration(seconds: float) -> bytes:
     return b"%dm%ds" % (minutes, rest)
 
 
-def refused(refusal: Refusal, meters: tuple[Meter, ...], now: float, dialect: Dialect) -> LimitReached:
+def refused(refusal: LimitRefusal, meters: tuple[Meter, ...], now: float, dialect: Dialect) -> LimitReached:
     """Return the error of a request that was not let in."""
     measure, words = refusal.measure, WORDS[refusal.measure]
     if refusal.hopeless:

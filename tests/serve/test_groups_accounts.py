@@ -15,9 +15,9 @@ from serve.groups.accounts import (
     INPUT,
     OUTPUT,
     REQUESTS,
-    Account,
-    Refusal,
+    LimitRefusal,
     Reservation,
+    UsageAccount,
     amounts,
     part,
     reserve,
@@ -63,7 +63,7 @@ class _Running:
 class _World:
     """One server whose engine tells what was really used, and when."""
 
-    accounts: tuple[Account, ...]
+    accounts: tuple[UsageAccount, ...]
     now: float = 1_000.0
     running: list[_Running] = field(default_factory=list)
     used: dict[int, list[tuple[float, int]]] = field(
@@ -79,7 +79,7 @@ class _World:
         meters = tuple(meter for account in self.accounts for meter in account.meters)
         before = [(meter.held, meter.room(self.now)) for meter in meters]
         found = reserve(self.accounts, meters, self.now, amounts(bound_in, bound_out * answers))
-        if isinstance(found, Refusal):
+        if isinstance(found, LimitRefusal):
             assert [(meter.held, meter.room(self.now)) for meter in meters] == before
             assert found.wait_seconds >= 0
             return
@@ -140,7 +140,7 @@ def _check(world: _World) -> None:
 def test_no_history_goes_over_a_limit(
     group: GroupLimits, key: GroupLimits, steps: list[tuple[str, Any]]
 ) -> None:
-    accounts = Account("group a"), Account("key b")
+    accounts = UsageAccount("group a"), UsageAccount("key b")
     accounts[0].bound(group)
     accounts[1].bound(key)
     world = _World(accounts)
@@ -164,7 +164,7 @@ class _Fleet:
     now: float = 1_000.0
 
     def start(self, name: str) -> None:
-        account = Account("group a")
+        account = UsageAccount("group a")
         self.worlds[name] = _World((account,), self.now)
         self.shares[name] = ReplicaShares(name)
         self.look([name])
@@ -248,7 +248,7 @@ def test_replicas_that_know_of_each_other_never_use_more_than_the_day_has(
 ) -> None:
     budgets = []
     for _ in range(replicas):
-        account = Account("group a")
+        account = UsageAccount("group a")
         account.bound(GroupLimits(tokens_per_day=limit), replicas)
         budgets.append(account)
     used = [0] * replicas
@@ -271,7 +271,7 @@ def test_replicas_that_know_of_each_other_never_use_more_than_the_day_has(
 def test_a_client_that_saturates_gets_its_quota(seconds: float, streams: bool, bound: int) -> None:
     """What is held and not used is lost for as long as the answer takes, and nothing else is."""
     limit, minutes, tokens = 3_000, 10, 30
-    account = Account("group a")
+    account = UsageAccount("group a")
     account.bound(GroupLimits(output_tokens_per_minute=limit))
     now, end, used = 0.0, 60.0 * minutes, 0
     running: list[tuple[float, Reservation]] = []
@@ -293,7 +293,7 @@ def test_a_client_that_saturates_gets_its_quota(seconds: float, streams: bool, b
 
 
 def test_a_refusal_names_the_limit_that_is_in_the_way_for_longest_and_when_it_is_not() -> None:
-    group, key = Account("group a"), Account("key b")
+    group, key = UsageAccount("group a"), UsageAccount("key b")
     group.bound(GroupLimits(requests_per_minute=1, output_tokens_per_minute=100))
     key.bound(GroupLimits(input_tokens_per_minute=10))
     meters = (*group.meters, *key.meters)
@@ -301,24 +301,24 @@ def test_a_refusal_names_the_limit_that_is_in_the_way_for_longest_and_when_it_is
     assert isinstance(first, Reservation)
     first.commit(110.0, 10, 50)
     found = reserve((group, key), meters, 120.0, amounts(1, 40))
-    assert isinstance(found, Refusal)
+    assert isinstance(found, LimitRefusal)
     assert (found.owner, found.measure, found.room, found.hopeless) == ("key b", INPUT, 0, False)
     again = 120.0 + found.wait_seconds
     assert again == pytest.approx(170.5)
-    assert isinstance(reserve((group, key), meters, again - 0.01, amounts(1, 40)), Refusal)
+    assert isinstance(reserve((group, key), meters, again - 0.01, amounts(1, 40)), LimitRefusal)
     assert isinstance(reserve((group, key), meters, again, amounts(1, 40)), Reservation)
 
 
 def test_what_no_wait_would_make_fit_is_said_to_be_hopeless() -> None:
-    account = Account("group a")
+    account = UsageAccount("group a")
     account.bound(GroupLimits(output_tokens_per_minute=100, requests_per_minute=5))
     found = reserve((account,), account.meters, 0.0, amounts(0, 101))
-    assert isinstance(found, Refusal)
+    assert isinstance(found, LimitRefusal)
     assert found.hopeless
 
 
 def test_a_limit_that_changes_keeps_what_was_used() -> None:
-    account = Account("group a")
+    account = UsageAccount("group a")
     account.bound(GroupLimits(output_tokens_per_minute=100))
     one = reserve((account,), account.meters, 0.0, amounts(0, 80))
     assert isinstance(one, Reservation)
