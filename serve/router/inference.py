@@ -13,7 +13,8 @@ from time import monotonic
 from msgspec import Raw
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from registry.entries.keys import Scope as KeyScope
+from registry.entries.keyring import Caller
+from registry.entries.rights import Scope as KeyScope
 from registry.errors import WardrobeError
 from serve.bounds.arrival import Arrivals, ClientLeft
 from serve.bounds.bodies import THREAD_BYTES, Bodies
@@ -33,7 +34,7 @@ from serve.rollout.assignment import Arm, unit_digest
 from serve.router.booking import NO_UNIT, assign, find_unit
 from serve.router.busy import busy_line
 from serve.router.doubts import Doubts
-from serve.router.endpoints.auth import ANONYMOUS, authorize
+from serve.router.endpoints.auth import authorize
 from serve.router.endpoints.openai_errors import rejection_reason, send_error
 from serve.router.endpoints.response_id import NO_ANSWER
 from serve.router.exchange import Exchange
@@ -96,7 +97,7 @@ class Inference:
         try:
             if self.hosts.restricted or not self.runtime.keys.enabled:
                 self.hosts.check(headers.get(b"host"), scope["http_version"])
-            who = self._admit(headers)
+            caller = self._admit(headers)
             declared = headers.get(b"content-length")
             if b"expect" in headers:  # asking for the body would answer "100 Continue"
                 self.arrivals.check_declared(declared, self.max_body_bytes)
@@ -118,7 +119,9 @@ class Inference:
                     name_model(fields, endpoint.model)
                 if not endpoint.watched.isdisjoint(fields):
                     check_fields(endpoint.dialect.value, fields, self.runtime.engine.abilities)
-                turn = begin(self.stored, who, fields) if endpoint.dialect is Dialect.RESPONSES else None
+                turn = (
+                    begin(self.stored, caller.who, fields) if endpoint.dialect is Dialect.RESPONSES else None
+                )
                 await self._answer(endpoint, scope, headers, fields, body, receive, send, began, turn)
             finally:
                 self.inflight -= 1
@@ -179,14 +182,14 @@ class Inference:
                 exchange.booking = booking
             await self._carry_arm(rollout, exchange)
 
-    def _admit(self, headers: RawHeaders) -> str:
+    def _admit(self, headers: RawHeaders) -> Caller:
         """Let a request in and return who asks."""
         runtime = self.runtime
         if runtime.draining or not runtime.engine.alive():
             runtime.check_open()
-        who = authorize(runtime.keys, headers, KeyScope.INFER) if runtime.keys.enabled else ANONYMOUS
+        caller = authorize(runtime.keys, headers, KeyScope.INFER)
         self._check_place()
-        return who
+        return caller
 
     def _check_place(self, own: int = 0) -> None:
         """Pass where a place is free, or where one is beside the `own` that this request holds."""
