@@ -34,21 +34,28 @@ from loadtests.bench.peers.engines.ledger import Statistic, interval, ratio
 from loadtests.bench.probes import PATHS
 from loadtests.bench.results import MeasuredFigure, MedianInterval, at_least, at_most, publish
 from loadtests.live import Live, wardrobe, wardrobe_json
+from registry.entries.groups import GroupStore
+from registry.entries.keys import KeyStore
+from registry.entries.rights import Group, Scope
 
 LONG = 900
 SHORT = 24
 FLOOD_STREAMS = 32
 LIGHT_TOKENS, FLOOD_TOKENS = 16, 32
 RATES = {SHORT: 1.5, LONG: 0.4}
-"""Requests a second of the light group, by the tokens of its prompts: some tenth and a third of the machine."""
+"""Requests a second of the light group, by the tokens of its prompts: a tenth and a third of the machine."""
 SEATS = 16
 OPTIONS = ("--max-model-len", "1024", "--max-num-seqs", str(SEATS), "--kv-cache-memory-bytes", str(2**29))
 TAIL_RATIO, KEPT = 1.3, 0.95
 AT_ONCE = 200
 HEALTH_MILLISECONDS = 100.0
 RAMP_SECONDS = 4.0
-_WORDS = "the of and to in is that for it as was with be by on not he his but at are this have from or had".split()
-_IN_FLIGHT = re.compile(r"^(vllm:num_requests_(?:running|waiting)|wardrobe_inflight\w*)(?:\{[^}]*\})? (\S+)", re.M)
+_WORDS = tuple(
+    "the of and to in is that for it as was with be by on not he his but at are this have from".split()
+)
+_IN_FLIGHT = re.compile(
+    r"^(vllm:num_requests_(?:running|waiting)|wardrobe_inflight\w*)(?:\{[^}]*\})? (\S+)", re.MULTILINE
+)
 
 
 def prompt(tokens: int, seed: object) -> str:
@@ -126,6 +133,7 @@ class GroupsBench:
     flood: aiohttp.ClientSession
     seconds: float
     pairs: int
+    prompts: Sequence[int]
 
     async def asking(self, tokens: int, turn: int) -> list[Reply]:
         """Ask as the light group at random times for `seconds`; the same times for the same turn."""
@@ -163,14 +171,16 @@ async def fairness(bench: GroupsBench) -> list[MeasuredFigure]:
     await bench.asking(SHORT, 99)
     alone = [await bench.alone(0)]
     figures, lost = [], 0
-    for tokens in (SHORT, LONG):
+    for tokens in bench.prompts:
         first: dict[bool, list[float]] = {True: [], False: []}
         kept: list[float] = []
         for turn in range(bench.pairs):
             quiet = await bench.asking(tokens, turn)
             crowded, given, taken = await bench.beside(tokens, turn)
             kept.append(given / (alone[-1] - taken))
-            print(f"  light {tokens}: flood {given:.0f}, light {taken:.0f}, alone {alone[-1]:.0f}", flush=True)
+            print(
+                f"  light {tokens}: flood {given:.0f}, light {taken:.0f}, alone {alone[-1]:.0f}", flush=True
+            )
             for beside, replies in ((False, quiet), (True, crowded)):
                 first[beside] += [1000 * one.first_token_seconds for one in replies if one.ok]
                 lost += sum(not one.ok for one in replies)
@@ -270,7 +280,8 @@ async def measure(live: Live, keys: Sequence[str], given: argparse.Namespace) ->
     ]
     figures: list[MeasuredFigure] = []
     try:
-        bench = GroupsBench(live.url, "smol", *sessions[:2], given.seconds, given.pairs)
+        light, flood, _ = sessions
+        bench = GroupsBench(live.url, "smol", light, flood, given.seconds, given.pairs, given.light)
         if given.only != "overload":
             figures += await fairness(bench)
         if given.only != "fairness":
@@ -289,6 +300,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--base", type=Path, default=Path(".cache/smollm2-135m-instruct"))
     parser.add_argument("--seconds", type=float, default=40.0, help="of each part")
     parser.add_argument("--pairs", type=int, default=2, help="parts with the flood and without it")
+    parser.add_argument("--light", type=int, nargs="*", default=[SHORT, LONG], help="tokens of its prompts")
     parser.add_argument("--only", choices=("fairness", "overload"))
     parser.add_argument("--ungrouped", action="store_true", help="two keys of one group: as it was before")
     given = parser.parse_args(argv)
@@ -296,13 +308,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "root"
         wardrobe(root, "init", "--base", given.base, "--name", "smol")
-        keys = [_key(root, name, given.ungrouped) for name in ("light", "flood")]
+        keys = [_key(root, name, ungrouped=given.ungrouped) for name in ("light", "flood")]
         keys.append(str(wardrobe_json(root, "keys", "create", "--scope", "admin")["token"]))
         with Live.running(root, Path(folder) / "serve.log", *OPTIONS) as live:
             figures = asyncio.run(measure(live, keys, given))
     notes = [
-        f"the flood: {FLOOD_STREAMS} prompts of {LONG} tokens in flight, {FLOOD_TOKENS} tokens each; the engine "
-        f"runs {SEATS} at once",
+        f"the flood: {FLOOD_STREAMS} prompts of {LONG} tokens in flight, answers of {FLOOD_TOKENS}",
+        f"the engine runs {SEATS} at once",
         f"the light group asks for {LIGHT_TOKENS} tokens, "
         + " and ".join(f"{rate:g} prompts of {tokens} tokens a second" for tokens, rate in RATES.items()),
         "base without an adapter, CPU, uncompiled",
@@ -310,11 +322,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if publish("groups", figures, notes=notes) else 1
 
 
-def _key(root: Path, name: str, ungrouped: bool) -> str:
+def _key(root: Path, name: str, *, ungrouped: bool) -> str:
     if ungrouped:
         return str(wardrobe_json(root, "keys", "create")["token"])
-    wardrobe(root, "groups", "create", name)
-    return str(wardrobe_json(root, "keys", "create", "--group", name)["token"])
+    GroupStore(root).create(Group(name), who="bench")
+    return KeyStore(root).create([Scope.INFER], who="bench", group=name)[1]
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ SUPERVISED_VARIABLE = "WARDROBE_SUPERVISED"
 """Set by the launcher: the plugin then ties the life of vLLM's helper processes to their parent's."""
 
 STEP_TOKENS_VARIABLE = "WARDROBE_STEP_TOKENS"
-"""Read by `serve.engine.steps.plugin`: tokens of a prompt in a step that groups share; 0 = vLLM's own steps."""
+"""Read by `serve.engine.steps.plugin`: tokens of a flood in a step that groups share; 0: vLLM's steps."""
 
 REFUSED = ("VLLM_ALLOW_RUNTIME_LORA_UPDATING",)
 """Variables that would open a public endpoint which loads any path of the machine; never passed on."""
@@ -94,7 +94,7 @@ def engine_environment(
 
 
 def step_tokens(settings: ServeSettings, machine: HostFacts) -> int:
-    """Return how many tokens of a group's prompts a shared step takes, as set, else as the machine is fast."""
+    """Return how many tokens of a flood's prompts a shared step takes: as set, else by the machine."""
     if settings.engine.step_tokens is not None:
         return settings.engine.step_tokens
     return GPU_STEP_TOKENS if machine.accelerator else CPU_STEP_TOKENS

@@ -35,8 +35,10 @@ class Standing(Enum):
 class SeatTicket:
     """One request: its estimated `cost` in tokens and the `seats` that it takes.
 
-    `start` is its group's counter when it got its seat. One that is `patient` is never sent away. `told` is
-    called once for a request that had to wait: with True when it got its seat, with False when it is sent away.
+    `start` is its group's counter when it got its seat, and it `yields` when others were about and its group
+    had more than a few. One that is `patient` is never sent away. `told` is called once, when a request that
+    had to wait got its seat or is sent away. `used` are the tokens of its prompt, of its answer, and those of
+    the prompt that were cached, once they are known.
     """
 
     line: GroupLine
@@ -45,8 +47,9 @@ class SeatTicket:
     patient: bool
     standing: Standing = Standing.WAITING
     start: float = 0.0
-    shared: bool = False
-    told: Callable[[bool], None] | None = None
+    yields: bool = False
+    used: tuple[int, int, int] | None = None
+    told: Callable[[], None] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -86,6 +89,16 @@ class FairQueue:
         self._latest_at = self._shared_until = self._left_at = -MEMORY_SECONDS
 
     @property
+    def idle(self) -> bool:
+        """Return whether nobody has a seat or waits for one."""
+        return not self._busy
+
+    @property
+    def several(self) -> bool:
+        """Return whether more than one group has ever asked."""
+        return len(self._lines) > 1
+
+    @property
     def taken(self) -> int:
         """Return how many seats are taken."""
         return sum(line.seats for line in self._busy)
@@ -121,7 +134,7 @@ class FairQueue:
         return ticket
 
     def leave(self, ticket: SeatTicket, used: float | None = None) -> None:
-        """Give up a seat or a place; `used` tokens are charged in place of the estimate, where they are known."""
+        """Give up a seat or a place; `used` tokens, where they are known, take the place of the estimate."""
         line, standing, ticket.standing = ticket.line, ticket.standing, Standing.OUT
         if standing is Standing.SEATED:
             line.seats -= ticket.seats
@@ -137,6 +150,15 @@ class FairQueue:
         self._rest(line)
         if self.waiting:
             self._fill()
+
+    def come_back(self, ticket: SeatTicket) -> None:
+        """Have one that left its seat wait for another, before the others of its group."""
+        line = ticket.line
+        ticket.standing, ticket.told = Standing.WAITING, None
+        self._busy[line] = None
+        line.waiting.appendleft(ticket)
+        self.waiting += 1
+        self._fill()
 
     def _note_other(self, line: GroupLine) -> None:
         now = self._clock()
@@ -172,10 +194,10 @@ class FairQueue:
     def _seat(self, ticket: SeatTicket) -> None:
         line = ticket.line
         ticket.standing, ticket.start = Standing.SEATED, line.counter
-        ticket.shared = self.is_shared()
         line.counter += ticket.cost / line.weight
         line.inside[ticket] = None
         line.seats += ticket.seats
+        ticket.yields = line.seats > self.reserve and self.is_shared()
         if self.seats is not None:
             self.free -= ticket.seats
 
@@ -190,7 +212,7 @@ class FairQueue:
                 self.waiting -= 1
                 self._seat(ticket)
                 if ticket.told is not None:
-                    ticket.told(True)
+                    ticket.told()
                 if line.waiting:
                     continue
             elif self.free >= ticket.seats:
@@ -213,6 +235,6 @@ class FairQueue:
         self.waiting -= 1
         victim.standing = Standing.OUT
         if victim.told is not None:
-            victim.told(False)
+            victim.told()
         self._rest(longest)
         return True

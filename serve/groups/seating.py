@@ -1,7 +1,7 @@
-"""The seats of this server's engine on its event loop: who may go in now, who waits and how long, who is sent away.
+"""The engine's seats on the event loop: who may go in now, who waits and how long, who is sent away.
 
-One `Seating` per router; `FairQueue` decides. A request that finds a seat never waits and makes nothing but its
-ticket. Invariant: a ticket that was given is left once, whatever becomes of its request.
+One `Seating` per router; `FairQueue` decides. A request that finds a seat never waits and makes nothing but
+its ticket. Invariant: a ticket that was given is left once, whatever becomes of its request.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ import asyncio
 import math
 from time import monotonic
 
-from serve.errors import Busy
+from starlette.types import Receive
+
+from serve.engine.steps.tags import LAST, tag
+from serve.errors import Busy, ClientLeft
 from serve.groups.queue import FairQueue, SeatTicket, Standing
 from serve.settings import RequestLimits
 
@@ -28,19 +31,23 @@ OUTPUT_WEIGHT = 2
 
 LONGEST_RETRY_SECONDS = 60
 
+BATCH_LINE = "wardrobe_batch_line"
+"""In a scope's state: a line of a batch, which waits as long as it takes and comes after everybody."""
+
 
 class Seating:
     """Seats for `seats` requests at once (None: as many as come), under `limits`."""
 
-    def __init__(self, seats: int | None, limits: RequestLimits) -> None:
+    def __init__(self, seats: int | None, limits: RequestLimits, *, tags: bool) -> None:
         most = limits.max_waiting
         if most is None and seats is not None:
             most = WAITING_PER_SEAT * seats
         self.queue = FairQueue(seats, most, monotonic)
         self.wait_seconds = limits.wait_seconds
+        self._tags = tags
 
     def enter(
-        self, group: str, weight: float, size: int, *, seats: int = 1, patient: bool = False
+        self, group: str, weight: float, size: int, seats: int = 1, *, patient: bool = False
     ) -> SeatTicket:
         """Take a seat or a place among those who wait; `size` is the body's in bytes.
 
@@ -52,17 +59,40 @@ class Seating:
             raise self._full()
         return ticket
 
-    async def wait(self, ticket: SeatTicket, seconds: float | None) -> None:
+    async def wait(self, ticket: SeatTicket, receive: Receive, seconds: float | None) -> None:
         """Wait for a seat, `seconds` at most where that is less than anybody may wait.
 
-        Raises: Busy: it took too long, or the place was needed for another group.
+        `receive` gives nothing any more but that the client left.
+
+        Raises: Busy: it took too long, or the place was needed for another group. ClientLeft.
         """
+        leaving = asyncio.ensure_future(receive())
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        leaving.add_done_callback(lambda _: None if told.done() else told.set_exception(ClientLeft()))
+        try:
+            await self._wait(ticket, told, seconds)
+        finally:
+            leaving.cancel()
+
+    def step_aside(self, ticket: SeatTicket) -> None:
+        """Give a seat to others for as long as its request waits for something else."""
+        self.queue.leave(ticket, 0.0)
+
+    async def come_back(self, ticket: SeatTicket) -> None:
+        """Have a seat again, before those who came later.
+
+        Raises: Busy.
+        """
+        self.queue.come_back(ticket)
+        if ticket.standing is Standing.WAITING:
+            await self._wait(ticket, asyncio.get_running_loop().create_future(), None)
+
+    async def _wait(self, ticket: SeatTicket, told: asyncio.Future[None], seconds: float | None) -> None:
         longest = self.wait_seconds if seconds is None else min(seconds, self.wait_seconds)
-        told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        ticket.told = lambda seated: None if told.done() else told.set_result(seated)
+        ticket.told = lambda: None if told.done() else told.set_result(None)
         try:
             async with asyncio.timeout(None if ticket.patient else longest):
-                seated = await told
+                await told
         except TimeoutError:
             self.queue.leave(ticket)
             fact = f"did not get to this request within {longest:g} s"
@@ -70,12 +100,22 @@ class Seating:
         except BaseException:
             self.queue.leave(ticket)
             raise
-        if not seated:
+        if ticket.standing is Standing.OUT:
             raise self._full()
 
-    def leave(self, ticket: SeatTicket, used: tuple[int, int] | None) -> None:
-        """Give a seat back; `used` are the tokens of the prompt and of the answer, where they are known."""
-        self.queue.leave(ticket, None if used is None else used[0] + OUTPUT_WEIGHT * used[1])
+    def leave(self, ticket: SeatTicket) -> None:
+        """Give a seat back; what it used, where that is known, is charged in place of the estimate."""
+        used = ticket.used
+        # What the prefix cache had cost nothing.
+        self.queue.leave(ticket, None if used is None else used[0] - used[2] + OUTPUT_WEIGHT * used[1])
+
+    def tag(self, ticket: SeatTicket) -> int:
+        """Return what the engine is told of a request's order; 0 while there is nobody to come before."""
+        if not self._tags:
+            return 0
+        if ticket.patient:
+            return LAST
+        return tag(ticket.start, yields=ticket.yields) if self.queue.several else 0
 
     def _full(self) -> Busy:
         return self._busy(f"has {self.queue.waiting} requests waiting, as many as may", "queue_full")

@@ -16,36 +16,40 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from registry.entries.keyring import Caller
 from registry.entries.rights import Scope as KeyScope
 from registry.errors import WardrobeError
-from serve.bounds.arrival import Arrivals, ClientLeft
+from serve.bounds.arrival import Arrivals
 from serve.bounds.bodies import THREAD_BYTES, Bodies
 from serve.bounds.content import ASKED
 from serve.bounds.structure import check_encoding
 from serve.door.hosts import Hosts
-from serve.errors import BadBody, Busy, EngineFailed, TimedOut, TooManyRequests
+from serve.errors import Busy, ClientLeft, EngineFailed, TimedOut, TooManyRequests
+from serve.groups.queue import SeatTicket, Standing
+from serve.groups.seating import BATCH_LINE, Seating
 from serve.outcomes import Outcome
 from serve.protocol.body import Fields, cap_tokens, join_fields, name_model, parse_fields
 from serve.protocol.fields import check_fields
 from serve.protocol.form import generates
+from serve.protocol.numbers import whole_number
 from serve.protocol.paths import Dialect, Endpoint
 from serve.request_id import ANTHROPIC_PATHS, HEADER, echo_id, id_headers
 from serve.responses.store import ResponseStore
 from serve.responses.turn import PREVIOUS, ResponseTurn, begin
-from serve.rollout.assignment import Arm, unit_digest
-from serve.router.booking import NO_UNIT, assign, find_unit
+from serve.rollout.assignment import Arm
+from serve.router.booking import assign, choose, find_unit
 from serve.router.busy import busy_line
 from serve.router.doubts import Doubts
 from serve.router.endpoints.auth import authorize
 from serve.router.endpoints.openai_errors import rejection_reason, send_error
 from serve.router.endpoints.response_id import NO_ANSWER
 from serve.router.exchange import Exchange
+from serve.router.forwarding import foreign_template, inner_scope
 from serve.router.rescue import HeldExchange
+from serve.router.residents.slot import ResidentSlot
 from serve.router.runtime import Runtime
 from serve.router.shadow import Shadows
-from serve.router.targets import RolloutTarget, RoutePlan, RouteTarget
+from serve.router.targets import RolloutTarget, RoutePlan
 from serve.settings import BUSY, FREE
 
 _log = logging.getLogger("wardrobe.router")
-_REPLACED = frozenset({b"x-request-id", b"content-length", b"transfer-encoding"})
 
 RawHeaders = dict[bytes, bytes]
 
@@ -61,8 +65,8 @@ class Inference:
 
     __slots__ = (
         "app", "arrivals", "bodies", "doubts", "errors_name_version", "hosts", "inflight", "max_body_bytes",
-        "max_concurrency", "max_tokens", "refused_fields", "runtime", "say_busy", "shadows", "stored",
-        "total_seconds",
+        "max_concurrency", "max_tokens", "refused_fields", "runtime", "say_busy", "seating", "shadows",
+        "stored", "total_seconds",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +89,9 @@ class Inference:
         self.max_concurrency = runtime.limits.max_concurrency
         self.max_tokens = runtime.limits.max_tokens
         self.total_seconds = runtime.limits.total_seconds
+        self.seating = Seating(
+            runtime.engine.seats, runtime.limits, tags=runtime.engine.abilities.prioritises
+        )
         self.shadows = Shadows(self._copy)
         self.stored = ResponseStore(runtime.settings.responses)
         self.doubts = Doubts(self._copy, runtime.metrics.doubts, runtime.engine.alive)
@@ -114,7 +121,7 @@ class Inference:
                     if not ASKED.isdisjoint(fields):
                         self.bodies.check_easy(fields)
                 else:
-                    fields = await self._parse(body, endpoint)
+                    fields = await self.bodies.parse(body, endpoint)
                 if endpoint.model:
                     name_model(fields, endpoint.model)
                 if not endpoint.watched.isdisjoint(fields):
@@ -122,7 +129,7 @@ class Inference:
                 turn = (
                     begin(self.stored, caller.who, fields) if endpoint.dialect is Dialect.RESPONSES else None
                 )
-                await self._answer(endpoint, scope, headers, fields, body, receive, send, began, turn)
+                await self._answer(caller, endpoint, scope, headers, fields, body, receive, send, began, turn)
             finally:
                 self.inflight -= 1
                 if not self.inflight and self.say_busy is not None:
@@ -133,18 +140,40 @@ class Inference:
         except WardrobeError as error:
             await self._refuse(send, endpoint, headers, error)
 
-    async def _parse(self, body: bytes, endpoint: Endpoint) -> Fields:
-        """Return the fields of a body that is not plainly small, flat and ASCII."""
-        try:
-            return await self.bodies.parse(body, endpoint)
-        except WardrobeError:
-            raise
-        except Exception as error:
-            _log.exception("a body could not be looked into")
-            raise WardrobeError("server", "failed on this body", "its log has the reason") from error
-
     async def _answer(
         self,
+        caller: Caller,
+        endpoint: Endpoint,
+        scope: Scope,
+        headers: RawHeaders,
+        fields: Fields,
+        body: bytes,
+        receive: Receive,
+        send: Send,
+        began: float,
+        turn: ResponseTurn | None,
+    ) -> None:
+        """Find out who may answer, have a seat of the engine, and have it answer."""
+        plan = self.runtime.targets.find(self.runtime.watcher.view, fields.get("model"))
+        if not endpoint.proves:
+            await self._route(plan, None, endpoint, scope, headers, fields, body, receive, send, began, turn)
+            return
+        group, patient = caller.group, BATCH_LINE in scope.get("state", ())
+        seats = 1 if "n" not in fields else whole_number(fields["n"]) or 1
+        ticket = self.seating.enter(group.name, group.weight, len(body), seats, patient=patient)
+        if ticket.standing is Standing.WAITING:
+            await self.seating.wait(ticket, receive, self._left(began))
+        try:
+            await self._route(
+                plan, ticket, endpoint, scope, headers, fields, body, receive, send, began, turn
+            )
+        finally:
+            self.seating.leave(ticket)
+
+    async def _route(
+        self,
+        plan: RoutePlan,
+        ticket: SeatTicket | None,
         endpoint: Endpoint,
         scope: Scope,
         headers: RawHeaders,
@@ -156,13 +185,11 @@ class Inference:
         turn: ResponseTurn | None,
     ) -> None:
         """Choose who answers, and have it answer."""
-        runtime = self.runtime
-        plan = runtime.targets.find(runtime.watcher.view, fields.get("model"))
         rollout = plan.rollout
         if rollout is None:
-            target, unit = _choose(plan, headers)
+            target, unit = choose(plan, headers)
             exchange = Exchange(target, endpoint, scope, headers, fields, unit, receive, send, began)
-            exchange.turn = turn
+            exchange.turn, exchange.ticket = turn, ticket
             if endpoint.proves:
                 exchange.baseline = plan.baseline
             await self._carry(exchange, self._left(began))
@@ -175,7 +202,7 @@ class Inference:
             target, unit, booking = assign(rollout, plan.adapter, unit, fields, body)
             make = HeldExchange if target.arm is Arm.CANARY else Exchange
             exchange = make(target, endpoint, scope, headers, fields, unit, receive, send, began)
-            exchange.turn = turn
+            exchange.turn, exchange.ticket = turn, ticket
             exchange.names_version = self.errors_name_version
             exchange.generates = endpoint.proves and generates(fields)
             if exchange.generates:
@@ -221,8 +248,11 @@ class Inference:
         if endpoint.dialect is Dialect.RESPONSES:
             fields.pop(PREVIOUS, None)  # what it named is in `input` (serve.responses)
             fields["request_id"] = Raw(f'"resp_{request_id}"'.encode())
+        priority = 0 if exchange.ticket is None else self.seating.tag(exchange.ticket)
+        if priority:
+            fields.pop("priority", None)
         exchange.body = body = join_fields(fields)
-        return _inner_scope(endpoint, exchange.scope, inner_id, len(body))
+        return inner_scope(endpoint, exchange.scope, inner_id, len(body), priority)
 
     async def _carry(self, exchange: Exchange, seconds: float | None) -> None:
         """Have the version loaded, forward within `seconds`, and book how it ended."""
@@ -230,7 +260,7 @@ class Inference:
         target = exchange.target
         if target.own_template and (exchange.endpoint.renders or "messages" in exchange.fields):
             exchange.book(Outcome.ENGINE_ERROR if target.arm is Arm.CANARY else Outcome.CLIENT_ERROR)
-            raise _foreign_template(target)
+            raise foreign_template(target)
         slot, inflight, residency = target.slot, target.series.inflight, self.runtime.residency
         inflight.value += 1
         try:
@@ -271,7 +301,7 @@ class Inference:
         began = monotonic()
         try:
             async with asyncio.timeout(seconds):
-                await self.runtime.residency.acquire(exchange.target.slot)
+                await self._bring_in(exchange, exchange.target.slot)
         except asyncio.CancelledError:
             if self.runtime.engine.alive():
                 raise
@@ -283,6 +313,19 @@ class Inference:
             exchange.book(Outcome.REJECTED)
             raise self._took_too_long() from None
         return None if seconds is None else max(0.0, seconds - (monotonic() - began))
+
+    async def _bring_in(self, exchange: Exchange, slot: ResidentSlot) -> None:
+        """Have the version loaded; its seat is for others meanwhile, and is had back before others'."""
+        ticket, residency = exchange.ticket, self.runtime.residency
+        if ticket is not None:
+            self.seating.step_aside(ticket)
+        await residency.acquire(slot)
+        if ticket is not None:
+            try:
+                await self.seating.come_back(ticket)
+            except BaseException:
+                residency.release(slot)
+                raise
 
     async def _carry_arm(self, rollout: RolloutTarget, exchange: Exchange) -> None:
         """Carry a request of an open rollout: the canary's may be rescued, stable's may be copied."""
@@ -355,36 +398,3 @@ class Inference:
         """Return the headers with the id of a request that no version answers."""
         path = ANTHROPIC_PATHS if endpoint.dialect is Dialect.MESSAGES else b""
         return id_headers(path, headers.get(HEADER, b""))
-
-
-def _choose(plan: RoutePlan, headers: RawHeaders) -> tuple[RouteTarget, str]:
-    """Return the target of a request outside any rollout, and the digest of its unit.
-
-    A unit is worth its hash only where it decides or is named: explicit references have none, nor has a
-    conversation while no rollout is open.
-    """
-    if plan.stable is None:
-        assert plan.fixed is not None, "a plan has one of the three"
-        plan.fixed.decided.value += 1
-        return plan.fixed, NO_UNIT
-    plan.stable.decided.value += 1
-    session = headers.get(b"x-session-id")
-    return plan.stable, NO_UNIT if session is None else unit_digest(session.decode("utf-8", "replace"))
-
-
-def _foreign_template(target: RouteTarget) -> BadBody:
-    """Return the refusal to render a conversation for a version that was trained on another template."""
-    fact = "was trained on a chat template of its own, and this server renders with the base's"
-    remedy = "send /v1/completions the rendered prompt, or register it without chat_template.jinja"
-    return BadBody(target.name, fact, remedy, param="messages")
-
-
-def _inner_scope(endpoint: Endpoint, scope: Scope, request_id: bytes, size: int) -> Scope:
-    """Return a fresh scope with the length and the request id of what is forwarded."""
-    lines = [header for header in scope["headers"] if header[0] not in _REPLACED]
-    lines += ((b"content-length", b"%d" % size), (b"x-request-id", request_id))
-    inner = dict(scope)
-    inner["headers"] = lines
-    if endpoint.inner_path is not None:
-        inner["path"], inner["raw_path"] = endpoint.inner_path, endpoint.inner_path.encode()
-    return inner

@@ -1,7 +1,7 @@
 """Has vLLM use steps that groups share; vLLM calls `install` in each of its processes.
 
-It is a `vllm.general_plugins` entry point. It does something only under our launcher, which says the size of
-a piece, with the vLLM release that it is tested with, and where vLLM heeds priorities with a scheduler of its own.
+It is a `vllm.general_plugins` entry point. It does something only under our launcher, which says the size
+of a piece, with the vLLM release that it is tested with, and where vLLM's own scheduler heeds priorities.
 """
 
 from __future__ import annotations

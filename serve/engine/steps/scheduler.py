@@ -1,9 +1,9 @@
 """Steps that groups share: prompts in the order of the router's tags, and those that yield in small pieces.
 
 vLLM's own scheduler works on prompts in the order in which it began them, and fills a step with as much of
-them as fits: who comes meanwhile waits for that step, and shares the next ones. Here the prompt with the lowest
-tag is first, the others that were begun stand still, and one that yields takes `step_tokens` of a step at
-most. Answers that are being written go on in every step. Requests without a tag are vLLM's business alone.
+them as fits: who comes meanwhile waits for that step, and shares the next ones. Here the prompt with the
+lowest tag is first, the others that were begun stand still, and one that yields takes `step_tokens` of a step
+at most. Answers that are being written go on in every step. Requests without a tag are vLLM's business alone.
 
 Imported by vLLM's engine process only, after vLLM. Invariant: a step that holds prompts back for one that
 waits is followed by one that does not, when that one got nothing.
@@ -48,21 +48,31 @@ class FairSteps:
             head = None
         begun.sort(key=_order)
         comes_first = head is not None and (not begun or _order(head) < _order(begun[0]))
-        first = head if comes_first else begun[0] if begun else None
         whole = self.max_num_scheduled_tokens
-        if first is not None and first.priority >= TAGGED and first.priority & YIELDS:
-            writing = (len(self.running) - len(begun)) * (1 + self.num_spec_tokens)
-            self.max_num_scheduled_tokens = min(whole, writing + self.step_tokens)
+        self.max_num_scheduled_tokens = min(whole, self._budget(begun))
         self._hold(begun, comes_first=comes_first)
         self.running.sort(key=_writing_first)
         try:
             output = super().schedule(*arguments, **named)  # type: ignore[misc]
         finally:
             self.max_num_scheduled_tokens = whole
-        if comes_first and head is not None:
-            if head.request_id not in output.num_scheduled_tokens:  # it is tried again when one has ended
-                self._in_vain = head.request_id, len(self.running)
+        if comes_first and head is not None and head.request_id not in output.num_scheduled_tokens:
+            self._in_vain = head.request_id, len(self.running)  # it is tried again when one has ended
         return output
+
+    def _budget(self, begun: list[Any]) -> int:
+        """Return the tokens of a step: answers, and of prompts all that does not yield, or else a piece."""
+        prompts = [*begun, *self.waiting]
+        yielding = [one.priority >= TAGGED and one.priority & YIELDS for one in prompts]
+        if not any(yielding):
+            return self.max_num_scheduled_tokens
+        urgent = sum(
+            one.num_tokens - one.num_computed_tokens
+            for one, yields in zip(prompts, yielding, strict=True)
+            if not yields
+        )
+        writing = (len(self.running) - len(begun)) * (1 + self.num_spec_tokens)
+        return writing + max(urgent, self.step_tokens)
 
     def _hold(self, begun: list[Any], *, comes_first: bool) -> None:
         """Have those of `begun` stand still for whom the step has nothing left."""

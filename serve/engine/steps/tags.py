@@ -5,6 +5,10 @@ The router writes it, the scheduler reads it; the lower one is first.
 
 from __future__ import annotations
 
+PRIORITY = b"x-vllm-priority"
+PRIORITY_HEADERS = frozenset({PRIORITY, b"x-data-parallel-rank"})
+"""What vLLM takes from a request's headers, and no client may say: its order, and its engine."""
+
 TAGGED = 1 << 40
 """Numbers from here on are the router's; below it they are somebody else's, and before all of ours."""
 
