@@ -1,0 +1,1 @@
+"""Many teams on one server: who goes to the engine next."""
