@@ -46,6 +46,7 @@ from serve.request_id import HEADER, id_headers
 from serve.responses import answers as kept
 from serve.responses.answers import ResponseQuery
 from serve.rollout.decision.inner import InnerClient
+from serve.router.building import build_runtime
 from serve.router.chores import begin_chores
 from serve.router.endpoints.apis import build_batches, build_control, build_platform, own_methods
 from serve.router.endpoints.auth import authorize
@@ -297,7 +298,7 @@ class Router:
             self._end_logs = logs.begin(self._settings)
             self._tracing = Tracing.open(self._settings)
             engine = self._engine_factory(scope)
-            runtime = await asyncio.to_thread(Runtime.build, self._settings, engine)
+            runtime = await asyncio.to_thread(build_runtime, self._settings, engine)
             runtime.ask = InnerClient(self.app, scope.get("app")).post
             self._door = InnerClient(self, scope.get("app"))
             await self._open(runtime, scope.get("app"))
