@@ -50,11 +50,26 @@ TAIL_RATIO, KEPT = 1.3, 0.95
 AT_ONCE = 200
 HEALTH_MILLISECONDS = 100.0
 RAMP_SECONDS = 4.0
-_WORDS = tuple(
-    "the of and to in is that for it as was with be by on not he his but at are this have from".split()
+_WORDS = (
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "is",
+    "that",
+    "for",
+    "it",
+    "as",
+    "was",
+    "with",
+    "be",
+    "by",
+    "on",
+    "not",
 )
 _IN_FLIGHT = re.compile(
-    r"^(vllm:num_requests_(?:running|waiting)|wardrobe_inflight\w*)(?:\{[^}]*\})? (\S+)", re.MULTILINE
+    r"^(vllm:num_requests_(?:running|waiting)|wardrobe_inference_inflight)(?:\{[^}]*\})? (\S+)", re.MULTILINE
 )
 
 

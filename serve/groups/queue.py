@@ -23,7 +23,7 @@ RESERVED = 8
 """One of so many seats stays free for who has few, while more than one group is about."""
 
 
-class Standing(Enum):
+class SeatState(Enum):
     """Where a request is."""
 
     WAITING = "waiting"
@@ -45,7 +45,7 @@ class SeatTicket:
     cost: float
     seats: int
     patient: bool
-    standing: Standing = Standing.WAITING
+    standing: SeatState = SeatState.WAITING
     start: float = 0.0
     yields: bool = False
     used: tuple[int, int, int] | None = None
@@ -129,14 +129,14 @@ class FairQueue:
             self.waiting += 1
             self._fill()  # who gave way may have stood before others
         else:
-            ticket.standing = Standing.OUT
+            ticket.standing = SeatState.OUT
             self._rest(line)
         return ticket
 
     def leave(self, ticket: SeatTicket, used: float | None = None) -> None:
         """Give up a seat or a place; `used` tokens, where they are known, take the place of the estimate."""
-        line, standing, ticket.standing = ticket.line, ticket.standing, Standing.OUT
-        if standing is Standing.SEATED:
+        line, standing, ticket.standing = ticket.line, ticket.standing, SeatState.OUT
+        if standing is SeatState.SEATED:
             line.seats -= ticket.seats
             del line.inside[ticket]
             if self.seats is not None:
@@ -144,7 +144,7 @@ class FairQueue:
             if used is not None:
                 line.counter += (used - ticket.cost) / line.weight
             self._note_pace()
-        elif standing is Standing.WAITING:
+        elif standing is SeatState.WAITING:
             line.waiting.remove(ticket)
             self.waiting -= 1
         self._rest(line)
@@ -154,7 +154,7 @@ class FairQueue:
     def come_back(self, ticket: SeatTicket) -> None:
         """Have one that left its seat wait for another, before the others of its group."""
         line = ticket.line
-        ticket.standing, ticket.told = Standing.WAITING, None
+        ticket.standing, ticket.told = SeatState.WAITING, None
         self._busy[line] = None
         line.waiting.appendleft(ticket)
         self.waiting += 1
@@ -193,7 +193,7 @@ class FairQueue:
 
     def _seat(self, ticket: SeatTicket) -> None:
         line = ticket.line
-        ticket.standing, ticket.start = Standing.SEATED, line.counter
+        ticket.standing, ticket.start = SeatState.SEATED, line.counter
         line.counter += ticket.cost / line.weight
         line.inside[ticket] = None
         line.seats += ticket.seats
@@ -233,7 +233,7 @@ class FairQueue:
             return False
         longest.waiting.remove(victim)
         self.waiting -= 1
-        victim.standing = Standing.OUT
+        victim.standing = SeatState.OUT
         if victim.told is not None:
             victim.told()
         self._rest(longest)

@@ -14,7 +14,7 @@ from starlette.types import Receive
 
 from serve.engine.steps.tags import LAST, tag
 from serve.errors import Busy, ClientLeft
-from serve.groups.queue import FairQueue, SeatTicket, Standing
+from serve.groups.queue import FairQueue, SeatState, SeatTicket
 from serve.settings import RequestLimits
 
 WAITING_PER_SEAT = 4
@@ -55,7 +55,7 @@ class Seating:
         """
         cost = size / BYTES_PER_TOKEN + OUTPUT_WEIGHT * ANSWER_TOKENS
         ticket = self.queue.enter(group, weight, cost, seats=seats, patient=patient)
-        if ticket.standing is Standing.OUT:
+        if ticket.standing is SeatState.OUT:
             raise self._full()
         return ticket
 
@@ -84,7 +84,7 @@ class Seating:
         Raises: Busy.
         """
         self.queue.come_back(ticket)
-        if ticket.standing is Standing.WAITING:
+        if ticket.standing is SeatState.WAITING:
             await self._wait(ticket, asyncio.get_running_loop().create_future(), None)
 
     async def _wait(self, ticket: SeatTicket, told: asyncio.Future[None], seconds: float | None) -> None:
@@ -100,7 +100,7 @@ class Seating:
         except BaseException:
             self.queue.leave(ticket)
             raise
-        if ticket.standing is Standing.OUT:
+        if ticket.standing is SeatState.OUT:
             raise self._full()
 
     def leave(self, ticket: SeatTicket) -> None:

@@ -22,7 +22,7 @@ from serve.bounds.content import ASKED
 from serve.bounds.structure import check_encoding
 from serve.door.hosts import Hosts
 from serve.errors import Busy, ClientLeft, EngineFailed, TimedOut, TooManyRequests
-from serve.groups.queue import SeatTicket, Standing
+from serve.groups.queue import SeatState, SeatTicket
 from serve.groups.seating import BATCH_LINE, Seating
 from serve.outcomes import Outcome
 from serve.protocol.body import Fields, cap_tokens, join_fields, name_model, parse_fields
@@ -161,7 +161,7 @@ class Inference:
         group, patient = caller.group, BATCH_LINE in scope.get("state", ())
         seats = 1 if "n" not in fields else whole_number(fields["n"]) or 1
         ticket = self.seating.enter(group.name, group.weight, len(body), seats, patient=patient)
-        if ticket.standing is Standing.WAITING:
+        if ticket.standing is SeatState.WAITING:
             await self.seating.wait(ticket, receive, self._left(began))
         try:
             await self._route(

@@ -130,7 +130,7 @@ def test_a_seat_comes_back_however_a_request_ends(registry: Registry, tmp_path: 
         for _ in range(5):
             try:
                 served.chat(play=play, stream=play in {"stream", "raise_late", "cut", "error"})
-            except httpx.RemoteProtocolError:
+            except (httpx.RemoteProtocolError, httpx.ReadError):
                 assert play in {"raise_late", "cut"}
         served.settled()
         assert served.seats.free == 2
@@ -200,9 +200,8 @@ def test_the_group_that_was_given_least_is_next_and_the_engine_is_told_so(
         served.settled()
         order = [one.body["user"] for one in served.inner.seen if "user" in one.body]
         assert "light" in order[:2], order
-        told = {one.body.get("user"): one.headers.get(PRIORITY.decode()) for one in served.inner.seen}
-        assert int(told["light"]) >= TAGGED
-        assert int(told["light"]) < int(told["flood 5"])
+        told = {one.body.get("user"): int(one.headers.get(PRIORITY.decode(), 0)) for one in served.inner.seen}
+        assert TAGGED <= told["light"] < told["flood 5"]
 
 
 def test_a_client_cannot_name_its_place(registry: Registry, tmp_path: Path) -> None:

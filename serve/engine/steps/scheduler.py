@@ -66,7 +66,7 @@ class FairSteps:
         yielding = [one.priority >= TAGGED and one.priority & YIELDS for one in prompts]
         if not any(yielding):
             return self.max_num_scheduled_tokens
-        urgent = sum(
+        urgent: int = sum(
             one.num_tokens - one.num_computed_tokens
             for one, yields in zip(prompts, yielding, strict=True)
             if not yields
