@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Never
@@ -57,6 +57,13 @@ class GroupStore:
     def __init__(self, root: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._root = root
         self._clock = clock
+
+    def names(self) -> list[str]:
+        """Return the groups that have a log, sorted.
+
+        Raises: StorageFailed.
+        """
+        return group_names(self._root)
 
     def get(self, name: str) -> Group:
         """Return what a group is now.
@@ -188,10 +195,13 @@ def read_group(root: Path, name: str) -> Group | None:
     return _read(folder, numbers[-1]).group
 
 
-def changes(before: Group, after: Group) -> dict[str, str]:
-    """Return what a change made anew, in words, by what it is."""
-    old, new = _words(before), _words(after)
-    return {name: text for name, text in new.items() if old[name] != text}
+def entry_changes(log: Iterable[GroupEntry]) -> Iterator[tuple[GroupEntry, dict[str, str]]]:
+    """Yield each entry of a log with what it made anew, in words; the first: beside a group that may all."""
+    before: Group | None = None
+    for entry in log:
+        old, new = _words(before or Group(entry.group.name)), _words(entry.group)
+        yield entry, {name: text for name, text in new.items() if old[name] != text}
+        before = entry.group
 
 
 def checked(group: Group) -> Group:

@@ -88,7 +88,7 @@ class KeyRing:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.renewed = -math.inf
-        self.anonymous = Caller(ANONYMOUS, Group(DEFAULT_GROUP))
+        self.anonymous = Caller(ANONYMOUS, _NOTHING)
         self._root = root
         self._folder = keys_folder(root)
         self._clock = clock
