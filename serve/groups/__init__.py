@@ -1,1 +1,1 @@
-"""Many teams on one server: who goes to the engine next."""
+"""Many teams on one server: what exists for a group, what divides groups, and who is next."""

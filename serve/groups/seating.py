@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Awaitable, Callable
 from time import monotonic
 
-from starlette.types import Receive
+from starlette.types import Receive, Scope
+
+from registry.entries.rights import Group
 
 from serve.engine.steps.tags import LAST, tag
 from serve.errors import Busy, ClientLeft
 from serve.groups.queue import FairQueue, SeatState, SeatTicket
+from serve.protocol.body import Fields
+from serve.protocol.numbers import whole_number
 from serve.settings import RequestLimits
 
 WAITING_PER_SEAT = 4
@@ -46,26 +51,27 @@ class Seating:
         self.wait_seconds = limits.wait_seconds
         self._tags = tags
 
-    def enter(
-        self, group: str, weight: float, size: int, seats: int = 1, *, patient: bool = False
+    async def take(
+        self, group: Group, fields: Fields, size: int, scope: Scope, receive: Receive, seconds: float | None
     ) -> SeatTicket:
-        """Take a seat or a place among those who wait; `size` is the body's in bytes.
+        """Return a ticket with a seat; who finds none waits, `seconds` at most.
 
-        Raises: Busy: there is neither.
+        `size` is the body's in bytes; `receive` gives nothing any more but that the client left.
+
+        Raises: Busy: there is no place among those who wait, it took too long, or another group needed the
+        place. ClientLeft.
         """
-        cost = size / BYTES_PER_TOKEN + OUTPUT_WEIGHT * ANSWER_TOKENS
-        ticket = self.queue.enter(group, weight, cost, seats=seats, patient=patient)
+        seats = 1 if "n" not in fields else whole_number(fields["n"]) or 1
+        cost = size / BYTES_PER_TOKEN + OUTPUT_WEIGHT * ANSWER_TOKENS * seats
+        patient = BATCH_LINE in scope.get("state", ())
+        ticket = self.queue.enter(group.name, group.weight, cost, seats=max(seats, 1), patient=patient)
         if ticket.standing is SeatState.OUT:
             raise self._full()
+        if ticket.standing is SeatState.WAITING:
+            await self._wait_for_seat(ticket, receive, seconds)
         return ticket
 
-    async def wait(self, ticket: SeatTicket, receive: Receive, seconds: float | None) -> None:
-        """Wait for a seat, `seconds` at most where that is less than anybody may wait.
-
-        `receive` gives nothing any more but that the client left.
-
-        Raises: Busy: it took too long, or the place was needed for another group. ClientLeft.
-        """
+    async def _wait_for_seat(self, ticket: SeatTicket, receive: Receive, seconds: float | None) -> None:
         leaving = asyncio.ensure_future(receive())
         told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         leaving.add_done_callback(lambda _: None if told.done() else told.set_exception(ClientLeft()))
@@ -74,18 +80,25 @@ class Seating:
         finally:
             leaving.cancel()
 
-    def step_aside(self, ticket: SeatTicket) -> None:
-        """Give a seat to others for as long as its request waits for something else."""
-        self.queue.leave(ticket, 0.0)
+    async def aside(
+        self, ticket: SeatTicket | None, ready: Awaitable[None], undo: Callable[[], None]
+    ) -> None:
+        """Leave a seat to others while its request waits until it is `ready`, then have one before them.
 
-    async def come_back(self, ticket: SeatTicket) -> None:
-        """Have a seat again, before those who came later.
-
-        Raises: Busy.
+        Raises: Busy: no seat came free in time, and what had been ready was undone. Whatever `ready` raises.
         """
+        if ticket is None:
+            await ready
+            return
+        self.queue.leave(ticket, 0.0)
+        await ready
         self.queue.come_back(ticket)
-        if ticket.standing is SeatState.WAITING:
-            await self._wait(ticket, asyncio.get_running_loop().create_future(), None)
+        try:
+            if ticket.standing is SeatState.WAITING:
+                await self._wait(ticket, asyncio.get_running_loop().create_future(), None)
+        except BaseException:
+            undo()
+            raise
 
     async def _wait(self, ticket: SeatTicket, told: asyncio.Future[None], seconds: float | None) -> None:
         longest = self.wait_seconds if seconds is None else min(seconds, self.wait_seconds)

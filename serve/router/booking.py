@@ -2,7 +2,8 @@
 
 `assign` chooses the arm of a request under an open rollout; a `Booking` goes with it to the end of its
 answer. Invariants: an outcome is booked once, at the end, under the arm and the segment that were assigned,
-whoever answered; a unit that a list decided is booked nowhere.
+whoever answered; a unit that a list decided is booked nowhere, nor is one that the base would have answered
+and may not.
 """
 
 from __future__ import annotations
@@ -61,6 +62,9 @@ def assign(
     split = recorder.split
     arm = choose_arm(split, adapter, unit)
     target = rollout.arms[arm]
+    if arm is Arm.BASE and not rollout.gives_base:
+        target.decided.value += 1
+        return target, NO_UNIT, None
     if (split.allow or split.deny) and is_listed(split, unit):
         rollout.listed[arm].value += 1
         return target, NO_UNIT, None

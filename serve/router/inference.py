@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from time import monotonic
 
 from msgspec import Raw
@@ -22,13 +23,12 @@ from serve.bounds.content import ASKED
 from serve.bounds.structure import check_encoding
 from serve.door.hosts import Hosts
 from serve.errors import Busy, ClientLeft, EngineFailed, TimedOut, TooManyRequests
-from serve.groups.queue import SeatState, SeatTicket
-from serve.groups.seating import BATCH_LINE, Seating
+from serve.groups.queue import SeatTicket
+from serve.groups.seating import Seating
 from serve.outcomes import Outcome
 from serve.protocol.body import Fields, cap_tokens, join_fields, name_model, parse_fields
 from serve.protocol.fields import check_fields
 from serve.protocol.form import generates
-from serve.protocol.numbers import whole_number
 from serve.protocol.paths import Dialect, Endpoint
 from serve.request_id import ANTHROPIC_PATHS, HEADER, echo_id, id_headers
 from serve.responses.store import ResponseStore
@@ -36,6 +36,7 @@ from serve.responses.turn import PREVIOUS, ResponseTurn, begin
 from serve.rollout.assignment import Arm
 from serve.router.booking import assign, choose, find_unit
 from serve.router.busy import busy_line
+from serve.router.doors import Door
 from serve.router.doubts import Doubts
 from serve.router.endpoints.auth import authorize
 from serve.router.endpoints.openai_errors import rejection_reason, send_error
@@ -43,7 +44,6 @@ from serve.router.endpoints.response_id import NO_ANSWER
 from serve.router.exchange import Exchange
 from serve.router.forwarding import foreign_template, inner_scope
 from serve.router.rescue import HeldExchange
-from serve.router.residents.slot import ResidentSlot
 from serve.router.runtime import Runtime
 from serve.router.shadow import Shadows
 from serve.router.targets import RolloutTarget, RoutePlan
@@ -52,6 +52,9 @@ from serve.settings import BUSY, FREE
 _log = logging.getLogger("wardrobe.router")
 
 RawHeaders = dict[bytes, bytes]
+
+_NEEDED = frozenset({KeyScope.INFER})
+"""As the allow-list says of all that comes here."""
 
 COPY_SECONDS = 600.0
 """How long a shadow copy may take where requests have no limit of their own."""
@@ -64,9 +67,9 @@ class Inference:
     """
 
     __slots__ = (
-        "app", "arrivals", "bodies", "doubts", "errors_name_version", "hosts", "inflight", "max_body_bytes",
-        "max_concurrency", "max_tokens", "refused_fields", "runtime", "say_busy", "seating", "shadows",
-        "stored", "total_seconds",
+        "app", "arrivals", "bodies", "doors", "doubts", "errors_name_version", "hosts", "inflight",
+        "max_body_bytes", "max_concurrency", "max_tokens", "refused_fields", "runtime", "say_busy", "seating",
+        "shadows", "stored", "total_seconds",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +82,7 @@ class Inference:
     ) -> None:
         self.app = app
         self.runtime = runtime
+        self.doors = runtime.doors
         self.refused_fields = refused_fields
         self.arrivals = arrivals
         self.hosts = hosts
@@ -97,7 +101,7 @@ class Inference:
         self.doubts = Doubts(self._copy, runtime.metrics.doubts, runtime.engine.alive)
         self.errors_name_version = runtime.settings.errors_name_version
 
-    async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: PLR0912
+    async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912
         """Answer one request; it takes its place among those in flight when its body has arrived."""
         began = monotonic()
         headers: RawHeaders = dict(scope["headers"])
@@ -126,10 +130,13 @@ class Inference:
                     name_model(fields, endpoint.model)
                 if not endpoint.watched.isdisjoint(fields):
                     check_fields(endpoint.dialect.value, fields, self.runtime.engine.abilities)
-                turn = (
-                    begin(self.stored, caller.who, fields) if endpoint.dialect is Dialect.RESPONSES else None
-                )
-                await self._answer(caller, endpoint, scope, headers, fields, body, receive, send, began, turn)
+                door = self.doors.of(caller)
+                if door.guarded and endpoint.proves:
+                    door.pass_through(fields, headers)
+                turn = None
+                if endpoint.dialect is Dialect.RESPONSES:
+                    turn = begin(self.stored, caller.who, fields, door.sees_answer)
+                await self._answer(endpoint, scope, headers, fields, body, receive, send, began, turn, door)
             finally:
                 self.inflight -= 1
                 if not self.inflight and self.say_busy is not None:
@@ -142,7 +149,6 @@ class Inference:
 
     async def _answer(
         self,
-        caller: Caller,
         endpoint: Endpoint,
         scope: Scope,
         headers: RawHeaders,
@@ -152,17 +158,15 @@ class Inference:
         send: Send,
         began: float,
         turn: ResponseTurn | None,
+        door: Door,
     ) -> None:
         """Find out who may answer, have a seat of the engine, and have it answer."""
-        plan = self.runtime.targets.find(self.runtime.watcher.view, fields.get("model"))
+        plan = door.targets.find(self.runtime.watcher.view, fields.get("model"))
         if not endpoint.proves:
             await self._route(plan, None, endpoint, scope, headers, fields, body, receive, send, began, turn)
             return
-        group, patient = caller.group, BATCH_LINE in scope.get("state", ())
-        seats = 1 if "n" not in fields else whole_number(fields["n"]) or 1
-        ticket = self.seating.enter(group.name, group.weight, len(body), seats, patient=patient)
-        if ticket.standing is SeatState.WAITING:
-            await self.seating.wait(ticket, receive, self._left(began))
+        left = self._left(began)
+        ticket = await self.seating.take(door.group, fields, len(body), scope, receive, left)
         try:
             await self._route(
                 plan, ticket, endpoint, scope, headers, fields, body, receive, send, began, turn
@@ -214,7 +218,7 @@ class Inference:
         runtime = self.runtime
         if runtime.draining or not runtime.engine.alive():
             runtime.check_open()
-        caller = authorize(runtime.keys, headers, KeyScope.INFER)
+        caller = authorize(runtime.keys, headers, _NEEDED)
         self._check_place()
         return caller
 
@@ -301,7 +305,9 @@ class Inference:
         began = monotonic()
         try:
             async with asyncio.timeout(seconds):
-                await self._bring_in(exchange, exchange.target.slot)
+                residency, slot = self.runtime.residency, exchange.target.slot
+                ready = residency.acquire(slot)
+                await self.seating.aside(exchange.ticket, ready, partial(residency.release, slot))
         except asyncio.CancelledError:
             if self.runtime.engine.alive():
                 raise
@@ -313,19 +319,6 @@ class Inference:
             exchange.book(Outcome.REJECTED)
             raise self._took_too_long() from None
         return None if seconds is None else max(0.0, seconds - (monotonic() - began))
-
-    async def _bring_in(self, exchange: Exchange, slot: ResidentSlot) -> None:
-        """Have the version loaded; its seat is for others meanwhile, and is had back before others'."""
-        ticket, residency = exchange.ticket, self.runtime.residency
-        if ticket is not None:
-            self.seating.step_aside(ticket)
-        await residency.acquire(slot)
-        if ticket is not None:
-            try:
-                await self.seating.come_back(ticket)
-            except BaseException:
-                residency.release(slot)
-                raise
 
     async def _carry_arm(self, rollout: RolloutTarget, exchange: Exchange) -> None:
         """Carry a request of an open rollout: the canary's may be rescued, stable's may be copied."""
