@@ -14,7 +14,6 @@ from time import monotonic
 from starlette.types import Receive, Scope
 
 from registry.entries.rights import Group
-
 from serve.engine.steps.tags import LAST, tag
 from serve.errors import Busy, ClientLeft
 from serve.groups.queue import FairQueue, SeatState, SeatTicket

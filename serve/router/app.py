@@ -46,9 +46,9 @@ from serve.protocol.paths import (
 )
 from serve.request_id import HEADER, id_headers
 from serve.rollout.decision.inner import InnerClient
+from serve.router.access import CallerAccess
 from serve.router.building import build_runtime
 from serve.router.chores import begin_chores
-from serve.router.doors import Door
 from serve.router.endpoints.apis import build_batches, build_control, build_platform, own_methods
 from serve.router.endpoints.auth import authorize
 from serve.router.endpoints.feedback import MAX_BODY_BYTES as MAX_FEEDBACK_BYTES
@@ -201,7 +201,7 @@ class Router:
         send: Send,
     ) -> None:
         """Answer who may ask it."""
-        kind, door = endpoint.kind, runtime.doors.of(caller)
+        kind, access = endpoint.kind, runtime.access.of(caller)
         if kind is PathKind.ADMIN:
             await self._forward(self._control, caller, scope, receive, send)
         elif kind is PathKind.PLATFORM:
@@ -211,18 +211,18 @@ class Router:
         elif kind is PathKind.MODELS and scope["method"] == "DELETE":
             await send_json(send, 200, await delete_model(runtime, caller, endpoint.item))
         elif kind is PathKind.MODELS:
-            await tell_models(runtime, endpoint, runtime.doors.looks(caller), send)
+            await tell_models(runtime, endpoint, runtime.access.looks(caller), send)
         elif kind is PathKind.METRICS:
             await tell_metrics(self.app, self._collectors, caller, scope, receive, send)
         elif kind is PathKind.STORED and self._inference is not None:
-            await tell_stored(self._inference.stored, door, caller.who, endpoint, scope, send)
+            await tell_stored(self._inference.stored, access, caller.who, endpoint, scope, send)
         else:
-            raise _not_its_task(runtime, door, endpoint, _shown(scope))
+            raise _not_its_task(runtime, access, endpoint, _shown(scope))
 
     async def _take_feedback(
         self, runtime: Runtime, caller: Caller, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        headers, sight = dict(scope["headers"]), runtime.doors.of(caller).sight
+        headers, sight = dict(scope["headers"]), runtime.access.of(caller).sight
         check_encoding(headers.get(b"content-encoding"))
         assert self._arrivals is not None, "built before the runtime is set"
         with contextlib.suppress(ClientLeft):
@@ -246,7 +246,7 @@ class Router:
             **scope.get("state", {}),
             "who": caller.who,
             "sees_all": sees_all,
-            "sight": EVERYTHING if sees_all else self.runtime.doors.of(caller).sight,
+            "sight": EVERYTHING if sees_all else self.runtime.access.of(caller).sight,
             "known_origin": known,
             "door": self._door,
         }
@@ -359,9 +359,9 @@ def _shown(scope: Scope) -> str:
     return str(scope["path"])[:200]
 
 
-def _not_its_task(runtime: Runtime, door: Door, endpoint: Endpoint, path: str) -> TaskNotServed:
+def _not_its_task(runtime: Runtime, access: CallerAccess, endpoint: Endpoint, path: str) -> TaskNotServed:
     given = "text" if "/v1/completions" in (runtime.engine.abilities.paths or ()) else "vectors and scores"
-    base = runtime.engine.base_name if door.sight.base else "this one"
+    base = runtime.engine.base_name if access.sight.base else "this one"
     fact = f"needs a base model that gives {endpoint.gives}; {base} gives {given}"
     return TaskNotServed(path, fact, "serve such a model from a root of its own")
 

@@ -34,9 +34,9 @@ from serve.request_id import ANTHROPIC_PATHS, HEADER, echo_id, id_headers
 from serve.responses.store import ResponseStore
 from serve.responses.turn import PREVIOUS, ResponseTurn, begin
 from serve.rollout.assignment import Arm
+from serve.router.access import CallerAccess
 from serve.router.booking import assign, choose, find_unit
 from serve.router.busy import busy_line
-from serve.router.doors import Door
 from serve.router.doubts import Doubts
 from serve.router.endpoints.auth import authorize
 from serve.router.endpoints.openai_errors import rejection_reason, send_error
@@ -67,7 +67,7 @@ class Inference:
     """
 
     __slots__ = (
-        "app", "arrivals", "bodies", "doors", "doubts", "errors_name_version", "hosts", "inflight",
+        "access", "app", "arrivals", "bodies", "doubts", "errors_name_version", "hosts", "inflight",
         "max_body_bytes", "max_concurrency", "max_tokens", "refused_fields", "runtime", "say_busy", "seating",
         "shadows", "stored", "total_seconds",
     )  # fmt: skip
@@ -82,7 +82,7 @@ class Inference:
     ) -> None:
         self.app = app
         self.runtime = runtime
-        self.doors = runtime.doors
+        self.access = runtime.access
         self.refused_fields = refused_fields
         self.arrivals = arrivals
         self.hosts = hosts
@@ -130,13 +130,13 @@ class Inference:
                     name_model(fields, endpoint.model)
                 if not endpoint.watched.isdisjoint(fields):
                     check_fields(endpoint.dialect.value, fields, self.runtime.engine.abilities)
-                door = self.doors.of(caller)
-                if door.guarded and endpoint.proves:
-                    door.pass_through(fields, headers)
+                access = self.access.of(caller)
+                if access.guarded and endpoint.proves:
+                    access.pass_through(fields, headers)
                 turn = None
                 if endpoint.dialect is Dialect.RESPONSES:
-                    turn = begin(self.stored, caller.who, fields, door.sees_answer)
-                await self._answer(endpoint, scope, headers, fields, body, receive, send, began, turn, door)
+                    turn = begin(self.stored, caller.who, fields, access.sees_answer)
+                await self._answer(access, endpoint, scope, headers, fields, body, receive, send, began, turn)
             finally:
                 self.inflight -= 1
                 if not self.inflight and self.say_busy is not None:
@@ -149,6 +149,7 @@ class Inference:
 
     async def _answer(
         self,
+        access: CallerAccess,
         endpoint: Endpoint,
         scope: Scope,
         headers: RawHeaders,
@@ -158,15 +159,14 @@ class Inference:
         send: Send,
         began: float,
         turn: ResponseTurn | None,
-        door: Door,
     ) -> None:
         """Find out who may answer, have a seat of the engine, and have it answer."""
-        plan = door.targets.find(self.runtime.watcher.view, fields.get("model"))
+        plan = access.targets.find(self.runtime.watcher.view, fields.get("model"))
         if not endpoint.proves:
             await self._route(plan, None, endpoint, scope, headers, fields, body, receive, send, began, turn)
             return
         left = self._left(began)
-        ticket = await self.seating.take(door.group, fields, len(body), scope, receive, left)
+        ticket = await self.seating.take(access.caller.group, fields, len(body), scope, receive, left)
         try:
             await self._route(
                 plan, ticket, endpoint, scope, headers, fields, body, receive, send, began, turn

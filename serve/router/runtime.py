@@ -30,7 +30,7 @@ from serve.rollout.decision.controller import Controller, Local
 from serve.rollout.decision.golden import Ask
 from serve.rollout.recording.keeper import EvidenceWriter
 from serve.rollout.webhooks import WebhookNotifier
-from serve.router.doors import Doors
+from serve.router.access import AccessRules
 from serve.router.endpoints.feedback import FeedbackDesk
 from serve.router.endpoints.response_id import IdIssuer
 from serve.router.residents.pinned import is_gone, is_known, is_protected, to_preload, to_stay
@@ -74,7 +74,7 @@ class Runtime:
     background: Background
     prover: Prover
     succession: Succession
-    doors: Doors = field(init=False)
+    access: AccessRules = field(init=False)
     upkeep: Upkeep = field(init=False)
     ask: Ask | None = None
     draining: bool = False
@@ -93,7 +93,7 @@ class Runtime:
     def __post_init__(self) -> None:
         chosen = self.settings.vllm.get("scheduling_policy") == "priority"
         salt = partial(self.ids.derive, b"cache_salt")
-        self.doors = Doors(self.keys, self.targets, salt, prioritises=chosen)
+        self.access = AccessRules(self.keys, self.targets, salt, prioritises=chosen)
         self.upkeep = Upkeep(
             self.registry,
             self.background,

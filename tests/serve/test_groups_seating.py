@@ -206,10 +206,12 @@ def test_the_group_that_was_given_least_is_next_and_the_engine_is_told_so(
 
 def test_a_client_cannot_name_its_place(registry: Registry, tmp_path: Path) -> None:
     with drowning(registry, tmp_path) as served:
-        hopes = {"x-vllm-priority": "-1000", "x-data-parallel-rank": "0"}
-        answer = served.client.post(CHAT, json=body(), headers=hopes)
-        assert answer.status_code == 200
-        assert not hopes.keys() & served.inner.seen[-1].headers.keys()
+        own = served.client.post(CHAT, json=body(), headers={"x-vllm-priority": "-1000"})
+        assert (own.status_code, own.json()["error"]["param"]) == (400, "priority")
+        assert served.client.post(CHAT, json=body(priority=-1)).status_code == 400
+        assert served.client.post(CHAT, json=body(priority=0)).status_code == 200
+        assert served.client.post(CHAT, json=body(), headers={"x-data-parallel-rank": "0"}).status_code == 200
+        assert "x-data-parallel-rank" not in served.inner.seen[-1].headers
 
 
 def test_a_flood_of_one_group_gives_its_place_up_and_is_told_so(registry: Registry, tmp_path: Path) -> None:
