@@ -151,14 +151,15 @@ class FairQueue:
         if self.waiting:
             self._fill()
 
-    def come_back(self, ticket: SeatTicket) -> None:
-        """Have one that left its seat wait for another, before the others of its group."""
+    def come_back(self, ticket: SeatTicket) -> bool:
+        """Have one that left its seat wait for another, before its group's others; True when it has one."""
         line = ticket.line
         ticket.standing, ticket.told = SeatState.WAITING, None
         self._busy[line] = None
         line.waiting.appendleft(ticket)
         self.waiting += 1
         self._fill()
+        return ticket in line.inside
 
     def _note_other(self, line: GroupLine) -> None:
         now = self._clock()

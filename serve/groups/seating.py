@@ -91,13 +91,20 @@ class Seating:
             return
         self.queue.leave(ticket, 0.0)
         await ready
-        self.queue.come_back(ticket)
         try:
-            if ticket.standing is SeatState.WAITING:
-                await self._wait(ticket, asyncio.get_running_loop().create_future(), None)
+            await self.keep(ticket)
         except BaseException:
             undo()
             raise
+
+    async def keep(self, ticket: SeatTicket | None) -> None:
+        """Have a seat again for a request that gave its own to others, before those who came later.
+
+        Raises: Busy.
+        """
+        lost = ticket is not None and ticket.standing is SeatState.OUT
+        if ticket is not None and lost and not self.queue.come_back(ticket):
+            await self._wait(ticket, asyncio.get_running_loop().create_future(), None)
 
     async def _wait(self, ticket: SeatTicket, told: asyncio.Future[None], seconds: float | None) -> None:
         longest = self.wait_seconds if seconds is None else min(seconds, self.wait_seconds)

@@ -350,6 +350,7 @@ class Inference:
             return
         seconds = self._left(held.began)
         rescue = held.again(rollout.rescue, monotonic())
+        await self.seating.keep(held.ticket)
         rollout.rescue.decided.value += 1
         try:
             await self._carry(rescue, seconds)
