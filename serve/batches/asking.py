@@ -29,20 +29,14 @@ LONGEST_WAIT_SECONDS = 30.0
 """A limit that was raised is noticed so soon."""
 
 _AGAIN = frozenset({408, 429, 503})
-_BACKGROUND = b"1"
-"""A priority of vLLM's that comes after that of clients, which is 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class LineAsker:
-    """Asks by `door`; `lend` gives the token of a key, None where there are no keys.
-
-    With `prioritised` the engine is told that others come first.
-    """
+    """Asks by `door`; `lend` gives the token of a key, None where there are no keys."""
 
     door: InnerClient
     lend: Callable[[str], str | None]
-    prioritised: bool = False
     backoff_seconds: Sequence[float] = BACKOFF_SECONDS
     clock: Callable[[], float] = monotonic
     _waits: dict[str, float] = field(default_factory=dict)
@@ -94,7 +88,7 @@ class LineAsker:
             return _refused(line, now, "stream", "Streaming is not supported in batches."), None
         token = self.lend(who)
         headers = [] if token is None else [(b"authorization", b"Bearer " + token.encode())]
-        found = await self.door.send(endpoint, self._body(line), headers)
+        found = await self.door.send(endpoint, line.body, headers)
         record = AnswerRecord(
             place=line.place,
             custom_id=line.custom_id,
@@ -104,12 +98,6 @@ class LineAsker:
             body=_json(found.body),
         )
         return record, _wait(found)
-
-    def _body(self, line: BatchLine) -> bytes:
-        if not self.prioritised:
-            return line.body
-        fields = msgspec.json.decode(line.body, type=dict[str, msgspec.Raw])
-        return msgspec.json.encode({**fields, "priority": msgspec.Raw(_BACKGROUND)})
 
 
 def _wait(answer: InnerAnswer) -> float | None:

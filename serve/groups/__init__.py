@@ -1,1 +1,1 @@
-"""Many teams on one server: what exists for a group, what divides groups, what each may use and has used."""
+"""Many teams on one server: what exists for a group, who is next, what each may use and has used."""

@@ -32,9 +32,10 @@ from serve.groups.counting import PromptCount, PromptCounter
 from serve.groups.shares import ReplicaShares
 from serve.groups.sizes import TEMPLATE_TOKENS, RequestSize, cap, measure
 from serve.groups.telling import refused
-from serve.groups.usage import LimitRow, UsageLedger, used
+from serve.groups.usage import BASE, LimitRow, UsageLedger, used
 from serve.protocol.body import Fields
 from serve.protocol.paths import Endpoint
+from serve.protocol.usage import USAGE_EVENTS, ask_usage
 
 LEAST_BYTES_PER_TOKEN = 32
 """A prompt is not counted that could not fit if every token of it had so many bytes."""
@@ -90,12 +91,16 @@ class Admission:
             return found
 
     async def admit(self, purse: Purse, endpoint: Endpoint, fields: Fields, adapter: str) -> Charge:
-        """Reserve what a request may use; an answer without a cap is given one where it needs one.
+        """Reserve what a request may use, and have a stream tell what it did use.
+
+        An answer without a cap is given one where it needs one; `fields` are changed. `adapter` is what was
+        asked for, by its name or the base's.
 
         Raises: LimitReached; PromptTooLong.
         """
+        adapter = BASE if adapter == self._counter.base else adapter
         if not purse.meters and purse.longest is None:
-            return Charge(purse, adapter, None, 0, self._clock)
+            return self._ready(Charge(purse, adapter, None, 0, self._clock), endpoint, fields)
         size = measure(endpoint, fields, self._context)
         exact: PromptCount | None = None
         if purse.longest is not None and size.input > purse.longest:
@@ -113,7 +118,7 @@ class Admission:
         )
         charge = Charge(purse, adapter, found, likely, self._clock)
         self._open.add(charge)
-        return charge
+        return self._ready(charge, endpoint, fields)
 
     def end(self, charge: Charge) -> None:
         """Let go of a charge, if it was not settled."""
@@ -186,6 +191,12 @@ class Admission:
         purse = Purse(caller, tuple(accounts), self.ledger)
         self._budget()
         return purse
+
+    @staticmethod
+    def _ready(charge: Charge, endpoint: Endpoint, fields: Fields) -> Charge:
+        if "stream" in fields and endpoint.operation in USAGE_EVENTS:
+            charge.hides_usage = ask_usage(fields)
+        return charge
 
     def _budget(self) -> None:
         rows: list[UsageRow] | None = None

@@ -40,7 +40,7 @@ class PromptCounter:
     """Counts by asking the server behind; `base` is the base model's name there."""
 
     def __init__(self, base: str, ask: Ask) -> None:
-        self._base = base
+        self.base = base
         self._ask = ask
 
     async def count(self, endpoint: Endpoint, fields: Mapping[str, Raw]) -> PromptCount | None:
@@ -70,7 +70,7 @@ class PromptCounter:
 
     async def _counted(self, path: str, fields: Mapping[str, Raw], names: tuple[str, ...]) -> int | None:
         asked: dict[str, object] = {name: fields[name] for name in names if name in fields}
-        asked["model"] = self._base
+        asked["model"] = self.base
         if path.endswith("count_tokens"):
             asked["max_tokens"] = 1
         status, answer = await self._ask(path, msgspec.json.encode(asked))
