@@ -21,7 +21,7 @@ from serve.bounds.bodies import THREAD_BYTES, Bodies
 from serve.bounds.content import ASKED
 from serve.bounds.structure import check_encoding
 from serve.door.hosts import Hosts
-from serve.errors import BadBody, Busy, EngineFailed, TimedOut, TooManyRequests
+from serve.errors import Busy, EngineFailed, TimedOut, TooManyRequests
 from serve.outcomes import Outcome
 from serve.protocol.body import Fields, cap_tokens, join_fields, name_model, parse_fields
 from serve.protocol.fields import check_fields
@@ -30,24 +30,28 @@ from serve.protocol.paths import Dialect, Endpoint
 from serve.request_id import ANTHROPIC_PATHS, HEADER, echo_id, id_headers
 from serve.responses.store import ResponseStore
 from serve.responses.turn import PREVIOUS, ResponseTurn, begin
-from serve.rollout.assignment import Arm, unit_digest
-from serve.router.booking import NO_UNIT, assign, find_unit
+from serve.rollout.assignment import Arm
+from serve.router.access import CallerAccess
+from serve.router.booking import assign, choose, find_unit
 from serve.router.busy import busy_line
 from serve.router.doubts import Doubts
 from serve.router.endpoints.auth import authorize
 from serve.router.endpoints.openai_errors import rejection_reason, send_error
 from serve.router.endpoints.response_id import NO_ANSWER
 from serve.router.exchange import Exchange
+from serve.router.forwarding import foreign_template, inner_scope
 from serve.router.rescue import HeldExchange
 from serve.router.runtime import Runtime
 from serve.router.shadow import Shadows
-from serve.router.targets import RolloutTarget, RoutePlan, RouteTarget
+from serve.router.targets import RolloutTarget
 from serve.settings import BUSY, FREE
 
 _log = logging.getLogger("wardrobe.router")
-_REPLACED = frozenset({b"x-request-id", b"content-length", b"transfer-encoding"})
 
 RawHeaders = dict[bytes, bytes]
+
+_NEEDED = frozenset({KeyScope.INFER})
+"""As the allow-list says of all that comes here."""
 
 COPY_SECONDS = 600.0
 """How long a shadow copy may take where requests have no limit of their own."""
@@ -60,8 +64,22 @@ class Inference:
     """
 
     __slots__ = (
-        "app", "arrivals", "bodies", "doubts", "errors_name_version", "hosts", "inflight", "max_body_bytes",
-        "max_concurrency", "max_tokens", "refused_fields", "runtime", "say_busy", "shadows", "stored",
+        "access",
+        "app",
+        "arrivals",
+        "bodies",
+        "doubts",
+        "errors_name_version",
+        "hosts",
+        "inflight",
+        "max_body_bytes",
+        "max_concurrency",
+        "max_tokens",
+        "refused_fields",
+        "runtime",
+        "say_busy",
+        "shadows",
+        "stored",
         "total_seconds",
     )  # fmt: skip
 
@@ -75,6 +93,7 @@ class Inference:
     ) -> None:
         self.app = app
         self.runtime = runtime
+        self.access = runtime.access
         self.refused_fields = refused_fields
         self.arrivals = arrivals
         self.hosts = hosts
@@ -90,7 +109,7 @@ class Inference:
         self.doubts = Doubts(self._copy, runtime.metrics.doubts, runtime.engine.alive)
         self.errors_name_version = runtime.settings.errors_name_version
 
-    async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: PLR0912
+    async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912
         """Answer one request; it takes its place among those in flight when its body has arrived."""
         began = monotonic()
         headers: RawHeaders = dict(scope["headers"])
@@ -119,10 +138,13 @@ class Inference:
                     name_model(fields, endpoint.model)
                 if not endpoint.watched.isdisjoint(fields):
                     check_fields(endpoint.dialect.value, fields, self.runtime.engine.abilities)
-                turn = (
-                    begin(self.stored, caller.who, fields) if endpoint.dialect is Dialect.RESPONSES else None
-                )
-                await self._answer(endpoint, scope, headers, fields, body, receive, send, began, turn)
+                access = self.access.of(caller)
+                if access.guarded and endpoint.proves:
+                    access.pass_through(fields, headers)
+                turn = None
+                if endpoint.dialect is Dialect.RESPONSES:
+                    turn = begin(self.stored, caller.who, fields, access.sees_answer)
+                await self._answer(access, endpoint, scope, headers, fields, body, receive, send, began, turn)
             finally:
                 self.inflight -= 1
                 if not self.inflight and self.say_busy is not None:
@@ -145,6 +167,7 @@ class Inference:
 
     async def _answer(
         self,
+        access: CallerAccess,
         endpoint: Endpoint,
         scope: Scope,
         headers: RawHeaders,
@@ -157,10 +180,10 @@ class Inference:
     ) -> None:
         """Choose who answers, and have it answer."""
         runtime = self.runtime
-        plan = runtime.targets.find(runtime.watcher.view, fields.get("model"))
+        plan = access.targets.find(runtime.watcher.view, fields.get("model"))
         rollout = plan.rollout
         if rollout is None:
-            target, unit = _choose(plan, headers)
+            target, unit = choose(plan, headers)
             exchange = Exchange(target, endpoint, scope, headers, fields, unit, receive, send, began)
             exchange.turn = turn
             if endpoint.proves:
@@ -187,7 +210,7 @@ class Inference:
         runtime = self.runtime
         if runtime.draining or not runtime.engine.alive():
             runtime.check_open()
-        caller = authorize(runtime.keys, headers, KeyScope.INFER)
+        caller = authorize(runtime.keys, headers, _NEEDED)
         self._check_place()
         return caller
 
@@ -222,7 +245,7 @@ class Inference:
             fields.pop(PREVIOUS, None)  # what it named is in `input` (serve.responses)
             fields["request_id"] = Raw(f'"resp_{request_id}"'.encode())
         exchange.body = body = join_fields(fields)
-        return _inner_scope(endpoint, exchange.scope, inner_id, len(body))
+        return inner_scope(endpoint, exchange.scope, inner_id, len(body))
 
     async def _carry(self, exchange: Exchange, seconds: float | None) -> None:
         """Have the version loaded, forward within `seconds`, and book how it ended."""
@@ -230,7 +253,7 @@ class Inference:
         target = exchange.target
         if target.own_template and (exchange.endpoint.renders or "messages" in exchange.fields):
             exchange.book(Outcome.ENGINE_ERROR if target.arm is Arm.CANARY else Outcome.CLIENT_ERROR)
-            raise _foreign_template(target)
+            raise foreign_template(target)
         slot, inflight, residency = target.slot, target.series.inflight, self.runtime.residency
         inflight.value += 1
         try:
@@ -355,36 +378,3 @@ class Inference:
         """Return the headers with the id of a request that no version answers."""
         path = ANTHROPIC_PATHS if endpoint.dialect is Dialect.MESSAGES else b""
         return id_headers(path, headers.get(HEADER, b""))
-
-
-def _choose(plan: RoutePlan, headers: RawHeaders) -> tuple[RouteTarget, str]:
-    """Return the target of a request outside any rollout, and the digest of its unit.
-
-    A unit is worth its hash only where it decides or is named: explicit references have none, nor has a
-    conversation while no rollout is open.
-    """
-    if plan.stable is None:
-        assert plan.fixed is not None, "a plan has one of the three"
-        plan.fixed.decided.value += 1
-        return plan.fixed, NO_UNIT
-    plan.stable.decided.value += 1
-    session = headers.get(b"x-session-id")
-    return plan.stable, NO_UNIT if session is None else unit_digest(session.decode("utf-8", "replace"))
-
-
-def _foreign_template(target: RouteTarget) -> BadBody:
-    """Return the refusal to render a conversation for a version that was trained on another template."""
-    fact = "was trained on a chat template of its own, and this server renders with the base's"
-    remedy = "send /v1/completions the rendered prompt, or register it without chat_template.jinja"
-    return BadBody(target.name, fact, remedy, param="messages")
-
-
-def _inner_scope(endpoint: Endpoint, scope: Scope, request_id: bytes, size: int) -> Scope:
-    """Return a fresh scope with the length and the request id of what is forwarded."""
-    lines = [header for header in scope["headers"] if header[0] not in _REPLACED]
-    lines += ((b"content-length", b"%d" % size), (b"x-request-id", request_id))
-    inner = dict(scope)
-    inner["headers"] = lines
-    if endpoint.inner_path is not None:
-        inner["path"], inner["raw_path"] = endpoint.inner_path, endpoint.inner_path.encode()
-    return inner

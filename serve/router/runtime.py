@@ -30,6 +30,7 @@ from serve.rollout.decision.controller import Controller, Local
 from serve.rollout.decision.golden import Ask
 from serve.rollout.recording.keeper import EvidenceWriter
 from serve.rollout.webhooks import WebhookNotifier
+from serve.router.access import AccessRules
 from serve.router.endpoints.feedback import FeedbackDesk
 from serve.router.endpoints.response_id import IdIssuer
 from serve.router.residents.pinned import is_gone, is_known, is_protected, to_preload, to_stay
@@ -73,6 +74,7 @@ class Runtime:
     background: Background
     prover: Prover
     succession: Succession
+    access: AccessRules = field(init=False)
     upkeep: Upkeep = field(init=False)
     ask: Ask | None = None
     draining: bool = False
@@ -89,6 +91,7 @@ class Runtime:
     notifier: WebhookNotifier = field(default_factory=WebhookNotifier)
 
     def __post_init__(self) -> None:
+        self.access = AccessRules(self.keys, self.targets, partial(self.ids.derive, b"cache_salt"))
         self.upkeep = Upkeep(
             self.registry,
             self.background,
