@@ -25,7 +25,16 @@ from registry.entries.rights import (
     check_scopes,
     check_weight,
 )
-from registry.errors import Conflict, CorruptStore, InvalidName, Missing, NotFound, StorageFailed, UsageError, WardrobeError
+from registry.errors import (
+    Conflict,
+    CorruptStore,
+    InvalidName,
+    Missing,
+    NotFound,
+    StorageFailed,
+    UsageError,
+    WardrobeError,
+)
 from registry.names import check_adapter_name
 from registry.storage import disk, files
 from registry.storage.entry import Entry, encode_claim
@@ -145,7 +154,7 @@ class GroupStore:
         return made
 
     def _leave_marks(self, name: str) -> None:
-        """Have the root say that groups were made: after the write, as a mark alone would shut everybody out."""
+        """Have the root say that groups were made; not before, as a mark alone would shut everybody out."""
         if not disk.entry_numbers(self._folder(name)):
             return
         with contextlib.suppress(StorageFailed):  # the change is made; the next one leaves it

@@ -80,7 +80,7 @@ def names(directory: Path) -> list[str]:
 
 
 def statuses(directory: Path) -> dict[str, os.stat_result]:
-    """Return the finished names in `directory` with what the file system says of each; links are not followed.
+    """Return the finished names in `directory`, each with its status; links are not followed.
 
     What vanishes meanwhile is left out. Raises: Missing: the directory is not there; StorageFailed.
     """

@@ -33,7 +33,7 @@ def test_a_running_server_follows_what_a_group_may_do(registry: Registry, tmp_pa
             assert status(served, path, bound) == expected, path
             assert status(served, path, free) == 200, path
         refused = served.client.get("/admin/v1/status", headers={"authorization": f"Bearer {bound}"}).json()
-        assert f"key {info.id}: is of the group `legal`, which lacks the scope `admin`" in str(refused)
+        assert f"key {info.id}: is of the group `legal`, which lacks the scope" in str(refused)
         groups.change("legal", lambda group: replace(group, scopes=frozenset({Scope.TUNE})), who="tester")
         wait_until(lambda: status(served, "/v1/chat/completions", bound) == 403, "it is narrowed")
         assert status(served, "/v1/files", bound) == 200
@@ -55,7 +55,7 @@ def test_a_group_that_is_damaged_lets_nobody_in_and_the_server_says_so(
         torn.write_bytes(b"{")
         wait_until(lambda: status(served, "/v1/chat/completions", bound) == 401, "the door closes")
         assert status(served, "/v1/chat/completions", free) == 200
-        assert "group legal: " in str(served.client.get("/readyz").json())
+        wait_until(lambda: "group legal: " in str(registry.replicas()), "its heartbeat says so")
         torn.unlink()
         wait_until(lambda: status(served, "/v1/chat/completions", bound) == 200, "the door opens")
 
