@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from time import monotonic
 
 from msgspec import Raw
@@ -16,12 +17,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from registry.entries.keyring import Caller
 from registry.entries.rights import Scope as KeyScope
 from registry.errors import WardrobeError
-from serve.bounds.arrival import Arrivals, ClientLeft
+from serve.bounds.arrival import Arrivals
 from serve.bounds.bodies import THREAD_BYTES, Bodies
 from serve.bounds.content import ASKED
 from serve.bounds.structure import check_encoding
 from serve.door.hosts import Hosts
-from serve.errors import Busy, EngineFailed, TimedOut, TooManyRequests
+from serve.errors import Busy, ClientLeft, EngineFailed, TimedOut, TooManyRequests
+from serve.groups.queue import SeatTicket
+from serve.groups.seating import Seating
 from serve.outcomes import Outcome
 from serve.protocol.body import Fields, cap_tokens, join_fields, name_model, parse_fields
 from serve.protocol.fields import check_fields
@@ -43,7 +46,7 @@ from serve.router.forwarding import foreign_template, inner_scope
 from serve.router.rescue import HeldExchange
 from serve.router.runtime import Runtime
 from serve.router.shadow import Shadows
-from serve.router.targets import RolloutTarget
+from serve.router.targets import RolloutTarget, RoutePlan
 from serve.settings import BUSY, FREE
 
 _log = logging.getLogger("wardrobe.router")
@@ -64,23 +67,9 @@ class Inference:
     """
 
     __slots__ = (
-        "access",
-        "app",
-        "arrivals",
-        "bodies",
-        "doubts",
-        "errors_name_version",
-        "hosts",
-        "inflight",
-        "max_body_bytes",
-        "max_concurrency",
-        "max_tokens",
-        "refused_fields",
-        "runtime",
-        "say_busy",
-        "shadows",
-        "stored",
-        "total_seconds",
+        "access", "app", "arrivals", "bodies", "doubts", "errors_name_version", "hosts", "inflight",
+        "max_body_bytes", "max_concurrency", "max_tokens", "refused_fields", "runtime", "say_busy", "seating",
+        "shadows", "stored", "total_seconds",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +93,9 @@ class Inference:
         self.max_concurrency = runtime.limits.max_concurrency
         self.max_tokens = runtime.limits.max_tokens
         self.total_seconds = runtime.limits.total_seconds
+        self.seating = Seating(
+            runtime.engine.seats, runtime.limits, tags=runtime.engine.abilities.prioritises
+        )
         self.shadows = Shadows(self._copy)
         self.stored = ResponseStore(runtime.settings.responses)
         self.doubts = Doubts(self._copy, runtime.metrics.doubts, runtime.engine.alive)
@@ -133,7 +125,7 @@ class Inference:
                     if not ASKED.isdisjoint(fields):
                         self.bodies.check_easy(fields)
                 else:
-                    fields = await self._parse(body, endpoint)
+                    fields = await self.bodies.parse(body, endpoint)
                 if endpoint.model:
                     name_model(fields, endpoint.model)
                 if not endpoint.watched.isdisjoint(fields):
@@ -155,16 +147,6 @@ class Inference:
         except WardrobeError as error:
             await self._refuse(send, endpoint, headers, error)
 
-    async def _parse(self, body: bytes, endpoint: Endpoint) -> Fields:
-        """Return the fields of a body that is not plainly small, flat and ASCII."""
-        try:
-            return await self.bodies.parse(body, endpoint)
-        except WardrobeError:
-            raise
-        except Exception as error:
-            _log.exception("a body could not be looked into")
-            raise WardrobeError("server", "failed on this body", "its log has the reason") from error
-
     async def _answer(
         self,
         access: CallerAccess,
@@ -178,14 +160,40 @@ class Inference:
         began: float,
         turn: ResponseTurn | None,
     ) -> None:
+        """Find out who may answer, have a seat of the engine, and have it answer."""
+        plan = access.targets.find(self.runtime.watcher.view, fields.get("model"))
+        if not endpoint.proves:
+            await self._route(plan, None, endpoint, scope, headers, fields, body, receive, send, began, turn)
+            return
+        left = self._left(began)
+        ticket = await self.seating.take(access.caller.group, fields, len(body), scope, receive, left)
+        try:
+            await self._route(
+                plan, ticket, endpoint, scope, headers, fields, body, receive, send, began, turn
+            )
+        finally:
+            self.seating.leave(ticket)
+
+    async def _route(
+        self,
+        plan: RoutePlan,
+        ticket: SeatTicket | None,
+        endpoint: Endpoint,
+        scope: Scope,
+        headers: RawHeaders,
+        fields: Fields,
+        body: bytes,
+        receive: Receive,
+        send: Send,
+        began: float,
+        turn: ResponseTurn | None,
+    ) -> None:
         """Choose who answers, and have it answer."""
-        runtime = self.runtime
-        plan = access.targets.find(runtime.watcher.view, fields.get("model"))
         rollout = plan.rollout
         if rollout is None:
             target, unit = choose(plan, headers)
             exchange = Exchange(target, endpoint, scope, headers, fields, unit, receive, send, began)
-            exchange.turn = turn
+            exchange.turn, exchange.ticket = turn, ticket
             if endpoint.proves:
                 exchange.baseline = plan.baseline
             await self._carry(exchange, self._left(began))
@@ -198,7 +206,7 @@ class Inference:
             target, unit, booking = assign(rollout, plan.adapter, unit, fields, body)
             make = HeldExchange if target.arm is Arm.CANARY else Exchange
             exchange = make(target, endpoint, scope, headers, fields, unit, receive, send, began)
-            exchange.turn = turn
+            exchange.turn, exchange.ticket = turn, ticket
             exchange.names_version = self.errors_name_version
             exchange.generates = endpoint.proves and generates(fields)
             if exchange.generates:
@@ -244,8 +252,11 @@ class Inference:
         if endpoint.dialect is Dialect.RESPONSES:
             fields.pop(PREVIOUS, None)  # what it named is in `input` (serve.responses)
             fields["request_id"] = Raw(f'"resp_{request_id}"'.encode())
+        priority = 0 if exchange.ticket is None else self.seating.tag(exchange.ticket)
+        if priority:
+            fields.pop("priority", None)
         exchange.body = body = join_fields(fields)
-        return inner_scope(endpoint, exchange.scope, inner_id, len(body))
+        return inner_scope(endpoint, exchange.scope, inner_id, len(body), priority)
 
     async def _carry(self, exchange: Exchange, seconds: float | None) -> None:
         """Have the version loaded, forward within `seconds`, and book how it ended."""
@@ -294,7 +305,9 @@ class Inference:
         began = monotonic()
         try:
             async with asyncio.timeout(seconds):
-                await self.runtime.residency.acquire(exchange.target.slot)
+                residency, slot = self.runtime.residency, exchange.target.slot
+                ready = residency.acquire(slot)
+                await self.seating.aside(exchange.ticket, ready, partial(residency.release, slot))
         except asyncio.CancelledError:
             if self.runtime.engine.alive():
                 raise
@@ -337,6 +350,7 @@ class Inference:
             return
         seconds = self._left(held.began)
         rescue = held.again(rollout.rescue, monotonic())
+        await self.seating.keep(held.ticket)
         rollout.rescue.decided.value += 1
         try:
             await self._carry(rescue, seconds)

@@ -91,7 +91,9 @@ class Runtime:
     notifier: WebhookNotifier = field(default_factory=WebhookNotifier)
 
     def __post_init__(self) -> None:
-        self.access = AccessRules(self.keys, self.targets, partial(self.ids.derive, b"cache_salt"))
+        chosen = self.settings.vllm.get("scheduling_policy") == "priority"
+        salt = partial(self.ids.derive, b"cache_salt")
+        self.access = AccessRules(self.keys, self.targets, salt, prioritises=chosen)
         self.upkeep = Upkeep(
             self.registry,
             self.background,
