@@ -77,7 +77,7 @@ bench-data: setup ## a data set of a million rows, checked: memory, seconds, wha
 bench-train: setup ## training against a plain TRL script and TRL's defaults (about 10 minutes)
 	@$(BIN)/python -m loadtests.bench.training
 
-bench-tools: setup ## tool calls: trained, then exact held-out calls offline and served (about 15 minutes)
+bench-tools: setup ## tool calls: trained at a shell and over the API; exact held-out calls offline and served (about 12 minutes)
 	@$(BIN)/python -m loadtests.bench.calls
 
 bench-generator: setup ## what the load generator itself can send, and its times beside vLLM's own client (about 6 minutes)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from serve.launcher.output.places import Places
     from serve.launcher.supervisor import SupervisorOptions
     from serve.launcher.worker import SupervisedWorker
+    from serve.launcher.yielding import Yielding
     from serve.preflight import Preparation
     from serve.settings import ServeSettings
 
@@ -147,7 +148,8 @@ def _plan(
 
     arguments = preparation.arguments
     environment = engine_environment(settings, inherited := _inherited())
-    compiler = _compiler(settings, preparation, environment, places, say)
+    yielding = _yielding(settings)
+    compiler = _compiler(settings, preparation, environment, places, say, yielding)
 
     def command(listener: int, line: int) -> list[str]:
         own = ["--fd", str(listener), "--line", str(line), "--owned", json.dumps(dict(arguments.owned))]
@@ -171,7 +173,8 @@ def _plan(
         output=_own_output(),
         connections=settings.connections,
         pages=Pages(settings.cors_origins) if settings.cors_origins else None,
-        worker=_worker(settings, preparation.registry, inherited, say),
+        worker=_worker(settings, preparation.registry, inherited, say, yielding),
+        yielding=yielding,
         presence=Presence(preparation.registry, settings.replica_name, _url(settings), server),
         describe_ready=lambda: _ready_line(settings, preparation.registry),
     )
@@ -183,8 +186,20 @@ def _inherited() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in VARIABLES}
 
 
+def _yielding(settings: ServeSettings) -> Yielding | None:
+    """Return what stands still for requests, None where the system has no descriptors of processes."""
+    from serve.launcher.yielding import Yielding
+
+    known = hasattr(os, "pidfd_open") and settings.tuning.yield_seconds
+    return Yielding(settings.tuning.yield_seconds) if known else None
+
+
 def _worker(
-    settings: ServeSettings, registry: Registry, environment: dict[str, str], say: Callable[[str], None]
+    settings: ServeSettings,
+    registry: Registry,
+    environment: dict[str, str],
+    say: Callable[[str], None],
+    yielding: Yielding | None,
 ) -> SupervisedWorker | None:
     """Return what trains beside the engine, None where nothing does."""
     from registry.foreign import python
@@ -197,7 +212,8 @@ def _worker(
     command = python("-m", PROGRAM, "--root", str(registry.root), "--once", "--idle")
     command += ["--device", tuning.device or "cpu"]
     command += [] if tuning.threads is None else ["--threads", str(tuning.threads)]
-    return SupervisedWorker(registry.catalogue.root, command, environment, say)
+    beside = yielding if tuning.device in ("", "cpu") else None
+    return SupervisedWorker(registry.catalogue.root, command, environment, say, beside)
 
 
 def _compiler(
@@ -206,6 +222,7 @@ def _compiler(
     environment: dict[str, str],
     places: Places,
     say: Callable[[str], None],
+    yielding: Yielding | None,
 ) -> BackgroundCompiler | None:
     """Return what compiles beside the engine, None where nothing is or the first start does."""
     from registry.foreign import python
@@ -231,7 +248,7 @@ def _compiler(
         log_folders=[_below(folder, "compiling") for folder in places.log_folders()],
         memory_bytes=memory_bytes(settings, preparation.registry.base, arguments),
     )
-    return BackgroundCompiler(options, say)
+    return BackgroundCompiler(options, say, yielding=yielding)
 
 
 def _below(folder: Folder, name: str) -> Folder:

@@ -45,6 +45,11 @@ RESTARTS_VARIABLE = "WARDROBE_ENGINE_RESTARTS"
 HANGS_VARIABLE = "WARDROBE_ENGINE_HANGS"
 """Set by the launcher for each engine: how many of those before it hung."""
 
+BUSY_VARIABLE = "WARDROBE_BUSY"
+"""Set by the launcher for each engine: the descriptor on which it says `BUSY` and `FREE`."""
+BUSY, FREE = b"1", b"0"
+"""Requests are in flight from now on; none is."""
+
 
 _PREFIX = "WARDROBE_"
 

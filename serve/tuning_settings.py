@@ -61,6 +61,9 @@ class TuningSettings(_Settings):
     (`--gpu-memory-utilization`). Empty: the processors."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of a training on the processors; default: as many as there are."""
+    yield_seconds: float = Field(default=10.0, ge=0, le=3600)
+    """Longest that a training on the processors stands still while requests are in flight; then it has one
+    second. 0: it only takes what they leave of the processors."""
     python_graders: bool = True
     """Run the code of `python` graders, in the sandbox, for keys with the scope `tune`; it is no boundary."""
     webhooks: tuple[WebhookReceiver, ...] = ()

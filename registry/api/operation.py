@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, TypeAdapter
 
-from registry.entries.keys import Scope
+from registry.entries.rights import Scope
 from registry.names import check_adapter_name, check_alias_name
 from registry.records import RolloutEntry
 from registry.store import Registry

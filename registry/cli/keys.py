@@ -47,7 +47,7 @@ def keys() -> None:
 def create(session: Session, scopes: tuple[str, ...], expires: str | None, note: str) -> None:
     """Make a key and print its token once; only its hash is stored."""
     from registry.api.documents import NewKeyDocument
-    from registry.entries.keys import Scope
+    from registry.entries.rights import Scope
 
     lifetime = None if expires is None else _seconds(expires)
     info, token = _store(session).create(

@@ -14,6 +14,7 @@ import io
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,8 @@ ENTRY_FILE = "entry.json"
 MAX_BYTES = 256 * 1024**2
 """Longest file that is read whole; the longest that we write is a job's metrics, some megabytes."""
 
+# A directory's mtime has the resolution of the kernel's tick, and over NFS another machine's clock.
+_UNSETTLED_NS = 2_000_000_000
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _RESTORE = "restore it from a backup"
 _REMEDIES = {
@@ -36,6 +39,8 @@ _REMEDIES = {
 }
 # What opening says of a folder, a socket, a link, and of a name below a file.
 _NO_FILE = frozenset({errno.EISDIR, errno.ENXIO, errno.ELOOP, errno.ENOTDIR})
+# What a file says that this process may not read, and not that the disk has a bad moment.
+_CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP})
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _COLLECT = "`wardrobe gc --apply --now`, which needs no room, removes what deleted versions hold, if any"
 
@@ -100,6 +105,11 @@ def status(path: Path) -> os.stat_result:
         return path.lstat()
 
 
+def settled(status: os.stat_result) -> bool:
+    """Return whether a later change would show in the mtime; what changed just now must be read again."""
+    return time.time_ns() - status.st_mtime_ns > _UNSETTLED_NS
+
+
 def exists(path: Path) -> bool:
     """Return whether something has the name `path`.
 
@@ -153,6 +163,12 @@ def resolved(path: Path) -> Path:
             return path.resolve()
     except RuntimeError as error:  # a circle of links, before Python 3.13
         raise StorageFailed(str(path), "leads in a circle of symbolic links", "correct the link") from error
+
+
+def closed_to_us(error: StorageFailed) -> bool:
+    """Return whether a file was refused to this user for good, and not because the disk has a bad moment."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in _CLOSED
 
 
 @contextlib.contextmanager

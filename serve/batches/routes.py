@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import JsonValue
 
-from registry.entries.keys import Scope
 from registry.entries.openai.batch_states import BatchEvent, BatchState
 from registry.entries.openai.batches import Batch
 from registry.entries.openai.files import FilePurpose
 from registry.entries.openai.ids import made_at
+from registry.entries.rights import Scope
 from registry.errors import Conflict, NotFound
 from serve.openai.asker import Asker, AskerOf, PlatformOf
 from serve.openai.bodies import ExpiresAfter, Metadata, RequestBody

@@ -53,7 +53,7 @@ class Control:
         return await anyio.to_thread.run_sync(confirm_and_call, limiter=self._threads)
 
 
-class Caller:
+class AdminCaller:
     """Who asks, and how it is answered."""
 
     def __init__(self, control: Control, who: str) -> None:
@@ -88,7 +88,7 @@ def control_of(request: Request) -> Control:
     return control
 
 
-def caller_of(request: Request) -> Caller:
+def caller_of(request: Request) -> AdminCaller:
     """Return who asks, as the router has found out.
 
     Raises: Denied: when no router has authenticated the request (the app was mounted without one).
@@ -96,8 +96,8 @@ def caller_of(request: Request) -> Caller:
     who = request.scope.get("state", {}).get("who")
     if not isinstance(who, str) or not who:
         raise Denied("admin API", "the request was not authenticated", "send it through the router")
-    return Caller(control_of(request), who)
+    return AdminCaller(control_of(request), who)
 
 
-CallerOf = Annotated[Caller, Depends(caller_of)]
+CallerOf = Annotated[AdminCaller, Depends(caller_of)]
 ControlOf = Annotated[Control, Depends(control_of)]

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, Path
 
 from registry.api.operation import PREFIX, Operation, OperationTable
 from registry.names import check_adapter_name
-from serve.control.caller import Caller, CallerOf, caller_of
+from serve.control.caller import AdminCaller, CallerOf, caller_of
 from serve.control.errors import REFUSALS
 from serve.control.schema import ALIAS, NAME
 
@@ -61,7 +61,7 @@ def routes(table: OperationTable, own: Mapping[Operation[..., Any], OwnRoute]) -
 
 
 def _handler(row: Operation[..., Any]) -> Callable[..., Awaitable[Any]]:
-    async def handler(caller: Caller, **arguments: Any) -> Any:
+    async def handler(caller: AdminCaller, **arguments: Any) -> Any:
         return await caller.answer(row, arguments)
 
     caller = inspect.Parameter("caller", inspect.Parameter.KEYWORD_ONLY, annotation=CallerOf)

@@ -36,6 +36,12 @@ def install() -> None:
         threading.Thread(target=_end_with, args=(asked.sentinel,), daemon=True).start()
 
 
+def go_on_without_parent() -> None:
+    """Have the kernel continue this process when its parent dies, lest it stand still for ever (Linux)."""
+    if platform.system() == "Linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGCONT), 0, 0, 0)
+
+
 def _end_with(sentinel: int) -> None:
     wait([sentinel])
     os.kill(os.getpid(), signal.SIGKILL)

@@ -13,6 +13,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from serve.launcher.output.aside import aside
 from serve.launcher.output.engine_log import EngineLog
 from serve.launcher.output.log_file import Folder, LogFile
 from serve.launcher.output.logs import reason
+from serve.launcher.yielding import Yielding, to_group
 
 ATTEMPTS = 3
 """Failures of one configuration after which nobody tries again."""
@@ -66,6 +68,7 @@ class BackgroundCompiler:
     say: Callable[[str], None]
     changed: Callable[[], None] = lambda: None
     note: str = ""
+    yielding: Yielding | None = None
     _code: CompiledCode | None = None
     _taken: bool = False
     _variables: Mapping[str, str] = field(default_factory=dict)
@@ -139,10 +142,12 @@ class BackgroundCompiler:
         self._tell("faster code is being compiled at the lowest priority, for the next start")
         log = EngineLog(LogFile(self.options.log_folders, self._said_once))
         child = await self._spawn(code, log, lock)
-        try:
-            ended = await child.process.wait()
-        finally:
-            ended_with = await child.end()
+        standing = self.yielding.holding(to_group(child.process.pid)) if self.yielding else nullcontext()
+        with standing:
+            try:
+                ended = await child.process.wait()
+            finally:
+                ended_with = await child.end()
         if ended == 0:
             self._said_once(f"compiled in {time.monotonic() - began:.0f} s")
             self._known(code, await self._read(code))

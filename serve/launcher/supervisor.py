@@ -41,6 +41,7 @@ from serve.launcher.output.logs import reason
 from serve.launcher.presence import Presence
 from serve.launcher.restarts import Ending, RestartPolicy
 from serve.launcher.worker import SupervisedWorker
+from serve.launcher.yielding import Yielding
 from serve.settings import HANGS_VARIABLE, RESTARTS_VARIABLE, ConnectionLimits
 
 BAD_ARGUMENTS = 2
@@ -63,7 +64,8 @@ class SupervisorOptions:
     `overlay` gives variables of the environment that are looked for at each start; it may wait for a disk.
     `hang_seconds` is how long the child may be silent once it is ready, 0 for ever. The engine inherits the
     descriptor `output`, for log lines of its own beside those; `connections` are the limits of what this
-    process answers itself, `pages` those that may read it.
+    process answers itself, `pages` those that may read it. What `yielding` holds stands still while the
+    engine has requests in flight.
     """
 
     command: Command
@@ -81,6 +83,7 @@ class SupervisorOptions:
     pages: Pages | None = None
     compiler: BackgroundCompiler | None = None
     worker: SupervisedWorker | None = None
+    yielding: Yielding | None = None
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     manager: ServiceManager = field(default_factory=ServiceManager)
 
@@ -111,6 +114,8 @@ class Supervisor:
         loop.set_exception_handler(self._note)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        if self.plan.yielding is not None:
+            self.plan.yielding.start()
         await self.holding.start()
         self.plan.manager.ready("answering; the engine is starting")
         beating = [
@@ -124,6 +129,8 @@ class Supervisor:
                 task.cancel()
             await _cancelled(self._compiling)
             await _cancelled(self._working)
+            if self.plan.yielding is not None:
+                self.plan.yielding.close()
             if self.plan.presence is not None:
                 await aside(self.plan.presence.leave, _DISK_SECONDS, None)
             self.holding.stop()
@@ -188,6 +195,8 @@ class Supervisor:
         child = self._child = await self._spawn()
         ended = await follow(child, self)
         self._child = None
+        if self.plan.yielding is not None:
+            self.plan.yielding.forget()
         if self.stopping.is_set() or await self._again(child, ended):
             return None
         return BAD_ARGUMENTS if ended.code == BAD_ARGUMENTS else GAVE_UP
@@ -196,7 +205,11 @@ class Supervisor:
         log = EngineLog(LogFile(self.plan.log_folders, self.plan.say))
         try:
             environment = await self._environment()
-            child = await spawn(self.plan.command, self.listener, environment, log, self.plan.output)
+            yielding = self.plan.yielding
+            also = () if yielding is None else (yielding.descriptor,)
+            environment |= {} if yielding is None else yielding.variables()
+            command, output = self.plan.command, self.plan.output
+            child = await spawn(command, self.listener, environment, log, output, also=also)
         except BaseException:
             await log.close()
             raise

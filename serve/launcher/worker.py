@@ -23,6 +23,8 @@ from registry.tuning.jobs import TuningJobs
 from registry.tuning.machine import JobState
 from serve.launcher.output.aside import aside
 from serve.launcher.restarts import Ending, RestartPolicy
+from serve.launcher.tasks import TASKS_VARIABLE, WorkerTasks
+from serve.launcher.yielding import Yielding
 
 PROGRAM = "train.worker"
 PARENT_VARIABLE = "WARDROBE_WORKER_PID"
@@ -49,12 +51,16 @@ def is_wanted(setting: Literal["auto", "on", "off"], device: str, *, accelerator
 
 @dataclass(slots=True)
 class SupervisedWorker:
-    """Starts `command` whenever a job of `root` waits; `say` tells the operator, each line marked."""
+    """Starts `command` whenever a job of `root` waits; `say` tells the operator, each line marked.
+
+    Its trainings stand still while requests are in flight where there is a `yielding`.
+    """
 
     root: Root
     command: Sequence[str]
     environment: Mapping[str, str]
     say: Callable[[str], None]
+    yielding: Yielding | None = None
     policy: RestartPolicy = field(default_factory=lambda: RestartPolicy(limit=1_000_000))
     look_seconds: float = _LOOK_SECONDS
     _endings: list[Ending] = field(default_factory=list)
@@ -77,25 +83,39 @@ class SupervisedWorker:
     async def _work(self) -> None:
         """Run one worker to its end, and wait where it failed."""
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self.command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                env={**self.environment, PARENT_VARIABLE: str(os.getpid())},
-                start_new_session=True,
-                limit=_LINE_BYTES,
-            )
+            tasks = WorkerTasks(self.yielding) if self.yielding is not None else None
+            process = await self._start(tasks)
         except OSError as error:
             await self._pause(f"cannot be started: {error}")
             return
         put_last(process.pid)  # at once: its imports alone would take a core from the engine for seconds
-        try:
-            await self._follow(process)
-        finally:
-            await _end(process)
+        with tasks.following() if tasks is not None else contextlib.nullcontext():
+            try:
+                await self._follow(process)
+            finally:
+                if tasks is not None:
+                    tasks.let_go()  # they end their steps in time
+                await _end(process)
         if process.returncode:
             await self._pause(f"ended (exit code {process.returncode})")
+
+    async def _start(self, tasks: WorkerTasks | None) -> asyncio.subprocess.Process:
+        """Raises: OSError."""
+        told = {} if tasks is None else {TASKS_VARIABLE: str(tasks.writing)}
+        try:
+            return await asyncio.create_subprocess_exec(
+                *self.command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env={**self.environment, **told, PARENT_VARIABLE: str(os.getpid())},
+                pass_fds=() if tasks is None else (tasks.writing,),
+                start_new_session=True,
+                limit=_LINE_BYTES,
+            )
+        finally:
+            if tasks is not None:
+                os.close(tasks.writing)  # ours: the pipe ends with the worker
 
     async def _follow(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from registry.entries.keys import KeyRing
+from registry.entries.keyring import KeyRing
 from serve.control.state import ControlState
 from serve.settings import ServeSettings
 

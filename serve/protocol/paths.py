@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 
-from registry.entries.keys import Scope
+from registry.entries.rights import Scope
 from serve.protocol.fields import watched
 
 

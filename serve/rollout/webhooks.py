@@ -147,7 +147,9 @@ def deliver(
     fault = ""
     for pause in (*backoff, None):
         try:
-            status = client.post(url, json=body).status_code
+            # Only the head counts: a body that trickles would hold the channel for ever.
+            with client.stream("POST", url, json=body) as answer:
+                status = answer.status_code
             fault = f"it answered {status}"
             if status < 300:
                 return True

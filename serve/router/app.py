@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from prometheus_client import REGISTRY, CollectorRegistry
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.entries.keys import Scope as KeyScope
+from registry.entries.rights import Scope as KeyScope
 from registry.errors import UsageError, WardrobeError
 from serve import logs
 from serve.batches.runner import BatchRunner
@@ -62,6 +62,8 @@ EngineFactory = Callable[[Scope], Engine]
 
 _PROBES = frozenset({PathKind.LIVE, PathKind.READY})
 """Asked by balancers and orchestrators under whatever address they have; they tell nothing."""
+
+_LOOKS = frozenset({"GET", "HEAD"})
 
 _log = logging.getLogger("wardrobe.router")
 
@@ -204,13 +206,13 @@ class Router:
 
     async def _take_feedback(self, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        who = authorize(runtime.keys, headers, KeyScope.INFER)
+        caller = authorize(runtime.keys, headers, KeyScope.INFER)
         check_encoding(headers.get(b"content-encoding"))
         assert self._arrivals is not None, "built before the runtime is set"
         with contextlib.suppress(ClientLeft):
             declared = headers.get(b"content-length")
             body = await self._arrivals.whole(receive, declared, MAX_FEEDBACK_BYTES)
-            await runtime.feedback.answer(runtime.watcher.view, who, body, send)
+            await runtime.feedback.answer(runtime.watcher.view, caller.who, body, send)
 
     async def _forward(
         self,
@@ -223,14 +225,15 @@ class Router:
     ) -> None:
         """Have an API of ours answer who may ask it."""
         headers = dict(scope["headers"])
-        who = authorize(runtime.keys, headers, needed)
+        caller = authorize(runtime.keys, headers, needed)
         assert app is not None, "built before the runtime is set"
         assert self._arrivals is not None, "built before the runtime is set"
         known = self._pages is not None and self._pages.admits(headers.get(b"origin"))
         state = {
             **scope.get("state", {}),
-            "who": who,
-            "sees_all": runtime.keys.allows(who, KeyScope.ADMIN),
+            "who": caller.who,
+            # Who may only look at what others made may not change it.
+            "sees_all": caller.allows(KeyScope.READ if scope["method"] in _LOOKS else KeyScope.ADMIN),
             "known_origin": known,
             "door": self._door,
         }
@@ -238,7 +241,7 @@ class Router:
 
     async def _tell_stored(self, runtime: Runtime, endpoint: Endpoint, scope: Scope, send: Send) -> None:
         """Answer what is asked of a kept response: all of it, its items, its end."""
-        who = authorize(runtime.keys, dict(scope["headers"]), KeyScope.INFER)
+        who = authorize(runtime.keys, dict(scope["headers"]), KeyScope.INFER).who
         assert self._inference is not None, "built before the runtime is set"
         store, query = self._inference.stored, ResponseQuery(scope["query_string"])
         if scope["method"] == "DELETE":

@@ -13,7 +13,8 @@ from time import monotonic
 from msgspec import Raw
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from registry.entries.keys import Scope as KeyScope
+from registry.entries.keyring import Caller
+from registry.entries.rights import Scope as KeyScope
 from registry.errors import WardrobeError
 from serve.bounds.arrival import Arrivals, ClientLeft
 from serve.bounds.bodies import THREAD_BYTES, Bodies
@@ -31,8 +32,9 @@ from serve.responses.store import ResponseStore
 from serve.responses.turn import PREVIOUS, ResponseTurn, begin
 from serve.rollout.assignment import Arm, unit_digest
 from serve.router.booking import NO_UNIT, assign, find_unit
+from serve.router.busy import busy_line
 from serve.router.doubts import Doubts
-from serve.router.endpoints.auth import ANONYMOUS, authorize
+from serve.router.endpoints.auth import authorize
 from serve.router.endpoints.openai_errors import rejection_reason, send_error
 from serve.router.endpoints.response_id import NO_ANSWER
 from serve.router.exchange import Exchange
@@ -40,6 +42,7 @@ from serve.router.rescue import HeldExchange
 from serve.router.runtime import Runtime
 from serve.router.shadow import Shadows
 from serve.router.targets import RolloutTarget, RoutePlan, RouteTarget
+from serve.settings import BUSY, FREE
 
 _log = logging.getLogger("wardrobe.router")
 _REPLACED = frozenset({b"x-request-id", b"content-length", b"transfer-encoding"})
@@ -58,7 +61,8 @@ class Inference:
 
     __slots__ = (
         "app", "arrivals", "bodies", "doubts", "errors_name_version", "hosts", "inflight", "max_body_bytes",
-        "max_concurrency", "max_tokens", "refused_fields", "runtime", "shadows", "stored", "total_seconds",
+        "max_concurrency", "max_tokens", "refused_fields", "runtime", "say_busy", "shadows", "stored",
+        "total_seconds",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +80,7 @@ class Inference:
         self.hosts = hosts
         self.bodies = Bodies(runtime.limits, runtime.engine, refused_fields)
         self.inflight = 0
+        self.say_busy = busy_line()
         self.max_body_bytes = runtime.limits.max_body_bytes
         self.max_concurrency = runtime.limits.max_concurrency
         self.max_tokens = runtime.limits.max_tokens
@@ -85,19 +90,21 @@ class Inference:
         self.doubts = Doubts(self._copy, runtime.metrics.doubts, runtime.engine.alive)
         self.errors_name_version = runtime.settings.errors_name_version
 
-    async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: PLR0912
         """Answer one request; it takes its place among those in flight when its body has arrived."""
         began = monotonic()
         headers: RawHeaders = dict(scope["headers"])
         try:
             if self.hosts.restricted or not self.runtime.keys.enabled:
                 self.hosts.check(headers.get(b"host"), scope["http_version"])
-            who = self._admit(headers)
+            caller = self._admit(headers)
             declared = headers.get(b"content-length")
             if b"expect" in headers:  # asking for the body would answer "100 Continue"
                 self.arrivals.check_declared(declared, self.max_body_bytes)
             body, held = await self.arrivals.body(receive, declared, self.max_body_bytes)
             self.inflight += 1
+            if self.inflight == 1 and self.say_busy is not None:
+                self.say_busy(BUSY)
             try:
                 self._check_place(1)  # others may have taken it meanwhile
                 if b"content-encoding" in headers:
@@ -112,10 +119,14 @@ class Inference:
                     name_model(fields, endpoint.model)
                 if not endpoint.watched.isdisjoint(fields):
                     check_fields(endpoint.dialect.value, fields, self.runtime.engine.abilities)
-                turn = begin(self.stored, who, fields) if endpoint.dialect is Dialect.RESPONSES else None
+                turn = (
+                    begin(self.stored, caller.who, fields) if endpoint.dialect is Dialect.RESPONSES else None
+                )
                 await self._answer(endpoint, scope, headers, fields, body, receive, send, began, turn)
             finally:
                 self.inflight -= 1
+                if not self.inflight and self.say_busy is not None:
+                    self.say_busy(FREE)
                 self.arrivals.held -= held
         except ClientLeft:
             pass
@@ -171,14 +182,14 @@ class Inference:
                 exchange.booking = booking
             await self._carry_arm(rollout, exchange)
 
-    def _admit(self, headers: RawHeaders) -> str:
+    def _admit(self, headers: RawHeaders) -> Caller:
         """Let a request in and return who asks."""
         runtime = self.runtime
         if runtime.draining or not runtime.engine.alive():
             runtime.check_open()
-        who = authorize(runtime.keys, headers, KeyScope.INFER) if runtime.keys.enabled else ANONYMOUS
+        caller = authorize(runtime.keys, headers, KeyScope.INFER)
         self._check_place()
-        return who
+        return caller
 
     def _check_place(self, own: int = 0) -> None:
         """Pass where a place is free, or where one is beside the `own` that this request holds."""

@@ -21,7 +21,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from pydantic import JsonValue
 
 from registry.background import Background
-from registry.entries.keys import KeyRing
+from registry.entries.keyring import KeyRing
 from registry.errors import StorageFailed, WardrobeError
 from registry.records import Heartbeat, Version
 from registry.store import Registry

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from registry.background import Background, PeriodicWork
-from registry.entries.keys import KeyRing
+from registry.entries.keyring import KeyRing
 from registry.entries.replicas import HEARTBEAT_SECONDS, LIVE_SECONDS
 from registry.errors import Conflict, CorruptStore, StorageFailed
 from registry.records import Heartbeat

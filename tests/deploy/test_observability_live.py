@@ -11,7 +11,8 @@ import pytest
 
 from deploy.observability.catalogue import ENGINE
 from loadtests.live import free_port
-from registry.entries.keys import KeyStore, Scope
+from registry.entries.keys import KeyStore
+from registry.entries.rights import Scope
 from serve.rollout.assignment import Arm
 from serve.rollout.policy import Policy, RampStep
 from tests.deploy.monitoring import address, alertmanager, empty_pictures, lay_out, prometheus, wait

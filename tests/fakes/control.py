@@ -9,7 +9,7 @@ from pathlib import Path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from registry.api.operation import SCOPE
-from registry.entries.keys import KeyRing
+from registry.entries.keyring import KeyRing
 from registry.errors import Denied
 from registry.store import Registry
 from registry.watcher import Watcher
@@ -57,7 +57,7 @@ class Door:
         """Let the request in, or answer it."""
         self._ring.refresh()
         try:
-            who = authorize(self._ring, dict(scope["headers"]), SCOPE)
+            who = authorize(self._ring, dict(scope["headers"]), SCOPE).who
         except Denied as error:
             await error_response(error)(scope, receive, send)
             return

@@ -18,7 +18,8 @@ from loadtests.runner.plan import ArrivalPlan
 from loadtests.runner.results.documents import Report
 from loadtests.runner.run import run as run_plan
 from loadtests.runner.target import ServerTarget
-from registry.entries.keys import KeyStore, Scope
+from registry.entries.keys import KeyStore
+from registry.entries.rights import Scope
 from registry.errors import Denied, UsageError
 from tests.fakes.llm_server import llm_server
 from tests.fakes.served import Served, make_root, publish, serve, wait_until

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.entries.keys import KeyRing, KeyStore, Scope
+from registry.entries.keyring import KeyRing
+from registry.entries.keys import KeyStore
+from registry.entries.rights import Scope
 from registry.errors import RootAway
 from registry.storage import anchor, files
 from registry.store import Registry

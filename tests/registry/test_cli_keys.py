@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.entries.keys import KeyRing, Scope
+from registry.entries.keyring import KeyRing
+from registry.entries.rights import Scope
 from registry.store import Registry
 from tests.fakes.base import make_base
 from tests.fakes.control import admin_server
@@ -32,8 +33,9 @@ def wardrobe(root: Path) -> Terminal:
 def test_stdout_is_the_token_alone_and_it_opens_the_door(wardrobe: Terminal, root: Path) -> None:
     done = wardrobe.ok("keys", "create", "--scope", "admin", "--note", "laptop", "--expires", "90d")
     token = done.out.strip()
-    info = KeyRing(root).check(token)
-    assert info is not None
+    caller = KeyRing(root).check(token)
+    assert caller is not None
+    assert (info := caller.key) is not None
     assert (info.scopes, info.note) == (frozenset({Scope.ADMIN}), "laptop")
     assert info.expires is not None
     assert info.expires - info.created == 90 * 86_400

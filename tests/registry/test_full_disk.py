@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.entries.keys import KeyRing, KeyStore, Scope
+from registry.entries.keyring import KeyRing
+from registry.entries.keys import KeyStore
+from registry.entries.rights import Scope
 from registry.storage import anchor, disk
 from registry.store import Registry
 from tests.fakes.store import make_registry, put

@@ -12,7 +12,8 @@ from pydantic import TypeAdapter
 
 from registry.api import operations
 from registry.api.operation import LocalClient
-from registry.entries.keys import KeyStore, Scope
+from registry.entries.keys import KeyStore
+from registry.entries.rights import Scope
 from registry.errors import StorageFailed
 from registry.spelling import spelled
 from registry.storage import anchor, files

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.entries.keys import KeyRing, KeyStore, Scope
+from registry.entries.keyring import KeyRing
+from registry.entries.keys import KeyStore
+from registry.entries.rights import Scope
 from registry.errors import DiskFull, StorageFailed
 from registry.names import parse_model
 from registry.storage import disk, files, reserve

@@ -15,7 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from registry.entries.keys import KeyRing, KeyStore, Scope
+from registry.entries.keyring import KeyRing
+from registry.entries.keys import KeyStore
+from registry.entries.rights import Scope
 from registry.errors import InvalidName, StorageFailed
 from registry.names import check_adapter_name, check_alias_name
 from registry.store import Registry

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.entries.keys import KeyStore, Scope
+from registry.entries.keys import KeyStore
+from registry.entries.rights import Scope
 from serve.control.app import control_schema
 from tests.fakes.control import admin_server
 from tests.fakes.driving import make_root

@@ -12,7 +12,8 @@ import pytest
 from pydantic import ValidationError
 from starlette.types import Message
 
-from registry.entries.keys import KeyStore, Scope
+from registry.entries.keys import KeyStore
+from registry.entries.rights import Scope
 from registry.errors import Denied
 from registry.store import Registry
 from serve.door.hosts import Hosts

@@ -14,7 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from loadtests.adapters import write_ranked
-from registry.entries.keys import KeyStore, Scope, keys_folder
+from registry.entries.keys import KeyStore, keys_folder
+from registry.entries.rights import Scope
 from registry.errors import Conflict, Denied, NotFound, UsageError
 from registry.store import Registry
 from serve.engine.sizing.adapters import ExpectedAdapters, registered

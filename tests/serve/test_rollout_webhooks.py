@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
@@ -53,6 +54,23 @@ class Chat:
     @property
     def states(self) -> list[str]:
         return [body["rollout"]["state"] for body in self.bodies]
+
+
+class Trickling(Chat):
+    """One that says 200 and then sends a byte now and again, until it is `over`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.over = threading.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        message = await receive()
+        self.bodies.append(json.loads(message["body"]))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not self.over.is_set():
+            await send({"type": "http.response.body", "body": b".", "more_body": True})
+            await asyncio.sleep(0.05)
+        await send({"type": "http.response.body", "body": b""})
 
 
 @contextmanager
@@ -168,6 +186,17 @@ def test_closing_does_not_wait_for_a_chat_that_never_answers(caplog: pytest.LogC
         assert time.monotonic() - began < 2
         assert "webhook 127.0.0.1 did not answer in time" in caplog.text
         hold.set()
+
+
+def test_an_answer_that_never_ends_holds_up_no_other_message() -> None:
+    app = Trickling()
+    with chat(app) as url:
+        notifier = WebhookNotifier([url], backoff_seconds=QUICK)
+        notifier.notify(FIRST, RAMPING)
+        notifier.notify(RAMPING, BACK)
+        wait_until(lambda: app.states == ["ramping", "rolled_back"], "both have arrived")
+        app.over.set()
+        notifier.close()
 
 
 def test_a_record_that_cannot_be_told_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from registry.entries.keys import KeyStore, Scope
+from registry.entries.keys import KeyStore
+from registry.entries.rights import Scope
 from serve.router.inference import Inference
 from serve.router.telemetry.accounted import ObservedInference
 from serve.settings import RequestLimits

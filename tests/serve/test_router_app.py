@@ -14,7 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.types import Message
 
-from registry.entries.keys import KeyStore, Scope
+from registry.entries.keys import KeyStore
+from registry.entries.rights import Scope
 from registry.store import Registry
 from serve.rollout.assignment import unit_digest
 from serve.router.app import Router

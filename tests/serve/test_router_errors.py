@@ -11,7 +11,8 @@ import httpx
 import openai
 import pytest
 
-from registry.entries.keys import KeyStore, Scope
+from registry.entries.keys import KeyStore
+from registry.entries.rights import Scope
 from registry.store import Registry
 from serve.settings import RequestLimits
 from tests.fakes.served import Served, serve

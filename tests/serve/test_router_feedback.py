@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from registry.entries.keys import KeyStore, Scope
+from registry.entries.keys import KeyStore
+from registry.entries.rights import Scope
 from registry.errors import StorageFailed
 from registry.store import Registry
 from serve.errors import Busy

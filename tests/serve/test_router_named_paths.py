@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from registry.entries.keys import KeyStore, Scope
+from registry.entries.keys import KeyStore
+from registry.entries.rights import Scope
 from registry.store import Registry
 from serve.protocol.paths import ENDPOINTS, find_endpoint
 from serve.settings import RequestLimits

@@ -8,8 +8,9 @@ from pathlib import Path
 import openai
 import pytest
 
-from registry.entries.keys import KeyStore, Scope
+from registry.entries.keys import KeyStore
 from registry.entries.openai.tuned import TunedModel
+from registry.entries.rights import Scope
 from registry.records import Version
 from registry.store import Registry
 from tests.fakes.served import BASE, Served, serve

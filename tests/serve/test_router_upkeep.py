@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.entries.keys import KeyStore, Scope, keys_folder
+from registry.entries.keys import KeyStore, keys_folder
+from registry.entries.rights import Scope
 from registry.errors import Conflict
 from registry.store import Registry
 from serve.preflight import require_free_name

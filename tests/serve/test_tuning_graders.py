@@ -9,7 +9,8 @@ from typing import Any
 import openai
 import pytest
 
-from registry.entries.keys import KeyStore, Scope
+from registry.entries.keys import KeyStore
+from registry.entries.rights import Scope
 from registry.store import Registry
 from serve.tuning_settings import TuningSettings
 from tests.fakes.openai_client import connect

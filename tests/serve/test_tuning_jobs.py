@@ -11,7 +11,8 @@ from typing import Any
 import openai
 import pytest
 
-from registry.entries.keys import KeyStore, Scope
+from registry.entries.keys import KeyStore
+from registry.entries.rights import Scope
 from registry.store import Registry
 from registry.tuning.machine import JobEvent
 from serve.tuning_settings import TuningSettings

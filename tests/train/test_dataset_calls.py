@@ -9,7 +9,7 @@ import pytest
 from openai.types.chat import ChatCompletion
 
 from train.dataset import RowForm, canonical, read_sample
-from train.dataset.checks.uses import inspect_calls
+from train.dataset.checks.uses import inspect_calls, require_uses
 from train.dataset.forms.calls import read_tools
 from train.dataset.records import CanonicalRow, Malformed, RowMessage, ToolCall
 
@@ -252,6 +252,35 @@ def test_a_faulty_call_is_named_with_its_message(written: dict[str, object], fac
 )  # fmt: skip
 def test_a_call_that_does_not_fit_is_a_finding(messages: list[Any], tools: object, rule: str) -> None:
     assert rule in rules(read_sample(row(*messages, tools=tools)))
+
+
+OVEN = turn({"id": "c1", "name": "oven", "arguments": {}})
+LAMP_PAIR = {"prompt": [ASK], "chosen": [ANSWER], "rejected": [OVEN], "tools": [TOOL]}
+
+
+@pytest.mark.parametrize(
+    ("written", "rule"),
+    [
+        (row(OVEN), "D-TOOL"),
+        ({**LAMP_PAIR, "chosen": [OVEN], "rejected": [ANSWER]}, "D-TOOL"),
+        (row({"role": "tool", "tool_call_id": "c9", "content": ""}, SAID), "D-RESULT"),
+        (row({**OVEN, "weight": 0}, {"role": "tool", "content": "no such tool"}, SAID), None),
+        (row(OVEN, tools=[]), None),
+        (LAMP_PAIR, None),
+        ({"prompt": [ASK], "completion": [OVEN], "label": False, "tools": [TOOL]}, None),
+    ],
+)
+def test_what_would_be_learnt_wrongly_is_refused_unless_it_was_accepted(
+    written: dict[str, object], rule: str | None
+) -> None:
+    sample = read_sample(written)
+    if rule is None:
+        return require_uses(sample, frozenset())
+    with pytest.raises(Malformed, match=r"calls oven|no call waits") as caught:
+        require_uses(sample, frozenset())
+    assert caught.value.rule == rule
+    assert f"data.accept [{rule}]" in caught.value.remedy
+    return require_uses(sample, frozenset({rule}))
 
 
 def test_a_call_in_the_text_stays_text_and_its_result_is_no_finding() -> None:

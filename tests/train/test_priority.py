@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="these classes a
 
 
 def group_niceness() -> list[str]:
-    """How nice the group of this session is: empty where the system has no such groups, or none for this one."""
+    """How nice the group of this session is: empty where the system has none, or none for this one."""
     return AUTOGROUP.read_text().split()[-1:] if AUTOGROUP.exists() else []
 
 
@@ -40,7 +40,8 @@ def told(*, asked: bool, session: bool) -> list[str]:
 def test_who_is_asked_to_steps_back_with_its_own_session() -> None:
     policy, nice, *group = told(asked=True, session=True)
     assert (int(policy), nice) == (os.SCHED_IDLE, "19")
-    assert group in (["19"], []) and (group or not group_niceness())
+    assert group in (["19"], [])
+    assert group or not group_niceness()
 
 
 def test_the_session_of_others_is_left_as_it_is() -> None:

@@ -157,6 +157,26 @@ def test_pairs_and_ratings_keep_calls_and_show_tools(tokenizer: Any, tmp_path: P
     ]
 
 
+@pytest.mark.parametrize("method", ["supervised", "dpo", "kto", "grpo"])
+def test_every_method_refuses_a_call_of_a_tool_that_the_row_does_not_have(
+    tokenizer: Any, tmp_path: Path, method: str
+) -> None:
+    called = {"role": "assistant", "tool_calls": [call()]}
+    other = [{**TOOL, "function": {**TOOL["function"], "name": "oven"}}]  # type: ignore[dict-item]
+    given: dict[str, Any] = {"prompt": [ASK], "completion": [called], "tools": other}
+    if method == "dpo":
+        given = {"prompt": [ASK], "chosen": [called], "rejected": [SAID], "tools": other}
+    elif method == "kto":
+        given["label"] = True
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(given))
+    settings = {"type": method, "reward": {"graders": [{"type": "calls"}]}} if method == "grpo" else method
+    config = TrainConfig.model_validate({"name": "a", "data": {"train": str(path)}, "method": settings})
+    template = with_template(tokenizer, "qwen2_5")
+    with pytest.raises(UsageError, match="row 1: calls lamp, and its tools are oven"):
+        METHODS[method].read(path, template, config)
+
+
 def test_reinforcement_rewards_the_calls_that_are_heard() -> None:
     sample = read_sample({"messages": [ASK, {"role": "assistant", "tool_calls": [call()]}], "tools": [TOOL]})
     prompt = OnlinePrompt(1, (1,), "Light on", (), {}, tools=sample.tools, calls=sample.answer[0].calls)

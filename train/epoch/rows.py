@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from registry.errors import UsageError
+from train.dataset.checks.uses import require_uses
 from train.dataset.forms import read_sample
 from train.dataset.forms.hints import guess
 from train.dataset.forms.mapping import PLAIN, RowMapping, require_columns
@@ -67,6 +68,7 @@ def _supervised(parsed: object, reading: RowMapping) -> CanonicalRow:
         remedy = _other_method(sample.form.kind, keys)
         fact = f"has the keys {keys}: {sample.form.kind.value}, not supervised training"
         raise Malformed(fact, "D-FORM", remedy)
+    require_uses(sample, reading.accept)
     return sample
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from registry.errors import UsageError
+from train.dataset.checks.uses import require_uses
 from train.dataset.containers.place import Where
 from train.dataset.forms import read_sample
 from train.dataset.forms.mapping import PLAIN, RowMapping, require_columns
@@ -45,6 +46,7 @@ def read_samples(
         try:
             parsed = line.parse()
             sample = read_sample(parsed, reading)
+            require_uses(sample, reading.accept)
         except Malformed as error:
             raise row_error(path, number, error, remedy) from error
         if sample.form.kind not in kinds:

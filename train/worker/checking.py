@@ -6,7 +6,8 @@ the job keeps copies of its own, so a file that is deleted meanwhile changes not
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from registry.storage import disk, files
 from registry.tuning.jobs import TuningJob
 from registry.tuning.machine import JobEvent
 from train.prepared import PreparedRun
+from train.process.allowance import OutOfTime, processor_allowance
 from train.worker.outcome import TaskOutcome
 from train.worker.settings import EXTRAS, make_config, resolved
 
@@ -24,11 +26,14 @@ if TYPE_CHECKING:
 
 LEAST_ROWS = 10
 """OpenAI's own lower limit."""
+PATIENCE_SECONDS = 60.0
+"""What a stranger's schemas and texts may take, beyond what the file's size explains."""
 MOST_STEPS = 50
 """Steps between two checkpoints at most: a checkpoint takes less than a second."""
 DATA = "data"
 _TRAIN, _HELD_OUT = "train.jsonl", "eval.jsonl"
-_WARNED = 10
+_PARAMS = {_TRAIN: "training_file", _HELD_OUT: "validation_file"}
+_WARNED, _NAMED = 10, 5
 
 
 class JobRefusal(Exception):
@@ -43,18 +48,22 @@ class JobRefusal(Exception):
         return TaskOutcome.failed(self.code, self.message, self.param)
 
 
-def check(job: TuningJob, registry: Registry) -> TaskOutcome:
+def check(job: TuningJob, registry: Registry, patience_seconds: float = PATIENCE_SECONDS) -> TaskOutcome:
     """Look at a job's files and settings; tell what the run will be.
+
+    What only warns takes as long as reading the rows did, and `patience_seconds` of processors more.
 
     Raises: JobRefusal; StorageFailed.
     """
+    began = time.process_time()
     run = prepared(job, registry)
+    allowed = time.process_time() - began + patience_seconds
     facts: dict[str, Any] = {
         "rows": run.duration.rows,
         "steps": run.duration.steps,
         "tokens": run.duration.tokens,
         "hyperparameters": resolved(run.config),
-        "warnings": list(_warnings(run)),
+        "warnings": list(_warnings(run, allowed)),
     }
     return TaskOutcome(JobEvent.VALIDATED, "Files validated, moving job to queued state", facts)
 
@@ -125,7 +134,7 @@ def _count_rows(path: Path) -> None:
 
 def _refused(error: UsageError) -> JobRefusal:
     """Return the refusal in OpenAI's words where a file is at fault, in ours where a setting is."""
-    for name, param in ((_TRAIN, "training_file"), (_HELD_OUT, "validation_file")):
+    for name, param in _PARAMS.items():
         _, found, row = error.subject.partition(name)
         if found:
             kind = param.partition("_")[0]
@@ -142,7 +151,7 @@ def _refused(error: UsageError) -> JobRefusal:
     return JobRefusal("invalid_hyperparameters", str(error), error.param or EXTRAS)
 
 
-def _warnings(run: PreparedRun) -> Iterator[str]:
+def _warnings(run: PreparedRun, allowed_seconds: float) -> Iterator[str]:
     yield from run.warnings
     for name, report in run.reports.items():
         if report.truncated:
@@ -152,9 +161,13 @@ def _warnings(run: PreparedRun) -> Iterator[str]:
                 f"tokens and lose their end (rows {rows}{', …' if len(report.truncated) > 5 else ''})"
             )
     try:
-        yield from _findings(run)
+        with processor_allowance(allowed_seconds):
+            found = list(_findings(run))
+        yield from found
     except WardrobeError as error:
         yield f"the data check ended: {error}"
+    except OutOfTime:
+        yield f"the data check was given up after {allowed_seconds:.0f} s: a tool's schema may be the reason"
 
 
 def _findings(run: PreparedRun) -> Iterator[str]:
@@ -163,4 +176,11 @@ def _findings(run: PreparedRun) -> Iterator[str]:
 
     checked = check_files(list(run.config.data.files.values()))
     for found in checked.findings[:_WARNED]:
-        yield f"{found.rule.id}: {found.rule.title} ({found.count}); {found.rule.remedy}"
+        where = _places([checked.ledger.locate(place) for place in found.places[:_NAMED]], found.count)
+        yield f"{found.rule.id}: {found.rule.title} ({where}); {found.rule.remedy}"
+
+
+def _places(rows: Sequence[tuple[str, int]], count: int) -> str:
+    """Return rows in words, by the names that the job's files have, not by where they lie."""
+    told = ", ".join(f"{_PARAMS[Path(file).name]} row {row}" for file, row in rows)
+    return told if count <= len(rows) else f"{told} and {count - len(rows)} more"

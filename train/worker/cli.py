@@ -50,7 +50,7 @@ def worker(session: Session, device: str | None, threads: int | None, idle: bool
     from registry.store import Registry
     from train.process.priority import IDLE
     from train.worker.device import find_device, visible_devices
-    from train.worker.process import die_with_parent
+    from train.worker.process import die_with_parent, tasks_line
     from train.worker.worker import TuningWorker, WorkerOptions
 
     die_with_parent()  # where a server started it
@@ -61,7 +61,15 @@ def worker(session: Session, device: str | None, threads: int | None, idle: bool
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     if idle:
         environment[IDLE] = "1"
-    options = WorkerOptions(taken, partial(_program, root.path), environment, notice=output.print_notice)
+    say = tasks_line()
+    options = WorkerOptions(
+        taken,
+        partial(_program, root.path),
+        environment,
+        on_start=lambda pid, _kind: say(f"begun {pid}"),
+        on_stop=lambda pid: say(f"left {pid}"),
+        notice=output.print_notice,
+    )
     found = TuningWorker(root, options)
     output.print_notice(f"{found.id}: trains on {taken}, jobs of {root.path}")
     ending = threading.Event()

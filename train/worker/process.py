@@ -13,13 +13,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from registry.errors import StorageFailed
 
 PARENT = "WARDROBE_WORKER_PID"
 """The variable that tells a task who started it."""
+TASKS = "WARDROBE_WORKER_TASKS"
+"""The variable that tells a worker where to say which tasks run: a server stops them for requests."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -92,6 +94,25 @@ def die_with_parent() -> None:
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     if os.getppid() != parent:  # it died before this line
         os._exit(1)
+
+
+def tasks_line() -> Callable[[str], None]:
+    """Return what says a line to the server that started this worker; without one, nothing is said.
+
+    Tasks do not inherit it. A server that does not read holds nobody up.
+    """
+    named = os.environ.pop(TASKS, "")
+    if not named.isdigit():
+        return lambda _line: None
+    descriptor = int(named)
+    os.set_blocking(descriptor, False)
+    os.set_inheritable(descriptor, False)  # noqa: FBT003 - named so by nobody
+
+    def say(line: str) -> None:
+        with contextlib.suppress(OSError):
+            os.write(descriptor, f"{line}\n".encode())
+
+    return say
 
 
 def _watch(parent: int) -> None:

@@ -48,12 +48,16 @@ Program = Callable[[TuningJob, TaskKind], Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """What a worker is and how it starts tasks; `environment` is of every task, beside what is inherited."""
+    """What a worker is and how it starts tasks; `environment` is of every task, beside what is inherited.
+
+    `on_start` is called with each task's process, `on_stop` before one is asked to stop.
+    """
 
     device: str
     program: Program
     environment: Mapping[str, str] = field(default_factory=dict)
     on_start: Callable[[int, TaskKind], None] = lambda _pid, _kind: None
+    on_stop: Callable[[int], None] = lambda _pid: None
     notice: Callable[[str], None] = lambda _text: None
 
 
@@ -128,7 +132,7 @@ class TuningWorker:
     def close(self) -> None:
         """Have every task stop behind its step, let go of its job, and forget this worker."""
         for task in self._tasks.values():
-            task.process.stop()
+            self._stop(task)
         while self._tasks:
             for task in list(self._tasks.values()):
                 try:
@@ -193,6 +197,11 @@ class TuningWorker:
             task.process.kill()
             self._conclude(task)
         elif last.state not in _HAS_IT:
+            self._stop(task)
+
+    def _stop(self, task: _InHand) -> None:
+        if not task.process.asked:
+            self._options.on_stop(task.process.pid)
             task.process.stop()
 
     def _conclude(self, task: _InHand) -> None:

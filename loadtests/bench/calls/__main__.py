@@ -4,7 +4,8 @@
 
 Prints and keeps, for the base and for the adapter, the share of held-out questions that are answered with
 exactly the expected calls, and of answers whose arguments fit the schemas. Offline, where answers come one by
-one, the first 14 questions are asked; there both ways must give the same verdicts.
+one, the first 14 questions are asked; there both ways must give the same verdicts. Then the same rows are
+uploaded and trained over OpenAI's fine-tuning API, and the same questions are asked of that model.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from loadtests.bench.calls.over_api import STREAMED, ask, tune
 from loadtests.bench.calls.smart_home import rows
 from loadtests.bench.results import MeasuredFigure, MedianInterval, publish
 from loadtests.live import Live, wardrobe, wardrobe_json
@@ -27,13 +30,13 @@ from train.model.base_demo import NAME, make_demo_base
 
 ROWS, HELD_OUT, OFFLINE = 240, 40, 14
 TEMPLATE = "qwen2_5.jinja"
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "name": "home",
     "lora": {"rank": 16, "alpha": 32},
     "training": {"learning_rate": 1e-3, "steps": 24, "batch_size": 4, "max_length": 512},
     "seed": 7,
 }
-SUITE = {
+SUITE: dict[str, Any] = {
     "name": "home",
     "items": "test.jsonl",
     "sampling": {"max_tokens": 96},
@@ -45,6 +48,7 @@ SUITE = {
 }
 SERVER = ("--max-model-len", "1024", "--max-num-seqs", "8", "--max-loras", "2")
 LEARNT, SAME = 0.5, 0.95
+API = "over the API, served"
 
 
 def main() -> int:
@@ -60,37 +64,58 @@ def main() -> int:
         started = time.monotonic()
         wardrobe(root, "train", "run", folder / "train.json")
         seconds = time.monotonic() - started
-        offline, server = (
-            measure(root, folder, "offline", "--limit", str(OFFLINE), "--offline"),
-            served(root, folder),
-        )
-    steps = CONFIG["training"]["steps"]  # type: ignore[index]
+        offline = measure(root, folder, "offline", "--limit", str(OFFLINE), "--offline")
+        server = served(root, folder)
+    steps = CONFIG["training"]["steps"]
     notes = (
         f"{ROWS} rows, {HELD_OUT} held out, of five tools; {steps} steps of four rows in {seconds:.0f} s.",
         f"The base is the demo's with TRL's `{TEMPLATE}` as its chat template.",
+        f"Over the API: the job took {server.seconds:.0f} s beside the server, from create to succeeded.",
     )
     return 0 if publish("tool-calls", figures(offline, server), notes=notes) else 1
 
 
-def figures(offline: Mapping[str, Any], server: Mapping[str, Any]) -> list[MeasuredFigure]:
+@dataclass(frozen=True, slots=True)
+class ServedCalls:
+    """What one server gave: the arms by name, `API` among them.
+
+    `streamed` is the share of answers that call the same in pieces, `seconds` what the job over the API took.
+    """
+
+    arms: Mapping[str, Any]
+    streamed: float
+    seconds: float
+
+
+def figures(offline: Mapping[str, Any], server: ServedCalls) -> list[MeasuredFigure]:
     """Return what was found, and whether both ways agree on the questions that were asked in both."""
     found = [
         _share(f"{arm}, {way}: {name}", measured[arm]["figures"][name], bar)
         for arm, bar in (("base", 0.0), ("home@1", LEARNT))
         for name in ("calls", "names", "arguments")
-        for way, measured in (("served", server), ("offline", offline))
+        for way, measured in (("served", server.arms), ("offline", offline))
     ]
-    return [*found, *(_agreement(arm, offline, server) for arm in ("base", "home@1"))]
+    found += [
+        _share(f"{API}: {name}", server.arms[API]["figures"][name], LEARNT)
+        for name in ("calls", "names", "arguments")
+    ]
+    equal = [
+        (f"{arm}: verdicts equal offline and served", *_equal(offline[arm], server.arms[arm]))
+        for arm in ("base", "home@1")
+    ]
+    equal.append((f"{API}: calls equal whole and streamed", server.streamed, STREAMED))
+    return [*found, *(_at_least(*one) for one in equal)]
 
 
-def _agreement(arm: str, offline: Mapping[str, Any], server: Mapping[str, Any]) -> MeasuredFigure:
-    pairs = zip(offline[arm]["verdicts"], server[arm]["verdicts"], strict=False)
-    equal = [one == other for one, other in pairs]
-    share = sum(equal) / len(equal)
-    value = MedianInterval(share, share, share, len(equal))
-    return MeasuredFigure(
-        f"{arm}: verdicts equal offline and served", value, "share", f"≥ {SAME:g}", share >= SAME
-    )
+def _equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, int]:
+    """Return on what share of the questions that both were asked the verdicts are equal, and of how many."""
+    same = [first == second for first, second in zip(one["verdicts"], other["verdicts"], strict=False)]
+    return sum(same) / len(same), len(same)
+
+
+def _at_least(name: str, share: float, count: int) -> MeasuredFigure:
+    value = MedianInterval(share, share, share, count)
+    return MeasuredFigure(name, value, "share", f"≥ {SAME:g}", share >= SAME)
 
 
 def demo_base() -> Path:
@@ -100,13 +125,23 @@ def demo_base() -> Path:
     return folder.resolve()
 
 
+def training_rows() -> list[dict[str, Any]]:
+    """Return the rows that are trained."""
+    return rows(7, ROWS, held_out=False)
+
+
+def held_out_rows() -> list[dict[str, Any]]:
+    """Return the rows whose questions are asked."""
+    return rows(8, HELD_OUT, held_out=True)
+
+
 def prepare(folder: Path, base: Path) -> Path:
     """Write base, rows, config and suite to `folder`; return the root."""
     shutil.copytree(base, folder / "base")
     template = files("trl").joinpath("chat_templates", TEMPLATE).read_text(encoding="utf-8")
     (folder / "base" / "chat_template.jinja").write_text(template, encoding="utf-8")
-    _write(folder / "train.jsonl", rows(7, ROWS, held_out=False))
-    _write(folder / "test.jsonl", rows(8, HELD_OUT, held_out=True))
+    _write(folder / "train.jsonl", training_rows())
+    _write(folder / "test.jsonl", held_out_rows())
     config = CONFIG | {"data": {"train": str(folder / "train.jsonl")}}
     (folder / "train.json").write_text(json.dumps(config))
     (folder / "suite.json").write_text(json.dumps(SUITE))
@@ -129,14 +164,13 @@ def measure(root: Path, folder: Path, name: str, *options: str, url: str | None 
     }
 
 
-def served(root: Path, folder: Path) -> dict[str, Any]:
-    """The same through a server of its own."""
-    server = Live.start(root, folder / "serve.log", *SERVER)
-    try:
-        server.wait_ready()
-        return measure(root, folder, "served", url=server.url)
-    finally:
-        server.stop()
+def served(root: Path, folder: Path) -> ServedCalls:
+    """Ask both through a server, and what that server trains over its API."""
+    with Live.running(root, folder / "serve.log", *SERVER) as server:
+        arms = measure(root, folder, "served", url=server.url)
+        model, seconds = tune(server, training_rows(), CONFIG)
+        found, streamed = ask(server, model, held_out_rows(), SUITE)
+        return ServedCalls(arms | {API: found}, streamed, seconds)
 
 
 def _share(name: str, figure: Mapping[str, Any], bar: float) -> MeasuredFigure:

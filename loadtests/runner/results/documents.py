@@ -55,7 +55,7 @@ class Figures(Document):
     distributions: dict[str, Distribution | None]
 
 
-class Group(Document):
+class FigureGroup(Document):
     """The figures of one adapter, arm or version; empty where the group is not narrowed by it."""
 
     adapter: str = ""
@@ -190,10 +190,10 @@ class Report(Document):
     keeping_up: Keeping
     overall: Figures
     warmup: Figures
-    adapters: list[Group]
-    arms: list[Group]
-    groups: list[Group]
-    versions: list[Group]
+    adapters: list[FigureGroup]
+    arms: list[FigureGroup]
+    groups: list[FigureGroup]
+    versions: list[FigureGroup]
     errors: list[ErrorKind]
     events: list[EventDocument]
     rollouts: list[RolloutDocument]

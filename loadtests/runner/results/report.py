@@ -22,10 +22,10 @@ from loadtests.runner.results.columns import Mask, RequestColumns
 from loadtests.runner.results.documents import (
     ErrorKind,
     EventDocument,
+    FigureGroup,
     Figures,
     Generator,
     GeneratorHost,
-    Group,
     Keeping,
     Report,
 )
@@ -123,18 +123,18 @@ def digest(scenario: Scenario) -> str:
     return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _groups(columns: RequestColumns, measured: Mask, figures: Callable[[Mask], Figures]) -> list[Group]:
-    found: list[Group] = []
+def _groups(columns: RequestColumns, measured: Mask, figures: Callable[[Mask], Figures]) -> list[FigureGroup]:
+    found: list[FigureGroup] = []
     for adapter in columns.values("adapter", measured):
         own = measured & columns.is_("adapter", adapter)
-        found.append(Group(adapter=adapter, figures=figures(own)))
+        found.append(FigureGroup(adapter=adapter, figures=figures(own)))
         found += [
-            Group(adapter=adapter, arm=arm, figures=figures(own & columns.is_("arm", arm)))
+            FigureGroup(adapter=adapter, arm=arm, figures=figures(own & columns.is_("arm", arm)))
             for arm in columns.values("arm", own)
         ]
     for word in ("arm", "version"):
         found += [
-            Group.model_validate({word: name, "figures": figures(measured & columns.is_(word, name))})
+            FigureGroup.model_validate({word: name, "figures": figures(measured & columns.is_(word, name))})
             for name in columns.values(word, measured)
         ]
     return found

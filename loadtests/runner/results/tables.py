@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from loadtests.runner.results.documents import Figures, Group, Report, RolloutDocument
+from loadtests.runner.results.documents import FigureGroup, Figures, Report, RolloutDocument
 
 Row = tuple[str, ...]
 MAX_ROWS = 40
@@ -85,12 +85,12 @@ def spreads(figures: Figures) -> list[Row]:
     return rows
 
 
-def by_arm(report: Report) -> list[Group]:
+def by_arm(report: Report) -> list[FigureGroup]:
     """Return the adapters' arms; none where all is of one arm, which the adapters themselves show."""
     return report.groups if len(report.arms) > 1 else []
 
 
-def group_rows(groups: Sequence[Group]) -> list[Row]:
+def group_rows(groups: Sequence[FigureGroup]) -> list[Row]:
     """Return a row per group, the busiest first, at most 40 and a last one that says how many more."""
     ranked = sorted(groups, key=lambda one: -one.figures.requests)
     rows = [_group(one) for one in ranked[:MAX_ROWS]]
@@ -143,7 +143,7 @@ def _done(report: Report) -> str:
     return f"{told}; {failed} failed" if failed else told
 
 
-def _group(group: Group) -> Row:
+def _group(group: FigureGroup) -> Row:
     figures = group.figures
     name = group.version or " | ".join(part for part in (group.adapter, group.arm) if part)
     ttft, tpot, e2e = (figures.distributions[one] for one in ("ttft_ms", "tpot_ms", "e2e_ms"))

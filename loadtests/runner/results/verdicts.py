@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from loadtests.runner.metrics import DISTRIBUTIONS, ROLLOUT, STATISTICS
 from loadtests.runner.ramp import rollout_figure
-from loadtests.runner.results.documents import BarCheck, Figures, Generator, Group, RolloutDocument
+from loadtests.runner.results.documents import BarCheck, FigureGroup, Figures, Generator, RolloutDocument
 from loadtests.runner.results.figures import figure
 from loadtests.runner.scenario import Scenario, Threshold
 
@@ -14,7 +14,7 @@ from loadtests.runner.scenario import Scenario, Threshold
 def checks(
     scenario: Scenario,
     overall: Figures,
-    groups: Sequence[Group],
+    groups: Sequence[FigureGroup],
     found: Sequence[RolloutDocument],
     generator: Generator,
     *,
@@ -47,7 +47,7 @@ def checks(
 def _check(
     bar: Threshold,
     overall: Figures,
-    groups: Sequence[Group],
+    groups: Sequence[FigureGroup],
     found: Sequence[RolloutDocument],
     failed_actions: int,
 ) -> BarCheck:
@@ -73,7 +73,7 @@ def _places(bar: Threshold) -> tuple[tuple[str, str | None], ...]:
     return ("adapter", bar.adapter), ("arm", bar.arm), ("reason", bar.reason)
 
 
-def _narrowed(bar: Threshold, overall: Figures, groups: Sequence[Group]) -> Figures | None:
+def _narrowed(bar: Threshold, overall: Figures, groups: Sequence[FigureGroup]) -> Figures | None:
     if bar.adapter is None and bar.arm is None:
         return overall
     wanted = (bar.adapter or "", bar.arm or "", "")

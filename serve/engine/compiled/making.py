@@ -21,6 +21,7 @@ from registry.priority import put_last
 from serve.engine.compiled.code import CompiledCode
 from serve.engine.cpu_lora.compilation import RECORD_VARIABLE
 from serve.engine.handover import open_line
+from serve.engine.lifetime import go_on_without_parent
 
 _NEARLY_NOTHING = "1"
 """Bytes of a KV cache that is never made: the executor looks whether there is room for it."""
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compile, leave a note, and return the exit code."""
     own = _own_arguments(argv)
     open_line(own.line)
+    go_on_without_parent()  # which has it stand still for requests
     stand_back()
     code = CompiledCode.noted_at(own.note)
     code.path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,42 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from registry.entries.keys import KeyInfo, KeyRing, Scope
+from registry.entries.keyring import Caller, KeyRing
+from registry.entries.rights import Scope, implied
 from registry.errors import Denied
 from serve.errors import KeysUnknown, ScopeMissing
-
-ANONYMOUS = "anonymous"
-"""Who asks where no key was ever made."""
 
 _REMEDY = "send `Authorization: Bearer KEY`; `wardrobe keys create` makes one"
 
 
-def authorize(ring: KeyRing, headers: Mapping[bytes, bytes], scope: Scope | None) -> str:
-    """Return the id of the request's key, or `anonymous` where keys are not in use; None = any scope.
+def authorize(ring: KeyRing, headers: Mapping[bytes, bytes], scope: Scope | None) -> Caller:
+    """Return who asks, `ring.anonymous` where keys are not in use; None = any scope.
 
     Anthropic's clients send `x-api-key` instead of a bearer token, Azure's `api-key`.
 
     Raises: Denied: no key, or not one of ours (401). ScopeMissing: 403. KeysUnknown: 503.
     """
     if not ring.enabled:
-        return ANONYMOUS
-    if ring.stale() and scope is not None:  # what asks for no scope watches, and must see this very state
-        fact = f"could not be renewed for {ring.age():.0f} s, and one may have been revoked"
-        raise KeysUnknown("keys", fact, "check that the server can read keys/api in its root")
-    key = _find_key(ring, headers)
-    if scope is not None and not key.allows(scope):
-        raise ScopeMissing(f"key {key.id}", f"lacks the scope `{scope}`", "use a key that has it")
-    return key.id
+        caller = ring.anonymous
+    else:
+        if ring.stale() and scope is not None:  # what asks for no scope watches, and must see this very state
+            fact = f"could not be renewed for {ring.age():.0f} s, and one may have been revoked"
+            raise KeysUnknown("keys", fact, "check that the server can read keys/api and groups in its root")
+        caller = _find_caller(ring, headers)
+    if scope is not None and scope not in caller.scopes:
+        raise _missing(caller, scope)
+    return caller
 
 
-def _find_key(ring: KeyRing, headers: Mapping[bytes, bytes]) -> KeyInfo:
+def _find_caller(ring: KeyRing, headers: Mapping[bytes, bytes]) -> Caller:
     value = headers.get(b"authorization", b"").decode("latin-1")
     kind, _, token = value.partition(" ")
     if kind.lower() != "bearer":
         token = (headers.get(b"x-api-key") or headers.get(b"api-key", b"")).decode("latin-1")
     if not token:
         raise Denied("key", "none was sent", _REMEDY)
-    key = ring.check(token.strip())
-    if key is None:
+    caller = ring.check(token.strip())
+    if caller is None:
         raise Denied("key", "is unknown, expired or revoked", _REMEDY)
-    return key
+    return caller
+
+
+def _missing(caller: Caller, scope: Scope) -> ScopeMissing:
+    if caller.key is None:
+        subject, fact = "server", f"does not give the scope `{scope}` to the group `{caller.group.name}`"
+        return ScopeMissing(subject, fact, "use a key whose group has it")
+    if scope in implied(caller.key.scopes):
+        fact = f"is of the group `{caller.group.name}`, which lacks the scope `{scope}`"
+        return ScopeMissing(f"key {caller.who}", fact, "use a key of a group that has it")
+    return ScopeMissing(f"key {caller.who}", f"lacks the scope `{scope}`", "use a key that has it")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from registry.entries.keys import Scope
+from registry.entries.rights import Scope
 from registry.errors import NotFound, StorageFailed, UsageError
 from registry.names import TUNED_PREFIX
 from registry.storage.reserve import urgently
@@ -27,11 +27,11 @@ async def delete_model(runtime: Runtime, headers: Mapping[bytes, bytes], name: s
     Raises: Denied; ScopeMissing; ModelNotFound: it is not there, or another key's; UsageError: the base, an
     adapter or a version of one; StorageFailed.
     """
-    who = authorize(runtime.keys, headers, Scope.TUNE)
+    caller = authorize(runtime.keys, headers, Scope.TUNE)
     if not name.startswith(TUNED_PREFIX):
         _refuse_other(runtime, name)
-    mine = None if runtime.keys.allows(who, Scope.ADMIN) else who
-    await asyncio.to_thread(_remove, runtime, name, mine, who)
+    mine = None if caller.allows(Scope.ADMIN) else caller.who
+    await asyncio.to_thread(_remove, runtime, name, mine, caller.who)
     return msgspec.json.encode({"id": name, "object": "model", "deleted": True})
 
 

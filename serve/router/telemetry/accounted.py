@@ -12,6 +12,7 @@ from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from registry.entries.keyring import Caller
 from registry.errors import WardrobeError
 from serve.bounds.arrival import Arrivals
 from serve.door.hosts import Hosts
@@ -53,10 +54,10 @@ class ObservedInference(Inference):
         finally:
             self._tell(lambda keeper: keeper.end(request))
 
-    def _admit(self, headers: RawHeaders) -> str:
-        who = super()._admit(headers)
-        _present.get().who = who
-        return who
+    def _admit(self, headers: RawHeaders) -> Caller:
+        caller = super()._admit(headers)
+        _present.get().who = caller.who
+        return caller
 
     def _prepare(self, exchange: Exchange) -> Scope:
         scope = super()._prepare(exchange)

@@ -15,11 +15,12 @@ from train.dataset.checks.findings import CATALOGUE, Severity
 
 _ERRORS = frozenset(
     {
-        "D-MEDIA", "D-RATED", "D-LEAK", "D-PREF-CONFLICT", "D-KTO-CONFLICT", "D-SECRET", "D-PRIVATE-KEY",
+        "D-MEDIA", "D-RATED", "D-TOOL", "D-RESULT", "D-LEAK", "D-PREF-CONFLICT", "D-KTO-CONFLICT", "D-SECRET",
+        "D-PRIVATE-KEY",
     }
 )  # fmt: skip
 # They decide how a row is read, which knows no row's number.
-_WHOLE = frozenset({"D-MEDIA", "D-RATED"})
+_WHOLE = frozenset({"D-MEDIA", "D-RATED", "D-TOOL", "D-RESULT"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from registry.errors import UsageError
+from train.dataset.checks.uses import validator_of
 from train.evaluation.formats import specs
 from train.evaluation.formats.forms import SuiteItem, judges
 from train.evaluation.grading.calling import judge_arguments, judge_calls
@@ -141,14 +142,12 @@ def _complaint_of(spec: specs.Json) -> Callable[[Any], str | None]:
         raise UsageError(
             f"grader {spec.label}", "needs jsonschema", "pip install 'wardrobe-llm[eval]'"
         ) from error
-    kind = jsonschema.validators.validator_for(spec.schema_)
     try:
-        kind.check_schema(spec.schema_)
+        validator = validator_of(spec.schema_)
     except jsonschema.SchemaError as error:
         raise UsageError(
             f"grader {spec.label}", f"its schema is none: {error.message}", "correct it"
         ) from error
-    validator = kind(spec.schema_)
 
     def complaint(value: Any) -> str | None:
         first = jsonschema.exceptions.best_match(validator.iter_errors(value))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from registry.errors import UsageError
+from train.dataset.checks.uses import require_uses
 from train.dataset.forms import read_prompt
 from train.dataset.forms.mapping import PLAIN, RowMapping, require_columns
 from train.dataset.records import Malformed, RowKind, RowMessage, ToolCall
@@ -83,6 +84,7 @@ def _prompt(path: Where, line: RawRow, tokenizer: Tokenizer, reading: RowMapping
     try:
         row = line.parse()
         sample, answered = read_prompt(row, reading)
+        require_uses(sample, reading.accept)
     except Malformed as error:
         raise row_error(path, line.number, error, _REMEDY) from error
     if sample.form.kind is not RowKind.SUPERVISED:
