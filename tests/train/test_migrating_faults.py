@@ -115,7 +115,7 @@ def test_a_full_disk_is_told_of_the_folder_that_is_full(tmp_path: Path) -> None:
     folder = MigrationFolder(tmp_path)
     inside = DiskFull(str(tmp_path / "files" / ".x.partial"), "no", "gc")
     assert str(folder.explained(inside)).startswith(f"{tmp_path}: there is no room left")
-    elsewhere = DiskFull("/root/of/others", "no", "gc")
+    elsewhere = DiskFull("/elsewhere/file", "no", "gc")
     assert folder.explained(elsewhere) is elsewhere
 
 

@@ -59,7 +59,7 @@ def play(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     with provider(folder / "old", asked.answer_seconds) as old:
         print("faults", flush=True)
         (folder / "faults").mkdir()
-        scenes = faults.play(faults.FaultStage(old, root, folder / "faults"))
+        scenes = faults.play(faults.AccountStage(old, root, folder / "faults"))
         before = application(f"{old.url}/v1", old)
         old.door.asked.clear()
         old.models.asked.clear()

@@ -28,7 +28,7 @@ KEY = "OPENAI_API_KEY"
 
 
 @dataclass(frozen=True, slots=True)
-class Kill:
+class CommandKill:
     """One kill: when (UNIX seconds), during what, what was kept, and processes that outlived it."""
 
     at: float
@@ -48,7 +48,7 @@ class MigrationCommand:
     root: Path
     log: Path
     more: tuple[str, ...] = ("--train",)
-    kills: list[Kill] = field(default_factory=list)
+    kills: list[CommandKill] = field(default_factory=list)
 
     @property
     def line(self) -> list[str]:
@@ -97,7 +97,7 @@ class MigrationCommand:
             code = process.returncode
         return code, json.loads(out) if out else {}
 
-    def _looked_at(self, at: float, left: int) -> Kill:
+    def _looked_at(self, at: float, left: int) -> CommandKill:
         """Tell what is in the folder now."""
         folder = MigrationFolder(self.out)
         files = {path.stem for path in (self.out / "files").glob("*") if not path.name.startswith(".")}
@@ -110,7 +110,7 @@ class MigrationCommand:
             asked |= {(str(document["fine_tuned_model"]), items[name]) for name in known}
             if during in {"listing", "done"}:
                 during = _stage(job, len(known) < len(items), self.root)
-        return Kill(at, during, frozenset(files), frozenset(asked), left)
+        return CommandKill(at, during, frozenset(files), frozenset(asked), left)
 
 
 def _stage(job: MigratedJob, asking: bool, root: Path) -> str:

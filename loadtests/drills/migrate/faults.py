@@ -36,7 +36,7 @@ class FaultScene:
 
 
 @dataclass
-class FaultStage:
+class AccountStage:
     """Where the scenes are played: each has a folder of its own."""
 
     provider: Provider
@@ -73,7 +73,7 @@ class FaultStage:
         return _seen(name, found, told, seconds, resumed, code == found and said in told, said)
 
 
-def play(stage: FaultStage) -> list[FaultScene]:
+def play(stage: AccountStage) -> list[FaultScene]:
     """Play every scene."""
     found = []
     for scene in (_wrong_key, _away, _busy, _broken, _cut, _always_cut, _budget, _interrupted, _full):
@@ -86,42 +86,42 @@ def play(stage: FaultStage) -> list[FaultScene]:
     return found
 
 
-def _wrong_key(stage: FaultStage) -> FaultScene:
+def _wrong_key(stage: AccountStage) -> FaultScene:
     command = stage.command("wrong-key", key="sk-wrong")
     return stage.scene("wrong-key", command, code=1, said="does not take the key (401)")
 
 
-def _away(stage: FaultStage) -> FaultScene:
+def _away(stage: AccountStage) -> FaultScene:
     command = stage.command("away", url="http://127.0.0.1:9")
     return stage.scene("away", command, code=1, said="cannot be reached")
 
 
-def _busy(stage: FaultStage) -> FaultScene:
+def _busy(stage: AccountStage) -> FaultScene:
     faults = DoorFaults(statuses=[429] * 3, retry_after_seconds=2)
     found = stage.scene("busy", stage.command("busy"), code=0, said="answers 429", faults=faults)
     return replace(found, passed=found.passed and found.seconds >= 6)
 
 
-def _broken(stage: FaultStage) -> FaultScene:
+def _broken(stage: AccountStage) -> FaultScene:
     faults = DoorFaults(statuses=[500] * _ALWAYS, retry_after_seconds=0.01, spare_listing=True)
     return stage.scene(
         "broken", stage.command("broken"), code=1, said="answers 500 after 6 tries", faults=faults
     )
 
 
-def _cut(stage: FaultStage) -> FaultScene:
+def _cut(stage: AccountStage) -> FaultScene:
     """One content that breaks off is fetched again at once."""
     command, faults = stage.command("cut"), DoorFaults(cut_contents=2)
     found = stage.scene("cut", command, code=0, said="recorded", faults=faults)
     return replace(found, said="fetched again at once")
 
 
-def _always_cut(stage: FaultStage) -> FaultScene:
+def _always_cut(stage: AccountStage) -> FaultScene:
     faults = DoorFaults(cut_contents=_ALWAYS)
     return stage.scene("always-cut", stage.command("always-cut"), code=1, said="broke off", faults=faults)
 
 
-def _budget(stage: FaultStage) -> FaultScene:
+def _budget(stage: AccountStage) -> FaultScene:
     before = sum(one.tokens for one in stage.provider.models.asked)
     command = stage.command("budget", "--budget", "300")
     began = time.monotonic()
@@ -136,7 +136,7 @@ def _budget(stage: FaultStage) -> FaultScene:
     return _seen("budget", code, told, seconds, resumed, good, "the budget of 300 tokens is spent")
 
 
-def _interrupted(stage: FaultStage) -> FaultScene:
+def _interrupted(stage: AccountStage) -> FaultScene:
     """Ctrl-C while answers are on their way."""
     command = stage.command("interrupted")
     with command.started() as process:
@@ -153,7 +153,7 @@ def _interrupted(stage: FaultStage) -> FaultScene:
     return _seen("interrupted", code, told, seconds, resumed, good, "the same command goes on")
 
 
-def _full(stage: FaultStage) -> FaultScene:
+def _full(stage: AccountStage) -> FaultScene:
     """A disk with room for a part of it all."""
     scratch = stage.folder / "scratch"
     scratch.mkdir()

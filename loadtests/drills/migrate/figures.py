@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loadtests.drills.migrate.command import Kill
+from loadtests.drills.migrate.command import CommandKill
 from loadtests.drills.migrate.provider import Provider
 from registry.records import Attestation
 from registry.store import Registry
@@ -71,7 +71,7 @@ class MigrationFigures:
 def measure(
     provider: Provider,
     registry: Registry,
-    kills: Sequence[Kill],
+    kills: Sequence[CommandKill],
     report: Mapping[str, Any],
     budget: int,
     seconds: float,
@@ -121,6 +121,6 @@ def _made_by(told: Attestation) -> str:
     return str(lineage["job"]["id"])
 
 
-def _known(kills: Sequence[Kill], kind: str, what: object, at: float) -> bool:
+def _known(kills: Sequence[CommandKill], kind: str, what: object, at: float) -> bool:
     """Tell whether something was kept at a kill before `at`."""
     return any(kill.at < at and what in getattr(kill, kind) for kill in kills)

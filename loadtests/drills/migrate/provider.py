@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loadtests.drills.migrate.tasks import TASKS, DrillTask
 from registry.entries.keys import KeyStore
-from registry.entries.keys import Scope as KeyScope
+from registry.entries.rights import Scope as KeyScope
 from registry.store import Registry
 from serve.connections.protocol import limited
 from serve.router.app import Router
@@ -40,7 +40,7 @@ _CONTENT = "/content"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ProviderRequest:
     """One request that the provider answered well: what it was for, when it came, and the tokens it cost.
 
     `what` is the path of a GET, or the model and the question of a prompt.
@@ -61,12 +61,12 @@ class DoorFaults:
     spare_listing: bool = False
 
 
-class Door:
+class ProviderDoor:
     """An ASGI app around the router: it counts, and misbehaves as `faults` say."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self.asked: list[Asked] = []
+        self.asked: list[ProviderRequest] = []
         self.refused: list[tuple[float, int]] = []
         self.faults = DoorFaults()
 
@@ -103,7 +103,7 @@ class Door:
                 raise ConnectionResetError("the drill cuts it here")
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body"):
-                self.asked.append(Asked((scope["path"],), at))
+                self.asked.append(ProviderRequest((scope["path"],), at))
 
         await self._app(scope, receive, sending)
 
@@ -113,7 +113,7 @@ class OldModels:
 
     def __init__(self, seconds: float) -> None:
         self.answers: dict[str, dict[str, str]] = {}
-        self.asked: list[Asked] = []
+        self.asked: list[ProviderRequest] = []
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -136,7 +136,7 @@ class OldModels:
             "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": model,
             "choices": [choice], "usage": usage,
         }  # fmt: skip
-        self.asked.append(Asked((model, question), at, usage["total_tokens"]))
+        self.asked.append(ProviderRequest((model, question), at, usage["total_tokens"]))
         await _send_json(send, 200, answer)
 
 
@@ -146,7 +146,7 @@ class Provider:
 
     url: str
     key: str
-    door: Door
+    door: ProviderDoor
     models: OldModels
     jobs: dict[str, Any]
     targets: dict[str, str]
@@ -167,7 +167,7 @@ def provider(folder: Path, answer_seconds: float) -> Iterator[Provider]:
     router = Router(
         models, settings=settings, engine_factory=lambda _: engine, collectors=CollectorRegistry()
     )
-    door = Door(router)
+    door = ProviderDoor(router)
     config = uvicorn.Config(
         door, port=0, http=limited(settings.connections), log_level="critical", lifespan="on",
         timeout_graceful_shutdown=1,
