@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import random
 import signal
 import sys
@@ -48,7 +49,8 @@ def main() -> int:
     parser.add_argument("--answer-seconds", type=float, default=0.5, help="how long an old model takes")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="wardrobe-migrate-") as folder:
-        return write_drill("migrate", play(Path(folder), asked))
+        report = json.dumps(play(Path(folder), asked)).replace(folder, "FOLDER")
+        return write_drill("migrate", json.loads(report))
 
 
 def play(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
