@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from registry.store import Registry
 
 VERSION, VERDICT = "version", "verdict"
+SAVE_SECONDS = 20.0
+"""A kill loses so much of a training at most, and a step: a tenth of one may be an hour."""
 _LINES = 10
 
 
@@ -72,7 +74,12 @@ def _train(run: PreparedRun, registry: Registry, interruption: Interruption, who
 
     with RunProgress(run.config.name, lambda: None) as watcher:
         options = RunOptions(
-            who=who, watcher=watcher, stopping=lambda: interruption.requested, notice=_tell, job=name
+            who=who,
+            watcher=watcher,
+            stopping=lambda: interruption.requested,
+            notice=_tell,
+            job=name,
+            save_seconds=SAVE_SECONDS,
         )
         published = train_as_job(run, options, keep).published
     assert published is not None

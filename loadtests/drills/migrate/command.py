@@ -103,7 +103,7 @@ class MigrationCommand:
         files = {path.stem for path in (self.out / "files").glob("*") if not path.name.startswith(".")}
         asked: set[tuple[str, str]] = set()
         during = "listing"
-        for document in sorted(folder.jobs(), key=lambda one: one["created_at"]):
+        for document in sorted(folder.jobs(), key=lambda one: (one["created_at"], one["id"])):
             job = folder.job(str(document["id"]))
             known = recorded(job)
             items = {str(item["id"]): item["messages"][-1]["content"] for item in job.rows(job.items)}
