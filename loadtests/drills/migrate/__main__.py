@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import random
 import signal
 import sys
@@ -24,7 +25,7 @@ from typing import Any
 
 from loadtests.bench.results import write_drill
 from loadtests.drills.migrate import faults
-from loadtests.drills.migrate.command import MigrationCommand
+from loadtests.drills.migrate.command import THREADS, MigrationCommand
 from loadtests.drills.migrate.figures import LONGEST_SECONDS, MigrationFigures, measure
 from loadtests.drills.migrate.provider import Provider, provider
 from loadtests.drills.migrate.tasks import TASKS
@@ -87,6 +88,7 @@ def play(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
         "evals": evals,
         "faults": [dataclasses.asdict(one) for one in scenes],
         "seed": asked.seed,
+        "threads": os.environ.get(THREADS, "1"),
         "bars": {"seconds": LONGEST_SECONDS},
         "missed": missed,
         "passed": not missed,
