@@ -139,7 +139,7 @@ class Migration:
             return report.now("left_out", f"made no model: {_end_of(document)}")
         job = self.folder.job(report.id)
         if (served := job.record(SERVED)) is not None:
-            return _served(report, served)
+            return _served(report, served, job.record("verdict") or {})
         found = fetch(document, self.source, self.folder)
         if found.train is None:
             return report.now(
@@ -246,11 +246,14 @@ def _forget_stale(job: MigratedJob, margin: float, answers: int) -> None:
         job.forget("verdict")
 
 
-def _served(report: MigratedJobReport, served: Mapping[str, Any]) -> MigratedJobReport:
-    sentence = f"{served['version']} answers as {served['name']}"
+def _served(
+    report: MigratedJobReport, served: Mapping[str, Any], verdict: Mapping[str, Any]
+) -> MigratedJobReport:
+    told = f"{verdict['sentence']}. " if "sentence" in verdict else ""
     return report.now(
-        "served", sentence, version=served["version"], digest=served["digest"], verdict=served["verdict"]
-    )
+        "served", f"{told}{served['version']} answers as {served['name']}", version=served["version"],
+        digest=served["digest"], verdict=served["verdict"], figures=dict(verdict),
+    )  # fmt: skip
 
 
 def _age(job: JobDocument) -> tuple[float, str]:

@@ -26,7 +26,7 @@ from train.migrating.recording import recorded
 _DEATH_SECONDS = 5.0
 KEY = "OPENAI_API_KEY"
 THREADS = "OMP_NUM_THREADS"
-"""One, unless told otherwise: a second saves a fifth on a quiet machine and costs a multiple on a busy one."""
+"""One, unless told otherwise: a second saves a fifth on a quiet machine, and costs much on a busy one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ class MigrationCommand:
         """Give the command while it runs, in a process group of its own."""
         with self.log.open("ab") as told:
             process = subprocess.Popen(
-                self.line, env={THREADS: "1", **os.environ, KEY: self.key}, stdout=subprocess.PIPE, stderr=told, text=True,
-                start_new_session=True,
+                self.line, env={THREADS: "1", **os.environ, KEY: self.key}, stdout=subprocess.PIPE,
+                stderr=told, text=True, start_new_session=True,
             )  # fmt: skip
         try:
             yield process

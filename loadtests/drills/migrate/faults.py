@@ -185,7 +185,8 @@ def _disk(point: Path) -> Iterator[Path]:
 def _seen(
     name: str, code: int, told: str, seconds: float, resumed: int, good: bool, wanted: str
 ) -> FaultScene:
-    said = next((line for line in told.splitlines() if wanted in line), told[-300:])
+    found = [line for line in told.splitlines() if wanted in line and not line.startswith("{")]
+    said = found[-1] if found else told[-300:]
     return FaultScene(name, code, said, round(seconds, 1), resumed, passed=good and resumed == 0)
 
 
