@@ -65,6 +65,10 @@ class Retention:
     """Days that a batch is remembered after its end; the files that it gave have their own expiry."""
     replicas_days: int = 7
     """Days that a replica that beats no more is remembered, with its baselines."""
+    usage_days: int = 400
+    """Days of which usage is kept day by day; older ones are summed to months."""
+    usage_months: int = 60
+    """Months of which usage is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +263,8 @@ class VerifyResult:
 class AuditEntry:
     """One change: who did what to which subject; `at` is UNIX seconds.
 
-    `action` is `publish`, `alias`, `rollback`, `delete`, `quarantine`, `attest` or `rollout`; `unreadable` is
-    not a change but a log that cannot be read.
+    `action` is `publish`, `alias`, `rollback`, `delete`, `quarantine`, `attest`, `rollout` or `group`;
+    `unreadable` is not a change but a log that cannot be read.
     """
 
     at: float

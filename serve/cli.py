@@ -116,7 +116,7 @@ def _launch(
     from serve.launcher.listener import listen
     from serve.launcher.output.places import Places
     from serve.launcher.supervisor import Supervisor
-    from serve.preflight import require_free_name, settle
+    from serve.preflight import require_free_name, settle, ungrouped_line
 
     with listen(settings.host, settings.port) as listener:
         # Port 0 is known only now; replica name, heartbeat and vLLM's arguments all hold it.
@@ -128,6 +128,8 @@ def _launch(
         places = Places(bound.root.absolute(), bound.replica_name, say)
         plan = _plan(bound, replace(prepared, arguments=arguments), places, say)
         say(f"listening on {_url(bound)}  root {bound.root}  logs {places.logs}")
+        if (line := ungrouped_line(registry)) is not None:
+            say(line)
         for text in warnings(Path.cwd()):
             say(f"warning: {text}")
         try:

@@ -249,6 +249,10 @@ class TimedOut(WardrobeError):
     code = "timeout"
 
 
+class ClientLeft(Exception):
+    """Raised when the client went away before it was answered; nobody is there to be told anything."""
+
+
 class Forwarded(WardrobeError):
     """What vLLM itself refused or failed, told with this server's types and codes; its status is vLLM's."""
 

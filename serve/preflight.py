@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from registry.entries.keys import KeyStore
+from registry.entries.keys import KeyStore, ungrouped_keys
 from registry.entries.replicas import LIVE_SECONDS
+from registry.entries.rights import DEFAULT_GROUP, Group
 from registry.errors import Conflict, Denied, NotFound, StorageFailed, UsageError, WardrobeError
 from registry.foreign import warnings
 from registry.records import BaseModelInfo
@@ -147,6 +148,20 @@ def require_keys_for_pages(settings: ServeSettings) -> None:
     if settings.cors_origins and not KeyStore(settings.root).in_use():
         fact = "lets web pages call this server, and no key exists that they would have to send"
         raise Denied("cors_origins", fact, "make a key with `wardrobe keys create`", param="cors_origins")
+
+
+def ungrouped_line(registry: Registry) -> str | None:
+    """Say how many keys are of the group `default` and what it may do, None where there are none."""
+    try:
+        keys = len(ungrouped_keys(registry.root, time.time()))
+        default = registry.catalogue.groups.get(DEFAULT_GROUP)
+    except WardrobeError:
+        return None  # the servers say it, and let nobody in
+    if not keys:
+        return None
+    count = "1 key is" if keys == 1 else f"{keys} keys are"
+    may = "which may do everything" if default == Group(DEFAULT_GROUP) else "which has bounds"
+    return f"{count} of the group {DEFAULT_GROUP}, {may} (`wardrobe groups show {DEFAULT_GROUP}`)"
 
 
 def _default_name(port: int) -> str:

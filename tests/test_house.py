@@ -86,8 +86,9 @@ def test_a_class_has_no_name_that_was_given_up_for_the_words_of_the_field() -> N
 
 
 # Pairs of one shape: OpenAI's error in three places (a client's, a relay's, the hot path's), the counts of a
-# load test's action, and what the rollout's documents add to what its decision holds.
-MIRRORED = 5
+# load test's action, what the rollout's documents add to what its decision holds, and a request that changes
+# some of a group.
+MIRRORED = 6
 
 
 def fields(path: Path) -> Iterator[tuple[str, frozenset[str]]]:
@@ -180,6 +181,7 @@ OTHER_WORK = {
     "serve/connections/protocol.py": "one per request",
     "serve/engine/handover.py": "the line to the launcher: its end ends the process",
     "serve/engine/lifetime.py": "waits for the end of another process, and ends its own",
+    "serve/groups/seating.py": "one per request that waits: whether its client leaves",
     "serve/launcher": "the launcher's own waiting, one child at a time",
     "serve/rollout/webhooks.py": "one per URL; a message that fails ends nothing",
     "serve/router/doubts.py": "one request each",

@@ -8,9 +8,10 @@ from typing import Any
 from deploy.reference import errors
 from deploy.reference.tables import code, page, sentence, table
 from registry.api.operation import SCOPE
+from registry.entries.rights import Scope
 from serve.control.app import control_schema
 from serve.protocol.fields import IGNORED, UNSERVED
-from serve.protocol.paths import ENDPOINTS, Endpoint, PathKind
+from serve.protocol.paths import ENDPOINTS, PATTERNS, Endpoint, PathKind
 
 _CLIENTS = """\
 Everything below `/v1` is vLLM's own protocol but for `model`, which names an adapter: `support` (the
@@ -31,6 +32,11 @@ Responses are kept in the replica's memory, for the key that asked, within the l
 [`responses`](settings.md), unless the request says `store: false`; `previous_response_id` and items by
 reference go on from them."""
 
+_ALLOWED = """\
+This is the whole allow-list. A key needs one of the scopes, and so does its group (`admin` includes them all,
+`infer` of a key `feedback`). What does not exist for a key's [group](../how-to/groups.md) is a 404. `…` is
+whatever the API behind it has there, in full below."""
+
 _STORED_PATHS = (
     ("GET", "`/v1/responses/ID`", "the response again; `?stream=true`, `&starting_after=N`: as events"),
     ("GET", "`/v1/responses/ID/input_items`", "what the model was asked; `limit`, `order`, `after`"),
@@ -39,8 +45,8 @@ _STORED_PATHS = (
 )
 
 _PLATFORM = """\
-OpenAI's own, for its unmodified clients; a key needs the scope `tune`, and to make a batch `infer` too. What
-another key made is a 404, but for one with the scope `admin`. An unknown field is a 400
+OpenAI's own, for its unmodified clients; to make a batch a key needs `infer` too. What another key made is a
+404, but for one with the scope `admin`, or `read` to look at it. An unknown field is a 400
 `unknown_parameter`. Limits are in [`tuning` and `batches`](settings.md)."""
 
 _PLATFORM_PATHS = (
@@ -62,15 +68,19 @@ here."""
 _DIALECTS = {"openai": "chat, completions, …", "responses": "`/v1/responses`", "messages": "`/v1/messages`"}
 
 _ADMIN = f"""\
-Needs a key with the scope `{SCOPE}` once any key exists. The same as OpenAPI: `GET /admin/openapi.json`."""
+Needs a key with the scope `{SCOPE}`, or `read` to look, once any key exists. The same as OpenAPI:
+`GET /admin/openapi.json`."""
 
 _MEANING = {
     PathKind.INFERENCE: "forwarded to vLLM",
-    PathKind.MODELS: "the base and every adapter, with versions and `max_model_len`; also `/v1/models/NAME`",
+    PathKind.MODELS: "the base and every adapter, with versions and `max_model_len`; one; `ft:…` out of use",
+    PathKind.STORED: "a kept response",
+    PathKind.ADMIN: "the admin API",
+    PathKind.PLATFORM: "OpenAI's platform endpoints",
     PathKind.FEEDBACK: "a score for an answer: `{response_id | adapter, score 0…1, unit?, comment?}`",
-    PathKind.LIVE: "the process lives; no key",
-    PathKind.READY: "200 when requests are taken, else 503; no key",
-    PathKind.METRICS: "Prometheus' format; any key",
+    PathKind.LIVE: "the process lives",
+    PathKind.READY: "200 when requests are taken, else 503",
+    PathKind.METRICS: "Prometheus' format; of a group with limits or hidden adapters its own series alone",
 }
 
 _HEADERS = (
@@ -90,12 +100,13 @@ _HEADERS = (
 
 def render() -> str:
     """Return the page."""
-    paths = table(("method", "path", ""), (_route(path, one) for path, one in ENDPOINTS.items()))
+    paths = table(("method", "path", "scope", ""), _routes())
     headers = table(("", "header", ""), _HEADERS)
     return page(
         "HTTP",
         "## For clients",
         _CLIENTS,
+        _ALLOWED,
         paths,
         _TASKS,
         "### Stored responses",
@@ -132,11 +143,25 @@ def _code_first(text: str) -> str:
     return f"{code(name)} {rest}".strip()
 
 
-def _route(path: bytes, endpoint: Endpoint) -> tuple[str, str, str]:
+def _routes() -> Iterator[tuple[str, str, str, str]]:
+    every = {path.decode(): one for path, one in ENDPOINTS.items()} | PATTERNS
+    for path, endpoint in every.items():
+        methods: dict[frozenset[Scope] | None, list[str]] = {}
+        for grant in endpoint.grants:
+            methods.setdefault(grant.scopes, []).append(grant.method)
+        for scopes, some in methods.items():
+            yield ", ".join(some), code(path), _scopes(scopes), _meaning(endpoint)
+
+
+def _scopes(scopes: frozenset[Scope] | None) -> str:
+    if scopes is None:
+        return "no key"
+    return " or ".join(code(one) for one in Scope if one in scopes) or "any key"
+
+
+def _meaning(endpoint: Endpoint) -> str:
     text = _MEANING[endpoint.kind]
-    if endpoint.kind is PathKind.LIVE or endpoint.kind is PathKind.READY:
-        return ", ".join(endpoint.methods), code(path.decode()), text
-    return ", ".join(endpoint.methods), code(path.decode()), f"{text} (`{endpoint.operation}`)"
+    return f"{text} (`{endpoint.operation}`)" if endpoint.kind is PathKind.INFERENCE else text
 
 
 def _operations(document: dict[str, Any]) -> Iterator[str]:

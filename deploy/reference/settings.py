@@ -32,12 +32,20 @@ share."""
 
 _NEEDS = "What a version needs before it becomes `stable`: `gate`, `parity`, `tokens`."
 
+_CURRENCY = "What prices are in, such as EUR. Without `[prices]` usage has no money."
+_PRICES = (
+    "Of a million tokens, by pattern of the adapter's name (`base`: the base model): `input`, `output`, and "
+    "`cached_input` where what the prefix cache had costs less. The longest pattern that fits counts."
+)
+
 _SHARED = table(
     ("key", "type", "default", ""),
     (
         ("`base.name`", "text", "by the path", "The name that the base is served under (`init --name`)."),
         ("`base.path`", "path", "`init --base`", "The folder of the base model."),
         ("`publishing.require`", "list of text", "`[]`", _NEEDS),
+        ("`prices.currency`", "text", "", _CURRENCY),
+        ("`prices.per_million.PATTERN`", "table", "", _PRICES),
     ),
 )
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from registry.entries.rights import DEFAULT_GROUP, NO_LIMITS, GroupLimits
 from registry.errors import WardrobeError
 from registry.records import (
     AdapterBrief,
@@ -235,8 +236,9 @@ class OpenRollout(Document):
 class StatusDocument(Document):
     """The whole root at a glance; `auth` is True once any key was made.
 
-    `stable_quarantined` are the stable versions that may not be served. `problems` says what cannot be read,
-    by adapter or file; all that can be is in the other fields.
+    `stable_quarantined` are the stable versions that may not be served; `groups` are those that were made,
+    `ungrouped_keys` the active keys of the group `default` where there are others. `problems` says what
+    cannot be read, by adapter or file; all that can be is in the other fields.
     """
 
     base: BaseDocument
@@ -250,6 +252,8 @@ class StatusDocument(Document):
     rollouts: list[OpenRollout] = []
     problems: dict[str, str] = {}
     stable_quarantined: list[str] = []
+    groups: int = 0
+    ungrouped_keys: int = 0
 
 
 class DrainDocument(Document):
@@ -268,7 +272,8 @@ class AuditList(Document):
 class KeyDocument(Document):
     """An API key without its secret; `state` is active, expired, revoked or unreadable.
 
-    `problem` says why its file cannot be read: nobody gets in with it then.
+    `limits` are its own, beside its group's; null is none. `problem` says why its file cannot be read: nobody
+    gets in with it then.
     """
 
     id: str
@@ -280,6 +285,8 @@ class KeyDocument(Document):
     expires_at: float | None
     revoked_at: float | None
     problem: str = ""
+    group: str = DEFAULT_GROUP
+    limits: GroupLimits = NO_LIMITS
 
 
 class NewKeyDocument(KeyDocument):

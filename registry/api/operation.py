@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, TypeAdapter
 
+from registry.entries.groups import check_group_name
 from registry.entries.rights import Scope
 from registry.names import check_adapter_name, check_alias_name
 from registry.records import RolloutEntry
@@ -32,7 +33,11 @@ Notify = Callable[[RolloutEntry | None, RolloutEntry], None]
 
 _P = ParamSpec("_P")
 _Answer = TypeVar("_Answer")
-_CHECKS: Mapping[str, Callable[[str], str]] = {"name": check_adapter_name, "alias": check_alias_name}
+_CHECKS: Mapping[str, Callable[[str], str]] = {
+    "name": check_adapter_name,
+    "alias": check_alias_name,
+    "group": check_group_name,
+}
 
 
 class Client(Protocol):

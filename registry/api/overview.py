@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from registry.api import documents as doc
-from registry.entries.keys import KeyStore
+from registry.entries.keys import KeyStore, ungrouped_keys
+from registry.entries.rights import DEFAULT_GROUP
 from registry.errors import WardrobeError
 from registry.store import Registry
 
@@ -17,9 +18,12 @@ def survey(registry: Registry) -> doc.StatusDocument:
     summaries = [summary for summary in every if not summary.problem]
     rollouts = _rollouts(registry, problems)
     quarantined = _quarantined(registry, [summary.adapter for summary in summaries], problems)
+    groups = _groups(registry, problems)
     problems |= {summary.adapter: summary.problem for summary in every if summary.problem}
     return doc.StatusDocument(
         base=doc.BaseDocument(name=base.name, fingerprint=base.fingerprint),
+        groups=len(groups),
+        ungrouped_keys=_ungrouped(registry, problems) if groups else 0,
         max_lora_rank=registry.limits.max_lora_rank,
         auth=_auth(registry, problems),
         adapters=len(summaries),
@@ -41,6 +45,25 @@ def _auth(registry: Registry, problems: dict[str, str]) -> bool:
     except WardrobeError as error:
         problems["keys"] = str(error)
         return True  # as servers do, which let nobody in then
+
+
+def _groups(registry: Registry, problems: dict[str, str]) -> list[str]:
+    """Return the groups that were made, beside `default`."""
+    try:
+        found, broken = registry.catalogue.groups.survey()
+    except WardrobeError as error:
+        problems["groups"] = str(error)
+        return []
+    problems |= {f"group {name}": text for name, text in broken.items()}
+    return [group.name for group in found if group.name != DEFAULT_GROUP]
+
+
+def _ungrouped(registry: Registry, problems: dict[str, str]) -> int:
+    try:
+        return len(ungrouped_keys(registry.root, registry.catalogue.clock()))
+    except WardrobeError as error:
+        problems["keys"] = str(error)
+        return 0
 
 
 def _replicas(registry: Registry, problems: dict[str, str]) -> Sequence[doc.ReplicaDocument]:

@@ -1,9 +1,9 @@
 """Retention: what the servers write is kept for a time and up to a size, and removed after that.
 
-Owns the limits of `feedback/`, `evidence/`, `baselines/`, `deaths/`, `replicas/`, `batches/` and `logs/`
-(`[retention]` in wardrobe.toml); uploaded files, and uploads in parts, say themselves when they expire.
-Removed at once, without the trash: it is there to make room. Invariants: the newest file of a log stays, as
-its number says which comes next; evidence of an open rollout stays whatever its age.
+Owns the limits of `feedback/`, `evidence/`, `baselines/`, `deaths/`, `replicas/`, `batches/`, `usage/` and
+`logs/` (`[retention]` in wardrobe.toml); uploaded files, and uploads in parts, say themselves when they
+expire. Removed at once, without the trash: it is there to make room. Invariants: the newest file of a log
+stays, as its number says which comes next; evidence of an open rollout stays whatever its age.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from registry.entries.usage.book import fold, outlived_months
+from registry.entries.usage.rows import day_of
 from registry.errors import CorruptStore
 from registry.spelling import spelled
 from registry.storage import disk, files
@@ -31,11 +33,12 @@ class _File:
 
 
 def tidy(catalogue: Catalogue, now: float) -> list[str]:
-    """Remove what is kept no longer, and return the paths within the root.
+    """Remove what is kept no longer, and return the paths within the root; books of usage are summed first.
 
     Raises: StorageFailed.
     """
     root = catalogue.root.path
+    fold(root, day_of(now), days=catalogue.root.retention.usage_days)
     removed = []
     for path in outlived(catalogue, now):
         files.remove_tree(path)
@@ -62,6 +65,7 @@ def outlived(catalogue: Catalogue, now: float) -> list[Path]:
         *catalogue.files.outlived(now),
         *catalogue.uploads.outlived(now),
         *catalogue.batches.outlived(now - limits.batches_days * DAY_SECONDS),
+        *outlived_months(root, day_of(now), months=limits.usage_months),
         *(one.path for one in _files(root / "baselines") if now - one.at > replicas),
     ]
 

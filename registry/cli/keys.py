@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli import output
+from registry.cli.limits import given_limits, limit_options
 from registry.cli.session import Session, local_options, pass_session, user_name
 from registry.errors import UsageError
 
@@ -37,21 +38,41 @@ def keys() -> None:
     multiple=True,
     default=("infer",),
     show_default=True,
-    type=click.Choice(("infer", "tune", "admin")),
-    help="What the key may do, more than one if given again; admin includes the others.",
+    type=click.Choice(("infer", "tune", "feedback", "read", "admin")),
+    help="What the key may do, more than one if given again; infer includes feedback, admin everything.",
 )
 @click.option("--expires", metavar="AGE", help="Lifetime such as 12h, 90d or 52w (default: none).")
+@click.option(
+    "--group", default="default", show_default=True, metavar="NAME", help="The group that it belongs to."
+)
+@limit_options
 @click.option("--note", default="", metavar="TEXT", help="Note kept with the key, for instance who has it.")
 @local_options
 @pass_session
-def create(session: Session, scopes: tuple[str, ...], expires: str | None, note: str) -> None:
-    """Make a key and print its token once; only its hash is stored."""
+def create(
+    session: Session,
+    /,
+    scopes: tuple[str, ...],
+    expires: str | None,
+    group: str,
+    note: str,
+    **limits: int | None,
+) -> None:
+    """Make a key and print its token once; only its hash is stored.
+
+    It may do what both its scopes and its group's allow; limits given here are its own, beside its group's.
+    """
     from registry.api.documents import NewKeyDocument
-    from registry.entries.rights import Scope
+    from registry.entries.rights import Scope, check_limits
 
     lifetime = None if expires is None else _seconds(expires)
     info, token = _store(session).create(
-        [Scope(name) for name in scopes], who=user_name(), note=note, lifetime_seconds=lifetime
+        [Scope(name) for name in scopes],
+        who=user_name(),
+        note=note,
+        lifetime_seconds=lifetime,
+        group=group,
+        limits=check_limits(given_limits(limits)),
     )
     if session.as_json:
         output.print_json(NewKeyDocument(**_describe(info).model_dump(), token=token))
@@ -72,6 +93,7 @@ def list_(session: Session) -> None:
     rows = [
         (
             key.id,
+            key.group,
             " ".join(key.scopes),
             key.state,
             output.moment(key.created_at),
@@ -81,7 +103,7 @@ def list_(session: Session) -> None:
         )
         for key in found
     ]
-    output.print_table(("id", "scopes", "state", "created", "expires", "who", "note"), rows)
+    output.print_table(("id", "group", "scopes", "state", "created", "expires", "who", "note"), rows)
 
 
 @keys.command()
@@ -118,6 +140,8 @@ def _describe(info: KeyInfo) -> KeyDocument:
         expires_at=info.expires,
         revoked_at=info.revoked,
         problem=info.problem,
+        group=info.group,
+        limits=info.limits,
     )
 
 

@@ -31,7 +31,7 @@ INTERRUPTED = 130
 _SECTIONS = {
     "Adapters": ("init", "register", "list", "show", "history", "verify", "delete", "gc", "export"),
     "Traffic": ("alias", "promote", "rollback", "rollout"),
-    "Serving": ("serve", "plan", "status", "keys", "loadtest"),
+    "Serving": ("serve", "plan", "status", "keys", "groups", "usage", "loadtest"),
     "Training": ("base", "train", "data", "eval", "migrate"),
 }
 _OTHERS = "Plug-ins"

@@ -36,6 +36,7 @@ def _print(status: StatusDocument) -> None:
             ("base", f"{status.base.name}  {status.base.fingerprint}"),
             ("max LoRA rank", str(status.max_lora_rank)),
             ("API keys", "required" if status.auth else "not required (none was ever made)"),
+            *((("groups", _groups(status)),) if status.groups else ()),
             ("adapters", f"{status.adapters} with {status.versions} versions"),
             ("without stable", output.in_short(status.without_stable, _NAMED) or "none"),
             ("open rollouts", _rollouts(status)),
@@ -73,6 +74,14 @@ def _quarantined(status: StatusDocument) -> str:
         return "none"
     stable = output.in_short(status.stable_quarantined, _NAMED)
     return f"{len(status.quarantined)}{f', stable among them: {stable}' if stable else ''}"
+
+
+def _groups(status: StatusDocument) -> str:
+    loose = status.ungrouped_keys
+    if not loose:
+        return f"{status.groups}, and every key belongs to one"
+    keys = "1 key is" if loose == 1 else f"{loose} keys are"
+    return f"{status.groups}, and {keys} of the group default (`wardrobe groups show default`)"
 
 
 def _rollouts(status: StatusDocument) -> str:

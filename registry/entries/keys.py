@@ -163,6 +163,15 @@ def keys_folder(root: Path) -> Path:
     return root / "keys" / "api"
 
 
+def ungrouped_keys(root: Path, now: float) -> list[KeyInfo]:
+    """Return the active keys of the group `default`, where those from before there were groups are.
+
+    Raises: StorageFailed.
+    """
+    found = KeyStore(root).list()
+    return [info for info in found if info.group == DEFAULT_GROUP and info.state(now) == "active"]
+
+
 def key_files(folder: Path) -> list[Path]:
     """Return the files of all keys.
 

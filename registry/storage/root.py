@@ -20,6 +20,7 @@ from registry.names import check_adapter_name, check_alias_name
 from registry.records import BaseModelInfo, Limits, Retention
 from registry.settings.faults import SettingFault
 from registry.settings.file import decoded, parse_settings
+from registry.settings.prices import PriceTable, price_faults, read_prices
 from registry.storage import anchor, disk, files, reserve
 from registry.storage.anchor import BASE, LAYOUT
 from registry.storage.entry import Entry, encode
@@ -38,6 +39,7 @@ _KINDS: Mapping[str, Mapping[str, type]] = {
     "limits": {field.name: int for field in fields(Limits)},
     "publishing": {"require": list},
     "retention": {field.name: int for field in fields(Retention)},
+    "prices": {"currency": str, "per_million": dict},
 }
 """What wardrobe.toml may hold. No pydantic: whoever lists adapters need not wait for its import."""
 FOLDERS = ("adapters", "changes", "replicas", "keys", "staging", "trash")
@@ -94,7 +96,7 @@ class Root:
         _make_folders(path)
         self_test(path / "staging")
         files.replace(path / BASE, _encode_base(base))
-        files.replace(path / SETTINGS, _encode_settings(cls(path, base, limits, Retention()), ()))
+        files.replace(path / SETTINGS, _encode_settings(cls(path, base, limits, Retention()), {}))
         reserve.fill(path)
         files.replace(path / LAYOUT, _encode_layout())
         return _reopen(cls.open(path), base, limits, rename=rename)
@@ -148,6 +150,13 @@ class Root:
         path = self.path / SETTINGS
         wanted = _read_settings(path).get("publishing", {}).get("require", [])
         return parse_requirements(wanted, f"{path} publishing.require")
+
+    def prices(self) -> PriceTable:
+        """Return what tokens cost now, by `[prices]`; read at each call.
+
+        Raises: UsageError: a key that does not exist, a price that is none; CorruptStore.
+        """
+        return read_prices(_read_settings(self.path / SETTINGS).get("prices", {}))
 
     def contain(self, path: Path) -> Path:
         """Return `path` if no symlink leads it out of the root.
@@ -219,6 +228,8 @@ def _faults(settings: dict[str, Any]) -> Iterator[SettingFault]:
                     yield SettingFault.unknown((table, key), _KINDS[table], every)
                 elif (fact := _fact(_KINDS[table][key], value)) is not None:
                     yield SettingFault.wrong((table, key), fact, f"see {_SEE}")
+    if isinstance(prices := settings.get("prices"), dict):
+        yield from price_faults(prices)
     base = settings.get("base", {})
     for key in ("name", "path") if isinstance(base, dict) else ():
         if key not in base:
@@ -265,7 +276,7 @@ def _reopen(root: Root, base: BaseModelInfo, limits: Limits, *, rename: bool) ->
     wanted = limits if limits != Limits() else root.limits
     if (base.name, base.path, wanted) != (root.base.name, root.base.path, root.limits):
         kept = replace(root, base=base, limits=wanted)
-        files.replace(root.path / SETTINGS, _encode_settings(kept, root.required()))
+        files.replace(root.path / SETTINGS, _encode_settings(kept, _read_settings(root.path / SETTINGS)))
     return _read_root(root.path)
 
 
@@ -291,7 +302,8 @@ def _encode_base(base: BaseModelInfo) -> bytes:
     )
 
 
-def _encode_settings(root: Root, required: tuple[Requirement, ...]) -> bytes:
+def _encode_settings(root: Root, before: Mapping[str, Any]) -> bytes:
+    """Return the file of `root`, with the tables of the one `before` that are none of its fields."""
     import tomli_w
 
     settings: dict[str, object] = {
@@ -300,6 +312,5 @@ def _encode_settings(root: Root, required: tuple[Requirement, ...]) -> bytes:
     }
     if root.retention != Retention():
         settings["retention"] = asdict(root.retention)
-    if required:
-        settings["publishing"] = {"require": [one.value for one in required]}
+    settings |= {name: before[name] for name in ("publishing", "prices") if name in before}
     return tomli_w.dumps(settings).encode()

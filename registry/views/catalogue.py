@@ -17,6 +17,7 @@ from registry.entries.aliases import Aliases
 from registry.entries.attestations import Attestations
 from registry.entries.deaths import Deaths
 from registry.entries.evidence import EvidenceStore
+from registry.entries.groups import GroupStore
 from registry.entries.openai.batches import BatchStore
 from registry.entries.openai.files import FileStore
 from registry.entries.openai.tuned import TunedModels
@@ -25,6 +26,7 @@ from registry.entries.quarantine import Quarantine
 from registry.entries.replicas import Replicas
 from registry.entries.rollouts import Rollouts, owed
 from registry.entries.tombstones import Tombstones
+from registry.entries.usage.book import UsageReader
 from registry.entries.versions import Versions
 from registry.errors import CorruptStore, InvalidName, Missing, StorageFailed, WardrobeError
 from registry.names import STABLE, ModelRef, check_adapter_name
@@ -64,6 +66,8 @@ class Catalogue:
         self.replicas = Replicas(root, clock)
         self.evidence = EvidenceStore(root, clock)
         self.deaths = Deaths(root)
+        self.groups = GroupStore(root.path, clock=clock)
+        self.usage = UsageReader(root.path)
         self.tuned = TunedModels(root, clock)
         self.files = FileStore(root.path, clock)
         self.batches = BatchStore(root.path, clock)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from registry.entries.aliases import LoggedMove
+from registry.entries.groups import entry_changes
+from registry.entries.rights import DEFAULT_GROUP
 from registry.errors import CorruptStore, WardrobeError
 from registry.records import AliasMove, AuditEntry
 from registry.validation.requirements import FORCE
@@ -24,7 +26,7 @@ def history(catalogue: Catalogue, adapter: str) -> list[AliasMove]:
 
 
 def audit(catalogue: Catalogue, since: float | None = None) -> list[AuditEntry]:
-    """Return every change of every adapter from `since` (UNIX seconds) on, oldest first.
+    """Return every change of every adapter and group from `since` (UNIX seconds) on, oldest first.
 
     A log that cannot be read is an entry of now, `unreadable`: it hides nothing but itself.
 
@@ -37,6 +39,7 @@ def audit(catalogue: Catalogue, since: float | None = None) -> list[AuditEntry]:
                 found.extend(part(catalogue, adapter))
             except WardrobeError as error:
                 found.append(AuditEntry(catalogue.clock(), "", "unreadable", adapter, str(error)))
+    found += _audit_groups(catalogue)
     wanted = (entry for entry in found if since is None or entry.at >= since)
     return sorted(wanted, key=lambda entry: (entry.at, entry.subject))
 
@@ -96,6 +99,17 @@ def _audit_attestations(catalogue: Catalogue, adapter: str) -> Iterator[AuditEnt
         for found in known:
             why = f" ({found.body.get('why', '')})" if found.kind == FORCE else ""
             yield AuditEntry(found.at, found.who, "attest", f"{adapter}@{number}", f"{found.kind}{why}")
+
+
+def _audit_groups(catalogue: Catalogue) -> Iterator[AuditEntry]:
+    for name in catalogue.groups.names():
+        try:
+            for entry, changed in entry_changes(catalogue.groups.history(name)):
+                detail = "; ".join(f"{what} {value}" for what, value in changed.items())
+                first = "created: " if entry.seq == 1 and name != DEFAULT_GROUP else ""
+                yield AuditEntry(entry.at, entry.who, "group", name, f"{first}{detail}".rstrip(": "))
+        except WardrobeError as error:
+            yield AuditEntry(catalogue.clock(), "", "unreadable", f"group {name}", str(error))
 
 
 def _audit_versions(catalogue: Catalogue, adapter: str) -> Iterator[AuditEntry]:

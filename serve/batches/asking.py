@@ -23,20 +23,14 @@ BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Before a line is asked again; after the last one the refusal is its answer."""
 
 _AGAIN = frozenset({408, 429, 503})
-_BACKGROUND = b"1"
-"""A priority of vLLM's that comes after that of clients, which is 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class LineAsker:
-    """Asks by `door`; `lend` gives the token of a key, None where there are no keys.
-
-    With `prioritised` the engine is told that others come first.
-    """
+    """Asks by `door`; `lend` gives the token of a key, None where there are no keys."""
 
     door: InnerClient
     lend: Callable[[str], str | None]
-    prioritised: bool = False
     backoff_seconds: Sequence[float] = BACKOFF_SECONDS
 
     async def ask(self, line: BatchLine, endpoint: str, who: str, now: float, place: Place) -> AnswerRecord:
@@ -77,7 +71,7 @@ class LineAsker:
             return _refused(line, now, "stream", "Streaming is not supported in batches.")
         token = self.lend(who)
         headers = [] if token is None else [(b"authorization", b"Bearer " + token.encode())]
-        found = await self.door.send(endpoint, self._body(line), headers)
+        found = await self.door.send(endpoint, line.body, headers)
         return AnswerRecord(
             place=line.place,
             custom_id=line.custom_id,
@@ -86,12 +80,6 @@ class LineAsker:
             request_id=found.headers.get(HEADER, b"").decode("latin-1"),
             body=_json(found.body),
         )
-
-    def _body(self, line: BatchLine) -> bytes:
-        if not self.prioritised:
-            return line.body
-        fields = msgspec.json.decode(line.body, type=dict[str, msgspec.Raw])
-        return msgspec.json.encode({**fields, "priority": msgspec.Raw(_BACKGROUND)})
 
 
 def _json(body: bytes) -> msgspec.Raw:

@@ -8,12 +8,14 @@ goes to the engine.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar, TypeVarTuple
 
 from msgspec import Raw
 
+from registry.errors import WardrobeError
 from serve.bounds.content import ContentLimits, check_content, check_easy
 from serve.bounds.grammars import GrammarLimits
 from serve.bounds.structure import check_structure, check_text
@@ -33,6 +35,7 @@ THREAD_BYTES = 256 * 1024
 """From here a body is looked into in a thread: some 3 ms of work."""
 
 _THREADS = 2
+_log = logging.getLogger("wardrobe.router")
 _Given = TypeVarTuple("_Given")
 _Result = TypeVar("_Result")
 
@@ -92,8 +95,17 @@ class Bodies:
     async def parse(self, body: bytes, endpoint: Endpoint) -> Fields:
         """Return the fields of any body.
 
-        Raises: BadBody, TooComplex, PromptTooLong.
+        Raises: BadBody, TooComplex, PromptTooLong. WardrobeError: it failed here.
         """
+        try:
+            return await self._parse(body, endpoint)
+        except WardrobeError:
+            raise
+        except Exception as error:
+            _log.exception("a body could not be looked into")
+            raise WardrobeError("server", "failed on this body", "its log has the reason") from error
+
+    async def _parse(self, body: bytes, endpoint: Endpoint) -> Fields:
         if len(body) < THREAD_BYTES:
             fields = self._look(body, endpoint)
         else:

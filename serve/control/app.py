@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from registry.api.group_operations import groups
 from registry.api.operations import adapters, whole
 from registry.store import Registry
 from serve.control.caller import Control
@@ -18,6 +19,9 @@ from serve.control.routes import routes
 from serve.control.schema import describe
 from serve.control.state import ControlState
 from serve.rollout.operations import rollouts
+
+TABLES = (adapters, whole, rollouts, groups)
+"""The tables that have routes here."""
 
 
 def control_schema() -> dict[str, Any]:
@@ -53,7 +57,7 @@ def application() -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     add_handlers(app)
-    for table in (adapters, whole, rollouts):
+    for table in TABLES:
         app.include_router(routes(table, OWN))
     app.add_middleware(ApiLayer)
     describe(app)

@@ -13,7 +13,7 @@ _MEANINGS = {
     400: "The request is malformed.",
     401: "No valid key.",
     403: "The key's scope does not include admin.",
-    404: "No such adapter, version, alias or rollout.",
+    404: "No such adapter, version, alias, rollout or group.",
     408: "The body did not arrive in time.",
     409: "The present state forbids it.",
     413: "Over a limit of size.",
@@ -42,7 +42,7 @@ def refusals_of(method: str, path: str, operation: dict[str, Any]) -> frozenset[
     name, found = operation["operationId"], set(_ALWAYS)
     if "requestBody" in operation:
         found |= _WITH_BODY
-    if "{name}" in path or name == "verify":
+    if "{name}" in path or "{group}" in path or name == "verify":
         found.add(404)
     if method != "get" and name not in _NO_CONFLICT:
         found.add(409)

@@ -44,7 +44,8 @@ Alias = Annotated[
         description="The alias: `stable`, or one of your own.", json_schema_extra=ALIAS, examples=["stable"]
     ),
 ]
-_IN_PATH: Mapping[str, Any] = {"name": Name, "number": Number, "alias": Alias}
+Group = Annotated[str, Path(description="The group's name.", json_schema_extra=NAME, examples=["legal"])]
+_IN_PATH: Mapping[str, Any] = {"name": Name, "number": Number, "alias": Alias, "group": Group}
 
 
 def routes(table: OperationTable, own: Mapping[Operation[..., Any], OwnRoute]) -> APIRouter:
@@ -73,5 +74,6 @@ def _handler(row: Operation[..., Any]) -> Callable[..., Awaitable[Any]]:
 
 def _parameters(row: Operation[..., Any]) -> Iterable[inspect.Parameter]:
     for one in row.parameters:
-        kind = _IN_PATH.get(one.name, one.annotation)
+        in_path = f"{{{one.name}}}" in row.path
+        kind = _IN_PATH.get(one.name, one.annotation) if in_path else one.annotation
         yield one.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY)

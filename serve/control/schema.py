@@ -26,6 +26,7 @@ TAGS = [
         "name": "rollouts",
         "description": "Canary rollouts: start, watch, steer, explain; alerts that end them.",
     },
+    {"name": "groups", "description": "Whom keys belong to, what they may do, and what they used."},
     {"name": "operations", "description": "The whole: status, replicas, drain, audit, verify, collection."},
 ]
 
@@ -35,6 +36,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "GcRequest": {"apply": True},
     "DrainRequest": {"draining": True},
     "StartRequest": {"version": 3, "policy": "fast"},
+    "NewGroupRequest": {"group": "legal", "adapters": ["legal-*"], "limits": {"requests_per_minute": 60}},
+    "GroupRequest": {"adapters": ["legal-*", "support"], "limits": {"tokens_per_day": 1_000_000}},
     "WhyRequest": {"why": "not today"},
 }
 """A body for each kind of request."""

@@ -1,7 +1,7 @@
 """Who asks a platform endpoint, what it may see, and how its work on the disk is done.
 
 Invariants: a request that nobody has authenticated is not answered; what another key made is as unknown as
-what nobody made, except to a key with the scope `admin`; a blocking call never runs on the event loop.
+what nobody made, except to a key that sees all; a blocking call never runs on the event loop.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from registry.entries.openai.files import FileInfo, FileStore
 from registry.errors import Denied, NotFound
 from registry.store import Registry
 from serve.control.caller import Control
+from serve.groups.sight import EVERYTHING, Sight
 from serve.openai.state import PlatformState
 from serve.settings import ServeSettings
 
@@ -46,11 +47,12 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asks: the id of a key, and whether it sees what others made."""
+    """Who asks: the id of a key, whether it sees what others made, and which models exist for it."""
 
     platform: Platform
     who: str
     sees_all: bool
+    sight: Sight = EVERYTHING
 
     @property
     def filter(self) -> str | None:
@@ -88,7 +90,7 @@ def asker_of(request: Request) -> Asker:
     who = state.get("who")
     if not isinstance(who, str) or not who:
         raise Denied("platform API", "the request was not authenticated", "send it through the router")
-    return Asker(platform_of(request), who, bool(state.get("sees_all")))
+    return Asker(platform_of(request), who, bool(state.get("sees_all")), state.get("sight", EVERYTHING))
 
 
 PlatformOf = Annotated[Platform, Depends(platform_of)]

@@ -1,7 +1,8 @@
 """The allow-list: every path that a client may reach, and nothing else.
 
-Owns which raw path means what; a path that is not here never reaches vLLM. Paths are compared as the
-bytes that came over the wire, so `//v1`, `%61dapters`, dots and trailing slashes match nothing.
+Owns which raw path means what, and what a key needs for each of its methods; a path that is not here never
+reaches vLLM. Paths are compared as the bytes that came over the wire, so `//v1`, `%61dapters`, dots and
+trailing slashes match nothing.
 Invariant: what is forwarded is the template's own path, never a path that a client wrote.
 """
 
@@ -11,6 +12,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
+from typing import NamedTuple
 
 from registry.entries.rights import Scope
 from serve.protocol.fields import watched
@@ -39,22 +41,35 @@ class Dialect(StrEnum):
     MESSAGES = "messages"
 
 
+class Grant(NamedTuple):
+    """A method of a path, and the scopes of which a key needs one; empty: any key, None: no key at all."""
+
+    method: str
+    scopes: frozenset[Scope] | None
+
+
+_INFER, _TUNE = frozenset({Scope.INFER}), frozenset({Scope.TUNE})
+_ADMINISTER, _RATE = frozenset({Scope.ADMIN}), frozenset({Scope.FEEDBACK})
+_LIST, _LOOK, _LOOK_AT_OWN = _INFER | {Scope.READ}, frozenset({Scope.READ}), _TUNE | {Scope.READ}
+_ANY_KEY: frozenset[Scope] = frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One entry of the allow-list.
 
-    `operation` is a metric label (a closed set); `inner_path` is the server's own path where it differs
-    from ours; `item` is what a path's variable part held, `part` what is asked of it; `cap_fields` are the
-    fields by which vLLM caps an answer's tokens, none where there is none to cap; `proves` is False where no
-    version answers but the tokenizer, so that the outcome is evidence of nothing; `renders` is True where the
-    body is always a conversation, which the chat template turns into a prompt; `gives` is what a base model
-    must give to answer it; `watched` are the fields that are looked at before any version is; `model` is
-    what `/a/NAME` before the path named; `scope` is what a key must allow, None: any key does.
+    `grants` says what a key needs, by method. `operation` is a metric label (a closed set); `inner_path` is
+    the server's own path where it differs from ours; `item` is what a path's variable part held, `part` what
+    is asked of it; `cap_fields` are the fields by which vLLM caps an answer's tokens, none where none is
+    capped; `proves` is False where no version answers but the tokenizer, so that the outcome is evidence of
+    nothing; `renders` is True where the body is always a conversation, which the chat template turns into a
+    prompt; `gives` is what a base model must give to answer it; `watched` are the fields that are looked at
+    before any version is; `model` is what `/a/NAME` before the path named.
     """
 
     kind: PathKind
     operation: str
-    methods: tuple[str, ...] = ("POST",)
+    grants: tuple[Grant, ...] = (Grant("POST", _INFER),)
     dialect: Dialect = Dialect.OPENAI
     inner_path: str | None = None
     cap_fields: tuple[str, ...] = ()
@@ -65,7 +80,15 @@ class Endpoint:
     gives: str = "text"
     watched: frozenset[str] = frozenset()
     model: str = ""
-    scope: Scope | None = Scope.INFER
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Return the methods that it has."""
+        return tuple(one.method for one in self.grants)
+
+    def needs(self, method: str) -> frozenset[Scope] | None:
+        """Return the scopes of which a key needs one, none: any key does; None: no key is looked at."""
+        return next(one.scopes for one in self.grants if one.method == method)
 
 
 def _inference(
@@ -93,16 +116,27 @@ def _tokenizer(operation: str, inner_path: str) -> Endpoint:
     return Endpoint(PathKind.INFERENCE, operation, inner_path=inner_path, proves=False, gives="")
 
 
-_GET = ("GET", "HEAD")
 _CHAT_CAPS = ("max_completion_tokens", "max_tokens")
-_MODELS = Endpoint(PathKind.MODELS, "models", _GET)
-_ONE_MODEL = Endpoint(PathKind.MODELS, "models", (*_GET, "DELETE"))
-_STORED = Endpoint(PathKind.STORED, "responses", ("GET", "DELETE"), Dialect.RESPONSES)
-_STORED_PARTS = {"cancel": ("POST",), "input_items": ("GET",)}
+
+
+def _grants(scopes: frozenset[Scope] | None, *methods: str) -> tuple[Grant, ...]:
+    return tuple(Grant(method, scopes) for method in methods)
+
+
+_LISTED = _grants(_LIST, "GET", "HEAD")
+_NO_KEY = _grants(None, "GET", "HEAD")
+_MODELS = Endpoint(PathKind.MODELS, "models", _LISTED)
+_ONE_MODEL = Endpoint(PathKind.MODELS, "models", (*_LISTED, *_grants(_TUNE, "DELETE")))
+_STORED = Endpoint(PathKind.STORED, "responses", _grants(_INFER, "GET", "DELETE"), Dialect.RESPONSES)
+_STORED_PARTS = {"cancel": _grants(_INFER, "POST"), "input_items": _grants(_INFER, "GET")}
 _ADMIN = Endpoint(
-    PathKind.ADMIN, "admin", ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"), scope=Scope.ADMIN
+    PathKind.ADMIN,
+    "admin",
+    (*_grants(_LOOK, "GET", "HEAD"), *_grants(_ADMINISTER, "POST", "PUT", "PATCH", "DELETE")),
 )
-_PLATFORM = Endpoint(PathKind.PLATFORM, "platform", ("GET", "POST", "DELETE"), scope=Scope.TUNE)
+_PLATFORM = Endpoint(
+    PathKind.PLATFORM, "platform", (*_grants(_LOOK_AT_OWN, "GET"), *_grants(_TUNE, "POST", "DELETE"))
+)
 
 ENDPOINTS: dict[bytes, Endpoint] = {
     b"/v1/chat/completions": _inference("chat", _CHAT_CAPS, renders=True),
@@ -121,13 +155,29 @@ ENDPOINTS: dict[bytes, Endpoint] = {
     b"/v1/tokenize": _tokenizer("tokenize", "/tokenize"),
     b"/v1/detokenize": _tokenizer("detokenize", "/detokenize"),
     b"/v1/models": _MODELS,
-    b"/v1/feedback": Endpoint(PathKind.FEEDBACK, "feedback"),
-    b"/livez": Endpoint(PathKind.LIVE, "livez", _GET),
-    b"/readyz": Endpoint(PathKind.READY, "readyz", _GET),
+    b"/v1/feedback": Endpoint(PathKind.FEEDBACK, "feedback", _grants(_RATE, "POST")),
+    b"/livez": Endpoint(PathKind.LIVE, "livez", _NO_KEY),
+    b"/readyz": Endpoint(PathKind.READY, "readyz", _NO_KEY),
     # vLLM's own name for it: balancers made for vLLM ask for it, vllm-router whatever it is told.
-    b"/health": Endpoint(PathKind.READY, "readyz", _GET),
-    b"/metrics": Endpoint(PathKind.METRICS, "metrics", ("GET",), scope=None),
+    b"/health": Endpoint(PathKind.READY, "readyz", _NO_KEY),
+    b"/metrics": Endpoint(PathKind.METRICS, "metrics", _grants(_ANY_KEY, "GET")),
 }
+
+PATTERNS: dict[str, Endpoint] = {
+    "/v1/models/{model}": _ONE_MODEL,
+    "/v1/responses/{id}": _STORED,
+    "/v1/responses/{id}/cancel": replace(_STORED, grants=_STORED_PARTS["cancel"], part="cancel"),
+    "/v1/responses/{id}/input_items": replace(
+        _STORED, grants=_STORED_PARTS["input_items"], part="input_items"
+    ),
+    "/v1/files…": _PLATFORM,
+    "/v1/uploads…": _PLATFORM,
+    "/v1/batches…": _PLATFORM,
+    "/v1/fine_tuning…": _PLATFORM,
+    "/admin…": _ADMIN,
+}
+"""The entries of paths with a variable part; `…` is whatever the API behind has there. `/a/NAME` may stand
+before every path under `/v1`."""
 
 OPERATIONS = tuple(sorted({endpoint.operation for endpoint in ENDPOINTS.values()}))
 
@@ -199,8 +249,8 @@ def _find_pattern(raw_path: bytes) -> Endpoint | None:
         return _PLATFORM
     if found := _RESPONSE.fullmatch(raw_path.replace(b"%40", b"@")):
         part = (found[2] or b"").decode()
-        methods = _STORED_PARTS.get(part, _STORED.methods)
-        return replace(_STORED, methods=methods, item=found[1].decode(), part=part)
+        grants = _STORED_PARTS.get(part, _STORED.grants)
+        return replace(_STORED, grants=grants, item=found[1].decode(), part=part)
     # Answered here from the view: the name is looked up and never forwarded.
     if found := _MODEL.fullmatch(_unescaped(raw_path)):
         return replace(_ONE_MODEL, item=found[1].decode())

@@ -50,8 +50,13 @@ def find(store: ResponseStore, owner: str, response_id: str) -> Kept:
     """
     kept = store.find(owner, response_id)
     if kept is None:
-        raise ResponseNotFound(f"response {response_id}", NOT_HERE, "ask again, or check the id")
+        raise not_found(response_id)
     return kept
+
+
+def not_found(response_id: str) -> ResponseNotFound:
+    """Return the error that a response is not kept here."""
+    return ResponseNotFound(f"response {response_id}", NOT_HERE, "ask again, or check the id")
 
 
 def delete(store: ResponseStore, owner: str, response_id: str) -> bytes:

@@ -1,8 +1,9 @@
 """The responses that a replica keeps: in memory, within a count, a size and an age.
 
 vLLM's own store never forgets (vllm#22137) and is off. Owns what is kept and who may see it: a key sees its
-own only. Where room is short, the oldest of whoever holds most goes first, so one key cannot push out all
-others. One event loop: no locks. Invariant: what is kept never exceeds the limits.
+own only, and of these what its group may still ask. Where room is short, the oldest of whoever holds most
+goes first, so one key cannot push out all others. One event loop: no locks. Invariant: what is kept never
+exceeds the limits.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from msgspec import Raw
 
 from serve.responses.items import identity_of
 from serve.settings import ResponseSettings
+
+Sees = Callable[[str], bool]
+"""Says of a response's id whether what wrote it exists for who asks."""
 
 _OVERHEAD_BYTES = 512
 """What an entry costs beside its bytes."""
@@ -81,20 +85,20 @@ class ResponseStore:
         """Return False where nothing is ever kept."""
         return self._limits.max_bytes > 0 and self._limits.max_count > 0
 
-    def find(self, owner: str, response_id: str) -> Kept | None:
-        """Return a response of `owner`, None where it is not kept (any more)."""
-        shelf = self._shelves.get(owner)
+    def find(self, owner: str, response_id: str, sees: Sees = lambda _: True) -> Kept | None:
+        """Return a response of `owner`, None where it is not kept (any more), or may not be seen."""
+        shelf = self._shelves.get(owner) if sees(response_id) else None
         kept = shelf.entries.get(response_id) if shelf is not None else None
         if kept is not None and kept.expires <= self._clock():
             self.remove(owner, response_id)
             return None
         return kept
 
-    def find_item(self, owner: str, item_id: str) -> bytes | None:
+    def find_item(self, owner: str, item_id: str, sees: Sees = lambda _: True) -> bytes | None:
         """Return an output item of a response that `owner` was given, None where it is not kept."""
         shelf = self._shelves.get(owner)
         place = shelf.places.get(item_id) if shelf is not None else None
-        kept = self.find(owner, place) if place is not None else None
+        kept = self.find(owner, place, sees) if place is not None else None
         items = kept.outputs if kept is not None else ()
         return next((item for item in items if identity_of(item) == item_id), None)
 

@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from serve.errors import BadBody, PreviousNotFound
 from serve.responses.items import join_items, mend, needs_mending, read_items, reference_of
-from serve.responses.store import ResponseStore
+from serve.responses.store import ResponseStore, Sees
 
 Fields = dict[str, Raw]
 
@@ -60,11 +60,14 @@ def _last_response(events: bytes) -> bytes:
     return bytes(event.get("response", b""))
 
 
-def begin(store: ResponseStore, owner: str, fields: Fields) -> ResponseTurn | None:
+def begin(
+    store: ResponseStore, owner: str, fields: Fields, sees: Sees = lambda _: True
+) -> ResponseTurn | None:
     """Put the conversation before a request into its `input`, and return what is to be kept of it.
 
     `fields` are changed: `input` holds what came before, vLLM is told to store nothing, and
-    `previous_response_id` stays only to say that this is no first turn. None: the answer is not kept.
+    `previous_response_id` stays only to say that this is no first turn. What may not be seen by `sees` is as
+    if it were not kept. None: the answer is not kept.
 
     Raises: BadBody: `store` or a response before it, where nothing is kept. PreviousNotFound.
     """
@@ -78,8 +81,8 @@ def begin(store: ResponseStore, owner: str, fields: Fields) -> ResponseTurn | No
     if raw is None or not (wanted or previous is not None or needs_mending(raw)):
         return None
     given = read_items(raw)
-    inputs = _resolved(store, owner, mend(given) if needs_mending(raw) else given)
-    history = _history(store, owner, previous) if previous is not None else ()
+    inputs = _resolved(store, owner, sees, mend(given) if needs_mending(raw) else given)
+    history = _history(store, owner, sees, previous) if previous is not None else ()
     if history or inputs != given:
         fields["input"] = join_items([*history, *inputs])
     return ResponseTurn(store, owner, history, tuple(inputs), previous) if wanted else None
@@ -98,8 +101,8 @@ def _previous(fields: Fields) -> str | None:
         raise BadBody(PREVIOUS, "is not a string", "send the id of a response", param=PREVIOUS) from error
 
 
-def _history(store: ResponseStore, owner: str, previous: str) -> tuple[bytes, ...]:
-    kept = store.find(owner, previous)
+def _history(store: ResponseStore, owner: str, sees: Sees, previous: str) -> tuple[bytes, ...]:
+    kept = store.find(owner, previous, sees)
     if kept is None:
         raise PreviousNotFound(
             previous[:200], NOT_HERE, "send the whole conversation as `input`", param=PREVIOUS
@@ -107,18 +110,18 @@ def _history(store: ResponseStore, owner: str, previous: str) -> tuple[bytes, ..
     return kept.items
 
 
-def _resolved(store: ResponseStore, owner: str, items: list[bytes]) -> list[bytes]:
+def _resolved(store: ResponseStore, owner: str, sees: Sees, items: list[bytes]) -> list[bytes]:
     """Return `items` with what they only refer to, as Vercel's SDK does with turns that it was given."""
     if not any(b'"item_reference"' in item for item in items):
         return items
-    return [_referred(store, owner, item) for item in items]
+    return [_referred(store, owner, sees, item) for item in items]
 
 
-def _referred(store: ResponseStore, owner: str, item: bytes) -> bytes:
+def _referred(store: ResponseStore, owner: str, sees: Sees, item: bytes) -> bytes:
     identity = reference_of(item)
     if identity is None:
         return item
-    found = store.find_item(owner, identity)
+    found = store.find_item(owner, identity, sees)
     if found is None:
         raise BadBody(f"item {identity[:200]}", NOT_HERE, "send the item itself", param="input")
     return found

@@ -12,21 +12,26 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from registry.entries.keyring import Caller
 from registry.entries.rights import Scope as KeyScope
 from registry.errors import UsageError, WardrobeError
 from serve import logs
 from serve.batches.runner import BatchRunner
-from serve.bounds.arrival import Arrivals, ClientLeft
+from serve.bounds.arrival import Arrivals
 from serve.bounds.structure import check_encoding
 from serve.door.hosts import Hosts
 from serve.door.pages import Pages
 from serve.door.sending import for_pages
 from serve.engine.interface import Engine
-from serve.errors import Busy, MethodNotAllowed, RouteNotFound, TaskNotServed
+from serve.errors import Busy, ClientLeft, MethodNotAllowed, RouteNotFound, TaskNotServed
+from serve.groups.metrics import QueueMetrics
+from serve.groups.seating import BATCH_LINE
+from serve.groups.sight import EVERYTHING
 from serve.protocol.body import SERVER_PATH_FIELDS, TRANSFER_FIELDS
 from serve.protocol.hints import hint
 from serve.protocol.paths import (
@@ -40,15 +45,16 @@ from serve.protocol.paths import (
     unnamed,
 )
 from serve.request_id import HEADER, id_headers
-from serve.responses import answers as kept
-from serve.responses.answers import ResponseQuery
 from serve.rollout.decision.inner import InnerClient
+from serve.router.access import CallerAccess
+from serve.router.building import build_runtime
 from serve.router.chores import begin_chores
 from serve.router.endpoints.apis import build_batches, build_control, build_platform, own_methods
 from serve.router.endpoints.auth import authorize
 from serve.router.endpoints.feedback import MAX_BODY_BYTES as MAX_FEEDBACK_BYTES
-from serve.router.endpoints.openai_errors import rejection_reason, send_error, send_events, send_json
-from serve.router.endpoints.telling import tell_models, tell_ready
+from serve.router.endpoints.openai_errors import rejection_reason, send_error, send_json
+from serve.router.endpoints.stored import tell_stored
+from serve.router.endpoints.telling import tell_metrics, tell_models, tell_ready
 from serve.router.endpoints.tuned import delete_model
 from serve.router.inference import Inference
 from serve.router.runtime import Runtime
@@ -174,87 +180,77 @@ class Router:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _dispatch(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
-        runtime = self.runtime
+        runtime, needed = self.runtime, endpoint.needs(scope["method"])
         if endpoint.kind is PathKind.LIVE:
             await send_json(send, 200, b'{"status":"alive"}')
         elif endpoint.kind is PathKind.READY:
             await tell_ready(runtime, send)
-        elif runtime is None:
+        elif runtime is None or needed is None:
             raise Busy("server", "has not started yet", "try again", rejection="engine_busy")
-        elif endpoint.kind is PathKind.ADMIN:
-            await self._forward(self._control, endpoint.scope, runtime, scope, receive, send)
-        elif endpoint.kind is PathKind.PLATFORM:
-            await self._forward(self._platform, endpoint.scope, runtime, scope, receive, send)
-        elif endpoint.kind is PathKind.FEEDBACK:
-            await self._take_feedback(runtime, scope, receive, send)
-        elif endpoint.kind is PathKind.MODELS and scope["method"] == "DELETE":
-            headers = dict(scope["headers"])
-            await send_json(send, 200, await delete_model(runtime, headers, endpoint.item))
-        elif endpoint.kind is PathKind.MODELS:
-            authorize(runtime.keys, dict(scope["headers"]), endpoint.scope)
-            await tell_models(runtime, endpoint, send)
-        elif endpoint.kind is PathKind.STORED:
-            await self._tell_stored(runtime, endpoint, scope, send)
-        elif endpoint.kind is PathKind.UNSERVED:
-            authorize(runtime.keys, dict(scope["headers"]), KeyScope.INFER)
-            raise _not_its_task(runtime, endpoint, _shown(scope))
-        elif endpoint.kind is PathKind.METRICS:
-            authorize(runtime.keys, dict(scope["headers"]), None)
-            await self.app(scope, receive, send)
         else:
-            raise Busy("server", "has not started yet", "try again", rejection="engine_busy")
+            caller = authorize(runtime.keys, dict(scope["headers"]), needed)
+            await self._answer_caller(runtime, caller, endpoint, scope, receive, send)
 
-    async def _take_feedback(self, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
-        caller = authorize(runtime.keys, headers, KeyScope.INFER)
+    async def _answer_caller(
+        self,
+        runtime: Runtime,
+        caller: Caller,
+        endpoint: Endpoint,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Answer who may ask it."""
+        kind, access = endpoint.kind, runtime.access.of(caller)
+        if kind is PathKind.ADMIN:
+            await self._forward(self._control, caller, scope, receive, send)
+        elif kind is PathKind.PLATFORM:
+            await self._forward(self._platform, caller, scope, receive, send)
+        elif kind is PathKind.FEEDBACK:
+            await self._take_feedback(runtime, caller, scope, receive, send)
+        elif kind is PathKind.MODELS and scope["method"] == "DELETE":
+            await send_json(send, 200, await delete_model(runtime, caller, endpoint.item))
+        elif kind is PathKind.MODELS:
+            await tell_models(runtime, endpoint, runtime.access.looks(caller), send)
+        elif kind is PathKind.METRICS:
+            await tell_metrics(self.app, self._collectors, caller, scope, receive, send)
+        elif kind is PathKind.STORED and self._inference is not None:
+            await tell_stored(self._inference.stored, access, caller.who, endpoint, scope, send)
+        else:
+            raise _not_its_task(runtime, access, endpoint, _shown(scope))
+
+    async def _take_feedback(
+        self, runtime: Runtime, caller: Caller, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        headers, sight = dict(scope["headers"]), runtime.access.of(caller).sight
         check_encoding(headers.get(b"content-encoding"))
         assert self._arrivals is not None, "built before the runtime is set"
         with contextlib.suppress(ClientLeft):
             declared = headers.get(b"content-length")
             body = await self._arrivals.whole(receive, declared, MAX_FEEDBACK_BYTES)
-            await runtime.feedback.answer(runtime.watcher.view, caller.who, body, send)
+            view = sight.view(runtime.watcher.view)
+            await runtime.feedback.answer(view, caller.who, body, send, base=sight.base)
 
     async def _forward(
-        self,
-        app: ASGIApp | None,
-        needed: KeyScope | None,
-        runtime: Runtime,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
+        self, app: ASGIApp | None, caller: Caller, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Have an API of ours answer who may ask it."""
+        """Have an API of ours answer."""
         headers = dict(scope["headers"])
-        caller = authorize(runtime.keys, headers, needed)
         assert app is not None, "built before the runtime is set"
         assert self._arrivals is not None, "built before the runtime is set"
+        assert self.runtime is not None, "or nobody was let in"
         known = self._pages is not None and self._pages.admits(headers.get(b"origin"))
+        # Who may only look at what others made may not change it.
+        sees_all = caller.allows(KeyScope.READ if scope["method"] in _LOOKS else KeyScope.ADMIN)
         state = {
             **scope.get("state", {}),
             "who": caller.who,
-            # Who may only look at what others made may not change it.
-            "sees_all": caller.allows(KeyScope.READ if scope["method"] in _LOOKS else KeyScope.ADMIN),
+            "sees_all": sees_all,
+            "sight": EVERYTHING if sees_all else self.runtime.access.of(caller).sight,
             "known_origin": known,
             "door": self._door,
         }
         await app({**scope, "state": state}, self._arrivals.paced(receive), send)
-
-    async def _tell_stored(self, runtime: Runtime, endpoint: Endpoint, scope: Scope, send: Send) -> None:
-        """Answer what is asked of a kept response: all of it, its items, its end."""
-        who = authorize(runtime.keys, dict(scope["headers"]), KeyScope.INFER).who
-        assert self._inference is not None, "built before the runtime is set"
-        store, query = self._inference.stored, ResponseQuery(scope["query_string"])
-        if scope["method"] == "DELETE":
-            await send_json(send, 200, kept.delete(store, who, endpoint.item))
-        elif endpoint.part == "cancel":
-            kept.cancel(store, who, endpoint.item)
-        elif endpoint.part == "input_items":
-            await send_json(send, 200, kept.input_items(kept.find(store, who, endpoint.item), query))
-        elif query.text("stream") in {"true", "1"}:
-            events = kept.events(kept.find(store, who, endpoint.item), query.number("starting_after", -1))
-            await send_events(send, events)
-        else:
-            await send_json(send, 200, kept.whole(kept.find(store, who, endpoint.item)))
 
     def _count_rejection(self, error: WardrobeError) -> None:
         reason = rejection_reason(error)
@@ -294,17 +290,17 @@ class Router:
             self._end_logs = logs.begin(self._settings)
             self._tracing = Tracing.open(self._settings)
             engine = self._engine_factory(scope)
-            runtime = await asyncio.to_thread(Runtime.build, self._settings, engine)
+            runtime = await asyncio.to_thread(build_runtime, self._settings, engine)
             runtime.ask = InnerClient(self.app, scope.get("app")).post
             self._door = InnerClient(self, scope.get("app"))
-            await self._open(runtime)
+            await self._open(runtime, scope.get("app"))
         except Exception as error:  # noqa: BLE001 - the server ends on it, and says what it was
             _log.error("the router cannot start: %s", error, exc_info=not isinstance(error, WardrobeError))
             await self._end_accounts()
             return {"type": "lifespan.startup.failed", "message": str(error)}
         return {"type": "lifespan.startup.complete"}
 
-    async def _open(self, runtime: Runtime) -> None:
+    async def _open(self, runtime: Runtime, owner: Any) -> None:
         settings = runtime.settings
         if settings.cors_origins and not runtime.keys.enabled:
             fact = "lets web pages call this server, and no key exists that they would have to send"
@@ -322,14 +318,14 @@ class Router:
         refused = SERVER_PATH_FIELDS if transfers else SERVER_PATH_FIELDS | TRANSFER_FIELDS
         self._inference = self._build_inference(runtime, refused, self._arrivals, self._hosts)
         self._endpoints = served_endpoints(runtime.engine.abilities.paths)
+        self._collectors.register(QueueMetrics(self._inference.seating.queue))
         runtime.on_drain.append(self._inference.shadows.cancel)
         runtime.on_drain.append(self._inference.doubts.cancel)
         self._chores = begin_chores(runtime)
         self.runtime = runtime
         if settings.batches.enabled:
-            assert self._door is not None, "made before anything is opened"
-            inference = self._inference
-            self._batches = build_batches(runtime, self._door, lambda: inference.inflight)
+            inference, door = self._inference, InnerClient(self, owner, {BATCH_LINE: True})
+            self._batches = build_batches(runtime, door, lambda: inference.inflight)
             self._batches.begin(runtime.background)
             self._collectors.register(self._batches.metrics())
 
@@ -363,9 +359,10 @@ def _shown(scope: Scope) -> str:
     return str(scope["path"])[:200]
 
 
-def _not_its_task(runtime: Runtime, endpoint: Endpoint, path: str) -> TaskNotServed:
+def _not_its_task(runtime: Runtime, access: CallerAccess, endpoint: Endpoint, path: str) -> TaskNotServed:
     given = "text" if "/v1/completions" in (runtime.engine.abilities.paths or ()) else "vectors and scores"
-    fact = f"needs a base model that gives {endpoint.gives}; {runtime.engine.base_name} gives {given}"
+    base = runtime.engine.base_name if access.sight.base else "this one"
+    fact = f"needs a base model that gives {endpoint.gives}; {base} gives {given}"
     return TaskNotServed(path, fact, "serve such a model from a root of its own")
 
 

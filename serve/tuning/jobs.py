@@ -64,7 +64,7 @@ class JobDesk:
 
     def create(self, asker: Asker, asked: CreateJob, attempt: CreateAttempt) -> dict[str, Any]:
         """Make a job."""
-        job = self._maker.make(asked, asker.who, lambda info: asker.sees(info.who), attempt)
+        job = self._maker.make(asked, asker, attempt)
         return self._document(job)
 
     def list(
@@ -125,7 +125,8 @@ class JobDesk:
             model = self._tuned.find(name)
         except NotFound:
             model = None
-        if model is None or step_of(model) is None or not asker.sees(model.who):
+        seen = model is not None and asker.sees(model.who) and asker.sight.sees(model.adapter)
+        if model is None or step_of(model) is None or not seen:
             param = "fine_tuned_model_checkpoint"
             raise NotFound("No such checkpoint", name, param=param)
 

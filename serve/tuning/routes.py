@@ -105,7 +105,7 @@ async def list_checkpoints(
 
 @router.get("/checkpoints/{name:path}/permissions")
 async def list_permissions(name: str, asker: AskerOf, platform: PlatformOf) -> dict[str, Any]:
-    """List who else may use a checkpoint: nobody is named, as every key may."""
+    """List who else may use a checkpoint: nobody is named, as a key's group says which adapters it has."""
     await platform.run(partial(_desk(platform).require_checkpoint, asker, name))
     return {"object": "list", "data": [], "has_more": False, "first_id": None, "last_id": None}
 
@@ -156,5 +156,5 @@ def _metadata(request: Request) -> tuple[dict[str, str], bool]:
 
 
 def _no_projects(subject: str) -> RequestRefused:
-    message = f"{subject}: keys belong to no projects on this server, so every key may use every checkpoint."
+    message = f"{subject}: there are no projects here; a key's group says which adapters it may use."
     return RequestRefused(message, param="project_ids", reason="projects_not_supported")

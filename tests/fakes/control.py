@@ -57,7 +57,7 @@ class Door:
         """Let the request in, or answer it."""
         self._ring.refresh()
         try:
-            who = authorize(self._ring, dict(scope["headers"]), SCOPE).who
+            who = authorize(self._ring, dict(scope["headers"]), {SCOPE}).who
         except Denied as error:
             await error_response(error)(scope, receive, send)
             return

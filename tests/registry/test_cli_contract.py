@@ -432,5 +432,5 @@ def test_the_fields_of_json_output_are_stable(wardrobe: Terminal, folder: Callab
     }  # fmt: skip
     assert list(wardrobe.ok("--json", "status").json) == [
         "base", "max_lora_rank", "auth", "adapters", "versions", "without_stable", "quarantined", "replicas",
-        "rollouts", "problems", "stable_quarantined",
+        "rollouts", "problems", "stable_quarantined", "groups", "ungrouped_keys",
     ]  # fmt: skip

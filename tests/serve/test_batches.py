@@ -14,11 +14,14 @@ import pytest
 from registry.entries.keys import KeyStore
 from registry.entries.rights import Scope
 from registry.store import Registry
+from serve.engine.interface import Abilities
+from serve.engine.steps.tags import LAST, PRIORITY
 from serve.settings import BatchSettings
 from serve.tuning_settings import TuningSettings
+from tests.fakes.engine import FakeEngine
 from tests.fakes.http_server import served as listening
 from tests.fakes.openai_client import connect
-from tests.fakes.served import Served, serve, wait_until
+from tests.fakes.served import BASE, Served, serve, wait_until
 from tests.published import check
 
 CHAT = "/v1/chat/completions"
@@ -112,10 +115,11 @@ def test_a_batch_is_answered_line_by_line_and_counted(client: openai.OpenAI, ser
 def test_an_engine_that_schedules_by_priority_is_told_that_others_come_first(
     registry: Registry, tmp_path: Path
 ) -> None:
-    policy: Any = {"scheduling_policy": "priority"}
-    with serve(registry, tmp_path, batches=FAST, vllm=policy) as served, connect(served) as client:
-        assert ended(client, submit(client, line("1", priority=-5))).status == "completed"
-        assert served.inner.seen[-1].body["priority"] == 1
+    engine = FakeEngine(base_name=BASE, abilities=Abilities(max_model_len=2048, prioritises=True))
+    with serve(registry, tmp_path, batches=FAST, engine=engine) as served, connect(served) as client:
+        assert ended(client, submit(client, line("1"))).status == "completed"
+        told = served.inner.seen[-1]
+        assert told.headers[PRIORITY.decode()] == str(LAST)
 
 
 def test_completions_and_embeddings_are_asked_by_their_own_paths(

@@ -265,7 +265,7 @@ def test_the_openapi_document_types_every_answer_and_every_refusal(registry: Reg
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     }
-    assert len(operations) == 30
+    assert len(operations) == 36
     names = [operation["operationId"] for operation in operations.values()]
     assert len(set(names)) == len(names)
     for (method, path), operation in operations.items():
@@ -293,6 +293,10 @@ def test_the_openapi_document_types_every_answer_and_every_refusal(registry: Reg
         ("post", "/adapters/{name}/versions", "404 408 409 413 415 422 507"),
         ("delete", "/adapters/{name}/versions/{number}", "404 409 507"),
         ("post", "/gc", "408 413 415 507"),
+        ("get", "/groups", "507"),
+        ("post", "/groups", "408 409 413 415 507"),
+        ("patch", "/groups/{group}", "404 408 409 413 415 507"),
+        ("get", "/groups/{group}/history", "404 507"),
     ],
 )
 def test_an_operation_lists_the_refusals_that_it_can_answer_and_no_other(

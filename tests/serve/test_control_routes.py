@@ -17,15 +17,13 @@ from registry import errors
 from registry.api.client import HttpClient
 from registry.api.documents import VersionRequest
 from registry.api.operation import PREFIX, Client, LocalClient, OperationTable
-from registry.api.operations import adapters, whole
 from registry.records import AliasMove
 from registry.store import Registry
-from serve.control.app import application
+from serve.control.app import TABLES, application
 from serve.control.caller import Control
 from serve.control.handlers import OWN
 from serve.control.layer import add_handlers
 from serve.control.routes import routes
-from serve.rollout.operations import rollouts
 from tests.fakes.base import make_base
 from tests.fakes.control import FakeState
 from tests.fakes.http_server import served
@@ -76,7 +74,7 @@ def test_a_function_in_a_table_is_a_route_and_a_call_of_any_client(tmp_path: Pat
 
 
 def test_every_row_has_one_route_and_every_route_a_row() -> None:
-    rows = [(row.method, PREFIX + row.path, row.status) for one in (adapters, whole, rollouts) for row in one]
+    rows = [(row.method, PREFIX + row.path, row.status) for one in TABLES for row in one]
     made = [
         (method, route.path, route.status_code)
         for route in application().routes
@@ -88,5 +86,5 @@ def test_every_row_has_one_route_and_every_route_a_row() -> None:
 
 
 def test_a_handler_of_its_own_answers_a_row_of_a_table() -> None:
-    rows = {row for one in (adapters, whole, rollouts) for row in one}
+    rows = {row for one in TABLES for row in one}
     assert set(OWN) <= rows

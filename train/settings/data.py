@@ -110,9 +110,8 @@ class DataSettings(Strict):
     all sources together. `overflow` says what
     happens to a row that is longer than `max_length`: its end is cut off with a warning (`truncate`), the
     run is refused (`error`), or the row is left out and listed (`drop`). `answers` says which answers of a
-    `accept` names findings of `data check` that a person has looked at: with `D-MEDIA` the text of rows with
-    pictures is learnt.
-    conversation are learnt: `all`, or only the `last`.
+    conversation are learnt: `all`, or only the `last`. `accept` names findings of `data check` that a person
+    has looked at: with `D-MEDIA` the text of rows with pictures is learnt.
     """
 
     train: tuple[TrainingSource, ...] = Field(min_length=1)

@@ -172,9 +172,13 @@ def _warnings(run: PreparedRun, allowed_seconds: float) -> Iterator[str]:
 
 def _findings(run: PreparedRun) -> Iterator[str]:
     """Yield what `wardrobe data check` finds wrong that training itself takes: leaks, secrets, repeats."""
+    from train.dataset.checks.acceptance import checked_acceptance
     from train.dataset.checks.check import check_files
 
-    checked = check_files(list(run.config.data.files.values()))
+    data = run.config.data
+    reading = data.readings[data.train[0].label]  # a job has one source, and held-out rows of the same form
+    acceptance = checked_acceptance(data.accept)
+    checked = check_files(list(data.files.values()), reading=reading, acceptance=acceptance)
     for found in checked.findings[:_WARNED]:
         where = _places([checked.ledger.locate(place) for place in found.places[:_NAMED]], found.count)
         yield f"{found.rule.id}: {found.rule.title} ({where}); {found.rule.remedy}"

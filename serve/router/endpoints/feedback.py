@@ -165,22 +165,22 @@ class FeedbackDesk:
         self._recorders = recorders
         self._base_name = base_name
 
-    async def answer(self, view: View, who: str, body: bytes, send: Send) -> None:
-        """Answer one request.
+    async def answer(self, view: View, who: str, body: bytes, send: Send, *, base: bool = True) -> None:
+        """Answer one request of whom `view` exists for, and the base model if `base`.
 
         Raises: BadBody, ModelNotFound, Busy.
         """
-        receipt = self.take(view, _parse(body), who)
+        receipt = self.take(view, _parse(body), who, base=base)
         await send_json(send, 202, _encode(receipt))
 
-    def take(self, view: View, feedback: Feedback, who: str) -> Receipt:
+    def take(self, view: View, feedback: Feedback, who: str, *, base: bool = True) -> Receipt:
         """Book and keep one piece of feedback.
 
         Raises: BadBody: it names nothing, or two things. ModelNotFound. Busy.
         """
         answered = self._ids.verify(feedback.response_id) if feedback.response_id else None
         claimed = answered or (read_claim(feedback.response_id) if feedback.response_id else None)
-        adapter = _find_adapter(view, feedback, claimed, self._base_name)
+        adapter = _find_adapter(view, feedback, claimed, self._base_name if base else "")
         if adapter is None:
             reason = "it is about the base model, which is in no rollout of its own: not kept"
             return Receipt(counted=False, reason=reason)
@@ -236,7 +236,7 @@ def _parse(body: bytes) -> Feedback:
 
 
 def _find_adapter(view: View, feedback: Feedback, claimed: AnsweredBy | None, base_name: str) -> str | None:
-    """Return which adapter feedback is about, None for the base model.
+    """Return which adapter feedback is about, None for the base model; without `base_name` there is none.
 
     Raises: BadBody: nothing is named, or the id names another. ModelNotFound.
     """
@@ -250,10 +250,11 @@ def _find_adapter(view: View, feedback: Feedback, claimed: AnsweredBy | None, ba
     adapter = claimed.adapter if claimed is not None else named or ""
     if adapter in view.adapters:
         return adapter
-    if base_name in {adapter, claimed and _shown(claimed, base_name)}:
+    if base_name and base_name in {adapter, claimed and _shown(claimed, base_name)}:
         return None
     raise ModelNotFound(repr(adapter), "there is no such adapter", "see GET /v1/models", param="adapter")
 
 
 def _shown(claimed: AnsweredBy, base_name: str) -> str:
-    return base_name if f"{claimed.version}.{claimed.arm}" == BASE_SUBJECT else claimed.adapter
+    about_base = base_name and f"{claimed.version}.{claimed.arm}" == BASE_SUBJECT
+    return base_name if about_base else claimed.adapter

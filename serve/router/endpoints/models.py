@@ -72,7 +72,10 @@ class ModelList(msgspec.Struct):
 
 
 def base_card(name: str, digest: str, created: float, max_model_len: int | None) -> ModelCard:
-    """Return the base model's card; the adapters' have its `max_model_len`."""
+    """Return the base model's card; the adapters' have its `max_model_len`.
+
+    Without a `name` the base does not exist for who asks: no card names it.
+    """
     return ModelCard(name, int(created), name, None, digest, {}, [], max_model_len)
 
 
@@ -85,7 +88,8 @@ def render_models(view: View, base: ModelCard, resident: Collection[str], only: 
         return msgspec.json.encode(ModelList([_card(view, base, resident, only)]))
     cards = [_adapter_card(one, base, resident) for _, one in sorted(view.adapters.items())]
     tuned = [_tuned_card(view, one, base, resident) for _, one in sorted(view.tuned.items())]
-    return msgspec.json.encode(ModelList([base, *cards, *(card for card in tuned if card is not None)]))
+    bases = [base] if base.id else []
+    return msgspec.json.encode(ModelList([*bases, *cards, *(card for card in tuned if card is not None)]))
 
 
 def render_model(view: View, base: ModelCard, resident: Collection[str], name: str) -> bytes:
@@ -115,7 +119,9 @@ def _single_card(
     """Return the card of a name that one version alone answers by."""
     owner = view.adapters[one.adapter]
     versions = [_version_card(owner, one, _aliases(owner), resident)]
-    return ModelCard(name, int(created), one.name, base.id, one.digest, {}, versions, base.max_model_len)
+    return ModelCard(
+        name, int(created), one.name, base.id or None, one.digest, {}, versions, base.max_model_len
+    )
 
 
 def _tuned_card(
@@ -140,7 +146,7 @@ def _adapter_card(adapter: AdapterView, base: ModelCard, resident: Collection[st
         id=adapter.name,
         created=int(min((one.created for one in every), default=0.0)),
         root=root,
-        parent=base.id,
+        parent=base.id or None,
         digest=stable.digest if stable is not None else None,
         aliases=aliases,
         versions=[_version_card(adapter, one, aliases, resident) for one in every],

@@ -65,6 +65,11 @@ class IdIssuer:
     def rekey(self, key: bytes) -> None:
         """Issue and verify under another key from now on."""
         self._keyed = blake2b(key=key, digest_size=_MAC_BYTES, person=_PERSON)
+        self._key = key
+
+    def derive(self, word: bytes) -> bytes:
+        """Return a key of 32 bytes for another purpose; it tells nothing of this one."""
+        return blake2b(word, key=self._key, digest_size=32).digest()
 
     def issue(self, subject: str, unit: str, tag: str = "") -> str:
         """Return a fresh id for `subject` (`support@3.s`) and a unit's digest (16 hex digits).

@@ -1,0 +1,1 @@
+"""What was used: requests and tokens by group, key, adapter and day."""

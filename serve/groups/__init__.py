@@ -1,0 +1,1 @@
+"""Many teams on one server: what exists for a group, what divides groups, and who is next."""
