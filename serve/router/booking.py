@@ -26,7 +26,7 @@ from serve.rollout.assignment import (
 from serve.rollout.recording.counts import OpenSegment
 from serve.rollout.recording.recorder import Recorder
 from serve.rollout.recording.sources import NOBODY_ELSE, Source
-from serve.router.targets import RolloutTarget, RouteTarget
+from serve.router.targets import RolloutTarget, RoutePlan, RouteTarget
 
 NO_UNIT = "0" * 16
 """The unit of a request that has none."""
@@ -106,3 +106,18 @@ def find_unit(kind: str, session: bytes | None, fields: Mapping[str, Raw]) -> st
 def _is_first_turn(fields: Mapping[str, Raw], body: bytes) -> bool:
     """Return True when nothing was answered before in this conversation, without parsing it."""
     return b'"assistant"' not in body and "previous_response_id" not in fields
+
+
+def choose(plan: RoutePlan, headers: Mapping[bytes, bytes]) -> tuple[RouteTarget, str]:
+    """Return the target of a request outside any rollout, and the digest of its unit.
+
+    A unit is worth its hash only where it decides or is named: explicit references have none, nor has a
+    conversation while no rollout is open.
+    """
+    if plan.stable is None:
+        assert plan.fixed is not None, "a plan has one of the three"
+        plan.fixed.decided.value += 1
+        return plan.fixed, NO_UNIT
+    plan.stable.decided.value += 1
+    session = headers.get(b"x-session-id")
+    return plan.stable, NO_UNIT if session is None else unit_digest(session.decode("utf-8", "replace"))

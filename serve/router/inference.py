@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from time import monotonic
 
 from msgspec import Raw
@@ -16,37 +17,39 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from registry.entries.keyring import Caller
 from registry.entries.rights import Scope as KeyScope
 from registry.errors import WardrobeError
-from serve.bounds.arrival import Arrivals, ClientLeft
+from serve.bounds.arrival import Arrivals
 from serve.bounds.bodies import THREAD_BYTES, Bodies
-from serve.bounds.content import ASKED
 from serve.bounds.structure import check_encoding
 from serve.door.hosts import Hosts
-from serve.errors import BadBody, Busy, EngineFailed, TimedOut, TooManyRequests
+from serve.errors import Busy, ClientLeft, EngineFailed, LimitReached, TimedOut, TooManyRequests
+from serve.groups.charges import Charge
+from serve.groups.queue import SeatTicket
+from serve.groups.seating import Seating
 from serve.outcomes import Outcome
-from serve.protocol.body import Fields, cap_tokens, join_fields, name_model, parse_fields
+from serve.protocol.body import Fields, cap_tokens, join_fields, name_model
 from serve.protocol.fields import check_fields
 from serve.protocol.form import generates
 from serve.protocol.paths import Dialect, Endpoint
 from serve.request_id import ANTHROPIC_PATHS, HEADER, echo_id, id_headers
 from serve.responses.store import ResponseStore
 from serve.responses.turn import PREVIOUS, ResponseTurn, begin
-from serve.rollout.assignment import Arm, unit_digest
-from serve.router.booking import NO_UNIT, assign, find_unit
+from serve.rollout.assignment import Arm
+from serve.router.access import CallerAccess
+from serve.router.booking import assign, choose, find_unit
 from serve.router.busy import busy_line
-from serve.router.doors import Door
 from serve.router.doubts import Doubts
 from serve.router.endpoints.auth import authorize
 from serve.router.endpoints.openai_errors import rejection_reason, send_error
 from serve.router.endpoints.response_id import NO_ANSWER
 from serve.router.exchange import Exchange
+from serve.router.forwarding import foreign_template, inner_scope
 from serve.router.rescue import HeldExchange
 from serve.router.runtime import Runtime
 from serve.router.shadow import Shadows
-from serve.router.targets import RolloutTarget, RoutePlan, RouteTarget
+from serve.router.targets import RolloutTarget, RoutePlan
 from serve.settings import BUSY, FREE
 
 _log = logging.getLogger("wardrobe.router")
-_REPLACED = frozenset({b"x-request-id", b"content-length", b"transfer-encoding"})
 
 RawHeaders = dict[bytes, bytes]
 
@@ -64,9 +67,9 @@ class Inference:
     """
 
     __slots__ = (
-        "app", "arrivals", "bodies", "doors", "doubts", "errors_name_version", "hosts", "inflight",
-        "max_body_bytes", "max_concurrency", "max_tokens", "refused_fields", "runtime", "say_busy", "shadows",
-        "stored", "total_seconds",
+        "access", "admission", "app", "arrivals", "bodies", "doubts", "errors_name_version", "hosts",
+        "inflight", "max_body_bytes", "max_concurrency", "max_tokens", "runtime",
+        "say_busy", "seating", "shadows", "stored", "total_seconds",
     )  # fmt: skip
 
     def __init__(
@@ -79,17 +82,20 @@ class Inference:
     ) -> None:
         self.app = app
         self.runtime = runtime
-        self.doors = runtime.doors
-        self.refused_fields = refused_fields
+        self.access = runtime.access
         self.arrivals = arrivals
         self.hosts = hosts
         self.bodies = Bodies(runtime.limits, runtime.engine, refused_fields)
+        self.admission = runtime.admission
         self.inflight = 0
         self.say_busy = busy_line()
         self.max_body_bytes = runtime.limits.max_body_bytes
         self.max_concurrency = runtime.limits.max_concurrency
         self.max_tokens = runtime.limits.max_tokens
         self.total_seconds = runtime.limits.total_seconds
+        self.seating = Seating(
+            runtime.engine.seats, runtime.limits, tags=runtime.engine.abilities.prioritises
+        )
         self.shadows = Shadows(self._copy)
         self.stored = ResponseStore(runtime.settings.responses)
         self.doubts = Doubts(self._copy, runtime.metrics.doubts, runtime.engine.alive)
@@ -114,23 +120,20 @@ class Inference:
                 self._check_place(1)  # others may have taken it meanwhile
                 if b"content-encoding" in headers:
                     check_encoding(headers[b"content-encoding"])
-                if self.bodies.is_easy(body):
-                    fields = parse_fields(body, self.refused_fields)
-                    if not ASKED.isdisjoint(fields):
-                        self.bodies.check_easy(fields)
-                else:
-                    fields = await self._parse(body, endpoint)
+                fields = self.bodies.parse_easy(body)
+                if fields is None:
+                    fields = await self.bodies.parse(body, endpoint)
                 if endpoint.model:
                     name_model(fields, endpoint.model)
                 if not endpoint.watched.isdisjoint(fields):
                     check_fields(endpoint.dialect.value, fields, self.runtime.engine.abilities)
-                door = self.doors.of(caller)
-                if door.guarded and endpoint.proves:
-                    door.pass_through(fields, headers)
+                access = self.access.of(caller)
+                if access.guarded and endpoint.proves:
+                    access.pass_through(fields, headers)
                 turn = None
                 if endpoint.dialect is Dialect.RESPONSES:
-                    turn = begin(self.stored, caller.who, fields, door.sees_answer)
-                await self._answer(endpoint, scope, headers, fields, body, receive, send, began, turn, door)
+                    turn = begin(self.stored, caller.who, fields, access.sees_answer)
+                await self._answer(access, endpoint, scope, headers, fields, body, receive, send, began, turn)
             finally:
                 self.inflight -= 1
                 if not self.inflight and self.say_busy is not None:
@@ -141,18 +144,9 @@ class Inference:
         except WardrobeError as error:
             await self._refuse(send, endpoint, headers, error)
 
-    async def _parse(self, body: bytes, endpoint: Endpoint) -> Fields:
-        """Return the fields of a body that is not plainly small, flat and ASCII."""
-        try:
-            return await self.bodies.parse(body, endpoint)
-        except WardrobeError:
-            raise
-        except Exception as error:
-            _log.exception("a body could not be looked into")
-            raise WardrobeError("server", "failed on this body", "its log has the reason") from error
-
     async def _answer(
         self,
+        access: CallerAccess,
         endpoint: Endpoint,
         scope: Scope,
         headers: RawHeaders,
@@ -162,18 +156,50 @@ class Inference:
         send: Send,
         began: float,
         turn: ResponseTurn | None,
-        door: Door,
+    ) -> None:
+        """Find out who may answer and who pays, have a seat of the engine, and have it answer."""
+        plan = access.targets.find(self.runtime.watcher.view, fields.get("model"))
+        purse, charge, ticket = self.admission.purse(access.caller), None, None
+        try:
+            if purse is not None:
+                charge = await self.admission.admit(purse, endpoint, fields, plan.adapter)
+            if endpoint.proves:
+                left = self._left(began)
+                ticket = await self.seating.take(access.caller.group, fields, len(body), scope, receive, left)
+            await self._route(
+                access, plan, ticket, charge, endpoint, scope, headers, fields, body, receive, send, began,
+                turn,
+            )  # fmt: skip
+        finally:
+            if ticket is not None:
+                self.seating.leave(ticket)
+            if charge is not None:
+                self.admission.end(charge)
+
+    async def _route(
+        self,
+        access: CallerAccess,
+        plan: RoutePlan,
+        ticket: SeatTicket | None,
+        charge: Charge | None,
+        endpoint: Endpoint,
+        scope: Scope,
+        headers: RawHeaders,
+        fields: Fields,
+        body: bytes,
+        receive: Receive,
+        send: Send,
+        began: float,
+        turn: ResponseTurn | None,
     ) -> None:
         """Choose who answers, and have it answer."""
-        runtime = self.runtime
-        plan = door.targets.find(runtime.watcher.view, fields.get("model"))
         rollout = plan.rollout
         if rollout is None:
-            target, unit = _choose(plan, headers)
+            target, unit = choose(plan, headers)
             exchange = Exchange(target, endpoint, scope, headers, fields, unit, receive, send, began)
-            exchange.turn = turn
-            if endpoint.proves:
-                exchange.baseline = plan.baseline
+            exchange.turn, exchange.ticket = turn, ticket
+            exchange.pays(charge)
+            exchange.baseline = plan.baseline if endpoint.proves else None
             await self._carry(exchange, self._left(began))
         else:
             kind, session = rollout.recorder.unit, headers.get(b"x-session-id")
@@ -181,14 +207,14 @@ class Inference:
                 unit = find_unit(kind, session, fields)
             else:
                 unit = await self.bodies.in_thread(find_unit, kind, session, fields)
-            target, unit, booking = assign(rollout, plan.adapter, unit, fields, body, door.source)
+            target, unit, booking = assign(rollout, plan.adapter, unit, fields, body, access.source)
             make = HeldExchange if target.arm is Arm.CANARY else Exchange
             exchange = make(target, endpoint, scope, headers, fields, unit, receive, send, began)
-            exchange.turn = turn
+            exchange.turn, exchange.ticket = turn, ticket
+            exchange.pays(charge)
             exchange.names_version = self.errors_name_version
             exchange.generates = endpoint.proves and generates(fields)
-            if exchange.generates:
-                exchange.booking = booking
+            exchange.booking = booking if exchange.generates else None
             await self._carry_arm(rollout, exchange)
 
     def _admit(self, headers: RawHeaders) -> Caller:
@@ -230,8 +256,11 @@ class Inference:
         if endpoint.dialect is Dialect.RESPONSES:
             fields.pop(PREVIOUS, None)  # what it named is in `input` (serve.responses)
             fields["request_id"] = Raw(f'"resp_{request_id}"'.encode())
+        priority = 0 if exchange.ticket is None else self.seating.tag(exchange.ticket)
+        if priority:
+            fields.pop("priority", None)
         exchange.body = body = join_fields(fields)
-        return _inner_scope(endpoint, exchange.scope, inner_id, len(body))
+        return inner_scope(endpoint, exchange.scope, inner_id, len(body), priority)
 
     async def _carry(self, exchange: Exchange, seconds: float | None) -> None:
         """Have the version loaded, forward within `seconds`, and book how it ended."""
@@ -239,7 +268,7 @@ class Inference:
         target = exchange.target
         if target.own_template and (exchange.endpoint.renders or "messages" in exchange.fields):
             exchange.book(Outcome.ENGINE_ERROR if target.arm is Arm.CANARY else Outcome.CLIENT_ERROR)
-            raise _foreign_template(target)
+            raise foreign_template(target)
         slot, inflight, residency = target.slot, target.series.inflight, self.runtime.residency
         inflight.value += 1
         try:
@@ -280,7 +309,9 @@ class Inference:
         began = monotonic()
         try:
             async with asyncio.timeout(seconds):
-                await self.runtime.residency.acquire(exchange.target.slot)
+                residency, slot = self.runtime.residency, exchange.target.slot
+                ready = residency.acquire(slot)
+                await self.seating.aside(exchange.ticket, ready, partial(residency.release, slot))
         except asyncio.CancelledError:
             if self.runtime.engine.alive():
                 raise
@@ -323,6 +354,7 @@ class Inference:
             return
         seconds = self._left(held.began)
         rescue = held.again(rollout.rescue, monotonic())
+        await self.seating.keep(held.ticket)
         rollout.rescue.decided.value += 1
         try:
             await self._carry(rescue, seconds)
@@ -356,6 +388,8 @@ class Inference:
         if reason is not None:
             self.runtime.metrics.rejections[reason] += 1
         extra = self._name_refusal(endpoint, headers)
+        if isinstance(error, LimitReached):
+            extra += error.headers
         if error.http_status in {408, 413, 500} or self.runtime.draining:
             extra.append((b"connection", b"close"))
         await send_error(send, error, endpoint.dialect, extra)
@@ -364,36 +398,3 @@ class Inference:
         """Return the headers with the id of a request that no version answers."""
         path = ANTHROPIC_PATHS if endpoint.dialect is Dialect.MESSAGES else b""
         return id_headers(path, headers.get(HEADER, b""))
-
-
-def _choose(plan: RoutePlan, headers: RawHeaders) -> tuple[RouteTarget, str]:
-    """Return the target of a request outside any rollout, and the digest of its unit.
-
-    A unit is worth its hash only where it decides or is named: explicit references have none, nor has a
-    conversation while no rollout is open.
-    """
-    if plan.stable is None:
-        assert plan.fixed is not None, "a plan has one of the three"
-        plan.fixed.decided.value += 1
-        return plan.fixed, NO_UNIT
-    plan.stable.decided.value += 1
-    session = headers.get(b"x-session-id")
-    return plan.stable, NO_UNIT if session is None else unit_digest(session.decode("utf-8", "replace"))
-
-
-def _foreign_template(target: RouteTarget) -> BadBody:
-    """Return the refusal to render a conversation for a version that was trained on another template."""
-    fact = "was trained on a chat template of its own, and this server renders with the base's"
-    remedy = "send /v1/completions the rendered prompt, or register it without chat_template.jinja"
-    return BadBody(target.name, fact, remedy, param="messages")
-
-
-def _inner_scope(endpoint: Endpoint, scope: Scope, request_id: bytes, size: int) -> Scope:
-    """Return a fresh scope with the length and the request id of what is forwarded."""
-    lines = [header for header in scope["headers"] if header[0] not in _REPLACED]
-    lines += ((b"content-length", b"%d" % size), (b"x-request-id", request_id))
-    inner = dict(scope)
-    inner["headers"] = lines
-    if endpoint.inner_path is not None:
-        inner["path"], inner["raw_path"] = endpoint.inner_path, endpoint.inner_path.encode()
-    return inner

@@ -8,19 +8,19 @@ from serve.protocol.paths import Endpoint
 from serve.responses import answers as kept
 from serve.responses.answers import ResponseQuery
 from serve.responses.store import ResponseStore
-from serve.router.doors import Door
+from serve.router.access import CallerAccess
 from serve.router.endpoints.openai_errors import send_events, send_json
 
 
 async def tell_stored(
-    store: ResponseStore, door: Door, who: str, endpoint: Endpoint, scope: Scope, send: Send
+    store: ResponseStore, access: CallerAccess, who: str, endpoint: Endpoint, scope: Scope, send: Send
 ) -> None:
     """Answer what is asked of a kept response: all of it, its items, its end.
 
     Raises: ResponseNotFound; BadBody.
     """
     item, query = endpoint.item, ResponseQuery(scope["query_string"])
-    if not door.sees_answer(item):
+    if not access.sees_answer(item):
         raise kept.not_found(item)
     if scope["method"] == "DELETE":
         await send_json(send, 200, kept.delete(store, who, item))

@@ -42,7 +42,7 @@ async def tell_ready(runtime: Runtime | None, send: Send) -> None:
 
 def _nameless(runtime: Runtime, sentences: list[str]) -> list[str]:
     """Return what may be told without a key: sentences name adapters, and some may not see them all."""
-    if not sentences or not runtime.doors.hides:
+    if not sentences or not runtime.access.hides:
         return sentences
     return [f"{len(sentences)}, told by `wardrobe status`"]
 

@@ -29,7 +29,7 @@ async def delete_model(runtime: Runtime, caller: Caller, name: str) -> bytes:
     adapter or a version of one; StorageFailed.
     """
     rules = caller.allows(Scope.ADMIN)
-    sight = EVERYTHING if rules else runtime.doors.of(caller).sight
+    sight = EVERYTHING if rules else runtime.access.of(caller).sight
     if not name.startswith(TUNED_PREFIX):
         _refuse_other(runtime, sight, name)
     mine = None if rules else caller.who

@@ -14,6 +14,7 @@ from msgspec import Raw
 
 from registry.entries.keyring import Caller, KeyRing
 from registry.entries.rights import DEFAULT_GROUP, Group
+from serve.engine.steps.tags import PRIORITY as PRIORITY_HEADER
 from serve.errors import BadBody
 from serve.groups.salting import GroupSalt
 from serve.groups.sight import EVERYTHING, Sight
@@ -22,8 +23,7 @@ from serve.router.endpoints.response_id import BASE_SUBJECT, read_claim
 from serve.router.targets import Targets
 
 PRIORITY = "priority"
-PRIORITY_HEADER = b"x-vllm-priority"
-"""By which vLLM takes a priority, too."""
+_NO_PRIORITY = frozenset({b"null", b"0"})
 
 _CALLERS = 10_000
 """Callers that are known at once; each is one key at one time."""
@@ -32,14 +32,14 @@ _AS_MADE = Group(DEFAULT_GROUP)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Door:
-    """One caller's way in: `targets` and `sight` of its group; `salt` where groups share the prefix cache.
+class CallerAccess:
+    """What a caller may reach: `targets`, `sight` of its group; `salt` where groups share the prefix cache.
 
     `guarded`: its requests are to be looked at by `pass_through`. `source`: whose evidence they are, None of
     a group that gives none.
     """
 
-    group: Group
+    caller: Caller
     sight: Sight
     targets: Targets
     salt: GroupSalt | None
@@ -54,8 +54,8 @@ class Door:
         """
         if not self.may_prioritise:
             own = fields.get(PRIORITY)
-            if (own is not None and bytes(own) != b"null") or PRIORITY_HEADER in headers:
-                fact = f"may not be set by clients of the group `{self.group.name}`"
+            if (own is not None and bytes(own) not in _NO_PRIORITY) or PRIORITY_HEADER in headers:
+                fact = f"may not be set by clients of the group `{self.caller.group.name}`"
                 raise BadBody(PRIORITY, fact, "leave it out", param=PRIORITY)
         if self.salt is not None:
             self.salt.season(fields)
@@ -70,18 +70,24 @@ class Door:
         return self.sight.sees_version(claim.adapter, int(claim.version.rpartition("@")[2]))
 
 
-class Doors:
-    """The doors of all callers of one router; `key` gives the secret of salts."""
+class AccessRules:
+    """The access of all callers of one router; `key` gives the secret of salts.
 
-    __slots__ = ("_doors", "_groups", "_in_use", "_key", "_keys", "_sights", "_targets")
+    `prioritises` says that the operator has chosen vLLM's order by priority: without groups clients set it.
+    """
 
-    def __init__(self, keys: KeyRing, targets: Targets, key: Callable[[], bytes]) -> None:
+    __slots__ = ("_groups", "_in_use", "_key", "_keys", "_known", "_prioritises", "_sights", "_targets")
+
+    def __init__(
+        self, keys: KeyRing, targets: Targets, key: Callable[[], bytes], *, prioritises: bool = False
+    ) -> None:
+        self._prioritises = prioritises
         self._keys = keys
         self._targets = targets
         self._key = key
         self._groups: Mapping[str, Group] = MappingProxyType({})
         self._in_use = False
-        self._doors: dict[Caller, Door] = {}
+        self._known: dict[Caller, CallerAccess] = {}
         self._sights: dict[tuple[tuple[str, ...], bool], tuple[Sight, Targets]] = {}
 
     @property
@@ -89,16 +95,16 @@ class Doors:
         """Return whether something may be hidden from somebody."""
         return any(not one.unrestricted for one in self._keys.groups.values())
 
-    def of(self, caller: Caller) -> Door:
-        """Return a caller's door."""
+    def of(self, caller: Caller) -> CallerAccess:
+        """Return a caller's access."""
         if self._keys.groups is not self._groups:
             self._renew()
-        door = self._doors.get(caller)
-        if door is None:
-            if len(self._doors) >= _CALLERS:
-                self._doors.clear()
-            door = self._doors[caller] = self._make(caller)
-        return door
+        access = self._known.get(caller)
+        if access is None:
+            if len(self._known) >= _CALLERS:
+                self._known.clear()
+            access = self._known[caller] = self._make(caller)
+        return access
 
     def looks(self, caller: Caller) -> Sight:
         """Return what a caller sees that only looks: everything where its scopes say so."""
@@ -107,18 +113,18 @@ class Doors:
     def _renew(self) -> None:
         self._groups = groups = self._keys.groups
         self._in_use = len(groups) > 1 or groups.get(DEFAULT_GROUP) != _AS_MADE
-        self._doors = {}
+        self._known = {}
         kept = {(one.adapters, one.base) for one in groups.values()}
         self._sights = {key: value for key, value in self._sights.items() if key in kept}
 
-    def _make(self, caller: Caller) -> Door:
+    def _make(self, caller: Caller) -> CallerAccess:
         group = caller.group
         sight, targets = self._look(group)
         # A default group alone has nobody to be told apart from.
         salt = GroupSalt(self._key(), group.name) if self._groups.keys() - {DEFAULT_GROUP} else None
-        may_prioritise = group.priority or not self._in_use
+        may_prioritise = group.priority or (self._prioritises and not self._in_use)
         guarded = salt is not None or not may_prioritise
-        return Door(group, sight, targets, salt, may_prioritise, guarded, Source.of(caller))
+        return CallerAccess(caller, sight, targets, salt, may_prioritise, guarded, Source.of(caller))
 
     def _look(self, group: Group) -> tuple[Sight, Targets]:
         if group.unrestricted:
