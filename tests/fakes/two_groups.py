@@ -98,6 +98,17 @@ class TwoGroups:
         response = self.ask(method, path.replace(hidden, name), key=key, **_with(more, hidden, name))
         return Told.by(response, name)
 
+    def wait_for_batch(self, batch: str, *, key: str = "ours") -> dict[str, Any]:
+        """Wait until a batch has been answered, and return it."""
+        path, found = f"/v1/batches/{batch}", {}
+
+        def completed() -> bool:
+            found.update(self.ask("GET", path, key=key).json())
+            return found["status"] == "completed"
+
+        wait_until(completed, "the batch has been answered")
+        return found
+
     def change(self, name: str, **changes: Any) -> None:
         """Change a group, and wait until the server knows."""
         store, keys = GroupStore(self.served.registry.root), self.served.runtime.keys

@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from serve.control.app import application as admin_application
 from serve.protocol.paths import ENDPOINTS, PATTERNS, Endpoint, PathKind
 from serve.router.endpoints.apis import _application as platform_application
-from tests.fakes.served import BASE, make_root, publish, wait_until
+from tests.fakes.served import BASE, make_root, publish
 from tests.fakes.two_groups import (
     CHECKPOINT,
     HIDDEN,
@@ -77,8 +77,7 @@ def make_theirs(world: TwoGroups) -> None:
         json={"model": f"{HIDDEN}@1", "training_file": made["rows theirs"], "suffix": HIDDEN},
     )
     made["job"] = job.json()["id"]
-    ended = lambda: world.ask("GET", f"/v1/batches/{made['batch']}", key="theirs").json()["status"]  # noqa: E731
-    wait_until(lambda: ended() == "completed", "their batch has ended")
+    world.wait_for_batch(made["batch"], key="theirs")
     world.change("moved", adapters=(SEEN,), base=False)
     world.served.settled()
 
@@ -121,7 +120,7 @@ def inference(world: TwoGroups, path: str) -> None:
 def goes_on(world: TwoGroups, path: str) -> None:
     made = world.made
     for key, response in (("moved", made["response moved"]), ("ours", made["response theirs"])):
-        body = {"model": SEEN, "input": "go on", "previous_response_id": response}
+        body: Any = {"model": SEEN, "input": "go on", "previous_response_id": response}
         assert world.same("POST", path, response, key=key, json=body).status == 400
     for key in ("moved", "theirs"):
         item = made[f"item {key}"]
