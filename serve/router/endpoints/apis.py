@@ -45,10 +45,9 @@ def build_batches(runtime: Runtime, door: InnerClient, inflight: Callable[[], in
     from serve.control.caller import Control
 
     settings, keys = runtime.settings.batches, runtime.keys
-    prioritised = runtime.settings.vllm.get("scheduling_policy") == "priority"
     tools = BatchTools(
         files=runtime.registry.catalogue.files,
-        asker=LineAsker(door, lambda who: keys.lend(who) if keys.enabled else None, prioritised),
+        asker=LineAsker(door, lambda who: keys.lend(who) if keys.enabled else None),
         gate=Gate(settings, inflight, lambda: not runtime.draining and runtime.engine.alive()),
         on_disk=Control(runtime.registry, runtime).run,
         holder=holder_name(runtime.replica, os.getpid(), runtime.began),
