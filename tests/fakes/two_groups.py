@@ -100,11 +100,12 @@ class TwoGroups:
 
     def wait_for_batch(self, batch: str, *, key: str = "ours") -> dict[str, Any]:
         """Wait until a batch has been answered, and return it."""
-        path, found = f"/v1/batches/{batch}", {}
+        path = f"/v1/batches/{batch}"
+        found: dict[str, Any] = {}
 
         def completed() -> bool:
             found.update(self.ask("GET", path, key=key).json())
-            return found["status"] == "completed"
+            return bool(found["status"] == "completed")
 
         wait_until(completed, "the batch has been answered")
         return found
@@ -153,5 +154,5 @@ def two_groups(registry: Registry, folder: Path, **more: Any) -> Iterator[TwoGro
         registry.catalogue.tuned.add(tuned)
     batches = BatchSettings(quiet_seconds=0.0, patience_seconds=0.05)
     with serve(registry, folder, batches=batches, **more) as served:
-        served.open_rollout(adapter=HIDDEN, weight=5_000, shadow=5_000)
+        served.open_rollout(adapter=HIDDEN, rollout=f"{7:016x}", weight=5_000, shadow=5_000)
         yield TwoGroups(served, {name: token for name, (_, token) in made.items()}, ids)

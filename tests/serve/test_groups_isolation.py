@@ -1,4 +1,4 @@
-"""What divides groups from each other in the engine: the salt of the prefix cache, and who may set priorities."""
+"""What divides groups from each other in the engine: the prefix cache's salt, and who may set priorities."""
 
 from __future__ import annotations
 
@@ -16,8 +16,15 @@ from serve.protocol.paths import ENDPOINTS, PathKind
 from tests.fakes.served import Served, serve, wait_until
 from tests.fakes.two_groups import SEEN, TwoGroups, two_groups
 
-ASKED = {"model": SEEN, "messages": [{"role": "user", "content": "a"}], "prompt": "a", "input": "a", "max_tokens": 4}
+ASKED = {
+    "model": SEEN,
+    "messages": [{"role": "user", "content": "a"}],
+    "prompt": "a",
+    "input": "a",
+    "max_tokens": 4,
+}
 CHAT = "/v1/chat/completions"
+ANSWERED = [path.decode() for path, one in ENDPOINTS.items() if one.kind is PathKind.INFERENCE and one.proves]
 
 
 @pytest.fixture
@@ -42,7 +49,8 @@ def salt(world: TwoGroups, key: str, path: str = CHAT, **fields: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "path", [path.decode() for path, one in ENDPOINTS.items() if one.kind is PathKind.INFERENCE and one.proves]
+    "path",
+    [path.decode() for path, one in ENDPOINTS.items() if one.kind is PathKind.INFERENCE and one.proves],
 )
 def test_each_group_has_a_salt_of_its_own_wherever_a_version_answers(world: TwoGroups, path: str) -> None:
     salts = {key: salt(world, key, path) for key in ("ours", "theirs", "whole")}

@@ -66,22 +66,23 @@ def test_what_the_base_would_have_answered_cannot_be_rated_as_stables(world: Two
 
 
 def test_where_the_base_is_the_control_the_name_is_one_without_stable(world: TwoGroups) -> None:
-    publish(world.served.registry, world.served.folder, f"{SEEN}-bare", 31, no_stable=True)
+    new, bare = f"{SEEN}-new", f"{SEEN}-bare"
+    for adapter, seed in ((bare, 31), (bare, 32), (new, 33), (new, 34)):
+        publish(world.served.registry, world.served.folder, adapter, seed, no_stable=True)
     world.change("ours", adapters=(f"{SEEN}*",))
-    world.served.open_rollout(weight=5_000, stable=0)
+    world.served.open_rollout(adapter=new, weight=5_000, stable=0)
     body = {"messages": [{"role": "user", "content": "a"}]}
-    plain = world.ask("POST", CHAT, json={**body, "model": f"{SEEN}-bare"})
-    hidden = world.ask("POST", CHAT, json={**body, "model": SEEN})
+    plain = world.ask("POST", CHAT, json={**body, "model": bare})
+    hidden = world.ask("POST", CHAT, json={**body, "model": new})
     assert plain.status_code == hidden.status_code == 404
-    swapped = plain.text.replace(f"{SEEN}-bare", SEEN)
-    assert swapped.replace("versions: 1", "versions: 1, 2") == hidden.text
+    assert plain.text.replace(bare, new) == hidden.text
     for name, answering in (("canary", 2), ("1", 1)):
-        answer = world.ask("POST", CHAT, json={**body, "model": f"{SEEN}@{name}"})
-        assert answer.headers["x-wardrobe-adapter"] == f"{SEEN}@{answering}"
-    card = world.ask("GET", f"/v1/models/{SEEN}")
+        answer = world.ask("POST", CHAT, json={**body, "model": f"{new}@{name}"})
+        assert answer.headers["x-wardrobe-adapter"] == f"{new}@{answering}"
+    card = world.ask("GET", f"/v1/models/{new}")
     assert BASE not in card.text
     assert card.json()["rollout"] is None
-    assert world.ask("POST", CHAT, key="whole", json={**body, "model": SEEN}).status_code == 200
+    assert world.ask("POST", CHAT, key="whole", json={**body, "model": new}).status_code == 200
 
 
 def test_a_canary_that_failed_is_rescued_by_what_exists_for_the_group_and_copies_are_told_nobody(
@@ -109,7 +110,12 @@ def test_a_witness_from_the_base_is_heard_by_nobody_but_the_server(world: TwoGro
 def test_a_batch_answers_what_exists_for_its_keys_group(world: TwoGroups) -> None:
     models = (SEEN, HIDDEN, "ombra", BASE, "tany", f"{HIDDEN}@1", "ombra@1")
     lines = [
-        {"custom_id": name, "method": "POST", "url": CHAT, "body": {"model": name, "messages": [], "max_tokens": 1}}
+        {
+            "custom_id": name,
+            "method": "POST",
+            "url": CHAT,
+            "body": {"model": name, "messages": [], "max_tokens": 1},
+        }
         for name in models
     ]
     text = "\n".join(map(json.dumps, lines)).encode()

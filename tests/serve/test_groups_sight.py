@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from registry.entries.openai.tuned import TunedModel
 from registry.entries.rights import Group
@@ -66,7 +66,11 @@ def test_a_thousand_patterns_cost_a_name_one_match() -> None:
 
 @pytest.mark.parametrize(
     ("stable", "weight", "aliases"),
-    [(1, 5_000, None), (0, 5_000, {"other": 1, "canary": 2}), (0, 10_000, {"other": 1, "canary": 2, "stable": 2})],
+    [
+        (1, 5_000, None),
+        (0, 5_000, {"other": 1, "canary": 2}),
+        (0, 10_000, {"other": 1, "canary": 2, "stable": 2}),
+    ],
 )
 def test_without_the_base_a_rollout_that_it_controls_is_none(
     stable: int, weight: int, aliases: dict[str, int] | None
@@ -82,9 +86,9 @@ def test_without_the_base_a_rollout_that_it_controls_is_none(
     assert with_base.adapters["support"] is adapter
 
 
-def test_a_salt_is_the_roots_the_groups_and_the_clients(tmp_path: Path) -> None:
+def test_a_salt_is_the_roots_the_groups_and_the_clients() -> None:
     def salt(key: bytes, group: str, own: str | None = None) -> str:
-        fields = {} if own is None else {"cache_salt": raw(own)}
+        fields = {} if own is None else {"cache_salt": Raw(msgspec.json.encode(own))}
         GroupSalt(key, group).season(fields)
         return bytes(fields["cache_salt"]).decode()
 
@@ -95,9 +99,3 @@ def test_a_salt_is_the_roots_the_groups_and_the_clients(tmp_path: Path) -> None:
         for own in (None, "ours", "theirs", "ours\x00theirs")
     }
     assert len(found) == 16
-
-
-def raw(text: str) -> object:
-    import msgspec
-
-    return msgspec.Raw(msgspec.json.encode(text))
