@@ -38,7 +38,7 @@ STEP_TOKENS_VARIABLE = "WARDROBE_STEP_TOKENS"
 REFUSED = ("VLLM_ALLOW_RUNTIME_LORA_UPDATING",)
 """Variables that would open a public endpoint which loads any path of the machine; never passed on."""
 
-CPU_STEP_TOKENS, GPU_STEP_TOKENS = 64, 1024
+CPU_STEP_TOKENS, GPU_STEP_TOKENS = 256, 1024
 """Tokens of prompts in a shared step: whoever comes waits for one such step."""
 
 SMALL_MACHINE_CORES = 8
