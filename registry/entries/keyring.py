@@ -116,6 +116,11 @@ class KeyRing:
         """Return every group that can be read, by name; another mapping after each change."""
         return self._groups.known
 
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """Return why groups cannot be read, by name: nobody gets in with their keys."""
+        return self._groups.problems
+
     def age(self) -> float:
         """Return for how many seconds the keys may have been others than those known here."""
         return self._monotonic() - self.renewed
@@ -165,7 +170,7 @@ class KeyRing:
         return caller is not None and caller.allows(scope)
 
     def refresh(self) -> bool:
-        """Read the keys and groups again where their folders have changed (else a `stat` each).
+        """Read the keys and groups again where their folders have changed (else one look at each).
 
         Return whether anything was read. Raises: StorageFailed: they cannot be read, or are not there
         although they are needed. Those known so far stay in force, unless the keys' folder is there and

@@ -16,7 +16,7 @@ from typing import TypeVar, TypeVarTuple
 from msgspec import Raw
 
 from registry.errors import WardrobeError
-from serve.bounds.content import ContentLimits, check_content, check_easy
+from serve.bounds.content import ASKED, ContentLimits, check_content, check_easy
 from serve.bounds.grammars import GrammarLimits
 from serve.bounds.structure import check_structure, check_text
 from serve.engine.interface import Engine
@@ -77,20 +77,21 @@ class Bodies:
         )
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="wardrobe-body")
 
-    def is_easy(self, body: bytes) -> bool:
-        """Return True for a body that can break no bound but those of the fields of `ASKED`."""
-        return (
-            len(body) <= self._easy_bytes
-            and body.count(b"{") + body.count(b"[") <= self._easy_brackets
-            and body.isascii()
-        )
+    def parse_easy(self, body: bytes) -> Fields | None:
+        """Return the fields of a body that can break no bound but those of `ASKED`; None for any other.
 
-    def check_easy(self, fields: Fields) -> None:
-        """Pass when an easy body asks for no more than is allowed; only the fields of `ASKED` matter.
-
-        Raises: TooComplex, BadBody.
+        Raises: BadBody, TooComplex.
         """
-        check_easy(fields, self._content)
+        if (
+            len(body) > self._easy_bytes
+            or body.count(b"{") + body.count(b"[") > self._easy_brackets
+            or not body.isascii()
+        ):
+            return None
+        fields = parse_fields(body, self._refused)
+        if not ASKED.isdisjoint(fields):
+            check_easy(fields, self._content)
+        return fields
 
     async def parse(self, body: bytes, endpoint: Endpoint) -> Fields:
         """Return the fields of any body.

@@ -1,1 +1,1 @@
-"""Many teams on one server: what exists for a group, what divides groups, and who is next."""
+"""Many teams on one server: what exists for a group, who is next, what each may use and has used."""

@@ -32,6 +32,7 @@ from serve.errors import Busy, ClientLeft, MethodNotAllowed, RouteNotFound, Task
 from serve.groups.metrics import QueueMetrics
 from serve.groups.seating import BATCH_LINE
 from serve.groups.sight import EVERYTHING
+from serve.groups.usage import GroupMetrics
 from serve.protocol.body import SERVER_PATH_FIELDS, TRANSFER_FIELDS
 from serve.protocol.hints import hint
 from serve.protocol.paths import (
@@ -48,7 +49,7 @@ from serve.request_id import HEADER, id_headers
 from serve.rollout.decision.inner import InnerClient
 from serve.router.access import CallerAccess
 from serve.router.building import build_runtime
-from serve.router.chores import begin_chores
+from serve.router.chores import Chores
 from serve.router.endpoints.apis import build_batches, build_control, build_platform, own_methods
 from serve.router.endpoints.auth import authorize
 from serve.router.endpoints.feedback import MAX_BODY_BYTES as MAX_FEEDBACK_BYTES
@@ -95,7 +96,7 @@ class Router:
         self._platform: ASGIApp | None = None
         self._batches: BatchRunner | None = None
         self._door: InnerClient | None = None
-        self._chores: list[asyncio.Task[None]] = []
+        self._chores: Chores | None = None
         self._error: Exception | None = None
         self._end_logs: Callable[[], None] = lambda: None
         self._tracing: Tracing | None = None
@@ -273,10 +274,9 @@ class Router:
             if message["type"] == "lifespan.shutdown" and self.runtime is not None:
                 if self._batches is not None:
                     await self._batches.stop()
-                for chore in self._chores:
-                    chore.cancel()
-                await asyncio.gather(*self._chores, return_exceptions=True)
                 await self.runtime.stop()
+                if self._chores is not None:
+                    await self._chores.end()
                 await self._end_accounts()
                 if self._inference is not None:
                     self._inference.bodies.close()
@@ -321,7 +321,9 @@ class Router:
         self._collectors.register(QueueMetrics(self._inference.seating.queue))
         runtime.on_drain.append(self._inference.shadows.cancel)
         runtime.on_drain.append(self._inference.doubts.cancel)
-        self._chores = begin_chores(runtime)
+        self._chores = Chores(runtime)
+        await self._chores.begin()
+        self._collectors.register(GroupMetrics(runtime.admission.ledger, runtime.admission.limits))
         self.runtime = runtime
         if settings.batches.enabled:
             inference, door = self._inference, InnerClient(self, owner, {BATCH_LINE: True})

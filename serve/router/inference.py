@@ -19,14 +19,14 @@ from registry.entries.rights import Scope as KeyScope
 from registry.errors import WardrobeError
 from serve.bounds.arrival import Arrivals
 from serve.bounds.bodies import THREAD_BYTES, Bodies
-from serve.bounds.content import ASKED
 from serve.bounds.structure import check_encoding
 from serve.door.hosts import Hosts
-from serve.errors import Busy, ClientLeft, EngineFailed, TimedOut, TooManyRequests
+from serve.errors import Busy, ClientLeft, EngineFailed, LimitReached, TimedOut, TooManyRequests
+from serve.groups.charges import Charge
 from serve.groups.queue import SeatTicket
 from serve.groups.seating import Seating
 from serve.outcomes import Outcome
-from serve.protocol.body import Fields, cap_tokens, join_fields, name_model, parse_fields
+from serve.protocol.body import Fields, cap_tokens, join_fields, name_model
 from serve.protocol.fields import check_fields
 from serve.protocol.form import generates
 from serve.protocol.paths import Dialect, Endpoint
@@ -67,9 +67,9 @@ class Inference:
     """
 
     __slots__ = (
-        "access", "app", "arrivals", "bodies", "doubts", "errors_name_version", "hosts", "inflight",
-        "max_body_bytes", "max_concurrency", "max_tokens", "refused_fields", "runtime", "say_busy", "seating",
-        "shadows", "stored", "total_seconds",
+        "access", "admission", "app", "arrivals", "bodies", "doubts", "errors_name_version", "hosts",
+        "inflight", "max_body_bytes", "max_concurrency", "max_tokens", "runtime",
+        "say_busy", "seating", "shadows", "stored", "total_seconds",
     )  # fmt: skip
 
     def __init__(
@@ -83,10 +83,10 @@ class Inference:
         self.app = app
         self.runtime = runtime
         self.access = runtime.access
-        self.refused_fields = refused_fields
         self.arrivals = arrivals
         self.hosts = hosts
         self.bodies = Bodies(runtime.limits, runtime.engine, refused_fields)
+        self.admission = runtime.admission
         self.inflight = 0
         self.say_busy = busy_line()
         self.max_body_bytes = runtime.limits.max_body_bytes
@@ -120,11 +120,8 @@ class Inference:
                 self._check_place(1)  # others may have taken it meanwhile
                 if b"content-encoding" in headers:
                     check_encoding(headers[b"content-encoding"])
-                if self.bodies.is_easy(body):
-                    fields = parse_fields(body, self.refused_fields)
-                    if not ASKED.isdisjoint(fields):
-                        self.bodies.check_easy(fields)
-                else:
+                fields = self.bodies.parse_easy(body)
+                if fields is None:
                     fields = await self.bodies.parse(body, endpoint)
                 if endpoint.model:
                     name_model(fields, endpoint.model)
@@ -160,24 +157,29 @@ class Inference:
         began: float,
         turn: ResponseTurn | None,
     ) -> None:
-        """Find out who may answer, have a seat of the engine, and have it answer."""
+        """Find out who may answer and who pays, have a seat of the engine, and have it answer."""
         plan = access.targets.find(self.runtime.watcher.view, fields.get("model"))
-        if not endpoint.proves:
-            await self._route(plan, None, endpoint, scope, headers, fields, body, receive, send, began, turn)
-            return
-        left = self._left(began)
-        ticket = await self.seating.take(access.caller.group, fields, len(body), scope, receive, left)
+        purse, charge, ticket = self.admission.purse(access.caller), None, None
         try:
+            if purse is not None:
+                charge = await self.admission.admit(purse, endpoint, fields, plan.adapter)
+            if endpoint.proves:
+                left = self._left(began)
+                ticket = await self.seating.take(access.caller.group, fields, len(body), scope, receive, left)
             await self._route(
-                plan, ticket, endpoint, scope, headers, fields, body, receive, send, began, turn
+                plan, ticket, charge, endpoint, scope, headers, fields, body, receive, send, began, turn
             )
         finally:
-            self.seating.leave(ticket)
+            if ticket is not None:
+                self.seating.leave(ticket)
+            if charge is not None:
+                self.admission.end(charge)
 
     async def _route(
         self,
         plan: RoutePlan,
         ticket: SeatTicket | None,
+        charge: Charge | None,
         endpoint: Endpoint,
         scope: Scope,
         headers: RawHeaders,
@@ -194,6 +196,7 @@ class Inference:
             target, unit = choose(plan, headers)
             exchange = Exchange(target, endpoint, scope, headers, fields, unit, receive, send, began)
             exchange.turn, exchange.ticket = turn, ticket
+            exchange.pays(charge)
             if endpoint.proves:
                 exchange.baseline = plan.baseline
             await self._carry(exchange, self._left(began))
@@ -207,6 +210,7 @@ class Inference:
             make = HeldExchange if target.arm is Arm.CANARY else Exchange
             exchange = make(target, endpoint, scope, headers, fields, unit, receive, send, began)
             exchange.turn, exchange.ticket = turn, ticket
+            exchange.pays(charge)
             exchange.names_version = self.errors_name_version
             exchange.generates = endpoint.proves and generates(fields)
             if exchange.generates:
@@ -384,6 +388,8 @@ class Inference:
         if reason is not None:
             self.runtime.metrics.rejections[reason] += 1
         extra = self._name_refusal(endpoint, headers)
+        if isinstance(error, LimitReached):
+            extra += error.headers
         if error.http_status in {408, 413, 500} or self.runtime.draining:
             extra.append((b"connection", b"close"))
         await send_error(send, error, endpoint.dialect, extra)

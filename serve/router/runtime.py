@@ -26,6 +26,8 @@ from registry.views.view import View
 from registry.watcher import Watcher
 from serve.engine.interface import Engine
 from serve.errors import Busy, EngineDead
+from serve.groups.admission import Admission
+from serve.groups.counting import PromptCounter
 from serve.rollout.decision.controller import Controller, Local
 from serve.rollout.decision.golden import Ask
 from serve.rollout.recording.keeper import EvidenceWriter
@@ -76,6 +78,7 @@ class Runtime:
     succession: Succession
     access: AccessRules = field(init=False)
     upkeep: Upkeep = field(init=False)
+    admission: Admission = field(init=False)
     ask: Ask | None = None
     draining: bool = False
     preloaded: bool = False
@@ -103,6 +106,10 @@ class Runtime:
             self.prover,
             self._describe,
             self.replica,
+        )
+        counter = PromptCounter(self.engine.base_name, self._ask)
+        self.admission = Admission(
+            self.replica, self.engine.context_tokens, counter, longest_answer=self.limits.max_tokens
         )
 
     @property

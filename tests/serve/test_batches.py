@@ -11,8 +11,9 @@ from typing import Any
 import openai
 import pytest
 
+from registry.entries.groups import GroupStore
 from registry.entries.keys import KeyStore
-from registry.entries.rights import Scope
+from registry.entries.rights import Group, GroupLimits, Scope
 from registry.store import Registry
 from serve.engine.interface import Abilities
 from serve.engine.steps.tags import LAST, PRIORITY
@@ -275,3 +276,21 @@ def test_a_webhook_tells_of_a_batch_that_ended_as_openais_client_accepts_it(
             ]
     told = {event.data.id: event.type for event in events}
     assert told == {good.id: "batch.completed", bad.id: "batch.failed"}
+
+
+def test_lines_wait_for_the_limits_of_their_group(registry: Registry, tmp_path: Path) -> None:
+    """They are answered when there is room again; another key's batch does not wait for them."""
+    groups, keys = GroupStore(registry.root), KeyStore(registry.root)
+    groups.create(Group("acme", limits=GroupLimits(requests_per_minute=3)), who="tester")
+    scopes = [Scope.INFER, Scope.TUNE]
+    limited, free = (keys.create(scopes, who="tester", group=name)[1] for name in ("acme", "default"))
+    with (
+        serve(registry, tmp_path, batches=FAST) as served,
+        connect(served, limited) as client,
+        connect(served, free) as other,
+    ):
+        batch = submit(client, *(line(f"l{place}") for place in range(5)))
+        wait_until(lambda: answered(client, batch) == 3, "as many as the limit lets in")
+        quick = ended(other, submit(other, line("q1"), line("q2")))
+        assert (quick.status, quick.request_counts.completed) == ("completed", 2)
+        assert client.batches.retrieve(batch.id).status == "in_progress"
