@@ -329,8 +329,9 @@ def reserve(
         if need[meter.measure] > meter.room(now):
             return _refusal(accounts, now, need)
     for meter in meters:
-        if meter.measure:
-            meter.held += need[meter.measure]
+        measure = meter.measure
+        if measure:
+            meter.held += need[measure]
         else:
             meter.book(now, 0, need[0])
     return Reservation(meters, need)

@@ -7,7 +7,7 @@ is reserved is let go of by the request's `Charge`, whatever becomes of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from time import monotonic
 
 from registry.entries.keyring import Caller
@@ -142,19 +142,23 @@ class Admission:
         self.ledger.begin(day)
         self._until = self._clock() + seconds_left
         self._elsewhere = []
-        self._budget()
+        for _, budget in self._budgets():
+            budget.begin(self._until, 0, 0)
 
     def go_on(self, day: str, rows: Iterable[UsageRow]) -> None:
         """Take in what this replica had counted of a day before it began."""
         if self.ledger.day == day:
-            self.ledger.add(rows)
-            self._budget()
+            before = list(rows)
+            self.ledger.add(before)
+            for place, budget in self._budgets():
+                budget.used += _used(before, place)
 
     def hear(self, day: str, rows: list[UsageRow]) -> None:
         """Take in what the other replicas counted of a day."""
         if self.ledger.day == day:
             self._elsewhere = rows
-            self._budget()
+            for place, budget in self._budgets():
+                budget.elsewhere = _used(rows, place)
 
     def forget(self, known: Callable[[str], Caller | None], anonymous: Caller) -> None:
         """Drop what belongs to callers that there are no more, or that are others now."""
@@ -164,7 +168,7 @@ class Admission:
         names = {(kind, name) for one in self._purses for kind, name in _places(one)}
         for place in [one for one in self._accounts if one not in names]:
             if all(
-                meter.room(now) == meter.limit or meter.measure == DAY
+                not meter.held and (meter.room(now) == meter.limit or meter.measure == DAY)
                 for meter in self._accounts[place].meters
             ):
                 del self._accounts[place]
@@ -186,11 +190,13 @@ class Admission:
                 self._accounts.pop(place, None)
                 continue
             account = self._accounts.setdefault(place, UsageAccount(" ".join(place)))
+            known = account.budget
             account.bound(limits, self.shares.replicas, self.shares.rank)
+            if known is None and account.budget is not None:
+                own = _used(self.ledger.rows(), place)
+                account.budget.begin(self._until, own, _used(self._elsewhere, place))
             accounts.append(account)
-        purse = Purse(caller, tuple(accounts), self.ledger)
-        self._budget()
-        return purse
+        return Purse(caller, tuple(accounts), self.ledger)
 
     @staticmethod
     def _ready(charge: Charge, endpoint: Endpoint, fields: Fields) -> Charge:
@@ -198,14 +204,10 @@ class Admission:
             charge.hides_usage = ask_usage(fields)
         return charge
 
-    def _budget(self) -> None:
-        rows: list[UsageRow] | None = None
-        for (kind, name), account in self._accounts.items():
-            budget = account.budget
-            if budget is not None:
-                rows = self.ledger.rows() if rows is None else rows
-                asked = {kind: name}
-                budget.begin(self._until, used(rows, **asked), used(self._elsewhere, **asked))
+    def _budgets(self) -> Iterator[tuple[tuple[str, str], DayBudget]]:
+        for place, account in self._accounts.items():
+            if account.budget is not None:
+                yield place, account.budget
 
     def _reserve(
         self, purse: Purse, endpoint: Endpoint, fields: Fields, size: RequestSize, exact: PromptCount | None
@@ -270,6 +272,11 @@ class Admission:
             self._counting[purse.key] -= 1
             if not self._counting[purse.key]:
                 del self._counting[purse.key]
+
+
+def _used(rows: Iterable[UsageRow], place: tuple[str, str]) -> int:
+    kind, name = place
+    return used(rows, group=name) if kind == "group" else used(rows, key=name)
 
 
 def _places(caller: Caller) -> tuple[tuple[str, str], tuple[str, str]]:

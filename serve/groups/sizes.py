@@ -19,8 +19,9 @@ from serve.protocol.paths import Endpoint
 TEMPLATE_TOKENS = 1_024
 """What a chat template adds at most: its own words, and its introduction to tools."""
 
-_MEDIA = (b"_url", b'"image', b'"audio', b"_audio", b'"video', b'"file', b"file_id", b"_embeds")
-"""Ends of keys whose values are more than text: an image of a few bytes may be a thousand tokens."""
+_MEDIA = frozenset({b"_url", b"mage", b"udio", b"ideo", b"file", b"e_id", b"beds"})
+"""The last bytes of keys whose values are more than text (`image_url`, `file_id`…): an image of a few bytes
+may be a thousand tokens."""
 
 _PROMPTS = ("messages", "input", "prompt", "prompt_embeds")
 
@@ -66,7 +67,7 @@ def _holds_media(fields: Mapping[str, Raw]) -> bool:
             keys = bytes(fields[name]).split(b'":')
             keys.pop()
             for key in keys:
-                if key.endswith(_MEDIA):
+                if key[-4:] in _MEDIA:
                     return True
     return False
 

@@ -69,13 +69,9 @@ def _tell_anthropic(lines: Lines, name: bytes, meter: Meter | None, now: float) 
 
 
 def duration(seconds: float) -> bytes:
-    """Return a duration as OpenAI writes it: `850ms`, `12.5s`, `3m20s`."""
-    if seconds < 1:
-        return b"%dms" % math.ceil(seconds * 1_000)
-    if seconds < 60:
-        return b"%.2fs" % (seconds + 0.005)
-    minutes, rest = divmod(math.ceil(seconds), 60)
-    return b"%dm%ds" % (minutes, rest)
+    """Return a duration as OpenAI writes it, in whole seconds: `12s`, `3m20s`."""
+    whole = math.ceil(seconds)
+    return b"%ds" % whole if whole < 60 else b"%dm%ds" % divmod(whole, 60)
 
 
 def refused(refusal: LimitRefusal, meters: tuple[Meter, ...], now: float, dialect: Dialect) -> LimitReached:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -251,3 +252,48 @@ def test_the_canary_that_failed_is_not_paid_for(served: Served) -> None:
         UsageRow("acme", served.runtime.admission.ledger.rows()[0].key, "support", 1, 0, 7, 3, 0)
     ]
     assert _ask(served, token, max_tokens=97).status_code == 200
+
+
+def test_many_at_once_never_pass_a_limit_and_leave_little_of_it(served: Served) -> None:
+    """Each may use 10 tokens and uses 3, so the last that is let in leaves less than 10."""
+    token = _key(served, "acme", GroupLimits(output_tokens_per_minute=200))
+    statuses: list[int] = []
+
+    def ask() -> None:
+        with httpx.Client(base_url=served.server.url, timeout=20) as client:
+            body = {"model": "support", "messages": [], "max_tokens": 10}
+            while len(statuses) < 400 and statuses.count(200) < 200 // 3:
+                found = client.post(
+                    "/v1/chat/completions", json=body, headers={"authorization": f"Bearer {token}"}
+                )
+                statuses.append(found.status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    served.settled()
+    assert set(statuses) <= {200, 429}
+    assert 200 - 10 < 3 * statuses.count(200) <= 200
+    assert len(served.inner.seen) == statuses.count(200)
+
+
+def test_two_servers_of_a_root_hold_half_of_a_limit_each(tmp_path: Path) -> None:
+    registry = make_root(tmp_path)
+    publish(registry, tmp_path, "support", 1)
+    with serve(registry, tmp_path, replica="r1") as one, serve(registry, tmp_path, replica="r2") as other:
+        token = _key(one, "acme", GroupLimits(requests_per_minute=4, tokens_per_day=10_000))
+        other.runtime.keys.refresh()
+        both = (one, other)
+        # A server looks for others as soon as somebody has a limit.
+        assert [_ask(server, token, max_tokens=5).status_code for server in both] == [200, 200]
+        shared = [server.runtime.admission.shares for server in both]
+        wait_until(lambda: all(share.replicas == 2 for share in shared), "they know of each other")
+        assert [_ask(server, token, max_tokens=5).status_code for server in both] == [200, 200]
+        refused = [_ask(server, token, max_tokens=5) for server in both]
+        assert [answer.status_code for answer in refused] == [429, 429]
+        assert {answer.headers["x-ratelimit-limit-requests"] for answer in refused} == {"2"}
+        # Of a day's budget each knows what the other one used.
+        budgets = [server.runtime.admission._accounts["group", "acme"].budget for server in both]
+        wait_until(lambda: all(one is not None and one.elsewhere == 20 for one in budgets), "they have heard")
