@@ -7,7 +7,7 @@ export VLLM_NO_USAGE_STATS ?= 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo recipes serve test test-fast coverage check format bench bench-registry bench-router bench-serve bench-rollouts bench-cpu-lora bench-batches bench-data bench-train bench-tools bench-generator bench-peers drills drill-faults drill-scenarios drill-tuning reference constraints clean
+.PHONY: help setup demo recipes serve test test-fast coverage check format bench bench-registry bench-router bench-serve bench-rollouts bench-cpu-lora bench-batches bench-groups bench-data bench-train bench-tools bench-generator bench-peers drills drill-faults drill-migrate drill-scenarios drill-tuning reference constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -63,6 +63,7 @@ bench-router: setup ## the router over a mock, driven by wrk
 
 bench-rollouts: setup ## simulated rollouts: false rollbacks, requests to detect, other tools' rules
 	@OMP_NUM_THREADS=1 $(BIN)/python -m loadtests.bench.rollouts
+	@OMP_NUM_THREADS=1 $(BIN)/python -m serve.rollout.simulation.crowds > bench-results/evidence-shares.md
 
 bench-serve: setup ## real vLLM with and without the router, swap latency; a thousand versions in one replica
 	@$(BIN)/python -m loadtests.bench.serving
@@ -70,6 +71,9 @@ bench-serve: setup ## real vLLM with and without the router, swap latency; a tho
 
 bench-batches: setup ## a batch of 1,000 lines beside interactive traffic: what it costs the first token (about 8 minutes)
 	@base=$$($(BIN)/wardrobe base demo .cache/smollm2-135m-instruct) && $(BIN)/python -m loadtests.bench.batches --base "$$base"
+
+bench-groups: setup ## two groups on one vLLM: a flood beside a light one, 200 long requests at once (about 12 minutes)
+	@base=$$($(BIN)/wardrobe base demo .cache/smollm2-135m-instruct) && $(BIN)/python -P -m loadtests.bench.groups --base "$$base"
 
 bench-data: setup ## a data set of a million rows, checked: memory, seconds, what is found (about 5 minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m loadtests.bench.dataset
@@ -107,6 +111,9 @@ drill-faults: setup ## a root away, read-only, full, a stopped engine, hostile c
 
 drill-tuning: setup ## workers killed at random while they train fifty small jobs of two keys (about 2 minutes)
 	@$(BIN)/python -m loadtests.drills.tuning
+
+drill-migrate: setup ## an account's three fine-tunes taken over by one command that is killed five times (about 20 minutes)
+	@base=$$($(BIN)/wardrobe base demo .cache/smollm2-135m-instruct) && $(BIN)/python -P -m loadtests.drills.migrate --base "$$base"
 
 drills: setup ## traffic, swaps, kill -9, every kind of rollout, replicas behind balancers, faults, on real servers (about an hour)
 	@$(BIN)/python -m loadtests.drills.scenarios --scenes

@@ -21,7 +21,9 @@
     └── ScopeMissing         a valid key that may not do this                   403
     LimitExceeded
     ├── TooManyRequests      over a limit on concurrency                        429
-    │   └── BudgetSpent      a key's feedback over what is kept in an hour      429
+    │   ├── BudgetSpent      a key's feedback over what is kept in an hour      429
+    │   └── LimitReached     over a limit of its group, or its key              429
+    │       └── QuotaSpent   over its tokens of the day                         429
     ├── HeadTooLarge         a request's head over its limit                    431
     ├── TargetTooLong        a request's first line over it                     414
     └── TooManyConnections   more connections than are allowed                  503
@@ -170,6 +172,26 @@ class BudgetSpent(TooManyRequests):
     rejection = "feedback_budget"
 
 
+class LimitReached(TooManyRequests):
+    """A request over what its group, or its key, may use in a minute or at once; `type` says of what.
+
+    `headers` tell how much is left of what.
+    """
+
+    rejection = "group_limit"
+
+    def __init__(self, subject: str, fact: str, remedy: str = "") -> None:
+        super().__init__(subject, fact, remedy)
+        self.headers: list[tuple[bytes, bytes]] = []
+
+
+class QuotaSpent(LimitReached):
+    """A request over the tokens that its group, or its key, may use in a day (UTC)."""
+
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+
 class HeadTooLarge(LimitExceeded):
     """A head with more bytes or more lines than a request may have."""
 
@@ -247,6 +269,10 @@ class TimedOut(WardrobeError):
 
     http_status = 504
     code = "timeout"
+
+
+class ClientLeft(Exception):
+    """Raised when the client went away before it was answered; nobody is there to be told anything."""
 
 
 class Forwarded(WardrobeError):

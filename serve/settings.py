@@ -103,6 +103,10 @@ class RequestLimits(_Block):
     """Feedback that one key may have kept in an hour, about 10,000 scores; beyond it clients get 429."""
     max_concurrency: int | None = Field(default=None, gt=0)
     """Most requests at once whose body has arrived; beyond it clients get 429."""
+    max_waiting: int | None = Field(default=None, ge=0)
+    """Most requests that wait for the engine; not set: four times as many as it runs at once."""
+    wait_seconds: float = Field(default=60.0, gt=0)
+    """How long a request may wait for the engine; then, and beyond `max_waiting`, clients get 503."""
 
 
 class ConnectionLimits(_Block):
@@ -189,6 +193,8 @@ class EngineSettings(_Block):
     """Fork vLLM's engine and worker from one process that imports; `auto`: on a CPU with Intel's OpenMP."""
     parsers: Literal["auto", "off"] = "auto"
     """Choose vLLM's tool and reasoning parser by the base's family and chat template; see `serve --check`."""
+    step_tokens: int = Field(default=0, ge=0)
+    """Tokens of a flood's prompts in a step while groups share the engine; 0: vLLM's own steps."""
     preload_libraries: bool = True
     """Preload tcmalloc and Intel's OpenMP where they exist."""
     start_timeout_seconds: float = Field(default=600.0, gt=0)

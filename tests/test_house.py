@@ -181,6 +181,7 @@ OTHER_WORK = {
     "serve/connections/protocol.py": "one per request",
     "serve/engine/handover.py": "the line to the launcher: its end ends the process",
     "serve/engine/lifetime.py": "waits for the end of another process, and ends its own",
+    "serve/groups/seating.py": "one per request that waits: whether its client leaves",
     "serve/launcher": "the launcher's own waiting, one child at a time",
     "serve/rollout/webhooks.py": "one per URL; a message that fails ends nothing",
     "serve/router/doubts.py": "one request each",

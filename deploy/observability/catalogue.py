@@ -94,6 +94,7 @@ def server_families() -> tuple[MetricFamily, ...]:
     from serve.batches.metrics import BatchMetrics, LineTally
     from serve.connections.census import Census
     from serve.connections.metrics import ConnectionMetrics
+    from serve.groups.usage import GroupMetrics, UsageLedger
     from serve.rollout.decision.metrics import RolloutMetrics
     from serve.router.telemetry.metrics import RouterMetrics
     from serve.router.telemetry.vitals import Vitals
@@ -105,7 +106,7 @@ def server_families() -> tuple[MetricFamily, ...]:
     batches = BatchMetrics(int, int, LineTally())
     found = [
         family
-        for one in (metrics, RolloutMetrics(), vitals, connections, batches)
+        for one in (metrics, RolloutMetrics(), vitals, connections, batches, GroupMetrics(UsageLedger()))
         for family in one.collect()
     ]
     return tuple(sorted((_family(one) for one in found), key=lambda one: one.name))

@@ -30,9 +30,10 @@ put into these words too, and so are events within a stream. On `/v1/messages` t
 `"type": "error"` and the `type` is Anthropic's: """
 
 _RETRIES = """\
-`retry-after` says when to come back (429, 503); `x-should-retry: false` tells the clients of OpenAI and
-Anthropic not to try again by themselves (409, 501, 504). The exit code is that of a command that ends with
-the error; codes with 500 and no other use are of commands only."""
+`retry-after` says when to come back (429, 503), on a limit of a group `retry-after-ms` too;
+`x-should-retry: false` tells the clients of OpenAI and Anthropic not to try again by themselves (409, 501,
+504, and a 429 that no short wait helps). The exit code is that of a command that ends with the error; codes
+with 500 and no other use are of commands only."""
 
 
 def render() -> str:

@@ -91,6 +91,11 @@ _HEADERS = (
     ("request", "`traceparent`, `tracestate`", "the trace that a span belongs to"),
     ("response", "`x-wardrobe-adapter`", "who answered: `support@3`; in a rollout only if a version wrote"),
     ("response", "`x-wardrobe-arm`", "`stable`, `canary`, `direct` (an explicit reference) or `base`"),
+    (
+        "response",
+        "`x-ratelimit-…`",
+        "what is left of limits (`…-remaining-tokens`); on `/v1/messages` `anthropic-ratelimit-…`",
+    ),
     ("response", "`x-wardrobe-digest`", "the version's digest"),
     ("response", "`x-request-id`", "of every answer, errors too: the client's own, else one of the server's"),
     ("response", "`request-id`", "the same on `/v1/messages`, where Anthropic's clients look"),

@@ -1,8 +1,8 @@
 """A mock of an API server, bare and behind the router, in one process on one loop.
 
-Two processes would differ by more than the router; here both arms share everything, and only the port
-that a request came in by says which one answers it. The mock also answers by our protocol and by h11. Prints
-the ports and the process id as one line of JSON.
+Two processes would differ by more than the router; here both arms share everything, and only the port that a
+request came in by says which one answers it. The mock also answers by our protocol and by h11, and there is
+a second router, on a root with keys. Prints the ports, the keys and the process id as one line of JSON.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from registry.entries.groups import GroupStore
+from registry.entries.keys import KeyStore
+from registry.entries.rights import NO_LIMITS, Group, GroupLimits
+from registry.entries.rights import Scope as KeyScope
 from registry.records import RolloutEntry
 from registry.store import Registry
 from serve.connections.protocol import limited
@@ -34,6 +38,15 @@ from tests.fakes.rollouts import make_entry
 
 CHUNKS = 64
 BASE, ADAPTER, ROLLING = "tiny", "support", "rolling"
+ALL_LIMITS = GroupLimits(
+    requests_per_minute=10**9,
+    input_tokens_per_minute=10**12,
+    output_tokens_per_minute=10**12,
+    concurrency=10**6,
+    tokens_per_day=10**14,
+)
+"""Every limit that has to be counted, and none that is reached."""
+
 POLICY = Policy(name="bench", steps=(RampStep(weight=2_500, min_units=10**9, min_seconds=86_400),))
 """One step that nothing ends while a benchmark runs; all metrics are on, so texts are kept."""
 
@@ -107,6 +120,20 @@ def make_router(folder: Path) -> Router:
     return Router(mock, settings=settings, engine_factory=lambda _: engine, collectors=CollectorRegistry())
 
 
+def make_keyed(folder: Path) -> tuple[Router, dict[str, str]]:
+    """Return a router on a root with two groups, and a key of each: `free`, and `limited` in every way."""
+    registry = Registry.init(folder / "keyed", make_base(folder / "base"), name=BASE)
+    registry.publish(ADAPTER, make_adapter(folder / ADAPTER), who="bench")
+    keys = {}
+    for name, limits in (("free", NO_LIMITS), ("limited", ALL_LIMITS)):
+        GroupStore(registry.root).create(Group(name, limits=limits), who="bench")
+        _, keys[name] = KeyStore(registry.root).create([KeyScope.INFER], who="bench", group=name)
+    settings = ServeSettings(root=registry.root, replica="keyed")
+    engine = FakeEngine(base_name=BASE)
+    router = Router(mock, settings=settings, engine_factory=lambda _: engine, collectors=CollectorRegistry())
+    return router, keys
+
+
 def _open(last: RolloutEntry | None) -> RolloutEntry:
     assert last is None, "a fresh root"
     return make_entry(POLICY, adapter=ROLLING, seq=1, weight=2_500)
@@ -115,18 +142,20 @@ def _open(last: RolloutEntry | None) -> RolloutEntry:
 def main() -> None:
     """Serve until the process is ended."""
     logging.disable(logging.INFO)
-    sockets = [socket.create_server(("127.0.0.1", 0), backlog=512) for _ in range(4)]
-    bare, routed, ours, h11 = (one.getsockname()[1] for one in sockets)
+    sockets = [socket.create_server(("127.0.0.1", 0), backlog=512) for _ in range(5)]
+    bare, routed, ours, h11, keyed = (one.getsockname()[1] for one in sockets)
     with tempfile.TemporaryDirectory() as folder:
+        guarded, keys = make_keyed(Path(folder))
         # The bare arm is uvicorn's own protocol, the other one the protocol that the router is served by.
         servers = [
             _server(mock, "httptools", "off"),
             _server(make_router(Path(folder)), limited(ServeSettings().connections), "on"),
             _server(mock, limited(ServeSettings().connections), "off"),
             _server(mock, "h11", "off"),
+            _server(guarded, limited(ServeSettings().connections), "on"),
         ]
-        ports = {"bare": bare, "routed": routed, "ours": ours, "h11": h11, "pid": os.getpid()}
-        sys.stdout.write(json.dumps(ports) + "\n")
+        ports = {"bare": bare, "routed": routed, "ours": ours, "h11": h11, "keyed": keyed, "pid": os.getpid()}
+        sys.stdout.write(json.dumps({**ports, **keys}) + "\n")
         sys.stdout.flush()
         _run(servers, sockets)
 

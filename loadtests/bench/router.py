@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loadtests.bench.mock import ADAPTER, ROLLING
 from loadtests.bench.results import (
@@ -37,6 +38,9 @@ THROUGHPUT_RATIO = 0.75
 PROTOCOL_RATIO = 0.95
 """Of uvicorn's requests/s, with our limits on connections and nothing else of ours."""
 
+LIMITS_MICROSECONDS = 10.0
+"""What all limits of a group may cost one request, in latency and in CPU time."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadPairs:
@@ -54,6 +58,11 @@ class LoadPairs:
     def rate_ratio(self) -> MedianInterval:
         """Return routed / bare requests per second, pair by pair."""
         return pair_ratio([run.rate for run in self.routed], [run.rate for run in self.bare])
+
+    def added_cpu(self) -> MedianInterval:
+        """Return the added microseconds of a core per request, where the loads keep one busy."""
+        pairs = zip(self.routed, self.bare, strict=True)
+        return median_interval([1e6 / own.rate - 1e6 / other.rate for own, other in pairs])
 
     def note(self, what: str) -> str:
         """Return the absolute figures as a sentence."""
@@ -84,6 +93,10 @@ def main() -> int:
             name: measure(ports, ADAPTER, "json", 16, options.pairs, options.seconds, name)
             for name in ("ours", "h11")
         }
+        counted = {
+            connections: measure_limits(ports, connections, options.pairs, options.seconds)
+            for connections in (1, 16)
+        }
     notes = [pairs.note(_load(*load)) for load, pairs in loads.items()]
     share = protocols["h11"].rate_ratio()
     h11 = f"json, 16 connections, bare mock with h11 as the parser: {share} of httptools' requests/s"
@@ -92,7 +105,12 @@ def main() -> int:
         protocols["ours"].rate_ratio(),
         PROTOCOL_RATIO,
     )
-    return 0 if publish("router", [*figures(loads), limits], notes=[*notes, h11, SETUP]) else 1
+    found = [*figures(loads), limits, *figures_of_limits(counted)]
+    notes += [
+        pairs.note(f"{count} connections, a key without and with all limits")
+        for count, pairs in counted.items()
+    ]
+    return 0 if publish("router", found, notes=[*notes, h11, SETUP]) else 1
 
 
 SETUP = "uvicorn (uvloop, httptools) on one core, wrk (one thread) on another; a pair = bare, then routed"
@@ -112,13 +130,23 @@ def figures(loads: dict[tuple[str, str, int], LoadPairs]) -> list[MeasuredFigure
     return found
 
 
+def figures_of_limits(counted: dict[int, LoadPairs]) -> list[MeasuredFigure]:
+    """Return what all limits of a group cost, beside a key of a group that has none."""
+    return [
+        at_most("added p50 by all limits (1 connection)", counted[1].added_p50(), LIMITS_MICROSECONDS, "µs"),
+        at_most(
+            "added CPU by all limits (16 connections)", counted[16].added_cpu(), LIMITS_MICROSECONDS, "µs"
+        ),
+    ]
+
+
 def _load(model: str, kind: str, connections: int) -> str:
     rollout = ", rollout open" if model == ROLLING else ""
     return f"{kind}, {connections} connection{'s' if connections > 1 else ''}{rollout}"
 
 
 def measure(
-    ports: dict[str, int],
+    ports: dict[str, Any],
     model: str,
     kind: str,
     connections: int,
@@ -137,20 +165,38 @@ def measure(
     return found
 
 
+def measure_limits(ports: dict[str, Any], connections: int, pairs: int, seconds: int) -> LoadPairs:
+    """Run `pairs` interleaved pairs behind the router with keys: one without limits, one with all of them."""
+    body, found = request_body(ADAPTER, stream=False), LoadPairs([], [])
+    for turn in range(pairs + 1):
+        runs = [
+            _right(drive(ports["keyed"], body, connections, seconds, ports[name]), name)
+            for name in ("free", "limited")
+        ]
+        if turn:
+            found.bare.append(runs[0])
+            found.routed.append(runs[1])
+    return found
+
+
+def _right(run: WrkRun, what: str) -> WrkRun:
+    if run.wrong:
+        raise RuntimeError(f"{run.wrong} wrong answers of {run.requests} ({what})")
+    return run
+
+
 def wrk(port: int, model: str, kind: str, connections: int, seconds: int) -> WrkRun:
     """Run wrk once.
 
     Raises: RuntimeError: when any answer was not a 200.
     """
     run = drive(port, request_body(model, stream=kind == "stream"), connections, seconds)
-    if run.wrong:
-        raise RuntimeError(f"{run.wrong} wrong answers of {run.requests} ({model}, {kind})")
-    return run
+    return _right(run, f"{model}, {kind}")
 
 
 @contextmanager
-def mock_server() -> Iterator[dict[str, int]]:
-    """Run `loadtests.bench.mock` on a core of its own and give its ports and process id."""
+def mock_server() -> Iterator[dict[str, Any]]:
+    """Run `loadtests.bench.mock` on a core of its own and give its ports, keys and process id."""
     command = [*on_core(0), *python("-m", "loadtests.bench.mock")]
     # The mock is made of the tests' fakes, which are in the checkout only.
     paths = os.pathsep.join([str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -158,7 +204,7 @@ def mock_server() -> Iterator[dict[str, int]]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             assert process.stdout is not None
-            ports: dict[str, int] = json.loads(process.stdout.readline())
+            ports: dict[str, Any] = json.loads(process.stdout.readline())
             _wait_until_open(ports["routed"])
             yield ports
         finally:

@@ -16,6 +16,7 @@ MARK = b"########"
 _SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
+wrk.headers["Authorization"] = {token}
 local before, after, n = [==[{before}]==], [==[{after}]==], 0
 request = function()
   n = n + 1
@@ -42,14 +43,17 @@ class WrkRun:
     wrong: int
 
 
-def drive(port: int, body: bytes, connections: int, seconds: int) -> WrkRun:
+def drive(port: int, body: bytes, connections: int, seconds: int, token: str = "") -> WrkRun:
     """Send `body` to the chat route over and over; `MARK` in it stands for the number of the request.
+
+    With `token` as the key, where there is one.
 
     Raises: subprocess.CalledProcessError: when wrk could not connect at all.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         before, after = body.split(MARK)
-        script.write(_SCRIPT.format(before=before.decode(), after=after.decode()))
+        header = json.dumps(f"Bearer {token}") if token else "nil"
+        script.write(_SCRIPT.format(before=before.decode(), after=after.decode(), token=header))
         script.flush()
         url = f"http://127.0.0.1:{port}/v1/chat/completions"
         command = [*on_core(1), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"]

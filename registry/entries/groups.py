@@ -25,7 +25,16 @@ from registry.entries.rights import (
     check_scopes,
     check_weight,
 )
-from registry.errors import Conflict, CorruptStore, InvalidName, Missing, NotFound, UsageError, WardrobeError
+from registry.errors import (
+    Conflict,
+    CorruptStore,
+    InvalidName,
+    Missing,
+    NotFound,
+    StorageFailed,
+    UsageError,
+    WardrobeError,
+)
 from registry.names import check_adapter_name
 from registry.storage import disk, files
 from registry.storage.entry import Entry, encode_claim
@@ -136,16 +145,22 @@ class GroupStore:
             made = checked(decide(before))
             if made == before:
                 raise _NoChange
-            # First what tells a lost group from none.
-            put_mark(self._root, GROUPS_MADE)
-            if name == DEFAULT_GROUP:
-                put_mark(self._root, DEFAULT_CHANGED)
             return _encode(GroupEntry(made, seq, who, self._clock()))
 
         with contextlib.suppress(_NoChange):
             files.append_entry(self._folder(name), build)
+        self._leave_marks(name)
         assert made is not None, "built, or an error left this method"
         return made
+
+    def _leave_marks(self, name: str) -> None:
+        """Have the root say that groups were made; not before, as a mark alone would shut everybody out."""
+        if not disk.entry_numbers(self._folder(name)):
+            return
+        with contextlib.suppress(StorageFailed):  # the change is made; the next one leaves it
+            put_mark(self._root, GROUPS_MADE)
+            if name == DEFAULT_GROUP:
+                put_mark(self._root, DEFAULT_CHANGED)
 
     def _folder(self, name: str) -> Path:
         return group_folder(self._root, name)
@@ -175,12 +190,21 @@ def check_group_name(name: str) -> str:
         raise InvalidName(error.subject, error.fact, error.remedy, param="group") from error
 
 
+def is_group_name(name: str) -> bool:
+    """Return whether a group may be called so."""
+    try:
+        check_group_name(name)
+    except InvalidName:
+        return False
+    return True
+
+
 def group_names(root: Path) -> list[str]:
     """Return the groups that have a log, sorted; other names are passed over.
 
     Raises: StorageFailed.
     """
-    return sorted(_valid(disk.names(groups_folder(root))))
+    return [name for name in disk.names(groups_folder(root)) if is_group_name(name)]
 
 
 def read_group(root: Path, name: str) -> Group | None:
@@ -222,14 +246,6 @@ def checked(group: Group) -> Group:
 
 class _NoChange(Exception):
     pass
-
-
-def _valid(names: list[str]) -> Iterator[str]:
-    for name in names:
-        try:
-            yield check_group_name(name)
-        except InvalidName:
-            continue  # not ours: an editor's backup, a file manager's index
 
 
 def _unknown(name: str) -> Never:

@@ -116,6 +116,11 @@ class KeyRing:
         """Return every group that can be read, by name; another mapping after each change."""
         return self._groups.known
 
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """Return why groups cannot be read, by name: nobody gets in with their keys."""
+        return self._groups.problems
+
     def age(self) -> float:
         """Return for how many seconds the keys may have been others than those known here."""
         return self._monotonic() - self.renewed
@@ -148,6 +153,21 @@ class KeyRing:
             return None
         return known.caller
 
+    def evidence_groups(self, adapter: str) -> frozenset[str]:
+        """Return the groups that may give evidence of an adapter and have an active key to do so with.
+
+        A key counts whose own scopes name `infer`: one that an administrator has gives none by itself.
+        """
+        now = self._clock()
+        return frozenset(
+            known.caller.group.name
+            for known in self._known.values()
+            if Scope.INFER in known.entry.info.scopes & known.caller.scopes
+            and known.caller.group.evidence
+            and known.caller.group.sees(adapter)
+            and known.entry.info.state(now) == "active"
+        )
+
     def _is_lent(self, key_id: str, token: str) -> bool:
         return hmac.compare_digest(self.lend(key_id).encode(), token.encode("utf-8", "surrogateescape"))
 
@@ -165,7 +185,7 @@ class KeyRing:
         return caller is not None and caller.allows(scope)
 
     def refresh(self) -> bool:
-        """Read the keys and groups again where their folders have changed (else a `stat` each).
+        """Read the keys and groups again where their folders have changed (else one look at each).
 
         Return whether anything was read. Raises: StorageFailed: they cannot be read, or are not there
         although they are needed. Those known so far stay in force, unless the keys' folder is there and

@@ -6,18 +6,12 @@ left out, and whoever belongs to it is not let in.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from registry.entries.groups import (
-    DEFAULT_CHANGED,
-    GROUPS_MADE,
-    group_folder,
-    group_names,
-    groups_folder,
-    read_group,
-)
+from registry.entries.groups import DEFAULT_CHANGED, GROUPS_MADE, groups_folder, is_group_name, read_group
 from registry.entries.rights import DEFAULT_GROUP, Group
 from registry.errors import CorruptStore, Missing, StorageFailed
 from registry.storage import disk
@@ -28,15 +22,17 @@ _Stamp = tuple[int, int]
 
 
 class KnownGroups:
-    """See the module. `known` is replaced at a change; a group that stays as it was stays the same object."""
+    """See the module. `known` is replaced at a change; a group that stays as it was stays the same object.
+
+    `problems` says of each group that is left out why.
+    """
 
     def __init__(self, root: Path) -> None:
         self.known: Mapping[str, Group] = MappingProxyType({})
+        self.problems: Mapping[str, str] = MappingProxyType({})
         self._root = root
         self._folder = groups_folder(root)
         self._made = False
-        self._names: tuple[str, ...] = (DEFAULT_GROUP,)
-        self._stamp: _Stamp | None = None
         self._stamps: dict[str, _Stamp] = {}
 
     def refresh(self) -> bool:
@@ -44,57 +40,54 @@ class KnownGroups:
 
         Raises: StorageFailed: that cannot be told, or groups were made and are not there.
         """
-        self._list()
         stamps: dict[str, _Stamp] = {}
-        found = {name: group for name in self._names if (group := self._look(name, stamps)) is not None}
-        self._stamps = stamps
+        problems: dict[str, str] = {}
+        folders = self._look()
+        found: dict[str, Group] = {}
+        for name, status in folders.items():
+            stamp = (status.st_ino, status.st_mtime_ns)
+            if self._stamps.get(name) == stamp:
+                found[name], stamps[name] = self.known[name], stamp
+            elif is_group_name(name) and (group := self._read(name, problems)) is not None:
+                found[name] = group
+                if disk.settled(status):
+                    stamps[name] = stamp
+        if DEFAULT_GROUP not in folders:
+            self._add_default(found, problems)
+        self._stamps, self.problems = stamps, MappingProxyType(problems)
         if found == self.known:
             return False
         self.known = MappingProxyType({name: _same(group, self.known) for name, group in found.items()})
         return True
 
-    def _list(self) -> None:
-        """Take the names anew where the folder has changed."""
+    def _look(self) -> Mapping[str, os.stat_result]:
         try:
-            found = disk.status(self._folder)
+            found = disk.statuses(self._folder)
         except Missing as error:
             if self._made or noted(self._root, GROUPS_MADE):
                 fact = "is not there, though groups were made"
                 raise StorageFailed(str(self._folder), fact, "restore it from a backup") from error
-            return
+            return {}
         self._made = True
-        stamp = (found.st_ino, found.st_mtime_ns)
-        if stamp != self._stamp:
-            names = set(group_names(self._root))
-            if not noted(self._root, DEFAULT_CHANGED):
-                names.add(DEFAULT_GROUP)  # it needs no log
-            self._names = tuple(sorted(names))
-            self._stamp = stamp if disk.settled(found) else None
+        return found
 
-    def _look(self, name: str, stamps: dict[str, _Stamp]) -> Group | None:
-        """Return one group, None where it cannot be told; note the stamp of what need not be read again."""
+    def _read(self, name: str, problems: dict[str, str]) -> Group | None:
         try:
-            stamp = _stamp(group_folder(self._root, name))
-            unchanged = stamp is not None and self._stamps.get(name) == stamp
-            group = self.known[name] if unchanged else read_group(self._root, name)
-        except (CorruptStore, Missing):
-            return None
+            return read_group(self._root, name)
         except StorageFailed as error:
-            if not closed_to_us(error):
+            if not (isinstance(error, Missing) or closed_to_us(error)):
                 raise
-            return None
-        if stamp is not None and group is not None:
-            stamps[name] = stamp
-        return group
-
-
-def _stamp(folder: Path) -> _Stamp | None:
-    """Return what changes with the folder, None where it is not there, or changed just now."""
-    try:
-        status = disk.status(folder)
-    except Missing:
+            problems[name] = str(error)
+        except CorruptStore as error:
+            problems[name] = str(error)
         return None
-    return (status.st_ino, status.st_mtime_ns) if disk.settled(status) else None
+
+    def _add_default(self, found: dict[str, Group], problems: dict[str, str]) -> None:
+        """Add `default`, which needs no log; one that had a log and lost it cannot be told."""
+        if noted(self._root, DEFAULT_CHANGED):
+            problems[DEFAULT_GROUP] = f"its log in {self._folder} is lost; restore it from a backup"
+        else:
+            found[DEFAULT_GROUP] = Group(DEFAULT_GROUP)
 
 
 def _same(group: Group, known: Mapping[str, Group]) -> Group:

@@ -79,6 +79,20 @@ def names(directory: Path) -> list[str]:
         return []
 
 
+def statuses(directory: Path) -> dict[str, os.stat_result]:
+    """Return the finished names in `directory`, each with its status; links are not followed.
+
+    What vanishes meanwhile is left out. Raises: Missing: the directory is not there; StorageFailed.
+    """
+    found = {}
+    with explained(directory), os.scandir(directory) as entries:
+        for entry in entries:
+            if not entry.name.startswith("."):
+                with contextlib.suppress(FileNotFoundError):
+                    found[entry.name] = entry.stat(follow_symlinks=False)
+    return found
+
+
 def read(path: Path, *, limit: int = MAX_BYTES) -> bytes:
     """Return the content of a file or of an entry; a symlink is refused.
 

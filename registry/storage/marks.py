@@ -1,7 +1,6 @@
 """Marks in `layout.json`: that something was once made, so that losing it is told from never making it.
 
-Owns the fields that are true or absent. Invariant: a mark is written before what it tells of, and never
-taken back.
+Owns the fields that are true or absent. Invariant: a mark is never taken back.
 """
 
 from __future__ import annotations

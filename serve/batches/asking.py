@@ -1,14 +1,16 @@
 """Asks one line of a batch by the door that clients use, in the name of the key that made the batch.
 
-So a line is authenticated, bounded, routed, counted and logged as any request is. Invariant: what a busy or a
-restarting server refuses is asked again later; everything else is the line's answer.
+So a line is authenticated, bounded, routed, counted and logged as any request is. Invariants: what a busy or
+a restarting server refuses is asked again later; what a limit of its group does not let in yet waits, however
+long that is, and no other line of that key goes in meanwhile; everything else is the line's answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import monotonic
 
 import msgspec
 
@@ -16,28 +18,32 @@ from registry.entries.openai.ids import new_id
 from serve.batches.answers import AnswerRecord
 from serve.batches.gate import Place
 from serve.batches.lines import BatchLine
+from serve.groups.telling import WAIT_HEADER
 from serve.request_id import HEADER
-from serve.rollout.decision.inner import InnerClient
+from serve.rollout.decision.inner import InnerAnswer, InnerClient
 
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Before a line is asked again; after the last one the refusal is its answer."""
 
+LONGEST_WAIT_SECONDS = 30.0
+"""A limit that was raised is noticed so soon."""
+
 _AGAIN = frozenset({408, 429, 503})
-_BACKGROUND = b"1"
-"""A priority of vLLM's that comes after that of clients, which is 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class LineAsker:
-    """Asks by `door`; `lend` gives the token of a key, None where there are no keys.
-
-    With `prioritised` the engine is told that others come first.
-    """
+    """Asks by `door`; `lend` gives the token of a key, None where there are no keys."""
 
     door: InnerClient
     lend: Callable[[str], str | None]
-    prioritised: bool = False
     backoff_seconds: Sequence[float] = BACKOFF_SECONDS
+    clock: Callable[[], float] = monotonic
+    _waits: dict[str, float] = field(default_factory=dict)
+
+    def pause(self, who: str) -> float:
+        """Return for how many seconds no line of this key should go in: its limits let none in."""
+        return max(0.0, self._waits.get(who, 0.0) - self.clock())
 
     async def ask(self, line: BatchLine, endpoint: str, who: str, now: float, place: Place) -> AnswerRecord:
         """Return the answer to a line, in the `place` that it has; `now` is UNIX seconds.
@@ -46,22 +52,25 @@ class LineAsker:
         """
         pauses = iter(self.backoff_seconds)
         while True:
-            record, pause = await self._unless_wanted(line, endpoint, who, now, place), 0.0
-            if record is not None:
+            found, pause = await self._unless_wanted(line, endpoint, who, now, place), 0.0
+            if found is not None:
+                record, wait = found
                 if record.status not in _AGAIN:
                     return record
-                following = next(pauses, None)
+                following = wait if wait is not None else next(pauses, None)
                 if following is None:
                     return record
                 pause = following
+                if wait is not None:
+                    self._waits[who] = self.clock() + wait
             place.give_back()
             await asyncio.sleep(pause)
             await place.take()
 
     async def _unless_wanted(
         self, line: BatchLine, endpoint: str, who: str, now: float, place: Place
-    ) -> AnswerRecord | None:
-        """Return the answer, None when the place was wanted back first."""
+    ) -> tuple[AnswerRecord, float | None] | None:
+        """Return the answer and how long a limit lets nothing in, None when the place was wanted first."""
         asking = asyncio.create_task(self._once(line, endpoint, who, now))
         wanted = asyncio.create_task(place.wanted.wait())
         try:
@@ -72,13 +81,15 @@ class LineAsker:
                 task.cancel()
             await asyncio.gather(asking, wanted, return_exceptions=True)
 
-    async def _once(self, line: BatchLine, endpoint: str, who: str, now: float) -> AnswerRecord:
+    async def _once(
+        self, line: BatchLine, endpoint: str, who: str, now: float
+    ) -> tuple[AnswerRecord, float | None]:
         if line.streams:
-            return _refused(line, now, "stream", "Streaming is not supported in batches.")
+            return _refused(line, now, "stream", "Streaming is not supported in batches."), None
         token = self.lend(who)
         headers = [] if token is None else [(b"authorization", b"Bearer " + token.encode())]
-        found = await self.door.send(endpoint, self._body(line), headers)
-        return AnswerRecord(
+        found = await self.door.send(endpoint, line.body, headers)
+        record = AnswerRecord(
             place=line.place,
             custom_id=line.custom_id,
             id=new_id("batch_req_", now),
@@ -86,12 +97,15 @@ class LineAsker:
             request_id=found.headers.get(HEADER, b"").decode("latin-1"),
             body=_json(found.body),
         )
+        return record, _wait(found)
 
-    def _body(self, line: BatchLine) -> bytes:
-        if not self.prioritised:
-            return line.body
-        fields = msgspec.json.decode(line.body, type=dict[str, msgspec.Raw])
-        return msgspec.json.encode({**fields, "priority": msgspec.Raw(_BACKGROUND)})
+
+def _wait(answer: InnerAnswer) -> float | None:
+    """Return how long a limit lets nothing in, None where none refused, or one that will never let it in."""
+    told = answer.headers.get(WAIT_HEADER)
+    if answer.status != 429 or told is None:
+        return None
+    return min(int(told) / 1_000, LONGEST_WAIT_SECONDS)
 
 
 def _json(body: bytes) -> msgspec.Raw:

@@ -8,6 +8,7 @@ the disk is not asked again; no more is in memory than what is in flight and not
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -163,6 +164,7 @@ class BatchRun:
                 self._deaths = CAREFUL_DEATHS
                 continue
             place = Place(self._tools.gate)
+            await self._until_let_in()
             if not await self._goes_in(place):
                 return
             task = asyncio.create_task(self._ask(line, place))
@@ -174,6 +176,14 @@ class BatchRun:
                 await self._tools.on_disk(self._write)
                 alone += 1
                 self._deaths = 0 if alone >= CAREFUL_LINES else self._deaths
+
+    async def _until_let_in(self) -> None:
+        """Wait while the limits of whoever made the batch let nothing in."""
+        while pause := self._tools.asker.pause(self._batch.request.who):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._over.wait()
+                    return
 
     def _barren(self) -> int:
         """Return how many servers died before this claim, one after the other, without a single answer."""

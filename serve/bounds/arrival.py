@@ -14,7 +14,7 @@ from typing import Any
 from starlette.types import Message, Receive
 
 from registry.errors import LimitExceeded
-from serve.errors import Busy, TooSlow
+from serve.errors import Busy, ClientLeft, TooSlow
 from serve.settings import RequestLimits
 
 BYTES_PER_SECOND = 64 * 1024
@@ -24,10 +24,6 @@ BYTES_PER_SECOND = 64 * 1024
 def declared_bytes(content_length: bytes | None) -> int:
     """Return how many bytes a Content-Length announces, 0 where there is none or it is not a number."""
     return int(content_length[:20]) if content_length is not None and content_length.isdigit() else 0
-
-
-class ClientLeft(Exception):
-    """Raised when the client went away before its body was complete."""
 
 
 class Arrivals:

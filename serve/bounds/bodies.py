@@ -8,13 +8,15 @@ goes to the engine.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar, TypeVarTuple
 
 from msgspec import Raw
 
-from serve.bounds.content import ContentLimits, check_content, check_easy
+from registry.errors import WardrobeError
+from serve.bounds.content import ASKED, ContentLimits, check_content, check_easy
 from serve.bounds.grammars import GrammarLimits
 from serve.bounds.structure import check_structure, check_text
 from serve.engine.interface import Engine
@@ -33,6 +35,7 @@ THREAD_BYTES = 256 * 1024
 """From here a body is looked into in a thread: some 3 ms of work."""
 
 _THREADS = 2
+_log = logging.getLogger("wardrobe.router")
 _Given = TypeVarTuple("_Given")
 _Result = TypeVar("_Result")
 
@@ -74,26 +77,36 @@ class Bodies:
         )
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="wardrobe-body")
 
-    def is_easy(self, body: bytes) -> bool:
-        """Return True for a body that can break no bound but those of the fields of `ASKED`."""
-        return (
-            len(body) <= self._easy_bytes
-            and body.count(b"{") + body.count(b"[") <= self._easy_brackets
-            and body.isascii()
-        )
+    def parse_easy(self, body: bytes) -> Fields | None:
+        """Return the fields of a body that can break no bound but those of `ASKED`; None for any other.
 
-    def check_easy(self, fields: Fields) -> None:
-        """Pass when an easy body asks for no more than is allowed; only the fields of `ASKED` matter.
-
-        Raises: TooComplex, BadBody.
+        Raises: BadBody, TooComplex.
         """
-        check_easy(fields, self._content)
+        if (
+            len(body) > self._easy_bytes
+            or body.count(b"{") + body.count(b"[") > self._easy_brackets
+            or not body.isascii()
+        ):
+            return None
+        fields = parse_fields(body, self._refused)
+        if not ASKED.isdisjoint(fields):
+            check_easy(fields, self._content)
+        return fields
 
     async def parse(self, body: bytes, endpoint: Endpoint) -> Fields:
         """Return the fields of any body.
 
-        Raises: BadBody, TooComplex, PromptTooLong.
+        Raises: BadBody, TooComplex, PromptTooLong. WardrobeError: it failed here.
         """
+        try:
+            return await self._parse(body, endpoint)
+        except WardrobeError:
+            raise
+        except Exception as error:
+            _log.exception("a body could not be looked into")
+            raise WardrobeError("server", "failed on this body", "its log has the reason") from error
+
+    async def _parse(self, body: bytes, endpoint: Endpoint) -> Fields:
         if len(body) < THREAD_BYTES:
             fields = self._look(body, endpoint)
         else:

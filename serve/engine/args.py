@@ -240,6 +240,8 @@ def _defaults(
         "max_cpu_loras": sizes.residents,
         # The router counts every request; a log line for each costs more than the router itself.
         "disable_uvicorn_access_log": True,
+        # The order among groups (serve/groups); requests without a priority keep the order of coming.
+        "scheduling_policy": "priority",
     }
     if settings.engine.compile == "off":
         defaults["enforce_eager"] = True

@@ -32,6 +32,9 @@ NOTE_VARIABLE = "WARDROBE_COMPILED_NOTE"
 SUPERVISED_VARIABLE = "WARDROBE_SUPERVISED"
 """Set by the launcher: the plugin then ties the life of vLLM's helper processes to their parent's."""
 
+STEP_TOKENS_VARIABLE = "WARDROBE_STEP_TOKENS"
+"""Read by `serve.engine.steps.plugin`: tokens of a flood in a step that groups share; 0: vLLM's steps."""
+
 REFUSED = ("VLLM_ALLOW_RUNTIME_LORA_UPDATING",)
 """Variables that would open a public endpoint which loads any path of the machine; never passed on."""
 
@@ -80,6 +83,7 @@ def engine_environment(
     environment[CPU_LORA_VARIABLE] = settings.engine.cpu_lora
     environment[COMPILE_VARIABLE] = settings.engine.compile
     environment[SUPERVISED_VARIABLE] = "1"
+    environment[STEP_TOKENS_VARIABLE] = str(settings.engine.step_tokens)
     environment[HANDOVER_VARIABLE] = settings.model_dump_json()
     # The Python front end is the one that runs middleware.
     environment["VLLM_USE_RUST_FRONTEND"] = "0"

@@ -23,13 +23,14 @@ class Abilities:
 
     `paths` are those that its API server answers, None where that is not known: all. `max_model_len` is the
     context in tokens. `calls_tools` says that calls of tools are parsed out of answers, `hosted_tools` that
-    the server runs some itself.
+    the server runs some itself; `prioritises` that requests of a lower `priority` come first.
     """
 
     paths: frozenset[str] | None = None
     max_model_len: int | None = None
     calls_tools: bool = True
     hosted_tools: bool = False
+    prioritises: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,11 @@ class Engine(Protocol):
     @property
     def abilities(self) -> Abilities:
         """Return what the engine can do."""
+        ...
+
+    @property
+    def seats(self) -> int | None:
+        """Return how many requests run at once (vLLM: `max_num_seqs`); None where there is no bound."""
         ...
 
     @property

@@ -68,6 +68,13 @@ class VllmEngine:
         return slots
 
     @property
+    def seats(self) -> int:
+        """Return vLLM's `max_num_seqs`, or its `max_num_active_seqs`, of all data-parallel ranks."""
+        config = self._client.vllm_config
+        each = config.scheduler_config.max_num_active_seqs or config.scheduler_config.max_num_seqs
+        return int(each * config.parallel_config.data_parallel_size)
+
+    @property
     def context_tokens(self) -> int:
         """Return vLLM's `max_model_len`."""
         context: int = self._client.vllm_config.model_config.max_model_len
@@ -221,6 +228,7 @@ def read_abilities(app: Any) -> Abilities:
         max_model_len=config.max_model_len,
         calls_tools=built_in or bool(args.enable_auto_tool_choice and args.tool_call_parser),
         hosted_tools=app.state.tool_server is not None,
+        prioritises=app.state.engine_client.vllm_config.scheduler_config.policy == "priority",
     )
 
 

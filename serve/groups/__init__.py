@@ -1,1 +1,1 @@
-"""Many teams on one server: what exists for a group, and what divides groups from each other."""
+"""Many teams on one server: what exists for a group, who is next, what each may use and has used."""

@@ -14,15 +14,16 @@ from msgspec import Raw
 
 from registry.entries.keyring import Caller, KeyRing
 from registry.entries.rights import DEFAULT_GROUP, Group
+from serve.engine.steps.tags import PRIORITY as PRIORITY_HEADER
 from serve.errors import BadBody
 from serve.groups.salting import GroupSalt
 from serve.groups.sight import EVERYTHING, Sight
+from serve.rollout.recording.sources import Source
 from serve.router.endpoints.response_id import BASE_SUBJECT, read_claim
 from serve.router.targets import Targets
 
 PRIORITY = "priority"
-PRIORITY_HEADER = b"x-vllm-priority"
-"""By which vLLM takes a priority, too."""
+_NO_PRIORITY = frozenset({b"null", b"0"})
 
 _CALLERS = 10_000
 """Callers that are known at once; each is one key at one time."""
@@ -34,7 +35,8 @@ _AS_MADE = Group(DEFAULT_GROUP)
 class CallerAccess:
     """What a caller may reach: `targets`, `sight` of its group; `salt` where groups share the prefix cache.
 
-    `guarded`: its requests are to be looked at by `pass_through`.
+    `guarded`: its requests are to be looked at by `pass_through`. `source`: whose evidence they are, None of
+    a group that gives none.
     """
 
     caller: Caller
@@ -43,6 +45,7 @@ class CallerAccess:
     salt: GroupSalt | None
     may_prioritise: bool
     guarded: bool
+    source: Source | None
 
     def pass_through(self, fields: dict[str, Raw], headers: Mapping[bytes, bytes]) -> None:
         """Salt a request, and pass where its client sets no priority that it may not set.
@@ -51,7 +54,7 @@ class CallerAccess:
         """
         if not self.may_prioritise:
             own = fields.get(PRIORITY)
-            if (own is not None and bytes(own) != b"null") or PRIORITY_HEADER in headers:
+            if (own is not None and bytes(own) not in _NO_PRIORITY) or PRIORITY_HEADER in headers:
                 fact = f"may not be set by clients of the group `{self.caller.group.name}`"
                 raise BadBody(PRIORITY, fact, "leave it out", param=PRIORITY)
         if self.salt is not None:
@@ -68,11 +71,17 @@ class CallerAccess:
 
 
 class AccessRules:
-    """The access of all callers of one router; `key` gives the secret of salts."""
+    """The access of all callers of one router; `key` gives the secret of salts.
 
-    __slots__ = ("_groups", "_in_use", "_key", "_keys", "_known", "_sights", "_targets")
+    `prioritises` says that the operator has chosen vLLM's order by priority: without groups clients set it.
+    """
 
-    def __init__(self, keys: KeyRing, targets: Targets, key: Callable[[], bytes]) -> None:
+    __slots__ = ("_groups", "_in_use", "_key", "_keys", "_known", "_prioritises", "_sights", "_targets")
+
+    def __init__(
+        self, keys: KeyRing, targets: Targets, key: Callable[[], bytes], *, prioritises: bool = False
+    ) -> None:
+        self._prioritises = prioritises
         self._keys = keys
         self._targets = targets
         self._key = key
@@ -113,9 +122,9 @@ class AccessRules:
         sight, targets = self._look(group)
         # A default group alone has nobody to be told apart from.
         salt = GroupSalt(self._key(), group.name) if self._groups.keys() - {DEFAULT_GROUP} else None
-        may_prioritise = group.priority or not self._in_use
+        may_prioritise = group.priority or (self._prioritises and not self._in_use)
         guarded = salt is not None or not may_prioritise
-        return CallerAccess(caller, sight, targets, salt, may_prioritise, guarded)
+        return CallerAccess(caller, sight, targets, salt, may_prioritise, guarded, Source.of(caller))
 
     def _look(self, group: Group) -> tuple[Sight, Targets]:
         if group.unrestricted:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,15 +22,18 @@ from registry.entries.rights import Scope as KeyScope
 from registry.errors import UsageError, WardrobeError
 from serve import logs
 from serve.batches.runner import BatchRunner
-from serve.bounds.arrival import Arrivals, ClientLeft
+from serve.bounds.arrival import Arrivals
 from serve.bounds.structure import check_encoding
 from serve.console.entrance import leads_in, send_in
 from serve.door.hosts import Hosts
 from serve.door.pages import Pages
 from serve.door.sending import for_pages
 from serve.engine.interface import Engine
-from serve.errors import Busy, MethodNotAllowed, RouteNotFound, TaskNotServed
+from serve.errors import Busy, ClientLeft, MethodNotAllowed, RouteNotFound, TaskNotServed
+from serve.groups.metrics import QueueMetrics
+from serve.groups.seating import BATCH_LINE
 from serve.groups.sight import EVERYTHING
+from serve.groups.usage import GroupMetrics
 from serve.protocol.body import SERVER_PATH_FIELDS, TRANSFER_FIELDS
 from serve.protocol.hints import hint
 from serve.protocol.paths import (
@@ -45,15 +49,9 @@ from serve.protocol.paths import (
 from serve.request_id import HEADER, id_headers
 from serve.rollout.decision.inner import InnerClient
 from serve.router.access import CallerAccess
-from serve.router.building import build_runtime
-from serve.router.chores import begin_chores
-from serve.router.endpoints.apis import (
-    build_batches,
-    build_console,
-    build_control,
-    build_platform,
-    own_methods,
-)
+from serve.router.building import build_console, build_runtime
+from serve.router.chores import Chores
+from serve.router.endpoints.apis import build_batches, build_control, build_platform, own_methods
 from serve.router.endpoints.auth import authorize
 from serve.router.endpoints.feedback import MAX_BODY_BYTES as MAX_FEEDBACK_BYTES
 from serve.router.endpoints.openai_errors import rejection_reason, send_error, send_json
@@ -100,7 +98,7 @@ class Router:
         self._console: ASGIApp | None = None
         self._batches: BatchRunner | None = None
         self._door: InnerClient | None = None
-        self._chores: list[asyncio.Task[None]] = []
+        self._chores: Chores | None = None
         self._error: Exception | None = None
         self._end_logs: Callable[[], None] = lambda: None
         self._tracing: Tracing | None = None
@@ -239,7 +237,7 @@ class Router:
             declared = headers.get(b"content-length")
             body = await self._arrivals.whole(receive, declared, MAX_FEEDBACK_BYTES)
             view = sight.view(runtime.watcher.view)
-            await runtime.feedback.answer(view, caller.who, body, send, base=sight.base)
+            await runtime.feedback.answer(view, caller, body, send, base=sight.base)
 
     async def _forward(
         self, app: ASGIApp | None, caller: Caller, scope: Scope, receive: Receive, send: Send
@@ -283,10 +281,9 @@ class Router:
             if message["type"] == "lifespan.shutdown" and self.runtime is not None:
                 if self._batches is not None:
                     await self._batches.stop()
-                for chore in self._chores:
-                    chore.cancel()
-                await asyncio.gather(*self._chores, return_exceptions=True)
                 await self.runtime.stop()
+                if self._chores is not None:
+                    await self._chores.end()
                 await self._end_accounts()
                 if self._inference is not None:
                     self._inference.bodies.close()
@@ -303,14 +300,14 @@ class Router:
             runtime = await asyncio.to_thread(build_runtime, self._settings, engine)
             runtime.ask = InnerClient(self.app, scope.get("app")).post
             self._door = InnerClient(self, scope.get("app"))
-            await self._open(runtime)
+            await self._open(runtime, scope.get("app"))
         except Exception as error:  # noqa: BLE001 - the server ends on it, and says what it was
             _log.error("the router cannot start: %s", error, exc_info=not isinstance(error, WardrobeError))
             await self._end_accounts()
             return {"type": "lifespan.startup.failed", "message": str(error)}
         return {"type": "lifespan.startup.complete"}
 
-    async def _open(self, runtime: Runtime) -> None:
+    async def _open(self, runtime: Runtime, owner: Any) -> None:
         settings = runtime.settings
         if settings.cors_origins and not runtime.keys.enabled:
             fact = "lets web pages call this server, and no key exists that they would have to send"
@@ -328,14 +325,17 @@ class Router:
         refused = SERVER_PATH_FIELDS if transfers else SERVER_PATH_FIELDS | TRANSFER_FIELDS
         self._inference = self._build_inference(runtime, refused, self._arrivals, self._hosts)
         self._endpoints = served_endpoints(runtime.engine.abilities.paths)
+        self._collectors.register(QueueMetrics(self._inference.seating.queue))
         runtime.on_drain.append(self._inference.shadows.cancel)
         runtime.on_drain.append(self._inference.doubts.cancel)
-        self._chores, self._console = begin_chores(runtime), build_console(runtime)
+        self._chores = Chores(runtime)
+        await self._chores.begin()
+        self._console = build_console(runtime)
+        self._collectors.register(GroupMetrics(runtime.admission.ledger, runtime.admission.limits))
         self.runtime = runtime
         if settings.batches.enabled:
-            assert self._door is not None, "made before anything is opened"
-            inference = self._inference
-            self._batches = build_batches(runtime, self._door, lambda: inference.inflight)
+            inference, door = self._inference, InnerClient(self, owner, {BATCH_LINE: True})
+            self._batches = build_batches(runtime, door, lambda: inference.inflight)
             self._batches.begin(runtime.background)
             self._collectors.register(self._batches.metrics())
 

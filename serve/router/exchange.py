@@ -17,6 +17,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from registry.errors import WardrobeError
 from serve.errors import EngineFailed
+from serve.groups.charges import Charge
+from serve.groups.queue import SeatTicket
 from serve.outcomes import Outcome
 from serve.protocol.body import Fields
 from serve.protocol.forwarded import MAX_BYTES as MAX_ERROR_BYTES
@@ -30,7 +32,16 @@ from serve.router.booking import Booking
 from serve.router.endpoints.answers import MAX_BYTES, MAX_CHUNKS, read_text
 from serve.router.endpoints.openai_errors import error_event, send_error
 from serve.router.endpoints.response_id import without_mac
-from serve.router.streams import TAIL_CHUNKS, has_delta, judge_status, judge_stream, read_finish, read_usage
+from serve.router.streams import (
+    TAIL_CHUNKS,
+    TokenUsage,
+    has_delta,
+    is_usage,
+    judge_status,
+    judge_stream,
+    read_finish,
+    read_usage,
+)
 from serve.router.targets import RouteTarget
 from serve.router.telemetry.accounts import Account
 
@@ -50,14 +61,15 @@ class Exchange:
     where there is one; `rescued` then says that another version was asked to answer. A failure of the engine
     waits in `doubt` until `conclude` says whose it was. `generates` says that a version is asked to write
     something, `names_version` that what it did not write may name it, too. `turn` keeps the answer of a
-    responses request, where it is to be kept.
+    responses request, where it is to be kept; `ticket` is its seat, and is told what it used; `charge` is who
+    pays for it.
     """
 
     __slots__ = (
-        "_chunks", "_first_at", "_last", "_left", "_receive", "_refused", "_send", "_tail", "baseline",
-        "began", "body", "booking", "doubt", "echoed", "endpoint", "fields", "finished", "generates",
-        "headers", "names_version", "outcome", "request_id", "rescued", "scope", "status", "streaming",
-        "target", "timed_out", "turn", "unit",
+        "_chunks", "_first_at", "_last", "_left", "_receive", "_refused", "_send", "_tail", "_usage",
+        "baseline", "began", "body", "booking", "charge", "doubt", "echoed", "endpoint", "fields", "finished",
+        "generates", "headers", "names_version", "outcome", "request_id", "rescued", "scope", "status",
+        "streaming", "target", "ticket", "timed_out", "turn", "unit",
     )  # fmt: skip
 
     body: bytes | None
@@ -89,11 +101,14 @@ class Exchange:
         self.booking: Booking | None = None
         self.baseline: BaselineArm | None = None
         self.turn: ResponseTurn | None = None
-        self.doubt: Callable[..., None] | None = None
+        self.charge: Charge | None = None
+        self.ticket: SeatTicket | None = None
+        self.doubt: Callable[..., bool] | None = None
         self.names_version = self.generates = True
         self.echoed = False
         self._first_at = 0.0
         self._last = b""
+        self._usage: TokenUsage | None = None
         self.status = self._chunks = 0
         self.streaming = self.finished = self.timed_out = self._left = self.rescued = self._refused = False
         self.outcome = Outcome.CANCELLED
@@ -102,6 +117,17 @@ class Exchange:
     def left(self) -> bool:
         """Return True when the client was seen to leave."""
         return self._left
+
+    @property
+    def pieces(self) -> int:
+        """Return how many pieces of a streamed answer were seen: at least as many tokens."""
+        return max(0, self._chunks - 1)
+
+    def pays(self, charge: Charge | None) -> None:
+        """Have `charge` pay for the answer."""
+        self.charge = charge
+        if charge is not None:
+            charge.progress = self
 
     def abandon(self) -> None:
         """Say that this end cut the request short: it is nobody's failure."""
@@ -121,6 +147,8 @@ class Exchange:
             began,
         )
         other.turn = self.turn
+        other.pays(self.charge)
+        other.ticket = self.ticket
         other.names_version = self.names_version
         other.generates = self.generates
         return other
@@ -146,6 +174,8 @@ class Exchange:
                     body = message["body"]
                 self._chunks += 1
                 self._tail.append(body)
+                if self.charge is not None and self.charge.hides_usage and is_usage(body):
+                    return _nothing()
                 if not self._first_at and has_delta(body):
                     self._first_at = monotonic()
             elif self._refused:
@@ -154,6 +184,8 @@ class Exchange:
                 self._last = body
             if not message.get("more_body", False):
                 self.finished = True
+                if self.charge is not None:
+                    self._pay(self.charge)
             return self._send(message)
         if message["type"] == "http.response.start":
             self.status = message["status"]
@@ -188,6 +220,8 @@ class Exchange:
         anthropic = self.endpoint.dialect is Dialect.MESSAGES
         error = read_forwarded(self.status, self._last, self.fields, messages=anthropic)
         self.status = error.http_status
+        if self.charge is not None and self.status < 500:
+            self.charge.pay((0, 0, 0))
         await send_error(self._send, error, self.endpoint.dialect, self._our_headers())
 
     def _own_event(self, event: bytes) -> bytes:
@@ -206,6 +240,8 @@ class Exchange:
             elif self.target.tag and not self.echoed:
                 named = without_mac(named)
         headers = [*told, (HEADER, named)]
+        if self.charge is not None:
+            headers += self.charge.headers(self.endpoint.dialect)
         if self.endpoint.dialect is Dialect.MESSAGES:
             headers.append((ANTHROPIC_HEADER, named))
         return headers
@@ -232,6 +268,8 @@ class Exchange:
         """Count a request that never reached the engine."""
         self.outcome = outcome
         self.target.series.outcomes[self.endpoint.operation, outcome] += 1
+        if self.charge is not None and not self.rescued:
+            self.charge.settle(outcome, None, self._made)
         if self.booking is not None:
             self._record_evidence(None, None, 0, b"", doubtful=False)
         elif self.baseline is not None:
@@ -240,7 +278,7 @@ class Exchange:
     def settle(self) -> Outcome:
         """Book the request under the version that answered, and return how it ended."""
         ended = monotonic()
-        tail = b"".join(list(self._tail)[-TAIL_CHUNKS:]) if self.streaming else self._last[-_USAGE_BYTES:]
+        tail = self._ending()
         if self.status == 200 and self.finished and not (self.streaming or self._left or self.timed_out):
             outcome = Outcome.OK
         else:
@@ -251,13 +289,17 @@ class Exchange:
         series = self.target.series
         series.outcomes[self.endpoint.operation, outcome] += 1
         series.duration.observe(ended - self.began)
-        usage = read_usage(tail)
+        usage = self._usage or read_usage(tail)
         tokens = 0
         if usage is not None:
             series.count_tokens(usage)
             tokens = usage[1]
+            if self.ticket is not None:
+                self.ticket.used = usage
         elif self.streaming:
-            tokens = max(0, self._chunks - 1)  # data events: one token each, bar merged ones
+            tokens = self.pieces  # data events: one token each, bar merged ones
+        if self.charge is not None and not self.rescued:
+            self.charge.settle(outcome, usage, self._made)
         first_token = per_token = None
         if self.streaming and self._first_at:
             first_token = self._first_at - self.began
@@ -271,6 +313,24 @@ class Exchange:
             self.baseline.observe(first_token, per_token, outcome)
         return outcome
 
+    def _pay(self, charge: Charge) -> None:
+        """Pay for an answer that tells its usage before its client has the last of it, and can ask again."""
+        self._usage = usage = read_usage(self._ending())
+        if usage is not None and self.status < 400 and not self.rescued:
+            charge.pay(usage)
+
+    def _ending(self) -> bytes:
+        """Return the last bytes of the answer."""
+        return b"".join(list(self._tail)[-TAIL_CHUNKS:]) if self.streaming else self._last[-_USAGE_BYTES:]
+
+    def _made(self) -> int:
+        """Return the tokens of an answer that does not tell: as it was seen, else at the version's pace."""
+        if self.streaming or self.status:
+            return self.pieces
+        pace = self.target.series.per_token
+        answered = sum(pace.counts)
+        return int((monotonic() - self.began) * answered / pace.total) if pace.total else 0
+
     def _record_evidence(
         self, first_token: float | None, per_token: float | None, tokens: int, tail: bytes, *, doubtful: bool
     ) -> None:
@@ -281,6 +341,7 @@ class Exchange:
             booking.segment,
             booking.arm,
             booking.unit,
+            source=booking.source,
             first_turn=booking.first_turn,
             rescued=self.rescued,
             first_token=first_token,
@@ -292,7 +353,7 @@ class Exchange:
         if doubtful:
             self.doubt = observe
         else:
-            observe(outcome=self.outcome.value)
+            booking.mirrored &= observe(outcome=self.outcome.value)  # no evidence, no copy
 
     def conclude(self, outcome: str) -> None:
         """Book a failure that waited in `doubt` as `outcome`: the version's own, or nobody's."""
@@ -302,7 +363,7 @@ class Exchange:
 
     def account(self) -> Account:
         """Return what became of the request; asked only where accounts are kept, after its end."""
-        tail = b"".join(list(self._tail)[-TAIL_CHUNKS:]) if self.streaming else self._last[-_USAGE_BYTES:]
+        tail = self._ending()
         return Account(
             adapter=self.target.series.adapter,
             version=self.target.series.version,

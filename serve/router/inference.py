@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from time import monotonic
 
 from msgspec import Raw
@@ -16,14 +17,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from registry.entries.keyring import Caller
 from registry.entries.rights import Scope as KeyScope
 from registry.errors import WardrobeError
-from serve.bounds.arrival import Arrivals, ClientLeft
+from serve.bounds.arrival import Arrivals
 from serve.bounds.bodies import THREAD_BYTES, Bodies
-from serve.bounds.content import ASKED
 from serve.bounds.structure import check_encoding
 from serve.door.hosts import Hosts
-from serve.errors import Busy, EngineFailed, TimedOut, TooManyRequests
+from serve.errors import Busy, ClientLeft, EngineFailed, LimitReached, TimedOut, TooManyRequests
+from serve.groups.charges import Charge
+from serve.groups.queue import SeatTicket
+from serve.groups.seating import Seating
 from serve.outcomes import Outcome
-from serve.protocol.body import Fields, cap_tokens, join_fields, name_model, parse_fields
+from serve.protocol.body import Fields, cap_tokens, join_fields, name_model
 from serve.protocol.fields import check_fields
 from serve.protocol.form import generates
 from serve.protocol.paths import Dialect, Endpoint
@@ -43,7 +46,7 @@ from serve.router.forwarding import foreign_template, inner_scope
 from serve.router.rescue import HeldExchange
 from serve.router.runtime import Runtime
 from serve.router.shadow import Shadows
-from serve.router.targets import RolloutTarget
+from serve.router.targets import RolloutTarget, RoutePlan
 from serve.settings import BUSY, FREE
 
 _log = logging.getLogger("wardrobe.router")
@@ -64,23 +67,9 @@ class Inference:
     """
 
     __slots__ = (
-        "access",
-        "app",
-        "arrivals",
-        "bodies",
-        "doubts",
-        "errors_name_version",
-        "hosts",
-        "inflight",
-        "max_body_bytes",
-        "max_concurrency",
-        "max_tokens",
-        "refused_fields",
-        "runtime",
-        "say_busy",
-        "shadows",
-        "stored",
-        "total_seconds",
+        "access", "admission", "app", "arrivals", "bodies", "doubts", "errors_name_version", "hosts",
+        "inflight", "max_body_bytes", "max_concurrency", "max_tokens", "runtime",
+        "say_busy", "seating", "shadows", "stored", "total_seconds",
     )  # fmt: skip
 
     def __init__(
@@ -94,16 +83,19 @@ class Inference:
         self.app = app
         self.runtime = runtime
         self.access = runtime.access
-        self.refused_fields = refused_fields
         self.arrivals = arrivals
         self.hosts = hosts
         self.bodies = Bodies(runtime.limits, runtime.engine, refused_fields)
+        self.admission = runtime.admission
         self.inflight = 0
         self.say_busy = busy_line()
         self.max_body_bytes = runtime.limits.max_body_bytes
         self.max_concurrency = runtime.limits.max_concurrency
         self.max_tokens = runtime.limits.max_tokens
         self.total_seconds = runtime.limits.total_seconds
+        self.seating = Seating(
+            runtime.engine.seats, runtime.limits, tags=runtime.engine.abilities.prioritises
+        )
         self.shadows = Shadows(self._copy)
         self.stored = ResponseStore(runtime.settings.responses)
         self.doubts = Doubts(self._copy, runtime.metrics.doubts, runtime.engine.alive)
@@ -128,12 +120,9 @@ class Inference:
                 self._check_place(1)  # others may have taken it meanwhile
                 if b"content-encoding" in headers:
                     check_encoding(headers[b"content-encoding"])
-                if self.bodies.is_easy(body):
-                    fields = parse_fields(body, self.refused_fields)
-                    if not ASKED.isdisjoint(fields):
-                        self.bodies.check_easy(fields)
-                else:
-                    fields = await self._parse(body, endpoint)
+                fields = self.bodies.parse_easy(body)
+                if fields is None:
+                    fields = await self.bodies.parse(body, endpoint)
                 if endpoint.model:
                     name_model(fields, endpoint.model)
                 if not endpoint.watched.isdisjoint(fields):
@@ -155,16 +144,6 @@ class Inference:
         except WardrobeError as error:
             await self._refuse(send, endpoint, headers, error)
 
-    async def _parse(self, body: bytes, endpoint: Endpoint) -> Fields:
-        """Return the fields of a body that is not plainly small, flat and ASCII."""
-        try:
-            return await self.bodies.parse(body, endpoint)
-        except WardrobeError:
-            raise
-        except Exception as error:
-            _log.exception("a body could not be looked into")
-            raise WardrobeError("server", "failed on this body", "its log has the reason") from error
-
     async def _answer(
         self,
         access: CallerAccess,
@@ -178,16 +157,49 @@ class Inference:
         began: float,
         turn: ResponseTurn | None,
     ) -> None:
+        """Find out who may answer and who pays, have a seat of the engine, and have it answer."""
+        plan = access.targets.find(self.runtime.watcher.view, fields.get("model"))
+        purse, charge, ticket = self.admission.purse(access.caller), None, None
+        try:
+            if purse is not None:
+                charge = await self.admission.admit(purse, endpoint, fields, plan.adapter)
+            if endpoint.proves:
+                left = self._left(began)
+                ticket = await self.seating.take(access.caller.group, fields, len(body), scope, receive, left)
+            await self._route(
+                access, plan, ticket, charge, endpoint, scope, headers, fields, body, receive, send, began,
+                turn,
+            )  # fmt: skip
+        finally:
+            if ticket is not None:
+                self.seating.leave(ticket)
+            if charge is not None:
+                self.admission.end(charge)
+
+    async def _route(
+        self,
+        access: CallerAccess,
+        plan: RoutePlan,
+        ticket: SeatTicket | None,
+        charge: Charge | None,
+        endpoint: Endpoint,
+        scope: Scope,
+        headers: RawHeaders,
+        fields: Fields,
+        body: bytes,
+        receive: Receive,
+        send: Send,
+        began: float,
+        turn: ResponseTurn | None,
+    ) -> None:
         """Choose who answers, and have it answer."""
-        runtime = self.runtime
-        plan = access.targets.find(runtime.watcher.view, fields.get("model"))
         rollout = plan.rollout
         if rollout is None:
             target, unit = choose(plan, headers)
             exchange = Exchange(target, endpoint, scope, headers, fields, unit, receive, send, began)
-            exchange.turn = turn
-            if endpoint.proves:
-                exchange.baseline = plan.baseline
+            exchange.turn, exchange.ticket = turn, ticket
+            exchange.pays(charge)
+            exchange.baseline = plan.baseline if endpoint.proves else None
             await self._carry(exchange, self._left(began))
         else:
             kind, session = rollout.recorder.unit, headers.get(b"x-session-id")
@@ -195,14 +207,14 @@ class Inference:
                 unit = find_unit(kind, session, fields)
             else:
                 unit = await self.bodies.in_thread(find_unit, kind, session, fields)
-            target, unit, booking = assign(rollout, plan.adapter, unit, fields, body)
+            target, unit, booking = assign(rollout, plan.adapter, unit, fields, body, access.source)
             make = HeldExchange if target.arm is Arm.CANARY else Exchange
             exchange = make(target, endpoint, scope, headers, fields, unit, receive, send, began)
-            exchange.turn = turn
+            exchange.turn, exchange.ticket = turn, ticket
+            exchange.pays(charge)
             exchange.names_version = self.errors_name_version
             exchange.generates = endpoint.proves and generates(fields)
-            if exchange.generates:
-                exchange.booking = booking
+            exchange.booking = booking if exchange.generates else None
             await self._carry_arm(rollout, exchange)
 
     def _admit(self, headers: RawHeaders) -> Caller:
@@ -244,8 +256,11 @@ class Inference:
         if endpoint.dialect is Dialect.RESPONSES:
             fields.pop(PREVIOUS, None)  # what it named is in `input` (serve.responses)
             fields["request_id"] = Raw(f'"resp_{request_id}"'.encode())
+        priority = 0 if exchange.ticket is None else self.seating.tag(exchange.ticket)
+        if priority:
+            fields.pop("priority", None)
         exchange.body = body = join_fields(fields)
-        return inner_scope(endpoint, exchange.scope, inner_id, len(body))
+        return inner_scope(endpoint, exchange.scope, inner_id, len(body), priority)
 
     async def _carry(self, exchange: Exchange, seconds: float | None) -> None:
         """Have the version loaded, forward within `seconds`, and book how it ended."""
@@ -294,7 +309,9 @@ class Inference:
         began = monotonic()
         try:
             async with asyncio.timeout(seconds):
-                await self.runtime.residency.acquire(exchange.target.slot)
+                residency, slot = self.runtime.residency, exchange.target.slot
+                ready = residency.acquire(slot)
+                await self.seating.aside(exchange.ticket, ready, partial(residency.release, slot))
         except asyncio.CancelledError:
             if self.runtime.engine.alive():
                 raise
@@ -337,6 +354,7 @@ class Inference:
             return
         seconds = self._left(held.began)
         rescue = held.again(rollout.rescue, monotonic())
+        await self.seating.keep(held.ticket)
         rollout.rescue.decided.value += 1
         try:
             await self._carry(rescue, seconds)
@@ -370,6 +388,8 @@ class Inference:
         if reason is not None:
             self.runtime.metrics.rejections[reason] += 1
         extra = self._name_refusal(endpoint, headers)
+        if isinstance(error, LimitReached):
+            extra += error.headers
         if error.http_status in {408, 413, 500} or self.runtime.draining:
             extra.append((b"connection", b"close"))
         await send_error(send, error, endpoint.dialect, extra)

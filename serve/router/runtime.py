@@ -27,6 +27,8 @@ from registry.watcher import Watcher
 from serve.console.traffic import Traffic
 from serve.engine.interface import Engine
 from serve.errors import Busy, EngineDead
+from serve.groups.admission import Admission
+from serve.groups.counting import PromptCounter
 from serve.rollout.decision.controller import Controller, Local
 from serve.rollout.decision.golden import Ask
 from serve.rollout.recording.keeper import EvidenceWriter
@@ -77,6 +79,7 @@ class Runtime:
     succession: Succession
     access: AccessRules = field(init=False)
     upkeep: Upkeep = field(init=False)
+    admission: Admission = field(init=False)
     ask: Ask | None = None
     draining: bool = False
     preloaded: bool = False
@@ -93,7 +96,9 @@ class Runtime:
     notifier: WebhookNotifier = field(default_factory=WebhookNotifier)
 
     def __post_init__(self) -> None:
-        self.access = AccessRules(self.keys, self.targets, partial(self.ids.derive, b"cache_salt"))
+        chosen = self.settings.vllm.get("scheduling_policy") == "priority"
+        salt = partial(self.ids.derive, b"cache_salt")
+        self.access = AccessRules(self.keys, self.targets, salt, prioritises=chosen)
         self.upkeep = Upkeep(
             self.registry,
             self.background,
@@ -103,6 +108,10 @@ class Runtime:
             self.prover,
             self._describe,
             self.replica,
+        )
+        counter = PromptCounter(self.engine.base_name, self._ask)
+        self.admission = Admission(
+            self.replica, self.engine.context_tokens, counter, longest_answer=self.limits.max_tokens
         )
 
     @property

@@ -63,6 +63,11 @@ def read_usage(tail: bytes) -> TokenUsage | None:
     return TokenUsage(taken, output, cached)
 
 
+def is_usage(chunk: bytes) -> bool:
+    """Return True for the event of a stream that tells its usage and nothing else."""
+    return b'"choices":[]' in chunk and b'"usage":' in chunk
+
+
 def read_finish(tail: bytes) -> str:
     """Return why the answer in `tail` ended, in the server's own word, '' where it does not say."""
     found = _FINISH.findall(tail)

@@ -111,6 +111,7 @@ class Upkeep:
     def problems(self) -> list[str]:
         """Return what this replica cannot do now, in sentences; it serves all the same."""
         found = [f"{name}: {problem}" for name, problem in sorted(self.background.problems().items())]
+        found += [f"group {name}: {problem}" for name, problem in sorted(self.keys.problems.items())]
         if not self._stored_ids:
             found.append("response ids: their key could not be stored, feedback on them is not evidence")
         return found

@@ -36,6 +36,7 @@ class FakeEngine:
         self.capacity = capacity
         self.slots = slots
         self.context_tokens = 1_000
+        self.seats: int | None = None
         self.prompt_characters: int | None = None
         self.calls: list[tuple[str, str]] = []
         self.load_seconds = 0.0

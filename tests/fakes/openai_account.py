@@ -1,4 +1,7 @@
-"""An OpenAI account on a real socket: jobs, files, models that answer; each can be made to fail."""
+"""An OpenAI account on a real socket: jobs, files, models that answer; each can be made to fail.
+
+`cuts` is how many contents break off after their first half.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,14 @@ import base64
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from tests.fakes.http_server import served
@@ -44,6 +47,7 @@ class FakeAccount:
     gone: set[str] = field(default_factory=set)
     refused: dict[str, Any] = field(default_factory=dict)
     failures: dict[str, list[int]] = field(default_factory=dict)
+    cuts: int = 0
     asked: Counter[str] = field(default_factory=Counter)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     methods: set[tuple[str, str]] = field(default_factory=set)
@@ -91,7 +95,12 @@ class FakeAccount:
         if (failure := self._failed(request)) is not None:
             return failure
         found = self.files.get(request.path_params["id"])
-        return _error(404, None, "No such File object") if found is None else Response(found)
+        if found is None:
+            return _error(404, None, "No such File object")
+        with self.lock:
+            cut, self.cuts = self.cuts > 0, max(0, self.cuts - 1)
+        length = {"content-length": str(len(found))}
+        return StreamingResponse(_broken(found), headers=length) if cut else Response(found)
 
     async def _chat(self, request: Request) -> Response:
         if (failure := self._failed(request)) is not None:
@@ -119,6 +128,11 @@ class FakeAccount:
         if request.headers.get("authorization") != f"Bearer {KEY}":
             return _error(401, "invalid_api_key", f"Incorrect API key provided: {KEY}")
         return None if status == 200 else _error(status, None, f"planned {status} for {KEY}")
+
+
+async def _broken(content: bytes) -> AsyncIterator[bytes]:
+    yield content[: len(content) // 2]
+    raise ConnectionResetError("planned")
 
 
 def _error(status: int, code: str | None, message: str) -> Response:

@@ -17,6 +17,7 @@ from registry.records import RolloutEntry, Version
 from registry.store import Registry
 from serve.connections.metrics import expose
 from serve.connections.protocol import limited
+from serve.groups.queue import FairQueue
 from serve.rollout.policy import Policy, PolicyMetrics, RampStep
 from serve.rollout.recording.recorder import Recorder
 from serve.router.app import Router
@@ -99,6 +100,13 @@ class Served:
         still, inference = self.runtime.metrics.inflight, self.router._inference
         assert inference is not None
         wait_until(lambda: still() == inference.doubts.running == self.inner.running == 0, "all is settled")
+        wait_until(lambda: self.seats.idle, "every seat is given back")
+
+    @property
+    def seats(self) -> FairQueue:
+        """Return the queue before the engine."""
+        assert self.router._inference is not None
+        return self.router._inference.seating.queue
 
     def chat(self, model: str | None = "support", /, **fields: object) -> httpx.Response:
         """Ask for a chat completion."""

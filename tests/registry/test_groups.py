@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import threading
 from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from registry.cli.limits import LIMIT_HELP
-from registry.entries.groups import GroupStore, entry_changes, groups_folder
+from registry.entries.groups import GroupStore, entry_changes, groups_folder, read_group
 from registry.entries.keyring import KeyRing
 from registry.entries.keys import KeyStore, keys_folder
 from registry.entries.rights import (
@@ -23,9 +27,12 @@ from registry.entries.rights import (
     effective,
     implied,
 )
-from registry.errors import Conflict, CorruptStore, InvalidName, NotFound, StorageFailed, UsageError
+from registry.errors import Conflict, CorruptStore, DiskFull, InvalidName, NotFound, StorageFailed, UsageError
+from registry.storage import files
 from registry.store import Registry
+from tests.contracts.crashing import kill_at
 from tests.fakes.clock import Clock
+from tests.fakes.store import make_registry
 
 LEGAL = Group(
     "legal",
@@ -246,6 +253,7 @@ def test_a_damaged_group_lets_nobody_in_with_its_keys_and_hides_no_other(
             assert one.check(other) is not None
             assert "legal" not in one.groups
             assert one.check(token) is None
+            assert str(path) in one.problems["legal"]
         groups, problems = store.survey()
         assert [group.name for group in groups] == [DEFAULT_GROUP]
         assert str(path) in problems["legal"]
@@ -316,6 +324,49 @@ def test_keys_from_before_there_were_groups_lose_nothing(registry: Registry, key
 
 def test_a_limit_has_an_option_of_its_name() -> None:
     assert tuple(LIMIT_HELP) == LIMITS == tuple(field.name for field in fields(GroupLimits))
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no-links"])
+@pytest.mark.parametrize("name", ["legal", DEFAULT_GROUP])
+def test_a_kill_at_any_step_leaves_the_group_before_or_after(tmp_path: Path, name: str, links: bool) -> None:
+    template = tmp_path / "template"
+    make_registry(template)
+
+    def change(world: Path) -> None:
+        store = GroupStore(world / "root")
+        if name != DEFAULT_GROUP and read_group(world / "root", name) is None:
+            store.create(Group(name), who="anna")
+        store.change(name, lambda group: replace(group, base=False), who="anna")
+
+    steps: list[str] = []
+    shutil.copytree(template, tmp_path / "probe")
+    with files.watch_steps(steps.append):
+        change(tmp_path / "probe")
+    assert len(steps) > 8
+    for index, step in enumerate(steps):
+        world = tmp_path / "world"
+        shutil.copytree(template, world)
+        kill_at(index, partial(change, world), links=links)
+        seen = KeyRing(world / "root").groups.get(name)
+        assert seen in {None, Group(name), Group(name, base=False)}, step
+        assert seen is not None or name != DEFAULT_GROUP, step  # nobody is shut out by half a change
+        change(world)
+        assert GroupStore(world / "root").get(name) == Group(name, base=False), step
+        shutil.rmtree(world)
+
+
+def test_a_group_is_narrowed_on_a_full_disk(registry: Registry, store: GroupStore) -> None:
+    store.create(LEGAL, who="anna")
+
+    def full(label: str) -> None:
+        if label.startswith("write"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with files.watch_steps(full):
+        store.change("legal", lambda group: replace(group, adapters=()), who="anna")
+        with pytest.raises(DiskFull):
+            store.create(replace(LEGAL, name="other"), who="anna")
+    assert store.get("legal").adapters == ()
 
 
 def test_a_torn_folder_is_no_group(registry: Registry, store: GroupStore, clock: Clock) -> None:

@@ -11,14 +11,18 @@ from typing import Any
 import openai
 import pytest
 
+from registry.entries.groups import GroupStore
 from registry.entries.keys import KeyStore
-from registry.entries.rights import Scope
+from registry.entries.rights import Group, GroupLimits, Scope
 from registry.store import Registry
+from serve.engine.interface import Abilities
+from serve.engine.steps.tags import LAST, PRIORITY
 from serve.settings import BatchSettings
 from serve.tuning_settings import TuningSettings
+from tests.fakes.engine import FakeEngine
 from tests.fakes.http_server import served as listening
 from tests.fakes.openai_client import connect
-from tests.fakes.served import Served, serve, wait_until
+from tests.fakes.served import BASE, Served, serve, wait_until
 from tests.published import check
 
 CHAT = "/v1/chat/completions"
@@ -112,10 +116,11 @@ def test_a_batch_is_answered_line_by_line_and_counted(client: openai.OpenAI, ser
 def test_an_engine_that_schedules_by_priority_is_told_that_others_come_first(
     registry: Registry, tmp_path: Path
 ) -> None:
-    policy: Any = {"scheduling_policy": "priority"}
-    with serve(registry, tmp_path, batches=FAST, vllm=policy) as served, connect(served) as client:
-        assert ended(client, submit(client, line("1", priority=-5))).status == "completed"
-        assert served.inner.seen[-1].body["priority"] == 1
+    engine = FakeEngine(base_name=BASE, abilities=Abilities(max_model_len=2048, prioritises=True))
+    with serve(registry, tmp_path, batches=FAST, engine=engine) as served, connect(served) as client:
+        assert ended(client, submit(client, line("1"))).status == "completed"
+        told = served.inner.seen[-1]
+        assert told.headers[PRIORITY.decode()] == str(LAST)
 
 
 def test_completions_and_embeddings_are_asked_by_their_own_paths(
@@ -271,3 +276,21 @@ def test_a_webhook_tells_of_a_batch_that_ended_as_openais_client_accepts_it(
             ]
     told = {event.data.id: event.type for event in events}
     assert told == {good.id: "batch.completed", bad.id: "batch.failed"}
+
+
+def test_lines_wait_for_the_limits_of_their_group(registry: Registry, tmp_path: Path) -> None:
+    """They are answered when there is room again; another key's batch does not wait for them."""
+    groups, keys = GroupStore(registry.root), KeyStore(registry.root)
+    groups.create(Group("acme", limits=GroupLimits(requests_per_minute=3)), who="tester")
+    scopes = [Scope.INFER, Scope.TUNE]
+    limited, free = (keys.create(scopes, who="tester", group=name)[1] for name in ("acme", "default"))
+    with (
+        serve(registry, tmp_path, batches=FAST) as served,
+        connect(served, limited) as client,
+        connect(served, free) as other,
+    ):
+        batch = submit(client, *(line(f"l{place}") for place in range(5)))
+        wait_until(lambda: answered(client, batch) == 3, "as many as the limit lets in")
+        quick = ended(other, submit(other, line("q1"), line("q2")))
+        assert (quick.status, quick.request_counts.completed) == ("completed", 2)
+        assert client.batches.retrieve(batch.id).status == "in_progress"

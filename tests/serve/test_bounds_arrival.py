@@ -10,8 +10,8 @@ import pytest
 from starlette.types import Message, Receive
 
 from registry.errors import LimitExceeded
-from serve.bounds.arrival import Arrivals, ClientLeft
-from serve.errors import Busy, TooSlow
+from serve.bounds.arrival import Arrivals
+from serve.errors import Busy, ClientLeft, TooSlow
 from serve.settings import RequestLimits
 
 NEVER = 3_600.0

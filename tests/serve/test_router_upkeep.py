@@ -43,8 +43,8 @@ def ask(served: Served, token: str | None) -> int:
 def test_every_work_that_goes_on_survives_what_its_turn_raises(served: Served) -> None:
     works = served.runtime.background.works
     assert set(works) == {
-        "batches", "engine", "feedback", "heartbeat", "housekeeping", "keys", "proofs", "rollouts", "view",
-        "watcher",
+        "batches", "engine", "feedback", "heartbeat", "housekeeping", "keys", "limits", "proofs", "rollouts",
+        "usage", "view", "watcher",
     }  # fmt: skip
     left = {name: list(ERRORS) for name in works}
     before = {name: work.failures for name, work in works.items()}

@@ -43,3 +43,16 @@ def test_after_defer_the_first_signal_is_only_noted_and_the_second_one_raises() 
             os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
     assert told == [True]
+
+
+def test_after_undefer_a_signal_raises_again_and_one_that_was_noted_raises_there() -> None:
+    with Interruption() as interruption:
+        interruption.defer(lambda: None)
+        interruption.undefer()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    with Interruption() as interruption:
+        interruption.defer(lambda: None)
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            interruption.undefer()

@@ -102,3 +102,8 @@ def test_killed_while_it_trains_it_goes_on_from_its_checkpoint(
     assert len(registry.versions("shop")) == 1
     assert registry.attestations("shop", 1, "migration")[0].body["verdict"] == "fail"
     assert (tmp_path / "out" / job["id"] / "gate" / "report.html").exists()
+    # A kill between the publication and its record: the version is found, and nothing is trained again.
+    (tmp_path / "out" / job["id"] / "version.json").unlink()
+    assert finish(start(url, tmp_path / "out", *more))["version"] == "shop@1"
+    assert jobs.all()[0].status().updated_at == trained.status().updated_at
+    assert len(registry.versions("shop")) == 1

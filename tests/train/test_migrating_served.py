@@ -222,7 +222,9 @@ def test_killed_at_any_step_the_same_command_goes_on(
     assert len(home.versions("shop")) == 1
     assert len(home.attestations("shop", 1, "migration")) == 1
     done = only(migrated(account, tmp_path / "out", trainer))
-    assert (done.state, done.version) == ("served", "shop@1")
+    assert (done.state, done.version, done.sentence, done.figures) == (
+        "served", "shop@1", job.sentence, job.figures
+    )  # fmt: skip
 
 
 def test_a_training_that_fails_stops_no_other(account: Served, trainer: Trainer, tmp_path: Path) -> None:

@@ -238,3 +238,24 @@ def test_preference_and_reinforcement_runs_go_on_with_the_same_bytes(
     assert finished.published is not None
     assert whole.published is not None
     assert finished.published.version.digest == whole.published.version.digest
+
+
+def test_a_checkpoint_that_is_due_by_time_is_written_whatever_the_settings_say(
+    registry: Registry, tmp_path: Path, reference: str
+) -> None:
+    """A killed run loses that much, however long a tenth of it is; what it gives in the end is the same."""
+    config = tiny_config(tmp_path, checkpoints={"every": None})
+
+    def end(done: int) -> None:
+        if done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(registry, config, Watcher(end))
+    assert newest(registry).steps_kept == []
+    with pytest.raises(KeyboardInterrupt):
+        train(registry, config, Watcher(end), save_seconds=0.0)
+    assert newest(registry).steps_kept
+    finished = train(registry, config, resume=True)
+    assert finished.published is not None
+    assert finished.published.version.digest == reference

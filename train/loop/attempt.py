@@ -14,7 +14,8 @@ class Attempt:
     """One try: `folder` is for what is written meanwhile, `checkpoints` for what it could go on from.
 
     `resumed` are the steps after which it went on, the last of them `resume_from`. `stopping` tells whether
-    somebody asked it to stop.
+    somebody asked it to stop. After `save_seconds` without a checkpoint one is written, beside those of the
+    settings; None: never.
     """
 
     folder: Path
@@ -23,6 +24,7 @@ class Attempt:
     resumed: tuple[int, ...] = ()
     observers: tuple[Observer, ...] = ()
     stopping: Callable[[], bool] = lambda: False
+    save_seconds: float | None = None
 
 
 class Stopped(KeyboardInterrupt):

@@ -1,8 +1,9 @@
 """The steps of a run: when it is measured, when a checkpoint is written, when it ends.
 
 Owns the decisions between two steps, and the callback by which transformers asks for them. Knows no method.
-Invariants: what is decided depends on settings and step alone, so a run that goes on decides alike; the order
-of the rows and the dropout of an epoch depend on seed and epoch alone, not on what was before.
+Invariants: what is decided depends on settings and step alone (but for a checkpoint that is due by time), so
+a run that goes on decides alike; the order of the rows and the dropout of an epoch depend on seed and epoch
+alone, not on what was before.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from train.process.launching import any_process
 from train.settings.keeping import EVAL_LOSS
 from train.settings.steps import PerEpoch
 
+_BETWEEN_SAVES = 20
+"""Times that a checkpoint took lie between two that are due by time."""
+
 
 @dataclass(slots=True)
 class TrainingLoop:
@@ -48,6 +52,9 @@ class TrainingLoop:
     _earlier_tokens: int = 0
     _started: float = 0.0
     _boundary: int = 1
+    _looked: float = 0.0
+    _saved: float = 0.0
+    _save_seconds: float = 0.0
     _row_tokens: float = 0.0
 
     @property
@@ -89,6 +96,7 @@ class TrainingLoop:
     def begin(self, trainer: Any, state: Any, loader: Any) -> None:
         """Take note of the length of the run, and rehearse its largest batch."""
         self.total = int(state.max_steps)
+        self._saved = time.monotonic()
         items = self.run.items  # the mean length of a row is for trainers that count no tokens
         self._row_tokens = sum(item.length for item in items) / max(1, len(items))
         per_batch = getattr(trainer.args, "steps_per_generation", None)
@@ -112,8 +120,10 @@ class TrainingLoop:
         at_boundary = done % self._boundary == 0
         last = done >= self.total
         control.should_evaluate = bool(self.run.held_out) and self._is_due(done)
-        if not last and self._follows(self.config.checkpoints.every, done):
+        timely = at_boundary and any_process(self._is_time_to_save())
+        if not last and (timely or self._follows(self.config.checkpoints.every, done)):
             control.should_save = True
+        self._looked = time.monotonic()
         if at_boundary and not last and any_process(self.attempt.stopping()):
             self.stopped = True
             control.should_save = control.should_training_stop = True
@@ -153,6 +163,7 @@ class TrainingLoop:
         self.evaluations.append(evaluation)
         for observer in self.attempt.observers:
             observer.evaluation(evaluation)
+        self._looked = time.monotonic()
         value = self._measure(evaluation)
         if self.best is None or value is None:
             return
@@ -170,6 +181,18 @@ class TrainingLoop:
     def _is_due(self, step: int) -> bool:
         every = evaluated_every(self.config, self.total)
         return step >= self.total or self._follows(every, step)
+
+    def saved(self) -> None:
+        """Take note of a checkpoint, and of what it cost."""
+        self._saved = time.monotonic()
+        self._save_seconds = self._saved - self._looked
+
+    def _is_time_to_save(self) -> bool:
+        """Tell whether the newest checkpoint is too old; a twentieth of the time goes into them at most."""
+        longest = self.attempt.save_seconds
+        if longest is None:
+            return False
+        return time.monotonic() - self._saved >= max(longest, _BETWEEN_SAVES * self._save_seconds)
 
     def _follows(self, every: int | PerEpoch | None, step: int) -> bool:
         return is_due(every, step, self.run.duration.steps_per_epoch, self._boundary)
@@ -196,6 +219,9 @@ def callback(loop: TrainingLoop, trainer: Callable[[], Any]) -> Any:
 
         def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
             loop.log(kwargs.get("logs") or {}, kwargs.get("model"), control)
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+            loop.saved()
 
         def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
             loss = kwargs["metrics"].get("eval_loss")

@@ -8,7 +8,7 @@ later is tried again, at the time the account names, and nothing else is.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from typing import Any
 
@@ -16,7 +16,7 @@ import httpx
 
 from registry.errors import Denied, NotFound, UsageError
 from train.evaluation.models.served import RETRIED, RetryLimits
-from train.migrating.interface import AccountAway, AccountFailed, JobDocument
+from train.migrating.interface import AccountAway, AccountFailed, BrokenOff, JobDocument
 
 OPENAI = "https://api.openai.com/v1"
 _SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "account_deactivated"})
@@ -38,16 +38,24 @@ class PromptRefused(AccountFailed):
 PATIENCE = RetryLimits(tries=6, timeout_seconds=120)
 _LONGEST_WAIT_SECONDS = 120.0
 """However long the account asks to wait."""
+_TOLD_SECONDS = 1.0
+"""A person is told of a wait that is longer."""
 
 
 class OpenAIAccount:
-    """One account; safe to use from several threads."""
+    """One account; safe to use from several threads. `notice` tells a person what is waited for."""
 
-    def __init__(self, key: str, base_url: str = OPENAI, patience: RetryLimits = PATIENCE) -> None:
+    def __init__(
+        self,
+        key: str,
+        base_url: str = OPENAI,
+        patience: RetryLimits = PATIENCE,
+        notice: Callable[[str], None] = lambda _text: None,
+    ) -> None:
         """Raises: UsageError: a key or a URL that cannot be one."""
         if not key.isascii() or not key.isprintable() or not key.strip():
             raise UsageError("OPENAI_API_KEY", "is not a key", "export the account's key", param="key")
-        self._key, self._patience = key.strip(), patience
+        self._key, self._patience, self._notice = key.strip(), patience, notice
         url = _checked_url(base_url)
         headers = {"authorization": f"Bearer {self._key}"}
         headers |= {name: os.environ[one] for one, name in _ORGANIZATION.items() if os.environ.get(one)}
@@ -86,16 +94,24 @@ class OpenAIAccount:
     def content(self, file: str) -> Iterator[bytes]:
         """Yield the content of a file, whole or with an error.
 
-        Raises: NotFound: it was deleted; Denied; AccountFailed.
+        Raises: NotFound: it was deleted; Denied; BrokenOff; AccountFailed.
         """
-        path = f"files/{file}/content"
-        with closing(self._opened("GET", path)) as response:
+        size = 0
+        with closing(self._opened("GET", f"files/{file}/content")) as response:
             try:
-                yield from response.iter_bytes(_CHUNK)
+                for chunk in response.iter_bytes(_CHUNK):
+                    size += len(chunk)
+                    yield chunk
             except httpx.HTTPError as error:
-                raise AccountFailed(
-                    file, f"broke off while it was fetched ({_named(error)})", "run it again"
+                raise BrokenOff(
+                    file,
+                    f"broke off while it was fetched ({_named(error)})",
+                    "run the same command again",
                 ) from error
+            endless = not {"content-length", "transfer-encoding"} & response.headers.keys()
+        # Then the connection's end is the content's, and a broken one looks like a whole.
+        if endless and size != (told := self._json("GET", f"files/{file}").get("bytes")):
+            raise BrokenOff(file, f"came with {size:,} of {told} bytes", "run the same command again")
 
     def ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer to a prompt; `path` is `chat/completions` or `completions`.
@@ -130,15 +146,21 @@ class OpenAIAccount:
                     fact = f"cannot be reached ({_named(error)})"
                     remedy = "check the network and --base-url, then run the same command again"
                     raise AccountAway(self._host, fact, remedy) from error
-                self._patience.sleep(wait)
+                self._rest(wait, f"cannot be reached ({_named(error)})", attempt)
                 continue
             if response.status_code == httpx.codes.OK:
                 return response
             found = _error(response)
             if last or not _again(response, found):
                 raise self._refusal(response, found, path)
-            self._patience.sleep(self._wait(response, wait))
+            self._rest(self._wait(response, wait), f"answers {response.status_code}", attempt)
         raise AssertionError("the last try returns or raises")
+
+    def _rest(self, seconds: float, fact: str, attempt: int) -> None:
+        if seconds > _TOLD_SECONDS:
+            of = f"try {attempt + 1} of {self._patience.tries}"
+            self._notice(f"{self._host} {fact}: {of} in {seconds:.0f} s")
+        self._patience.sleep(seconds)
 
     def _wait(self, response: httpx.Response, otherwise: float) -> float:
         for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):

@@ -14,7 +14,7 @@ import click
 from registry import foreign
 from registry.cli import output
 from registry.cli.session import Session, UserPath, local_options, pass_session, user_name
-from registry.errors import UsageError, WardrobeError
+from registry.errors import Denied, UsageError, WardrobeError
 
 if TYPE_CHECKING:
     from train.migrating.account import OpenAIAccount
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 KEY = "OPENAI_API_KEY"
 _PATH = UserPath()
 _LOOK_SECONDS = 0.1
+_GO_ON = "interrupted; what is done is kept, and the same command goes on"
 
 
 @click.group()
@@ -105,6 +106,7 @@ def openai(
     """
     from train.migrating.exported import ExportedFolder
     from train.migrating.folder import MigrationFolder
+    from train.migrating.interface import AccountAway
     from train.migrating.run import Migration, MigrationOptions
 
     if serve_anyway and not training:
@@ -120,11 +122,19 @@ def openai(
         if listed:
             _show(session, found.survey())
             return
-        with folder.locked():
-            report = found.prepare()
-            if root is not None and registry is not None:
-                trainer = partial(_train, root.resolve(), options)
-                report = found.train(trainer, registry, user_name())
+        try:
+            with folder.locked():
+                report = found.prepare()
+                if root is not None and registry is not None:
+                    trainer = partial(_train, root.resolve(), options)
+                    report = found.train(trainer, registry, user_name())
+        except KeyboardInterrupt:
+            output.print_notice(_GO_ON)
+            raise
+        except (AccountAway, Denied):
+            if folder.jobs():
+                output.print_notice(f"without {KEY} the same command goes on with what is in {folder.path}")
+            raise
     _show(session, report)
 
 
@@ -137,7 +147,7 @@ def _account(base_url: str, folder: MigrationFolder) -> OpenAIAccount | None:
 
     key = os.environ.get(KEY, "")
     if key:
-        return OpenAIAccount(key, base_url)
+        return OpenAIAccount(key, base_url, notice=output.print_notice)
     if folder.jobs():
         output.print_notice(
             f"{KEY} is not set: nothing is fetched or asked, what is in {folder.path} is used"
@@ -166,19 +176,31 @@ def _train(root: Path, options: MigrationOptions, job: MigratedJob, old: str) ->
         str(options.margin),
         user_name(),
     )
+    told = job.log.stat().st_size if job.log.exists() else 0
     process = TaskProcess(command, job.log, environment={})
     with Interruption() as interruption:
         interruption.defer(process.stop)
         while (code := process.ended()) is None:
             time.sleep(_LOOK_SECONDS)
+            told = _tell_on(job.log, told)
+    _tell_on(job.log, told)
     if code == STOPPED or interruption.requested:
-        output.print_notice(f"{job.id}: stopped; the same command goes on from its newest checkpoint")
         raise KeyboardInterrupt
     if code != 0:
-        told = (job.record(PROBLEM) or {}).get("sentence")
+        problem = (job.record(PROBLEM) or {}).get("sentence")
         raise WardrobeError(
-            f"training of {job.id}", str(told or f"ended with {code} and left no word"), f"see {job.log}"
+            f"training of {job.id}", str(problem or f"ended with {code} and left no word"), f"see {job.log}"
         )
+
+
+def _tell_on(log: Path, told: int) -> int:
+    """Print the whole lines of `log` behind its first `told` bytes; return how many bytes are told then."""
+    with log.open("rb") as file:
+        file.seek(told)
+        whole = file.read().rpartition(b"\n")[0]
+    for line in whole.decode("utf-8", "replace").splitlines():
+        output.print_notice(line)
+    return told + len(whole) + 1 if whole else told
 
 
 def _show(session: Session, report: MigrationReport) -> None:

@@ -13,9 +13,11 @@ from pathlib import Path
 from registry.errors import NotFound
 from registry.storage import disk
 from train.migrating.folder import MigrationFolder, decoded_result
-from train.migrating.interface import JobDocument, JobSource
+from train.migrating.interface import BrokenOff, JobDocument, JobSource
 
 ROWS, FIGURES = ".jsonl", ".csv"
+_TRIES = 3
+"""How often a content is fetched that breaks off."""
 
 
 @dataclass(slots=True)
@@ -62,13 +64,19 @@ def _fetched(
     if source is None or folder.is_gone(path):
         notes.append(f"the {what} {file} is not there any more: it was deleted at the account")
         return None
-    try:
-        folder.keep_file(path, _content(source, str(file), suffix))
-    except NotFound:
-        folder.mark_gone(path)
-        notes.append(f"the {what} {file} is not there any more: it was deleted at the account")
-        return None
-    return path
+    for attempt in range(1, _TRIES + 1):
+        try:
+            folder.keep_file(path, _content(source, str(file), suffix))
+        except NotFound:
+            folder.mark_gone(path)
+            notes.append(f"the {what} {file} is not there any more: it was deleted at the account")
+            return None
+        except BrokenOff:
+            if attempt == _TRIES:
+                raise
+        else:
+            return path
+    raise AssertionError("the last try returns or raises")
 
 
 def _content(source: JobSource, file: str, suffix: str) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.errors import Conflict, CorruptStore, StorageFailed
+from registry.errors import Conflict, CorruptStore, DiskFull, StorageFailed, WardrobeError
 from registry.storage import disk, files
 from train.migrating.exported import FILES, JOBS, ExportedFolder, encode_jobs
 from train.migrating.interface import JobDocument, plain_id
@@ -136,7 +136,7 @@ class MigrationFolder:
     def locked(self) -> Iterator[None]:
         """Be the only one that works in it.
 
-        Raises: Conflict: another process does; StorageFailed.
+        Raises: Conflict: another process does; StorageFailed; whatever the block raises.
         """
         files.make_directory(self.path)
         try:
@@ -146,14 +146,26 @@ class MigrationFolder:
                 str(self.path), f"cannot be written ({error.strerror})", "choose another --out"
             ) from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock(descriptor)
             yield
+        except DiskFull as error:
+            raise self.explained(error) from error
+        finally:
+            os.close(descriptor)
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Conflict(
                 str(self.path), "another `wardrobe migrate` works in it", "wait for it, or end it"
             ) from None
-        finally:
-            os.close(descriptor)
+
+    def explained(self, error: WardrobeError) -> WardrobeError:
+        """Return the error as a person has to read it: of a full disk, whose disk it is."""
+        if not isinstance(error, DiskFull) or not error.subject.startswith(str(self.path)):
+            return error
+        return DiskFull(str(self.path), "there is no room left", "make room, then run the same command again")
 
     def jobs(self) -> list[JobDocument]:
         """Return the jobs that were listed before.

@@ -25,6 +25,10 @@ class AccountFailed(WardrobeError):
     code = "account_failed"
 
 
+class BrokenOff(AccountFailed):
+    """A content that ended before its end; fetched anew it may be whole."""
+
+
 class AccountAway(AccountFailed):
     """No answer at all: nothing else of the account can be asked for either."""
 
@@ -41,7 +45,7 @@ class JobSource(Protocol):
     def content(self, file: str) -> Iterator[bytes]:
         """Yield the content of a file.
 
-        Raises: NotFound: it was deleted; WardrobeError.
+        Raises: NotFound: it was deleted; BrokenOff; WardrobeError.
         """
 
 

@@ -7,6 +7,7 @@ anybody; without any, nothing is told.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -59,11 +60,18 @@ class RecordedModel:
 
 
 def judge(
-    job: MigratedJob, old: str, candidate: Model, digest: str, margin: float, judges: Callable[[str], Model]
+    job: MigratedJob,
+    old: str,
+    candidate: Model,
+    digest: str,
+    margin: float,
+    judges: Callable[[str], Model],
+    answered: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> dict[str, JsonValue]:
     """Hold a version against the old model's recorded answers; return the verdict and its figures.
 
-    `judges` makes a model of the name of one that judges. The answers stay in the job's folder, with a page.
+    `judges` makes a model of the name of one that judges; `answered` is told how many answers there are, of
+    how many. The answers stay in the job's folder, with a page.
 
     Raises: UsageError: a grader that cannot judge here; StorageFailed.
     """
@@ -81,7 +89,9 @@ def judge(
         EvaluatedArm(REPLICATE, candidate, digest=digest),
         EvaluatedArm(REPLACED, RecordedModel.of(old, suite, recorded(job))),
     ]
-    results = evaluate(suite, arms, judges, Effort(1, memory=journal))
+    done, of = itertools.count(1), len(arms) * len(suite.items)
+    effort = Effort(1, lambda _count: answered(next(done), of), journal)
+    results = evaluate(suite, arms, judges, effort)
     evaluation = EvaluationResult.finished(suite, results, "offline")
     goal = Goal(suite=suite.name, minimum_gain_over_replaced=-margin)
     found = hold(goal, {suite.name: evaluation})

@@ -1,15 +1,16 @@
 """The old model's answers to the held-out questions, while it still gives them.
 
 Owns what is asked and how often. Invariants: a question whose answer is kept is never asked again, so a
-killed recording loses at most those in flight; what all answers cost is counted from what is kept, so the
-budget holds over any number of calls; once it is spent nothing more is asked.
+killed recording loses at most those in flight, and an interrupted one waits for none; what all answers cost
+is counted from what is kept, so the budget holds over any number of calls; once it is spent nothing more is
+asked.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -98,11 +99,7 @@ def record(job: MigratedJob, model: OldModel, account: Answerer, budget: TokenBu
     waiting = [item for item in job.rows(job.items)[:count] if item["id"] not in known]
     while waiting:
         if budget.over:
-            asked = min(count, len(job.rows(job.items)))
-            return (
-                f"the budget of {budget.total:,} tokens is spent: {asked - len(waiting)} of {asked} answers "
-                "are recorded; give a greater --budget to go on"
-            )
+            return f"the budget of {budget.total:,} tokens is spent; give a greater --budget to go on"
         batch, waiting = waiting[:AT_ONCE], waiting[AT_ONCE:]
         try:
             _ask(job, model, account, budget, batch)
@@ -115,21 +112,33 @@ def _ask(
     job: MigratedJob, model: OldModel, account: Answerer, budget: TokenBudget, batch: list[dict[str, Any]]
 ) -> None:
     """Ask some questions beside each other and keep every answer, before the first failure is raised."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        futures = [(item, pool.submit(_answer, model, account, item)) for item in batch]
-    failure: BaseException | None = None
-    lines = []
-    for item, future in futures:
-        if (error := future.exception()) is not None:
-            failure = failure or error
-            continue
-        answer = future.result()
-        budget.spent += answer.prompt_tokens + answer.completion_tokens
-        lines.append(json.dumps({"id": item["id"], "answer": asdict(answer)}).encode() + b"\n")
+    answers: dict[str, ModelAnswer] = {}
+    failures: list[Exception] = []
+
+    def ask(item: Mapping[str, Any]) -> None:
+        try:
+            answers[item["id"]] = _answer(model, account, item)
+        except Exception as error:  # noqa: BLE001 - it is raised where it can be seen
+            failures.append(error)
+
+    # Daemons: whoever ends this process waits for no answer.
+    threads = [threading.Thread(target=ask, args=(item,), daemon=True) for item in batch]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    finally:
+        _keep(job, dict(answers), budget)
+    if failures:
+        raise failures[0]
+
+
+def _keep(job: MigratedJob, answers: Mapping[str, ModelAnswer], budget: TokenBudget) -> None:
+    budget.spent += sum(one.prompt_tokens + one.completion_tokens for one in answers.values())
+    lines = [json.dumps({"id": name, "answer": asdict(one)}).encode() for name, one in answers.items()]
     if lines:
-        files.append_lines(job.answers, b"".join(lines))
-    if failure is not None:
-        raise failure
+        files.append_lines(job.answers, b"\n".join(lines) + b"\n")
 
 
 def _answer(model: OldModel, account: Answerer, item: Mapping[str, Any]) -> ModelAnswer:

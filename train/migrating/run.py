@@ -75,7 +75,8 @@ class Migration:
         Raises: Denied; AccountAway: nothing of the account can be had; StorageFailed; NotFound.
         """
         jobs = self._jobs()
-        for job in jobs:
+        for number, job in enumerate(jobs, start=1):
+            self.notice(f"{job['id']}: job {number} of {len(jobs)}, fetching what is not here yet")
             self._guarded(job, self._prepare)
         self._record(jobs)
         ready = [one for one in self.reports.values() if one.state == "prepared"]
@@ -128,7 +129,7 @@ class Migration:
         except (Denied, AccountAway):
             raise
         except WardrobeError as error:
-            self.reports[name] = before.now("failed", str(error))
+            self.reports[name] = before.now("failed", str(self.folder.explained(error)))
 
     def _prepare(self, document: JobDocument) -> MigratedJobReport:
         report = MigratedJobReport.of(document)
@@ -138,7 +139,7 @@ class Migration:
             return report.now("left_out", f"made no model: {_end_of(document)}")
         job = self.folder.job(report.id)
         if (served := job.record(SERVED)) is not None:
-            return _served(report, served)
+            return _served(report, served, job.record("verdict") or {})
         found = fetch(document, self.source, self.folder)
         if found.train is None:
             return report.now(
@@ -159,16 +160,27 @@ class Migration:
     def _record(self, jobs: Sequence[JobDocument]) -> None:
         """Ask every old model its questions, some of each in turn, until the budget is spent."""
         budget = TokenBudget(self.options.budget, self._spent())
+        told = 0
         asked = [job for job in jobs if self.reports[str(job["id"])].state == "prepared"]
         for count in range(ROUND, self.options.prompts + ROUND, ROUND):
             for job in list(asked):
                 if not self._record_some(job, budget, min(count, self.options.prompts)):
                     asked.remove(job)
+            told = self._tell_recorded(jobs, told)
         for job in jobs:
             name = str(job["id"])
             if self.reports[name].state == "prepared":
                 good = sum(one.error is None for one in recorded(self.folder.job(name)).values())
                 self.reports[name] = self.reports[name].model_copy(update={"recorded": good})
+
+    def _tell_recorded(self, jobs: Sequence[JobDocument], before: int) -> int:
+        """Say how many answers there are, where they are more than `before`."""
+        names = [str(job["id"]) for job in jobs]
+        wanted = sum(self.reports[name].questions for name in names)
+        found = sum(len(recorded(self.folder.job(name))) for name in names if self.reports[name].questions)
+        if before != found:
+            self.notice(f"recorded {found} of {wanted} answers")
+        return found
 
     def _record_some(self, document: JobDocument, budget: TokenBudget, count: int) -> bool:
         """Record up to `count` answers of a job; tell whether it may be asked for more."""
@@ -182,7 +194,10 @@ class Migration:
         except (Denied, AccountAway):
             raise
         except WardrobeError as error:
-            ended = f"recording stopped: {error}"
+            # What was not recorded can be had later, perhaps, and never once the model is switched off.
+            told = self.folder.explained(error)
+            self.reports[report.id] = report.now("failed", f"recording stopped: {told}")
+            return False
         if ended:
             self.reports[report.id] = report.model_copy(update={"notes": [*report.notes, ended]})
         return not ended
@@ -231,11 +246,14 @@ def _forget_stale(job: MigratedJob, margin: float, answers: int) -> None:
         job.forget("verdict")
 
 
-def _served(report: MigratedJobReport, served: Mapping[str, Any]) -> MigratedJobReport:
-    sentence = f"{served['version']} answers as {served['name']}"
+def _served(
+    report: MigratedJobReport, served: Mapping[str, Any], verdict: Mapping[str, Any]
+) -> MigratedJobReport:
+    told = f"{verdict['sentence']}. " if "sentence" in verdict else ""
     return report.now(
-        "served", sentence, version=served["version"], digest=served["digest"], verdict=served["verdict"]
-    )
+        "served", f"{told}{served['version']} answers as {served['name']}", version=served["version"],
+        digest=served["digest"], verdict=served["verdict"], figures=dict(verdict),
+    )  # fmt: skip
 
 
 def _age(job: JobDocument) -> tuple[float, str]:

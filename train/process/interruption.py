@@ -2,8 +2,8 @@
 
 Invariant: a person never reads "nothing was registered" about a version that is there. At first a signal
 raises KeyboardInterrupt in the main thread. After `defer` the first one is only noted, so that the run can
-stop behind its step with a checkpoint, and the second one raises. After `hold`, and once one was raised, all
-are ignored, because what is being registered, or cleaned up, is finished in a moment.
+stop behind its step with a checkpoint, and the second one raises; `undefer` ends that. After `hold`, and
+once one was raised, all are ignored: what is being registered, or cleaned up, is finished in a moment.
 """
 
 from __future__ import annotations
@@ -40,6 +40,16 @@ class Interruption:
     def defer(self, on_request: Callable[[], None]) -> None:
         """From now on only note the first signal in `requested`, and call `on_request` in its handler."""
         self._on_request = on_request
+
+    def undefer(self) -> None:
+        """From now on the first signal raises again; raise for one that was noted meanwhile.
+
+        Raises: KeyboardInterrupt.
+        """
+        self._on_request = None
+        if self.requested:
+            self.hold()
+            raise KeyboardInterrupt
 
     def hold(self) -> None:
         """Ignore both signals until the end."""

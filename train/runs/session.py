@@ -35,7 +35,8 @@ class RunOptions:
     """How a run is wanted: by whom, who watches, going on with an interrupted one, stoppable by whom.
 
     `notice` tells a person something that is not a result. `job` is the id of a job that was asked for
-    before: the run is that one, and goes on from its newest checkpoint by itself.
+    before: the run is that one, and goes on from its newest checkpoint by itself. `save_seconds` is that
+    of `Attempt`.
     """
 
     who: str
@@ -44,6 +45,7 @@ class RunOptions:
     stopping: Callable[[], bool] = lambda: False
     notice: Callable[[str], None] = lambda _text: None
     job: str | None = None
+    save_seconds: float | None = None
 
 
 class JobRecorder:
@@ -108,6 +110,7 @@ class JobRun:
             resumed=self.resumed,
             observers=self._observers,
             stopping=self._options.stopping,
+            save_seconds=self._options.save_seconds,
         )
 
     def __enter__(self) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,15 @@ class InnerAnswer:
 
 
 class InnerClient:
-    """Sends requests to `app`; `owner` is what the server's lifespan put under `scope["app"]`."""
+    """Sends requests to `app`; `owner` is what the server's lifespan put under `scope["app"]`.
 
-    def __init__(self, app: ASGIApp, owner: Any) -> None:
+    `state` is what every scope's state holds; no client can say any of it.
+    """
+
+    def __init__(self, app: ASGIApp, owner: Any, state: Mapping[str, object] | None = None) -> None:
         self._app = app
         self._owner = owner
+        self._state = state or {}
 
     async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Send a JSON body and return the answer's status and body; an exception behind is a 500."""
@@ -78,6 +82,6 @@ class InnerClient:
             "headers": headers,
             "client": ("127.0.0.1", 0),
             "server": ("127.0.0.1", 0),
-            "state": {},
+            "state": {**self._state},
             "app": self._owner,
         }

@@ -1,4 +1,4 @@
-"""The APIs of ours beside the hot path: the admin API, the console, and the platform endpoints put together.
+"""The APIs of ours beside the hot path: the admin API, and the platform endpoints put together.
 
 Owns which routers the platform has; what each answers is its own package's business. FastAPI is imported
 here only when a server starts.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp
@@ -32,15 +32,6 @@ def build_control(runtime: Runtime) -> ASGIApp:
     return build(runtime.registry, runtime)
 
 
-def build_console(runtime: Runtime) -> ASGIApp:
-    """Return the console of this process."""
-    from serve.console.app import build_console as build
-    from serve.console.place import ConsoleParts
-
-    secret = partial(runtime.ids.derive, b"console")
-    return build(ConsoleParts(runtime.registry, runtime, runtime.keys, runtime.traffic, secret))
-
-
 def build_platform(runtime: Runtime) -> ASGIApp:
     """Return the platform endpoints of this process."""
     from serve.openai.app import build_platform as build
@@ -54,10 +45,9 @@ def build_batches(runtime: Runtime, door: InnerClient, inflight: Callable[[], in
     from serve.control.caller import Control
 
     settings, keys = runtime.settings.batches, runtime.keys
-    prioritised = runtime.settings.vllm.get("scheduling_policy") == "priority"
     tools = BatchTools(
         files=runtime.registry.catalogue.files,
-        asker=LineAsker(door, lambda who: keys.lend(who) if keys.enabled else None, prioritised),
+        asker=LineAsker(door, lambda who: keys.lend(who) if keys.enabled else None),
         gate=Gate(settings, inflight, lambda: not runtime.draining and runtime.engine.alive()),
         on_disk=Control(runtime.registry, runtime).run,
         holder=holder_name(runtime.replica, os.getpid(), runtime.began),
