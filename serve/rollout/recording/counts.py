@@ -12,6 +12,7 @@ from heapq import nlargest, nsmallest
 
 from registry.records import RolloutEntry
 from serve.rollout.assignment import Arm
+from serve.rollout.recording.baselines import DenseCounts
 from serve.rollout.recording.evidence import (
     LATENCY_BOUNDS,
     MAX_SOURCES,
@@ -65,22 +66,26 @@ class Durations:
 
 
 class SourceRecord:
-    """What one source gave to one arm of one open segment, and what of it was left out."""
+    """What one source gave to one arm of one open segment, and what of it was left out.
+
+    `dense` are its requests to that arm since this process began, once there was one.
+    """
 
     __slots__ = (
-        "first_token", "judged", "malformed", "per_token", "ratings", "ratings_left_out", "units",
+        "dense", "first_token", "judged", "malformed", "per_token", "ratings", "ratings_left_out", "units",
         "units_left_out",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.units = self.units_left_out = self.ratings = self.ratings_left_out = 0
         self.judged = self.malformed = 0
+        self.dense: DenseCounts | None = None
         self.first_token = [0] * (1 + len(QUANTILES))
         self.per_token = [0] * (1 + len(QUANTILES))
 
     def document(self) -> SourceTally:
         """Return a copy of the counts."""
-        return SourceTally(**{name: _copied(getattr(self, name)) for name in self.__slots__})
+        return SourceTally(**{name: _copied(getattr(self, name)) for name in SourceTally.model_fields})
 
 
 class ArmRecord:

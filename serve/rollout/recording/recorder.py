@@ -140,7 +140,9 @@ class Recorder:
             return False
         part = record.source(source)
         record.outcomes[outcome] += 1
-        dense = self._of_source(arm, source)
+        dense = part.dense
+        if dense is None:
+            dense = part.dense = self._of_source(arm, source)
         dense.requests += outcome in COUNTED
         dense.failures += outcome in FAILURES
         record.requests += 1

@@ -12,7 +12,7 @@ into arms as the hash throws it, and every test stays valid (`serve/rollout/stat
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import NamedTuple
 
 from registry.entries.keyring import ANONYMOUS, Caller
@@ -57,36 +57,37 @@ NOBODY_ELSE = Source(DEFAULT_GROUP, ANONYMOUS)
 class EvidenceGivers:
     """Who gives evidence of one rollout: the groups that may, and the keys that have been seen.
 
-    `givers` are the groups that may give evidence of this adapter and have a key to do so with, seen or not.
+    `several_groups`: more than one group does, or may and has a key to do so with.
     """
 
-    __slots__ = ("_groups", "_keys", "_seen")
+    __slots__ = ("_groups", "_keys", "_met", "several_groups")
 
     def __init__(self) -> None:
-        self._groups: frozenset[str] = frozenset()
-        self._seen: set[str] = set()
-        self._keys: defaultdict[str, set[str]] = defaultdict(set)
+        self._groups: set[str] = set()
+        self._met: set[Source] = set()
+        self._keys: Counter[str] = Counter()
+        self.several_groups = False
 
     def expect(self, givers: frozenset[str]) -> None:
-        """Take note of the groups that may give evidence from now on."""
-        self._groups = givers
+        """Take note of the groups that may give evidence from now on, beside those that were seen."""
+        self._groups = {*givers, *self._keys}
+        self.several_groups = len(self._groups) > 1
 
     def meet(self, source: Source) -> None:
         """Take note that a source sent something."""
-        self._seen.add(source.group)
-        self._keys[source.group].add(source.key)
+        if source not in self._met:
+            self._met.add(source)
+            self._keys[source.group] += 1
+            self._groups.add(source.group)
+            self.several_groups = len(self._groups) > 1
 
-    def other_groups(self, group: str) -> bool:
-        """Return whether another group than this one gives evidence."""
-        return len(self._seen) > 1 or any(other != group for other in self._groups)
+    def several_keys(self, group: str) -> bool:
+        """Return whether more than one key of a group was seen."""
+        return self._keys[group] > 1
 
     def name_of(self, source: Source) -> str:
         """Return a source's name among the others: its group's, or in the only group its key's label."""
-        return source.group if self.other_groups(source.group) else source.label
-
-    def other_keys(self, group: str) -> bool:
-        """Return whether more than one key of a group was seen."""
-        return len(self._keys[group]) > 1
+        return source.group if self.several_groups else source.label
 
 
 class SharedRoom:
@@ -107,9 +108,9 @@ class SharedRoom:
         self._crowd.meet(source)
         group = source.group
         mine, own = self._groups[group], self._keys[source]
-        if self._crowd.other_groups(group) and self._over(self._shares.group_share, mine, self._total):
+        if self._crowd.several_groups and self._over(self._shares.group_share, mine, self._total):
             return False
-        if self._crowd.other_keys(group) and self._over(self._shares.key_share, own, mine):
+        if self._crowd.several_keys(group) and self._over(self._shares.key_share, own, mine):
             return False
         self._groups[group] = mine + 1
         self._keys[source] = own + 1
