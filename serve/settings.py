@@ -193,7 +193,7 @@ class EngineSettings(_Block):
     """Fork vLLM's engine and worker from one process that imports; `auto`: on a CPU with Intel's OpenMP."""
     parsers: Literal["auto", "off"] = "auto"
     """Choose vLLM's tool and reasoning parser by the base's family and chat template; see `serve --check`."""
-    step_tokens: int | None = Field(default=None, ge=0)
+    step_tokens: int = Field(default=0, ge=0)
     """Tokens of a flood's prompts in a step while groups share the engine; 0: vLLM's own steps."""
     preload_libraries: bool = True
     """Preload tcmalloc and Intel's OpenMP where they exist."""

@@ -153,6 +153,21 @@ class KeyRing:
             return None
         return known.caller
 
+    def evidence_groups(self, adapter: str) -> frozenset[str]:
+        """Return the groups that may give evidence of an adapter and have an active key to do so with.
+
+        A key counts whose own scopes name `infer`: one that an administrator has gives none by itself.
+        """
+        now = self._clock()
+        return frozenset(
+            known.caller.group.name
+            for known in self._known.values()
+            if Scope.INFER in known.entry.info.scopes & known.caller.scopes
+            and known.caller.group.evidence
+            and known.caller.group.sees(adapter)
+            and known.entry.info.state(now) == "active"
+        )
+
     def _is_lent(self, key_id: str, token: str) -> bool:
         return hmac.compare_digest(self.lend(key_id).encode(), token.encode("utf-8", "surrogateescape"))
 

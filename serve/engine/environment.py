@@ -38,9 +38,6 @@ STEP_TOKENS_VARIABLE = "WARDROBE_STEP_TOKENS"
 REFUSED = ("VLLM_ALLOW_RUNTIME_LORA_UPDATING",)
 """Variables that would open a public endpoint which loads any path of the machine; never passed on."""
 
-CPU_STEP_TOKENS, GPU_STEP_TOKENS = 64, 1024
-"""Tokens of prompts in a shared step: whoever comes waits for one such step."""
-
 SMALL_MACHINE_CORES = 8
 """Up to here every core computes; beyond, vLLM's own binding leaves one to the scheduler."""
 
@@ -86,18 +83,11 @@ def engine_environment(
     environment[CPU_LORA_VARIABLE] = settings.engine.cpu_lora
     environment[COMPILE_VARIABLE] = settings.engine.compile
     environment[SUPERVISED_VARIABLE] = "1"
-    environment[STEP_TOKENS_VARIABLE] = str(step_tokens(settings, machine))
+    environment[STEP_TOKENS_VARIABLE] = str(settings.engine.step_tokens)
     environment[HANDOVER_VARIABLE] = settings.model_dump_json()
     # The Python front end is the one that runs middleware.
     environment["VLLM_USE_RUST_FRONTEND"] = "0"
     return environment
-
-
-def step_tokens(settings: ServeSettings, machine: HostFacts) -> int:
-    """Return how many tokens of a flood's prompts a shared step takes: as set, else by the machine."""
-    if settings.engine.step_tokens is not None:
-        return settings.engine.step_tokens
-    return GPU_STEP_TOKENS if machine.accelerator else CPU_STEP_TOKENS
 
 
 def _compiling(settings: ServeSettings) -> PreflightFinding:

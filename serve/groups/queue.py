@@ -19,9 +19,6 @@ from time import monotonic
 MEMORY_SECONDS = 60.0
 """How long after its last request a group counts as being about."""
 
-RESERVED = 8
-"""One of so many seats stays free for who has few, while more than one group is about."""
-
 
 class SeatState(Enum):
     """Where a request is."""
@@ -62,6 +59,22 @@ class GroupLine:
     seats: int = 0
     inside: dict[SeatTicket, None] = field(default_factory=dict)
     waiting: deque[SeatTicket] = field(default_factory=deque)
+    about_until: float = 0.0
+    wanted: int = 0
+    wanted_before: int = 0
+    turned_at: float = 0.0
+
+    def note(self, now: float) -> None:
+        """Note that the group asks now, and how many seats it could use."""
+        self.about_until = now + MEMORY_SECONDS
+        if now - self.turned_at >= MEMORY_SECONDS:
+            self.wanted_before, self.wanted, self.turned_at = self.wanted, 0, now
+        self.wanted = max(self.wanted, self.seats + len(self.waiting) + 1)
+
+    @property
+    def peak(self) -> int:
+        """Return the most seats that it could use at once, in the last minute or two."""
+        return max(self.wanted, self.wanted_before)
 
     @property
     def since(self) -> float:
@@ -77,7 +90,6 @@ class FairQueue:
     ) -> None:
         self.seats = seats
         self.free = seats or 0
-        self.reserve = 0 if seats is None or seats < RESERVED // 2 else max(1, seats // RESERVED)
         self.most_waiting = most_waiting
         self.waiting = 0
         self.seconds_per_seat = 0.0
@@ -105,7 +117,7 @@ class FairQueue:
 
     def is_shared(self) -> bool:
         """Return whether more than one group has asked within the last minute."""
-        return self._clock() < self._shared_until
+        return len(self._lines) > 1 and self._clock() < self._shared_until
 
     def enter(
         self, group: str, weight: float, cost: float, *, seats: int = 1, patient: bool = False
@@ -117,14 +129,17 @@ class FairQueue:
         line.weight = weight
         if self._latest is not line:
             self._note_other(line)
-        self._latest_at = self._clock()
+        self._latest_at = now = self._clock()
+        line.note(now)
         if line not in self._busy:
-            line.counter = max(line.counter, self._level())
+            line.counter = max(line.counter, self._level() if self._busy else self._floor)
             self._busy[line] = None
         ticket = SeatTicket(line, cost, seats if self.seats is None else min(seats, self.seats), patient)
         if not line.waiting and self._fits(ticket):
             self._seat(ticket)
         elif patient or self._has_place(line):
+            if not self.waiting:
+                self._left_at = self._latest_at
             line.waiting.append(ticket)
             self.waiting += 1
             self._fill()  # who gave way may have stood before others
@@ -143,7 +158,8 @@ class FairQueue:
                 self.free += ticket.seats
             if used is not None:
                 line.counter += (used - ticket.cost) / line.weight
-            self._note_pace()
+            if self.waiting:
+                self._note_pace()
         elif standing is SeatState.WAITING:
             line.waiting.remove(ticket)
             self.waiting -= 1
@@ -169,13 +185,12 @@ class FairQueue:
 
     def _note_pace(self) -> None:
         now = self._clock()
-        if self.waiting:
-            self.seconds_per_seat += (min(now - self._left_at, MEMORY_SECONDS) - self.seconds_per_seat) / 8
+        self.seconds_per_seat += (now - self._left_at - self.seconds_per_seat) / 8
         self._left_at = now
 
     def _level(self) -> float:
         """Return the counter of those who are served now: who comes begins there, with no credit."""
-        return min((line.since for line in self._busy), default=self._floor)
+        return min(line.since for line in self._busy)
 
     def _rest(self, line: GroupLine) -> None:
         if not line.inside and not line.waiting and line in self._busy:
@@ -189,8 +204,22 @@ class FairQueue:
             return True
         if ticket.seats > self.free:
             return False
-        kept = self.reserve if self.is_shared() else 0
-        return self.free - ticket.seats >= kept or ticket.line.seats + ticket.seats <= kept or not self.taken
+        line, left = ticket.line, self.free - ticket.seats
+        if left >= self.seats // 2 or not line.seats or not self.is_shared():
+            return True
+        return left >= self._kept(line)
+
+    def _kept(self, line: GroupLine) -> int:
+        """Return how many seats stay free for the groups beside `line`: as many as they could use lately.
+
+        No more than their share by weight, and half of all: an idle seat is the price of not having to wait.
+        """
+        now = self._clock()
+        others = [one for one in self._lines.values() if one is not line and one.about_until > now]
+        weights = sum(one.weight for one in others)
+        assert self.seats is not None, "or nothing is kept"
+        share = min(int(self.seats * weights / (weights + line.weight)), self.seats // 2) if others else 0
+        return max(0, min(share, sum(one.peak for one in others)) - sum(one.seats for one in others))
 
     def _seat(self, ticket: SeatTicket) -> None:
         line = ticket.line
@@ -198,9 +227,14 @@ class FairQueue:
         line.counter += ticket.cost / line.weight
         line.inside[ticket] = None
         line.seats += ticket.seats
-        ticket.yields = line.seats > self.reserve and self.is_shared()
+        ticket.yields = self.is_shared() and line.seats > 1 and self._has_more(line)
         if self.seats is not None:
             self.free -= ticket.seats
+
+    def _has_more(self, line: GroupLine) -> bool:
+        """Return whether a group has more in flight, for its weight, than another one that is about."""
+        now, own = self._clock(), line.seats / line.weight
+        return any(one.about_until > now and one.seats / one.weight < own for one in self._lines.values())
 
     def _fill(self) -> None:
         """Give the seats that are free to those who wait, the group that was given least first."""

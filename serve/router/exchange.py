@@ -103,7 +103,7 @@ class Exchange:
         self.turn: ResponseTurn | None = None
         self.charge: Charge | None = None
         self.ticket: SeatTicket | None = None
-        self.doubt: Callable[..., None] | None = None
+        self.doubt: Callable[..., bool] | None = None
         self.names_version = self.generates = True
         self.echoed = False
         self._first_at = 0.0
@@ -341,6 +341,7 @@ class Exchange:
             booking.segment,
             booking.arm,
             booking.unit,
+            source=booking.source,
             first_turn=booking.first_turn,
             rescued=self.rescued,
             first_token=first_token,
@@ -352,7 +353,7 @@ class Exchange:
         if doubtful:
             self.doubt = observe
         else:
-            observe(outcome=self.outcome.value)
+            booking.mirrored &= observe(outcome=self.outcome.value)  # no evidence, no copy
 
     def conclude(self, outcome: str) -> None:
         """Book a failure that waited in `doubt` as `outcome`: the version's own, or nobody's."""

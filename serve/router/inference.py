@@ -167,8 +167,9 @@ class Inference:
                 left = self._left(began)
                 ticket = await self.seating.take(access.caller.group, fields, len(body), scope, receive, left)
             await self._route(
-                plan, ticket, charge, endpoint, scope, headers, fields, body, receive, send, began, turn
-            )
+                access, plan, ticket, charge, endpoint, scope, headers, fields, body, receive, send, began,
+                turn,
+            )  # fmt: skip
         finally:
             if ticket is not None:
                 self.seating.leave(ticket)
@@ -177,6 +178,7 @@ class Inference:
 
     async def _route(
         self,
+        access: CallerAccess,
         plan: RoutePlan,
         ticket: SeatTicket | None,
         charge: Charge | None,
@@ -197,8 +199,7 @@ class Inference:
             exchange = Exchange(target, endpoint, scope, headers, fields, unit, receive, send, began)
             exchange.turn, exchange.ticket = turn, ticket
             exchange.pays(charge)
-            if endpoint.proves:
-                exchange.baseline = plan.baseline
+            exchange.baseline = plan.baseline if endpoint.proves else None
             await self._carry(exchange, self._left(began))
         else:
             kind, session = rollout.recorder.unit, headers.get(b"x-session-id")
@@ -206,15 +207,14 @@ class Inference:
                 unit = find_unit(kind, session, fields)
             else:
                 unit = await self.bodies.in_thread(find_unit, kind, session, fields)
-            target, unit, booking = assign(rollout, plan.adapter, unit, fields, body)
+            target, unit, booking = assign(rollout, plan.adapter, unit, fields, body, access.source)
             make = HeldExchange if target.arm is Arm.CANARY else Exchange
             exchange = make(target, endpoint, scope, headers, fields, unit, receive, send, began)
             exchange.turn, exchange.ticket = turn, ticket
             exchange.pays(charge)
             exchange.names_version = self.errors_name_version
             exchange.generates = endpoint.proves and generates(fields)
-            if exchange.generates:
-                exchange.booking = booking
+            exchange.booking = booking if exchange.generates else None
             await self._carry_arm(rollout, exchange)
 
     def _admit(self, headers: RawHeaders) -> Caller:

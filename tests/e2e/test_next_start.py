@@ -1,6 +1,7 @@
 """The end of a server, and the next one on its root: kill -9 of the launcher leaves nothing behind.
 
-The next one writes access lines and spans, and SIGTERM lets it finish what is in flight.
+The next one writes access lines and spans, divides its prefix cache between groups, and SIGTERM lets it
+finish what is in flight.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ import httpx
 import pytest
 
 from loadtests.live import Live, is_alive
+from registry.entries.groups import GroupStore
+from registry.entries.keys import KeyStore
+from registry.entries.rights import Group, Scope
 from tests.deploy.monitoring import wait
 from tests.e2e.asking import ALPHA, ask
 from tests.e2e.conftest import SERVER_OPTIONS
@@ -49,10 +53,29 @@ def traced(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tra
             "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
             "OTEL_BSP_SCHEDULE_DELAY": "200",
         }
-        options = (*SERVER_OPTIONS, "--otlp-traces-endpoint", f"{taking.url}/v1/traces")
+        options = (
+            *SERVER_OPTIONS,
+            "--enable-prompt-tokens-details",
+            "--otlp-traces-endpoint",
+            f"{taking.url}/v1/traces",
+        )
         log = tmp_path_factory.mktemp("next") / "serve.log"
         with Live.running(live.root, log, *options, environment=environment) as server:
             yield Traced(server, taking)
+
+
+@pytest.fixture(scope="module")
+def keys(traced: Traced) -> dict[str, str]:
+    """Make two groups and a key of each, beside one of no group; from here on the server asks for keys."""
+    store = GroupStore(traced.server.root)
+    for name in ("ours", "theirs"):
+        store.create(Group(name), who="tester")
+    made = {}
+    for name, group in (("ours", "ours"), ("theirs", "theirs"), ("nobody's", "default")):
+        _, made[name] = KeyStore(traced.server.root).create({Scope.INFER}, who="tester", group=group)
+    url = f"{traced.server.url}/v1/models"
+    wait(lambda: httpx.get(url, timeout=10).status_code == 401, "the server has read the keys")
+    return made
 
 
 def gone(pids: list[int], seconds: float) -> list[int]:
@@ -96,9 +119,32 @@ def test_the_engine_and_its_worker_are_forked_from_one_that_imported(traced: Tra
     assert parents == [fork_server, fork_server]
 
 
-def test_sigterm_lets_a_stream_finish_and_refuses_new_work(traced: Traced) -> None:
+def test_the_prefix_cache_knows_a_group_its_own_prompts_and_no_others(
+    traced: Traced, keys: dict[str, str]
+) -> None:
+    """Paired: the same prompt, told apart by who asks alone."""
+    prompt = "The patient told us about the weather, and then again about the weather. " * 40
+
+    def cached(key: str, **fields: str) -> int:
+        body = {"model": "support", "prompt": prompt, "max_tokens": 1, **fields}
+        headers = {"authorization": f"Bearer {keys[key]}"}
+        answer = httpx.post(f"{traced.server.url}/v1/completions", json=body, headers=headers, timeout=60)
+        details = answer.json()["usage"]["prompt_tokens_details"]
+        return int(details["cached_tokens"]) if details else 0
+
+    assert cached("ours") == 0
+    assert cached("ours") > 0
+    assert cached("theirs") == 0, "ours has asked it twice"
+    assert cached("theirs") > 0
+    assert cached("ours", cache_salt="a client's") == 0
+    assert cached("ours", cache_salt="a client's") > 0
+    assert cached("theirs", cache_salt="a client's") == 0
+    assert cached("nobody's") == 0, "keys of no group have a part of their own, too"
+
+
+def test_sigterm_lets_a_stream_finish_and_refuses_new_work(traced: Traced, keys: dict[str, str]) -> None:
     server = traced.server
-    stream = Stream(server, tokens=250)  # less than `drain_seconds` of a busy machine
+    stream = Stream(server, tokens=250, key=keys["ours"])  # less than `drain_seconds` of a busy machine
     stream.start()
     assert stream.begun.wait(30)
     processes = server.children()

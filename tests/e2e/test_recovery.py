@@ -26,8 +26,9 @@ BODY = {
 class Stream(threading.Thread):
     """One long stream; `ended_properly` is True only if the protocol's closing event came."""
 
-    def __init__(self, live: Live, tokens: int = 800) -> None:
+    def __init__(self, live: Live, tokens: int = 800, key: str = "") -> None:
         super().__init__()
+        self.headers = {"authorization": f"Bearer {key}"} if key else {}
         self.body = {**BODY, "max_tokens": tokens}
         self.url = f"{live.url}/v1/chat/completions"
         self.begun = threading.Event()
@@ -36,7 +37,7 @@ class Stream(threading.Thread):
 
     def run(self) -> None:
         try:
-            with httpx.stream("POST", self.url, json=self.body, timeout=60) as response:
+            with httpx.stream("POST", self.url, json=self.body, headers=self.headers, timeout=60) as response:
                 for line in response.iter_lines():
                     self.text += line + "\n"
                     self.begun.set()

@@ -82,7 +82,7 @@ class QueueMachine(RuleBasedStateMachine):
         for head in sorted(heads, key=lambda one: (one.line.counter, one.line.seats)):
             if head.seats > self.queue.free:
                 break  # it is next, and nobody overtakes it
-            assert self.queue.free - head.seats < self.queue.reserve, "a seat is empty and somebody waits"
+            assert self.queue.free - head.seats < self.queue.seats // 2, "a seat is empty and somebody waits"
 
 
 TestQueueMachine = QueueMachine.TestCase
@@ -151,17 +151,29 @@ def test_who_comes_beside_a_flood_is_next_and_has_no_credit_for_its_absence() ->
     assert 0 < len(seated) < 4, "an absence was paid for"
 
 
-def test_the_last_seats_are_kept_for_who_has_few_while_two_groups_are_about() -> None:
+def test_as_many_seats_are_kept_as_others_could_use_lately() -> None:
     clock = Clock()
     queue = FairQueue(16, None, clock)
-    first = queue.enter("light", 1.0, 20)
-    queue.leave(first, 20)
+    for one in [queue.enter("light", 1.0, 20) for _ in range(3)]:
+        queue.leave(one, 20)
     flood = [queue.enter("flood", 1.0, 900) for _ in range(20)]
-    assert queue.free == queue.reserve == 2
-    assert queue.enter("light", 1.0, 20).standing is SeatState.SEATED
-    clock.now += MEMORY_SECONDS + 1
-    queue.leave(flood[0], 900)
+    assert queue.free == 3
+    light = [queue.enter("light", 1.0, 20) for _ in range(3)]
+    assert all(map(sits, light))
+    assert not queue.enter("light", 1.0, 20).yields
+    assert flood[12].yields
+    clock.now += 3 * MEMORY_SECONDS
+    for one in light:
+        queue.leave(one, 20)
     assert queue.free == 0, "nobody else is about: the flood has them all"
+
+
+def test_no_more_than_half_is_kept_however_much_the_others_asked() -> None:
+    queue = FairQueue(16, None, Clock())
+    for one in [queue.enter("other", 100.0, 20) for _ in range(16)]:
+        queue.leave(one, 20)
+    flood = [queue.enter("flood", 1.0, 900) for _ in range(20)]
+    assert sum(map(sits, flood)) == 8
 
 
 def test_a_flood_that_fills_the_line_gives_way_to_who_comes() -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from registry.store import Registry
 from serve.rollout.assignment import Arm
-from serve.rollout.recording.recorder import ArmRecord, Recorder
+from serve.rollout.recording.counts import ArmRecord
+from serve.rollout.recording.recorder import Recorder
 from serve.settings import RequestLimits, ResidencySettings
 from tests.fakes.engine import FakeEngine
 from tests.fakes.rollouts import ROLLOUT
