@@ -50,12 +50,11 @@ def measure(endpoint: Endpoint, fields: Mapping[str, Raw], context: int) -> Requ
     if not endpoint.proves:
         return RequestSize(0, 0, 0, None)
     prompts = _count_prompts(endpoint.operation, fields)
-    size = sum(map(len, fields.values()))
-    # A query is repeated for each document.
-    if endpoint.gives == "scores" or _holds_media(fields):
-        tokens = prompts * context
-    else:
-        tokens = min(size + TEMPLATE_TOKENS * (prompts if endpoint.renders else 1), prompts * context)
+    tokens = sum(map(len, fields.values())) + TEMPLATE_TOKENS * (prompts if endpoint.renders else 1)
+    most = prompts * context
+    # A query is repeated for each document. What is large enough is not looked into.
+    if tokens >= most or endpoint.gives == "scores" or _holds_media(fields):
+        tokens = most
     if not endpoint.cap_fields:
         return RequestSize(tokens, prompts, 0, None)
     return RequestSize(tokens, prompts, prompts * _count_answers(fields), _wish(endpoint, fields))

@@ -113,7 +113,7 @@ def test_a_canary_that_cannot_be_loaded_is_rescued_every_time(registry: Registry
 def test_a_canary_without_room_is_answered_by_stable_and_is_no_failure(
     registry: Registry, tmp_path: Path
 ) -> None:
-    fast = ResidencySettings(load_timeout_seconds=0.2)
+    fast = ResidencySettings(load_timeout_seconds=1.0)
     with serve(registry, tmp_path, engine=FakeEngine(base_name=BASE, capacity=1), residency=fast) as served:
         recorder = served.open_rollout(weight=10_000)
         with served.client.stream(
