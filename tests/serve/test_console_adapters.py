@@ -1,4 +1,4 @@
-"""The pages of adapters: cut to a page on the server, acts by their forms, refusals in the registry's words."""
+"""The pages of adapters: cut on the server, acts by their forms, refusals in the registry's own words."""
 
 from __future__ import annotations
 
