@@ -269,6 +269,17 @@ class AuditList(Document):
     entries: list[AuditEntry]
 
 
+class NewestChanges(Document):
+    """Changes, newest first; those of one moment are never torn apart, so there may be a few more than asked.
+
+    `reached`: older changes are there, and only those of one adapter can be asked for; null where there is
+    nothing more to be read than what `before` leads to.
+    """
+
+    entries: list[AuditEntry]
+    reached: float | None = None
+
+
 class KeyDocument(Document):
     """An API key without its secret; `state` is active, expired, revoked or unreadable.
 

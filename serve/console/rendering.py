@@ -20,6 +20,7 @@ from serve.console.files import asset_url
 PAGES: tuple[tuple[str, str, str], ...] = (
     ("overview", "", "Overview"),
     ("adapters", "/adapters", "Adapters"),
+    ("audit", "/audit", "Audit"),
 )
 """The pages: their word, their path below the console's, and what a reader calls them."""
 
