@@ -21,6 +21,7 @@ PAGES: tuple[tuple[str, str, str], ...] = (
     ("overview", "", "Overview"),
     ("adapters", "/adapters", "Adapters"),
     ("audit", "/audit", "Audit"),
+    ("keys", "/keys", "Keys"),
 )
 """The pages: their word, their path below the console's, and what a reader calls them."""
 
