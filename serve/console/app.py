@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.errors import Denied, WardrobeError
-from serve.console import login, overview
+from serve.console import acts, adapters, login, overview
 from serve.console.entrance import HOME
 from serve.console.files import send_asset
 from serve.console.forms import read_form
@@ -48,8 +48,15 @@ _PAGES: tuple[tuple[str, PageHandler], ...] = (
     ("/live", overview.show_live),
     ("/traffic", overview.show_traffic),
     ("/pulse", overview.show_pulse),
+    ("/adapters", adapters.show_adapters),
+    ("/adapters/{name}", adapters.show_adapter),
+    ("/adapters/{name}/{number:int}", adapters.show_version),
+    ("/adapters/{name}/do/{word}", acts.show_act),
 )
-_ACTS: tuple[tuple[str, PageHandler], ...] = (("/logout", login.log_out),)
+_SENT: tuple[tuple[str, PageHandler], ...] = (
+    ("/logout", login.log_out),
+    ("/adapters/{name}/do/{word}", acts.take_act),
+)
 
 
 def build_console(parts: ConsoleParts) -> ASGIApp:
@@ -59,8 +66,8 @@ def build_console(parts: ConsoleParts) -> ASGIApp:
         Route(f"{HOME}/assets/{{name}}", send_asset),
         Route(f"{HOME}/login", partial(login.show_login, console), methods=["GET"]),
         Route(f"{HOME}/login", partial(login.take_login, console), methods=["POST"]),
-        *(Route(f"{HOME}{path}", _let_in(console, handler)) for path, handler in _PAGES),
-        *(Route(f"{HOME}{path}", _let_in(console, handler), methods=["POST"]) for path, handler in _ACTS),
+        *(Route(f"{HOME}{path}", _let_in(console, handler), methods=["GET"]) for path, handler in _PAGES),
+        *(Route(f"{HOME}{path}", _let_in(console, handler), methods=["POST"]) for path, handler in _SENT),
     ]
     handlers = {HTTPException: _unrouted, WardrobeError: _refused}
     pages = Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]  # its handlers take any Exception

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from registry.api.documents import ReplicaDocument
 from registry.names import STABLE
 from registry.views.view import AdapterView, View
+from serve.console.entrance import HOME
 from serve.rollout.decision.states import RolloutState
 
 NAMED = 5
@@ -44,23 +45,23 @@ def _of_adapters(view: View) -> Iterator[Matter]:
         number = one.aliases[STABLE]
         fact = f"Nothing answers as {one.name}: its stable, {one.name}@{number}, is in quarantine"
         sentence = f"{fact} ({one.quarantined[number]}){rest}."
-        yield Matter("error", sentence, "Promote another version, or roll back.")
+        yield Matter("error", sentence, "Promote another version, or roll back.", _page(one))
     bare = [one for one in every if STABLE not in one.aliases and one.rollout is None]
     for one, rest in _few(bare):
         sentence = f"{one.name} has no stable version: its name alone is answered with 404{rest}."
-        yield Matter("warning", sentence, "Promote a version.")
+        yield Matter("warning", sentence, "Promote a version.", _page(one))
     spoilt = [one for one in every if one.quarantined and one not in silent]
     for one, rest in _few(spoilt):
         number, reason = next(iter(sorted(one.quarantined.items())))
         sentence = f"{one.name}@{number} is in quarantine ({reason}){rest}."
-        yield Matter("warning", sentence, "Register it anew, or delete it.")
+        yield Matter("warning", sentence, "Register it anew, or delete it.", _page(one))
     stuck = [one for one in every if one.rollout is not None and one.rollout.state in _RESTING]
     for one, rest in _few(stuck):
         assert one.rollout is not None
         why = one.rollout.sentence or one.rollout.reason
         sentence = f"The rollout of {one.name}@{one.rollout.canary} is {one.rollout.state}: {why}{rest}"
         remedy = f"See `wardrobe rollout status {one.name}`, then resume, promote or abort it."
-        yield Matter("warning", sentence, remedy)
+        yield Matter("warning", sentence, remedy, _page(one))
 
 
 _RESTING = frozenset({RolloutState.HOLD.value, RolloutState.PAUSED.value})
@@ -86,3 +87,7 @@ def _few(found: Sequence[AdapterView]) -> Iterator[tuple[AdapterView, str]]:
     for index, one in enumerate(named, 1):
         left = len(found) - len(named)
         yield one, f", and so is it with {left} more" if left and index == len(named) else ""
+
+
+def _page(one: AdapterView) -> str:
+    return f"{HOME}/adapters/{one.name}"

@@ -17,7 +17,10 @@ from starlette.responses import HTMLResponse
 
 from serve.console.files import asset_url
 
-PAGES: tuple[tuple[str, str, str], ...] = (("overview", "", "Overview"),)
+PAGES: tuple[tuple[str, str, str], ...] = (
+    ("overview", "", "Overview"),
+    ("adapters", "/adapters", "Adapters"),
+)
 """The pages: their word, their path below the console's, and what a reader calls them."""
 
 

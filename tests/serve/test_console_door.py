@@ -120,7 +120,7 @@ def test_a_wrong_key_and_one_that_may_not_look_get_no_session(keyed: Served) -> 
     keyed.runtime.keys.refresh()
     poor = log_in(keyed, text)
     assert (poor.status_code, "set-cookie" in poor.headers) == (403, False)
-    assert "has no scope `read`" in poor.text
+    assert "has no scope <code>read</code>" in poor.text
 
 
 def test_a_revoked_key_is_out_within_a_second_and_so_is_one_whose_group_lost_the_scope(keyed: Served) -> None:
@@ -143,7 +143,7 @@ def test_a_role_is_what_key_and_group_grant_now(keyed: Served) -> None:
     assert "looks only" not in page
     for scopes, status, said in (
         (frozenset({Scope.READ}), 200, "looks only"),
-        (frozenset({Scope.INFER}), 403, "has no scope `read`"),
+        (frozenset({Scope.INFER}), 403, "has no scope <code>read</code>"),
     ):
         groups.change("legal", partial(_granted, scopes), who="tester")
         keyed.runtime.keys.refresh()

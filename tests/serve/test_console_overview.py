@@ -124,7 +124,9 @@ def test_the_page_tells_of_servers_rollouts_and_traffic(served: Served) -> None:
     served.runtime.traffic.sample(served.runtime.metrics.series())
     page = served.client.get("/console").text
     assert "1 of 1</b> servers ready" in page
-    assert "<td>support</td><td>@1</td><td>@2</td><td>ramping</td>" in page
+    assert (
+        '<a href="/console/adapters/support">support</a></td><td>@1</td><td>@2</td><td>ramping</td>' in page
+    )
     assert "1 requests, 0 without a whole answer, at the server r1." in page
 
 
