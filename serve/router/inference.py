@@ -166,9 +166,9 @@ class Inference:
             if endpoint.proves:
                 left = self._left(began)
                 ticket = await self.seating.take(access.caller.group, fields, len(body), scope, receive, left)
-            await self._route(
-                access, plan, ticket, charge, endpoint, scope, headers, fields, body, receive, send, began,
-                turn,
+            await self._route(  # by what is true now: it may have waited
+                access, access.targets.find(self.runtime.watcher.view, fields.get("model")), ticket, charge,
+                endpoint, scope, headers, fields, body, receive, send, began, turn,
             )  # fmt: skip
         finally:
             if ticket is not None:
