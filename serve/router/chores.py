@@ -51,7 +51,7 @@ class Chores:
         self._tasks = []
 
     async def _keep(self) -> None:
-        self._runtime.admission.forget(self._runtime.keys.caller, self._runtime.keys.anonymous)
+        self._runtime.admission.forget()
         await self._books.turn()
 
     async def _count(self) -> None:

@@ -111,7 +111,11 @@ class Runtime:
         )
         counter = PromptCounter(self.engine.base_name, self._ask)
         self.admission = Admission(
-            self.replica, self.engine.context_tokens, counter, longest_answer=self.limits.max_tokens
+            self.replica,
+            self.engine.context_tokens,
+            counter,
+            self.keys.caller,
+            longest_answer=self.limits.max_tokens,
         )
 
     @property

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
+from serve.groups.counting import PromptCounter
 from serve.groups.sizes import TEMPLATE_TOKENS, RequestSize, cap, measure
 from serve.protocol.body import Fields, parse_fields
 from serve.protocol.paths import ENDPOINTS
@@ -46,6 +48,37 @@ def test_what_is_more_than_text_may_fill_the_context(part: dict[str, Any]) -> No
     assert _size(CHAT, messages=[{"role": "user", "content": [part]}]).input == CONTEXT
     said = json.dumps(part)
     assert _size(CHAT, messages=_message(said)).input < CONTEXT
+    assert _size(CHAT, messages=_message(f"\u00e9 {said}")).input < CONTEXT
+
+
+@pytest.mark.parametrize(
+    "key", ['"image_url" :', '"image_url"\n\t:', '"image_\\u0075rl":', '"image_ur\\u006c" :']
+)
+def test_no_spelling_hides_an_image(key: str) -> None:
+    body = '{"messages":[{"role":"user","content":[{"type":"image_url",KEY{"url":"http://x/y.png"}}]}]}'
+    fields = parse_fields(body.replace("KEY", key).encode(), frozenset())
+    assert measure(ENDPOINTS[CHAT.encode()], fields, CONTEXT).input == CONTEXT
+
+
+def test_a_decision_has_its_state_for_each_question_and_its_media() -> None:
+    questions = {str(n): {"choices": ["a", "b"]} for n in range(5)}
+    assert _size("/v1/systemone", state="x" * 500, questions=questions).input >= 5 * (500 + TEMPLATE_TOKENS)
+    seen = _size("/v1/systemone", state="x", questions=questions, images=["http://x/y.png"])
+    assert seen.input == 5 * CONTEXT
+
+
+@pytest.mark.parametrize("unseen", ["documents", "chat_template", "prompt_embeds"])
+def test_what_the_tokenizer_does_not_see_is_not_counted_without_it(unseen: str) -> None:
+    async def ask(path: str, body: bytes) -> tuple[int, bytes]:
+        return 200, b'{"count": 7}'
+
+    counter = PromptCounter("base", ask)
+    for path, prompt in ((CHAT, {"messages": _message("a")}), (TEXT, {"prompt": "a"})):
+        endpoint = ENDPOINTS[path.encode()]
+        counted = asyncio.run(counter.count(endpoint, _fields({**prompt, unseen: None})))
+        assert counted is not None
+        assert counted.total == 7
+        assert asyncio.run(counter.count(endpoint, _fields({**prompt, unseen: [{"text": "b"}]}))) is None
 
 
 @pytest.mark.parametrize(
