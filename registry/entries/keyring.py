@@ -121,6 +121,11 @@ class KeyRing:
         """Return why groups cannot be read, by name: nobody gets in with their keys."""
         return self._groups.problems
 
+    def infos(self) -> list[KeyInfo]:
+        """Return every key that can be read, the newest first."""
+        found = [entry.info for entry in self._entries.values()]
+        return sorted(found, key=lambda info: (-info.created, info.id))
+
     def age(self) -> float:
         """Return for how many seconds the keys may have been others than those known here."""
         return self._monotonic() - self.renewed

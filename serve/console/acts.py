@@ -20,7 +20,6 @@ from registry.api import documents as doc
 from registry.api import operations
 from registry.api.operation import Operation
 from registry.errors import NotFound, UsageError, WardrobeError
-from registry.names import STABLE
 from registry.wording import fact_of
 from serve.console.entrance import HOME
 from serve.console.forms import SentForm, read_form, read_query
@@ -175,7 +174,8 @@ def _form(
         "here": "adapters", "act": act, "name": name, "error": error,
         "values": {field.name: form.text(field.name) for field in act.fields},
         "command": command_line(act.command(name, form)),
-        "forces": act.row in {operations.promote, operations.set_alias}, "stable": STABLE,
+        "crumbs": [("Adapters", f"{HOME}/adapters"), (name, f"{HOME}/adapters/{name}")],
+        "address": f"{HOME}/adapters/{name}/do/{act.word}",
     }  # fmt: skip
     return page("act.html", {**viewer.context(), **shown}, 200 if error is None else error.http_status)
 

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.errors import Denied, WardrobeError
-from serve.console import acts, adapters, login, overview
+from serve.console import acts, adapters, changes, keys, login, overview
 from serve.console.entrance import HOME
 from serve.console.files import send_asset
 from serve.console.forms import read_form
@@ -52,10 +52,14 @@ _PAGES: tuple[tuple[str, PageHandler], ...] = (
     ("/adapters/{name}", adapters.show_adapter),
     ("/adapters/{name}/{number:int}", adapters.show_version),
     ("/adapters/{name}/do/{word}", acts.show_act),
+    ("/audit", changes.show_audit),
+    ("/keys", keys.show_keys),
+    ("/keys/{key_id}/do/revoke", keys.show_revoke),
 )
 _SENT: tuple[tuple[str, PageHandler], ...] = (
     ("/logout", login.log_out),
     ("/adapters/{name}/do/{word}", acts.take_act),
+    ("/keys/{key_id}/do/revoke", keys.take_revoke),
 )
 
 

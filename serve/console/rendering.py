@@ -20,6 +20,8 @@ from serve.console.files import asset_url
 PAGES: tuple[tuple[str, str, str], ...] = (
     ("overview", "", "Overview"),
     ("adapters", "/adapters", "Adapters"),
+    ("audit", "/audit", "Audit"),
+    ("keys", "/keys", "Keys"),
 )
 """The pages: their word, their path below the console's, and what a reader calls them."""
 

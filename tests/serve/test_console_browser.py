@@ -26,6 +26,8 @@ PAGES = (
     "/console/adapters/support/2",
     "/console/adapters/support/do/promote?version=2",
     "/console/adapters/support/do/delete?version=2",
+    "/console/audit",
+    "/console/keys",
     "/console/none",
 )
 SETTINGS: tuple[tuple[int, Literal["light", "dark"]], ...] = ((1280, "light"), (1280, "dark"), (390, "dark"))
