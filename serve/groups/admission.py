@@ -9,6 +9,7 @@ keys as they are now, however long ago a request came.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from time import monotonic
 
 from registry.entries.keyring import Caller
@@ -110,8 +111,9 @@ class Admission:
         Raises: LimitReached; PromptTooLong.
         """
         adapter = BASE if adapter == self._counter.base else adapter
+        most = partial(self._most, endpoint, fields)
         if not purse.meters and purse.longest is None:
-            return self._ready(Charge(purse, adapter, None, 0, self._clock), endpoint, fields)
+            return self._ready(Charge(purse, adapter, None, 0, most, self._clock), endpoint, fields)
         size = measure(endpoint, fields, self._context)
         exact: PromptCount | None = None
         if purse.longest is not None and size.input > purse.longest:
@@ -127,7 +129,7 @@ class Admission:
         likely = (
             exact.total if exact is not None else max(0, size.input - TEMPLATE_TOKENS) // _BYTES_PER_TOKEN
         )
-        charge = Charge(purse, adapter, found, likely, self._clock)
+        charge = Charge(purse, adapter, found, likely, most, self._clock)
         self._open.add(charge)
         return self._ready(charge, endpoint, fields)
 
@@ -209,6 +211,9 @@ class Admission:
                 account.budget.begin(self._until, own, _used(self._elsewhere, place))
             accounts.append(account)
         return Purse(caller, tuple(accounts), self.ledger)
+
+    def _most(self, endpoint: Endpoint, fields: Fields) -> int:
+        return measure(endpoint, fields, self._context).output(self._longest_answer)
 
     @staticmethod
     def _ready(charge: Charge, endpoint: Endpoint, fields: Fields) -> Charge:

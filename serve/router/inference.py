@@ -322,7 +322,8 @@ class Inference:
         except TimeoutError:
             exchange.book(Outcome.REJECTED)
             raise self._took_too_long() from None
-        return None if seconds is None else max(0.0, seconds - (monotonic() - began))
+        exchange.asked = monotonic()
+        return None if seconds is None else max(0.0, seconds - (exchange.asked - began))
 
     async def _carry_arm(self, rollout: RolloutTarget, exchange: Exchange) -> None:
         """Carry a request of an open rollout: the canary's may be rescued, stable's may be copied."""
@@ -388,8 +389,7 @@ class Inference:
         if reason is not None:
             self.runtime.metrics.rejections[reason] += 1
         extra = self._name_refusal(endpoint, headers)
-        if isinstance(error, LimitReached):
-            extra += error.headers
+        extra += error.headers if isinstance(error, LimitReached) else []
         if error.http_status in {408, 413, 500} or self.runtime.draining:
             extra.append((b"connection", b"close"))
         await send_error(send, error, endpoint.dialect, extra)

@@ -188,6 +188,22 @@ def test_a_client_that_leaves_pays_for_what_it_saw(served: Served) -> None:
     assert served.metric("wardrobe_group_requests_total", group="acme", outcome="cancelled") == 1
 
 
+@pytest.mark.parametrize("limits", [GroupLimits(output_tokens_per_minute=100), NO_LIMITS])
+def test_an_answer_that_was_left_costs_no_more_than_it_might_have_had(
+    served: Served, limits: GroupLimits
+) -> None:
+    """By a version's pace of a million tokens a second, the time would say more."""
+    token = _key(served, "acme", limits)
+    body = {"model": "support", "messages": [], "max_tokens": 5, "n": 2, "play": "hang"}
+    assert _ask(served, token, max_tokens=5).status_code == 200
+    (series,) = (one for one in served.runtime.metrics.series() if one.labels[0] == "support")
+    series.per_token.observe(1e-6)
+    with httpx.Client(base_url=served.server.url, timeout=0.3) as client, pytest.raises(httpx.ReadTimeout):
+        client.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {token}"})
+    served.settled()
+    assert [row.output_tokens for row in served.runtime.admission.ledger.rows()] == [3 + 2 * 5]
+
+
 @pytest.mark.parametrize("play", ["500", "400", "raise", "cut", "error_first"])
 def test_what_fails_is_let_go_of(served: Served, play: str) -> None:
     limits = GroupLimits(
