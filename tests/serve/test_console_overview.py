@@ -113,6 +113,8 @@ def test_what_needs_attention_names_few_counts_the_rest_and_puts_the_worst_first
     assert found[0].sentence.startswith("Nothing answers as broken: its stable, broken@3, is in quarantine")
     bare = [one.sentence for one in found if "has no stable" in one.sentence]
     assert "and so is it with 35 more" in bare[-1]
+    many = matters(View(1, {}), [replica(problems=[f"p{n}" for n in range(400)])], keys_in_use=True)
+    assert [one.sentence for one in many][NAMED - 1 :] == ["r1: p4", "r1 has 395 more problems."]
     assert matters(View(1, {"fine": adapter("fine")}), [replica()], keys_in_use=True) == []
 
 

@@ -75,8 +75,10 @@ def _of_replicas(replicas: Iterable[ReplicaDocument]) -> Iterator[Matter]:
             continue
         if one.state == "draining":
             yield Matter("info", f"The server {one.replica} is draining.", "It takes no new requests.")
-        for problem in one.problems:
+        for problem in one.problems[:NAMED]:
             yield Matter("error", f"{one.replica}: {problem}", "Its log has more.")
+        if (left := len(one.problems) - NAMED) > 0:
+            yield Matter("error", f"{one.replica} has {left} more problems.", "See `wardrobe status`.")
         for note in one.notes:
             yield Matter("info", f"{one.replica}: {note}", "")
 
