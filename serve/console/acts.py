@@ -8,7 +8,7 @@ what is done, is done by the operation, and its refusal is shown as it is.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from serve.control.layer import public
 
 Arguments = Callable[[str, SentForm], Mapping[str, Any]]
 Command = Callable[[str, SentForm], list[str]]
+Crumbs = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class FormField:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One act on an adapter; `danger` where it cannot be undone by another button."""
+    """One act on an adapter, or its rollout; `danger` where it cannot be undone by another button."""
 
     word: str
     title: str
@@ -126,26 +127,47 @@ ACTS = (
 )  # fmt: skip
 """Every act on an adapter."""
 
-DONE = {one.word: one.done for one in ACTS}
-"""What is said after an act, by its word; nothing of it comes from an address."""
+
+def done_by(acts: Iterable[Act], request: Request) -> str:
+    """Return what is said after the act that an address names, '' where it names none."""
+    word = request.query_params.get("done", "")
+    return next((one.done for one in acts if one.word == word), "")
 
 
 async def show_act(_: Console, request: Request, viewer: Viewer) -> Response:
-    """Show an act's form, filled in with what the address says."""
-    viewer.check_acts()
-    return _form(viewer, _act(request), request.path_params["name"], read_query(request))
+    """Show the form of an act on an adapter."""
+    return show_form(ACTS, _crumbs(request), request, viewer)
 
 
 async def take_act(console: Console, request: Request, viewer: Viewer) -> Response:
     """Do it, or say why it was refused."""
+    return await take_form(console, ACTS, _crumbs(request), request, viewer)
+
+
+def show_form(acts: Iterable[Act], crumbs: Crumbs, request: Request, viewer: Viewer) -> Response:
+    """Show an act's form, filled in with what the address says; `crumbs` lead back, the last one afterwards.
+
+    Raises: ScopeMissing; NotFound.
+    """
     viewer.check_acts()
-    act, name, form = _act(request), request.path_params["name"], await read_form(request)
+    return _form(viewer, _act(acts, request), crumbs, request, read_query(request))
+
+
+async def take_form(
+    console: Console, acts: Iterable[Act], crumbs: Crumbs, request: Request, viewer: Viewer
+) -> Response:
+    """Do what a form asks for and lead back, or show it again with the refusal.
+
+    Raises: ScopeMissing; NotFound.
+    """
+    viewer.check_acts()
+    act, name, form = _act(acts, request), request.path_params["name"], await read_form(request)
     try:
         await viewer.asking(console.control).answer(act.row, arguments_of(lambda: act.arguments(name, form)))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told above the form
-        return _form(viewer, act, name, form, public(error))
+        return _form(viewer, act, crumbs, request, form, public(error))
     left = act.word == "delete" and name not in console.view.adapters
-    target = f"{HOME}/adapters" if left else f"{HOME}/adapters/{name}?done={act.word}"
+    target = f"{HOME}/adapters" if left else f"{crumbs[-1][1]}?done={act.word}"
     return RedirectResponse(target, 303, {"cache-control": "no-store"})
 
 
@@ -168,21 +190,34 @@ def command_line(words: list[str]) -> str:
 
 
 def _form(
-    viewer: Viewer, act: Act, name: str, form: SentForm, error: WardrobeError | None = None
+    viewer: Viewer,
+    act: Act,
+    crumbs: Crumbs,
+    request: Request,
+    form: SentForm,
+    error: WardrobeError | None = None,
 ) -> Response:
+    name = request.path_params["name"]
     shown = {
-        "here": "adapters", "act": act, "name": name, "error": error,
+        "here": "adapters",
+        "act": act,
+        "name": name,
+        "error": error,
         "values": {field.name: form.text(field.name) for field in act.fields},
         "command": command_line(act.command(name, form)),
-        "crumbs": [("Adapters", f"{HOME}/adapters"), (name, f"{HOME}/adapters/{name}")],
-        "address": f"{HOME}/adapters/{name}/do/{act.word}",
-    }  # fmt: skip
+        "crumbs": crumbs,
+        "address": request.url.path,
+    }
     return page("act.html", {**viewer.context(), **shown}, 200 if error is None else error.http_status)
 
 
-def _act(request: Request) -> Act:
-    word = request.path_params["word"]
-    for one in ACTS:
-        if one.word == word:
-            return one
-    raise NotFound(word, "is nothing that can be done here", f"one of {', '.join(DONE)}")
+def _act(acts: Iterable[Act], request: Request) -> Act:
+    word, every = request.path_params["word"], {one.word: one for one in acts}
+    if word not in every:
+        raise NotFound(word, "is nothing that can be done here", f"one of {', '.join(every)}")
+    return every[word]
+
+
+def _crumbs(request: Request) -> list[tuple[str, str]]:
+    name = request.path_params["name"]
+    return [("Adapters", f"{HOME}/adapters"), (name, f"{HOME}/adapters/{name}")]

@@ -19,10 +19,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.errors import Denied, WardrobeError
-from serve.console import acts, adapters, changes, keys, login, overview
+from serve.console import acts, login
 from serve.console.entrance import HOME
 from serve.console.files import send_asset
 from serve.console.forms import read_form
+from serve.console.pages import adapters, changes, keys, overview, rollouts
 from serve.console.place import Console, ConsoleParts
 from serve.console.rendering import page
 from serve.console.viewers import TOKEN_FIELD, Viewer, keep
@@ -52,6 +53,8 @@ _PAGES: tuple[tuple[str, PageHandler], ...] = (
     ("/adapters/{name}", adapters.show_adapter),
     ("/adapters/{name}/{number:int}", adapters.show_version),
     ("/adapters/{name}/do/{word}", acts.show_act),
+    ("/rollouts/{name}", rollouts.show_page),
+    ("/rollouts/{name}/do/{word}", rollouts.show_act),
     ("/audit", changes.show_audit),
     ("/keys", keys.show_keys),
     ("/keys/{key_id}/do/revoke", keys.show_revoke),
@@ -59,6 +62,7 @@ _PAGES: tuple[tuple[str, PageHandler], ...] = (
 _SENT: tuple[tuple[str, PageHandler], ...] = (
     ("/logout", login.log_out),
     ("/adapters/{name}/do/{word}", acts.take_act),
+    ("/rollouts/{name}/do/{word}", rollouts.take_act),
     ("/keys/{key_id}/do/revoke", keys.take_revoke),
 )
 

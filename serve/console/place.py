@@ -23,6 +23,7 @@ from serve.control.caller import Control
 from serve.control.state import ControlState
 
 REMEMBERED_SECONDS = 2.0
+_REMEMBERED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,16 @@ class Console:
         return self.parts.state.watcher.view
 
     async def remember(self, name: str, make: Callable[[], Awaitable[Any]]) -> Any:
-        """Return what `make` made, `REMEMBERED_SECONDS` ago at most; `name` is one of a closed set."""
+        """Return what `make` made, `REMEMBERED_SECONDS` ago at most; `name` says what it is."""
         at, found = self._remembered.get(name, (float("-inf"), None))
         now = time.monotonic()
         if now - at > REMEMBERED_SECONDS:
             found = await make()
+            if len(self._remembered) >= _REMEMBERED:
+                self._remembered.clear()
             self._remembered[name] = now, found
         return found
+
+    def forget(self, name: str) -> None:
+        """Have `name` made anew when it is asked for next."""
+        self._remembered.pop(name, None)

@@ -26,6 +26,8 @@ PAGES = (
     "/console/adapters/support/2",
     "/console/adapters/support/do/promote?version=2",
     "/console/adapters/support/do/delete?version=2",
+    "/console/rollouts/support",
+    "/console/rollouts/support/do/abort",
     "/console/audit",
     "/console/keys",
     "/console/none",
@@ -59,6 +61,7 @@ def server(registry: Registry, tmp_path: Path, token: str) -> Iterator[Served]:
 
 def test_every_page_is_right_in_a_browser(server: Served, token: str) -> None:
     url = server.server.url
+    server.open_rollout(canary=2)
     with browser() as chromium:
         for width, scheme in SETTINGS:
             one = opened(chromium, width, scheme)

@@ -9,7 +9,7 @@ from pathlib import Path
 from registry.api.documents import ReplicaDocument
 from registry.names import STABLE
 from registry.views.view import AdapterView, View
-from serve.console.attention import NAMED, matters
+from serve.console.pages.attention import NAMED, matters
 from serve.console.traffic import MAX_ADAPTERS, OTHER, Traffic, quantile
 from serve.exposition import Histogram
 from serve.outcomes import Outcome
@@ -125,7 +125,7 @@ def test_the_page_tells_of_servers_rollouts_and_traffic(served: Served) -> None:
     page = served.client.get("/console").text
     assert "1 of 1</b> servers ready" in page
     assert (
-        '<a href="/console/adapters/support">support</a></td><td>@1</td><td>@2</td><td>ramping</td>' in page
+        '<a href="/console/rollouts/support">support</a></td><td>@1</td><td>@2</td><td>ramping</td>' in page
     )
     assert "1 requests, 0 without a whole answer, at the server r1." in page
 

@@ -60,8 +60,8 @@ def _of_adapters(view: View) -> Iterator[Matter]:
         assert one.rollout is not None
         why = one.rollout.sentence or one.rollout.reason
         sentence = f"The rollout of {one.name}@{one.rollout.canary} is {one.rollout.state}: {why}{rest}"
-        remedy = f"See `wardrobe rollout status {one.name}`, then resume, promote or abort it."
-        yield Matter("warning", sentence, remedy, _page(one))
+        remedy = "Resume, promote or abort it."
+        yield Matter("warning", sentence, remedy, f"{HOME}/rollouts/{one.name}")
 
 
 _RESTING = frozenset({RolloutState.HOLD.value, RolloutState.PAUSED.value})

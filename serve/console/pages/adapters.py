@@ -14,11 +14,11 @@ from starlette.responses import Response
 from registry.api import operations
 from registry.api.documents import ReplicaDocument
 from registry.views.view import AdapterView, no_adapter
-from serve.console.acts import DONE
+from serve.console.acts import ACTS, done_by
 from serve.console.forms import page_number
+from serve.console.pages.verdicts import verdicts
 from serve.console.place import Console
 from serve.console.rendering import page
-from serve.console.verdicts import verdicts
 from serve.console.viewers import Viewer
 from serve.control.handlers import brief_of
 
@@ -50,7 +50,7 @@ async def show_adapter(console: Console, request: Request, viewer: Viewer) -> Re
         "numbers": numbers[first : first + ROWS],
         "by_number": {n: [a for a, at in sorted(one.aliases.items()) if at == n] for n in numbers},
         "residents": _residents(one.name, await _replicas(console, viewer)),
-        "done": DONE.get(request.query_params.get("done", ""), ""),
+        "done": done_by(ACTS, request),
         "page": number,
         "more": len(numbers) > first + ROWS,
     }

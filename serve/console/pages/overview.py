@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from registry.api import operations
 from registry.tuning.machine import JobState
-from serve.console.attention import matters
+from serve.console.pages.attention import matters
 from serve.console.place import Console
 from serve.console.rendering import page
 from serve.console.viewers import Viewer
