@@ -69,9 +69,12 @@ def _tell_anthropic(lines: Lines, name: bytes, meter: Meter | None, now: float) 
 
 
 def duration(seconds: float) -> bytes:
-    """Return a duration as OpenAI writes it, in whole seconds: `12s`, `3m20s`."""
-    whole = math.ceil(seconds)
-    return b"%ds" % whole if whole < 60 else b"%dm%ds" % divmod(whole, 60)
+    """Return a duration as OpenAI writes it, in whole seconds: `12s`, `3m20s`, `19h0m5s`."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return b"%dh%dm%ds" % (hours, minutes, rest)
+    return b"%dm%ds" % (minutes, rest) if minutes else b"%ds" % rest
 
 
 def refused(refusal: LimitRefusal, meters: tuple[Meter, ...], now: float, dialect: Dialect) -> LimitReached:
