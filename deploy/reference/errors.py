@@ -16,6 +16,7 @@ MODULES = (
 """Where the product's errors are defined; those of benchmarks are nobody's reference."""
 
 OTHERS = (
+    (403, "foreign_form", "authentication_error", "A form of the console that this session did not make."),
     (403, "foreign_origin", "authentication_error", "A page of another site tried to change something."),
     (501, "unsupported", "invalid_request_error", "The model or the engine has no such feature (vLLM)."),
     (503, "engine_draining", "server_error", "The launcher, while the server is shutting down."),

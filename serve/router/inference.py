@@ -93,15 +93,14 @@ class Inference:
         self.max_concurrency = runtime.limits.max_concurrency
         self.max_tokens = runtime.limits.max_tokens
         self.total_seconds = runtime.limits.total_seconds
-        self.seating = Seating(
-            runtime.engine.seats, runtime.limits, tags=runtime.engine.abilities.prioritises
-        )
+        engine = runtime.engine
+        self.seating = Seating(engine.seats, runtime.limits, tags=engine.abilities.prioritises)
         self.shadows = Shadows(self._copy)
         self.stored = ResponseStore(runtime.settings.responses)
         self.doubts = Doubts(self._copy, runtime.metrics.doubts, runtime.engine.alive)
         self.errors_name_version = runtime.settings.errors_name_version
 
-    async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912
+    async def handle(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; it takes its place among those in flight when its body has arrived."""
         began = monotonic()
         headers: RawHeaders = dict(scope["headers"])
@@ -130,9 +129,8 @@ class Inference:
                 access = self.access.of(caller)
                 if access.guarded and endpoint.proves:
                     access.pass_through(fields, headers)
-                turn = None
-                if endpoint.dialect is Dialect.RESPONSES:
-                    turn = begin(self.stored, caller.who, fields, access.sees_answer)
+                responses = endpoint.dialect is Dialect.RESPONSES
+                turn = begin(self.stored, caller.who, fields, access.sees_answer) if responses else None
                 await self._answer(access, endpoint, scope, headers, fields, body, receive, send, began, turn)
             finally:
                 self.inflight -= 1
@@ -166,9 +164,11 @@ class Inference:
             if endpoint.proves:
                 left = self._left(began)
                 ticket = await self.seating.take(access.caller.group, fields, len(body), scope, receive, left)
-            await self._route(  # by what is true now: it may have waited
-                access, access.targets.find(self.runtime.watcher.view, fields.get("model")), ticket, charge,
-                endpoint, scope, headers, fields, body, receive, send, began, turn,
+            if ticket is not None and ticket.told is not None:  # it waited: by what is true now
+                plan = access.targets.find(self.runtime.watcher.view, fields.get("model"))
+            await self._route(
+                access, plan, ticket, charge, endpoint, scope, headers, fields, body, receive, send, began,
+                turn,
             )  # fmt: skip
         finally:
             if ticket is not None:
