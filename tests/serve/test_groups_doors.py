@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
+from serve.console.app import _PAGES as PAGES
 from serve.control.app import application as admin_application
 from serve.protocol.paths import ENDPOINTS, PATTERNS, Endpoint, PathKind
 from serve.router.endpoints.apis import _application as platform_application
@@ -201,7 +202,20 @@ def metrics(world: TwoGroups, path: str) -> None:
         assert f'adapter="{HIDDEN}"' in world.ask("GET", path, key=key).text
 
 
-_ADMIN_PARTS = {"name": HIDDEN, "number": "1", "file": "a", "alias": "next", "group": "theirs"}
+_ADMIN_PARTS = {
+    "name": HIDDEN, "number": "1", "file": "a", "alias": "next", "group": "theirs", "key_id": "0123456789ab",
+}  # fmt: skip
+
+
+def console(world: TwoGroups, path: str) -> None:
+    """It has a login of its own, which the key of a customer does not pass; without one nothing is told."""
+    for key in ("ours", "moved"):
+        told = world.ask("POST", "/console/login", key=key, data={"key": world.keys[key]})
+        assert (told.status_code, "set-cookie" in told.headers) == (403, False)
+    for below, _ in PAGES:
+        there = below.replace("{name}", HIDDEN).replace("{number:int}", "1").replace("{word}", "promote")
+        told = world.ask("GET", f"/console{there.replace('{key_id}', '0123456789ab')}")
+        assert (told.status_code // 100, told.text) == (3, ""), there
 
 
 def admin(world: TwoGroups, path: str) -> None:
@@ -309,7 +323,7 @@ def _grade(world: TwoGroups) -> None:
 GROUPS_OF_ROWS: dict[PathKind, Row] = {
     PathKind.INFERENCE: inference, PathKind.FEEDBACK: feedback, PathKind.STORED: stored,
     PathKind.LIVE: silent, PathKind.READY: ready, PathKind.METRICS: metrics, PathKind.ADMIN: admin,
-    PathKind.PLATFORM: platform,
+    PathKind.PLATFORM: platform, PathKind.CONSOLE: console,
 }  # fmt: skip
 ONE_ROW: dict[str, Row] = {"/v1/models": models, "/v1/models/{model}": one_model}
 

@@ -11,11 +11,14 @@ import pytest
 
 from registry.store import Registry
 from serve.rollout.assignment import Arm
+from serve.rollout.policy import EvidenceShares
 from serve.router.booking import NO_UNIT
-from tests.fakes.served import BASE, publish
+from tests.fakes.served import BASE, QUIET, publish
 from tests.fakes.two_groups import HIDDEN, ROWS, SEEN, TwoGroups, two_groups
 
 CHAT = "/v1/chat/completions"
+EVERYBODY = QUIET.model_copy(update={"evidence": EvidenceShares(group_share=1, key_share=1)})
+"""A policy that counts whoever comes, however much."""
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def arms(world: TwoGroups, key: str, count: int = 60, **fields: object) -> Count
 
 
 def test_the_share_of_the_base_is_answered_by_stable_and_is_no_evidence(world: TwoGroups) -> None:
-    recorder = world.served.open_rollout(weight=2_000, base_weight=5_000)
+    recorder = world.served.open_rollout(EVERYBODY, weight=2_000, base_weight=5_000)
     whole = arms(world, "whole")
     booked = {arm: recorder.segment.arm(arm).units for arm in (Arm.STABLE, Arm.CANARY, Arm.BASE)}
     assert min(whole.values()) > 0

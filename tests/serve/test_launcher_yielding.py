@@ -152,15 +152,15 @@ def test_a_task_of_a_real_worker_stands_and_may_end_its_step_when_the_server_sto
     make_job(TuningJobs(registry.catalogue.root))
     told = tmp_path / "told"
     end = f"sys.exit(open({str(told)!r}, 'a').write('end'))"
-    task = f"import signal, sys; signal.signal(15, lambda *_: {end})"
+    task = f"import signal, sys; signal.signal(15, lambda *_: {end}); print('listens', flush=True)"
     program = f"""
 import signal, subprocess, sys
 from train.worker.process import tasks_line
 say = tasks_line()
 task = subprocess.Popen([sys.executable, "-P", "-c", {task!r} + "\\nwhile True: pass"])
+signal.signal(15, lambda *_: task.terminate())
 print(task.pid, flush=True)
 say(f"begun {{task.pid}}")
-signal.signal(15, lambda *_: task.terminate())
 task.wait()
 """
     said: list[str] = []
@@ -172,9 +172,8 @@ task.wait()
         worker = SupervisedWorker(registry.catalogue.root, command, dict(os.environ), said.append, yielding)
         worker.look_seconds = 0.01
         running = asyncio.create_task(worker.run())
-        await until(lambda: bool(said))
-        pid = int(said[0].rpartition(" ")[2])
-        await asyncio.sleep(0.3)  # its handler is set by then
+        await until(lambda: len(said) == 2)  # both words: its handler is set
+        pid = next(int(word) for line in said if (word := line.rpartition(" ")[2]).isdigit())
         say(yielding, BUSY)
         await until(lambda: stands(pid))
         await _cancelled(running)

@@ -68,7 +68,9 @@ def test_a_base_url_that_is_asked_itself_is_told_what_to_ask(path: str) -> None:
     assert "ask POST /a/support/v1/chat/completions" in said(path)
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/ui", "/console", "/v1/runs", "/v1/audio/speech", "/x" * 500])
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", "/ui", "/dashboard", "/v1/runs", "/v1/audio/speech", "/x" * 500]
+)
 def test_a_path_without_a_likeness_names_what_there_is(path: str) -> None:
     words = said(path)
     assert "POST /v1/chat/completions, GET /v1/models" in words
