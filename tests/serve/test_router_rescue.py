@@ -115,12 +115,13 @@ def test_a_canary_without_room_is_answered_by_stable_and_is_no_failure(
 ) -> None:
     fast = ResidencySettings(load_timeout_seconds=1.0)
     with serve(registry, tmp_path, engine=FakeEngine(base_name=BASE, capacity=1), residency=fast) as served:
-        recorder = served.open_rollout(weight=10_000)
         with served.client.stream(
             "POST", "/v1/chat/completions", json={"model": "support@1", "play": "slow"}
         ) as stream:
             lines = stream.iter_lines()
             next(lines)
+            # Only now: before, both versions would want the one place.
+            recorder = served.open_rollout(weight=10_000)
             assert served.chat("support").headers["x-wardrobe-adapter"] == "support@1"
             served.inner.open = True
             assert "data: [DONE]" in list(lines)

@@ -44,7 +44,7 @@ def test_every_work_that_goes_on_survives_what_its_turn_raises(served: Served) -
     works = served.runtime.background.works
     assert set(works) == {
         "batches", "engine", "feedback", "heartbeat", "housekeeping", "keys", "limits", "proofs", "rollouts",
-        "usage", "view", "watcher",
+        "traffic", "usage", "view", "watcher",
     }  # fmt: skip
     left = {name: list(ERRORS) for name in works}
     before = {name: work.failures for name, work in works.items()}
