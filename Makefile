@@ -63,6 +63,7 @@ bench-router: setup ## the router over a mock, driven by wrk
 
 bench-rollouts: setup ## simulated rollouts: false rollbacks, requests to detect, other tools' rules
 	@OMP_NUM_THREADS=1 $(BIN)/python -m loadtests.bench.rollouts
+	@OMP_NUM_THREADS=1 $(BIN)/python -m serve.rollout.simulation.crowds > bench-results/evidence-shares.md
 
 bench-serve: setup ## real vLLM with and without the router, swap latency; a thousand versions in one replica
 	@$(BIN)/python -m loadtests.bench.serving

@@ -33,6 +33,7 @@ from registry.storage.root import Root
 from registry.validation.requirements import Requirement, UnmetRequirement
 from registry.views import history
 from registry.views.catalogue import Catalogue
+from registry.views.history import AuditWish
 from registry.views.view import AdapterView
 
 if TYPE_CHECKING:
@@ -280,6 +281,13 @@ class Registry:
     def audit(self, since: float | None = None) -> list[AuditEntry]:
         """Return every change from `since` (UNIX seconds) on, oldest first; broken logs are named."""
         return history.audit(self.catalogue, since)
+
+    def newest_changes(self, wish: AuditWish, limit: int) -> tuple[list[AuditEntry], float | None]:
+        """Return the last `limit` changes that are wanted, newest first; see `registry.views.history.newest`.
+
+        Raises: NotFound; InvalidName; StorageFailed.
+        """
+        return history.newest(self.catalogue, wish, limit)
 
     def gc(self, *, apply: bool = False, at_once: bool = False, now: float | None = None) -> GcReport:
         """Trash what nothing uses and empty the trash of a day ago; a dry run unless `apply`.

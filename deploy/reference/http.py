@@ -77,6 +77,7 @@ _MEANING = {
     PathKind.STORED: "a kept response",
     PathKind.ADMIN: "the admin API",
     PathKind.PLATFORM: "OpenAI's platform endpoints",
+    PathKind.CONSOLE: "the console: pages for a browser, with a login of their own",
     PathKind.FEEDBACK: "a score for an answer: `{response_id | adapter, score 0…1, unit?, comment?}`",
     PathKind.LIVE: "the process lives",
     PathKind.READY: "200 when requests are taken, else 503",

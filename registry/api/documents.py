@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from registry.entries.keys import KeyInfo
 from registry.entries.rights import DEFAULT_GROUP, NO_LIMITS, GroupLimits
 from registry.errors import WardrobeError
 from registry.records import (
@@ -269,6 +270,17 @@ class AuditList(Document):
     entries: list[AuditEntry]
 
 
+class NewestChanges(Document):
+    """Changes, newest first; those of one moment are never torn apart, so there may be a few more than asked.
+
+    `reached`: older changes are there, and only those of one adapter can be asked for; null where there is
+    nothing more to be read than what `before` leads to.
+    """
+
+    entries: list[AuditEntry]
+    reached: float | None = None
+
+
 class KeyDocument(Document):
     """An API key without its secret; `state` is active, expired, revoked or unreadable.
 
@@ -287,6 +299,29 @@ class KeyDocument(Document):
     problem: str = ""
     group: str = DEFAULT_GROUP
     limits: GroupLimits = NO_LIMITS
+
+    @classmethod
+    def of(cls, info: KeyInfo, now: float) -> KeyDocument:
+        """Return the document of a key as it is at `now`, UNIX seconds."""
+        return cls(
+            id=info.id,
+            scopes=sorted(info.scopes),
+            note=info.note,
+            who=info.who,
+            state=info.state(now),
+            created_at=info.created,
+            expires_at=info.expires,
+            revoked_at=info.revoked,
+            problem=info.problem,
+            group=info.group,
+            limits=info.limits,
+        )
+
+
+class KeyList(Document):
+    """Every key that was ever made, oldest first."""
+
+    keys: list[KeyDocument]
 
 
 class NewKeyDocument(KeyDocument):

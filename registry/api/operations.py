@@ -21,6 +21,7 @@ from registry.changes.publish import PublishRequest
 from registry.errors import UsageError
 from registry.names import STABLE, check_adapter_name
 from registry.records import AliasMove, GcReport
+from registry.views.history import AuditWish
 
 Progress = Callable[[int], None]
 """Is told of bytes as they are sent."""
@@ -163,6 +164,21 @@ def drain(local: LocalClient, body: doc.DrainRequest | None = None) -> doc.Drain
 def show_audit(local: LocalClient, since: Annotated[float | None, Field(ge=0)] = None) -> doc.AuditList:
     """Show who changed what, from `since` (UNIX seconds) on."""
     return doc.AuditList(entries=local.registry.audit(since))
+
+
+@whole.add("GET", "/audit/newest")
+def show_newest_changes(
+    local: LocalClient,
+    before: Annotated[float | None, Field(ge=0, description="UNIX seconds, excluded.")] = None,
+    adapter: Annotated[str | None, Field(description="Of this adapter only.")] = None,
+    who: Annotated[str, Field(description="Of this person, key or server only.")] = "",
+    action: Annotated[str, Field(description="Of this kind only, such as `alias`.")] = "",
+    limit: Annotated[int, Field(ge=1, le=500)] = 50,
+) -> doc.NewestChanges:
+    """Show the last changes, newest first, without reading all that there ever were."""
+    wish = AuditWish(before, None if adapter is None else check_adapter_name(adapter), who, action)
+    entries, reached = local.registry.newest_changes(wish, limit)
+    return doc.NewestChanges(entries=entries, reached=reached)
 
 
 @whole.add("POST", "/verify")

@@ -130,19 +130,7 @@ def _store(session: Session) -> KeyStore:
 def _describe(info: KeyInfo) -> KeyDocument:
     from registry.api.documents import KeyDocument
 
-    return KeyDocument(
-        id=info.id,
-        scopes=sorted(info.scopes),
-        note=info.note,
-        who=info.who,
-        state=info.state(time.time()),
-        created_at=info.created,
-        expires_at=info.expires,
-        revoked_at=info.revoked,
-        problem=info.problem,
-        group=info.group,
-        limits=info.limits,
-    )
+    return KeyDocument.of(info, time.time())
 
 
 def _seconds(text: str) -> float:

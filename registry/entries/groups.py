@@ -38,7 +38,7 @@ from registry.errors import (
 from registry.names import check_adapter_name
 from registry.storage import disk, files
 from registry.storage.entry import Entry, encode_claim
-from registry.storage.marks import put_mark
+from registry.storage.marks import noted, put_mark
 from registry.storage.reserve import urgently
 
 if TYPE_CHECKING:
@@ -210,13 +210,17 @@ def group_names(root: Path) -> list[str]:
 def read_group(root: Path, name: str) -> Group | None:
     """Return what a group is now, None where there is none of that name; `default` needs no log.
 
-    Raises: InvalidName; CorruptStore; StorageFailed.
+    Raises: InvalidName; CorruptStore: also a `default` that was changed and has no log; StorageFailed.
     """
     folder = group_folder(root, name)
     numbers = disk.entry_numbers(folder)
-    if not numbers:
-        return Group(name) if name == DEFAULT_GROUP else None
-    return _read(folder, numbers[-1]).group
+    if numbers:
+        return _read(folder, numbers[-1]).group
+    if name != DEFAULT_GROUP:
+        return None
+    if noted(root, DEFAULT_CHANGED):
+        raise CorruptStore(str(folder), "is lost, though the group was changed", _RESTORE)
+    return Group(name)
 
 
 def entry_changes(log: Iterable[GroupEntry]) -> Iterator[tuple[GroupEntry, dict[str, str]]]:

@@ -121,6 +121,11 @@ class KeyRing:
         """Return why groups cannot be read, by name: nobody gets in with their keys."""
         return self._groups.problems
 
+    def infos(self) -> list[KeyInfo]:
+        """Return every key that can be read, the newest first."""
+        found = [entry.info for entry in self._entries.values()]
+        return sorted(found, key=lambda info: (-info.created, info.id))
+
     def age(self) -> float:
         """Return for how many seconds the keys may have been others than those known here."""
         return self._monotonic() - self.renewed
@@ -152,6 +157,21 @@ class KeyRing:
         if known is None or known.entry.info.state(self._clock()) != "active":
             return None
         return known.caller
+
+    def evidence_groups(self, adapter: str) -> frozenset[str]:
+        """Return the groups that may give evidence of an adapter and have an active key to do so with.
+
+        A key counts whose own scopes name `infer`: one that an administrator has gives none by itself.
+        """
+        now = self._clock()
+        return frozenset(
+            known.caller.group.name
+            for known in self._known.values()
+            if Scope.INFER in known.entry.info.scopes & known.caller.scopes
+            and known.caller.group.evidence
+            and known.caller.group.sees(adapter)
+            and known.entry.info.state(now) == "active"
+        )
 
     def _is_lent(self, key_id: str, token: str) -> bool:
         return hmac.compare_digest(self.lend(key_id).encode(), token.encode("utf-8", "surrogateescape"))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from registry.entries.groups import DEFAULT_CHANGED, GROUPS_MADE, groups_folder, is_group_name, read_group
+from registry.entries.groups import GROUPS_MADE, groups_folder, is_group_name, read_group
 from registry.entries.rights import DEFAULT_GROUP, Group
 from registry.errors import CorruptStore, Missing, StorageFailed
 from registry.storage import disk
@@ -52,8 +52,8 @@ class KnownGroups:
                 found[name] = group
                 if disk.settled(status):
                     stamps[name] = stamp
-        if DEFAULT_GROUP not in folders:
-            self._add_default(found, problems)
+        if DEFAULT_GROUP not in folders and (group := self._read(DEFAULT_GROUP, problems)) is not None:
+            found[DEFAULT_GROUP] = group
         self._stamps, self.problems = stamps, MappingProxyType(problems)
         if found == self.known:
             return False
@@ -81,13 +81,6 @@ class KnownGroups:
         except CorruptStore as error:
             problems[name] = str(error)
         return None
-
-    def _add_default(self, found: dict[str, Group], problems: dict[str, str]) -> None:
-        """Add `default`, which needs no log; one that had a log and lost it cannot be told."""
-        if noted(self._root, DEFAULT_CHANGED):
-            problems[DEFAULT_GROUP] = f"its log in {self._folder} is lost; restore it from a backup"
-        else:
-            found[DEFAULT_GROUP] = Group(DEFAULT_GROUP)
 
 
 def _same(group: Group, known: Mapping[str, Group]) -> Group:

@@ -7,6 +7,7 @@ Owns the question which versions are live (a folder, and no tombstone that count
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -246,6 +247,20 @@ class Catalogue:
         """
         with contextlib.suppress(StorageFailed):
             files.touch(self.root.path / "changes" / adapter)
+
+    def marked(self) -> list[tuple[str, float]]:
+        """Return every adapter and when it last changed (UNIX seconds), the latest change first.
+
+        One without a mark (a backup leaves out empty files) may have changed at any time: infinity.
+
+        Raises: StorageFailed.
+        """
+        folder, found = self.root.path / "changes", dict.fromkeys(self.known(), math.inf)
+        for name in disk.names(folder):
+            with contextlib.suppress(Missing):
+                if name in found:
+                    found[name] = disk.status(folder / name).st_mtime
+        return sorted(found.items(), key=lambda one: (-one[1], one[0]))
 
     def _version(self, adapter: str, number: int, before: AdapterView | None) -> Version:
         known = before.versions.get(number) if before else None

@@ -6,6 +6,7 @@ Owns the merging of logs by time; there is no log of its own that could disagree
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from registry.entries.aliases import LoggedMove
 from registry.entries.groups import entry_changes
@@ -14,6 +15,11 @@ from registry.errors import CorruptStore, WardrobeError
 from registry.records import AliasMove, AuditEntry
 from registry.validation.requirements import FORCE
 from registry.views.catalogue import Catalogue
+
+ADAPTERS_READ = 50
+"""The adapters of which `newest` reads everything, at most."""
+_CLOCKS_APART = 60.0
+"""By how many seconds the clocks of two writers may differ."""
 
 
 def history(catalogue: Catalogue, adapter: str) -> list[AliasMove]:
@@ -34,14 +40,57 @@ def audit(catalogue: Catalogue, since: float | None = None) -> list[AuditEntry]:
     """
     found: list[AuditEntry] = []
     for adapter in catalogue.known():
-        for part in _PARTS:
-            try:
-                found.extend(part(catalogue, adapter))
-            except WardrobeError as error:
-                found.append(AuditEntry(catalogue.clock(), "", "unreadable", adapter, str(error)))
+        found += _audit_adapter(catalogue, adapter)
     found += _audit_groups(catalogue)
     wanted = (entry for entry in found if since is None or entry.at >= since)
     return sorted(wanted, key=lambda entry: (entry.at, entry.subject))
+
+
+@dataclass(frozen=True, slots=True)
+class AuditWish:
+    """Which changes are wanted: of one adapter, by one person, of one action; '' and None: of all.
+
+    `before` is UNIX seconds, excluded.
+    """
+
+    before: float | None = None
+    adapter: str | None = None
+    who: str = ""
+    action: str = ""
+
+    def takes(self, entry: AuditEntry) -> bool:
+        """Return whether an entry is wanted."""
+        if self.before is not None and entry.at >= self.before:
+            return False
+        return self.who in {"", entry.who} and self.action in {"", entry.action}
+
+
+def newest(catalogue: Catalogue, wish: AuditWish, limit: int) -> tuple[list[AuditEntry], float | None]:
+    """Return the last `limit` wanted changes, newest first, and since when the whole root was looked at.
+
+    Those of the same moment as the last one come with it. The adapters that changed last are read first, and
+    `ADAPTERS_READ` at most: None where that was enough for all that there is.
+
+    Raises: NotFound: there is no such adapter; InvalidName; StorageFailed.
+    """
+    if wish.adapter is not None:
+        catalogue.require(wish.adapter)
+        found = [one for one in _audit_adapter(catalogue, wish.adapter) if wish.takes(one)]
+        return _last(found, limit), None
+    found = [one for one in _audit_groups(catalogue) if wish.takes(one)]
+    for read, (adapter, marked) in enumerate(catalogue.marked()):
+        changed = marked + _CLOCKS_APART
+        if len(found) >= limit and sorted(one.at for one in found)[-limit] >= changed:
+            break
+        if read == ADAPTERS_READ:
+            return _last([one for one in found if one.at >= changed], limit), changed
+        found += [one for one in _audit_adapter(catalogue, adapter) if wish.takes(one)]
+    return _last(found, limit), None
+
+
+def _last(found: list[AuditEntry], limit: int) -> list[AuditEntry]:
+    ordered = sorted(found, key=lambda entry: (entry.at, entry.subject), reverse=True)
+    return [one for one in ordered if len(ordered) <= limit or one.at >= ordered[limit - 1].at]
 
 
 def _moves(catalogue: Catalogue, adapter: str) -> list[LoggedMove]:
@@ -53,6 +102,16 @@ def _moves(catalogue: Catalogue, adapter: str) -> list[LoggedMove]:
             latest = max(latest, move.at)
             found.append((latest, alias, move.seq, move))
     return [move for *_, move in sorted(found, key=lambda item: item[:3])]
+
+
+def _audit_adapter(catalogue: Catalogue, adapter: str) -> list[AuditEntry]:
+    found: list[AuditEntry] = []
+    for part in _PARTS:
+        try:
+            found.extend(part(catalogue, adapter))
+        except WardrobeError as error:
+            found.append(AuditEntry(catalogue.clock(), "", "unreadable", adapter, str(error)))
+    return found
 
 
 def _audit_moves(catalogue: Catalogue, adapter: str) -> Iterator[AuditEntry]:

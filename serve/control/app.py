@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from registry.api.group_operations import groups
+from registry.api.key_operations import keys
 from registry.api.operations import adapters, whole
 from registry.store import Registry
 from serve.control.caller import Control
@@ -20,7 +21,7 @@ from serve.control.schema import describe
 from serve.control.state import ControlState
 from serve.rollout.operations import rollouts
 
-TABLES = (adapters, whole, rollouts, groups)
+TABLES = (adapters, whole, rollouts, groups, keys)
 """The tables that have routes here."""
 
 

@@ -13,7 +13,7 @@ _MEANINGS = {
     400: "The request is malformed.",
     401: "No valid key.",
     403: "The key's scope does not include admin.",
-    404: "No such adapter, version, alias, rollout or group.",
+    404: "No such adapter, version, alias, rollout, group or key.",
     408: "The body did not arrive in time.",
     409: "The present state forbids it.",
     413: "Over a limit of size.",
@@ -34,7 +34,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 _ALWAYS = frozenset({400, 401, 403, 421, 500, 503})
 _WITH_BODY = frozenset({408, 413, 415})
 _IN_MEMORY = frozenset({"list_adapters", "show_drain", "drain"})
-_NO_CONFLICT = frozenset({"drain", "verify", "collect_garbage", "receive_alerts"})
+_NO_CONFLICT = frozenset({"drain", "verify", "collect_garbage", "receive_alerts", "revoke_key"})
 
 
 def refusals_of(method: str, path: str, operation: dict[str, Any]) -> frozenset[int]:
@@ -42,7 +42,7 @@ def refusals_of(method: str, path: str, operation: dict[str, Any]) -> frozenset[
     name, found = operation["operationId"], set(_ALWAYS)
     if "requestBody" in operation:
         found |= _WITH_BODY
-    if "{name}" in path or "{group}" in path or name == "verify":
+    if "{name}" in path or "{group}" in path or "{key_id}" in path or name == "verify":
         found.add(404)
     if method != "get" and name not in _NO_CONFLICT:
         found.add(409)

@@ -44,7 +44,7 @@ _UPLOAD = {"requestBody": {"required": True, "content": {"multipart/form-data": 
 async def list_adapters(control: ControlOf) -> doc.AdapterList:
     """List every adapter in brief, from memory."""
     view = control.state.watcher.view
-    return doc.AdapterList(adapters=[_summary(one) for _, one in sorted(view.adapters.items())])
+    return doc.AdapterList(adapters=[brief_of(one) for _, one in sorted(view.adapters.items())])
 
 
 async def upload_version(
@@ -121,7 +121,8 @@ def _requested(name: str, form: UploadForm) -> PublishRequest:
     )
 
 
-def _summary(one: AdapterView) -> AdapterBrief:
+def brief_of(one: AdapterView) -> AdapterBrief:
+    """Return an adapter at a glance."""
     numbers = one.versions.keys() | one.quarantined.keys()
     return AdapterBrief(
         adapter=one.name,

@@ -27,6 +27,7 @@ TAGS = [
         "description": "Canary rollouts: start, watch, steer, explain; alerts that end them.",
     },
     {"name": "groups", "description": "Whom keys belong to, what they may do, and what they used."},
+    {"name": "keys", "description": "The keys there are, and taking one out of use."},
     {"name": "operations", "description": "The whole: status, replicas, drain, audit, verify, collection."},
 ]
 

@@ -2,12 +2,14 @@
 
 One `Admission` per router; `accounts` decides, the seats are `seating`'s. A caller without limits and
 without a key has no purse, and nothing of this runs for it. Invariants: nothing here touches the disk; what
-is reserved is let go of by the request's `Charge`, whatever becomes of it.
+is reserved is let go of by the request's `Charge`, whatever becomes of it; limits are those of the groups and
+keys as they are now, however long ago a request came.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from time import monotonic
 
 from registry.entries.keyring import Caller
@@ -47,13 +49,14 @@ _BYTES_PER_TOKEN = 4
 
 
 class Admission:
-    """The accounts of all callers of one replica, and what they used."""
+    """The accounts of all callers of one replica, and what they used; `known` tells a caller by who asks."""
 
     def __init__(
         self,
         replica: str,
         context: int,
         counter: PromptCounter,
+        known: Callable[[str], Caller | None],
         *,
         longest_answer: int | None = None,
         clock: Callable[[], float] = monotonic,
@@ -63,6 +66,7 @@ class Admission:
         self._context = context
         self._longest_answer = context if longest_answer is None else min(context, longest_answer)
         self._counter = counter
+        self._known = known
         self._clock = clock
         self._accounts: dict[tuple[str, str], UsageAccount] = {}
         self._purses: dict[Caller, Purse | None] = {}
@@ -86,9 +90,17 @@ class Admission:
         try:
             return self._purses[caller]
         except KeyError:
-            counted = caller.key is not None or caller.group.limits != NO_LIMITS
-            found = self._purses[caller] = self._make(caller) if counted else None
-            return found
+            return self._find_purse(caller)
+
+    def _find_purse(self, caller: Caller) -> Purse | None:
+        now = self._known(caller.who)
+        if now is None:  # its key went while its body came: it binds nobody's account any more
+            return Purse(caller, tuple(filter(None, map(self._accounts.get, _places(caller)))), self.ledger)
+        if now is not caller:
+            return self.purse(now)  # key or group changed while its body came
+        counted = caller.key is not None or caller.group.limits != NO_LIMITS
+        found = self._purses[caller] = self._make(caller) if counted else None
+        return found
 
     async def admit(self, purse: Purse, endpoint: Endpoint, fields: Fields, adapter: str) -> Charge:
         """Reserve what a request may use, and have a stream tell what it did use.
@@ -99,8 +111,9 @@ class Admission:
         Raises: LimitReached; PromptTooLong.
         """
         adapter = BASE if adapter == self._counter.base else adapter
+        most = partial(self._most, endpoint, fields)
         if not purse.meters and purse.longest is None:
-            return self._ready(Charge(purse, adapter, None, 0, self._clock), endpoint, fields)
+            return self._ready(Charge(purse, adapter, None, 0, most, self._clock), endpoint, fields)
         size = measure(endpoint, fields, self._context)
         exact: PromptCount | None = None
         if purse.longest is not None and size.input > purse.longest:
@@ -116,7 +129,7 @@ class Admission:
         likely = (
             exact.total if exact is not None else max(0, size.input - TEMPLATE_TOKENS) // _BYTES_PER_TOKEN
         )
-        charge = Charge(purse, adapter, found, likely, self._clock)
+        charge = Charge(purse, adapter, found, likely, most, self._clock)
         self._open.add(charge)
         return self._ready(charge, endpoint, fields)
 
@@ -137,19 +150,20 @@ class Admission:
             for account in self._accounts.values():
                 account.bound(account.limits, self.shares.replicas, self.shares.rank)
 
-    def begin_day(self, day: str, seconds_left: float) -> None:
-        """Begin a day (UTC)."""
-        self.ledger.begin(day)
+    def begin_day(self, day: str, seconds_left: float) -> bool:
+        """Begin a day (UTC), or go on with one; return whether this replica had not begun it yet."""
+        new, rows = self.ledger.begin(day), self.ledger.rows()
         self._until = self._clock() + seconds_left
         self._elsewhere = []
-        for _, budget in self._budgets():
-            budget.begin(self._until, 0, 0)
+        for place, budget in self._budgets():
+            budget.begin(self._until, _used(rows, place), 0)
+        return new
 
     def go_on(self, day: str, rows: Iterable[UsageRow]) -> None:
         """Take in what this replica had counted of a day before it began."""
+        before = list(rows)
+        self.ledger.add(day, before)
         if self.ledger.day == day:
-            before = list(rows)
-            self.ledger.add(before)
             for place, budget in self._budgets():
                 budget.used += _used(before, place)
 
@@ -160,9 +174,9 @@ class Admission:
             for place, budget in self._budgets():
                 budget.elsewhere = _used(rows, place)
 
-    def forget(self, known: Callable[[str], Caller | None], anonymous: Caller) -> None:
+    def forget(self) -> None:
         """Drop what belongs to callers that there are no more, or that are others now."""
-        for caller in [one for one in self._purses if one is not anonymous and known(one.who) is not one]:
+        for caller in [one for one in self._purses if self._known(one.who) is not one]:
             del self._purses[caller]
         now = self._clock()
         names = {(kind, name) for one in self._purses for kind, name in _places(one)}
@@ -197,6 +211,9 @@ class Admission:
                 account.budget.begin(self._until, own, _used(self._elsewhere, place))
             accounts.append(account)
         return Purse(caller, tuple(accounts), self.ledger)
+
+    def _most(self, endpoint: Endpoint, fields: Fields) -> int:
+        return measure(endpoint, fields, self._context).output(self._longest_answer)
 
     @staticmethod
     def _ready(charge: Charge, endpoint: Endpoint, fields: Fields) -> Charge:

@@ -43,7 +43,7 @@ class UsageBooks:
         self._book, self._reader = UsageBook(root, replica), UsageReader(root)
         self._replicas = replicas
         self._wall = wall
-        self._unread = True
+        self._unread: set[str] = set()
 
     async def begin(self) -> None:
         """Go on from what this replica wrote today, and learn who else serves.
@@ -75,8 +75,7 @@ class UsageBooks:
 
         Raises: StorageFailed: it is written later.
         """
-        if self._unread:
-            await self._read_own()
+        await self._read_own()
         ledger = self._admission.ledger
         waiting = ledger.take_changed()
         try:
@@ -84,17 +83,18 @@ class UsageBooks:
                 await asyncio.to_thread(self._book.put, *waiting[0])
                 del waiting[0]
         finally:
-            for day, rows in waiting:
-                ledger.put_back(day, rows)
+            for day, _ in waiting:
+                ledger.put_back(day)
 
     async def _read_own(self) -> None:
-        day = self._admission.ledger.day
-        rows: list[UsageRow] = []
-        # One that is broken is told by whoever reads the books; the day goes on without it.
-        with contextlib.suppress(CorruptStore):
-            rows = await asyncio.to_thread(self._book.kept, day)
-        self._unread = False
-        self._admission.go_on(day, rows)
+        while self._unread:
+            day = min(self._unread)
+            rows: list[UsageRow] = []
+            # One that is broken is told by whoever reads the books; the day goes on without it.
+            with contextlib.suppress(CorruptStore):
+                rows = await asyncio.to_thread(self._book.kept, day)
+            self._unread.discard(day)
+            self._admission.go_on(day, rows)
 
     async def _look(self) -> None:
         self._admission.share(await asyncio.to_thread(self._alive))
@@ -108,4 +108,6 @@ class UsageBooks:
 
     def _begin_day(self) -> None:
         now = self._wall()
-        self._admission.begin_day(day_of(now), DAY_SECONDS - now % DAY_SECONDS)
+        day = day_of(now)
+        if self._admission.begin_day(day, DAY_SECONDS - now % DAY_SECONDS):
+            self._unread.add(day)

@@ -1,8 +1,8 @@
 """What one request is charged: its reservation, its end, and what is told of its limits on the way.
 
 Owns who pays what: the answer that was given pays, whatever was tried before; one that failed costs nothing
-but the request; one that the client left costs what was seen of it. Invariant: a charge ends once, by
-`settle` or by `end`, and nothing is held after it.
+but the request; one that the client left costs what was seen of it, and no more than it may use. Invariant:
+a charge ends once, by `settle` or by `end`, and nothing is held after it.
 """
 
 from __future__ import annotations
@@ -50,11 +50,13 @@ class Purse:
 class Charge:
     """One request's; `hides_usage` says that the usage at the end of its stream is not the client's.
 
-    `input` is its prompt in tokens, as well as that is known before its answer; `progress` is the request
-    while it is on its way.
+    `input` is its prompt in tokens, as well as that is known before its answer; `most` tells how many tokens
+    its answers may have at most; `progress` is the request while it is on its way.
     """
 
-    __slots__ = ("_clock", "_open", "adapter", "hides_usage", "input", "progress", "purse", "reservation")
+    __slots__ = (
+        "_clock", "_most", "_open", "adapter", "hides_usage", "input", "progress", "purse", "reservation",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -62,6 +64,7 @@ class Charge:
         adapter: str,
         reservation: Reservation | None,
         tokens_in: int,
+        most: Callable[[], int],
         clock: Callable[[], float],
     ) -> None:
         self.purse = purse
@@ -71,6 +74,7 @@ class Charge:
         self.hides_usage = False
         self.progress: Progress | None = None
         self._open = True
+        self._most = most
         self._clock = clock
 
     def headers(self, dialect: Dialect) -> Lines:
@@ -108,4 +112,4 @@ class Charge:
             self.pay(_NOTHING)
 
     def _seen(self, outcome: Outcome, made: Callable[[], int]) -> Tokens | None:
-        return (self.input, made(), 0) if outcome in _PAID else None
+        return (self.input, min(made(), self._most()), 0) if outcome in _PAID else None

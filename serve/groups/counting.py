@@ -20,6 +20,9 @@ _CHAT = (
     "messages", "tools", "add_generation_prompt", "continue_final_message", "add_special_tokens",
     "chat_template_kwargs",
 )  # fmt: skip
+_UNSEEN = ("documents", "prompt_embeds", "chat_template")
+"""Fields that a prompt is made of too, and that a tokenizer's path does not read."""
+
 _MESSAGES = ("messages", "system", "tools", "tool_choice")
 
 
@@ -45,6 +48,8 @@ class PromptCounter:
 
     async def count(self, endpoint: Endpoint, fields: Mapping[str, Raw]) -> PromptCount | None:
         """Return the tokens of a request's prompts, None where nobody can tell."""
+        if any(name in fields and bytes(fields[name]) != b"null" for name in _UNSEEN):
+            return None
         if endpoint.operation == "chat":
             return _one(await self._counted("/tokenize", fields, _CHAT))
         if endpoint.dialect is Dialect.MESSAGES:

@@ -7,6 +7,7 @@ what cannot be told counts as all that the model's context can hold.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -24,6 +25,10 @@ _MEDIA = frozenset({b"_url", b"mage", b"udio", b"ideo", b"file", b"e_id", b"beds
 may be a thousand tokens."""
 
 _PROMPTS = ("messages", "input", "prompt", "prompt_embeds")
+_MEDIA_LISTS = ("images", "audio", "videos")
+"""Fields of a decision that hold media themselves."""
+
+_AFTER_KEY = re.compile(rb'"[ \t\r\n]*:')
 
 _PAIRS = ("documents", "text_1", "text_2", "data_1", "data_2", "queries")
 _ANSWERS = ("n", "best_of")
@@ -50,12 +55,13 @@ def measure(endpoint: Endpoint, fields: Mapping[str, Raw], context: int) -> Requ
     if not endpoint.proves:
         return RequestSize(0, 0, 0, None)
     prompts = _count_prompts(endpoint.operation, fields)
-    size = sum(map(len, fields.values()))
-    # A query is repeated for each document.
-    if endpoint.gives == "scores" or _holds_media(fields):
-        tokens = prompts * context
-    else:
-        tokens = min(size + TEMPLATE_TOKENS * (prompts if endpoint.renders else 1), prompts * context)
+    tokens = sum(map(len, fields.values())) + TEMPLATE_TOKENS * (prompts if endpoint.renders else 1)
+    if endpoint.gives == "decisions":  # the state is repeated for each question
+        tokens *= prompts
+    most = prompts * context
+    # A query is repeated for each document. What is large enough is not looked into.
+    if tokens >= most or endpoint.gives == "scores" or _holds_media(fields):
+        tokens = most
     if not endpoint.cap_fields:
         return RequestSize(tokens, prompts, 0, None)
     return RequestSize(tokens, prompts, prompts * _count_answers(fields), _wish(endpoint, fields))
@@ -64,12 +70,20 @@ def measure(endpoint: Endpoint, fields: Mapping[str, Raw], context: int) -> Requ
 def _holds_media(fields: Mapping[str, Raw]) -> bool:
     for name in _PROMPTS:
         if name in fields:
-            keys = bytes(fields[name]).split(b'":')
+            raw = bytes(fields[name])
+            keys = _AFTER_KEY.split(raw)
             keys.pop()
             for key in keys:
                 if key[-4:] in _MEDIA:
                     return True
-    return False
+            if b"\\u" in raw and any(map(_hides, keys)):
+                return True
+    return any(name in fields for name in _MEDIA_LISTS)
+
+
+def _hides(key: bytes) -> bool:
+    """Return whether a key is spelled so as not to be known; one that ends in a backslash is text."""
+    return b"\\u" in key[key.rfind(b'"') :] and not key.endswith(b"\\")
 
 
 def _count_prompts(operation: str, fields: Mapping[str, Raw]) -> int:
@@ -79,7 +93,9 @@ def _count_prompts(operation: str, fields: Mapping[str, Raw]) -> int:
         return _length(fields.get("messages"))
     if operation in {"completion", "embeddings"}:
         return _count_lists(fields.get("prompt" if operation == "completion" else "input"))
-    if operation in {"score", "rerank", "decision"}:
+    if operation == "decision":
+        return _length(fields.get("questions"), dict[str, Raw])
+    if operation in {"score", "rerank"}:
         found = 1
         for name in _PAIRS:
             if name in fields and bytes(fields[name]).startswith(b"["):
@@ -99,9 +115,9 @@ def _count_lists(raw: Raw | None) -> int:
     return len(values) if values and bytes(values[0])[:1] in b'"[{' else 1
 
 
-def _length(raw: Raw | None) -> int:
+def _length(raw: Raw | None, kind: type[list[Raw] | dict[str, Raw]] = list[Raw]) -> int:
     try:
-        return max(1, len(msgspec.json.decode(raw, type=list[Raw]))) if raw is not None else 1
+        return max(1, len(msgspec.json.decode(raw, type=kind))) if raw is not None else 1
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return 1
 

@@ -2,7 +2,8 @@
 
 The event loop alone writes them, once per request, at its end. Invariants: a request is on one line, of the
 day on which it ended; a line that is written holds all of its day, so a kill loses what came after the last
-writing and nothing counts twice; at most `MAX_GROUPS` groups have series of their own, the rest is `other`.
+writing and nothing counts twice, also where a clock is set back; at most `MAX_GROUPS` groups have series of
+their own, the rest is `other`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ OTHER = "other"
 BASE = "base"
 """The base model among a line's adapters."""
 
+DAYS_KEPT = 2
+"""A clock that is set goes back to a day that was begun; what was counted of it is still known then."""
+
+_Names = tuple[str, str, str]
 _KINDS = ("input", "output", "cached")
 Tokens = tuple[int, int, int]
 """Of a prompt, of its answers, and those of the prompt that the prefix cache had."""
@@ -56,21 +61,32 @@ class UsageLedger:
 
     def __init__(self) -> None:
         self.day = ""
-        self.changed = False
-        self._lines: dict[tuple[str, str, str], UsageLine] = {}
+        self._lines: dict[_Names, UsageLine] = {}
+        self._days: dict[str, dict[_Names, UsageLine]] = {}
+        self._unwritten: set[str] = set()
         self._series: dict[str, GroupSeries] = {}
-        self._over: dict[str, list[UsageRow]] = {}
+        self.changed = False
 
-    def begin(self, day: str) -> None:
-        """Begin a day; what is unwritten of the one before waits."""
-        if self.day and self.changed:
-            self._over[self.day] = self.rows()
-        self.day, self._lines, self.changed = day, {}, False
+    def begin(self, day: str) -> bool:
+        """Begin a day, or go on with one that was begun; return whether it is a new one here.
 
-    def add(self, rows: Iterable[UsageRow]) -> None:
-        """Add what was counted of the day by this replica before it began."""
+        The last days are kept, and those that are not written yet.
+        """
+        if self.changed:
+            self._unwritten.add(self.day)
+        self.changed, new = False, day not in self._days
+        self._lines = self._days[day] = self._days.pop(day, {})
+        self.day = day
+        for old in list(self._days)[:-DAYS_KEPT]:
+            if old not in self._unwritten:
+                del self._days[old]
+        return new
+
+    def add(self, day: str, rows: Iterable[UsageRow]) -> None:
+        """Add what was counted of a day by this replica before it began it."""
+        lines = self._days.get(day, {})
         for row in rows:
-            line = self._line(row.group, row.key, row.adapter)
+            line = _line(lines, (row.group, row.key, row.adapter))
             line.requests += row.requests
             line.refused += row.refused
             for place, tokens in enumerate((row.input_tokens, row.output_tokens, row.cached_tokens)):
@@ -78,24 +94,21 @@ class UsageLedger:
 
     def take_changed(self) -> list[tuple[str, list[UsageRow]]]:
         """Return the days that have to be written, with all their lines."""
-        found = list(self._over.items())
-        self._over = {}
         if self.changed:
-            self.changed = False
-            found.append((self.day, self.rows()))
+            self._unwritten.add(self.day)
+        self.changed = False
+        found = [(day, _rows(self._days[day])) for day in sorted(self._unwritten & self._days.keys())]
+        self._unwritten = set()
         return found
 
-    def put_back(self, day: str, rows: list[UsageRow]) -> None:
-        """Take back a day that could not be written."""
-        if day == self.day:
-            self.changed = True
-        else:
-            self._over[day] = rows
+    def put_back(self, day: str) -> None:
+        """Note that a day could not be written."""
+        self._unwritten.add(day)
 
     def count(self, group: str, key: str, adapter: str, outcome: Outcome, tokens: Tokens | None) -> None:
         """Count a request that ended; the `tokens` that it used, None where none were."""
         self.changed = True
-        line, series = self._line(group, key, adapter), self.series(group)
+        line, series = _line(self._lines, (group, key, adapter)), self.series(group)
         line.requests += 1
         series.outcomes[outcome] += 1
         if tokens is not None:
@@ -106,15 +119,12 @@ class UsageLedger:
     def refuse(self, group: str, key: str, adapter: str) -> None:
         """Count a request that a limit did not let in."""
         self.changed = True
-        self._line(group, key, adapter).refused += 1
+        _line(self._lines, (group, key, adapter)).refused += 1
         self.series(group).outcomes[REFUSED] += 1
 
     def rows(self) -> list[UsageRow]:
         """Return all lines of the day."""
-        return [
-            UsageRow(*names, line.requests, line.refused, *line.tokens)
-            for names, line in list(self._lines.items())
-        ]
+        return _rows(self._lines)
 
     def used(self, group: str | None = None, key: str | None = None) -> int:
         """Return the tokens of today of one group, or of one key."""
@@ -132,12 +142,18 @@ class UsageLedger:
         """Return the counters by group."""
         return dict(self._series)
 
-    def _line(self, group: str, key: str, adapter: str) -> UsageLine:
-        names = (group, key, adapter)
-        found = self._lines.get(names)
-        if found is None:
-            found = self._lines[names] = UsageLine()
-        return found
+
+def _line(lines: dict[_Names, UsageLine], names: _Names) -> UsageLine:
+    found = lines.get(names)
+    if found is None:
+        found = lines[names] = UsageLine()
+    return found
+
+
+def _rows(lines: dict[_Names, UsageLine]) -> list[UsageRow]:
+    return [
+        UsageRow(*names, line.requests, line.refused, *line.tokens) for names, line in list(lines.items())
+    ]
 
 
 def used(rows: Iterable[UsageRow], group: str | None = None, key: str | None = None) -> int:

@@ -31,6 +31,7 @@ class PathKind(Enum):
     METRICS = "metrics"  # forwarded to the server's own exposition
     ADMIN = "admin"  # forwarded to the control API
     PLATFORM = "platform"  # forwarded to the platform endpoints: files, batches, fine-tuning
+    CONSOLE = "console"  # forwarded to the console, which has a login of its own
 
 
 class Dialect(StrEnum):
@@ -137,6 +138,7 @@ _ADMIN = Endpoint(
 _PLATFORM = Endpoint(
     PathKind.PLATFORM, "platform", (*_grants(_LOOK_AT_OWN, "GET"), *_grants(_TUNE, "POST", "DELETE"))
 )
+_CONSOLE = Endpoint(PathKind.CONSOLE, "console", _grants(None, "GET", "HEAD", "POST"))
 
 ENDPOINTS: dict[bytes, Endpoint] = {
     b"/v1/chat/completions": _inference("chat", _CHAT_CAPS, renders=True),
@@ -175,6 +177,7 @@ PATTERNS: dict[str, Endpoint] = {
     "/v1/batches…": _PLATFORM,
     "/v1/fine_tuning…": _PLATFORM,
     "/admin…": _ADMIN,
+    "/console…": _CONSOLE,
 }
 """The entries of paths with a variable part; `…` is whatever the API behind has there. `/a/NAME` may stand
 before every path under `/v1`."""
@@ -193,6 +196,7 @@ _ESCAPES = ((b"%40", b"@"), (b"%2F", b"/"), (b"%2f", b"/"), (b"%3A", b":"), (b"%
 """What a model's name may hold and a client may escape; nothing else comes escaped."""
 
 _CONTROL = re.compile(rb"/admin(?:/[A-Za-z0-9_@-][A-Za-z0-9._@-]*)+")
+_PAGE = re.compile(rb"/console(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 # The platform's own routes say which of these there are; a tuned model's name may stand in one.
 _RESOURCE = re.compile(
     rb"/v1/(?:files|uploads|batches|fine_tuning)(?:/[A-Za-z0-9_-](?:[A-Za-z0-9._:@-]|%(?:2[Ff]|3[Aa]|40))*)*"
@@ -247,6 +251,8 @@ def _find_pattern(raw_path: bytes) -> Endpoint | None:
         return _ADMIN
     if _RESOURCE.fullmatch(raw_path):
         return _PLATFORM
+    if _PAGE.fullmatch(raw_path):
+        return _CONSOLE
     if found := _RESPONSE.fullmatch(raw_path.replace(b"%40", b"@")):
         part = (found[2] or b"").decode()
         grants = _STORED_PARTS.get(part, _STORED.grants)

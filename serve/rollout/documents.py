@@ -81,11 +81,28 @@ class ArmDocument(Document):
     feedback_mean: float | None
 
 
+class SourceDocument(Document):
+    """How much of the evidence one key gave, over the whole rollout, and what was left out.
+
+    `key` is its id; a `group` and `key` of `*` are the others together. Shares are of all units, and of all
+    ratings, that were taken. What is left out was beyond its group's share or its own (policy `evidence`).
+    """
+
+    group: str
+    key: str
+    units: int
+    units_left_out: int
+    units_share: float
+    ratings: int
+    ratings_left_out: int
+    ratings_share: float
+
+
 class CheckDocument(Document):
     """One metric's verdict: pass, suspicious, fail or insufficient.
 
     `progress` is log e / ln(1/alpha) within 0 … 1: the alarm goes off at 1. `needed` is how many more
-    canary units would let it speak.
+    canary units would let it speak. `disputed`: one group, or key, alone raises its alarm or hides one.
     """
 
     metric: str
@@ -97,6 +114,7 @@ class CheckDocument(Document):
     canary: float | None
     needed: int
     sentence: str
+    disputed: bool = False
 
 
 class ReporterDocument(Document):
@@ -166,8 +184,9 @@ class RolloutStatus(EntryDocument):
     """A rollout with all that is known of it; the same from the root and over HTTP.
 
     `weight` is in force now, `held_weight` what a suspended rollout goes back to; `step` counts `steps`
-    from 0, -1 before the first. `reason` is one word, `sentence` is for people. `missing` says in
-    sentences what the rollout waits for, `decisions` are the last ones, newest last.
+    from 0, -1 before the first. `sources` say whose the evidence is, most first. `reason` is one word,
+    `sentence` is for people. `missing` says in sentences what the rollout waits for, `decisions` are the last
+    ones, newest last.
     """
 
     adapter: str
@@ -202,6 +221,7 @@ class RolloutStatus(EntryDocument):
     step_units: int
     arms: dict[str, ArmDocument]
     pairs: dict[str, int]
+    sources: list[SourceDocument] = Field(default_factory=list)
     checks: list[CheckDocument]
     imbalance: CheckDocument | None
     certificate: Certificate | None

@@ -19,6 +19,7 @@ from registry.wording import fact_of
 
 Weight = Annotated[int, Field(ge=1, le=FULL_WEIGHT // 2)]
 Alpha = Annotated[float, Field(gt=0, lt=0.5)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class _Part(Strict):
@@ -126,6 +127,22 @@ class Shadow(_Part):
     alpha: Alpha = 0.01
 
 
+class EvidenceShares(_Part):
+    """How much of a rollout's evidence one group of keys, and one key of a group, may give, at most.
+
+    By unit and by rating, at every weight; what is beyond is left out and told. It binds where others may
+    give evidence too (`serve/rollout/recording/sources.py`). 1: who gives how much does not matter, and one
+    alone may decide.
+    """
+
+    group_share: Share = 0.5
+    key_share: Share = 0.5
+
+    def share_of(self, source: str) -> float:
+        """Return the share of a source: a group's name, or a key's `group/key`."""
+        return self.key_share if "/" in source else self.group_share
+
+
 class Policy(_Part):
     """How one rollout goes.
 
@@ -141,6 +158,7 @@ class Policy(_Part):
     metrics: PolicyMetrics = PolicyMetrics()
     promotion: Promotion = Promotion()
     health: HealthLimits = Field(default=HealthLimits(), alias="guard")
+    evidence: EvidenceShares = EvidenceShares()
     shadow: Shadow | None = None
     observe_base: int = Field(default=0, ge=0, le=FULL_WEIGHT // 2)
     allow: tuple[str, ...] = ()
@@ -172,6 +190,10 @@ class Policy(_Part):
         return self
 
 
+_UNCAPPED = {"group_share": 1.0, "key_share": 1.0}
+"""What a log means that a release without shares began."""
+
+
 def policy_of(entry: RolloutEntry) -> Policy:
     """Return the policy that an entry of a log holds.
 
@@ -179,7 +201,7 @@ def policy_of(entry: RolloutEntry) -> Policy:
     """
     subject = f"rollout of {entry.adapter}, entry {entry.seq}"
     try:
-        policy = Policy.model_validate(dict(entry.policy))
+        policy = Policy.model_validate({"evidence": _UNCAPPED, **entry.policy})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

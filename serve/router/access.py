@@ -18,6 +18,7 @@ from serve.engine.steps.tags import PRIORITY as PRIORITY_HEADER
 from serve.errors import BadBody
 from serve.groups.salting import GroupSalt
 from serve.groups.sight import EVERYTHING, Sight
+from serve.rollout.recording.sources import Source
 from serve.router.endpoints.response_id import BASE_SUBJECT, read_claim
 from serve.router.targets import Targets
 
@@ -34,7 +35,8 @@ _AS_MADE = Group(DEFAULT_GROUP)
 class CallerAccess:
     """What a caller may reach: `targets`, `sight` of its group; `salt` where groups share the prefix cache.
 
-    `guarded`: its requests are to be looked at by `pass_through`.
+    `guarded`: its requests are to be looked at by `pass_through`. `source`: whose evidence they are, None of
+    a group that gives none.
     """
 
     caller: Caller
@@ -43,6 +45,7 @@ class CallerAccess:
     salt: GroupSalt | None
     may_prioritise: bool
     guarded: bool
+    source: Source | None
 
     def pass_through(self, fields: dict[str, Raw], headers: Mapping[bytes, bytes]) -> None:
         """Salt a request, and pass where its client sets no priority that it may not set.
@@ -121,7 +124,7 @@ class AccessRules:
         salt = GroupSalt(self._key(), group.name) if self._groups.keys() - {DEFAULT_GROUP} else None
         may_prioritise = group.priority or (self._prioritises and not self._in_use)
         guarded = salt is not None or not may_prioritise
-        return CallerAccess(caller, sight, targets, salt, may_prioritise, guarded)
+        return CallerAccess(caller, sight, targets, salt, may_prioritise, guarded, Source.of(caller))
 
     def _look(self, group: Group) -> tuple[Sight, Targets]:
         if group.unrestricted:

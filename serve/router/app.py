@@ -24,6 +24,7 @@ from serve import logs
 from serve.batches.runner import BatchRunner
 from serve.bounds.arrival import Arrivals
 from serve.bounds.structure import check_encoding
+from serve.console.entrance import leads_in, send_in
 from serve.door.hosts import Hosts
 from serve.door.pages import Pages
 from serve.door.sending import for_pages
@@ -48,7 +49,7 @@ from serve.protocol.paths import (
 from serve.request_id import HEADER, id_headers
 from serve.rollout.decision.inner import InnerClient
 from serve.router.access import CallerAccess
-from serve.router.building import build_runtime
+from serve.router.building import build_console, build_runtime
 from serve.router.chores import Chores
 from serve.router.endpoints.apis import build_batches, build_control, build_platform, own_methods
 from serve.router.endpoints.auth import authorize
@@ -94,6 +95,7 @@ class Router:
         self._endpoints = ENDPOINTS
         self._control: ASGIApp | None = None
         self._platform: ASGIApp | None = None
+        self._console: ASGIApp | None = None
         self._batches: BatchRunner | None = None
         self._door: InnerClient | None = None
         self._chores: Chores | None = None
@@ -140,6 +142,9 @@ class Router:
         try:
             if endpoint is None or endpoint.kind not in _PROBES:
                 self._check_host(scope)
+            if endpoint is None and leads_in(scope):
+                await send_in(send)
+                return
             if endpoint is None:
                 raise RouteNotFound(_shown(scope), "is not a path here", hint(_shown(scope), _is_path))
             if scope["method"] == "OPTIONS":
@@ -186,6 +191,8 @@ class Router:
             await send_json(send, 200, b'{"status":"alive"}')
         elif endpoint.kind is PathKind.READY:
             await tell_ready(runtime, send)
+        elif endpoint.kind is PathKind.CONSOLE and self._console is not None and self._arrivals is not None:
+            await self._console(scope, self._arrivals.paced(receive), send)
         elif runtime is None or needed is None:
             raise Busy("server", "has not started yet", "try again", rejection="engine_busy")
         else:
@@ -230,7 +237,7 @@ class Router:
             declared = headers.get(b"content-length")
             body = await self._arrivals.whole(receive, declared, MAX_FEEDBACK_BYTES)
             view = sight.view(runtime.watcher.view)
-            await runtime.feedback.answer(view, caller.who, body, send, base=sight.base)
+            await runtime.feedback.answer(view, caller, body, send, base=sight.base)
 
     async def _forward(
         self, app: ASGIApp | None, caller: Caller, scope: Scope, receive: Receive, send: Send
@@ -323,6 +330,7 @@ class Router:
         runtime.on_drain.append(self._inference.doubts.cancel)
         self._chores = Chores(runtime)
         await self._chores.begin()
+        self._console = build_console(runtime)
         self._collectors.register(GroupMetrics(runtime.admission.ledger, runtime.admission.limits))
         self.runtime = runtime
         if settings.batches.enabled:

@@ -23,7 +23,9 @@ from serve.rollout.assignment import (
     unit_digest,
     user_unit,
 )
-from serve.rollout.recording.recorder import OpenSegment, Recorder
+from serve.rollout.recording.counts import OpenSegment
+from serve.rollout.recording.recorder import Recorder
+from serve.rollout.recording.sources import NOBODY_ELSE, Source
 from serve.router.targets import RolloutTarget, RoutePlan, RouteTarget
 
 NO_UNIT = "0" * 16
@@ -33,15 +35,17 @@ NO_UNIT = "0" * 16
 class Booking:
     """One assigned request, until its answer has ended: what was in force when it was assigned.
 
-    `mirrored` says that a copy of it goes to the canary once stable has answered; `wants_text` that the
-    form of its answer will be looked at: only where the request leaves it to the version.
+    `source` is who asked. `mirrored` says that a copy of it goes to the canary once stable has answered;
+    `wants_text` that the form of its answer will be looked at: only where the request leaves it to the
+    version.
     """
 
-    __slots__ = ("arm", "first_turn", "mirrored", "recorder", "segment", "unit", "wants_text")
+    __slots__ = ("arm", "first_turn", "mirrored", "recorder", "segment", "source", "unit", "wants_text")
 
     def __init__(
-        self, recorder: Recorder, arm: Arm, unit: str, *, first_turn: bool, wants_text: bool
+        self, recorder: Recorder, arm: Arm, unit: str, source: Source, *, first_turn: bool, wants_text: bool
     ) -> None:
+        self.source = source
         self.recorder = recorder
         self.segment: OpenSegment = recorder.segment
         self.arm = arm
@@ -52,11 +56,16 @@ class Booking:
 
 
 def assign(
-    rollout: RolloutTarget, adapter: str, unit: str, fields: Mapping[str, Raw], body: bytes
+    rollout: RolloutTarget,
+    adapter: str,
+    unit: str,
+    fields: Mapping[str, Raw],
+    body: bytes,
+    source: Source | None = NOBODY_ELSE,
 ) -> tuple[RouteTarget, str, Booking | None]:
     """Return the target of a request of `unit`, its unit's digest, and its booking.
 
-    `fields` and `body` are the client's.
+    `fields` and `body` are the client's; `source` is whose evidence it is, None of a group that gives none.
     """
     recorder = rollout.recorder
     split = recorder.split
@@ -70,9 +79,11 @@ def assign(
         return target, NO_UNIT, None
     target.decided.value += 1
     digest = unit_digest(unit)
+    if source is None:
+        return target, digest, None
     wants_text = recorder.wants_text and leaves_form(fields)
     first_turn = _is_first_turn(fields, body)
-    booking = Booking(recorder, arm, digest, first_turn=first_turn, wants_text=wants_text)
+    booking = Booking(recorder, arm, digest, source, first_turn=first_turn, wants_text=wants_text)
     share = recorder.entry.shadow
     if share and arm is Arm.STABLE:
         booking.mirrored = is_mirrored(split.salt, adapter, unit, share)

@@ -12,6 +12,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from pydantic import JsonValue
+from starlette.types import ASGIApp
 
 from registry.background import Background
 from registry.entries.keyring import KeyRing
@@ -57,7 +58,8 @@ def build_runtime(settings: ServeSettings, engine: Engine) -> Runtime:
     wait, keep = settings.residency.swap_wait_seconds, settings.residency.keep_previous_seconds
     succession = Succession(residency, wait, keep)
     base = registry.base
-    keeper = EvidenceWriter(registry, replica)
+    keys = KeyRing(registry.root, required=settings.keys_required, stale_seconds=settings.keys_stale_seconds)
+    keeper = EvidenceWriter(registry, replica, givers=keys.evidence_groups)
     targets = Targets(
         engine.base_name,
         base.fingerprint,
@@ -69,7 +71,6 @@ def build_runtime(settings: ServeSettings, engine: Engine) -> Runtime:
         succession=succession,
     )
     ids = IdIssuer(secrets.token_bytes(32))
-    keys = KeyRing(registry.root, required=settings.keys_required, stale_seconds=settings.keys_stale_seconds)
     budget = settings.limits.feedback_bytes_per_hour
     feedback = FeedbackDesk(ids, keeper.find, engine.base_name, budget)
     hang_seconds = settings.engine.hang_seconds
@@ -80,6 +81,15 @@ def build_runtime(settings: ServeSettings, engine: Engine) -> Runtime:
     )  # fmt: skip
     built.upkeep.load_secret()
     return built
+
+
+def build_console(runtime: Runtime) -> ASGIApp:
+    """Return the console of a router process."""
+    from serve.console.app import build_console as build
+    from serve.console.place import ConsoleParts
+
+    secret = partial(runtime.ids.derive, b"console")
+    return build(ConsoleParts(runtime.registry, runtime, runtime.keys, runtime.traffic, secret))
 
 
 def _attester(registry: Registry, replica: str) -> Callable[[Version, Mapping[str, JsonValue]], None]:

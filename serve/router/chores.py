@@ -1,4 +1,4 @@
-"""What a server does for its root beside answering: books of usage, and webhooks of what ended."""
+"""What a server does beside answering: counts of traffic, books of usage, and webhooks of what ended."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import contextlib
 from registry.entries.openai.deliveries import Deliveries
 from registry.errors import WardrobeError
 from registry.tuning.jobs import TuningJobs
+from serve.console.traffic import SAMPLE_SECONDS
 from serve.groups.books import BOOKS_SECONDS, LIMITS_SECONDS, UsageBooks
 from serve.router.runtime import Runtime
 from serve.webhooks.delivery import WebhookSender
@@ -32,7 +33,11 @@ class Chores:
         runtime = self._runtime
         await self._books.begin()
         work = runtime.background.work
-        works = [work("usage", self._keep, BOOKS_SECONDS), work("limits", self._note, LIMITS_SECONDS)]
+        works = [
+            work("usage", self._keep, BOOKS_SECONDS),
+            work("limits", self._note, LIMITS_SECONDS),
+            work("traffic", self._count, SAMPLE_SECONDS),
+        ]
         self._tasks = [*map(runtime.background.loop, works), *_tell_webhooks(runtime)]
 
     async def end(self) -> None:
@@ -46,8 +51,11 @@ class Chores:
         self._tasks = []
 
     async def _keep(self) -> None:
-        self._runtime.admission.forget(self._runtime.keys.caller, self._runtime.keys.anonymous)
+        self._runtime.admission.forget()
         await self._books.turn()
+
+    async def _count(self) -> None:
+        self._runtime.traffic.sample(self._runtime.metrics.series())
 
     async def _note(self) -> None:
         self._books.note()

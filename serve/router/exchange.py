@@ -62,14 +62,14 @@ class Exchange:
     waits in `doubt` until `conclude` says whose it was. `generates` says that a version is asked to write
     something, `names_version` that what it did not write may name it, too. `turn` keeps the answer of a
     responses request, where it is to be kept; `ticket` is its seat, and is told what it used; `charge` is who
-    pays for it.
+    pays for it. It `began` when it came, and the engine was `asked` when it had a seat and its version.
     """
 
     __slots__ = (
         "_chunks", "_first_at", "_last", "_left", "_receive", "_refused", "_send", "_tail", "_usage",
-        "baseline", "began", "body", "booking", "charge", "doubt", "echoed", "endpoint", "fields", "finished",
-        "generates", "headers", "names_version", "outcome", "request_id", "rescued", "scope", "status",
-        "streaming", "target", "ticket", "timed_out", "turn", "unit",
+        "asked", "baseline", "began", "body", "booking", "charge", "doubt", "echoed", "endpoint", "fields",
+        "finished", "generates", "headers", "names_version", "outcome", "request_id", "rescued", "scope",
+        "status", "streaming", "target", "ticket", "timed_out", "turn", "unit",
     )  # fmt: skip
 
     body: bytes | None
@@ -98,12 +98,13 @@ class Exchange:
         self._receive = receive
         self._send = send
         self.began = began
+        self.asked = monotonic()
         self.booking: Booking | None = None
         self.baseline: BaselineArm | None = None
         self.turn: ResponseTurn | None = None
         self.charge: Charge | None = None
         self.ticket: SeatTicket | None = None
-        self.doubt: Callable[..., None] | None = None
+        self.doubt: Callable[..., bool] | None = None
         self.names_version = self.generates = True
         self.echoed = False
         self._first_at = 0.0
@@ -136,16 +137,9 @@ class Exchange:
     def again(self, target: RouteTarget, began: float) -> Exchange:
         """Return an exchange of the same request with another version; it books for no evidence."""
         other = Exchange(
-            target,
-            self.endpoint,
-            self.scope,
-            self.headers,
-            self.fields,
-            self.unit,
-            self._receive,
-            self._send,
-            began,
-        )
+            target, self.endpoint, self.scope, self.headers, self.fields, self.unit,
+            self._receive, self._send, began,
+        )  # fmt: skip
         other.turn = self.turn
         other.pays(self.charge)
         other.ticket = self.ticket
@@ -329,7 +323,7 @@ class Exchange:
             return self.pieces
         pace = self.target.series.per_token
         answered = sum(pace.counts)
-        return int((monotonic() - self.began) * answered / pace.total) if pace.total else 0
+        return int((monotonic() - self.asked) * answered / pace.total) if pace.total else 0
 
     def _record_evidence(
         self, first_token: float | None, per_token: float | None, tokens: int, tail: bytes, *, doubtful: bool
@@ -341,6 +335,7 @@ class Exchange:
             booking.segment,
             booking.arm,
             booking.unit,
+            source=booking.source,
             first_turn=booking.first_turn,
             rescued=self.rescued,
             first_token=first_token,
@@ -352,7 +347,7 @@ class Exchange:
         if doubtful:
             self.doubt = observe
         else:
-            observe(outcome=self.outcome.value)
+            booking.mirrored &= observe(outcome=self.outcome.value)  # no evidence, no copy
 
     def conclude(self, outcome: str) -> None:
         """Book a failure that waited in `doubt` as `outcome`: the version's own, or nobody's."""

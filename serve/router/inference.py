@@ -166,9 +166,10 @@ class Inference:
             if endpoint.proves:
                 left = self._left(began)
                 ticket = await self.seating.take(access.caller.group, fields, len(body), scope, receive, left)
-            await self._route(
-                plan, ticket, charge, endpoint, scope, headers, fields, body, receive, send, began, turn
-            )
+            await self._route(  # by what is true now: it may have waited
+                access, access.targets.find(self.runtime.watcher.view, fields.get("model")), ticket, charge,
+                endpoint, scope, headers, fields, body, receive, send, began, turn,
+            )  # fmt: skip
         finally:
             if ticket is not None:
                 self.seating.leave(ticket)
@@ -177,6 +178,7 @@ class Inference:
 
     async def _route(
         self,
+        access: CallerAccess,
         plan: RoutePlan,
         ticket: SeatTicket | None,
         charge: Charge | None,
@@ -197,8 +199,7 @@ class Inference:
             exchange = Exchange(target, endpoint, scope, headers, fields, unit, receive, send, began)
             exchange.turn, exchange.ticket = turn, ticket
             exchange.pays(charge)
-            if endpoint.proves:
-                exchange.baseline = plan.baseline
+            exchange.baseline = plan.baseline if endpoint.proves else None
             await self._carry(exchange, self._left(began))
         else:
             kind, session = rollout.recorder.unit, headers.get(b"x-session-id")
@@ -206,15 +207,14 @@ class Inference:
                 unit = find_unit(kind, session, fields)
             else:
                 unit = await self.bodies.in_thread(find_unit, kind, session, fields)
-            target, unit, booking = assign(rollout, plan.adapter, unit, fields, body)
+            target, unit, booking = assign(rollout, plan.adapter, unit, fields, body, access.source)
             make = HeldExchange if target.arm is Arm.CANARY else Exchange
             exchange = make(target, endpoint, scope, headers, fields, unit, receive, send, began)
             exchange.turn, exchange.ticket = turn, ticket
             exchange.pays(charge)
             exchange.names_version = self.errors_name_version
             exchange.generates = endpoint.proves and generates(fields)
-            if exchange.generates:
-                exchange.booking = booking
+            exchange.booking = booking if exchange.generates else None
             await self._carry_arm(rollout, exchange)
 
     def _admit(self, headers: RawHeaders) -> Caller:
@@ -322,7 +322,8 @@ class Inference:
         except TimeoutError:
             exchange.book(Outcome.REJECTED)
             raise self._took_too_long() from None
-        return None if seconds is None else max(0.0, seconds - (monotonic() - began))
+        exchange.asked = monotonic()
+        return None if seconds is None else max(0.0, seconds - (exchange.asked - began))
 
     async def _carry_arm(self, rollout: RolloutTarget, exchange: Exchange) -> None:
         """Carry a request of an open rollout: the canary's may be rescued, stable's may be copied."""
@@ -388,8 +389,7 @@ class Inference:
         if reason is not None:
             self.runtime.metrics.rejections[reason] += 1
         extra = self._name_refusal(endpoint, headers)
-        if isinstance(error, LimitReached):
-            extra += error.headers
+        extra += error.headers if isinstance(error, LimitReached) else []
         if error.http_status in {408, 413, 500} or self.runtime.draining:
             extra.append((b"connection", b"close"))
         await send_error(send, error, endpoint.dialect, extra)

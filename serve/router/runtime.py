@@ -24,6 +24,7 @@ from registry.records import Heartbeat
 from registry.store import Registry
 from registry.views.view import View
 from registry.watcher import Watcher
+from serve.console.traffic import Traffic
 from serve.engine.interface import Engine
 from serve.errors import Busy, EngineDead
 from serve.groups.admission import Admission
@@ -83,6 +84,7 @@ class Runtime:
     draining: bool = False
     preloaded: bool = False
     began: float = field(default_factory=time.time)
+    traffic: Traffic = field(default_factory=Traffic)
     on_drain: list[Callable[[], None]] = field(default_factory=list)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _unregister: Callable[[], None] = lambda: None
@@ -109,7 +111,11 @@ class Runtime:
         )
         counter = PromptCounter(self.engine.base_name, self._ask)
         self.admission = Admission(
-            self.replica, self.engine.context_tokens, counter, longest_answer=self.limits.max_tokens
+            self.replica,
+            self.engine.context_tokens,
+            counter,
+            self.keys.caller,
+            longest_answer=self.limits.max_tokens,
         )
 
     @property

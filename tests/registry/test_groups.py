@@ -272,8 +272,14 @@ def test_a_default_that_cannot_be_read_opens_nothing(registry: Registry, store: 
     ring = KeyRing(registry.root)
     assert (ring.anonymous.scopes, ring.anonymous.sees_all) == (frozenset(), False)
     assert not ring.anonymous.group.sees("support")
-    shutil.rmtree(path.parent)  # lost is not the same as never made
-    assert KeyRing(registry.root).anonymous.scopes == frozenset()
+    for lose in (path.unlink, partial(shutil.rmtree, path.parent)):  # not the same as never made
+        lose()
+        ring = KeyRing(registry.root)
+        assert ring.anonymous.scopes == frozenset()
+        assert DEFAULT_GROUP in ring.problems
+        assert DEFAULT_GROUP in store.survey()[1]
+        with pytest.raises(CorruptStore):
+            store.get(DEFAULT_GROUP)
 
 
 def test_groups_that_were_lost_are_no_reason_to_open(

@@ -265,7 +265,7 @@ def test_the_openapi_document_types_every_answer_and_every_refusal(registry: Reg
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     }
-    assert len(operations) == 36
+    assert len(operations) == 39
     names = [operation["operationId"] for operation in operations.values()]
     assert len(set(names)) == len(names)
     for (method, path), operation in operations.items():

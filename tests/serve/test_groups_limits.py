@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from registry.entries.keys import KeyStore
 from registry.entries.rights import NO_LIMITS, Group, GroupLimits, Scope
 from registry.entries.usage.book import UsageReader
 from registry.entries.usage.rows import UsageRow
+from tests.fakes.raw import RawClient, request
 from tests.fakes.served import Served, make_root, publish, serve, wait_until
 
 
@@ -78,6 +80,26 @@ def test_who_asks_one_after_the_other_is_never_refused_for_asking_at_once(served
         fields = ({}, {"stream": True}, {"play": "400"})[place % 3]
         found = _ask(served, token, max_tokens=900 - 20 * place, **fields)
         assert found.status_code == (400 if "play" in fields else 200)
+
+
+@pytest.mark.parametrize("before", [GroupLimits(requests_per_minute=100), NO_LIMITS])
+def test_a_request_that_began_under_other_limits_brings_them_not_back(
+    served: Served, before: GroupLimits
+) -> None:
+    """Its key was looked at, then its group was changed, then its body came."""
+    slow, token, third = (_key(served, "acme", before) for _ in range(3))
+    body = b'{"model": "support", "messages": []}'
+    headers = [f"authorization: Bearer {slow}", f"content-length: {len(body)}", "expect: 100-continue"]
+    with RawClient(served.client.base_url.port or 0) as client:
+        client.send(request("POST", "/v1/chat/completions", [*headers, "content-type: application/json"]))
+        assert client.answer().status == 100
+        limits = GroupLimits(requests_per_minute=1)
+        GroupStore(served.registry.root).change("acme", lambda one: replace(one, limits=limits), who="tester")
+        served.runtime.keys.refresh()
+        assert _ask(served, token).status_code == 200
+        client.send(body)
+        assert client.answer().status == 429
+    assert [_ask(served, one).status_code for one in (token, third)] == [429, 429]
 
 
 def test_another_group_and_who_has_no_limit_feel_nothing_of_it(served: Served) -> None:
@@ -164,6 +186,22 @@ def test_a_client_that_leaves_pays_for_what_it_saw(served: Served) -> None:
     assert left.status_code == 200
     assert 7 <= int(left.headers["x-ratelimit-remaining-tokens"]) <= 10
     assert served.metric("wardrobe_group_requests_total", group="acme", outcome="cancelled") == 1
+
+
+@pytest.mark.parametrize("limits", [GroupLimits(output_tokens_per_minute=100), NO_LIMITS])
+def test_an_answer_that_was_left_costs_no_more_than_it_might_have_had(
+    served: Served, limits: GroupLimits
+) -> None:
+    """By a version's pace of a million tokens a second, the time would say more."""
+    token = _key(served, "acme", limits)
+    body = {"model": "support", "messages": [], "max_tokens": 5, "n": 2, "play": "hang"}
+    assert _ask(served, token, max_tokens=5).status_code == 200
+    (series,) = (one for one in served.runtime.metrics.series() if one.labels[0] == "support")
+    series.per_token.observe(1e-6)
+    with httpx.Client(base_url=served.server.url, timeout=0.3) as client, pytest.raises(httpx.ReadTimeout):
+        client.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {token}"})
+    served.settled()
+    assert [row.output_tokens for row in served.runtime.admission.ledger.rows()] == [3 + 2 * 5]
 
 
 @pytest.mark.parametrize("play", ["500", "400", "raise", "cut", "error_first"])

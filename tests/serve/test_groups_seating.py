@@ -176,6 +176,20 @@ def test_a_version_that_loads_keeps_no_seat_from_others(registry: Registry, tmp_
         assert [one.result(10).status_code for one in late] == [200] * 3
 
 
+def test_who_waited_is_answered_by_what_is_stable_then(registry: Registry, tmp_path: Path) -> None:
+    with drowning(registry, tmp_path) as served:
+        crowd = Crowd(served)
+        crowd.sits(2)
+        late = crowd.ask()
+        wait_until(lambda: served.seats.waiting == 1, "it waits")
+        served.publish("support", 2, no_stable=True)
+        served.registry.promote("support", 2, who="tester")
+        served.runtime.watcher.refresh()
+        wait_until(lambda: "support@2" in served.runtime.resident(), "the new one is loaded")
+        served.inner.open = True
+        assert late.result(10).headers["x-wardrobe-adapter"] == "support@2"
+
+
 def keyed(registry: Registry, *groups: Group) -> list[str]:
     """Make groups with a key each, and return the keys' tokens."""
     for group in groups:

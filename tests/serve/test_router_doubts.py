@@ -11,7 +11,8 @@ import pytest
 
 from registry.store import Registry
 from serve.rollout.assignment import Arm
-from serve.rollout.recording.recorder import ArmRecord, Recorder
+from serve.rollout.recording.counts import ArmRecord
+from serve.rollout.recording.recorder import Recorder
 from serve.router.doubts import MOST_AT_ONCE
 from serve.settings import RequestLimits
 from tests.fakes.served import Served, make_root, publish, serve, wait_until

@@ -13,7 +13,8 @@ import pytest
 
 from registry.store import Registry
 from serve.rollout.assignment import Arm
-from serve.rollout.recording.recorder import ArmRecord, Recorder
+from serve.rollout.recording.counts import ArmRecord
+from serve.rollout.recording.recorder import Recorder
 from serve.settings import RequestLimits, ResidencySettings
 from tests.fakes.engine import FakeEngine
 from tests.fakes.rollouts import ROLLOUT
@@ -112,7 +113,7 @@ def test_a_canary_that_cannot_be_loaded_is_rescued_every_time(registry: Registry
 def test_a_canary_without_room_is_answered_by_stable_and_is_no_failure(
     registry: Registry, tmp_path: Path
 ) -> None:
-    fast = ResidencySettings(load_timeout_seconds=0.2)
+    fast = ResidencySettings(load_timeout_seconds=1.0)
     with serve(registry, tmp_path, engine=FakeEngine(base_name=BASE, capacity=1), residency=fast) as served:
         recorder = served.open_rollout(weight=10_000)
         with served.client.stream(

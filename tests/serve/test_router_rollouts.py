@@ -16,7 +16,8 @@ from registry.store import Registry
 from serve.protocol.body import parse_fields
 from serve.rollout.assignment import Arm, choose_arm, conversation_unit, unit_digest
 from serve.rollout.policy import FormatMetric, Policy, PolicyMetrics
-from serve.rollout.recording.recorder import ArmRecord, Recorder
+from serve.rollout.recording.counts import ArmRecord
+from serve.rollout.recording.recorder import Recorder
 from tests.fakes.rollouts import ROLLOUT
 from tests.fakes.served import BASE, QUIET, Served, make_root, publish, serve, wait_until
 

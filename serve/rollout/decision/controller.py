@@ -287,7 +287,7 @@ class Controller:
                 golden=self._golden(entry) if entry.state == RolloutState.PRELOADING else None,
                 failure=failure if attempts >= LOAD_ATTEMPTS else "",
             ),
-            health=check_health(documents, baseline, policy.health),
+            health=check_health(documents, baseline, policy.health, policy.evidence),
             fresh=_is_fresh(entry, documents, replicas),
             forbidden=check_forbidden(entry, adapter),
             new_baseline=self._new_baseline(entry, documents),

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serve.rollout.policy import HealthLimits
-from serve.rollout.recording.evidence import Baseline, Recent, ReplicaEvidence
-from serve.rollout.recording.pooling import quantile, recent
+from serve.rollout.policy import EvidenceShares, HealthLimits
+from serve.rollout.recording.evidence import ArmName, Baseline, Recent, ReplicaEvidence
+from serve.rollout.recording.pooling import quantile, recent, recent_sources
 
 LEAST_RECOVERED = 10
 """Requests that stable must have answered before it counts as recovered."""
@@ -29,18 +29,45 @@ class Health:
     sentence: str = ""
 
 
-def check_health(documents: Sequence[ReplicaEvidence], baseline: Baseline, limits: HealthLimits) -> Health:
-    """Return how both arms were over the limits' window, on all replicas."""
-    stable, canary = recent(documents, "stable"), recent(documents, "canary")
-    bad_stable = degradation(stable, baseline, limits)
-    bad_canary = degradation(canary, baseline, limits)
-    told = [f"{arm}: {text}" for arm, text in (("stable", bad_stable), ("canary", bad_canary)) if text]
+def check_health(
+    documents: Sequence[ReplicaEvidence],
+    baseline: Baseline,
+    limits: HealthLimits,
+    shares: EvidenceShares | None = None,
+) -> Health:
+    """Return how both arms were over the limits' window, on all replicas.
+
+    An arm that one source alone saw degraded, against what enough of the others saw, is not degraded;
+    `shares` say whether that matters.
+    """
+    shares = shares or EvidenceShares()
+    told = {arm: _agreed(documents, arm, baseline, limits, shares) for arm in ("stable", "canary")}
     return Health(
-        stable_degraded=bool(bad_stable),
-        canary_degraded=bool(bad_canary),
-        measured=stable.requests >= min(LEAST_RECOVERED, limits.min_requests),
-        sentence="; ".join(told),
+        stable_degraded=bool(told["stable"]),
+        canary_degraded=bool(told["canary"]),
+        measured=recent(documents, "stable").requests >= min(LEAST_RECOVERED, limits.min_requests),
+        sentence="; ".join(f"{arm}: {text}" for arm, text in told.items() if text),
     )
+
+
+def _agreed(
+    documents: Sequence[ReplicaEvidence],
+    arm: ArmName,
+    baseline: Baseline,
+    limits: HealthLimits,
+    shares: EvidenceShares,
+) -> str:
+    """Return how an arm broke a limit lately, '' where it did not or where one source alone says so."""
+    bad = degradation(recent(documents, arm), baseline, limits)
+    if not bad:
+        return ""
+    few = limits.model_copy(update={"min_requests": min(LEAST_RECOVERED, limits.min_requests)})
+    for name in recent_sources(documents, arm):
+        rest = recent(documents, arm, without=name)
+        contradicts = rest.requests >= few.min_requests and not degradation(rest, baseline, few)
+        if contradicts and shares.share_of(name) < 1:
+            return ""
+    return bad
 
 
 def degradation(arm: Recent, baseline: Baseline, limits: HealthLimits) -> str:

@@ -21,6 +21,7 @@ from serve.rollout.recording.evidence import Baseline
 
 SUSPECT = "suspect"
 SUSPICIOUS = "suspicious"
+DISPUTED = "disputed"
 PRELOAD = "preload"
 
 _PEOPLES = (EventType.PAUSE, EventType.RESUME, EventType.PROMOTE, EventType.ABORT)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from registry.records import RolloutEntry
 from serve.rollout.decision.health import Health
-from serve.rollout.decision.machine import PRELOAD, SUSPECT, SUSPICIOUS
+from serve.rollout.decision.machine import DISPUTED, PRELOAD, SUSPECT, SUSPICIOUS
 from serve.rollout.decision.preflight import Preflight
 from serve.rollout.decision.states import Event, EventType, RolloutState
 from serve.rollout.policy import Policy
+from serve.rollout.recording.attributing import give_shares
 from serve.rollout.recording.evidence import Baseline, Evidence
 from serve.rollout.statistics.judgement import Judgement, MetricCheck, MetricVerdict
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 INSUFFICIENT = "insufficient"
 IMBALANCE = "imbalance"
 NO_HARM = "no_harm"
+TOLD_SOURCES = 5
+"""Sources whose shares a decision's facts name, where there are several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,8 @@ class _Proposal:
             (check for check in self.now.judgement.checks if check.verdict is MetricVerdict.FAIL), None
         )
         if alarm is not None:
-            return self._event(EventType.ROLL_BACK, alarm.metric, alarm.sentence, _facts(alarm))
+            facts = _facts(alarm) | _shares(self.now.evidence)
+            return self._event(EventType.ROLL_BACK, alarm.metric, alarm.sentence, facts)
         suspended = state is RolloutState.HOLD and self.entry.reason == SUSPECT
         both = self.now.health.stable_degraded and self.now.health.canary_degraded
         if not suspended and self.entry.weight and both:
@@ -166,7 +170,10 @@ class _Proposal:
             return self._event(EventType.HOLD, IMBALANCE, odd.sentence, _facts(odd))
         alarm = self._suspicious()
         if alarm is not None:
-            return self._event(EventType.HOLD, SUSPICIOUS, alarm.sentence, _facts(alarm))
+            reason = DISPUTED if alarm.disputed else SUSPICIOUS
+            return self._event(
+                EventType.HOLD, reason, alarm.sentence, _facts(alarm) | _shares(self.now.evidence)
+            )
         return None
 
     def _hold(self) -> Event | None:
@@ -202,7 +209,7 @@ class _Proposal:
             return False
         if self.entry.reason == IMBALANCE:
             return self.now.judgement.imbalance.verdict is not MetricVerdict.FAIL
-        if self.entry.reason == SUSPICIOUS:
+        if self.entry.reason in {SUSPICIOUS, DISPUTED}:
             return self._suspicious() is None
         if self.entry.reason == INSUFFICIENT and self.entry.step >= 0:
             step = self.policy.steps[self.entry.step]
@@ -224,8 +231,10 @@ class _Proposal:
         return any(one.metric == "errors" and one.verdict is MetricVerdict.INSUFFICIENT for one in checks)
 
     def _suspicious(self) -> MetricCheck | None:
+        """Return what stops the ramp; first what all sources together say."""
         checks = self.now.judgement.checks
-        return next((check for check in checks if check.verdict is MetricVerdict.SUSPICIOUS), None)
+        found = [check for check in checks if check.verdict is MetricVerdict.SUSPICIOUS]
+        return min(found, key=lambda check: check.disputed, default=None)
 
     def _lacking(self, units: int) -> str:
         step = self.policy.steps[self.entry.step]
@@ -238,7 +247,7 @@ class _Proposal:
         facts: dict[str, JsonValue] = {"step_units": self.now.evidence.step_units}
         for check in self.now.judgement.checks:
             facts.update({f"{check.metric}.{name}": value for name, value in _facts(check).items()})
-        return facts
+        return facts | _shares(self.now.evidence)
 
     def _age(self, since: float) -> float:
         return max(0.0, self.at - since)
@@ -247,6 +256,17 @@ class _Proposal:
         self, occasion: EventType, reason: str, sentence: str, facts: Mapping[str, JsonValue] | None = None
     ) -> Event:
         return Event(occasion, self.who, reason, sentence, facts or {})
+
+
+def _shares(evidence: Evidence) -> dict[str, JsonValue]:
+    """Return how much of the evidence the largest sources gave, and what of theirs was left out."""
+    found = list(give_shares(evidence.parts).items())[:TOLD_SOURCES]
+    return {
+        f"from {name}.{what}": getattr(part, what)
+        for name, part in found
+        for what in ("units", "units_left_out", "ratings", "ratings_left_out")
+        if len(found) > 1
+    }
 
 
 def _facts(check: MetricCheck) -> dict[str, JsonValue]:

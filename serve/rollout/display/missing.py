@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from registry.records import RolloutEntry
 from serve.rollout.decision.states import RolloutState
 from serve.rollout.display.explain import share
+from serve.rollout.display.sources import left_out
 from serve.rollout.documents import ReporterDocument, version_name
 from serve.rollout.policy import Policy, RampStep
 from serve.rollout.recording.evidence import Evidence
@@ -105,6 +106,7 @@ def _ramping(waiting: Waiting) -> Iterator[str]:
             yield f"{max(0.0, dwelt):.0f} of {step.min_seconds:g} s at {share(step.weight)}"
     if waiting.last_step:
         yield from _promotion(waiting)
+    yield from left_out(waiting.evidence, waiting.policy.evidence)
     yield from _odd(waiting)
 
 

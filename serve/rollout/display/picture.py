@@ -34,6 +34,7 @@ _COLOURS = {
 _VERDICTS = {"pass": "green", "suspicious": "yellow", "fail": "red", "insufficient": "dim"}
 _MARKS = {"done": ("✓", "green"), "now": ("●", "bold cyan"), "ahead": ("○", "dim")}
 _MAX_E = 1e6
+_SHOWN_SOURCES = 6
 _NOTHING = "-"
 
 
@@ -41,6 +42,8 @@ def draw(status: RolloutStatus, *, compact: bool = False) -> RenderableType:
     """Return the whole picture; `compact` has one line per fact, for a terminal that follows."""
     parts: list[RenderableType] = [_headline(status), _sentence(status), _steps(status), *_progress(status)]
     parts += [_space(), _arms(status)]
+    if len(status.sources) > 1:
+        parts += [_space(), _sources(status)]
     if status.checks:
         parts += [_space(), _checks(status, compact=compact)]
     if status.missing:
@@ -124,6 +127,19 @@ def _arms(status: RolloutStatus) -> RenderableType:
         cells = [cell(arm) for arm in status.arms.values()]
         if set(cells) != {_NOTHING}:
             table.add_row(_text(title, "dim"), *(_text(one) for one in cells))
+    return table
+
+
+def _sources(status: RolloutStatus) -> RenderableType:
+    table = _table("evidence of", "units", "left out", "ratings", "left out")
+    for one in status.sources[:_SHOWN_SOURCES]:
+        table.add_row(
+            _text(f"{one.group}/{one.key}"),
+            _text(f"{one.units:,}  {one.units_share:.0%}"),
+            _text(f"{one.units_left_out:,}"),
+            _text(f"{one.ratings:,}  {one.ratings_share:.0%}"),
+            _text(f"{one.ratings_left_out:,}"),
+        )
     return table
 
 

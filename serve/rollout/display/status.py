@@ -16,6 +16,7 @@ from registry.store import Registry
 from serve.rollout.display.arms import arms
 from serve.rollout.display.explain import decisions
 from serve.rollout.display.missing import Waiting, missing
+from serve.rollout.display.sources import sources
 from serve.rollout.documents import (
     CheckDocument,
     ReporterDocument,
@@ -89,6 +90,7 @@ def describe(known: RolloutFacts) -> RolloutStatus:
         step_units=known.evidence.step_units,
         arms=arms(known.documents, known.evidence, _versions(entry, policy)),
         pairs=dict(known.evidence.pairs),
+        sources=sources(known.evidence),
         checks=[_check(check) for check in judgement.checks],
         imbalance=_check(judgement.imbalance),
         certificate=judgement.certificate,
@@ -152,6 +154,7 @@ def _check(check: MetricCheck) -> CheckDocument:
         canary=check.canary,
         needed=check.needed,
         sentence=check.sentence,
+        disputed=check.disputed,
     )
 
 

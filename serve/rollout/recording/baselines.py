@@ -59,6 +59,13 @@ class DenseCounts:
         self.first_token = [0] * BUCKETS
         self.per_token = [0] * BUCKETS
 
+    def copy(self) -> DenseCounts:
+        """Return the counts as they are now."""
+        same = DenseCounts()
+        same.requests, same.failures = self.requests, self.failures
+        same.first_token, same.per_token = list(self.first_token), list(self.per_token)
+        return same
+
 
 class BaselineArm:
     """The rolling counts of one adapter's stable in this replica."""

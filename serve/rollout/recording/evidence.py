@@ -50,6 +50,12 @@ BUCKETS = len(LATENCY_BOUNDS) + 1
 SKETCH_SIZE = 1_024
 """Units that a sketch keeps: exact below, 3 % standard error above (1 / sqrt(size))."""
 
+MAX_SOURCES = 20
+"""Sources of one arm of one segment that a document tells apart, the largest; the others are `REST`."""
+
+REST = "*/*"
+"""The label of the sources that are not told apart: no group and no key can be called so."""
+
 Count = Annotated[int, Field(ge=0, le=10**12)]
 """How often something was seen: more than any replica counts in a rollout, and exact as a float."""
 
@@ -59,6 +65,8 @@ Unit = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Units = Annotated[list[Unit], Field(max_length=MAX_FIRST_UNITS)]
 Points = Annotated[int, Field(ge=0, le=FULL_WEIGHT)]
 Seconds = Annotated[float, Field(ge=0)]
+Times = tuple[Count, Count, Count, Count]
+SourceLabel = Annotated[str, Field(max_length=300)]
 ArmName = Literal["stable", "canary", "base"]
 
 
@@ -85,11 +93,42 @@ class Exceedances(_Document):
 
 
 class Rating(_Document):
-    """One score in 0 … 1 that a unit gave, `at` UNIX seconds."""
+    """One score in 0 … 1 that a unit gave, `at` UNIX seconds; `source` is whose key sent it."""
 
     at: Seconds
     unit: Unit
     score: float = Field(ge=0, le=1)
+    source: SourceLabel = ""
+
+
+class SourceTally(_Document):
+    """What one source gave to one arm of one segment, and what was left out as beyond its share.
+
+    `judged`, `malformed`, `first_token` and `per_token` are its part of the arm's; the times as (count, over
+    each of `QUANTILES`).
+    """
+
+    units: Count = 0
+    units_left_out: Count = 0
+    ratings: Count = 0
+    ratings_left_out: Count = 0
+    judged: Count = 0
+    malformed: Count = 0
+    first_token: Times = (0, 0, 0, 0)
+    per_token: Times = (0, 0, 0, 0)
+
+    def plus(self, other: SourceTally) -> SourceTally:
+        """Return the sum of both."""
+        return SourceTally.model_construct(
+            units=self.units + other.units,
+            units_left_out=self.units_left_out + other.units_left_out,
+            ratings=self.ratings + other.ratings,
+            ratings_left_out=self.ratings_left_out + other.ratings_left_out,
+            judged=self.judged + other.judged,
+            malformed=self.malformed + other.malformed,
+            first_token=_added(self.first_token, other.first_token),
+            per_token=_added(self.per_token, other.per_token),
+        )
 
 
 class ArmTally(_Document):
@@ -100,7 +139,8 @@ class ArmTally(_Document):
     `units` are the distinct units seen here, of which `silent` had no outcome that counts; `failed` and
     `malformed` the units (16 hex digits) in the order of their first failure (`FAILURES`) or first broken
     form; `judged` counts answers whose form was looked at, by units; `outcomes` and `finish` count requests;
-    `rescued` were answered by the other arm; `output_tokens` is a sum.
+    `rescued` were answered by the other arm; `output_tokens` is a sum. `sources` says whose part is how
+    large, by `group/key`. What a source sent beyond its share is in `sources` and nowhere else.
     """
 
     requests: Count = 0
@@ -117,6 +157,7 @@ class ArmTally(_Document):
     first_token: Exceedances = Field(default_factory=Exceedances)
     per_token: Exceedances = Field(default_factory=Exceedances)
     ratings: list[Rating] = Field(default_factory=list, max_length=MAX_FIRST_UNITS)
+    sources: dict[SourceLabel, SourceTally] = Field(default_factory=dict, max_length=MAX_SOURCES + 1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -155,18 +196,22 @@ class Segment(_Document):
 class Recent(_Document):
     """One arm's last `window_seconds` (of the policy's `guard`).
 
-    Histograms are sparse, by index into `LATENCY_BOUNDS`.
+    Histograms are sparse, by index into `LATENCY_BOUNDS`. `sources` are the parts of the largest sources, by
+    the name of a group or the `group/key` of a key; they have none of their own.
     """
 
     requests: Count = 0
     failures: Count = 0
     first_token: dict[Place, Count] = Field(default_factory=dict)
     per_token: dict[Place, Count] = Field(default_factory=dict)
+    sources: dict[SourceLabel, Recent] = Field(default_factory=dict, max_length=MAX_SOURCES)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.failures > self.requests:
             raise ValueError(f"failures: {self.failures} of {self.requests} requests")
+        if any(part.sources for part in self.sources.values()):
+            raise ValueError("sources: a source has sources")
         return self
 
 
@@ -252,27 +297,36 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class UnitScore:
-    """One first rating of a unit, by whoever was assigned."""
+    """One first rating of a unit, by whoever was assigned; `source` is `group/key`, '' where unknown."""
 
     at: float
     canary: bool
     weight: int
     score: float
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """All replicas' evidence of one rollout, united: `cells` in the order in which weights were met.
 
-    `scores` are sorted by time. `step_units` are the canary's units in the present step.
+    `scores` are sorted by time. `step_units` are the canary's units in the present step. `parts` are what
+    each source gave, most first, by `group/key`; `without` is the same evidence without one source, for each
+    of the largest (a group, or a key where there is one group), and empty where there is only one.
     """
 
     cells: tuple[Cell, ...] = ()
     scores: tuple[UnitScore, ...] = ()
     pairs: Mapping[str, int] = field(default_factory=dict)
     step_units: int = 0
+    parts: Mapping[str, SourceTally] = field(default_factory=dict)
+    without: Mapping[str, Evidence] = field(default_factory=dict)
 
     @property
     def compared(self) -> int:
         """Return how many shadowed pairs were compared; the dropped ones were not."""
         return sum(count for name, count in self.pairs.items() if name != "dropped")
+
+
+def _added(mine: Times, its: Times) -> Times:
+    return mine[0] + its[0], mine[1] + its[1], mine[2] + its[2], mine[3] + its[3]

@@ -12,8 +12,9 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from heapq import nlargest
 
 from pydantic import ValidationError
 
@@ -22,6 +23,7 @@ from registry.records import RolloutEntry
 from registry.store import Registry
 from registry.views.view import View
 from serve.rollout.assignment import Arm
+from serve.rollout.recording.attributing import MOST_SOURCES
 from serve.rollout.recording.baselines import BaselineArm, BaselineDocument, DenseCounts
 from serve.rollout.recording.evidence import COUNTED, FAILURES, ArmName, Recent, ReplicaEvidence
 from serve.rollout.recording.recorder import Recorder
@@ -32,21 +34,37 @@ FINAL_SECONDS = 30.0
 
 _ARMS: Mapping[ArmName, Arm] = {"stable": Arm.STABLE, "canary": Arm.CANARY, "base": Arm.BASE}
 
+_NONE = DenseCounts()
+
 _log = logging.getLogger("wardrobe.rollout")
+
+
+_Totals = dict[tuple[Arm, str], DenseCounts]
+"""Counts of an arm, '' for all sources together, else of one of the largest."""
 
 
 @dataclass(slots=True, eq=False)
 class _Kept:
     recorder: Recorder
-    snapshots: deque[tuple[float, dict[Arm, DenseCounts]]] = field(default_factory=deque)
+    snapshots: deque[tuple[float, _Totals]] = field(default_factory=deque)
     document: ReplicaEvidence | None = None
     ended: float | None = None
 
 
 class EvidenceWriter:
-    """The recorders and baselines of one replica."""
+    """The recorders and baselines of one replica.
 
-    def __init__(self, registry: Registry, replica: str, clock: Callable[[], float] = time.time) -> None:
+    `givers` returns the groups that may give evidence of an adapter and have a key to do so with.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        replica: str,
+        clock: Callable[[], float] = time.time,
+        givers: Callable[[str], frozenset[str]] = lambda _: frozenset(),
+    ) -> None:
+        self._givers = givers
         self._registry = registry
         self._replica = replica
         self._clock = clock
@@ -60,13 +78,14 @@ class EvidenceWriter:
         kept = self._kept.get(entry.rollout)
         if kept is None:
             kept = self._kept[entry.rollout] = _Kept(Recorder(entry, self._replica, self._clock))
+            kept.recorder.crowd.expect(self._givers(entry.adapter))
         kept.recorder.follow(entry)
         return kept.recorder
 
     def knows(self, entry: RolloutEntry) -> bool:
         """Return whether this release can act on a record; told once when it cannot."""
         try:
-            self.find(entry)
+            self.find(entry).crowd.expect(self._givers(entry.adapter))
         except CorruptStore as error:
             if entry.rollout not in self._unknown:
                 self._unknown.add(entry.rollout)
@@ -147,12 +166,12 @@ class EvidenceWriter:
         # A hold asks how stable is since then, without what led to it.
         held = entry.state_since if entry.state == "hold" else 0.0
         begin = max(document.at - kept.recorder.policy.health.window_seconds, held)
-        totals = {arm: _totals(kept.recorder, arm) for arm in _ARMS.values()}
+        totals = {(arm, name): counts for arm in _ARMS.values() for name, counts in _each(kept.recorder, arm)}
         kept.snapshots.append((document.at, totals))
         while len(kept.snapshots) > 2 and kept.snapshots[1][0] <= begin:
             kept.snapshots.popleft()
         earlier = kept.snapshots[0][1]
-        document.recent = {name: _difference(totals[arm], earlier[arm]) for name, arm in _ARMS.items()}
+        document.recent = {name: _recent(totals, earlier, arm) for name, arm in _ARMS.items()}
         return document
 
     def _due_baselines(self) -> dict[str, bytes]:
@@ -231,6 +250,26 @@ def _totals(recorder: Recorder, arm: Arm) -> DenseCounts:
         total.first_token = _plus(total.first_token, record.first_token.histogram)
         total.per_token = _plus(total.per_token, record.per_token.histogram)
     return total
+
+
+def _each(recorder: Recorder, arm: Arm) -> Iterator[tuple[str, DenseCounts]]:
+    """Yield an arm's counts, then copies of those of its largest sources."""
+    yield "", _totals(recorder, arm)
+    found = {name: counts for (its, name), counts in recorder.by_source.items() if its is arm}
+    for name in nlargest(MOST_SOURCES, found, key=lambda one: found[one].requests):
+        yield name, found[name].copy()
+
+
+def _recent(now: _Totals, before: _Totals, arm: Arm) -> Recent:
+    """Return what an arm did since a snapshot, and each of its largest sources where there are several."""
+    whole = _difference(now[arm, ""], before[arm, ""])
+    parts = {
+        name: _difference(counts, before.get((arm, name), _NONE))
+        for (its, name), counts in now.items()
+        if its is arm and name
+    }
+    whole.sources = parts if len(parts) > 1 else {}
+    return whole
 
 
 def _plus(total: list[int], more: list[int]) -> list[int]:

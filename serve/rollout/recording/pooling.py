@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from registry.entries.rollouts import FULL_WEIGHT
+from serve.rollout.recording.attributing import give_parts, leave_each_out
 from serve.rollout.recording.evidence import (
     LATENCY_BOUNDS,
     SKETCH_SIZE,
@@ -37,9 +38,11 @@ def pool(documents: Sequence[ReplicaEvidence], *, step: int) -> Evidence:
         (segment for document in documents for segment in document.segments),
         key=lambda one: (one.seq, one.began),
     )
+    tested = [segment for segment in segments if 0 < segment.weight < FULL_WEIGHT]
+    cells, scores, parts = _cells(tested), _scores(tested), give_parts(tested)
     return Evidence(
-        cells=_cells(segment for segment in segments if 0 < segment.weight < FULL_WEIGHT),
-        scores=_scores(segments),
+        cells=cells,
+        scores=scores,
         pairs=_pairs(segments),
         step_units=_step_units(
             [
@@ -48,6 +51,8 @@ def pool(documents: Sequence[ReplicaEvidence], *, step: int) -> Evidence:
                 if one.step == step and one.weight and "canary" in one.arms
             ]
         ),
+        parts=parts,
+        without=leave_each_out(parts, tested, cells, scores),
     )
 
 
@@ -71,19 +76,31 @@ def _telling(units: int, tallies: Sequence[ArmTally]) -> int:
     return round(units * (came - silent) / came) if silent and came else units
 
 
-def recent(documents: Iterable[ReplicaEvidence], arm: ArmName) -> Recent:
-    """Return what an arm did lately on all replicas."""
+def recent(documents: Iterable[ReplicaEvidence], arm: ArmName, without: str = "") -> Recent:
+    """Return what an arm did lately on all replicas; with `without` what all but one source sent there."""
     total = Recent()
     for document in documents:
         found = document.recent.get(arm)
         if found is None:
             continue
-        total.requests += found.requests
-        total.failures += found.failures
-        for mine, its in ((total.first_token, found.first_token), (total.per_token, found.per_token)):
-            for place, count in its.items():
-                mine[place] = mine.get(place, 0) + count
+        _count(total, found, 1)
+        if without in found.sources:
+            _count(total, found.sources[without], -1)
     return total
+
+
+def recent_sources(documents: Iterable[ReplicaEvidence], arm: ArmName) -> set[str]:
+    """Return the sources of which something is known lately."""
+    return {name for document in documents if arm in document.recent for name in document.recent[arm].sources}
+
+
+def _count(total: Recent, found: Recent, sign: int) -> None:
+    """Add to a sum, or take out of it, never below nothing."""
+    total.requests = max(0, total.requests + sign * found.requests)
+    total.failures = max(0, total.failures + sign * found.failures)
+    for mine, its in ((total.first_token, found.first_token), (total.per_token, found.per_token)):
+        for place, count in its.items():
+            mine[place] = max(0, mine.get(place, 0) + sign * count)
 
 
 def quantile(histogram: dict[int, int] | Sequence[int], share: float) -> float | None:
@@ -187,19 +204,18 @@ def _sum(times: Times, found: Exceedances) -> Times:
 
 def _scores(segments: Iterable[Segment]) -> tuple[UnitScore, ...]:
     ratings = sorted(
-        (rating.at, rating.unit, arm == "canary", segment.weight, rating.score)
+        (rating.at, rating.unit, arm == "canary", segment.weight, rating.score, rating.source)
         for segment in segments
-        if 0 < segment.weight < FULL_WEIGHT
         for arm, tally in segment.arms.items()
         if arm in {"stable", "canary"}
         for rating in tally.ratings
     )
     seen: set[str] = set()
     scores: list[UnitScore] = []
-    for at, unit, canary, weight, score in ratings:
+    for at, unit, canary, weight, score, source in ratings:
         if unit not in seen:
             seen.add(unit)
-            scores.append(UnitScore(at, canary, weight, score))
+            scores.append(UnitScore(at, canary, weight, score, source))
     return tuple(scores)
 
 

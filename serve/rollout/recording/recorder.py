@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import re
 import time
-from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from heapq import nsmallest
 from typing import NamedTuple
 
 import msgspec
@@ -20,143 +18,28 @@ import msgspec
 from registry.records import RolloutEntry
 from serve.rollout.assignment import Arm, RolloutSplit
 from serve.rollout.policy import FormatMetric, policy_of
+from serve.rollout.recording.baselines import DenseCounts
+from serve.rollout.recording.counts import MAX_UNITS, ArmRecord, Durations, OpenSegment, SourceRecord
 from serve.rollout.recording.evidence import (
     COUNTED,
     FAILURES,
-    LATENCY_BOUNDS,
     MAX_FIRST_UNITS,
     NOBODYS,
-    QUANTILES,
-    SKETCH_SIZE,
+    REST,
     ArmTally,
     Baseline,
-    Exceedances,
     Rating,
     ReplicaEvidence,
     Segment,
-    ShadowPairs,
     baseline_of,
 )
-
-MAX_UNITS = 200_000
-"""Units of one arm in one segment that are told apart; beyond it the count stays."""
+from serve.rollout.recording.sources import NOBODY_ELSE, EvidenceGivers, Room, Source
 
 MAX_TEXTS = 2_000
 """Answers that wait for their form to be looked at; the oldest is dropped unlooked at."""
 
 Text = str | Callable[[], str | None] | None
 """An answer's text, or what takes it out of the answer's bytes when there is time."""
-
-
-class Durations:
-    """Exceedances of frozen thresholds and a histogram, of one arm in one segment."""
-
-    __slots__ = ("count", "histogram", "limits", "over")
-
-    def __init__(self, limits: tuple[float, ...]) -> None:
-        self.limits = limits
-        self.count = 0
-        self.over = [0] * len(QUANTILES)
-        self.histogram = [0] * (len(LATENCY_BOUNDS) + 1)
-
-    def add(self, seconds: float) -> None:
-        """Count one request's value in the histogram."""
-        self.histogram[bisect_left(LATENCY_BOUNDS, seconds)] += 1
-
-    def test(self, seconds: float) -> None:
-        """Count a unit's first value against the thresholds, if there are any."""
-        if self.limits:
-            self.count += 1
-            for place, limit in enumerate(self.limits):
-                self.over[place] += seconds > limit
-
-    def document(self) -> Exceedances:
-        """Return a copy of the counts."""
-        return Exceedances(count=self.count, over=list(self.over), histogram=list(self.histogram))
-
-
-class ArmRecord:
-    """One arm in one open segment."""
-
-    __slots__ = (
-        "failed", "finish", "first_token", "judged", "malformed", "outcomes", "output_tokens", "per_token",
-        "ratings", "requests", "rescued", "silent", "units",
-    )  # fmt: skip
-
-    def __init__(self, baseline: Baseline) -> None:
-        self.requests = self.rescued = self.output_tokens = self.judged = 0
-        self.units: set[str] = set()
-        self.silent: set[str] = set()
-        self.outcomes: Counter[str] = Counter()
-        self.finish: Counter[str] = Counter()
-        self.failed: list[str] = []
-        self.malformed: list[str] = []
-        self.first_token = Durations(tuple(baseline.first_token))
-        self.per_token = Durations(tuple(baseline.per_token))
-        self.ratings: list[Rating] = []
-
-    def meet(self, unit: str, *, counts: bool) -> None:
-        """Take note that a unit came, with an outcome that counts or without."""
-        if counts:
-            self.silent.discard(unit)
-        if unit in self.units or len(self.units) >= MAX_UNITS:
-            return
-        self.units.add(unit)
-        if not counts:
-            self.silent.add(unit)
-
-    def document(self) -> ArmTally:
-        """Return a copy of the counts."""
-        return ArmTally(
-            requests=self.requests,
-            units=len(self.units),
-            silent=len(self.silent),
-            sketch=nsmallest(SKETCH_SIZE, self.units),
-            rescued=self.rescued,
-            outcomes=dict(self.outcomes),
-            finish=dict(self.finish),
-            output_tokens=self.output_tokens,
-            failed=list(self.failed),
-            judged=self.judged,
-            malformed=list(self.malformed),
-            first_token=self.first_token.document(),
-            per_token=self.per_token.document(),
-            ratings=list(self.ratings),
-        )
-
-
-class OpenSegment:
-    """One (record of the log, effective weight), while requests are booked under it."""
-
-    __slots__ = ("arms", "baseline", "began", "entry", "pairs", "weight")
-
-    def __init__(self, entry: RolloutEntry, weight: int, baseline: Baseline, began: float) -> None:
-        self.entry = entry
-        self.weight = weight
-        self.baseline = baseline
-        self.began = began
-        self.arms: dict[Arm, ArmRecord] = {}
-        self.pairs = ShadowPairs()
-
-    def arm(self, arm: Arm) -> ArmRecord:
-        """Return the record of an arm."""
-        found = self.arms.get(arm)
-        if found is None:
-            found = self.arms[arm] = ArmRecord(self.baseline)
-        return found
-
-    def document(self, ended: float) -> Segment:
-        """Return a copy of everything seen so far."""
-        return Segment(
-            seq=self.entry.seq,
-            step=self.entry.step,
-            weight=self.weight,
-            base_weight=self.entry.base_weight,
-            began=self.began,
-            ended=ended,
-            arms={arm.value: record.document() for arm, record in self.arms.items()},
-            pairs=self.pairs.model_copy(),
-        )
 
 
 class PendingAnswer(NamedTuple):
@@ -166,6 +49,7 @@ class PendingAnswer(NamedTuple):
     arm: Arm
     unit: str
     text: Text
+    part: SourceRecord
 
 
 class _Firsts:
@@ -188,7 +72,8 @@ class Recorder:
     `split` is what assignment uses now: the record's weights, or weight 0 while this replica brakes.
     `segment` is where a request that is assigned now is booked, also when it ends under a later one.
     `entry` is the newest record of the log that this replica acts on; `wants_text` says that the policy
-    looks at the form of answers; `unit` is what is randomised.
+    looks at the form of answers; `unit` is what is randomised. `crowd` knows who else gives evidence;
+    `by_source` are the requests that counted since this process began, by arm and source.
     """
 
     def __init__(self, entry: RolloutEntry, replica: str, clock: Callable[[], float] = time.time) -> None:
@@ -199,10 +84,13 @@ class Recorder:
         self.braking = ""
         self.restored = False
         self.requests: Counter[str] = Counter()
+        self.crowd = EvidenceGivers()
+        self.by_source: dict[tuple[Arm, str], DenseCounts] = {}
         self._replica = replica
         self._clock = clock
         self._past: list[Segment] = []
         self._open: list[OpenSegment] = []
+        self._rooms: dict[tuple[int, int], Room] = {}
         self._firsts = _Firsts()
         self._texts: deque[PendingAnswer] = deque(maxlen=MAX_TEXTS)
         self._baseline = Baseline()
@@ -235,40 +123,61 @@ class Recorder:
         output_tokens: int = 0,
         finish: str = "",
         text: Text = None,
-    ) -> None:
+        source: Source = NOBODY_ELSE,
+    ) -> bool:
         """Book one request under the arm that it was assigned to, at the end of its answer.
+
+        Return whether its unit counts: what a source sends beyond its share is left out of everything.
 
         `arm` is stable, canary or base; `unit` 16 hex digits; `outcome` a word of `Outcome` or of
         `evidence`; times are seconds; `text` the whole answer where the policy wants it and it is complete.
         """
         record = segment.arm(arm)
-        record.outcomes[outcome] += 1
         if outcome in NOBODYS:
-            return
+            record.outcomes[outcome] += 1
+            return False
+        if not segment.takes_unit(record, source, unit):
+            return False
+        part = record.source(source)
+        record.outcomes[outcome] += 1
+        dense = part.dense
+        if dense is None:
+            dense = part.dense = self._of_source(arm, source)
+        dense.requests += outcome in COUNTED
+        dense.failures += outcome in FAILURES
         record.requests += 1
         record.rescued += rescued
         record.output_tokens += output_tokens
         if finish:
             record.finish[finish] += 1
-        record.meet(unit, counts=outcome in COUNTED)
+        record.meet(unit, part, counts=outcome in COUNTED)
         if outcome in FAILURES and unit not in self._firsts.failed and len(record.failed) < MAX_FIRST_UNITS:
             self._firsts.failed.add(unit)
             record.failed.append(unit)
         if first_token is not None:
-            _time(record.first_token, self._firsts.first_token, unit, first_token, tested=first_turn)
+            seen = self._firsts.first_token
+            place = _time(record.first_token, seen, unit, first_token, part.first_token, tested=first_turn)
+            dense.first_token[place] += 1
         if per_token is not None:
-            _time(record.per_token, self._firsts.per_token, unit, per_token, tested=first_turn)
+            seen = self._firsts.per_token
+            place = _time(record.per_token, seen, unit, per_token, part.per_token, tested=first_turn)
+            dense.per_token[place] += 1
         if text is not None and outcome == "ok" and unit not in self._firsts.judged:
-            self._texts.append(PendingAnswer(segment, arm, unit, text))
-
-    def rate(self, arm: Arm, unit: str, score: float) -> bool:
-        """Book a score in 0 … 1 of a unit, of which the first counts; return whether this one does."""
-        record = self.segment.arm(arm)
-        if unit in self._firsts.rated or len(record.ratings) >= MAX_FIRST_UNITS:
-            return False
-        self._firsts.rated.add(unit)
-        record.ratings.append(Rating(at=self._clock(), unit=unit, score=score))
+            self._texts.append(PendingAnswer(segment, arm, unit, text, part))
         return True
+
+    def rate(self, arm: Arm, unit: str, score: float, source: Source = NOBODY_ELSE) -> str:
+        """Book a score in 0 … 1 of a unit, of which the first counts; return '' or why this one does not."""
+        record = self.segment.arm(arm)
+        if unit in self._firsts.rated:
+            return "this unit has rated before"
+        if len(record.ratings) >= MAX_FIRST_UNITS:
+            return f"{MAX_FIRST_UNITS} ratings of this arm are kept already"
+        if not self.segment.takes_rating(record, source):
+            return "this key, or its group, gave its whole share of the ratings already"
+        self._firsts.rated.add(unit)
+        record.ratings.append(Rating(at=self._clock(), unit=unit, score=score, source=source.label))
+        return ""
 
     def compare(self, *, stable_ok: bool, canary_ok: bool) -> None:
         """Book one shadowed pair."""
@@ -312,8 +221,10 @@ class Recorder:
                 self._firsts.judged.add(answer.unit)
             record = answer.segment.arm(answer.arm)
             record.judged += 1
+            answer.part.judged += 1
             if not right and len(record.malformed) < MAX_FIRST_UNITS:
                 record.malformed.append(answer.unit)
+                answer.part.malformed += 1
 
     def document(self) -> ReplicaEvidence:
         """Return a copy of everything, to be written and united with the other replicas'."""
@@ -337,6 +248,8 @@ class Recorder:
             return
         self._past = list(document.segments)
         for tally in _tallies(document.segments):
+            for label in tally.sources.keys() - {REST}:
+                self.crowd.meet(Source.read(label))
             self._firsts.failed.update(tally.failed)
             self._firsts.malformed.update(tally.malformed)
             self._firsts.judged.update(tally.malformed)
@@ -347,6 +260,13 @@ class Recorder:
         for segment in self._open:
             if arm in segment.arms:
                 yield segment.arms[arm]
+
+    def _of_source(self, arm: Arm, source: Source) -> DenseCounts:
+        name = arm, self.crowd.name_of(source)
+        found = self.by_source.get(name)
+        if found is None:
+            found = self.by_source[name] = DenseCounts()
+        return found
 
     def _turn(self, entry: RolloutEntry) -> None:
         """Open a segment for this record and the weight that is now in force."""
@@ -359,18 +279,28 @@ class Recorder:
             frozenset(self.policy.allow) if weight else frozenset(),
             frozenset(self.policy.deny),
         )
-        self.segment = OpenSegment(entry, weight, self._baseline, self._clock())
+        place = weight, entry.base_weight
+        room = self._rooms.get(place)
+        if room is None:
+            room = self._rooms[place] = Room(self.policy.evidence, self.crowd)
+        self.segment = OpenSegment(entry, weight, self._baseline, self._clock(), room)
         self._open.append(self.segment)
 
 
-def _time(durations: Durations, seen: set[str], unit: str, seconds: float, *, tested: bool) -> None:
-    """Count a value in the histogram and, if it is a unit's first on a first turn, against thresholds."""
-    durations.add(seconds)
+def _time(
+    durations: Durations, seen: set[str], unit: str, seconds: float, part: list[int], *, tested: bool
+) -> int:
+    """Count a value in the histogram and, if it is a unit's first on a first turn, against thresholds.
+
+    Return its place in the histogram.
+    """
+    place = durations.add(seconds)
     if tested and unit not in seen:
         if len(seen) >= MAX_UNITS:
             seen.clear()
         seen.add(unit)
-        durations.test(seconds)
+        durations.test(seconds, part)
+    return place
 
 
 def has_form(form: FormatMetric, text: str) -> bool:

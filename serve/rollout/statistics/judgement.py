@@ -23,6 +23,7 @@ class MetricCheck:
     compared values (rate, mean score …) or None; `needed` is how many canary units more would let it
     speak (0: it speaks; never infinite); `sentence` tells it with its numbers. Of a metric that is not
     `required` (fewer than half of the units give it a value) "insufficient" blocks nothing; its alarms count.
+    `disputed`: one source of evidence alone makes its alarm, or hides one.
     """
 
     metric: str
@@ -34,6 +35,7 @@ class MetricCheck:
     canary: float | None = None
     needed: int = 0
     required: bool = True
+    disputed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

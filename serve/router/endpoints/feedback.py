@@ -2,8 +2,8 @@
 
 Owns which feedback is evidence, and the lines that wait to be written. Evidence is only what names an
 answer of ours by an id whose MAC is right, written by a version under the rollout that is open now, to a
-unit that was assigned. All other feedback is kept for people, and nothing else. Invariant: no answer waits
-for a disk.
+unit that was assigned, from a key whose group gives evidence and has some of its share left. All other
+feedback is kept for people, and nothing else. Invariant: no answer waits for a disk.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import msgspec
 from msgspec import Meta
 from starlette.types import Send
 
+from registry.entries.keyring import Caller
 from registry.views.view import View
 from serve.errors import BadBody, BudgetSpent, Busy, ModelNotFound
 from serve.rollout.assignment import Arm
 from serve.rollout.recording.recorder import Recorders
+from serve.rollout.recording.sources import Source
 from serve.router.booking import NO_UNIT
 from serve.router.endpoints.openai_errors import send_json
 from serve.router.endpoints.response_id import BASE_SUBJECT, NO_ANSWER, AnsweredBy, IdIssuer, read_claim
@@ -165,15 +167,15 @@ class FeedbackDesk:
         self._recorders = recorders
         self._base_name = base_name
 
-    async def answer(self, view: View, who: str, body: bytes, send: Send, *, base: bool = True) -> None:
+    async def answer(self, view: View, caller: Caller, body: bytes, send: Send, *, base: bool = True) -> None:
         """Answer one request of whom `view` exists for, and the base model if `base`.
 
         Raises: BadBody, ModelNotFound, Busy.
         """
-        receipt = self.take(view, _parse(body), who, base=base)
+        receipt = self.take(view, _parse(body), caller, base=base)
         await send_json(send, 202, _encode(receipt))
 
-    def take(self, view: View, feedback: Feedback, who: str, *, base: bool = True) -> Receipt:
+    def take(self, view: View, feedback: Feedback, caller: Caller, *, base: bool = True) -> Receipt:
         """Book and keep one piece of feedback.
 
         Raises: BadBody: it names nothing, or two things. ModelNotFound. Busy.
@@ -190,8 +192,8 @@ class FeedbackDesk:
                 "feedback", f"cannot be kept now ({trouble})", "try again later", rejection="not_stored"
             )
         said = f"{feedback.comment or ''}{feedback.unit or ''}{feedback.response_id or ''}"
-        self._budget.take(who, _LINE_BYTES + len(said.encode("utf-8", "replace")))
-        reason = self._book(view, answered, feedback.score)
+        self._budget.take(caller.who, _LINE_BYTES + len(said.encode("utf-8", "replace")))
+        reason = self._book(view, answered, feedback.score, Source.of(caller))
         line = FeedbackLine(
             at=time.time(),
             adapter=adapter,
@@ -203,12 +205,12 @@ class FeedbackDesk:
             response_id=feedback.response_id or "",
             verified=answered is not None,
             counted=not reason,
-            who=who,
+            who=caller.who,
         )
         self.log.add(adapter, line)
         return Receipt(counted=not reason, reason=reason)
 
-    def _book(self, view: View, answered: AnsweredBy | None, score: float) -> str:
+    def _book(self, view: View, answered: AnsweredBy | None, score: float, source: Source | None) -> str:
         """Book a score where it is evidence, and return '' or why it is none."""
         if answered is None:
             return "kept, but no evidence: it names no answer of ours by a valid id"
@@ -223,9 +225,10 @@ class FeedbackDesk:
             return "kept, but no evidence: the answer was given under no rollout that is open now"
         if answered.unit == NO_UNIT:
             return "kept, but no evidence: a list decided who answered"
-        if not self._recorders(entry).rate(arm, answered.unit, score):
-            return "kept, but no evidence: this unit has rated before"
-        return ""
+        if source is None:
+            return "kept, but no evidence: this key's group gives none"
+        refused = self._recorders(entry).rate(arm, answered.unit, score, source)
+        return f"kept, but no evidence: {refused}" if refused else ""
 
 
 def _parse(body: bytes) -> Feedback:

@@ -154,6 +154,10 @@ class RouterMetrics:
         self._series.move_to_end(key)
         return series
 
+    def series(self) -> list[ArmSeries]:
+        """Return the counters of every arm that there is now."""
+        return list(self._series.values())
+
     def decisions(self, adapter: str, arm: Arm, reason: Reason) -> Gauge:
         """Return the counter of the requests that were sent to an adapter's arm for a reason."""
         return self._decisions.setdefault((adapter, arm, reason), Gauge())

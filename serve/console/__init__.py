@@ -1,0 +1,1 @@
+"""The console: what serves, why it was decided, and the buttons, in a browser."""
