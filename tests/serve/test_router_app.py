@@ -325,7 +325,7 @@ def test_a_broken_stable_does_not_keep_the_server_from_starting(registry: Regist
 
 def test_a_new_stable_is_loaded_before_anybody_asks_and_answers_at_once(served: Served) -> None:
     served.registry.promote("support", 3, who="tester")
-    wait_until(lambda: "support@3" in served.engine.resident(), "the new stable is loaded")
+    wait_until(lambda: "support@3" in served.runtime.resident(), "the new stable is loaded and proved")
     assert served.chat("support").headers["x-wardrobe-adapter"] == "support@3"
 
 
