@@ -189,11 +189,11 @@ def _inherited() -> dict[str, str]:
 
 
 def _yielding(settings: ServeSettings) -> Yielding | None:
-    """Return what stands still for requests, None where the system has no descriptors of processes."""
+    """Return what has others stand still for requests, None where nobody shall or the system cannot."""
     from serve.launcher.yielding import Yielding
 
-    known = hasattr(os, "pidfd_open") and settings.tuning.yield_seconds
-    return Yielding(settings.tuning.yield_seconds) if known else None
+    seconds = settings.tuning.yield_seconds
+    return Yielding(seconds) if seconds and hasattr(os, "pidfd_open") else None
 
 
 def _worker(

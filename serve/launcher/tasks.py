@@ -41,7 +41,11 @@ class WorkerTasks:
         finally:
             loop.remove_reader(self._reading)
             self.let_go()
-            os.close(self._reading)
+            self.close()
+
+    def close(self) -> None:
+        """Close our end: no worker was started with the other one, or it has ended."""
+        os.close(self._reading)
 
     def let_go(self) -> None:
         """Let every task run from now on."""

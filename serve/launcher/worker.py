@@ -113,6 +113,10 @@ class SupervisedWorker:
                 start_new_session=True,
                 limit=_LINE_BYTES,
             )
+        except OSError:
+            if tasks is not None:
+                tasks.close()
+            raise
         finally:
             if tasks is not None:
                 os.close(tasks.writing)  # ours: the pipe ends with the worker

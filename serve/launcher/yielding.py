@@ -105,7 +105,7 @@ class Yielding:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if busy and self.hold_seconds:
+        if busy:
             self._hold()
         else:
             self._give(signal.SIGCONT)

@@ -15,6 +15,7 @@ import pytest
 from registry.foreign import python
 from registry.store import Registry
 from registry.tuning.jobs import TuningJobs
+from serve.launcher.restarts import RestartPolicy
 from serve.launcher.supervisor import _cancelled
 from serve.launcher.tasks import WorkerTasks
 from serve.launcher.worker import SupervisedWorker
@@ -27,6 +28,7 @@ from train.worker.process import TASKS, tasks_line
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="descriptors of processes are Linux's")
 DEADLINE_SECONDS = 30
+FAST = RestartPolicy(first_seconds=0.01, longest_seconds=0.02, limit=1_000_000)
 
 
 @pytest.fixture
@@ -40,6 +42,10 @@ def busy() -> Iterator[subprocess.Popen[bytes]]:
 
 def stands(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("T")
+
+
+def descriptors() -> int:
+    return len([*Path("/proc/self/fd").iterdir()])
 
 
 async def until(reached: Callable[[], bool]) -> None:
@@ -145,6 +151,26 @@ def test_the_worker_says_which_of_its_tasks_run(
 
     asyncio.run(play())
     assert TASKS not in os.environ, "tasks do not inherit it"
+
+
+def test_a_worker_that_cannot_be_started_leaves_no_descriptor(tmp_path: Path) -> None:
+    registry = make_registry(tmp_path)
+    make_job(TuningJobs(registry.catalogue.root))
+    said: list[str] = []
+
+    async def play() -> None:
+        yielding = Yielding(60.0)
+        worker = SupervisedWorker(registry.catalogue.root, [str(tmp_path)], {}, said.append, yielding)
+        before = descriptors()
+        for _ in range(3):
+            worker.policy = FAST
+            await worker._work()
+        assert descriptors() == before
+        yielding.start()
+        yielding.close()
+
+    asyncio.run(play())
+    assert "cannot be started" in said[0]
 
 
 def test_a_task_of_a_real_worker_stands_and_may_end_its_step_when_the_server_stops(tmp_path: Path) -> None:
