@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
 
@@ -41,6 +41,28 @@ class Histogram:
         """Add all of another histogram's counts; the bounds are the same."""
         self.counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
+
+
+def bucket_quantile(
+    counts: Mapping[int, int] | Sequence[int], bounds: Sequence[float], share: float
+) -> float | None:
+    """Return the value below which `share` of what was counted by bucket lies; None of nothing.
+
+    Within a bucket values are taken as spread evenly; beyond all `bounds` it is the last of them.
+    """
+    by_place = counts if isinstance(counts, Mapping) else dict(enumerate(counts))
+    total = sum(by_place.values())
+    if not total:
+        return None
+    wanted, below = share * total, 0
+    for place in sorted(by_place):
+        inside = by_place[place]
+        if inside and below + inside >= wanted:
+            low = bounds[place - 1] if place else 0.0
+            high = bounds[min(place, len(bounds) - 1)]
+            return low + (high - low) * max(0.0, wanted - below) / inside
+        below += inside
+    return bounds[-1]
 
 
 def counter(name: str, text: str, labels: Sequence[str], rows: Iterable[Row]) -> Metric:

@@ -29,7 +29,7 @@ from typing import Self
 import aiohttp
 import numpy as np
 
-from loadtests.bench.peers.engines.asking import BROKEN, TIMEOUT, BenchQuestion, Reply
+from loadtests.bench.peers.engines.asking import BenchQuestion, Reply, ask
 from loadtests.bench.peers.engines.ledger import Statistic, interval, ratio
 from loadtests.bench.probes import PATHS
 from loadtests.bench.results import MeasuredFigure, MedianInterval, at_least, at_most, publish
@@ -79,20 +79,6 @@ def prompt(tokens: int, seed: object) -> str:
     return " ".join([str(drawn.randrange(10**6)), *drawn.choices(_WORDS, k=max(1, tokens - 8))])
 
 
-async def ask(session: aiohttp.ClientSession, url: str, question: BenchQuestion, reply: Reply) -> Reply:
-    """Ask, and keep what comes in `reply` while it comes."""
-    try:
-        async with session.post(url + question.path, json=question.body(), timeout=TIMEOUT) as response:
-            reply.status = response.status
-            reply.version = response.headers.get("retry-after", "")
-            async for line in response.content:
-                reply.read(line, time.monotonic())
-    except (aiohttp.ClientError, TimeoutError):
-        reply.status = BROKEN
-    reply.ended = time.monotonic()
-    return reply
-
-
 @dataclass(slots=True)
 class Flood:
     """One group that keeps `FLOOD_STREAMS` long requests in flight while it is entered."""
@@ -126,7 +112,7 @@ class Flood:
             question = BenchQuestion(self.model, text, FLOOD_TOKENS)
             last = await ask(self.session, self.url, question, self.replies[-1])
             if not last.ok:
-                await asyncio.sleep(float(last.version or 0.2))
+                await asyncio.sleep(float(last.retry_after or 0.2))
 
 
 def served(replies: Sequence[Reply], tokens: int, began: float, ended: float) -> float:
@@ -264,7 +250,7 @@ async def overload(bench: GroupsBench, key: str) -> list[MeasuredFigure]:
 
 
 def _as_it_should(reply: Reply) -> bool:
-    return reply.ok or (reply.status in {429, 503} and reply.version.isdigit())
+    return reply.ok or (reply.status in {429, 503} and reply.retry_after.isdigit())
 
 
 def _largest(found: Sequence[float]) -> MedianInterval:

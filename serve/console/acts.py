@@ -28,6 +28,9 @@ from serve.console.rendering import page
 from serve.console.viewers import Viewer
 from serve.control.layer import public
 
+DONE = 303
+"""The status of an act that was done: it leads back."""
+
 Arguments = Callable[[str, SentForm], Mapping[str, Any]]
 Command = Callable[[str, SentForm], list[str]]
 Crumbs = Sequence[tuple[str, str]]
@@ -46,7 +49,7 @@ class FormField:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One act on an adapter, or its rollout; `danger` where it cannot be undone by another button."""
+    """One act on an adapter, its rollout, or a key; `danger` where it cannot be undone by another button."""
 
     word: str
     title: str
@@ -144,17 +147,26 @@ async def take_act(console: Console, request: Request, viewer: Viewer) -> Respon
     return await take_form(console, ACTS, _crumbs(request), request, viewer)
 
 
-def show_form(acts: Iterable[Act], crumbs: Crumbs, request: Request, viewer: Viewer) -> Response:
+def show_form(
+    acts: Iterable[Act], crumbs: Crumbs, request: Request, viewer: Viewer, here: str = "adapters"
+) -> Response:
     """Show an act's form, filled in with what the address says; `crumbs` lead back, the last one afterwards.
+
+    It is on the page called `here`, about what the address calls `name`.
 
     Raises: ScopeMissing; NotFound.
     """
     viewer.check_acts()
-    return _form(viewer, _act(acts, request), crumbs, request, read_query(request))
+    return _form(viewer, _act(acts, request), crumbs, request, read_query(request), here)
 
 
 async def take_form(
-    console: Console, acts: Iterable[Act], crumbs: Crumbs, request: Request, viewer: Viewer
+    console: Console,
+    acts: Iterable[Act],
+    crumbs: Crumbs,
+    request: Request,
+    viewer: Viewer,
+    here: str = "adapters",
 ) -> Response:
     """Do what a form asks for and lead back, or show it again with the refusal.
 
@@ -165,10 +177,10 @@ async def take_form(
     try:
         await viewer.asking(console.control).answer(act.row, arguments_of(lambda: act.arguments(name, form)))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told above the form
-        return _form(viewer, act, crumbs, request, form, public(error))
+        return _form(viewer, act, crumbs, request, form, here, public(error))
     left = act.word == "delete" and name not in console.view.adapters
     target = f"{HOME}/adapters" if left else f"{crumbs[-1][1]}?done={act.word}"
-    return RedirectResponse(target, 303, {"cache-control": "no-store"})
+    return RedirectResponse(target, DONE, {"cache-control": "no-store"})
 
 
 def arguments_of(make: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -195,11 +207,12 @@ def _form(
     crumbs: Crumbs,
     request: Request,
     form: SentForm,
+    here: str,
     error: WardrobeError | None = None,
 ) -> Response:
     name = request.path_params["name"]
     shown = {
-        "here": "adapters",
+        "here": here,
         "act": act,
         "name": name,
         "error": error,

@@ -57,13 +57,13 @@ _PAGES: tuple[tuple[str, PageHandler], ...] = (
     ("/rollouts/{name}/do/{word}", rollouts.show_act),
     ("/audit", changes.show_audit),
     ("/keys", keys.show_keys),
-    ("/keys/{key_id}/do/revoke", keys.show_revoke),
+    ("/keys/{name}/do/{word}", keys.show_revoke),
 )
 _SENT: tuple[tuple[str, PageHandler], ...] = (
     ("/logout", login.log_out),
     ("/adapters/{name}/do/{word}", acts.take_act),
     ("/rollouts/{name}/do/{word}", rollouts.take_act),
-    ("/keys/{key_id}/do/revoke", keys.take_revoke),
+    ("/keys/{name}/do/{word}", keys.take_revoke),
 )
 
 

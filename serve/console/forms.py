@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import parse_qs
 
 from starlette.requests import Request
 
 from registry.errors import UsageError
 
+ROWS = 50
+"""The rows of one kind that a page holds at most."""
+
 _FIELDS = 100
+_LONGEST_SEARCH = 100
 _LARGEST_NUMBER = 999_999_999
+
+
+_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,19 @@ def read_query(request: Request) -> SentForm:
     return _parse(request.url.query)
 
 
-def page_number(request: Request) -> int:
+def search_text(request: Request) -> str:
+    """Return what is searched for, in small letters."""
+    return request.query_params.get("q", "").strip().lower()[:_LONGEST_SEARCH]
+
+
+def cut(found: Sequence[_Row], request: Request) -> tuple[Sequence[_Row], dict[str, object]]:
+    """Return the rows of the page of a list that is asked for, and what its pager shows."""
+    number = _page_number(request)
+    first = (number - 1) * ROWS
+    return found[first : first + ROWS], {"page": number, "more": len(found) > first + ROWS}
+
+
+def _page_number(request: Request) -> int:
     """Return which page of a list is asked for, from 1 on; the first where that is not said well."""
     text = request.query_params.get("page", "")
     return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 8 else 1

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from serve.exposition import Histogram
+from serve.exposition import Histogram, bucket_quantile
 from serve.outcomes import Outcome
 
 SAMPLE_SECONDS = 10.0
@@ -146,19 +146,7 @@ class Traffic:
         return [one for one in self._minutes if one[0] > oldest]
 
     def _at(self, tally: Tally, share: float) -> float | None:
-        return quantile(tally.first, self._bounds, share)
-
-
-def quantile(counts: list[int], bounds: tuple[float, ...], share: float) -> float | None:
-    """Return the value below which `share` of the counted lie, None of none; beyond all bounds, the last."""
-    wanted, passed = share * sum(counts), 0
-    if not wanted:
-        return None
-    for index, (low, high) in enumerate(zip((0.0, *bounds), bounds, strict=False)):
-        if passed + counts[index] >= wanted:
-            return low + (high - low) * (wanted - passed) / counts[index]
-        passed += counts[index]
-    return bounds[-1]
+        return bucket_quantile(tally.first, self._bounds, share)
 
 
 def _total(minute: Mapping[str, Tally]) -> tuple[int, int]:

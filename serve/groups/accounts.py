@@ -1,4 +1,4 @@
-"""What a group or a key may still use: reserve, then commit or release (pure; clock injected).
+"""What a group or a key may still use: reserve, then commit (pure; clock injected).
 
 Owns the meters of an account and a request's hold on them. A reservation holds the most that its request may
 use, for as long as it is in flight; what was really used is booked at its end, or piece by piece while it
@@ -263,7 +263,7 @@ def part(limit: int, replicas: int, rank: int | None) -> int:
 
 
 class Reservation:
-    """One request's hold on its accounts' meters, until `commit` or `release`."""
+    """One request's hold on its accounts' meters, until `commit`."""
 
     __slots__ = ("_advanced_at", "_advanced_in", "_advanced_out", "_held", "meters", "open")
 
@@ -296,7 +296,7 @@ class Reservation:
         self._held = (held[0], 0, held[2] - more_out, held[3], held[4])
 
     def commit(self, now: float, tokens_in: int, tokens_out: int) -> None:
-        """End it: book what was used, and let go of the rest."""
+        """End it, once: book what was used, 0 and 0 where nothing was, and let go of the rest."""
         if not self.open:
             return
         self.open = False
@@ -315,10 +315,6 @@ class Reservation:
         for meter in self.meters:
             if meter.measure == INPUT and isinstance(meter, Window):
                 meter.give_back(self._advanced_at, tokens_in)
-
-    def release(self, now: float) -> None:
-        """End it: nothing was used but the request itself."""
-        self.commit(now, 0, 0)
 
 
 def reserve(

@@ -156,7 +156,7 @@ class Admission:
         self._until = self._clock() + seconds_left
         self._elsewhere = []
         for place, budget in self._budgets():
-            budget.begin(self._until, _used(rows, place), 0)
+            budget.begin(self._until, used(rows, place), 0)
         return new
 
     def go_on(self, day: str, rows: Iterable[UsageRow]) -> None:
@@ -165,14 +165,14 @@ class Admission:
         self.ledger.add(day, before)
         if self.ledger.day == day:
             for place, budget in self._budgets():
-                budget.used += _used(before, place)
+                budget.used += used(before, place)
 
     def hear(self, day: str, rows: list[UsageRow]) -> None:
         """Take in what the other replicas counted of a day."""
         if self.ledger.day == day:
             self._elsewhere = rows
             for place, budget in self._budgets():
-                budget.elsewhere = _used(rows, place)
+                budget.elsewhere = used(rows, place)
 
     def forget(self) -> None:
         """Drop what belongs to callers that there are no more, or that are others now."""
@@ -207,8 +207,8 @@ class Admission:
             known = account.budget
             account.bound(limits, self.shares.replicas, self.shares.rank)
             if known is None and account.budget is not None:
-                own = _used(self.ledger.rows(), place)
-                account.budget.begin(self._until, own, _used(self._elsewhere, place))
+                own = used(self.ledger.rows(), place)
+                account.budget.begin(self._until, own, used(self._elsewhere, place))
             accounts.append(account)
         return Purse(caller, tuple(accounts), self.ledger)
 
@@ -289,11 +289,6 @@ class Admission:
             self._counting[purse.key] -= 1
             if not self._counting[purse.key]:
                 del self._counting[purse.key]
-
-
-def _used(rows: Iterable[UsageRow], place: tuple[str, str]) -> int:
-    kind, name = place
-    return used(rows, group=name) if kind == "group" else used(rows, key=name)
 
 
 def _places(caller: Caller) -> tuple[tuple[str, str], tuple[str, str]]:

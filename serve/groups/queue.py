@@ -134,11 +134,7 @@ class FairQueue:
         if line not in self._busy:
             line.counter = max(line.counter, self._level() if self._busy else self._floor)
             self._busy[line] = None
-        if self.seats is not None and seats > self.seats:
-            seats = self.seats
-        if len(self._lines) == 1 and not self.waiting and (seats <= self.free or self.seats is None):
-            return self._seat_alone(line, cost, seats, patient=patient)
-        ticket = SeatTicket(line, cost, seats, patient)
+        ticket = SeatTicket(line, cost, seats if self.seats is None else min(seats, self.seats), patient)
         if not line.waiting and self._fits(ticket):
             self._seat(ticket)
         elif patient or self._has_place(line):
@@ -224,16 +220,6 @@ class FairQueue:
         assert self.seats is not None, "or nothing is kept"
         share = min(int(self.seats * weights / (weights + line.weight)), self.seats // 2) if others else 0
         return max(0, min(share, sum(one.peak for one in others)) - sum(one.seats for one in others))
-
-    def _seat_alone(self, line: GroupLine, cost: float, seats: int, *, patient: bool) -> SeatTicket:
-        """Return a ticket with a seat where there is nobody else: as `_seat`, by the shortest way."""
-        ticket = SeatTicket(line, cost, seats, patient, SeatState.SEATED, line.counter)
-        line.counter += cost / line.weight
-        line.inside[ticket] = None
-        line.seats += seats
-        if self.seats is not None:
-            self.free -= seats
-        return ticket
 
     def _seat(self, ticket: SeatTicket) -> None:
         line = ticket.line

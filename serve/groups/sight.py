@@ -8,16 +8,18 @@ when the view changes, so a filter costs by the names that are asked for.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import translate
 from types import MappingProxyType
+from typing import TypeVar
 
 from registry.entries.openai.tuned import TunedModel
 from registry.entries.rights import Group
 from registry.names import CANARY, STABLE
 from registry.views.view import EMPTY, AdapterView, View
 
+_Entry = TypeVar("_Entry")
 _REMEMBERED = 100_000
 """Names whose answer is kept; it depends on the patterns alone."""
 
@@ -69,58 +71,54 @@ class Sight:
     def _filtered(self, view: View) -> View:
         if self.everything:
             return view
-        adapters, tuned = SeenAdapters(view.adapters, self), SeenModels(view.tuned, self)
-        return View(view.generation, adapters, tuned)
+        shown = _as_it_is if self.base else _without_base
+        adapters = SeenOnly(view.adapters, self.sees, _adapter, shown)
+        return View(view.generation, adapters, SeenOnly(view.tuned, self.sees, _tuned, _as_it_is))
 
 
-class SeenAdapters(Mapping[str, AdapterView]):
-    """The adapters that exist for a group; without the base, none has it as the control of its rollout."""
+class SeenOnly(Mapping[str, _Entry]):
+    """What of a mapping exists for a group: entries whose adapter, by `owner`, does, each as `shown`."""
 
-    __slots__ = ("_every", "_sight")
+    __slots__ = ("_every", "_owner", "_sees", "_shown")
 
-    def __init__(self, every: Mapping[str, AdapterView], sight: Sight) -> None:
+    def __init__(
+        self,
+        every: Mapping[str, _Entry],
+        sees: Callable[[str], bool],
+        owner: Callable[[_Entry], str],
+        shown: Callable[[_Entry], _Entry],
+    ) -> None:
         self._every = every
-        self._sight = sight
+        self._sees = sees
+        self._owner = owner
+        self._shown = shown
 
-    def __getitem__(self, name: str) -> AdapterView:
-        """Return an adapter. Raises: KeyError: also for one that does not exist for the group alone."""
+    def __getitem__(self, name: str) -> _Entry:
+        """Return an entry. Raises: KeyError: also for one that does not exist for the group alone."""
         one = self._every[name]
-        if not self._sight.sees(name):
+        if not self._sees(self._owner(one)):
             raise KeyError(name)
-        return one if self._sight.base else _without_base(one)
+        return self._shown(one)
 
     def __iter__(self) -> Iterator[str]:
         """Yield the names."""
-        return filter(self._sight.sees, self._every)
+        return (name for name, one in self._every.items() if self._sees(self._owner(one)))
 
     def __len__(self) -> int:
         """Return how many there are; counts them."""
         return sum(1 for _ in self)
 
 
-class SeenModels(Mapping[str, TunedModel]):
-    """The tuned models whose versions belong to adapters that exist for a group."""
+def _as_it_is(one: _Entry) -> _Entry:
+    return one
 
-    __slots__ = ("_every", "_sight")
 
-    def __init__(self, every: Mapping[str, TunedModel], sight: Sight) -> None:
-        self._every = every
-        self._sight = sight
+def _adapter(one: AdapterView) -> str:
+    return one.name
 
-    def __getitem__(self, name: str) -> TunedModel:
-        """Return a tuned model. Raises: KeyError: also where its adapter does not exist for the group."""
-        one = self._every[name]
-        if not self._sight.sees(one.adapter):
-            raise KeyError(name)
-        return one
 
-    def __iter__(self) -> Iterator[str]:
-        """Yield the names."""
-        return (name for name, one in self._every.items() if self._sight.sees(one.adapter))
-
-    def __len__(self) -> int:
-        """Return how many there are; counts them."""
-        return sum(1 for _ in self)
+def _tuned(one: TunedModel) -> str:
+    return one.adapter
 
 
 def _without_base(adapter: AdapterView) -> AdapterView:

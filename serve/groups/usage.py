@@ -126,10 +126,6 @@ class UsageLedger:
         """Return all lines of the day."""
         return _rows(self._lines)
 
-    def used(self, group: str | None = None, key: str | None = None) -> int:
-        """Return the tokens of today of one group, or of one key."""
-        return used(self.rows(), group, key)
-
     def series(self, group: str) -> GroupSeries:
         """Return a group's counters, or those of all that have none of their own."""
         found = self._series.get(group)
@@ -156,9 +152,10 @@ def _rows(lines: dict[_Names, UsageLine]) -> list[UsageRow]:
     ]
 
 
-def used(rows: Iterable[UsageRow], group: str | None = None, key: str | None = None) -> int:
-    """Return the tokens of one group, or of one key, in `rows`."""
-    return sum(row.tokens for row in rows if (row.key == key if group is None else row.group == group))
+def used(rows: Iterable[UsageRow], place: tuple[str, str]) -> int:
+    """Return the tokens in `rows` of one group or key: of ("group", NAME), or of ("key", ID)."""
+    kind, name = place
+    return sum(row.tokens for row in rows if (row.group if kind == "group" else row.key) == name)
 
 
 LimitRow = tuple[str, str, int, int]

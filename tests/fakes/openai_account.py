@@ -32,6 +32,10 @@ def chat_row(question: str, answer: str, **more: Any) -> dict[str, Any]:
     return {"messages": turns, **more}
 
 
+ROWS = [chat_row(f"word number {number}", f"WORD NUMBER {number}") for number in range(40)]
+"""The rows of an account's first job in tests."""
+
+
 def jsonl(rows: list[dict[str, Any]]) -> bytes:
     """Return the rows as a file."""
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)

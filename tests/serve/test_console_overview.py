@@ -10,8 +10,8 @@ from registry.api.documents import ReplicaDocument
 from registry.names import STABLE
 from registry.views.view import AdapterView, View
 from serve.console.pages.attention import NAMED, matters
-from serve.console.traffic import MAX_ADAPTERS, OTHER, Traffic, quantile
-from serve.exposition import Histogram
+from serve.console.traffic import MAX_ADAPTERS, OTHER, Traffic
+from serve.exposition import Histogram, bucket_quantile
 from serve.outcomes import Outcome
 from serve.router.telemetry.metrics import TTFT_SECONDS
 from tests.fakes.clock import Clock
@@ -98,9 +98,9 @@ def test_the_traffic_of_many_adapters_is_bounded_and_none_is_lost() -> None:
 
 
 def test_a_quantile_is_within_its_bucket() -> None:
-    assert quantile([], (), 0.5) is None
-    assert quantile([0, 10, 0], (1.0, 2.0), 0.5) == 1.5
-    assert quantile([0, 0, 3], (1.0, 2.0), 0.5) == 2.0
+    assert bucket_quantile([], (), 0.5) is None
+    assert bucket_quantile([0, 10, 0], (1.0, 2.0), 0.5) == 1.5
+    assert bucket_quantile([0, 0, 3], (1.0, 2.0), 0.5) == 2.0
 
 
 def test_what_needs_attention_names_few_counts_the_rest_and_puts_the_worst_first() -> None:

@@ -115,7 +115,7 @@ class _World:
             self.today += more
             self.used[OUTPUT].append((self.now, more))
         one.reservation.commit(self.now, one.tokens_in, one.emitted)
-        one.reservation.release(self.now)  # a second end changes nothing
+        one.reservation.commit(self.now, 0, 0)  # a second end changes nothing
 
     def within(self, measure: int) -> int:
         """Return what was really used in the last 60 seconds."""

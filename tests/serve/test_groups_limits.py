@@ -16,6 +16,7 @@ from registry.entries.keys import KeyStore
 from registry.entries.rights import NO_LIMITS, Group, GroupLimits, Scope
 from registry.entries.usage.book import UsageReader
 from registry.entries.usage.rows import UsageRow
+from serve.groups.usage import used
 from tests.fakes.raw import RawClient, request
 from tests.fakes.served import Served, make_root, publish, serve, wait_until
 
@@ -252,7 +253,7 @@ def test_a_days_budget_is_refused_until_midnight_and_survives_a_restart(tmp_path
     with serve(registry, tmp_path) as served:
         left = _ask(served, token, max_tokens=10)
         assert left.status_code == 200
-        assert served.runtime.admission.ledger.used(group="acme") == 20
+        assert used(served.runtime.admission.ledger.rows(), ("group", "acme")) == 20
 
 
 def test_a_prompt_that_is_too_long_for_its_group_is_told_so(served: Served) -> None:

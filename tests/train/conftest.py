@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.fakes.openai_account import ROWS, FakeAccount, account_server
 from tests.train.bases import smollm2
 
 
@@ -22,3 +24,18 @@ def libraries_are_no_garbage(request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker("training") is not None:
         gc.collect()
         gc.freeze()
+
+
+@pytest.fixture
+def account() -> FakeAccount:
+    """Return an account with one job, of `ROWS`."""
+    found = FakeAccount()
+    found.add(1, ROWS)
+    return found
+
+
+@pytest.fixture
+def url(account: FakeAccount) -> Iterator[str]:
+    """Serve the account, and return where."""
+    with account_server(account) as found:
+        yield found

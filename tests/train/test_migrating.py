@@ -13,7 +13,7 @@ import pytest
 
 from registry.errors import Conflict, Denied, NotFound, UsageError
 from registry.storage import files
-from tests.fakes.openai_account import KEY, FakeAccount, account_server, chat_row
+from tests.fakes.openai_account import KEY, ROWS, FakeAccount, chat_row
 from train.config import load_config
 from train.evaluation.models.served import RetryLimits
 from train.migrating.account import OpenAIAccount
@@ -24,21 +24,7 @@ from train.migrating.interface import AccountAway
 from train.migrating.recording import recorded
 from train.migrating.run import Migration, MigrationOptions
 
-ROWS = [chat_row(f"word number {number}", f"WORD NUMBER {number}") for number in range(40)]
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
-
-
-@pytest.fixture
-def account() -> FakeAccount:
-    found = FakeAccount()
-    found.add(1, ROWS)
-    return found
-
-
-@pytest.fixture
-def url(account: FakeAccount) -> Iterator[str]:
-    with account_server(account) as found:
-        yield found
 
 
 CLIENTS: list[OpenAIAccount] = []

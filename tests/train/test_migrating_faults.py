@@ -6,14 +6,13 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from registry.errors import DiskFull
-from tests.fakes.openai_account import KEY, FakeAccount, account_server, chat_row
+from tests.fakes.openai_account import KEY, FakeAccount
 from tests.train.test_migrating_killed import start, wait_for
 from train.evaluation.models.served import RetryLimits
 from train.migrating.account import OpenAIAccount
@@ -22,21 +21,6 @@ from train.migrating.folder import MigrationFolder
 from train.migrating.interface import BrokenOff
 from train.migrating.recording import recorded
 from train.migrating.run import Migration, MigrationOptions
-
-ROWS = [chat_row(f"word number {number}", f"WORD NUMBER {number}") for number in range(40)]
-
-
-@pytest.fixture
-def account() -> FakeAccount:
-    found = FakeAccount()
-    found.add(1, ROWS)
-    return found
-
-
-@pytest.fixture
-def url(account: FakeAccount) -> Iterator[str]:
-    with account_server(account) as found:
-        yield found
 
 
 def prepared(url: str, out: Path, told: list[str] | None = None) -> MigratedJobReport:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 
 from registry import foreign
 from registry.store import Registry
-from tests.fakes.openai_account import KEY, FakeAccount, account_server, chat_row
+from tests.fakes.openai_account import KEY, FakeAccount, chat_row
 from tests.train.tiny import make_tiny_base
 from train.jobs.store import Jobs
 
@@ -29,12 +29,6 @@ def account() -> FakeAccount:
     found.add(1, rows, hyperparameters={"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 1})
     found.answer = lambda _body: "emerald green"
     return found
-
-
-@pytest.fixture
-def url(account: FakeAccount) -> Iterator[str]:
-    with account_server(account) as found:
-        yield found
 
 
 def start(url: str, out: Path, *more: str) -> subprocess.Popen[str]:

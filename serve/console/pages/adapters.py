@@ -15,46 +15,38 @@ from registry.api import operations
 from registry.api.documents import ReplicaDocument
 from registry.views.view import AdapterView, no_adapter
 from serve.console.acts import ACTS, done_by
-from serve.console.forms import page_number
+from serve.console.forms import cut, search_text
 from serve.console.pages.verdicts import verdicts
 from serve.console.place import Console
 from serve.console.rendering import page
 from serve.console.viewers import Viewer
 from serve.control.handlers import brief_of
 
-ROWS = 50
-_LONGEST_SEARCH = 100
-
 
 async def show_adapters(console: Console, request: Request, viewer: Viewer) -> Response:
     """List the adapters whose name holds what is searched for."""
-    search = request.query_params.get("q", "").strip().lower()[:_LONGEST_SEARCH]
-    number, every = page_number(request), console.view.adapters
+    search, every = search_text(request), console.view.adapters
     found = sorted(name for name in every if search in name)
-    first = (number - 1) * ROWS
-    rows = [(brief_of(every[name]), every[name]) for name in found[first : first + ROWS]]
+    names, pager = cut(found, request)
+    rows = [(brief_of(every[name]), every[name]) for name in names]
     shown = {"here": "adapters", "search": search, "count": len(found), "all": len(every), "rows": rows}
-    turning = {"page": number, "more": len(found) > first + ROWS}
-    return page("adapters.html", {**viewer.context(), **shown, **turning})
+    return page("adapters.html", {**viewer.context(), **shown, **pager})
 
 
 async def show_adapter(console: Console, request: Request, viewer: Viewer) -> Response:
     """Show one adapter with its versions, the newest first."""
-    one, number = _found(console, request), page_number(request)
-    numbers = sorted(one.versions.keys() | one.quarantined.keys(), reverse=True)
-    first = (number - 1) * ROWS
+    one = _found(console, request)
+    numbers, pager = cut(sorted(one.versions.keys() | one.quarantined.keys(), reverse=True), request)
     shown = {
         "here": "adapters",
         "one": one,
         "aliases": sorted(one.aliases.items()),
-        "numbers": numbers[first : first + ROWS],
+        "numbers": numbers,
         "by_number": {n: [a for a, at in sorted(one.aliases.items()) if at == n] for n in numbers},
         "residents": _residents(one.name, await _replicas(console, viewer)),
         "done": done_by(ACTS, request),
-        "page": number,
-        "more": len(numbers) > first + ROWS,
     }
-    return page("adapter.html", {**viewer.context(), **shown})
+    return page("adapter.html", {**viewer.context(), **shown, **pager})
 
 
 async def show_version(console: Console, request: Request, viewer: Viewer) -> Response:

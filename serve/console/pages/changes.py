@@ -10,12 +10,11 @@ from starlette.responses import Response
 from registry.api import operations
 from serve.console.acts import command_line
 from serve.console.entrance import HOME
-from serve.console.forms import SentForm, read_query
+from serve.console.forms import ROWS, SentForm, read_query
 from serve.console.place import Console
 from serve.console.rendering import page
 from serve.console.viewers import Viewer
 
-ROWS = 50
 ACTIONS = ("publish", "alias", "rollback", "delete", "quarantine", "attest", "rollout", "group", "unreadable")
 _FILTERS = ("adapter", "who", "action")
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from registry.entries.rollouts import FULL_WEIGHT
+from serve.exposition import bucket_quantile
 from serve.rollout.recording.attributing import give_parts, leave_each_out
 from serve.rollout.recording.evidence import (
     LATENCY_BOUNDS,
@@ -108,19 +109,7 @@ def quantile(histogram: dict[int, int] | Sequence[int], share: float) -> float |
 
     The buckets are those of `LATENCY_BOUNDS`; within one the values are taken as spread evenly.
     """
-    counts = dict(enumerate(histogram)) if not isinstance(histogram, dict) else histogram
-    total = sum(counts.values())
-    if not total:
-        return None
-    wanted, below = share * total, 0
-    for place in sorted(counts):
-        inside = counts[place]
-        if inside and below + inside >= wanted:
-            low = LATENCY_BOUNDS[place - 1] if place else 0.0
-            high = LATENCY_BOUNDS[min(place, len(LATENCY_BOUNDS) - 1)]
-            return low + (high - low) * max(0.0, wanted - below) / inside
-        below += inside
-    return LATENCY_BOUNDS[-1]
+    return bucket_quantile(histogram, LATENCY_BOUNDS, share)
 
 
 @dataclass(slots=True)

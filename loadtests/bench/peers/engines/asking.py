@@ -26,7 +26,7 @@ TIMEOUT = aiohttp.ClientTimeout(total=180)
 class Reply:
     """One request: its clock times in seconds, when each piece of text came, and who answered.
 
-    `version` is what the server's header says, empty where it says nothing.
+    `version` and `retry_after` are what the server's headers say, empty where they say nothing.
     """
 
     model: str
@@ -35,6 +35,7 @@ class Reply:
     status: int = BROKEN
     tokens: int = 0
     version: str = ""
+    retry_after: str = ""
     arrivals: list[float] = field(default_factory=list)
 
     @property
@@ -123,13 +124,16 @@ class BenchRun:
         return len(self.replies) - len(self.answered)
 
 
-async def ask(session: aiohttp.ClientSession, url: str, question: BenchQuestion) -> Reply:
-    """Ask, read to the end, and return what happened."""
-    reply = Reply(question.model, time.monotonic())
+async def ask(
+    session: aiohttp.ClientSession, url: str, question: BenchQuestion, reply: Reply | None = None
+) -> Reply:
+    """Ask, read to the end, and return what happened; a `reply` that is given is filled in meanwhile."""
+    reply = reply or Reply(question.model, time.monotonic())
     try:
         async with session.post(url + question.path, json=question.body(), timeout=TIMEOUT) as response:
             reply.status = response.status
             reply.version = response.headers.get("x-wardrobe-adapter", "")
+            reply.retry_after = response.headers.get("retry-after", "")
             async for line in response.content:
                 reply.read(line, time.monotonic())
     except (aiohttp.ClientError, TimeoutError):
